@@ -43,12 +43,12 @@ from wxauth_guard.errors import FieldError, InvalidRequest
 BLOCK_BYTES: Final = 16
 """The block size of AES, which is also the length of an iv, and of a session_key."""
 _MAX_WATERMARK_AGE: Final = timedelta(days=1)
-"""The largest age of `encryptedData` that wxauth accepts, so that captured data does not work forever."""
+"""The largest age of `encryptedData` that wxauth accepts. Without a limit, captured data would work forever."""
 _MAX_CLOCK_LEAD: Final = timedelta(minutes=5)
-"""The longest time by which WeChat's clock may be ahead of wxauth's clock."""
+"""The longest time by which the time in a watermark from WeChat may be ahead of wxauth's clock."""
 
 _BASE64_REPAIRS: Final = str.maketrans({" ": "+", "-": "+", "_": "/", "\r": None, "\n": None})
-"""The table that repairs base64 text that has passed through forms, URLs or text fields."""
+"""The translation table that repairs base64 text after its way through forms, URLs or text fields."""
 
 _E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")
 _HOME_REGION: Final = "CN"
@@ -64,22 +64,22 @@ _PLACEHOLDER: Final = re.compile(
 _PLACEHOLDER_FRAME: Final = " \t\r\n()<>[]{}\"'"
 """The characters that may surround a placeholder, for example in (null) or [object Object]."""
 _NEVER_AN_ID: Final = re.compile(r"[-\u2212][0-9.,]+|[-+\u2212\xb1]?[0-9]([.,][0-9]+e[+-]?|e[+-])[0-9]+|(\$\{|\{\{).*")
-"""The form of numbers and variables that cannot be ids.
+"""The pattern of numbers and variables that cannot be ids.
 
 These are a negative number, such as -1, a rounded number, such as 1.38E+10, and a variable that was not replaced, such
-as ${id}. The form excludes 5e13, because hexadecimal ids can begin like that.
+as ${id}. The pattern does not match 5e13, because hexadecimal ids can look like that.
 """
 _STAND_IN: Final = re.compile(
     r"微信用户|https?://(thirdwx\.qlogo\.cn/mmopen/vi_32/POgEwh4mIHO4|mmbiz\.qpic\.cn/mmbiz/icTdbqWNOwNRna42)"
     r"[A-Za-z0-9_-]*(/[0-9]*)?([?#].*)?",
     re.IGNORECASE,
 )
-"""The name and the pictures that WeChat sends for users who have set none."""
+"""The pattern of the name and the picture URLs that WeChat sends for users who have set no name or picture."""
 _UNIONID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 _TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # WeChat writes ten digits, which suffice from 2001 to 2286
 _OPENID_OR_NONCE: Final = re.compile(r"[!-~]{1,128}")
-"""The form of an openid or a nonce."""
+"""The pattern of an openid or a nonce: printable ASCII without spaces."""
 _MAX_TIMESTAMP_DIFFERENCE: Final = timedelta(minutes=5)
 """The longest time by which the timestamp of a signature may differ from wxauth's time.
 
@@ -108,9 +108,9 @@ The event does not say whether the name or the picture is risky.
 _ACCOUNT_CLOSED: Final = "user_authorization_cancellation"
 """The event that WeChat sends when a user's WeChat account is closed."""
 _IDENTITY: Final = "identity"
-"""The entry of a code that means that the user leaves the app. wxauth must then erase the whole identity."""
+"""The entry for a code that says that the user leaves the app, so that wxauth must erase the whole identity."""
 _IN_OPEN_PLATFORM: Final[Mapping[str, Collection[str]]] = {"301": [_IDENTITY]}
-"""The only code of website apps and of mobile apps, and the data that it withdraws."""
+"""The only code in `RevokeInfo` for website apps and mobile apps, with the data that the code withdraws."""
 _WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
     "mini_program": {
         # wxauth stores none of this data: addresses, invoices, places, sports, microphone, camera, albums, Bluetooth,
@@ -131,7 +131,7 @@ _WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
 }
 """The user's fields, or `_IDENTITY`, that each code of `RevokeInfo` withdraws, by kind of app."""
 _WITHDRAWABLE_FIELDS: Final = ("nickname", "avatar_url", "phone")
-"""The user's fields that a `Withdrawal` can contain, in its order."""
+"""The user's fields that a `Withdrawal` can contain, in the order of `Withdrawal.fields`."""
 
 _CUSTOMER_CHAT_OPENED: Final = "user_enter_tempsession"
 """The event that WeChat sends when a user opens the chat with customer service."""
@@ -142,21 +142,23 @@ _MAX_NAME_LENGTH: Final = 64
 
 
 def base64_bytes(text: str) -> bytes:
-    """Decode base64 text in either alphabet.
+    """Decode base64 text in the standard alphabet or the URL-safe alphabet.
 
-    The padding may be missing, line breaks are ignored, and a space counts as '+', because a form decodes '+' to it.
+    The padding may be missing, and line breaks are ignored. A space counts as '+', because decoding a form turns '+'
+    into a space.
 
-    Raises: ValueError.
+    Raises: ValueError, if the text is not base64.
     """
     unpadded = text.translate(_BASE64_REPAIRS).rstrip("=")
     return b64decode(unpadded + "=" * (-len(unpadded) % 4), validate=True)
 
 
 def open_encrypted_data(encrypted_data: bytes, *, iv: bytes, session_key: bytes) -> dict[str, Any] | None:
-    """Decrypt data to a JSON object. Return None if the data, the iv or the key is wrong.
+    """Decrypt `encryptedData`, and return the JSON object in it; None if the data, the iv or the key is wrong.
 
     The session_key is base64 text, as WeChat sends it. Valid padding alone does not prove that the key is right,
-    because one in 256 wrong keys results in valid padding. But with a wrong key, the result is never a JSON object.
+    because one in 256 wrong keys results in valid padding. With a wrong key, however, the decrypted bytes are never a
+    JSON object.
     """
     try:
         key = base64_bytes(session_key.decode())
@@ -170,7 +172,10 @@ def open_encrypted_data(encrypted_data: bytes, *, iv: bytes, session_key: bytes)
 
 
 def check_watermark(opened: Mapping[str, Any], *, app_id: str, now: datetime) -> None:
-    """Check that WeChat created the data for this app within the last day. Raises: InvalidRequest."""
+    """Check that WeChat created this decrypted data for this app within the last day.
+
+    Raises: InvalidRequest, if the watermark is missing, too old or in the future, or names another app.
+    """
     match opened.get("watermark"):
         case {"appid": str(watermarked), "timestamp": int(timestamp)}:
             age = int(now.timestamp()) - timestamp
@@ -220,9 +225,11 @@ def is_stand_in(value: object) -> bool:
 
 
 def read_json(body: bytes) -> Any:
-    """Parse WeChat's JSON, in which names may contain raw control characters. Raises: ValueError.
+    """Parse JSON from WeChat, in which nicknames may contain raw control characters.
 
     A lone surrogate, for example half of an emoji, becomes U+FFFD.
+
+    Raises: ValueError, if the body is not JSON.
     """
     try:
         return from_json(body, allow_inf_nan=False)
@@ -234,7 +241,7 @@ def read_json(body: bytes) -> Any:
 
 
 def is_id(value: object) -> TypeGuard[str]:
-    """Return whether a value has the form of an openid, a unionid or a session_key, which is printable ASCII."""
+    """Return whether a value is printable ASCII of a possible length for an openid, a unionid or a session_key."""
     return isinstance(value, str) and 0 < len(value) <= _MAX_ID_LENGTH and value.isascii() and value.isprintable()
 
 
@@ -257,9 +264,9 @@ def is_placeholder(text: str) -> bool:
 
 
 def can_name_a_person(unionid: str) -> bool:
-    """Return whether this text identifies one person, so that wxauth may join the identities with this unionid.
+    """Return whether this text can identify one person, so that wxauth may join all identities with this unionid.
 
-    The function does not check the length, which is 28 or 29 at present, because WeChat may change it.
+    The function does not check the length, because WeChat may change the present length of 28 or 29 characters.
     """
     return _UNIONID.fullmatch(unionid) is not None and not is_placeholder(unionid)
 
@@ -274,10 +281,13 @@ class CodePicture:
 
 @dataclass(frozen=True, slots=True)
 class PushSignature:
-    """A signature of WeChat, bound to the message to which it belongs."""
+    """A plain signature of WeChat, together with the message or handshake to which it belongs."""
 
     digest: bytes
-    """The digest of the app and the signed text. Several pairs of timestamp and nonce may have the same digest."""
+    """The digest of the app's id and the text that WeChat has signed.
+
+    Several pairs of timestamp and nonce may have the same digest, because WeChat joins them before it signs them.
+    """
     content: bytes | None
     """The digest of the message; None for the handshake, which has no message."""
 
@@ -311,17 +321,17 @@ class WeChatMessage:
 
     @property
     def name(self) -> str:
-        """The Event of the message or, if there is none, the MsgType, in a form for the log.
+        """The field `Event` of the message or, if there is none, the field `MsgType`, in a form for the log.
 
-        The form has up to 64 characters, and no control characters.
+        This form has up to 64 characters, and no control characters.
         """
         return _for_log(_text(self.fields.get("Event")) or _text(self.fields.get("MsgType")))
 
     @property
     def revoked_codes(self) -> frozenset[str]:
-        """The codes in RevokeInfo.
+        """The codes in the field `RevokeInfo`, each of which stands for data whose use the user no longer permits.
 
-        WeChat documents a string with one code. Numbers, lists and several codes work, too.
+        WeChat documents a text with one code. A number, a list, or a text with several codes works, too.
         """
         revoked = self.fields.get("RevokeInfo")
         values = revoked if isinstance(revoked, list) else [revoked]
@@ -329,14 +339,14 @@ class WeChatMessage:
 
     @property
     def unknown_code(self) -> str | None:
-        """The RevokeInfo in a form for the log, if none of its codes is known for this kind of app; otherwise None."""
+        """The field `RevokeInfo` in a form for the log, if it has no code for this kind of app; otherwise None."""
         if self.event != _DATA_REVOKED or not self.revoked_codes.isdisjoint(_WITHDRAWN_BY_CODE[self.app_kind]):
             return None
         return _for_log(str(self.fields.get("RevokeInfo", "")))
 
     @property
     def kind_for_others(self) -> MessageKind:
-        """The kind of a message that does not concern wxauth."""
+        """The kind under which metrics count this message, if the message does not concern wxauth."""
         message_type = _text(self.fields.get("MsgType")).lower()
         if message_type not in ("", "event") or self.event == _CUSTOMER_CHAT_OPENED:
             return MessageKind.CUSTOMER_SERVICE
@@ -365,18 +375,18 @@ class Withdrawal:
     fields: tuple[str, ...] = ()
     """The user's fields to clear: `nickname`, `avatar_url`, `phone`."""
     mark: bytes
-    """The digest that identifies the message. All deliveries of the message have the same digest."""
+    """The digest that identifies the message. It is the same for all deliveries of the message."""
 
 
 def check_signature(
     app: App, query: Mapping[str, str], *, name: str = "signature", encrypted: str = "", now: datetime
 ) -> None:
-    """Check that the query has a signature of `timestamp`, `nonce` and the encrypted text, and a recent timestamp.
+    """Check the signature of `timestamp`, `nonce` and the encrypted text in a query, and the age of the timestamp.
 
-    `name` is the name of the signature in the query. Without `encrypted`, it is the plain signature, which
-    WeChat sends in every mode. The app must have a push_token.
+    `name` is the query parameter that contains the signature. If `encrypted` is empty, the function checks the plain
+    signature, which WeChat sends in every mode. The app must have a push_token.
 
-    Raises: InvalidSignature.
+    Raises: InvalidSignature, if the signature is wrong, or if the timestamp is more than five minutes from `now`.
     """
     timestamp, nonce = query.get("timestamp", ""), query.get("nonce", "")
     expected = sha1(_signed_text(app, timestamp, nonce, encrypted).encode()).hexdigest()  # noqa: S324 - WeChat's choice
@@ -391,16 +401,16 @@ def check_signature(
 
 
 def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> PushSignature:
-    """Check the signature of a handshake, with which WeChat verifies that this URL belongs to the app.
+    """Check and return the signature of a handshake, with which WeChat verifies that this URL belongs to the app.
 
-    Raises: InvalidSignature.
+    Raises: InvalidSignature, if the signature is wrong or too old.
     """
     check_signature(app, query, now=now)
     return _signature(app, query, None)
 
 
 def make_handshake(app: App, *, nonce: str, echostr: str, now: datetime) -> tuple[Mapping[str, str], PushSignature]:
-    """Build the query of a handshake as WeChat does. Return the query and its signature."""
+    """Build the query of a handshake as WeChat does. Return the query, and the signature that it contains."""
     timestamp = str(int(now.timestamp()))
     signature = sha1(_signed_text(app, timestamp, nonce).encode()).hexdigest()  # noqa: S324 - WeChat's choice
     query = {"signature": signature, "timestamp": timestamp, "nonce": nonce, "echostr": echostr}
@@ -408,12 +418,13 @@ def make_handshake(app: App, *, nonce: str, echostr: str, now: datetime) -> tupl
 
 
 def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: datetime) -> WeChatMessage:
-    """Verify and decrypt a message, which is JSON or XML, whatever its Content-Type is.
+    """Verify and decrypt a message. It may be JSON or XML, whatever its Content-Type is.
 
     The caller must have checked the query's plain signature. If the app has a push_aes_key, the message must be
-    encrypted. Its `msg_signature` is checked here.
+    encrypted, and this function checks the `msg_signature` in the query.
 
-    Raises: InvalidSignature.
+    Raises: InvalidSignature, if the app has a push_aes_key, and the message is not encrypted, has a wrong signature,
+        cannot be decrypted, or is for another app.
     """
     text = body
     if app.push_aes_key is not None:
@@ -435,7 +446,8 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
 def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
     """Return the withdrawal in a message, or None if the message withdraws no data that wxauth stores.
 
-    Raises: InvalidRequest; InvalidSignature, if the message is still encrypted.
+    Raises: InvalidRequest, if the message does not say which user has withdrawn the data; InvalidSignature, if the
+        message is still encrypted, because the app has no push_aes_key.
     """
     fields = message.fields
     if "Encrypt" in fields and fields.keys().isdisjoint(("Event", "MsgType")):
@@ -458,7 +470,10 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
 
 
 def _withdrawn_by(message: WeChatMessage) -> tuple[Withdrawn | None, Collection[str]]:
-    """Return the kind of a message's withdrawal, or None if there is no withdrawal, and the user's fields to clear."""
+    """Return two values: the kind of the withdrawal in a message, if there is one, and the user's fields to clear.
+
+    The kind is None if the message withdraws no data that wxauth stores.
+    """
     if message.event == _ACCOUNT_CLOSED:
         return Withdrawn.ACCOUNT, ()
     if message.event == _PROFILE_RISKY:
@@ -487,7 +502,7 @@ def _signed_text(app: App, *texts: str) -> str:
 
 
 def _encrypted_in(body: bytes) -> str:
-    """Return the encrypted text in a message. Raises: InvalidSignature, if the message is not encrypted."""
+    """Return the encrypted text in the body of a message. Raises: InvalidSignature, if the message is not encrypted."""
     encrypted = _text((_fields_or_none(body) or {}).get("Encrypt"))
     if not encrypted:
         raise InvalidSignature("this app has a push_aes_key, so it accepts only encrypted messages")
@@ -530,9 +545,12 @@ def _fields_or_none(body: bytes) -> dict[str, Any] | None:
 
 
 def _xml_fields(text: str) -> dict[str, str]:
-    """Return the text of each element under the root. Raises: ValueError, ParseError.
+    """Return the text of each element directly under the root, by the element's name.
 
     The texts of several elements with the same name are joined with spaces.
+
+    Raises: ValueError, if there are too many elements, if they are nested too deeply, or if there is a DTD; ParseError,
+        if the text is not XML.
     """
     if max(text.count("<"), text.count("=")) > _MAX_XML_PARTS:
         raise ValueError("too many elements")
@@ -561,5 +579,5 @@ def _for_log(text: str) -> str:
 
 
 def _digest_of(*parts: str) -> bytes:
-    """Return a digest that tells these parts from any other parts, even if the joined texts are the same."""
+    """Return a digest of these parts. It differs for any other parts, even if the joined texts are the same."""
     return sha256(to_json(parts)).digest()

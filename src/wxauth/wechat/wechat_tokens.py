@@ -1,9 +1,9 @@
 """The apps' access tokens for WeChat's API.
 
-wxauth fetches the tokens, keeps them in memory, and renews them before they expire. WeChat returns the same token to
-all callers until about five minutes before the token expires, so each process can keep a copy. If WeChat refuses a
-token but still returns it, an operator has to replace the token with WeChat's force_refresh. wxauth never does that,
-because a force_refresh ends the token for all callers, and WeChat allows it only a few times a day.
+wxauth fetches the tokens, keeps them in memory, and renews them before they expire. Each process can keep a copy,
+because WeChat returns the same token to all callers until about five minutes before the token expires. If WeChat
+refuses a token but still returns it, an operator has to replace the token with WeChat's force_refresh. wxauth never
+does that, because a force_refresh ends the token for all callers, and WeChat allows it only a few times a day.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ from wxauth.wechat.errcodes import DAILY_QUOTA, Api
 RENEWAL_LEAD: Final = timedelta(seconds=290)
 """The time before a token's expiry at which wxauth requests the next token.
 
-WeChat returns the next token from five minutes before the expiry. The request is ten seconds later than that, in case
-the clocks differ.
+WeChat returns the next token from five minutes before the expiry. wxauth requests the token ten seconds later, because
+the clocks may differ.
 """
 RENEWAL_SPREAD: Final = timedelta(seconds=60)
 """The time over which processes distribute their renewals, so that they do not all call WeChat at the same moment."""
@@ -51,7 +51,7 @@ _LONGEST_SECRET: Final = 4096
 _BEIJING: Final = timezone(timedelta(hours=8))
 """The time zone of WeChat's days, at whose beginning the daily quotas are reset."""
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
-"""The time that stands for an event that has not happened, or a limit that does not apply. The time is always past."""
+"""The time that stands for an event that has not happened, or for a limit that does not apply. It is always past."""
 
 _WHAT_TO_CHANGE: Final = "if it continues, call WeChat's stable_token once with force_refresh, or reset the AppSecret"
 
@@ -63,7 +63,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class WeChatToken:
-    """An app's token, and the number of seconds until it expires."""
+    """An app's access token for WeChat's API, and the number of seconds until the token expires."""
 
     value: SecretStr
     expires_in: int
@@ -84,11 +84,14 @@ class CachedSecret:
     """The time until which wxauth does not call WeChat again, because of `failure`."""
 
     def is_good(self, now: datetime) -> bool:
-        """Return whether WeChat still accepts the secret."""
+        """Return whether the secret has not expired yet, so that WeChat should still accept it."""
         return now < self.ends_at
 
     def ensure_not_paused(self, now: datetime) -> None:
-        """Raise the most recent failure again if WeChat must not be called yet. Raises: WeChatError."""
+        """Check that WeChat may be called now.
+
+        Raises: WeChatError, which is a copy of the most recent failure, during the pause after this failure.
+        """
         if self.failure is not None and now < self.paused_until:
             raise again(self.failure, self.paused_until - now)
 
@@ -97,9 +100,9 @@ class CachedSecret:
         self.failure, self.looked_at, self.paused_until = failure, now, now + pause
 
     def take(self, value: str, expires_in: int, *, now: datetime) -> None:
-        """Store the secret that WeChat has returned, which is valid for `expires_in` seconds, and end the pause.
+        """Store a secret that WeChat has returned, which is valid for `expires_in` seconds, and end the pause.
 
-        `renews_at` differs from process to process, so that not all processes call WeChat at the same moment.
+        The value of `renews_at` contains a random part, so that not all processes call WeChat at the same moment.
         """
         jitter = random.random()  # noqa: S311 - not used as a secret
         self.value, self.failure, self.paused_until = value, None, NEVER
@@ -117,7 +120,7 @@ class _CachedToken(CachedSecret):
     """The time before which refusals of the token are ignored, because the token has just been fetched again."""
 
     def is_good(self, now: datetime) -> bool:
-        """Return whether the token can be used now."""
+        """Return whether the token can be used now: it has not expired, and WeChat has not refused it."""
         return now < self.ends_at and not self.is_refused
 
     def drop_future_times(self, now: datetime) -> None:
@@ -136,7 +139,7 @@ class WeChatTokens:
     _under_way: dict[_Key, asyncio.Task[WeChatError | None]] = field(init=False, default_factory=dict)
 
     async def get(self, app: App, *, looked_within: timedelta | None = None) -> WeChatToken:
-        """Return the app's token. Wait for WeChat only if there is no valid token, or `looked_within` is exceeded.
+        """Return the app's token. Wait for WeChat only if there is no valid token, or if `looked_within` requires it.
 
         `looked_within` is for callers that cannot report a refused token. If wxauth has not called WeChat within this
         time, it calls WeChat now, and waits for up to `LOOK_TIMEOUT_SECONDS`. If WeChat does not respond in time, the
@@ -169,10 +172,10 @@ class WeChatTokens:
         return WeChatToken(SecretStr(cached.value), min(max(0, left), LONGEST_LIFE_SECONDS))
 
     async def renew(self, app: App, *, refused: WeChatToken) -> WeChatToken:
-        """Return a new token of the app after WeChat has refused a token.
+        """Return a new token of the app, because WeChat has refused the token `refused`.
 
         If another caller has already fetched a new token, return that token. If WeChat returns the refused token again,
-        return the refused token.
+        return it, because other APIs of WeChat may still accept it.
 
         Raises: WeChatError.
         """
@@ -200,7 +203,10 @@ class WeChatTokens:
         return cached.ends_at if cached.is_good(self.clock()) else None, failure
 
     async def _fetch(self, app: App, cached: _CachedToken) -> WeChatError | None:
-        """Fetch the app's token into the cache. Return the failure instead of raising it, because callers share it."""
+        """Fetch the app's token from WeChat into the cache. If this fails, log and return the failure; otherwise None.
+
+        The failure is not raised, because several callers share it.
+        """
         try:
             await self._fetch_from_wechat(app, cached)
             if cached.is_refused:
@@ -215,7 +221,7 @@ class WeChatTokens:
         return None
 
     async def _fetch_from_wechat(self, app: App, cached: _CachedToken) -> None:
-        """Fetch the app's token into the cache. Raises: WeChatError."""
+        """Request the app's token from WeChat, and store it in the cache. Raises: WeChatError."""
         now = self.clock()
         body = {
             "grant_type": "client_credential",
@@ -235,13 +241,16 @@ class WeChatTokens:
 def _key_of(app: App) -> _Key:
     """Return the key under which an app's token is cached.
 
-    A change of the app's secret changes the key, so a new token is fetched.
+    The key contains the app's secret, so that wxauth fetches a new token if the secret changes.
     """
     return app.app_id, app.app_secret
 
 
 def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
-    """Return a token or a ticket in WeChat's response, and the seconds until it expires. Raises: WeChatBadResponse."""
+    """Return the token or ticket `name` in WeChat's response, and the number of seconds until it expires.
+
+    Raises: WeChatBadResponse, if one of the two values is missing or unusable.
+    """
     value, expires_in = answer.get(name), answer.get("expires_in")
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_SECRET or not value.isascii():
         raise WeChatBadResponse(f"WeChat's response has no usable {name}")
@@ -253,7 +262,8 @@ def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
 def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
     """Return the time for which wxauth does not call WeChat after this failure.
 
-    An exhausted daily quota is reset at midnight in Beijing, so the time ends then at the latest.
+    If the daily quota is used up, the time ends at midnight in Beijing at the latest, because WeChat then resets the
+    quota.
     """
     pause = FAILURE_PAUSE if failure.retry_after is None else timedelta(seconds=failure.retry_after)
     if failure.errcode != DAILY_QUOTA:
@@ -263,9 +273,10 @@ def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
 
 
 def again(failure: WeChatError, pause: timedelta) -> WeChatError:
-    """Return a copy of a failure for another caller, with the rest of the pause as its `retry_after`, if it has one.
+    """Return a copy of a failure for another caller. `pause` is the time that is left of the pause after the failure.
 
-    If one object were raised repeatedly, it would collect the tracebacks of all callers.
+    If the failure has a `retry_after`, the copy gets the rest of the pause as its `retry_after`. Each caller gets a
+    copy, because an object that is raised repeatedly would collect the tracebacks of all callers.
     """
     left = round(pause.total_seconds())
     retry_after = None if failure.retry_after is None else min(max(1, left), failure.retry_after)
