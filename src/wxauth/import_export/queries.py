@@ -1,7 +1,8 @@
-"""The statements of an import, which find or write the rows of a whole batch of lines, and the query of an export.
+"""The statements of an import, which find or write the rows for a whole batch of lines, and the query of an export.
 
 A batch is sent as one JSON document, which PostgreSQL expands into rows. For so few rows, this is as fast as COPY into
-a temporary table, needs no privilege to create tables, and does not bloat the catalogue with a table for each batch.
+a temporary table. It also needs no privilege to create tables, and does not bloat the catalogue with a table for each
+batch.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -28,7 +29,7 @@ Row = TypeVar("Row", bound=tuple[object, ...])
 
 
 class UserToImport(UserFields, LockedUser):
-    """A user who is stored, or whom a batch creates."""
+    """A user who is already stored, or whom a batch creates, with all columns that an import reads or writes."""
 
 
 def new_user(user_id: UUID, created_at: datetime) -> UserToImport:
@@ -46,7 +47,7 @@ class StoredIdentity(NamedTuple):
 
 
 ConsentKey = tuple[str, str, datetime]
-"""The document, version and time of a consent."""
+"""The key of a consent: its document, its version, and the time at which it was given."""
 
 
 class Wanted(NamedTuple):
@@ -62,7 +63,7 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The stored data under the ids and phone numbers of a batch."""
+    """The data that is stored under the ids and phone numbers in a batch."""
 
     identities: dict[IdentityKey, StoredIdentity]
     unionids: dict[str, UUID]
@@ -78,15 +79,15 @@ class Found(NamedTuple):
     verified: dict[str, list[UUID]]
     """The users who have verified each phone number."""
     users: Sequence[UserToImport]
-    """The users who were locked."""
+    """The users whom the caller has locked."""
     consents: frozenset[tuple[UUID, ConsentKey]]
-    """Every consent that these users have ever given."""
+    """Every consent that the locked users have ever given, including withdrawn ones."""
     apps_of_users: frozenset[tuple[UUID, str]]
-    """The pairs of a locked user and an app of the lines in which that user has an openid."""
+    """The pairs of a locked user and an app, if the user has an openid in this app, and the batch has a line for it."""
 
     @property
     def user_ids(self) -> frozenset[UUID]:
-        """The ids of all stored users who are found by the ids of the batch."""
+        """The ids of all stored users whom the ids in the batch identify. The caller locks these users."""
         owners = (identity.user_id for identity in self.identities.values())
         return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.ids))
 
@@ -95,13 +96,13 @@ class GivenValue(NamedTuple):
     """The value of a field in a line."""
 
     line: int
-    """The number of the line that first gave the field."""
+    """The number of the line that first gave a value for the field."""
     hash: int
-    """A hash of the value. It takes less space than the value in the changes that are kept for later batches."""
+    """A hash of the value, which is kept for later batches because it takes less space than the value."""
 
 
 GivenFields = dict[str, GivenValue]
-"""The values that the lines of an identity have given, by the name of the field."""
+"""The values that the lines about an identity have given, by the names of the fields."""
 
 
 @dataclass(slots=True)
@@ -110,7 +111,7 @@ class Made:
 
     users: dict[UUID, UserToImport] = field(default_factory=dict)
     first_lines: dict[UUID, int] = field(default_factory=dict)
-    """The first line of the file about each user."""
+    """The number of the first line in the file about each user."""
     identities: dict[IdentityKey, StoredIdentity] = field(default_factory=dict)
     unionids: dict[str, UUID] = field(default_factory=dict)
     openids: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -122,9 +123,9 @@ class Made:
     former_ids: dict[UUID, UUID] = field(default_factory=dict)
     consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
     given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
-    """The fields of the user that the lines of each identity have given."""
+    """The user's fields that the lines about each identity have given."""
     unionid_lines: dict[str, int] = field(default_factory=dict)
-    """The first line of the file with each unionid that is also the openid of a line of the batch."""
+    """The unionids in the file that a line of the batch uses as an openid, each with the first line that has it."""
 
 
 RowsByStatement = Mapping[Statement[Nothing], Sequence[object]]
@@ -133,7 +134,7 @@ RowsByStatement = Mapping[Statement[Nothing], Sequence[object]]
 
 @dataclass(frozen=True, slots=True)
 class ChangedConsents:
-    """A user's present consents before and after a batch: the version of each document. None means no consents."""
+    """A user's consents before and after a batch, as the version of each document. None means that there are none."""
 
     user_id: UUID
     before: dict[str, str] | None
@@ -280,9 +281,9 @@ SELECT i.app_id, i.openid, i.unionid, u.external_id, {_COPIED},
 
 
 async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToImport] = ()) -> Found:
-    """Return the stored data under the ids and phone numbers of a batch, and the data of `users`.
+    """Return the data that is stored under the ids and phone numbers in a batch, and the data of `users`.
 
-    The caller has locked these users.
+    The caller must have locked `users`.
     """
     look_up = partial(_look_up, transaction)
     # There are always identities to look up, because each line has a key.
@@ -321,7 +322,7 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
 
 
 async def _look_up(transaction: Transaction, statement: Statement[Row], /, **keys: Sequence[object]) -> Sequence[Row]:
-    """Return the rows under these keys. If there are no keys, return no rows, without a query."""
+    """Return the rows that a statement finds for these keys. Without keys, return no rows, and send no query."""
     return await transaction.rows(statement, **keys) if all(keys.values()) else ()
 
 
@@ -332,11 +333,13 @@ async def store(
     identities: Collection[IdentityKey],
     givers: Sequence[UUID],
 ) -> Sequence[ChangedConsents]:
-    """Write the rows of each statement, and return the consents of `givers`, the users who have given new ones.
+    """Write the rows with each statement, and return the changed consents of `givers`.
 
-    If the openid of one of the identities is the unionid of a user, the next login of that user checks this identity.
+    `givers` are the users who have given new consents. `identities` are the identities in the batch. If the openid of
+    one of these identities is also the unionid of a user, this function makes the next login of that user check the
+    identity, because one of the two ids is probably wrong.
 
-    Raises: one of `core.outages.CONFLICTS`.
+    Raises: one of `core.outages.CONFLICTS`, if another transaction has written the same data.
     """
     for statement, rows in rows_by_statement.items():
         if rows:
