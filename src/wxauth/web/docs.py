@@ -1,4 +1,7 @@
-"""The routes `/docs` and `/openapi.json`, in each language. The page loads nothing from a CDN."""
+"""The routes `/docs` and `/openapi.json`, which return the API documentation in each language.
+
+The page `/docs` loads its scripts from the service, and nothing from a CDN.
+"""
 
 import re
 from base64 import b64encode
@@ -50,7 +53,7 @@ _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 def in_language(app: FastAPI, language: str) -> dict[str, Any]:
-    """Return a copy of an app's OpenAPI document, with its description, tags and summaries in this language."""
+    """Return a copy of an app's OpenAPI document, in which description, tags and summaries are in this language."""
     translated = deepcopy(app.openapi())
     translated["info"]["description"] = translate(app.description, language)
     tags = {tag: tag.translated(language) for tag in _TAGS}
@@ -62,9 +65,9 @@ def in_language(app: FastAPI, language: str) -> dict[str, Any]:
 
 
 def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the OpenAPI document of an app, and correct the mistakes that FastAPI makes in it.
+    """Return the OpenAPI document of an app, in which the mistakes that FastAPI makes are corrected.
 
-    The document is built once. `schemes` are the `securitySchemes` in addition to bearer tokens.
+    The document is built at the first call. `schemes` are the `securitySchemes` in addition to bearer tokens.
     """
     if app.openapi_schema is not None:
         return app.openapi_schema
@@ -85,7 +88,7 @@ def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _operations(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> Iterator[tuple[APIRoute, dict[str, Any]]]:
-    """Yield the documented operations of these routes, each with its part of the document."""
+    """Yield each documented operation of these routes, as its route and its part of the document."""
     for route in routes:
         if isinstance(route, DirectRoute) and route.include_in_schema:
             yield from ((route, document["paths"][route.path_format][method.lower()]) for method in route.methods or ())
@@ -105,7 +108,10 @@ def _correct_responses(responses: dict[str, Any], declared: Mapping[str, Any]) -
 
 
 def _restore_example(models: dict[str, Any], model: Any) -> None:
-    """Restore the nulls that FastAPI omits from the example of a body. `model` is a model, or a union of models."""
+    """Restore the nulls that FastAPI omits from the example of a request body.
+
+    `models` are the schemas in the document, and `model` is the model of the body, or a union of models.
+    """
     for variant in get_args(model) or (model,):
         extra = getattr(variant, "model_config", {}).get("json_schema_extra")
         if isinstance(extra, dict) and variant.__name__ in models:
@@ -115,8 +121,8 @@ def _restore_example(models: dict[str, Any], model: Any) -> None:
 def add_docs(app: FastAPI) -> None:
     """Add the routes of the documentation.
 
-    Call this function last, so that FastAPI matches a request against these routes only after all other routes. The
-    summaries are in the language that the request prefers.
+    Call this function last, because FastAPI tries routes in the order in which they were added, and should try these
+    routes only after all other routes. The texts are in the language that the request prefers.
     """
     documents: dict[str, bytes] = {}
 
@@ -140,7 +146,7 @@ def add_docs(app: FastAPI) -> None:
 
 
 def _docs_page(title: str, root: str, language: str) -> HTMLResponse:
-    """Return Swagger UI's page. `root` is the path prefix under which browsers reach the service."""
+    """Return the page of Swagger UI. `root` is the path prefix under which browsers reach the service."""
     icon = f"{root}/v1/pages/icon.svg"
     page = get_swagger_ui_html(
         openapi_url=f"{root}/openapi.json",
@@ -160,5 +166,5 @@ def _docs_page(title: str, root: str, language: str) -> HTMLResponse:
 
 
 def _language_headers(language: str) -> dict[str, str]:
-    """Return the headers of a response in this language, which the headers in `Vary` determine."""
+    """Return the headers of a response in this language. `Vary` lists the headers that determine the language."""
     return {"Content-Language": language, "Vary": "Accept-Language, User-Agent"}

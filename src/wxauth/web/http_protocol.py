@@ -17,7 +17,7 @@ MAX_WAITING: Final = 32
 uvicorn itself parses all requests that arrive, without a limit.
 """
 _UPGRADE: Final = re.compile(rb"\nupgrade(?=[ \t]*:)", re.IGNORECASE)
-"""The name of the header field with which a client asks for another protocol."""
+"""The pattern of the name of the header field with which a client asks for another protocol."""
 # The page in this response asks the user to clear the browser's cookies, because they usually make a head too large.
 _HEAD_TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/html; charset=utf-8\r\n"
@@ -42,7 +42,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._fields = 0
         """The number of fields in the present head, and in its trailers."""
         self._bytes_outside_body = 0
-        """The number of bytes since the end of a head, or since the last bytes of a body."""
+        """The number of bytes that have arrived since the end of a head, or since the last bytes of a body."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the time limit when a client has connected."""
@@ -51,7 +51,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(self._connection)
 
     def data_received(self, data: bytes) -> None:
-        """Parse data from the client, and respond with 431 if a head or the trailers are too large."""
+        """Parse data from the client. If a head or the trailers are too large, respond with 431."""
         self._bytes_outside_body += len(data)
         if not self._is_in_body and b"\nupgrade" in data[:MAX_HEAD].lower():
             # If a request asks for an upgrade, the parser would drop its body. Therefore the field is renamed.
@@ -69,12 +69,12 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
-        """Note that a head begins."""
+        """Note that the head of a request begins."""
         self._is_in_head, self._fields = True, 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """Refuse a target with a fragment. uvicorn would cut the fragment off, although a proxy may have matched it."""
+        """Refuse a target with a fragment, because uvicorn would cut it off, although a proxy may have matched it."""
         if b"#" in url:
             raise ValueError("a request target must have no fragment")  # the response is 400
         super().on_url(url)
@@ -82,7 +82,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Store a header field. Drop a trailer, because it is not a header field (RFC 9110, section 6.5.1).
 
-        At most one field more than `MAX_FIELDS` is stored, so that `Edge` can refuse the request.
+        Up to one field more than `MAX_FIELDS` is stored, because `Edge` must see that there are too many.
         """
         self._fields += 1
         if self._is_in_head and self._fields <= MAX_FIELDS + 1:
@@ -108,7 +108,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Start the time limit again after the response, if another request has begun."""
+        """Start the time limit again after a response, if another request has begun to arrive."""
         self._unanswered -= 1
         super().on_response_complete()
         if self._is_in_head or self._is_in_body:

@@ -1,7 +1,8 @@
-"""The texts for the scripts of a page.
+"""The function that returns the texts for the scripts of a page.
 
-The file `texts.json` next to the scripts contains the English texts by name. The catalogues contain their translations.
-The context of a translation consists of the names of the package and of the text, for example `console.searchedBy`.
+The file `texts.json` next to the scripts contains the English texts by name, and the catalogues contain the
+translations. The context of a translation consists of the names of the package and of the text, for example
+`console.searchedBy`.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,9 +16,9 @@ from starlette.responses import JSONResponse
 from wxauth.i18n import SOURCE, find_language, languages, own_name, pgettext
 
 _MAX_LANGUAGE_TAG: Final = 32
-"""The number of characters after which `?language=` is cut off.
+"""The number of characters after which the parameter `?language=` is cut off.
 
-Callers may send any text, and all language tags in use are shorter.
+There is a limit, because callers may send any text. All language tags in use are shorter.
 """
 
 
@@ -27,7 +28,7 @@ def page_texts(folder: Path, request: Request, declared: Mapping[str, Callable[[
     Args:
         folder: The folder of the page's scripts and of `texts.json`.
         request: The request for the texts.
-        declared: Further texts by name. Each is a function that returns the text in a given language.
+        declared: Further texts by name, each as a function that returns the text in a given language.
     """
     language = find_language(request.query_params.get("language", "")[:_MAX_LANGUAGE_TAG]) or SOURCE
     english: dict[str, str] = from_json((folder / "texts.json").read_bytes())

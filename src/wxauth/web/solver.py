@@ -1,6 +1,6 @@
 """The solver, which turns an endpoint's parameters into a list of calls once, and runs the list for each request.
 
-FastAPI itself solves the graph of an endpoint's dependencies again for each request.
+This saves time, because FastAPI itself would solve the graph of an endpoint's dependencies again for each request.
 """
 
 import inspect
@@ -26,7 +26,7 @@ from wxauth.web.schemas import check_place, errors_of, invalid_request, json_for
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 _PART: Final = -1
-"""The mark of a step that reads a part of the service."""
+"""The `place` of a step that reads a part of the service instead of calling a function."""
 _REQUEST: Final = 0
 _STACK: Final = 1
 """The positions of the values that exist before the first step."""
@@ -46,7 +46,7 @@ _UNSUPPORTED: Final = (
 _FORM: Final = re.compile(r"application/x-www-form-urlencoded|multipart/form-data", re.IGNORECASE)
 
 Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
-"""The type of an app's `dependency_overrides`."""
+"""The type of an app's `dependency_overrides`: the functions to replace, each with the function to call instead."""
 
 
 class Argument(NamedTuple):
@@ -84,7 +84,7 @@ def arguments_of(dependant: Dependant, hints: Mapping[str, Any], path_names: Con
 
 
 def _argument(hint: Any) -> Argument:
-    """Return the argument for the body or the query that a model describes. Raises: TypeError, for any other type."""
+    """Return the argument for the body or the query that a model describes. Raises: TypeError, if it is not a model."""
     kinds, metadata = get_args(hint) or (hint,), _metadata_of(hint)
     if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
         if any(isinstance(meta, Query) for meta in metadata):
@@ -94,7 +94,7 @@ def _argument(hint: Any) -> Argument:
 
 
 def _path_argument(name: str, hint: Any) -> Argument:
-    """Return the parameter of the path with this name and type."""
+    """Return the argument for the path parameter with this name and type."""
     validate = TypeAdapter(hint).validate_strings
 
     async def read(request: Request) -> Any:
@@ -104,7 +104,7 @@ def _path_argument(name: str, hint: Any) -> Argument:
 
 
 def _query(model: type[BaseModel]) -> Argument:
-    """Return the query parameters that are the fields of a model. A field that is a list may be repeated."""
+    """Return the argument for the query parameters that a model describes. The parameter of a list may be repeated."""
     validate = model.__pydantic_validator__.validate_python
     lists = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
 
@@ -118,7 +118,7 @@ def _query(model: type[BaseModel]) -> Argument:
 
 
 def _valid(validate: Callable[[Any], Any], value: Any, *, name: str | None = None) -> Any:
-    """Validate one parameter, or the values of the whole model if `name` is None. Raises: InvalidRequest."""
+    """Validate the path parameter `name`, or all query parameters if `name` is None. Raises: InvalidRequest."""
     try:
         return validate(value)
     except ValidationError as exc:
@@ -128,10 +128,10 @@ def _valid(validate: Callable[[Any], Any], value: Any, *, name: str | None = Non
 
 
 def _refusals(validate: Callable[[Any], Any], samples: Iterable[Any], *, name: str | None = None) -> Sequence[Failure]:
-    """Return the error for the first of these samples that is refused, as an example for the documentation.
+    """Return a list with the error for the first sample that is refused, as an example for the documentation.
 
-    A text parameter accepts the sample `?`, and most other types refuse it. If all samples are accepted, the operation
-    has no such failure to document, and the list is empty.
+    A text parameter accepts the sample `?`, and most other types refuse it. If all samples are accepted, the list is
+    empty, because the operation has no such failure to document.
     """
     for value in samples:
         try:
@@ -142,7 +142,7 @@ def _refusals(validate: Callable[[Any], Any], samples: Iterable[Any], *, name: s
 
 
 def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
-    """Return the JSON body that a model describes. If it `may_be_empty`, the value of an empty body is None."""
+    """Return the argument for the JSON body that a model describes. With `may_be_empty`, an empty body becomes None."""
     validate = model.__pydantic_validator__.validate_json
 
     async def read(request: Request, settings: Settings) -> BaseModel | None:
@@ -201,7 +201,7 @@ class Plan:
         arguments: The endpoint's other parameters, except for the request.
         overrides: The dependencies to call in place of other dependencies.
 
-    Raises: TypeError, for a dependency that takes anything else.
+    Raises: TypeError, if a dependency takes anything except the request and other dependencies.
     """
 
     def __init__(
@@ -229,7 +229,10 @@ class Plan:
         self._has_parts = any(step.place == _PART for step in self._steps)
 
     async def run(self, request: Request, stack: AsyncExitStack | None = None) -> Any:
-        """Run every step in order, and return the value that the endpoint returns."""
+        """Run every step in order, and return the value that the endpoint returns.
+
+        `stack` is required if the plan `yields`.
+        """
         values: list[Any] = [request, stack]
         # An app whose routes need no parts, for example in a test, has no services.
         parts = request.app.state.services.parts if self._has_parts else {}
@@ -275,9 +278,12 @@ class Plan:
         return self._places[kind]
 
     def _add_called(self, call: Callable[..., Any], takes: dict[str, int]) -> int:
-        """Add the step that calls a function of any kind. `takes` contains the positions of its arguments by name.
+        """Add the step that calls a dependency, and return the position of the value that it returns or yields.
 
-        Return the position of the value that the function returns or yields.
+        `call` may be a function, a coroutine function or an asynchronous generator. `takes` contains the positions of
+        the arguments by their names.
+
+        Raises: TypeError, if the dependency is a generator that is not asynchronous.
         """
         function = _function_of(call)
         positional, places = _by_place(call, takes)
@@ -300,7 +306,7 @@ class Plan:
         return self._add(enter, (_STACK, *places))
 
     def _add(self, call: Callable[..., Awaitable[Any]], places: tuple[int, ...]) -> int:
-        """Add the step that calls an asynchronous function with the values at these positions."""
+        """Add the step that calls a function with the values at these positions. Return the position of its value."""
         if len(places) == 1:
             return self._append(_Step(call, places[0], None))
         # `run` does not use the place of a step that has `pick`.
@@ -313,9 +319,9 @@ class Plan:
 
 
 def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Callable[..., Any], tuple[int, ...]]:
-    """Return a function that calls `call` with positional arguments, and the positions of their values in the plan.
+    """Return a function that calls `call`, and the positions in the plan of the arguments that the function takes.
 
-    A call with named arguments takes twice as long.
+    The arguments of the function are positional, because a call with named arguments takes twice as long.
     """
     parameters = inspect.signature(call).parameters
     if parameters.keys() == takes.keys() and all(each.kind is not each.KEYWORD_ONLY for each in parameters.values()):
@@ -341,12 +347,12 @@ def entailed_by(dependant: Dependant, arguments: Mapping[str, Argument]) -> Iter
 
 
 def _metadata_of(hint: Any) -> tuple[Any, ...]:
-    """Return the metadata in `Annotated`, after the type."""
+    """Return the metadata in an `Annotated` type; empty for any other type."""
     return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
 
 
 def _function_of(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that a call runs: `__init__` of a class, or `__call__` of an object that has it."""
+    """Return the function that a callable runs: `__init__` for a class, and `__call__` for any other object."""
     while isinstance(call, partial):
         call = call.func
     if inspect.isclass(call):
