@@ -16,9 +16,9 @@ from wxauth_guard.errors import KeysUnavailable, RequestRefused, WxAuthError
 log = get_logger()
 
 AUTHORIZATION_PENDING: Final = "authorization_pending"
-"""The error code for a poll before the user has decided (RFC 8628, section 3.5)."""
+"""The error code for a client that polls before the user has decided (RFC 8628, section 3.5)."""
 SLOW_DOWN: Final = "slow_down"
-"""The error code for a poll that came too early (RFC 8628, section 3.5)."""
+"""The error code for a client that polls more often than it may (RFC 8628, section 3.5)."""
 
 
 class OAuthError(Exception):
@@ -32,7 +32,7 @@ class OAuthError(Exception):
     """
 
     parameter: str | None = None
-    """The name of the parameter that cannot be read, if it is known. The subclass `Unreadable` sets it."""
+    """The name of the parameter that cannot be read; None if it is unknown. The subclass `Unreadable` sets it."""
 
     def __init__(self, error: str, description: str, *, status: int = 400, retry_after: int | None = None) -> None:
         super().__init__(error, description)
@@ -42,7 +42,7 @@ class OAuthError(Exception):
         self.retry_after = retry_after
 
     def response(self) -> Response:
-        """Return the response (RFC 6749, section 5.2)."""
+        """Return the HTTP response for this error (RFC 6749, section 5.2)."""
         headers = {"Cache-Control": "no-store"}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Basic"
@@ -53,12 +53,12 @@ class OAuthError(Exception):
 
 
 def invalid_client(description: str) -> OAuthError:
-    """Return the error for credentials that belong to no client."""
+    """Return the error for a request whose credentials belong to no client."""
     return OAuthError("invalid_client", description, status=401)
 
 
 def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
-    """Return the RFC 6749 error for an error of wxauth; None for an error that OAuth has no code for."""
+    """Return the OAuth error for an error of wxauth; None if OAuth has no error code for it."""
     match error:
         case errors.InvalidClient():
             return invalid_client(error.detail)
@@ -75,7 +75,11 @@ def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
 def answering_clients(
     endpoint: Callable[..., Awaitable[dict[str, Any]]],
 ) -> Callable[..., Awaitable[dict[str, Any] | Response]]:
-    """Return an endpoint that converts failures into RFC 6749 errors. Its first parameter must be `request`."""
+    """Wrap an endpoint, so that its failures become OAuth error responses.
+
+    The first parameter of the endpoint must be `request`. An error of wxauth for which OAuth has no error
+    code is raised unchanged.
+    """
 
     @wraps(endpoint)
     async def answer(request: Request, *args: Any, **kwargs: Any) -> dict[str, Any] | Response:

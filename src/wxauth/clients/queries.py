@@ -1,4 +1,4 @@
-"""The statements for the stored clients."""
+"""The statements that read, change and remove the stored clients."""
 
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -77,7 +77,7 @@ RETURNING scopes
 
 
 def _select(*columns: LiteralString) -> LiteralString:
-    """Return a query for these columns of all clients that are not removed. A statement may add further conditions."""
+    """Return the SQL that selects these columns of all clients that are not removed. A condition may be added to it."""
     return f"SELECT {', '.join(columns)} FROM clients WHERE removed_by IS NULL"
 
 
@@ -111,9 +111,10 @@ SELECT {_COLUMNS}, :secret_hash, :now FROM jsonb_populate_record(NULL::clients, 
 
 
 def _all_but_the_name(source: LiteralString) -> LiteralString:
-    """Return the assignments of an UPDATE that copies all columns of `Client` except the name from this row.
+    """Return the assignments of an UPDATE that copies all columns of `Client` except the name from the row `source`.
 
-    Setting the name, even to the same value, would lock the row against new sign-in requests, which refer to the name.
+    The name is left out, because setting it, even to the same value, would lock the row against new sign-in requests,
+    which refer to the name.
     """
     return ", ".join(f"{column} = {source}.{column}" for column in columns_of(Client) if column != "name")
 
@@ -131,10 +132,11 @@ UPDATE clients SET {_all_but_the_name("given")}
 
 
 class RemovedPage(NamedTuple):
-    """The result of deleting a page of the rows of a removed client."""
+    """The result of deleting one page of the rows that belong to a removed client."""
 
     name: str
     rows: int
+    """The number of sessions that were ended, and of rows that were deleted."""
     is_last: bool
     """Whether no row is left, so that a new client can have the name."""
 
@@ -144,8 +146,7 @@ async def end_removed_page(
 ) -> RemovedPage | None:
     """End up to `size` sessions of a removed client, and delete up to `size` rows of this client in each other table.
 
-    `name` selects the client. Without it, the function takes the first removed client whose name is after `after`.
-
+    `name` selects the client. If it is None, the function takes the first removed client whose name is after `after`.
     Return None if there is no such client, or if another worker is running this function.
     """
     # The tables may have grown since PostgreSQL planned these statements for the previous removed client.
