@@ -1,4 +1,4 @@
-"""The id_tokens that a mini-program or a mobile app gets for another back end."""
+"""The id_tokens with which a mini-program or a mobile app logs its user in to another back end."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -23,7 +23,7 @@ from wxauth.users.callers import Caller
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 PHONE_ID_TOKEN_SECONDS: Final = 300
-"""The number of seconds for which the other back end accepts the id_token."""
+"""The lifetime, in seconds, of an id_token. During this time, the other back end accepts it."""
 _AMR: Final[Mapping[AppKind, str]] = {"mini_program": AMR[Door.MINI_PROGRAM], "mobile_app": "wechat_mobile_app"}
 """The `amr` value (RFC 8176) for each kind of app that runs on a phone."""
 
@@ -45,8 +45,11 @@ class PhoneIdTokens:
     async def issue(self, caller: Caller, client_id: str, login_code: str, nonce: str | None, *, ip: str | None) -> str:
         """Check the caller with a new `wx.login` code, and return an id_token for the client. Open no session.
 
-        Raises: InvalidRequest, WrongAppKind, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson,
-        StorageUnavailable, CannotOpen.
+        The id_token contains `nonce`, unless it is None. `ip` is the caller's address.
+
+        Raises: InvalidRequest, if the client may not get such id_tokens; WrongAppKind, if the session's app does not
+            run on a phone; InvalidToken, if the session has ended; StorageUnavailable or CannotOpen, if no key can
+            sign the id_token; RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         client = await _find_client(self.database, client_id)
         kind = self.apps.find(caller.user.app_id).kind
@@ -80,7 +83,7 @@ class PhoneIdTokens:
 
 
 async def _find_client(database: Database | Transaction, client_id: str) -> Client:
-    """Return the client of this name, if a phone may get its id_tokens. Raises: InvalidRequest."""
+    """Return the client with this name, if a phone may get id_tokens for it. Raises: InvalidRequest, if it may not."""
     client = await find_site(database, client_id)
     if client is None or not client.phone_id_token:
         raise InvalidRequest.of("client_id", "must be a client that was added with --phone-id-token")

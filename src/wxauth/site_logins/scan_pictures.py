@@ -1,4 +1,7 @@
-"""The pictures of codes to scan. If WeChat does not make a mini-program code, wxauth draws an ordinary QR code."""
+"""The pictures of the codes that users scan to log in to a site.
+
+If WeChat does not make a mini-program code, wxauth draws an ordinary QR code.
+"""
 
 import asyncio
 from dataclasses import field
@@ -33,7 +36,10 @@ log = get_logger()
 
 
 def log_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str) -> None:
-    """Log that WeChat has not made a picture or a link, with the reason. `api` names the API of WeChat that failed."""
+    """Log `event`, which says that WeChat has not made a picture or a link for an app, with the reason.
+
+    `api` is the name of the WeChat API that failed, because the meaning of an errcode depends on the API.
+    """
     fields = {"app_id": app.app_id, "errcode": failure.errcode}
     if isinstance(failure, errors.WeChatMisconfigured):
         report_misconfigured(event, **fields, what_to_change=errcode_of(failure.errcode or 0, api=api).remedy)
@@ -45,8 +51,9 @@ def log_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str)
 class ScanPictures:
     """The pictures of scans.
 
-    With the setting `SCAN_CODE=link`, wxauth draws ordinary QR codes, and does not store them. Otherwise, wxauth makes
-    a picture at the first request for it, and stores it with the scan.
+    With the setting `SCAN_CODE=link`, wxauth draws ordinary QR codes. It does not store them, because it can draw them
+    again. Otherwise, wxauth makes the picture of a scan when the picture is first requested, and stores it with the
+    scan.
     """
 
     settings: Settings
@@ -58,7 +65,10 @@ class ScanPictures:
     _being_made: dict[UUID, asyncio.Task[CodePicture]] = field(default_factory=dict, init=False)
 
     async def of(self, scene: str) -> CodePicture:
-        """Return the picture of a scan that waits for a decision. Raises: NotFound."""
+        """Return the picture of the pending scan with this scene. Simultaneous requests share one call to WeChat.
+
+        Raises: NotFound, if there is no such scan.
+        """
         scan = await self._find_scan(scene)
         if self.settings.scan_code == "link":
             return await self._link_picture(scene)
@@ -85,7 +95,7 @@ class ScanPictures:
         return scan
 
     async def _make(self, scene: str) -> CodePicture:
-        """Return the picture that is stored now, or make and store one. Raises: NotFound."""
+        """Return the stored picture of a scan, or make and store one. Raises: NotFound, if the scan is not pending."""
         scan = await self._find_scan(scene)  # again, because another request may have stored a picture since
         if scan.picture:
             return scan.picture
@@ -93,7 +103,7 @@ class ScanPictures:
         return await scan_picture_queries.keep_picture(self.database, scan.id, picture)
 
     async def _mini_program_code(self, scan: ShownCode, scene: str) -> CodePicture | None:
-        """Return WeChat's mini-program code. If WeChat does not make one, log the reason, and return None."""
+        """Return a mini-program code from WeChat for a scan; None if wxauth cannot get one. In that case, log why."""
         settings = self.settings
         try:
             app = self.apps.for_login(scan.app_id)
@@ -113,7 +123,7 @@ class ScanPictures:
         return None
 
     async def _link_picture(self, scene: str) -> CodePicture:
-        """Return an ordinary QR code of the scan's link, which is also its `verification_uri_complete`."""
+        """Return an ordinary QR code that contains the link of the scan with this scene (see `scan_link`)."""
         content = await asyncio.to_thread(_draw, scan_link(self.settings.issuer, scene))
         return CodePicture(content, "image/png")
 

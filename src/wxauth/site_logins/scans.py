@@ -1,4 +1,4 @@
-"""The steps of a login on the phone, which claims the code or the link, and then approves or denies the login."""
+"""The steps of a site's login on the phone, which first claims the login, and then approves or denies it."""
 
 import secrets
 from datetime import datetime
@@ -38,9 +38,9 @@ from wxauth.users.callers import ADMIN_SCOPE, Caller, is_fresh
 from wxauth_guard.errors import WxAuthError
 
 NUMBER_DIGITS: Final = 6
-"""The number of digits of the number that the user types in the browser after a link."""
+"""The number of digits of the number that the user types in the browser after opening a link on the phone."""
 FROM_CAMERA: Final = frozenset({1011, 1047})
-"""WeChat's entry scenes for pages opened by the camera, from an ordinary QR code and from a mini-program code.
+"""WeChat's entry scenes for a page that was opened with the camera, from a QR code or from a mini-program code.
 
 `refusal_of_opening` also names these scenes, and the scenes of `BY_LINK`, in its error messages.
 """
@@ -51,7 +51,7 @@ The scenes stand for a plaintext scheme, an encrypted scheme, and a URL Link. Th
 inside WeChat (1167) is not included, because somebody else might have sent that link.
 """
 _DOORS_OF_PHONE: Final = (Door.SCAN, Door.TYPED, Door.LINK)
-"""The doors of logins that a phone claims."""
+"""The doors through which a login is claimed and decided on a phone."""
 _NOT_CLAIMED: Final = "this session has no scan that can be decided"
 
 log = get_logger()
@@ -69,12 +69,16 @@ class Scans:
     sealer: Sealer
 
     async def claim(self, caller: Caller, opening: ClaimRequest, *, language: str, ip: str | None) -> ClaimedAnswer:
-        """Claim a scan for this session, so that only this session may decide about it. Return what the phone shows.
+        """Claim a scan for the caller's session, so that only this session may decide about it.
 
-        For an administrator or support staff, a scan for the console requires a fresh login. Otherwise, a thief with a
-        stolen access token could approve a login to the console, and would get a fresh session.
+        Return the description of the login that the phone shows in this language. For an administrator or support
+        staff, a scan for the console requires a fresh login. Otherwise, a thief with a stolen access token could
+        approve a login to the console, and would get a fresh session.
 
-        Raises: ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited.
+        Raises: ScanOver, if no such scan is pending; ScanForwarded, if the phone may have got the code or link from
+            another person; ScanTooFar, if the phone might be too far from the browser; LoginTooOld, if a fresh login is
+            required; ScanTaken, if another user has claimed the scan; RateLimited, after too many attempts to type a
+            login code.
         """
         now = self.clock()
         is_typed = opening.user_code is not None
@@ -98,7 +102,7 @@ class Scans:
     async def _lock_opened(
         self, transaction: Transaction, opening: ClaimRequest, *, now: datetime
     ) -> tuple[SiteLogin, Resource | None]:
-        """Lock the pending login that a phone has opened, and return it with its resource, if any.
+        """Lock the pending login that a phone has opened, and return the login and its resource, if any.
 
         Raises: ScanOver, if there is no such login, or if its resource is no longer in the settings.
         """
@@ -127,7 +131,7 @@ class Scans:
         ip: str | None,
         now: datetime,
     ) -> WxAuthError | None:
-        """Return why this session may not claim a login; None if it may."""
+        """Return the error that says why this session may not claim a login; None if it may."""
         refusal: WxAuthError | None = refusal_of_opening(login, opening, entry=self.settings.scan_entry, now=now)
         if refusal is None:
             refusal = await self._refusal_of_user(transaction, login, caller.session_id, caller.user, ip=ip, now=now)
@@ -180,9 +184,9 @@ class Scans:
         ip: str | None,
         now: datetime,
     ) -> WxAuthError | None:
-        """Return why a user may not claim or approve a login; None if the user may.
+        """Return the error that says why a user may not claim or approve a login; None if the user may.
 
-        Both steps check this, because roles can change between them.
+        Both the claim and the approval check this, because the user's roles can change between these steps.
         """
         is_staff = not STAFF_ROLES.isdisjoint(user.roles)
         if login.door == Door.LINK:
@@ -199,15 +203,17 @@ class Scans:
         return None
 
     async def approve(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> NumberAnswer | None:
-        """Approve a scan that this session has claimed, with a new `wx.login` code as proof. The call is idempotent.
+        """Approve a scan that the caller's session has claimed, with a new `wx.login` code as proof.
 
-        After a link, return a number. The same `login_code` gets that number again. Another code does not get it,
-        because a thief with a stolen access token must not read it.
+        If the user has opened a link, return the number to type in the browser; otherwise None. The method is
+        idempotent, and the same `login_code` gets the number again. Another code does not get the number, because a
+        thief with a stolen access token must not read it.
 
-        wxauth calls WeChat only if the login can still be approved. `_store_approval` checks again, under a lock,
+        wxauth calls WeChat only if the login can still be approved. `_store_approval` checks this again, under a lock,
         because the login can change during the call.
 
-        Raises: ScanOver, ScanTooFar, LoginTooOld, RateLimited, UnknownApp, WeChatError, WrongPerson.
+        Raises: ScanOver, if the session has no such scan, or has denied it; ScanTooFar, LoginTooOld, if the user may no
+            longer approve it; RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         login = await self._find_claimed(caller, login_id)
         if login.stage == Stage.CLAIMED:
@@ -230,7 +236,10 @@ class Scans:
         return NumberAnswer(number=number, expires_in=ceil(seconds_left))
 
     async def deny(self, caller: Caller, login_id: UUID) -> None:
-        """Deny a scan that this session has claimed. The call is idempotent. Raises: ScanOver."""
+        """Deny a scan that the caller's session has claimed. The method is idempotent.
+
+        Raises: ScanOver, if the session has no such scan, or has approved it.
+        """
         now = self.clock()
         async with self.database.begin() as transaction:
             login, person = await _lock_claimed(transaction, caller, login_id, now=now)
@@ -244,16 +253,17 @@ class Scans:
         _log_decision(login, person, "denied")
 
     async def _find_claimed(self, caller: Caller, login_id: UUID) -> SiteLogin:
-        """Return a login that this session has claimed, and has not denied. Raises: ScanOver."""
+        """Return a login that this session has claimed, and has not denied. Raises: ScanOver, if there is none."""
         login = await queries.find(self.database, id=login_id)
         if login is None or login.stage == Stage.REFUSED or not _is_claimed_by(login, caller, now=self.clock()):
             raise errors.ScanOver(_NOT_CLAIMED)
         return login
 
     async def _store_approval(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> SiteLogin:
-        """Store the approval of a login that this session has claimed. The call is idempotent.
+        """Store the approval of a login that this session has claimed. The method is idempotent.
 
-        Raises: ScanOver, ScanTooFar, LoginTooOld.
+        Raises: ScanOver, if the session has no such login, or has denied it; ScanTooFar, LoginTooOld, if the user may
+            no longer approve it.
         """
         now = self.clock()
         async with self.database.begin() as transaction:
@@ -285,7 +295,7 @@ class Scans:
         return login
 
     def _set_number(self, login: SiteLogin, login_code: str) -> None:
-        """Set the sealed number of a link, and the hash of the `wx.login` code with which the phone can read it."""
+        """Choose the number of a link. Set it, sealed, with the hash of the login code that may read the number."""
         number = f"{secrets.randbelow(10**NUMBER_DIGITS):0{NUMBER_DIGITS}}"
         login.number = self.sealer.seal(number.encode(), context=link_number_context(login.id))
         login.login_code_hash = hash_of(login_code)
@@ -294,7 +304,10 @@ class Scans:
 async def _store_claim(
     transaction: Transaction, login: SiteLogin, caller: Caller, *, is_typed: bool, now: datetime
 ) -> None:
-    """Store that this session has claimed a locked login. `is_typed` says whether the user typed the login code."""
+    """Store that the caller's session has claimed a locked login.
+
+    `is_typed` says whether the user has typed the login code.
+    """
     if login.door != Door.LINK:
         login.door = Door.TYPED if is_typed else Door.SCAN
     login.stage, login.claimed_session_id, login.claimed_at = Stage.CLAIMED, caller.session_id, now
@@ -306,7 +319,10 @@ async def _store_claim(
 async def _lock_claimed(
     transaction: Transaction, caller: Caller, login_id: UUID, *, now: datetime
 ) -> tuple[LockedLogin, UserInSession]:
-    """Lock the user of this session, and then the login that the session has claimed. Raises: ScanOver."""
+    """Lock the user of this session, and then the login that the session has claimed.
+
+    Raises: ScanOver, if the session has ended, or has not claimed such a login.
+    """
     person = await person_queries.lock_caller(transaction, caller, now=now)
     login = await transaction.row(queries.LOCK, id=login_id, now=now)
     if person is None or login is None or not _is_claimed_by(login, caller, now=now):
@@ -321,13 +337,13 @@ def _log_decision(login: SiteLogin, person: UserInSession, decision: Literal["ap
 
 
 def _is_claimed_by(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:
-    """Return whether this session has claimed the login, and can still decide or repeat its decision."""
+    """Return whether this session has claimed the login, and can still make or repeat its decision."""
     until = login.granted_until or login.scan_ends_at
     return login.door in _DOORS_OF_PHONE and login.claimed_session_id == caller.session_id and until > now
 
 
 def _same_network(login: SiteLogin, ip: str | None) -> bool | None:
-    """Return whether phone and browser are in the same network; None if an address is unknown."""
+    """Return whether the phone with the address `ip` is on the same network as the browser; None if unknown."""
     if ip is None or login.browser_ip is None:
         return None
     return NEARBY.network_of(ip) == NEARBY.network_of(login.browser_ip)
@@ -336,10 +352,10 @@ def _same_network(login: SiteLogin, ip: str | None) -> bool | None:
 def refusal_of_opening(
     login: SiteLogin, opening: ClaimRequest, *, entry: str, now: datetime
 ) -> errors.ScanForwarded | None:
-    """Return why a phone that opened the page in this way may not claim a login; None if it may.
+    """Return the error if a phone that has opened the page in this way may not claim a login; None if it may.
 
-    Somebody else might have sent the picture of the code, or the link, to the phone's user. `entry` is the setting
-    `SCAN_ENTRY`.
+    The way matters because somebody else might have sent the picture of the code, or the link, to the phone's user.
+    `entry` is the value of the setting `SCAN_ENTRY`.
     """
     is_by_link = opening.entry_scene in BY_LINK
     if login.door == Door.LINK:  # `SCAN_ENTRY` does not apply to links
