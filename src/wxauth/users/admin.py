@@ -1,4 +1,4 @@
-"""The operations on users that staff and services carry out through the API, and operators through commands."""
+"""The operations on users that staff and services perform through the API, and operators with commands."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -32,8 +32,8 @@ from wxauth_guard.errors import FieldError, InsufficientRole, InvalidRequest
 MAX_LISTED: Final = 100
 """The largest number of sessions, and of consents, that a response about a user lists.
 
-The response lists the most recently used sessions, and the newest consents. Sessions that are not listed can also be
-ended.
+The response lists the most recently used sessions, and the newest consents. Staff can also end sessions that are not
+listed.
 """
 IS_STAFF: Final = "this user is an administrator or support staff: to change them, you need the role admin"
 """The detail of the error for an actor that must not act on staff."""
@@ -47,24 +47,27 @@ class UserChange:
 
     status: UserStatus | None = None
     reason: str | None = None
-    """The reason for the ban, for staff only."""
+    """The reason for the ban, which only staff can read."""
     until: datetime | None = None
     """The time at which the ban ends automatically."""
     roles: Sequence[str] | None = None
-    """The complete list of the user's roles from now on."""
+    """The complete list of the roles that replaces the user's roles."""
     granted: str | None = None
     """A role to add to the user's roles."""
     revoked: str | None = None
     """A role to remove from the user's roles."""
     attributes: Attributes | None = None
-    """A merge patch of the user's attributes."""
+    """A JSON merge patch (RFC 7396) for the user's attributes."""
     cleared: Collection[str] = ()
-    """The fields to clear, which are among `PROFILE_FIELDS`."""
+    """The fields to clear. Each is one of `PROFILE_FIELDS`."""
     cancels_leaving: bool = False
     """Whether to cancel the erasure of a user who has asked for it."""
 
     def applied_to(self, before: StatusAndRoles) -> StatusAndRoles:
-        """Return the status and the roles after the changes. Raises: InvalidRequest, TextError."""
+        """Return the status and the roles of a user after these changes.
+
+        Raises: InvalidRequest, if there is a reason or an end, but no ban; TextError, if there are too many roles.
+        """
         roles = list(before.roles if self.roles is None else self.roles)
         if self.granted is not None:
             roles.append(self.granted)
@@ -74,7 +77,10 @@ class UserChange:
         return replace(before, roles=unique_roles, ban=self._ban_after(before.ban))
 
     def _ban_after(self, before: Ban | None) -> Ban | None:
-        """Return the ban after the changes; None if the user is then active. Raises: InvalidRequest."""
+        """Return the ban after these changes; None if the user is then active.
+
+        Raises: InvalidRequest, if there is a reason or an end, but no ban.
+        """
         requested = Ban(self.reason, self.until)
         if self.status is UserStatus.DISABLED:
             # A new ban replaces the reason and the end of an earlier one.
@@ -98,11 +104,11 @@ class UserChange:
 
 
 async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetailAnswer:
-    """Return a user, with all identities and the most recently used sessions.
+    """Return a user, with all identities, and with the most recently used sessions and the newest consents.
 
-    A former id stands for the user that remains after a merge.
+    If `user_id` is the former id of a merged user, return the user that remains after the merge.
 
-    Raises: NotFound.
+    Raises: NotFound, if there is no such user.
     """
     user = await read_listed_user(database, user_id)
     newest_of_user: dict[str, object] = {"user_id": user.id, "limit": MAX_LISTED}
@@ -120,9 +126,11 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
 
 
 async def read_listed_user(database: Database, user_id: UUID) -> ListedUser:
-    """Return a user with all identities. A former id stands for the user that remains after a merge.
+    """Return a user with all identities.
 
-    Raises: NotFound.
+    If `user_id` is the former id of a merged user, return the user that remains after the merge.
+
+    Raises: NotFound, if there is no such user.
     """
     user = await database.row(USER_BY_ID, user_id=user_id)
     if user is None:
@@ -141,10 +149,12 @@ async def change_user(
 ) -> bool:
     """Make all these changes to a user. A ban ends all sessions.
 
-    A former id stands for the user that remains after a merge. Return False if there was nothing to change. Without
+    A former id stands for the user that remains after a merge. Return whether anything has changed. Without
     `may_add_roles`, refuse a change that gives the user a role, or that changes or lifts a ban of staff.
 
-    Raises: InvalidRequest, NotFound, InsufficientRole, LastAdmin, LoginTooOld, TextError.
+    Raises: InvalidRequest, TextError, if the change is invalid; NotFound, if there is no such user; InsufficientRole,
+        if the actor must not act on this user; LastAdmin, if the user is the only administrator; LoginTooOld, if the
+        change requires `may_add_roles`.
     """
     if change.until is not None and change.until <= now:
         raise InvalidRequest.of("until", _("Must be a time in the future"))
@@ -165,11 +175,11 @@ async def change_user(
 async def _change_other_fields(
     transaction: Transaction, user_id: UUID, before: StatusAndRoles, change: UserChange, *, by: Actor, now: datetime
 ) -> bool:
-    """Make the changes to a locked user that do not concern the status and the roles, and record them.
+    """Make and record the changes to a locked user that do not concern the status and the roles.
 
-    Return False if there was nothing to change.
+    Return whether anything has changed.
 
-    Raises: InvalidRequest.
+    Raises: InvalidRequest, if the attributes break a rule.
     """
     has_changed = False
     if change.attributes is not None:
@@ -191,9 +201,12 @@ async def _change_other_fields(
 async def set_external_id(
     database: Database, user_id: UUID, external_id: str | None, *, by: Actor, now: datetime
 ) -> None:
-    """Replace or remove a user's external id. A former id of the user stands for the user that remains after a merge.
+    """Replace a user's external id, or remove it if `external_id` is None.
 
-    Raises: NotFound, ExternalIdTaken.
+    A former id of the user stands for the user that remains after a merge.
+
+    Raises: NotFound, if there is no such user; ExternalIdTaken, if another user has the external id, or had it before a
+        merge.
     """
     try:
         async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
@@ -209,7 +222,10 @@ async def set_external_id(
 
 
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Erase a user. A former id stands for the user that remains after a merge. Raises: NotFound, LastAdmin."""
+    """Erase a user. A former id stands for the user that remains after a merge.
+
+    Raises: NotFound, if there is no such user; LastAdmin, if the user is the only administrator.
+    """
     locked = locked_remaining(database, user_id, by=by, may_end_an_administrator=True)
     async with locked as (transaction, remaining_id, _account):
         await erasure_queries.erase_user(transaction, remaining_id, by=by, now=now)
@@ -223,7 +239,7 @@ async def end_sessions_of(
 
     A former id stands for the user that remains after a merge.
 
-    Raises: NotFound, InsufficientRole.
+    Raises: NotFound, if there is no such user or session; InsufficientRole, if the actor must not act on this user.
     """
     reason = EndReason.ADMINISTRATOR
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
@@ -241,13 +257,13 @@ async def end_sessions_of(
 async def locked_remaining(
     database: Database, user_id: UUID, *, by: Actor, may_end_an_administrator: bool = False
 ) -> AsyncIterator[tuple[Transaction, UUID, StatusAndRoles]]:
-    """Open a transaction that locks the user of a present or former id.
+    """Open a transaction that locks the user with this present or former id.
 
-    Yield the transaction with the user's id, status and roles. The lock is the same as that of `locked_user`. If a
-    merge has just given the id to another user, lock that user instead. If the actor must not act on staff, refuse a
-    user who is staff.
+    Yield the transaction, the user's present id, and the user's status and roles. The user is locked as in
+    `locked_user`. If a merge has just given the id to another user, that user is locked instead.
 
-    Raises: NotFound, LastAdmin, InsufficientRole.
+    Raises: NotFound, if there is no such user; LastAdmin, if the user is the only administrator, and
+        `may_end_an_administrator` is True; InsufficientRole, if the user is staff, and the actor must not act on staff.
     """
     lock = partial(_lock_remaining, user_id=user_id, by=by, may_end_an_administrator=may_end_an_administrator)
     locked = begin_locked(database, lock, attempts=ATTEMPTS_OF_OPERATORS)
@@ -258,7 +274,10 @@ async def locked_remaining(
 async def _lock_remaining(
     transaction: Transaction, *, user_id: UUID, by: Actor, may_end_an_administrator: bool
 ) -> tuple[UUID, StatusAndRoles]:
-    """Lock the user of a present or former id. Raises: NotFound, LastAdmin, InsufficientRole, ChangedMeanwhile."""
+    """Lock the user as `locked_remaining` does, and return the user's present id, and the status and roles.
+
+    Raises: ChangedMeanwhile, if the user has just been merged or erased; NotFound, LastAdmin, InsufficientRole.
+    """
     remaining_id = await user_queries.current_user(transaction, user_id)
     try:
         account = await lock_user(transaction, user_id=remaining_id, may_end_an_administrator=may_end_an_administrator)

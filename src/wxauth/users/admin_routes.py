@@ -1,4 +1,4 @@
-"""The routes with which administrators manage users and read the history, such as `/v1/admin/users`."""
+"""The routes, such as `/v1/admin/users`, with which staff manage users and read the history."""
 
 from typing import Annotated, Final
 from uuid import UUID
@@ -30,7 +30,7 @@ StaffReadsDep = Annotated[StaffReads, Depends(provide(StaffReads)), Entails(fail
 NO_SUCH_USER: Final = NotFound("this user doesn't exist")
 NO_SUCH_SESSION: Final = NotFound("this user doesn't have this session")
 MAX_NAMES: Final = 100
-"""The largest number of ids in one request. More ids would not fit into a URL."""
+"""The largest number of ids in one request, because more ids would not fit into a URL."""
 
 router = Router("admin")
 
@@ -220,6 +220,6 @@ def _check_support_may_make(change: UserChange) -> None:
 
 
 def _mask_for(staff: Actor, user: ListedUserAnswer) -> None:
-    """Mask the phone number of a user, unless the member of staff is an administrator."""
+    """Mask the phone number in a response about a user, unless the reader is an administrator."""
     if user["phone"] is not None and staff.spares_staff:
         user["phone"] = masked(user["phone"])

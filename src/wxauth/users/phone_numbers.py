@@ -28,7 +28,7 @@ _LONG_FROM: Final = 9
 def is_number(text: str, *, region: str) -> bool:
     """Return whether this text has the form and a possible length of a phone number.
 
-    Read a number without a country code as a number of the region.
+    A number without a country code counts as a number of the region.
     """
     if not _TYPED_NUMBER.fullmatch(text):
         return False
@@ -41,10 +41,10 @@ def is_number(text: str, *, region: str) -> bool:
 
 
 def possible_numbers(text: str, *, region: str) -> Sequence[str]:
-    """Return all texts that might be the E.164 form of the number in this text.
+    """Return all texts that might be the E.164 form of the number in this text, for a search.
 
-    Read a number without a country code as a number of the region. A number without a plus may still have a country
-    code: `8613800138001`.
+    A number without a country code counts as a number of the region. A number without a plus may also begin with a
+    country code, for example `8613800138001`.
     """
     number = _parsed(text, region)
     return [text, f"+{text}", *([] if number is None else [_in_e164(number)])]
@@ -63,9 +63,9 @@ def number_in(text: str, *, region: str) -> str | None:
 
 
 def masked(phone: str) -> str:
-    """Mask the four digits before the last four of an E.164 number.
+    """Return an E.164 number in which asterisks replace the four digits before the last four digits.
 
-    In a short number, mask all digits but the last two.
+    In a short number, asterisks replace all digits except the last two.
     """
     digits = phone.removeprefix("+")
     if len(digits) < _LONG_FROM:

@@ -2,8 +2,8 @@
 
 A process collects the reads in memory and stores them once a second, so that no response waits for this storage. Until
 the next write, each member of staff can make a hundred searches and a hundred reads. wxauth only counts further
-searches. It refuses further reads, because it must record each of them. A process that is killed loses the reads of its
-last second.
+searches. It refuses further reads, because the audit trail must contain each of them. A process that is killed loses
+the reads of its last second.
 """
 
 from collections import Counter
@@ -41,12 +41,9 @@ ON CONFLICT (id) DO NOTHING
 STORE_PAUSE_SECONDS: Final = 1
 """The pause, in seconds, between two writes to the database."""
 PLACES: Final = 100
-"""The largest number of searches, and of reads, by one member of staff that wait for the next write.
-
-The two limits are separate.
-"""
+"""The largest number of one staff member's searches, and of the same person's reads, that wait for the next write."""
 SAME_LIST: Final = timedelta(minutes=1)
-"""The time during which further pages and reloads of a list count as the same read."""
+"""The time during which other pages of the same list, and reloads of the list, count as the same read."""
 
 
 class Read(StrEnum):
@@ -62,12 +59,12 @@ class Read(StrEnum):
 
 
 _LISTS: Final = (Read.LOGINS, Read.EVENTS, Read.REFUSALS)
-"""The reads of lists, to which `SAME_LIST` applies."""
+"""The kinds of data that are lists, so that `SAME_LIST` applies to them."""
 
 
 @part
 class StaffReads(WriteBuffer):
-    """The reads of staff in one process. If `is_on` is False, it records nothing."""
+    """The reads of staff in one process. If `is_on` is False, because `STAFF_READS` is off, nothing is recorded."""
 
     failed = "staff_reads_not_stored"
     is_on: bool
@@ -75,17 +72,20 @@ class StaffReads(WriteBuffer):
     _waiting: list[dict[str, Any]] = field(init=False, default_factory=list)
     """The events that wait for the next write, the oldest first."""
     _places_taken: Counter[tuple[EventType, str]] = field(init=False, default_factory=Counter)
-    """The number of waiting events by type and member of staff."""
+    """The number of waiting events, by type of event and name of the member of staff."""
     _further_searches: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
-    """The data of the waiting event that counts the further searches of a member of staff.
+    """The data of the waiting event that counts a person's further searches, by name of the member of staff.
 
-    The same dictionary is in `_waiting`, so that each further search raises the count of the waiting event.
+    The event in `_waiting` contains the same dictionary, so that each further search raises the count in the event.
     """
     _list_read_at: dict[tuple[str, UUID, Read], datetime] = field(init=False, default_factory=dict)
-    """The time of the last recorded read of a list, by member of staff, user and kind of list."""
+    """The time of the last recorded read of each list, by member of staff, user whose list it is, and kind of list."""
 
     def note_search(self, by: Actor, *, term: Term, found: int) -> None:
-        """Record a search with the kind of its term, but never the term itself."""
+        """Record that staff has searched for users, with the kind of the search term and the number of users found.
+
+        The term itself is never recorded, because it may be personal data such as a phone number.
+        """
         if self._has_place(EventType.STAFF_SEARCHED, by):
             self._note(EventType.STAFF_SEARCHED, by, None, {"term": term.value, "found": found})
         elif by.name in self._further_searches:
@@ -131,7 +131,7 @@ class StaffReads(WriteBuffer):
         return self._places_taken[kind, by.name] < PLACES
 
     def _note(self, kind: EventType, by: Actor, user_id: UUID | None, data: Mapping[str, Any]) -> None:
-        """Let an event wait for the next write."""
+        """Add an event to the events that wait for the next write, unless nothing is recorded."""
         if self.is_on:
             now = self.clock()
             self._places_taken[kind, by.name] += 1
