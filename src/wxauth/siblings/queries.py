@@ -1,4 +1,4 @@
-"""The statements that look up users, and find the keys that sign data."""
+"""The statements that look up users for other services, and find the session_keys that sign data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ from wxauth.users.search_queries import IDENTITIES_FRAGMENT, UserWithIdentities
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Signer(ServiceClient):
-    """A client that requests a signature, and a matching key.
+    """A row that contains the client that requests a signature, and one of the session_keys that match the request.
 
-    If there is no matching key, there is one row, in which the columns of the key are null.
+    If no session_key matches, there is one row, in which the columns of the session_key are null.
     """
 
     openid: str | None
@@ -30,7 +30,7 @@ class _Signer(ServiceClient):
 
 
 class UserForSiblings(UserWithIdentities):
-    """A user with all identities and, in the order of the merges, all previous ids."""
+    """A user with all identities and unionids, and with the ids from before merges, in the order of the merges."""
 
     former_ids: list[UUID]
     former_external_ids: list[str]
@@ -72,7 +72,7 @@ SELECT {USER},
 
 
 def _signer_fragment(keys: LiteralString) -> LiteralString:
-    """Return the query for a client and the keys that the query `keys` finds, in one row for each key."""
+    """Return the query for a client and the session_keys that the query `keys` finds, in a row for each session_key."""
     return f"""
 SELECT {SERVICE}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true
  WHERE clients.name = :client_id AND removed_by IS NULL"""
@@ -87,7 +87,11 @@ _SIGNER_FOR_USER: Final = Statement[_Signer](_signer_fragment(KEYS_OF_USER))
 async def client_and_keys(
     database: Database, client_id: str, *, app_id: str, openid: str | None, user_id: UUID | None
 ) -> tuple[ServiceClient | None, Sequence[KeyOfLogin]]:
-    """Return a client, or None if there is none, and the keys of an identity, or of a user's identities in an app."""
+    """Return the client with this id, or None if there is none, and the session_keys that match the request.
+
+    If `openid` is given, the session_key of this identity in the app matches. Otherwise, the session_keys of all
+    identities that the user has in the app match.
+    """
     if openid is not None:
         rows = await database.rows(_SIGNER_FOR_OPENID, client_id=client_id, app_id=app_id, openid=openid)
     else:

@@ -13,9 +13,9 @@ from wxauth.errors import WrongAppKind
 from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens
 
 LOOKED_WITHIN: Final = timedelta(minutes=1)
-"""The time after which a cached WeChat token must be compared with WeChat's present one before a client gets it.
+"""The time after which wxauth compares a cached WeChat token with WeChat's current token before a client gets it.
 
-For up to this time, clients still get a token that WeChat has replaced.
+If WeChat replaces a token earlier, clients still get the replaced token for up to this time.
 """
 
 READS: Final = Counter(
@@ -36,11 +36,11 @@ class SharedWeChatTokens:
     clock: Clock
 
     async def read(self, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
-        """Return the app's WeChat token, for a service client.
+        """Return the app's WeChat token for a service client, which sent the request from the address `ip`.
 
-        The audit trail records the first read of each client and app on each day.
+        For each client and app, the audit trail records the first read of each day.
 
-        Raises: UnknownApp, WrongAppKind, WeChatError.
+        Raises: UnknownApp; WrongAppKind, if WeChat issues no such tokens to this kind of app; WeChatError.
         """
         app = self.apps.find(app_id)
         if not app.has_wechat_token:
