@@ -1,4 +1,4 @@
-"""The decryption of data from WeChat, and the signing of data, with session_keys."""
+"""The decryption of data from WeChat, and the signing of data for WeChat, with session_keys."""
 
 from collections.abc import Sequence
 from dataclasses import field
@@ -55,15 +55,16 @@ class SessionKeys:
     wechat_api: WeChatApi
     sealer: Sealer
     _last_signed_on: dict[tuple[str, str], date] = field(init=False, default_factory=dict)
-    """The last day that this process has recorded in the audit trail, by the names of the client and of the app."""
+    """The last day for which this process has recorded that a client signs for an app, by client and app."""
 
     async def decrypt(self, principal: Principal, *, encrypted_data: bytes, iv: bytes) -> dict[str, Any]:
-        """Decrypt data that WeChat has encrypted for the mini-program of this session.
+        """Decrypt data that WeChat has encrypted for the mini-program of the session in `principal`.
 
-        Never log the data, because it is personal.
+        Callers must never log the data, because it is personal.
 
-        Raises: InvalidToken, if the session has ended, or if the user has been banned or erased; WrongAppKind;
-            SessionKeyExpired, if no stored key decrypts the data; InvalidRequest, if the watermark is wrong.
+        Raises: InvalidToken, if the session has ended, or if the user has been banned or erased; WrongAppKind, if the
+            session's app is not a mini-program; SessionKeyExpired, if no stored session_key decrypts the data;
+            InvalidRequest, if the watermark is wrong.
         """
         now = self.clock()
         keys = await self.database.row(KEYS_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)
@@ -86,12 +87,14 @@ class SessionKeys:
     ) -> SignatureAnswer:
         """Sign data with the newest session_key of an identity.
 
-        `keys` contains the key of each identity of the user in the app. There must be exactly one identity. With
-        `is_checked`, WeChat must first confirm that the key is valid, because WeChat accepts only the key that it
-        returned last. The audit trail records once a day that a client signs for an app.
+        `keys` contains the newest session_key of each identity that the user has in the app. There must be exactly one
+        identity. With `is_checked`, WeChat must first confirm that the session_key is valid, because WeChat accepts
+        only the session_key that it returned last. The audit trail records once a day that the client `by` signs for
+        the app.
 
-        Raises: UnknownApp, WrongAppKind; NotFound, if there is no identity; InvalidRequest, if there are several;
-            AccountDisabled, AccountLeaving, SessionKeyExpired, another WeChatError.
+        Raises: UnknownApp; WrongAppKind, if the app is not a mini-program; NotFound, if there is no identity;
+            InvalidRequest, if there are several identities; AccountDisabled, AccountLeaving; SessionKeyExpired, if
+            there is no valid session_key; WeChatError, if WeChat cannot check the session_key.
         """
         app = self.apps.find(app_id)
         if not app.is_mini_program:
@@ -114,16 +117,17 @@ class SessionKeys:
         return {"signature": digest(session_key, data, sha256).hex(), "openid": key.openid}
 
     async def _record_signing(self, app_id: str, by: Actor) -> None:
-        """Record in the audit trail that a client signs for an app, unless this process has done so today."""
+        """Record in the audit trail that a client signs for an app, unless this process has recorded it today."""
         now = self.clock()
         if self._last_signed_on.get((by.name, app_id)) != now.date():
             await record_daily(self.database, EventType.CLIENT_SIGNED, by=by, app_id=app_id, now=now)
             self._last_signed_on[by.name, app_id] = now.date()
 
     def _decrypt_with(self, keys: KeysInSession, encrypted_data: bytes, iv: bytes) -> dict[str, Any] | None:
-        """Return the decrypted data; None if neither key decrypts it.
+        """Return the decrypted data; None if neither the newest session_key nor the session's own one decrypts it.
 
-        WeChat now encrypts with the newest key. The session's own key decrypts data from before the newest login.
+        Both are tried, because WeChat now encrypts with the newest session_key, but data from before the newest login
+        may need the session's own session_key.
         """
         for sealed in dict.fromkeys((keys.newest, keys.own)):
             session_key = self._unseal(keys.app_id, keys.openid, sealed)
