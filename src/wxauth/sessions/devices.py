@@ -1,4 +1,4 @@
-"""The device that sent a request, with its address, and a description from its User-Agent."""
+"""The device that sent a request, and the description of a device, which is derived from its User-Agent."""
 
 import re
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ _SYSTEMS: Final = (
     (re.compile(r"CrOS"), "ChromeOS"),
     (re.compile(r"Linux"), "Linux"),
 )
-"""The patterns of operating systems, with the version as a group.
+"""The patterns of operating systems, each with the version as a group, and with the name to show.
 
 The first matching pattern counts, because other patterns can also match. For example, an iPhone's User-Agent contains
 "like Mac OS X".
@@ -35,7 +35,7 @@ _BROWSERS: Final = (
     (re.compile(r"(?:Chrome|CriOS)/(\d+)"), "Chrome"),
     (re.compile(r"\A(?>.*?Version/(\d+)).*Safari/"), "Safari"),
 )
-"""The patterns of browsers, with the version as a group.
+"""The patterns of browsers, each with the version as a group, and with the name to show.
 
 The first matching pattern counts, because nearly all browsers also claim to be Chrome and Safari.
 """
@@ -47,14 +47,14 @@ WECHAT_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """The device that sent a request."""
+    """The address and the User-Agent of the device that sent a request. Each is None if it is unknown."""
 
     ip: str | None
     user_agent: str | None
 
 
 def describe_device(user_agent: str | None) -> str | None:
-    """Return a description such as `iOS 17.1, WeChat 8.0.44` or `Windows, Edge 141`; None if no pattern matches."""
+    """Return a description of the device, such as `iOS 17.1, WeChat 8.0.44`; None if no pattern matches."""
     text = user_agent or ""
     system = _first_match(_SYSTEMS, text)
     wechat = _WECHAT.search(text)
@@ -68,7 +68,7 @@ def describe_device(user_agent: str | None) -> str | None:
 
 
 def _first_match(patterns: Iterable[tuple[re.Pattern[str], str]], text: str) -> str | None:
-    """Return the name, with the version if there is one, of the first pattern that matches; None if none matches."""
+    """Return the name of the first pattern that matches the text, followed by the version, if any; otherwise None."""
     for pattern, name in patterns:
         match = pattern.search(text)
         if match is not None:
@@ -80,4 +80,4 @@ def _first_match(patterns: Iterable[tuple[re.Pattern[str], str]], text: str) -> 
 DescribedDevice = Annotated[
     str | None, PlainSerializer(describe_device, return_type=str | None), Field(examples=["iOS 17.1, WeChat 8.0.44"])
 ]
-"""The User-Agent of a device. Responses contain the description instead."""
+"""The type of a field with the User-Agent of a device. In responses, the description replaces the User-Agent."""

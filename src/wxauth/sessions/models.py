@@ -1,4 +1,4 @@
-"""The tables of sessions."""
+"""The tables of sessions, and of the links that open the console."""
 
 from datetime import datetime
 from uuid import UUID
@@ -20,7 +20,7 @@ class Session(SQLModel, table=True):
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)
     session_key: bytes | None = Field(sa_type=BYTEA)
-    """WeChat's session_key for this login, sealed. wxauth deletes it when the session ends."""
+    """WeChat's session_key for this login, sealed; null if there is none. wxauth deletes it when the session ends."""
     generation: int
     """The number of times that the refresh token has been rotated."""
     rotated_at: datetime | None = Field(sa_type=TIME)
@@ -45,9 +45,9 @@ class Session(SQLModel, table=True):
     authenticated_at: datetime | None = Field(sa_type=TIME)
     """The time at which the user approved the login."""
     authenticated_by: str | None = Field(sa_type=Text)
-    """The `amr` value (RFC 8176) of the way in which the user logged in."""
+    """The `amr` value (RFC 8176) for the way in which the user logged in."""
     site_knows: bool | None
-    """Whether the website itself has ended the session. If so, wxauth sends it no logout token."""
+    """Whether the website itself has ended the session, so that wxauth sends the website no logout token."""
     resource: str | None = Field(sa_type=Text)
     """The resource for which the session's tokens are valid; null for all services of the operator."""
     client_name: str | None = Field(sa_type=Text)
@@ -58,7 +58,7 @@ class Session(SQLModel, table=True):
 class WebsiteSession(SQLModel, table=True):
     """The table that lists the sessions of each website.
 
-    An index on `sessions` instead of this table would slow down every phone's login.
+    This table is used because an index on `sessions` would slow down every login of a phone.
     """
 
     __tablename__ = "website_sessions"
@@ -75,6 +75,6 @@ class AdminLink(SQLModel, table=True):
     __tablename__ = "admin_links"
 
     digest: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """The SHA-256 of the link's secret. wxauth does not store the secret."""
+    """The SHA-256 hash of the link's secret. wxauth does not store the secret itself."""
     user_id: UUID
     expires_at: datetime = Field(sa_type=TIME)
