@@ -20,7 +20,7 @@ RESERVED_CLAIMS: Final = frozenset(
     phone_number_verified
     """.split()  # noqa: SIM905 - a list would need a line for each name
 )
-"""The claims that have a defined meaning. A template must not set these claims."""
+"""The claims that a template must not set, because they have a defined meaning."""
 MAX_TEMPLATE: Final = 1024
 """The size limit, in bytes of compact JSON, of a template."""
 MAX_CONTAINERS: Final = 56
@@ -31,14 +31,14 @@ Guards accept at most 64 in a token, and wxauth's own claims use some of these.
 FACTS: Final = ("user.id", "user.roles", "user.external_id", "user.unionid", "app_id", "openid")
 """The facts about a user that a template may refer to, besides the user's attributes."""
 ATTRIBUTE: Final = "attributes."
-"""The beginning of a reference to one of the user's attributes."""
+"""The beginning of the name of a fact that is one of the user's attributes, such as `attributes.tier`."""
 
 Template = Mapping[str, Any]
-"""The claims by their names. A text that begins with `$` refers to a fact, and `$$` stands for a plain `$`."""
+"""The claims by their names. A text that begins with `$` refers to a fact. `$$` at its beginning means a plain `$`."""
 
 
 def check_claims(template: Template) -> None:
-    """Check a template. Raises: ValueError, with the rule that it breaks."""
+    """Check a template of claims. Raises: ValueError, whose text is the rule that the template breaks."""
     if reserved := sorted(RESERVED_CLAIMS & template.keys()):
         raise WrongValue(_("must not contain the claim {claim}, which is reserved", claim=reserved[0]))
     if "" in template:
@@ -59,11 +59,12 @@ def check_claims(template: Template) -> None:
 
 
 def replace_facts(value: object, value_of: Callable[[str], object]) -> object:
-    """Replace the facts in a part of a template with the values that `value_of` returns for them.
+    """Return a part of a template in which the references to facts are replaced with the facts' values.
 
-    An entry whose value becomes None is removed. A list that becomes empty counts as None.
+    `value_of` returns the value of a fact, and gets the name of the fact without `$`. An entry whose value becomes None
+    is removed. A list that becomes empty counts as None.
 
-    Raises: ValueError, for a number that JavaScript cannot represent; and the errors that `value_of` raises.
+    Raises: ValueError, if a number is outside the range that JavaScript can represent; the errors of `value_of`.
     """
     if isinstance(value, str):
         if not value.startswith("$"):

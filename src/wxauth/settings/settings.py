@@ -28,7 +28,10 @@ _DEFAULT_AUDIENCE: Final = "wxauth"
 
 
 class InvalidSettings(TextError):
-    """Some settings are wrong or missing. `problems` names each variable and the rule for it, but never its value."""
+    """The error if settings are wrong or missing.
+
+    `problems` names each wrong variable and the rule that it breaks, but never the value, which may be a secret.
+    """
 
     def __init__(self, problems: Iterable[Text]) -> None:
         self.problems = list(problems)
@@ -39,7 +42,7 @@ AnySettings = TypeVar("AnySettings", bound="DatabaseSettings")
 
 
 class DatabaseSettings(BaseSettings):
-    """The settings of `wxauth migrate`."""
+    """The settings of commands that need only the database, such as `wxauth migrate`. The classes below extend them."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -163,7 +166,10 @@ class Settings(DatabaseSettings):
     @field_validator("apps")
     @classmethod
     def _one_way_to_name_apps(cls, apps: tuple[App, ...], info: ValidationInfo) -> tuple[App, ...]:
-        """Return the apps, which either APPS or APP_ID and APP_SECRET define. Raises: WrongValue."""
+        """Return the apps, which are defined either by APPS, or by APP_ID and APP_SECRET.
+
+        Raises: WrongValue, if both are set, if only one of APP_ID and APP_SECRET is set, or if an app_id is repeated.
+        """
         # A field that is missing here is invalid, and has already been reported.
         if not {"app_id", "app_secret"} <= info.data.keys():
             return apps
@@ -207,22 +213,28 @@ class Settings(DatabaseSettings):
     @field_validator("wechat_fallback_url", mode="before")
     @classmethod
     def _fall_back_from_the_default(cls, value: object, info: ValidationInfo) -> object:
-        """Use WeChat's fallback host by default, but only if the base URL is WeChat's own."""
+        """Use WeChat's fallback host by default, but only if the base URL is WeChat's own.
+
+        Otherwise, calls meant for another host, such as a simulated WeChat, would go to the real WeChat.
+        """
         return WECHAT_FALLBACK_URL if value is None and info.data.get("wechat_base_url") == WECHAT_URL else value
 
     @property
     def secret_keys(self) -> list[bytes]:
-        """The current secret key, then the previous ones."""
+        """The current secret key as bytes, followed by the previous secret keys."""
         return [secrets.secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
 
     def added_in_log(self, ip: str | None) -> dict[str, Any]:
-        """Return additional fields for the log line of a login or refresh: the IP address, if `LOG_ADDRESSES` is on."""
+        """Return the fields to add to the log line of a login or refresh.
+
+        These are the client's IP address if `LOG_ADDRESSES` is on; otherwise none.
+        """
         return {"ip": ip} if self.log_addresses else {}
 
     def may_sign_up(self, app: App) -> bool:
-        """Return whether new users may sign up with this app."""
+        """Return whether new users may sign up with this app. The app's own `sign_up` overrides `SIGN_UP`."""
         return (app.sign_up or self.sign_up) == "open"
 
     def roles_at_sign_up(self, app: App) -> tuple[str, ...]:
-        """Return the roles of a user who signs up with this app."""
+        """Return the roles of a user who signs up with this app. The app's own roles override `SIGN_UP_ROLES`."""
         return self.sign_up_roles if app.sign_up_roles is None else app.sign_up_roles
