@@ -1,4 +1,4 @@
-"""The page `/admin/` and its session.
+"""The routes of the console: its page `/admin/`, and the session that the page keeps in a cookie.
 
 The API documentation does not contain these routes, because only the page uses them.
 """
@@ -78,7 +78,10 @@ _OPENING: Final = TypeAdapter[LinkRequest | ScanRequest](LinkRequest | ScanReque
 
 
 def add_console(app: FastAPI) -> None:
-    """Add the console's routes to an app that has all other routes. They return 404 unless `ADMIN_PAGE` is set."""
+    """Add the console's routes to an app, which must already have all other routes.
+
+    The console's routes return 404 unless `ADMIN_PAGE` is set.
+    """
     files = StaticFiles(directory=CONSOLE_PAGE)
     declared = declared_texts(app)
 
@@ -108,9 +111,10 @@ def add_console(app: FastAPI) -> None:
 
 
 def declared_texts(app: FastAPI) -> Mapping[str, Callable[[str], str]]:
-    """Return the texts of the console that other modules declare: each name, with a function that translates the text.
+    """Return the texts of the console that other modules declare, each as a function that translates the text.
 
-    The texts are the meanings of events, the names of profile fields, and the summaries of operations.
+    The key is the name under which the page's scripts know the text, and the function takes a language. The texts are
+    the meanings of events, the names of profile fields, and the summaries of the operations for staff.
     """
     operations = [route for route in app.routes if isinstance(route, DirectRoute) and "admin" in route.tags]
     return {
@@ -121,7 +125,7 @@ def declared_texts(app: FastAPI) -> Mapping[str, Callable[[str], str]]:
 
 
 async def _open(request: Request) -> Response:
-    """Open a console session with a link or a scan. If the cookie contains an earlier session, end that session."""
+    """Open a console session after a link or a scan. If the cookie contains an earlier session, end that session."""
     services = await _services_for_own_page(request)
     device = await device_of(request)
     match await _opening_in(request):
@@ -134,7 +138,7 @@ async def _open(request: Request) -> Response:
 
 
 async def _resume(request: Request) -> Response:
-    """Continue the session in the cookie. Return 204 if there is none."""
+    """Continue the session in the cookie, and return a new access token. Return 204 if there is no cookie."""
     services = await _services_for_own_page(request)
     cookie = _cookie_in(request, services.settings)
     if not cookie:
@@ -147,14 +151,14 @@ async def _resume(request: Request) -> Response:
 
 
 async def _end(request: Request) -> Response:
-    """End the session in the cookie."""
+    """End the session in the cookie, if there is one, and delete the cookie."""
     services = await _services_for_own_page(request)
     await services[ConsoleSessions].end(_cookie_in(request, services.settings))
     return _without_cookie(Response(status_code=204, headers=_NO_STORE), services.settings)
 
 
 async def _services_if_enabled(request: Request) -> Services:
-    """Return the services. Raises: NotFound, if the console is disabled."""
+    """Return the services if the console is enabled. Raises: NotFound, if it is disabled."""
     services = await services_of(request)
     if not services.settings.admin_page:
         raise NotFound("this path doesn't exist")
@@ -164,9 +168,9 @@ async def _services_if_enabled(request: Request) -> Services:
 async def _services_for_own_page(request: Request) -> Services:
     """Return the services if the console's own page sent the request.
 
-    A browser does not send the cookie with requests from other sites, but it does with requests from other hosts under
-    the same domain. A page of such a host cannot set the console's header without a CORS preflight, which the service
-    refuses.
+    This check is necessary because a browser sends the cookie not only with the requests of this page, but also with
+    requests of pages on other hosts under the same domain. Such a page cannot set the console's header without a CORS
+    preflight, which the service refuses.
 
     Raises: InvalidRequest, if another page sent the request; NotFound, if the console is disabled.
     """
@@ -180,7 +184,10 @@ async def _services_for_own_page(request: Request) -> Services:
 
 
 async def _opening_in(request: Request) -> LinkRequest | ScanRequest:
-    """Return the secret or the code in the body of a request. Raises: InvalidRequest."""
+    """Return what the body of a request contains: the secret of a link, or the authorization code after a scan.
+
+    Raises: InvalidRequest, if the body contains neither.
+    """
     try:
         return _OPENING.validate_json(await request.body())
     except ValidationError:
@@ -192,7 +199,7 @@ def _cookie_in(request: Request, settings: Settings) -> str:
 
 
 def _answer(settings: Settings, opened: OpenedConsole) -> Response:
-    """Return the response that gives the page an access token, and sets the session's cookie."""
+    """Return the response that gives an access token to the page, and sets the session's cookie."""
     user = opened.user
     body: dict[str, Any] = {
         "access_token": opened.access_token,
