@@ -1,4 +1,4 @@
-"""The assembly of the parts of the service, with their time limits."""
+"""The function that creates the parts of the service, and the time limits that the parts get."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -112,9 +112,10 @@ def build_services(
     """Create the parts without opening a connection.
 
     This function creates only parts that need values from it, and parts whose classes are not decorated with `part`.
-    `Parts` creates the others when they are first requested. Parts that are not given are created from the settings.
-    The clock that is created shows the database's time. The hints for developers are added to the usual hints:
-    `errcode_hints` by WeChat's errcode, and `unknown_app_hint` for an unknown app.
+    `Parts` creates the other parts when they are first requested. If the clock, the transport to WeChat, the database
+    or the tracing is None, it is created from the settings. By default, the clock shows the database's time. The error
+    details for developers get additional hints: `errcode_hints` by WeChat's errcode, and `unknown_app_hint` for an
+    unknown app.
 
     Raises: InvalidSettings, if the settings enable traces and the packages for them are not installed.
     """
@@ -150,10 +151,10 @@ class _Limiters:
     settings: Settings
     clock: Clock
     made: list[RateLimiter] = field(default_factory=list)
-    """The limiters that `make` has created, which must be closed."""
+    """The limiters that `make` has created. The service closes them when it stops."""
 
     def make(self, kind: Callable[..., Limiter], rate: str, what: str) -> Limiter:
-        """Create a limiter of this kind. `what` is its name in the log and in Redis."""
+        """Create a limiter of this kind for a rate such as `600/minute`. `what` names it in the log and in Redis."""
         redis_url = None if self.settings.redis_url is None else self.settings.redis_url.get_secret_value()
         exempt = self.settings.rate_limit_exempt
         limiter = kind(rate, what=what, redis_url=redis_url, exempt=exempt, clock=self.clock)
@@ -167,9 +168,10 @@ def _add_wechat(
     timeouts: Timeouts,
     errcode_hints: Mapping[int, str],
 ) -> None:
-    """Create the two clients of WeChat: one for logins, and one for the rest of WeChat's API.
+    """Create the two clients for WeChat: one for logins, and one for the rest of WeChat's API.
 
-    They have separate connections, so that an API that does not respond cannot use up the connections that logins need.
+    The clients have separate connections, because an API of WeChat that does not respond must not use up the
+    connections that logins need.
     """
     settings: Settings = parts[Settings]
     tracing: Tracing = parts[Tracing]
@@ -245,7 +247,10 @@ def make_tracing(settings: Settings) -> Tracing:
 
 
 def import_tracing(settings: Settings) -> None:
-    """Import the packages for traces if the settings enable them. Raises: InvalidSettings, if they are missing."""
+    """Import the packages for traces, if the settings enable traces.
+
+    Raises: InvalidSettings, if the packages are not installed.
+    """
     if settings.otlp_url is None:
         return
     try:
