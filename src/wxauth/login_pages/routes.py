@@ -1,4 +1,4 @@
-"""The routes for browsers in which users log in to a site."""
+"""The routes of the pages on which users log in to a site, with the pictures, scripts and redirects of the pages."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
@@ -82,7 +82,7 @@ class LoginPages:
     pages: PagesDep
 
     async def show(self, text: str) -> Onward | Response:
-        """Return the page or redirect for a request with these parameters, which are still encoded.
+        """Return the page or redirect for a sign-in request. `text` contains the URL-encoded parameters.
 
         Raises: the failures that `Pages.answer` handles.
         """
@@ -114,7 +114,7 @@ class LoginPages:
     async def _person_page(
         self, site_request: SiteRequest, browser: Browser, person: BrowserPerson, parameters: Parameters
     ) -> Response:
-        """Return the page with a button to continue as the user of the browser's login."""
+        """Return the page with a button to continue as `person`, the user of the browser's login."""
         # Only parameters that wxauth reads are stored, because anybody can add 64 KiB of other parameters to a link.
         stored = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
         query = urlencode({name: parameters[name] for name in stored})
@@ -124,7 +124,7 @@ class LoginPages:
         return self.pages.person(site_request, person, page_id, parameters)
 
     async def _code_page(self, site_request: SiteRequest, browser: Browser, parameters: Parameters) -> Response:
-        """Return the page with a QR code and, in a phone's browser, a link to WeChat."""
+        """Return the page with a QR code. In the browser of a phone, the page also has a link to WeChat, if allowed."""
         client, link_target = site_request.client, None
         if self.pages.is_in_phones_browser:
             link_target = await self.links.target(client.app_id, is_allowed=client.link)
@@ -194,7 +194,10 @@ async def go_back_to_site(pages: PagesDep, scan_pages: ScanPagesDep, request_id:
 
 @router.hidden(FORM_POST_PATH)
 async def post_answer(request: Request, pages: PagesDep, mini_program_logins: MiniProgramLoginsDep) -> Response:
-    """Return a page that posts the response in its URL to the site, because a mini-program can only open URLs."""
+    """Return a page that posts the response to the site.
+
+    The URL of the page contains the sealed response, because a mini-program can only open URLs.
+    """
     return await pages.answer(mini_program_logins.unseal(request.query_params.get("answer", "")), gone="gone")
 
 
@@ -209,16 +212,16 @@ async def continue_with_login(pages: PagesDep, single_sign_on: SingleSignOnDep, 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/another", method="POST")
 async def use_another_account(pages: PagesDep, single_sign_on: SingleSignOnDep, request_id: str) -> Response:
-    """Redirect the browser to the request's page without a shown user, where another user can log in."""
+    """Redirect the browser to a page that shows no user, so that another user can log in with the same request."""
     return await pages.answer(single_sign_on.use_another(request_id, pages.browser, pages.form))
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/wechat")
 async def go_to_wechat(pages: PagesDep, visits: VisitsDep, request_id: str) -> Response:
-    """Redirect the page's browser to WeChat's page, at most ten times, each time with a new `state`.
+    """Redirect the page's browser to WeChat's page, at most ten times for each page, each time with a new `state`.
 
-    In WeChat's browser, this is the page of the site's service account. On a computer, it is the page of the site's
-    website app.
+    In WeChat's browser, the target is WeChat's page for the site's service account. On a computer, the target is
+    WeChat's page for the site's website app.
     """
     return await pages.answer(visits.after_press(request_id, pages.browser))
 
@@ -229,8 +232,9 @@ async def come_back_from_wechat(
 ) -> Response:
     """Handle the callback from WeChat's page for any app.
 
-    Redirect the browser to the site, or to a page that explains a failure. The next URL never contains WeChat's `code`
-    or `state`. wxauth calls WeChat only if this browser got the `state` from wxauth, and only once.
+    Redirect the browser to the site, or to a page that explains a failure. The URL of this redirect never contains
+    WeChat's `code` or `state`. wxauth exchanges the `code` only once, and only if this browser got the `state` from
+    wxauth.
     """
     # This is not WeChat's callback, but the redirect below, or a link to the page in another language.
     if request.query_params.keys() <= {"ui_locales"}:
@@ -251,15 +255,15 @@ async def come_back_from_wechat(
 
 @router.hidden(_AWAY_PATH)
 async def show_outage(pages: PagesDep) -> Response:
-    """Show a page that asks the user to start again in a moment."""
+    """Show a page that asks the user to start again in a moment, because the database is unavailable."""
     return pages.message("visit_away", status=StorageUnavailable.status)
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/wechat/{name}")
 async def show_outcome(pages: PagesDep, request_id: str, name: str) -> Response:
-    """Show the outcome of a visit to WeChat's page, with a link to try again unless the user is already logged in.
+    """Show the outcome `name` of a visit to WeChat's page.
 
-    This route does not query the database.
+    The page has a link to try again, unless the user is already logged in. This route does not query the database.
     """
     if name not in VISIT_PAGES or not SCENE.fullmatch(request_id):
         raise NotFound("this path doesn't exist")
@@ -268,9 +272,9 @@ async def show_outcome(pages: PagesDep, request_id: str, name: str) -> Response:
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/link", method="POST")
 async def open_mini_program(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
-    """Redirect the page's browser to a link that opens WeChat, at most ten times.
+    """Redirect the page's browser to a link that opens WeChat, at most ten times for each page.
 
-    Each link has a new scene, which is valid for at most 180 seconds, and ends the page's previous link.
+    Each link has a new scene, which is valid for at most 180 seconds. A new link ends the page's previous link.
     """
     return await pages.answer(links.after_press(request_id, pages.browser))
 
@@ -279,8 +283,8 @@ async def open_mini_program(pages: PagesDep, links: LinksDep, request_id: str) -
 async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
     """Redirect the browser to the site with an authorization code, if the typed number is right.
 
-    The third wrong number ends the sign-in request. Before an approval, or without six digits, wxauth shows the page
-    again, and does not count the number.
+    The third wrong number ends the sign-in request. If the user has not approved the login on the phone yet, or if the
+    text is not a number with six digits, wxauth shows the page again, and does not count the number as wrong.
     """
     try:
         form = parse_parameters(pages.form)
@@ -333,7 +337,7 @@ async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> 
 
 @router.hidden("/v1/pages/{name}")
 async def read_asset(request: Request, name: str) -> Response:
-    """Return the style sheet, a script or the icon of wxauth's pages."""
+    """Return a file of wxauth's pages: a style sheet, a script or an icon."""
     if not name.endswith((".css", ".js", ".svg")):
         raise NotFound("this path doesn't exist")
     response = await _FILES.get_response(name, request.scope)
