@@ -1,8 +1,8 @@
 """The sweeps of large tables, one page at a time in the order of ids, and the metrics read from the database.
 
 A sweep deletes the old rows of one table, or truncates the addresses in them. Any worker may sweep the next page. Ids
-are UUIDv7, so their order is the order of creation, and the sweeps need no additional index. An index on `expires_at`,
-which every refresh changes, would prevent heap-only updates during refreshes.
+are UUIDv7, so their order is the order of creation, and the sweeps need no additional index. There is no index on
+`expires_at`, because every refresh changes this column, and an index would prevent heap-only updates.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from wxauth.settings.addresses import TRUNCATED
 _REPLACING: Final = "replaced_sessions"
 """The name under which `replace_old_sessions` stores its progress."""
 _OVERLAP: Final = timedelta(seconds=60)
-"""The longest time between the creation of a session's id and the end of the login that stores the session."""
+"""The longest time from the creation of a session's id to the end of the login that stores the session."""
 
 
 class SweepProgress(SQLModel, table=True):
@@ -40,7 +40,10 @@ class SweepProgress(SQLModel, table=True):
 
 
 class Statistics(SQLModel):
-    """The values of the metrics, by their names without `wxauth_`."""
+    """The values of the metrics that are read from the database.
+
+    The name of a metric is the name of its field with the prefix `wxauth_`.
+    """
 
     sessions: int = Field(description="Open sessions; an estimate if there are many.")
     webhook_oldest_pending_seconds: float = Field(
@@ -156,11 +159,11 @@ class TableSweep:
 
     name: str
     end_of_page: Statement[LastRow]
-    """The query for the last row of a page. For the last page, it returns no row."""
+    """The query for the last row of a page. It returns no row if fewer rows are left than a page has."""
     work: Statement[Nothing]
     """The statement that deletes or changes the old rows of a page."""
     lock: str = "wxauth.keeping"
-    """The name of the lock, which ensures that only one of the sweeps with this lock processes a page at a time.
+    """The name of the lock, with which only one of the sweeps that share the lock processes a page at a time.
 
     The sweep of ended sessions has a separate lock, because it runs at the same time as the other sweeps.
     """
@@ -188,7 +191,7 @@ class SweptPage:
 
 
 async def restart_sweep(database: Database, table: TableSweep, *, now: datetime) -> None:
-    """Make a sweep due now, from the first row."""
+    """Make a sweep of this table due now, and make it begin again with the first row."""
     async with database.begin() as transaction:
         await transaction.run(_NOTE_PROGRESS, name=table.name, after=START, due_at=now)
 
@@ -221,12 +224,12 @@ async def sweep_page(
 
 @dataclass(frozen=True, slots=True)
 class ReplacedPage:
-    """The numbers of sessions that a page has ended and deleted."""
+    """The numbers of sessions that were ended, and of ended sessions that were deleted, in one page."""
 
     ended: int
     deleted: int
     is_last: bool
-    """Whether the run has ended, because no further session exceeds the limits."""
+    """Whether this was the last page of the run, because no further session exceeds the limits."""
 
 
 async def replace_old_sessions(
