@@ -91,7 +91,7 @@ def withdraw_command(kid: str) -> None:
 
 
 def _json_of(key: KeyAnswer) -> dict[str, object]:
-    """Return the object that `wxauth keys list --json` prints for a key, with times to the second."""
+    """Return the JSON object that `wxauth keys list --json` prints for a key, with its times to the second."""
     signs_from, published_until = key["signs_from"], key["published_until"]
     return {
         **key,
@@ -101,7 +101,7 @@ def _json_of(key: KeyAnswer) -> dict[str, object]:
 
 
 def _with_key_ring(use: Callable[[KeyRing], Awaitable[T]]) -> T:
-    """Return the result of `use`, called with the key ring. All settings are required. Raises: Failed."""
+    """Call `use` with the key ring, and return its result. The command needs all settings. Raises: Failed."""
     return with_parts(lambda parts: use(parts[KeyRing]), seals=True)
 
 
@@ -166,7 +166,7 @@ def forget_command() -> None:
 
 
 def _text_of(counts: "SealedCounts") -> Text:
-    """Return the numbers of values, by kind, as a text."""
+    """Return a text that lists how many stored values of each kind there are."""
     return _(
         "{signing_keys} signing keys, {session_keys} session keys, {phone_answers} phone number "
         "responses, {webhook_secrets} webhook secrets, {apps} apps",

@@ -1,4 +1,4 @@
-"""The model of a user, with the fields that every package reads."""
+"""The model of a user, with the fields that every package reads, and the SQL that selects these fields."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -17,7 +17,7 @@ ROLES_SCOPE: Final = "roles"
 PROFILE_FIELDS: Final = ("nickname", "avatar_url")
 """The columns whose changes the event `user.profile_changed` reports."""
 MERGEABLE: Final[tuple[LiteralString, ...]] = (*PROFILE_FIELDS, "phone", "external_id")
-"""The columns that a merge copies to the remaining user, if they are empty there."""
+"""The columns that a merge copies to the remaining user, if the remaining user has no value in them."""
 
 
 class UserStatus(StrEnum):
@@ -28,7 +28,7 @@ class UserStatus(StrEnum):
 
 
 class UserFields(SQLModel):
-    """The fields of a user: all columns except those that only logins, merges and staff need."""
+    """The fields of a user. These are all columns except those that only logins, merges and staff need."""
 
     id: UUID = Field(primary_key=True)
     unionid: str | None = Field(sa_type=Text)
@@ -73,9 +73,9 @@ class UserInSession(UserFields):
 
 
 MAY_LOG_IN: Final = "users.status = 'active' AND users.erase_at IS NULL"
-"""SQL that is true if a user is neither banned nor about to be erased."""
+"""The SQL condition that is true if a user is neither banned nor about to be erased."""
 IS_ADMINISTRATOR: Final = f"'admin' = ANY (users.roles) AND {MAY_LOG_IN}"
-"""SQL that is true if a user is an administrator who can log in.
+"""The SQL condition that is true if a user is an administrator who can log in.
 
 The role is a literal, because PostgreSQL uses the partial index of administrators only for a literal.
 """

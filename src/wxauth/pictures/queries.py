@@ -12,7 +12,7 @@ class Avatar:
     """A user's picture."""
 
     id: str
-    """The id of the picture, which consists of 22 unguessable characters."""
+    """The id of the picture. It has 22 characters, which nobody can guess."""
     content_type: str
     content: bytes
 
@@ -35,4 +35,4 @@ SELECT * FROM person
 It returns the changed user, or no row if the user is banned or erased.
 """
 READ_AVATAR: Final = Statement[Avatar]("SELECT id, content_type, content FROM avatars WHERE id = :avatar_id")
-"""The query for a picture by its id. It returns no row if there is no such picture."""
+"""The query for the picture with the id `avatar_id`. It returns no row if there is no such picture."""
