@@ -1,4 +1,7 @@
-"""The routes of `/v1/admin/webhooks`, the webhooks that send events to other services."""
+"""The routes below `/v1/admin/webhooks`, with which administrators manage webhooks.
+
+A webhook sends events to another service.
+"""
 
 from typing import Annotated, Final
 

@@ -27,9 +27,9 @@ from wxauth.web.schemas import Page
 from wxauth_guard.errors import InvalidRequest
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
-"""The time for which wxauth also signs with the previous secret.
+"""The time for which wxauth also signs with the previous secret of a webhook.
 
-A service's replicas need this time to get the new secret.
+The receiving service needs this time, because not all of its replicas get the new secret at once.
 """
 TEST_TYPE: Final = "webhook.test"
 """The type of a test message, which no event has."""
@@ -61,7 +61,7 @@ class Webhooks:
     async def add(self, name: str, *, url: str, types: Sequence[EventType], by: Actor) -> NewWebhookAnswer:
         """Add a webhook, and return it with its secret. wxauth stores the secret encrypted, and never returns it again.
 
-        Raises: InvalidRequest, if wxauth refuses the URL; NameTaken.
+        Raises: InvalidRequest, if wxauth refuses the URL; NameTaken, if a webhook already has this name.
         """
         await self._check_url(url)
         now, secret = self.clock(), new_webhook_secret()
@@ -79,11 +79,11 @@ class Webhooks:
         return _with_secret(added, secret)
 
     async def all(self) -> Sequence[Webhook]:
-        """Return every webhook, by name."""
+        """Return every webhook, sorted by name."""
         return await self.database.rows(webhook_queries.ALL_WEBHOOKS)
 
     async def read(self, name: str) -> Webhook:
-        """Return the webhook of this name. Raises: NotFound."""
+        """Return the webhook with this name. Raises: NotFound, if there is none."""
         webhook = await self.database.row(webhook_queries.FIND_WEBHOOK, name=name)
         if webhook is None:
             raise NotFound(NO_SUCH_WEBHOOK)
@@ -98,9 +98,12 @@ class Webhooks:
         is_enabled: bool | None = None,
         by: Actor,
     ) -> WebhookAnswer:
-        """Change the given fields of a webhook. If this enables the webhook, wxauth sends the events that were waiting.
+        """Change the fields of a webhook that are not None.
 
-        Raises: NotFound; InvalidRequest, if wxauth refuses the URL.
+        If this enables the webhook, wxauth sends the deliveries that were pending while it was disabled. Events that
+        occurred during this time were not queued, so they must be replayed.
+
+        Raises: NotFound, if there is no such webhook; InvalidRequest, if wxauth refuses the URL.
         """
         if url is not None:
             await self.read(name)  # an unknown webhook is reported before a wrong URL
@@ -117,13 +120,15 @@ class Webhooks:
         return changed.shown
 
     async def remove(self, name: str, *, by: Actor) -> None:
-        """Remove a webhook, so that wxauth sends it no more events. Raises: NotFound."""
+        """Remove a webhook, so that wxauth sends it no more events. Raises: NotFound, if there is no such webhook."""
         await self._write(EventType.WEBHOOK_REMOVED, by, name=name)
 
     async def renew_secret(self, name: str, *, by: Actor) -> NewWebhookAnswer:
-        """Replace a webhook's secret. For a day, wxauth also signs with the previous secret, but with no older one.
+        """Replace a webhook's secret, and return the webhook with the new secret.
 
-        Raises: NotFound.
+        For a day, wxauth also signs with the previous secret, but no longer with older ones.
+
+        Raises: NotFound, if there is no such webhook.
         """
         webhook, secret = await self.read(name), new_webhook_secret()
         # The webhook is found by its id, because the secret is sealed for this id. The name might belong to a new
@@ -140,7 +145,7 @@ class Webhooks:
     async def send_test(self, name: str, *, by: Actor) -> Answer:
         """Send a test message to a webhook, even if it is disabled, and return the outcome.
 
-        Raises: NotFound.
+        Raises: NotFound, if there is no such webhook.
         """
         now = self.clock()
         webhook = await self.read(name)
@@ -156,7 +161,7 @@ class Webhooks:
         return await self.deliveries.send(webhook.id, webhook, event, now=now)
 
     async def deliveries_of(self, name: str, query: DeliveriesQuery) -> Page[DeliveryRow]:
-        """Return one page of the deliveries of a webhook, the newest first. Raises: NotFound."""
+        """Return a page of a webhook's deliveries, the newest first. Raises: NotFound, if there is no such webhook."""
         webhook = await self.read(name)
         states = list(DeliveryState) if query.state is None else [query.state]
         rows = await self.database.rows(
@@ -176,9 +181,9 @@ class Webhooks:
         since: datetime | None = None,
         page_size: int = PAGE_SIZE,
     ) -> int:
-        """Queue one event again, or all events since a time, if the webhook gets their types.
+        """Queue one event again, or all events since a time, but only events of the types that the webhook gets.
 
-        Return the number of events queued.
+        Return the number of queued events. `page_size` is the number of events in one transaction.
 
         Raises: ValueError, unless exactly one of `event_id` and `since` is given; NotFound, if there is no such webhook
             or event.
@@ -195,7 +200,10 @@ class Webhooks:
         return replayed
 
     async def _placed(self, event_id: UUID) -> PlacedEvent:
-        """Return an event that has a place in the feed. Raises: NotFound, if the event is unknown or has no place."""
+        """Return the event with this id, with its place in the feed.
+
+        Raises: NotFound, if the event is unknown, or has no place in the feed.
+        """
         event = await self.database.row(webhook_queries.FIND_PLACED, event_id=event_id)
         if event is None:
             raise NotFound("this event doesn't exist, or isn't sent to services")
@@ -211,12 +219,17 @@ class Webhooks:
         return queued
 
     async def _queue_again(self, webhook: Webhook, events: Sequence[PlacedEvent]) -> int:
-        """Queue these events again in one transaction, if the webhook gets their types, and return their number."""
+        """Queue those of the events whose types the webhook gets, in one transaction, and return their number."""
         async with self.database.begin(replan=True) as transaction:
             return await webhook_queries.queue_deliveries(transaction, events, again_to=webhook, now=self.clock())
 
     async def _write(self, kind: EventType, by: Actor, **values: object) -> Webhook:
-        """Make the change that an event of this type reports, and return the webhook. Raises: NameTaken; NotFound."""
+        """Make and log the change that an event of this type reports, and return the webhook.
+
+        `values` are the parameters of the statement for this change.
+
+        Raises: NameTaken, if a new webhook has the name of another; NotFound, if there is no such webhook.
+        """
         written = await webhook_queries.write_webhook(self.database, kind, by=by, now=self.clock(), **values)
         if written is None:
             if kind is EventType.WEBHOOK_ADDED:
@@ -229,7 +242,7 @@ class Webhooks:
         return self.sealer.seal(secret, context=webhook_secret_context(webhook_id))
 
     async def _check_url(self, url: str) -> None:
-        """Check that wxauth may send events to a URL. Raises: InvalidRequest."""
+        """Check that wxauth may send events to a URL. Raises: InvalidRequest, if it may not."""
         try:
             await check_url(url, resolver=self.name_resolver)
         except WrongValue as exc:
