@@ -65,7 +65,8 @@ async def change_webhook(
 ) -> WebhookAnswer:
     """Set the given fields, and leave the others unchanged.
 
-    Events that occur while a webhook is disabled are sent after you enable it.
+    Deliveries that are pending when a webhook is disabled are sent after you enable it. Events that occur while the
+    webhook is disabled are not queued, so replay them afterwards.
     """
     return await webhooks.change(name, url=body.url, types=body.types, is_enabled=body.is_enabled, by=administrator)
 
