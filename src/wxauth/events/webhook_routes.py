@@ -79,7 +79,11 @@ async def remove_webhook(administrator: FreshAdministratorDep, webhooks: Webhook
 
 @router.post("/v1/admin/webhooks/{name}/test", summary=_("Test a webhook"), failures=[_NO_WEBHOOK])
 async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, name: str) -> TrialAnswer:
-    """Send one `webhook.test` now. The response is 200 with the webhook's status, or with an `error` and no status."""
+    """Send one `webhook.test` message now.
+
+    The response has the status 200, and contains the `status` that the webhook has returned. If the webhook has not
+    responded, this `status` is null, and `error` contains the reason.
+    """
     return trial_answer(await webhooks.send_test(name, by=administrator))
 
 
@@ -91,7 +95,7 @@ async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, n
 async def renew_webhook_secret(
     administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str
 ) -> NewWebhookAnswer:
-    """Make a new `secret`. Only this response contains it. The previous secret also signs for another 24 hours."""
+    """Make a new `secret`, which only this response contains. The previous secret also signs for another 24 hours."""
     return await webhooks.renew_secret(name, by=administrator)
 
 

@@ -161,10 +161,11 @@ async def authorize(request: Request, pages: PagesDep, login_pages: LoginPagesDe
     account has a button to WeChat's page. On a computer, the page of a site with a website app has a link to WeChat's
     page.
 
-    In a browser with a login, the page of a site added with `--sso` has a button to continue as the user it shows.
+    In a browser with a login, the page of a site that was added with `--sso` shows the user of this login, and a button
+    to continue as this user.
 
     With `resource`, a phone must always confirm. Every page shows the QR code, except in a web-view or in WeChat's
-    browser on a phone, where it shows the address to open on another device.
+    browser on a phone, where the page shows the address to open on another device.
 
     Only the code flow is supported, with PKCE (`S256`) for every client.
     """

@@ -44,7 +44,7 @@ class NamesQuery(BaseModel):
 
 
 class LoginsAnswer(Items[ListedLogin]):
-    """Some logins, the newest first."""
+    """A page of logins, the newest first."""
 
     incomplete_results: bool = Field(
         description="True if the search stopped after a second. Use `next_cursor` to continue."
@@ -67,7 +67,7 @@ async def list_users(
 ) -> UsersAnswer:
     """List users, the newest first. All given filters must match, and an empty parameter counts as absent.
 
-    The role `support` sees phone numbers masked, and may search for whole ones.
+    The role `support` sees masked phone numbers, and may search for complete phone numbers.
     """
     region = settings.phone_region
     page = await find_users(database, query, region=region)
@@ -82,7 +82,10 @@ async def list_users(
 async def read_user(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, clock: ClockDep, user_id: UUID
 ) -> UserDetailAnswer:
-    """Return a user with all identities and sessions. The role `support` sees the phone number masked."""
+    """Return a user with all identities, and with the most recently used sessions.
+
+    The role `support` sees a masked phone number.
+    """
     user = await admin.read_user(database, user_id, now=clock())
     reads.note_read(staff, Read.USER, user["id"])
     _mask_for(staff, user)
@@ -103,10 +106,10 @@ async def change_user(
     user_id: UUID,
     body: UserChangeRequest,
 ) -> UserDetailAnswer:
-    """Set the given fields. Others are unchanged, but a ban replaces the reason and the end of an earlier ban.
+    """Set the given fields, and leave the others unchanged. A ban replaces the reason and the end of an earlier ban.
 
-    A name or picture is cleared by null, and no other value is accepted. An `erase_at` of null keeps a user who has
-    asked to be erased, and no other value is accepted.
+    To clear the nickname or the picture, set the field to null. To keep a user who has asked to be erased, set
+    `erase_at` to null. These fields accept no other value.
 
     A ban ends every session, and is lifted automatically within a minute after `until`. Roles take effect at once in
     wxauth, and with the next access token in other services. To add a role, or to change a banned user who keeps the
@@ -136,7 +139,7 @@ async def erase_user(
 ) -> None:
     """Erase a user, with the identities, the sessions, and the user's data in the audit trail.
 
-    This is not a ban: the next login creates a new user.
+    This is not a ban, because the next login creates a new user.
     """
     await admin.erase_user(database, user_id, by=administrator, now=clock())
 
@@ -183,7 +186,8 @@ async def list_logins(
 ) -> LoginsAnswer:
     """List the logins whose sessions are stored, the newest first.
 
-    All filters must match, and an empty one counts as absent. `GET /v1/admin/refusals` lists refused logins.
+    All given filters must match, and an empty parameter counts as absent. To list refused logins, use
+    `GET /v1/admin/refusals`.
     """
     page = await history_queries.find_logins(database, query)
     if query.user_id is not None and page.items:
@@ -199,7 +203,7 @@ async def read_names(
 ) -> NamesAnswer:
     """Return a short description of each of these users, for lists of events, logins and refusals.
 
-    The audit trail has one event for all of them.
+    The audit trail records one event for all of these users.
     """
     users = await database.rows(history_queries.USER_SUMMARIES, ids=list(query.user_id))
     if users:
