@@ -69,7 +69,7 @@ class Principal:
     app_id: str
     """The app of the login. In a website's token, it is the mini-program, not the site.
 
-    In the token of a client that is not registered, `app_id` and `openid` are empty.
+    In the token of an unregistered client, `app_id` and `openid` are empty.
     """
     openid: str
     session_id: UUID

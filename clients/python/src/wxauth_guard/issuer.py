@@ -52,7 +52,7 @@ _AGE = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
 
 
 class Unreadable(Exception):
-    """The issuer's keys could not be read. The message is also shown in responses."""
+    """The error if the issuer's keys could not be read. Responses also show the message."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,10 @@ class Issuer:
         return self._reason(error) + (f" (by the proxy of {variable})" if by_proxy else "")
 
     def _proxy_for(self, url: str) -> tuple[str, str] | tuple[None, None]:
-        """Return the proxy, as `proxy_for` does, but none for an issuer on this machine or in the internal network."""
+        """Return the proxy and the name of its variable, as `proxy_for` does.
+
+        Return None for both if the issuer is on this machine or in the internal network.
+        """
         # `proxy_for` is called for every issuer, because it warns of values that cannot be used.
         proxy_and_variable = proxy_for(url)
         is_nearby = self.internal_url is not None or self._is_on_loopback
@@ -159,7 +162,11 @@ class Issuer:
         return KeySet(keys, read_at=self._timer(), max_age=_max_age(headers))
 
     async def _get_json(self, url: str, trusted: ssl.SSLContext) -> tuple[dict[str, Any], httpx.Headers]:
-        """Return the JSON object at a URL, and the header fields of the response."""
+        """Return the JSON object at a URL, and the header fields of the response.
+
+        Raises: Unreadable, if the response has another status, is too large, or is not a JSON object; httpx.HTTPError;
+        ValueError, if the response is not JSON.
+        """
         # The response must not be compressed, because a few compressed bytes could decompress to more than
         # MAX_DOCUMENT.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
@@ -188,7 +195,7 @@ class Issuer:
     def _jwks_url(self, jwks_uri: object) -> str:
         """Return the URL from which to read the JWK set: `jwks_uri`, or its counterpart below the internal URL.
 
-        Raises: Unreadable.
+        Raises: Unreadable, if `jwks_uri` is missing, is not secure, or is not below the issuer.
         """
         if self.internal_url is None:
             if isinstance(jwks_uri, str) and self._is_as_secure(jwks_uri):

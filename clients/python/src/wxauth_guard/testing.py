@@ -46,11 +46,11 @@ class TestKey:
         return token
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """Return this key, if it has this id."""
+        """Return this key if it has this id, and None otherwise."""
         return self.find_sync(kid)
 
     def find_sync(self, kid: str) -> VerificationKey | None:
-        """Return this key, if it has this id."""
+        """Return this key if it has this id, and None otherwise."""
         return self.verification_key if kid == self.kid else None
 
 
@@ -97,15 +97,16 @@ class TestIssuer:
         """Return an access token. By default, the openid and the session are derived from the user and the app.
 
         Args:
-            user_id: A UUID.
+            user_id: The UUID of the user.
             roles: If empty, the token has no claim `roles`.
             app_id: By default, the app of this issuer.
             openid: The user's openid in the app.
             session_id: The UUID of the login that opened the session.
-            expires_in: Seconds. Guards allow 30 s of clock skew, so -31 has expired and -29 has not.
+            expires_in: The seconds until the token expires. Guards allow 30 s of clock skew, so they refuse a token
+                with -31, and accept a token with -29.
             scope: The scopes granted to a website or an agent, as a list or separated by spaces.
-            client_id: A website, or the URL of a client's metadata document. With such a URL, the token has no app_id,
-                openid or roles. By default, the client of a login in the app.
+            client_id: The name of a website, or the URL of a client's metadata document. With such a URL, the token has
+                no app_id, openid or roles. By default, the token is from a login in the app.
             claims: Claims to replace or add. A claim that is None is removed.
 
         Raises: ValueError, if `user_id` or `session_id` is not a UUID, or if `roles`, `app_id` or `openid` is given for
@@ -144,7 +145,7 @@ class TestIssuer:
         return {"Authorization": f"Bearer {self.token(**fields)}"}
 
     def guard(self, *, scopes: Iterable[str] = ()) -> BearerGuard:
-        """Return a guard that accepts these tokens, for `app.dependency_overrides[...]` or an app made by the test.
+        """Return a guard that accepts these tokens, for `app.dependency_overrides[...]` or an app that the test makes.
 
         If this guard overrides another guard, it also replaces the guards that `require_role` and `requires` of the
         other guard use.

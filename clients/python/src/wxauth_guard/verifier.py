@@ -33,7 +33,7 @@ CLOCK_SKEW: Final = 30
 MAX_CONTAINERS: Final = 64
 """The maximum number of objects and lists in one part of a token; a token of wxauth has two.
 
-It also limits the depth of nesting, because Python's parser does not always limit it.
+This number also limits the depth of nesting, because Python's parser does not always limit it.
 """
 REMEMBERED_TOKENS: Final = 4096
 """The maximum number of tokens that are remembered."""
@@ -69,10 +69,10 @@ class Verifier:
     """A verifier of access tokens.
 
     It remembers tokens with a valid signature, because checking the signature takes most of the time, and a user sends
-    the same token with each call. It checks the claims each time, and whether the issuer still publishes the key.
+    the same token with each call. For each call, it still checks the claims, and that the issuer publishes the key.
 
-    Raises: ValueError, if issuer or audience is not a non-empty string, because None would match a token without the
-    claim.
+    Raises: ValueError, if `issuer` or `audience` is not a non-empty string, because None would match a token without
+    the claim.
     """
 
     def __init__(self, *, issuer: str, audience: str, keys: KeySource) -> None:
@@ -109,7 +109,10 @@ class Verifier:
         return self._principal(json_object(token.split(".")[1]), now=now)
 
     def _check_signature(self, jws: re.Match[str], key: VerificationKey | None) -> None:
-        """Check a token's signature with the key that the token names, and remember the token. Raises: InvalidToken."""
+        """Check a token's signature with the key that the token names, and remember the token.
+
+        Raises: InvalidToken, if the key is unknown, or if the signature does not fit.
+        """
         token = jws.string
         if key is None:
             raise InvalidToken(
@@ -270,7 +273,10 @@ def _is_text_list(value: object) -> TypeGuard[list[str]]:
 
 
 def json_object(part: str) -> dict[str, Any]:
-    """Return the JSON object in a part of a JWS. Raises: InvalidToken, also for repeated names and infinite numbers."""
+    """Return the JSON object in a part of a JWS.
+
+    Raises: InvalidToken, if the part is not a JSON object, repeats a name, or contains an infinite number.
+    """
     try:
         text = decoded(part).decode()
         if has_too_many_containers(text, MAX_CONTAINERS):
@@ -286,7 +292,10 @@ def json_object(part: str) -> dict[str, Any]:
 
 
 def decoded(part: str) -> bytes:
-    """Decode base64url, which must not be empty. Raises: InvalidToken, also for a spelling that no encoder produces."""
+    """Decode a part in base64url, which must not be empty.
+
+    Raises: InvalidToken, if the part ends with a character that no encoder produces there.
+    """
     if part[-1] not in _LAST_CHARACTERS[len(part) % 4]:
         raise InvalidToken("a part of the token is not base64url")
     return urlsafe_b64decode(part + "=" * (-len(part) % 4))
@@ -301,7 +310,7 @@ def _object_of_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _finite(literal: str) -> float:
-    """Return the number that a JSON text means. Raises: ValueError, if it is beyond any float."""
+    """Return the number that a JSON text means. Raises: ValueError, if the number is too large for a float."""
     number = float(literal)
     if not isfinite(number):
         raise ValueError("a number is beyond any float")
@@ -309,7 +318,7 @@ def _finite(literal: str) -> float:
 
 
 def _finite_integer(literal: str) -> int:
-    """Return the integer that a JSON text means. Raises: ValueError, if it is beyond any float."""
+    """Return the integer that a JSON text means. Raises: ValueError, if the number is too large for a float."""
     # JavaScript reads every number as a float, and both guards must reach the same decision about a huge number.
     if len(literal) >= _FINITE_DIGITS:
         _finite(literal)

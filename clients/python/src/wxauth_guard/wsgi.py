@@ -21,18 +21,18 @@ USER_KEY: Final = "wxauth.user"
 class BearerWSGIMiddleware:
     """Middleware that passes on requests with a valid access token, and refuses all others, like `BearerMiddleware`.
 
-    The `Principal` is `environ["wxauth.user"]`.
+    The app finds the `Principal` in `environ["wxauth.user"]`.
 
     Args:
         app: The app to guard.
         guard: The guard that checks the tokens.
-        roles: The roles that the user must have, all of them.
+        roles: The roles that the user must have. All of them are required.
         public: Paths that need no token, each as written in the routes of `app` (`PATH_INFO`), and compared exactly.
             The path of the guard's resource metadata is always public.
         optional: Whether requests without a Bearer token also pass, as with `BearerMiddleware`. The environ of such a
             request has no `wxauth.user`, so call `require_roles(environ.get("wxauth.user"))` where a user is needed.
 
-    Raises: ValueError, for a public path that does not begin with a slash, or if roles and `optional` are both given.
+    Raises: ValueError, if a public path does not begin with a slash, or if `roles` and `optional` are both given.
     """
 
     def __init__(
@@ -63,7 +63,10 @@ class BearerWSGIMiddleware:
         return self._app(environ, start_response)
 
     def _find_user(self, authorization: str | None) -> Principal | None:
-        """Return the user of a request; None if the request has no token and may pass. Raises: WxAuthError."""
+        """Return the user of a request; None if the request has no token and may pass.
+
+        Raises: WxAuthError, if the request is refused.
+        """
         if self._optional:
             return self._guard.find_user_sync(authorization)
         principal = self._guard.verify_sync(self._guard.bearer_token(authorization))
