@@ -1,4 +1,4 @@
-"""The command `wxauth-desk`. If a package is missing, it prints the package's name."""
+"""The command `wxauth-desk`. If a package is missing, the command prints the package's name."""
 
 import gc
 import os

@@ -13,14 +13,17 @@ from wxauth_desk.terminal import TextError, localized, os_reason
 from wxauth_desk.wechat import APPS, create_simulator
 
 _WECHATS_NAMES: Final = ("api.weixin.qq.com", "api2.weixin.qq.com", "open.weixin.qq.com")
-"""The host names of WeChat. A back end whose host is fixed can map these names to this machine in its hosts file."""
+"""The host names of WeChat.
+
+If a program always calls these names, its operator can map them to this machine in a hosts file.
+"""
 
 _BACKLOG: Final = 2048
-"""The largest number of connections that can wait to be accepted, as in production."""
+"""The largest number of connections that can wait to be accepted, which is the same number as in production."""
 
 
 def run(port: int) -> None:
-    """Run until Ctrl-C or SIGTERM. Raises: TextError."""
+    """Run the simulated WeChat on this port until Ctrl-C or SIGTERM. Raises: TextError, if the port is not free."""
     try:
         listener = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
     except OSError as exc:

@@ -1,4 +1,8 @@
-"""The command `wxauth-desk`. Each subcommand imports what it needs when it is called."""
+"""The command `wxauth-desk`.
+
+Each subcommand imports the modules that it needs only when it is called, because some of them require the service or a
+POSIX system.
+"""
 
 import os
 import sys
@@ -21,8 +25,8 @@ class LocalizedGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command with its help in the language of the terminal; None if there is no such command.
 
-        A translated command is a copy, so that the original keeps the English texts, by which the translations are
-        found.
+        A translated command is a copy, because the original must keep its English texts, with which the translations
+        are looked up.
         """
         command = super().get_command(ctx, cmd_name)
         if command is None or terminal_language() == SOURCE:

@@ -13,7 +13,10 @@ from starlette.types import ASGIApp
 _GRACEFUL_SECONDS: Final = 1
 """The time, in seconds, for which uvicorn waits for requests under way when it stops."""
 _STOP_TIMEOUT_SECONDS: Final = 5
-"""The longest time, in seconds, to wait for a thread. A request without an end must not delay the command's end."""
+"""The longest time, in seconds, to wait for a thread.
+
+The time is limited because a request without an end must not delay the end of the command.
+"""
 
 
 @contextmanager
@@ -22,7 +25,8 @@ def in_thread(
 ) -> Iterator[None]:
     """Serve an app in a thread of its own during the block.
 
-    If `is_factory` is True, `app` is a function that returns the app. The thread calls it.
+    `name` is the name of the thread. If `is_factory` is True, `app` is a function that the thread calls to create the
+    app.
     """
     # The server uses h11, because with httptools, uvicorn loses the body of a client that requests HTTP/2 (h2c), as
     # Java's client does.

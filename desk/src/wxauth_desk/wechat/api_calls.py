@@ -19,7 +19,7 @@ Answer = dict[str, Any] | CodePicture
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of one of the simulated APIs."""
+    """A call to one of the simulated APIs."""
 
     api: Api
     app_id: str | None
@@ -29,7 +29,7 @@ class Call:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object. Raises: CallRefused."""
+        """The body as a JSON object. Raises: CallRefused, if the body is empty or is not a JSON object."""
         require(self.body, Errcode.EMPTY_BODY)
         with suppress(ValueError):
             values = from_json(self.body)
@@ -39,7 +39,7 @@ class Call:
 
     @property
     def id_and_secret(self) -> tuple[object, object]:
-        """The app's id and secret in the call, which can be values of any type.
+        """The app's id and secret in the call, which can be values of any type; None for a missing value.
 
         Raises: CallRefused, if the API requires JSON and the body is not JSON.
         """

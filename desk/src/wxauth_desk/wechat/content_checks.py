@@ -26,7 +26,7 @@ _TEXT_VERDICTS: Final = {
     "review": ("review", 21000),
     "可疑": ("review", 21000),
 }
-"""The verdict (`suggest` and `label`) on a text that contains a word.
+"""The verdict (`suggest` and `label`) on a text, by a word that the text contains.
 
 If a text contains several of these words, the first one in this table decides.
 """
@@ -46,7 +46,7 @@ _MEDIA_TYPES: Final = (1, 2)
 
 @dataclass
 class ContentChecks:
-    """The checks, and the verdicts on pictures, which WeChat pushes after its response."""
+    """The checks of texts, pictures and people, and the verdicts on pictures, which are pushed after the response."""
 
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
@@ -102,5 +102,5 @@ class ContentChecks:
 
 
 def _check_version_and_scene(values: Mapping[str, Any]) -> None:
-    """Check the fields that both kinds of content have. Raises: CallRefused."""
+    """Check the version and the scene in a call about a text or a picture. Raises: CallRefused, if one is wrong."""
     require(values.get("version") in _VERSIONS and values.get("scene") in _SCENES, Errcode.WRONG_BODY)

@@ -32,13 +32,17 @@ class _Subject:
     """The person whom a verification is about. The request for the result must name the same subject."""
 
     out_seq_no: str
+    """The id that the back end has given to the verification."""
     cert_hash: str
-    """The SHA-256, in hexadecimal, of the certificate's fields, as WeChat documents it."""
+    """The SHA-256 hash of the certificate's fields, in hexadecimal, computed as WeChat documents it."""
     openid: str
 
     @classmethod
     def in_beginning(cls, values: Mapping[str, Any]) -> Self:
-        """Return the subject in the body of getverifyid, which contains the certificate. Raises: CallRefused."""
+        """Return the subject in the body of a call to `getverifyid`, which contains the certificate.
+
+        Raises: CallRefused, if a field is missing or wrong.
+        """
         cert_info = values.get("cert_info")
         cert = {name: text_in(cert_info, name) for name in _CERT_FIELDS} if isinstance(cert_info, dict) else {}
         out_seq_no = text_in(values, "out_seq_no")
@@ -49,9 +53,9 @@ class _Subject:
 
     @classmethod
     def in_reading(cls, values: Mapping[str, Any]) -> Self:
-        """Return the subject in the body of queryverifyinfo, which contains the certificate's hash.
+        """Return the subject in the body of a call to `queryverifyinfo`, which contains the certificate's hash.
 
-        Raises: CallRefused.
+        Raises: CallRefused, if a field is not a text.
         """
         return cls(text_in(values, "out_seq_no"), text_in(values, "cert_hash"), text_in(values, "openid"))
 
@@ -69,7 +73,7 @@ class _Verification:
 
 @dataclass
 class Faces:
-    """The APIs for facial verification, with the latest verifications."""
+    """The APIs for face verification, with the latest verifications."""
 
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
@@ -95,13 +99,16 @@ class Faces:
         return ok(verify_ret=verification.verify_ret)
 
     def end(self, request: FaceRequest) -> None:
-        """End a verification on the phone with this result. Raises: ValueError, if it is unknown or has expired."""
+        """End a verification on the phone with this result.
+
+        Raises: ValueError, if the verification is unknown or has expired.
+        """
         verification = self._find(request.verify_id)
         if verification is None:
             raise ValueError("verify_id: must be one that getverifyid has given within the hour")
         verification.verify_ret = request.verify_ret
 
     def _find(self, verify_id: str) -> _Verification | None:
-        """Return the verification with this id; None if it is unknown or has expired."""
+        """Return the verification with this id; None if the id is unknown, or if the verification has expired."""
         verification = self._verifications.get(verify_id)
         return verification if verification is not None and self.clock() < verification.ends_at else None

@@ -54,7 +54,10 @@ MAX_CALLS: Final = 1000
 MAX_VISITORS: Final = 200
 """The largest number of visitors that are stored. If there are more, the oldest one is forgotten."""
 _DEFAULT_REVOKE_INFO: Final = {"mini_program": "6", "official_account": "205", "website": "301", "mobile_app": "301"}
-"""The `revoke_info` of a withdrawal by the kind of app: 6 and 205 mean the name and picture, and 301 means all data."""
+"""The default `revoke_info` of a withdrawal, by the kind of the app.
+
+6 and 205 mean the nickname and picture, and 301 means the identity in this app.
+"""
 
 AnswerOfApp = Callable[[Call, Account], Answer]
 """A function that answers an app's call. Its arguments are the call and the app's account."""
@@ -69,10 +72,10 @@ class _Refusal(NamedTuple):
 
 
 class Simulator:
-    """The simulated WeChat, without HTTP, with the state of all apps, and tables of the APIs.
+    """The simulated WeChat, without HTTP. It contains the state of all apps, and the functions that answer the APIs.
 
-    With `takes_names`, any plain name works as a code. The real WeChat has no such codes. `clock` returns seconds since
-    the epoch.
+    With `takes_names`, any plain name such as `alice` works as a code, although the real WeChat has no such codes.
+    `clock` returns seconds since the epoch.
     """
 
     def __init__(self, clock: Callable[[], float] = time, *, takes_names: bool = True) -> None:
@@ -92,7 +95,7 @@ class Simulator:
         self.js_tickets = self._app_tokens.js_tickets
         self.verdicts = self._content_checks.verdicts
         self.visitors: BoundedDict[tuple[str, str], Visitor] = BoundedDict(MAX_VISITORS)
-        """The state of each person at WeChat's own pages, by the person's name and the app's id."""
+        """The state of each person on WeChat's own pages, by the person's name and the app's id."""
         self.faults = Faults()
         self.calls: deque[Call] = deque(maxlen=MAX_CALLS)
         """The latest calls received."""
@@ -103,7 +106,7 @@ class Simulator:
             "auth": self._logins.check_grant,
             "refresh_token": self._logins.renew_grant,
         }
-        """The APIs that are called with a person's grant."""
+        """The functions that answer the APIs that are called with a person's grant."""
         self._with_secret: Mapping[Api, AnswerOfApp] = {
             "code2session": self._logins.log_in,
             "access_token": self._logins.grant,
@@ -111,11 +114,11 @@ class Simulator:
             "stable_token": self._app_tokens.hand_out,
             "clear_quota": self._quotas.clear_by_secret,
         }
-        """The APIs that are called with an app's secret."""
+        """The functions that answer the APIs that are called with an app's secret."""
         self._with_token = self._apis_with_token()
 
     def _apis_with_token(self) -> Mapping[Api, AnswerOfApp]:
-        """Return the APIs that are called with an app's access token."""
+        """Return the functions that answer the APIs that are called with an app's access token."""
         session_keys = SessionKeys(self._session_keys, self.now)
         links = Links(self._quotas, self.now)
         coins = Coins(self._session_keys, self.now)
@@ -146,12 +149,15 @@ class Simulator:
     # The real WeChat does not have these controls.
 
     def make_code(self, request: CodeRequest) -> str:
-        """Return a single-use code, as `wx.login` or, for an app of another kind, WeChat's page or SDK returns it."""
+        """Return a single-use login code.
+
+        In a mini-program, `wx.login` returns such a code. In an app of another kind, WeChat's page or SDK returns it.
+        """
         lasts_longer = APP_KINDS[request.app_id] in ("website", "mobile_app")
         return self._codes.make(request, lasts=LONG_CODE_LIFETIME if lasts_longer else CODE_LIFETIME)
 
     def make_phone_code(self, request: PhoneCodeRequest) -> str:
-        """Return a single-use code, as the phone button returns it, valid for five minutes."""
+        """Return a single-use phone code, as the phone button returns it. The code is valid for five minutes."""
         return self._phone_codes.make(request)
 
     def seal(self, request: SealRequest) -> dict[str, Any]:
@@ -168,18 +174,21 @@ class Simulator:
         return seal(key, request.data, watermark={"timestamp": self.now(), "appid": request.app_id})
 
     def show_face(self, request: FaceRequest) -> dict[str, Any]:
-        """End a face verification on the phone. Raises: ValueError, if it is unknown or has expired."""
+        """End a face verification on the phone, and return what `wx.requestFacialVerify` returns to the page.
+
+        Raises: ValueError, if the verification is unknown or has expired.
+        """
         self._faces.end(request)
         return {"errMsg": "requestFacialVerify:ok"}
 
     def push_message(self, request: PushRequest) -> dict[str, Any]:
-        """Return the push message of an event about a person."""
+        """Return the message that WeChat pushes for an event about a person."""
         openid = openid_of(request.person, request.app_id)
         revoke_info = request.revoke_info or _DEFAULT_REVOKE_INFO[APP_KINDS[request.app_id]]
         return make_message(openid, request.event, revoke_info, app_id=request.app_id, now=self.now())
 
     def fail(self, api: Api, **fault: Any) -> None:
-        """Make the next calls of an API fail. The arguments are the fields of `FaultRequest`."""
+        """Make the next calls to an API fail. The other arguments are the fields of `FaultRequest`."""
         self.faults.append(FaultRequest(api=api, **fault))
 
     def account(self, app_id: str) -> Account:
@@ -195,7 +204,8 @@ class Simulator:
     def call(self, api: Api, query: Mapping[str, str], body: bytes) -> tuple[Call, FaultRequest]:
         """Record a call. Return the call and the fault with which it must fail; `NO_FAULT` if there is none.
 
-        The fault is the next one from `POST /faults`, which is then used up, or the one that the call's code names.
+        The fault is the next one that was requested with `POST /faults` for such a call, and is then used up. If none
+        was requested, the fault is the one that the code in the call names, if any.
         """
         call = Call(api, None, query, body)
         call = replace(call, app_id=self._app_of(call))
@@ -213,7 +223,10 @@ class Simulator:
         return next((app_id for app_id, tokens in self.access_tokens.items() if token in tokens), None)
 
     def _account_with_secret(self, call: Call) -> Account:
-        """Return the account of the app whose id and secret the call contains. Raises: CallRefused."""
+        """Return the account of the app whose id and secret the call contains.
+
+        Raises: CallRefused, if the id or the secret is wrong, or if the app must not call from this address.
+        """
         app_id, secret = call.id_and_secret
         require(app_id, Errcode.MISSING_APP_ID)
         require(secret, Errcode.MISSING_SECRET)
@@ -226,7 +239,10 @@ class Simulator:
         return account
 
     def _account_with_token(self, call: Call) -> Account:
-        """Return the account of the app whose access token the call contains. Raises: CallRefused."""
+        """Return the account of the app whose access token the call contains.
+
+        Raises: CallRefused, if the token is wrong, if the app must not make this call, or if its quota is exhausted.
+        """
         token = call.query.get("access_token", "")
         require(token, Errcode.MISSING_ACCESS_TOKEN)
         if call.app_id is None:
@@ -275,7 +291,7 @@ def _is_address_accepted(account: Account) -> bool:
 
 
 def _code_in(call: Call) -> str:
-    """Return the code in a call, which may name a fault; empty if the API takes no code."""
+    """Return the login code or phone code in a call, which may name a fault; an empty text if there is no code."""
     with suppress(CallRefused):
         match call.api:
             case "code2session":

@@ -211,7 +211,7 @@ def _api(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
 
 
 def _response(answer: Answer, api: Api) -> Response:
-    """Return the response with a picture or with JSON, as WeChat sends it."""
+    """Return the HTTP response with this answer, which is a picture or JSON, as WeChat sends it."""
     if isinstance(answer, CodePicture):
         return Response(answer.content, media_type=answer.content_type)
     return as_wechat_does(answer, api)
@@ -220,7 +220,7 @@ def _response(answer: Answer, api: Api) -> Response:
 async def _refuse_url(request: Request, exc: Exception) -> Response:
     """Refuse an unknown path, or a wrong method of an API, with an errcode, as WeChat does.
 
-    An unknown path of the desk and a wrong method of a control get the HTTP status instead.
+    The response to an unknown path of the desk, or to a wrong method of a control, has the HTTP status instead.
     """
     assert isinstance(exc, HTTPException)
     path = request.url.path
