@@ -19,7 +19,7 @@ from wxauth.i18n import SOURCE, Text, lazy_gettext as _, pgettext
 from wxauth.terminal import localized, terminal_language, width
 
 _AFTER_SENTENCE: Final = re.compile(r"(?<=。)|(?<=\.)\s")
-"""The place between two sentences, in Chinese or English."""
+"""The pattern of the place between two sentences, in Chinese or English."""
 MODULES: Final = {
     "running": {
         "serve": _("Run the service in production."),
@@ -53,7 +53,7 @@ def _of_click(message: str) -> str:
 
 
 def _adapt_click() -> None:
-    """Replace click's translations and its line breaks, for which click has no setting."""
+    """Replace click's translations and its line breaks, because click has no setting for them."""
     for name, module in sys.modules.items():
         if name.startswith("click."):  # click's modules look up their texts with these two functions of gettext
             vars(module).update(_=_of_click, ngettext=lambda one, many, n: _of_click(one if n == 1 else many))
@@ -69,7 +69,7 @@ _adapt_click()  # when this module is imported, because the decorators below alr
 
 
 class LazyGroup(click.Group):
-    """A group that lists summaries, and imports the module of a command when the command is called.
+    """A group whose help lists summaries, and which imports a command's module when the command is called.
 
     Args:
         modules: The commands of each module of this package, with their summaries.
@@ -83,7 +83,10 @@ class LazyGroup(click.Group):
                 self.add_command(click.Command(name, help=summary))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command in the language of the terminal, without importing its module."""
+        """Return a command in the language of the terminal; None if there is no such command.
+
+        The command's module is not imported.
+        """
         command = super().get_command(ctx, cmd_name)
         return None if command is None else in_language(command)
 

@@ -50,11 +50,11 @@ _SCOPE: Final = (
 
 
 def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
-    """Return the template of claims from `NAME=VALUE` texts.
+    """Return the template of claims from `NAME=VALUE` texts; None if there are no texts.
 
-    Return an empty template for an empty text, which removes all claims, and None for no text.
+    A single empty text returns an empty template, which removes all claims.
 
-    Raises: WrongValue.
+    Raises: WrongValue, if another text contains no equals sign.
     """
     template: dict[str, Any] = {}
     for claim in filter(None, values):
@@ -66,7 +66,7 @@ def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
 
 
 def _option_of(field: str) -> str:
-    """Return the option or the argument that sets a field."""
+    """Return the name of the option or argument that sets a field of a client."""
     if field == "name":
         return "NAME"
     if field == "pkce":
@@ -91,12 +91,15 @@ _CHANGED_ARGUMENTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "logo": {"callback": checked(read_picture), "metavar": "FILE", "help": _LOGO},
     "claims": {"multiple": True, "callback": checked(_claims), "metavar": "NAME=VALUE", "help": _CLAIM},
 }
-"""The arguments of fields' options that differ from the schema, apart from the option's name."""
+"""The arguments of `click.option` that replace the arguments from the schema, by field, except the option's name."""
 _OPTIONS: Final[Mapping[str, Any]] = {
     field: None if field == "name" else {"option": _option_of(field), **_CHANGED_ARGUMENTS.get(field, {})}
     for field in Client.model_fields
 }
-"""The arguments of all fields' options that `takes` does not derive from the schema. The name has no option."""
+"""The changed arguments that `takes` requires, by field.
+
+The field `name` is set by an argument instead of an option.
+"""
 
 
 def _with_clients(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
@@ -117,7 +120,10 @@ def _with_clients(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
 
 @contextmanager
 def _refused_as_wrong_call() -> Iterator[None]:
-    """Convert a refused field of a client into an error about its option. Raises: click.BadParameter."""
+    """Convert the error for a refused field of a client into an error about the field's option.
+
+    Raises: click.BadParameter.
+    """
     try:
         yield
     except WrongClient as exc:
@@ -240,14 +246,17 @@ def remove_command(client_name: str) -> None:
 
 
 def _json_of(client: AddedClient) -> dict[str, Any]:
-    """Return the object that `wxauth clients list --json` prints for a client. Only a site has more than scopes."""
+    """Return the object that `wxauth clients list --json` prints for a client.
+
+    Of the fields of a client that is not a site, the object contains only `scopes`.
+    """
     fields = {*Client.model_fields} - {"name"} if client.is_site else {"scopes"}
     created_at = client.created_at.isoformat(timespec="seconds")
     return {"client_id": client.name, "created_at": created_at, **client.model_dump(include=fields)}
 
 
 def _new_value(value: Any) -> Any:
-    """Return the new value of a field. An empty text means an empty list, or null."""
+    """Return the new value of a field. In a list, leave out empty texts. For an empty text, return None."""
     if isinstance(value, list):
         return [each for each in value if each]
     return None if value == "" else value

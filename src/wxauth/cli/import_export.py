@@ -52,15 +52,19 @@ _NO_ROOM: Final = _("the temporary folder (TMPDIR) is full: {error}")
 _PRIVATE: Final = 0o600
 """The permissions with which only the owner of a file can read and write it."""
 _MOST_CELLS: Final = 30
-"""The largest number of names in the file that an error message lists."""
+"""The largest number of the file's names that an error message lists."""
 _LONGEST_CELL: Final = 40
 """The largest number of characters of a name in an error message."""
 
 
 def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Return the values of `--map`: wxauth's names by the file's names, and wxauth's values by field and file value.
+    """Return the two mappings that the `--map` options describe.
 
-    Each option is FIELD=COLUMN or FIELD:VALUE=OURS. An empty OURS makes the field empty in each line with this VALUE.
+    The first mapping contains wxauth's name for each name in the file. The second one contains, for each field,
+    wxauth's value for each value in the file. Each option is FIELD=COLUMN or FIELD:VALUE=OURS. An empty OURS makes the
+    field empty in each line with this VALUE.
+
+    Raises: WrongValue, if an option has another form, or if a name or a value occurs twice.
     """
     our_names: dict[str, str] = {}
     our_values: dict[str, dict[str, str]] = {}
@@ -90,12 +94,17 @@ _time_zone = checked(ZoneInfo, _("must be the name of a time zone such as Asia/S
 
 
 def _opened(path: str) -> IO[bytes]:
-    """Return the file to read. `-` is standard input. click closes the file when the command ends."""
+    """Return the file to read. `-` means standard input. click closes any other file when the command ends."""
     return sys.stdin.buffer if path == "-" else click.get_current_context().with_resource(Path(path).open("rb"))
 
 
 def _rereadable(file: IO[bytes]) -> IO[bytes]:
-    """Return the file or, if it is a pipe, a copy in the temporary folder, because an import reads it twice."""
+    """Return a file that can be read twice, because an import reads it twice.
+
+    This is the file itself or, if it is a pipe, a copy in the temporary folder.
+
+    Raises: Failed, if the temporary folder is full.
+    """
     if file.seekable():
         return file
     try:
@@ -111,7 +120,7 @@ def _rereadable(file: IO[bytes]) -> IO[bytes]:
 
 
 def _switches(command: Command) -> Command:
-    """Add an option for each switch of `Options`."""
+    """Add an option to the command for each switch of `Options`."""
     for each in reversed([each for each in fields(Options) if each.metadata]):
         command = click.option(each.metadata["option"], each.name, is_flag=True, help=each.metadata["help"])(command)
     return command
@@ -200,7 +209,7 @@ class _Report:
         self._began = monotonic()
 
     def refuse(self, refusal: ImportRefusal) -> None:
-        """Print the faults of a line, and count each of them."""
+        """Print the faults of a line that is refused, or imported without its invalid fields, and count each fault."""
         faults = [_("{name}: {rule}", name=fault.field, rule=fault.wanted) for fault in refusal.faults]
         text = _("; ").join(faults)
         if refusal.others:
@@ -220,11 +229,11 @@ class _Report:
             click.echo(self._clear + localized(text), err=True, nl=False)
 
     def waiting(self, exc: StorageUnavailable, seconds: float) -> None:
-        """Print why a batch was not stored, and when it is retried."""
+        """Print why a batch was not stored, and after how many seconds the import tries again."""
         self.print(_("{trouble}; trying again in {seconds:.0f} s", trouble=outage_text(exc), seconds=seconds))
 
     def finish(self, counts: Counts, unknown: Sequence[str], *, is_dry_run: bool) -> None:
-        """Print the number of lines with each fault, advice, and the counts. `unknown` are the ignored columns."""
+        """Print the number of lines with each fault, advice, and the counts. `unknown` contains the ignored columns."""
         click.echo(self._clear, err=True, nl=False)
         self._clear = ""  # the progress is no longer shown
         if counts.joined:
@@ -246,7 +255,7 @@ class _Report:
             self.print(_("nothing was stored. To import the file, run the command without --dry-run"))
 
     def print(self, text: Text) -> None:
-        """Print a line. On a terminal, it replaces the line that shows the progress."""
+        """Print a line to standard error. On a terminal, it replaces the line that shows the progress."""
         click.echo(self._clear + localized(text), err=True)
 
 
@@ -264,7 +273,11 @@ def _failure_of(exc: WrongFile) -> Failed:
 async def _import(
     services: Services, lines: CsvLines | JsonLines, options: Options, report: _Report, app_id: str | None
 ) -> Counts:
-    """Import the lines, and report them. Raises: UnknownApp, if `app_id` is not one of the apps; Failed."""
+    """Import the lines, report the progress and each refused line, and return the counts.
+
+    Raises: UnknownApp, if `app_id` is not one of the apps; Failed, if the file cannot be imported, or if the temporary
+    folder is full; StorageUnavailable.
+    """
     if app_id:
         services[Apps].entry(app_id)
     report.progress(Counts())

@@ -1,6 +1,7 @@
 """The commands `wxauth serve`, `alive` and `openapi`.
 
-Each command imports its parts when it is called, because the imports of the other commands would delay it.
+Each command imports the modules that it needs only when it is called, because the imports of the other commands would
+delay it.
 """
 
 import os
@@ -16,6 +17,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.terminal import localized
 
 _ALIVE_TIMEOUT_SECONDS: Final = 2.0
+"""The time limit, in seconds, for each step of the request that `alive` sends."""
 # These two defaults repeat the defaults in `Settings`, which `alive` does not import.
 _DEFAULT_HOST: Final = "127.0.0.1"
 _DEFAULT_PORT: Final = 8000
