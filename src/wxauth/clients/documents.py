@@ -53,14 +53,14 @@ A process checks the limit of the address first, so that no single address can u
 ASSERTIONS_OF_A_CLIENT: Final = "50/second"
 """The highest rate at which one process accepts valid assertions from one client.
 
-wxauth stores each assertion for an hour.
+The rate is limited because wxauth stores each assertion for an hour.
 """
 MAX_CLIENT_ID: Final = 512
 """The maximum number of characters of a client's id, which is the URL of its document."""
 MAX_REDIRECT_URIS: Final = 20
 """The maximum number of redirect URIs in a document."""
 _MAX_LOGGED_HOST: Final = 253
-"""The number of characters of a refused host that the log shows. No DNS name is longer."""
+"""The largest number of characters of a refused host that the log shows. No DNS name is longer."""
 
 log = get_logger()
 
@@ -106,7 +106,7 @@ def _https_url(url: str) -> re.Match[str] | None:
 
 @part
 class ClientDocuments:
-    """The part that fetches and caches the documents of clients and their keys, and checks assertions.
+    """The part that fetches and caches clients' documents and keys, and checks assertions.
 
     Args:
         transport: The transport, which connects only to allowed addresses.
@@ -134,7 +134,9 @@ class ClientDocuments:
     async def client(self, client_id: str, *, ip: str | None) -> Client | None:
         """Return the client that a document describes. Return None if wxauth cannot use the document, and log why.
 
-        Raises: RateLimited.
+        `ip` is the address for which unknown documents are limited.
+
+        Raises: RateLimited, if too many unknown documents were fetched.
         """
         document = await self.find(client_id, ip=ip)
         return None if document is None else document.client
@@ -142,7 +144,9 @@ class ClientDocuments:
     async def find(self, client_id: str, *, ip: str | None) -> ClientDocument | None:
         """Return the document of a client. Return None if wxauth cannot use the document, and log why.
 
-        Raises: RateLimited.
+        `ip` is the address for which unknown documents are limited.
+
+        Raises: RateLimited, if too many unknown documents were fetched.
         """
         if not is_allowed(self.settings, client_id):
             reason = (
@@ -168,7 +172,8 @@ class ClientDocuments:
 
         Return None if wxauth cannot use the document, or if the host of the document's keys is unavailable.
 
-        Raises: InvalidAssertion, RateLimited, StorageUnavailable.
+        Raises: InvalidAssertion, if the signature or the algorithm is wrong, or if the assertion was used before;
+        RateLimited; StorageUnavailable.
         """
         was_cached = self._documents.knows(assertion.client_id)
         document = await self.find(assertion.client_id, ip=ip)
@@ -203,7 +208,8 @@ class ClientDocuments:
     ) -> bool:
         """Return whether a key of the client has signed the assertion.
 
-        If the keys were cached, and the assertion does not name one of them, fetch the keys again.
+        `keys` contains the client's keys; None if they are not usable. `was_cached` says whether they were read from
+        the cache. If they were, and the assertion does not name one of them, fetch the keys again.
         """
         key = None if keys is None else keys.find(assertion.alg, assertion.kid)
         if key is not None and assertion.is_signed_by(key):
@@ -225,7 +231,10 @@ class ClientDocuments:
         return None if fetched_document is None else fetched_document.keys
 
     async def _admit(self, client_id: str, ip: str | None) -> None:
-        """Count a fetch of a document that has not been valid in this process yet. Raises: RateLimited."""
+        """Count a fetch of a document that has not been valid in this process yet.
+
+        Raises: RateLimited, if there were too many fetches, and the client has no sessions.
+        """
         try:
             await self.of_address.admit_address(ip)
             await self.of_all.admit("")
@@ -239,7 +248,7 @@ class ClientDocuments:
         return document_in(client_id, body), fresh_time
 
     async def _read_keys(self, url: str) -> tuple[ClientKeys, timedelta]:
-        """Fetch the keys at a `jwks_uri`. Return them, and the time for which to cache them. Raises: NotFetched."""
+        """Fetch the keys at a `jwks_uri`. Return the keys, and the time for which to cache them. Raises: NotFetched."""
         body, fresh_time = await fetch(self.transport, url, self.patience)
         try:
             return ClientKeys.read(read_loosely(body)), fresh_time
@@ -273,7 +282,7 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
 
 
 def _json_object(body: bytes) -> Mapping[str, Any]:
-    """Return the JSON object in a response. Raises: NotFetched."""
+    """Return the JSON object in the body of a response. Raises: NotFetched, if the body contains none."""
     try:
         document = read_loosely(body)
     except ValueError:
@@ -293,8 +302,8 @@ def _check_rules(
 ) -> None:
     """Check that a document keeps all rules. Raises: NotFetched, with the first rule that it breaks.
 
-    `title` is the cleaned `client_name`. `redirect_uris` are the allowed ones. `may_authenticate` says whether wxauth
-    supports a method by which the client can authenticate.
+    `title` is the cleaned `client_name`. `redirect_uris` contains only the allowed URIs of the document.
+    `may_authenticate` says whether wxauth supports a method by which the client can authenticate.
     """
     rules = {
         "client_id must be the document's own URL": document.get("client_id") == client_id,
@@ -314,7 +323,7 @@ def _check_rules(
 
 
 def _methods(document: Mapping[str, Any]) -> frozenset[str]:
-    """Return the methods by which the client may authenticate. If the document names no method, return `none`."""
+    """Return the methods by which the client may authenticate. If the document names none, return only `none`."""
     method, methods = document.get("token_endpoint_auth_method"), document.get("token_endpoint_auth_methods_supported")
     if method is None and methods is None:
         return frozenset({"none"})
@@ -323,7 +332,10 @@ def _methods(document: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _keys_in(document: Mapping[str, Any]) -> tuple[ClientKeys | None, str | None]:
-    """Return the usable keys in a document, or their URL. If a document contains both, return neither (RFC 7591)."""
+    """Return the usable keys in a document, and the URL of its keys. At least one of the two values is None.
+
+    If a document contains both, return neither, because it must contain only one of them (RFC 7591, section 2).
+    """
     jwks, url = document.get("jwks"), document.get("jwks_uri")
     if jwks is not None and url is not None:
         return None, None

@@ -1,4 +1,4 @@
-"""The parameters and credentials of OAuth requests (RFC 6749, sections 2.3, 3.1, 3.2)."""
+"""The parameters and credentials of OAuth requests (RFC 6749, sections 2.3, 3.1, 3.2), and their documentation."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, Final
@@ -26,13 +26,14 @@ MAX_PARAMETER_LENGTH: Final = 4096
 MAX_TOKEN_LENGTH: Final = 8192
 """The maximum number of characters of the parameters in `_LONG`.
 
-A long picture URL or many roles make an `id_token_hint` longer than other parameters.
+The limit is higher because, for example, a long picture URL or many roles make an `id_token_hint` longer than other
+parameters.
 """
 
 LONGEST_REDIRECT: Final = 8192
 """The maximum number of characters of a form that wxauth turns into the query of a redirect.
 
-Most proxies refuse longer URLs.
+The number is limited because most proxies refuse longer URLs.
 """
 
 BROWSER: Final = "browser_user_agent"
@@ -45,7 +46,10 @@ A revocation request may contain any token (RFC 7009, section 2.2), and wxauth i
 number.
 """
 _CHANGE_NOTHING: Final = ("acr_values", "claims", "claims_locales", "display", "login_hint", "logout_hint")
-"""The parameters that change nothing. wxauth ignores such a parameter if its value breaks a rule."""
+"""The standard parameters that change nothing in wxauth.
+
+If the value of such a parameter breaks a rule, wxauth ignores the parameter instead of refusing the request.
+"""
 _NAMED: Final = frozenset(
     """
     client_assertion client_assertion_type client_id client_secret code code_challenge code_challenge_method
@@ -53,11 +57,11 @@ _NAMED: Final = frozenset(
     refresh_token request resource response_mode response_type scope state token_type_hint ui_locales
     """.split()  # noqa: SIM905 - a list would need a line for each name
 )
-"""The parameters whose names errors may contain. A caller may have chosen any other name."""
+"""The parameters whose names errors may contain. Errors do not repeat other names, because callers can choose them."""
 _LONG: Final = ("id_token_hint", "access_token", "client_assertion", "state")
 """The parameters that can have up to `MAX_TOKEN_LENGTH` characters."""
 _MAX_PARAMETERS: Final = 100
-"""The largest number of parameters of a request."""
+"""The largest number of parameters in a request."""
 _ASSERTION: Final = "client_assertion"
 _ASSERTION_TYPE: Final = "client_assertion_type"
 
@@ -76,7 +80,7 @@ class Parameters(dict[str, str]):
         """The names of the parameters that occur more than once, which OAuth does not allow."""
 
     def required(self, name: str) -> str:
-        """Return the value of a parameter. Raises: OAuthError, if it is absent."""
+        """Return the value of a parameter. Raises: OAuthError, if the parameter is absent."""
         if name not in self:
             raise OAuthError("invalid_request", f"{name} is missing")
         return self[name]
@@ -86,7 +90,7 @@ class Parameters(dict[str, str]):
 
 
 class Unreadable(OAuthError):
-    """The error for a malformed parameter.
+    """The error for a parameter that is too long, or contains a character that cannot be printed.
 
     The message names only parameters of OAuth, because a caller may have chosen any other name.
     """
@@ -98,7 +102,10 @@ class Unreadable(OAuthError):
 
 
 def parse_parameters(text: str) -> Parameters:
-    """Return the parameters in a query or a form. Raises: OAuthError."""
+    """Return the parameters in a percent-encoded query or form.
+
+    Raises: OAuthError, if there are too many parameters, or if one of them is unreadable.
+    """
     if text.count("%") > MAX_ESCAPES:
         raise OAuthError("invalid_request", "there are too many percent-encoded characters")
     try:
@@ -111,7 +118,7 @@ def parse_parameters(text: str) -> Parameters:
 def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
     """Check decoded parameters, and return them. Leave out unreadable parameters that change nothing.
 
-    Raises: OAuthError.
+    Raises: OAuthError, if there are too many parameters, or if another parameter is unreadable.
     """
     if len(pairs) > _MAX_PARAMETERS:
         raise OAuthError("invalid_request", "there are too many parameters")
@@ -137,7 +144,7 @@ def _is_readable(name: str, value: str) -> bool:
 def text_parameters(*names: str) -> dict[str, Any]:
     """Return the `openapi_extra` of an endpoint that parses these query parameters itself.
 
-    FastAPI would respond to mistakes in these parameters with 422.
+    The endpoint parses them because FastAPI would respond to mistakes in these parameters with 422.
     """
     return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
 
@@ -145,7 +152,8 @@ def text_parameters(*names: str) -> dict[str, Any]:
 def form_parameters(*names: str, required: Sequence[str] = (), **example: str) -> dict[str, Any]:
     """Return the `openapi_extra` of an endpoint that parses these parameters of a form itself.
 
-    `example` contains further parameters with the values that the documentation shows.
+    `example` contains further parameters, with the values that the documentation shows. `required` names the parameters
+    that a request must contain.
     """
     properties = {name: {"type": "string"} for name in (*example, *names)}
     schema: dict[str, Any] = {"type": "object", "properties": properties}
@@ -157,11 +165,12 @@ def form_parameters(*names: str, required: Sequence[str] = (), **example: str) -
 
 
 def is_form(request: Request) -> bool:
-    """Return whether the request is a POST with a form."""
+    """Return whether the request is a POST with a form. A missing `Content-Type` counts as a form's."""
     return request.method == "POST" and _media_type(request) == FORM
 
 
 def _media_type(request: Request) -> str:
+    """Return the media type of a body, in lower case. Without `Content-Type`, it is the media type of a form."""
     return request.headers.get("content-type", FORM).partition(";")[0].strip().lower()
 
 
@@ -177,7 +186,10 @@ def refuse_repeated(parameters: Parameters) -> None:
 
 
 async def form_of(request: Request) -> Parameters:
-    """Return the parameters of a form. Raises: OAuthError, PayloadTooLarge."""
+    """Return the parameters of the form in a request's body.
+
+    Raises: OAuthError, if the body is not a form, or if the form breaks a rule; PayloadTooLarge.
+    """
     body = await request.body()
     # A JSON body would look like a form without `scope`, for which wxauth grants all scopes.
     if body and _media_type(request) != FORM:
@@ -204,9 +216,9 @@ class SiteCredentials:
     ) -> tuple[Client, Parameters]:
         """Check the credentials of the client that has sent a form. Return the client and the form.
 
-        A client with a secret authenticates by HTTP Basic, or by `client_id` and `client_secret`. A public client sends
-        no secret. A client that is not registered must be at an allowed host, and sends no secret either. It sends an
-        assertion for one of these `endpoints`, unless its document allows it to omit the assertion.
+        A client with a secret authenticates with HTTP Basic, or with `client_id` and `client_secret`. A public client
+        sends no secret. A client that is not registered must be at an allowed host, and sends no secret either. It
+        sends an assertion for one of these `endpoints`, unless its document allows it to omit the assertion.
 
         Raises: OAuthError, InvalidClient, InvalidRequest, PayloadTooLarge, RateLimited, StorageUnavailable.
         """
@@ -226,7 +238,10 @@ class SiteCredentials:
         return client, form
 
     async def _client_without_secret(self, form: Parameters, ip: str | None) -> Client:
-        """Return the public client with the id in a form, which is registered or has a document. Raises: OAuthError."""
+        """Return the public client whose id a form contains. The client is registered, or has a document.
+
+        Raises: OAuthError, if there is no such client, or if wxauth cannot use the client's document; RateLimited.
+        """
         name = form.get("client_id")
         if name is None:
             raise invalid_client(
@@ -271,7 +286,10 @@ class SiteCredentials:
             raise invalid_client(str(exc)) from None
 
     def _require_document(self, name: str, document: ClientDocument | None) -> ClientDocument:
-        """Return the document of this client. Raises: OAuthError, if it is None, because wxauth cannot use it."""
+        """Return the document of the client `name`.
+
+        Raises: OAuthError, if `document` is None, which means that wxauth cannot use the client's document.
+        """
         if document is not None:
             return document
         if self.documents.is_refused(name):
@@ -289,9 +307,10 @@ def _has_assertion(form: Parameters) -> bool:
 
 
 def _credentials_in(request: Request, form: Parameters) -> Credentials | None:
-    """Return the name and the secret in the header or in the form of a request; None if it contains no secret.
+    """Return the name and the secret in the header or in the form of a request; None if the request contains no secret.
 
-    Raises: OAuthError, if the request authenticates in several ways; InvalidClient, InvalidRequest.
+    Raises: OAuthError, if the request authenticates in several ways; InvalidClient or InvalidRequest, if the header is
+    malformed.
     """
     name, secret = form.get("client_id"), form.get("client_secret")
     if _has_assertion(form) and (secret is not None or "authorization" in request.headers):
