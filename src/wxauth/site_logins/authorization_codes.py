@@ -1,7 +1,7 @@
 """The authorization codes that sites get, whichever door (way to log in) the user takes.
 
-An approved login contains the user who approved it, and the time until which it is valid. If it is still valid, the
-browser gets a code for the site.
+An approved login contains the user who approved it, and the time until which the approval is valid. Until then, the
+browser can get a code for the site.
 
 A login that proves who uses a browser also creates or renews the browser's login, which sites added with `--sso` share.
 If another user logs in with that browser, or the user logs out there, the browser's login ends.
@@ -46,7 +46,7 @@ class AuthorizationCodes:
     def queue(self, login: SiteLogin) -> AbstractAsyncContextManager[None]:
         """Return a place in the queue of a login, and in the queue of the user who has approved it, if any.
 
-        All tabs and codes of one user share one queue. Raises: RateLimited.
+        All tabs and codes of one user share one queue. Raises: RateLimited, if a queue is full.
         """
         if login.user_id is None:
             return self.concurrency.queue(login.id)
@@ -123,7 +123,8 @@ class AuthorizationCodes:
     ) -> None:
         """End the login of this browser, and the sessions that sites have opened from it.
 
-        With `of`, end only the login of this user; with `other_than`, only the login of any other user.
+        If `of` is given, end the login only if it belongs to this user. If `other_than` is given, end the login only if
+        it belongs to another user.
         """
         if not browser.login or self.settings.sso_ttl == 0:
             return
@@ -158,11 +159,11 @@ async def lock_with_person(
 
 
 def is_still_approved(login: LockedLogin, until: datetime | None, *, now: datetime) -> bool:
-    """Return whether the approval of a locked login is still valid. The caller checks whether its user can log in.
+    """Return whether the approval of a locked login is still valid.
 
     `until` is the time at which the approval expires or, if the caller redeems a code, the time at which the code
     expires. The phone's session that approved the login, and the browser's login that the login depends on, must not
-    have ended.
+    have ended. The caller checks separately whether the user can log in.
     """
     if login.stage not in (Stage.APPROVED, Stage.CODED) or until is None or until <= now:
         return False
@@ -186,9 +187,12 @@ async def add_with_code(
     browser_login_id: UUID | None = None,
     now: datetime,
 ) -> None:
-    """Store a login that needs no page, with its code, and record it. The caller has locked the user.
+    """Store a login that needs no page, with its authorization code, and record it. The caller has locked the user.
 
-    Raises: SentBack, if the site's `id_token_hint` names another user; Unanswerable.
+    `lasts` is the time for which the code is valid. `claimed_session_id` is the phone's session that has approved the
+    login, and `browser_login_id` is the browser's login that the login depends on, if there is one.
+
+    Raises: SentBack, if the site's `id_token_hint` names another user; Unanswerable, if the client no longer exists.
     """
     await _check_hint(transaction, request, user)
     login = new_login(
@@ -239,12 +243,15 @@ async def record_authorized(
 
 
 def proved_after(settings: Settings, now: datetime) -> datetime:
-    """Return the time after which a user must have proved who they are. With an older proof, a browser's login ends."""
+    """Return the time after which a user must have proved who they are, so that a browser's login is still valid."""
     return now - timedelta(seconds=settings.sso_ttl)
 
 
 async def _check_hint(transaction: Transaction, request: RequestFields, user: UserInSession) -> None:
-    """Check that the site's `id_token_hint`, if any, names this user, even after a merge. Raises: SentBack."""
+    """Check that the site's `id_token_hint`, if any, names this user, even after a merge.
+
+    Raises: SentBack, if the hint names another user.
+    """
     if request.hinted_user_id in (None, user.id):
         return
     # The user of the hint may have been merged into this user since.

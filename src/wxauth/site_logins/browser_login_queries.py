@@ -87,7 +87,8 @@ async def lock_browser_person(
 ) -> BrowserPerson | None:
     """Lock and return the user of a browser's login, even during a merge. Return None if there is no valid login.
 
-    `client_id` is the site for the result's `knows_site`.
+    `cookie_hash` is the hash of the login's cookie. A login is valid if its user was authenticated after
+    `proved_after`. `client_id` is the site for the result's `knows_site`.
     """
     cookie = {"cookie_hash": cookie_hash, "proved_after": proved_after}
     return await lock_with_user(

@@ -26,11 +26,14 @@ from wxauth.tokens import base64url
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
 """The form of a PKCE verifier (RFC 7636, section 4.1)."""
 PUBLIC_CLIENT_REPEATS_WITHIN: Final = timedelta(seconds=2)
-"""The time for which a public client may send a code again with its verifier, as happens in React's StrictMode."""
+"""The time for which a public client may send an authorization code again with its verifier.
+
+For example, React's StrictMode sends each code twice during development.
+"""
 SLOW_DOWN_SECONDS: Final = 5
 """The number of seconds by which wxauth lengthens the polling interval after a poll that came too early."""
 SESSIONS_OF_BROWSER_LOGIN: Final = 20
-"""The largest number of open sessions that each site has from one browser's login. Older sessions end."""
+"""The largest number of open sessions that each site can have from one browser's login. Older sessions end."""
 
 
 def challenge_of(verifier: str) -> str | None:
@@ -41,7 +44,7 @@ def challenge_of(verifier: str) -> str | None:
 
 
 class Redeemed(NamedTuple):
-    """The login for which a site gets a session, and its user."""
+    """The login for which a site gets a session, and the user of that login."""
 
     login: LockedLogin
     user: UserInSession
@@ -51,9 +54,12 @@ class NotRedeemed(StrEnum):
     """The reason why a site gets no session."""
 
     UNKNOWN = "unknown"
-    """There is no such code, or the site has sent the code again so soon that the session stays open."""
+    """There is no such code, or the site has sent an authorization code again so soon that the session stays open."""
     SPENT = "spent"
-    """The code has been used. The session of an authorization code has ended."""
+    """The authorization code or device code has been used.
+
+    In the case of an authorization code, the session has ended.
+    """
     PENDING = "pending"
     """The user has not decided yet."""
     TOO_FAST = "too_fast"
@@ -93,8 +99,8 @@ async def redeem(
     Return the reason if the site gets no session. If the authorization code has been used before, end its session,
     because somebody else might have the code and the verifier.
 
-    `resource_title` is the title of the resource for which the session is, if any. `is_public` says whether the client
-    is a public client, which has no secret.
+    `session_id` and `expires_at` belong to the new session. `resource_title` is the title of the resource for which the
+    session is, if any. `is_public` says whether the client is a public client, which has no secret.
     """
     # Only a device asks without an authorization code.
     if found.code_hash is None and found.stage != Stage.APPROVED:
@@ -132,7 +138,7 @@ async def _open_session(
 ) -> None:
     """Open the session of a locked login.
 
-    Of the sessions that one browser's login has opened at the site, the newest `SESSIONS_OF_BROWSER_LOGIN` remain.
+    Of the sessions that one browser's login has opened at the site, the newest `SESSIONS_OF_BROWSER_LOGIN` remain open.
     """
     login.stage, login.session_id = Stage.REDEEMED, session_id
     await queries.save(transaction, login)
@@ -172,8 +178,8 @@ async def _refuse_used_code(
 ) -> NotRedeemed:
     """End the session of a reused authorization code, and return why the site gets no other session.
 
-    If a browser that came from WeChat's page, or a public client, has sent the code again soon enough, the session
-    stays open. A reused device code ends no session.
+    The session stays open if the code was sent again within a short time after a login on WeChat's page
+    (`REPEATED_WITHIN`), or by a public client (`PUBLIC_CLIENT_REPEATS_WITHIN`). A reused device code ends no session.
     """
     if login.code_hash is None or login.user_id is None or login.session_id is None:
         return NotRedeemed.SPENT

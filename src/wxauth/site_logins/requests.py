@@ -36,16 +36,17 @@ CHALLENGE_METHOD: Final = "S256"
 MAX_ECHOED: Final = {"state": 4096, "nonce": 512}
 """The maximum number of characters of each value that wxauth stores, and sends back to the site.
 
-The values are limited because any visitor can send them. Some products put a whole path into the state.
+The values are limited because any visitor can send them. The state may be long because some products put a whole path
+into it.
 """
 PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
-"""The form of a code challenge, which is a SHA-256 in base64url."""
+"""The form of a code challenge, which is a SHA-256 hash in base64url."""
 CONSENT_REQUIRED: Final = (
     "consent_required",
     "access to a resource can only be granted on the phone, which shows the resource",
 )
-"""The arguments of `refusal` if a site requests access to a resource, and no phone would show the resource."""
+"""The arguments of `refusal` for a request for access to a resource that no phone would show to the user."""
 _NOT_SUPPORTED: Final[Mapping[str, str]] = {
     "request": "request_not_supported",
     "request_uri": "request_uri_not_supported",
@@ -61,6 +62,7 @@ class SiteRequest(RequestFields):
 
     client: Client
     prompts: frozenset[str]
+    """The values of `prompt` in the request."""
     max_age: int | None
     """The maximum age of the user's login in seconds; None if the site accepts any age."""
 
@@ -77,7 +79,7 @@ class SiteRequest(RequestFields):
 
 @part
 class SiteRequests:
-    """The checks of the sign-in requests of sites."""
+    """The part that checks the sign-in requests of sites."""
 
     settings: Settings
     database: Database
@@ -89,9 +91,11 @@ class SiteRequests:
     ) -> SiteRequest:
         """Return a sign-in request that has passed all checks.
 
-        `admits` says whether a client may send this request. Without it, any client may.
+        `ip` is the address of the browser, for the limits of fetched documents. `admits` says whether a client may send
+        this request. Without it, any client may.
 
-        Raises: Unanswerable, SentBack, RateLimited.
+        Raises: Unanswerable, if the client or the redirect URI is wrong; SentBack, if the request breaks another rule;
+        RateLimited.
         """
         client = await self._requesting_client(parameters, ip)
         redirect_uri = self._check_redirect_uri(client, parameters)
@@ -107,7 +111,7 @@ class SiteRequests:
         return request
 
     async def _requesting_client(self, parameters: Parameters, ip: str | None) -> Client:
-        """Return the client of a request. Raises: Unanswerable, RateLimited."""
+        """Return the client that a request names. Raises: Unanswerable, if there is no such client; RateLimited."""
         name = parameters.get("client_id", "")
         if "client_id" in parameters.repeated:
             client = None
@@ -125,7 +129,7 @@ class SiteRequests:
         return client
 
     def _check_redirect_uri(self, client: Client, parameters: Parameters) -> str:
-        """Return the redirect URI of a request, which the client has registered. Raises: Unanswerable."""
+        """Return the redirect URI of a request. Raises: Unanswerable, if the client has not registered this URI."""
         redirect_uri = parameters.get("redirect_uri", "")
         allows_localhost = self._allows_document(client.name)
         is_known = is_registered(redirect_uri, client.redirect_uris, allows_localhost=allows_localhost)
@@ -142,14 +146,16 @@ class SiteRequests:
         raise Unanswerable(Mistake.REDIRECT_URI, site=client, received=received)
 
     def _allows_document(self, client_id: str) -> bool:
-        """Return whether a client id is the URL of a metadata document, and the settings allow such clients."""
+        """Return whether a client id is the URL of a metadata document, and whether the settings allow such clients."""
         return bool(self.settings.client_documents) and is_document(client_id)
 
 
 def _checked_request(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
-    """Return the sign-in request of a client. Raises: SentBack, which reports an error to the site.
+    """Return the sign-in request of a client.
 
     `redirect_uri` is the request's redirect URI, which the client has registered.
+
+    Raises: SentBack, which reports an error to the site, if the request breaks a rule.
     """
     # The values that lead the browser back are read first, so that wxauth can report a later error to the site.
     request_object = _in_request_object(parameters)
@@ -169,7 +175,7 @@ def _checked_request(settings: Settings, client: Client, redirect_uri: str, para
 
 
 def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
-    """Return the claims of a request object (OpenID Connect Core, section 6).
+    """Return the claims of a request object (OpenID Connect Core, section 6), or no claims if it is unreadable.
 
     wxauth refuses request objects, but reads `state` and `response_mode` from them to report the refusal to the site.
     """
@@ -182,14 +188,20 @@ def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
 
 
 def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
-    """Return the response modes of a client. Apps cannot receive forms, and unregistered clients must not."""
+    """Return the response modes that a client may request.
+
+    Apps cannot receive forms, and unregistered clients must not.
+    """
     if is_document(client.name) or scheme_of_app(redirect_uri) is not None:
         return (_DEFAULT_MODE,)
     return RESPONSE_MODES
 
 
 def _request_of(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
-    """Return the sign-in request of a client. `way_back` contains the fields for the response. Raises: OAuthError."""
+    """Return the sign-in request of a client. `way_back` contains the fields for the response.
+
+    Raises: OAuthError, if the request breaks a rule.
+    """
     _check_supported(client, parameters, way_back["redirect_uri"])
     target = Target.requested(settings, client, parameters)
     scope = target.scope(parameters.get("scope"))
@@ -215,7 +227,7 @@ def _request_of(settings: Settings, client: Client, parameters: Parameters, **wa
 
 
 def _check_supported(client: Client, parameters: Parameters, redirect_uri: str) -> None:
-    """Check that a request uses only what wxauth supports, and no value that is too long. Raises: OAuthError."""
+    """Check that a request uses only what wxauth supports, and that no value is too long. Raises: OAuthError."""
     refuse_repeated(parameters)
     for name, error in _NOT_SUPPORTED.items():
         if name in parameters:
@@ -231,7 +243,10 @@ def _check_supported(client: Client, parameters: Parameters, redirect_uri: str) 
 
 
 def _challenge(client: Client, parameters: Parameters, redirect_uri: str) -> str | None:
-    """Return the code challenge; None if the client may omit PKCE and does so. Raises: OAuthError."""
+    """Return the code challenge; None if the client may omit PKCE and does so.
+
+    Raises: OAuthError, if the challenge is missing or malformed.
+    """
     challenge, method = parameters.get("code_challenge"), parameters.get("code_challenge_method")
     if challenge is None and method is None:
         # With the scheme of an app, PKCE is required, because another app on the device might have registered the same

@@ -1,4 +1,7 @@
-"""The responses to a browser with a sign-in request: a redirect to the next URL, or a page that names the mistake."""
+"""The responses to a browser that sends a sign-in request.
+
+wxauth leads the browser to the next URL, by a redirect or a form, or shows a page that names the mistake.
+"""
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -23,12 +26,12 @@ MAY_NOT_LOG_IN: Final = "the user can no longer log in"
 
 @dataclass(frozen=True, slots=True)
 class Browser(Device):
-    """The browser that sent a request. A cookie that the browser did not send is empty."""
+    """The browser that sent a request. If the browser did not send a cookie, the cookie's field is empty."""
 
     cookie: str = field(repr=False)
-    """The cookie that identifies the browser."""
+    """The value of the cookie that identifies the browser."""
     login: str = field(repr=False)
-    """The cookie of the browser's login, which is always empty for a mini-program's web-view."""
+    """The value of the cookie of the browser's login. For a mini-program's web-view, it is always empty."""
     is_web_view: bool
     """Whether the browser is a mini-program's web-view."""
 
@@ -40,9 +43,10 @@ def is_web_view(user_agent: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Onward:
-    """The response that leads a browser to its next URL, with a redirect or with a form that the browser posts."""
+    """The response that leads a browser to its next URL, by a redirect or by a form that the browser posts."""
 
     url: str = field(repr=False)
+    """The URL of the redirect, or the URL to which the browser posts the form."""
     form: dict[str, str] | None = field(default=None, repr=False)
     """The fields of the form; None for a redirect."""
     login: str | None = field(default=None, repr=False)
@@ -59,7 +63,11 @@ class Onward:
 
 
 class SentBack(Exception):
-    """The error with which wxauth sends the browser back to the site. The default error means that the user refused."""
+    """The error with which wxauth sends the browser back to the site.
+
+    `error` and `description` are the parameters `error` and `error_description` of the response (RFC 6749, section
+    4.1.2.1). The default `error` means that the user refused.
+    """
 
     def __init__(self, request: RequestFields, description: str, error: str = "access_denied") -> None:
         super().__init__(error, description)
@@ -86,7 +94,7 @@ class Mistake(StrEnum):
     REQUEST = "request"
     """The request is malformed."""
     CLIENT = "client_id"
-    """The client is unknown, or may not log in in this way."""
+    """The client is unknown, or may not send this request."""
     REDIRECT_URI = "redirect_uri"
     """The client has not registered the redirect URI."""
     DOCUMENT = "client_document"

@@ -1,9 +1,9 @@
-"""The secrets that wxauth stores as hashes: scenes, codes and cookies.
+"""The secrets that wxauth stores as hashes: scenes, page ids, authorization codes, user codes and cookies.
 
-A scene is the random part of a QR code. It identifies the login for which a page shows the code.
+A scene is the random part of a QR code. It identifies the login for which a page shows the QR code.
 
-A user code has only 34 random bits, so its hash needs a key. Otherwise, an attacker with a copy of the database could
-find the code by trying all codes.
+A user code, which a user types, has only 34 random bits, so its hash needs a key. Otherwise, an attacker with a copy of
+the database could find the code by trying all codes.
 """
 
 import hmac
@@ -30,12 +30,15 @@ _USER_CODE_LENGTH: Final = 8
 
 
 def new_scene() -> str:
-    """Return a scene: 128 random bits, in characters that every scanner preserves."""
+    """Return a new scene, which consists of 128 random bits, in characters that every scanner preserves."""
     return secrets.token_urlsafe(_SCENE_BYTES)
 
 
 def scan_link(issuer: str, scene: str) -> str:
-    """Return the URL that an ordinary QR code contains, which is `verification_uri_complete` of RFC 8628."""
+    """Return the URL that an ordinary QR code contains.
+
+    For a device, it is the `verification_uri_complete` of RFC 8628.
+    """
     return f"{_scan_link_prefix(issuer)}{scene}"
 
 
@@ -55,7 +58,7 @@ def _scan_link_prefix(issuer: str) -> str:
 def page_hashes(page_id: str, cookie: str) -> dict[str, bytes]:
     """Return the hashes with which `queries.find` finds the page with this id in the browser with this cookie.
 
-    Raises: NotFound.
+    Raises: NotFound, if the browser has no cookie, or if the id is malformed.
     """
     if not cookie or not SCENE.fullmatch(page_id):
         raise NotFound(NO_SUCH_PAGE)
@@ -73,7 +76,8 @@ def page_id_of(cookie: str, request_id: UUID) -> str:
 def authorization_code_of(cookie: str, state: str) -> str:
     """Return the authorization code of a login with WeChat's page.
 
-    All callbacks of a browser with the same `state` get the same code.
+    The code is derived from the browser's `cookie` and the `state`, so all callbacks of a browser with the same `state`
+    get the same code.
     """
     return _derive(cookie, "code", state)
 
@@ -97,27 +101,28 @@ def log_out_field(login: str) -> str:
 
 
 def _derive(cookie: str, purpose: str, value: str) -> str:
-    """Return a secret that only somebody with the cookie can derive. Each `purpose` gets other secrets."""
+    """Return a secret that only somebody with the cookie can derive. Each `purpose` and `value` has another secret."""
     return base64url(hmac.digest(cookie.encode(), f"{purpose} {value}".encode(), "sha256")).decode()
 
 
 class UserCodes:
     """The maker of user codes and of their hashes.
 
-    The hash of a new code uses the first secret key. A typed code is compared with the hashes of all secret keys.
+    The hash of a new code uses the first secret key. A typed code is compared with the hashes that use any of the
+    secret keys.
     """
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
         self._keys = [derive_key(key, "user-code") for key in secret_keys]
 
     def new(self) -> tuple[str, bytes]:
-        """Return a new code, in the form in which it is shown, and its hash."""
+        """Return a new user code, in the form in which it is shown, and its hash."""
         letters = "".join(secrets.choice(_USER_CODE_ALPHABET) for _ in range(_USER_CODE_LENGTH))
         half = _USER_CODE_LENGTH // 2
         return f"{letters[:half]}-{letters[half:]}", self._hashes_of(letters)[0]
 
     def hashes(self, typed: str) -> Sequence[bytes]:
-        """Return the hashes that a typed code can have; an empty list if the text cannot be a code."""
+        """Return the hashes that a typed user code can have; an empty list if the text cannot be a user code."""
         letters = re.sub(r"[\s\-_.]", "", typed).upper()  # without the separators that users type
         can_be_code = len(letters) == _USER_CODE_LENGTH and set(letters) <= set(_USER_CODE_ALPHABET)
         return self._hashes_of(letters) if can_be_code else []
