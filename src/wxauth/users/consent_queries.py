@@ -119,7 +119,7 @@ SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app
 
 
 async def valid_consents(database: Database, user_id: UUID, documents: Mapping[str, str]) -> Sequence[ConsentRow]:
-    """Return the user's valid consents to these versions of these documents, the newest first."""
+    """Return the user's valid consents to these documents, in the versions of `documents`, the newest first."""
     rows = await database.rows(_VALID, user_id=user_id, documents=list(documents), versions=list(documents.values()))
     return sorted(rows, key=lambda row: (row.given_at, row.id), reverse=True)
 
@@ -127,14 +127,14 @@ async def valid_consents(database: Database, user_id: UUID, documents: Mapping[s
 def missing_from(agreed: Mapping[str, str] | None, wanted: Mapping[str, str]) -> dict[str, str]:
     """Return those of the wanted documents and versions that the user has not agreed to.
 
-    `agreed` contains the version of each document that the user agrees to; None if there is none.
+    `agreed` contains the version of each document that the user agrees to; None if the user agrees to no document.
     """
     versions = agreed or {}
     return {document: version for document, version in wanted.items() if versions.get(document) != version}
 
 
 def check_in_force(requested: Mapping[str, str], in_force: Mapping[str, str]) -> None:
-    """Check that these documents and versions are in force. Raises: InvalidRequest."""
+    """Check that these documents and versions are in force. Raises: InvalidRequest, if one of them is not."""
     for document, version in requested.items():
         if document not in in_force:
             raise InvalidRequest.of("body", "Must be a document that is in force")
@@ -147,10 +147,10 @@ async def give_consents(
 ) -> Mapping[str, str]:
     """Record that a user agrees to these versions of documents.
 
-    If the user's consent to a version is still valid, do not record it again. Return all documents that the user
-    agrees to now, with the version of each.
+    If the user's consent to a version is still valid, do not record it again. Return all documents that the user agrees
+    to now, with the version of each.
 
-    Raises: InvalidToken, if the user has just been erased; RateLimited.
+    Raises: InvalidToken, if the user has just been erased; RateLimited, if the user has given too many consents.
     """
     user_id, app_id = user.id, user.app_id
     by = Actor(str(user_id), ip)

@@ -3,8 +3,10 @@
 With `ERASURE_GRACE_DAYS`, a user who has requested erasure cannot log in for some days, except to cancel the request.
 Such a user has no open session, because the request ends all sessions, and no login opens a session before the request
 is cancelled. Therefore, code that requires a session does not check for a requested erasure. Splits, imports and most
-merges do not change such users. If such a user is banned, the erasure waits for the end of the ban. If a user has many
-rows, a worker erases the remaining rows later, in pages.
+merges do not change such users. If such a user is banned, the erasure waits for the end of the ban.
+
+If a user has many rows, the transaction that deletes the user erases only some of them. A worker erases the remaining
+rows later, in pages.
 """
 
 import asyncio
@@ -23,11 +25,11 @@ from wxauth.users.status_queries import StatusAndRoles, lock_status_and_roles
 from wxauth.users.user_queries import FORMER_IDS
 
 MAX_ROWS_ERASED_WITH_USER: Final = 1000
-"""The largest number of rows that the transaction that deletes the user also erases."""
+"""The largest number of rows that wxauth erases in the transaction that deletes the user."""
 _WAIT_FOR_ANOTHER_SECONDS: Final = 0.1
 """The pause, in seconds, before the next attempt if another worker is erasing a page."""
 _MAX_IDS_ERASED_WITH_USER: Final = 10
-"""The largest number of ids, present and former, whose rows the transaction that deletes their user also erases."""
+"""The largest number of ids, present and former, whose rows are erased in the transaction that deletes the user."""
 
 
 # This lock lets only one worker at a time erase pages, so that the load on the database does not depend on the number
@@ -46,7 +48,10 @@ SELECT user_id, about_after, acted_after FROM erasures WHERE :user_ids::uuid[] I
 ARE_WAITING: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)) AS are_some"
 )
-"""The query that returns whether rows of any user, or of users with the given ids, still wait for erasure."""
+"""The query that returns whether rows still wait for erasure.
+
+It considers only the rows of the users in `user_ids`, or the rows of all users if `user_ids` is null.
+"""
 # This statement removes addresses and personal data from events about the user. It keeps the data that other services
 # receive, because that data is not personal.
 _ERASE_ABOUT: Final = Statement[UUID](f"""
@@ -107,17 +112,18 @@ log = get_logger()
 
 
 class ErasedPage(NamedTuple):
-    """The result of erasing a page of rows of a user who has already been erased."""
+    """The result of erasing a page of the rows that a deleted user has left."""
 
     user_id: UUID
     is_last: bool
-    """Whether no row of this user is left."""
+    """Whether this page was the last one of this user."""
 
 
 async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
-    """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows of a user with these ids, and queue the remaining rows for a worker.
+    """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows of a user, and queue the remaining rows for a worker.
 
-    Also delete the logins to sites that only this user could have approved.
+    `user_ids` contains the user's present id, followed by the former ids. Also delete the logins to sites that only
+    this user could have approved.
     """
     await transaction.run(_DELETE_HINTED, user_ids=user_ids)
     await transaction.run(_QUEUE, user_ids=user_ids, start=START)
@@ -131,7 +137,7 @@ async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) 
 async def erase_next_page(
     database: Database, *, size: int, user_ids: Sequence[UUID] | None = None
 ) -> ErasedPage | None:
-    """Erase the next page of waiting rows of any user, or of users with the given ids.
+    """Erase the next page of up to `size` waiting rows. With `user_ids`, erase only rows of users with these ids.
 
     Return None if no rows wait, or if another worker is erasing a page.
     """
@@ -147,7 +153,10 @@ async def erase_next_page(
 
 
 async def erase_waiting_rows(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
-    """Erase all waiting rows of all users, or of users with the given ids."""
+    """Erase all waiting rows. With `user_ids`, erase only the waiting rows of users with these ids.
+
+    While another worker is erasing a page, wait for that worker.
+    """
     while await database.value(ARE_WAITING, user_ids=user_ids):
         if await erase_next_page(database, size=MAX_ROWS_ERASED_WITH_USER, user_ids=user_ids) is None:
             await asyncio.sleep(_WAIT_FOR_ANOTHER_SECONDS)
@@ -156,9 +165,10 @@ async def erase_waiting_rows(database: Database, user_ids: Sequence[UUID] | None
 async def _erase_page(
     transaction: Transaction, user_id: UUID, about_after: UUID, acted_after: UUID, *, size: int
 ) -> int:
-    """Erase up to `size` rows, and return their number. If there were fewer than `size`, finish the erasure.
+    """Erase up to `size` rows of a user, and return their number. If there were fewer rows, finish the erasure.
 
-    `about_after` and `acted_after` are the columns of the table `erasures` (see `users.models.Erasure`).
+    `about_after` and `acted_after` are the values of these columns in the table `erasures` (see
+    `users.models.Erasure`).
     """
     about = await transaction.values(_ERASE_ABOUT, user_id=user_id, after=about_after, size=size)
     acted = await transaction.values(_ERASE_ACTED, user_id=user_id, after=acted_after, size=size - len(about))
@@ -175,7 +185,7 @@ async def _erase_page(
 
 
 async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Erase a locked user.
+    """Erase a user whom the caller has locked. `by` is the actor who erases the user.
 
     Only events with the ids of the user and of the sessions remain. If an administrator erases the user, the new events
     contain the administrator's address. No event contains the user's address.
@@ -201,7 +211,10 @@ async def leave_later(transaction: Transaction, user_id: UUID, *, erase_at: date
 async def cancel_leaving(
     transaction: Transaction, user_id: UUID, account: StatusAndRoles, *, by: Actor, now: datetime
 ) -> bool:
-    """Cancel the erasure of a locked user. Return False, and change nothing, if the user has not requested erasure."""
+    """Cancel the erasure of a locked user, and return whether the user had requested erasure. If not, change nothing.
+
+    `account` contains the user's status, as the caller has read it after locking the user.
+    """
     if not account.is_leaving:
         return False
     await transaction.run(_SET_ERASE_AT, user_id=user_id, erase_at=None)
@@ -221,7 +234,10 @@ async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
 
 
 def check_may_enter(user_id: UUID, account: StatusAndRoles) -> None:
-    """Check that a user is neither banned nor about to be erased. Raises: AccountDisabled, AccountLeaving."""
+    """Check that a user may log in.
+
+    Raises: AccountDisabled, if the user is banned; AccountLeaving, if the user has requested erasure.
+    """
     if account.ban is not None:
         raise AccountDisabled(until=account.ban.until, user_id=user_id)
     if account.erase_at is not None:

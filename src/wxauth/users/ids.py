@@ -31,7 +31,7 @@ _MISTAKEN: Final = {
 }
 """The patterns of texts that callers send by mistake in place of ids, with a description of each.
 
-The patterns match the text in lower case.
+wxauth converts a text to lower case before it matches the patterns.
 """
 _NO_OPENID: Final = {
     r"\w+://.*": _("a URL"),
@@ -45,21 +45,24 @@ Such texts are valid as external ids.
 
 
 def no_placeholder(value: str) -> str:
-    """Return the text. Raises: ValueError, if programs write this text in place of a missing id."""
+    """Return the text unchanged. Raises: ValueError, if programs write this text in place of a missing id."""
     if is_placeholder(value):
         raise ValueError("Must not be a placeholder")
     return value
 
 
 def printable(value: str) -> str:
-    """Return the text. Raises: ValueError, if it contains invisible characters."""
+    """Return the text unchanged. Raises: ValueError, if the text contains invisible characters."""
     if not value.isprintable():
         raise ValueError("Must not contain invisible characters")
     return value
 
 
 def _only_id(mistaken: dict[str, Text], value: object) -> object:
-    """Return the value. Raises: PydanticCustomError, if it is a text that matches one of the `mistaken` patterns."""
+    """Return the value unchanged.
+
+    Raises: PydanticCustomError, if the value is a text that matches one of the `mistaken` patterns.
+    """
     if not isinstance(value, str):
         return value
     # The function truncates the text, because normalizing n combining marks that are out of order takes n² steps. A

@@ -89,7 +89,7 @@ class Ban:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The data that the audit trail stores in the event of the ban."""
+        """The details of the ban, as the audit trail stores them."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -109,7 +109,7 @@ class StatusAndRoles:
         return cls(tuple(row.roles), ban, row.erase_at)
 
     def under(self, bans: Iterable[Ban], *, now: datetime) -> "StatusAndRoles":
-        """Return these roles with the longest of the bans that have not ended.
+        """Return this status with the longest of the bans that have not ended.
 
         Without such a ban, the user is active.
         """
@@ -149,13 +149,13 @@ class StatusAndRoles:
 
 
 class Ending(Enum):
-    """The kind of a user's sessions that a change of status or roles ends."""
+    """The kinds of a user's sessions that a change of status or roles can end."""
 
     ALL = auto()
     CONSOLES = auto()
     """The sessions of the administration console."""
     BROWSERS = auto()
-    """The logins and website sessions in browsers, because new staff must log in near their phone."""
+    """The logins and website sessions in browsers. They end because new staff must log in near their phone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,8 @@ class StatusChange:
     ) -> Self:
         """Return the effect of a change, which consists of the events to record and the sessions to end.
 
-        A ban ends all sessions. A new reason or a new end of a ban also counts as a ban.
+        `why` is additional data for the event of a ban or of a lifted ban. A ban ends all sessions. A new reason or a
+        new end of a ban also counts as a ban.
         """
         events: dict[EventType, Mapping[str, Any] | None] = {}
         if after.ban is None and before.is_banned:
@@ -202,7 +203,10 @@ class StatusChange:
         return cls(user_id, by, events, endings)
 
     def report(self, **fields: Any) -> None:
-        """Write the log lines about the change. Call this method after the commit."""
+        """Write a log line, with these `fields`, for each event of the change.
+
+        Call this method after the commit, because a change that is rolled back must not appear in the log.
+        """
         for kind in self.events:
             log.info(kind.log_event, user_id=self.user_id, actor=self.by.name, **fields)
 
@@ -254,7 +258,7 @@ async def locked_user(
     A caller whose change may remove an administrator sets `may_end_an_administrator`. In that case, the user must not
     be the only administrator.
 
-    Raises: UserIsGone, if there is no such user; LastAdmin.
+    Raises: UserIsGone, if there is no such user; LastAdmin, if the user is the only administrator.
     """
     lock = partial(lock_user, user_id=user_id, may_end_an_administrator=may_end_an_administrator)
     async with begin_locked(database, lock) as (transaction, account):
@@ -285,10 +289,11 @@ async def change_status_and_roles(
     app_id: str | None = None,
     why: Mapping[str, Any] | None = None,
 ) -> list[StatusChange]:
-    """Change the status and roles of locked users, and record the changes.
+    """Change the status and roles of locked users, record the changes, and return their effects.
 
-    Each of `changes` contains a user's id, and the status and roles before and after the change. `why` is additional
-    data for the events of bans and of lifted bans. The number of statements does not depend on the number of users.
+    Each of `changes` contains a user's id, and the status and roles before and after the change. `app_id` is the app
+    that the events name, if any. `why` is additional data for the events of bans and of lifted bans. The number of
+    statements does not depend on the number of users.
     """
     effects = [StatusChange.between(user_id, before, after, by=by, why=why) for user_id, before, after in changes]
     accounts = [
@@ -309,7 +314,7 @@ async def change_status_and_roles(
 
 
 async def _end_sessions(transaction: Transaction, effects: Sequence[StatusChange], *, by: Actor, now: datetime) -> None:
-    """End the sessions that changes of locked users end."""
+    """End the kinds of sessions that the effects of changes name."""
     banned = [effect.user_id for effect in effects if Ending.ALL in effect.endings]
     demoted = [effect.user_id for effect in effects if Ending.CONSOLES in effect.endings]
     promoted = [effect.user_id for effect in effects if Ending.BROWSERS in effect.endings]
