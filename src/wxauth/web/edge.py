@@ -2,7 +2,8 @@
 
 This layer reads the cookies and hides them from FastAPI. FastAPI would parse the cookies of each request with
 `http.cookies`, whether or not a route reads them. Before Python 3.11.10 and 3.12.6, parsing some kilobytes of
-backslashes takes seconds (CVE-2024-7592). The cookies can be left to FastAPI when only later versions are supported.
+backslashes takes seconds (CVE-2024-7592). Once wxauth supports only later versions of Python, FastAPI can read the
+cookies.
 """
 
 import asyncio
@@ -32,18 +33,24 @@ MAX_FIELDS: Final = 128
 MAX_TARGET: Final = 8 * 1024
 """The size limit, in bytes, for the target of a request."""
 SENDING_SECONDS: Final = 30.0
-"""The time, in seconds, within which a client must send a head, and then the body."""
+"""The time limit, in seconds, for sending the head of a request, and also the limit for then sending the body."""
 MAX_BODY: Final = 64 * 1024
-"""The size limit, in bytes, for a body, except for the paths in the `size_limits` of `Edge`."""
+"""The size limit, in bytes, for the body of a request to any path that is not in the `size_limits` of `Edge`."""
 MAX_CONTENT_TYPE: Final = 256
-"""The length limit, in characters, for `Content-Type`. Libraries take quadratic time to parse the parameters in it."""
+"""The length limit, in characters, for `Content-Type`.
+
+The length is limited because libraries take quadratic time to parse the parameters in this header.
+"""
 MAX_CONTENT_LENGTH: Final = 256
 """The largest number of digits of `Content-Length`, including leading zeros.
 
-Python refuses to parse more than 4,300 digits.
+The number is limited because Python refuses to parse more than 4,300 digits.
 """
 MAX_PARAMETERS: Final = 128
-"""The largest number of parameters in a query string. Libraries parse all of them, even if no route reads them."""
+"""The largest number of parameters in a query string.
+
+The number is limited because libraries parse all parameters, even if no route reads them.
+"""
 PROBLEM_KEY: Final = "wxauth.problem"
 """The key in the ASGI scope for the error that was returned. The log line of the failure describes this error."""
 STATUS_KEY: Final = "wxauth.status"
@@ -62,7 +69,7 @@ _COUNTED_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DEL
 _FIELDS_READ: Final = frozenset(
     (b"host", b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent", b"expect")
 )
-"""The header fields that `_read_head` reads. It must have a branch for each of them."""
+"""The header fields that `_read_head` reads. `_read_head` must have a branch for each of them."""
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TRACE_PARENT: Final = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
@@ -83,16 +90,16 @@ CLEAR_COOKIES: Final = """<!doctype html><html lang="zh-CN"><meta charset="utf-8
 <div lang="en"><h1>Too many cookies</h1><p>Your browser keeps too many cookies for this site and its domain.
 Clear them, then load this page again.</p></div></html>
 """.encode()
-"""The response with status 431 to a browser.
+"""The page that a browser gets with status 431.
 
-A browser sends a head that is too large only if it has too many cookies for the site.
+It is about cookies, because a browser sends a head that is too large only if it has too many cookies for the site.
 """
 FIRST_FAILURE: Final = 400
 """The lowest status of a failure."""
 BODY_IS_LATE: Final = 408
 """The status of the response if the body did not arrive in time (Request Timeout).
 
-After such a response, `Edge` closes the connection.
+After such a response, `Edge` closes the connection, because the rest of the body might still arrive.
 """
 _HEAD_TOO_LARGE: Final = 431
 """The status of the response if the head is too large (Request Header Fields Too Large)."""
@@ -123,6 +130,7 @@ log = get_logger()
 
 
 def _subclasses_of(failure: type[WxAuthError]) -> Iterator[type[WxAuthError]]:
+    """Yield all direct and indirect subclasses of an error."""
     for kind in failure.__subclasses__():
         yield kind
         yield from _subclasses_of(kind)
@@ -150,7 +158,7 @@ class _Head(NamedTuple):
         size: The number of bytes of the target and the header fields.
         target_size: The number of bytes of the target.
         request_id: The request id that the caller or a proxy gave, or None.
-        body_size: The number of bytes that `Content-Length` declares for the body, or None without it.
+        body_size: The number of bytes that `Content-Length` declares for the body, or None without this header.
         trace_id: The trace id that the caller or a proxy gave, or None.
         cookies: The values of all `Cookie` fields, joined. Empty if there are none.
         waits_for_continue: Whether the client sends the body only after `100 Continue`.
@@ -176,7 +184,7 @@ class Edge:
         refused: A function that is called with the scope and the error of each request that got a problem document.
         leaving: The part that tells whether this process is ending. If it is, the server closes each connection after
             its next response.
-        body_seconds: The time limit, in seconds, of a body for any other path.
+        body_seconds: The time limit, in seconds, of a body for any path that is not in `time_limits`.
     """
 
     def __init__(
@@ -236,9 +244,9 @@ class Edge:
                 trace_id.reset(trace_token)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count a request. If it failed, also log the failure, and pass it to `refused`.
+        """Count a request. If the request failed, also log the failure, and pass it to `refused`.
 
-        `status` is 0 if the client disconnected before anything was sent.
+        `status` is 0 if the client disconnected before anything was sent. `seconds` is the duration of the request.
         """
         scope[STATUS_KEY] = status
         if status:
@@ -292,7 +300,7 @@ class _Exchange:
     async def receive(self) -> Message:
         """Return the next part of the body, or the client's disconnection.
 
-        Raises: PayloadTooLarge; InvalidRequest, if the whole body hasn't arrived in time.
+        Raises: PayloadTooLarge, if the body is too large; InvalidRequest, if the whole body hasn't arrived in time.
         """
         # After the whole body, the only message that can still arrive is the client's disconnection.
         if self.has_whole_body:
@@ -314,7 +322,10 @@ class _Exchange:
         return message
 
     def _check_size(self, size: int) -> None:
-        """Check the size of a body that is larger than `MAX_BODY`. Raises: PayloadTooLarge."""
+        """Check the declared or received size of a body that is larger than `MAX_BODY`.
+
+        Raises: PayloadTooLarge, if the size exceeds the limit of the request's path.
+        """
         limit = _limit_for(self._scope, self._edge.size_limits, MAX_BODY)
         if size > limit:
             raise PayloadTooLarge(f"a body must have at most {limit} bytes")
@@ -336,7 +347,7 @@ class _Exchange:
         await self._send_to_server(message)
 
     async def send_problem(self, error: WxAuthError) -> None:
-        """Send a problem document, unless a response has already begun."""
+        """Send a problem document about this error, unless a response has already begun."""
         if self.status == 0:
             self._scope[PROBLEM_KEY] = error
             await problem_response(error, self._scope)(self._scope, self._receive_from_server, self.send)
@@ -352,7 +363,10 @@ def _limit_for(scope: Scope, limits: Iterable[tuple[re.Pattern[str], Number]], d
 
 
 def _read_head(scope: Scope) -> _Head:
-    """Read the head of a request in one pass over its fields, because this function runs for each request."""
+    """Read the head of a request.
+
+    The function makes a single pass over the header fields, because it runs for each request.
+    """
     request_id_sent = body_size = trace = refusal = None
     waits_for_continue = has_host = False
     query = scope["query_string"]
@@ -394,7 +408,7 @@ def _move_cookies(scope: Scope, cookies: bytes) -> None:
 
 
 def _refusal_of(scope: Scope, head: _Head) -> InvalidRequest | None:
-    """Return the reason to refuse a request because of its head, or None."""
+    """Return the error with which to refuse a request because of its head; None if the head is acceptable."""
     if head.size > MAX_HEAD:
         text = f"the head of a request, including cookies, must have at most {MAX_HEAD} bytes"
         return InvalidRequest(text, status=_HEAD_TOO_LARGE)
@@ -417,7 +431,10 @@ def _refusal_of(scope: Scope, head: _Head) -> InvalidRequest | None:
 
 
 def _response_to(refusal: InvalidRequest, scope: Scope) -> Response:
-    """Return a page if a browser sent too large a head, and otherwise a problem document."""
+    """Return the response to a refused request.
+
+    It is a page if a browser has sent too large a head, and otherwise a problem document.
+    """
     accepted = b",".join(value for name, value in scope["headers"] if name == b"accept")
     if refusal.status == _HEAD_TOO_LARGE and b"text/html" in accepted.lower():
         return Response(CLEAR_COOKIES, _HEAD_TOO_LARGE, {"Cache-Control": "no-store"}, "text/html; charset=utf-8")
@@ -425,7 +442,7 @@ def _response_to(refusal: InvalidRequest, scope: Scope) -> Response:
 
 
 def _log_failure(scope: Scope, status: int, seconds: float) -> None:
-    """Log a failure, as a warning if the client is not responsible for it."""
+    """Log a failure, as a warning if the client is not responsible for it. `seconds` is the duration of the request."""
     error: WxAuthError | None = scope.get(PROBLEM_KEY)
     fields = {
         "method": scope["method"],
@@ -444,7 +461,9 @@ def _log_failure(scope: Scope, status: int, seconds: float) -> None:
 
 
 def cookie_in(request: Request, name: str) -> str | None:
-    """Return the value of a cookie exactly as the browser sent it. wxauth's own cookies need no unquoting.
+    """Return the value of a cookie exactly as the browser sent it; None if there is no such cookie.
+
+    The value is not unquoted, because wxauth's own cookies do not need it.
 
     Raises: InvalidRequest, if there are several cookies of this name. Another site under the same domain may have set
     one of them, and wxauth cannot tell which one.
@@ -463,7 +482,10 @@ def cookie_in(request: Request, name: str) -> str | None:
 def cacheable_response(
     request: Request, content: bytes, *, etag: str, headers: Mapping[str, str], media_type: str
 ) -> Response:
-    """Return the content with its `ETag`, or 304 if `If-None-Match` names that ETag (RFC 9110, section 13.1.2)."""
+    """Return a response with the content and its `ETag`.
+
+    If `If-None-Match` names this `ETag`, return a response with status 304 instead (RFC 9110, section 13.1.2).
+    """
     headers = {**headers, "ETag": etag}
     cached_etags = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     if etag in cached_etags or "*" in cached_etags:
