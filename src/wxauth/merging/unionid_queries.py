@@ -22,7 +22,10 @@ class OfAnotherOpenid(UnionidConflict):
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """The users of an identity and of a unionid that WeChat has returned for it."""
+    """The users of an identity and of a unionid that WeChat has returned for the identity.
+
+    An id is None without a user.
+    """
 
     user_id: UUID | None
     """The user of the identity."""
@@ -99,7 +102,7 @@ SELECT 1 FROM unionids JOIN identities other USING (user_id)
 async def check_unionid(
     database: Database | Transaction, people: People, *, app_id: str, openid: str, unionid: str, may_be_snapshot: bool
 ) -> None:
-    """Check that a unionid can belong to an identity. `people` contains the users of both.
+    """Check that a unionid can belong to an identity. `people` contains the users of the unionid and of the identity.
 
     With `may_be_snapshot`, WeChat might have made up this identity, or the other identity that has the unionid.
 

@@ -54,13 +54,14 @@ class WeChatApi:
         await self.wechat.aclose()
 
     async def phone_number(self, app: App, code: str, *, openid: str | None, extra_time: float = 0.0) -> dict[str, Any]:
-        """Exchange the code of a phone button for WeChat's `phone_info`.
+        """Exchange the phone code of a phone button for WeChat's `phone_info`.
 
-        A code works once, for five minutes, and each success costs money. Therefore this method does not check the
-        content of the response, so that the caller can store it before any further step can fail. If `openid` is given,
-        WeChat checks that the code belongs to this user. `extra_time`, in seconds, is added to the time limit.
+        A phone code works once, for five minutes, and each success costs money. Therefore, this method does not check
+        the content of the response, and the caller can store it before any further step can fail. If `openid` is given,
+        WeChat checks that the phone code belongs to this user. `extra_time`, in seconds, is added to the time limit.
 
-        Raises: InvalidCode (40029; 40003 and 43104: another user's code), CodeUsed (40163), other WeChatError.
+        Raises: InvalidCode (errcode 40029, and 40003 or 43104 for another user's code), CodeUsed (errcode 40163), other
+        WeChatError.
         """
         body = {"code": code} if openid is None else {"code": code, "openid": openid}
         return await self._call(Api.PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_time=extra_time)
@@ -68,7 +69,7 @@ class WeChatApi:
     async def check_session_key(self, app: App, *, openid: str, session_key: bytes) -> bool:
         """Return whether WeChat still accepts this session_key, given as base64 text, for this user.
 
-        Raises: WeChatError.
+        Raises: WeChatError, if the check fails for another reason.
         """
         signature = session_key_signature(session_key)
         query = urlencode({"openid": openid, "signature": signature, "sig_method": "hmac_sha256"})
@@ -91,8 +92,8 @@ class WeChatApi:
 
         `env` selects the mini-program's version. WeChat checks only in the published version that the page exists.
 
-        Raises: WeChatMisconfigured (40097: no such version, 41030: no such page), WeChatRateLimited (45009: too many in
-            this minute), other WeChatError.
+        Raises: WeChatMisconfigured (errcode 40097: no such version; errcode 41030: no such page), WeChatRateLimited
+        (errcode 45009: too many in this minute), other WeChatError.
         """
         body = {"scene": scene, "page": page, "env_version": env, "check_path": env == "release"}
         return await self._call(Api.MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene])
@@ -100,8 +101,8 @@ class WeChatApi:
     async def url_link(self, app: App, *, page: str, env: Version) -> str:
         """Return a URL Link that opens this page in the mini-program's version `env`, for `URL_LINK_LASTS`.
 
-        Raises: WeChatMisconfigured (for example 40002: the account is personal; 85079: the mini-program is not
-            released), other WeChatError.
+        Raises: WeChatMisconfigured (for example errcode 40002: the account is personal; errcode 85079: the mini-program
+        is not released), other WeChatError.
         """
         # With this `expire_type`, `expire_interval` is a number of days.
         body = {"path": page, "expire_type": 1, "expire_interval": URL_LINK_LASTS.days, "env_version": env}
@@ -125,7 +126,7 @@ class WeChatApi:
         expected: frozenset[int] = frozenset(),
         extra_time: float = 0.0,
     ) -> T:
-        """Call an API with the app's access token. Send the body with POST, or a GET if the body is None.
+        """Call an API with the app's access token. Send the body with POST, or send a GET request if the body is None.
 
         `query` begins with `&`, because it follows the access token. The other arguments are those of `WeChat.call`.
         """
@@ -194,7 +195,7 @@ def _url_link(answer: dict[str, Any]) -> str:
 def _picture(answer: dict[str, Any]) -> CodePicture:
     """Return the picture in a response. Raises: WeChatBadResponse, if it is neither a PNG nor a complete JPEG.
 
-    The bytes tell the type, because WeChat has sent pictures with the Content-Type of JSON.
+    The type is read from the picture's bytes, because WeChat has sent pictures with the Content-Type of JSON.
     """
     content = answer.get(PICTURE, b"")
     if content.startswith(_PNG_START):

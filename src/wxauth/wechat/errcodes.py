@@ -31,7 +31,7 @@ class Api(StrEnum):
 
     CODE2SESSION = "code2session", "/sns/jscode2session"
     OAUTH_CODE = "access_token", "/sns/oauth2/access_token"
-    """The API that exchanges the codes of all kinds of apps except mini-programs."""
+    """The API that exchanges the login codes of all kinds of apps except mini-programs."""
     STABLE_TOKEN = "stable_token", "/cgi-bin/stable_token"
     PHONE_NUMBER = "getuserphonenumber", "/wxa/business/getuserphonenumber"
     CHECK_SESSION_KEY = "checksession", "/wxa/checksession"
@@ -45,7 +45,7 @@ SYSTEM_BUSY: Final = -1
 WECHAT_TOKEN_REFUSED: Final = frozenset({40001, 40014, 42001})
 """The errcodes for an access token that is not the latest one, is malformed, or has expired.
 
-WeChat does not execute a request with such a token.
+A request with such a token can safely be sent again with a new token, because WeChat has not executed it.
 """
 SESSION_KEY_GONE: Final = frozenset({87007, 87009})
 """The errcodes for a session_key that is missing, has expired, or has been replaced."""
@@ -141,5 +141,8 @@ def errcode_label(error: Exception | None) -> str:
 
 
 def errcode_of(number: int, *, api: str) -> Errcode:
-    """Return the description of an errcode of this API."""
+    """Return the description of an errcode of this API.
+
+    If the table does not contain the errcode, the description contains only the number.
+    """
     return _ROWS.get((api, number)) or _ROWS.get((None, number)) or Errcode(number)
