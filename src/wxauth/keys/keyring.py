@@ -1,4 +1,7 @@
-"""The service's signing keys. PostgreSQL stores them encrypted, and every replica reads them from PostgreSQL."""
+"""The service's signing keys, and their descriptions for administrators.
+
+PostgreSQL stores the keys encrypted, and every replica reads them from PostgreSQL.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -86,7 +89,7 @@ class _KeySet(Generic[Key]):
         self.stored: Keys = []
         """The stored keys that wxauth's secret keys can decrypt."""
         self.keys: dict[str, Key] = {}
-        """The same keys, decrypted, by their kids."""
+        """The decrypted keys of `stored`, by their kids."""
         self.unopened: list[str] = []
         """The kids of the stored keys that wxauth's secret keys cannot decrypt."""
 
@@ -141,10 +144,11 @@ class KeyRing:
     """The number of times that `refresh_for_first_site` has queried the database."""
     _site_check_lock: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _site_check_failed_at: datetime | None = field(init=False, default=None)
+    """The time at which a query of `refresh_for_first_site` last failed; None if none has failed."""
     _unknown_key_read_at: datetime | None = field(init=False, default=None)
     """The time at which the latest read because of an unknown id began."""
     _unknown_key_read: asyncio.Task[None] | None = field(init=False, default=None)
-    """The task of this read, which may have ended."""
+    """The task of the latest read because of an unknown id. The task may have ended."""
 
     def __post_init__(self) -> None:
         self._access_token_keys = _KeySet(SigningKey)
@@ -178,7 +182,9 @@ class KeyRing:
     async def id_token_key(self, alg: str | None, now: datetime) -> PrivateKey:
         """Return the key that signs id_tokens and logout tokens for a client with this algorithm.
 
-        Raises: CannotOpen, StorageUnavailable.
+        For any algorithm except RS256, the key that signs access tokens also signs these tokens.
+
+        Raises: CannotOpen, if the stored keys cannot be decrypted; StorageUnavailable, if no key has been read yet.
         """
         if alg != RSA_ALGORITHM:
             return self.signing_key(now)
@@ -187,7 +193,7 @@ class KeyRing:
         return self._id_token_keys.signing_key(now)
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """Return the published key of access tokens with this id, or None.
+        """Return the published key of access tokens with this id; None if there is no such key.
 
         Raises: KeysUnavailable, if no key has been read yet.
         """
@@ -218,7 +224,7 @@ class KeyRing:
 
         An RS256 key is also returned after it has retired, because an expired id_token still names the session to end.
 
-        Raises: CannotOpen.
+        Raises: CannotOpen, if the stored keys cannot be decrypted.
         """
         if alg == ALGORITHM:
             if not self.is_ready:
@@ -244,7 +250,7 @@ class KeyRing:
         """Refresh if there is a site but no key for id_tokens, because the first site may just have been added.
 
         The next response with the JWK set must contain the new key, because caches store the response. At most one
-        request at a time queries the database, and requests that waited use its result.
+        request at a time queries the database, and the requests that waited for it use its result.
         """
         checks_before = self._site_checks
         async with self._site_check_lock:
@@ -274,7 +280,7 @@ class KeyRing:
 
         Return the newest key of access tokens. If `by` is given, the audit trail records the rotation.
 
-        Raises: CannotOpen.
+        Raises: CannotOpen, if the stored keys cannot be decrypted.
         """
         await self._read(lambda stored, now: not has_next(stored, now), by=by)
         return self._access_token_keys.stored[-1]
@@ -285,7 +291,7 @@ class KeyRing:
         Every process stops accepting the key within seconds. Sessions continue, because a refresh returns a token that
         another key has signed. Return the key that signs from now on.
 
-        Raises: NotFound, CannotOpen.
+        Raises: NotFound, if no published key has this id; CannotOpen, if the stored keys cannot be decrypted.
         """
         now = self.clock()
         published = await self.database.rows(PUBLISHED, now=now)
@@ -338,9 +344,10 @@ class KeyRing:
     async def _add(
         self, key_set: _KeySet[Any], wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None, now: datetime
     ) -> None:
-        """Add a key, unless another process has already added it. Log the addition.
+        """Add a key to a key set, unless another process has already added it. Log the addition.
 
-        If `by` is given, the audit trail records the addition, too.
+        `wants_another` says, after the keys were locked, whether a key is still missing. If `by` is given, the audit
+        trail records the addition, too.
         """
         async with self._changing(key_set, now) as (transaction, before, make):
             is_added = wants_another(before, now)
@@ -369,7 +376,10 @@ class KeyRing:
         key_set.replace(stored, self.sealer, now)
 
     def _sealed(self, key: PrivateKey, activates_at: datetime) -> StoredSigningKey:
-        """Return a new key with its private key encrypted, as the database stores it."""
+        """Return the row of a new key, which contains the encrypted private key.
+
+        The key signs from `activates_at` on.
+        """
         now = self.clock()
         return StoredSigningKey(
             id=new_id(now),
@@ -394,7 +404,7 @@ class KeyAnswer(TypedDict):
 
 
 async def list_published(database: Database, *, now: datetime) -> tuple[list[KeyAnswer], list[KeyAnswer]]:
-    """Return the keys of access tokens and the keys of id_tokens.
+    """Return the descriptions of the published keys that sign access tokens, and of those that sign id_tokens.
 
     Each list begins with the former keys, and ends with the next key.
     """
@@ -420,5 +430,5 @@ def _key_answers(keys: Keys, now: datetime) -> list[KeyAnswer]:
 
 
 def unsealed_key(row: StoredSigningKey, sealer: Sealer, key_type: type[Key]) -> Key:
-    """Decrypt a stored key. Raises: CannotOpen."""
+    """Return the decrypted key of a row. Raises: CannotOpen, if no secret key of wxauth can decrypt the key."""
     return key_type.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))
