@@ -35,7 +35,10 @@ from wxauth.users.erasure_queries import ARE_WAITING, erase_next_due, erase_next
 from wxauth.users.status_queries import lift_bans
 
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
-"""The time for which WeChat's response to a phone code is stored. During this time, the same code can be sent again."""
+"""The time for which WeChat's response to a phone code is stored.
+
+During this time, a client that sends the same phone code again gets the stored response.
+"""
 OPEN_SESSIONS: Final = 100
 """The largest number of open sessions per identity.
 
@@ -61,7 +64,7 @@ DELIVERIES_KEPT: Final = timedelta(days=30)
 SWEEP_EVERY: Final = timedelta(days=1)
 """The time between two sweeps of a large table."""
 MOST_APART: Final = timedelta(seconds=30)
-"""The maximum difference between wxauth's and the database's clock at which wxauth deletes rows by age."""
+"""The largest difference between the clocks of wxauth and of the database at which wxauth deletes rows by age."""
 CHECK_PAUSE_SECONDS: Final = 300.0
 """The pause, in seconds, between two checks for due work."""
 BANS_CHECK_PAUSE_SECONDS: Final = 20.0
@@ -89,7 +92,7 @@ ROWS_PER_SECOND: Final = 3000
 REST_RATIO: Final = 5
 """The ratio of the rest after a page to the time that the page took, while a large table is swept page by page.
 
-The sweep uses a sixth of one connection's time, and slows down when the database has other work.
+With this ratio, the sweep uses a sixth of one connection's time, and slows down when the database has other work.
 """
 
 log = get_logger()
@@ -134,7 +137,7 @@ async def keep_house(services: Services, pace: Pace = USUAL_PACE, *, check_pause
 async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
     """End the oldest open sessions, and delete the oldest ended sessions, of each identity beyond the limits.
 
-    Only identities with a recent login are checked.
+    Only identities with a recent login are checked, because only a login adds a session.
     """
     ended = deleted = 0
     while page := await queries.replace_old_sessions(
@@ -167,7 +170,8 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
     """Run every chore of `_CHORES` once, and sweep old events and addresses even if their sweeps are not due.
 
-    Unlike the chore, erase the remaining data of erased users even if another worker is erasing a page.
+    Before that, erase the remaining data of all erased users. Unlike the chore `erase_remains`, wait while another
+    worker is erasing a page.
     """
     for table, _kept in _table_sweeps(services.settings):
         await queries.restart_sweep(services.database, table, now=services.clock())
@@ -186,7 +190,7 @@ async def erase_remains(services: Services, pace: Pace) -> None:
 
 
 async def end_removed_clients(services: Services, pace: Pace) -> None:
-    """End the sessions of removed clients, one page of each client in turn. Stop if another worker does the same.
+    """End the sessions of removed clients, one page of each client in turn. Stop if another worker is doing this.
 
     If a page ends no session of a client, because other transactions have locked the sessions' users, the client waits
     for the next run.
@@ -205,7 +209,11 @@ async def end_removed_clients(services: Services, pace: Pace) -> None:
 
 
 async def sweep_aged(services: Services, pace: Pace) -> Swept:
-    """Delete old events (`EVENTS_KEPT_DAYS`), and truncate old addresses (`ADDRESSES_KEPT_DAYS`), if a sweep is due."""
+    """Delete old events (`EVENTS_KEPT_DAYS`), and truncate old addresses (`ADDRESSES_KEPT_DAYS`), if a sweep is due.
+
+    Return the numbers of deleted events and truncated addresses. If the clocks of wxauth and the database differ, do
+    nothing, and return zeros.
+    """
     if not _clocks_agree(services):
         return Swept()
     written = Counter[queries.TableSweep]()
@@ -237,8 +245,8 @@ async def _sweep_table(
 ) -> None:
     """Sweep the pages of a table if its sweep is due. Add the number of written rows to `written`.
 
-    The sweep changes only rows that are older than `kept`. If the sweep fails, `written` contains the rows of
-    the previous pages.
+    The sweep changes only rows that are older than `kept`. If the sweep fails, `written` contains the number of rows
+    that the previous pages have written.
     """
     now, began = services.clock(), perf_counter()
     while page := await queries.sweep_page(
@@ -252,7 +260,7 @@ async def _sweep_table(
 
 
 def rest_after(page_seconds: float, rows: int, *, pause: float = PAGE_PAUSE_SECONDS) -> float:
-    """Return the rest, in seconds, after a page of a large table that took `page_seconds` and wrote `rows`.
+    """Return the rest, in seconds, after a page of a large table. The page took `page_seconds`, and wrote `rows` rows.
 
     The rest is at least a tenth of `pause`, which is enough for most pages, because the sweep only reads them. If
     `pause` is 0, there is no rest.
@@ -268,7 +276,10 @@ def sweep_names(settings: Settings) -> list[str]:
 
 
 def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelta]]:
-    """Return the sweeps of `sweep_aged`, each with the age up to which rows are kept. 0 days mean no sweep."""
+    """Return the sweeps of `sweep_aged`, each with the age up to which rows are kept.
+
+    If a setting is 0 days, its sweeps are left out.
+    """
     sweeps: list[tuple[queries.TableSweep, timedelta]] = []
     if settings.events_kept_days:
         sweeps.append((queries.EVENTS, timedelta(days=settings.events_kept_days)))
@@ -328,17 +339,20 @@ async def erase_those_who_left(services: Services, pace: Pace) -> None:
 
 
 async def _page_by_page(pace: Pace, *chores: Callable[..., Awaitable[int]]) -> None:
-    """Run each chore until a page is not full. A chore takes the `size` of a page, and returns the number of rows."""
+    """Repeat each chore until a page is not full.
+
+    A chore takes the `size` of a page, and returns the number of rows.
+    """
     for chore in chores:
         while await chore(size=pace.page_size) >= pace.page_size:  # noqa: ASYNC110 - this waits for no event
             await asyncio.sleep(pace.pause)
 
 
 def _clocks_agree(services: Services) -> bool:
-    """Return whether the clocks of wxauth and of the database agree.
+    """Return whether the clocks of wxauth and of the database differ by at most `MOST_APART`.
 
-    If they do not, one of them is badly wrong. Then wxauth must not delete rows by age, because deletions cannot be
-    undone.
+    If they differ more, one of them is badly wrong. Then wxauth must not delete rows by age, because deletions cannot
+    be undone.
     """
     clock = services.clock
     return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MOST_APART
@@ -358,4 +372,4 @@ _OTHER_CHORES: Final = (
     (sweep_aged, CHECK_PAUSE_SECONDS, _FAILED),  # `sweep` calls it separately, to return its counts
     (replace_sessions, REPLACED_EVERY.total_seconds(), "sessions_not_replaced"),
 )
-"""The chores of `keep_house` that are not in `_CHORES`, in the form of `_CHORES`."""
+"""The chores of `keep_house` that are not in `_CHORES`, in the same form as in `_CHORES`."""

@@ -66,7 +66,7 @@ class LineOutcome(StrEnum):
 
 
 class LineRefused(Exception):
-    """The line is invalid, or contradicts stored data or an earlier line."""
+    """The error if a line is invalid, or contradicts stored data or an earlier line."""
 
     def __init__(self, faults: Sequence[Fault], others: Sequence[int] = ()) -> None:
         super().__init__()
@@ -76,7 +76,10 @@ class LineRefused(Exception):
 
 
 class AdministratorsNotLocked(Exception):
-    """A line would remove an administrator, who may be the last one, but not all administrators are locked."""
+    """The error if a line would remove an administrator, but not all administrators are locked.
+
+    Without the locks, this administrator might be the last one.
+    """
 
 
 class _Addition(NamedTuple):
@@ -90,8 +93,9 @@ class _Addition(NamedTuple):
 class Batch:
     """A batch of lines, which are applied one by one to the stored data and to the changes of earlier lines.
 
-    The caller has locked the users in `found`. If `has_administrators`, it has also locked all administrators. `made`
-    collects the changes, and may already contain changes of earlier lines that are not stored yet.
+    `found` contains the stored data that the lines name. The caller has locked the users in `found`. If
+    `has_administrators`, the caller has also locked all administrators. `made` collects the changes, and may already
+    contain changes of earlier lines that are not stored yet.
     """
 
     def __init__(self, found: Found, *, has_administrators: bool, made: Made, options: Options, now: datetime) -> None:
@@ -141,7 +145,7 @@ class Batch:
         return LineOutcome.UPDATED if is_changed else LineOutcome.UNCHANGED
 
     async def store(self, transaction: Transaction) -> list[StatusChange]:
-        """Write the changes of the lines, and record their events, unless the operator wants no events.
+        """Write the changes of the lines, and record the events of these changes, unless the operator wants no events.
 
         Return the changes of status and roles, which the caller reports after the commit.
 
@@ -194,7 +198,7 @@ class Batch:
     def _check(self, case: Case) -> None:
         """Check that all ids of the line belong to one user, and that the line may change that user.
 
-        Raises: LineRefused, with all broken rules.
+        Raises: LineRefused, with all rules that the line breaks.
         """
         of_line = [rule for rule in RULES_OF_LINES if rule.is_broken(case)]
         of_owner = [rule for rule in RULES_OF_OWNERS if rule.is_broken(case)]
@@ -227,7 +231,10 @@ class Batch:
         return given | earlier  # a refusal names the first line that has given a field
 
     def _updated(self, user: UserToImport, line: Line, *, is_new: bool) -> UserToImport:
-        """Return a copy of the user with the values that the line adds or changes. Raises: LineRefused."""
+        """Return a copy of the user with the values that the line adds or changes.
+
+        Raises: LineRefused, if the attributes are invalid.
+        """
         options = self._options_of_new if is_new else self._options
         updated = user.model_copy()
         self._update_profile(updated, line, overwrites=options.overwrite)
@@ -248,7 +255,10 @@ class Batch:
         return updated
 
     def _update_profile(self, user: UserToImport, line: Line, *, overwrites: bool) -> None:
-        """Set the profile fields and the phone number. Fields that have a value change only if `overwrites`."""
+        """Set the profile fields and the phone number.
+
+        A field that already has a value changes only if `overwrites`.
+        """
         for name in PROFILE_FIELDS:
             value = getattr(line, name)
             if value is not None and (overwrites or getattr(user, name) is None):
@@ -259,7 +269,10 @@ class Batch:
             user.phone, user.phone_verified_at = line.phone, None
 
     def _check_change(self, change: Change) -> None:
-        """Check the change of a line's user. Raises: LineRefused, AdministratorsNotLocked."""
+        """Check the change that a line makes to its user.
+
+        Raises: LineRefused, if the change breaks a rule; AdministratorsNotLocked.
+        """
         faults = [rule.fault for rule in RULES_OF_CHANGES if rule.is_broken(change)]
         if change.removes_administrator:
             if not self._has_administrators:
@@ -270,6 +283,7 @@ class Batch:
             raise LineRefused(faults)
 
     def _note_user(self, user: UserToImport, *, is_changed: bool) -> None:
+        """Note the new values of a line's user, and whether the user is an administrator."""
         # A dry run also notes an unchanged user. A later batch may find this user only by an id that this line adds and
         # that the dry run does not store.
         if is_changed or self._options.dry_run:
