@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def create_app() -> "ASGIApp":
-    """Create the service with the settings of the environment.
+    """Create the service with the settings from the environment.
 
     If the settings are wrong, print the reason, and end the process.
     """
@@ -31,7 +31,7 @@ def create_app() -> "ASGIApp":
 def _create_app(settings: Settings) -> "ASGIApp":
     """Create the service, and set up the log, the metrics and the garbage collector of this process.
 
-    Raises: InvalidSettings, including for a fault that appears only when the parts are created.
+    Raises: InvalidSettings, if a setting is wrong, even if the fault appears only when the parts are created.
     """
     # These modules are imported only now, so that a worker that refuses its settings ends quickly. With these modules
     # loaded, a worker's exit takes up to 8 s on a busy machine. uvicorn's supervisor would treat the worker as hung,

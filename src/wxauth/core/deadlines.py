@@ -20,15 +20,18 @@ class Deadlines:
     lock: float = 2.0
     """The time limit for waiting for a lock.
 
-    wxauth holds its own locks for milliseconds. While a request waits for another program's lock, it occupies a
-    connection that other requests need.
+    wxauth holds its own locks only for milliseconds, so a long wait is for another program's lock. Such a wait must end
+    soon, because the waiting request occupies a connection that other requests need.
     """
     connect: float = 3.0
     """The time limit for opening a connection to one address of the database."""
     connect_to_any: float = 6.0
-    """The time limit for trying all addresses of the database. Each gets an equal part of it, but at most `connect`."""
+    """The time limit for trying all addresses of the database.
+
+    Each address gets an equal part of this time, but at most `connect`.
+    """
     batch_wait: float = 0.002
-    """The time after which a running statement no longer delays the next batch."""
+    """The time after which a running statement no longer delays the next batch (see `core.batching`)."""
 
     @property
     def limits(self) -> dict[str, int]:
@@ -42,4 +45,4 @@ class Deadlines:
 
 
 DEADLINES: Final = Deadlines()
-"""The time limits of the service. Tests use others."""
+"""The time limits of the service. Tests use other limits."""

@@ -1,7 +1,7 @@
-"""The types that all tables share, and the table of events.
+"""The types of columns that several tables share, the table of events, and a function that returns all tables.
 
-The models define only the columns. Their defaults, constraints, indexes and triggers are defined in the revisions
-(`alembic/`).
+The models define only the columns. The defaults, constraints, indexes and triggers of the tables are defined in the
+revisions (`alembic/`).
 """
 
 from datetime import datetime
@@ -20,13 +20,14 @@ from sqlmodel import Field, SQLModel
 SQLModel.model_config["defer_build"] = True
 
 TIME = DateTime(timezone=True)
-"""The type of every column with a time."""
+"""The type of every column that contains a time."""
 
 
 def all_tables() -> MetaData:
-    """Import and return the tables of all packages, for checks and tests.
+    """Import the modules that declare tables, and return the tables of all packages, for checks and tests.
 
-    A table that few statements use is declared next to these statements, in a module of queries.
+    Most tables are declared in modules named `models`. A table that few statements use is declared next to these
+    statements, in a module of queries.
     """
     for path in Path(__file__).parents[1].glob("*/*.py"):
         if path.stem == "models" or path.stem.endswith("queries"):
@@ -35,14 +36,14 @@ def all_tables() -> MetaData:
 
 
 def shown_address(ip: object | None) -> str | None:
-    """Return the text of an IP address from asyncpg, or None."""
+    """Return an IP address from asyncpg as text; None if there is no address."""
     return None if ip is None else str(ip)
 
 
 Address = Annotated[
     object | None, PlainSerializer(shown_address, return_type=str | None), pydantic.Field(examples=["203.0.113.7"])
 ]
-"""The type of an IP address column, as asyncpg returns its values."""
+"""The type of the values of a column with IP addresses, as asyncpg returns them. In JSON, such a value is text."""
 
 
 class SharedEvent(SQLModel):

@@ -1,4 +1,4 @@
-"""The CORS headers for the web pages of `CORS_ORIGINS`, and for the pages of public clients."""
+"""The CORS headers for web pages at the origins in `CORS_ORIGINS`, and for the pages of public clients."""
 
 from contextlib import suppress
 from typing import Final
@@ -27,7 +27,7 @@ CORS_PATHS: Final = frozenset(
 )
 """The paths of the endpoints that a public client calls from its web page."""
 _FOR_ANY_ORIGIN: Final = CORS_PATHS - {"/v1/userinfo", "/.well-known/jwks.json"}
-"""The paths for clients without registration. wxauth does not know their origins, so it allows any origin."""
+"""The paths that unregistered clients call. wxauth does not know the clients' origins, so it allows any origin."""
 _HEADERS: Final = ["Authorization", "Content-Type", "X-Request-ID"]
 """The request headers that web pages of other origins may send."""
 _EXPOSED: Final = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
@@ -37,8 +37,9 @@ _EXPOSED: Final = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
 class Cors:
     """Middleware that allows web pages of other origins to call the service.
 
-    Pages of `CORS_ORIGINS` may call every route. Pages of public clients may call only the paths in `CORS_PATHS`. A
-    change of the clients takes effect immediately, because wxauth looks up every other origin in the database.
+    Pages at the origins in `CORS_ORIGINS` may call every route. Pages of public clients may call only the paths in
+    `CORS_PATHS`. A change to the clients takes effect immediately, because wxauth looks up every other origin in the
+    database for each request.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:
@@ -60,7 +61,7 @@ class Cors:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on to the app, with the CORS headers of its path."""
+        """Pass a request on to the app, and add the CORS headers for the request's path and origin to the response."""
         path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
         if path not in self._paths:
             await self._for_configured(scope, receive, send)
@@ -80,9 +81,10 @@ class Cors:
         await app(scope, receive, send_with_vary)
 
     async def _is_clients_page(self, path: str, origin: str) -> bool:
-        """Return whether a public client's page may send the request, rather than a page of `CORS_ORIGINS`.
+        """Return whether the CORS headers for the pages of public clients apply to a request.
 
-        While the database is unavailable, return False for the origins of registered clients.
+        On a path for any origin, they always apply. On any other path, an origin in `CORS_ORIGINS` gets the headers of
+        that setting instead. While the database is unavailable, return False for the origins of registered clients.
         """
         if path in self._for_any_origin:
             return True

@@ -98,7 +98,7 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
 
 
 def surround(api: FastAPI, services: Services) -> ASGIApp:
-    """Put the middleware around the routes, and give the routes to the metrics, which report each of them.
+    """Put the middleware around the routes, and give the routes to the metrics, which report each route.
 
     Tests may set `api.dependency_overrides` before or after this call.
     """
@@ -166,7 +166,10 @@ def _openapi(api: FastAPI, example_code: str | None) -> dict[str, Any]:
 
 
 def _route_of_check_file(setting: str) -> Route:
-    """Return the route of a file with which WeChat verifies the domain. The setting has the form `name:text`."""
+    """Return the route of a file with which WeChat verifies the domain.
+
+    `setting` has the form `name:text`, and contains the file's name and content.
+    """
     path, _colon, text = setting.partition(":")
 
     async def read(_request: Request) -> Response:
@@ -176,7 +179,7 @@ def _route_of_check_file(setting: str) -> Route:
 
 
 def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
-    """Store a refused login or refresh, so that support staff can find it."""
+    """Store the refusal of a login or a refresh, so that support staff can find it. Ignore all other refusals."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     is_login = path == login_routes.LOGIN
     # A refused refresh is stored only if the user is banned. After any other refusal, the phone logs in again, and the
@@ -190,7 +193,7 @@ def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
 
 
 def _head_of(route: DirectRoute) -> DirectRoute:
-    """Return the route for HEAD, which FastAPI serves only if it is declared.
+    """Return a copy of a route for HEAD, which FastAPI serves only if it is declared.
 
     The server omits the body of the response.
     """

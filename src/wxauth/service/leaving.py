@@ -1,4 +1,8 @@
-"""The end of a process, which a reverse proxy must notice before the process closes the port."""
+"""The end of a process.
+
+A reverse proxy must notice the end before the process closes its port. Otherwise, the proxy would still send requests
+to the closed port.
+"""
 
 import asyncio
 import multiprocessing
@@ -20,11 +24,14 @@ log = get_logger()
 
 
 def heed_signals(readiness: Readiness) -> None:
-    """Handle SIGTERM, SIGINT and the end of the parent process before uvicorn's handlers do.
+    """Install handlers for SIGTERM, SIGINT and the end of the parent process, in place of uvicorn's handlers.
 
     After SIGTERM, the process reports that it is not ready, serves requests for `readiness.notice` seconds more, and
-    then calls uvicorn's handler. Until the process serves requests, a signal ends it at once. When uvicorn ends, it
-    restores the handlers that were installed before it started.
+    then calls uvicorn's handler. Before the process has begun to serve requests, a signal ends it at once. If
+    `readiness.notice` is None, uvicorn's handlers stay.
+
+    Nothing else has to remove these handlers, because uvicorn, when it ends, restores the handlers that were installed
+    before it started.
     """
     handlers_of_server: dict[int, Any] = {
         number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
@@ -44,17 +51,21 @@ def heed_signals(readiness: Readiness) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Leaving:
-    """The handlers of this process for signals and for the end of its parent."""
+    """The handlers for signals to this process, and for the end of its parent."""
 
     readiness: Readiness
     notice: float
     """The time, in seconds, for which the process still serves requests after SIGTERM."""
     handlers_of_server: Mapping[int, Any]
-    """uvicorn's handlers by the number of the signal."""
+    """uvicorn's handlers, by the number of the signal."""
     loop: asyncio.AbstractEventLoop
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Handle SIGTERM or SIGINT: begin to leave. If the operator does not want to wait, end at once."""
+        """Begin to leave after SIGTERM or SIGINT.
+
+        End the process at once if it does not serve requests yet, or if a second signal shows that the operator does
+        not want to wait.
+        """
         readiness = self.readiness
         # In a worker, a second SIGTERM does not ask for an immediate end, because systemd may send SIGTERM to all
         # processes, and the supervisor then also sends SIGTERM to each worker.
@@ -75,7 +86,10 @@ class _Leaving:
         self.loop.call_soon_threadsafe(self.loop.call_later, seconds, self.handlers_of_server[number], number, frame)
 
     def leave_without_parent(self, sentinel: int) -> None:
-        """End this worker, because its parent has ended. Otherwise it would occupy the port of the next start."""
+        """End this worker after its parent has ended, because the worker would occupy the port of the next start.
+
+        `sentinel` is the file descriptor that becomes readable when the parent ends.
+        """
         self.loop.remove_reader(sentinel)
         if (folder := own_folder()) is not None:
             shutil.rmtree(folder, ignore_errors=True)
