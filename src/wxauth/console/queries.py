@@ -1,4 +1,4 @@
-"""The statements for links that open the console, and for the sessions that they open."""
+"""The statements for links that open the console, and for the sessions that these links open."""
 
 from typing import Final
 from uuid import UUID

@@ -20,6 +20,7 @@ _Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL)]
 
 
 def _known_type(value: Any) -> Any:
+    """Return the value. Raises: ValueError, if it is not a type of events that are sent to siblings."""
     if not isinstance(value, str) or value not in SENT_TO_SIBLINGS:
         raise ValueError(f"Must be one of {', '.join(SENT_TO_SIBLINGS)}")
     return value
@@ -93,7 +94,10 @@ class ReplayedAnswer(BaseModel):
 
 
 def trial_answer(answer: Answer) -> TrialAnswer:
-    """Return the outcome of a test, either a status, or the reason why there is none."""
+    """Return the outcome of a test message.
+
+    It is the status and the duration of the response, or the reason why there was no response.
+    """
     if answer.status is None:
         return {"status": None, "error": answer.error or "no answer"}
     return {"status": answer.status, "milliseconds": answer.milliseconds}

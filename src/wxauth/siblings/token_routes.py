@@ -78,7 +78,10 @@ def _wrong_parameter() -> InvalidRequest:
 
 
 def _no_such_resource() -> InvalidRequest:
-    """Return the refusal of an unknown resource, or of several. As in `_wrong_parameter`, the exception is new."""
+    """Return the refusal of an unknown resource, or of several resources.
+
+    As in `_wrong_parameter`, the exception is new.
+    """
     return InvalidRequest.of(RESOURCE, "Must be one resource of WXAUTH_RESOURCES")
 
 
@@ -87,7 +90,7 @@ async def required_roles(request: Request) -> frozenset[str]:
 
     Other parameters are refused, because a misspelled `role` would admit every user.
 
-    Raises: InvalidRequest.
+    Raises: InvalidRequest, if there is another parameter, or if there are too many parameters.
     """
     if request.scope["query_string"].count(b"&") >= _MAX_PARAMETERS:
         raise InvalidRequest.of("query", f"Must have at most {_MAX_PARAMETERS} parameters")
@@ -101,7 +104,7 @@ async def no_demands(request: Request) -> None:
 
     `AnyRequest` has removed the query of any other request below `VERIFY_PATH`.
 
-    Raises: InvalidRequest.
+    Raises: InvalidRequest, if the request requires one.
     """
     for name in (ROLE, RESOURCE):
         if name in request.query_params:
@@ -111,7 +114,9 @@ async def no_demands(request: Request) -> None:
 async def required_resource(request: Request, settings: SettingsDep) -> str | None:
     """Return the resource whose tokens a proxy requires, spelled as in the settings.
 
-    Return None if the proxy requires tokens of wxauth's own audience. Raises: InvalidRequest.
+    Return None if the proxy requires tokens of wxauth's own audience.
+
+    Raises: InvalidRequest, if the resource is unknown, or if there are several resources.
     """
     urls = request.query_params.getlist(RESOURCE)
     if not urls:
@@ -259,9 +264,9 @@ def _authorized(caller: Caller) -> Response:
 
 
 def _in_header(value: str) -> str:
-    """Return a value of a header field, with all characters percent-encoded that are not safe there.
+    """Return the value of a header field, in which all characters that are not safe there are percent-encoded.
 
-    `WeChat` accepts only printable ASCII as an openid.
+    Most openids do not change, because `WeChat` accepts only printable ASCII as an openid.
     """
     return quote(value, safe=_SAFE_IN_HEADER)
 
@@ -328,7 +333,7 @@ async def _current_claims(
 
 
 async def _token_in(request: Request) -> str:
-    """Return the field `token` of a form. Raises: InvalidRequest."""
+    """Return the field `token` of a form. Raises: InvalidRequest, if the field is missing or repeated."""
     tokens = await form_values(request, "token")
     if len(tokens) != 1:
         raise InvalidRequest.of("token", "Field given twice" if tokens else "Field required")

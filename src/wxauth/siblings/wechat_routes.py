@@ -46,7 +46,10 @@ from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
 MAX_SIGNATURE_BODY: Final = 128 * 1024
-"""The size limit, in bytes, of a body. It exceeds six times `MAX_SIGNED`, because JSON can escape a byte as six."""
+"""The size limit, in bytes, of a request's body.
+
+It exceeds six times `MAX_SIGNED`, because JSON can escape one byte as six bytes.
+"""
 MAX_SIGNED: Final = 16 * 1024
 """The size limit, in bytes, of the data to sign."""
 SIGNATURES: Final = Counter(
@@ -119,7 +122,7 @@ class SignatureRequest(BaseModel):
 
 
 class Signer(NamedTuple):
-    """An authenticated client with the scope `sign`, and the keys that its request names."""
+    """An authenticated client with the scope `sign`, and the session_keys that its request names."""
 
     name: str
     keys: Sequence[KeyOfLogin]
@@ -128,10 +131,10 @@ class Signer(NamedTuple):
 async def signer_of(
     request: Request, apps: AppsDep, database: DatabaseDep, clock: ClockDep, limits: ClientLimitsDep
 ) -> Signer:
-    """Authenticate the client, and read the keys with the same query.
+    """Authenticate the client, and read the session_keys with the same query.
 
-    If the request is refused, count the refusal by its code. As in all routes, an invalid client is reported before an
-    invalid body, although the body is read first. The route reads the body again.
+    If the request is refused, count the refusal by its error code. As in all routes, an invalid client is reported
+    before an invalid body, although the body is read first. The route reads the body again.
 
     Raises: InvalidClient, ClientLacksScope, RateLimited, InvalidRequest.
     """
