@@ -82,7 +82,7 @@ class ClientChanges:
 
         The credentials are None for a public client, because it has no secret.
 
-        Raises: WrongClient, if an option is invalid; NameTaken.
+        Raises: WrongClient, if the name or an option is invalid; NameTaken.
         """
         options = _with_known_resources(options, self.settings.resources)
         client = build_client(name, options)

@@ -149,7 +149,7 @@ async def caller_in_turn_of(
 
     The body comes first, because a slow upload would otherwise hold a place in the queues.
 
-    Raises: RateLimited, if a queue is full; the errors of `read_caller`.
+    Raises: RateLimited, if a queue is full, or if no place becomes free in time; the errors of `read_caller`.
     """
     await request.body()
     async with concurrency.of_session(principal.session_id, principal.id):
@@ -168,7 +168,7 @@ async def caller_who_ends_of(
     Requests that end the access token's own session wait in a separate queue. An attacker with a stolen token cannot
     keep that queue full, because each request in it ends the stolen session.
 
-    Raises: RateLimited, if a queue is full; the errors of `read_caller`.
+    Raises: RateLimited, if a queue is full, or if no place becomes free in time; the errors of `read_caller`.
     """
     await request.body()
     ends_itself = request.path_params.get("session_id") == str(principal.session_id)
@@ -211,7 +211,8 @@ async def staff_of(
 ) -> Actor:
     """Return the member of staff who sends the request, according to the roles stored now.
 
-    A member with the role `support`, but not `admin`, must not act on staff. The returned actor says so.
+    A member who has the role `support`, but not `admin`, must not act on other staff. Therefore, the returned actor has
+    `spares_staff`.
 
     Refuse unknown query parameters, because a search with a misspelled filter would find everything.
 
