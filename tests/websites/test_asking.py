@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.websites.browsers import Browser, House, sent
 from tests.websites.links import IN_WECHAT, SAFARI, approved, browser_of
@@ -146,3 +147,12 @@ async def test_a_resource_that_is_gone_is_not_asked_about(house: House) -> None:
         assert answer.status_code == status
         if status == 200:
             assert answer.json()["resource"]["scopes"] == ORDERS[:1]
+
+
+@pytest.mark.parametrize("scancode_time", ["NaN", "Infinity", "-Infinity"])
+async def test_a_scan_at_a_time_that_is_no_number_is_rejected(house: House, scancode_time: str) -> None:
+    tab = await house.browser.show()
+    body = f'{{"scene": "{tab.scene}", "entry_scene": 1047, "scancode_time": {scancode_time}}}'
+    headers = {**bearer(house.phone.tokens), "content-type": "application/json"}
+    answer = await house.stage.client.post("/v1/me/scans", content=body, headers=headers)
+    problem_of(answer, "invalid_request", 422)

@@ -158,10 +158,10 @@ def _check_site(client: Client, site_scopes: Collection[str]) -> None:
         _check_public_site(client)
     if not client.redirect_uris:
         _check_site_without_redirects(client)
-    if client.phone_id_token and OPENID_SCOPE not in site_scopes:
-        raise WrongClient("phone_id_token", _("requires the openid scope, because id_tokens need this scope"))
     if client.near:
         _check_near_site(client)
+    if client.phone_id_token and OPENID_SCOPE not in site_scopes:
+        raise WrongClient("phone_id_token", _("requires the openid scope, because id_tokens need this scope"))
     if _FORM_OF_APP_ID.fullmatch(client.name):
         raise WrongClient(
             "name", _("must not be the name of a site, because it has the form of a mini-program's app_id")

@@ -51,6 +51,7 @@ async def send(
 ) -> Answer:
     """POST a message once, and return the outcome. Wait at most `patience` seconds for the status of the response."""
     started_at = perf_counter()
+    response = error = None
     status_at: float | None = None
     wait_for_status = asyncio.timeout(patience)
 
@@ -60,9 +61,6 @@ async def send(
         status_at = perf_counter()
         wait_for_status.reschedule(None)
         return BODY_SECONDS
-
-    def milliseconds() -> int:
-        return round(((status_at or perf_counter()) - started_at) * 1000)
 
     try:
         request = httpx.Request(
@@ -74,20 +72,15 @@ async def send(
         )
         async with wait_for_status:
             response = await transport.handle_async_request(request)
-    except (TimeoutError, httpx.TransportError, httpx.InvalidURL, UnicodeError) as exc:
-        return Answer(None, milliseconds(), _reason(exc, patience))
+    except TimeoutError:
+        error = _("no response in {n:g} s", n=patience)
+    except httpx.TransportError as exc:
+        error = exc.args[0]
+    except (httpx.InvalidURL, UnicodeError):
+        error = _("the URL cannot be used")
+    milliseconds = round(((status_at or perf_counter()) - started_at) * 1000)
+    if response is None:
+        return Answer(None, milliseconds, error)
     answer: HttpAnswer = response.extensions[ANSWER]
     location = answer.location if response.is_redirect else None
-    return Answer(answer.status, milliseconds(), retry_after=answer.retry_after, location=location)
-
-
-def _reason(exc: Exception, patience: float) -> str:
-    """Return the reason why there is no response, in a few words."""
-    match exc:
-        case TimeoutError():
-            return _("no response in {n:g} s", n=patience)
-        case httpx.TransportError():
-            reason: str = exc.args[0]
-            return reason
-        case _:
-            return _("the URL cannot be used")
+    return Answer(answer.status, milliseconds, retry_after=answer.retry_after, location=location)

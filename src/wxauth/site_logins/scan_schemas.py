@@ -34,6 +34,7 @@ class ClaimRequest(BaseModel):
     )
     scancode_time: Annotated[StrictFloat | None, BeforeValidator(_seconds_in)] = Field(
         default=None,
+        allow_inf_nan=False,  # no comparison with NaN is true, so NaN would count as recent
         description="The Unix time, in seconds, of the scan, which is `scancode_time` in the query of `onLoad`.",
     )
     entry_scene: StrictInt | None = Field(
