@@ -600,6 +600,21 @@ async def test_without_a_site_one_request_for_the_keys_at_a_time_asks_the_databa
     assert proxy.round_trips - before <= 2
 
 
+@pytest.mark.no_signing_key
+async def test_a_clock_that_was_set_back_does_not_delay_the_first_sites_key(
+    stage: Stage, proxy: Proxy, add_site: AddSite
+) -> None:
+    services = await stage.make_services(database_url=proxy.url)
+    await services[KeyRing].refresh()
+    client = stage.make_client(services)
+    await proxy.refuse()
+    assert [key["alg"] for key in await keys_at(client)] == ["ES256"]
+    await proxy.accept()
+    await add_site()
+    stage.clock.advance(hours=-1)
+    assert [key["alg"] for key in await keys_at(client)] == ["ES256", "RS256"]
+
+
 async def test_the_key_of_the_first_site_is_published_at_once_by_every_replica(stage: Stage, add_site: AddSite) -> None:
     there = await stage.make()
     for client in (stage.client, there):

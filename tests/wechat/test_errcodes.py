@@ -229,6 +229,13 @@ async def test_an_answer_without_usable_openid_and_session_key_makes_no_sense(st
     assert len(stage.wechat.calls) == before + 1
 
 
+@pytest.mark.parametrize("field", ["openid", "session_key", "unionid"])
+async def test_the_detail_names_the_field_that_is_malformed(stage: Stage, field: str) -> None:
+    stage.wechat.answers(httpx.Response(200, json={**IDENTITY, field: "with\na line break"}))
+    problem = problem_of(await stage.login.ask(), "wechat_bad_response", 502)
+    assert {name for name in ("openid", "session_key", "unionid") if name in problem["detail"]} == {field}
+
+
 @swept(
     ("failure", "code", "status", "calls"),
     [

@@ -118,12 +118,12 @@ def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Text | None:
     `engine` is the result of version(). PostgreSQL is suitable, and so are engines such as Aurora that replace only
     PostgreSQL's storage.
     """
-    name = _OTHER_ENGINE.search(engine)
-    if name is not None or not has_plpgsql:
-        other = _("an engine without PL/pgSQL") if name is None else name[0].replace("YB", "YugabyteDB")
+    match = _OTHER_ENGINE.search(engine)
+    if match is not None or not has_plpgsql:
+        name = _("an engine without PL/pgSQL") if match is None else match[0].replace("YB", "YugabyteDB")
         return _(
             "is {engine}, which can't run wxauth's schema. docs/run/database.md lists the databases that you can use",
-            engine=other,
+            engine=name,
         )
     if encoding != "UTF8":
         return _(

@@ -172,7 +172,7 @@ class KeyRing:
 
     def ensure_ready(self) -> None:
         """Check that there is a key that signs access tokens. Raises: StorageUnavailable."""
-        if not self._access_token_keys.stored:
+        if not self._access_token_keys.keys:
             raise StorageUnavailable(NOT_READ)
 
     def signing_key(self, now: datetime) -> SigningKey:

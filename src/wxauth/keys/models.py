@@ -48,9 +48,10 @@ Keys retire after this time instead of the present setting, because another repl
 may have issued tokens that live longer.
 """
 
-# Every worker reads the keys after a pause of 5 s (`REFRESH_PAUSE_SECONDS`), and a read takes at most 8 s
-# (`Deadlines.total`), so every worker knows a change within 15 s. Every cache fetches the change within JWKS_MAX_AGE
-# after that. The clocks of replicas and other services may differ by 30 s. The remaining 15 s are a reserve.
+# Every worker reads the keys after a pause of 5 s (`REFRESH_PAUSE_SECONDS`), and a statement takes at most 8 s
+# (`Deadlines.total`), so a worker usually knows a change within 15 s. Every cache fetches the change within
+# JWKS_MAX_AGE after that. The clocks of replicas and other services may differ by 30 s. The remaining 15 s are a
+# reserve for a read that takes several slow statements.
 _UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE + 60)
 SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
 """The time for which a new key is published before it signs."""

@@ -125,7 +125,8 @@ def build_services(
     parts = Parts({Settings: settings, Clock: clock, Database: database, Tracing: tracing})
     parts[Sealer] = Sealer(settings.secret_keys)
     limiters = _Limiters(settings, clock)
-    # A function may use parts that an earlier function has created.
+    # A function may use parts that an earlier function has created. A part that is requested before `make` has created
+    # it would get default arguments, so `make` then raises an error.
     parts.make(Apps, refresh_pause=timeouts.apps_refresh, hint=unknown_app_hint)
     _add_wechat(parts, wechat_transport, timeouts, errcode_hints)
     _add_tokens(parts, settings)

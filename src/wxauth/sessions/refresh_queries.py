@@ -371,8 +371,8 @@ async def _refusal(
 ) -> RefreshRefused:
     """Return the reason why a statement has found no session to rotate.
 
-    `further_values` contains the parameters that only this statement has. For a session in an app, it contains no
-    parameters about a website.
+    `further_values` contains the values that only `_rotate`'s statement gets. For a session in an app, it contains no
+    values about a website.
 
     Raises: ChangedMeanwhile, if the token could be used now.
     """

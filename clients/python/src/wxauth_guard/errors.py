@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 KEYS_RETRY_SECONDS: Final = 5
 """The time, in seconds, after which a client can send a request again if the guard had no keys.
 
-The guard's pause between two attempts to read keys is never longer than this time.
+While the guard has no keys, its pause between two attempts to read keys is never longer than this time.
 """
 
 
@@ -102,7 +102,7 @@ class InvalidRequest(RequestRefused, code="invalid_request", status=422):
 class BearerError(WxAuthError):
     """The access token is missing, invalid or insufficient (RFC 6750, section 3)."""
 
-    bearer_error: ClassVar[str | None]
+    bearer_error: ClassVar[str | None] = None
     """The error code of RFC 6750, section 3.1; None if the request has no token."""
     scope: str = ""
     """The required scopes, separated by spaces."""
@@ -124,7 +124,6 @@ class MissingToken(BearerError, code="missing_token", status=401):
     """The request has no `Authorization` header, or one with another scheme, or no token after `Bearer`."""
 
     title = _("Please log in.")
-    bearer_error = None
 
 
 class InvalidToken(BearerError, code="invalid_token", status=401):

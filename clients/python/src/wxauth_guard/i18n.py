@@ -136,9 +136,10 @@ def catalogue(language: str) -> Mapping[str, str]:
     translations = {}
     for path in catalogues().get(language, ()):
         for entry in path.read_text("utf-8").split("\n\n"):
+            if _UNCONFIRMED.search(entry) is not None:
+                continue
             texts = _texts_of(entry)
-            is_confirmed = _UNCONFIRMED.search(entry) is None
-            if is_confirmed and texts.get("msgid") and texts.get("msgstr"):  # not the header or an untranslated text
+            if texts.get("msgid") and texts.get("msgstr"):  # not the header or an untranslated text
                 key = "\4".join(texts[keyword] for keyword in ("msgctxt", "msgid") if keyword in texts)
                 translations[key] = texts["msgstr"]
     return translations
