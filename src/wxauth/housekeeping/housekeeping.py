@@ -37,7 +37,7 @@ from wxauth.users.status_queries import lift_bans
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
 """The time for which WeChat's response to a phone code is stored.
 
-During this time, a client that sends the same phone code again gets the stored response.
+If the same identity sends the same code again during this time, wxauth uses the stored response.
 """
 OPEN_SESSIONS: Final = 100
 """The largest number of open sessions per identity.
