@@ -16,8 +16,7 @@ export default {
   ],
   callbacks: {
     jwt({ token, account, profile }) {
-      // `account` exists only during the login. The token can contain the id_token, because Auth.js encrypts its
-      // cookie.
+      // `account` exists only during the login. The cookie can contain the id_token, because Auth.js encrypts it.
       if (account) return { ...token, sub: account.providerAccountId, sid: profile.sid, idToken: account.id_token }
       return ended.has(token.sid) ? null : token
     },

@@ -111,7 +111,7 @@ def test_exactly_the_lock_is_installed_and_nothing_over_a_version_that_runs(inst
     assert {*found} - {*locked} == {"wxauth==0.1.0", "wxauth-guard==0.1.0"}
     assert "already exists" in installed.machine.run("deploy/systemd/install 2>&1 || true")
     installed.machine.run("printf '#!/bin/sh\necho /root/.pyenv' >/opt/python && chmod +x /opt/python")
-    assert "set PYTHON" in installed.machine.run("PYTHON=/opt/python deploy/systemd/install /opt/hidden 2>&1 || true")
+    assert "Set PYTHON" in installed.machine.run("PYTHON=/opt/python deploy/systemd/install /opt/hidden 2>&1 || true")
 
 
 @pytest.mark.requirement("asvs-13.2.2")

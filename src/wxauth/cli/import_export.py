@@ -6,6 +6,7 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from io import BytesIO
 from pathlib import Path
@@ -105,7 +106,8 @@ def _rereadable(file: IO[bytes]) -> IO[bytes]:
 
     Raises: Failed, if the temporary folder is full.
     """
-    if file.seekable():
+    with suppress(OSError):
+        file.tell()  # unlike `seekable()`, which Python remembers, this also fails if standard input was replaced
         return file
     try:
         copy: IO[bytes] = click.get_current_context().with_resource(TemporaryFile())  # noqa: SIM115
