@@ -880,6 +880,15 @@ async def test_an_answer_can_be_no_json_or_another_status(wechat: WeChat, fault:
             answer.json()
 
 
+async def test_a_call_that_raises_an_exception_has_ended_on_the_desk(wechat: WeChat) -> None:
+    await wechat.control("/faults", api="checksession", drop=True)
+    with pytest.raises(ConnectionResetError):  # without a server, there is no connection to close
+        await wechat.client.get(CHECK)
+    (call,) = (await wechat.client.get("/desk/wires/0")).json()["calls"]
+    assert (call["path"], call["status"]) == (CHECK, None)
+    assert call["ms"] is not None
+
+
 def test_an_answer_can_be_slow_or_missing() -> None:
     with serving(create_simulator()) as url, httpx.Client(base_url=url, timeout=PATIENCE, verify=False) as wechat:
         for kind, error in (("slow", httpx.ReadTimeout), ("hang", httpx.ReadTimeout), ("drop", httpx.TransportError)):

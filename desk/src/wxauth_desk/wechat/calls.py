@@ -45,7 +45,10 @@ _FAULT_IN_CODE: Final = re.compile(
     r"errcode-(?P<errcode>-?\d{1,9})|slow-(?P<slow>60|[0-5]?\d(?:\.\d{1,2})?)|status-(?P<status>[2-5]\d\d)"
     r"|(?P<hang>hang)|(?P<drop>drop)|(?P<garbage>garbage)|(?P<html>html)"
 )
-"""The pattern of a login code or phone code that names a fault. Each group is named after a field of `FaultRequest`."""
+"""The pattern of a login code or phone code that names a fault. Each group is named after a field of `FaultRequest`.
+
+A code cannot name the kinds `cut_off` and `json_type`.
+"""
 
 
 class CallRecord:
@@ -93,10 +96,12 @@ class CallRecord:
         self._mark_changed(call)
         started = perf_counter()
         outcome: dict[str, Any] = {}
-        yield outcome
-        call |= outcome
-        call["ms"] = (perf_counter() - started) * 1000
-        self._mark_changed(call)
+        try:
+            yield outcome
+        finally:  # without it, the desk would show a call that raised an exception as running forever
+            call |= outcome
+            call["ms"] = (perf_counter() - started) * 1000
+            self._mark_changed(call)
 
     def since(self, revision: int) -> dict[str, Any]:
         """Return the calls that are new or have changed since a revision, and the current revision.
@@ -224,7 +229,8 @@ def as_wechat_does(answer: dict[str, Any], api: Api) -> Response:
 async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
     """Apply a fault to a call. Return the faulty response, or None if the caller must send the right response.
 
-    A fault of the kind `hang` or `drop` ends only when the client disconnects.
+    A fault of the kind `hang` or `drop` ends only when the client disconnects. The kinds `cut_off` and `json_type`
+    change the right response, so this function returns None, and the caller must change its response itself.
     """
     if fault.errcode is not None:
         return as_wechat_does(CallRefused(fault.errcode).answer(fault.api), fault.api)
@@ -245,5 +251,6 @@ async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
     elif fault.garbage:
         return PlainTextResponse('{"openid": "o')
     elif fault.html:
+        # The status is 200 so that only the body reveals the failure. The fault `status` covers all other statuses.
         return Response("<html><body><h1>502 Bad Gateway</h1></body></html>", media_type="text/html")
     return None
