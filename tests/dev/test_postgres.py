@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 
 import wxauth
-from tests.processes import Running, environment, is_running, parent_of, until, users_of
+from tests.processes import PATIENCE, Running, environment, is_running, parent_of, until, users_of
 from wxauth_desk.postgres import EmbeddedPostgres, PostgresUnavailable
 
 NOBODY = 65534
@@ -178,6 +178,18 @@ async def test_the_data_stays_from_one_run_to_the_next_but_an_incomplete_cluster
         connection = await asyncpg.connect(postgres.url())
         assert await connection.fetchval("SELECT value FROM kept") == "as it was"
         await connection.close()
+
+
+@on_kept_data
+def test_a_supervisor_that_does_not_end_in_time_raises_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wxauth_desk.postgres._STOP_TIMEOUT_SECONDS", 0.1)
+    with EmbeddedPostgres(data, lasting=False) as postgres:
+        supervisor = parent_of(server_of(data))
+        os.kill(supervisor, signal.SIGSTOP)
+    assert not postgres._descriptors
+    os.kill(supervisor, signal.SIGCONT)
+    assert postgres._supervisor is not None
+    postgres._supervisor.wait(PATIENCE)
 
 
 @on_kept_data

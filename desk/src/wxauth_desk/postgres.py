@@ -2,8 +2,8 @@
 
 This module uses only the wheel's programs. The wheel's own starter (`get_server`) leaves the server running when the
 owner is killed or terminated, and also when later owners end, because the killed process remains in the starter's list
-of users. Under root, the starter adds a user to the machine, and opens the folders above the data to everyone. The
-starter can replace this module when its server ends with the owner.
+of users. Under root, the starter adds a user to the machine, and opens the folders above the data to everyone. Once the
+wheel's starter stops its server together with the owner, remove this module, and use the starter.
 
 In this module, a small supervisor process starts the server, and the owner holds the other end of the supervisor's
 standard input. However the owner ends, the supervisor then reads the end of file, stops the server and cleans up.
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -49,10 +50,11 @@ _STOP_TIMEOUT_SECONDS: Final = 20.0
 _SHOWN_OUTPUT_CHARACTERS: Final = 800
 """The largest number of characters, from the end of a program's output, that an error shows."""
 
-# The arguments are the log, the user and the group that run the server (empty without root), the folder to remove at
-# the end, and the server's command. SIGINT is PostgreSQL's fast shutdown, and SIGQUIT the immediate one. The pause
-# between these signals must be shorter than `_STOP_TIMEOUT_SECONDS`. The server inherits the lock's descriptor, so that
-# the lock is released only when no process uses the data any more.
+# The supervisor is a string, which an isolated Python runs (`-I -S`). Therefore it starts fast, and needs no file of
+# this package, which may change during the run. The arguments are the log, the user and the group that run the server
+# (empty without root), the folder to remove at the end, and the server's command. SIGINT is PostgreSQL's fast shutdown,
+# and SIGQUIT the immediate one. The pause between these signals must be shorter than `_STOP_TIMEOUT_SECONDS`. The
+# server inherits the lock's descriptor, so that the lock is released only when no process uses the data any more.
 _SUPERVISOR: Final = """
 import ctypes, os, shutil, signal, subprocess, sys, threading, time
 log, user, group, run_folder, *command = sys.argv[1:]
@@ -97,7 +99,10 @@ class EmbeddedPostgres:
     """The folder of the data, which is created if it does not exist."""
     _keywords: KW_ONLY  # the fields below are arguments with keywords
     lasting: bool = True
-    """Whether the data must survive a crash of the machine. If not, PostgreSQL never waits for the disk."""
+    """Whether the data must survive a crash of the machine, except for the transactions of its last second.
+
+    If not, PostgreSQL never waits for the disk, and a crash may destroy all data.
+    """
     lock_patience: float = LOCK_TIMEOUT_SECONDS
     """The longest time, in seconds, to wait until no other server uses the data."""
     programs: Path | None = None
@@ -247,8 +252,8 @@ class EmbeddedPostgres:
             "port": _PORT,
             "unix_socket_directories": self._run_folder,
             "unix_socket_permissions": "0700",
-            "shared_buffers": "32MB",
-            "max_connections": 200,
+            "shared_buffers": "32MB",  # less than the default, because the data on a laptop is small
+            "max_connections": 200,  # more than the default, because all services of a test run share the server
             "timezone": "UTC",
             "synchronous_commit": "off",  # a crash of the machine may lose the last commits, and nothing else
         }
@@ -305,7 +310,8 @@ class EmbeddedPostgres:
         """Stop the server if it was started, remove the folder of this run, and release the lock."""
         if self._supervisor is not None and self._supervisor.stdin is not None:
             self._supervisor.stdin.close()
-            self._supervisor.wait(_STOP_TIMEOUT_SECONDS)
+            with suppress(subprocess.TimeoutExpired):  # raising it would hide the error that `__enter__` raises
+                self._supervisor.wait(_STOP_TIMEOUT_SECONDS)
         if self._run_folder is not None:
             shutil.rmtree(self._run_folder, ignore_errors=True)  # needed if no supervisor was started
         while self._descriptors:
