@@ -13,6 +13,7 @@ from tests.fakes import Secrets
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Body, Stage, bearer
+from wxauth.session_keys.queries import KeysInSession
 from wxauth.session_keys.routes import DecryptedAnswer
 from wxauth_desk.wechat import APPS
 from wxauth_desk.wechat.controls import SealRequest
@@ -207,3 +208,7 @@ async def test_altered_or_truncated_data_does_not_decrypt_and_gets_no_explanatio
         answer = await phone.decrypt({**tapped, "encryptedData": b64encode(data).decode()})
         details.add(problem_of(answer, "session_key_expired", 409)["detail"])
     assert len(details) == 1
+
+
+def test_the_repr_of_a_sessions_keys_hides_them() -> None:
+    assert "sealed" not in repr(KeysInSession("wx1", "oAlice", newest=b"sealed", own=b"sealed"))

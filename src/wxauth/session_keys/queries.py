@@ -9,9 +9,10 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from wxauth.core.clock import LAST_ID
 from wxauth.core.database import Database
 from wxauth.core.statements import Nothing, Statement, pair_range
-from wxauth.sessions.queries import END, LAST_OF_PAGE
+from wxauth.sessions.queries import LAST_OF_PAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,9 @@ class KeysInSession:
 
     app_id: str
     openid: str
-    newest: bytes | None
+    newest: bytes | None = field(repr=False)
     """The newest key of the identity; None if no session of the identity has a key."""
-    own: bytes | None
+    own: bytes | None = field(repr=False)
     """The key of the session itself; None if the session has no key."""
 
 
@@ -61,9 +62,9 @@ SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.er
          ORDER BY s.user_id DESC, s.id DESC LIMIT 1) AS sealed
   FROM identities i JOIN users ON users.id = i.user_id
  WHERE i.app_id = :app_id AND """
-KEY_OF_OPENID: Final = f"{_OF_NEWEST_LOGIN} i.openid = :openid"
+KEY_OF_OPENID_FRAGMENT: Final = f"{_OF_NEWEST_LOGIN} i.openid = :openid"
 """SQL for the `KeyOfLogin` of an identity."""
-KEYS_OF_USER: Final = f"""{_OF_NEWEST_LOGIN}
+KEYS_OF_USER_FRAGMENT: Final = f"""{_OF_NEWEST_LOGIN}
        i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"""
 """SQL for the `KeyOfLogin` of a user's identities in an app. A former id stands for the remaining user.
 
@@ -128,11 +129,11 @@ async def session_keys_sealed_otherwise(
     Keys that begin with `prefix` are left out, because they are sealed with the current secret key.
 
     The page consists of the first `size` sessions whose ids are greater than `after`. For the last page, the returned
-    id is `END`.
+    id is `LAST_ID`.
     """
     async with database.begin() as transaction:
         last = await transaction.row(LAST_OF_PAGE, after=after, skipped=size - 1)
-        until = END if last is None else last.id
+        until = LAST_ID if last is None else last.id
         return await transaction.rows(_SEALED_OTHERWISE, after=after, until=until, prefix=prefix), until
 
 

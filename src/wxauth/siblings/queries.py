@@ -10,7 +10,7 @@ from wxauth.clients.queries import SERVICE, ServiceClient
 from wxauth.core.database import Database
 from wxauth.core.statements import Statement
 from wxauth.core.users import USER
-from wxauth.session_keys.queries import KEY_OF_OPENID, KEYS_OF_USER, KeyOfLogin
+from wxauth.session_keys.queries import KEY_OF_OPENID_FRAGMENT, KEYS_OF_USER_FRAGMENT, KeyOfLogin
 from wxauth.users.search_queries import IDENTITIES_FRAGMENT, UserWithIdentities
 
 
@@ -80,8 +80,8 @@ SELECT {SERVICE}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true
 
 # One query finds both the client and the requested keys, because a second query would take half as long as all the rest
 # of a signature.
-_SIGNER_FOR_OPENID: Final = Statement[_Signer](_signer_fragment(KEY_OF_OPENID))
-_SIGNER_FOR_USER: Final = Statement[_Signer](_signer_fragment(KEYS_OF_USER))
+_SIGNER_FOR_OPENID: Final = Statement[_Signer](_signer_fragment(KEY_OF_OPENID_FRAGMENT))
+_SIGNER_FOR_USER: Final = Statement[_Signer](_signer_fragment(KEYS_OF_USER_FRAGMENT))
 
 
 async def client_and_keys(
