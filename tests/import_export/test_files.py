@@ -284,6 +284,13 @@ async def test_half_an_emoji_is_named_with_its_field(mover: Mover, half: bytes) 
     assert ((await mover.import_text(b'{"a": "\xf0"}')).refused, "iconv" in str(mover.messages)) == (1, True)
 
 
+async def test_only_nul_itself_is_named_as_nul(mover: Mover) -> None:
+    for value, is_named in ((r'"\u0000"', True), (r'"\\\u0000"', True), (r'"\\u0000"', False)):
+        await mover.import_text(NAMED.format(APP["app_id"], OPENID, "phone", value).encode(), dry_run=True)
+        (message,) = mover.messages
+        assert (r"lone surrogates such as \ud83d" in message) == is_named, value
+
+
 async def test_both_halves_of_an_emoji_are_one(mover: Mover) -> None:
     whole = json.dumps({**ALICE, "nickname": r"\ud83d 😀"})
     for text in (whole, json.dumps({**ALICE, "nickname": r"\ud83d 😀"}, ensure_ascii=False)):

@@ -17,15 +17,7 @@ from wxauth.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.import_export import queries
 from wxauth.import_export.lines import ATTRIBUTES, Fault, Line
 from wxauth.import_export.options import Options
-from wxauth.import_export.queries import (
-    ChangedConsents,
-    Found,
-    GivenFields,
-    GivenValue,
-    Made,
-    StoredIdentity,
-    UserToImport,
-)
+from wxauth.import_export.queries import ChangedConsents, Found, StoredIdentity, UserToImport
 from wxauth.import_export.rules import (
     GIVEN_BEFORE,
     LAST_ADMIN,
@@ -35,7 +27,10 @@ from wxauth.import_export.rules import (
     UNIONID_AS_OPENID,
     Case,
     Change,
+    GivenFields,
+    GivenValue,
     Known,
+    Made,
 )
 from wxauth.users.attributes import WrongAttributes, changed_names, patched
 from wxauth.users.status_queries import ADMIN, StatusAndRoles, StatusChange, change_status_and_roles

@@ -74,7 +74,10 @@ class NumberedLine(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """The format of a file, and the values that its lines do not contain."""
+    """The options for reading a file.
+
+    They are the delimiter, the app of lines without one, and the names and values that differ from wxauth's.
+    """
 
     delimiter: str = ","
     """The delimiter of CSV."""

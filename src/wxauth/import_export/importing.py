@@ -29,7 +29,8 @@ from wxauth.import_export.batch import AdministratorsNotLocked, Batch, LineOutco
 from wxauth.import_export.files import NumberedLine
 from wxauth.import_export.lines import SKIPPABLE, Fault, Line, unwrapped, without
 from wxauth.import_export.options import Options
-from wxauth.import_export.queries import LOCK, LOCK_WITH_ADMINISTRATORS, Made, UserToImport, Wanted, find
+from wxauth.import_export.queries import LOCK, LOCK_WITH_ADMINISTRATORS, UserToImport, Wanted, find
+from wxauth.import_export.rules import Made
 from wxauth.users.erasure_queries import ARE_WAITING, erase_waiting_rows
 
 BATCH: Final = 1000

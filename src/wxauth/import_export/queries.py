@@ -7,7 +7,7 @@ batch.
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -90,42 +90,6 @@ class Found(NamedTuple):
         """The ids of all stored users whom the ids in the batch identify. The caller locks these users."""
         owners = (identity.user_id for identity in self.identities.values())
         return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.ids))
-
-
-class GivenValue(NamedTuple):
-    """The value of a field in a line."""
-
-    line: int
-    """The number of the line that first gave a value for the field."""
-    hash: int
-    """A hash of the value, which is kept for later batches because it takes less space than the value."""
-
-
-GivenFields = dict[str, GivenValue]
-"""The values that the lines about an identity have given, by the names of the fields."""
-
-
-@dataclass(slots=True)
-class Made:
-    """The changes that the lines have made: new entries, and entries that replace stored ones."""
-
-    users: dict[UUID, UserToImport] = field(default_factory=dict)
-    first_lines: dict[UUID, int] = field(default_factory=dict)
-    """The number of the first line in the file about each user."""
-    identities: dict[IdentityKey, StoredIdentity] = field(default_factory=dict)
-    unionids: dict[str, UUID] = field(default_factory=dict)
-    openids: dict[tuple[str, str], str] = field(default_factory=dict)
-    """The openids, by app and unionid."""
-    apps_of_users: dict[UUID, set[str]] = field(default_factory=dict)
-    """The apps in which each user has an openid."""
-    external_ids: dict[str, UUID] = field(default_factory=dict)
-    """The owners of external ids, including previous ids."""
-    former_ids: dict[UUID, UUID] = field(default_factory=dict)
-    consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
-    given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
-    """The user's fields that the lines about each identity have given."""
-    unionid_lines: dict[str, int] = field(default_factory=dict)
-    """The unionids in the file that a line of the batch uses as an openid, each with the first line that has it."""
 
 
 RowsByStatement = Mapping[Statement[Nothing], Sequence[object]]
@@ -236,7 +200,7 @@ UPDATE identities SET unionid = given.unionid, created_at = given.created_at
 """)
 # A login whose openid and unionid are both stored does not check whether they belong to the same user. If an imported
 # openid equals the unionid of a user, one of the two is probably wrong. This statement makes the user's next login
-# check the openid.
+# check the openid. The time is the database's, because other statements compare the column with now(), too.
 _CHECK_AT_NEXT_LOGIN: Final = Statement[Nothing]("""
 UPDATE users SET identity_lost_at = now()
   FROM unnest(:app_ids::text[], :openids::text[]) AS given (app_id, openid)

@@ -7,9 +7,9 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.import_export.lines import Fault, Line
+from wxauth.import_export.lines import Fault, IdentityKey, Line
 from wxauth.import_export.options import Options
-from wxauth.import_export.queries import Found, Made, UserToImport
+from wxauth.import_export.queries import ConsentKey, Found, StoredIdentity, UserToImport
 from wxauth.settings.roles import STAFF_ROLES
 from wxauth.users.status_queries import StatusAndRoles
 
@@ -29,6 +29,42 @@ class Owners(NamedTuple):
     def owner_id(self) -> UUID | None:
         """The id of the user to whom the line belongs, who is the first user found; None if the line creates a user."""
         return next((user_id for user_id in self if user_id is not None), None)
+
+
+class GivenValue(NamedTuple):
+    """The value of a field in a line."""
+
+    line: int
+    """The number of the line that first gave the field."""
+    hash: int
+    """A hash of the value. It takes less space than the value in the changes that are kept for later batches."""
+
+
+GivenFields = dict[str, GivenValue]
+"""The values that the lines of an identity have given, by the name of the field."""
+
+
+@dataclass(slots=True)
+class Made:
+    """The changes that the lines have made: new entries, and entries that replace stored ones."""
+
+    users: dict[UUID, UserToImport] = field(default_factory=dict)
+    first_lines: dict[UUID, int] = field(default_factory=dict)
+    """The first line of the file about each user."""
+    identities: dict[IdentityKey, StoredIdentity] = field(default_factory=dict)
+    unionids: dict[str, UUID] = field(default_factory=dict)
+    openids: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The openids, by app and unionid."""
+    apps_of_users: dict[UUID, set[str]] = field(default_factory=dict)
+    """The apps in which each user has an openid."""
+    external_ids: dict[str, UUID] = field(default_factory=dict)
+    """The owners of external ids, including previous ids."""
+    former_ids: dict[UUID, UUID] = field(default_factory=dict)
+    consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
+    given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
+    """The fields of the user that the lines of each identity have given."""
+    unionid_lines: dict[str, int] = field(default_factory=dict)
+    """The first line of the file with each unionid that is also the openid of a line of the batch."""
 
 
 class Known:
