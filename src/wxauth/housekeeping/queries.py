@@ -13,12 +13,12 @@ from uuid import UUID
 from sqlalchemy import Text
 from sqlmodel import Field, SQLModel
 
-from wxauth.core.clock import first_id_at
+from wxauth.core.clock import LAST_ID, first_id_at
 from wxauth.core.database import Database
 from wxauth.core.models import TIME
 from wxauth.core.statements import Nothing, Statement, fragment
 from wxauth.login.record_queries import OPEN_SESSIONS_FRAGMENT
-from wxauth.sessions.queries import DELETE_ENDED_SESSIONS, END, LAST_OF_PAGE, START, LastRow, end_replaced_sessions
+from wxauth.sessions.queries import DELETE_ENDED_SESSIONS, LAST_OF_PAGE, START, LastRow, end_replaced_sessions
 from wxauth.settings.addresses import TRUNCATED
 
 _REPLACING: Final = "replaced_sessions"
@@ -211,7 +211,7 @@ async def sweep_page(
         if due_at > now:
             return None
         last = await transaction.row(table.end_of_page, after=after, skipped=size - 1)
-        until = END if last is None else last.id
+        until = LAST_ID if last is None else last.id
         await transaction.value(_MAY_SWEEP)
         written = await transaction.run(table.work, after=after, until=until, older_than=older_than)
         is_last = last is None or last.since >= older_than

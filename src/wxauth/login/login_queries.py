@@ -29,7 +29,7 @@ from wxauth.login import batched_queries
 from wxauth.login.batched_queries import ENTERED_USER, OPEN_FRAGMENT, EnteredUser
 from wxauth.merging.merging import correct_imported, link_unionid
 from wxauth.merging.unionid_queries import HOLD_UNIONID, PEOPLE, OfAnotherOpenid, People, UnionidConflict, check_unionid
-from wxauth.sessions.queries import END_OLDEST, EndReason, end_by
+from wxauth.sessions.queries import END_BEYOND_IDENTITY, EndReason, end_selected
 from wxauth.users.erasure_queries import stay
 from wxauth.users.user_queries import change_profile_of
 
@@ -330,8 +330,8 @@ async def _open_session(transaction: Transaction, login: Login, ids: _Ids, user_
         "opened": ids.session,
         "at_most": login.max_sessions,
     }
-    reason = EndReason.REPLACED
-    await end_by(transaction, END_OLDEST, which, reason=reason, by=SYSTEM, app_id=login.app_id, now=ids.now)
+    reason, app_id = EndReason.REPLACED, login.app_id
+    await end_selected(transaction, END_BEYOND_IDENTITY, which, reason=reason, by=SYSTEM, app_id=app_id, now=ids.now)
 
 
 def _values(

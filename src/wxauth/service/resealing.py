@@ -20,6 +20,7 @@ from wxauth.checks.sealed import (
     SealedCounts,
     SealedKind,
 )
+from wxauth.core.clock import LAST_ID
 from wxauth.core.database import Database
 from wxauth.core.sealing import Sealer, webhook_secret_context
 from wxauth.core.trail import OPERATOR, SYSTEM, EventType, record_event
@@ -28,7 +29,7 @@ from wxauth.events.webhook_queries import ALL_WEBHOOKS, change_webhook, new_webh
 from wxauth.keys.queries import PUBLISHED, lock_keys, reseal_key, store_keys
 from wxauth.phones.queries import ANSWERS_SEALED_OTHERWISE, DELETE_UNCHANGED, StoredAnswer, reseal_answer
 from wxauth.session_keys.queries import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
-from wxauth.sessions.queries import END, START
+from wxauth.sessions.queries import START
 
 PAGE_SIZE: Final = 1000
 """The number of session keys, or of responses with phone numbers, in a page."""
@@ -219,7 +220,7 @@ async def _write_session_keys(
         if result.written < result.wanted:
             # Some rows were locked or have changed, so the page is read again.
             await asyncio.sleep(RETRY_PAUSE_SECONDS)
-        elif until == END:
+        elif until == LAST_ID:
             return total
         else:
             after = until

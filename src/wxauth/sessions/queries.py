@@ -1,4 +1,7 @@
-"""The statements about sessions: finding a session's user, listing a user's sessions, and ending sessions."""
+"""The statements about sessions: finding a session's user, listing a user's sessions, and ending sessions.
+
+The rows of a list have the form of the responses, so the models of the responses are defined here, too.
+"""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -22,8 +25,6 @@ from wxauth.sessions.devices import DescribedDevice
 
 START: Final = UUID(int=0)
 """An id that is lower than the id of any session."""
-END: Final = UUID(int=2**128 - 1)
-"""An id that is higher than the id of any session."""
 MAX_SESSIONS_IN_EVENT: Final = 1000
 """The largest number of session ids in one event."""
 CONSOLE: Final = "wxauth-admin"
@@ -52,7 +53,10 @@ class EndReason(StrEnum):
     ADMINISTRATOR = "administrator"
     """An administrator or operator has ended the session, directly or by another change."""
     REPLACED = "replaced"
-    """A newer session has exceeded the limit of open sessions: of an identity, or of a browser's login at a website."""
+    """A newer session exceeded the limit on open sessions.
+
+    The limit is either that of an identity, or that of a browser's login at a website.
+    """
     MERGED = "merged"
     """The session belonged to a website, and the session's user was merged into another user."""
 
@@ -321,7 +325,7 @@ END_OF_BROWSER_LOGIN: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.user_id = :user_id""")
 """The statement that ends the website sessions that were opened from the login of a user's browser."""
-END_BEYOND: Final = _ending("""
+END_BEYOND_BROWSER_LOGIN: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.revoked_at IS NULL AND s.expires_at > :now
        AND w.client_id = (SELECT client_id FROM website_sessions WHERE session_id = :session_id)
@@ -331,7 +335,7 @@ END_BEYOND: Final = _ending("""
 The `at_most` newest sessions remain.
 """
 # ORDER BY names the constant `user_id` too, so that PostgreSQL uses the index: see `pair_range`.
-END_OLDEST: Final = _ending("""
+END_BEYOND_IDENTITY: Final = _ending("""
     SELECT id FROM sessions
      WHERE (user_id, app_id, openid) = (:user_id, :app_id, :openid) AND client_id IS NULL AND id <> :opened
        AND revoked_at IS NULL AND expires_at > :now
@@ -366,7 +370,7 @@ def _beyond_fragment(*, counting: LiteralString, revoked_at: LiteralString) -> L
      LIMIT :size"""
 
 
-_BEYOND: Final = Statement[UUID](_beyond_fragment(counting="AND s.revoked_at IS NULL", revoked_at="IS NULL"))
+_BEYOND_IDENTITY: Final = Statement[UUID](_beyond_fragment(counting="AND s.revoked_at IS NULL", revoked_at="IS NULL"))
 # The statement skips rows that another transaction has locked. The next run deletes those rows.
 DELETE_ENDED_SESSIONS: Final = Statement[Nothing](f"""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
@@ -457,7 +461,7 @@ async def end_sessions(
     await transaction.run(_END_BROWSER_LOGINS, **which)
     if reason is EndReason.ERASED:
         await transaction.run(_CLEAR_CLAIMED_LOGINS, **which)
-    await end_by(transaction, _END_OF_USERS, {**which, "kept_id": except_id}, reason=reason, by=by, now=now)
+    await end_selected(transaction, _END_OF_USERS, {**which, "kept_id": except_id}, reason=reason, by=by, now=now)
 
 
 async def end_session_of(
@@ -470,7 +474,7 @@ async def end_session_of(
     """
     if await transaction.value(USER_OF_SESSION, session_id=session_id) != user_id:
         return False
-    ended = await end_by(transaction, _END_ONE, {"session_id": session_id}, reason=reason, by=by, now=now)
+    ended = await end_selected(transaction, _END_ONE, {"session_id": session_id}, reason=reason, by=by, now=now)
     if reason is EndReason.ADMINISTRATOR and any(row.was_open for row in ended):
         await transaction.run(_END_BROWSER_LOGIN_OF_SESSION, session_id=session_id)
     return True
@@ -483,10 +487,10 @@ async def end_replaced_sessions(
 
     Check only identities that have a session with an id after `since`, and end at most `size` sessions.
     """
-    replaced = await transaction.values(_BEYOND, since=since, at_most=at_most, size=size)
+    replaced = await transaction.values(_BEYOND_IDENTITY, since=since, at_most=at_most, size=size)
     locked_users = await transaction.values(_LOCK_USERS, session_ids=replaced)
     which = {"session_ids": replaced, "user_ids": locked_users}
-    return len(await end_by(transaction, _END_THESE, which, reason=EndReason.REPLACED, by=SYSTEM, now=now))
+    return len(await end_selected(transaction, _END_THESE, which, reason=EndReason.REPLACED, by=SYSTEM, now=now))
 
 
 async def end_page_of_client(transaction: Transaction, name: str, *, size: int, by: Actor, now: datetime) -> int:
@@ -497,7 +501,7 @@ async def end_page_of_client(transaction: Transaction, name: str, *, size: int, 
     page = await transaction.values(_PAGE_OF_CLIENT, client_id=name, size=size)
     locked_users = await transaction.values(_LOCK_FREE_USERS, session_ids=page)
     which = {"session_ids": page, "user_ids": locked_users}
-    await end_by(transaction, _END_THESE, which, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+    await end_selected(transaction, _END_THESE, which, reason=EndReason.ADMINISTRATOR, by=by, now=now)
     return await transaction.run(_DELETE_ENDED, client_id=name, session_ids=page)
 
 
@@ -515,7 +519,7 @@ async def end_logins_in_browsers(
         await transaction.run(_END_LOGINS_TO_SITES, user_ids=user_ids, **_ALL_IDENTITIES)
     await transaction.run(_END_BROWSER_LOGINS, user_ids=user_ids, **_ALL_IDENTITIES)
     which = {"user_ids": user_ids, "spares_console": reason is not EndReason.MERGED}
-    await end_by(transaction, _END_OF_WEBSITES, which, reason=reason, by=by, now=now)
+    await end_selected(transaction, _END_OF_WEBSITES, which, reason=reason, by=by, now=now)
 
 
 def identity_parameters(identities: Collection[tuple[str, str]]) -> Mapping[str, object]:
@@ -523,7 +527,7 @@ def identity_parameters(identities: Collection[tuple[str, str]]) -> Mapping[str,
     return {"app_ids": [app_id for app_id, _ in identities], "openids": [openid for _, openid in identities]}
 
 
-async def end_by(
+async def end_selected(
     transaction: Transaction,
     statement: Statement[EndedSession],
     which: Mapping[str, object],
@@ -535,9 +539,10 @@ async def end_by(
 ) -> Sequence[EndedSession]:
     """End sessions of locked users, and record the ends of the sessions that were open.
 
-    `statement` was made by `_ending`, and `which` contains the parameters of its selection. Record separate events for
-    each user, each with up to `MAX_SESSIONS_IN_EVENT` session ids, the oldest first. Return all sessions that this call
-    has ended, including the sessions that had expired.
+    `statement` was made by `_ending`, and `which` contains the parameters of its selection. `app_id` is the app that
+    the events name, if all sessions belong to it. Record separate events for each user, each with up to
+    `MAX_SESSIONS_IN_EVENT` session ids, the oldest first. Return all sessions that this call has ended, including the
+    sessions that had expired.
     """
     ended = await transaction.rows(statement, **which, reason=reason, now=now)
     were_open: defaultdict[UUID, list[UUID]] = defaultdict(list)

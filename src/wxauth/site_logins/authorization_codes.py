@@ -19,7 +19,7 @@ from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserInSession
 from wxauth.limits.concurrency import Concurrency
 from wxauth.sessions.devices import Device
-from wxauth.sessions.queries import END_OF_BROWSER_LOGIN, EndReason, end_by
+from wxauth.sessions.queries import END_OF_BROWSER_LOGIN, EndReason, end_selected
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import browser_login_queries, person_queries, queries
 from wxauth.site_logins.asking import new_login
@@ -27,7 +27,7 @@ from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOG
 from wxauth.site_logins.models import RequestFields, Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.requests import SiteRequest
-from wxauth.site_logins.responses import ANOTHER_PERSON, Browser, Onward, SentBack, redirect_to_site
+from wxauth.site_logins.responses import ANOTHER_PERSON, Browser, Onward, SentBack, response_to_site
 from wxauth.site_logins.secrets import login_cookie_of
 from wxauth.texts import hash_of
 from wxauth.users.user_queries import CURRENT_USER
@@ -109,7 +109,7 @@ class AuthorizationCodes:
     ) -> Onward:
         """End the browser's login if it belongs to another user, and return the redirect to the site with the code."""
         await self.end_login_of_another(login, user, browser, now=now)
-        return redirect_to_site(self.settings, login, code=code).with_login(browser.cookie, login.proof_id)
+        return response_to_site(self.settings, login, code=code).with_login(browser.cookie, login.proof_id)
 
     async def end_login_of_another(
         self, login: SiteLogin, user: UserInSession, browser: Browser, *, now: datetime
@@ -139,7 +139,7 @@ class AuthorizationCodes:
             await transaction.run(browser_login_queries.DELETE_BROWSER_LOGIN, id=user.login_id)
             sessions = {"browser_login_id": user.login_id, "user_id": user.id}
             by = Actor(str(user.id))
-            await end_by(transaction, END_OF_BROWSER_LOGIN, sessions, reason=EndReason.SIGNED_OUT, by=by, now=now)
+            await end_selected(transaction, END_OF_BROWSER_LOGIN, sessions, reason=EndReason.SIGNED_OUT, by=by, now=now)
         log.info("browser_login_ended", user_id=user.id)
 
 

@@ -28,7 +28,7 @@ from wxauth.site_logins.authorization_codes import add_with_code
 from wxauth.site_logins.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
 from wxauth.site_logins.person_queries import lock_and_count_caller
 from wxauth.site_logins.requests import CONSENT_REQUIRED, SiteRequest, SiteRequests, refusal
-from wxauth.site_logins.responses import AUTHORIZE_PATH, Onward, SentBack, redirect_to_site
+from wxauth.site_logins.responses import AUTHORIZE_PATH, Onward, SentBack, response_to_site
 from wxauth.texts import new_secret
 from wxauth.users.callers import ADMIN_SCOPE, Caller
 from wxauth_guard.errors import InvalidToken, WxAuthError
@@ -76,6 +76,7 @@ class MiniProgramLogins:
             logged_in_at = await self._logged_in_at(request, caller.session_id)
         except SentBack as exc:
             return await self._count_and_send_back(caller, exc)
+        # Only from here on does the metric count refusals, because a request that was refused above began no login.
         try:
             await self.proofs.prove(caller, login_code, ip=device.ip)
             code = await self._make_code(caller, request, device=device, logged_in_at=logged_in_at)
@@ -85,10 +86,10 @@ class MiniProgramLogins:
         except WxAuthError as exc:
             DOORS.count(Door.MINI_PROGRAM, DoorOutcome.of_error(exc))
             raise
-        return self._web_view_url(redirect_to_site(self.settings, request, code=code))
+        return self._web_view_url(response_to_site(self.settings, request, code=code))
 
     async def unseal(self, sealed: str) -> Onward:
-        """Return the redirect with a form that `_web_view_url` has sealed.
+        """Return the redirect with a form that `_web_view_url` has sealed. The texts for users call it a decision.
 
         Raises: NotFound, if `sealed` is not from this service, or if its authorization code has expired.
         """

@@ -14,7 +14,7 @@ from uuid import UUID
 from wxauth.core.database import Database, Transaction
 from wxauth.core.trail import SYSTEM
 from wxauth.core.users import UserInSession
-from wxauth.sessions.queries import END_BEYOND, OPENED_AT, EndReason, end_by, end_session_of
+from wxauth.sessions.queries import END_BEYOND_BROWSER_LOGIN, OPENED_AT, EndReason, end_selected, end_session_of
 from wxauth.site_logins import queries
 from wxauth.site_logins.authorization_codes import is_still_approved, lock_with_person
 from wxauth.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN
@@ -158,7 +158,7 @@ async def _open_session(
             "browser_login_id": login.browser_login_id,
             "at_most": SESSIONS_OF_BROWSER_LOGIN,
         }
-        await end_by(transaction, END_BEYOND, which, reason=EndReason.REPLACED, by=SYSTEM, now=now)
+        await end_selected(transaction, END_BEYOND_BROWSER_LOGIN, which, reason=EndReason.REPLACED, by=SYSTEM, now=now)
 
 
 async def _refuse_poll(transaction: Transaction, device: SiteLogin, *, now: datetime) -> NotRedeemed:

@@ -76,11 +76,14 @@ class SentBack(Exception):
 
     def onward(self, settings: Settings) -> Onward:
         """Return the redirect to the site with this error."""
-        return redirect_to_site(settings, self._request, **self._parameters)
+        return response_to_site(settings, self._request, **self._parameters)
 
 
-def redirect_to_site(settings: Settings, request: RequestFields, **parameters: str) -> Onward:
-    """Return the redirect to the site, with these parameters, the site's `state`, and the issuer (RFC 9207)."""
+def response_to_site(settings: Settings, request: RequestFields, **parameters: str) -> Onward:
+    """Return the response to the site, with these parameters, the site's `state`, and the issuer (RFC 9207).
+
+    It is a redirect or, if the site has chosen the response mode `form_post`, a form.
+    """
     state = {} if request.state is None else {"state": request.state}
     response = {**parameters, **state, "iss": settings.issuer}
     if request.response_mode == "form_post":
@@ -104,6 +107,7 @@ class Mistake(StrEnum):
 class Unanswerable(Exception):
     """The error that wxauth explains on a page, because it cannot redirect the browser to the site.
 
+    `site` is the client whose redirect URI is not registered, so that the page can name it.
     `received` is the redirect URI of the request, or the host of a client's document, in a form that is safe to show.
     `parameter` is the name of the malformed parameter, if it is known.
     """

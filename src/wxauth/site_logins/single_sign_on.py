@@ -25,7 +25,7 @@ from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, DOORS, Door, Door
 from wxauth.site_logins.pages import find_open_page
 from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.requests import SiteRequest, SiteRequests, refusal
-from wxauth.site_logins.responses import AUTHORIZE_PATH, Browser, Onward, SentBack, redirect_to_site
+from wxauth.site_logins.responses import AUTHORIZE_PATH, Browser, Onward, SentBack, response_to_site
 from wxauth.site_logins.secrets import NO_SUCH_PAGE
 from wxauth.texts import hash_of, new_secret
 
@@ -159,7 +159,7 @@ class SingleSignOn:
             return None
         client_id = request.client.name
         log.info("site_authorized", client_id=client_id, user_id=person.id, app_id=person.app_id, door=Door.SSO)
-        return redirect_to_site(self.settings, request, code=code)
+        return response_to_site(self.settings, request, code=code)
 
     async def _store_code(
         self,

@@ -34,7 +34,7 @@ from wxauth.site_logins.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door
 from wxauth.site_logins.models import Stage
 from wxauth.site_logins.pages import find_open_page, lock_open_page, next_press
 from wxauth.site_logins.queries import SiteLogin
-from wxauth.site_logins.responses import ANOTHER_PERSON, AUTHORIZE_PATH, Browser, Onward, SentBack, redirect_to_site
+from wxauth.site_logins.responses import ANOTHER_PERSON, AUTHORIZE_PATH, Browser, Onward, SentBack, response_to_site
 from wxauth.site_logins.secrets import authorization_code_of, page_id_of
 from wxauth.texts import hash_of
 from wxauth.wechat.client import WeChatIdentity
@@ -319,7 +319,7 @@ class Visits:
                 return self._redirect_to_page(visit, callback, "done")
             if visit.openid is None or visit.code_expires_at is None or visit.code_expires_at <= self.clock():
                 return self._redirect_to_page(visit, callback, "over")
-            return redirect_to_site(self.settings, visit, code=callback.sites_code)
+            return response_to_site(self.settings, visit, code=callback.sites_code)
         if outcome in (VisitOutcome.SNAPSHOT, VisitOutcome.AGAIN):
             return self._redirect_to_page(visit, callback, outcome)
         return SentBack(visit, _DESCRIPTIONS[outcome], outcome).onward(self.settings)

@@ -12,7 +12,7 @@ from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import INET
 from sqlmodel import Field, SQLModel
 
-from wxauth.core.clock import new_id
+from wxauth.core.clock import LAST_ID, new_id
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.models import TIME, Address
@@ -21,7 +21,6 @@ from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserInSession
 from wxauth.errors import NotFound
 from wxauth.limits.queries import CONSENTS_GIVEN
-from wxauth.sessions.queries import END
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 # If two requests change the consents of one user, the second request waits here until the first has committed, and then
@@ -103,7 +102,7 @@ SELECT page.*
        SELECT id, document, version, given_at, withdrawn_at, app_id, ip FROM consents
         WHERE user_id = known.id
           AND (given_at, id) < (COALESCE(:after_at::timestamptz, 'infinity'),
-                                COALESCE(:after_id::uuid, '{fragment(str(END))}'))
+                                COALESCE(:after_id::uuid, '{fragment(str(LAST_ID))}'))
         ORDER BY given_at DESC, id DESC LIMIT :limit) page
  ORDER BY given_at DESC, id DESC LIMIT :limit
 """)

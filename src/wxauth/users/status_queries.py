@@ -23,7 +23,7 @@ from wxauth.core.trail import SYSTEM, Actor, EventType, event, record_events
 from wxauth.core.users import IS_ADMINISTRATOR
 from wxauth.errors import LastAdmin
 from wxauth.i18n import lazy_gettext as _
-from wxauth.sessions.queries import END_CONSOLES, EndReason, end_by, end_logins_in_browsers, end_sessions
+from wxauth.sessions.queries import END_CONSOLES, EndReason, end_logins_in_browsers, end_selected, end_sessions
 from wxauth.settings.roles import STAFF_ROLES
 
 
@@ -322,7 +322,7 @@ async def _end_sessions(transaction: Transaction, effects: Sequence[StatusChange
         await end_sessions(transaction, *banned, reason=EndReason.BANNED, by=by, now=now)
     reason = EndReason.ADMINISTRATOR
     if demoted:
-        await end_by(transaction, END_CONSOLES, {"user_ids": demoted}, reason=reason, by=by, now=now)
+        await end_selected(transaction, END_CONSOLES, {"user_ids": demoted}, reason=reason, by=by, now=now)
     if promoted:
         await end_logins_in_browsers(transaction, *promoted, becomes_staff=True, reason=reason, by=by, now=now)
 
