@@ -18,6 +18,9 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
     """Yield a result about roles that may change wxauth's tables, and a result about roles that may only read them.
 
     If there are no such roles, the result is left out.
+
+    Only `MOST_REVOCATIONS` steps of each kind are read. If there are more, the printed statements are incomplete. After
+    the operator has run them, the check reports the rest.
     """
     writing = [step for step in revocations if step.may_write]
     reading = [step for step in revocations if not step.may_write]
@@ -45,6 +48,9 @@ def _named(steps: Sequence[Revocation]) -> Text:
     """Return the roles of these steps as a list, with the members of each role, and the number of unlisted roles.
 
     The members are named because they have the rights of the role.
+
+    The list ends with the number of revocations that were not read, which is the same in all steps of a kind. There may
+    be fewer roles, because a role can need several revocations.
     """
     names: dict[str, str] = {}
     for step in steps:

@@ -6,12 +6,14 @@ from typing import Final
 
 from wxauth.core.database import Database
 from wxauth.core.rights_queries import OUR_RELATIONS, VERSION_TABLE, our_tables
-from wxauth.core.statements import Statement
+from wxauth.core.statements import Statement, fragment
 
 MOST_REVOCATIONS: Final = 20
 """The largest number of revocations that are read for roles that may write, and for roles that may only read."""
 MOST_MEMBERS: Final = 5
 """The largest number of members that are named for each role."""
+MOST_RELATIONS: Final = 100
+"""The largest number of tables, or of sequences, that one revocation names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +141,10 @@ class Revocation:
     group: str | None
     """The role whose membership `role` loses; None if `role` loses its own rights."""
     relations: list[str]
-    """The tables, or the sequences, on which the role loses all rights, at most 100; empty if it loses a membership."""
+    """The tables, or the sequences, on which the role loses all rights, at most `MOST_RELATIONS`.
+
+    The list is empty if the role loses a membership.
+    """
     are_sequences: bool
     grantor: str | None
     """The role that must run the REVOKE; None if the owner or a superuser can run it."""
@@ -156,22 +161,25 @@ class Revocation:
 
 
 # The steps of the statement:
-# - `everything` contains PostgreSQL's roles for all data.
+# - `roles_for_all_data` contains PostgreSQL's roles for all data.
 # - `excused` contains the roles that may have rights: superusers, the owner and its members, PostgreSQL's roles for all
 #   data, the current role and, if it lacks the owner's rights, the roles whose rights it has.
 # - `edges` contains the memberships. From PostgreSQL 16 on, a membership may allow neither inheriting nor SET ROLE, and
 #   a REVOKE must name the grantor of the membership. These columns are read as JSON, because older versions do not have
 #   them.
 # - `grants` contains the rights on relations and columns. The grantee with the oid 0 is PUBLIC.
+# - `sources` contains each role that has a right by itself, and whether the right allows writing.
 # - `reach` contains each role that has a right, and all roles that have the right through a membership. A role with
 #   NOINHERIT counts, because it can `SET ROLE`.
 # - `below` contains each such role with itself, and with the roles that have the right through it.
 # - `steps` contains the revocations. A role that may not use the schema cannot use the tables in it, so its rights are
 #   not reported. The grantor with the oid 10 is the first superuser. Any superuser can revoke in its name.
-REVOCATIONS: Final = Statement[Revocation](f"""
+# - `judged` adds whether the role may write. Rights that it has elsewhere, or through a membership, count as well.
+# - `numbered` numbers the revocations of each kind (writing or only reading), and adds the number of all of this kind.
+_REVOCATIONS: Final = Statement[Revocation](f"""
 WITH RECURSIVE {OUR_RELATIONS}, owners AS (
     SELECT DISTINCT relowner AS oid FROM pg_class WHERE oid IN (SELECT oid FROM own_tables)
-), everything (oid, writes) AS (
+), roles_for_all_data (oid, writes) AS (
     SELECT oid, rolname = 'pg_write_all_data' FROM pg_roles
      WHERE rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_maintain')
 ), excused (oid) AS (
@@ -179,7 +187,7 @@ WITH RECURSIVE {OUR_RELATIONS}, owners AS (
      WHERE rolsuper OR EXISTS (SELECT FROM owners o WHERE pg_has_role(r.oid, o.oid, 'MEMBER'))
         OR rolname IN (current_user, session_user)
         OR NOT EXISTS (SELECT FROM owners o WHERE pg_has_role(o.oid, 'USAGE')) AND pg_has_role(r.oid, 'USAGE')
-    UNION SELECT oid FROM everything
+    UNION SELECT oid FROM roles_for_all_data
 ), edges AS (
     SELECT roleid, member, grantor, admin_option, to_jsonb(m) ? 'set_option' AS has_grantor FROM pg_auth_members m
      WHERE COALESCE((to_jsonb(m) ->> 'inherit_option')::boolean, true)
@@ -196,7 +204,7 @@ WITH RECURSIVE {OUR_RELATIONS}, owners AS (
      WHERE grantee <> relowner
 ), sources (oid, writes) AS (
     SELECT grantee, bool_or(writes) FROM grants GROUP BY grantee
-    UNION ALL SELECT oid, writes FROM everything
+    UNION ALL SELECT oid, writes FROM roles_for_all_data
     UNION ALL SELECT oid, true FROM pg_roles WHERE rolsuper
 ), reach (role, writes) AS (
     SELECT oid, writes FROM sources UNION SELECT member, writes FROM reach JOIN edges ON roleid = role
@@ -204,7 +212,8 @@ WITH RECURSIVE {OUR_RELATIONS}, owners AS (
     SELECT DISTINCT role, role FROM reach WHERE role NOT IN (SELECT oid FROM excused)
     UNION SELECT top, member FROM below JOIN edges ON roleid = role WHERE member NOT IN (SELECT oid FROM excused)
 ), steps AS (
-    SELECT grantee AS role, NULL::oid AS of_group, (array_agg(DISTINCT name))[1 : 100] AS relations, is_sequence,
+    SELECT grantee AS role, NULL::oid AS of_group,
+           (array_agg(DISTINCT name))[1 : {fragment(str(MOST_RELATIONS))}] AS relations, is_sequence,
            CASE WHEN grantor <> relowner THEN grantor END AS by_whom, bool_or(is_grantable) AS has_passed_on
       FROM grants
      WHERE grantee = 0 OR grantee NOT IN (SELECT oid FROM excused)
@@ -231,8 +240,9 @@ SELECT CASE s.role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(s.role)
        may_write, GREATEST(size - :most, 0) AS others
   FROM numbered s WHERE place <= :most ORDER BY may_write DESC, place
 """)
+"""The query for the revocations of the rights that other roles have on wxauth's tables and sequences."""
 
 
 async def read_revocations(database: Database) -> Sequence[Revocation]:
     """Return the steps that revoke the rights of other roles. The steps for roles that may write come first."""
-    return await database.rows(REVOCATIONS, tables=our_tables(), most=MOST_REVOCATIONS, most_members=MOST_MEMBERS)
+    return await database.rows(_REVOCATIONS, tables=our_tables(), most=MOST_REVOCATIONS, most_members=MOST_MEMBERS)

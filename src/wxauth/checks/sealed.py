@@ -1,4 +1,7 @@
-"""The kinds of sealed values in the database, and the checks of whether the secret keys can unseal them."""
+"""The kinds of sealed values in the database, and the checks of whether the secret keys can unseal them.
+
+The result about the signing keys also reports their rotation.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ from wxauth.core.database import Database
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.events.models import Webhook
 from wxauth.events.webhook_queries import ALL_WEBHOOKS
-from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey, signing_key_of
 from wxauth.keys.queries import PUBLISHED
 from wxauth.phones.queries import PENDING_ANSWERS, StoredAnswer
@@ -129,14 +132,16 @@ def judge_signing_keys(
             why=WRONG_SECRET_KEY,
         )
         return bad(name, text)
-    current, newest = signing_key_of(keys, now), keys[-1]
+    newest, about = keys[-1], {"n": len(keys), "kid": signing_key_of(keys, now).kid}
     if newest.activates_at > now:
-        time = newest.activates_at
-        text = _("{n} published. {kid} signs now, and {newest} signs from {time}")
+        time = _minute(newest.activates_at)
+        text = _(
+            "{n} published. {kid} signs now, and {newest} signs from {time}", newest=newest.kid, time=time, **about
+        )
     else:
-        time = max(now, newest.created_at + max_age)
-        text = _("{n} published. {kid} signs now, and the next key is created at {time}")
-    return good(name, Text(text, n=len(keys), kid=current.kid, newest=newest.kid, time=_minute(time)))
+        time = _minute(max(now, newest.created_at + max_age))
+        text = _("{n} published. {kid} signs now, and the next key is created at {time}", time=time, **about)
+    return good(name, text)
 
 
 def judge_sealed(
@@ -147,7 +152,8 @@ def judge_sealed(
     Each value comes with its context. `has_previous` says whether the settings contain a previous secret key.
     """
     name = "sealed_data"
-    checked = [*((key.private_key, sealing.signing_key_context(key.kid)) for key in keys), *values]
+    of_keys = (pair for key in keys for pair in SEALED_SIGNING_KEYS.values(key))
+    checked = [*((sealed, context) for sealed, context in of_keys if sealed is not None), *values]
     total = len(checked)
     unopened = sum(not sealer.opens(sealed, context=context) for sealed, context in checked)
     if unopened:

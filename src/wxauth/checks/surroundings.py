@@ -81,7 +81,10 @@ async def _send_handshake(app: App, settings: Settings, *, echostr: str, now: da
 
 
 async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
-    """Send a message of type `test`, without a user, to the sign-up hook, if there is one."""
+    """Check that the sign-up hook responds, if there is one.
+
+    The check sends a message of type `test`, without a user.
+    """
     async with aclosing(ReceiverTransport()) as transport:
         hook = SignUpHook(settings=settings, transport=transport, clock=clock)
         if not hook.is_on:

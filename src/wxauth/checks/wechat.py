@@ -48,7 +48,10 @@ _MINUTE_QUOTA: Final = 45011
 _SECOND: Final = timedelta(seconds=1)
 """The precision of the header Date."""
 _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
-"""The characters around an IP address in WeChat's text."""
+"""The pattern of the text between IP addresses in WeChat's message.
+
+It matches every character that cannot be part of an address.
+"""
 
 
 class _Recorder(httpx.AsyncBaseTransport):
@@ -293,7 +296,7 @@ def _how_to_set_push_token(app: App, settings: Settings) -> Text:
 
 
 def _time_in(response: httpx.Response) -> datetime | None:
-    """Return the server's time in the header Date of a response; None if there is no valid time."""
+    """Return the time in a response's `Date` header; None if the header is missing or invalid."""
     try:
         time = parsedate_to_datetime(response.extensions.get("date") or "")
     except ValueError:
