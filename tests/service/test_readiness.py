@@ -6,7 +6,7 @@ import pytest
 
 from tests.database_proxy import Proxy
 from tests.world import Stage, leave, until_locked
-from wxauth.service.probes import is_migrated
+from wxauth.service.probes import has_our_schema
 
 MANY = 400
 
@@ -44,7 +44,7 @@ async def test_the_readiness_is_at_most_a_second_old(stage: Stage, proxy: Proxy)
 @pytest.mark.own_database
 async def test_the_database_of_a_preview_is_reported_with_what_to_do(stage: Stage) -> None:
     await stage.rows.execute("UPDATE alembic_version SET version_num = '0031'")
-    assert not await is_migrated(stage.services.database)
+    assert not await has_our_schema(stage.services.database)
     assert "before 0.1.0" in (await stage.client.get("/readyz")).json()["checks"]["schema"]
     (logged,) = stage.logged("schema_refused")
     assert "before 0.1.0" in logged["what_to_do"]

@@ -234,29 +234,13 @@ def make_tracing(settings: Settings) -> Tracing:
 
     Raises: InvalidSettings, if the packages for traces are not installed.
     """
-    import_tracing(settings)
-    if settings.otlp_url is not None:
-        try:
-            from wxauth.service.spans import spans_to
-
-            return spans_to(settings.otlp_url)
-        except Exception as exc:
-            # Another program may have set one of OpenTelemetry's many variables.
-            variables = sorted(name for name in os.environ if name.startswith("OTEL_"))
-            log.error("traces_not_sent", reason=message_of(exc), what_to_change=", ".join(variables))
-    return Tracing()
-
-
-def import_tracing(settings: Settings) -> None:
-    """Import the packages for traces, if the settings enable traces.
-
-    Raises: InvalidSettings, if the packages are not installed.
-    """
     if settings.otlp_url is None:
-        return
+        return Tracing()
     try:
         # The import takes half a second, so it happens only if traces are enabled.
-        import wxauth.service.spans  # noqa: F401
+        from wxauth.service.spans import spans_to
+
+        return spans_to(settings.otlp_url)
     except ModuleNotFoundError as exc:
         raise InvalidSettings(
             [
@@ -267,7 +251,8 @@ def import_tracing(settings: Settings) -> None:
                 )
             ]
         ) from None
-    except Exception:
-        # OpenTelemetry refuses the value of one of its environment variables. `make_tracing` imports the module again,
-        # and logs the error.
-        return
+    except Exception as exc:
+        # Another program may have set one of OpenTelemetry's many variables.
+        variables = sorted(name for name in os.environ if name.startswith("OTEL_"))
+        log.error("traces_not_sent", reason=message_of(exc), what_to_change=", ".join(variables))
+        return Tracing()

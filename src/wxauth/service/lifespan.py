@@ -93,7 +93,7 @@ async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
     The tasks would fail without the database and its schema, so they start when both are available.
     """
     if not is_loaded:
-        while not await _is_migrated(services):  # noqa: ASYNC110 - another process migrates
+        while not await _has_our_schema(services):  # noqa: ASYNC110 - another process migrates
             await asyncio.sleep(_CHECK_PAUSE_SECONDS)
         await _load_stored_data(services)
     tasks = [
@@ -111,10 +111,10 @@ async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
     await asyncio.gather(*tasks)
 
 
-async def _is_migrated(services: Services) -> bool:
+async def _has_our_schema(services: Services) -> bool:
     """Return whether the database responds and has a schema. A refused URL was reported at the start."""
     try:
-        return await probes.is_migrated(services.database)
+        return await probes.has_our_schema(services.database)
     except DatabaseUrlRefused:
         return False
 
@@ -129,7 +129,7 @@ async def check_stored_state(services: Services) -> bool:
     """
     database, keys = services.database, services[KeyRing]
     try:
-        if not await probes.is_migrated(database):
+        if not await probes.has_our_schema(database):
             return False
         # The clock is corrected first, because `refresh` may create and date the first key.
         if isinstance(services.clock, DatabaseClock):

@@ -45,8 +45,10 @@ router = Router("operations")
 log = get_logger()
 
 
-async def is_migrated(database: Database) -> bool:
+async def has_our_schema(database: Database) -> bool:
     """Return whether the database responds and has a schema that this version does not refuse.
+
+    The schema may lack the latest migrations. In this case, the service starts, but `/readyz` returns 503.
 
     If not, log the reason and the remedy, at most once per interval.
 
@@ -66,7 +68,7 @@ async def is_migrated(database: Database) -> bool:
         log.warning(
             "schema_missing" if refusal is None else "schema_refused",
             what_to_do="run 'wxauth migrate'" if refusal is None else str(refusal),
-            consequence="not ready until it is there",
+            consequence="not ready until this is done",
         )
     return False
 

@@ -43,7 +43,7 @@ from wxauth_guard.problems import REQUEST_ID_KEY
 EXPORT_TIMEOUT_SECONDS: Final = 5.0
 """The time, in seconds, that a collector may take to accept spans.
 
-A collector that does not respond delays the end of the service by this time.
+A collector that does not respond delays the end of the service by up to this time.
 """
 
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})

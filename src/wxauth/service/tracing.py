@@ -18,7 +18,7 @@ class Tracing:
         return app
 
     def database(self, url: str, *, deadlines: Deadlines) -> Database:
-        """Create the database at this URL."""
+        """Return a `Database` for this URL."""
         return Database(url, deadlines=deadlines)
 
     def wechat(self, client: httpx.AsyncClient, **options: Any) -> WeChat:
