@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, ClassVar, Final, Literal, NotRequired
+from typing import Annotated, Final, Literal, NotRequired
 from uuid import UUID
 
 from pydantic import AliasChoices, Field, StrictBool
@@ -56,7 +56,7 @@ class LoginRequest(Lenient):
     """
 
     optional = frozenset({"nickname", "avatar_url", "phone_code", "consents"})
-    cleaned: ClassVar = ("nickname",)
+    cleaned = ("nickname",)
     model_config = body_like({"code": "0a1B2c3D4e5F6g7H8i9J", "nickname": "小明"})
 
     code: LoginCode = Field(

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, ClassVar, Final, Literal, NotRequired, TypeGuard
+from typing import Annotated, Any, Final, Literal, NotRequired, TypeGuard
 from uuid import UUID
 
 from pydantic import (
@@ -33,6 +33,7 @@ from wxauth.users.user_queries import OwnIdentity
 from wxauth.web.schemas import (
     MAX_PAGE_SIZE,
     TEXT,
+    BodyWithRules,
     Changes,
     NextCursor,
     OnlyNull,
@@ -359,13 +360,11 @@ AVATAR_URLS: Final = AliasChoices("avatar_url", "avatarUrl")
 """The names under which requests can send the URL of the picture."""
 
 
-class ProfileChange(Changes):
+class ProfileChange(Changes, BodyWithRules):
     """The changes of the caller's profile. An absent field is unchanged, and null or empty clears a field."""
 
-    cleaned: ClassVar = ("nickname",)
-    """The fields whose validators remove lone surrogates, so that a body with lone surrogates is accepted."""
-    titles: ClassVar = dict.fromkeys(NICKNAMES.choices, NICKNAME_REFUSED)
-    """The title of the error for each field that has its own title, by the name under which the field was sent."""
+    cleaned = ("nickname",)
+    titles = dict.fromkeys(map(str, NICKNAMES.choices), NICKNAME_REFUSED)
     model_config = body_like({"nickname": "小明"})
 
     nickname: _Name | None = Field(

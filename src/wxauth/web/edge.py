@@ -146,7 +146,7 @@ REFUSED: Final = Counter(
 
 
 class Leaving(Protocol):
-    """The part whose `is_leaving` tells whether this process is ending."""
+    """An object that knows whether this process is ending."""
 
     is_leaving: bool
 

@@ -1,9 +1,12 @@
-"""The types, examples and paged lists that the bodies and parameters of all packages share."""
+"""The types, examples and paged lists that the bodies and parameters of all packages share.
+
+This module also reads bodies, repairs those that may be incomplete, and builds the errors about them.
+"""
 
 import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -294,7 +297,16 @@ class Changes(BaseModel):
         return values
 
 
-class Lenient(BaseModel):
+class BodyWithRules(BaseModel):
+    """A body with some fields to which the functions below apply other rules."""
+
+    cleaned: ClassVar[Collection[str]] = ()
+    """The fields whose validators remove lone surrogates, so that a body with lone surrogates is accepted."""
+    titles: ClassVar[Mapping[str, Text]] = {}
+    """The title of the error for each field that has its own title, by the name under which the field was sent."""
+
+
+class Lenient(BodyWithRules):
     """A body that is never refused because of its `optional` fields. If such a field is invalid, it is ignored."""
 
     optional: ClassVar[frozenset[str]] = frozenset()
@@ -305,8 +317,6 @@ class Lenient(BaseModel):
     """
 
 
-# The model of a body may define two class attributes that the functions below read: `cleaned`, the names of the fields
-# whose validators remove lone surrogates, and `titles`, the title of the error by the name of the wrong field.
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -321,9 +331,9 @@ def read_body(model: type[Model], body: bytes) -> Model:
 def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Mapping[Any, Any] | None = None) -> Model:
     """Read an invalid body without its invalid optional fields. Raises: InvalidRequest, if other parts are invalid.
 
-    `errors` are pydantic's errors of the body. An incomplete character, for example at the end of text that was cut
-    off, makes only the field that contains it invalid. If the model lists that field in `cleaned`, the field is
-    accepted.
+    `errors` are pydantic's errors of the body, and `context` contains the values for its validators. An incomplete
+    character, for example at the end of text that was cut off, makes only the field that contains it invalid. If the
+    model lists that field in `cleaned`, the field is accepted.
     """
     is_json = errors[0]["type"] != "json_invalid"
     optional = model.optional if issubclass(model, Lenient) else frozenset()
@@ -413,7 +423,8 @@ def _surrogate_errors(values: object, model: type[BaseModel]) -> list[Any]:
         return []
     names = list(values)
     if not issubclass(model, RootModel):
-        cleaned, fields = getattr(model, "cleaned", ()), _fields_of(model)
+        cleaned = model.cleaned if issubclass(model, BodyWithRules) else ()
+        fields = _fields_of(model)
         names = [name for name in names if name in fields and fields[name] not in cleaned]
     return [
         {"loc": (name,), "msg": _NO_LONE_SURROGATES, "type": "lone_surrogate"}
@@ -445,7 +456,7 @@ def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] 
         for error in islice(errors, _MAX_ERRORS)
     ]
     detail = "; ".join(f"{error.field}: {error.message}" for error in field_errors)
-    titles: Mapping[str, Text] = getattr(model, "titles", {})
+    titles = model.titles if model is not None and issubclass(model, BodyWithRules) else {}
     title = next((titles[error.field] for error in field_errors if error.field in titles), None)
     return InvalidRequest(detail, errors=field_errors, title=title)
 
