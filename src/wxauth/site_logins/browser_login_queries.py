@@ -27,7 +27,7 @@ class BrowserPerson(UserInSession):
 
 @dataclass(frozen=True, slots=True)
 class StoredProof:
-    """A browser's login after a user has proved who uses the browser."""
+    """The stored login of a browser, just after a user has authenticated in it."""
 
     id: UUID
     proof_id: UUID

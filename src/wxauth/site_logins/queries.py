@@ -35,9 +35,13 @@ class SiteOptions(SQLModel):
     redirect_uris: list[str]
     scopes: list[str]
     near: bool
+    """Whether the phone and the browser must be on the same network."""
     user_code: bool
+    """Whether users can enter the site's login codes by hand."""
     sso: bool
+    """Whether the browser's login is shared with other sites."""
     link: bool
+    """Whether a phone's browser outside WeChat can log in with a link to WeChat."""
     site_app_id: str | None
     account_app_id: str | None
     website_app_id: str | None
@@ -126,7 +130,7 @@ SELECT {_listed(_COLUMNS, ":", _IP_PARAMETER)}
 ON CONFLICT DO NOTHING RETURNING id
 """)
 _FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
-    columns: Statement[SiteLogin](
+    tuple(sorted(columns)): Statement[SiteLogin](
         f"{_LOGIN} AND {' AND '.join(f'l.{fragment(name)} = :{fragment(name)}' for name in columns)}"
     )
     for columns in (
@@ -137,7 +141,7 @@ _FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
         ("code_hash",),
     )
 }
-"""The statement that finds a login, by the columns whose values it compares."""
+"""The statement that finds a login, by the columns whose values it compares, in alphabetical order."""
 # The statement finds the last link to WeChat that the browser of a page has received. The order of ids does not show
 # which link is the last, because the clocks of replicas differ. Therefore, wxauth numbers the links while it holds the
 # lock of their page.
@@ -225,9 +229,9 @@ async def save(transaction: Transaction, login: SiteLogin) -> None:
 async def find(database: Database, **key: UUID | bytes) -> SiteLogin | None:
     """Return the login whose columns have the values in `key`; None if there is none.
 
-    The names of the columns must be one of the keys of `_FOUND_BY`, in the same order.
+    The names of the columns must be one of the keys of `_FOUND_BY`.
     """
-    return await database.row(_FOUND_BY[tuple(key)], **key)
+    return await database.row(_FOUND_BY[tuple(sorted(key))], **key)
 
 
 async def sweep_site_logins(database: Database, *, size: int, now: datetime) -> int:

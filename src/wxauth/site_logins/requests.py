@@ -131,6 +131,7 @@ class SiteRequests:
     def _check_redirect_uri(self, client: Client, parameters: Parameters) -> str:
         """Return the redirect URI of a request. Raises: Unanswerable, if the client has not registered this URI."""
         redirect_uri = parameters.get("redirect_uri", "")
+        # RFC 8252 advises against `localhost`, but many clients' documents name it, and an operator cannot change them.
         allows_localhost = self._allows_document(client.name)
         is_known = is_registered(redirect_uri, client.redirect_uris, allows_localhost=allows_localhost)
         if is_known and "redirect_uri" not in parameters.repeated:
@@ -169,9 +170,8 @@ def _checked_request(settings: Settings, client: Client, redirect_uri: str, para
     try:
         return _request_of(settings, client, parameters, **way_back)
     except OAuthError as exc:
-        log.info("authorization_refused", client_id=client.name, error=exc.error, detail=exc.description)
-        request = RequestFields.model_construct(**way_back)  # without validation, because the scope is missing
-        raise SentBack(request, exc.description, exc.error) from None
+        request = SiteRequest.model_construct(client=client, **way_back)  # without validation: most fields are missing
+        raise refusal(request, exc.error, exc.description) from None
 
 
 def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:

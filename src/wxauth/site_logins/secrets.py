@@ -128,5 +128,5 @@ class UserCodes:
         return self._hashes_of(letters) if can_be_code else []
 
     def _hashes_of(self, letters: str) -> list[bytes]:
-        """Return the hash of a code, without its hyphen, for each secret key."""
+        """Return the hashes of a code, one for each secret key. `letters` is the code without its hyphen."""
         return [hmac.digest(key, letters.encode(), "sha256") for key in self._keys]
