@@ -56,9 +56,8 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "metavar": "HOST",
         "callback": checked(_hosts),
         # The field's description ends with the meaning of null, which an option cannot have.
-        "help": str(AppFields.model_fields["js_hosts"].description).replace(
-            "Null: none.", "Repeatable. An empty value removes all hosts."
-        ),
+        "help": "The hosts whose pages can use the JS-SDK, as entered in WeChat's console. Only for an "
+        "official_account. Repeatable. An empty value removes all hosts.",
     },
 }
 """The differences between the options of these fields and the options that `takes` derives from the fields' types."""
@@ -104,6 +103,7 @@ def add_command(app_id: str, disabled: bool, no_check: bool, fields: dict[str, A
         ),
         _("added {name}", name=app_id),
     )
+    # Only this command prints the sentence, because after it an operator often tries a login at once.
     echo(_("Running services pick up the change within 15 seconds."), err=True)
 
 

@@ -102,7 +102,7 @@ The field `name` is set by an argument instead of an option.
 """
 
 
-def _with_clients(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
+def _with_option_errors(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
     """Return the result of `use`, as `with_database` does.
 
     Report a refused field of a client as an error about the field's option.
@@ -162,7 +162,7 @@ def add_command(client_name: str, fields: dict[str, Any]) -> None:
             pass
         return await ClientChanges(database, NameResolver(), settings).add(client_name, fields, now=now)
 
-    client, credentials = _with_clients(add)
+    client, credentials = _with_option_errors(add)
     _show_credentials(client_name, credentials, client.scopes)
 
 
@@ -181,9 +181,10 @@ def set_command(client_name: str, fields: dict[str, Any]) -> None:
         raise WrongCall(_("specify --scope or another option"))
     changes = {name: _new_value(value) for name, value in fields.items()}
     settings = read_settings(ClientCommandSettings)
-    changed = _with_clients(
+    changed = _with_option_errors(
         lambda database, now: ClientChanges(database, NameResolver(), settings).change(client_name, changes, now=now)
     )
+    # A logo is a picture, which a table cannot show.
     rows = [("client_id", client_name), *((name, getattr(changed, name)) for name in changes if name != "logo")]
     print_table((word(name), value) for name, value in rows)
 
