@@ -207,7 +207,7 @@ def test_dev_says_of_an_unknown_code_and_app_that_its_wechat_is_simulated(dev: S
     answer = dev.client.post("/v1/login", json={"code": "alice", "app_id": "wx1234567890abcdef"})
     detail = problem_of(answer, "unknown_app", 400)["detail"]
     assert "A new app takes effect within 15 s" in detail
-    assert "by 'wxauth apps add', or start 'wxauth-desk dev' with WXAUTH_APP_ID" in detail
+    assert "with 'wxauth apps add', or start 'wxauth-desk dev' with WXAUTH_APP_ID" in detail
 
 
 def test_the_simulated_wechat_of_dev_knows_a_person_by_code_and_in_both_apps(dev: Server) -> None:

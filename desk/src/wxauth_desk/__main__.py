@@ -12,7 +12,7 @@ from wxauth_desk.i18n import lazy_gettext as _
 
 def main() -> None:
     """Run the command."""
-    if sys.argv[1:2] == ["dev"] and sys.platform != "win32":
+    if sys.argv[1:2] == ["dev"]:
         # The handler ends the process instead of raising an exception, because Python drops an exception that is
         # raised while a callback runs, for example the callback of a weak reference. The signal's default action does
         # not suffice, because the first process of a container ignores it.

@@ -5,7 +5,6 @@ POSIX system.
 """
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -100,7 +99,7 @@ def dev(
     the names given with --allow-host.
     """
     if os.name != "posix":
-        sys.exit(localized(_("wxauth-desk dev requires Linux or macOS. On Windows, use WSL.")))
+        raise Failed(localized(_("wxauth-desk dev requires Linux or macOS. On Windows, use WSL.")))
     if not _has_service_and_guard():
         text = _(
             "wxauth-desk dev requires the service and the guard. In a clone of wxauth, run pip install "

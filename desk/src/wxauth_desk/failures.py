@@ -18,7 +18,10 @@ _BY_FAULT: Final[Mapping[str, type[WeChatError] | None]] = {
     "html": WeChatBadResponse,
     "status": WeChatUnavailable,
 }
-"""The error that wxauth returns for each kind of fault without an errcode; None if the call succeeds."""
+"""The error that results from each fault without an errcode that the desk offers; None if the call succeeds.
+
+`_TRANSPORT_FAULTS` in `wechat/desk.py` lists these faults. The only status among them is 500.
+"""
 
 
 def failure_on_the_phone(api: str, fault: Mapping[str, Any]) -> dict[str, Any] | None:

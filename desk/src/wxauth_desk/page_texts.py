@@ -2,6 +2,7 @@
 
 The file `texts.json` next to the scripts contains the English texts, by name. The catalogues contain the translations
 of these texts.
+The context of a translation consists of the names of the package and of the text, for example `wechat.codeTwice`.
 """
 
 from pathlib import Path

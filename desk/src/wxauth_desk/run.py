@@ -73,10 +73,10 @@ def run(
     shop_url: str | None = None,
     allowed_hosts: Iterable[str] = (),
 ) -> None:
-    """Run until Ctrl-C or SIGTERM.
+    """Run all parts of `wxauth-desk dev` until Ctrl-C or SIGTERM.
 
-    A part without a chosen port listens near the service's port. `shop_url` is the back end that the shop's
-    mini-program calls, if it is not the example. All parts also respond to the host names in `allowed_hosts`.
+    A part without a chosen port listens near the service's port. `shop_url` is the URL of the back end that the shop's
+    mini-program calls; by default, the example's. All parts also respond to the host names in `allowed_hosts`.
 
     Raises: TextError, StorageUnavailable.
     """
@@ -106,7 +106,10 @@ def run(
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """The settings of the service, and the ports of all parts of `dev`."""
+    """The values that `dev` has determined before its parts start.
+
+    They are the service's settings, the results of the checks, and the addresses of all parts.
+    """
 
     settings: Settings
     set_by_dev: Mapping[str, Any]

@@ -23,7 +23,7 @@ class Call:
 
     api: Api
     app_id: str | None
-    """The calling app, by its id or its access token; None if the call names no known app."""
+    """The id of the calling app, which the call names by its id or its access token; None if the app is unknown."""
     query: Mapping[str, str]
     body: bytes
 

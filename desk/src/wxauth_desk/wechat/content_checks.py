@@ -54,13 +54,13 @@ class ContentChecks:
     verdicts: deque[tuple[PushRequest, dict[str, Any]]] = field(
         init=False, default_factory=lambda: deque(maxlen=_MAX_VERDICTS)
     )
-    """The verdicts on pictures that have not been pushed yet, the oldest first.
+    """The verdicts that have not been pushed yet, the oldest first. Each is about one picture.
 
-    If there are too many verdicts, the oldest ones are forgotten.
+    If there are too many, the oldest verdicts are dropped.
     """
 
     def rank_risk(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `getuserriskrank`. Raises: CallRefused."""
+        """Answer a call to `getuserriskrank`. Raises: CallRefused."""
         values = call.json
         require(text_in(values, "appid") == account.app_id, Errcode.WRONG_APP_ID)
         require(values.get("scene") in _RISK_SCENES and text_in(values, "client_ip"), Errcode.WRONG_BODY)
@@ -69,7 +69,7 @@ class ContentChecks:
         return {"errcode": 0, "errmsg": "getuserriskrank succ", "risk_rank": risk_of(person), "unoin_id": 0}
 
     def check_text(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `msg_sec_check`. Raises: CallRefused."""
+        """Answer a call to `msg_sec_check`. Raises: CallRefused."""
         values = call.json
         content = text_in(values, "content")
         require(content, Errcode.WRONG_BODY)
@@ -87,7 +87,7 @@ class ContentChecks:
         return ok(detail=detail, trace_id=new_rid(), result=verdict)
 
     def check_picture(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `media_check_async`, and store the verdict, which is pushed later. Raises: CallRefused."""
+        """Answer a call to `media_check_async`, and store the verdict, which is pushed later. Raises: CallRefused."""
         values = call.json
         require(text_in(values, "media_url").startswith(("http://", "https://")), Errcode.WRONG_BODY)
         require(values.get("media_type") in _MEDIA_TYPES, Errcode.WRONG_BODY)

@@ -178,7 +178,7 @@ class CodeRequest(_CodeOfPerson):
     """The body of `POST /codes`, which makes a code of `wx.login` or, for other apps, of WeChat's page or SDK."""
 
     has_unionid: bool = True
-    """Whether there is a unionid. It is False for an app that is not bound to an Open Platform account."""
+    """Whether WeChat returns a unionid for this code. `Account.has_unionids` says so for all codes of the app."""
     scope: Literal["snsapi_base", "snsapi_userinfo", "snsapi_login"] | None = None
     """The scope that the site requested from WeChat's page; by default, the usual one of the app's kind.
 
@@ -197,7 +197,7 @@ class Visitor(ControlOfPerson):
 
     app_id: SimulatedAppId
     is_bound: bool = True
-    """Whether WeChat returns a unionid. It is False for an app that is not bound to an Open Platform account."""
+    """Whether WeChat returns a unionid for this person. `Account.has_unionids` says so for all persons in the app."""
     follows: bool = False
     """Whether the person follows the account, so that a page opened in WeChat logs in without a question."""
     snapshot: Literal["on", "hidden_once", "false_alarm"] | None = None
@@ -213,7 +213,10 @@ class Visitor(ControlOfPerson):
     the site, with `state` but without a code.
     """
     comes_twice: Annotated[float, Field(ge=0, le=15)] | None = None
-    """The number of seconds after which the browsers on the desk repeat the callback; None if they do not repeat it."""
+    """Whether the callback comes twice: the number of seconds after which the browsers on the desk repeat it.
+
+    None if they do not repeat it.
+    """
 
 
 class PhoneCodeRequest(_CodeOfPerson):
@@ -299,9 +302,10 @@ class Account(Control):
     denied: frozenset[Api] = frozenset()
     """The APIs that the account may not use (48001)."""
     openid_check: Literal["on", "ignored", "refused"] = "on"
-    """Whether getuserphonenumber compares the openid in a call with the code's owner.
+    """The handling of the openid in a call to getuserphonenumber.
 
-    With `refused`, a call with an openid fails with 47001.
+    With `on`, WeChat compares the openid with the code's owner. With `ignored`, WeChat does not read it. With
+    `refused`, a call with an openid fails with 47001.
     """
     country_code: Literal["text", "number"] = "text"
     """The type of the country code. WeChat has sent both `"86"` and 86."""

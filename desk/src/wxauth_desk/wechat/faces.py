@@ -84,7 +84,7 @@ class Faces:
     """The verifications by verify_id."""
 
     def begin(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `getverifyid`. Raises: CallRefused."""
+        """Answer a call to `getverifyid`. Raises: CallRefused."""
         subject = _Subject.in_beginning(call.json)
         self.session_keys.active_person(subject.openid, account.app_id)  # refuses an inactive person
         verify_id = secrets.token_urlsafe(48)
@@ -92,7 +92,7 @@ class Faces:
         return ok(verify_id=verify_id, expires_in=_LIFETIME_SECONDS)
 
     def read_result(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `queryverifyinfo`. Raises: CallRefused."""
+        """Answer a call to `queryverifyinfo`. Raises: CallRefused."""
         verification = self._find(text_in(call.json, "verify_id"))
         if verification is None or verification.subject != _Subject.in_reading(call.json):
             raise CallRefused(Errcode.WRONG_BODY)

@@ -1,4 +1,7 @@
-"""The single-use codes, access tokens and session_keys that WeChat issues. Clocks return seconds since the epoch."""
+"""The single-use codes, access tokens and session_keys that the simulated WeChat issues.
+
+Each `clock` in this module returns seconds since the epoch.
+"""
 
 import secrets
 from base64 import b64decode, b64encode

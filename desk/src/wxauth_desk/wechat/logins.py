@@ -27,7 +27,7 @@ class Logins:
     """Whether any plain name works as a code, which logs in the person with this name."""
 
     def log_in(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `code2session`. Raises: CallRefused."""
+        """Answer a call to `code2session`. Raises: CallRefused."""
         code = call.query.get("js_code", "")
         # The phone may have used the key of its code before this call. A plain name gets a new key at each login.
         key_of_code = self.session_keys.of_code(code) if code in self.codes else None
@@ -37,7 +37,7 @@ class Logins:
         return {"session_key": session_key, **_ids(request.person, request, account)}
 
     def grant(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `access_token`. Raises: CallRefused."""
+        """Answer a call to `access_token`. Raises: CallRefused."""
         request = self._spend(call, account, call.query.get("code", ""))
         # With the snapshot mode "false_alarm", WeChat marks a real person as invented.
         is_real_person = request.snapshot in (None, "false_alarm")
@@ -53,7 +53,7 @@ class Logins:
         return {**self.grants.issue(Grant(account.app_id, person, ids, scope)), "scope": scope, **ids, **marks}
 
     def read_profile(self, call: Call) -> Answer:
-        """Answer a call of `userinfo`. Raises: CallRefused."""
+        """Answer a call to `userinfo`. Raises: CallRefused."""
         grant = self._grant_of(call)
         require(grant.scope != "snsapi_base", Errcode.NOT_ALLOWED)
         picture = f"https://thirdwx.qlogo.cn/mmopen/vi_32/{grant.ids['openid']}/132"
@@ -61,12 +61,12 @@ class Logins:
         return {**grant.ids, "nickname": grant.person, "sex": 0, **empty, "headimgurl": picture, "privilege": []}
 
     def check_grant(self, call: Call) -> Answer:
-        """Answer a call of `auth`. Raises: CallRefused."""
+        """Answer a call to `auth`. Raises: CallRefused."""
         self._grant_of(call)
         return ok()
 
     def renew_grant(self, call: Call) -> Answer:
-        """Answer a call of `refresh_token`. Raises: CallRefused."""
+        """Answer a call to `refresh_token`. Raises: CallRefused."""
         app_id, token = call.query.get("appid", ""), call.query.get("refresh_token", "")
         require(app_id, Errcode.MISSING_APP_ID)
         require(app_id in SECRETS, Errcode.WRONG_APP_ID)

@@ -30,7 +30,7 @@ class PhoneNumbers:
     """The clock, which returns seconds since the epoch."""
 
     def read(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `getuserphonenumber`. Raises: CallRefused."""
+        """Answer a call to `getuserphonenumber`. Raises: CallRefused."""
         values = call.json
         code, openid = text_in(values, "code"), values.get("openid")
         require(code, Errcode.MISSING_CODE)

@@ -32,21 +32,21 @@ class SessionKeys:
     """Each person's latest encryption keys, the newest first, by openid."""
 
     def check(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `checksession`. Raises: CallRefused."""
+        """Answer a call to `checksession`. Raises: CallRefused."""
         openid, signature = (call.query.get(name, "") for name in ("openid", "signature"))
         require(call.query.get("sig_method") == "hmac_sha256", Errcode.WRONG_SIG_METHOD)
         require(self.session_keys.is_signed(openid, signature), Errcode.WRONG_SESSION_SIGNATURE)
         return ok()
 
     def reset(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `resetusersessionkey`. Raises: CallRefused."""
+        """Answer a call to `resetusersessionkey`. Raises: CallRefused."""
         openid = call.query.get("openid", "")
         require(self.session_keys.current(openid) is not None, Errcode.NO_SESSION_KEY)
         self.check(call, account)
         return ok(openid=openid, session_key=self.session_keys.reset(openid))
 
     def read_encrypt_keys(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `getuserencryptkey`. Raises: CallRefused."""
+        """Answer a call to `getuserencryptkey`. Raises: CallRefused."""
         self.check(call, account)
         keys, now = self._encrypt_keys.setdefault(call.query["openid"], []), self.clock()
         if not keys or keys[0]["create_time"] + _ENCRYPT_KEY_LIFETIME_SECONDS <= now:

@@ -161,7 +161,10 @@ class Simulator:
         return self._phone_codes.make(request)
 
     def seal(self, request: SealRequest) -> dict[str, Any]:
-        """Return data as `wx` returns it to a page, signed and encrypted. Raises: ValueError, without a session_key."""
+        """Sign and encrypt data, as `wx` does before it returns the data to a page.
+
+        Raises: ValueError, if there is no session_key, or if the code was not made for this person and app.
+        """
         if request.code is None:
             key = self._session_keys.current(openid_of(request.person, request.app_id))
             if key is None:
@@ -268,7 +271,7 @@ class Simulator:
             return answer
 
     def _read_refusal(self, call: Call, account: Account) -> Answer:
-        """Answer a call of `rid_get`. Raises: CallRefused."""
+        """Answer a call to `rid_get`. Raises: CallRefused."""
         refusal = self._refusals.get(text_in(call.json, "rid"))
         if refusal is None or refusal.call.app_id != account.app_id:
             raise CallRefused(Errcode.UNKNOWN_RID)

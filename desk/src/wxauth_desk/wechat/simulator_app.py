@@ -51,7 +51,7 @@ HINTS: Final = {
 }
 """The hints that wxauth appends to `detail` in its responses, by the errcode of the simulated WeChat."""
 UNKNOWN_APP_HINT: Final = (
-    "this WeChat is simulated: add another of its own apps by 'wxauth apps add', or start 'wxauth-desk dev' with "
+    "this WeChat is simulated: add another of its own apps with 'wxauth apps add', or start 'wxauth-desk dev' with "
     "WXAUTH_APP_ID for your mini-program"
 )
 """The hint that wxauth appends to `detail` if a request names an unknown app."""
@@ -75,7 +75,9 @@ def create_simulator(
 
     If `push_transport` is given, messages are pushed to the service over this transport instead of HTTP. `pause` waits
     for a number of seconds before a notice about a payment is repeated. With `is_alone`, no wxauth runs next to the
-    simulated WeChat, so the desk shows only the parts that work without wxauth.
+    simulated WeChat, so the desk shows only the parts that work without wxauth. `failure_of` returns the errors that
+    the desk shows next to the faults. The URLs are those of wxauth, of the example sites, of the back end that the
+    shop's mini-program calls, and of the example MCP server, if there is one.
     """
     wechat = simulator or Simulator()
     call_record, receiver = CallRecord(), Receiver()
@@ -198,7 +200,7 @@ def _api(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
         if faulty_response is not None:
             return faulty_response
         # The call is made after the time of the fault `slow`, unless the work was done before.
-        response = _response(answer or wechat.answer(call), api)
+        response = _response(wechat.answer(call) if answer is None else answer, api)
         while wechat.verdicts:
             sender.send_later(*wechat.verdicts.popleft())
         if fault.cut_off:
@@ -236,7 +238,10 @@ async def _refuse_url(request: Request, exc: Exception) -> Response:
 def _control(
     path: str, model: type[Body], answer: Callable[[Body], dict[str, Any] | Awaitable[dict[str, Any]]]
 ) -> Route:
-    """Return the route of a control, whose body has the form of `model`. A ValueError of `answer` becomes a 422."""
+    """Return the route of a control. The request's body must match `model`.
+
+    If `answer` raises ValueError, the route returns 422.
+    """
 
     async def serve(request: Request) -> Response:
         try:
