@@ -64,4 +64,4 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> "list[str]":
     """Return all names, including the names of objects that are not loaded yet."""
-    return [*globals(), *__all__]
+    return sorted({*globals(), *__all__})

@@ -34,7 +34,7 @@ class WxAuthError(Exception):
 
     code: ClassVar[str]
     status: int
-    title: ClassVar[Text]
+    title: Text
     detail: str = ""
     retry_after: int | None = None
     """The time, in seconds, that is sent as `Retry-After`."""
@@ -60,7 +60,7 @@ class WxAuthError(Exception):
         self.detail = self.detail if detail is None else detail
         super().__init__(self.detail)
         if title is not None:
-            self.title = title  # type: ignore[misc]  # the title of this error replaces the title of its class
+            self.title = title
         if retry_after is not None:
             self.retry_after = retry_after
 

@@ -68,9 +68,9 @@ class KeySet:
 
 
 class Issuer:
-    """An issuer whose documents are read through HTTP.
+    """An issuer whose documents are read over HTTP.
 
-    The arguments are those of `RemoteKeys`. Raises: ValueError, as `RemoteKeys` does.
+    For the arguments and the ValueError, see `RemoteKeys`, where `url` is named `issuer`.
     """
 
     def __init__(
