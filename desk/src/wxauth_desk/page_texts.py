@@ -1,8 +1,8 @@
 """The texts of a page's scripts.
 
 The file `texts.json` next to the scripts contains the English texts, by name. The catalogues contain the translations
-of these texts.
-The context of a translation consists of the names of the package and of the text, for example `wechat.codeTwice`.
+of these texts. The context of a translation consists of the names of the package and of the text, for example
+`wechat.codeTwice`.
 """
 
 from pathlib import Path

@@ -13,7 +13,10 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 
 
 class _Administered(BaseModel):
-    """The values that administrators set for an app in addition to the fields of `App`."""
+    """The values in a request about an app in addition to the fields of `App`.
+
+    `check` is an option of the request, and is not stored. In Python, its name ends with an underscore.
+    """
 
     is_enabled: StrictBool = Field(
         default=True, description="Whether users can log in to the app. Existing sessions continue."
@@ -48,7 +51,7 @@ class AppChangeRequest(Changes, AppFields, _Administered):
 
 # A change may leave out any field, including the required fields of an app.
 for _name in AppFields.model_fields:
-    AppChangeRequest.model_fields[_name].default = None  # None means absent; see `changes`
+    AppChangeRequest.model_fields[_name].default = None  # never read: `changes` looks only at the fields that were sent
 AppChangeRequest.model_rebuild(force=True)
 
 

@@ -1,6 +1,7 @@
-"""The authentication of clients by a signed assertion (`private_key_jwt`, RFC 7523), and their keys (RFC 7517).
+"""The authentication of clients by a signed assertion, and the parsing of their keys.
 
-As with access tokens, wxauth uses python-jose only for its key objects. This module checks all other rules.
+The assertions are those of `private_key_jwt` (RFC 7523), and the keys are JWKs (RFC 7517). As with access tokens,
+wxauth uses only the key objects of python-jose. This module itself checks the assertion's header and claims.
 """
 
 import re

@@ -107,7 +107,7 @@ class WriteBuffer(ABC):
     failed: ClassVar[str]
     """The name of the event that wxauth logs if a write fails.
 
-    In a database outage, wxauth logs the event only if the last write fails.
+    During a database outage, wxauth logs this event only if the final write at the end of the service fails.
     """
     store_pause: ClassVar[float]
     """The pause, in seconds, between two writes."""
@@ -251,7 +251,7 @@ class Retries:
         self._count(what, -1)
 
     def _count(self, what: str, change: int) -> None:
-        """Change the number of waiting retries of this kind, and the metric."""
+        """Add `change` to the number of waiting retries of this kind, and update the metric."""
         self._numbers[what] += change
         PUT_OFF.set(self._numbers[what], what)
 

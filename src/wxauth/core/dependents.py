@@ -41,7 +41,10 @@ _CHANGE: Final = re.compile(
     r"\"?(?P<dropped>\w+)\"?",
     re.IGNORECASE,
 )
-"""The pattern of a change of a column's type, or of the removal of a column, but not of a constraint or default."""
+"""The pattern of a clause that changes a column's type (`altered`) or drops a column (`dropped`).
+
+It does not match a clause that drops a constraint or a default.
+"""
 _DROP_TABLE: Final = re.compile(r"\bDROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?P<tables>[^;]*)", re.IGNORECASE)
 """The pattern of a statement that drops tables. The group `tables` contains the list of the tables' names."""
 _LISTED: Final = re.compile(rf"(?:^|,)\s*{_NAME.format('table')}")

@@ -20,9 +20,10 @@ log = get_logger()
 
 
 def filled_claims(template: Template | None, user: UserInSession, *, sees_roles: bool) -> dict[str, object]:
-    """Return the claims for a user's token. `sees_roles` says whether the token may contain the user's roles.
+    """Fill the template of the operator's own claims for a user's token.
 
-    The result is empty if the claims are too large for a token, because guards would refuse the token.
+    `sees_roles` says whether the token may contain the user's roles. Return no claims if they are too large, because
+    guards would refuse the token.
     """
     if not template:
         return {}

@@ -55,7 +55,7 @@ def place_in(cursor: str) -> Place:
 
 
 def _checked_cursor(value: str) -> str:
-    """Return a valid value of `after`. Raises: ValueError."""
+    """Return the value of `after` unchanged. Raises: ValueError, if it is neither `now` nor a cursor of this feed."""
     if value != NOW:
         place_in(value)
     return value

@@ -43,12 +43,15 @@ MAX_OWN_ROWS: Final = 10
 One row for each error code counts the other refusals.
 """
 MAX_NEW_ROWS: Final = 30
-"""The largest number of rows that a process begins per second for refusals without a known user.
+"""The largest number of new rows per second that a process adds for refusals without a known user.
 
 One row for each error code, without a network, counts further refusals.
 """
 MAX_NEW_ROWS_OF_USERS: Final = 100
-"""The largest number of rows that a process begins per second for refusals of known users."""
+"""The largest number of new rows per second that a process adds for refusals of known users.
+
+One row for each error code, without a user, counts further refusals.
+"""
 MAX_IN_MEMORY: Final = 1000
 """The largest number of rows that wait for the next write to the database.
 
@@ -154,7 +157,7 @@ class Refusals(WriteBuffer):
     _waiting: dict[UUID, record_queries.Refusal] = field(init=False, default_factory=dict)
     """The rows to store: new rows, and rows whose count has grown since they were stored."""
     _second: int = field(init=False, default=0)
-    """The current second, since 1970, to which `_rows_begun` applies."""
+    """The second, counted since 1970, to which `_rows_begun` applies."""
     _minute: int = field(init=False, default=0)
     """The current minute, since 1970, to which `_own_rows` and `_shared_rows` apply."""
     _own_rows: Counter[UUID | str] = field(init=False, default_factory=Counter)

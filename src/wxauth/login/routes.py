@@ -60,7 +60,10 @@ class RefreshRequest(BaseModel):
 
 
 class LogoutRequest(BaseModel):
-    """The refresh token of the session to end. The default is the session of the access token."""
+    """The body of a logout. It names the session to end by its refresh token.
+
+    Without a refresh token, wxauth ends the session of the access token.
+    """
 
     model_config = body_like({"refresh_token": "wxr_..."})
 

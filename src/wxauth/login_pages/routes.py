@@ -154,7 +154,7 @@ LoginPagesDep = Annotated[LoginPages, Depends(LoginPages)]
 async def authorize(request: Request, pages: PagesDep, login_pages: LoginPagesDep) -> Response:
     """Show a page with a QR code to scan, which then redirects to `redirect_uri` with `code`, `state` and `iss`.
 
-    The parameters are in the query or, by POST, in a form.
+    The parameters are in the query or, by POST, in a form. Some browsers get another page:
 
     In a web-view of the mini-program, the page shows no QR code: it makes the mini-program open `SITE_PAGE`, which
     responds to the request with `POST /v1/me/authorizations`. In WeChat's browser, the page of a site with a service

@@ -164,7 +164,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 async def metadata(settings: SettingsDep) -> JSONResponse:
     """Return the URLs of the keys and endpoints, and the supported features.
 
-    The document is the same at both paths.
+    `/.well-known/openid-configuration` and `/.well-known/oauth-authorization-server` return the same document.
     """
     document = _metadata(settings.issuer, settings.resources, has_documents=bool(settings.client_documents))
     return JSONResponse(document, headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"})
@@ -357,7 +357,10 @@ async def read_userinfo(principal: _BearerDep, database: DatabaseDep, clock: Clo
 
 
 def _printable(text: str) -> str:
-    """Return a text with spaces in place of characters that cannot be printed."""
+    """Return a text with a space in place of each unprintable character.
+
+    The result has no spaces at its beginning and end.
+    """
     return "".join(character if character.isprintable() else " " for character in text).strip()
 
 

@@ -109,7 +109,10 @@ class SiteTokens:
     id_tokens: IdTokens
 
     async def issue(self, client: Client, form: Parameters, *, ip: str | None) -> dict[str, Any]:
-        """Exchange a code or a refresh token for tokens. Raises: OAuthError, RateLimited."""
+        """Exchange an authorization code, a device code or a refresh token for tokens.
+
+        Raises: OAuthError, RateLimited.
+        """
         # The console's sessions are shorter, and their token is in a cookie that scripts cannot read.
         if ADMIN_SCOPE in client.scopes:
             raise OAuthError("unauthorized_client", "the console exchanges its codes itself")

@@ -91,18 +91,21 @@ async def verify_push_url(app_id: str, request: Request, pushed: PushedMessagesD
 async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep) -> Response:
     """Process a message, and return `success`. After any other response, WeChat sends the message again.
 
-    `user_authorization_revoke` erases what `RevokeInfo` names. For a mini-program, 6 stands for nickname and picture, 8
-    for the phone number, 19 for the nickname, and 20 for the picture. For a service account, 205 stands for nickname
-    and picture. For a website or mobile app, 301 stands for the identity in this app. `user_info_modified` clears
-    nickname and picture. `user_authorization_cancellation` erases the user. A repeated message changes nothing.
+    `user_authorization_revoke` erases the data whose code is in `RevokeInfo`:
+
+    - mini-program: 6 nickname and picture, 8 phone number, 19 nickname, 20 picture
+    - service account: 205 nickname and picture
+    - website or mobile app: 301 the identity in this app
+
+    `user_info_modified` clears nickname and picture. `user_authorization_cancellation` erases the user. A repeated
+    message changes nothing.
 
     If the app has a `push_forward`, each message is then forwarded to that URL unchanged, and the response of that URL
     is returned. Otherwise all other messages are accepted and ignored.
 
     wxauth refuses a `timestamp` that differs from its clock by more than five minutes. It also refuses a `timestamp`
-    and `nonce` that were already used for another message or for the check of the URL, because without a
-    `push_aes_key` the signature does not cover the message. An app with a `push_aes_key` accepts only encrypted
-    messages.
+    and `nonce` that were already used for another message or for the check of the URL, because without a `push_aes_key`
+    the signature does not cover the message. An app with a `push_aes_key` accepts only encrypted messages.
     """
 
     async def read() -> PushRequest:

@@ -169,9 +169,10 @@ async def _in_time(request: Coroutine[Any, Any, WeChatToken], deadline: float) -
 
 
 def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
-    """Return the HMAC-SHA256 of a message, as WeChat computes it with a session_key. checkSessionKey signs no message.
+    """Return the HMAC-SHA256 of a message, as WeChat computes it with a session_key.
 
-    The key of the HMAC is the base64 text itself, not the decoded bytes. Source: WeChat server API, checkSessionKey.
+    For checkSessionKey, the message is empty. The key of the HMAC is the base64 text itself, not the decoded bytes.
+    Source: WeChat server API, checkSessionKey.
     """
     return digest(session_key, message, sha256).hex()
 

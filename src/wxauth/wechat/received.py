@@ -312,7 +312,7 @@ class WeChatMessage:
     """Whether the message is JSON or XML."""
     signature: PushSignature
     is_sealed: bool
-    """Whether the message was encrypted, so that its signature covers it."""
+    """Whether the message was encrypted. The signature covers only encrypted messages."""
 
     @property
     def event(self) -> str:
