@@ -41,7 +41,10 @@ _REMOVED: Final = f"{_CONTROLS}{_IGNORED}{_UNASSIGNABLE}{_ENDS_OF_PLANES}"
 """The characters that are removed wherever they occur."""
 
 _NEEDS_CLEANING: Final = re.compile(rf"[{_REMOVED}{_TAGS}{_INVISIBLE}]")
-"""The pattern of a character that `clean_text` might remove. Most texts contain none, so most texts need one search."""
+"""The pattern of a character that `clean_text` might remove.
+
+Most texts contain no such character, so this single search is enough for them.
+"""
 _FLAG_OR_REMOVED: Final = re.compile(
     rf"(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{{3,6}}\U000e007f)|[{_REMOVED}{_TAGS}]+"
 )

@@ -1,6 +1,7 @@
 """The checks of each app with WeChat: of the app's secret, its IP whitelist, and its setup in WeChat's console.
 
-The checks send a made-up login code, which WeChat refuses. This request costs nothing, and changes nothing in WeChat.
+The checks send a made-up `wx.login` code, which WeChat refuses. This request costs nothing, and changes nothing in
+WeChat.
 """
 
 import asyncio
