@@ -45,7 +45,7 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
 
 
 def _named(steps: Sequence[Revocation]) -> Text:
-    """Return the roles of these steps as a list, with the members of each role, and the number of unlisted roles.
+    """Return the roles of these steps as a list, with the members of each role.
 
     The members are named because they have the rights of the role.
 

@@ -170,7 +170,10 @@ async def _services_for_own_page(request: Request) -> Services:
 
     This check is necessary because a browser sends the cookie not only with the requests of this page, but also with
     requests of pages on other hosts under the same domain. Such a page cannot set the console's header without a CORS
-    preflight, which the service refuses.
+    preflight, which the service refuses. `Origin` and `Sec-Fetch-Site` are a second barrier. They may be missing,
+    because some browsers do not send them. Besides the issuer's origin, the origin of `Host` is accepted, so that the
+    console also works at another address of the service. A page cannot make a browser send another `Host` than that of
+    the request's URL.
 
     Raises: InvalidRequest, if another page sent the request; NotFound, if the console is disabled.
     """

@@ -35,13 +35,13 @@ class GivenValue(NamedTuple):
     """The value of a field in a line."""
 
     line: int
-    """The number of the line that first gave the field."""
+    """The number of the line that first gave a value for the field."""
     hash: int
-    """A hash of the value. It takes less space than the value in the changes that are kept for later batches."""
+    """A hash of the value, which is kept for later batches because it takes less space than the value."""
 
 
 GivenFields = dict[str, GivenValue]
-"""The values that the lines of an identity have given, by the name of the field."""
+"""The values that the lines about an identity have given, by the names of the fields."""
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class Made:
 
     users: dict[UUID, UserToImport] = field(default_factory=dict)
     first_lines: dict[UUID, int] = field(default_factory=dict)
-    """The first line of the file about each user."""
+    """The number of the first line in the file about each user."""
     identities: dict[IdentityKey, StoredIdentity] = field(default_factory=dict)
     unionids: dict[str, UUID] = field(default_factory=dict)
     openids: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -62,9 +62,9 @@ class Made:
     former_ids: dict[UUID, UUID] = field(default_factory=dict)
     consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
     given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
-    """The fields of the user that the lines of each identity have given."""
+    """The user's fields that the lines about each identity have given."""
     unionid_lines: dict[str, int] = field(default_factory=dict)
-    """The first line of the file with each unionid that is also the openid of a line of the batch."""
+    """The unionids in the file that a line of the batch uses as an openid, each with the first line that has it."""
 
 
 class Known:

@@ -156,13 +156,14 @@ async def authorize(request: Request, pages: PagesDep, login_pages: LoginPagesDe
 
     The parameters are in the query or, by POST, in a form. Some browsers get another page:
 
-    In a web-view of the mini-program, the page shows no QR code: it makes the mini-program open `SITE_PAGE`, which
-    responds to the request with `POST /v1/me/authorizations`. In WeChat's browser, the page of a site with a service
-    account has a button to WeChat's page. On a computer, the page of a site with a website app has a link to WeChat's
-    page.
-
-    In a browser with a login, the page of a site that was added with `--sso` shows the user of this login, and a button
-    to continue as this user.
+    - In a web-view of the mini-program, the page shows no QR code. It makes the mini-program open `SITE_PAGE`, which
+      responds to the request with `POST /v1/me/authorizations`.
+    - In WeChat's browser, the page of a site with a service account has only a button to WeChat's page.
+    - On a computer, the page of a site with a website app also has a link to WeChat's page.
+    - In a phone's browser outside WeChat, the page of a site that was added with `--link` also has a link that opens
+      the mini-program.
+    - In a browser with a login, the page of a site that was added with `--sso` shows the user of this login, and a
+      button to continue as this user.
 
     With `resource`, a phone must always confirm. Every page shows the QR code, except in a web-view or in WeChat's
     browser on a phone, where the page shows the address to open on another device.

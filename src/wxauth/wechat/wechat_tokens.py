@@ -262,7 +262,7 @@ def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
 def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
     """Return the time for which wxauth does not call WeChat after this failure.
 
-    If the daily quota is used up, the time ends at midnight in Beijing at the latest, because WeChat then resets the
+    If the daily quota is used up, the pause ends at midnight in Beijing at the latest, because WeChat then resets the
     quota.
     """
     pause = FAILURE_PAUSE if failure.retry_after is None else timedelta(seconds=failure.retry_after)
