@@ -327,14 +327,6 @@ class ProxyFailed(httpx.ConnectError):
     """
 
 
-class TLSFailed(httpx.ConnectError):
-    """The TLS handshake with the server has failed. No request has been sent."""
-
-
-class CertificateRefused(TLSFailed):
-    """The server's certificate is not valid. No request has been sent."""
-
-
 class Refused(OSError):
     """The error if the proxy refuses a tunnel, or if the host has no allowed address.
 
@@ -494,22 +486,18 @@ def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
 
     `is_at_proxy` says whether the proxy, and not the server, has caused the failure.
     """
-    kind: type[httpx.TransportError] = httpx.ConnectError
-    reason: str
     match exc:
         case TimeoutError():
-            kind, reason = httpx.ConnectTimeout, _("no response in time")
+            reason: str = _("no response in time")
         case ssl.SSLCertVerificationError():
-            kind, reason = CertificateRefused, _("{name}: {rule}", name=type(exc).__name__, rule=refusal_of(exc))
-        case ssl.SSLError():
-            kind, reason = TLSFailed, type(exc).__name__
+            reason = _("{name}: {rule}", name=type(exc).__name__, rule=refusal_of(exc))
         case Refused() | httpx.RequestError():
             reason = exc.args[0]
         case _:
             reason = type(exc).__name__
     if is_at_proxy:
         return ProxyFailed(_("can't connect through the proxy: {reason}", reason=reason))
-    return kind(reason)
+    return httpx.ConnectTimeout(reason) if isinstance(exc, TimeoutError) else httpx.ConnectError(reason)
 
 
 async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) -> None:

@@ -10,7 +10,7 @@ import httpx
 
 from wxauth import __version__
 from wxauth.i18n import lazy_gettext as _
-from wxauth.outbound.connection import CertificateRefused, Origin, Proxy, Refused, SocketAddress, TLSFailed
+from wxauth.outbound.connection import Origin, Proxy, Refused, SocketAddress
 from wxauth.outbound.transport import HttpTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.settings.addresses import Scheme, is_refused
@@ -99,20 +99,29 @@ def _safe_to_show(exc: httpx.RequestError) -> httpx.TransportError:
     match exc:
         case httpx.ConnectTimeout():
             return httpx.ConnectTimeout(_("timed out while connecting"))
-        case CertificateRefused():
-            return httpx.ConnectError(_("the certificate is not valid"))
-        case TLSFailed():
-            return httpx.ConnectError(_("TLS failed"))
         case httpx.ConnectError():
-            is_ours = reason in (_NO_NAME, _NO_HOST, NOT_ALLOWED)
-            return httpx.ConnectError(reason if is_ours else _("could not connect"))
+            return httpx.ConnectError(_why_not_connected(reason))
         case httpx.PoolTimeout():
             return httpx.PoolTimeout(reason)
         case httpx.LocalProtocolError():
             return httpx.UnsupportedProtocol(_("the URL cannot be used"))
         case httpx.DecodingError():
-            # A DecodingError is not a TransportError. Its own text without the article suits the receivers' log.
+            # A DecodingError is not a TransportError. Like the other texts here, its text begins without an article.
             return httpx.RemoteProtocolError(reason.removeprefix("the "))
         case _:
             # The connection ended before the response did. A ReadTimeout can't occur, because senders set no deadline.
             return httpx.ReadError(_("connection lost"))
+
+
+def _why_not_connected(reason: str) -> str:
+    """Return the text of the error for a connection that failed for this reason.
+
+    If the reason is not one of this module's texts, it begins with the class of the error (see `connection._failure`).
+    """
+    if reason in (_NO_NAME, _NO_HOST, NOT_ALLOWED):
+        return reason
+    if reason.startswith(ssl.SSLCertVerificationError.__name__):
+        return _("the certificate is not valid")
+    if reason.startswith("SSL"):  # the names of all errors of the module `ssl` begin like this
+        return _("TLS failed")
+    return _("could not connect")

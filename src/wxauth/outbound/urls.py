@@ -100,11 +100,7 @@ async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool =
 
 
 def _scheme_and_name(text: str) -> tuple[Scheme, str]:
-    """Return the scheme and the host name of a receiver's URL, without looking the name up. Raises: WrongValue.
-
-    The URL is parsed three times. httpx reads it as it does when it sends the request. `is_http_url` refuses what
-    browsers read differently. `urlsplit` finds an `@`, even with an empty user name.
-    """
+    """Return the scheme and the host name of a receiver's URL, without looking the name up. Raises: WrongValue."""
     # The import takes a tenth of a second, and most commands check no URL.
     import httpx
 

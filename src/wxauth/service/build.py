@@ -126,7 +126,7 @@ def build_services(
     parts[Sealer] = Sealer(settings.secret_keys)
     limiters = _Limiters(settings, clock)
     # A function may use parts that an earlier function has created. A part that is requested before `make` has created
-    # it would get default arguments, so `make` then raises an error.
+    # it gets default arguments, and the parts created meanwhile keep it.
     parts.make(Apps, refresh_pause=timeouts.apps_refresh, hint=unknown_app_hint)
     _add_wechat(parts, wechat_transport, timeouts, errcode_hints)
     _add_tokens(parts, settings)
