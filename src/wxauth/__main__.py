@@ -49,7 +49,10 @@ def main() -> None:
 
 
 def _reason_of(exc: Exception) -> str:
-    """Return the reason why a command has failed, without secrets. If the output can't be written, discard the rest."""
+    """Return the reason why a command has failed, without secrets.
+
+    If the output can't be written, also discard the output that is still in the buffer.
+    """
     from wxauth.core.logs import lines_of  # imported only now, because most commands do not fail
 
     # An error of a named file is not an error of the output. The commands report most errors of files themselves.

@@ -70,7 +70,10 @@ _VISIBLE: Final = re.compile(rf"[^\s{_INVISIBLE}]")
 _WHOLE_CHARACTER: Final = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 """The pattern of a UTF-8 character whose bytes hardly ever occur in text of another encoding."""
 _LONE_SURROGATE: Final = "\ud83d"
-"""The character that replaces the beginning of an incomplete character. It is the first half of most emoji."""
+"""The lone surrogate that stands for the beginning of an incomplete character.
+
+In UTF-16, most emoji begin with this surrogate.
+"""
 _MAX_INCOMPLETE: Final = 100
 """The largest number of incomplete characters in a text.
 

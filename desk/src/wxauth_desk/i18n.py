@@ -1,7 +1,7 @@
 """The texts for users. The code contains the texts in English, and the files `wxauth_desk.po` contain the translations.
 
-The simulated WeChat runs without wxauth, so this module cannot use `wxauth.i18n`. A text of one module can be a value
-in a text of the other module.
+The simulated WeChat runs without wxauth, so this module cannot use `wxauth.i18n`. A text of this module can be a
+placeholder's value in a text of `wxauth.i18n`, and vice versa.
 """
 
 import json

@@ -9,7 +9,10 @@ from wxauth.core.rights_queries import OUR_RELATIONS, VERSION_TABLE, our_tables
 from wxauth.core.statements import Statement, fragment
 
 MOST_REVOCATIONS: Final = 20
-"""The largest number of revocations that are read for roles that may write, and for roles that may only read."""
+"""The largest number of revocations that the query returns for each kind of role.
+
+The kinds are roles that may change data, and roles that may only read it.
+"""
 MOST_MEMBERS: Final = 5
 """The largest number of members that are named for each role."""
 MOST_RELATIONS: Final = 100

@@ -53,7 +53,7 @@ _NO_ROOM: Final = _("the temporary folder (TMPDIR) is full: {error}")
 _PRIVATE: Final = 0o600
 """The permissions with which only the owner of a file can read and write it."""
 _MOST_CELLS: Final = 30
-"""The largest number of the file's names that an error message lists."""
+"""The largest number of column or field names from the file that an error message lists."""
 _LONGEST_CELL: Final = 40
 """The largest number of characters of a name in an error message."""
 

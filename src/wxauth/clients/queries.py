@@ -136,7 +136,7 @@ class RemovedPage(NamedTuple):
 
     name: str
     rows: int
-    """The number of sessions that were ended, and of rows that were deleted."""
+    """The number of ended sessions plus the number of deleted rows."""
     is_last: bool
     """Whether no row is left, so that a new client can have the name."""
 

@@ -54,7 +54,10 @@ class Background:
     _started: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
 
     def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-        """Start work that must continue if its request is cancelled. Await the task only through asyncio.shield."""
+        """Start work that must continue even if the request that started it is cancelled.
+
+        Await the task only through `asyncio.shield`.
+        """
         task = asyncio.create_task(work, name=name)
         # The event loop keeps only weak references to tasks. Without this reference, the garbage collector might
         # destroy the task.

@@ -95,7 +95,10 @@ async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, n
 async def renew_webhook_secret(
     administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str
 ) -> NewWebhookAnswer:
-    """Make a new `secret`, which only this response contains. The previous secret also signs for another 24 hours."""
+    """Make a new `secret`, which only this response contains.
+
+    For another 24 hours, wxauth also signs with the previous secret.
+    """
     return await webhooks.renew_secret(name, by=administrator)
 
 

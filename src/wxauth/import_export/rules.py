@@ -32,7 +32,7 @@ class Owners(NamedTuple):
 
 
 class GivenValue(NamedTuple):
-    """The value of a field in a line."""
+    """The hash of the value that a field was given, and the number of the first line that gave it."""
 
     line: int
     """The number of the line that first gave a value for the field."""

@@ -44,8 +44,8 @@ JWKS_MAX_AGE: Final = 300
 LONGEST_TOKEN_TTL: Final = 86400
 """The largest allowed `ACCESS_TOKEN_TTL`, in seconds.
 
-Keys retire after this time instead of the present setting, because another replica, or this replica before a restart,
-may have issued tokens that live longer.
+Keys retire after this time, not after the time in the present setting, because another replica, or this replica before
+a restart, may have issued tokens that live longer.
 """
 
 # Every worker reads the keys after a pause of 5 s (`REFRESH_PAUSE_SECONDS`), and a statement takes at most 8 s

@@ -337,7 +337,10 @@ async def _open_session(transaction: Transaction, login: Login, ids: _Ids, user_
 def _values(
     statement: Statement[Any], login: Login, ids: _Ids, user_id: UUID | None = None, **overrides: object
 ) -> dict[str, Any]:
-    """Return the values of a statement's parameters for a login. `overrides` take precedence over its fields."""
+    """Return the values of a statement's parameters for a login.
+
+    `overrides` take precedence over the login's fields.
+    """
     session_id = None if login.expires_in is None else ids.session
     values = {**vars(login), "user_id": user_id, "session_id": session_id, "now": ids.now, **overrides}
     return {name: values[name] for name in statement.names}

@@ -205,7 +205,7 @@ class Refusals(WriteBuffer):
             self._shared_rows.clear()
 
     def _claim_new_row(self, *, is_of_user: bool) -> bool:
-        """Count a row that begins in this second. If too many have begun already, return False instead."""
+        """Count a new row, and return True. If too many have begun in this second, return False without counting it."""
         if self._rows_begun[is_of_user] >= (MAX_NEW_ROWS_OF_USERS if is_of_user else MAX_NEW_ROWS):
             return False
         self._rows_begun[is_of_user] += 1

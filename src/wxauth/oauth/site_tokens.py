@@ -71,7 +71,7 @@ _DEVICE_REFUSALS: Final = {
     NotRedeemed.DENIED: ("access_denied", "the user refused, or can no longer log in"),
     NotRedeemed.OVER: ("expired_token", "the user didn't decide in time"),
 }
-"""The OAuth error that a device gets for each reason, with the description of the error."""
+"""The OAuth error and its description for each reason why a device code can't be redeemed."""
 
 log = get_logger()
 

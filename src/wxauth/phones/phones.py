@@ -339,7 +339,10 @@ class Phones:
     async def _link(
         self, answer: queries.StoredAnswer, phone: str, *, now: datetime
     ) -> UserInSession | queries.PhoneRefusal:
-        """Merge the response's user into the user who has the number. Return the merged user, or the refusal."""
+        """Merge the user whose identity received the response into the user who has the number.
+
+        Return the merged user, or the refusal.
+        """
         linked = await queries.link_phone(
             self.database,
             answer,

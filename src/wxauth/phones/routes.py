@@ -54,7 +54,7 @@ async def bind_my_phone(caller: CallerDep, body: PhoneRequest, settings: Setting
 
 @router.delete("/v1/me/phone", summary=_("Remove my phone number"))
 async def remove_my_phone(caller: CallerInTurnDep, database: DatabaseDep, clock: ClockDep) -> None:
-    """Remove the caller's number, if there is one. The phone button's next code binds one again."""
+    """Remove the caller's phone number, if there is one. A new code from the phone button can bind a number again."""
     await remove_phone_of_caller(database, clock, caller)
 
 

@@ -129,9 +129,9 @@ def check_file(file: bytes) -> None:
 
 
 def _parts(file: bytes) -> Iterator[_Part]:
-    """Return the parts of a file that Pillow reads in Python.
+    """Return the parts of a file that Pillow reads in Python code, not in C.
 
-    Raises: UnusablePicture, if the file is of another kind.
+    Raises: UnusablePicture, if the file is not a JPEG, PNG or WebP.
     """
     if file.startswith(_JPEG_START + b"\xff"):
         return _jpeg_parts(file)

@@ -125,7 +125,9 @@ PhoneDep = Annotated[Caller, Depends(scanning_phone_of)]
 async def claim_scan(
     request: Request, caller: PhoneDep, body: ClaimRequest, scans: ScansDep, device: DeviceDep
 ) -> ClaimedAnswer:
-    """Claim a code. The response names the site that the user would log in to, or what the site may do for the user.
+    """Claim a scanned QR code or a typed login code.
+
+    The response names the site that the user would log in to, or what the site may do for the user.
 
     Show the whole response, and make "refuse" as easy to reach as "log in". The first user to claim a code holds it for
     a minute, or until the decision. Only the session that holds the claim may decide. Another session of the same user

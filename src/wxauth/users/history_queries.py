@@ -69,7 +69,7 @@ class LoginsQuery(HistoryQuery):
 
 
 class ListedLogin(BaseModel):
-    """A login, as it was when its session was opened."""
+    """A login in a list, with the device and IP address that opened the session, and the time at which it ended."""
 
     session_id: UUID = Field(examples=["01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"])
     at: datetime = Field(examples=["2026-11-20T10:02:00Z"])
@@ -157,9 +157,10 @@ SELECT found.* FROM unnest(:types::text[]) AS kind
  CROSS JOIN LATERAL ({_EVENTS} WHERE events.type = kind AND {_NEWEST}) AS found
  ORDER BY found.id DESC LIMIT :limit
 """)
-"""The query for the newest events of these types. It reads each type separately from the index.
+"""The query for the newest events of these types.
 
-Otherwise, PostgreSQL would sort all events of these types.
+For each type, it reads the newest events from the index, because PostgreSQL would otherwise sort all events of these
+types.
 """
 _NEWEST_OF_USER: Final = "ORDER BY events.user_id DESC, events.id DESC LIMIT :limit"
 

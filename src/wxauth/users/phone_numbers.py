@@ -28,13 +28,13 @@ _LONG_FROM: Final = 9
 def is_number(text: str, *, region: str) -> bool:
     """Return whether this text has the form and a possible length of a phone number.
 
-    A number without a country code counts as a number of the region.
+    A number without a country code counts as a number of the region. The text may also begin with a country code
+    without a plus.
     """
     if not _TYPED_NUMBER.fullmatch(text):
         return False
     import phonenumbers
 
-    # The text might begin with a country code without a plus.
     numbers = [_parsed(typed, region) for typed in (text, f"+{text}")]
     possible = phonenumbers.ValidationResult.IS_POSSIBLE
     return any(number and phonenumbers.is_possible_number_with_reason(number) == possible for number in numbers)

@@ -386,7 +386,7 @@ class ProfileChange(Changes, BodyWithRules):
     def changes(self) -> dict[str, str | None]:
         """Return the fields that the request changes, with None for each field to clear.
 
-        The name and the pictures that WeChat sends for users who have set none change nothing.
+        The placeholder name and pictures, which WeChat sends for users who have not set their own, are left out.
         """
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return {name: value or None for name, value in given.items() if not is_stand_in(value)}

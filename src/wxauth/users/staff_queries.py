@@ -95,7 +95,9 @@ class StaffReads(WriteBuffer):
             self._note(EventType.STAFF_SEARCHED, by, None, self._further_searches[by.name])
 
     def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
-        """Record that staff has read data of these users, of whom there must be at least one.
+        """Record that a member of staff has read data of these users (at least one).
+
+        Another read of the same list within `SAME_LIST` is not recorded.
 
         Raises: RateLimited, if too many reads wait for the next write.
         """

@@ -155,7 +155,10 @@ class Ending(Enum):
     CONSOLES = auto()
     """The sessions of the administration console."""
     BROWSERS = auto()
-    """The logins and website sessions in browsers. They end because new staff must log in near their phone."""
+    """The logins and website sessions in browsers.
+
+    They end when a user gets a staff role, because staff must log in near their phone.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,10 @@ TimedCursor = Annotated[tuple[datetime, UUID], BeforeValidator(_place_in), WithJ
 
 
 class _OrEmpty:
-    """The mark that documents that a parameter may be the empty string, which has the same effect as no parameter."""
+    """The annotation that adds the empty string to a parameter's documented values.
+
+    An empty string has the same effect as leaving the parameter out.
+    """
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         non_empty = handler(schema)

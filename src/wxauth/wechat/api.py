@@ -90,7 +90,7 @@ class WeChatApi:
     async def mini_program_code(self, app: App, scene: str, *, page: str, env: Version) -> CodePicture:
         """Return a picture of a mini-program code that opens this page with this scene.
 
-        `env` selects the mini-program's version. WeChat checks only in the published version that the page exists.
+        `env` selects the mini-program's version. WeChat checks whether the page exists only for the published version.
 
         Raises: WeChatMisconfigured (errcode 40097: no such version; errcode 41030: no such page), WeChatRateLimited
         (errcode 45009: too many in this minute), other WeChatError.

@@ -128,7 +128,7 @@ def _locale_of(path: Path) -> str:
 
 @cache
 def catalogue(language: str) -> Mapping[str, str]:
-    """Return the translations into a language, by the English text; empty for English.
+    """Return the translations into a language, keyed by the English text. For English, the mapping is empty.
 
     If a text has a context, the key begins with the context and U+0004. The texts are read from the .po file, because a
     .mo file would have to be built, and could be older than its source.

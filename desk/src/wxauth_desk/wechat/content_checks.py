@@ -1,7 +1,7 @@
 """The simulated WeChat's checks of texts, pictures and people.
 
-The verdict on a text depends on words in the text, the verdict on a picture on the app's account, and the risk rank of
-a person on the person's name.
+The verdict on a text depends on its words. The verdict on a picture depends on the app's account. A person's risk rank
+depends on the person's name.
 """
 
 import re
