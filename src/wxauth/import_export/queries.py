@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from itertools import chain
 from typing import Final, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
@@ -249,7 +248,11 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
 
     The caller must have locked `users`.
     """
-    look_up = partial(_look_up, transaction)
+
+    async def look_up(statement: Statement[Row], **keys: Sequence[object]) -> Sequence[Row]:
+        """Return the rows that a statement finds for these keys. Without keys, return no rows, and send no query."""
+        return await transaction.rows(statement, **keys) if all(keys.values()) else ()
+
     # There are always identities to look up, because each line has a key.
     identities = await transaction.rows(_IDENTITIES, **identity_parameters(wanted.identities))
     ids = list(chain.from_iterable(await look_up(_IDS, ids=wanted.ids)))
@@ -283,11 +286,6 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
         consents=frozenset((user_id, (document, version, at)) for user_id, document, version, at in consents),
         apps_of_users=frozenset((user_id, app_id) for user_id, app_id in apps),
     )
-
-
-async def _look_up(transaction: Transaction, statement: Statement[Row], /, **keys: Sequence[object]) -> Sequence[Row]:
-    """Return the rows that a statement finds for these keys. Without keys, return no rows, and send no query."""
-    return await transaction.rows(statement, **keys) if all(keys.values()) else ()
 
 
 async def store(
