@@ -155,8 +155,8 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     await queries.record_gained_data(transaction, pair.remaining_id, remaining_facts, by=by, now=now)
     if former_attributes and not is_by_phone:
         await add_missing_attributes(transaction, pair.remaining_id, former_attributes, by=by, now=now)
-    changes = await change_status_and_roles(transaction, [(pair.remaining_id, pair.remaining, after)], by=by, now=now)
-    return Merged(former=former_facts, remaining=remaining_facts, source=source, change=changes[0])
+    (change,) = await change_status_and_roles(transaction, [(pair.remaining_id, pair.remaining, after)], by=by, now=now)
+    return Merged(former=former_facts, remaining=remaining_facts, source=source, change=change)
 
 
 async def _record_merge(

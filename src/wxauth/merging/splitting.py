@@ -54,11 +54,11 @@ async def split(
         await record_event(transaction, EventType.USER_SPLIT, by=by, at=now, user_id=remaining_id, data=data)
         # The new user is active and has no roles. If the user is banned, this change bans the new user, too.
         change = (new_user_id, StatusAndRoles(roles=()), StatusAndRoles(roles=(), ban=account.ban))
-        effects = await change_status_and_roles(transaction, [change], by=by, now=now)
+        (effect,) = await change_status_and_roles(transaction, [change], by=by, now=now)
         if has_lost_number:
             await record_event(transaction, EventType.PHONE_REMOVED, by=by, at=now, user_id=remaining_id)
     log.info("user_split", user_id=remaining_id, new_user_id=new_user_id, actor=by.name)
-    effects[0].report()
+    effect.report()
     return remaining_id, new_user_id
 
 
