@@ -184,7 +184,7 @@ class JsonLines(_Lines):
         return text if self._is_plain else to_json(self._with_values(ours))
 
     def _note_names(self, values: Mapping[str, object], ours: Mapping[str, object]) -> None:
-        """Note which names of a line are unknown, and which names that `--map` reads the line contains.
+        """Note the unknown names in a line, and the names in it that `--map` reads.
 
         `values` is the line with the file's names, and `ours` is the line with wxauth's names.
         """
