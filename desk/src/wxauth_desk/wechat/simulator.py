@@ -86,14 +86,17 @@ class Simulator:
         self._session_keys = IssuedSessionKeys(clock)
         self._quotas = Quotas(clock)
         self.access_tokens = {app_id: AccessTokens(clock) for app_id in SECRETS}
-        self._logins = Logins(self._codes, self._session_keys, Grants(clock), self._quotas, takes_names)
-        self._phone_numbers = PhoneNumbers(self._phone_codes, takes_names, self.now)
-        self._app_tokens = AppTokens(self.access_tokens, self._quotas, self.now)
-        self._content_checks = ContentChecks(self._session_keys, self.now)
+        logins = Logins(self._codes, self._session_keys, Grants(clock), self._quotas, takes_names)
+        phone_numbers = PhoneNumbers(self._phone_codes, takes_names, self.now)
+        session_keys = SessionKeys(self._session_keys, self.now)
+        app_tokens = AppTokens(self.access_tokens, self._quotas, self.now)
+        content_checks = ContentChecks(self._session_keys, self.now)
+        links = Links(self._quotas, self.now)
+        coins = Coins(self._session_keys, self.now)
         self._faces = Faces(self._session_keys, self.now)
         self.payments = Payments(self._session_keys, self._accounts, self.now)
-        self.js_tickets = self._app_tokens.js_tickets
-        self.verdicts = self._content_checks.verdicts
+        self.js_tickets = app_tokens.js_tickets
+        self.verdicts = content_checks.verdicts
         self.visitors: BoundedDict[tuple[str, str], Visitor] = BoundedDict(MAX_VISITORS)
         """The state of each person on WeChat's own pages, by the person's name and the app's id."""
         self.faults = Faults()
@@ -102,45 +105,42 @@ class Simulator:
         self._refusals: BoundedDict[str, _Refusal] = BoundedDict(MAX_CALLS)
         """The latest refused calls by the rid in the response."""
         self._with_grant: Mapping[Api, Callable[[Call], Answer]] = {
-            "userinfo": self._logins.read_profile,
-            "auth": self._logins.check_grant,
-            "refresh_token": self._logins.renew_grant,
+            "userinfo": logins.read_profile,
+            "auth": logins.check_grant,
+            "refresh_token": logins.renew_grant,
         }
         """The functions that answer the APIs that are called with a person's grant."""
         self._with_secret: Mapping[Api, AnswerOfApp] = {
-            "code2session": self._logins.log_in,
-            "access_token": self._logins.grant,
-            "token": self._app_tokens.replace_older,
-            "stable_token": self._app_tokens.hand_out,
+            "code2session": logins.log_in,
+            "access_token": logins.grant,
+            "token": app_tokens.replace_older,
+            "stable_token": app_tokens.hand_out,
             "clear_quota": self._quotas.clear_by_secret,
         }
         """The functions that answer the APIs that are called with an app's secret."""
-        self._with_token = self._apis_with_token()
-
-    def _apis_with_token(self) -> Mapping[Api, AnswerOfApp]:
-        """Return the functions that answer the APIs that are called with an app's access token."""
-        session_keys = SessionKeys(self._session_keys, self.now)
-        links = Links(self._quotas, self.now)
-        coins = Coins(self._session_keys, self.now)
-        return {
-            "getuserphonenumber": self._phone_numbers.read,
+        self._with_token: Mapping[Api, AnswerOfApp] = {
+            "getuserphonenumber": phone_numbers.read,
             "checksession": session_keys.check,
             "resetusersessionkey": session_keys.reset,
             "getuserencryptkey": session_keys.read_encrypt_keys,
-            "getuserriskrank": self._content_checks.rank_risk,
-            "msg_sec_check": self._content_checks.check_text,
-            "media_check_async": self._content_checks.check_picture,
+            "getuserriskrank": content_checks.rank_risk,
+            "msg_sec_check": content_checks.check_text,
+            "media_check_async": content_checks.check_picture,
             "getwxacodeunlimit": links.draw_code,
             "generate_urllink": links.make_url_link,
             "generatescheme": links.make_scheme,
-            "getticket": self._app_tokens.read_js_ticket,
+            "getticket": app_tokens.read_js_ticket,
             "quota_get": self._quotas.read,
             "rid_get": self._read_refusal,
             "clear_quota_by_token": self._quotas.clear_by_token,
             "getverifyid": self._faces.begin,
             "queryverifyinfo": self._faces.read_result,
-            **dict.fromkeys(("getbalance", "pay", "cancelpay", "present"), coins.answer),
+            "getbalance": coins.answer,
+            "pay": coins.answer,
+            "cancelpay": coins.answer,
+            "present": coins.answer,
         }
+        """The functions that answer the APIs that are called with an app's access token."""
 
     def now(self) -> int:
         """Return the time in seconds since the epoch."""
