@@ -280,8 +280,7 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
         if repeat_after is None:
             page = await browser.send(request)
         else:
-            pages = await asyncio.gather(browser.send(request), send_again(request.url, float(repeat_after)))
-            page = pages[-1]
+            _first, page = await asyncio.gather(browser.send(request), send_again(request.url, float(repeat_after)))
     raise httpx.TooManyRedirects("too many redirects")
 
 
