@@ -101,7 +101,7 @@ def find_language(wanted: str) -> str | None:
     if tag in by_tag:
         return by_tag[tag]
     first_subtag = tag.partition("-")[0]
-    related = (language for language in languages() if language.lower().partition("-")[0] == first_subtag)
+    related = (language for other_tag, language in by_tag.items() if other_tag.partition("-")[0] == first_subtag)
     return next(related, None)
 
 
