@@ -182,9 +182,8 @@ class WeChat:
             45011), WeChatMisconfigured (if only the operator can end the failure), WeChatUnavailable (-1 after two
             retries, a missing or lost connection, or a status of 500 or more), WeChatTimeout, WeChatBadResponse.
         """
-        api = exchange_api(app)
-        query = _login_query(api, app, code)
-        return await self.call(api, app, query, read=partial(_identity, api, app), secrets=[code])
+        query = _login_query(app, code)
+        return await self.call(exchange_api(app), app, query, read=partial(_identity, app), secrets=[code])
 
     async def check_secret(self, app: App) -> None:
         """Check with an invented code whether WeChat accepts the app's id and secret.
@@ -193,9 +192,8 @@ class WeChat:
             WeChatBadResponse.
         """
         try:
-            api = exchange_api(app)
-            query = _login_query(api, app, _MADE_UP_CODE)
-            await self.call(api, app, query, read=lambda _answer: None, reports_refusals=False)
+            query = _login_query(app, _MADE_UP_CODE)
+            await self.call(exchange_api(app), app, query, read=lambda _answer: None, reports_refusals=False)
         except (errors.InvalidCode, errors.CodeUsed, errors.WeChatUserBlocked):
             # WeChat rejects the code, which means that it has accepted the id and the secret.
             return
@@ -324,9 +322,9 @@ def exchange_api(app: App) -> Api:
     return Api.CODE2SESSION if app.is_mini_program else Api.OAUTH_CODE
 
 
-def _login_query(api: Api, app: App, code: str) -> str:
+def _login_query(app: App, code: str) -> str:
     """Return the query of the request that exchanges a login code."""
-    name = "js_code" if api == Api.CODE2SESSION else "code"
+    name = "js_code" if app.is_mini_program else "code"
     secret = quote(app.app_secret.get_secret_value(), safe="")
     return f"grant_type=authorization_code&appid={app.app_id}&secret={secret}&{name}={quote(code, safe='')}"
 
@@ -348,13 +346,13 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
         log.warning("wechat_refused", **fields)
 
 
-def _identity(api: Api, app: App, answer: dict[str, Any]) -> WeChatIdentity:
+def _identity(app: App, answer: dict[str, Any]) -> WeChatIdentity:
     """Return the identity in WeChat's response, without an unusable unionid. Raises: WeChatBadResponse."""
     openid, unionid = answer.get("openid"), answer.get("unionid") or None
-    session_key = answer.get("session_key") if api == Api.CODE2SESSION else None
+    session_key = answer.get("session_key") if app.is_mini_program else None
     if not is_id(openid):
         raise errors.WeChatBadResponse("WeChat's response has no usable openid")
-    if api == Api.CODE2SESSION and not is_id(session_key):
+    if app.is_mini_program and not is_id(session_key):
         raise errors.WeChatBadResponse("WeChat's response has no usable session_key")
     if unionid is not None and not is_id(unionid):
         raise errors.WeChatBadResponse("WeChat's response has a malformed unionid")
