@@ -145,7 +145,7 @@ async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOut
     text = request.url.query
     if request.method == "POST":
         # A site's form may be sent to a URL that contains some of the parameters.
-        text = "&".join(filter(None, (request.url.query, pages.form)))
+        text = "&".join(filter(None, (text, pages.form)))
         redirect = pages.redirect_to_get(_PATH, text)
         if redirect is not None:
             return redirect

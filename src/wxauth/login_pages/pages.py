@@ -325,13 +325,14 @@ class Pages(Rendering):
         # redirect URIs itself, so the page shows the document's host, and the origin of the requested redirect URI.
         host = None if login.client_name is None else host_of(client_id)
         uris, redirect_uri = site.redirect_uris, login.redirect_uri
+        is_on_computer = is_local(redirect_uri)
         return self._page(
             template,
-            self._title_of(resource, host or site.title, is_on_computer=is_local(redirect_uri)),
+            self._title_of(resource, host or site.title, is_on_computer=is_on_computer),
             client_title=site.title,
             logo=logo,
             host=host,
-            is_local=is_local(redirect_uri),
+            is_local=is_on_computer,
             resource=None if resource is None else ResourceAnswer.of(resource, login.scope, self.language),
             origin=origin_of(redirect_uri) if host or not uris else origin_shown(uris, redirect_uri),
             own_url=own_url,
