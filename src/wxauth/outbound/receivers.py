@@ -72,14 +72,14 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         """Close every connection."""
         await self._http.aclose()
 
-    async def _allowed_addresses(self, end: Origin | Proxy) -> Sequence[SocketAddress]:
+    async def _allowed_addresses(self, peer: Origin | Proxy) -> Sequence[SocketAddress]:
         """Return the addresses of a server or proxy to which requests may be sent.
 
         Raises: Refused, if there is no such address, or if the name cannot be resolved.
         """
-        scheme: Scheme = "https" if isinstance(end, Origin) and end.scheme == "https" else "http"
+        scheme: Scheme = "https" if isinstance(peer, Origin) and peer.scheme == "https" else "http"
         try:
-            addresses = await self._resolve(end.host)
+            addresses = await self._resolve(peer.host)
         except TimeoutError:
             raise Refused(_NO_NAME) from None
         except (OSError, UnicodeError):
@@ -88,7 +88,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         if not allowed:
             raise Refused(NOT_ALLOWED)
         return [
-            (AF_INET6 if ":" in address else AF_INET, SOCK_STREAM, IPPROTO_TCP, "", (address, end.port))
+            (AF_INET6 if ":" in address else AF_INET, SOCK_STREAM, IPPROTO_TCP, "", (address, peer.port))
             for address in allowed
         ]
 
