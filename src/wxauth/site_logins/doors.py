@@ -8,7 +8,6 @@ from typing import Final
 
 from wxauth.core.metrics import Counter
 from wxauth.login.records import Numbers
-from wxauth.wechat.api import URL_LINK_LASTS
 from wxauth_guard.errors import WxAuthError
 
 
@@ -93,8 +92,6 @@ VISIT_LASTS: Final = timedelta(seconds=600)
 """The time that a visit to WeChat's page can take. During this time, the page's button can start another visit."""
 LINK_REQUEST_LASTS: Final = timedelta(seconds=600)
 """The time for which a sign-in request is valid if its page has a link to WeChat."""
-URL_LINK_RENEWED_AFTER: Final = URL_LINK_LASTS - timedelta(days=5)
-"""The age at which wxauth requests a new URL Link, so that no link expires while a page shows it."""
 MAX_PRESSES: Final = 10
 """The maximum number of times that the button of one page can open WeChat's page, or request a link to WeChat."""
 MAX_WRONG_NUMBERS: Final = 3

@@ -29,7 +29,7 @@ from wxauth.settings.settings import Settings
 from wxauth.site_logins import person_queries, queries
 from wxauth.site_logins.asking import ScanLimits, new_press
 from wxauth.site_logins.authorization_codes import AuthorizationCodes, is_still_approved
-from wxauth.site_logins.doors import DOORS, MAX_WRONG_NUMBERS, SCAN_LASTS, URL_LINK_RENEWED_AFTER, Door, DoorOutcome
+from wxauth.site_logins.doors import DOORS, MAX_WRONG_NUMBERS, SCAN_LASTS, Door, DoorOutcome
 from wxauth.site_logins.models import OPEN, Stage
 from wxauth.site_logins.pages import find_open_page, lock_open_page, next_press
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
@@ -46,6 +46,8 @@ from wxauth_guard.errors import WxAuthError
 _PLAINTEXT_LINK: Final = "weixin://dl/business/"
 """The beginning of WeChat's plaintext links, which wxauth can build without a request to WeChat."""
 _NUMBER: Final = re.compile(rf"[0-9]{{{NUMBER_DIGITS}}}")
+_RENEWED_AFTER: Final = URL_LINK_LASTS - timedelta(days=5)
+"""The age at which wxauth requests a new URL Link, so that no link expires while a page shows it."""
 _PAUSE_AFTER_FAILURE: Final = timedelta(minutes=1)
 """The time for which wxauth does not call WeChat again after WeChat has failed to make a link."""
 
@@ -84,7 +86,7 @@ class UrlLinks:
             link.fail(exc, now=now, pause=_PAUSE_AFTER_FAILURE)
             log_not_made("url_link_not_made", app, exc, api=Api.URL_LINK)
         else:
-            link.value, link.ends_at, link.renews_at = url, now + URL_LINK_LASTS, now + URL_LINK_RENEWED_AFTER
+            link.value, link.ends_at, link.renews_at = url, now + URL_LINK_LASTS, now + _RENEWED_AFTER
             log.info("url_link_made", app_id=app.app_id)
 
 
