@@ -142,8 +142,11 @@ def origin_of(uri: str) -> str:
 
     For the URI of a native app, return its scheme.
     """
+    scheme = scheme_of_app(uri)
+    if scheme is not None:
+        return scheme
     scheme_and_authority = as_compared(uri).split("/")[:3]  # for example "https:", "" and "shop.example.com"
-    return scheme_of_app(uri) or "/".join(scheme_and_authority)
+    return "/".join(scheme_and_authority)
 
 
 def origin_shown(redirect_uris: Sequence[str], requested_uri: str = "") -> str | None:
