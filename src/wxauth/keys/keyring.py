@@ -172,7 +172,7 @@ class KeyRing:
 
     def ensure_ready(self) -> None:
         """Check that there is a key that signs access tokens. Raises: StorageUnavailable."""
-        if not self._access_token_keys.keys:
+        if not self.is_ready:
             raise StorageUnavailable(NOT_READ)
 
     def signing_key(self, now: datetime) -> SigningKey:
@@ -233,8 +233,8 @@ class KeyRing:
             return None if verification_key is None else verification_key.key
         if alg != RSA_ALGORITHM:
             return None
-        if kid in self._id_token_keys.keys:
-            return self._id_token_keys.keys[kid].verifier
+        if (key := self._id_token_keys.keys.get(kid)) is not None:
+            return key.verifier
         public_jwk = await self.database.value(PUBLIC_HALF, kid=kid)
         return None if public_jwk is None else jwk.construct(public_jwk, RSA_ALGORITHM)
 
