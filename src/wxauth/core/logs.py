@@ -159,8 +159,7 @@ def console_line(*, colors: bool) -> Render:
 
     def line(logger: Any, name: str, event: LogEvent) -> bytes:
         frames: list[str] = event.pop("frames", [])
-        texts = {field: str(value) for field, value in event.items() if isinstance(value, UUID | str)}
-        event.update({field: _printable(text) for field, text in texts.items()})
+        event.update({field: _printable(str(value)) for field, value in event.items() if isinstance(value, UUID | str)})
         return "\n    ".join([render(logger, name, event), *frames]).encode()
 
     return line
