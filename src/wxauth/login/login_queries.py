@@ -330,8 +330,15 @@ async def _open_session(transaction: Transaction, login: Login, ids: _Ids, user_
         "opened": ids.session,
         "at_most": login.max_sessions,
     }
-    reason, app_id = EndReason.REPLACED, login.app_id
-    await end_selected(transaction, END_BEYOND_IDENTITY, which, reason=reason, by=SYSTEM, app_id=app_id, now=ids.now)
+    await end_selected(
+        transaction,
+        END_BEYOND_IDENTITY,
+        which,
+        reason=EndReason.REPLACED,
+        by=SYSTEM,
+        app_id=login.app_id,
+        now=ids.now,
+    )
 
 
 def _values(
