@@ -225,8 +225,8 @@ _ACTIVE_FRAGMENT: Final = ", ".join(
     f" / GREATEST(count(*), 1), logged_in_today) AS {fragment(name)}"
     for name, period in _ACTIVE_PERIODS
 )
-# An array of the estimated numbers. A number is an estimate if its sample is smaller than the table. Concatenation
-# ignores a CASE that is null.
+# An array with the names of the numbers that are estimates. A number is an estimate if its sample is smaller than the
+# table. Concatenation ignores a CASE that is null.
 _ESTIMATED_FRAGMENT: Final = f"""
     CASE WHEN {_share_of("users", mebibytes=_SAMPLE_MEBIBYTES)} < 1 THEN ARRAY['users'] END
     || CASE WHEN {_share_of("sessions", mebibytes=_SAMPLE_MEBIBYTES)} < 1 THEN ARRAY['sessions'] END
