@@ -6,7 +6,7 @@ of these texts. The context of a translation consists of the names of the packag
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic_core import from_json
 from starlette.requests import Request
@@ -14,10 +14,13 @@ from starlette.responses import JSONResponse
 
 from wxauth_desk.i18n import SOURCE, find_language, languages, own_name, pgettext
 
+_MAX_LANGUAGE_TAG: Final = 32
+"""The length to which a language tag from a request is cut. No language of the catalogues has a longer tag."""
+
 
 def page_texts(folder: Path, request: Request) -> JSONResponse:
     """Return the texts of the page in this folder, in the language that `?language=` names, or otherwise in English."""
-    language = find_language(request.query_params.get("language", "")) or SOURCE
+    language = find_language(request.query_params.get("language", "")[:_MAX_LANGUAGE_TAG]) or SOURCE
     english: dict[str, str] = from_json((folder / "texts.json").read_bytes())
     answer: dict[str, Any] = {
         "language": language,
