@@ -28,23 +28,16 @@ _NONCE_DIGITS: Final = 10
 
 
 async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
-    """Check an app's handler, if the app has one, in the same way as WeChat checks a URL before saving it.
-
-    The signature is marked as used before it is sent, because the handler may log it. Otherwise an attacker who reads
-    that log could use the signature for a forged message about a withdrawn authorization.
-    """
-    if app.push_forward is not None:
-        yield await _check_handler(app, settings, now=clock())
-
-
-async def _check_handler(app: App, settings: Settings, *, now: datetime) -> CheckResult:
-    """Return the result about an app's handler, which must return the echostr of a handshake."""
+    """Check an app's handler, if the app has one, in the same way as WeChat checks a URL before saving it."""
+    if app.push_forward is None:
+        return
     name = f"wechat {app.app_id} push_forward"
     echostr = str(secrets.randbelow(10**_ECHOSTR_DIGITS))
     try:
-        answer = await _send_handshake(app, settings, echostr=echostr, now=now)
+        answer = await _send_handshake(app, settings, echostr=echostr, now=clock())
     except StorageUnavailable:
-        return bad(name, _("not checked, because the database doesn't respond"))
+        yield bad(name, _("not checked, because the database doesn't respond"))
+        return
     except (PushNotForwarded, TimeoutError) as exc:
         reason = exc.detail if isinstance(exc, PushNotForwarded) else _("no response in time")
         text = _(
@@ -52,18 +45,23 @@ async def _check_handler(app: App, settings: Settings, *, now: datetime) -> Chec
             "verification",
             reason=reason,
         )
-        return bad(name, text)
-    if answer.content != echostr.encode():
+        yield bad(name, text)
+        return
+    if answer.content == echostr.encode():
+        yield good(name, _("passes WeChat's verification of the URL"))
+    else:
         text = _(
             "did not return the echostr. The receiver's Token must match this app's push_token, and the "
             "receiver must return only the echostr to a GET request"
         )
-        return bad(name, text)
-    return good(name, _("passes WeChat's verification of the URL"))
+        yield bad(name, text)
 
 
 async def _send_handshake(app: App, settings: Settings, *, echostr: str, now: datetime) -> PushAnswer:
     """Mark the signature of a handshake as used, send the handshake to an app's handler, and return the response.
+
+    The signature is marked as used before it is sent, because the handler may log it. Otherwise an attacker who reads
+    that log could use the signature for a forged message about a withdrawn authorization.
 
     Raises: StorageUnavailable, PushNotForwarded, TimeoutError.
     """
