@@ -35,9 +35,13 @@ class SealedKind(Generic[Row]):
     A value is None if it is not set.
     """
 
+    def stored_values(self, row: Row) -> list[tuple[bytes, bytes]]:
+        """Return the sealed values of a row that are set, each with its context."""
+        return [(sealed, context) for sealed, context in self.values(row) if sealed is not None]
+
     def opens(self, sealer: Sealer, row: Row) -> bool:
         """Return whether all values of the row can be unsealed."""
-        return all(sealed is None or sealer.opens(sealed, context=context) for sealed, context in self.values(row))
+        return all(sealer.opens(sealed, context=context) for sealed, context in self.stored_values(row))
 
     def resealed(self, sealer: Sealer, row: Row) -> list[bytes | None] | None:
         """Return the values of a row, sealed with the current secret key; None if one of them cannot be unsealed."""
@@ -91,8 +95,7 @@ async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes,
         (SEALED_WEBHOOKS, await database.rows(ALL_WEBHOOKS)),
         (SEALED_APPS, await database.rows(STORED_APPS)),
     )
-    values = (value for kind, rows in kinds for row in rows for value in kind.values(row))
-    return [(sealed, context) for sealed, context in values if sealed is not None]
+    return [value for kind, rows in kinds for row in rows for value in kind.stored_values(row)]
 
 
 async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> None:
@@ -152,8 +155,7 @@ def judge_sealed(
     Each value comes with its context. `has_previous` says whether the settings contain a previous secret key.
     """
     name = "sealed_data"
-    of_keys = (pair for key in keys for pair in SEALED_SIGNING_KEYS.values(key))
-    checked = [*((sealed, context) for sealed, context in of_keys if sealed is not None), *values]
+    checked = [*(value for key in keys for value in SEALED_SIGNING_KEYS.stored_values(key)), *values]
     total = len(checked)
     unopened = sum(not sealer.opens(sealed, context=context) for sealed, context in checked)
     if unopened:
