@@ -135,15 +135,18 @@ def judge_signing_keys(
             why=WRONG_SECRET_KEY,
         )
         return bad(name, text)
-    newest, about = keys[-1], {"n": len(keys), "kid": signing_key_of(keys, now).kid}
+    n, kid, newest = len(keys), signing_key_of(keys, now).kid, keys[-1]
     if newest.activates_at > now:
-        time = _minute(newest.activates_at)
         text = _(
-            "{n} published. {kid} signs now, and {newest} signs from {time}", newest=newest.kid, time=time, **about
+            "{n} published. {kid} signs now, and {newest} signs from {time}",
+            n=n,
+            kid=kid,
+            newest=newest.kid,
+            time=_minute(newest.activates_at),
         )
     else:
         time = _minute(max(now, newest.created_at + max_age))
-        text = _("{n} published. {kid} signs now, and the next key is created at {time}", time=time, **about)
+        text = _("{n} published. {kid} signs now, and the next key is created at {time}", n=n, kid=kid, time=time)
     return good(name, text)
 
 
