@@ -26,8 +26,9 @@ from wxauth.wechat.received import check_watermark, open_encrypted_data
 from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
+LOG_IN_AGAIN: Final = "log in again (wx.login, POST /v1/login), and then retry"
+"""The detail of the error for a signature without a valid session_key."""
 _NO_KEY: Final = "only mini-programs have a session_key"
-_LOG_IN_AGAIN: Final = "log in again (wx.login, POST /v1/login), and then retry"
 
 log = get_logger()
 
@@ -110,9 +111,9 @@ class SessionKeys:
             raise errors.AccountLeaving(key.erase_at, user_id=key.user_id)
         session_key = self._unseal(app_id, key.openid, key.sealed)
         if session_key is None:
-            raise errors.SessionKeyExpired(_LOG_IN_AGAIN)
+            raise errors.SessionKeyExpired(LOG_IN_AGAIN)
         if is_checked and not await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key):
-            raise errors.SessionKeyExpired(_LOG_IN_AGAIN)
+            raise errors.SessionKeyExpired(LOG_IN_AGAIN)
         await self._record_signing(app_id, by)
         return {"signature": digest(session_key, data, sha256).hex(), "openid": key.openid}
 

@@ -31,7 +31,7 @@ from wxauth.errors import AccountDisabled, AccountLeaving, SessionKeyExpired, Un
 from wxauth.i18n import lazy_gettext as _
 from wxauth.session_keys.queries import KeyOfLogin
 from wxauth.session_keys.routes import SessionKeysDep
-from wxauth.session_keys.session_keys import SignatureAnswer
+from wxauth.session_keys.session_keys import LOG_IN_AGAIN, SignatureAnswer
 from wxauth.settings.http_urls import MAX_URL, has_no_user
 from wxauth.siblings.queries import client_and_keys
 from wxauth.siblings.shared_tokens import SharedWeChatTokens
@@ -62,7 +62,7 @@ SIGNATURES: Final = Counter(
 router = Router("siblings")
 SharedWeChatTokensDep = Annotated[SharedWeChatTokens, Depends(provide(SharedWeChatTokens))]
 JsTicketsDep = Annotated[JsTickets, Depends(provide(JsTickets))]
-_NO_KEY: Final = SessionKeyExpired("log in again (wx.login, POST /v1/login), and then retry")
+_NO_KEY: Final = SessionKeyExpired(LOG_IN_AGAIN)
 _URL_RULE: Final = f"Must be an http or https URL of at most {MAX_URL} characters, without a user"
 
 
