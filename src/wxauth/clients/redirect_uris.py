@@ -7,6 +7,7 @@ from urllib.parse import urlencode, urlsplit
 
 from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.http_urls import as_compared
+from wxauth.settings.types import LAST_PORT
 from wxauth.terminal import WrongValue
 from wxauth_guard.texts import is_http_url, is_loopback, is_secure
 
@@ -39,7 +40,6 @@ _AUTHORITY: Final = re.compile(
     re.VERBOSE,
 )
 _PORT: Final = re.compile("[0-9]{1,5}")
-_LAST_PORT: Final = 65535
 HOST_RULE: Final = _(
     "must have a host that contains only letters, digits, - and . (write other characters as "
     "xn--…), and must not contain a user name"
@@ -91,8 +91,8 @@ def _check_host_and_port(uri: str) -> None:
     if authority is None:
         raise WrongValue(HOST_RULE)
     port = authority["port"]
-    if port is not None and not (_PORT.fullmatch(port) and 0 < int(port) <= _LAST_PORT):
-        raise WrongValue(_("must have a port from 1 to {n}, or no port", n=_LAST_PORT))
+    if port is not None and not (_PORT.fullmatch(port) and 0 < int(port) <= LAST_PORT):
+        raise WrongValue(_("must have a port from 1 to {n}, or no port", n=LAST_PORT))
     if not is_http_url(uri):
         raise WrongValue(HOST_RULE)
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from wxauth.core.background import once
 from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.addresses import Scheme, is_refused, numeric_addresses_of
+from wxauth.settings.types import LAST_PORT
 from wxauth.terminal import WrongValue
 from wxauth_guard.texts import is_http_url
 
@@ -24,7 +25,6 @@ A further name waits until the lookup of one of these names has succeeded or fai
 """
 MAX_URL: Final = 2048
 """The length limit, in characters, of a receiver's URL."""
-_LAST_PORT: Final = 65535
 
 
 LookUp = Callable[[str], Sequence[str]]
@@ -114,8 +114,8 @@ def _scheme_and_name(text: str) -> tuple[Scheme, str]:
         raise WrongValue(_("must be a URL")) from None
     if url.scheme not in ("http", "https") or not host:
         raise WrongValue(_("must begin with https://, or with http:// on a private network"))
-    if url.port is not None and not 0 < url.port <= _LAST_PORT:
-        raise WrongValue(_("must have a port from 1 to {n}, or no port", n=_LAST_PORT))
+    if url.port is not None and not 0 < url.port <= LAST_PORT:
+        raise WrongValue(_("must have a port from 1 to {n}, or no port", n=LAST_PORT))
     if "%" in host:
         raise WrongValue(_("must not contain an IPv6 zone"))
     if not is_http_url(text):

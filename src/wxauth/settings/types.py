@@ -27,6 +27,7 @@ If the Service is named "wxauth", one of these variables is WXAUTH_PORT, with a 
 CENTURY_DAYS: Final = 36600
 """The upper limit, in days, of each setting that is a number of days: a hundred years."""
 CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
+LAST_PORT: Final = 65535
 _SHORTEST_TRAIL_DAYS: Final = 180
 """The smallest number of days for which the audit trail can be kept, apart from 0, which means forever."""
 _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
@@ -177,4 +178,4 @@ RateText = Annotated[
     ),
 ]
 SecretsFolder = Annotated[Path, checked(_check_secrets_folder)]
-Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_ignore_service_link)]
+Port = Annotated[int, Field(ge=1, le=LAST_PORT), BeforeValidator(_ignore_service_link)]

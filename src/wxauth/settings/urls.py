@@ -15,7 +15,7 @@ from pydantic import AfterValidator, SecretStr
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.addresses import Scheme, is_refused, numeric_addresses_of
 from wxauth.settings.http_urls import has_no_user
-from wxauth.settings.types import CommaList, checked, form
+from wxauth.settings.types import LAST_PORT, CommaList, checked, form
 from wxauth.terminal import WrongValue
 from wxauth_guard.texts import is_http_url, is_secure
 
@@ -30,7 +30,6 @@ _HOST_AND_PORT: Final = re.compile(
     r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?=[^:]*[a-z])[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|(?P<v4>[0-9.]+))"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?"
 )
-_MAX_PORT: Final = 65535
 _REDIS_HOSTS: Final = rf"{_USER}{_HOST}{_PORT}(,{_HOST}{_PORT})*"
 _REDIS_FORMS: Final = (
     rf"rediss?://{_USER}{_HOST}({_PORT})?(/\d*)?(\?[^#@]*)?",
@@ -75,7 +74,7 @@ def _checked_parts(url: str, pattern: str, example: str) -> SplitResult:
 
 def _check_ports(ports: Iterable[str]) -> None:
     """Check ports in decimal digits. Raises: WrongValue, if one is not from 1 to 65535."""
-    if not all(port.isdecimal() and 0 < int(port) <= _MAX_PORT for port in ports):
+    if not all(port.isdecimal() and 0 < int(port) <= LAST_PORT for port in ports):
         raise WrongValue(_("must have ports from 1 to 65535"))
 
 
@@ -176,7 +175,7 @@ def _check_root_files(values: tuple[str, ...]) -> None:
 def _check_host(value: str) -> None:
     """Check a host, which may have a port. A host without letters must be an address."""
     match = _HOST_AND_PORT.fullmatch(value)
-    if match is not None and int(match["port"] or 0) <= _MAX_PORT:
+    if match is not None and int(match["port"] or 0) <= LAST_PORT:
         with suppress(ValueError):
             # The constructors raise ValueError if the text is not an address.
             if match["v6"]:
