@@ -14,6 +14,7 @@ from pydantic_core import from_json
 from wxauth.cli.printing import sentence
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.logos import picture_url
+from wxauth.settings.types import comma_separated
 from wxauth.terminal import WrongValue, os_reason
 from wxauth.web.schemas import PageQuery, Time, id_in_cursor
 
@@ -229,5 +230,5 @@ def _value_of(field: _Field, clear: str | None, is_query: bool, value: str) -> o
     if value == clear:
         return ""
     if "array" in field.types:
-        return [part.strip() for part in value.split(",") if part.strip()]
+        return comma_separated(value)
     return value if field.text else from_json(value)

@@ -36,10 +36,14 @@ _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
 
 def _split_at_commas(value: object) -> object:
     """Return the items of a text that separates them with commas. A value of another type stays unchanged."""
-    return _items_of(value) if isinstance(value, str) else value
+    return comma_separated(value) if isinstance(value, str) else value
 
 
-def _items_of(text: str) -> list[str]:
+def comma_separated(text: str) -> list[str]:
+    """Return the items of a text that separates them with commas.
+
+    Spaces around an item are removed. An empty item is left out.
+    """
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
@@ -50,7 +54,7 @@ def _read_documents(value: object) -> object:
     """
     if not isinstance(value, str):
         return value
-    matches = [_DOCUMENT.fullmatch(item) for item in _items_of(value)]
+    matches = [_DOCUMENT.fullmatch(item) for item in comma_separated(value)]
     documents = {match[1]: match[2] for match in matches if match}
     # The mapping has fewer entries than the list if an item has another form, or if a document occurs twice.
     if len(documents) != len(matches):
