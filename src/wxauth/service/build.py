@@ -239,8 +239,6 @@ def make_tracing(settings: Settings) -> Tracing:
     try:
         # The import takes half a second, so it happens only if traces are enabled.
         from wxauth.service.spans import spans_to
-
-        return spans_to(settings.otlp_url)
     except ModuleNotFoundError as exc:
         raise InvalidSettings(
             [
@@ -252,7 +250,16 @@ def make_tracing(settings: Settings) -> Tracing:
             ]
         ) from None
     except Exception as exc:
-        # Another program may have set one of OpenTelemetry's many variables.
-        variables = sorted(name for name in os.environ if name.startswith("OTEL_"))
-        log.error("traces_not_sent", reason=message_of(exc), what_to_change=", ".join(variables))
-        return Tracing()
+        return _tracing_without_spans(exc)
+    try:
+        return spans_to(settings.otlp_url)
+    except Exception as exc:  # also a missing module, because a variable of OpenTelemetry can name one
+        return _tracing_without_spans(exc)
+
+
+def _tracing_without_spans(exc: Exception) -> Tracing:
+    """Log why OpenTelemetry cannot be used, and return a tracing that creates no spans."""
+    # Another program may have set one of OpenTelemetry's many variables.
+    variables = sorted(name for name in os.environ if name.startswith("OTEL_"))
+    log.error("traces_not_sent", reason=message_of(exc), what_to_change=", ".join(variables))
+    return Tracing()
