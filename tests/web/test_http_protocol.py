@@ -42,18 +42,24 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.fixture(scope="module")
-def exchange() -> Iterator[Exchange]:
-    """A function that sends these parts over one connection and returns everything that it receives."""
+def server() -> Iterator[str]:
+    """The URL of a server that responds with what it has received."""
     with serving(behind_edge(echo), **options()) as url:
+        yield url
 
-        def send(*parts: bytes) -> bytes:
-            connection = connected(url)
-            with suppress(ConnectionError):  # the server may reject a request before it has read all of it
-                for part in parts:
-                    connection.sendall(part)
-            return read_all(connection)
 
-        yield send
+@pytest.fixture(scope="module")
+def exchange(server: str) -> Exchange:
+    """A function that sends these parts over one connection and returns everything that it receives."""
+
+    def send(*parts: bytes) -> bytes:
+        connection = connected(server)
+        with suppress(ConnectionError):  # the server may reject a request before it has read all of it
+            for part in parts:
+                connection.sendall(part)
+        return read_all(connection)
+
+    return send
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -72,6 +78,31 @@ def test_an_upgrade_that_is_not_taken_is_ignored_and_its_body_no_request(
     assert answer.count(b"HTTP/1.1 200") == 2
     assert b"POST /v1/login " + body in answer
     assert b"GET /next " in answer
+
+
+POST = b"POST / HTTP/1.1\r\nHost: a\r\n" + UPGRADE + b"Content-Length: %d\r\n\r\n" % len(SMUGGLED)
+IN_ITS_NAME = POST.index(b"\nUpgrade:") + len(b"\nUp")
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        [GET_THE_NEXT + POST[:IN_ITS_NAME], POST[IN_ITS_NAME:], SMUGGLED],
+        [GET_THE_NEXT + POST, SMUGGLED],
+        [GET_THE_NEXT + CHUNKED, b"1\r\nx\r\n0\r\n\r\n" + POST, SMUGGLED],
+    ],
+)
+def test_an_upgrade_that_is_found_only_by_the_parser_is_refused(server: str, reads: list[bytes]) -> None:
+    answers = b""
+    with connected(server) as connection, suppress(ConnectionError):
+        for sent in reads:
+            connection.sendall(sent)
+            answered = answers.count(b"HTTP/1.1 ")
+            while answers.count(b"HTTP/1.1 ") == answered and (received := connection.recv(65536)):
+                answers += received
+        answers += read_all(connection)
+    assert answers.count(b"HTTP/1.1 400 ") == 1
+    assert b"GET /smuggled" not in answers
 
 
 def test_after_an_early_answer_the_rest_of_the_body_is_read_and_the_next_request_answered(exchange: Exchange) -> None:

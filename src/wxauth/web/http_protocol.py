@@ -28,7 +28,8 @@ _HEAD_TOO_LARGE: Final = (
 class HttpProtocol(HttpToolsProtocol):
     """The protocol of one connection.
 
-    The class extends the callbacks of asyncio, of the parser and of the response, and uses no other parts of uvicorn.
+    The class extends the callbacks of asyncio, of the parser and of the response. Of uvicorn's other parts, it uses
+    only `parser`.
     """
 
     head_seconds = SENDING_SECONDS
@@ -54,7 +55,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Parse data from the client. If a head or the trailers are too large, respond with 431."""
         self._bytes_outside_body += len(data)
         if not self._is_in_body and b"\nupgrade" in data[:MAX_HEAD].lower():
-            # If a request asks for an upgrade, the parser would drop its body. Therefore the field is renamed.
+            # Java's client asks for HTTP/2 with each request, and the parser would drop the body of such a request.
+            # Therefore the field is renamed. `on_headers_complete` refuses what this doesn't find.
             head, blank_line, rest = data.partition(b"\r\n\r\n")
             data = _UPGRADE.sub(b"\nx-upgrade", head) + blank_line + rest
         super().data_received(data)
@@ -89,10 +91,15 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Stop the timer when the head is complete, and refuse too many pipelined requests."""
+        """Stop the timer when the head is complete. Refuse an upgrade and too many pipelined requests.
+
+        `data_received` doesn't rename a field whose name arrives in two reads, or that belongs to a pipelined request.
+        """
         self._timer.cancel()
         self._is_in_head, self._is_in_body, self._bytes_outside_body = False, True, 0
         self._unanswered += 1
+        if self.parser.should_upgrade():
+            raise ValueError("the body would be parsed as the next request")  # the response is 400
         if self._unanswered > 1 + MAX_WAITING:
             raise ValueError("too many requests at once")  # the response is 400
         super().on_headers_complete()
