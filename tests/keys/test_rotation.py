@@ -15,13 +15,13 @@ from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port
 from tests.world import Rows, Stage, until
 from wxauth.checks.sealed import SealedCounts
+from wxauth.core.clock import FIRST_ID
 from wxauth.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.core.services import Services
 from wxauth.keys.keyring import KeyRing
 from wxauth.keys.models import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER
 from wxauth.service.resealing import Resealed, forget, reseal
 from wxauth.session_keys.queries import replace_session_keys, session_keys_sealed_otherwise
-from wxauth.sessions.queries import START
 
 pytestmark = pytest.mark.no_signing_key
 
@@ -172,7 +172,9 @@ async def test_page_by_page_nobody_is_missed(stage: Stage, page_size: int) -> No
 
 async def test_a_value_that_has_changed_since_it_was_read_is_left_unchanged(stage: Stage) -> None:
     await stage.login("alice")
-    [read], _ = await session_keys_sealed_otherwise(stage.services.database, prefix=ROTATED.prefix, after=START, size=1)
+    [read], _ = await session_keys_sealed_otherwise(
+        stage.services.database, prefix=ROTATED.prefix, after=FIRST_ID, size=1
+    )
     await stage.rows.execute("UPDATE sessions SET session_key = 'changed'")
     assert await replace_session_keys(stage.services.database, [read], [b"anew"]) == 0
     assert await stage.rows.fetchval("SELECT session_key FROM sessions") == b"changed"

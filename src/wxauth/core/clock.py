@@ -44,6 +44,8 @@ _STEP_BYTES: Final = 4
 _BITS_AFTER_TIME: Final = 80
 """The number of bits that follow the time in an id. The time consists of the first 48 bits, in milliseconds."""
 _MAX_MILLISECONDS: Final = 2**48 - 1
+FIRST_ID: Final = UUID(int=0)
+"""An id that is lower than every other id."""
 LAST_ID: Final = UUID(int=2**128 - 1)
 """An id that is greater than every other id."""
 
@@ -163,7 +165,7 @@ def id_range(since: datetime | None, until: datetime | None, before: UUID | None
     Ids begin with their times, so the times from `since` to `until` are a range of ids. `before` is the last id of the
     previous page. None means no bound.
     """
-    lowest = UUID(int=0) if since is None else first_id_at(since)
+    lowest = FIRST_ID if since is None else first_id_at(since)
     end = LAST_ID if until is None else first_id_at(until)
     return lowest, min(end, before or LAST_ID)
 

@@ -35,6 +35,7 @@ from uuid import UUID
 import asyncpg
 from sqlmodel import SQLModel
 
+from wxauth.core.clock import FIRST_ID
 from wxauth.core.database import Database, Transaction
 from wxauth.core.models import SharedEvent
 from wxauth.core.statements import Statement
@@ -243,7 +244,7 @@ async def read_page(
 
     Raises: CursorExpired, if the feed no longer contains all events after `after`.
     """
-    position, event_id = after or (0, UUID(int=0))
+    position, event_id = after or (0, FIRST_ID)
     values = {"position": position, "event_id": event_id, "is_after": after is not None, "limit": limit}
     if types:
         rows = await database.rows(_PAGE_OF_TYPES, **values, types=sorted(set(types)))

@@ -13,12 +13,12 @@ from uuid import UUID
 from sqlalchemy import Text
 from sqlmodel import Field, SQLModel
 
-from wxauth.core.clock import LAST_ID, first_id_at
+from wxauth.core.clock import FIRST_ID, LAST_ID, first_id_at
 from wxauth.core.database import Database
 from wxauth.core.models import TIME
 from wxauth.core.statements import Nothing, Statement, fragment
 from wxauth.login.record_queries import OPEN_SESSIONS_FRAGMENT
-from wxauth.sessions.queries import DELETE_ENDED_SESSIONS, LAST_OF_PAGE, START, LastRow, end_replaced_sessions
+from wxauth.sessions.queries import DELETE_ENDED_SESSIONS, LAST_OF_PAGE, LastRow, end_replaced_sessions
 from wxauth.settings.addresses import TRUNCATED
 
 _REPLACING: Final = "replaced_sessions"
@@ -193,7 +193,7 @@ class SweptPage:
 async def restart_sweep(database: Database, table: TableSweep, *, now: datetime) -> None:
     """Make a sweep of this table due now, and make it begin again with the first row."""
     async with database.begin() as transaction:
-        await transaction.run(_NOTE_PROGRESS, name=table.name, after=START, due_at=now)
+        await transaction.run(_NOTE_PROGRESS, name=table.name, after=FIRST_ID, due_at=now)
 
 
 async def sweep_page(
@@ -207,7 +207,7 @@ async def sweep_page(
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=table.lock):
             return None
-        after, due_at = await transaction.row(_PROGRESS, name=table.name) or (START, now)
+        after, due_at = await transaction.row(_PROGRESS, name=table.name) or (FIRST_ID, now)
         if due_at > now:
             return None
         last = await transaction.row(table.end_of_page, after=after, skipped=size - 1)
@@ -216,7 +216,7 @@ async def sweep_page(
         written = await transaction.run(table.work, after=after, until=until, older_than=older_than)
         is_last = last is None or last.since >= older_than
         if is_last:
-            await transaction.run(_NOTE_PROGRESS, name=table.name, after=START, due_at=next_sweep_at)
+            await transaction.run(_NOTE_PROGRESS, name=table.name, after=FIRST_ID, due_at=next_sweep_at)
         else:
             await transaction.run(_NOTE_PROGRESS, name=table.name, after=until, due_at=due_at)
         return SweptPage(written, is_last)

@@ -20,7 +20,7 @@ from wxauth.checks.sealed import (
     SealedCounts,
     SealedKind,
 )
-from wxauth.core.clock import LAST_ID
+from wxauth.core.clock import FIRST_ID, LAST_ID
 from wxauth.core.database import Database
 from wxauth.core.sealing import Sealer, webhook_secret_context
 from wxauth.core.trail import OPERATOR, SYSTEM, EventType, record_event
@@ -29,7 +29,6 @@ from wxauth.events.webhook_queries import ALL_WEBHOOKS, change_webhook, new_webh
 from wxauth.keys.queries import PUBLISHED, lock_keys, reseal_key, store_keys
 from wxauth.phones.queries import ANSWERS_SEALED_OTHERWISE, DELETE_UNCHANGED, StoredAnswer, reseal_answer
 from wxauth.session_keys.queries import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
-from wxauth.sessions.queries import START
 
 PAGE_SIZE: Final = 1000
 """The number of session keys, or of responses with phone numbers, in a page."""
@@ -212,7 +211,7 @@ async def _write_session_keys(
 
     Return the number of keys that `write` has written on all pages together.
     """
-    total, after = 0, START
+    total, after = 0, FIRST_ID
     while True:
         page, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
         result = await write(page)

@@ -23,8 +23,6 @@ from wxauth.core.trail import SYSTEM, Actor, EventType, event, record_events
 from wxauth.core.users import USER, UserInSession
 from wxauth.sessions.devices import DescribedDevice
 
-START: Final = UUID(int=0)
-"""An id that is lower than the id of any session."""
 MAX_SESSIONS_IN_EVENT: Final = 1000
 """The largest number of session ids in one event."""
 CONSOLE: Final = "wxauth-admin"

@@ -15,12 +15,13 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from wxauth.core.clock import FIRST_ID
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.statements import Nothing, Statement, pair_range
 from wxauth.core.trail import ERASED_DATA, REPORTS_ERASURE, Actor, EventType, record_event
 from wxauth.errors import AccountDisabled, AccountLeaving
-from wxauth.sessions.queries import START, EndReason, end_sessions
+from wxauth.sessions.queries import EndReason, end_sessions
 from wxauth.users.status_queries import StatusAndRoles, lock_status_and_roles
 from wxauth.users.user_queries import FORMER_IDS
 
@@ -126,10 +127,10 @@ async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) 
     this user could have approved.
     """
     await transaction.run(_DELETE_HINTED, user_ids=user_ids)
-    await transaction.run(_QUEUE, user_ids=user_ids, start=START)
+    await transaction.run(_QUEUE, user_ids=user_ids, start=FIRST_ID)
     budget = MAX_ROWS_ERASED_WITH_USER
     for user_id in user_ids[:_MAX_IDS_ERASED_WITH_USER]:
-        budget -= await _erase_page(transaction, user_id, START, START, size=budget)
+        budget -= await _erase_page(transaction, user_id, FIRST_ID, FIRST_ID, size=budget)
         if budget <= 0:
             break
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
-from wxauth.core.clock import LAST_ID
+from wxauth.core.clock import FIRST_ID, LAST_ID
 from wxauth.core.database import Database
 from wxauth.core.statements import Statement
 from wxauth.core.users import USER, UserFields, UserStatus
@@ -109,8 +109,6 @@ _CONDITIONS: Final[Mapping[str, LiteralString]] = {
 }
 _FLOOR: Final = Statement[UUID]("SELECT id FROM users WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
 """The query for the lowest id in a window of users. The query returns no row for the last window."""
-FIRST_ID: Final = UUID(int=0)
-"""An id that is lower than the id of any row."""
 # This statement finds the users who have the whole text as one of their ids, or as their phone number. It uses only
 # indexes. Openids have no index of their own, because such an index would slow down each first login. Therefore, the
 # statement looks the openid up in each app. It reads the apps one by one from the primary key, whose first column is
