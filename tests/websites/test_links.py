@@ -14,7 +14,7 @@ from tests.websites.browsers import Browser, House, Tab, sent
 from tests.websites.links import BY_SCHEME, IN_WECHAT, SAFARI, approved, browser_of, claimed, press, pressed, type_in
 from tests.world import EDGE, MakeClient, make_admin, set_roles
 from wxauth.core.services import Services
-from wxauth.limits.concurrency import AT_ONCE_OF_PERSON
+from wxauth.limits.concurrency import AT_ONCE_OF_USER
 
 pytestmark = [pytest.mark.settings(scan_link="scheme"), pytest.mark.shop(link=True)]
 
@@ -206,7 +206,7 @@ async def test_before_an_approval_and_without_six_digits_nothing_is_counted_nor_
 
 @pytest.mark.own_database
 async def test_before_an_approval_nobody_waits_for_the_numbers_of_others(house: House) -> None:
-    tabs = [await browser_of(house.another_browser().client).show() for _ in range(AT_ONCE_OF_PERSON + 1)]
+    tabs = [await browser_of(house.another_browser().client).show() for _ in range(AT_ONCE_OF_USER + 1)]
     for tab in tabs:
         await pressed(tab)
     typing: dict[str, Any] = {tab.request_id: partial(type_in, tab, "123456") for tab in tabs}

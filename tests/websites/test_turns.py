@@ -11,7 +11,7 @@ from tests.websites.browsers import BYE, Ask, House, hidden_fields
 from tests.websites.links import approved, browser_of, type_in
 from tests.websites.persons import TO_ADMIN, person_page
 from tests.world import AddSite, Site, locked, until_locked
-from wxauth.limits.concurrency import AT_ONCE, AT_ONCE_OF_PERSON, MAX_PRESENT
+from wxauth.limits.concurrency import AT_ONCE, AT_ONCE_OF_USER, MAX_PRESENT
 
 Prepare = Callable[[House], Awaitable[Ask]]
 
@@ -90,8 +90,8 @@ ANSWERS: dict[Prepare, tuple[int, dict[int, int]]] = {
     a_confirmed_sign_out: (1, {200: 40}),
     a_code_again_and_again: (AT_ONCE, {200: 1, 400: 39}),
     a_device_that_polls: (AT_ONCE, {200: 1, 400: 39}),
-    three_pages: (AT_ONCE_OF_PERSON, {303: 40}),  # the limit for a user is higher than the limit for one page or code
-    three_codes: (AT_ONCE_OF_PERSON, {200: 3, 400: 37}),
+    three_pages: (AT_ONCE_OF_USER, {303: 40}),  # the limit for a user is higher than the limit for one page or code
+    three_codes: (AT_ONCE_OF_USER, {200: 3, 400: 37}),
 }
 """The number of the 40 requests that run at once, and the statuses of all 40 responses."""
 

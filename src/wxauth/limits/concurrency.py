@@ -26,6 +26,24 @@ from wxauth.errors import RateLimited
 
 RETRY_AFTER: Final = 3
 """The `Retry-After`, in seconds, of a response that refuses a request because no place is free."""
+AT_ONCE: Final = 2
+"""The largest number of requests of one session's queue that run at the same time."""
+AT_ONCE_OF_USER: Final = AT_ONCE + 1
+"""The largest number of requests of one user's queue that run at the same time.
+
+Because the number is larger than `AT_ONCE`, one session cannot occupy all places of its user.
+"""
+_ENDING_AT_ONCE: Final = 1
+"""The largest number of requests that run at the same time in a queue of requests that end sessions.
+
+Together with `AT_ONCE_OF_USER`, the requests of one user occupy at most four of the five transactions
+(`TRANSACTIONS`), so one transaction remains free for other users.
+"""
+MAX_PRESENT: Final = 64
+"""The largest number of requests in one queue that may run or wait."""
+PATIENCE_SECONDS: Final = 5.0
+"""The longest time, in seconds, that a request waits for a place in a queue."""
+_DETAIL: Final = "this user has too many requests in progress"
 
 Who = TypeVar("Who", bound=Hashable)
 
@@ -67,27 +85,6 @@ class Places(Generic[Who]):
         self._taken -= Counter([who])  # `-=` removes counts of zero, which would accumulate
 
 
-AT_ONCE: Final = 2
-"""The largest number of requests of one session's queue that run at the same time."""
-AT_ONCE_OF_PERSON: Final = AT_ONCE + 1
-"""The largest number of requests of one user's queue that run at the same time.
-
-Because the number is larger than `AT_ONCE`, one session cannot occupy all places of its user.
-"""
-_ENDING_AT_ONCE: Final = 1
-"""The largest number of requests that run at the same time in a queue of requests that end sessions.
-
-Together with `AT_ONCE_OF_PERSON`, the requests of one user occupy at most four of the five transactions
-(`TRANSACTIONS`), so one of them remains free for other users.
-"""
-MAX_PRESENT: Final = 64
-"""The largest number of requests in one queue that may run or wait."""
-PATIENCE_SECONDS: Final = 5.0
-"""The longest time, in seconds, that a request waits for a place in a queue."""
-
-_DETAIL: Final = "this user has too many requests in progress"
-
-
 @dataclass(slots=True, eq=False)
 class _Queue:
     """The requests of one session or user, in the order in which they came."""
@@ -110,21 +107,20 @@ class Concurrency:
     _queues: dict[Hashable, _Queue] = field(init=False, default_factory=dict)
 
     @asynccontextmanager
-    async def of_session(self, session: Hashable, person: UUID, *, ends_sessions: bool = False) -> AsyncIterator[None]:
+    async def of_session(self, session: Hashable, user_id: UUID, *, ends_sessions: bool = False) -> AsyncIterator[None]:
         """Occupy a place in the queue of a session, and one in the queue of its user, during the block.
 
-        `person` is the user's id, and `session` is usually the id of a session. It can also identify something else of
-        which a user can have several: a login to a site, a browser's login, or an identity whose phone number is
-        requested. Requests with `ends_sessions` have their own queues, so they do not wait for the user's other
-        requests.
+        `session` is usually the id of a session. It can also identify something else that a user can have several of:
+        a login to a site, a browser's login, or an identity whose phone number is requested. Requests with
+        `ends_sessions` have their own queues, so they do not wait for the user's other requests.
 
         Raises: RateLimited, if one of the queues is full, or if no place becomes free in time.
         """
         if ends_sessions:
             session_queue = self.queue(("ends", session), _ENDING_AT_ONCE)
-            user_queue = self.queue(("ends", person), _ENDING_AT_ONCE)
+            user_queue = self.queue(("ends", user_id), _ENDING_AT_ONCE)
         else:
-            session_queue, user_queue = self.queue(session), self.queue(person, AT_ONCE_OF_PERSON)
+            session_queue, user_queue = self.queue(session), self.queue(user_id, AT_ONCE_OF_USER)
         async with session_queue, user_queue:
             yield
 
