@@ -14,13 +14,12 @@ from tests.keys.conftest import WxAuth, kid_of
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port
 from tests.world import Rows, Stage, until
-from wxauth.checks.sealed import SealedCounts
 from wxauth.core.clock import FIRST_ID
 from wxauth.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.core.services import Services
 from wxauth.keys.keyring import KeyRing
 from wxauth.keys.models import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER
-from wxauth.service.resealing import Resealed, forget, reseal
+from wxauth.service.resealing import Resealed, SealedCounts, forget, reseal
 from wxauth.session_keys.queries import replace_session_keys, session_keys_sealed_otherwise
 
 pytestmark = pytest.mark.no_signing_key

@@ -11,9 +11,8 @@ from tests.fakes import OTHER_SECRET_KEY, SECRET_KEY
 from tests.keys.conftest import WxAuth
 from tests.problems import problem_of
 from tests.world import Stage, bearer, until
-from wxauth.checks.sealed import SealedCounts
 from wxauth.core.sealing import CannotOpen, Sealer
-from wxauth.service.resealing import forget
+from wxauth.service.resealing import SealedCounts, forget
 
 pytestmark = pytest.mark.no_signing_key
 

@@ -71,19 +71,6 @@ SEALED_SIGNING_KEYS: Final[SealedKind[StoredSigningKey]] = SealedKind(
 )
 
 
-@dataclass(slots=True)
-class SealedCounts:
-    """The numbers of re-encrypted or erased values, by kind."""
-
-    signing_keys: int = 0
-    session_keys: int = 0
-    phone_answers: int = 0
-    webhook_secrets: int = 0
-    """The number of webhook secrets. An erased secret disables its webhook until an administrator renews the secret."""
-    apps: int = 0
-    """The number of apps. If an app's secrets are erased, an administrator must add the app again."""
-
-
 async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes, bytes]]:
     """Return some stored values of each kind except signing keys, each with its context.
 

@@ -22,9 +22,9 @@ from wxauth.settings.secrets import SECRET_KEY_BYTES
 from wxauth.settings.settings import Settings
 from wxauth.web.schemas import all_of
 
-# `wxauth.checks` and `wxauth.service` take long to load, so only the commands that need them import them.
+# `wxauth.service` takes long to load, so only the commands that need it import it.
 if TYPE_CHECKING:
-    from wxauth.checks.sealed import SealedCounts
+    from wxauth.service.resealing import SealedCounts
 
 
 @click.group()

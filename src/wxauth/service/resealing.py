@@ -17,7 +17,6 @@ from wxauth.checks.sealed import (
     SEALED_SESSION_KEYS,
     SEALED_SIGNING_KEYS,
     SEALED_WEBHOOKS,
-    SealedCounts,
     SealedKind,
 )
 from wxauth.core.clock import FIRST_ID, LAST_ID
@@ -46,6 +45,19 @@ class _PageResult(NamedTuple):
 
     wanted: int
     written: int
+
+
+@dataclass(slots=True)
+class SealedCounts:
+    """The numbers of re-encrypted or erased values, by kind."""
+
+    signing_keys: int = 0
+    session_keys: int = 0
+    phone_answers: int = 0
+    webhook_secrets: int = 0
+    """The number of webhook secrets. An erased secret disables its webhook until an administrator renews the secret."""
+    apps: int = 0
+    """The number of apps. If an app's secrets are erased, an administrator must add the app again."""
 
 
 @dataclass(slots=True)
