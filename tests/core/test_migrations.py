@@ -24,7 +24,7 @@ from tests.databases import claim, scripts_of_next_version
 from tests.world import Rows
 from wxauth.clients.models import CLIENT_NAME, Scope
 from wxauth.core.database import Database
-from wxauth.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, migrate
+from wxauth.core.migrations import BASE, MigrationBlocked, MigrationImpossible, begin_migration, migrate
 from wxauth.core.models import all_tables
 from wxauth.core.revisions import KNOWN_REVISIONS, SCRIPTS, current_revision, is_usable
 from wxauth.events.models import DeliveryState
@@ -125,7 +125,7 @@ async def test_the_schema_of_a_newer_version_is_usable_and_unchanged(database_ur
     async with aclosing(Database(database_url)) as database:
         assert is_usable(await current_revision(database))
         assert await migrate(database) == "9999"
-        with pytest.raises(UnknownRevision, match="the schema is at '9999'"):
+        with pytest.raises(MigrationImpossible, match="the schema is at '9999'"):
             await migrate(database, revision=REVISIONS[0])
     assert await rows.fetchval("SELECT version_num FROM alembic_version") == "9999"
 
@@ -133,7 +133,7 @@ async def test_the_schema_of_a_newer_version_is_usable_and_unchanged(database_ur
 async def test_a_revision_that_is_unknown_stops_the_migration(database_url: str) -> None:
     async with aclosing(Database(database_url)) as database:
         for revision in ("0", "9999", "-1", "+1", "heads", ""):
-            with pytest.raises(UnknownRevision, match="doesn't exist"):
+            with pytest.raises(MigrationImpossible, match="doesn't exist"):
                 await migrate(database, revision=revision)
 
 
@@ -248,7 +248,7 @@ async def test_the_schema_of_another_program_is_left_unchanged(empty: Empty, mad
     await empty.rows.execute(made)
     before = await empty.schema()
     assert not is_usable(await current_revision(empty.database))
-    with pytest.raises(UnknownRevision, match=r"in this schema belongs to another program"):
+    with pytest.raises(MigrationImpossible, match=r"in this schema belongs to another program"):
         await migrate(empty.database)
     assert await empty.schema() == before
 
@@ -269,7 +269,7 @@ async def test_only_postgresql_is_migrated(empty: Empty, engine: str, named: str
     if named is None:
         assert await migrate(empty.database) == REVISIONS[-1]
         return
-    with pytest.raises(UnknownRevision, match=f"the database {named}, which can't run wxauth's schema"):
+    with pytest.raises(MigrationImpossible, match=f"the database {named}, which can't run wxauth's schema"):
         await migrate(empty.database)
     assert await empty.rows.fetchval("SELECT to_regclass('alembic_version') IS NULL")
 
@@ -282,7 +282,7 @@ async def test_a_database_in_another_encoding_is_not_migrated(
     await admin.execute(f"CREATE DATABASE {name}_other ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
     try:
         async with aclosing(Database(empty_database_url.replace(f"/{name}", f"/{name}_other"))) as database:
-            with pytest.raises(UnknownRevision, match=f"the database has the encoding {encoding} instead of UTF8"):
+            with pytest.raises(MigrationImpossible, match=f"the database has the encoding {encoding} instead of UTF8"):
                 await migrate(database)
     finally:
         await admin.execute(f"DROP DATABASE {name}_other WITH (FORCE)")

@@ -22,7 +22,7 @@ from wxauth.checks.result import CheckResult
 from wxauth.clients.clients import Credentials
 from wxauth.core.database import Database
 from wxauth.core.logs import configure_logging
-from wxauth.core.migrations import UnknownRevision, migrate
+from wxauth.core.migrations import MigrationImpossible, migrate
 from wxauth.core.outages import is_refusal, reason_of
 from wxauth.login.login_queries import rehearse_login
 from wxauth.service.app import create_api, surround
@@ -98,7 +98,7 @@ def run(
                 _start_mcp(threads, parts, parts.mcp)
             service = OwnNamesOnly(_service(parts.settings, parts.simulated_url), parts.host_names)
             Server(uvicorn.Config(service, **uvicorn_options()), _welcome(parts)).run([parts.listener])
-    except (UnknownRevision, ForeignSchema) as exc:
+    except (MigrationImpossible, ForeignSchema) as exc:
         if has_database:
             raise
         raise TextError(Text(_FOREIGN_DATA, home=HOME, reason=exc.text)) from None
@@ -258,7 +258,7 @@ async def _prepare(parts: _Parts) -> Credentials | None:
 
 
 async def _migrate(database: Database) -> None:
-    """Migrate the database, and try a login in it. Raises: ForeignSchema, UnknownRevision, StorageUnavailable."""
+    """Migrate the database, and try a login in it. Raises: ForeignSchema, MigrationImpossible, StorageUnavailable."""
     try:
         await migrate(database)
     except Exception as exc:

@@ -88,8 +88,11 @@ _NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchema
 log = get_logger()
 
 
-class UnknownRevision(TextError):
-    """The requested revision does not exist, or this version of wxauth cannot migrate this engine or schema."""
+class MigrationImpossible(TextError):
+    """The requested revision does not exist, or this version of wxauth cannot migrate this engine or schema.
+
+    The message explains why.
+    """
 
 
 class MigrationBlocked(TextError):
@@ -125,17 +128,17 @@ async def migrate(
     `scripts` is the folder of Alembic's revisions. The times are in seconds. `LOCK_TIMEOUT_SECONDS` explains
     `lock_patience`, `RETRY_PAUSE_SECONDS` explains `pause`, and `GIVE_UP_SECONDS` explains `patience`.
 
-    Raises: StorageUnavailable, MigrationForbidden, MigrationRefused, MigrationBlocked, UnknownRevision.
+    Raises: StorageUnavailable, MigrationForbidden, MigrationRefused, MigrationBlocked, MigrationImpossible.
     """
     known = revisions.revisions_in(scripts)
     order = [BASE, *reversed(known)]
     directory = ScriptDirectory.from_config(_config(scripts))
     if (unfit := await revisions.refusal_of_engine(database)) is not None:
-        raise UnknownRevision(_("the database {unfit}", unfit=unfit))
+        raise MigrationImpossible(_("the database {unfit}", unfit=unfit))
     async with _turn(database):
         stored = await revisions.current_revision(database)
         if (refusal := revisions.refusal_of(stored, known)) is not None:
-            raise UnknownRevision(refusal)
+            raise MigrationImpossible(refusal)
         if revision == HEAD and revisions.is_newer(stored, known):
             target = stored
         else:
@@ -201,18 +204,19 @@ class _Step:
 
     @property
     def is_transactional(self) -> bool:
+        """Whether the revision runs in a transaction, as it does unless its module sets `transactional = False`."""
         return getattr(self.script.module, "transactional", True)
 
 
 def _steps(directory: ScriptDirectory, order: Sequence[str], current: str, target: str) -> list[_Step]:
     """Return the steps from one revision to another. `order` lists `BASE` and all revisions, the oldest first.
 
-    Raises: UnknownRevision, if one of the two revisions is not in `order`.
+    Raises: MigrationImpossible, if one of the two revisions is not in `order`.
     """
     if current not in order:
-        raise UnknownRevision(Text(_OTHER_VERSION, revision=current))
+        raise MigrationImpossible(Text(_OTHER_VERSION, revision=current))
     if target not in order:
-        raise UnknownRevision(Text(_NO_REVISION, revision=target, revisions=", ".join(reversed(order))))
+        raise MigrationImpossible(Text(_NO_REVISION, revision=target, revisions=", ".join(reversed(order))))
     start, end = order.index(current), order.index(target)
     is_upgrade = start < end
     path = order[start : end + 1] if is_upgrade else order[end : start + 1][::-1]
@@ -264,9 +268,9 @@ async def _run_step(database: Database, scripts: Path, step: _Step, lock_patienc
 async def _with_retries(run: Callable[[], Awaitable[None]], step: _Step, pause: float, patience: float) -> None:
     """Run a step by calling `run`. Retry while other transactions lock its tables, for at most `patience` seconds.
 
-    The average time between two attempts is `pause` seconds.
+    The average pause between two attempts is `pause` seconds.
 
-    Raises: UnknownRevision, MigrationRefused, MigrationBlocked, and the errors of `begin_migration`.
+    Raises: MigrationImpossible, MigrationRefused, MigrationBlocked, and the errors of `begin_migration`.
     """
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + patience
@@ -276,7 +280,7 @@ async def _with_retries(run: Callable[[], Awaitable[None]], step: _Step, pause: 
             return
         except DBAPIError as exc:
             if isinstance(exc.driver_exception, asyncpg.DuplicateTableError):
-                raise UnknownRevision(Text(_FOREIGN_TABLE, reason=exc.driver_exception)) from exc
+                raise MigrationImpossible(Text(_FOREIGN_TABLE, reason=exc.driver_exception)) from exc
             if not isinstance(exc.driver_exception, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
                 reason = _reason_of(exc.driver_exception)
                 raise MigrationRefused(Text(_REVISION_REJECTED, revision=step.revision, reason=reason)) from exc
