@@ -34,11 +34,11 @@ from wxauth.site_logins.models import OPEN, Stage
 from wxauth.site_logins.pages import find_open_page, lock_open_page, next_press
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.responses import MAY_NOT_LOG_IN, REFUSED, Browser, Onward, SentBack
-from wxauth.site_logins.scan_pictures import log_not_made
 from wxauth.site_logins.scans import NUMBER_DIGITS
 from wxauth.site_logins.secrets import NO_SUCH_PAGE, new_scene
 from wxauth.texts import hash_of, new_secret
 from wxauth.wechat.api import URL_LINK_LASTS, WeChatApi
+from wxauth.wechat.client import log_not_made
 from wxauth.wechat.errcodes import Api
 from wxauth.wechat.wechat_tokens import CachedSecret
 from wxauth_guard.errors import WxAuthError
@@ -115,8 +115,8 @@ class Links:
     codes: AuthorizationCodes
     url_links: UrlLinks
 
-    async def target(self, app_id: str | None, *, is_allowed: bool) -> str | None:
-        """Return where the links to this app lead, as a source for the Content-Security-Policy of a site's pages.
+    async def csp_source(self, app_id: str | None, *, is_allowed: bool) -> str | None:
+        """Return the source that lets a site's pages open links to this app, for their Content-Security-Policy.
 
         `app_id` is None for the default app. `is_allowed` says whether the site may have links. Return None if the
         pages of the site have no link now.

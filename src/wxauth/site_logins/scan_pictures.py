@@ -17,7 +17,6 @@ from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
-from wxauth.settings.apps import App
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import doors, scan_picture_queries
 from wxauth.site_logins.asking import ScanLimits
@@ -25,26 +24,14 @@ from wxauth.site_logins.scan_picture_queries import ShownCode
 from wxauth.site_logins.secrets import SCENE, scan_link
 from wxauth.texts import hash_of
 from wxauth.wechat.api import WeChatApi
-from wxauth.wechat.client import report_misconfigured
-from wxauth.wechat.errcodes import Api, errcode_of
+from wxauth.wechat.client import log_not_made
+from wxauth.wechat.errcodes import Api
 from wxauth.wechat.received import CodePicture
 
 _SCALE: Final = 8
 """The number of pixels per module of the QR code. 37 modules and a border of 4 on each side make 360 pixels."""
 
 log = get_logger()
-
-
-def log_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str) -> None:
-    """Log `event`, which says that WeChat has not made a picture or a link for an app, with the reason.
-
-    `api` is the name of the WeChat API that failed, because the meaning of an errcode depends on the API.
-    """
-    fields = {"app_id": app.app_id, "errcode": failure.errcode}
-    if isinstance(failure, errors.WeChatMisconfigured):
-        report_misconfigured(event, **fields, what_to_change=errcode_of(failure.errcode or 0, api=api).remedy)
-    else:
-        log.warning(event, **fields, reason=failure.detail)
 
 
 @part

@@ -317,6 +317,18 @@ def report_misconfigured(event: str = "wechat_misconfigured", **fields: object) 
     log.error(event, **fields)
 
 
+def log_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str) -> None:
+    """Log `event`, which says that WeChat has not made a picture or a link for an app, with the reason.
+
+    `api` is the name of the WeChat API that failed, because the meaning of an errcode depends on the API.
+    """
+    fields = {"app_id": app.app_id, "errcode": failure.errcode}
+    if isinstance(failure, errors.WeChatMisconfigured):
+        report_misconfigured(event, **fields, what_to_change=errcode_of(failure.errcode or 0, api=api).remedy)
+    else:
+        log.warning(event, **fields, reason=failure.detail)
+
+
 def exchange_api(app: App) -> Api:
     """Return the API that exchanges login codes for this kind of app."""
     return Api.CODE2SESSION if app.is_mini_program else Api.OAUTH_CODE
