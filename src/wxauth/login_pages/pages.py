@@ -23,10 +23,10 @@ from wxauth.login_pages.texts import TEXTS
 from wxauth.settings.apps import App
 from wxauth.settings.http_urls import host_of
 from wxauth.settings.resources import Resource
-from wxauth.site_logins.asking import PressesUsedUp, StartedScan
+from wxauth.site_logins.asking import StartedScan
 from wxauth.site_logins.doors import SCAN_LASTS, Door
 from wxauth.site_logins.links import TryAgain
-from wxauth.site_logins.pages import PageState
+from wxauth.site_logins.pages import PageState, PressesUsedUp
 from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.requests import SiteRequest
 from wxauth.site_logins.responses import AUTHORIZE_PATH, Mistake, Onward, SentBack, Unanswerable

@@ -1,6 +1,7 @@
-"""The start of logins to sites: wxauth stores a sign-in request, which then waits for the user's decision.
+"""The start of logins to sites. wxauth stores a sign-in request, which then waits for the user's decision.
 
-A page of wxauth or a device shows the request. A device uses RFC 8628, and polls for the outcome.
+A page of wxauth or a device shows the request. A device uses RFC 8628, and polls for the outcome. Logins that need no
+page, and presses of a page's button, are also created here, but stored by the modules that complete them.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from wxauth.clients.oauth_errors import OAuthError
 from wxauth.core.clock import Clock, new_id
 from wxauth.core.database import Database
 from wxauth.core.services import part
-from wxauth.errors import RateLimited, StorageUnavailable
+from wxauth.errors import StorageUnavailable
 from wxauth.limits.rate_limits import RateLimiter
 from wxauth.sessions.devices import Device
 from wxauth.settings.settings import Settings
@@ -28,10 +29,6 @@ from wxauth.texts import hash_of, new_secret
 
 _MAX_USER_CODES_TRIED: Final = 5
 """The largest number of random user codes that wxauth tries until one is free."""
-
-
-class PressesUsedUp(RateLimited):
-    """The error after the last permitted use of a page's button. Unlike with other limits, waiting does not help."""
 
 
 class ScanLimits:
@@ -79,7 +76,8 @@ class SiteLogins:
 
         `ip` and `user_agent` are the address and the User-Agent of the user's browser, if the user has one.
 
-        Raises: OAuthError, RateLimited, Unanswerable, StorageUnavailable.
+        Raises: OAuthError, if the client was added with `--near` and `ip` is None; RateLimited; Unanswerable, if the
+            client no longer exists; StorageUnavailable, if no user code is free.
         """
         if ip is None and client.near:
             raise OAuthError("invalid_request", "browser_ip is required, because this client was added with --near")
@@ -101,7 +99,7 @@ class SiteLogins:
     async def start_for_page(self, request: SiteRequest, browser: Browser, *, has_link: bool) -> StartedScan:
         """Start a scan that a page of wxauth shows in a browser. With `has_link`, the page also has a link to WeChat.
 
-        Raises: RateLimited, Unanswerable, StorageUnavailable.
+        Raises: RateLimited; Unanswerable, if the client no longer exists; StorageUnavailable, if no user code is free.
         """
         lasts = doors.LINK_REQUEST_LASTS if has_link else doors.SCAN_LASTS
         await self.scan_limits.browsers.admit_address(browser.ip)
@@ -116,7 +114,7 @@ class SiteLogins:
         Without `browser_login_id`, the button opens WeChat's page. With it, the page shows the user of that browser
         login, and the button redirects to the site, whose request had the parameters `query`.
 
-        Raises: RateLimited, Unanswerable.
+        Raises: RateLimited; Unanswerable, if the client no longer exists.
         """
         if browser_login_id is None:
             await self.scan_limits.pages.admit_address(browser.ip)
@@ -128,7 +126,10 @@ class SiteLogins:
         return page_id
 
     async def _add_scan(self, login: SiteLoginFields, secret: str) -> StartedScan:
-        """Store a login with a new scene and user code. Raises: Unanswerable, StorageUnavailable."""
+        """Store a login with a new scene and user code. Return both, with the `secret` of the device or page.
+
+        Raises: Unanswerable, if the client no longer exists; StorageUnavailable, if no user code is free.
+        """
         for _ in range(_MAX_USER_CODES_TRIED):
             scene = new_scene()
             user_code, login.user_code_hash = self.user_codes.new()
@@ -171,7 +172,7 @@ def new_press(
 ) -> SiteLoginFields:
     """Return the login to store when a browser uses a button of a page.
 
-    `door` is the way to log in that the button starts.
+    `door` is the way to log in that the button starts. The login can be used for the time `lasts`.
     """
     return new_login(
         page,

@@ -7,9 +7,8 @@ from typing import NoReturn
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Transaction
 from wxauth.core.services import part
-from wxauth.errors import NotFound
+from wxauth.errors import NotFound, RateLimited
 from wxauth.site_logins import queries
-from wxauth.site_logins.asking import PressesUsedUp
 from wxauth.site_logins.authorization_codes import AuthorizationCodes, is_still_approved, lock_with_person
 from wxauth.site_logins.doors import MAX_PRESSES
 from wxauth.site_logins.models import Stage
@@ -17,6 +16,10 @@ from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.responses import MAY_NOT_LOG_IN, REFUSED, Browser, Onward, SentBack
 from wxauth.site_logins.secrets import NO_SUCH_PAGE, page_hashes
 from wxauth.texts import new_secret
+
+
+class PressesUsedUp(RateLimited):
+    """The error after the last permitted use of a page's button. Unlike with other limits, waiting does not help."""
 
 
 class PageState(StrEnum):
@@ -61,7 +64,7 @@ def next_press(presses: int) -> int:
 
 @part
 class ScanPages:
-    """The responses to the page that shows a QR code."""
+    """The responses to the page that shows a QR code. The other pages use only `cancel`."""
 
     database: Database
     clock: Clock
