@@ -84,9 +84,9 @@ class AuthorizationCodes:
     ) -> None:
         """Create or renew the browser's login that sites share, if `login` proves who uses the browser.
 
-        Set the columns of `login` that name this browser's login. The caller must store these columns.
+        Set `proof_id` and, after a proof, `browser_login_id` of `login`. The caller must store the login.
         """
-        # `redirect` renews the browser's cookie only after a new proof. The login may still name an earlier one.
+        # `redirect` renews the browser's cookie only after a new proof. The login may still name an earlier proof.
         login.proof_id = None
         is_shared = login.sso and self.settings.sso_ttl > 0 and not browser.is_web_view
         if not (is_shared and login.taken_door in MAKES_BROWSER_LOGIN and browser.cookie):
@@ -254,6 +254,6 @@ async def _check_hint(transaction: Transaction, request: RequestFields, user: Us
     """
     if request.hinted_user_id in (None, user.id):
         return
-    # The user of the hint may have been merged into this user since.
+    # Since then, the user of the hint might have been merged into this user.
     if await transaction.value(CURRENT_USER, user_id=request.hinted_user_id) != user.id:
         raise SentBack(request, ANOTHER_PERSON, "login_required")

@@ -59,7 +59,7 @@ class DoorOutcome(StrEnum):
     """The outcome of a login to a site."""
 
     LOGGED_IN = "logged_in"
-    """The site has opened its session."""
+    """The site has opened its session or, for `Door.PHONE`, the phone has got its id_token."""
     REFUSED = "refused"
     """The user has refused, or may not log in."""
     SNAPSHOT = "snapshot"

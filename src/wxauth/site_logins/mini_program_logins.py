@@ -36,7 +36,11 @@ from wxauth_guard.errors import InvalidToken, WxAuthError
 FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"
 """The path of the page that posts a form to the site. Its parameter `answer` contains the sealed form."""
 _NEW_LOGIN_AGE: Final = timedelta(seconds=30)
-"""The age up to which the phone's login is recent enough for any site, even for a site that requires a new login."""
+"""The age up to which the phone's login is recent enough for any site, even for a site that requires a new login.
+
+After `login_required`, the mini-program first logs in again, and then repeats the request, so the login is never quite
+new.
+"""
 
 log = get_logger()
 
@@ -65,7 +69,8 @@ class MiniProgramLogins:
 
         Return the URL at which the web-view continues.
 
-        Raises: Unanswerable, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson.
+        Raises: Unanswerable, if the client or the redirect URI is wrong; InvalidToken, if the session has ended;
+            RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         try:
             request = await self.site_requests.check(parameters, ip=device.ip, admits=may_answer)
@@ -89,7 +94,7 @@ class MiniProgramLogins:
         return self._web_view_url(response_to_site(self.settings, request, code=code))
 
     async def unseal(self, sealed: str) -> Onward:
-        """Return the redirect with a form that `_web_view_url` has sealed. The texts for users call it a decision.
+        """Return the redirect that `_web_view_url` has sealed, with its form. The errors call the redirect a decision.
 
         Raises: NotFound, if `sealed` is not from this service, or if its authorization code has expired.
         """

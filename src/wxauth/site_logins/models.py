@@ -7,7 +7,7 @@ called a press, is a separate row, which copies the request from the page's row.
 is valid once, independently of the page and its other presses. A login that needs no page, through a mini-program or a
 browser's login, is also a row.
 
-`scan_pictures` contains the pictures of codes, which have up to 2 MiB, in a separate table because few statements need
+`scan_pictures` contains the pictures of codes, in a separate table because pictures are large and few statements need
 them. `browser_logins` contains the logins of browsers, which sites added with `--sso` share, and which outlive the
 login to one site. Once a user has proved who uses a browser, other sites get an authorization code when the user
 presses a button. `browser_login_sites` contains the sites that have received an authorization code from a browser's
@@ -278,7 +278,7 @@ class BrowserLogin(SQLModel, table=True):
     id: UUID = Field(primary_key=True)
     browser_hash: bytes = Field(sa_type=BYTEA)
     """The hash of the cookie that identifies the browser."""
-    cookie_hash: bytes = Field(sa_type=BYTEA, repr=False)
+    cookie_hash: bytes = Field(sa_type=BYTEA)
     """The hash of the login's own cookie."""
     proof_id: UUID
     """The id of the login to a site that has proved who uses the browser. The cookie's value is derived from this id.

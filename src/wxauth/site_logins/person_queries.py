@@ -1,4 +1,7 @@
-"""The statements that lock the user who logs in to a site, even if another transaction merges this user."""
+"""The statements that lock the user who logs in to a site, even if another transaction merges this user.
+
+`HAS_ANY_ROLE` locks nothing. It reads whether a user is staff, before wxauth finds or creates the user.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime

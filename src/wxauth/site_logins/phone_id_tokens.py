@@ -24,7 +24,7 @@ from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 PHONE_ID_TOKEN_SECONDS: Final = 300
 """The lifetime, in seconds, of an id_token. During this time, the other back end accepts it."""
-_AMR: Final[Mapping[AppKind, str]] = {"mini_program": AMR[Door.MINI_PROGRAM], "mobile_app": "wechat_mobile_app"}
+_AMR_BY_KIND: Final[Mapping[AppKind, str]] = {"mini_program": AMR[Door.MINI_PROGRAM], "mobile_app": "wechat_mobile_app"}
 """The `amr` value (RFC 8176) for each kind of app that runs on a phone."""
 
 log = get_logger()
@@ -53,7 +53,7 @@ class PhoneIdTokens:
         """
         client = await _find_client(self.database, client_id)
         kind = self.apps.find(caller.user.app_id).kind
-        if kind not in _AMR:
+        if kind not in _AMR_BY_KIND:
             raise WrongAppKind(f"a session of the kind {kind} isn't a session on a phone")
         try:
             # If no key is available, the request must fail before it uses up the code.
@@ -70,7 +70,7 @@ class PhoneIdTokens:
                 client.site_scopes,
                 nonce=nonce,
                 authenticated_at=now,
-                authenticated_by=_AMR[kind],
+                authenticated_by=_AMR_BY_KIND[kind],
                 now=now,
                 expires_in=PHONE_ID_TOKEN_SECONDS,
             )

@@ -31,7 +31,7 @@ PUBLIC_CLIENT_REPEATS_WITHIN: Final = timedelta(seconds=2)
 For example, React's StrictMode sends each code twice during development.
 """
 SLOW_DOWN_SECONDS: Final = 5
-"""The number of seconds by which wxauth lengthens the polling interval after a poll that came too early."""
+"""The number of seconds by which wxauth lengthens the polling interval after a poll that came too early (RFC 8628)."""
 SESSIONS_OF_BROWSER_LOGIN: Final = 20
 """The largest number of open sessions that each site can have from one browser's login. Older sessions end."""
 

@@ -95,7 +95,7 @@ class SiteRequests:
         this request. Without it, any client may.
 
         Raises: Unanswerable, if the client or the redirect URI is wrong; SentBack, if the request breaks another rule;
-        RateLimited.
+            RateLimited.
         """
         client = await self._requesting_client(parameters, ip)
         redirect_uri = self._check_redirect_uri(client, parameters)

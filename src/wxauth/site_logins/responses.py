@@ -46,7 +46,10 @@ class Onward:
     """The response that leads a browser to its next URL, by a redirect or by a form that the browser posts."""
 
     url: str = field(repr=False)
-    """The URL of the redirect, or the URL to which the browser posts the form."""
+    """The URL of the redirect, or the URL to which the browser posts the form.
+
+    `login_pages` puts the issuer's path before a URL that is only a path.
+    """
     form: dict[str, str] | None = field(default=None, repr=False)
     """The fields of the form; None for a redirect."""
     login: str | None = field(default=None, repr=False)

@@ -32,7 +32,7 @@ MiniProgramLoginsDep = Annotated[MiniProgramLogins, Depends(provide(MiniProgramL
 PhoneIdTokensDep = Annotated[PhoneIdTokens, Depends(provide(PhoneIdTokens))]
 ScansDep = Annotated[Scans, Depends(provide(Scans))]
 router = Router("scans")
-id_token_router = Router("me")
+id_token_router = Router("me")  # not "scans", because mobile apps, which cannot scan, also get id_tokens
 
 _WRONG_FIELDS: Final[Mapping[Mistake, FieldError]] = {
     Mistake.CLIENT: FieldError("client_id", "must be the id of a site that a mini-program may log in to"),

@@ -1,4 +1,7 @@
-"""The bodies of the phone's requests about a scan, and their responses."""
+"""The bodies of the phone's requests about a scan, and their responses.
+
+`scans` reads and returns these objects. The other bodies of a phone's requests are next to their routes.
+"""
 
 from datetime import datetime
 from typing import Annotated, Self

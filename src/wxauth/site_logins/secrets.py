@@ -1,6 +1,9 @@
 """The secrets that wxauth stores as hashes: scenes, page ids, authorization codes, user codes and cookies.
 
-A scene is the random part of a QR code. It identifies the login for which a page shows the QR code.
+A scene is the random part of a QR code or of a link to WeChat. It identifies the login that the phone can claim.
+
+Page ids, the authorization codes of WeChat's page, and the cookies of browsers' logins are derived from the cookie that
+identifies the browser. Therefore, a repeated request of the same browser gets the same secret.
 
 A user code, which a user types, has only 34 random bits, so its hash needs a key. Otherwise, an attacker with a copy of
 the database could find the code by trying all codes.

@@ -53,7 +53,11 @@ _STATE: Final = re.compile(rf"[0-9a-f]{{{2 * _STATE_BYTES}}}", re.ASCII)
 
 
 class VisitOutcome(StrEnum):
-    """The outcome of a visit to WeChat's page."""
+    """The outcome of a visit to WeChat's page.
+
+    After a failed visit, the value is the `error` that the site gets (see `_DESCRIPTIONS`), or the name of a page that
+    wxauth shows.
+    """
 
     LOGGED_IN = "logged_in"
     """The site has received a code."""
@@ -71,6 +75,7 @@ class VisitOutcome(StrEnum):
 _REFUSED: Final = frozenset({"", "authdeny"})
 """The values of `code` in callbacks after the user has refused. Older versions of WeChat send `authdeny`."""
 _TEMPORARY_STATUSES: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+"""The statuses of errors after which another visit can succeed. The site gets `temporarily_unavailable`."""
 _OUTCOMES_COUNTED: Final = {
     VisitOutcome.ACCESS_DENIED: DoorOutcome.REFUSED,
     VisitOutcome.LOGIN_REQUIRED: DoorOutcome.REFUSED,
@@ -325,7 +330,10 @@ class Visits:
         return SentBack(visit, _DESCRIPTIONS[outcome], outcome).onward(self.settings)
 
     def _redirect_to_page(self, visit: SiteLogin, callback: WeChatCallback, name: str) -> Onward:
-        """Return the redirect to wxauth's page with this name, which says how the visit ended."""
+        """Return the redirect to wxauth's page `name`, which says how the visit ended.
+
+        The names are the keys of `VISIT_PAGES` in `login_pages/pages.py`.
+        """
         assert visit.pressed_on is not None  # `new_press` has set it
         page_id = page_id_of(callback.browser.cookie, visit.pressed_on)
         return Onward(f"{self.settings.issuer}{AUTHORIZE_PATH}/{page_id}/wechat/{name}")
@@ -351,6 +359,7 @@ def _url_of_wechats_page(settings: Settings, app: App, door: Door, state: str) -
         path = "oauth2/authorize"
         # WeChat returns a unionid only with `snsapi_userinfo`.
         parameters["scope"] = "snsapi_userinfo" if app.unionid_in_force == "required" else "snsapi_base"
+        # WeChat does not document this parameter. Developers report that WeChat then repeats fewer callbacks.
         parameters["connect_redirect"] = "1"
     return f"{settings.wechat_open_url}/connect/{path}?{urlencode(parameters)}#wechat_redirect"
 
