@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from fastapi import FastAPI
@@ -20,7 +21,7 @@ from wxauth.apps.registry import Apps
 from wxauth.checks.sealed import ensure_opens
 from wxauth.clients.clients import clashing_clients
 from wxauth.console.sessions import ConsoleSessions
-from wxauth.core.background import cancel
+from wxauth.core.background import attempt, cancel
 from wxauth.core.clock import DatabaseClock, correct_clock, keep_time
 from wxauth.core.logs import get_logger
 from wxauth.core.outages import DatabaseUrlRefused, outage_log, reason_of
@@ -95,7 +96,8 @@ async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
     if not is_loaded:
         while not await _has_our_schema(services):  # noqa: ASYNC110 - another process migrates
             await asyncio.sleep(_CHECK_PAUSE_SECONDS)
-        await _load_stored_data(services)
+        await attempt(partial(_load_stored_data, services), failed="stored_data_not_loaded")
+    # Each of these tasks logs its own failures and continues, so nothing watches whether one of them ends.
     tasks = [
         services[KeyRing].keep_fresh(),
         services[Apps].keep_fresh(),
@@ -165,7 +167,7 @@ async def _check_names_of_clients(services: Services) -> None:
 async def _load_stored_data(services: Services) -> None:
     """Read what requests need from the database: the time, the keys and the apps. Add the client of the console.
 
-    If a read fails, the background tasks repeat it.
+    If a read fails, the background tasks repeat it. The database must have a schema.
     """
     if isinstance(services.clock, DatabaseClock):
         await correct_clock(services.clock, services.database)
