@@ -48,7 +48,7 @@ from wxauth.web.proxies import BehindProxies
 from wxauth_guard.errors import WxAuthError
 from wxauth_guard.problems import REQUEST_ID_KEY
 
-_DESCRIPTION = _("""
+_DESCRIPTION: Final = _("""
 Lets users of WeChat mini-programs log in. Exchange a `wx.login` code for tokens, and send the access token in the
 `Authorization: Bearer` header.
 
@@ -104,8 +104,10 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
     """
     settings, readiness = services.settings, services[probes.Readiness]
     services[metrics.PrometheusMetrics].routes = [route for route in api.routes if isinstance(route, Route)]
-    # Cors wraps the routes and FastAPI's handlers of failures, so that browsers can also read the responses to
-    # failures.
+    # Each layer prepares the request for the layers inside it. The outermost, `BehindProxies`, sets the client's
+    # address and the issuer's path. `AnyRequest` then drops what the client of a gateway has chosen, and `Edge` limits
+    # and counts the request. `Cors` wraps the routes and FastAPI's handlers of failures, so that browsers can also read
+    # the responses to failures.
     app: ASGIApp = Cors(Shortcut(api, _DIRECT_ROUTES), settings, services.database)
     app = Edge(
         app,
@@ -137,7 +139,7 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
         servers=[{"url": root_path}] if root_path else None,
         docs_url=None,
         redoc_url=None,
-        openapi_url=None,  # `add_docs` adds this route and the documentation's
+        openapi_url=None,  # `add_docs` adds this route, and the routes of the documentation
         redirect_slashes=False,
         # FastAPI's own spans, metrics and logs would duplicate wxauth's.
         telemetry={"tracing": False, "metrics": False, "logs": False},

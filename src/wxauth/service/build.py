@@ -1,4 +1,4 @@
-"""The function that creates the parts of the service, and the time limits that the parts get."""
+"""The function that creates the parts of the service, with the parts' time limits and the order in which they close."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -125,10 +125,10 @@ def build_services(
     parts = Parts({Settings: settings, Clock: clock, Database: database, Tracing: tracing})
     parts[Sealer] = Sealer(settings.secret_keys)
     limiters = _Limiters(settings, clock)
-    # A function may use parts that an earlier function has created. A part that is requested before `make` has created
-    # it gets default arguments, and the parts created meanwhile keep it.
+    # The order matters. If a part is requested before `make` has created it, the part is created with default
+    # arguments, and the parts that requested it keep it. Therefore, each step uses only parts of the steps before it.
     parts.make(Apps, refresh_pause=timeouts.apps_refresh, hint=unknown_app_hint)
-    _add_wechat(parts, wechat_transport, timeouts, errcode_hints)
+    _add_wechat(parts, settings, wechat_transport, timeouts, errcode_hints)
     _add_tokens(parts, settings)
     _add_limits(parts, settings, limiters, timeouts)
     _add_operations(parts, settings, timeouts)
@@ -165,6 +165,7 @@ class _Limiters:
 
 def _add_wechat(
     parts: Parts,
+    settings: Settings,
     transport: httpx.AsyncBaseTransport | None,
     timeouts: Timeouts,
     errcode_hints: Mapping[int, str],
@@ -174,7 +175,6 @@ def _add_wechat(
     The clients have separate connections, because an API of WeChat that does not respond must not use up the
     connections that logins need.
     """
-    settings: Settings = parts[Settings]
     tracing: Tracing = parts[Tracing]
 
     def make_wechat() -> WeChat:
@@ -249,7 +249,7 @@ def make_tracing(settings: Settings) -> Tracing:
                 )
             ]
         ) from None
-    except Exception as exc:
+    except Exception as exc:  # OpenTelemetry reads some of its variables when it is imported
         return _tracing_without_spans(exc)
     try:
         return spans_to(settings.otlp_url)

@@ -36,7 +36,7 @@ def heed_signals(readiness: Readiness) -> None:
     handlers_of_server: dict[int, Any] = {
         number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
     }
-    has_server = callable(handlers_of_server[signal.SIGTERM])
+    has_server = callable(handlers_of_server[signal.SIGTERM])  # without a server, it is one of Python's constants
     is_main_thread = threading.current_thread() is threading.main_thread()  # other threads cannot install handlers
     if readiness.notice is None or not is_main_thread or not has_server:
         return
@@ -92,5 +92,5 @@ class _Leaving:
         """
         self.loop.remove_reader(sentinel)
         if (folder := own_folder()) is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # the other workers delete the folder at the same time
         signal.raise_signal(signal.SIGTERM)

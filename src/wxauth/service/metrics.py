@@ -49,7 +49,10 @@ router = Router("operations")
 
 
 def _counts() -> CollectorRegistry:
-    """Return the counts of this process, or of all workers if they share their counts."""
+    """Return the counts of this process, or of all workers if they share their counts.
+
+    While workers end without their supervisor, their common folder is missing, and each reports only its own counts.
+    """
     if COUNTS not in os.environ or not Path(os.environ[COUNTS]).is_dir():
         return REGISTRY
     registry = CollectorRegistry()

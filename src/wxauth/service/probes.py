@@ -48,11 +48,10 @@ log = get_logger()
 async def has_our_schema(database: Database) -> bool:
     """Return whether the database responds and has a schema that this version does not refuse.
 
-    The schema may lack the latest migrations. In this case, the service starts, but `/readyz` returns 503.
+    If the function returns False, it has logged the reason and what to do, at most once per interval. The schema may
+    lack the latest migrations. In this case, the service starts, but `/readyz` returns 503.
 
-    If not, log the reason and the remedy, at most once per interval.
-
-    Raises: DatabaseUrlRefused.
+    Raises: DatabaseUrlRefused, if the driver or PostgreSQL rejects an option of the URL.
     """
     try:
         revision = await current_revision(database)

@@ -68,7 +68,7 @@ class Resealed(SealedCounts):
 
 
 async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> Resealed:
-    """Re-encrypt all stored secrets that are not encrypted with the current secret key.
+    """Re-encrypt all stored secrets that are not encrypted with the current secret key. Return the counts.
 
     A value is replaced only if it has not changed since it was read, and each page is a separate transaction, so the
     operator may stop the command and run it again at any time. The signing keys come last. Until they are replaced, no

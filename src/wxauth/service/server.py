@@ -54,15 +54,15 @@ Common proxies close their idle connections earlier. Therefore, a proxy does not
 server is just closing.
 """
 _BACKLOG: Final = 2048
-"""The maximum number of connections that wait to be accepted."""
+"""The maximum number of connections that wait to be accepted. It is uvicorn's default."""
 _SET_AT_START: Final = ("host", "port", "workers")
 """The settings that a reload cannot change."""
 COUNTS: Final = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable of prometheus_client that names the folder in which several workers store their counts."""
 COUNTS_PREFIX: Final = "wxauth-metrics-"
-"""The prefix of the folder's name, if `wxauth serve` creates the folder."""
+"""The prefix of the name of this folder, if `wxauth serve` has created it."""
 ENDING: Final = "ending"
-"""The name of a file that the supervisor creates in this folder when all workers must end.
+"""The name of a file that the supervisor creates in the folder of `COUNTS` when all workers must end.
 
 If a worker ends while the file is missing, the worker is being replaced, so the service stays ready.
 """
@@ -122,7 +122,8 @@ class Supervisor(Multiprocess):
         """
         try:
             new = load_settings(Settings)
-            # If a name in `.env` is misspelled, the reload would reset its setting to the default.
+            # If a name in `.env` is misspelled, the reload would reset its setting to the default. The environment does
+            # not change while the process runs, so its names are not checked again.
             misspelled = unknown_names({})
             if misspelled:
                 raise InvalidSettings(misspelled)
@@ -199,7 +200,7 @@ def serve(settings: Settings) -> None:
     With several workers, SIGHUP replaces them with workers that have new settings.
 
     Raises: InvalidSettings, if the host and port are not available, or if several workers have no folder for temporary
-    files.
+        files.
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     try:
@@ -219,7 +220,8 @@ def serve(settings: Settings) -> None:
         config = uvicorn.Config(app, workers=1, **uvicorn_options())
         Server(config).run([listener])
     except SystemExit as exc:
-        # uvicorn raises SystemExit if the app did not start. The app has reported the reason.
+        # uvicorn raises SystemExit if the app did not start. The app has reported the reason. uvicorn's own status is
+        # only for a supervisor, so the command ends with 1, as after any other failure.
         sys.exit(int(bool(exc.code)))
 
 

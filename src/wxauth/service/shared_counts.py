@@ -43,7 +43,7 @@ def share_counts() -> None:
         del os.environ[COUNTS]
         values.ValueClass = values.MutexValue
         return
-    # Retries that waited in the memory of the dead worker are lost, so their number is 0.
+    # The file contains the dead worker's number of waiting retries, which were lost with its memory.
     Path(os.environ[COUNTS], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
     values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 
