@@ -80,6 +80,19 @@ def test_an_upgrade_that_is_not_taken_is_ignored_and_its_body_no_request(
     assert b"GET /next " in answer
 
 
+def answers_in_turn(url: str, reads: list[bytes]) -> bytes:
+    """Send each part after a response to the part before has arrived, so that the server reads the parts one by one."""
+    answers = b""
+    with connected(url) as connection, suppress(ConnectionError):
+        for sent in reads:
+            connection.sendall(sent)
+            answered = answers.count(b"HTTP/1.1 ")
+            while answers.count(b"HTTP/1.1 ") == answered and (received := connection.recv(65536)):
+                answers += received
+        answers += read_all(connection)
+    return answers
+
+
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n" + UPGRADE + b"Content-Length: %d\r\n\r\n" % len(SMUGGLED)
 IN_ITS_NAME = POST.index(b"\nUpgrade:") + len(b"\nUp")
 
@@ -93,16 +106,22 @@ IN_ITS_NAME = POST.index(b"\nUpgrade:") + len(b"\nUp")
     ],
 )
 def test_an_upgrade_that_is_found_only_by_the_parser_is_refused(server: str, reads: list[bytes]) -> None:
-    answers = b""
-    with connected(server) as connection, suppress(ConnectionError):
-        for sent in reads:
-            connection.sendall(sent)
-            answered = answers.count(b"HTTP/1.1 ")
-            while answers.count(b"HTTP/1.1 ") == answered and (received := connection.recv(65536)):
-                answers += received
-        answers += read_all(connection)
+    answers = answers_in_turn(server, reads)
     assert answers.count(b"HTTP/1.1 400 ") == 1
     assert b"GET /smuggled" not in answers
+
+
+@pytest.mark.parametrize("reads", [[POST, SMUGGLED], [GET_THE_NEXT + POST, SMUGGLED]])
+def test_under_uvicorns_own_protocol_the_body_of_an_upgrade_is_lost_but_no_request(reads: list[bytes]) -> None:
+    with serving(behind_edge(echo), **options() | {"http": "httptools"}) as url:
+        answers = answers_in_turn(url, reads)
+    assert b"POST / " in answers
+    assert b"GET /smuggled" not in answers
+
+
+def test_under_uvicorns_other_protocol_the_body_of_an_upgrade_is_kept() -> None:
+    with serving(behind_edge(echo), **options() | {"http": "h11"}) as url:
+        assert b"POST / " + SMUGGLED in answers_in_turn(url, [POST + SMUGGLED])
 
 
 def test_after_an_early_answer_the_rest_of_the_body_is_read_and_the_next_request_answered(exchange: Exchange) -> None:

@@ -67,7 +67,7 @@ CONTROL_CHARACTERS_REFUSED: Final = "a path must not contain control characters"
 _COUNTED_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """The methods that metrics show. Callers may send any text as a method, so all other methods share one label."""
 _FIELDS_READ: Final = frozenset(
-    (b"host", b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent", b"expect")
+    (b"host", b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent", b"expect", b"upgrade")
 )
 """The header fields that `_read_head` reads. `_read_head` must have a branch for each of them."""
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -162,6 +162,7 @@ class _Head(NamedTuple):
         trace_id: The trace id that the caller or a proxy gave, or None.
         cookies: The values of all `Cookie` fields, joined. Empty if there are none.
         waits_for_continue: Whether the client sends the body only after `100 Continue`.
+        asks_for_upgrade: Whether the client asks for another protocol.
         refusal: The error for a header field that is not allowed, or None.
     """
 
@@ -172,6 +173,7 @@ class _Head(NamedTuple):
     trace_id: str | None
     cookies: bytes
     waits_for_continue: bool
+    asks_for_upgrade: bool
     refusal: InvalidRequest | None
 
 
@@ -296,6 +298,7 @@ class _Exchange:
         self._declared_size = head.body_size
         self._received_size = 0
         self._waits_for_continue = head.waits_for_continue
+        self._asks_for_upgrade = head.asks_for_upgrade
 
     async def receive(self) -> Message:
         """Return the next part of the body, or the client's disconnection.
@@ -339,10 +342,11 @@ class _Exchange:
                 (b"x-request-id", self._scope[REQUEST_ID_KEY].encode()),
                 (b"x-content-type-options", b"nosniff"),
             ]
-            # Without `100 Continue`, the client may send the body or another request next, so the connection cannot be
-            # reused.
             is_leaving = self._edge.leaving is not None and self._edge.leaving.is_leaving
-            if is_leaving or self._waits_for_continue or self.status == BODY_IS_LATE:
+            # Without `100 Continue`, the client may send the body or another request next. After a request for an
+            # upgrade, uvicorn's own protocol would parse the body as the next request.
+            cannot_be_reused = self._waits_for_continue or self._asks_for_upgrade or self.status == BODY_IS_LATE
+            if is_leaving or cannot_be_reused:
                 message["headers"].append((b"connection", b"close"))
         await self._send_to_server(message)
 
@@ -368,7 +372,7 @@ def _read_head(scope: Scope) -> _Head:
     The function makes a single pass over the header fields, because it runs for each request.
     """
     request_id_sent = body_size = trace = refusal = None
-    waits_for_continue = has_host = False
+    waits_for_continue = asks_for_upgrade = has_host = False
     query = scope["query_string"]
     # If there is a query, the question mark before it counts, too.
     size = target_size = len(scope.get("raw_path") or scope["path"]) + len(query) + bool(query)
@@ -396,9 +400,21 @@ def _read_head(scope: Scope) -> _Head:
             cookies.append(value)
         elif name == b"expect":
             waits_for_continue = value.lower() == b"100-continue"
+        elif name == b"upgrade":
+            asks_for_upgrade = True
         elif (trace_parent := _TRACE_PARENT.fullmatch(value)) is not None:  # only `traceparent` remains
             trace = trace_parent[1].decode()
-    return _Head(size, target_size, request_id_sent, body_size, trace, b";".join(cookies), waits_for_continue, refusal)
+    return _Head(
+        size,
+        target_size,
+        request_id_sent,
+        body_size,
+        trace,
+        b";".join(cookies),
+        waits_for_continue,
+        asks_for_upgrade,
+        refusal,
+    )
 
 
 def _move_cookies(scope: Scope, cookies: bytes) -> None:
