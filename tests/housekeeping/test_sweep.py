@@ -7,6 +7,7 @@ import pytest
 
 from tests.metrics import scrape
 from tests.world import Body, Stage, until
+from wxauth.housekeeping import housekeeping
 from wxauth.housekeeping.housekeeping import SWEEP_EVERY, rest_after, sweep
 from wxauth.housekeeping.queries import ENDED_SESSIONS, SweptPage, sweep_page
 from wxauth.keys.keyring import KeyRing
@@ -99,6 +100,18 @@ async def test_the_next_sweep_is_a_day_later_in_all_replicas(stage: Stage) -> No
     stage.clock.now += A_SECOND
     await sweep(await stage.make_services())
     assert await sessions(stage) == []
+
+
+async def test_the_command_deletes_ended_sessions_although_the_sweep_is_not_due(stage: Stage) -> None:
+    answer = await stage.login("alice")
+    await stage.client.post("/v1/logout", json={"refresh_token": answer["refresh_token"]})
+    stage.clock.advance(days=20)
+    await sweep_now(stage)
+    shorter = await stage.replica(ended_sessions_kept_days=10)
+    await sweep_now(shorter)
+    assert len(await sessions(shorter)) == 1
+    await housekeeping.sweep_now(shorter.services)
+    assert await sessions(shorter) == []
 
 
 async def test_the_metrics_say_for_how_long_a_sweep_that_is_configured_has_been_due(stage: Stage) -> None:

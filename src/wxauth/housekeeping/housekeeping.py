@@ -168,13 +168,13 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
 
 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
-    """Run every chore of `_CHORES` once, and sweep old events and addresses even if their sweeps are not due.
+    """Run `sweep` with all daily sweeps, even those that are not due. The command `wxauth sweep` calls this function.
 
     Before that, erase the remaining data of all erased users. Unlike the chore `erase_remains`, wait while another
     worker is erasing a page.
     """
-    for table, _kept in _table_sweeps(services.settings):
-        await queries.restart_sweep(services.database, table, now=services.clock())
+    for name in sweep_names(services.settings):
+        await queries.restart_sweep(services.database, name, now=services.clock())
     await erase_waiting_rows(services.database)
     return await sweep(services, page_size=page_size, pause=0.0)
 

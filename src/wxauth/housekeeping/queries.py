@@ -190,10 +190,10 @@ class SweptPage:
     """Whether the sweep has ended, because no later row can be old enough."""
 
 
-async def restart_sweep(database: Database, table: TableSweep, *, now: datetime) -> None:
-    """Make a sweep of this table due now, and make it begin again with the first row."""
+async def restart_sweep(database: Database, name: str, *, now: datetime) -> None:
+    """Make the sweep with this name due now, and make it begin again with the first row."""
     async with database.begin() as transaction:
-        await transaction.run(_NOTE_PROGRESS, name=table.name, after=FIRST_ID, due_at=now)
+        await transaction.run(_NOTE_PROGRESS, name=name, after=FIRST_ID, due_at=now)
 
 
 async def sweep_page(
