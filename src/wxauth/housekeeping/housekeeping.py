@@ -143,7 +143,7 @@ async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
     while page := await queries.replace_old_sessions(
         services.database,
         open_kept=OPEN_SESSIONS,
-        ended_kept=SESSIONS,
+        all_kept=SESSIONS,
         size=SESSIONS_PER_TRANSACTION,
         now=services.clock(),
         pause=REPLACED_EVERY,
@@ -290,7 +290,10 @@ def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelt
 
 
 async def sweep_other_rows(services: Services, pace: Pace) -> None:
-    """Delete retired keys and other expired rows. Before that, bind phone numbers that no request has bound."""
+    """Delete retired keys and other expired rows, and merge the counts of logins of past hours.
+
+    Before that, bind phone numbers that no request has bound.
+    """
     now, database = services.clock(), services.database
     await services[Phones].bind_pending(size=pace.page_size)
     if not _clocks_agree(services):
@@ -367,7 +370,10 @@ _CHORES: Final = (
     (erase_those_who_left, LEAVING_CHECK_PAUSE_SECONDS, _FAILED),
     (sweep_sessions, CHECK_PAUSE_SECONDS, _FAILED),
 )
-"""The chores of a sweep, with the seconds between two checks for due work, and the log event for a failure."""
+"""The chores of a sweep, with the seconds between two checks for due work, and the log event for a failure.
+
+`erasure_delayed` is also the event for sessions of removed clients, which then end later than they should.
+"""
 _OTHER_CHORES: Final = (
     (sweep_aged, CHECK_PAUSE_SECONDS, _FAILED),  # `sweep` calls it separately, to return its counts
     (replace_sessions, REPLACED_EVERY.total_seconds(), "sessions_not_replaced"),

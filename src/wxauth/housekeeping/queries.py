@@ -1,8 +1,9 @@
-"""The sweeps of large tables, one page at a time in the order of ids, and the metrics read from the database.
+"""The sweeps of large tables, the limits on the sessions of an identity, and the metrics read from the database.
 
-A sweep deletes the old rows of one table, or truncates the addresses in them. Any worker may sweep the next page. Ids
-are UUIDv7, so their order is the order of creation, and the sweeps need no additional index. There is no index on
-`expires_at`, because every refresh changes this column, and an index would prevent heap-only updates.
+A sweep processes one page of rows at a time, in the order of their ids. It deletes the old rows of one table, or
+truncates the addresses in them. Any worker may sweep the next page. Ids are UUIDv7, so their order is the order of
+creation, and the sweeps need no additional index. There is no index on `expires_at`, because every refresh changes this
+column, and an index would prevent heap-only updates.
 """
 
 from dataclasses import dataclass
@@ -233,13 +234,16 @@ class ReplacedPage:
 
 
 async def replace_old_sessions(
-    database: Database, *, open_kept: int, ended_kept: int, size: int, now: datetime, pause: timedelta
+    database: Database, *, open_kept: int, all_kept: int, size: int, now: datetime, pause: timedelta
 ) -> ReplacedPage | None:
     """End a page of open sessions, and delete a page of ended sessions, beyond the limits per identity.
 
-    The limits are `open_kept` and `ended_kept`, and a page has up to `size` sessions. Each run checks only
-    identities that have logged in since the previous run. The next run is due when `pause` has passed since the last
-    page. Return None if another worker is processing a page, or if the next run is not due yet.
+    An open session ends unless it is among the `open_kept` newest open sessions of its identity. An ended session is
+    deleted unless it is among the `all_kept` newest sessions, both open and ended.
+
+    A page has up to `size` sessions of each kind. Each run checks only identities that have logged in since the
+    previous run. The next run is due when `pause` has passed since the last page. Return None if another worker is
+    processing a page, or if the next run is not due yet.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=f"wxauth.{_REPLACING}"):
@@ -249,7 +253,7 @@ async def replace_old_sessions(
             return None
         await transaction.values(_READ_IN_ORDER)
         ended = await end_replaced_sessions(transaction, since=since, at_most=open_kept, size=size, now=now)
-        deleted = await transaction.run(DELETE_ENDED_SESSIONS, since=since, at_most=ended_kept, size=size)
+        deleted = await transaction.run(DELETE_ENDED_SESSIONS, since=since, at_most=all_kept, size=size)
         is_last = max(ended, deleted) < size
         if is_last:
             # The next run begins with the logins of a minute ago, to include logins that are in progress now.

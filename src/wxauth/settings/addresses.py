@@ -79,6 +79,7 @@ _NEVER_ALLOWED: Final = _METADATA + tuple(
     )
 )
 _NAT64: Final = IPv6Network("64:ff9b::/96")
+"""The well-known prefix of NAT64 (RFC 6052). The last 32 bits of such an address are an IPv4 address."""
 
 
 def plain_address(text: str) -> IpAddress:
@@ -113,7 +114,10 @@ async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:
 
 
 def numeric_addresses_of(host: str) -> Sequence[str]:
-    """Return the address that a host denotes in any notation, for example 0x7f.1. For a name, return an empty list."""
+    """Return the address that a host denotes in any notation, for example 0x7f.1. For a name, return an empty list.
+
+    The result is a list, like that of `addresses_of`.
+    """
     with suppress(OSError, UnicodeError):
         return _addresses_in(getaddrinfo(host, None, flags=AI_NUMERICHOST))
     return []
@@ -155,8 +159,8 @@ def _last_32_bits(address: IpAddress) -> IPv4Address:
     return IPv4Address(int(address) & 0xFFFF_FFFF)
 
 
-def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the addresses and networks of trusted proxies in their usual form. A single `*` stays unchanged.
+def _check_proxies(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Return, in their usual form, the addresses and networks of trusted proxies. A single `*` stays unchanged.
 
     Raises: WrongValue, if an item is neither an address nor a network, or if it contains all addresses.
     """
@@ -176,7 +180,7 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_exempt(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the networks that have no rate limit in their usual form.
+    """Return, in their usual form, the networks that have no rate limit.
 
     Raises: WrongValue, if an item is neither an address nor a network, or if it contains all addresses.
     """
@@ -191,5 +195,5 @@ def _check_exempt(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(str, networks))
 
 
-Networks = Annotated[tuple[str, ...], CommaList, AfterValidator(_check_networks)]
+ProxyNetworks = Annotated[tuple[str, ...], CommaList, AfterValidator(_check_proxies)]
 ExemptNetworks = Annotated[tuple[str, ...], CommaList, AfterValidator(_check_exempt)]

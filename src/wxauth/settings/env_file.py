@@ -10,7 +10,10 @@ from dotenv.parser import parse_stream
 
 
 class EnvLine(NamedTuple):
-    """A statement of the file. Any part of the statement might contain a secret, even the part before the `=`."""
+    """A statement of the file, or an environment variable.
+
+    Any part of a statement might contain a secret, even the part before the `=`.
+    """
 
     number: int
     """The number of the statement's first line; 0 if the text is the name of an environment variable."""
@@ -23,11 +26,12 @@ class EnvLine(NamedTuple):
 
 
 class EnvFile(NamedTuple):
-    """The contents of a `.env` file. Both fields are empty if the file does not exist."""
+    """The contents of a `.env` file. Both fields are empty if there is no such file."""
 
     values: Mapping[str, str | None]
-    """The values that the file sets, by the names of their variables."""
+    """The values that the file sets, by the names of their variables. None means that a name has no `=`."""
     lines: Sequence[EnvLine]
+    """The statements of the file, without comments and blank lines."""
 
 
 def read_env_file(path: Path) -> EnvFile:

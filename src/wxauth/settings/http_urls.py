@@ -26,10 +26,11 @@ def plain_url(url: str) -> re.Match[str] | None:
     The parts are `scheme`, `host` (with its port), `path` and `query`. In this form, the host is in lower case, all
     characters are allowed by RFC 3986, and there is no user name and no fragment.
     """
+    # The pattern allows ports and IPv6 addresses that do not exist, so `is_http_url` checks them.
     return _PLAIN.fullmatch(url) if is_http_url(url) else None
 
 
-def has_no_user(url: str) -> bool:
+def is_url_without_user(url: str) -> bool:
     """Return whether this is an http or https URL of at most `MAX_URL` characters without a user name.
 
     The host and path may contain characters of any language, except spaces, control characters and backslashes.

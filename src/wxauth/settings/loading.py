@@ -22,9 +22,13 @@ from wxauth.terminal import os_reason, rule_of
 
 ENV_FILE: Final = Path(".env")
 
-# Kubernetes sets variables with these names for a Service named "wxauth" or "wxauth-…". It also sets WXAUTH_PORT, whose
-# value has the form `SERVICE_LINK`.
-_SERVICE_LINK_NAME = re.compile(r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+_SERVICE_LINK_NAME: Final = re.compile(
+    r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+)
+"""The pattern of the variables that Kubernetes sets for a Service named "wxauth" or "wxauth-…".
+
+Kubernetes also sets WXAUTH_PORT, which is the name of a setting. Its value has the form `SERVICE_LINK`.
+"""
 _NAMES: Final = [name.upper() for name in Settings.model_fields]
 _NAMES_IN_APPS: Final = [name for name in map(str.upper, App.model_fields) if name not in _NAMES]
 _SIGN: Final = "[:：＝﹦⁼]"
@@ -51,7 +55,7 @@ def load_settings(
     If several of these sources contain a setting, the first one in this order takes precedence. The files named after
     settings are in the folder WXAUTH_SECRETS_DIR, by default in `secrets_dir`.
 
-    Raises: InvalidSettings.
+    Raises: InvalidSettings, which also lists the unknown names, because one of them may be a missing setting.
     """
     try:
         unknown = unknown_names(env_file=env_file)
@@ -95,8 +99,9 @@ def _fault_of(line: EnvLine) -> Text | None:
     place = _(".env, line {n}", n=line.number) if line.number else _("the environment")
     is_setting = name.startswith(PREFIX) and name.removeprefix(PREFIX) in _NAMES
     if is_setting and line.value is not None:
-        text = _("{name}: must use straight quotes or no quotes ({place})", name=name, place=place)
-        return text if value.startswith(_OTHER_QUOTES) else None
+        if not value.startswith(_OTHER_QUOTES):
+            return None
+        return _("{name}: must use straight quotes or no quotes ({place})", name=name, place=place)
     if _SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and types.SERVICE_LINK.match(value)):
         return None
     first_word = _WORD.match(name.removeprefix(PREFIX))
@@ -144,9 +149,14 @@ def _fault_of_setting(match: re.Match[str], similar: str | None, place: Text) ->
     return Text(text, name=f"{PREFIX}{setting}", sign=sign, place=place)
 
 
-def _read_files(folder: Path, names: Collection[str]) -> dict[str, str | None]:
-    """Return the texts of the files with these names in a folder, which may be missing. Raises: InvalidSettings."""
-    texts: dict[str, str | None] = {}
+def _read_files(folder: Path, names: Collection[str]) -> dict[str, str]:
+    """Return the texts of the files in a folder, by these upper-case names. Ignore files with other names.
+
+    If the folder is missing, return no texts.
+
+    Raises: InvalidSettings, if the folder or a file cannot be read.
+    """
+    texts: dict[str, str] = {}
     try:
         paths = list(folder.iterdir()) if folder.is_dir() else []
     except OSError:

@@ -23,8 +23,9 @@ The limit exists because a phone decodes the whole picture.
 def picture_url(content: bytes) -> str:
     """Return a small picture as a `data:` URL.
 
-    Raises: ValueError, if the picture is too large, has another format, or cannot be decoded.
+    Raises: WrongValue, if the picture is too large, has another format, or cannot be decoded.
     """
+    # Few commands need this import, which takes a few hundredths of a second.
     from PIL import Image
 
     # Pillow raises errors of many classes for a damaged picture.
@@ -40,7 +41,7 @@ def picture_url(content: bytes) -> str:
 # The results are cached, because each process reads the apps every five seconds, and checking a logo takes 15 ms.
 @lru_cache(maxsize=256)
 def check_logo(url: str) -> str:
-    """Return the URL unchanged. Raises: ValueError, if it is not the `data:` URL of a small picture."""
+    """Return the URL unchanged. Raises: WrongValue, if it is not the `data:` URL of a small picture."""
     with suppress(ValueError):
         if picture_url(base64.b64decode(url.partition(",")[2])) == url:
             return url

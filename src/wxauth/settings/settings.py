@@ -50,7 +50,7 @@ class DatabaseSettings(BaseSettings):
         frozen=True,
         hide_input_in_errors=True,
         validate_default=False,
-        enable_decoding=False,
+        enable_decoding=False,  # the types of the fields parse JSON and lists
     )
 
     database_url: urls.DatabaseUrl
@@ -150,7 +150,7 @@ class Settings(DatabaseSettings):
     login_rate_limit: types.RateText = "600/minute"
     rate_limit_exempt: addresses.ExemptNetworks = ()
 
-    trusted_proxies: addresses.Networks = ("127.0.0.1",)
+    trusted_proxies: addresses.ProxyNetworks = ("127.0.0.1",)
     cors_origins: Annotated[tuple[urls.WebOrigin, ...], types.CommaList] = ()
     otlp_url: types.OrNone[urls.Url] = None
 
@@ -227,7 +227,7 @@ class Settings(DatabaseSettings):
     def added_in_log(self, ip: str | None) -> dict[str, Any]:
         """Return the fields to add to the log line of a login or refresh.
 
-        These are the client's IP address if `LOG_ADDRESSES` is on; otherwise none.
+        The only field is the client's IP address, and it is only added if `LOG_ADDRESSES` is on.
         """
         return {"ip": ip} if self.log_addresses else {}
 

@@ -29,7 +29,10 @@ CENTURY_DAYS: Final = 36600
 CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
 LAST_PORT: Final = 65535
 _SHORTEST_TRAIL_DAYS: Final = 180
-"""The smallest number of days for which the audit trail can be kept, apart from 0, which means forever."""
+"""The smallest number of days for which the audit trail can be kept, apart from 0, which means forever.
+
+China's Cybersecurity Law requires network logs to be kept for this time.
+"""
 _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
 """The pattern of the name of a document that users agree to, a colon, and the version of the document."""
 

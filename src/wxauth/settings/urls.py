@@ -14,7 +14,7 @@ from pydantic import AfterValidator, SecretStr
 
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.addresses import Scheme, is_refused, numeric_addresses_of
-from wxauth.settings.http_urls import has_no_user
+from wxauth.settings.http_urls import is_url_without_user
 from wxauth.settings.types import LAST_PORT, CommaList, checked, form
 from wxauth.terminal import WrongValue
 from wxauth_guard.texts import is_http_url, is_secure
@@ -30,6 +30,7 @@ _HOST_AND_PORT: Final = re.compile(
     r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?=[^:]*[a-z])[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|(?P<v4>[0-9.]+))"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?"
 )
+"""The pattern of a lower-case host name or an address, with or without a port."""
 _REDIS_HOSTS: Final = rf"{_USER}{_HOST}{_PORT}(,{_HOST}{_PORT})*"
 _REDIS_FORMS: Final = (
     rf"rediss?://{_USER}{_HOST}({_PORT})?(/\d*)?(\?[^#@]*)?",
@@ -37,6 +38,7 @@ _REDIS_FORMS: Final = (
     rf"redis\+cluster://{_REDIS_HOSTS}/?",
     rf"unix://{_USER}/[^?#]+(\?[^#@]*)?",
 )
+"""The patterns of the URLs of a Redis server, of Sentinels with their service's name, of a cluster, and of a socket."""
 _MUST_LOOK_LIKE: Final = _("must be a URL such as {form}. In the user name and password, percent-encode / : # ? @ [ ]")
 
 
@@ -141,7 +143,7 @@ def _check_redis_url(value: SecretStr) -> None:
 
 
 def _check_hook_url(value: str) -> None:
-    if not has_no_user(value) or "#" in value or "%" in urlsplit(value).netloc:
+    if not is_url_without_user(value) or "#" in value:
         raise WrongValue(
             _(
                 "must be a URL such as https://host/path, without a user name or fragment. On a private "

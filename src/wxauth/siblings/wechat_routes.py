@@ -32,7 +32,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.session_keys.queries import KeyOfLogin
 from wxauth.session_keys.routes import SessionKeysDep
 from wxauth.session_keys.session_keys import LOG_IN_AGAIN, SignatureAnswer
-from wxauth.settings.http_urls import MAX_URL, has_no_user
+from wxauth.settings.http_urls import MAX_URL, is_url_without_user
 from wxauth.siblings.queries import client_and_keys
 from wxauth.siblings.shared_tokens import SharedWeChatTokens
 from wxauth.siblings.user_routes import ShortText
@@ -233,7 +233,7 @@ async def sign_page(
     app = apps.find(app_id)
     if app.kind != "official_account":
         raise WrongAppKind(f"WeChat doesn't issue JS-SDK tickets to a {app.kind}")
-    if not has_no_user(body.url):
+    if not is_url_without_user(body.url):
         raise InvalidRequest.of("url", _URL_RULE)
     parts = urlsplit(body.url)
     js_hosts = app.js_hosts or ()
