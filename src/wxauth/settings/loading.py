@@ -86,7 +86,8 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
 def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[Text]:
     """Return texts about the names with wxauth's prefix that aren't settings, and the lines of `.env` that set nothing.
 
-    The texts repeat only names, never other parts of a line, because a secret may be in the place of a name.
+    The texts repeat only names, never other parts of a line, because a secret may be in the place of a name. If
+    `env_file` is None, only the environment is examined.
     """
     lines = [EnvLine(0, name, name, value) for name, value in sorted(environ.items())]
     lines += read_env_file(env_file).lines if env_file else []
