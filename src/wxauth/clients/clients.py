@@ -96,7 +96,7 @@ class ClientChanges:
     ) -> AddedClient:
         """Change these fields of a client, and return the changed client.
 
-        A site's sessions continue, with the scopes that the site still has. A null, false or empty value clears an
+        A site's sessions continue, with the scopes that the site still has. Null, false or an empty list clears an
         optional field.
 
         Raises: NotFound, if there is no such client; WrongClient, if a value is invalid.
@@ -210,7 +210,8 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
 async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]:
     """End the remaining sessions of a removed client, page by page.
 
-    Before every `_PAGES_PER_REPORT` pages, yield the number of remaining sessions.
+    Before every `_PAGES_PER_REPORT` pages, yield the number of remaining sessions. Commands call this function, so that
+    operators do not need to wait for housekeeping.
     """
     while (sessions_left := await database.value(queries.SESSIONS_LEFT, name=name)) is not None:
         yield sessions_left

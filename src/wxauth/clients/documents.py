@@ -110,9 +110,9 @@ class ClientDocuments:
 
     Args:
         transport: The transport, which connects only to allowed addresses.
-        of_address: The limit of fetches for one address, for documents that have not been valid yet.
-        of_all: The limit of fetches for all addresses, for documents that have not been valid yet.
-        of_client: The limit of assertions of one client.
+        new_of_address: The limit of fetches for one address, for documents that have not been valid yet.
+        new_of_all: The limit of fetches for all addresses, for documents that have not been valid yet.
+        assertions_of_client: The limit of assertions of one client.
         patience: The time limit, in seconds, of one fetch.
     """
 
@@ -120,9 +120,9 @@ class ClientDocuments:
     clock: Clock
     database: Database
     transport: httpx.AsyncBaseTransport
-    of_address: RateLimiter
-    of_all: RateLimiter
-    of_client: RateLimiter
+    new_of_address: RateLimiter
+    new_of_all: RateLimiter
+    assertions_of_client: RateLimiter
     patience: float = FETCH_SECONDS
     _documents: DocumentCache[ClientDocument] = field(init=False)
     _keys: DocumentCache[ClientKeys] = field(init=False)
@@ -170,7 +170,8 @@ class ClientDocuments:
     async def authenticate(self, assertion: Assertion, *, ip: str | None) -> ClientDocument | None:
         """Return the document of the client that has signed an assertion. Each assertion can be used only once.
 
-        Return None if wxauth cannot use the document, or if the host of the document's keys is unavailable.
+        Return None if wxauth cannot use the document, or if the host of the document's keys is unavailable. `ip` is the
+        address for which unknown documents are limited.
 
         Raises: InvalidAssertion, if the signature or the algorithm is wrong, or if the assertion was used before;
         RateLimited; StorageUnavailable.
@@ -189,7 +190,7 @@ class ClientDocuments:
                 return None
         if not await self._is_signed(assertion, document, keys, was_cached=was_cached):
             raise InvalidAssertion("the assertion isn't signed with a key of the document")
-        await self.of_client.admit(assertion.client_id)
+        await self.assertions_of_client.admit(assertion.client_id)
         try:
             await ASSERTIONS.count(self.database, assertion.client_id, assertion.jti, now=self.clock())
         except RateLimited:
@@ -236,8 +237,8 @@ class ClientDocuments:
         Raises: RateLimited, if there were too many fetches, and the client has no sessions.
         """
         try:
-            await self.of_address.admit_address(ip)
-            await self.of_all.admit("")
+            await self.new_of_address.admit_address(ip)
+            await self.new_of_all.admit("")  # one name, because this limit counts all addresses together
         except RateLimited:
             if not await self.has_sessions(client_id):  # sessions show that the document was valid in another process
                 raise
@@ -263,7 +264,7 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
 
     Raises: NotFetched, if the document breaks a rule.
     """
-    document = _json_object(body)
+    document = _json_object_in(body)
     name, uris = document.get("client_name"), document.get("redirect_uris")
     title = clean_text(name) if isinstance(name, str) else ""
     redirect_uris = [uri for uri in uris if _is_allowed_redirect(uri)] if isinstance(uris, list) else []
@@ -281,7 +282,7 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
     )
 
 
-def _json_object(body: bytes) -> Mapping[str, Any]:
+def _json_object_in(body: bytes) -> Mapping[str, Any]:
     """Return the JSON object in the body of a response. Raises: NotFetched, if the body contains none."""
     try:
         document = read_loosely(body)
@@ -327,6 +328,7 @@ def _methods(document: Mapping[str, Any]) -> frozenset[str]:
     method, methods = document.get("token_endpoint_auth_method"), document.get("token_endpoint_auth_methods_supported")
     if method is None and methods is None:
         return frozenset({"none"})
+    # RFC 7591 defines only the first member. The document of ChatGPT lists further methods in the second.
     named = [method, *(methods if isinstance(methods, list) else ())]
     return frozenset(each for each in named if isinstance(each, str))
 
@@ -349,7 +351,11 @@ def _keys_in(document: Mapping[str, Any]) -> tuple[ClientKeys | None, str | None
 
 
 def client_at(client_id: str, title: str = "", redirect_uris: Sequence[str] = ()) -> Client:
-    """Return the client whose document has this URL, with the title and redirect URIs from the document."""
+    """Return the client whose document has this URL, with the title and redirect URIs from the document.
+
+    The client counts as public even if it signs assertions, because it has no secret. Its users may log in from a
+    phone's browser, as with `link`, because nobody could set this option for the client.
+    """
     return Client(
         name=client_id,
         title=title,
@@ -364,7 +370,7 @@ def client_at(client_id: str, title: str = "", redirect_uris: Sequence[str] = ()
 def _is_allowed_redirect(uri: object) -> bool:
     """Return whether a client with a document may use this redirect URI. URIs of native apps are not allowed."""
     try:
-        return isinstance(uri, str) and check_uri(uri) == uri and scheme_of_app(uri) is None
+        return isinstance(uri, str) and scheme_of_app(check_uri(uri)) is None
     except ValueError:
         return False
 

@@ -154,6 +154,7 @@ class DocumentCache(Generic[Read]):
     _entries: OrderedDict[str, _Entry[Read]] = field(default_factory=OrderedDict)
     """The entries by URL. The most recently used entry is at the end."""
     _under_way: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    """The fetches in progress, by URL."""
 
     async def get(self, url: str, *, admit: Callable[[], Awaitable[None]] | None = None) -> Read | None:
         """Return the document at a URL. Return None if the document is not usable, and log why.

@@ -116,8 +116,8 @@ class IdTokens:
     async def user_in(self, token: str, *, client_id: str) -> UUID | None:
         """Return the id of the user in a client's id_token, even if the id_token has expired.
 
-        After a merge, return the id of the remaining user. Return None if this service has not issued the id_token for
-        this client.
+        After a merge, return the id of the remaining user. For a user who no longer exists, return the id from the
+        id_token. Return None if this service has not issued the id_token for this client.
         """
         hint = await self.read(token)
         if hint is None or hint.client_id != client_id:

@@ -14,7 +14,7 @@ from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError, invalid_client
 from wxauth.clients.queries import FIND_WITH_SECRETS
 from wxauth.clients.rules import is_client_name
-from wxauth.clients.service_clients import FORM, MAX_ESCAPES, basic_credentials, check_secret
+from wxauth.clients.service_clients import FORM, MAX_ESCAPES, basic_credentials, check_secret, media_type_of
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
@@ -69,7 +69,10 @@ log = get_logger()
 
 
 class Parameters(dict[str, str]):
-    """The parameters of a request by name. A parameter without a value counts as absent (RFC 6749, section 3.1)."""
+    """The parameters of a request by name. If a parameter occurs more than once, its first value counts.
+
+    A parameter without a value counts as absent (RFC 6749, section 3.1).
+    """
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         for name, value in pairs:
@@ -102,9 +105,9 @@ class Unreadable(OAuthError):
 
 
 def parse_parameters(text: str) -> Parameters:
-    """Return the parameters in a percent-encoded query or form.
+    """Return the parameters in a percent-encoded query or form. Leave out unreadable parameters that change nothing.
 
-    Raises: OAuthError, if there are too many parameters, or if one of them is unreadable.
+    Raises: OAuthError, if there are too many parameters, or if another parameter is unreadable.
     """
     if text.count("%") > MAX_ESCAPES:
         raise OAuthError("invalid_request", "there are too many percent-encoded characters")
@@ -166,12 +169,7 @@ def form_parameters(*names: str, required: Sequence[str] = (), **example: str) -
 
 def is_form(request: Request) -> bool:
     """Return whether the request is a POST with a form. A missing `Content-Type` counts as a form's."""
-    return request.method == "POST" and _media_type(request) == FORM
-
-
-def _media_type(request: Request) -> str:
-    """Return the media type of a body, in lower case. Without `Content-Type`, it is the media type of a form."""
-    return request.headers.get("content-type", FORM).partition(";")[0].strip().lower()
+    return request.method == "POST" and media_type_of(request, default=FORM) == FORM
 
 
 def refuse_repeated(parameters: Parameters) -> None:
@@ -192,7 +190,7 @@ async def form_of(request: Request) -> Parameters:
     """
     body = await request.body()
     # A JSON body would look like a form without `scope`, for which wxauth grants all scopes.
-    if body and _media_type(request) != FORM:
+    if body and media_type_of(request, default=FORM) != FORM:
         raise OAuthError("invalid_request", f"send a form: Content-Type: {FORM}")
     try:
         form = parse_parameters(body.decode())
@@ -219,6 +217,7 @@ class SiteCredentials:
         A client with a secret authenticates with HTTP Basic, or with `client_id` and `client_secret`. A public client
         sends no secret. A client that is not registered must be at an allowed host, and sends no secret either. It
         sends an assertion for one of these `endpoints`, unless its document allows it to omit the assertion.
+        `endpoints` contains paths, and is empty if the route accepts no assertions.
 
         Raises: OAuthError, InvalidClient, InvalidRequest, PayloadTooLarge, RateLimited, StorageUnavailable.
         """

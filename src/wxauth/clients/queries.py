@@ -1,4 +1,4 @@
-"""The statements that read, change and remove the stored clients."""
+"""The statements that add, read, change and remove clients, and the deletion of removed clients in pages."""
 
 from dataclasses import dataclass, field, fields
 from datetime import datetime

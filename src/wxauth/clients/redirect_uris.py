@@ -93,7 +93,7 @@ def _check_host_and_port(uri: str) -> None:
     port = authority["port"]
     if port is not None and not (_PORT.fullmatch(port) and 0 < int(port) <= LAST_PORT):
         raise WrongValue(_("must have a port from 1 to {n}, or no port", n=LAST_PORT))
-    if not is_http_url(uri):
+    if not is_http_url(uri):  # for example, the host is `[1::2::3]` or begins with a dot
         raise WrongValue(HOST_RULE)
 
 

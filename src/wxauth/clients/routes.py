@@ -12,15 +12,16 @@ from wxauth.clients import clients, queries
 from wxauth.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES, AddedClient, Scope
 from wxauth.clients.redirect_uris import HOST_RULE
 from wxauth.clients.rules import WrongClient, check_name
-from wxauth.clients.service_clients import NameResolverDep
 from wxauth.errors import NameTaken, NotFound
 from wxauth.i18n import lazy_gettext as _
+from wxauth.outbound.urls import NameResolver
 from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep
+from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.web.direct import Router
 from wxauth.web.schemas import Items, all_of, body_like
 from wxauth_guard.errors import InvalidRequest
 
+NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]
 ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
 _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPE_NAMES]})]
 router = Router("admin")
@@ -54,7 +55,7 @@ class ClientRequest(_ClientOptions):
 
 
 class ClientChangeRequest(_ClientOptions):
-    """The changes to a client. An absent field is unchanged; null, false or empty clears it."""
+    """The changes to a client. An absent field is unchanged; null, false or an empty list clears it."""
 
     model_config = body_like({"scopes": ["introspect", "events"]})
 

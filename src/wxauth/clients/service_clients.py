@@ -23,7 +23,6 @@ from wxauth.core.logs import get_logger
 from wxauth.core.services import part
 from wxauth.errors import ClientLacksScope, InvalidClient, RateLimited, StorageUnavailable
 from wxauth.limits.rate_limits import RateLimiter
-from wxauth.outbound.urls import NameResolver
 from wxauth.texts import hash_of
 from wxauth.web.answers import Entails
 from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
@@ -112,7 +111,6 @@ class ClientLimits:
             raise
 
 
-NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]
 ClientLimitsDep = Annotated[ClientLimits, Depends(provide(ClientLimits))]
 
 
@@ -174,7 +172,7 @@ async def _credentials_of_form(request: Request) -> Credentials | None:
     Raises: InvalidRequest, if the request also has an Authorization header, or if the form repeats or lacks a value.
     """
     has_header = "authorization" in request.headers
-    if not has_header and request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
+    if not has_header and media_type_of(request, default="") != FORM:
         return None  # so that wxauth does not read the body of a caller without credentials
     secrets = await form_values(request, "client_secret")
     if not secrets:
@@ -187,8 +185,15 @@ async def _credentials_of_form(request: Request) -> Credentials | None:
     return Credentials(names[0], secrets[0])
 
 
+def media_type_of(request: Request, *, default: str) -> str:
+    """Return the media type of a request's body, in lower case; `default` if the request has no `Content-Type`."""
+    return request.headers.get("content-type", default).partition(";")[0].strip().lower()
+
+
 async def form_values(request: Request, name: str) -> list[str]:
     """Return the non-empty values of a field in a form.
+
+    Each call parses the whole form. That is quick, because the limits on fields and percent signs apply.
 
     Raises: InvalidRequest, if the form is not UTF-8, or contains too many fields or percent signs; PayloadTooLarge.
     """

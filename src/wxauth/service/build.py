@@ -219,11 +219,11 @@ def _add_outbound(parts: Parts, limiters: _Limiters, timeouts: Timeouts) -> None
     clock = parts[Clock]
     parts.make(
         ClientDocuments,
-        # A /48 gets the limit of one address, so that no single /48 can use up the limit `of_all`.
-        of_address=limiters.make(partial(RateLimiter, wide=1), NEW_OF_AN_ADDRESS, "client-document"),
+        # A /48 gets the limit of one address, so that no single /48 can use up the limit of all.
+        new_of_address=limiters.make(partial(RateLimiter, wide=1), NEW_OF_AN_ADDRESS, "client-document"),
         # These two limits count for each process, so they do not use Redis.
-        of_all=RateLimiter(NEW_OF_ALL, what="client-document", clock=clock),
-        of_client=RateLimiter(ASSERTIONS_OF_A_CLIENT, what="client-assertion", clock=clock),
+        new_of_all=RateLimiter(NEW_OF_ALL, what="client-document", clock=clock),
+        assertions_of_client=RateLimiter(ASSERTIONS_OF_A_CLIENT, what="client-assertion", clock=clock),
     )
 
 
