@@ -96,7 +96,7 @@ class CodeLogins:
             unionid=identity.unionid,
             nickname=nickname,
             avatar_url=avatar_url,
-            session_key=self._sealed(app, identity),
+            session_key=_sealed_key(self.sealer, app, identity),
             ip=device.ip,
             user_agent=device.user_agent,
             expires_in=expires_in,
@@ -136,12 +136,6 @@ class CodeLogins:
             log.warning("sign_up_hook_member_left_out", app_id=app.app_id, member="external_id")
         return logged_in
 
-    def _sealed(self, app: App, identity: WeChatIdentity) -> bytes | None:
-        """Return the sealed session_key of an identity; None if WeChat has returned no session_key."""
-        if identity.session_key is None:
-            return None
-        return self.sealer.seal(identity.session_key, context=session_key_context(app.app_id, identity.openid))
-
 
 class LoginLimiter(RateLimiter):
     """The limit on the logins from one client address, which the setting `LOGIN_RATE_LIMIT` defines."""
@@ -168,17 +162,24 @@ class Proofs:
 
         Raises: RateLimited, UnknownApp, WeChatError; WrongPerson, if the code belongs to another identity.
         """
-        app_id, openid = caller.user.app_id, caller.user.openid
+        app_id = caller.user.app_id
         await self.limiter.admit_address(ip)
         app = self.apps.find(app_id)
         asked_at = self.clock()
         identity = await self.wechat.exchange(app, login_code)
-        if identity.openid != openid:
+        if identity.openid != caller.user.openid:
             log.warning("wrong_person", user_id=caller.user.id, app_id=app_id, session_id=caller.session_id)
             raise WrongPerson("login_code belongs to a different person from the session's user: log in again")
-        if identity.session_key is not None:
-            sealed = self.sealer.seal(identity.session_key, context=session_key_context(app_id, openid))
+        sealed = _sealed_key(self.sealer, app, identity)
+        if sealed is not None:
             await self.database.run(KEEP_KEY, session_id=caller.session_id, sealed=sealed, asked_at=asked_at)
+
+
+def _sealed_key(sealer: Sealer, app: App, identity: WeChatIdentity) -> bytes | None:
+    """Return the sealed session_key of an identity; None if WeChat has returned no session_key."""
+    if identity.session_key is None:
+        return None
+    return sealer.seal(identity.session_key, context=session_key_context(app.app_id, identity.openid))
 
 
 def _check_may_enter(user: EnteredUser) -> None:

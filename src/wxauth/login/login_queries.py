@@ -185,8 +185,8 @@ class _Undone(Exception):
 async def rehearse_login(database: Database, *, now: datetime) -> str | None:
     """Sign up a test user, log the user in again, and roll back both logins.
 
-    This shows whether the database accepts logins. Return the reason that the database gives if it refuses a statement;
-    otherwise None.
+    `wxauth check` calls this function to find out whether the database accepts logins. Return the reason that the
+    database gives if it refuses a statement; otherwise None.
 
     Raises: StorageUnavailable, after a temporary failure, such as a failover.
     """

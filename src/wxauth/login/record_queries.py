@@ -1,4 +1,7 @@
-"""The tables and statements for the records of logins, which are the hourly counts and the refused logins."""
+"""The tables and statements for the records of logins, which are the hourly counts and the refused logins.
+
+The records are also the responses of the routes that show them, so their fields have descriptions and examples.
+"""
 
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta

@@ -23,6 +23,7 @@ from wxauth.core import metrics
 from wxauth.core.background import WriteBuffer
 from wxauth.core.clock import new_id
 from wxauth.core.services import part
+from wxauth.errors import WeChatError
 from wxauth.login import record_queries
 from wxauth.settings.addresses import TRUNCATED
 from wxauth.settings.apps import APP_ID
@@ -159,7 +160,7 @@ class Refusals(WriteBuffer):
     _second: int = field(init=False, default=0)
     """The second, counted since 1970, to which `_rows_begun` applies."""
     _minute: int = field(init=False, default=0)
-    """The current minute, since 1970, to which `_own_rows` and `_shared_rows` apply."""
+    """The minute, counted since 1970, to which `_own_rows` and `_shared_rows` apply."""
     _own_rows: Counter[UUID | str] = field(init=False, default_factory=Counter)
     """The number of rows of this minute that each contain one refusal, by user or network."""
     _shared_rows: dict[_SharedKey, record_queries.Refusal] = field(init=False, default_factory=dict)
@@ -227,7 +228,7 @@ def _new_row(
     error: WxAuthError, *, user_id: UUID | None, network: str | None, request_id: str, at: datetime
 ) -> record_queries.Refusal:
     """Return the row of a first refusal, without values from the client or WeChat that do not fit into its columns."""
-    errcode: int | None = getattr(error, "errcode", None)
+    errcode = error.errcode if isinstance(error, WeChatError) else None
     return record_queries.Refusal(
         id=new_id(at),
         at=at,
