@@ -18,8 +18,9 @@ from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login_pages.pages import CONFIRMED, STAY, PagesDep
 from wxauth.login_pages.rendering import redirect_to
-from wxauth.login_pages.routes import PAGES, CodesDep, SingleSignOnDep
+from wxauth.login_pages.routes import PAGES, SingleSignOnDep
 from wxauth.oauth.site_tokens import end_web_session
+from wxauth.site_logins.authorization_codes import AuthorizationCodes
 from wxauth.site_logins.secrets import log_out_field
 from wxauth.users.callers import ConcurrencyDep
 from wxauth.users.user_queries import CURRENT_USER
@@ -43,7 +44,7 @@ class LoggingOut:
     pages: PagesDep
     id_tokens: Annotated[IdTokens, Depends(provide(IdTokens))]
     single_sign_on: SingleSignOnDep
-    codes: CodesDep
+    authorization_codes: Annotated[AuthorizationCodes, Depends(provide(AuthorizationCodes))]
     database: DatabaseDep
     clock: ClockDep
     concurrency: ConcurrencyDep
@@ -72,7 +73,7 @@ class LoggingOut:
             if pages.browser.login:
                 user_id = await self.database.value(CURRENT_USER, user_id=hint.user_id)
                 if user_id is not None:
-                    await self.codes.end_login(pages.browser, of=user_id, now=self.clock())
+                    await self.authorization_codes.end_login(pages.browser, of=user_id, now=self.clock())
         return self._logged_out(client, parameters)
 
     async def _without_hint(self, parameters: Parameters) -> Response:
@@ -91,7 +92,7 @@ class LoggingOut:
         if self.request.method != "POST" or not is_confirmed:
             return pages.log_out(person, client, parameters, confirmation)
         async with self.concurrency.of_session(person.login_id, person.id, ends_sessions=True):
-            await self.codes.end_login(browser, of=person.id, now=self.clock())
+            await self.authorization_codes.end_login(browser, of=person.id, now=self.clock())
         if client is not None and "post_logout_redirect_uri" in parameters:
             return self._logged_out(client, parameters)
         return pages.message("logged_out_of_all")

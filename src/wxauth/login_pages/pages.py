@@ -190,6 +190,7 @@ class Pages(Rendering):
 
         The page shows `person`, and has a button with which this user continues to the site.
         """
+        # The page's policy allows only pictures from this service, so the page shows no picture from another host.
         picture, issuer = person.avatar_url, self.settings.issuer
         return self._of_site(
             "person",
@@ -233,8 +234,7 @@ class Pages(Rendering):
     def web_view(self, site_request: SiteRequest, parameters: Parameters) -> Response:
         """Return the page that makes the surrounding mini-program open one of its pages with the site's request."""
         # The query is encoded as by JavaScript's encodeURIComponent, because mini-programs decode no other encoding.
-        site_parameters = {name: parameters[name] for name in parameters if name != DOOR}
-        query = urlencode(site_parameters, quote_via=quote, safe="!~*'()")
+        query = urlencode(_of_the_site(parameters), quote_via=quote, safe="!~*'()")
         code_url = f"{self.root}{_url({**parameters, DOOR: Door.SCAN})}"
         data = {"url": f"/{self.settings.site_page}?{query}", "codeUrl": code_url}
         return self._of_site("web-view", site_request, script="web-view.js", data=data, code_url=code_url)
@@ -244,7 +244,7 @@ class Pages(Rendering):
 
         The page shows the address to open on another device.
         """
-        site_parameters = {name: parameters[name] for name in parameters if name != DOOR}
+        site_parameters = _of_the_site(parameters)
         address = f"{self.settings.issuer}{_url(site_parameters)}"
         return self._of_site("elsewhere", site_request, parameters=site_parameters, script="copy.js", address=address)
 
@@ -256,6 +256,7 @@ class Pages(Rendering):
         `about` contains further lines, and `parameter` is the name of a wrong parameter. If a GET can repeat the
         request, the page has links to its other languages. `values` are further values for the template.
         """
+        # A link must not contain the id_token, which can contain personal data.
         is_repeatable = self.request.method == "GET" and HINT not in self.request.query_params
         lines = list(about)
         if parameter is not None:
@@ -373,6 +374,11 @@ def _form_action_of_link(redirect_uri: str, target: str | None) -> str:
     The page's forms open WeChat at `target`, if there is one, and lead back to the site.
     """
     return " ".join(filter(None, ("'self'", target, redirect_source(redirect_uri))))
+
+
+def _of_the_site(parameters: Parameters) -> dict[str, str]:
+    """Return the parameters that the site has sent, without the parameter of wxauth's own pages."""
+    return {name: parameters[name] for name in parameters if name != DOOR}
 
 
 def _url(parameters: Mapping[str, str]) -> str:

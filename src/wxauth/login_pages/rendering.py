@@ -141,6 +141,7 @@ class Rendering:
         """
         if self.request.headers.get("sec-fetch-site") != "cross-site" or len(text) > LONGEST_REDIRECT:
             return None
+        # In contrast to `redirect_to`, RedirectResponse encodes characters of the form that a header cannot contain.
         return RedirectResponse(f"{self.request.scope.get('root_path', '')}{path}?{text}", SEE_OTHER, PRIVATE)
 
     def _page(
@@ -201,7 +202,7 @@ class Rendering:
 
 
 def redirect_to(url: str) -> Response:
-    """Return a redirect of the browser to a URL, without a referrer."""
+    """Return a redirect of the browser to a URL, without a referrer. The URL is not changed, and must be encoded."""
     return Response(status_code=SEE_OTHER, headers={**PRIVATE, "Location": url})
 
 

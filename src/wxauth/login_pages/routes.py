@@ -18,7 +18,6 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.login_pages.pages import DOOR, HINT, VISIT_PAGES, PagesDep
 from wxauth.login_pages.rendering import PAGES_FOLDER
 from wxauth.oauth.routes import SiteLoginsDep, SiteRequestsDep
-from wxauth.site_logins.authorization_codes import AuthorizationCodes
 from wxauth.site_logins.browser_login_queries import BrowserPerson
 from wxauth.site_logins.doors import Door
 from wxauth.site_logins.links import Links
@@ -49,7 +48,6 @@ PAGES: Final[dict[int | str, dict[str, Any]]] = {
     },
 }
 """The responses of a route for browsers, for the OpenAPI document."""
-CodesDep = Annotated[AuthorizationCodes, Depends(provide(AuthorizationCodes))]
 ScanPagesDep = Annotated[ScanPages, Depends(provide(ScanPages))]
 SingleSignOnDep = Annotated[SingleSignOn, Depends(provide(SingleSignOn))]
 LinksDep = Annotated[Links, Depends(provide(Links))]
@@ -66,7 +64,7 @@ router = Router("websites")
 
 
 @dataclass(frozen=True, slots=True)
-class LoginPages:
+class LoggingIn:
     """The handling of a site's sign-in request, which responds with the page that suits the browser.
 
     This class is a FastAPI dependency that consists of other dependencies.
@@ -133,7 +131,7 @@ class LoginPages:
         return self.pages.code(site_request, started, parameters, app=app, link_target=link_target)
 
 
-LoginPagesDep = Annotated[LoginPages, Depends(LoginPages)]
+LoggingInDep = Annotated[LoggingIn, Depends(LoggingIn)]
 
 
 @router.get(
@@ -151,7 +149,7 @@ LoginPagesDep = Annotated[LoginPages, Depends(LoginPages)]
     failures=[PayloadTooLarge],
     openapi_extra=form_parameters(client_id="shop"),
 )
-async def authorize(request: Request, pages: PagesDep, login_pages: LoginPagesDep) -> Response:
+async def authorize(request: Request, pages: PagesDep, logging_in: LoggingInDep) -> Response:
     """Show a page with a QR code to scan, which then redirects to `redirect_uri` with `code`, `state` and `iss`.
 
     The parameters are in the query or, by POST, in a form. Some browsers get another page:
@@ -171,8 +169,8 @@ async def authorize(request: Request, pages: PagesDep, login_pages: LoginPagesDe
     Only the code flow is supported, with PKCE (`S256`) for every client.
     """
     if request.method != "POST":
-        return await pages.answer(login_pages.show(request.url.query))
-    return pages.redirect_to_get(AUTHORIZE_PATH, pages.form) or await pages.answer(login_pages.show(pages.form))
+        return await pages.answer(logging_in.show(request.url.query))
+    return pages.redirect_to_get(AUTHORIZE_PATH, pages.form) or await pages.answer(logging_in.show(pages.form))
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/state")
@@ -291,7 +289,7 @@ async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Resp
     try:
         form = parse_parameters(pages.form)
     except OAuthError:
-        form = Parameters([])
+        form = Parameters([])  # counts like a text that is not a number
 
     async def compare() -> Onward | Response:
         outcome = await links.go_on(request_id, pages.browser, form.get("number", ""))
