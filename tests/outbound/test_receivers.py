@@ -16,14 +16,14 @@ from tests.sweeps import swept
 from tests.upstream import Upstream, hang, in_pieces
 from tests.world import until
 from wxauth.events.sending import BODY_SECONDS, send
-from wxauth.outbound.receivers import ReceiverTransport, Resolve
+from wxauth.outbound.receivers import ReceiverTransport, ResolveName
 from wxauth.outbound.urls import MAX_CONCURRENT_NAMES, NameResolver
 from wxauth.settings.addresses import is_refused
 
 pytestmark = pytest.mark.no_database
 
 
-def every_name_has(*addresses: str) -> Resolve:
+def every_name_has(*addresses: str) -> ResolveName:
     async def resolve(_host: str) -> Sequence[str]:
         return addresses
 

@@ -68,7 +68,7 @@ OnStatus = Callable[[int], float | None]
 If only the status is needed, the function returns the time limit, in seconds, for the body. Otherwise it returns None.
 """
 
-SocketAddress = tuple[Any, ...]
+AddressInfo = tuple[Any, ...]
 """An address in the form in which getaddrinfo returns it: family, type, protocol, name, socket address."""
 
 
@@ -368,7 +368,7 @@ class Proxy:
         return cls(parts.hostname or "", parts.port or 80, authorization)
 
 
-Resolve = Callable[[Origin | Proxy], Coroutine[Any, Any, Sequence[SocketAddress]]]
+Resolve = Callable[[Origin | Proxy], Coroutine[Any, Any, Sequence[AddressInfo]]]
 """A function that returns the addresses of a server. Raises: OSError, ValueError."""
 
 
@@ -385,7 +385,7 @@ class Connector:
         self._proxy = proxy
         self._given_tls = tls
         self._resolve = resolve or _resolve
-        self._lookups: dict[Origin | Proxy, tuple[float, asyncio.Task[Sequence[SocketAddress]]]] = {}
+        self._lookups: dict[Origin | Proxy, tuple[float, asyncio.Task[Sequence[AddressInfo]]]] = {}
         """The lookups in progress, and recent ones.
 
         The key contains the scheme, because fewer addresses may be allowed without TLS.
@@ -427,7 +427,7 @@ class Connector:
             self._lookups.pop(peer, None)
             raise
 
-    async def _addresses(self, peer: Origin | Proxy) -> Sequence[SocketAddress]:
+    async def _addresses(self, peer: Origin | Proxy) -> Sequence[AddressInfo]:
         """Return the addresses of a server or proxy, from a lookup that began at most `NAME_SECONDS` ago."""
         loop = asyncio.get_running_loop()
         asked_at, lookup = self._lookups.get(peer, (-math.inf, None))
@@ -443,7 +443,7 @@ class Connector:
             raise ConnectionResetError
         secured = Connection()
         transport = await asyncio.get_running_loop().start_tls(plain, secured, self._tls, server_hostname=host)
-        if transport is None:
+        if transport is None:  # the connection was closed during the handshake
             raise ConnectionResetError
         secured.connection_made(transport)
         return secured
@@ -457,7 +457,7 @@ class Connector:
         return context
 
 
-async def _resolve(peer: Origin | Proxy) -> Sequence[SocketAddress]:
+async def _resolve(peer: Origin | Proxy) -> Sequence[AddressInfo]:
     return await asyncio.get_running_loop().getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
 
 
@@ -517,18 +517,18 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
         raise Refused(_("the proxy returned more data than requested"))
 
 
-async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:
+async def _first_connected(addresses: Sequence[AddressInfo]) -> Connection:
     """Connect to the address that responds first. IPv6 and IPv4 addresses are tried alternately (RFC 8305).
 
     Raises: OSError, if there is no connection. This is the failure of the address that failed last, or an error without
         a text if there are no addresses.
     """
-    families: dict[int, list[SocketAddress]] = {}
+    families: dict[int, list[AddressInfo]] = {}
     for address in addresses:
         families.setdefault(address[0], []).append(address)
     untried = deque(filter(None, chain.from_iterable(zip_longest(*families.values()))))
     attempts: set[asyncio.Task[Connection]] = set()
-    failure: BaseException | None = OSError()
+    failure: BaseException = OSError()
     try:
         while untried or attempts:
             if untried:
@@ -537,17 +537,17 @@ async def _first_connected(addresses: Sequence[SocketAddress]) -> Connection:
             done, _pending = await asyncio.wait(attempts, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             for attempt in done:
                 attempts.discard(attempt)
-                failure = attempt.exception()
-                if failure is None:
+                if (exc := attempt.exception()) is None:
                     return attempt.result()
-        raise failure or OSError()
+                failure = exc
+        raise failure
     finally:
         for attempt in attempts:
             attempt.cancel()
             attempt.add_done_callback(_end_unused)
 
 
-async def _connected(address: SocketAddress) -> Connection:
+async def _connected(address: AddressInfo) -> Connection:
     # uvloop creates the socket. If wxauth passed in a socket, and the peer reset it before uvloop took it over, its
     # file descriptor would be closed twice. The second time, the descriptor might belong to another connection.
     family, _type, protocol, _name, (host, port, *_flow_and_scope) = address

@@ -10,12 +10,13 @@ import httpx
 
 from wxauth import __version__
 from wxauth.i18n import lazy_gettext as _
-from wxauth.outbound.connection import Origin, Proxy, Refused, SocketAddress
+from wxauth.outbound.connection import AddressInfo, Origin, Proxy, Refused
 from wxauth.outbound.transport import HttpTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.settings.addresses import Scheme, is_refused
 
 CONNECT_TIMEOUT_SECONDS: Final = 8.0
+"""The time limit, in seconds, for opening a connection, including name resolution, TCP and TLS."""
 KEEPALIVE_SECONDS: Final = 4.0
 """The time, in seconds, for which an idle connection is kept open.
 
@@ -27,7 +28,7 @@ _NO_NAME: Final = _("no DNS response for the host name")
 _NO_HOST: Final = _("host not found")
 NOT_ALLOWED: Final = _("the address is not allowed")
 
-Resolve = Callable[[str], Awaitable[Sequence[str]]]
+ResolveName = Callable[[str], Awaitable[Sequence[str]]]
 """A function that returns the addresses of a name. Raises: OSError, UnicodeError."""
 
 
@@ -48,7 +49,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         tls: The TLS context. By default, it trusts the certificates that this machine trusts.
     """
 
-    def __init__(self, *, resolve: Resolve | None = None, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *, resolve: ResolveName | None = None, tls: ssl.SSLContext | None = None) -> None:
         self._resolve = resolve or NameResolver().resolve
         self._http = HttpTransport(
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
@@ -72,7 +73,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         """Close every connection."""
         await self._http.aclose()
 
-    async def _allowed_addresses(self, peer: Origin | Proxy) -> Sequence[SocketAddress]:
+    async def _allowed_addresses(self, peer: Origin | Proxy) -> Sequence[AddressInfo]:
         """Return the addresses of a server or proxy to which requests may be sent.
 
         Raises: Refused, if there is no such address, or if the name cannot be resolved.
@@ -117,6 +118,7 @@ def _why_not_connected(reason: str) -> str:
     """Return the text of the error for a connection that failed for this reason.
 
     If the reason is not one of this module's texts, it begins with the class of the error (see `connection._failure`).
+    `HttpTransport` has no error classes of its own for TLS, because texts about WeChat contain the name of the class.
     """
     if reason in (_NO_NAME, _NO_HOST, NOT_ALLOWED):
         return reason
