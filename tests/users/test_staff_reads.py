@@ -15,7 +15,7 @@ from tests.world import NOBODY, NUMBER, Admin, Body, Stage, recorded
 from wxauth.errors import StorageUnavailable
 from wxauth.users.phone_numbers import masked
 from wxauth.users.search_queries import Term, term_of
-from wxauth.users.staff_queries import PLACES, StaffReads
+from wxauth.users.staff_queries import MAX_WAITING, StaffReads
 
 MASKED = "+86138****8000"
 
@@ -120,7 +120,7 @@ async def test_a_change_of_nothing_is_a_read(root: Admin, alice: str) -> None:
 
 @pytest.mark.slow
 async def test_180_searches_hide_none_of_5_reads(root: Admin, sue: Admin, alice: str) -> None:
-    for _ in range(PLACES + 80):
+    for _ in range(MAX_WAITING + 80):
         await root.read("/users")
     for _ in range(5):
         await root.read(f"/users/{alice}/phone")
@@ -128,13 +128,13 @@ async def test_180_searches_hide_none_of_5_reads(root: Admin, sue: Admin, alice:
     stored = (await root.read("/events", type=["staff.searched", "staff.read"], limit=200))["items"]
     assert [event["data"] for event in stored[:6]] == [{"term": "none", "found": 3}, *5 * [{"what": "phone"}]]
     assert [event["data"] for event in stored if "count" in event["data"]] == [{"count": 80}]
-    assert len(stored) == PLACES + 1 + 6
+    assert len(stored) == MAX_WAITING + 1 + 6
 
 
 @pytest.mark.slow
 async def test_a_read_beyond_its_readers_places_is_refused(stage: Stage, root: Admin, sue: Admin, alice: str) -> None:
     path = f"/users/{alice}"
-    for _ in range(PLACES):
+    for _ in range(MAX_WAITING):
         await root.read(path)
     problem_of(await root.ask("GET", path), "rate_limited", 429)
     await sue.read(path)

@@ -122,9 +122,9 @@ def _export(user_id: UUID) -> None:
     """Print the export of a user's data in pieces, because the export may be large."""
 
     async def write(database: Database, now: datetime) -> None:
-        from wxauth.users.own_data import export_person
+        from wxauth.users.own_data import export_data
 
-        export = await export_person(database, user_id, by=OPERATOR, now=now, max_seconds=None)
+        export = await export_data(database, user_id, by=OPERATOR, now=now, max_seconds=None)
         click.echo(export.first_piece, nl=export.further_pieces is None)
         if export.further_pieces is not None:
             async with aclosing(export.further_pieces) as pieces:

@@ -38,7 +38,7 @@ from sqlmodel import SQLModel
 from wxauth.core.clock import FIRST_ID
 from wxauth.core.database import Database, Transaction
 from wxauth.core.models import SharedEvent
-from wxauth.core.statements import Statement
+from wxauth.core.statements import Statement, fragment
 from wxauth.core.trail import data_for_siblings
 from wxauth.errors import CursorExpired
 
@@ -101,7 +101,7 @@ class FeedRow(EventToSend):
     last_position: int
     """The position of the newest event; 0 if the feed has never had an event."""
     last_id: UUID
-    """The id of the newest event; a UUID of zeros if the feed has never had an event."""
+    """The id of the newest event; `FIRST_ID` if the feed has never had an event."""
 
 
 # This statement does not wait. It returns false if another transaction holds the lock. The lock ends with the
@@ -160,7 +160,7 @@ def _page_fragment(places: LiteralString) -> LiteralString:
     return f"""
 WITH last AS (
     SELECT COALESCE(newest.position, 0) AS position,
-           COALESCE(newest.event_id, '00000000-0000-0000-0000-000000000000') AS event_id,
+           COALESCE(newest.event_id, '{fragment(str(FIRST_ID))}') AS event_id,
            COALESCE(s.position, 0) AS swept, s.event_id AS swept_id
       FROM (VALUES (true)) AS one
       LEFT JOIN feed_swept s ON true

@@ -26,12 +26,13 @@ from wxauth.merging.merging_queries import Facts
 from wxauth.sessions.queries import EndReason, end_logins_in_browsers
 from wxauth.settings.roles import MAX_ROLES, STAFF_ROLES
 from wxauth.users.attributes import add_missing_attributes
-from wxauth.users.erasure_queries import cancel_leaving, check_may_enter
+from wxauth.users.erasure_queries import cancel_leaving
 from wxauth.users.status_queries import (
     ADMIN,
     StatusAndRoles,
     StatusChange,
     change_status_and_roles,
+    check_may_enter,
     lock_with_administrators,
 )
 from wxauth.users.user_queries import current_user, read_attributes

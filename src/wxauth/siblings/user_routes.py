@@ -19,7 +19,7 @@ from wxauth.errors import ExternalIdTaken, NotFound
 from wxauth.i18n import lazy_gettext as _
 from wxauth.siblings.queries import LOOK_UP, UserForSiblings
 from wxauth.users import schemas
-from wxauth.users.admin import IS_STAFF, UserChange, change_user, end_sessions_of, set_external_id
+from wxauth.users.admin import STAFF_IS_SPARED, UserChange, change_user, end_sessions_of, set_external_id
 from wxauth.users.admin_routes import NO_SUCH_USER
 from wxauth.users.attributes import AttributesRequest
 from wxauth.users.callers import DeviceDep
@@ -36,7 +36,7 @@ LOOKED_UP_AT_ONCE: Final = 200
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
 """An openid, an app id, an external id or a unionid."""
-_IS_STAFF: Final = InsufficientRole(IS_STAFF)
+_IS_STAFF: Final = InsufficientRole(STAFF_IS_SPARED)
 """The error for a user who is staff, as an example in the API description."""
 
 

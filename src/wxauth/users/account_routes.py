@@ -13,6 +13,8 @@ from wxauth.sessions.queries import ARE_OF_ONE_USER, OPEN_SESSIONS, EndReason, e
 from wxauth.users.callers import CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep, locked_caller
 from wxauth.users.consent_queries import (
     NEWEST_CONSENTS,
+    NOT_AGREED,
+    NOT_IN_FORCE,
     ConsentRow,
     check_in_force,
     give_consents,
@@ -38,7 +40,8 @@ from wxauth_guard.errors import InvalidRequest, InvalidToken
 router = Router("me")
 log = get_logger()
 
-_NOT_IN_FORCE: Final = InvalidRequest.of("privacy", "Must be the version that is in force")
+_NOT_IN_FORCE: Final = InvalidRequest.of("privacy", NOT_IN_FORCE)
+"""The error for a version that is not in force, as an example in the API description."""
 
 
 @router.get("/v1/me", summary=_("Read my profile"))
@@ -75,7 +78,8 @@ async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep,
 
 @router.delete("/v1/me/sessions/{session_id}", summary=_("End one of my sessions"), failures=[NotFound])
 async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
-    """End one of the caller's sessions, possibly this one. Repeating the request changes nothing."""
+    """End one of the caller's sessions, even the session of this request. Repeating the request changes nothing."""
+    # This query compares the owners of both sessions, because a merge might just have moved them to another user.
     if not await database.value(ARE_OF_ONE_USER, one_id=session_id, other_id=caller.session_id):
         raise NotFound("you don't have this session")
     is_this_one = session_id == caller.session_id
@@ -114,11 +118,7 @@ async def give_my_consents(
     return all_of(await valid_consents(database, caller.user.id, in_force))
 
 
-@router.delete(
-    "/v1/me/consents/{document}",
-    summary=_("Withdraw consent"),
-    failures=[NotFound("the user hasn't agreed to this document")],
-)
+@router.delete("/v1/me/consents/{document}", summary=_("Withdraw consent"), failures=[NotFound(NOT_AGREED)])
 async def withdraw_my_consent(
     caller: CallerInTurnDep, document: str, database: DatabaseDep, clock: ClockDep, device: DeviceDep
 ) -> None:

@@ -35,8 +35,10 @@ MAX_LISTED: Final = 100
 The response lists the most recently used sessions, and the newest consents. Staff can also end sessions that are not
 listed.
 """
-IS_STAFF: Final = "this user is an administrator or support staff: to change them, you need the role admin"
+STAFF_IS_SPARED: Final = "this user is an administrator or support staff: to change them, you need the role admin"
 """The detail of the error for an actor that must not act on staff."""
+UNKNOWN_SESSION: Final = "this user doesn't have this session"
+"""The detail of the error for a session that was deleted, or belongs to another user."""
 
 log = get_logger()
 
@@ -134,7 +136,7 @@ async def read_listed_user(database: Database, user_id: UUID) -> ListedUser:
     """
     user = await database.row(USER_BY_ID, user_id=user_id)
     if user is None:
-        raise NotFound("this user doesn't exist")
+        raise NotFound(user_queries.UNKNOWN_USER)
     return user
 
 
@@ -147,14 +149,14 @@ async def change_user(
     may_add_roles: bool = True,
     now: datetime,
 ) -> bool:
-    """Make all these changes to a user. A ban ends all sessions.
+    """Make all these changes to a user, and return whether anything has changed. A ban ends all sessions.
 
-    A former id stands for the user that remains after a merge. Return whether anything has changed. Without
-    `may_add_roles`, refuse a change that gives the user a role, or that changes or lifts a ban of staff.
+    A former id stands for the user that remains after a merge. Without `may_add_roles`, refuse a change that gives the
+    user a role, and any change of a banned user who keeps a role of staff.
 
-    Raises: InvalidRequest, TextError, if the change is invalid; NotFound, if there is no such user; InsufficientRole,
-        if the actor must not act on this user; LastAdmin, if the user is the only administrator; LoginTooOld, if the
-        change requires `may_add_roles`.
+    Raises: InvalidRequest, if the change is invalid; TextError, if the user would have too many roles; NotFound, if
+        there is no such user; InsufficientRole, if the actor must not act on this user; LastAdmin, if the user is the
+        only administrator; LoginTooOld, if the change requires `may_add_roles`.
     """
     if change.until is not None and change.until <= now:
         raise InvalidRequest.of("until", _("Must be a time in the future"))
@@ -246,7 +248,7 @@ async def end_sessions_of(
         if session_id is None:
             await end_sessions(transaction, remaining_id, reason=reason, by=by, now=now)
         elif not await end_session_of(transaction, remaining_id, session_id, reason=reason, by=by, now=now):
-            raise NotFound("this user doesn't have this session")
+            raise NotFound(UNKNOWN_SESSION)
     if session_id is None:
         log.info("sessions_ended", user_id=remaining_id, actor=by.name)
     else:
@@ -284,5 +286,5 @@ async def _lock_remaining(
     except UserIsGone:  # a merge or an erasure has just removed the user
         raise ChangedMeanwhile from None
     if by.spares_staff and account.is_staff:
-        raise InsufficientRole(IS_STAFF)
+        raise InsufficientRole(STAFF_IS_SPARED)
     return remaining_id, account

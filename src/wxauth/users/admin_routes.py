@@ -19,6 +19,7 @@ from wxauth.users.phone_numbers import masked
 from wxauth.users.schemas import ListedUserAnswer, UserChangeRequest, UserDetailAnswer, UsersAnswer, users_answer
 from wxauth.users.search_queries import UsersQuery, find_users, id_in, term_of
 from wxauth.users.staff_queries import Read, StaffReads
+from wxauth.users.user_queries import UNKNOWN_USER
 from wxauth.web.answers import Entails
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.web.direct import Router
@@ -27,10 +28,12 @@ from wxauth_guard.errors import InsufficientRole
 
 StaffReadsDep = Annotated[StaffReads, Depends(provide(StaffReads)), Entails(failures=(RateLimited,))]
 
-NO_SUCH_USER: Final = NotFound("this user doesn't exist")
-NO_SUCH_SESSION: Final = NotFound("this user doesn't have this session")
+NO_SUCH_USER: Final = NotFound(UNKNOWN_USER)
+"""The error for an unknown user, as an example in the API description."""
+_NO_SUCH_SESSION: Final = NotFound(admin.UNKNOWN_SESSION)
+"""The error for an unknown session, as an example in the API description."""
 MAX_NAMES: Final = 100
-"""The largest number of ids in one request, because more ids would not fit into a URL."""
+"""The largest number of users whose names one request can read, because more ids would not fit into a URL."""
 
 router = Router("admin")
 
@@ -144,11 +147,7 @@ async def erase_user(
     await admin.erase_user(database, user_id, by=administrator, now=clock())
 
 
-@router.delete(
-    "/v1/admin/users/{user_id}/sessions",
-    summary=_("End all sessions of a user"),
-    failures=[NO_SUCH_USER],
-)
+@router.delete("/v1/admin/users/{user_id}/sessions", summary=_("End all sessions of a user"), failures=[NO_SUCH_USER])
 async def end_sessions_of_user(staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """End every session of a user. The user may log in again."""
     await admin.end_sessions_of(database, user_id, by=staff, now=clock())
@@ -157,7 +156,7 @@ async def end_sessions_of_user(staff: StaffDep, database: DatabaseDep, clock: Cl
 @router.delete(
     "/v1/admin/users/{user_id}/sessions/{session_id}",
     summary=_("End one session of a user"),
-    failures=[NO_SUCH_SESSION],
+    failures=[_NO_SUCH_SESSION],
 )
 async def end_session_of_user(
     staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, session_id: UUID

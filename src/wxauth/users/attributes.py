@@ -148,6 +148,7 @@ def _check_value(value: Any, *, depth: int) -> None:
         case _:
             if depth == MAX_DEPTH:
                 raise WrongAttributes(_("must not be nested more than {n} levels deep", n=MAX_DEPTH))
+            # The names inside an object are texts too, and must follow the same rules.
             for part in [*value, *value.values()] if isinstance(value, Mapping) else value:
                 _check_value(part, depth=depth + 1)
 

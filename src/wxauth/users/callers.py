@@ -1,7 +1,7 @@
 """The dependencies that identify who has sent a request: the user, the user's role, and the device.
 
-The routes of all packages use them. The functions on which they are built are for code that has already verified the
-access token, for example `read_caller`, or `locked_caller` for changes.
+The routes of all packages use these dependencies. Code that has already verified the access token calls the functions
+behind them: `read_caller`, or `locked_caller` for changes.
 """
 
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The statements about consents to the documents in force (`CONSENTS`).
+"""The table of consents to the documents in force (`CONSENTS`), and the statements that read and change it.
 
 One transaction always writes both the history of consents and the present consents in the user's row.
 """
@@ -23,6 +23,10 @@ from wxauth.errors import NotFound
 from wxauth.limits.queries import CONSENTS_GIVEN
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
+NOT_IN_FORCE: Final = "Must be the version that is in force"
+"""The error's text for a version of a document that is not in force."""
+NOT_AGREED: Final = "the user hasn't agreed to this document"
+"""The detail of the error if a user withdraws a consent that does not exist."""
 # If two requests change the consents of one user, the second request waits here until the first has committed, and then
 # reads the changed consents.
 _LOCK: Final = Statement[tuple[dict[str, str] | None]]("SELECT consents FROM users WHERE id = :user_id FOR UPDATE")
@@ -43,8 +47,6 @@ def ids_of(user_id: LiteralString) -> LiteralString:
 
 
 _IDS_FRAGMENT: Final = ids_of(":user_id::uuid")
-
-
 PRESENT_CONSENTS: Final = f"""
        (SELECT jsonb_object_agg(document, version)
           FROM (SELECT DISTINCT ON (document) document, version FROM consents
@@ -64,7 +66,7 @@ class ConsentRow(SQLModel):
     app_id: str | None = Field(
         sa_type=Text, description="The app in which it was given.", schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]}
     )
-    ip: Address = Field(sa_type=INET, description="From where.")
+    ip: Address = Field(sa_type=INET, description="The IP address from which it was given.")
 
 
 class Consent(ConsentRow, table=True):
@@ -138,7 +140,7 @@ def check_in_force(requested: Mapping[str, str], in_force: Mapping[str, str]) ->
         if document not in in_force:
             raise InvalidRequest.of("body", "Must be a document that is in force")
         if version != in_force[document]:
-            raise InvalidRequest.of(document, "Must be the version that is in force")
+            raise InvalidRequest.of(document, NOT_IN_FORCE)
 
 
 async def give_consents(
@@ -181,13 +183,12 @@ async def withdraw(
     by, kind = Actor(str(user_id), ip), EventType.CONSENT_WITHDRAWN
     async with database.begin() as transaction:
         version = (await _locked(transaction, user_id)).get(document)
-        if version is not None:
-            await transaction.run(_WITHDRAW, user_id=user_id, document=document, now=now)
-            await transaction.run(_REMOVE_FROM_USER, user_id=user_id, document=document)
-            data = {"document": document, "version": version}
-            await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data)
-    if version is None:
-        raise NotFound("the user hasn't agreed to this document")
+        if version is None:
+            raise NotFound(NOT_AGREED)
+        await transaction.run(_WITHDRAW, user_id=user_id, document=document, now=now)
+        await transaction.run(_REMOVE_FROM_USER, user_id=user_id, document=document)
+        data = {"document": document, "version": version}
+        await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data)
     log.info("consent_withdrawn", user_id=user_id, app_id=app_id, document=document, version=version)
 
 

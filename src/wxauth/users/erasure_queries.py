@@ -20,7 +20,6 @@ from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.statements import Nothing, Statement, pair_range
 from wxauth.core.trail import ERASED_DATA, REPORTS_ERASURE, Actor, EventType, record_event
-from wxauth.errors import AccountDisabled, AccountLeaving
 from wxauth.sessions.queries import EndReason, end_sessions
 from wxauth.users.status_queries import StatusAndRoles, lock_status_and_roles
 from wxauth.users.user_queries import FORMER_IDS
@@ -31,7 +30,6 @@ _WAIT_FOR_ANOTHER_SECONDS: Final = 0.1
 """The pause, in seconds, before the next attempt if another worker is erasing a page."""
 _MAX_IDS_ERASED_WITH_USER: Final = 10
 """The largest number of ids, present and former, whose rows are erased in the transaction that deletes the user."""
-
 
 # This lock lets only one worker at a time erase pages, so that the load on the database does not depend on the number
 # of waiting erasures.
@@ -97,8 +95,6 @@ _SAVE_PROGRESS: Final = Statement[Nothing](
     "UPDATE erasures SET about_after = :about_after, acted_after = :acted_after WHERE user_id = :user_id"
 )
 _FINISH: Final = Statement[Nothing]("DELETE FROM erasures WHERE user_id = :user_id")
-
-
 # Foreign keys also delete the user's rows in other tables.
 _DELETE_USER: Final = Statement[Nothing]("DELETE FROM users WHERE id = :user_id")
 # The caller has locked the user.
@@ -120,7 +116,7 @@ class ErasedPage(NamedTuple):
     """Whether this page was the last one of this user."""
 
 
-async def erase_person_data(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
+async def erase_or_queue_rows(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
     """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows of a user, and queue the remaining rows for a worker.
 
     `user_ids` contains the user's present id, followed by the former ids. Also delete the logins to sites that only
@@ -196,7 +192,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
     former = await transaction.values(FORMER_IDS, user_id=user_id)
     await end_sessions(transaction, user_id, reason=EndReason.ERASED, by=by, now=now)
     await transaction.run(_DELETE_USER, user_id=user_id)
-    await erase_person_data(transaction, [user_id, *former])
+    await erase_or_queue_rows(transaction, [user_id, *former])
     data = {"former_ids": former}
     await record_event(transaction, EventType.USER_ERASED, by=by, at=now, user_id=user_id, data=data)
 
@@ -224,7 +220,7 @@ async def cancel_leaving(
 
 
 async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
-    """Cancel the erasure that a user has requested, unless the user is banned."""
+    """Cancel the erasure that a user has requested. Change nothing if the user is banned, and so cannot log in."""
     async with database.begin() as transaction:
         account = await lock_status_and_roles(transaction, user_id)
         if account is None or account.is_banned:
@@ -232,17 +228,6 @@ async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
         stays = await cancel_leaving(transaction, user_id, account, by=Actor(str(user_id)), now=now)
     if stays:
         log.info(EventType.USER_STAYED.log_event, user_id=user_id)
-
-
-def check_may_enter(user_id: UUID, account: StatusAndRoles) -> None:
-    """Check that a user may log in.
-
-    Raises: AccountDisabled, if the user is banned; AccountLeaving, if the user has requested erasure.
-    """
-    if account.ban is not None:
-        raise AccountDisabled(until=account.ban.until, user_id=user_id)
-    if account.erase_at is not None:
-        raise AccountLeaving(account.erase_at, user_id=user_id)
 
 
 async def erase_next_due(database: Database, *, now: datetime) -> bool:

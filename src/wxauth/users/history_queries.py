@@ -1,4 +1,4 @@
-"""The statements for the history that staff can list: events, logins, and the newest login of each user."""
+"""The filters and the statements for the history that staff can list: events, logins, and the users in them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,7 +14,7 @@ from wxauth.core.statements import Statement, pair_range
 from wxauth.core.trail import ERASED_DATA, REPORTS_ERASURE, EventType
 from wxauth.sessions.devices import DescribedDevice
 from wxauth.sessions.queries import OPENED
-from wxauth.users.search_queries import id_in, search_in_windows
+from wxauth.users.search_queries import SEARCH_SECONDS, id_in, search_in_windows
 from wxauth.web.schemas import Network, OrEmpty, Page, PageQuery, StoredText, Time
 
 _USER_ID: Final = Field(examples=["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"])
@@ -101,8 +101,6 @@ class UserSummary(BaseModel):
 
 WINDOWS: Final = (1_000, 50_000)
 """The number of sessions that the first statement of a search examines, and the number for each further statement."""
-SEARCH_SECONDS: Final = 1.0
-"""The time, in seconds, after which a search starts no further statement."""
 
 _FLOOR: Final = Statement[UUID]("SELECT id FROM sessions WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
 """The query for the lowest id in a window of sessions. It returns no row for the last window."""

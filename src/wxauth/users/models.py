@@ -21,7 +21,7 @@ class User(UserFields, table=True):
     ban_reason: str | None = Field(sa_type=Text)
     """The reason for the ban, for staff only."""
     banned_until: datetime | None = Field(sa_type=TIME)
-    """The time at which wxauth lifts the ban; null for a ban without an end."""
+    """The time at which wxauth lifts the ban; null if the ban has no end, or if there is no ban."""
     identity_lost_at: datetime | None = Field(sa_type=TIME)
     """The time at which this user last lost an identity, or at which an import might have given one to another user.
 
@@ -98,6 +98,9 @@ class Erasure(SQLModel, table=True):
 
     user_id: UUID = Field(primary_key=True)
     about_after: UUID
-    """The id of the last event about the user that wxauth has cleared of data."""
+    """The id of the last event about the user that wxauth has cleared of data; `FIRST_ID` at the beginning."""
     acted_after: UUID
-    """The id of the last event caused by the user that wxauth has cleared of the user's address."""
+    """The id of the last event caused by the user that wxauth has cleared of the user's address.
+
+    At the beginning, it is `FIRST_ID`.
+    """

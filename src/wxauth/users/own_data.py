@@ -32,7 +32,7 @@ from wxauth.users.consent_queries import ConsentRow
 from wxauth.users.schemas import ListedUserAnswer
 from wxauth.users.staff_queries import Read
 from wxauth.users.status_queries import lock_status_and_roles
-from wxauth.users.user_queries import FORMER_EXTERNAL_IDS, FORMER_IDS, current_user
+from wxauth.users.user_queries import FORMER_EXTERNAL_IDS, FORMER_IDS, UNKNOWN_USER, current_user
 from wxauth.web.answers import example_of
 from wxauth.web.dependencies import ClockDep, DatabaseDep
 from wxauth.web.direct import Router
@@ -68,6 +68,7 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
     "refusals": [],
     "avatar": None,
 }
+"""The export in the API description. A test compares its fields with those of a real export."""
 
 MAX_BYTES_IN_MEMORY: Final = 2**20
 """The largest size, in bytes, of a document that wxauth builds completely before it sends it."""
@@ -119,7 +120,7 @@ class Export:
     """
 
 
-async def export_person(
+async def export_data(
     database: Database, user_id: UUID, *, by: Actor, now: datetime, max_seconds: float | None = MAX_DOWNLOAD_SECONDS
 ) -> Export:
     """Export everything stored about a user, and record the export. A former id stands for the user that remains.
@@ -127,7 +128,8 @@ async def export_person(
     `max_seconds` is the time limit, in seconds, for the download of a large document. If it is None, neither the
     download nor its pieces have a time limit.
 
-    Raises: NotFound; RateLimited; StorageUnavailable.
+    Raises: NotFound, if there is no such user; RateLimited, if this process is already sending `MAX_LARGE_DOCUMENTS`
+        large documents.
     """
     while True:
         pieces = _pieces(database, user_id, by=by, now=now, max_seconds=max_seconds)
@@ -150,7 +152,8 @@ async def _pieces(
     The download of a large document holds a database connection until the reader has taken the last piece. Because a
     reader can be slow, a process sends only a few large documents at the same time.
 
-    Raises: NotFound; RateLimited; StorageUnavailable, if the reader is too slow.
+    Raises: NotFound, if there is no user with this present id; RateLimited, if the process is already sending
+        `MAX_LARGE_DOCUMENTS` large documents; StorageUnavailable, if the reader is too slow.
     """
     async with AsyncExitStack() as stack:
         snapshot = await stack.enter_async_context(
@@ -184,11 +187,11 @@ async def _first_piece(parts: AsyncIterator[bytes]) -> bytes:
 
 
 async def _record_export(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Record the export in the audit trail and the log. Raises: NotFound."""
+    """Record the export in the audit trail and the log. Raises: NotFound, if the user was just merged or erased."""
     async with database.begin() as transaction:
         # As in each transaction that records an event about a user, the lock keeps an erasure from missing the event.
         if await lock_status_and_roles(transaction, user_id) is None:
-            raise NotFound("this user doesn't exist")
+            raise NotFound(UNKNOWN_USER)
         await record_event(transaction, EventType.USER_EXPORTED, by=by, at=now, user_id=user_id)
     log.info("user_exported", user_id=user_id, actor=by.name)
 
@@ -196,11 +199,11 @@ async def _record_export(database: Database, user_id: UUID, *, by: Actor, now: d
 async def _parts(snapshot: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGenerator[bytes]:
     """Yield the JSON of the document in small parts: the user, each list page by page, and the picture.
 
-    Raises: NotFound.
+    Raises: NotFound, if there is no user with this present id.
     """
     user = await snapshot.row(queries.USER_OF_EXPORT, user_id=user_id)
     if user is None:
-        raise NotFound("this user doesn't exist")
+        raise NotFound(UNKNOWN_USER)
     former = await snapshot.values(FORMER_IDS, user_id=user_id)
     profile = {
         **user.model_dump(exclude={"consents"}),  # listed below
@@ -224,12 +227,7 @@ async def _parts(snapshot: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGe
     yield b',"avatar":' + to_json(None if picture is None else dict(picture)) + b"}"
 
 
-@router.get(
-    "/v1/me/export",
-    summary=_("Export my data"),
-    responses=_DOCUMENT,
-    failures=[RateLimited],
-)
+@router.get("/v1/me/export", summary=_("Export my data"), responses=_DOCUMENT, failures=[RateLimited])
 async def export_me(caller: CallerInTurnDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep) -> Response:
     """Export all data stored about the caller as one document: user, identities, sessions, consents, events, picture.
 
@@ -239,7 +237,7 @@ async def export_me(caller: CallerInTurnDep, database: DatabaseDep, clock: Clock
     user_id, now = caller.user.id, clock()
     await EXPORTS.count(database, str(user_id), now=now)
     try:
-        return _answer(await export_person(database, user_id, by=Actor(str(user_id), device.ip), now=now))
+        return _answer(await export_data(database, user_id, by=Actor(str(user_id), device.ip), now=now))
     except NotFound:
         raise InvalidToken("this user has just been erased") from None
 
@@ -255,7 +253,8 @@ async def export_user(
     administrator: AdministratorDep, reads: StaffReadsDep, database: DatabaseDep, clock: ClockDep, user_id: UUID
 ) -> Response:
     """Export all data stored about a user, as in the user's own export. The audit trail records who exported it."""
-    export = await export_person(database, user_id, by=administrator, now=clock())
+    export = await export_data(database, user_id, by=administrator, now=clock())
+    # If this fails, nobody reads the further pieces, and the event loop closes their generator.
     reads.note_read(administrator, Read.EXPORT, user_id)
     return _answer(export)
 

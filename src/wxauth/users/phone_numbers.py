@@ -57,6 +57,7 @@ def number_in(text: str, *, region: str) -> str | None:
     import phonenumbers
 
     number = _parsed(text, region)
+    # E.164 has no extensions, so the returned number would belong to the switchboard.
     if number is None or number.extension or not phonenumbers.is_valid_number(number):
         return None
     return _in_e164(number)

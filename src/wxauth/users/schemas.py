@@ -77,7 +77,7 @@ def _without_duplicates(roles: list[str]) -> list[str]:
     """Return each role once. Raises: ValueError, if there are more than MAX_ROLES different roles."""
     unique = list(dict.fromkeys(roles))
     if len(unique) > MAX_ROLES:
-        raise ValueError(f"List should have at most {MAX_ROLES} items")
+        raise ValueError(f"List should have at most {MAX_ROLES} items")  # pydantic's own words for this rule
     return unique
 
 
@@ -119,7 +119,10 @@ class UserChangeRequest(Changes):
 
 
 class SessionsQuery(TimedPageQuery):
-    """The parameters for a list of one's own open sessions."""
+    """The parameters for a list of one's own open sessions.
+
+    By default, a page contains as many sessions as a user can keep in one app.
+    """
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = 100
 
@@ -277,9 +280,9 @@ def _required(form: Any) -> Sequence[str]:
 
 
 def shown_in(form: Any, user: UserFields) -> Any:
-    """Return the fields of a user that every response of this form, a TypedDict, has.
+    """Return a user's values for the required fields of `form`, the TypedDict of a response.
 
-    Attributes that are None become an empty object.
+    The caller adds the other fields. Attributes that are None become an empty object.
     """
     answer = {name: getattr(user, name) for name in _required(form)}
     if "attributes" in answer and answer["attributes"] is None:

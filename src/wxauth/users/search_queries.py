@@ -1,4 +1,7 @@
-"""The search for users by text: a complete value, or a part of a nickname."""
+"""The search for users by text (a complete value, or a part of a nickname) and by filters.
+
+`search_in_windows` also searches other tables for rows that no index finds.
+"""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -40,8 +40,11 @@ ON CONFLICT (id) DO NOTHING
 """)
 STORE_PAUSE_SECONDS: Final = 1
 """The pause, in seconds, between two writes to the database."""
-PLACES: Final = 100
-"""The largest number of one staff member's searches, and of the same person's reads, that wait for the next write."""
+MAX_WAITING: Final = 100
+"""The largest number of events of one type, and of one member of staff, that wait for the next write.
+
+The event that counts further searches comes in addition.
+"""
 SAME_LIST: Final = timedelta(minutes=1)
 """The time during which other pages of the same list, and reloads of the list, count as the same read."""
 
@@ -97,7 +100,7 @@ class StaffReads(WriteBuffer):
     def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
         """Record that a member of staff has read data of these users (at least one).
 
-        Another read of the same list within `SAME_LIST` is not recorded.
+        Another read of the same list within `SAME_LIST` is not recorded. A list is about one user.
 
         Raises: RateLimited, if too many reads wait for the next write.
         """
@@ -129,8 +132,8 @@ class StaffReads(WriteBuffer):
         self._list_read_at = {key: at for key, at in self._list_read_at.items() if at + SAME_LIST > self.clock()}
 
     def _has_place(self, kind: EventType, by: Actor) -> bool:
-        """Return whether fewer than `PLACES` events of this type and member of staff wait for the next write."""
-        return self._places_taken[kind, by.name] < PLACES
+        """Return whether fewer than `MAX_WAITING` events of this type and member of staff wait for the next write."""
+        return self._places_taken[kind, by.name] < MAX_WAITING
 
     def _note(self, kind: EventType, by: Actor, user_id: UUID | None, data: Mapping[str, Any]) -> None:
         """Add an event to the events that wait for the next write, unless nothing is recorded."""

@@ -21,7 +21,7 @@ from wxauth.core.retrying import ChangedMeanwhile, begin_locked
 from wxauth.core.statements import Nothing, Statement, columns_of
 from wxauth.core.trail import SYSTEM, Actor, EventType, event, record_events
 from wxauth.core.users import IS_ADMINISTRATOR
-from wxauth.errors import LastAdmin
+from wxauth.errors import AccountDisabled, AccountLeaving, LastAdmin
 from wxauth.i18n import lazy_gettext as _
 from wxauth.sessions.queries import END_CONSOLES, EndReason, end_logins_in_browsers, end_selected, end_sessions
 from wxauth.settings.roles import STAFF_ROLES
@@ -212,6 +212,17 @@ class StatusChange:
         """
         for kind in self.events:
             log.info(kind.log_event, user_id=self.user_id, actor=self.by.name, **fields)
+
+
+def check_may_enter(user_id: UUID, account: StatusAndRoles) -> None:
+    """Check that a user may log in.
+
+    Raises: AccountDisabled, if the user is banned; AccountLeaving, if the user has requested erasure.
+    """
+    if account.ban is not None:
+        raise AccountDisabled(until=account.ban.until, user_id=user_id)
+    if account.erase_at is not None:
+        raise AccountLeaving(account.erase_at, user_id=user_id)
 
 
 async def lock_status_and_roles(transaction: Transaction, user_id: UUID) -> StatusAndRoles | None:

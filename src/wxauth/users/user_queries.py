@@ -1,4 +1,4 @@
-"""The statements that find the row of a user by an identity or an id, and that change the user's data."""
+"""The statements that find a user by an identity or an id, list the user's ids, and change the user's data."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -14,6 +14,9 @@ from wxauth.core.users import MERGEABLE, PROFILE_FIELDS, USER_IN_SESSION, UserIn
 from wxauth.errors import NotFound
 from wxauth.limits.queries import PROFILE_CHANGES
 from wxauth.sessions.queries import lock_user_by
+
+UNKNOWN_USER: Final = "this user doesn't exist"
+"""The detail of the error for an id that no user has, or had before a merge."""
 
 
 class OwnIdentity(BaseModel):
@@ -78,7 +81,8 @@ IS_FORMER_EXTERNAL_ID: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)"
 )
 """The query that returns whether this is a former external id of any user."""
-# The statement returns the profile before a change, which `change_profile_of` compares with the requested profile.
+# The statement returns the profile before a change, which `change_profile_of` compares with the requested profile. Like
+# `_CHANGE`, it returns the parameters `app_id` and `openid` unchanged: see `USER_IN_SESSION`.
 _LOCK_PROFILE: Final = Statement[UserInSession](
     f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id FOR NO KEY UPDATE"
 )
@@ -120,7 +124,7 @@ async def current_user(database: Database | Transaction, user_id: UUID) -> UUID:
     """Return the present id of the user who has, or had, this id. Raises: NotFound."""
     current_id = await database.value(CURRENT_USER, user_id=user_id)
     if current_id is None:
-        raise NotFound("this user doesn't exist")
+        raise NotFound(UNKNOWN_USER)
     return current_id
 
 
