@@ -12,7 +12,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from tests.processes import PATIENCE, serving
+from tests.processes import PATIENCE, serving, until
 from tests.sweeps import Sweep, swept
 from tests.world import body_of
 from wxauth_desk.wechat import (
@@ -901,6 +901,18 @@ def test_an_answer_can_be_slow_or_missing() -> None:
         wechat.post("/faults", json={"api": "checksession", "slow": 0.05})
         assert errcode(wechat.get(CHECK).json()) == 41001
         assert errcode(wechat.get(f"{LOGIN}?appid={FIRST['app_id']}&js_code=slow-0.05").json()) == 41004
+
+
+@pytest.mark.parametrize(("fault", "error"), [("hang", httpx.ReadTimeout), ("drop", httpx.TransportError)])
+def test_a_call_without_an_answer_leaves_the_code_unused(fault: str, error: type[Exception]) -> None:
+    with serving(create_simulator()) as url, httpx.Client(base_url=url, timeout=PATIENCE, verify=False) as wechat:
+        code = wechat.post("/codes", json={"person": "alice", "app_id": FIRST["app_id"]}).json()["code"]
+        assert wechat.post("/faults", json={"api": "code2session", fault: True}).status_code == 200
+        query = {"appid": FIRST["app_id"], "secret": FIRST["app_secret"], "grant_type": "authorization_code"}
+        with pytest.raises(error):
+            wechat.get(LOGIN, params={**query, "js_code": code}, timeout=0.2 if fault == "hang" else PATIENCE)
+        until(lambda: wechat.get("/desk/wires/0").json()["calls"][0]["ms"] is not None)
+        assert "session_key" in wechat.get(LOGIN, params={**query, "js_code": code}).json()
 
 
 async def test_the_front_page_mentions_every_control(wechat: WeChat) -> None:

@@ -248,6 +248,7 @@ async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
             connection.transport.abort()
         while (await request.receive())["type"] != "http.disconnect":
             pass
+        return Response()  # nobody receives it, but the caller must not carry out the call
     elif fault.garbage:
         return PlainTextResponse('{"openid": "o')
     elif fault.html:
