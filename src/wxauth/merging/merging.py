@@ -276,6 +276,7 @@ async def link_by_phone(
     Return None if the merge is not allowed. A carrier might have given the number to another person, who must not get
     the account of the previous holder. Therefore, all these conditions must hold:
 
+    - Neither of the two users is an administrator, or has asked to be erased.
     - The new user has one identity, was created within the last day, and is not banned.
     - The two users have no app in common, and were never split.
     - At most one of the two users has a unionid, and at most one has an external id.

@@ -30,14 +30,14 @@ async def split(
     """Move an identity, and the user's other identities with the same unionid, to a new user.
 
     `app_id` and `openid` name the identity. If `external_id` is given, move it to the new user, too. Everything else
-    stays with the user. However, a phone number that only the moved identities have verified is deleted. If the user is
-    banned, ban the new user, too. End the sessions of the moved identities. wxauth never merges the two users
-    automatically again (see `ARE_SPLIT`).
+    stays with the user. However, a phone number that only the moved identities have verified is deleted. So are the
+    unionids that no identity of the user has, unless the user is banned. If the user is banned, ban the new user, too.
+    End the sessions of the moved identities. wxauth never merges the two users automatically again (see `ARE_SPLIT`).
 
     If `user_id` was merged into another user, split that user. Return the ids of the split user and of the new user.
 
     Raises: NotFound, if there is no such user; SplitRefused, if the user has requested erasure, has no such identity or
-        external id, or would keep no identity.
+    external id, or would keep no identity.
     """
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, account):
         if account.is_leaving:

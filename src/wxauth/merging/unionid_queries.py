@@ -24,7 +24,7 @@ class OfAnotherOpenid(UnionidConflict):
 class People:
     """The users of an identity and of a unionid that WeChat has returned for the identity.
 
-    An id is None without a user.
+    An id is None if there is no such user.
     """
 
     user_id: UUID | None
