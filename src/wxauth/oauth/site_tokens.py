@@ -153,7 +153,7 @@ class SiteTokens:
         # not read the document of an unregistered client again.
         if not (is_described_by_document or is_registered(redirect_uri, client.redirect_uris)):
             problem = "is not registered for this client" if redirect_uri else "must be sent"
-            raise _log_refusal(client, f"redirect_uri {problem}", redirect_uri)
+            raise _logged_refusal(client, f"redirect_uri {problem}", redirect_uri)
         login = await login_of_code(
             self.database,
             code,
@@ -166,7 +166,7 @@ class SiteTokens:
             if outcome is NotRedeemed.SPENT:
                 log.warning("code_reused", client_id=client.name, consequence="the session has ended")
             reason = "the code doesn't belong to this client, redirect_uri and code_verifier, or has expired"
-            raise _log_refusal(client, reason, redirect_uri)
+            raise _logged_refusal(client, reason, redirect_uri)
         return outcome
 
     async def _redeem(self, client: Client, login: SiteLogin | None, form: Parameters) -> dict[str, Any] | NotRedeemed:
@@ -275,7 +275,7 @@ class SiteTokens:
 
         The tokens lack the scopes that the client has lost since the grant.
 
-        Raises: OAuthError.
+        Raises: OAuthError, if the client has none of the granted scopes any more.
         """
         client, names = target.client, _scopes_left(session.scope, target)
         token_session = TokenSession(
@@ -333,7 +333,7 @@ def _challenge_in(client: Client, form: Parameters, redirect_uri: str) -> str | 
     challenge = None if verifier is None else challenge_of(verifier)
     if challenge is None:
         problem = "must be 43 to 128 characters of A-Z a-z 0-9 - . _ ~" if verifier else "must be sent"
-        raise _log_refusal(client, f"code_verifier {problem}", redirect_uri)
+        raise _logged_refusal(client, f"code_verifier {problem}", redirect_uri)
     return challenge
 
 
@@ -368,8 +368,8 @@ def _scopes_left(scope: str, target: Target) -> list[str]:
     return names
 
 
-def _log_refusal(client: Client, reason: str, redirect_uri: str) -> OAuthError:
-    """Log the refusal of a code, because sites seldom show the error. Return the error."""
+def _logged_refusal(client: Client, reason: str, redirect_uri: str) -> OAuthError:
+    """Log the refusal of a code, because sites seldom show the error. Return the error, which the caller raises."""
     log.warning(
         "grant_refused",
         client_id=client.name,
