@@ -27,9 +27,9 @@ Said = tuple[CheckLevel, *tuple[str, ...]]
 class StrictWeChat(Simulator):
     """A simulator that doesn't accept a person's name as a code, as the real WeChat doesn't."""
 
-    def call(self, api: Any, query: Mapping[str, str], body: bytes) -> Any:
+    def receive(self, api: Any, query: Mapping[str, str], body: bytes) -> Any:
         code = {"js_code": f"no name: {query['js_code']}"} if "js_code" in query else {}
-        return super().call(api, {**query, **code}, body)
+        return super().receive(api, {**query, **code}, body)
 
     @property
     def asked(self) -> Counter[str]:

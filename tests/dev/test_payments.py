@@ -86,7 +86,7 @@ class Phone:
         secret = next(app["app_secret"] for app in APPS if app["app_id"] == app_id)
         code = self.simulator.make_code(CodeRequest(person="alice", app_id=app_id))
         query = {"appid": app_id, "secret": secret, "js_code": code, "grant_type": "authorization_code"}
-        answer = self.simulator.answer(self.simulator.call("code2session", query, b"")[0])
+        answer = self.simulator.answer(self.simulator.receive("code2session", query, b"")[0])
         assert isinstance(answer, dict)
         return answer["session_key"]
 

@@ -120,7 +120,7 @@ async def test_after_the_newest_session_has_ended_its_key_opens_nothing_any_more
 
 async def test_a_replaced_key_is_answered_with_the_remedy_which_works(phone: DataPhone) -> None:
     query = {"appid": APP_ID, "secret": APPS[0]["app_secret"], "js_code": "alice", "grant_type": "authorization_code"}
-    call, _ = phone.stage.simulator.call("code2session", query, b"")
+    call, _ = phone.stage.simulator.receive("code2session", query, b"")
     phone.stage.simulator.answer(call)  # only WeChat knows the new key, as if its response to wxauth had been lost
     refused = await phone.decrypt(phone.tap(), **{"Accept-Language": "zh_CN"})
     problem = problem_of(refused, "session_key_expired", 409)

@@ -182,7 +182,7 @@ async def test_without_a_link_there_is_no_button_and_the_log_has_why(linked: Str
 def drawn_by(simulator: Simulator, wanted: Body | bytes) -> dict[str, Any] | CodePicture:
     token = simulator.access_tokens[APPS[0]["app_id"]].hand_out(force=False)["access_token"]
     content = wanted if isinstance(wanted, bytes) else json.dumps(wanted).encode()
-    call, _ = simulator.call("getwxacodeunlimit", {"access_token": token}, content)
+    call, _ = simulator.receive("getwxacodeunlimit", {"access_token": token}, content)
     return simulator.answer(call)
 
 

@@ -97,6 +97,7 @@ class Simulator:
         self.payments = Payments(self._session_keys, self._accounts, self.now)
         self.js_tickets = app_tokens.js_tickets
         self.verdicts = content_checks.verdicts
+        """The verdicts on pictures that the caller must push after the response."""
         self.visitors: BoundedDict[tuple[str, str], Visitor] = BoundedDict(MAX_VISITORS)
         """The state of each person on WeChat's own pages, by the person's name and the app's id."""
         self.faults = Faults()
@@ -204,7 +205,7 @@ class Simulator:
 
     # The real WeChat has these calls, too.
 
-    def call(self, api: Api, query: Mapping[str, str], body: bytes) -> tuple[Call, FaultRequest]:
+    def receive(self, api: Api, query: Mapping[str, str], body: bytes) -> tuple[Call, FaultRequest]:
         """Record a call. Return the call and the fault with which it must fail; `NO_FAULT` if there is none.
 
         The fault is the next one that was requested with `POST /faults` for such a call, and is then used up. If none
@@ -279,7 +280,7 @@ class Simulator:
         return ok(
             request={
                 "invoke_time": int(refusal.at),
-                "cost_in_ms": 7,
+                "cost_in_ms": 7,  # made up
                 "request_url": f"{API_PATHS[refused.api][1]}?{urlencode(refused.query)}",
                 "request_body": refused.body.decode(errors="replace"),
                 "response_body": to_json(refusal.answer).decode(),
@@ -289,7 +290,10 @@ class Simulator:
 
 
 def _is_address_accepted(account: Account) -> bool:
-    """Return whether WeChat accepts calls from the caller's IP address. Only service accounts need the whitelist."""
+    """Return whether WeChat accepts an app's usual calls from the caller's IP address.
+
+    Only service accounts need the whitelist for all calls. The APIs for which every app needs it check this themselves.
+    """
     return account.is_whitelisted or APP_KINDS[account.app_id] != "official_account"
 
 

@@ -1,4 +1,4 @@
-"""The simulated WeChat over HTTP, and its front page, which explains how to use it."""
+"""The simulated WeChat over HTTP: its APIs, its pages, the requests that control it, and its manual."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -194,7 +194,7 @@ def _api(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
     """Return the endpoint of an API, which also applies the faults that were requested."""
 
     async def serve(request: Request) -> Response:
-        call, fault = wechat.call(api, dict(request.query_params), await request.body())
+        call, fault = wechat.receive(api, dict(request.query_params), await request.body())
         answer = wechat.answer(call) if fault.work_is_done else None
         faulty_response = await apply_fault(request, fault)
         if faulty_response is not None:
