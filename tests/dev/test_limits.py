@@ -6,7 +6,7 @@ import httpx
 from starlette.types import ASGIApp
 
 from wxauth_desk.middleware import MAX_BODY_BYTES
-from wxauth_desk.sites import create_site
+from wxauth_desk.sites import create_sites
 from wxauth_desk.wechat import APPS, Simulator, create_simulator
 from wxauth_desk.wechat.calls import MAX_FAULTS
 from wxauth_desk.wechat.issued import MAX_TOKENS, OVERLAP_SECONDS
@@ -15,7 +15,7 @@ from wxauth_desk.wechat.simulator import MAX_VISITORS
 
 async def test_no_route_reads_a_body_that_is_too_large() -> None:
     wechat = create_simulator()
-    site = create_site("http://issuer.test", url="http://site.test", cookie_secret="any", back_end=[])
+    site = create_sites("http://issuer.test", url="http://site.test", cookie_secret="any", back_end=[])
     piece = b"a" * 64 * 1024
 
     async def status_and_size(app: ASGIApp, path: str) -> tuple[int, int]:

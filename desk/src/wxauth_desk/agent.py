@@ -16,9 +16,10 @@ from wxauth_desk.middleware import OwnNamesOnly
 from wxauth_desk.terminal import localized
 from wxauth_desk.wechat import AGENT, AGENT_PATH
 
-MCP_PORT_AFTER: Final = 5
+MCP_PORT_OFFSET: Final = 5
 """The difference between the MCP server's port and the service's. The MCP server's port is 8005 by default."""
 _SERVER_IN_WHEEL: Final = Path(__file__).parent / "_shared" / "mcp_server.py"
+"""The example MCP server in an installed desk, which does not contain the folder `examples`."""
 _SERVER_IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "mcp" / "server.py"
 
 

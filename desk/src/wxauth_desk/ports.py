@@ -10,7 +10,7 @@ from wxauth_desk.i18n import Text, lazy_gettext as _
 from wxauth_desk.terminal import TextError, os_reason
 
 _MAX_PORT: Final = 65535
-_NEAR: Final = 9
+_MAX_OFFSET: Final = 9
 """The largest difference between the service's port and a port near it.
 
 If the service's port ends with 0, as 8000 does, near ports differ from it only in the last digit.
@@ -27,11 +27,12 @@ class Place(NamedTuple):
 class Ports:
     """The ports of the service and of the other parts of `wxauth-desk dev`.
 
-    All ports are opened before any part starts, so that `check` can report at once all ports that are in use.
+    All ports are opened before any part starts, so that `check` can report at once all ports that cannot be opened.
 
     Args:
         stack: The stack that closes the sockets.
-        service: The port of the service, near which the other parts listen.
+        service: The port that the service will probably get, near which the other parts listen. The settings, which
+            name the port, are loaded only after the ports of these parts have been opened.
         reserved: The ports that the caller has chosen for some parts, so that no other part takes them. None stands for
             a part without a chosen port.
     """
@@ -43,29 +44,29 @@ class Ports:
         self._problems: list[Text] = []
 
     def open_service(self, host: str, port: int) -> socket.socket:
-        """Open the port of the service. If the port is in use, `check` reports this."""
+        """Open the port of the service, as the settings name it. If this fails, `check` reports the reason."""
         return self._stack.enter_context(self._listen(host, port, "--port"))
 
-    def open(self, after: int, chosen: int | None = None, *, option: str = "") -> Place:
+    def open(self, offset: int, chosen: int | None = None, *, option: str = "") -> Place:
         """Open the port of another part.
 
-        Without a chosen port, the port is `after` above the service's port. If this port is in use, another port near
-        the service's is opened. `option` is the option of `dev` that chooses the port. If a chosen port is in use,
-        `check` reports this.
+        Without a chosen port, the port is the service's port plus `offset`. If this port is in use, another port near
+        the service's is opened. `option` is the option of `dev` that chooses the port. If a chosen port cannot be
+        opened, `check` reports the reason.
         """
-        listener = self._listen_near(after) if chosen is None else self._listen("127.0.0.1", chosen, option)
+        listener = self._listen_near(offset) if chosen is None else self._listen("127.0.0.1", chosen, option)
         self._stack.enter_context(listener)
         return Place(listener, f"http://127.0.0.1:{listener.getsockname()[1]}")
 
     def check(self) -> None:
-        """Raise TextError if a chosen port is in use."""
+        """Check that all ports are open. Raises: TextError, if the service's port or a chosen port is not."""
         if self._problems:
             raise TextError(Text("\n").join(self._problems))
 
-    def _listen_near(self, after: int) -> socket.socket:
+    def _listen_near(self, offset: int) -> socket.socket:
         """Listen on the first free port near the service's. If all near ports are in use, listen on any free port."""
         # The highest ports come first, because other parts without a chosen port prefer the lowest ones.
-        near = (self._service + after, *range(self._service + _NEAR, self._service, -1))
+        near = (self._service + offset, *range(self._service + _MAX_OFFSET, self._service, -1))
         for port in near:
             if port not in self._reserved and port <= _MAX_PORT:
                 with suppress(OSError):
@@ -75,8 +76,8 @@ class Ports:
     def _listen(self, host: str, port: int, option: str) -> socket.socket:
         """Listen on a port.
 
-        If the port is in use, note this for `check`, and listen on any free port instead, so that the remaining ports
-        can be opened.
+        If this fails, for example because the port is in use, note the reason for `check`, and listen on any free port
+        instead, so that the remaining ports can be opened.
         """
         try:
             return listen(host, port)

@@ -32,7 +32,7 @@ from wxauth.service.server import uvicorn_options
 from wxauth.settings.loading import unknown_names
 from wxauth.settings.resources import Resource
 from wxauth.settings.settings import Settings
-from wxauth_desk.agent import MCP_PORT_AFTER, add_agent, create_mcp_server, has_mcp, resource_at
+from wxauth_desk.agent import MCP_PORT_OFFSET, add_agent, create_mcp_server, has_mcp, resource_at
 from wxauth_desk.banner import service_url, welcome
 from wxauth_desk.failures import failure_on_the_phone
 from wxauth_desk.i18n import Text, lazy_gettext as _
@@ -43,16 +43,16 @@ from wxauth_desk.ports import Place, Ports
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.serving import Server, in_thread
 from wxauth_desk.signals import handled_by, stop_and_exit
-from wxauth_desk.sites import PUSH_PATH, add_shop, add_sites, create_shop, create_site
+from wxauth_desk.sites import PUSH_PATH, add_shop, add_sites, create_shop, create_sites
 from wxauth_desk.terminal import TextError, localized, terminal_language
 from wxauth_desk.wechat import DESK_PATH, HINTS, SHOP_PATH, UNKNOWN_APP_HINT, create_simulator
 
 _TIMEOUTS: Final = Timeouts(proxy_notice=None)
 """The timeouts of the service. A stop does not wait for proxies, because there are none."""
 
-_WECHAT_PORT_AFTER: Final = 1
+_WECHAT_PORT_OFFSET: Final = 1
 """The difference between the simulated WeChat's port and the service's. WeChat's port is 8001 by default."""
-_SITE_PORT_AFTER: Final = 4
+_SITE_PORT_OFFSET: Final = 4
 """The difference between the port of the example sites and the service's. The sites' port is 8004 by default."""
 _FOREIGN_DATA: Final = _(
     "the database in {home}/ belongs to another version of wxauth. Delete the folder {home}/, which "
@@ -78,7 +78,8 @@ def run(
     A part without a chosen port listens near the service's port. `shop_url` is the URL of the back end that the shop's
     mini-program calls; by default, the example's. All parts also respond to the host names in `allowed_hosts`.
 
-    Raises: TextError, StorageUnavailable.
+    Raises: TextError, StorageUnavailable; UnknownRevision, if `WXAUTH_DATABASE_URL` names a database that this version
+    cannot migrate.
     """
     has_database = "WXAUTH_DATABASE_URL" in environment()
     try:
@@ -155,8 +156,8 @@ def _open_parts(
     default_port = Settings.model_fields["port"].default
     ports = Ports(stack, port or port_of_environment() or default_port, {wechat_port, site_port})
     is_simulated = environment().keys().isdisjoint(REAL_APP_NAMES)
-    wechat = ports.open(_WECHAT_PORT_AFTER, wechat_port, option="--wechat-port") if is_simulated else None
-    sites = ports.open(_SITE_PORT_AFTER, site_port, option="--site-port")
+    wechat = ports.open(_WECHAT_PORT_OFFSET, wechat_port, option="--wechat-port") if is_simulated else None
+    sites = ports.open(_SITE_PORT_OFFSET, site_port, option="--site-port")
     shop_url = (shop_url or sites.url + SHOP_PATH).rstrip("/")
     loaded = load_settings(None if wechat is None else wechat.url, port, push_forward=shop_url + PUSH_PATH)
     settings = loaded.settings
@@ -175,7 +176,7 @@ def _open_parts(
 
 def _open_mcp_port(ports: Ports) -> Place:
     """Open the port of the MCP server. The returned URL is the server's resource."""
-    place = ports.open(MCP_PORT_AFTER)
+    place = ports.open(MCP_PORT_OFFSET)
     return place._replace(url=f"{place.url}/mcp")
 
 
@@ -203,7 +204,7 @@ def _start_sites(threads: ExitStack, parts: _Parts, shop: Credentials | None) ->
     """Start the example sites in a thread, with the shop's back end if there are credentials for it."""
     issuer, sites = parts.settings.issuer, parts.sites
     back_end = [Mount(SHOP_PATH, create_shop(issuer, shop))] if shop else []
-    app = create_site(issuer, url=sites.url, cookie_secret=secrets.token_hex(), back_end=back_end)
+    app = create_sites(issuer, url=sites.url, cookie_secret=secrets.token_hex(), back_end=back_end)
     threads.enter_context(in_thread(OwnNamesOnly(app, parts.host_names), sites.listener, name="example sites"))
 
 

@@ -93,7 +93,7 @@ ADMIN: Final = Site("wxauth-example-admin", _("Shop Admin"), "/admin", ("openid"
 SITES: Final = (SHOP, ADMIN)
 
 
-def create_site(issuer: str, *, url: str, cookie_secret: str, back_end: Sequence[BaseRoute]) -> Starlette:
+def create_sites(issuer: str, *, url: str, cookie_secret: str, back_end: Sequence[BaseRoute]) -> Starlette:
     """Return both websites at this URL as an ASGI app, with the routes of the shop's back end.
 
     `cookie_secret` signs the session cookies. Raises: ModuleNotFoundError, if Authlib is not installed.
