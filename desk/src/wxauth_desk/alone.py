@@ -12,7 +12,7 @@ from wxauth_desk.middleware import REFUSED_BY_WECHAT, OwnNamesOnly
 from wxauth_desk.terminal import TextError, localized, os_reason
 from wxauth_desk.wechat import APPS, create_simulator
 
-_WECHATS_NAMES: Final = ("api.weixin.qq.com", "api2.weixin.qq.com", "open.weixin.qq.com")
+_WECHAT_HOST_NAMES: Final = ("api.weixin.qq.com", "api2.weixin.qq.com", "open.weixin.qq.com")
 """The host names of WeChat.
 
 If a program always calls these names, its operator can map them to this machine in a hosts file.
@@ -46,7 +46,7 @@ def run(port: int) -> None:
         )
         click.echo(localized(text))
         simulator = create_simulator(is_alone=True)
-        app = OwnNamesOnly(simulator, _WECHATS_NAMES, own_pages_only=True, refusal=REFUSED_BY_WECHAT)
+        app = OwnNamesOnly(simulator, _WECHAT_HOST_NAMES, own_pages_only=True, refusal=REFUSED_BY_WECHAT)
         with suppress(KeyboardInterrupt):
             # The server uses h11, for the reason given in `serving.py`.
             uvicorn.Server(uvicorn.Config(app, http="h11", log_config=None, access_log=False)).run([listener])

@@ -12,6 +12,7 @@ from urllib.request import getproxies_environment, proxy_bypass
 from wxauth.checks.result import MARKS, CheckResult
 from wxauth.console.links import CONSOLE_PATH
 from wxauth.settings.settings import Settings
+from wxauth_desk.middleware import ALL_INTERFACES
 from wxauth_desk.wechat import APP_KEYS, DESK_PATH
 
 _PROGRAM: Final = sys.argv[0]
@@ -19,14 +20,13 @@ _PROGRAM: Final = sys.argv[0]
 
 The path is read at the start, because `runpy` replaces `sys.argv` while another thread runs an example.
 """
-_ALL_INTERFACES: Final = ("0.0.0.0", "::")  # noqa: S104 - compared only
 _ADDRESSES_ELSEWHERE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 """Addresses for documentation (RFC 5737, RFC 3849), which belong to no machine."""
 
 
 def service_url(settings: Settings) -> str:
     """Return the URL at which programs on this machine reach the service."""
-    return _url("127.0.0.1" if settings.host in _ALL_INTERFACES else settings.host, settings.port)
+    return _url("127.0.0.1" if settings.host in ALL_INTERFACES else settings.host, settings.port)
 
 
 def welcome(
@@ -53,6 +53,7 @@ def welcome(
     left_out = {"real", "beside"} if is_simulated else {"simulated", "log_in", "alice", "own_app"}
     is_shown = {"mcp": mcp_url is not None, "network": address != "", "proxied": _is_behind_a_proxy()}
     left_out |= {name for name, shown in is_shown.items() if not shown}
+    # Some values below make no sense if their block is left out, for example `desk_url` with the real WeChat.
     return "".join(block for name, block in blocks.items() if name not in left_out).format(
         url=service_url(settings),
         # With a tunnel to this machine, the issuer is the tunnel's URL, which a phone can open.
@@ -86,7 +87,7 @@ def _address_in_network(host: str) -> str:
 
     The address is empty if this machine is offline, or if the service listens on only one address.
     """
-    if host not in _ALL_INTERFACES:
+    if host not in ALL_INTERFACES:
         return ""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:

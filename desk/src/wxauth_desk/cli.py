@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from copy import copy
 from importlib.util import find_spec
 from inspect import cleandoc
+from typing import Final
 
 import click
 
 from wxauth_desk import __version__
 from wxauth_desk.i18n import SOURCE, Text, lazy_gettext as _
 from wxauth_desk.terminal import TextError, localized, terminal_language
+
+_PORT: Final = click.IntRange(1, 65535)
 
 
 class LocalizedGroup(click.Group):
@@ -43,7 +46,7 @@ class Failed(click.ClickException):
     """An error that ends the command with status 1, after its message has been printed."""
 
     def show(self, file: object = None) -> None:
-        """Print the message to standard error, without click's `Error:` before it."""
+        """Print the message to standard error, without click's `Error:` before it. `file` is ignored."""
         del file
         click.echo(self.message, err=True)
 
@@ -66,18 +69,18 @@ def main() -> None:
 @main.command()
 @click.option(
     "--port",
-    type=click.IntRange(1, 65535),
+    type=_PORT,
     help="The port of the service. Default: WXAUTH_PORT or 8000. The default values of the other ports depend on this "
     "port.",
 )
 @click.option(
     "--wechat-port",
-    type=click.IntRange(1, 65535),
+    type=_PORT,
     help="The port of the simulated WeChat. Default: the service's port + 1, if this port is free.",
 )
 @click.option(
     "--site-port",
-    type=click.IntRange(1, 65535),
+    type=_PORT,
     help="The port of the example sites. Default: the service's port + 4, if this port is free.",
 )
 @click.option("--allow-host", "allowed_hosts", multiple=True, help="Another host name to accept. Repeatable.")
@@ -139,9 +142,7 @@ def _has_service_and_guard() -> bool:
 
 
 @main.command()
-@click.option(
-    "--port", type=click.IntRange(1, 65535), default=8001, help="The port of the simulated WeChat.", show_default=True
-)
+@click.option("--port", type=_PORT, default=8001, help="The port of the simulated WeChat.", show_default=True)
 def wechat(port: int) -> None:
     """Run only the simulated WeChat, without a database.
 

@@ -68,7 +68,10 @@ def gettext(language: str, message: str, /, **values: object) -> str:
 
 
 def pgettext(context: str, message: str, language: str) -> str:
-    """Return an English text in this language, with the meaning that the text has in this context."""
+    """Return an English text in this language, with the meaning that the text has in this context.
+
+    The context and the text come first, because `scripts/texts` looks for them there.
+    """
     return catalogue(language).get(f"{context}\4{message}", message)
 
 

@@ -19,7 +19,9 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HOST: Final = re.compile(r"(\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:\d{0,5})?", re.ASCII)
-_ALL_INTERFACES: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared only
+"""The pattern of a `Host` header in lower case: an IPv6 address in brackets, or a name or IPv4 address, and a port."""
+ALL_INTERFACES: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared only
+"""The addresses that stand for all addresses of this machine, in the setting `HOST`."""
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 """The size limit, in bytes, of a request's body. The largest real bodies are pictures of up to 2 MB."""
 REFUSED_BY_WECHAT: Final = (
@@ -76,7 +78,7 @@ class OwnNamesOnly:
         if name in self._names or name == "localhost" or name.endswith(".localhost"):
             return True
         try:
-            return ip_address(name).is_loopback or not self._names.isdisjoint(_ALL_INTERFACES)
+            return ip_address(name).is_loopback or not self._names.isdisjoint(ALL_INTERFACES)
         except ValueError:  # a host name instead of an address
             return False
 

