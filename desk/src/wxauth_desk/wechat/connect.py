@@ -32,7 +32,7 @@ _SCOPES: Final = {"official_account": ("snsapi_base", "snsapi_userinfo"), "websi
 """The scopes that WeChat allows for each kind of app."""
 _PARAMETER_ORDER: Final = ("appid", "redirect_uri", "response_type", "scope", "state", "connect_redirect")
 """The parameters of a request for such a page, in the order that WeChat requires."""
-_STATE: Final = re.compile("[a-zA-Z0-9]{0,128}", re.ASCII)
+_STATE: Final = re.compile("[a-zA-Z0-9]{0,128}")
 """The pattern of a `state` that WeChat accepts."""
 _SNAPSHOTS_OF_CODES: Final = {None: None, "on": "shown", "hidden_once": "hidden", "false_alarm": "false_alarm"}
 """The `snapshot` of a code, by the `snapshot` of the visitor for whom the code is made."""
@@ -44,7 +44,7 @@ class _Error(IntEnum):
     OTHER_DOMAIN = 10003
     SCOPE_OF_ANOTHER_KIND = 10005
     WRONG_SCOPE = 10010
-    """Also the error number for parameters that are in another order, or that WeChat does not know."""
+    """Also the error number for a wrong `response_type`, and for parameters that are in another order or unknown."""
     WRONG_REDIRECT_URI = 10011
     WRONG_APP_ID = 10012
     WRONG_STATE = 10013
@@ -71,9 +71,8 @@ def connect_routes(wechat: Simulator) -> list[Route]:
 
     async def ask(request: Request) -> Response:
         path, query = request.path_params["path"], request.url.query
-        error = _error_in(wechat, path, query)
-        if error is not None:
-            return _page(f"<h1>{error}</h1><p>{_ERROR_TEXTS[error]}</p>", status=HTTPStatus.BAD_REQUEST)
+        if (error := _error_in(wechat, path, query)) is not None:
+            return _error_page(error)
         user_agent = request.headers.get("user-agent", "")
         if path != _ON_COMPUTERS and ("MicroMessenger" not in user_agent or "wxwork" in user_agent):
             return _page("<h1>请在微信客户端打开链接</h1>", status=HTTPStatus.BAD_REQUEST)
@@ -87,8 +86,8 @@ def connect_routes(wechat: Simulator) -> list[Route]:
     async def answer(request: Request) -> Response:
         parameters, person = dict(request.query_params), request.query_params.get("person", "")
         first_query = {name: value for name, value in parameters.items() if name not in ("person", "answer")}
-        if _error_in(wechat, request.path_params["path"], urlencode(first_query)) is not None:
-            return _page(f"<h1>{_Error.WRONG_SCOPE}</h1>", status=HTTPStatus.BAD_REQUEST)
+        if (error := _error_in(wechat, request.path_params["path"], urlencode(first_query))) is not None:
+            return _error_page(error)
         if request.query_params.get("answer") != "allow":
             if is_person_name(person) and visitor_of(person, parameters["appid"]).refusal == "returns":
                 return _redirect(parameters, {})
@@ -178,6 +177,11 @@ def _redirect(parameters: Mapping[str, str], answer: Mapping[str, str]) -> Respo
     """
     state = {"state": parameters["state"]} if "state" in parameters else {}
     return RedirectResponse(_with_query(parameters["redirect_uri"], {**answer, **state}), HTTPStatus.FOUND)
+
+
+def _error_page(error: _Error) -> Response:
+    """Return the page that shows an error."""
+    return _page(f"<h1>{error}</h1><p>{_ERROR_TEXTS[error]}</p>", status=HTTPStatus.BAD_REQUEST)
 
 
 def _page(body: str, *, status: int = 200) -> Response:
