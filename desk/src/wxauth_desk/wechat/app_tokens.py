@@ -50,9 +50,9 @@ class AppTokens:
         return ok(ticket=ticket, expires_in=ends_at - self.clock())
 
     def _admit(self, call: Call, account: Account, grant_type: object) -> None:
-        """Count a call that requests a token.
+        """Check that an app may request a token, and count the call.
 
-        Raises: CallRefused, if the app may not get a token, or its quota is used up.
+        Raises: CallRefused, if the app may not get a token, or if its quota is used up.
         """
         require(grant_type == "client_credential", Errcode.WRONG_GRANT_TYPE)
         # An app of the Open Platform has no token of its own, because it can do only what its users have granted.

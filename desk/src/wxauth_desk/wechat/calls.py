@@ -78,8 +78,8 @@ class CallRecord:
         """Record a call when the block begins, and update the record when the block ends.
 
         `direction` is `serviceToWeChat` or `weChatToService`. The block gets a dictionary, in which it sets the
-        `status` and the `answer` of the response. If the block raises an error, the record of the call stays
-        incomplete.
+        `status` and the `answer` of the response. If the block raises an error, the record contains only the values
+        that the block has set before.
         """
         call = {
             "direction": direction,
@@ -108,7 +108,7 @@ class CallRecord:
 
         `revision` is the revision that the previous call of this method returned, or 0 for all calls. In each call,
         `at` is the time at which the call began, in milliseconds since the epoch. `ms` is the duration in milliseconds,
-        or null until the call has ended. `status` is null if no response was sent. Secrets are masked.
+        or null until the call has ended. `status` is null if no response has been sent. Secrets are masked.
         """
         return {"revision": self._revision, "calls": [call for call in self._calls if call["revision"] > revision]}
 
@@ -143,7 +143,10 @@ def _masked(value: Any) -> Any:
 
 
 class CallRefused(Exception):
-    """The error if the simulated WeChat refuses a call. `errcode` is the errcode in the response."""
+    """The error if the simulated WeChat refuses a call.
+
+    `errcode` is the errcode in the response. `rid` is the id of the refused call, by which `rid_get` finds the call.
+    """
 
     def __init__(self, errcode: int) -> None:
         self.errcode = errcode
@@ -213,7 +216,8 @@ def fault_in(code: str, api: Api) -> FaultRequest | None:
     kind = match.lastgroup
     assert kind is not None
     value = match[kind]
-    return FaultRequest.model_validate({"api": api, kind: True if value == kind else value})  # `hang` has no number
+    # A kind without a value, such as `hang`, is its own text.
+    return FaultRequest.model_validate({"api": api, kind: True if value == kind else value})
 
 
 NO_FAULT: Final = FaultRequest.model_construct(api="")

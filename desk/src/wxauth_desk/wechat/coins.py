@@ -26,7 +26,9 @@ _ORDER_LIFETIME_SECONDS: Final = 48 * 3600
 
 
 OrderNumber = Annotated[str, Field(pattern=r"^[0-9A-Za-z\-][0-9A-Za-z_\-]{0,62}$")]
-Text = Annotated[str, Field(min_length=1, max_length=1024)]
+"""An order number of a mini-game: 1 to 63 characters, and the first one is not an underscore."""
+RequiredText = Annotated[str, Field(min_length=1, max_length=1024)]
+"""A text that must not be empty. The length is limited because some of these texts are stored."""
 
 
 class _Body(BaseModel):
@@ -34,10 +36,10 @@ class _Body(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    openid: Text
-    offer_id: Text
+    openid: RequiredText
+    offer_id: RequiredText
     ts: Annotated[int, Field(ge=0)]
-    zone_id: Text
+    zone_id: RequiredText
     env: Literal[0, 1]
     user_ip: str = ""
     coin_type: Literal[0, 1] = 0
@@ -47,6 +49,7 @@ class _OrderBody(_Body):
     """The body of a call to `pay` or `present`."""
 
     amount: Annotated[int, Field(gt=0, le=10**9)]
+    """The number of coins. WeChat does not document a limit."""
     bill_no: OrderNumber
     payitem: str = ""
     remark: str = ""
@@ -71,10 +74,10 @@ _OrderKey = tuple[Api, str, str]
 
 @dataclass
 class _StoredOrder:
-    """An order that a player has made."""
+    """A payment, a refund or a present that has been carried out."""
 
     refundable: int
-    """The number of coins that can still be refunded."""
+    """The number of coins that can still be refunded; 0 unless the order is a payment."""
     made_at: int
     """The time of the order, in seconds since the epoch."""
 
@@ -134,7 +137,7 @@ class Coins:
     def answer(self, call: Call, account: Account) -> Answer:
         """Answer a call to `getbalance`, `pay`, `cancelpay` or `present`.
 
-        Raises: CallRefused, if WeChat would refuse it.
+        Raises: CallRefused, if WeChat would refuse the call.
         """
         require(APP_KINDS[account.app_id] == "mini_program", Errcode.NOT_ALLOWED)
         body = self._checked_body(call, account)
@@ -180,7 +183,8 @@ class Coins:
     def _carry_out(self, api: Api, body: _OrderBody, purse: _Purse) -> dict[str, Any]:
         """Carry out and store an order, and return the fields of the response.
 
-        Raises: CallRefused, if the order is a repetition, or if the player has too few coins for it.
+        Raises: CallRefused, if the order is a repetition, if the player has too few coins for it, or if it refunds an
+        unknown order or too many coins.
         """
         now, key = self.clock(), (api, body.zone_id, body.bill_no)
         purse.forget_expired(now)

@@ -74,7 +74,8 @@ class ContentChecks:
         content = text_in(values, "content")
         require(content, Errcode.WRONG_BODY)
         _check_version_and_scene(values)
-        # The real WeChat does not decode \uXXXX, and would check the escapes themselves.
+        # The real WeChat does not decode \uXXXX, and would check the escapes instead of the text. The simulated WeChat
+        # refuses such a body, so that a developer notices the mistake.
         require(not _JSON_ESCAPE.search(call.body), Errcode.WRONG_BODY)
         self.session_keys.active_person(text_in(values, "openid"), account.app_id)  # refuses an inactive person
         text = content + text_in(values, "nickname")

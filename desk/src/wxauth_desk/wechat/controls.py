@@ -1,4 +1,4 @@
-"""The people and apps in the simulated WeChat, and the requests that control it.
+"""The people, apps and APIs in the simulated WeChat, and the requests that control it.
 
 The real WeChat has no such requests.
 """
@@ -24,6 +24,7 @@ APPS: Final = (
         "push_aes_key": "devPushAesKeyOfTheSecondApp0000000000000000",
     },
 )
+"""The mini-programs that the service knows from its start. Only the second one gets encrypted messages."""
 LATER_APP: Final = {
     "app_id": "wxdev00000000000c3",
     "app_secret": "dev-secret-of-the-third-app",
@@ -53,9 +54,10 @@ OTHER_KINDS: Final = (ACCOUNT, WEBSITE, MOBILE_APP)
 
 WeChat knows them, but the service does not, until an administrator adds them.
 """
-BY_ID: Final = {app["app_id"]: app for app in (*APPS, LATER_APP, *OTHER_KINDS)}
-"""All apps, by their ids."""
-SECRETS: Final = {app_id: app["app_secret"] for app_id, app in BY_ID.items()}
+APPS_BY_ID: Final = {app["app_id"]: app for app in (*APPS, LATER_APP, *OTHER_KINDS)}
+"""All apps of the simulated WeChat, by their ids."""
+SECRETS: Final = {app_id: app["app_secret"] for app_id, app in APPS_BY_ID.items()}
+"""The app secret of each app, by the app's id."""
 APP_KINDS: Final = dict.fromkeys(SECRETS, "mini_program") | {app["app_id"]: app["kind"] for app in OTHER_KINDS}
 """The kind of each app, by the app's id."""
 
@@ -168,6 +170,8 @@ class ControlOfPerson(Control):
 
 
 class _CodeOfPerson(ControlOfPerson):
+    """The body of a request that makes a single-use code for a person in an app."""
+
     busy: Annotated[int, Field(ge=0, le=100)] = 0
     """The number of exchanges of the code that fail with -1 before one can succeed."""
     busy_burns: bool = False
@@ -213,10 +217,7 @@ class Visitor(ControlOfPerson):
     the site, with `state` but without a code.
     """
     comes_twice: Annotated[float, Field(ge=0, le=15)] | None = None
-    """Whether the callback comes twice: the number of seconds after which the browsers on the desk repeat it.
-
-    None if they do not repeat it.
-    """
+    """The number of seconds after which the browsers on the desk repeat the callback; null if they do not repeat it."""
 
 
 class PhoneCodeRequest(_CodeOfPerson):
@@ -287,13 +288,14 @@ class FaultRequest(Control):
 class Account(Control):
     """The body of `POST /accounts`, the state of an app in WeChat."""
 
-    model_config = ConfigDict(validate_assignment=True)
+    model_config = ConfigDict(validate_assignment=True)  # the callers of `Simulator.account` assign fields
 
     app_id: SimulatedAppId = APPS[0]["app_id"]
     is_whitelisted: bool = True
     """Whether the caller's IP address is on the whitelist.
 
-    If not, requests for an access token fail with 40164. For a service account, all other calls fail with 61004.
+    If not, requests for an access token of the app, and `clear_quota`, fail with 40164. For a service account, logins
+    also fail with 40164, and calls with an access token of the app fail with 61004.
     """
     is_frozen: bool = False
     """Whether the app secret is frozen (40243)."""

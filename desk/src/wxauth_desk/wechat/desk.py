@@ -27,6 +27,7 @@ from wxauth_desk.page_texts import page_texts
 from wxauth_desk.wechat.calls import CallRecord, Faults, Handler
 from wxauth_desk.wechat.connect import PERSON_HEADER, REPEAT_HEADER
 from wxauth_desk.wechat.controls import APPS, LATER_APP, Control, PersonName
+from wxauth_desk.wechat.links import URL_LINK_HOST
 
 _MAX_BROWSERS: Final = 50
 """The largest number of browsers whose cookies are stored. If there are more, the oldest ones are forgotten."""
@@ -59,8 +60,6 @@ _PHONE_USER_AGENT: Final = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
     "Version/17.1 Mobile/15E148 Safari/604.1"
 )
-_URL_LINK_HOST: Final = "wxaurl.cn"
-"""The host of WeChat's URL Links, which open a mini-program."""
 FormText = Annotated[str, Field(max_length=_MAX_FIELD_LENGTH)]
 """The name or the value of a form's field."""
 DESK_PATH: Final = "/desk/"
@@ -80,6 +79,7 @@ _SHARED_FILES: Final = {
 }
 """The files that the page shares with the service's pages and with mini-programs, and their folders in a clone."""
 _SHARED_IN_WHEEL: Final = Path(__file__).parents[1] / "_shared"
+"""The folder of these files in an installed desk."""
 _CHECKOUT: Final = Path(__file__).parents[4]
 _UNLISTED: Final = 99999
 """An errcode that no documentation lists."""
@@ -96,7 +96,7 @@ _ERRCODES: Final = {
         *(-1, 45011, 45009, 40001, 40013, 40125, 40164, 40243, 41002, 41004, 89501, 89503, 89506, 89507, _UNLISTED),
     ),
 }
-"""The errcodes that can be selected for each API that the page uses.
+"""The errcodes that a developer can select on the page, by the API that returns them.
 
 The starred tuples only keep the formatter from writing each number on its own line.
 """
@@ -240,7 +240,7 @@ class WebViews:
         }
         key = (request.person, request.browser)
         async with httpx.AsyncClient(
-            cookies=self._cookies.pop(key, None),  # stored again below, at the end, as the most recently used ones
+            cookies=self._cookies.get(key),
             event_hooks={"request": [_ensure_local]},
             headers=headers,
             timeout=_PAGE_TIMEOUT_SECONDS,
@@ -275,7 +275,7 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
         page = await browser.post(url, data=form, headers={"origin": str(httpx.URL(url).join("/")).rstrip("/")})
     for _redirect in range(_MAX_REDIRECTS):
         request, repeat_after = page.next_request, page.headers.get(REPEAT_HEADER)
-        if request is None or request.url.scheme == "weixin" or request.url.host == _URL_LINK_HOST:
+        if request is None or request.url.scheme == "weixin" or request.url.host == URL_LINK_HOST:
             return page
         if repeat_after is None:
             page = await browser.send(request)
@@ -303,7 +303,8 @@ def desk_routes(
 ) -> list[Route]:
     """Return the routes of the page and its files, of the data that the page shows, and of the phone's network.
 
-    If there is no MCP server, `mcp_url` is None. With `is_alone`, no wxauth runs next to the desk.
+    If there is no MCP server, `mcp_url` is None. With `is_alone`, no wxauth runs next to the desk. The URLs and
+    `failure_of` are those of `create_simulator`.
     """
     setup = {
         "is_alone": is_alone,
@@ -318,7 +319,7 @@ def desk_routes(
     }
     servers = [service_url, site_url, shop_url]
     if mcp_url is not None:
-        servers.append(mcp_url.removesuffix("/mcp"))
+        servers.append(mcp_url.removesuffix("/mcp"))  # the server's metadata is not below `/mcp`
 
     page = _page_endpoint(service_url)
 
@@ -386,7 +387,7 @@ def _page_headers(service_url: str) -> Mapping[str, str]:
 def known_faults(failure_of: FailureOf = no_service) -> dict[str, list[dict[str, Any]]]:
     """Return the faults that the page offers for each API, by the API's name.
 
-    Each fault contains its meanings, and the `failure` that the phone then gets.
+    Each fault contains its `meaning` in each language, and the `failure` that the phone then gets.
     """
     return {api: [_shown_fault(api, *fault, failure_of) for fault in _faults_of(api)] for api in _ERRCODES}
 

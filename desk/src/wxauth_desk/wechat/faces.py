@@ -93,8 +93,9 @@ class Faces:
 
     def read_result(self, call: Call, account: Account) -> Answer:
         """Answer a call to `queryverifyinfo`. Raises: CallRefused."""
-        verification = self._find(text_in(call.json, "verify_id"))
-        if verification is None or verification.subject != _Subject.in_reading(call.json):
+        values = call.json
+        verification = self._find(text_in(values, "verify_id"))
+        if verification is None or verification.subject != _Subject.in_reading(values):
             raise CallRefused(Errcode.WRONG_BODY)
         return ok(verify_ret=verification.verify_ret)
 

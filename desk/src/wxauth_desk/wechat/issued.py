@@ -1,6 +1,6 @@
-"""The single-use codes, access tokens and session_keys that the simulated WeChat issues.
+"""The codes, tokens and session_keys that the simulated WeChat issues, and the functions that sign with such keys.
 
-Each `clock` in this module returns seconds since the epoch.
+Each `clock` in this module returns seconds since the epoch. Days and months begin at midnight in Beijing.
 """
 
 import secrets
@@ -96,7 +96,7 @@ class Codes(Generic[AnyCodeRequest]):
         return code in self._codes
 
     def made_for(self, code: str) -> AnyCodeRequest | None:
-        """Return the request that a code was made for, until it is forgotten."""
+        """Return the request that a code was made for; None if the code was never made, or has been forgotten."""
         return self._codes[code].request if code in self._codes else None
 
     def spend(self, text: str, app_id: str, *, errcode_of_expired: int) -> AnyCodeRequest:
@@ -114,14 +114,14 @@ class Codes(Generic[AnyCodeRequest]):
             code.busy -= 1
             code.is_used = code.request.busy_burns
             raise CallRefused(Errcode.BUSY)
-        code.is_used = True  # a failed exchange uses up the code, too
+        code.is_used = True
         require(code.request.app_id == app_id, self._errcode_of_another_app)
         return code.request
 
     def _forget_expired(self) -> None:
-        # Expired codes are stored for some time, because WeChat distinguishes a code that has expired from a code that
-        # never existed. The codes are in the order in which they were made, so a code that lasts longer delays the
-        # removal of the codes after it by some minutes.
+        # Expired codes are stored for another ten minutes, because WeChat distinguishes a code that has expired from a
+        # code that never existed. The codes are in the order in which they were made, so a code that lasts longer
+        # delays the removal of the codes after it by some minutes.
         while self._codes and next(iter(self._codes.values())).expires_at + LONG_CODE_LIFETIME <= self._clock():
             del self._codes[next(iter(self._codes))]
 
@@ -230,7 +230,7 @@ class Grant:
     """The person's `openid`, and the `unionid` if the app learns it."""
     scope: str
     expires_at: float = 0
-    """The time at which the access token expires.
+    """The time at which the access token expires, in seconds since the epoch; 0 for a refresh token.
 
     A refresh token does not expire here, although WeChat's refresh tokens expire after 30 days.
     """
@@ -320,7 +320,10 @@ class IssuedSessionKeys:
         return issued.session_key if issued is not None and self._clock() < issued.expires_at else None
 
     def reset(self, openid: str) -> str:
-        """Replace the key, and return the new key, which expires when the previous key would have expired."""
+        """Replace the key, and return the new key, which expires when the previous key would have expired.
+
+        The person must have a key.
+        """
         self._issued[openid].session_key = _new_key()
         return self._issued[openid].session_key
 

@@ -12,6 +12,8 @@ from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.pictures import VERSIONS, draw, read_code_request, read_width
 from wxauth_desk.wechat.quotas import Quotas
 
+URL_LINK_HOST: Final = "wxaurl.cn"
+"""The host of WeChat's URL Links, which open a mini-program."""
 _PICTURES_A_MINUTE: Final = 5000
 """The largest number of pictures that an app may request in a minute."""
 _MAX_LINK_DAYS: Final = 30
@@ -41,20 +43,22 @@ class Links:
 
     def make_url_link(self, call: Call, account: Account) -> Answer:
         """Respond to a call to `generate_urllink` with a URL Link. Raises: CallRefused."""
-        self._check_link(account, call.json, call.json)
-        return ok(url_link=f"https://wxaurl.cn/{secrets.token_urlsafe(8)}")
+        values = call.json
+        self._check_link(account, values, values)
+        return ok(url_link=f"https://{URL_LINK_HOST}/{secrets.token_urlsafe(8)}")
 
     def make_scheme(self, call: Call, account: Account) -> Answer:
         """Respond to a call to `generatescheme` with a URL Scheme. Raises: CallRefused."""
-        opened = call.json.get("jump_wxa", {})
+        values = call.json
+        opened = values.get("jump_wxa", {})
         require(isinstance(opened, dict), Errcode.WRONG_BODY)
-        self._check_link(account, opened, call.json)
+        self._check_link(account, opened, values)
         return ok(openlink=f"weixin://dl/business/?t={secrets.token_urlsafe(8)}")
 
     def _check_link(self, account: Account, opened: Mapping[str, Any], lifetime: Mapping[str, Any]) -> None:
         """Check a requested link. `opened` contains the page to open, and `lifetime` contains the fields of the expiry.
 
-        Raises: CallRefused.
+        Raises: CallRefused, if the app may not have such a link.
         """
         require(APP_KINDS[account.app_id] == "mini_program", Errcode.NOT_ALLOWED)
         env, path = opened.get("env_version", "release"), text_in(opened, "path").removeprefix("/")

@@ -12,12 +12,12 @@ from wxauth_desk.wechat.phone_numbers import PLAIN_PHONE
 from wxauth_desk.wechat.quotas import Quotas
 
 _LOGINS_A_MINUTE: Final = 100
-"""The largest number of logins with `wx.login` codes per minute, person and app."""
+"""The largest number of logins of a person to an app within a minute, with single-use codes."""
 
 
 @dataclass
 class Logins:
-    """The simulated APIs that accept login codes, and the tokens of grants."""
+    """The simulated APIs that accept login codes, or the tokens of a grant."""
 
     codes: Codes[CodeRequest]
     session_keys: IssuedSessionKeys
@@ -88,10 +88,11 @@ class Logins:
         if code in self.codes:
             errcode_of_expired = Errcode.WRONG_CODE if is_mini_program else Errcode.EXPIRED_CODE
             request = self.codes.spend(code, account.app_id, errcode_of_expired=errcode_of_expired)
-            # Logins with plain names are not counted, because the real WeChat has no such codes.
+            # This limit does not apply to logins with plain names, because the real WeChat has no such codes.
             openid = openid_of(request.person, account.app_id)
             self.quotas.count_in_minute(call.api, openid, at_most=_LOGINS_A_MINUTE, errcode=Errcode.TOO_FREQUENT)
             return request
+        # `phone-13800138000` could also be a person's name, but here it is a code of the phone button.
         require(self.takes_names and is_person_name(code) and not PLAIN_PHONE.fullmatch(code), Errcode.WRONG_CODE)
         return CodeRequest(person=code, app_id=account.app_id)
 

@@ -40,7 +40,7 @@ class CodePicture:
 def read_code_request(values: Mapping[str, Any], account: Account) -> str:
     """Check a request for a code, and return the text that the code encodes. `values` is the JSON of the request.
 
-    Raises: CallRefused.
+    Raises: CallRefused, if a value is wrong, or if the app does not have the page.
     """
     # `require` does not tell the type checker that a value is a string, so two checks raise the error themselves.
     scene, page, env = values.get("scene"), values.get("page", _HOME_PAGE), values.get("env_version", "release")

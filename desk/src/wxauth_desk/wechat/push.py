@@ -17,7 +17,7 @@ from pydantic import StringConstraints
 from pydantic_core import to_json
 
 from wxauth_desk.wechat.calls import CallRecord
-from wxauth_desk.wechat.controls import BY_ID, ControlOfPerson, HttpUrl
+from wxauth_desk.wechat.controls import APPS_BY_ID, ControlOfPerson, HttpUrl
 
 _NO_PAUSES: Final = (0, 0)
 """The pauses, in seconds, before each repetition of most messages. WeChat does not document its pauses."""
@@ -33,10 +33,12 @@ DELIVER: Final = "xpay_goods_deliver_notify"
 REFUNDED: Final = "xpay_refund_notify"
 
 _SERVICE_PATH: Final = "/v1/wechat/push/"
+"""The path of wxauth's route for messages, to which the app's id is appended."""
 _PADDING_BLOCK_BYTES: Final = 32  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
 _MAX_ANSWER_LENGTH: Final = 500
 """The largest number of characters of a response that the desk shows."""
 _PAYMENT_ACCEPTED: Final = re.compile(r'"ErrCode"\s*:\s*0\b|<ErrCode>\s*(<!\[CDATA\[)?0\b')
+"""The pattern in a response, as JSON or XML, that accepts a notice about a payment."""
 
 Mode = Literal["plain", "aes"]
 Format = Literal["json", "xml"]
@@ -111,7 +113,8 @@ def sign_push(
 ) -> SignedPush:
     """Return the signed request with which WeChat pushes a message for an app.
 
-    `app` contains the fields of one of the apps in `APPS`. With the mode `aes`, the message is encrypted.
+    `app` is one of the apps in `APPS_BY_ID`. With the mode `aes`, which requires its `push_aes_key`, the message is
+    encrypted. `timestamp` is in seconds since the epoch.
     """
     body = _serialized(message, format)
     query = {"timestamp": timestamp, "nonce": nonce, "openid": str(message.get("FromUserName", ""))}
@@ -131,7 +134,7 @@ def push_signature(*parts: str) -> str:
 
 def encrypt(message: bytes, *, key: str, app_id: str, random: bytes) -> str:
     """Encrypt a message as WeChat does. `key` is the EncodingAESKey, and `random` is 16 random bytes."""
-    aes_key = b64decode(key + "=")
+    aes_key = b64decode(key + "=")  # an EncodingAESKey is base64 without its padding
     plain = random + len(message).to_bytes(4, "big") + message + app_id.encode()
     padding = _PADDING_BLOCK_BYTES - len(plain) % _PADDING_BLOCK_BYTES
     encryptor = Cipher(AES256(aes_key), CBC(aes_key[:16])).encryptor()
@@ -154,6 +157,7 @@ class PushSender:
     pause: Callable[[float], Awaitable[None]]
     """A function that waits for a number of seconds."""
     _under_way: set[asyncio.Task[None]] = field(init=False, default_factory=set)
+    """The background tasks. asyncio itself stores only weak references, so a task could be deleted while it runs."""
 
     async def send(self, request: PushRequest, message: Mapping[str, Any]) -> dict[str, Any]:
         """Send a message, up to three times in quick succession, until the service accepts it.
@@ -215,7 +219,7 @@ class PushSender:
 
         Raises: ValueError, if the app has no key for the mode `aes`.
         """
-        app = BY_ID[request.app_id]
+        app = APPS_BY_ID[request.app_id]
         mode: Mode = request.mode or ("aes" if "push_aes_key" in app else "plain")
         if mode == "aes" and "push_aes_key" not in app:
             raise ValueError("mode: this app has no push_aes_key")

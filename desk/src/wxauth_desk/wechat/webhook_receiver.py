@@ -40,6 +40,7 @@ class Behaviour(BaseModel):
     """The receiver's secret, and its response. A request changes only the fields that it contains."""
 
     secret: Annotated[str, Field(max_length=200), AfterValidator(_checked_secret)] | None = None
+    """The secret of the webhook in wxauth; empty or null if it is unknown, so that no signature can be checked."""
     answer: Literal["hang"] | Annotated[int, Field(ge=200, le=599)] = 204
     """The status of the response. With `hang`, the response is sent after an hour, when every caller has given up."""
 
