@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, Field, StrictBool
 
 from wxauth.apps.registry import Apps, AppSource, KnownApp
-from wxauth.settings.apps import App, AppFields, AppKind, SignUp, UnionidPolicy
+from wxauth.settings.apps import PUSH_PATH, App, AppFields, AppKind, SignUp, UnionidPolicy
 from wxauth.settings.settings import Settings
 from wxauth.web.schemas import EXAMPLE_APP_ID, Changes, ShownAppId, body_like
 from wxauth.wechat.wechat_tokens import WeChatTokens
@@ -94,7 +94,7 @@ class AppAnswer(AppTitleAnswer):
     has_push_aes_key: bool = Field(examples=[False])
     push_url: str = Field(
         description="The URL for WeChat's message push settings.",
-        examples=[f"https://auth.example.com/v1/wechat/push/{EXAMPLE_APP_ID}"],
+        examples=[f"https://auth.example.com{PUSH_PATH.format(app_id=EXAMPLE_APP_ID)}"],
     )
     push_forward: str | None = Field(examples=[None])
     wechat_token: WeChatTokenStateAnswer
@@ -113,7 +113,7 @@ def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, know
     values |= {
         "unionid": app.unionid_in_force,
         "is_default": known == apps.default,
-        "push_url": f"{settings.issuer}/v1/wechat/push/{app.app_id}",
+        "push_url": f"{settings.issuer}{PUSH_PATH.format(app_id=app.app_id)}",
         "wechat_token": WeChatTokenStateAnswer(expires_at=expires_at, error=failure),
     }
     return AppAnswer.model_validate(values)

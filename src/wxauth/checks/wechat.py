@@ -31,7 +31,7 @@ from wxauth.errors import (
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.connection import ProxyFailed
 from wxauth.settings.addresses import numeric_addresses_of, plain_address
-from wxauth.settings.apps import App
+from wxauth.settings.apps import PUSH_PATH, App
 from wxauth.settings.settings import Settings
 from wxauth.wechat.client import WeChat, client_over, exchange_api
 from wxauth.wechat.errcodes import SYSTEM_BUSY, Api, errcode_of
@@ -246,7 +246,7 @@ def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
 def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResult:
     """Return the result about the settings for the messages that WeChat pushes. `apps` contains all apps."""
     name = f"wechat {app.app_id} push"
-    url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
+    url = f"{settings.issuer}{PUSH_PATH.format(app_id=app.app_id)}"
     if app.push_token is None:
         text = _(
             "has no push_token, so wxauth isn't notified when users withdraw authorization. {to_do}. The "

@@ -10,6 +10,7 @@ from wxauth.errors import InvalidSignature, NotFound, PayloadTooLarge, PushNotFo
 from wxauth.i18n import lazy_gettext as _
 from wxauth.push.forwarding import FORWARDED, PushRequest
 from wxauth.push.receiving import WRONG_ECHOSTR, PushedMessages
+from wxauth.settings.apps import PUSH_PATH
 from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 from wxauth.web.edge import MAX_BODY
@@ -17,7 +18,6 @@ from wxauth_guard.errors import InvalidRequest
 
 router = Router("wechat")
 
-PUSH_PATH: Final = "/v1/wechat/push/{app_id}"
 MAX_MESSAGE: Final = 1024 * 1024
 """The maximum size, in bytes, of a message."""
 
@@ -58,9 +58,7 @@ def _parameters(*names: str) -> list[dict[str, Any]]:
 @router.get(
     PUSH_PATH,
     summary=_("Verify the push URL (called by WeChat)"),
-    responses={
-        200: {"content": {"text/plain": {"example": "4375120948345356249"}}},
-    },
+    responses={200: {"content": {"text/plain": {"example": "4375120948345356249"}}}},
     failures=[_WRONG_ECHOSTR, *_REFUSALS],
     openapi_extra={"parameters": _parameters("signature", "timestamp", "nonce", "echostr")},
 )
@@ -73,9 +71,7 @@ async def verify_push_url(app_id: str, request: Request, pushed: PushedMessagesD
 @router.post(
     PUSH_PATH,
     summary=_("Receive a message from WeChat"),
-    responses={
-        200: {"content": {"text/plain": {"example": "success"}}},
-    },
+    responses={200: {"content": {"text/plain": {"example": "success"}}}},
     failures=[_WRONG_BODY, PayloadTooLarge, *_REFUSALS, PushNotForwarded("push_forward: its status was 500")],
     openapi_extra={
         "parameters": _parameters("signature", "timestamp", "nonce", "encrypt_type", "msg_signature"),
@@ -120,7 +116,7 @@ async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep)
             body=await request.body(),
         )
 
-    # The number of requests with a long body that are read at the same time is limited.
+    # `receive` limits how many requests with a long body are read at the same time.
     length = request.headers.get("content-length")
     is_long = length is None or int(length) > MAX_BODY  # the server has checked that this is a number
     answer = await pushed.receive(app_id, request.query_params, read, is_long=is_long)

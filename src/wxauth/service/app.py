@@ -36,6 +36,7 @@ from wxauth.service import metrics, probes
 from wxauth.service.lifespan import lifespan
 from wxauth.service.tracing import Tracing
 from wxauth.session_keys import routes as session_key_routes
+from wxauth.settings.apps import PUSH_PATH
 from wxauth.siblings import token_routes, user_routes, wechat_routes
 from wxauth.siblings.any_request import AnyRequest
 from wxauth.site_logins import scan_routes
@@ -114,7 +115,7 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
         size_limits={
             picture_routes.UPLOAD_PATH: picture_routes.MAX_UPLOAD,
             wechat_routes.SIGNATURES_PATH: wechat_routes.MAX_SIGNATURE_BODY,
-            push_routes.PUSH_PATH: push_routes.MAX_MESSAGE,
+            PUSH_PATH: push_routes.MAX_MESSAGE,
         },
         time_limits={picture_routes.UPLOAD_PATH: picture_routes.UPLOAD_TIMEOUT_SECONDS},
         refused=partial(_note_refusal, services),
@@ -208,5 +209,5 @@ def _head_of(route: DirectRoute) -> DirectRoute:
 _DECLARED: Final = [route for router in _ROUTERS for route in router.routes]
 # Every app has these routes. `create_api` adds the routes of a single app after them, so that they hide none of these.
 _ROUTES: Final = (*_DECLARED, *(_head_of(route) for route in _DECLARED if "GET" in (route.methods or ())))
-_DIRECT_ROUTES: Final = DirectRoutes(_ROUTES, with_parameters=[wechat_routes.SIGNATURES_PATH, push_routes.PUSH_PATH])
+_DIRECT_ROUTES: Final = DirectRoutes(_ROUTES, with_parameters=[wechat_routes.SIGNATURES_PATH, PUSH_PATH])
 """The routes that `Shortcut` calls without matching the request against the routes before them."""

@@ -23,6 +23,9 @@ from wxauth.settings.types import Lower, OrNone, check_title, checked, json_like
 from wxauth.settings.urls import HookUrl, HostName
 from wxauth.terminal import WrongValue
 
+PUSH_PATH: Final = "/v1/wechat/push/{app_id}"
+"""The path to which WeChat pushes the messages of an app. The operator enters its URL in WeChat's console."""
+
 
 def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
     """Return the roles, each only once.
