@@ -6,16 +6,16 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from wxauth.i18n import lazy_gettext as _
 from wxauth.terminal import localized, os_reason
 
-_STDOUT = 1
+_STDOUT: Final = 1
 """The file descriptor of the standard output."""
-_WRITE_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_WRITE_FAILURES: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """The error numbers of a write to a full or broken disk."""
-_INCOMPLETE_ENCODINGS = ("ascii", "latin-1", "charmap", "gbk", "gb2312", "big5")
+_INCOMPLETE_ENCODINGS: Final = ("ascii", "latin-1", "charmap", "gbk", "gb2312", "big5")
 """The names that Python gives to encodings without some of the characters that wxauth prints."""
 
 
@@ -30,7 +30,8 @@ def main() -> None:
         # A SIGHUP would end the process while it starts. The service handles it later.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     # If this variable is already set, it belongs to another program, but prometheus_client would read the variable when
-    # it is imported. The service sets the variable itself before it starts several workers.
+    # it is imported. The service sets the variable itself before it starts several workers. The name is written out,
+    # because the module with the constant `COUNTS` is slow to import.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     # Imported objects live until the end. With the usual threshold, the garbage collector checked them repeatedly,
     # which took an eighth of a command's start time.

@@ -142,7 +142,7 @@ class WeChatMisconfigured(WeChatError, code="wechat_misconfigured", status=502):
 
 
 class InvalidRefreshToken(WxAuthError, code="invalid_refresh_token", status=400):
-    """The refresh token is not one of ours, or its user has been erased."""
+    """wxauth has not issued the refresh token, or its user has been erased."""
 
     title = _("Your login is no longer valid. Please log in again.")
 
@@ -154,7 +154,7 @@ class RefreshTokenExpired(WxAuthError, code="refresh_token_expired", status=400)
 
 
 class RefreshTokenReused(WxAuthError, code="refresh_token_reused", status=400):
-    """The refresh token has been rotated already, so somebody else may have it.
+    """The refresh token has been rotated already, so somebody else might have it.
 
     Therefore the session has been ended.
     """

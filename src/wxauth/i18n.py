@@ -40,12 +40,18 @@ add_catalogues(Path(__file__).with_name("locale"))
 
 
 def gettext(language: str, message: str, /, **values: object) -> str:
-    """Return an English text in this language, with its placeholders filled. Templates call this function `_`."""
+    """Return an English text in this language, with its placeholders filled.
+
+    Templates bind the language, and call this function `_`.
+    """
     return Text(message, **values).translated(language)
 
 
 def pgettext(context: str, message: str, language: str) -> str:
-    """Return an English text in this language, with the meaning that the text has in this context."""
+    """Return an English text in this language, with the meaning that the text has in this context.
+
+    The language comes last, so that callers can bind a text before they know the language.
+    """
     # In a catalogue, the character U+0004 separates the context from the text, as in gettext's MO files.
     return catalogue(language).get(f"{context}\4{message}", message)
 

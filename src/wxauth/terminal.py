@@ -72,7 +72,7 @@ def localized(text: object) -> str:
 
 def listed(names: Iterable[str], others: int) -> Text:
     """Return a list of names, followed by the number of other names if there are any."""
-    some = Text(", ").join(names)
+    some = _(", ").join(names)
     if others == 0:
         return some
     return _("{some} and {n} more", some=some, n=others)

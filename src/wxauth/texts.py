@@ -170,6 +170,7 @@ def _decoded(text: bytes) -> str:
         except UnicodeDecodeError as exc:
             begin, end = start + exc.start, start + exc.end
             has_too_many = len(parts) >= 2 * _MAX_INCOMPLETE  # each incomplete character adds two parts
+            # No cut-off character begins with such a byte. Python always uses this English reason.
             if exc.reason == "invalid start byte" or has_too_many:
                 raise
             follows_another = bool(parts) and begin == start

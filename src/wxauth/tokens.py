@@ -126,9 +126,9 @@ class TokenIssuer:
 
         In the token of a website, `client_id` is the site, `app_id` is the mini-program, and `scope` lists the granted
         scopes, separated by spaces. Without `client_id`, the claim `client_id` is the `app_id`. `added` contains the
-        operator's own claims. If the token is for one resource, `audience` is the URL of the resource, and `auth_time`
-        is the time at which the user approved the login, in epoch seconds. If the client is identified by a metadata
-        document, only `sub` identifies the user.
+        operator's own claims, which must not have the names of wxauth's claims. If the token is for one resource,
+        `audience` is the URL of the resource, and `auth_time` is the time at which the user approved the login, in
+        epoch seconds. If the client is identified by a metadata document, only `sub` identifies the user.
         """
         claims: dict[str, Any] = {
             "iss": self.issuer,

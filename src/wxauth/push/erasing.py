@@ -19,6 +19,7 @@ LogLine = tuple[str, Mapping[str, object]]
 """The name of the event that a log line reports, and the fields of the line."""
 
 _BY_WECHAT: Final = {"actor": WECHAT.name}
+"""The fields of log lines about erasures, which users and operators can also request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,8 @@ class Erasure:
 
     async def _erase_user(self) -> LogLine:
         """Erase the user with all identities."""
-        # Even the last administrator is erased, because wxauth must not store the data of a closed account. The owner
-        # of such an account can no longer log in anyway.
+        # Even the last administrator is erased, because wxauth must not store data after the user has closed the
+        # account or withdrawn the consent. The operator can appoint another administrator on the command line.
         await erase_user(self.transaction, self.user_id, by=WECHAT, now=self.now)
         return "user_erased", _BY_WECHAT
 

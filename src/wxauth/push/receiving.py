@@ -55,6 +55,7 @@ MESSAGES: Final = Counter(
 LONG_MESSAGES_AT_ONCE: Final = 64
 """The largest number of long messages that a process receives at the same time."""
 _ECHOSTR: Final = re.compile("[ -~]{1,256}")
+"""The pattern of an `echostr`. wxauth returns the text to the sender, so it accepts nothing unusual."""
 WRONG_ECHOSTR: Final = "Must be 1 to 256 printable characters"
 """The message about an `echostr` that does not match `_ECHOSTR`."""
 _WITHDRAWAL: Final = "withdrawal"
@@ -186,7 +187,8 @@ class PushedMessages:
 
     def _warn_of_ignored(self, message: WeChatMessage) -> None:
         """Log a warning about a message that no service receives, once per day for each app and name of a message."""
-        # Other log lines report withdrawals, and messages with an unknown code.
+        # Other log lines report withdrawals, and messages with an unknown code. The message is parsed again here, so
+        # that only ignored messages cost this time.
         is_reported = message.unknown_code is not None or withdrawal_in(message) is not None
         if not is_reported and self._warned.claim((message.app_id, message.name), self.clock().date()):
             what = "no service receives this message: set the app's push_forward to the URL of a service that does"
