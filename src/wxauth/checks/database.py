@@ -14,7 +14,7 @@ from wxauth.checks.sealed import judge_sealed, judge_signing_keys, some_values
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.deadlines import Deadlines
-from wxauth.core.outages import outage_text
+from wxauth.core.outages import TAKES_NO_WRITES, outage_text
 from wxauth.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
 from wxauth.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.errors import StorageUnavailable
@@ -27,8 +27,11 @@ from wxauth.settings.settings import Settings
 from wxauth_guard.claims import ALGORITHM
 
 STUCK_AFTER: Final = timedelta(hours=1)
-"""The time after which a webhook counts as stuck, if it has accepted no event while a delivery is waiting."""
-CLOCK_DIFFERENCE: Final = 5.0
+"""The time after which a webhook counts as stuck, if it has accepted no event while a delivery is waiting.
+
+The texts of `_judge_webhooks` name this time.
+"""
+MAX_CLOCK_DIFFERENCE_SECONDS: Final = 5.0
 """The largest allowed difference, in seconds, between the clocks of this machine and of the database.
 
 `serve` corrects any difference, but a larger difference is a sign that one of the clocks is not synchronized.
@@ -115,7 +118,7 @@ async def _check_clock(database: Database, clock: Clock) -> CheckResult:
     database_time = await database.time()
     reading = ClockReading.of(database_time, asked_at=asked_at, answered_at=clock())
     whose, bound = _("the database's"), _("and wxauth relies on the database's clock")
-    return compare(reading, name="clock database", whose=whose, allowed=CLOCK_DIFFERENCE, bound=bound)
+    return compare(reading, name="clock database", whose=whose, allowed=MAX_CLOCK_DIFFERENCE_SECONDS, bound=bound)
 
 
 async def _check_login(database: Database, now: datetime) -> CheckResult | None:
@@ -181,10 +184,7 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
     if server.is_standby:
         return bad(name, _("is a standby, which doesn't accept writes. Set WXAUTH_DATABASE_URL to the primary server"))
     if server.is_read_only:
-        return bad(
-            name,
-            _("doesn't accept writes. Check the default_transaction_read_only setting for the database and the role"),
-        )
+        return bad(name, TAKES_NO_WRITES)
     if server.major_version < OLDEST_SERVER:
         text = _(
             "is PostgreSQL {version}, but wxauth requires version {oldest} or later",

@@ -25,7 +25,6 @@ from wxauth.core.deadlines import DEADLINES, Deadlines
 from wxauth.core.logs import get_logger
 from wxauth.core.statements import Statement, T_co
 from wxauth.errors import StorageUnavailable
-from wxauth.i18n import lazy_gettext as _
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -56,6 +55,15 @@ _SNAPSHOT_LIMITS: Final = ("statement_timeout", "idle_in_transaction_session_tim
 
 They limit the time of a statement, and the time between two statements.
 """
+# Each transaction sets the isolation level, because a pooler does not keep a session's settings.
+_BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"
+_REPLAN: Final = "; SET LOCAL plan_cache_mode = force_custom_plan"
+_BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_TIME: Final = Statement[datetime]("SELECT clock_timestamp() AS now")
+
+log = get_logger()
+
+Row = TypeVar("Row", bound="Mapping[str, object] | BaseModel | DataclassInstance | tuple[Any, ...]")
 
 
 class _Idle(NamedTuple):
@@ -137,24 +145,14 @@ class Connections:
         return None
 
 
-# Each transaction sets the isolation level, because a pooler does not keep a session's settings.
-_BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"
-_REPLAN: Final = "; SET LOCAL plan_cache_mode = force_custom_plan"
-_BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_TIME: Final = Statement[datetime]("SELECT clock_timestamp() AS now")
-
-log = get_logger()
-
-Row = TypeVar("Row", bound="Mapping[str, object] | BaseModel | DataclassInstance | tuple[Any, ...]")
-
-
 class _Reader(ABC):
     """An object that runs statements, and reads the rows that they return."""
 
     __slots__ = ()
 
     @abstractmethod
-    async def _answer(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]: ...
+    async def _answer(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
+        """Run a statement with these values for `$1`, `$2` and so on, and return all rows."""
 
     async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
         """Return the first row, or None if there is none."""
@@ -427,20 +425,21 @@ class Database(_Reader):
         # violated constraint, which must reach the caller.
         is_lost_before_commit = not is_committing and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError))
         if may_retry and is_lost_before_commit:
-            raise outages.NothingCommitted(_("the database doesn't respond")) from exc
+            raise outages.NothingCommitted(outages.NO_RESPONSE) from exc
         outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
 
     async def _answer(
         self, text: str, arguments: Sequence[object], until: float | None = None, *, tries: int = 2
     ) -> Sequence[asyncpg.Record]:
-        """Return all rows. If the connection is lost or changes conflict, send the statement again.
+        """Run a statement, and return all rows. Tracing wraps this method.
 
-        The statement is sent at most `tries` times. `until` is the time limit, in the event loop's time. By default,
-        it is `Deadlines.total` from now. Tracing wraps this method.
+        If the connection is lost, if a pooler has forgotten the prepared statement, or if changes conflict, the
+        statement is sent again, at most `tries` times in total. `until` is the time limit, in the event loop's time. By
+        default, it is `Deadlines.total` from now.
 
         Raises: StorageUnavailable.
         """
-        async with _Answering(until or _now() + self.deadlines.total):
+        async with _Answering(_now() + self.deadlines.total if until is None else until):
             while True:
                 tries -= 1
                 connection = await self._connections.acquire()
@@ -508,7 +507,7 @@ class _Limit:
         try:
             await self._timeout.__aexit__(kind, exc, traceback)
         except TimeoutError as late:
-            raise StorageUnavailable(_("the database doesn't respond")) from late
+            raise StorageUnavailable(outages.NO_RESPONSE) from late
 
 
 class _Answering(_Limit):

@@ -189,8 +189,8 @@ def _lines_of_password_file(path: str | None) -> Sequence[str]:
         return []
 
 
-def unreadable_file(dsn: str) -> tuple[str, str] | None:
-    """Return the first file in the parameters that asyncpg would fail to read, and the reason.
+def unusable_file(dsn: str) -> tuple[str, str] | None:
+    """Return the first file in the parameters that asyncpg would fail to use, and the reason.
 
     Return None if there is no such file. asyncpg's error does not name the file.
     """
@@ -216,6 +216,7 @@ def _why_unusable(name: str, parameters: Mapping[str, str]) -> str | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if name in (*_AUTHORITY_FILES, "sslcert"):
+            # For the client's certificate, this call only shows whether the file is PEM.
             context.load_verify_locations(file)
         elif name == "sslkey" and "sslcert" in parameters:
             # Without any password, OpenSSL would ask for the password of an encrypted key on the terminal.

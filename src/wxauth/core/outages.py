@@ -21,10 +21,14 @@ POOLER_REMEDY: Final = _(
     "statements if max_prepared_statements is 100. In this case, use ?pgbouncer=prepared"
 )
 """The instruction for operators whose pooler refuses settings or loses prepared statements."""
+NO_RESPONSE: Final = _("the database doesn't respond")
+"""The detail of the error if there is no connection, or if PostgreSQL does not respond in time."""
+TAKES_NO_WRITES: Final = _(
+    "doesn't accept writes. Check the default_transaction_read_only setting for the database and the role"
+)
+"""The predicate about a database whose transactions are read-only, with the instruction for the operator."""
 
-# These errors mean that the database is unreachable, starting, stopping, out of resources or now a standby, or that
-# another transaction did not release its lock in time.
-_AWAY = (
+_AWAY: Final = (
     OSError,
     TimeoutError,
     asyncpg.InternalClientError,
@@ -37,20 +41,26 @@ _AWAY = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-# These errors mean that the database refuses wxauth, because the password, the role or the database's name is wrong.
-_REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
-# These errors mean that the transaction conflicted with another one, and that the server has rolled it back.
-# InvalidCachedStatementError means that a migration has changed a table since asyncpg prepared the statement. asyncpg
-# has dropped the prepared statement, and prepares the statement again at the next attempt.
-CLASHED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InvalidCachedStatementError)
-# These errors mean that the database does not fit this version, because it is not migrated, or the role lacks
-# privileges.
-_UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
-# These errors mean that a pooler has moved wxauth to another server connection, which lacks the prepared statement, or
-# has another one with the same name.
-STATEMENT_LOST = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-# These errors mean that the URL has an unknown option, or an option with an impossible value.
-_WRONG_URL = (
+"""The errors that mean that the database is unreachable, starting, stopping, out of resources or now a standby.
+
+They include the errors for a statement that took too long, for example because it waited for a lock.
+"""
+_REFUSED: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+"""The errors that mean that PostgreSQL refuses wxauth, because the password, role or database name is wrong."""
+CLASHED: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InvalidCachedStatementError)
+"""The errors that mean that the transaction conflicted with another one, and that the server has rolled it back.
+
+InvalidCachedStatementError means that a migration has changed a table since asyncpg prepared the statement. asyncpg has
+dropped the prepared statement, and prepares the statement again at the next attempt.
+"""
+_UNFIT: Final = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
+"""The errors that mean that the schema is not migrated to this version, or that the role lacks privileges."""
+STATEMENT_LOST: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+"""The errors that mean that a pooler has moved wxauth to another server connection.
+
+That connection lacks the prepared statement, or has another one with the same name.
+"""
+_WRONG_URL: Final = (
     asyncpg.ClientConfigurationError,
     asyncpg.UndefinedObjectError,
     asyncpg.InvalidParameterValueError,
@@ -58,9 +68,12 @@ _WRONG_URL = (
     ValueError,
     OverflowError,
 )
-# These errors mean that the connection is lost. InternalClientError means that the server has just ended the
-# connection, and that asyncpg has not noticed this yet.
-LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
+"""The errors that mean that the URL has an unknown option, or an option with an impossible value."""
+LOST: Final = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
+"""The errors that mean that the connection is lost.
+
+InternalClientError means that the server has just ended the connection, and that asyncpg has not noticed this yet.
+"""
 
 # asyncpg's messages begin with these words.
 _NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
@@ -162,7 +175,10 @@ outage_log: Final = OutageLog(10.0)
 
 
 class NotConnected(TextError, OSError):
-    """No connection could be opened. The text contains the host and port, and never the password."""
+    """No connection could be opened. The text contains the host and port, and never the password.
+
+    The error is an OSError, so `raise_if_unavailable` treats it as an outage.
+    """
 
 
 class DatabaseUrlRefused(StorageUnavailable):
@@ -197,11 +213,11 @@ def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None
     Raises: StorageUnavailable.
     """
     if is_closed and isinstance(exc, asyncpg.InterfaceError):
-        raise StorageUnavailable(_("the database doesn't respond")) from exc
+        raise StorageUnavailable(NO_RESPONSE) from exc
     if isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
         raise StorageUnavailable(_("the database doesn't accept writes")) from exc
     if isinstance(exc, (*_AWAY, ConnectionLost)):
-        raise StorageUnavailable(_("the database doesn't respond")) from exc
+        raise StorageUnavailable(NO_RESPONSE) from exc
     if isinstance(exc, CLASHED):
         raise ChangesClashed("another request changed the same data at this moment") from exc
     if isinstance(exc, _UNFIT):
@@ -250,7 +266,7 @@ def outage_text(exc: StorageUnavailable) -> Text:
     if isinstance(cause, NotConnected):
         return cause.text
     if isinstance(cause, asyncpg.ReadOnlySQLTransactionError):
-        return _("doesn't accept writes. Check the default_transaction_read_only setting for the database and the role")
+        return TAKES_NO_WRITES
     return _("{name}: {rule}", name=exc.detail, rule=reason_of(exc))
 
 
@@ -280,10 +296,10 @@ def _why_not(exc: BaseException, dsn: str, address: str | None) -> Text:
 def _rule_about(exc: BaseException, dsn: str) -> Text:
     """Return a predicate that explains why there is no connection, such as "doesn't respond in time"."""
     reason = _driver_reason(exc)
-    unreadable = libpq.unreadable_file(dsn) if isinstance(exc, _POSSIBLY_OF_A_FILE) else None
-    if unreadable is not None:
-        file, why_unreadable = unreadable
-        return _("can't read {file}: {reason}", file=file, reason=why_unreadable)
+    unusable = libpq.unusable_file(dsn) if isinstance(exc, _POSSIBLY_OF_A_FILE) else None
+    if unusable is not None:
+        file, why_unusable = unusable
+        return _("can't read {file}: {reason}", file=file, reason=why_unusable)
     if isinstance(exc, PermissionError) and exc.filename:
         return _("can't read {file}: {reason}", file=exc.filename, reason=reason)
     if reason.startswith(_POOLER_REFUSES):
