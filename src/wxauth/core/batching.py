@@ -71,13 +71,13 @@ class Batched(Statement[Row]):
         self.name: Final = name
         # Sub-selects hide the number of callers from the planner. PostgreSQL assumes that an array has ten rows, and
         # that an unknown limit returns a tenth of them. Therefore the plan for several callers is the plan for one
-        # caller. The limit itself has no effect, because it is larger than MAX_BATCH_SIZE.
+        # caller. The limit itself has no effect, because no batch has more callers.
         arrays = ", ".join(f"(SELECT :{name}::{types[name]}[])" for name in self.names)
         columns = ", ".join([*self.names, "n"])
-        asked = f"WITH asked AS (SELECT * FROM unnest({arrays}) WITH ORDINALITY AS asked({columns}) LIMIT (SELECT 99))"
+        rows = f"SELECT * FROM unnest({arrays}) WITH ORDINALITY AS asked({columns}) LIMIT (SELECT {MAX_BATCH_SIZE})"
         if many is None:
             many = f" SELECT n, found.* FROM asked LEFT JOIN LATERAL ({one}) AS found ON true"
-        text = asked + with_parameters(many, "asked.{}".format)
+        text = f"WITH asked AS ({rows})" + with_parameters(many, "asked.{}".format)
         # The text consists of literals, which pyrefly does not see.
         self.many: Final = Statement[Mapping[str, object]](text)  # pyrefly: ignore[bad-argument-type]
 
