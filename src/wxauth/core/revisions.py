@@ -40,7 +40,7 @@ _ENGINE: Final = Statement[tuple[str, bool, str]]("""
 SELECT version() AS engine, EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql') AS has_plpgsql,
        current_setting('server_encoding') AS encoding
 """)
-_IS_MIGRATED: Final = Statement[bool]("SELECT to_regclass('alembic_version') IS NOT NULL")
+_HAS_VERSION_TABLE: Final = Statement[bool]("SELECT to_regclass('alembic_version') IS NOT NULL")
 _CURRENT: Final = Statement[tuple[str | None, bool]](
     "SELECT version_num, to_regclass('identities') IS NOT NULL AS has_identities FROM alembic_version"
 )
@@ -65,7 +65,7 @@ async def current_revision(database: Database) -> str | None:
 
     If another program has created the schema, return a value that `refusal_of` refuses.
     """
-    if not await database.value(_IS_MIGRATED):
+    if not await database.value(_HAS_VERSION_TABLE):
         return None
     stored = await database.row(_CURRENT)
     if stored is None:
