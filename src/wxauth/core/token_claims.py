@@ -10,7 +10,7 @@ from wxauth.core.users import UserInSession
 from wxauth.settings.claims import ATTRIBUTE, FACTS, MAX_CONTAINERS, Template, replace_facts
 from wxauth_guard.texts import has_too_many_containers
 
-MAX_ADDED: Final = 3 * 1024
+MAX_ADDED_BYTES: Final = 3 * 1024
 """The largest number of bytes of compact JSON that a template may add to one token.
 
 Guards accept tokens of at most 8,192 bytes.
@@ -29,8 +29,8 @@ def filled_claims(template: Template | None, user: UserInSession, *, sees_roles:
         return {}
     # `replace_facts` returns a dictionary for a dictionary, but its type does not say so.
     claims = cast(dict[str, object], replace_facts(template, partial(_value, user, sees_roles)))
-    text = to_json(claims)
-    if len(text) > MAX_ADDED or has_too_many_containers(text.decode(), MAX_CONTAINERS):
+    encoded = to_json(claims)
+    if len(encoded) > MAX_ADDED_BYTES or has_too_many_containers(encoded.decode(), MAX_CONTAINERS):
         log.error("claims_left_out", user_id=user.id, app_id=user.app_id, reason="too much for one token")
         return {}
     return claims
