@@ -1,4 +1,4 @@
-"""Work outside of requests: started by a request, repeated, collected for later, or retried after a failure."""
+"""Work outside of requests: started by a request, shared, repeated, collected for later, or retried after a failure."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -244,7 +244,7 @@ class Retries:
                 await self.run_now(what, key)
             except StorageUnavailable:
                 return
-            except Exception as exc:
+            except Exception as exc:  # `put_off` has logged the first failure
                 log.debug("retry_failed", what=what, reason=type(exc).__name__)
 
     def _lose(self, what: str, key: Hashable, reason: str) -> None:

@@ -120,7 +120,8 @@ class Gauge(_Metric[prometheus_client.Gauge]):
 class CountedBlock:
     """A context manager that counts how its block ends: with `outcome`, or with the failure that the block raises.
 
-    An exception that is not a WxAuthError counts as an internal error.
+    The block may set `outcome`, for example to count logins of new users separately. An exception that is not a
+    WxAuthError counts as an internal error.
     """
 
     count: Callable[[str, WxAuthError | None], None]

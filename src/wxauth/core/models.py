@@ -24,7 +24,7 @@ TIME = DateTime(timezone=True)
 
 
 def all_tables() -> MetaData:
-    """Import the modules that declare tables, and return the tables of all packages, for checks and tests.
+    """Import the modules that declare tables, and return the tables of all packages.
 
     Most tables are declared in modules named `models`. A table that few statements use is declared next to these
     statements, in a module of queries.

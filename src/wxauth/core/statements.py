@@ -58,10 +58,10 @@ def pair_range(
 def fragment(name: str) -> LiteralString:
     """Return one of wxauth's names or numbers as a part of a statement.
 
-    Raises: ValueError, if `name` is neither a name nor a number.
-
     A statement consists only of literals and of such parts, for example the name of a column or a type. pyrefly refuses
     any other string.
+
+    Raises: ValueError, if `name` is neither a name nor a number.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"not a name: {name!r}")

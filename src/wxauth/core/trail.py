@@ -130,7 +130,10 @@ SENT_TO_SIBLINGS: Final[Mapping[str, tuple[str, ...]]] = {
 """The types of events that other services receive, each with the names in the data that they receive."""
 
 _LASTING: Final = [kind for kind, names in SENT_TO_SIBLINGS.items() if names]
-"""The types of events whose data remains when the user is erased."""
+"""The types of events whose data remains when the user is erased.
+
+All data of such an event remains, so its type must not have further data.
+"""
 _RECORD: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 VALUES (:id, :type, :at, :actor, :user_id, :app_id, :ip::text::inet, :data::jsonb)
