@@ -1,4 +1,7 @@
-"""The check of the public URL, where siblings (services that verify wxauth's tokens) must find the stored keys."""
+"""The checks of the public documents that siblings (services that verify wxauth's tokens) and clients need.
+
+Siblings must find the stored keys at the issuer's URL, and clients must find the metadata of each resource.
+"""
 
 import asyncio
 import socket
@@ -15,8 +18,9 @@ from pydantic_core import from_json
 from wxauth.checks.result import CheckResult, Findings, bad, good, note
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey
-from wxauth.outbound.connection import refusal_of
+from wxauth.outbound.connection import STRICT_FORM_CODES, refusal_of
 from wxauth.terminal import TextError
+from wxauth_guard.bearer import METADATA_PATH as RESOURCE_METADATA_PATH
 from wxauth_guard.issuer import MAX_DOCUMENT, METADATA_PATH
 from wxauth_guard.keys import verification_keys
 from wxauth_guard.proxies import proxy_for
@@ -26,7 +30,6 @@ ReadKeys = Callable[[], Awaitable[Sequence[StoredSigningKey]]]
 """A function that reads the stored signing keys once more."""
 
 _NAME: Final = "issuer"
-_RESOURCE_METADATA: Final = "/.well-known/oauth-protected-resource"
 _CONNECT_TIMEOUT_SECONDS: Final = 3.0
 _LONGEST_NAME: Final = 200
 """The largest number of characters of a URL from a response that a result shows."""
@@ -52,7 +55,7 @@ async def check_issuer(
     """Check whether siblings find the stored keys at the issuer's URL.
 
     All requests together may take `patience` seconds, and three seconds more for connecting. If none of the keys in
-    `findings` is published, `read_keys` reads the stored keys once more.
+    `findings` is published, `read_keys`, if given, reads the stored keys once more.
     """
     yield await _judge_issuer(issuer, findings.signing_keys, read_keys=read_keys, now=now, patience=patience)
 
@@ -234,7 +237,7 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
     The request may take `patience` seconds, and three seconds more for connecting.
     """
     name, parts = f"resource {url}", urlsplit(url)
-    metadata_url = f"{parts.scheme}://{parts.netloc}{_RESOURCE_METADATA}{parts.path.removesuffix('/')}"
+    metadata_url = f"{parts.scheme}://{parts.netloc}{RESOURCE_METADATA_PATH}{parts.path.removesuffix('/')}"
     time_limits = httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS)
     try:
         async with (
@@ -362,7 +365,7 @@ def _fault_of_cause(cause: BaseException, where: Text | str) -> _NotRunning | _W
     match cause:
         case ssl.SSLCertVerificationError():
             why = refusal_of(cause)
-            if "RFC 5280" not in why:  # otherwise `why` already says how to fix the certificate
+            if cause.verify_code not in STRICT_FORM_CODES:  # otherwise `why` already says how to fix the certificate
                 why = _(
                     "{why}. Configure the proxy there to send a certificate for this name, with its complete chain",
                     why=why,

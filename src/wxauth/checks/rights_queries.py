@@ -6,7 +6,7 @@ from typing import Final
 
 from wxauth.core.database import Database
 from wxauth.core.rights_queries import OUR_RELATIONS, VERSION_TABLE, our_tables
-from wxauth.core.statements import Statement, fragment
+from wxauth.core.statements import Statement
 
 MOST_REVOCATIONS: Final = 20
 """The largest number of revocations that the query returns for each kind of role.
@@ -216,7 +216,7 @@ WITH RECURSIVE {OUR_RELATIONS}, owners AS (
     UNION SELECT top, member FROM below JOIN edges ON roleid = role WHERE member NOT IN (SELECT oid FROM excused)
 ), steps AS (
     SELECT grantee AS role, NULL::oid AS of_group,
-           (array_agg(DISTINCT name))[1 : {fragment(str(MOST_RELATIONS))}] AS relations, is_sequence,
+           (array_agg(DISTINCT name))[1 : :most_relations] AS relations, is_sequence,
            CASE WHEN grantor <> relowner THEN grantor END AS by_whom, bool_or(is_grantable) AS has_passed_on
       FROM grants
      WHERE grantee = 0 OR grantee NOT IN (SELECT oid FROM excused)
@@ -248,4 +248,5 @@ SELECT CASE s.role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(s.role)
 
 async def read_revocations(database: Database) -> Sequence[Revocation]:
     """Return the steps that revoke the rights of other roles. The steps for roles that may write come first."""
-    return await database.rows(_REVOCATIONS, tables=our_tables(), most=MOST_REVOCATIONS, most_members=MOST_MEMBERS)
+    limits = {"most": MOST_REVOCATIONS, "most_members": MOST_MEMBERS, "most_relations": MOST_RELATIONS}
+    return await database.rows(_REVOCATIONS, tables=our_tables(), **limits)

@@ -58,7 +58,7 @@ _STORED_FIELDS: Final = {
 """The header fields of a response that `HttpAnswer` contains, each with the name of its attribute."""
 _UNKNOWN_AUTHORITY_CODES: Final = range(18, 22)
 """OpenSSL's error codes for a self-signed certificate, or for an authority that this machine does not trust."""
-_STRICT_FORM_CODES: Final = range(80, 94)
+STRICT_FORM_CODES: Final = range(80, 94)
 """OpenSSL's error codes that occur only with `VERIFY_X509_STRICT`, which Python 3.13 and later set by default."""
 
 
@@ -472,7 +472,7 @@ def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
             "{reason}. To trust this certificate, set SSL_CERT_FILE to the file of its certificate authority",
             reason=reason,
         )
-    if exc.verify_code not in _STRICT_FORM_CODES:
+    if exc.verify_code not in STRICT_FORM_CODES:
         return Text("{reason}", reason=reason)
     return _(
         "{reason}. Python 3.13 and later require certificates that conform to RFC 5280. Ask the "
