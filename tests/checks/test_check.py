@@ -221,7 +221,16 @@ async def test_an_engine_that_cannot_run_the_schema_is_named(doctor: Doctor, row
 
 
 def test_a_standby_an_old_version_and_another_encoding_are_reported() -> None:
-    server = PostgresServer("10.23", 100023, is_standby=False, is_read_only=False, isolation="read committed")
+    server = PostgresServer(
+        "10.23",
+        100023,
+        is_standby=False,
+        is_read_only=False,
+        isolation="read committed",
+        engine="PostgreSQL 10.23",
+        has_plpgsql=True,
+        encoding="UTF8",
+    )
     for judged, words in (
         (replace(server, is_standby=True), ("standby", "WXAUTH_DATABASE_URL")),
         (server, ("PostgreSQL 10.23", "11 or later")),

@@ -26,11 +26,11 @@ class PostgresServer:
     """Whether a new transaction is read-only."""
     isolation: str
     """The isolation level of a transaction that sets no level itself."""
-    engine: str = "PostgreSQL"
+    engine: str
     """The result of the SQL function `version()`, which names the product."""
-    has_plpgsql: bool = True
+    has_plpgsql: bool
     """Whether PL/pgSQL is installed, which is the language of wxauth's triggers."""
-    encoding: str = "UTF8"
+    encoding: str
     """The encoding of the database."""
 
     @property
@@ -46,7 +46,7 @@ class WebhookState:
     name: str
     is_enabled: bool
     is_stuck: bool
-    """Whether a delivery is waiting, and no event has been delivered for `STUCK_AFTER`."""
+    """Whether a delivery is waiting, and no event has been delivered for `checks.database.STUCK_AFTER`."""
 
 
 READ_SERVER: Final = Statement[PostgresServer]("""
