@@ -9,7 +9,7 @@ import pytest
 
 from tests.problems import problem_of
 from tests.world import Body, Stage
-from wxauth.limits.queries import MAX_ATTEMPTS
+from wxauth.limits.queries import MAX_PHONE_CODES
 from wxauth_desk.wechat import APPS
 
 PHONE: Any = "getuserphonenumber"
@@ -19,7 +19,7 @@ A_SECOND = timedelta(seconds=1)
 pytestmark = pytest.mark.settings(consents="privacy:2026-05,terms:3", access_token_ttl=86400)
 
 
-async def send_wrong_codes(stage: Stage, login: Body, number: int = MAX_ATTEMPTS) -> None:
+async def send_wrong_codes(stage: Stage, login: Body, number: int = MAX_PHONE_CODES) -> None:
     # This isn't the errcode of an invalid code. For that errcode, wxauth would ask other replicas for more than a
     # second.
     stage.simulator.fail(PHONE, errcode=47001, times=number)
@@ -40,10 +40,10 @@ def refused(answer: httpx.Response, *, retry_after: int = 3600) -> None:
 async def test_after_twenty_refused_codes_of_a_user_in_an_app_wechat_is_not_asked_for_an_hour(stage: Stage) -> None:
     alice, bob = await stage.login(), await stage.login("bob")
     assert (await stage.bind(alice, code := stage.phone_code())).status_code == 200
-    await send_wrong_codes(stage, alice, MAX_ATTEMPTS - 1)
+    await send_wrong_codes(stage, alice, MAX_PHONE_CODES - 1)
     refused(await stage.bind(alice, "nonsense"))
     assert (await stage.bind(alice, code)).status_code == 200, "its answer is stored"
-    assert len(stage.asked(PHONE)) == MAX_ATTEMPTS
+    assert len(stage.asked(PHONE)) == MAX_PHONE_CODES
     assert (await stage.bind(bob, stage.phone_code("bob"))).status_code == 200
     elsewhere = await stage.login(app_id=APPS[1]["app_id"])
     problem_of(await stage.bind(elsewhere, "nonsense"), "invalid_code", 400)
@@ -74,17 +74,17 @@ async def test_concurrent_phone_codes_do_not_exceed_the_limit(stage: Stage) -> N
     alice = await stage.login()
     replicas = [stage, *[await stage.replica() for _ in range(3)]]
     answers = await asyncio.gather(*(replicas[n % 4].bind(alice, f"nonsense{n}") for n in range(60)))
-    assert sorted(answer.status_code for answer in answers) == [400] * MAX_ATTEMPTS + [429] * (60 - MAX_ATTEMPTS)
-    assert len(stage.asked(PHONE)) == MAX_ATTEMPTS
+    assert sorted(answer.status_code for answer in answers) == [400] * MAX_PHONE_CODES + [429] * (60 - MAX_PHONE_CODES)
+    assert len(stage.asked(PHONE)) == MAX_PHONE_CODES
 
 
 @pytest.mark.usefixtures("simulated")
 async def test_phone_codes_sent_with_a_login_are_counted_and_the_login_succeeds(stage: Stage) -> None:
-    stage.simulator.fail(PHONE, errcode=47001, times=MAX_ATTEMPTS)
-    for n in range(MAX_ATTEMPTS):
+    stage.simulator.fail(PHONE, errcode=47001, times=MAX_PHONE_CODES)
+    for n in range(MAX_PHONE_CODES):
         assert (await stage.login(phone_code=f"nonsense{n}"))["phone_error"] == "wechat_bad_response"
     assert (await stage.login(phone_code=stage.phone_code()))["phone_error"] == "rate_limited"
-    assert len(stage.asked(PHONE)) == MAX_ATTEMPTS
+    assert len(stage.asked(PHONE)) == MAX_PHONE_CODES
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,10 @@ from wxauth.errors import RateLimited, StorageUnavailable
 WINDOW: Final = timedelta(hours=1)
 """The default length of a window, which begins with the first action. No window may be longer."""
 MINUTE: Final = timedelta(minutes=1)
-MAX_ATTEMPTS: Final = 20
-"""The largest number of calls to WeChat that one user may cause per hour and app.
+MAX_PHONE_CODES: Final = 20
+"""The largest number of phone codes that one user may send per hour in an app. Each code causes a call to WeChat.
 
-Honest users cause fewer calls. Without the limit, one user could use up the app's quota and money.
+Honest users send fewer codes. Without the limit, one user could use up the app's quota and money.
 """
 
 
@@ -136,7 +136,7 @@ def _lasting_names(user: UserInSession) -> Sequence[str]:
     return (user.app_id, user.openid) if user.unionid is None else (user.unionid,)
 
 
-PHONE_CODES: Final = Rate("phone_code", MAX_ATTEMPTS, "this user has sent too many phone codes")
+PHONE_CODES: Final = Rate("phone_code", MAX_PHONE_CODES, "this user has sent too many phone codes")
 """The rate limit of phone codes. Successful codes count, too, because each number costs money."""
 EXPORTS: Final = Rate("export", 1, "you can export your own data only once a minute", window=MINUTE)
 """The rate limit of users' exports of their own data. It is low because no other request reads as much data."""

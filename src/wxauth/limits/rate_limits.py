@@ -202,7 +202,9 @@ class _Redis:
         # The semaphore serves waiting requests in order. redis-py's own pool does not.
         self._connections = asyncio.Semaphore(_CONNECTIONS)
         self._is_down = False
+        """Whether Redis has failed, and no request has succeeded since then."""
         self._retry_at = 0.0
+        """The end of the pause in which this process does not use Redis, in epoch seconds."""
 
     async def seconds_to_wait(self, hits: Sequence[Hit]) -> int | None:
         """Count an action towards each limit, up to the first limit that the action exceeds.
