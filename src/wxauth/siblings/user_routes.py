@@ -251,7 +251,8 @@ async def put_external_id(
 async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:
     """Return the calling client as an actor that cannot change staff.
 
-    In the audit trail, the names of such actors begin with `client:`.
+    In the audit trail, the names of such actors begin with `client:`. In the events about the other changes of a
+    client, the actor is only the client's name.
     """
     return Actor(f"client:{client.name}", device.ip, spares_staff=True)
 
