@@ -27,7 +27,7 @@ from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
 from wxauth.core.users import UserStatus
 from wxauth.events.feed_queries import LOCK_PLACES, place_by_sequence
-from wxauth.events.webhook_deliveries import EVENTS_PLACED_PER_TRANSACTION
+from wxauth.events.placing import EVENTS_PLACED_PER_TRANSACTION
 from wxauth.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY, rest_after
 from wxauth.housekeeping.queries import ENDED_SESSIONS, sweep_page
 from wxauth.login.login_queries import Login, record_login

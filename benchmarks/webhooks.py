@@ -35,7 +35,8 @@ from wxauth.core.migrations import migrate
 from wxauth.core.statements import Statement
 from wxauth.core.trail import OPERATOR
 from wxauth.errors import StorageUnavailable
-from wxauth.events.webhook_deliveries import LEASE, MAX_CONCURRENT_FOR_ONE, Deliveries, keep_placing
+from wxauth.events.placing import keep_placing
+from wxauth.events.webhook_deliveries import LEASE, MAX_CONCURRENT_FOR_ONE, Deliveries
 from wxauth.events.webhooks import Webhooks
 from wxauth.login.login_queries import Login, record_login
 from wxauth.service.build import build_services

@@ -12,9 +12,8 @@ from tests.serving import serving
 from wxauth.core.clock import utc_now
 from wxauth.core.services import Services
 from wxauth.core.trail import OPERATOR
-from wxauth.events.webhook_queries import new_webhook_secret, shown_secret
 from wxauth.events.webhooks import Webhooks
-from wxauth.outbound.signatures import signed_headers
+from wxauth.outbound.signatures import new_webhook_secret, shown_secret, signed_headers
 from wxauth_desk.wechat import create_simulator
 
 

@@ -6,7 +6,8 @@ from uuid import UUID
 import pytest
 
 from tests.world import Stage, until
-from wxauth.events.webhook_deliveries import LEASE, place_events
+from wxauth.events.placing import place_events
+from wxauth.events.webhook_deliveries import LEASE
 from wxauth.events.webhook_queries import Priority, due_receivers, lease_delivery
 
 PENDING = 15_000

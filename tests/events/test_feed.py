@@ -17,7 +17,7 @@ from wxauth.clients.clients import Credentials
 from wxauth.clients.models import Scope
 from wxauth.events.feed_queries import Place
 from wxauth.events.feed_routes import cursor_of
-from wxauth.events.webhook_deliveries import place_events
+from wxauth.events.placing import place_events
 
 INSERT = (
     "INSERT INTO events (id, type, at, actor, user_id) VALUES ($1::text::uuid, $2, now(), 'system', $1::text::uuid)"

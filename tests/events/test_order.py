@@ -13,7 +13,7 @@ from tests.fakes import OTHER_APP
 from tests.world import AddSibling, Admin, Body, Rows, Stage, bearer, locked, until_locked
 from wxauth.clients.clients import Credentials
 from wxauth.clients.models import Scope
-from wxauth.events.webhook_deliveries import place_events
+from wxauth.events.placing import place_events
 from wxauth.housekeeping.queries import replace_old_sessions
 
 pytestmark = pytest.mark.own_database

@@ -28,15 +28,8 @@ from wxauth.core.sealing import Sealer
 from wxauth.core.services import Services
 from wxauth.events import webhook_deliveries
 from wxauth.events.models import DeliveryRow
-from wxauth.events.webhook_deliveries import (
-    LEASE,
-    MAX_CONCURRENT,
-    MAX_CONCURRENT_FOR_ONE,
-    RETRY_SCHEDULE,
-    Deliveries,
-    keep_placing,
-    place_events,
-)
+from wxauth.events.placing import keep_placing, place_events
+from wxauth.events.webhook_deliveries import LEASE, MAX_CONCURRENT, MAX_CONCURRENT_FOR_ONE, RETRY_SCHEDULE, Deliveries
 from wxauth.events.webhook_queries import LEASE_DELIVERY, Priority
 from wxauth.events.webhooks import Webhooks
 from wxauth.housekeeping.housekeeping import Pace, sweep_other_rows

@@ -11,7 +11,8 @@ from tests.processes import Command, make_command
 from tests.receiver import Receiver
 from tests.world import LogIn, Rows, recorded
 from wxauth.core.services import Services
-from wxauth.events.webhook_deliveries import Deliveries, place_events
+from wxauth.events.placing import place_events
+from wxauth.events.webhook_deliveries import Deliveries
 
 pytestmark = pytest.mark.process
 

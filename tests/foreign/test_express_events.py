@@ -18,8 +18,7 @@ from tests.world import Body, add_client, leave, until
 from wxauth.clients.models import Scope
 from wxauth.core.clock import utc_now
 from wxauth.core.database import Database
-from wxauth.events.webhook_queries import new_webhook_secret, shown_secret
-from wxauth.outbound.signatures import signed_headers
+from wxauth.outbound.signatures import new_webhook_secret, shown_secret, signed_headers
 from wxauth_desk.postgres import EmbeddedPostgres
 
 pytestmark = [pytest.mark.process, pytest.mark.node]

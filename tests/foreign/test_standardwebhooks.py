@@ -16,8 +16,7 @@ from uuid_utils.compat import uuid7
 from tests.docs import block
 from tests.programs import NODE_PATIENCE, NODE_TESTS, needs_node
 from wxauth.core.clock import utc_now
-from wxauth.events.webhook_queries import new_webhook_secret, shown_secret
-from wxauth.outbound.signatures import signed_headers
+from wxauth.outbound.signatures import new_webhook_secret, shown_secret, signed_headers
 
 pytestmark = pytest.mark.node
 

@@ -13,7 +13,7 @@ from tests.problems import problem_of
 from tests.receiver import receiving
 from tests.sign_up.hooks import SECRET, saying
 from tests.world import NUMBER, Admin, Body, Client, LogIn, Rows, Stage, add_client, leave, recorded, set_roles
-from wxauth.events.webhook_deliveries import place_events
+from wxauth.events.placing import place_events
 from wxauth.housekeeping.housekeeping import sweep_now
 
 DAYS = 7

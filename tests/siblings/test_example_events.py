@@ -18,7 +18,8 @@ from tests.siblings.sample_events import event
 from tests.world import AddSibling, Stage, leave
 from wxauth.clients.models import Scope
 from wxauth.core.trail import OPERATOR
-from wxauth.events.webhook_deliveries import Deliveries, place_events
+from wxauth.events.placing import place_events
+from wxauth.events.webhook_deliveries import Deliveries
 from wxauth.events.webhooks import Webhooks
 from wxauth.service.app import create_app
 

@@ -16,7 +16,7 @@ from tests.sweeps import swept
 from tests.world import NOBODY, AddSibling, Admin, Body, Stage, set_roles
 from wxauth.clients.clients import Credentials
 from wxauth.clients.models import Scope
-from wxauth.events.webhook_deliveries import place_events
+from wxauth.events.placing import place_events
 
 ACTS = [("POST", "/ban"), ("POST", "/unban"), ("DELETE", "/sessions"), ("PATCH", "/profile")]
 

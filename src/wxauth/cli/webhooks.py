@@ -25,8 +25,15 @@ from wxauth.clients.models import CLIENT_NAME
 from wxauth.core.services import Parts
 from wxauth.core.trail import OPERATOR
 from wxauth.events.models import WebhookAnswer
-from wxauth.events.schemas import DeliveriesQuery, NewWebhook, ReplayRequest, WebhookChange, trial_answer
-from wxauth.events.webhooks import NewWebhookAnswer, Webhooks
+from wxauth.events.schemas import (
+    DeliveriesQuery,
+    NewWebhook,
+    NewWebhookAnswer,
+    ReplayRequest,
+    WebhookChange,
+    trial_answer,
+)
+from wxauth.events.webhooks import Webhooks
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver

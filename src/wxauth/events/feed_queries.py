@@ -104,10 +104,13 @@ class FeedRow(EventToSend):
     """The id of the newest event; `FIRST_ID` if the feed has never had an event."""
 
 
-# This statement does not wait. It returns false if another transaction holds the lock. The lock ends with the
-# transaction.
 LOCK_PLACES: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))")
+"""The statement that takes the lock for assigning places, until the transaction ends.
+
+It does not wait. It returns false if another transaction holds the lock.
+"""
 ARE_UNPLACED: Final = Statement[bool]("SELECT EXISTS (SELECT FROM events_unplaced) AS are_some")
+"""The query that returns whether an event still waits for its place."""
 HIGHEST_POSITION_FRAGMENT: Final = """
 (SELECT COALESCE(max(position), 0)
    FROM ((SELECT position FROM feed ORDER BY position DESC LIMIT 1) UNION ALL SELECT position FROM feed_swept) places)

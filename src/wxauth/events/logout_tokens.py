@@ -24,6 +24,7 @@ from wxauth.tokens import PrivateKey, base64url, sign
 
 LOGOUT_TOKEN_TYPE: Final = "logout+jwt"  # noqa: S105 - a media type
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+"""The key in the claim `events` that makes a token a logout token."""
 LOGOUT_TOKEN_LASTS: Final = timedelta(seconds=120)
 """The lifetime of a logout token."""
 LOGOUT_TIMEOUT_SECONDS: Final = 5.0
@@ -64,7 +65,8 @@ class BackchannelLogouts:
 
         Raises: StorageUnavailable, if the signing key cannot be read; CannotOpen, if the key cannot be decrypted.
         """
-        if not delivery.url:  # the site was removed, or no longer has a URI for logout tokens
+        # The site was removed, or no longer has a URI for logout tokens. Nothing was attempted, so nothing is counted.
+        if not delivery.url:
             return DeliveryOutcome(state=DeliveryState.FAILED)
         key = await self.keys.id_token_key(delivery.id_token_alg, self.clock())
         token = logout_token(key, delivery, issuer=self.settings.issuer, now=self.clock())

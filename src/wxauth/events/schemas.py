@@ -1,4 +1,4 @@
-"""The bodies of requests and responses about webhooks, for administrators and commands."""
+"""The bodies of requests and responses about webhooks, for administrators and commands, and the known event types."""
 
 from typing import Annotated, Any, Final, NotRequired, Self
 from uuid import UUID
@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from wxauth.clients.models import CLIENT_NAME
 from wxauth.core.trail import SENT_TO_SIBLINGS, EventType
-from wxauth.events.models import DeliveryState
+from wxauth.events.models import DeliveryState, WebhookAnswer
 from wxauth.events.sending import Answer
 from wxauth.outbound.urls import MAX_URL
 from wxauth.web.schemas import Changes, OrEmpty, PageQuery, Time, body_like
@@ -38,6 +38,12 @@ class NewWebhook(BaseModel):
     name: Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]
     url: _Url = Field(description="An https URL, or an http URL on a private network.")
     types: list[KnownType] | None = Field(default=None, description="The types of events to send. Default: all types.")
+
+
+class NewWebhookAnswer(WebhookAnswer):
+    """A webhook with its new secret, which is shown only once."""
+
+    secret: str = Field(repr=False, description="Signs the webhook's messages. Shown only once.", examples=["whsec_…"])
 
 
 class WebhookChange(Changes):
@@ -98,6 +104,6 @@ def trial_answer(answer: Answer) -> TrialAnswer:
 
     It is the status and the duration of the response, or the reason why there was no response.
     """
-    if answer.status is None:
+    if answer.status is None:  # then there is an error, and only the type checker needs the other text
         return {"status": None, "error": answer.error or "no answer"}
     return {"status": answer.status, "milliseconds": answer.milliseconds}

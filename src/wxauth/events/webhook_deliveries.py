@@ -1,20 +1,19 @@
-"""The delivery of events: wxauth gives them places in the feed, queues them for webhooks in that order, and sends them.
+"""The delivery of events to webhooks, and of logout tokens to sites.
 
-wxauth sends events to webhooks, and logout tokens to sites. A process leases one due delivery for half a minute, which
-is longer than any attempt, and attempts it once. If the attempt fails, a process leases the delivery again after a
-pause, until it succeeds or finally fails. If a process is killed, another process can lease its deliveries when their
-leases have ended. A receiver that works gets each delivery at least once, and twice only if the process could not store
-the outcome of the first attempt.
+A process leases one due delivery for half a minute, which is longer than any attempt, and attempts it once. If the
+attempt fails, a process leases the delivery again after a pause, until it succeeds or finally fails. If a process is
+killed, another process can lease its deliveries when their leases have ended. A receiver that works gets each delivery
+at least once, and twice only if the process could not store the outcome of the first attempt.
 """
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from random import SystemRandom
 from typing import Any, Final
 from uuid import UUID
 
@@ -28,14 +27,12 @@ from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.outages import outage_log
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
-from wxauth.core.services import Services, part
+from wxauth.core.services import part
 from wxauth.core.trail import SYSTEM, EventType
 from wxauth.errors import StorageUnavailable
-from wxauth.events.feed_queries import ARE_UNPLACED, LOCK_PLACES, NOT_PLACED, place_after_last, place_by_sequence
 from wxauth.events.logout_tokens import BackchannelLogouts
 from wxauth.events.models import DeliveryState, Webhook
 from wxauth.events.sending import Answer, send
-from wxauth.events.sequence_queries import correct_sequences
 from wxauth.events.webhook_queries import (
     RESUME_DELIVERIES,
     DeliveryOutcome,
@@ -43,7 +40,6 @@ from wxauth.events.webhook_queries import (
     Priority,
     due_receivers,
     lease_delivery,
-    queue_deliveries,
     settle_delivery,
     write_webhook,
 )
@@ -89,12 +85,6 @@ RESUMED_AT_ONCE: Final = 1000
 SHUTDOWN_SECONDS: Final = 3.0
 """The longest time, in seconds, for which a process that shuts down waits for running attempts."""
 
-PLACE_PAUSE_SECONDS: Final = 0.5
-"""The number of seconds between two checks for events without a place."""
-EVENTS_PLACED_PER_TRANSACTION: Final = 1000
-"""The largest number of events that one transaction gives places and queues."""
-
-_random: Final = SystemRandom()
 _GONE: Final = 410
 """The status with which a receiver says that it wants no more events."""
 _STORE_PAUSE_SECONDS: Final = 0.5
@@ -139,7 +129,7 @@ class Deliveries:
         """Start due deliveries forever, twice a second and after each `wake`. A database outage only delays them."""
 
         async def wait_and_begin() -> None:
-            with suppress(TimeoutError):
+            with suppress(TimeoutError):  # nobody has called `wake` during the pause
                 async with asyncio.timeout(CHECK_PAUSE_SECONDS):
                     await self._awakened.wait()
             self._awakened.clear()
@@ -263,7 +253,8 @@ class Deliveries:
             await self._disable(delivery)
         if delivery.attempts > len(RETRY_SCHEDULE):
             return DeliveryOutcome(state=DeliveryState.FAILED, status=answer.status, error=answer.error)
-        pause = RETRY_SCHEDULE[delivery.attempts - 1] * (1 + _random.uniform(-SPREAD, SPREAD))
+        spread = random.uniform(-SPREAD, SPREAD)  # noqa: S311 - not used as a secret
+        pause = RETRY_SCHEDULE[delivery.attempts - 1] * (1 + spread)
         retry_after = _pause_in(answer.retry_after, now=now)
         if retry_after is not None:
             pause = max(pause, min(retry_after, LONGEST_RETRY_AFTER))
@@ -282,7 +273,7 @@ class Deliveries:
             log.warning("webhook_disabled", webhook=delivery.name, reason="it has answered 410")
 
     def _open_secrets(self, webhook_id: UUID, webhook: Webhook | LeasedDelivery, *, now: datetime) -> list[bytes]:
-        """Return the keys that sign a webhook's messages now.
+        """Return the secrets that sign a webhook's messages now, decrypted.
 
         Leave out a previous secret that cannot be decrypted, because the receiver can verify the other signature.
 
@@ -303,9 +294,10 @@ class Deliveries:
     async def _store(self, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, until: datetime) -> bool:
         """Store an outcome. Return whether the outcome is a webhook's first success for more than a minute.
 
-        During a database outage, retry until the lease ends, because a lost outcome causes a second delivery.
+        During a database outage, retry until `until`, when the lease ends, because a lost outcome causes a second
+        delivery.
 
-        Raises: StorageUnavailable.
+        Raises: StorageUnavailable, if the outage outlasts the lease.
         """
         while True:
             try:
@@ -345,74 +337,3 @@ def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
     if date.tzinfo is None:  # a date without a zone, or with -0000, is in UTC
         date = date.replace(tzinfo=UTC)
     return date - now
-
-
-async def keep_placing(services: Services) -> None:
-    """Give events their places forever, even after database outages. First, correct the sequences once.
-
-    A lock lets only one process at a time do this work.
-    """
-    were_corrected = False
-
-    async def place() -> None:
-        nonlocal were_corrected
-        if not were_corrected:
-            were_corrected = await _try_to_correct_sequences(services)
-        if await services.database.value(ARE_UNPLACED):
-            await place_events(services)
-
-    await asyncio.sleep(PLACE_PAUSE_SECONDS)
-    await keep_doing(place, pause=PLACE_PAUSE_SECONDS, failed="feed_held_up")
-
-
-async def place_events(services: Services) -> int:
-    """Give each waiting event its place in the feed, and queue its deliveries, unless another process holds the lock.
-
-    If the sequence produces no usable number, number the events after the last place, and correct the sequences.
-
-    Return the number of events that got a place.
-    """
-    total = 0
-    uses_sequence = True
-    while True:
-        try:
-            placed = await _place_some_events(services, uses_sequence=uses_sequence)
-        except NOT_PLACED:
-            if not uses_sequence:
-                raise
-            uses_sequence = False
-            continue
-        total += placed
-        if placed < EVENTS_PLACED_PER_TRANSACTION:
-            return total
-
-
-async def _place_some_events(services: Services, *, uses_sequence: bool) -> int:
-    """Give up to `EVENTS_PLACED_PER_TRANSACTION` events their places in one transaction, and queue their deliveries.
-
-    Return the number of events that got a place, which is 0 if another process holds the lock.
-
-    Raises: one of `NOT_PLACED`, if the sequence produces no usable number.
-    """
-    now = services.clock()
-    async with services.database.begin(replan=True) as transaction:
-        if not await transaction.value(LOCK_PLACES):
-            return 0
-        if uses_sequence:
-            events = await place_by_sequence(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
-        else:
-            events = await place_after_last(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
-            await correct_sequences(transaction)
-        queued = await queue_deliveries(transaction, events, now=now)
-    if queued:
-        services[Deliveries].wake()
-    return len(events)
-
-
-async def _try_to_correct_sequences(services: Services) -> bool:
-    """Correct the sequences, unless another process is placing events. Return whether the lock was free."""
-    async with services.database.begin() as transaction:
-        has_lock = bool(await transaction.value(LOCK_PLACES))
-        if has_lock:
-            await correct_sequences(transaction)
-    return has_lock

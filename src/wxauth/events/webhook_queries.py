@@ -1,11 +1,9 @@
 """The statements for webhooks, and for the deliveries to them and to sites."""
 
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
-from secrets import token_bytes
 from typing import Final, LiteralString
 from uuid import UUID
 
@@ -72,7 +70,7 @@ _COLUMNS: Final = ", ".join(columns_of(Webhook))
 class LeasedDelivery(EventToSend):
     """A delivery that this process has leased, with its receiver and its event.
 
-    A delivery to a site has no event and no secret.
+    A delivery to a site has no event and no secret. Those fields are then None, although their types do not say so.
     """
 
     receiver_id: UUID
@@ -97,7 +95,9 @@ class LeasedDelivery(EventToSend):
 
 
 ALL_WEBHOOKS: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks ORDER BY name")
+"""The query for all webhooks, with their secrets, sorted by name."""
 FIND_WEBHOOK: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks WHERE name = :name")
+"""The query for the webhook with a name. It returns no row if there is none."""
 _ADD: Final = Statement[Webhook](f"""
 INSERT INTO webhooks (id, name, url, types, secret, created_at) VALUES (:id, :name, :url, :types, :secret, :created_at)
 ON CONFLICT DO NOTHING
@@ -193,6 +193,7 @@ UPDATE deliveries d SET priority = hastened.priority, next_at = LEAST(d.next_at,
   FROM hastened WHERE d.ctid = hastened.place
 """)
 FIND_PLACED: Final = Statement[PlacedEvent]("SELECT event_id, type FROM feed WHERE event_id = :event_id")
+"""The query for an event that has a place in the feed. It returns no row for any other event."""
 # The type is empty if an event has no place in the feed. The size of a page also counts such events, so that
 # reading a page does not take longer if there are many of them.
 _PAGE: Final = Statement[PlacedEvent]("""
@@ -283,8 +284,9 @@ UPDATE deliveries SET next_at = :now, attempts = attempts - 1
           FOR UPDATE SKIP LOCKED))
 """)
 # Before the first attempt, `next_at` is only a rank in the queue, so the list shows `at` instead.
-_LISTED: Final = ", ".join(columns_of(DeliveryRow)).replace(
-    "next_at", "CASE WHEN attempts > 0 THEN next_at ELSE at END AS next_at"
+_LISTED: Final = ", ".join(
+    "CASE WHEN attempts > 0 THEN next_at ELSE at END AS next_at" if name == "next_at" else name
+    for name in columns_of(DeliveryRow)
 )
 # For each chosen state, PostgreSQL reads the newest deliveries from the part of the index that has this state.
 LIST_DELIVERIES: Final = Statement[DeliveryRow](f"""
@@ -294,6 +296,7 @@ SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
         ORDER BY id DESC LIMIT :limit) d
  ORDER BY d.id DESC LIMIT :limit
 """)
+"""The query for a page of a webhook's deliveries in the given states, the newest first."""
 # The sweep deletes the oldest finished deliveries of each webhook and state, which it finds through the index. It also
 # deletes all deliveries of removed webhooks.
 sweep_deliveries: Final = Sweep(
@@ -410,13 +413,3 @@ async def settle_delivery(
             await transaction.run(_FORGET, **leased)
             return False
         return await transaction.value(_SETTLE, **leased, **vars(outcome), now=now) is not None
-
-
-def new_webhook_secret() -> bytes:
-    """Return a new secret for signing a webhook's messages."""
-    return token_bytes(32)
-
-
-def shown_secret(secret: bytes) -> str:
-    """Return a secret in the form that libraries for Standard Webhooks accept."""
-    return "whsec_" + b64encode(secret).decode()

@@ -12,13 +12,14 @@ from wxauth.events.models import DeliveryRow, WebhookAnswer
 from wxauth.events.schemas import (
     DeliveriesQuery,
     NewWebhook,
+    NewWebhookAnswer,
     ReplayedAnswer,
     ReplayRequest,
     TrialAnswer,
     WebhookChange,
     trial_answer,
 )
-from wxauth.events.webhooks import NO_SUCH_WEBHOOK, NewWebhookAnswer, Webhooks
+from wxauth.events.webhooks import NO_SUCH_WEBHOOK, Webhooks
 from wxauth.i18n import lazy_gettext as _
 from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.web.dependencies import provide
@@ -27,7 +28,9 @@ from wxauth.web.schemas import Items, all_of, items_of
 from wxauth_guard.errors import InvalidRequest
 
 _NO_WEBHOOK: Final = NotFound(NO_SUCH_WEBHOOK)
+"""The error for an unknown webhook, as an example in the API description."""
 _WRONG_URL: Final = InvalidRequest.of("url", "Must begin with https://, or with http:// on a private network")
+"""The error for a URL that wxauth refuses, as an example in the API description."""
 router = Router("admin")
 WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
 
@@ -87,11 +90,7 @@ async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, n
     return trial_answer(await webhooks.send_test(name, by=administrator))
 
 
-@router.post(
-    "/v1/admin/webhooks/{name}/secret",
-    summary=_("Rotate a webhook's secret"),
-    failures=[_NO_WEBHOOK],
-)
+@router.post("/v1/admin/webhooks/{name}/secret", summary=_("Rotate a webhook's secret"), failures=[_NO_WEBHOOK])
 async def renew_webhook_secret(
     administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str
 ) -> NewWebhookAnswer:

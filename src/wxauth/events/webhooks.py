@@ -5,8 +5,6 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from pydantic import Field
-
 from wxauth.core.clock import Clock, first_id_at, new_id
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
@@ -17,10 +15,10 @@ from wxauth.errors import NameTaken, NotFound
 from wxauth.events import webhook_queries
 from wxauth.events.feed_queries import PlacedEvent
 from wxauth.events.models import DeliveryRow, DeliveryState, Webhook, WebhookAnswer
-from wxauth.events.schemas import DeliveriesQuery
+from wxauth.events.schemas import DeliveriesQuery, NewWebhookAnswer
 from wxauth.events.sending import Answer
 from wxauth.events.webhook_deliveries import Deliveries
-from wxauth.events.webhook_queries import new_webhook_secret, shown_secret
+from wxauth.outbound.signatures import new_webhook_secret, shown_secret
 from wxauth.outbound.urls import NameResolver, check_url
 from wxauth.terminal import WrongValue
 from wxauth.web.schemas import Page
@@ -38,19 +36,14 @@ PAGE_SIZE: Final = 5000
 """The largest number of events that a replay reads at once, and queues in one transaction."""
 
 NO_SUCH_WEBHOOK: Final = "this webhook doesn't exist"
+"""The detail of the error for an unknown webhook."""
 
 log = get_logger()
 
 
-class NewWebhookAnswer(WebhookAnswer):
-    """A webhook with its new secret, which is shown only once."""
-
-    secret: str = Field(repr=False, description="Signs the webhook's messages. Shown only once.", examples=["whsec_…"])
-
-
 @part
 class Webhooks:
-    """The operations on webhooks: adding, changing and testing them, and repeating their deliveries."""
+    """The operations on webhooks: adding, changing and testing them, and delivering events again."""
 
     clock: Clock
     sealer: Sealer
@@ -100,8 +93,8 @@ class Webhooks:
     ) -> WebhookAnswer:
         """Change the fields of a webhook that are not None.
 
-        If this enables the webhook, wxauth sends the deliveries that were pending while it was disabled. Events that
-        occurred during this time were not queued, so they must be replayed.
+        If the change enables the webhook, wxauth sends the deliveries that were pending while it was disabled. Events
+        that occurred during this time were not queued, so they must be replayed.
 
         Raises: NotFound, if there is no such webhook; InvalidRequest, if wxauth refuses the URL.
         """
@@ -239,6 +232,7 @@ class Webhooks:
         return written
 
     def _sealed(self, secret: bytes, webhook_id: UUID) -> bytes:
+        """Return a webhook's secret, encrypted. Only a webhook with this id can use the result."""
         return self.sealer.seal(secret, context=webhook_secret_context(webhook_id))
 
     async def _check_url(self, url: str) -> None:

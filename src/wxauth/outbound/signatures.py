@@ -1,9 +1,14 @@
-"""The signatures of messages to other operators' servers, as in Standard Webhooks 1.0.0."""
+"""The signatures of messages to other operators' servers, as in Standard Webhooks 1.0.0, and the secrets for them."""
 
 import hmac
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from secrets import token_bytes
+from typing import Final
+
+_SECRET_BYTES: Final = 32
+"""The length of a new secret, in bytes. Standard Webhooks requires 24 to 64."""
 
 
 def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> Mapping[str, str]:
@@ -19,3 +24,13 @@ def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: 
         "webhook-timestamp": timestamp,
         "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
     }
+
+
+def new_webhook_secret() -> bytes:
+    """Return a new secret for signing a webhook's messages."""
+    return token_bytes(_SECRET_BYTES)
+
+
+def shown_secret(secret: bytes) -> str:
+    """Return a secret in the form that libraries for Standard Webhooks accept."""
+    return "whsec_" + b64encode(secret).decode()

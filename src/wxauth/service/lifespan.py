@@ -28,7 +28,8 @@ from wxauth.core.outages import DatabaseUrlRefused, outage_log, reason_of
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
-from wxauth.events.webhook_deliveries import Deliveries, keep_placing
+from wxauth.events.placing import keep_placing
+from wxauth.events.webhook_deliveries import Deliveries
 from wxauth.housekeeping.housekeeping import keep_house
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.keyring import KeyRing

@@ -24,8 +24,9 @@ from wxauth.core.database import Database
 from wxauth.core.sealing import Sealer, webhook_secret_context
 from wxauth.core.trail import OPERATOR, SYSTEM, EventType, record_event
 from wxauth.core.upkeep import Reseal
-from wxauth.events.webhook_queries import ALL_WEBHOOKS, change_webhook, new_webhook_secret, reseal_webhook
+from wxauth.events.webhook_queries import ALL_WEBHOOKS, change_webhook, reseal_webhook
 from wxauth.keys.queries import PUBLISHED, lock_keys, reseal_key, store_keys
+from wxauth.outbound.signatures import new_webhook_secret
 from wxauth.phones.queries import ANSWERS_SEALED_OTHERWISE, DELETE_UNCHANGED, StoredAnswer, reseal_answer
 from wxauth.session_keys.queries import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
 

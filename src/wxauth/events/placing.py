@@ -1,0 +1,87 @@
+"""The placing of events: wxauth gives them places in the feed, and queues them for webhooks in that order."""
+
+import asyncio
+from typing import Final
+
+from wxauth.core.background import keep_doing
+from wxauth.core.services import Services
+from wxauth.events.feed_queries import ARE_UNPLACED, LOCK_PLACES, NOT_PLACED, place_after_last, place_by_sequence
+from wxauth.events.sequence_queries import correct_sequences
+from wxauth.events.webhook_deliveries import Deliveries
+from wxauth.events.webhook_queries import queue_deliveries
+
+PLACE_PAUSE_SECONDS: Final = 0.5
+"""The number of seconds between two checks for events without a place."""
+EVENTS_PLACED_PER_TRANSACTION: Final = 1000
+"""The largest number of events that one transaction gives places and queues."""
+
+
+async def keep_placing(services: Services) -> None:
+    """Give events their places forever, even after database outages. First, correct the sequences once.
+
+    A lock lets only one process at a time do this work.
+    """
+    were_corrected = False
+
+    async def place() -> None:
+        nonlocal were_corrected
+        if not were_corrected:
+            were_corrected = await _try_to_correct_sequences(services)
+        if await services.database.value(ARE_UNPLACED):
+            await place_events(services)
+
+    await asyncio.sleep(PLACE_PAUSE_SECONDS)
+    await keep_doing(place, pause=PLACE_PAUSE_SECONDS, failed="feed_held_up")
+
+
+async def place_events(services: Services) -> int:
+    """Give each waiting event its place in the feed, and queue its deliveries, unless another process holds the lock.
+
+    If the sequence produces no usable number, number the events after the last place, and correct the sequences.
+
+    Return the number of events that got a place.
+    """
+    total = 0
+    uses_sequence = True
+    while True:
+        try:
+            placed = await _place_some_events(services, uses_sequence=uses_sequence)
+        except NOT_PLACED:
+            if not uses_sequence:
+                raise
+            uses_sequence = False
+            continue
+        total += placed
+        if placed < EVENTS_PLACED_PER_TRANSACTION:
+            return total
+
+
+async def _place_some_events(services: Services, *, uses_sequence: bool) -> int:
+    """Give up to `EVENTS_PLACED_PER_TRANSACTION` events their places in one transaction, and queue their deliveries.
+
+    Return the number of events that got a place, which is 0 if another process holds the lock.
+
+    Raises: one of `NOT_PLACED`, if the sequence produces no usable number.
+    """
+    now = services.clock()
+    async with services.database.begin(replan=True) as transaction:
+        if not await transaction.value(LOCK_PLACES):
+            return 0
+        if uses_sequence:
+            events = await place_by_sequence(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
+        else:
+            events = await place_after_last(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
+            await correct_sequences(transaction)
+        queued = await queue_deliveries(transaction, events, now=now)
+    if queued:
+        services[Deliveries].wake()
+    return len(events)
+
+
+async def _try_to_correct_sequences(services: Services) -> bool:
+    """Correct the sequences, unless another process is placing events. Return whether the lock was free."""
+    async with services.database.begin() as transaction:
+        has_lock = bool(await transaction.value(LOCK_PLACES))
+        if has_lock:
+            await correct_sequences(transaction)
+    return has_lock
