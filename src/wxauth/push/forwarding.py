@@ -41,6 +41,7 @@ class PushAnswer:
 
     content: bytes = b"success"
     content_type: str | None = "text/plain; charset=utf-8"
+    """The Content-Type; None if the operator's handler has sent none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class PushRequest:
     query: bytes
     """The query of the URL, still encoded."""
     content_type: bytes | None
+    """The Content-Type, which is forwarded unchanged; None if there is none."""
     is_forwarded: bool
     """Whether another wxauth service has forwarded the request."""
     body: bytes

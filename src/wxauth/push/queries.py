@@ -34,7 +34,11 @@ class PushMessage(SQLModel, table=True):
 
 
 MESSAGES_KEPT: Final = timedelta(days=30)
-"""The time for which a repeated message from WeChat is recognized. WeChat repeats a message within a few seconds."""
+"""The time for which a repeated message from WeChat is recognized.
+
+WeChat repeats a message within a few seconds. The time is much longer, because a repetition that is not recognized
+would erase what the user has entered since, and the few withdrawals take little space.
+"""
 SIGNATURES_KEPT: Final = timedelta(hours=2)
 """The time for which a used signature is recognized.
 

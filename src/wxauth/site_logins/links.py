@@ -166,7 +166,7 @@ class Links:
         Raises: NotFound; SentBack, if the user has refused, or can no longer log in; RateLimited.
         """
         now = self.clock()
-        number = "".join(typed.split())
+        number = "".join(typed.split())  # users type spaces between the digits
         found_page = await find_open_page(self.database, page_id, browser, now=now)
         found_link = await self.database.row(queries.LINK, page_id=found_page.id)
         if found_link is None:

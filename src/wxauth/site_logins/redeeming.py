@@ -33,7 +33,10 @@ For example, React's StrictMode sends each code twice during development.
 SLOW_DOWN_SECONDS: Final = 5
 """The number of seconds by which wxauth lengthens the polling interval after a poll that came too early (RFC 8628)."""
 SESSIONS_OF_BROWSER_LOGIN: Final = 20
-"""The largest number of open sessions that each site can have from one browser's login. Older sessions end."""
+"""The largest number of open sessions that each site can have from one browser's login. Older sessions end.
+
+There is a limit, because a site's page can get a code silently, and open a session, each time it is loaded.
+"""
 
 
 def challenge_of(verifier: str) -> str | None:

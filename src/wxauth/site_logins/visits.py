@@ -177,6 +177,7 @@ class Visits:
             locked.expires_at = max(locked.expires_at, now + VISIT_LASTS)
             locked.kept_until = max(locked.kept_until, locked.expires_at)
             await queries.save(transaction, locked)
+            # `_log_in` sets the address and the User-Agent, which can change during the visit.
             visit = new_press(locked, Device(None, None), lasts=VISIT_LASTS, now=now, door=door)
             visit.app_id, visit.state_hash = app_id, hash_of(state)
             await queries.add(transaction, visit)
@@ -269,6 +270,7 @@ class Visits:
         if is_closed_to_staff:
             await self._check_is_not_staff(app, identity)
         now = self.clock()
+        # Without a lifetime, no session is opened. The site opens its own session when it redeems the code.
         login = await self.code_logins.record_identity(app, identity, browser, expires_in=None, now=now)
         self.numbers.count_login(is_new=login.is_new, at=now)
         async with self.database.begin() as transaction:
@@ -302,6 +304,8 @@ class Visits:
 
     async def _wait_for_outcome(self, hashes: dict[str, bytes]) -> SiteLogin:
         """Wait until the visit with these hashes has an outcome, and return the visit.
+
+        The database is read repeatedly, because another process might be handling the first callback.
 
         Return the visit without an outcome if no callback has been recorded, or if the outcome does not arrive in time.
 
