@@ -21,7 +21,13 @@ WITH_CHINESE = {
         *("apps/schemas.py", "clients/models.py", "oauth/routes.py", "sessions/queries.py", "site_logins/targets.py"),
         *("users/schemas.py", "users/history_queries.py", "web/schemas.py"),
     ),
-    "WeChat's own words": ("checks/issuer.py", "checks/wechat.py", "login/login.py", "login_pages/texts.py"),
+    "WeChat's own words": (
+        "checks/issuer.py",
+        "checks/wechat.py",
+        "login/login.py",
+        "login_pages/texts.py",
+        "wechat/messages.py",
+    ),
     "what is read": ("import_export/lines.py", "wechat/received.py"),
     "both languages at once": ("console/sessions.py", "web/edge.py"),
 }

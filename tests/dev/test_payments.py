@@ -12,7 +12,7 @@ from tests.fakes import Clock
 from tests.sweeps import swept
 from tests.world import Body, body_of
 from wxauth.settings.apps import App
-from wxauth.wechat.received import read_message
+from wxauth.wechat.messages import read_message
 from wxauth_desk.wechat import APP_KEYS, APPS, CodeRequest, Simulator, create_simulator
 from wxauth_desk.wechat.payments import MAX_ORDERS
 from wxauth_desk.wechat.push import PAYMENT_PAUSES

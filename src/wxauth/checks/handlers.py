@@ -20,7 +20,7 @@ from wxauth.push.queries import claim_signature
 from wxauth.push.receiving import ANSWER_SECONDS
 from wxauth.settings.apps import App
 from wxauth.settings.settings import Settings
-from wxauth.wechat.received import make_handshake
+from wxauth.wechat.messages import make_handshake
 
 # A handshake of WeChat has decimal numbers of up to these lengths.
 _ECHOSTR_DIGITS: Final = 19

@@ -13,7 +13,7 @@ from wxauth.merging.splitting_queries import erase_identity, erase_wechat_accoun
 from wxauth.users.erasure_queries import erase_user, leave_later
 from wxauth.users.status_queries import lock_status_and_roles
 from wxauth.users.user_queries import DELETE_PHONE_ANSWERS, clear_fields
-from wxauth.wechat.received import Withdrawal, Withdrawn
+from wxauth.wechat.messages import Withdrawal, Withdrawn
 
 LogLine = tuple[str, Mapping[str, object]]
 """The name of the event that a log line reports, and the fields of the line."""

@@ -11,7 +11,7 @@ from wxauth.core.models import TIME
 from wxauth.core.statements import Statement
 from wxauth.core.upkeep import Sweep
 from wxauth.errors import InvalidSignature
-from wxauth.wechat.received import PushSignature
+from wxauth.wechat.messages import PushSignature
 
 
 class PushMessage(SQLModel, table=True):

@@ -23,7 +23,7 @@ from wxauth.push.forwarding import PushAnswer, PushForwarding, PushRequest
 from wxauth.push.queries import MESSAGES_KEPT, REMEMBER_MESSAGE, claim_signature
 from wxauth.settings.apps import App
 from wxauth.users.user_queries import lock_user_of
-from wxauth.wechat.received import (
+from wxauth.wechat.messages import (
     MessageKind,
     WeChatMessage,
     Withdrawal,

@@ -9,7 +9,7 @@ import asyncpg
 from wxauth.core.database import Database
 from wxauth.core.statements import Statement
 from wxauth.site_logins.queries import OPEN_STAGES
-from wxauth.wechat.received import CodePicture
+from wxauth.wechat.api import CodePicture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,10 +23,9 @@ from wxauth.site_logins.asking import ScanLimits
 from wxauth.site_logins.scan_picture_queries import ShownCode
 from wxauth.site_logins.secrets import SCENE, scan_link
 from wxauth.texts import hash_of
-from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.api import CodePicture, WeChatApi
 from wxauth.wechat.client import log_not_made
 from wxauth.wechat.errcodes import Api
-from wxauth.wechat.received import CodePicture
 
 _SCALE: Final = 8
 """The number of pixels per module of the QR code. 37 modules and a border of 4 on each side make 360 pixels."""

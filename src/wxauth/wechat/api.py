@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
 from hmac import digest
@@ -17,7 +18,6 @@ from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeC
 from wxauth.settings.apps import App
 from wxauth.wechat.client import PICTURE, WeChat
 from wxauth.wechat.errcodes import SESSION_KEY_GONE, WECHAT_TOKEN_REFUSED, Api
-from wxauth.wechat.received import CodePicture
 from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens, secret_in
 
 URL_LINK_LASTS: Final = timedelta(days=30)
@@ -36,6 +36,14 @@ Version = Literal["release", "trial", "develop"]
 """A version of a mini-program: the published version, or the one for experience members or developers."""
 
 log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class CodePicture:
+    """The picture of a mini-program code or of a QR code, with its content type."""
+
+    content: bytes
+    content_type: Literal["image/jpeg", "image/png"]
 
 
 @part

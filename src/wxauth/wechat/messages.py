@@ -1,0 +1,395 @@
+"""The messages that WeChat pushes to the service, and their signatures.
+
+WeChat's plain signature of a message covers the token, timestamp and nonce, but not the message, and a handshake has
+the same kind of signature. Therefore wxauth accepts a signature only for some minutes, and the caller must bind it to
+one message. The signature of an encrypted message covers the message.
+
+Sources: WeChat's mini-program guide, "消息推送" (signatures, encryption) and "安全指引" (the events, `RevokeInfo`), and
+WeChat's pages "授权变更" of service accounts, website apps and mobile apps (the codes of these kinds of apps).
+"""
+
+import hmac
+import re
+from base64 import b64decode
+from codecs import BOM_UTF8
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from hashlib import sha1, sha256
+from io import StringIO
+from typing import Any, Final
+
+# Only the types are imported from the standard library. The parser is defusedxml's.
+from xml.etree.ElementTree import Element, ParseError
+
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from defusedxml.ElementTree import iterparse
+from pydantic import SecretStr
+from pydantic_core import to_json
+
+from wxauth.errors import InvalidSignature
+from wxauth.settings.apps import App, AppKind
+from wxauth.wechat.received import BLOCK_BYTES, decrypted, read_json, text_of
+from wxauth_guard.errors import FieldError, InvalidRequest
+
+_TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # WeChat writes ten digits, which suffice from 2001 to 2286
+_OPENID_OR_NONCE: Final = re.compile(r"[!-~]{1,128}")
+"""The pattern of an openid or a nonce: printable ASCII without spaces."""
+_MAX_TIMESTAMP_DIFFERENCE: Final = timedelta(minutes=5)
+"""The longest time by which the timestamp of a signature may differ from wxauth's time.
+
+Five minutes suffice, because WeChat signs a message when it sends the message, and resends within seconds.
+"""
+# The parts of the plaintext of a message that come before the message itself.
+_RANDOM_BYTES: Final = 16
+_LENGTH_BYTES: Final = 4
+_PADDED_TO_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
+_MAX_XML_DEPTH: Final = 16
+"""The largest depth to which elements may be nested. WeChat's messages have a depth of up to four."""
+_MAX_XML_PARTS: Final = 1000
+"""The largest number of `<` characters, and of `=` characters, in a message.
+
+Anyone can send a message, and the envelope of an encrypted message is parsed before its signature is checked. A real
+message has ten elements, and perhaps some `<` and `=` in its texts.
+"""
+
+_DATA_REVOKED: Final = "user_authorization_revoke"
+"""The event that WeChat sends when a user withdraws the permission to use some data."""
+_PROFILE_RISKY: Final = "user_info_modified"
+"""The event that WeChat sends when it has classified a user's name or picture as risky.
+
+The event does not say whether the name or the picture is risky.
+"""
+_ACCOUNT_CLOSED: Final = "user_authorization_cancellation"
+"""The event that WeChat sends when a user's WeChat account is closed."""
+_IDENTITY: Final = "identity"
+"""The entry for a code that says that the user leaves the app, so that wxauth must erase the whole identity."""
+_IN_OPEN_PLATFORM: Final[Mapping[str, Collection[str]]] = {"301": [_IDENTITY]}
+"""The only code in `RevokeInfo` for website apps and mobile apps, with the data that the code withdraws."""
+_WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
+    "mini_program": {
+        # wxauth stores none of this data: addresses, invoices, places, sports, microphone, camera, albums, Bluetooth,
+        # calendar, contacts, files, and so on.
+        **dict.fromkeys(("1", "2", "3", "4", "5", "7", "12", "13", "14", "15", "16", "18"), ()),
+        "6": ["nickname", "avatar_url"],
+        "8": ["phone"],
+        "19": ["nickname"],  # the nickname chosen with <input type="nickname">
+        "20": ["avatar_url"],  # the picture chosen with <button open-type="chooseAvatar">
+    },
+    "official_account": {
+        # wxauth stores none of this data: address, invoices, cards, microphone, place, pictures.
+        **dict.fromkeys(("201", "202", "203", "204", "206", "207"), ()),
+        "205": ["nickname", "avatar_url"],
+    },
+    "website": _IN_OPEN_PLATFORM,
+    "mobile_app": _IN_OPEN_PLATFORM,
+}
+"""The user's fields, or `_IDENTITY`, that each code of `RevokeInfo` withdraws, by kind of app."""
+_WITHDRAWABLE_FIELDS: Final = ("nickname", "avatar_url", "phone")
+"""The user's fields that a `Withdrawal` can contain, in the order of `Withdrawal.fields`."""
+
+_CUSTOMER_CHAT_OPENED: Final = "user_enter_tempsession"
+"""The event that WeChat sends when a user opens the chat with customer service."""
+_PAYMENT_PREFIX: Final = "xpay_"
+"""The beginning of the names of events about payments."""
+_MAX_NAME_LENGTH: Final = 64
+"""The length limit, in characters, of a message's name in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushSignature:
+    """A plain signature of WeChat, together with the message or handshake to which it belongs."""
+
+    digest: bytes
+    """The digest of the app's id and the text that WeChat has signed.
+
+    Several pairs of timestamp and nonce may have the same digest, because WeChat joins them before it signs them.
+    """
+    content: bytes | None
+    """The digest of the message; None for the handshake, which has no message."""
+
+
+class MessageKind(StrEnum):
+    """The kinds of messages, as metrics count them."""
+
+    WITHDRAWAL = "withdrawal"
+    PAYMENT = "payment"
+    CUSTOMER_SERVICE = "customer_service"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class WeChatMessage:
+    """A message from WeChat, decrypted if it was encrypted."""
+
+    app_id: str
+    app_kind: AppKind
+    fields: Mapping[str, Any]
+    is_readable: bool
+    """Whether the message is JSON or XML."""
+    signature: PushSignature
+    is_sealed: bool
+    """Whether the message was encrypted. The signature covers only encrypted messages."""
+
+    @property
+    def event(self) -> str:
+        """The name of the event in lower case; empty if the message is not an event."""
+        return text_of(self.fields.get("Event")).lower()
+
+    @property
+    def name(self) -> str:
+        """The field `Event` of the message or, if there is none, the field `MsgType`, in a form for the log.
+
+        This form has up to 64 characters, and no control characters.
+        """
+        return _for_log(text_of(self.fields.get("Event")) or text_of(self.fields.get("MsgType")))
+
+    @property
+    def revoked_codes(self) -> frozenset[str]:
+        """The codes in the field `RevokeInfo`, each of which stands for data whose use the user no longer permits.
+
+        WeChat documents a text with one code. A number, a list, or a text with several codes works, too.
+        """
+        revoked = self.fields.get("RevokeInfo")
+        values = revoked if isinstance(revoked, list) else [revoked]
+        return frozenset(code for value in values for code in re.findall("[0-9]+", text_of(value)))
+
+    @property
+    def unknown_code(self) -> str | None:
+        """The field `RevokeInfo` in a form for the log, if it has no code for this kind of app; otherwise None."""
+        if self.event != _DATA_REVOKED or not self.revoked_codes.isdisjoint(_WITHDRAWN_BY_CODE[self.app_kind]):
+            return None
+        return _for_log(str(self.fields.get("RevokeInfo", "")))
+
+    @property
+    def kind_for_others(self) -> MessageKind:
+        """The kind under which metrics count this message, if the message does not concern wxauth."""
+        message_type = text_of(self.fields.get("MsgType")).lower()
+        if message_type not in ("", "event") or self.event == _CUSTOMER_CHAT_OPENED:
+            return MessageKind.CUSTOMER_SERVICE
+        return MessageKind.PAYMENT if self.event.startswith(_PAYMENT_PREFIX) else MessageKind.OTHER
+
+
+class Withdrawn(StrEnum):
+    """The kinds of withdrawals that WeChat reports, as the log names them."""
+
+    DATA = "data"
+    """The user no longer shares some fields."""
+    RISKY_PROFILE = "risky profile"
+    """WeChat has classified the user's name or picture as risky."""
+    IDENTITY = "identity"
+    """The user no longer uses the app."""
+    ACCOUNT = "all"
+    """The user's WeChat account is closed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawal:
+    """The withdrawal that a message reports, with the data of the user that wxauth must erase."""
+
+    openid: str
+    what: Withdrawn
+    fields: tuple[str, ...] = ()
+    """The user's fields to clear: `nickname`, `avatar_url`, `phone`."""
+    mark: bytes
+    """The digest that identifies the message. It is the same for all deliveries of the message."""
+
+
+def check_signature(
+    app: App, query: Mapping[str, str], *, name: str = "signature", encrypted: str = "", now: datetime
+) -> None:
+    """Check the signature of `timestamp`, `nonce` and the encrypted text in a query, and the age of the timestamp.
+
+    `name` is the query parameter that contains the signature. If `encrypted` is empty, the function checks the plain
+    signature, which WeChat sends in every mode. The app must have a push_token.
+
+    Raises: InvalidSignature, if the signature is wrong, or if the timestamp is more than five minutes from `now`.
+    """
+    timestamp, nonce = query.get("timestamp", ""), query.get("nonce", "")
+    expected = sha1(_signed_text(app, timestamp, nonce, encrypted).encode()).hexdigest()  # noqa: S324 - WeChat's choice
+    is_equal = hmac.compare_digest(expected.encode(), query.get(name, "").encode())
+    # An attacker who does not know the token could extend a text that was signed with SHA-1. But such an extension
+    # inserts padding that is never printable, so the forms of timestamp and nonce exclude it.
+    is_well_formed = _TIMESTAMP.fullmatch(timestamp) is not None and _OPENID_OR_NONCE.fullmatch(nonce) is not None
+    if not is_equal or not is_well_formed:
+        raise InvalidSignature(f"{name} is not that of this app's push_token")
+    if abs(now.timestamp() - int(timestamp)) > _MAX_TIMESTAMP_DIFFERENCE.total_seconds():
+        raise InvalidSignature("the timestamp is more than five minutes from this server's time")
+
+
+def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> PushSignature:
+    """Check and return the signature of a handshake, with which WeChat verifies that this URL belongs to the app.
+
+    Raises: InvalidSignature, if the signature is wrong or too old.
+    """
+    check_signature(app, query, now=now)
+    return _signature(app, query, None)
+
+
+def make_handshake(app: App, *, nonce: str, echostr: str, now: datetime) -> tuple[Mapping[str, str], PushSignature]:
+    """Build the query of a handshake as WeChat does. Return the query, and the signature that it contains."""
+    timestamp = str(int(now.timestamp()))
+    signature = sha1(_signed_text(app, timestamp, nonce).encode()).hexdigest()  # noqa: S324 - WeChat's choice
+    query = {"signature": signature, "timestamp": timestamp, "nonce": nonce, "echostr": echostr}
+    return query, _signature(app, query, None)
+
+
+def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: datetime) -> WeChatMessage:
+    """Verify and decrypt a message. It may be JSON or XML, whatever its Content-Type is.
+
+    The caller must have checked the query's plain signature. If the app has a push_aes_key, the message must be
+    encrypted, and this function checks the `msg_signature` in the query.
+
+    Raises: InvalidSignature, if the app has a push_aes_key, and the message is not encrypted, has a wrong signature,
+        cannot be decrypted, or is for another app.
+    """
+    text = body
+    if app.push_aes_key is not None:
+        encrypted = _encrypted_in(body)
+        check_signature(app, query, name="msg_signature", encrypted=encrypted, now=now)
+        text = _decrypt(encrypted, aes_key=app.push_aes_key, app_id=app.app_id)
+    # The digest covers the text, not the body, because WeChat may encrypt a message again for each delivery.
+    fields = _fields_or_none(text)
+    return WeChatMessage(
+        app_id=app.app_id,
+        app_kind=app.kind,
+        fields=fields or {},
+        is_readable=fields is not None,
+        signature=_signature(app, query, text),
+        is_sealed=app.push_aes_key is not None,
+    )
+
+
+def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
+    """Return the withdrawal in a message, or None if the message withdraws no data that wxauth stores.
+
+    Raises: InvalidRequest, if the message does not say which user has withdrawn the data; InvalidSignature, if the
+        message is still encrypted, because the app has no push_aes_key.
+    """
+    fields = message.fields
+    if "Encrypt" in fields and fields.keys().isdisjoint(("Event", "MsgType")):
+        raise InvalidSignature("the message is encrypted, but this app has no push_aes_key")
+    what, withdrawn = _withdrawn_by(message)
+    if what is None:
+        return None
+    openid = text_of(fields.get("OpenID")) or text_of(fields.get("FromUserName"))
+    if not _OPENID_OR_NONCE.fullmatch(openid):
+        raise InvalidRequest("the message doesn't specify a user", errors=[FieldError("OpenID", "Field required")])
+    # According to WeChat's documentation, the user and the time identify an event. If the time is missing, wxauth uses
+    # the signature in place of the time.
+    sent = text_of(fields.get("CreateTime")) or message.signature.digest.hex()
+    return Withdrawal(
+        openid=openid,
+        what=what,
+        fields=tuple(field for field in _WITHDRAWABLE_FIELDS if field in withdrawn),
+        mark=_digest_of(message.app_id, message.event, openid, sent, *sorted(message.revoked_codes)),
+    )
+
+
+def _withdrawn_by(message: WeChatMessage) -> tuple[Withdrawn | None, Collection[str]]:
+    """Return two values: the kind of the withdrawal in a message, if there is one, and the user's fields to clear.
+
+    The kind is None if the message withdraws no data that wxauth stores.
+    """
+    if message.event == _ACCOUNT_CLOSED:
+        return Withdrawn.ACCOUNT, ()
+    if message.event == _PROFILE_RISKY:
+        return Withdrawn.RISKY_PROFILE, ("nickname", "avatar_url")
+    if message.event != _DATA_REVOKED:
+        return None, ()
+    by_code = _WITHDRAWN_BY_CODE[message.app_kind]
+    withdrawn = {name for code in message.revoked_codes for name in by_code.get(code, ())}
+    if _IDENTITY in withdrawn:
+        return Withdrawn.IDENTITY, withdrawn
+    return (Withdrawn.DATA if withdrawn else None), withdrawn
+
+
+def _signature(app: App, query: Mapping[str, str], text: bytes | None) -> PushSignature:
+    """Return the query's plain signature, bound to the message or, if `text` is None, to the handshake."""
+    # The digest covers the joined text, as WeChat signs it. If the text is split differently into timestamp and nonce,
+    # the signature is the same, and must not count as a new one.
+    digest = _digest_of(app.app_id, _signed_text(app, query["timestamp"], query["nonce"]))
+    return PushSignature(digest, None if text is None else sha256(text).digest())
+
+
+def _signed_text(app: App, *texts: str) -> str:
+    """Return the text that WeChat signs: the app's push_token and these texts, sorted and joined."""
+    assert app.push_token is not None
+    return "".join(sorted([app.push_token.get_secret_value(), *texts]))
+
+
+def _encrypted_in(body: bytes) -> str:
+    """Return the encrypted text in the body of a message. Raises: InvalidSignature, if the message is not encrypted."""
+    encrypted = text_of((_fields_or_none(body) or {}).get("Encrypt"))
+    if not encrypted:
+        raise InvalidSignature("this app has a push_aes_key, so it accepts only encrypted messages")
+    return encrypted
+
+
+def _decrypt(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
+    """Decrypt a message. The plaintext consists of 16 random bytes, the message's length, the message, and the app_id.
+
+    Raises: InvalidSignature, if the message cannot be decrypted, or is for another app.
+    """
+    key = b64decode(aes_key.get_secret_value() + "=")  # WeChat's EncodingAESKey lacks the padding
+    # WeChat uses the beginning of the key as the iv.
+    iv = key[:BLOCK_BYTES]
+    try:
+        plain = decrypted(b64decode(encrypted, validate=True), AES256(key), iv=iv, padded_to_bits=_PADDED_TO_BITS)
+    except ValueError:
+        raise InvalidSignature("this app's push_aes_key doesn't decrypt the message") from None
+    begin = _RANDOM_BYTES + _LENGTH_BYTES
+    end = begin + int.from_bytes(plain[_RANDOM_BYTES:begin], "big")
+    if plain[end:] != app_id.encode():
+        raise InvalidSignature("the message isn't for this app")
+    return plain[begin:end]
+
+
+def _fields_or_none(body: bytes) -> dict[str, Any] | None:
+    """Return the fields of a message in JSON or XML; None if it is neither."""
+    try:
+        text = body.removeprefix(BOM_UTF8).strip()
+        fields = _xml_fields(text.decode()) if text.startswith(b"<") else read_json(text)
+    except (ValueError, ParseError):  # defusedxml raises a ValueError for a DTD
+        return None
+    if not isinstance(fields, dict):
+        return None
+    # In WeChat's documentation, some names begin with a space. Such a field is also returned under the name without the
+    # space, unless another field has that name.
+    stripped = {name.strip(): value for name, value in fields.items()}
+    return {**stripped, **fields}
+
+
+def _xml_fields(text: str) -> dict[str, str]:
+    """Return the text of each element directly under the root, by the element's name.
+
+    The texts of several elements with the same name are joined with spaces.
+
+    Raises: ValueError, if there are too many elements, if they are nested too deeply, or if there is a DTD; ParseError,
+        if the text is not XML.
+    """
+    if max(text.count("<"), text.count("=")) > _MAX_XML_PARTS:
+        raise ValueError("too many elements")
+    depth, root = 0, None
+    # The parser reports each element while it reads, so that a message that is nested too deeply is refused halfway.
+    for kind, element in iterparse(StringIO(text), ("start", "end"), forbid_dtd=True):
+        root = element if root is None else root
+        depth += 1 if kind == "start" else -1
+        if depth > _MAX_XML_DEPTH:
+            raise ValueError("nested too deeply")
+    assert isinstance(root, Element)
+    fields: dict[str, str] = {}
+    for element in root:
+        fields[element.tag] = " ".join([fields.get(element.tag, ""), *element.itertext()])
+    return fields
+
+
+def _for_log(text: str) -> str:
+    """Return a text from WeChat without control characters, cut off at `_MAX_NAME_LENGTH`."""
+    return "".join(filter(str.isprintable, text))[:_MAX_NAME_LENGTH]
+
+
+def _digest_of(*parts: str) -> bytes:
+    """Return a digest of these parts. It differs for any other parts, even if the joined texts are the same."""
+    return sha256(to_json(parts)).digest()
