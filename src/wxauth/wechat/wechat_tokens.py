@@ -93,7 +93,7 @@ class CachedSecret:
         Raises: WeChatError, which is a copy of the most recent failure, during the pause after this failure.
         """
         if self.failure is not None and now < self.paused_until:
-            raise again(self.failure, self.paused_until - now)
+            raise _copy_for_caller(self.failure, self.paused_until - now)
 
     def fail(self, failure: WeChatError, *, now: datetime, pause: timedelta) -> None:
         """Store the failure of a call that should have returned a new secret, and begin the pause."""
@@ -143,29 +143,27 @@ class WeChatTokens:
 
         `looked_within` is for callers that cannot report a refused token. If wxauth has not called WeChat within this
         time, it calls WeChat now, and waits for up to `LOOK_TIMEOUT_SECONDS`. If WeChat does not respond in time, the
-        caller gets the token in memory.
+        caller gets the token in memory. During the pause after a failure, wxauth does not call WeChat.
 
-        Raises: WeChatError. During the pause after a failure, all callers get the same failure, and wxauth does not
-            call WeChat.
+        Raises: WeChatError, if there is no valid token, and wxauth cannot fetch one. During the pause after a failure,
+            the error is a copy of this failure.
         """
         key, now = _key_of(app), self.clock()
         cached = self._cached[key]
         cached.drop_future_times(now)
         fetch = partial(self._fetch, app, cached)
-        is_paused = now < cached.paused_until
+        may_fetch = now >= cached.paused_until
         if not cached.is_good(now):
             if key not in self._under_way:
                 cached.ensure_not_paused(now)
             failure = await once(self._under_way, key, fetch)
             if failure is not None and not cached.is_good(self.clock()):
-                raise again(failure, cached.paused_until - self.clock())
-        elif is_paused:
-            pass  # the token in memory is still valid
-        elif looked_within is not None and now - cached.looked_at >= looked_within:
+                raise _copy_for_caller(failure, cached.paused_until - self.clock())
+        elif may_fetch and looked_within is not None and now - cached.looked_at >= looked_within:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
                     await once(self._under_way, key, fetch)
-        elif now >= cached.renews_at:
+        elif may_fetch and now >= cached.renews_at:
             # The next token is for later callers, so this caller does not wait.
             _ = task_of(self._under_way, key, fetch)
         left = int((cached.ends_at - self.clock()).total_seconds())
@@ -272,11 +270,11 @@ def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
     return min(pause, tomorrow - now)
 
 
-def again(failure: WeChatError, pause: timedelta) -> WeChatError:
-    """Return a copy of a failure for another caller. `pause` is the time that is left of the pause after the failure.
+def _copy_for_caller(failure: WeChatError, pause: timedelta) -> WeChatError:
+    """Return a copy of a failure for one caller. `pause` is the time that is left of the pause after the failure.
 
     If the failure has a `retry_after`, the copy gets the rest of the pause as its `retry_after`. Each caller gets a
-    copy, because an object that is raised repeatedly would collect the tracebacks of all callers.
+    copy, because an error that is raised repeatedly would collect the tracebacks of all callers.
     """
     left = round(pause.total_seconds())
     retry_after = None if failure.retry_after is None else min(max(1, left), failure.retry_after)
