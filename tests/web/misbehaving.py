@@ -8,6 +8,7 @@ import socket
 import threading
 from collections import Counter
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,6 +31,7 @@ def behind_edge(app: ASGIApp, *, seconds: float = SENDING_SECONDS) -> Edge:
         size_limits={"/{path:path}": LARGE},
         time_limits={"/auth/slow": PATIENCE},
         refused=lambda *_: None,
+        leaving=SimpleNamespace(is_leaving=False),
         body_seconds=seconds,
     )
 

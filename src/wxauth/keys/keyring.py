@@ -268,10 +268,9 @@ class KeyRing:
 
     def _is_site_check_paused(self) -> bool:
         """Return whether a check for sites has failed less than `REFRESH_PAUSE_SECONDS` ago."""
-        if self._site_check_failed_at is None:
-            return False
+        failed_at = self._site_check_failed_at
         # With `abs`, a clock that was set back does not prolong the pause.
-        return abs(self.clock() - self._site_check_failed_at) < timedelta(seconds=REFRESH_PAUSE_SECONDS)
+        return failed_at is not None and abs(self.clock() - failed_at) < timedelta(seconds=REFRESH_PAUSE_SECONDS)
 
     async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
         """Add a key for each algorithm that has no next key.
@@ -409,10 +408,7 @@ async def list_published(database: Database, *, now: datetime) -> tuple[list[Key
     Each list begins with the former keys, and ends with the next key.
     """
     published = await database.rows(PUBLISHED, now=now)
-    return (
-        _key_answers(keys_for(ALGORITHM, published), now),
-        _key_answers(keys_for(RSA_ALGORITHM, published), now),
-    )
+    return _key_answers(keys_for(ALGORITHM, published), now), _key_answers(keys_for(RSA_ALGORITHM, published), now)
 
 
 def _key_answers(keys: Keys, now: datetime) -> list[KeyAnswer]:

@@ -15,9 +15,9 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.keyring import NOT_READ, KeyAnswer, KeyRing, list_published
 from wxauth.keys.models import JWKS_MAX_AGE, NO_SUCH_KEY
 from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
+from wxauth.web.caching import cacheable_response
 from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.web.direct import Router
-from wxauth.web.edge import cacheable_response
 from wxauth_guard.errors import KeysUnavailable
 
 router = Router("keys")
@@ -68,10 +68,7 @@ class WithdrawnKeyAnswer(TypedDict):
     summary=_("Public signing keys"),
     operation_id="read_signing_keys",
     responses={
-        200: {
-            "description": "A JWK set (RFC 7517)",
-            "content": {"application/json": {"example": _EXAMPLE_JWKS}},
-        },
+        200: {"description": "A JWK set (RFC 7517)", "content": {"application/json": {"example": _EXAMPLE_JWKS}}},
         304: {"description": "Not changed"},
     },
     failures=[KeysUnavailable],
@@ -107,11 +104,7 @@ async def rotate_key(administrator: FreshAdministratorDep, keys: KeyRingDep) -> 
     return {"kid": key.kid, "signs_from": key.activates_at}
 
 
-@admin_router.post(
-    "/v1/admin/keys/{kid}/withdraw",
-    summary=_("Withdraw a signing key"),
-    failures=[NO_SUCH_KEY],
-)
+@admin_router.post("/v1/admin/keys/{kid}/withdraw", summary=_("Withdraw a signing key"), failures=[NO_SUCH_KEY])
 async def withdraw_key(administrator: FreshAdministratorDep, keys: KeyRingDep, kid: Kid) -> WithdrawnKeyAnswer:
     """Withdraw a key, for example because it was stolen. Its tokens are refused from now on.
 

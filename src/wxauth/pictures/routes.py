@@ -17,9 +17,10 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.pictures.avatars import MAX_FILE, Avatars
 from wxauth.users.callers import CallerDep
 from wxauth.users.schemas import AVATARS_PATH, UserAnswer, user_answer
+from wxauth.web.caching import cacheable_response
 from wxauth.web.dependencies import SettingsDep, provide
 from wxauth.web.direct import Router
-from wxauth.web.edge import BODY_IS_LATE, MAX_BODY, cacheable_response
+from wxauth.web.edge import BODY_IS_LATE, MAX_BODY
 from wxauth_guard.errors import InvalidRequest
 
 UPLOAD_TIMEOUT_SECONDS: Final = 60.0

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from time import perf_counter
-from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from starlette.requests import Request
@@ -194,9 +193,9 @@ class Edge:
         app: ASGIApp,
         *,
         size_limits: Mapping[str, int],
-        time_limits: Mapping[str, float] = MappingProxyType({}),
+        time_limits: Mapping[str, float],
         refused: Callable[[Scope, WxAuthError], None],
-        leaving: Leaving | None = None,
+        leaving: Leaving,
         body_seconds: float = SENDING_SECONDS,
     ) -> None:
         self._app = app
@@ -342,11 +341,10 @@ class _Exchange:
                 (b"x-request-id", self._scope[REQUEST_ID_KEY].encode()),
                 (b"x-content-type-options", b"nosniff"),
             ]
-            is_leaving = self._edge.leaving is not None and self._edge.leaving.is_leaving
             # Without `100 Continue`, the client may send the body or another request next. After a request for an
             # upgrade, uvicorn's own protocol would parse the body as the next request.
             cannot_be_reused = self._waits_for_continue or self._asks_for_upgrade or self.status == BODY_IS_LATE
-            if is_leaving or cannot_be_reused:
+            if self._edge.leaving.is_leaving or cannot_be_reused:
                 message["headers"].append((b"connection", b"close"))
         await self._send_to_server(message)
 
@@ -470,10 +468,8 @@ def _log_failure(scope: Scope, status: int, seconds: float) -> None:
     }
     if error is not None and error.__cause__ is not None:
         fields["cause"] = f"{type(error.__cause__).__qualname__}: {message_of(error.__cause__)[:_MAX_LOGGED_CAUSE]}"
-    if status >= FIRST_FAULT:
-        log.warning("request_refused", **fields)
-    else:
-        log.info("request_refused", **fields)
+    write = log.warning if status >= FIRST_FAULT else log.info
+    write("request_refused", **fields)
 
 
 def cookie_in(request: Request, name: str) -> str | None:
@@ -493,17 +489,3 @@ def cookie_in(request: Request, name: str) -> str | None:
     if len(values) > 1:
         raise InvalidRequest(f"Cookie must contain only one {name}", status=400)
     return values[0] if values else None
-
-
-def cacheable_response(
-    request: Request, content: bytes, *, etag: str, headers: Mapping[str, str], media_type: str
-) -> Response:
-    """Return a response with the content and its `ETag`.
-
-    If `If-None-Match` names this `ETag`, return a response with status 304 instead (RFC 9110, section 13.1.2).
-    """
-    headers = {**headers, "ETag": etag}
-    cached_etags = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-    if etag in cached_etags or "*" in cached_etags:
-        return Response(status_code=304, headers=headers)
-    return Response(content, headers=headers, media_type=media_type)
