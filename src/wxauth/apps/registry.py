@@ -27,7 +27,7 @@ from wxauth.settings.claims import Template
 from wxauth.settings.http_urls import is_below
 from wxauth.settings.settings import Settings
 from wxauth.terminal import WrongValue
-from wxauth.web.schemas import errors_of, invalid_request
+from wxauth.web.bodies import errors_of, invalid_request
 from wxauth.wechat.client import WeChat, exchange_api
 from wxauth.wechat.errcodes import errcode_of
 from wxauth_guard.errors import FieldError, InvalidRequest

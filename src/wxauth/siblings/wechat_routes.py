@@ -39,9 +39,10 @@ from wxauth.siblings.user_routes import ShortText
 from wxauth.users.admin_routes import NO_SUCH_USER
 from wxauth.users.callers import DeviceDep
 from wxauth.web.answers import WECHAT_FAILURES
+from wxauth.web.bodies import read_body
 from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.web.direct import Router
-from wxauth.web.schemas import EXAMPLE_OPENID, body_like, read_body
+from wxauth.web.schemas import EXAMPLE_OPENID, body_like
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"

@@ -21,8 +21,8 @@ from typing_extensions import TypedDict
 
 from wxauth.i18n import Text
 from wxauth.web.answers import Entails, Failure, example_of, failures_of
+from wxauth.web.bodies import invalid_request
 from wxauth.web.edge import CONTROL_CHARACTERS_REFUSED
-from wxauth.web.schemas import invalid_request
 from wxauth.web.solver import Plan, arguments_of, entailed_by
 from wxauth_guard.errors import InvalidRequest
 

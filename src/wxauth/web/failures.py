@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from wxauth.errors import InternalError, MethodNotAllowed, NotFound
+from wxauth.web.bodies import json_form
 from wxauth.web.edge import PROBLEM_KEY
-from wxauth.web.schemas import json_form
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 from wxauth_guard.problems import problem_response
 

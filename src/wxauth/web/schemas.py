@@ -1,56 +1,36 @@
-"""The types, examples and paged lists that the bodies and parameters of all packages share.
+"""The types, examples, paged lists and base classes that the schemas of all packages share."""
 
-This module also reads bodies, repairs those that may be incomplete, and builds the errors about them.
-"""
-
-import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from itertools import islice
 from typing import Annotated, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, Unpack
 from uuid import UUID
 
 from pydantic import (
     AfterValidator,
-    AliasChoices,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
-    RootModel,
     StringConstraints,
-    ValidationError,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticUseDefault, from_json
+from pydantic_core import CoreSchema, PydanticUseDefault
 
 from wxauth.i18n import Text
-from wxauth.terminal import WrongValue
-from wxauth.texts import read_loosely
-from wxauth_guard.errors import FieldError, InvalidRequest
 
-_MAX_ERRORS: Final = 20
-"""The largest number of errors that are reported for one request.
-
-The limit exists because some bodies may have any number of fields, and because the errors are also logged.
-"""
-_MAX_FIELD_NAME: Final = 64
-"""The largest number of characters of a field's name that are reported."""
 TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
 """The pattern of stored text. It allows no control characters, including NUL, which PostgreSQL refuses."""
 StoredText = Annotated[str, StringConstraints(pattern=TEXT)]
 
-_NO_LONE_SURROGATES: Final = "Must not contain lone surrogates such as \\ud83d"
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
 """The pattern of the date at the beginning of a time, and the separator after it."""
 EXAMPLE_APP_ID: Final = "wx1a2b3c4d5e6f7a8b"
@@ -301,7 +281,7 @@ class Changes(BaseModel):
 
 
 class BodyWithRules(BaseModel):
-    """A body with some fields to which the functions below apply other rules."""
+    """A body with some fields to which the functions of `bodies` apply other rules."""
 
     cleaned: ClassVar[Collection[str]] = ()
     """The fields whose validators remove lone surrogates, so that a body with lone surrogates is accepted."""
@@ -316,173 +296,5 @@ class Lenient(BodyWithRules):
     left_out: ClassVar[Mapping[str, str]] = {}
     """The optional fields of this body that were ignored, each with the code of its problem.
 
-    `read_anyway` sets the attribute for one body. It is not a field, so callers cannot send it.
+    `bodies.read_anyway` sets the attribute for one body. It is not a field, so callers cannot send it.
     """
-
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def read_body(model: type[Model], body: bytes) -> Model:
-    """Validate a JSON body, and return it as this model. Raises: InvalidRequest."""
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as exc:
-        return read_anyway(model, body, errors_of(exc))
-
-
-def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Mapping[Any, Any] | None = None) -> Model:
-    """Read an invalid body without its invalid optional fields. Raises: InvalidRequest, if other parts are invalid.
-
-    `errors` are pydantic's errors of the body, and `context` contains the values for its validators. An incomplete
-    character, for example at the end of text that was cut off, makes only the field that contains it invalid. If the
-    model lists that field in `cleaned`, the field is accepted.
-    """
-    is_json = errors[0]["type"] != "json_invalid"
-    optional = model.optional if issubclass(model, Lenient) else frozenset()
-    if is_json and not optional:
-        raise invalid_request(errors, model)
-    try:
-        values = from_json(body) if is_json else read_loosely(body, cut=bool(optional))
-    except ValueError:
-        raise invalid_request(errors, model) from None
-    checked = None
-    if not is_json:  # pydantic could not parse this body, and has not validated its fields yet
-        checked, errors = _validated(model, values, context)
-    fields, left_out = _fields_of(model), set[str]()
-    # One round isn't enough, because validators of the whole model run only when all fields are valid.
-    while checked is None:
-        # An error of an unknown field, or of the body as a whole, belongs to "", which is never optional.
-        invalid = {fields.get(error["loc"][0], "") if error["loc"] else "" for error in errors}
-        if not invalid <= optional:
-            raise invalid_request(errors, model)
-        left_out |= invalid
-        values = {name: value for name, value in values.items() if fields.get(name) not in invalid}
-        checked, errors = _validated(model, values, context)
-    if left_out:
-        vars(checked)["left_out"] = dict.fromkeys(sorted(left_out), InvalidRequest.code)
-    return checked
-
-
-def _validated(model: type[Model], values: Any, context: Mapping[Any, Any] | None) -> tuple[Model | None, list[Any]]:
-    """Return the values of a body as this model. If they are invalid, return None and the errors.
-
-    Pydantic can check the values only if they contain no lone surrogates.
-    """
-    errors = _surrogate_errors(values, model)
-    if errors:
-        return None, errors
-    try:
-        return model.__pydantic_validator__.validate_python(values, context=context), []
-    except ValidationError as exc:
-        return None, errors_of(exc)
-
-
-def json_form(model: type[BaseModel]) -> str:
-    """Return the form of a JSON body of this model, such as `{"code": "…"}`.
-
-    The form contains the required fields. If no field is required, it contains the first field.
-    """
-    if issubclass(model, RootModel):
-        return "{…}"
-    fields = list(model.model_fields.items())
-    shown = [(name, field) for name, field in fields if field.is_required()] or fields[:1]
-    members = (f'"{name}": ' + ('"…"' if field.annotation is str else "…") for name, field in shown)
-    return f"{{{', '.join(members)}}}"
-
-
-def check_place(model: type[BaseModel], errors: list[Any], elsewhere: Iterable[str]) -> None:
-    """Check that no field that is missing from the body was sent in another place.
-
-    `errors` are pydantic's errors of the body. `elsewhere` are the names of the query parameters and headers.
-
-    Raises: InvalidRequest.
-    """
-    fields = _fields_of(model)
-    sent = {fields[name] for name in elsewhere if name in fields}
-    for error in errors:
-        if error["type"] == "missing" and fields.get(error["loc"][0]) in sent:
-            raise InvalidRequest.of(error["loc"][0], f"Must be in the body: send {json_form(model)} as JSON")
-
-
-@cache
-def _fields_of(model: type[BaseModel]) -> Mapping[str, str]:
-    """Return a mapping from each name that a body may use to the field of the model."""
-    fields: dict[str, str] = {}
-    for name, field in model.model_fields.items():
-        aliases = field.validation_alias
-        names = aliases.choices if isinstance(aliases, AliasChoices) else [aliases or name]
-        fields |= dict.fromkeys(map(str, names), name)
-    return fields
-
-
-def _surrogate_errors(values: object, model: type[BaseModel]) -> list[Any]:
-    """Return errors for the fields with lone surrogates, which neither PostgreSQL nor UTF-8 accepts.
-
-    Unknown fields are ignored, and so are the fields in the model's `cleaned`. A `RootModel` has no known fields, so
-    all of its fields are checked.
-    """
-    if not isinstance(values, dict):
-        return []
-    names = list(values)
-    if not issubclass(model, RootModel):
-        cleaned = model.cleaned if issubclass(model, BodyWithRules) else ()
-        fields = _fields_of(model)
-        names = [name for name in names if name in fields and fields[name] not in cleaned]
-    return [
-        {"loc": (name,), "msg": _NO_LONE_SURROGATES, "type": "lone_surrogate"}
-        for name in names
-        if _has_lone_surrogate([name, values[name]])
-    ]
-
-
-def _has_lone_surrogate(value: object) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def errors_of(exc: ValidationError) -> list[Any]:
-    """Return pydantic's errors without the values that were sent."""
-    return exc.errors(include_url=False, include_input=False)
-
-
-def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] | None = None) -> InvalidRequest:
-    """Build wxauth's error from pydantic's errors. The error names the fields, but never contains their values.
-
-    The error gets its title from the first wrong field for which the model defines a title in `titles`.
-    """
-    field_errors = [
-        FieldError(_field_name(error["loc"])[:_MAX_FIELD_NAME], _message(error, model))
-        for error in islice(errors, _MAX_ERRORS)
-    ]
-    detail = "; ".join(f"{error.field}: {error.message}" for error in field_errors)
-    titles = model.titles if model is not None and issubclass(model, BodyWithRules) else {}
-    title = next((titles[error.field] for error in field_errors if error.field in titles), None)
-    return InvalidRequest(detail, errors=field_errors, title=title)
-
-
-def _field_name(location: tuple[str | int, ...]) -> str:
-    """Return the names in a location, separated by dots, or `body`. A lone surrogate becomes `?`."""
-    return ".".join(part for part in location if isinstance(part, str)).encode(errors="replace").decode() or "body"
-
-
-def _message(error: Mapping[str, Any], model: type[BaseModel] | None) -> str:
-    """Return the message about an error of pydantic, without the value that was sent.
-
-    If the body as a whole is wrong, the message shows its form.
-    """
-    if model is not None and not error["loc"] and error["type"] in ("json_invalid", "model_type"):
-        return f"{error['msg']}: send {json_form(model)} as JSON"
-    # Pydantic's own messages for these errors contain a pattern, or a character of the value.
-    if error["type"] == "string_pattern_mismatch":
-        return "String must have the documented form"
-    if error["type"] == "uuid_parsing":
-        return "Must be a UUID"
-    cause = error.get("ctx", {}).get("error")
-    if isinstance(cause, WrongValue):
-        return cause.text
-    # Pydantic puts this prefix before the text of a validator's ValueError.
-    return str(error["msg"]).removeprefix("Value error, ")

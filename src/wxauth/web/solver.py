@@ -21,8 +21,8 @@ from starlette.requests import Request
 from wxauth.errors import PayloadTooLarge
 from wxauth.settings.settings import Settings
 from wxauth.web.answers import Entails, Failure
+from wxauth.web.bodies import check_place, errors_of, invalid_request, json_form, read_anyway
 from wxauth.web.dependencies import Provided
-from wxauth.web.schemas import check_place, errors_of, invalid_request, json_form, read_anyway
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 _PART: Final = -1
