@@ -15,6 +15,7 @@ from tests.programs import needs, output_of
 from tests.sweeps import swept
 from tests.world import Body, Stage
 from wxauth.i18n import lazy_gettext as _
+from wxauth.import_export import files
 from wxauth.import_export.files import MOST_NAMES, CsvLines, Form, JsonLines
 from wxauth.import_export.lines import Line
 from wxauth.import_export.other_files import WrongFile
@@ -267,7 +268,8 @@ async def test_csv_has_the_fields_that_are_no_text(monkeypatch: pytest.MonkeyPat
         scores: Annotated[list[int] | None, _("must be numbers")] = None
         note: Annotated[str | int | None, _("must be short")] = None
 
-    monkeypatch.setattr("wxauth.import_export.files.Line", Wider)
+    monkeypatch.setattr(files, "Line", Wider)
+    monkeypatch.setattr(files, "_fields_without_text", files._fields_without_text.__wrapped__)
     text = (
         "app_id,openid,birth_year,is_member,tags,scores,note,nickname\n"
         + f'{APP_ID},{OPENID},1990,true,a|b,"[1,2]",7,1990\n'

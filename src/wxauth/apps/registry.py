@@ -404,12 +404,11 @@ class ManagedApps:
         try:
             await self.wechat.check_secret(app)
         except errors.WeChatMisconfigured as exc:
-            if exc.errcode is None:
-                raise
-            field = "app_id" if exc.errcode in _APP_ID_ERRCODES else "app_secret"
+            errcode = exc.errcode or 0  # `check_secret` raises this error only for an errcode
+            field = "app_id" if errcode in _APP_ID_ERRCODES else "app_secret"
             problem = FieldError(field, "WeChat rejects the value")
-            detail = f"WeChat: {errcode_of(exc.errcode, api=exchange_api(app)).remedy}"
-            raise errors.AppRefused(detail, errcode=exc.errcode, errors=[problem]) from exc
+            detail = f"WeChat: {errcode_of(errcode, api=exchange_api(app)).remedy}"
+            raise errors.AppRefused(detail, errcode=errcode, errors=[problem]) from exc
         except errors.WeChatTimeout as exc:
             raise errors.WeChatUnavailable("WeChat didn't respond in time, so nothing is stored") from exc
 

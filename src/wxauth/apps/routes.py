@@ -65,7 +65,7 @@ async def add_app(
     Users can log in to it immediately in this process, and within seconds in every other process. With `check`, wxauth
     first checks the id and the secret with WeChat. If WeChat rejects them or does not respond, nothing is stored.
     """
-    known = await managed.add(body.app, is_enabled=body.is_enabled, asks_wechat=body.check_, by=administrator)
+    known = await managed.add(body.app, is_enabled=body.is_enabled, asks_wechat=body.asks_wechat, by=administrator)
     return answer_about(known)
 
 
@@ -95,7 +95,7 @@ async def change_app(
     with WeChat first, as when an app is added. Users cannot log in to a disabled app, but its open sessions continue,
     and wxauth still accepts WeChat's message push.
     """
-    known = await managed.change(app_id, body.changes, asks_wechat=body.check_, by=administrator)
+    known = await managed.change(app_id, body.changes, asks_wechat=body.asks_wechat, by=administrator)
     return answer_about(known)
 
 

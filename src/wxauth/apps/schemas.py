@@ -13,17 +13,15 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 
 
 class _Administered(BaseModel):
-    """The values in a request about an app in addition to the fields of `App`.
-
-    `check` is an option of the request, and is not stored. In Python, its name ends with an underscore.
-    """
+    """The values in a request about an app in addition to the fields of `App`."""
 
     is_enabled: StrictBool = Field(
         default=True, description="Whether users can log in to the app. Existing sessions continue."
     )
-    check_: StrictBool = Field(
+    asks_wechat: StrictBool = Field(
         default=True, alias="check", description="Whether the AppID and AppSecret are first verified with WeChat."
     )
+    """An option of the request, which is not stored."""
 
 
 class AppRequest(App, _Administered):
@@ -44,12 +42,13 @@ class AppChangeRequest(Changes, AppFields, _Administered):
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The fields that the request contains, by name, in the order of the model."""
-        names = self.model_fields_set - {"check_"}
+        """The new values of the fields that the request contains, by name, in the order of the model."""
+        names = self.model_fields_set - {"asks_wechat"}
         return {name: getattr(self, name) for name in type(self).model_fields if name in names}
 
 
-# A change may leave out any field, including the required fields of an app.
+# A change may leave out any field, including the required fields of an app. The class is changed afterwards, because a
+# new default in the class itself would require the type and the description of the field again.
 for _name in AppFields.model_fields:
     AppChangeRequest.model_fields[_name].default = None  # never read: `changes` looks only at the fields that were sent
 AppChangeRequest.model_rebuild(force=True)

@@ -1,6 +1,6 @@
-"""The command `wxauth`.
+"""The command `wxauth`, with its help in the language of the terminal.
 
-Each module contains the commands for one kind of object, and is imported only when one of these commands is called.
+Each module of this package contains related commands, and is imported only when one of these commands is called.
 """
 
 import re

@@ -180,6 +180,7 @@ def _ask_for(label: str) -> str:
     """
     if sys.stdin.isatty():
         return str(click.prompt(label, hide_input=True, err=True))
+    # Some programs on Windows write a byte order mark at the beginning of a file.
     line = sys.stdin.readline().removeprefix("\N{BYTE ORDER MARK}").strip()
     if not line:
         raise Failed(_("{label} must be on its own line of standard input", label=label))

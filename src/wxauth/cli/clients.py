@@ -52,9 +52,9 @@ _SCOPE: Final = (
 def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
     """Return the template of claims from `NAME=VALUE` texts; None if there are no texts.
 
-    A single empty text returns an empty template, which removes all claims.
+    Empty texts are ignored. If all texts are empty, the template is empty, and removes all claims.
 
-    Raises: WrongValue, if another text contains no equals sign.
+    Raises: WrongValue, if a text that is not empty contains no equals sign.
     """
     template: dict[str, Any] = {}
     for claim in filter(None, values):
@@ -96,18 +96,16 @@ _OPTIONS: Final[Mapping[str, Any]] = {
     field: None if field == "name" else {"option": _option_of(field), **_CHANGED_ARGUMENTS.get(field, {})}
     for field in Client.model_fields
 }
-"""The changed arguments that `takes` requires, by field.
+"""The arguments for `takes`, by field.
 
-The field `name` is set by an argument instead of an option.
+The field `name` has no option, because an argument of the command sets it.
 """
 
 
 def _with_option_errors(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
-    """Return the result of `use`, as `with_database` does.
+    """Call `use` as `with_database` does, and return its result.
 
-    Report a refused field of a client as an error about the field's option.
-
-    Raises: click.BadParameter.
+    Raises: click.BadParameter, which names the option, if a field of a client is refused; Failed, for any other error.
     """
 
     async def run(database: Database, now: datetime) -> T:
@@ -120,7 +118,7 @@ def _with_option_errors(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
 
 @contextmanager
 def _refused_as_wrong_call() -> Iterator[None]:
-    """Convert the error for a refused field of a client into an error about the field's option.
+    """Convert a WrongClient that the block raises into an error about the option of the refused field.
 
     Raises: click.BadParameter.
     """

@@ -52,9 +52,9 @@ _NO_ROOM: Final = _("the temporary folder (TMPDIR) is full: {error}")
 
 _PRIVATE: Final = 0o600
 """The permissions with which only the owner of a file can read and write it."""
-_MOST_CELLS: Final = 30
+_MOST_SHOWN_NAMES: Final = 30
 """The largest number of column or field names from the file that an error message lists."""
-_LONGEST_CELL: Final = 40
+_LONGEST_SHOWN_NAME: Final = 40
 """The largest number of characters of a name in an error message."""
 
 
@@ -95,7 +95,10 @@ _time_zone = checked(ZoneInfo, _("must be the name of a time zone such as Asia/S
 
 
 def _opened(path: str) -> IO[bytes]:
-    """Return the file to read. `-` means standard input. click closes any other file when the command ends."""
+    """Open the file to read. `-` means standard input. click closes any other file when the command ends.
+
+    Raises: OSError.
+    """
     return sys.stdin.buffer if path == "-" else click.get_current_context().with_resource(Path(path).open("rb"))
 
 
@@ -267,8 +270,8 @@ def _failure_of(exc: WrongFile) -> Failed:
     if exc.fault.field == "line":  # the fault is in the first line, which is the header of CSV
         text = _("line {number}: {faults}", number=1, faults=text)
     if exc.names:
-        cells = ", ".join(printable(cell[:_LONGEST_CELL]) for cell in exc.names[:_MOST_CELLS])
-        text += _("; found: {seen}", seen=cells)
+        names = ", ".join(printable(name[:_LONGEST_SHOWN_NAME]) for name in exc.names[:_MOST_SHOWN_NAMES])
+        text += _("; found: {seen}", seen=names)
     return Failed(text)
 
 

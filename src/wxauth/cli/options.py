@@ -195,7 +195,6 @@ def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:
 
     If click itself converts the values, the callback is None.
     """
-    bounds = field.types.get("integer", {})
     if "boolean" in field.types:
         # With the default None, a switch that was not given differs from a switch that was turned off.
         return {"is_flag": True, "default": None, "callback": None}
@@ -204,7 +203,8 @@ def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:
         if clear and field.default is None:
             choices.append(clear)
         return {"type": click.Choice(choices)}
-    if field.default is not None and bounds:
+    # A number without a default can be cleared with a word, so `_value_of` parses it.
+    if field.default is not None and (bounds := field.types.get("integer")):
         number = click.IntRange(bounds["minimum"], bounds["maximum"])
         return {"type": number, "default": field.default, "show_default": True, "callback": None}
     if field.text.get("format") == "uuid":
@@ -216,8 +216,7 @@ def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:
     for part, metavar in _METAVARS_BY_NAME.items():
         if part in field.name:
             return {"metavar": metavar}
-    first_type = next(iter(field.types))
-    return {"metavar": _METAVARS[first_type]}
+    return {"metavar": _METAVARS[next(iter(field.types))]}  # the type that the schema lists first
 
 
 def _value_of(field: _Field, clear: str | None, is_query: bool, value: str) -> object:

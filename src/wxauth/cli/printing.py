@@ -79,7 +79,7 @@ def echo(text: str, *, err: bool = False) -> None:
 
 
 def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str) -> None:
-    """Print a response.
+    """Print the result of a command.
 
     Args:
         answer: The object that is printed with `--json`.

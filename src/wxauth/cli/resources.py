@@ -43,7 +43,10 @@ _NOUNS: Final = {
     "user_id": _("user"),
     "app_id": _("app"),
 }
-"""The noun in error messages for each argument of a command."""
+"""The noun in error messages for each argument of a command.
+
+If a command has several of these arguments, the first one in this order counts.
+"""
 
 
 @contextmanager

@@ -18,9 +18,10 @@ from wxauth.terminal import localized
 
 _ALIVE_TIMEOUT_SECONDS: Final = 2.0
 """The time limit, in seconds, for each step of the request that `alive` sends."""
-# These two defaults repeat the defaults in `Settings`, which `alive` does not import.
+# `alive` does not import the settings, so these constants repeat two defaults in `Settings`, and `ENV_FILE`.
 _DEFAULT_HOST: Final = "127.0.0.1"
 _DEFAULT_PORT: Final = 8000
+_ENV_FILE: Final = Path(".env")
 
 
 @click.command()
@@ -77,9 +78,9 @@ def _address() -> tuple[str, int]:
     from wxauth.settings.env_file import read_env_file
 
     try:
-        in_file = read_env_file(Path(".env")).values
+        in_file = read_env_file(_ENV_FILE).values
     except UnicodeDecodeError:
-        sys.exit(localized(_("{name}: must be UTF-8 text", name=".env")))
+        sys.exit(localized(_("{name}: must be UTF-8 text", name=_ENV_FILE)))
     host = (os.environ.get("WXAUTH_HOST") or in_file.get("WXAUTH_HOST") or "").strip()
     if host in ("", "0.0.0.0", "::"):  # noqa: S104 - the service listens on all addresses, including this one
         host = _DEFAULT_HOST

@@ -1,4 +1,7 @@
-"""The commands `wxauth migrate`, `check` and `sweep`, with which an operator maintains the service."""
+"""The commands `wxauth migrate`, `check` and `sweep`, with which an operator maintains the service.
+
+Modules that only one command needs are imported when this command is called, because these imports take long.
+"""
 
 import asyncio
 import sys

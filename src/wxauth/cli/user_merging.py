@@ -65,7 +65,6 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
 @user_argument
 @click.option(
     "--identity",
-    "identity",
     metavar="APP_ID:OPENID",
     required=True,
     callback=checked(_identity, _("must have the form APP_ID:OPENID")),

@@ -1,4 +1,7 @@
-"""The command `wxauth users`, which finds, bans and erases users, and manages their roles."""
+"""The command `wxauth users`, which finds, bans and erases users, and manages their roles.
+
+Modules that only one command needs are imported when this command is called, because these imports take long.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -93,7 +96,7 @@ def users() -> None:
 @json_option
 def list_command(fields: dict[str, Any]) -> None:
     """List users, the newest first. The JSON output is the same as the response of GET /v1/admin/users."""
-    query = UsersQuery.model_construct(**fields)
+    query = UsersQuery.model_construct(**fields)  # the options have already checked the values
     region = read_settings(PhoneSettings).phone_region
     page = with_database(lambda database, _now: find_users(database, query, region=region))
     columns = "id status roles last_login_at nickname"
@@ -290,7 +293,7 @@ def name_of(user_id: UUID) -> str:
 
 
 def _called(user_id: UUID, nickname: str | None) -> str:
-    """Return the name of a user as in the console (the nickname, or "Unnamed" with the end of the id)."""
+    """Return the nickname of a user or, as in the console, "Unnamed" with the last eight characters of the id."""
     return nickname or _("Unnamed …{end}", end=str(user_id)[-8:])
 
 

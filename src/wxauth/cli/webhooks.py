@@ -151,7 +151,7 @@ def secret_command(webhook_name: str) -> None:
 @json_option
 def deliveries_command(webhook_name: str, fields: dict[str, Any]) -> None:
     """List the deliveries of a webhook, both sent and pending, the newest first."""
-    query = DeliveriesQuery.model_construct(**fields)
+    query = DeliveriesQuery.model_construct(**fields)  # the options have already checked the values
     page = _with_webhooks(lambda webhooks: webhooks.deliveries_of(webhook_name, query))
     columns = "event_id type state attempts answer next_at"
     show_items(page, columns, answer=lambda delivery: delivery.status or delivery.error)

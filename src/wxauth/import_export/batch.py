@@ -88,14 +88,17 @@ class _Addition(NamedTuple):
 class Batch:
     """A batch of lines, which are applied one by one to the stored data and to the changes of earlier lines.
 
-    `found` contains the stored data that the lines name. The caller has locked the users in `found`. If
-    `has_administrators`, the caller has also locked all administrators. `made` collects the changes, and may already
-    contain changes of earlier lines that are not stored yet.
+    Args:
+        found: The stored data that the lines name. The caller has locked its users.
+        has_all_admins: Whether `found` contains all administrators, so that all of them are locked.
+        made: The changes of the lines. At first, it contains the changes of earlier batches that concern these lines.
+        options: The options of the import.
+        now: The time of the changes.
     """
 
-    def __init__(self, found: Found, *, has_administrators: bool, made: Made, options: Options, now: datetime) -> None:
+    def __init__(self, found: Found, *, has_all_admins: bool, made: Made, options: Options, now: datetime) -> None:
         self._found = found
-        self._has_administrators = has_administrators
+        self._has_all_admins = has_all_admins
         self._options = options
         # These options protect the data of existing users. A new user gets all data of the line.
         self._options_of_new = replace(options, takes_roles=True, takes_status=True, takes_attributes=True)
@@ -103,7 +106,7 @@ class Batch:
         self.made = made
         self._known = Known(found, made)
         self._stored_users = {user.id: user for user in found.users}
-        # The set is complete if all administrators are locked.
+        # The set is complete if `has_all_admins`.
         self._administrators = {
             user_id for user_id in self._stored_users if StatusAndRoles.of(self._known.users[user_id]).is_administrator
         }
@@ -270,7 +273,7 @@ class Batch:
         """
         faults = [rule.fault for rule in RULES_OF_CHANGES if rule.is_broken(change)]
         if change.removes_administrator:
-            if not self._has_administrators:
+            if not self._has_all_admins:
                 raise AdministratorsNotLocked
             if self._administrators <= {change.after.id}:
                 faults.append(Fault("status" if ADMIN in change.after.roles else "roles", LAST_ADMIN))

@@ -324,10 +324,7 @@ def is_field(name: str) -> bool:
 
 
 def _object_in(text: bytes) -> dict[str, object] | None:
-    """Return the JSON object in a text; None if the text is not one.
-
-    The check of the line later refuses such a text.
-    """
+    """Return the JSON object in a text; None for any other text, which the check of the line later refuses."""
     try:
         value = from_json(text)
     except ValueError:
@@ -351,12 +348,12 @@ def _value_at(values: Mapping[str, object], path: str) -> object:
 
 
 @cache
-def _fields_without_text(model: type[Line]) -> tuple[frozenset[str], frozenset[str]]:
+def _fields_without_text() -> tuple[frozenset[str], frozenset[str]]:
     """Return the fields of lines whose values are not text, and the fields among them that are lists of texts.
 
-    This function inspects the JSON schema of the model.
+    The JSON schema of `Line` shows the types of the fields.
     """
-    schema = model.model_json_schema()
+    schema = Line.model_json_schema()
 
     def kinds_of(field: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         """Yield the schemas of the values that a field accepts, except null."""
@@ -384,7 +381,7 @@ def _is_text(kind: Mapping[str, object]) -> bool:
 
 def _parsed_cell(name: str, cell: str) -> object:
     """Return the value of a field from the text of a cell, which may be a list separated by `|`, or JSON."""
-    no_texts, lists = _fields_without_text(Line)  # the key of the cache, because tests replace `Line`
+    no_texts, lists = _fields_without_text()
     if name in lists and not cell.startswith('["'):  # an export writes a list in this way if its items contain |
         return cell.split("|")
     if name in no_texts:

@@ -1,5 +1,7 @@
 """The import of users. The lines are read and stored in batches, by the rules of a login.
 
+A temporary file contains what later batches must know about earlier lines.
+
 A batch is one transaction. An operator can run an import again after it was killed. The result is the same as without
 the interruption.
 """
@@ -192,7 +194,7 @@ async def import_users(
         progress: A function that is called after each batch with the counts so far.
         waiting: A function that is called if the database did not accept a batch, with the reason, and with the number
             of seconds until the retry.
-        pause: A function that waits for a number of seconds.
+        pause: A function that waits for a number of seconds before a retry.
 
     Raises: StorageUnavailable, after ten minutes. Earlier batches remain stored, and the same lines can be imported
         again.
@@ -329,7 +331,7 @@ async def _import_batch(
 
     If a line would remove an administrator, begin again with all administrators locked.
 
-    Raises: TooManyChanges.
+    Raises: TooManyChanges, after three attempts. The caller then imports smaller batches.
     """
     wanted = _wanted([line for _, line in lines])
     if not options.dry_run:  # the remaining data of erased ids must not become part of a new user
@@ -363,7 +365,8 @@ async def _lock(
 ) -> Batch:
     """Lock the users of the lines, and return the batch that will change them.
 
-    Raises: ChangedMeanwhile, if the lines have got other users before the lock, or if one of the users was just erased.
+    Raises: ChangedMeanwhile, if other users have got ids of the lines before the lock, or if one of the users was just
+    erased.
     """
     found = await find(transaction, wanted)
     users: Sequence[UserToImport] = []
@@ -378,7 +381,7 @@ async def _lock(
     if not options.dry_run and await transaction.value(ARE_WAITING, user_ids=wanted.ids):
         raise ChangedMeanwhile  # a user has just been erased
     made = earlier.changes_for(wanted, users)
-    return Batch(found, has_administrators=with_administrators, made=made, options=options, now=now)
+    return Batch(found, has_all_admins=with_administrators, made=made, options=options, now=now)
 
 
 def _outcome(batch: Batch, number: int, line: Line) -> LineOutcome | LineRefused:

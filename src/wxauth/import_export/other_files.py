@@ -33,7 +33,10 @@ _NOT_TEXT: Final = {
     rb"<": _("must be CSV or JSON Lines, but is HTML or XML. Save the file as CSV UTF-8 in a spreadsheet program"),
     rb"\[": _("must be JSON Lines with one object per line, but is a JSON array. Convert the file with jq -c '.[]'"),
 }
-"""The patterns of the beginnings of files that are neither CSV nor JSON Lines, each with advice."""
+"""The patterns of the beginnings of files that are neither CSV nor JSON Lines, each with advice.
+
+The first pattern that matches counts. For example, the pattern of UTF-16 also matches a file in UTF-32.
+"""
 _WRAPPED: Final = _("must be JSON Lines, but is one JSON document. Convert the file with jq -c '{query}'")
 _PHPMYADMIN_ROWS: Final = '.[] | select(.type == "table") | .data[]'
 """The jq query for the rows in a JSON export from phpMyAdmin."""

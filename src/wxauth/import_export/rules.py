@@ -1,4 +1,7 @@
-"""The rules for each line of an import, in three tables. Broken rules are reported in the order of the tables."""
+"""The rules for each line of an import, in three tables, and the data that the rules examine.
+
+Broken rules are reported in the order of the tables.
+"""
 
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
@@ -32,10 +35,10 @@ class Owners(NamedTuple):
 
 
 class GivenValue(NamedTuple):
-    """The hash of the value that a field was given, and the number of the first line that gave it."""
+    """The value of a field in the first line of an identity that has the field."""
 
     line: int
-    """The number of the line that first gave a value for the field."""
+    """The number of the line."""
     hash: int
     """A hash of the value, which is kept for later batches because it takes less space than the value."""
 

@@ -40,7 +40,7 @@ def is_url_without_user(url: str) -> bool:
 
 
 def host_of(url: str) -> str:
-    """Return the host of a URL, with the port if the URL contains one, for display to users."""
+    """Return the host of an http or https URL, with the port if the URL contains one, for pages and logs."""
     return url.split("/")[2]
 
 
