@@ -24,7 +24,7 @@ SIGNING_ALGS: Final = ("RS256", "ES256")
 MAX_ASSERTION_LENGTH: Final = 8192
 """The maximum number of characters of an assertion."""
 MAX_LIFETIME: Final = timedelta(minutes=5)
-"""The longest time from now until an assertion's `exp`. An error message of `_client_id_and_jti` repeats this time."""
+"""The longest time from now until an assertion's `exp`."""
 MAX_JTI: Final = 256
 """The maximum number of characters of `jti`."""
 RSA_BITS: Final = range(2048, 8192 + 1)
@@ -146,6 +146,7 @@ def _usable_keys(documents: Iterable[object]) -> Iterable[ClientKey]:
     """Yield the usable keys of a JWK set, and ignore other keys, as RFC 7517 (section 5) recommends."""
     for document in documents:
         try:
+            # A member that is not an object is refused like an empty one.
             yield ClientKey.from_jwk(document if isinstance(document, Mapping) else {})
         except InvalidKey:
             continue
@@ -218,7 +219,7 @@ def _client_id_and_jti(
     if expires_at is None or expires_at <= now:
         raise InvalidAssertion("exp is missing or past")
     if expires_at > now + MAX_LIFETIME.total_seconds():
-        raise InvalidAssertion("exp is more than five minutes ahead")
+        raise InvalidAssertion(f"exp is more than {MAX_LIFETIME // timedelta(minutes=1)} minutes ahead")
     if any((_time(claims, name) or 0) > now + CLOCK_SKEW for name in ("iat", "nbf")):
         raise InvalidAssertion("iat or nbf is in the future")
     if not (isinstance(jti, str) and 0 < len(jti) <= MAX_JTI):

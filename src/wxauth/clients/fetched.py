@@ -159,7 +159,8 @@ class DocumentCache(Generic[Read]):
     async def get(self, url: str, *, admit: Callable[[], Awaitable[None]] | None = None) -> Read | None:
         """Return the document at a URL. Return None if the document is not usable, and log why.
 
-        Call `admit` before a fetch if no usable document is cached. `admit` can raise an exception.
+        Call `admit` before a fetch if no usable document is cached, and no other caller is fetching the document.
+        `admit` can raise an exception.
         """
         now, entry = self.clock(), self._entries.get(url, _Entry())
         entry.drop_future_times(now)
@@ -170,7 +171,7 @@ class DocumentCache(Generic[Read]):
             if admit is not None and is_new_fetch:
                 await admit()
             await self._renew(url)
-        # If the URL was new, `_fetch` has cached another entry than this one.
+        # If the URL was new, `_fetch` has created and cached its own entry.
         return self._entries.get(url, entry).usable(now)
 
     async def get_again(self, url: str) -> Read | None:

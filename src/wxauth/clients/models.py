@@ -150,7 +150,7 @@ class Client(SQLModel):
         return [scope for scope in self.scopes if scope not in _SERVICE_SCOPES]
 
 
-_SERVICE_SCOPES: Final = frozenset(map(str, Scope))
+_SERVICE_SCOPES: Final = frozenset(Scope)
 
 OPTIONS: Final = {name: field for name, field in Client.model_fields.items() if name not in ("name", "scopes")}
 """The fields of a client apart from its name and scopes. All these fields have a default."""

@@ -25,6 +25,7 @@ NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]
 ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
 _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPE_NAMES]})]
 router = Router("admin")
+# These failures are examples in the API's documentation.
 _NO_SUCH_CLIENT: Final = NotFound(clients.NO_SUCH_CLIENT)
 _WRONG_URI: Final = WrongClient("redirect_uris", HOST_RULE)
 _HAS_NO_SECRET: Final = InvalidRequest.of(*clients.HAS_NO_SECRET)
