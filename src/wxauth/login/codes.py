@@ -166,6 +166,7 @@ class Proofs:
         await self.limiter.admit_address(ip)
         app = self.apps.find(app_id)
         asked_at = self.clock()
+        # There is no check for snapshots, because the made-up user of a snapshot has a different openid.
         identity = await self.wechat.exchange(app, login_code)
         if identity.openid != caller.user.openid:
             log.warning("wrong_person", user_id=caller.user.id, app_id=app_id, session_id=caller.session_id)

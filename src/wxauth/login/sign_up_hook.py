@@ -153,7 +153,8 @@ class SignUpHook:
     async def ask(self, message: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
         """Send a message to the service, and return the response, whose `allow` is a boolean.
 
-        The message must contain a `type`. This method adds `id` and `at`.
+        The message must contain a `type`: `sign_up` for a new user, or `test` from `wxauth check`. This method adds
+        `id` and `at`.
 
         Raises: HookTimedOut, if there is no response in time; HookFailed, if there is no usable response.
         """
@@ -164,7 +165,7 @@ class SignUpHook:
         except TimeoutError:
             raise HookTimedOut(_("no response in {n:g} s", n=patience)) from None
         except httpx.TransportError as exc:
-            raise HookFailed(*exc.args) from None
+            raise HookFailed(exc.args[0]) from None  # `ReceiverTransport` raises errors with a single Text
         except (httpx.InvalidURL, UnicodeError):
             raise HookFailed(_("the URL cannot be used")) from None
         if response.status_code != HTTPStatus.OK:

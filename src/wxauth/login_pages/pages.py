@@ -83,7 +83,7 @@ class Pages(Rendering):
             return self._mistake(Unanswerable(Mistake.REQUEST, parameter=exc.parameter))
         except (RateLimited, StorageUnavailable) as exc:
             self.request.scope[PROBLEM_KEY] = exc
-            if isinstance(exc, PressesUsedUp):
+            if isinstance(exc, PressesUsedUp):  # no later attempt can succeed, so there is no Retry-After
                 return self.message("used_up", status=exc.status)
             page = self.message("limited" if isinstance(exc, RateLimited) else "away", status=exc.status)
             page.headers.update(exc.headers())
@@ -361,6 +361,7 @@ async def pages_of(request: Request, settings: SettingsDep, device: DeviceDep) -
 
     Raises: PayloadTooLarge, if the form is too large.
     """
+    # An invalid form must get a page, too, so bytes that are not UTF-8 are replaced instead of refused.
     form = (await request.body()).decode(errors="replace") if request.method == "POST" else ""
     return Pages(request, settings, device, form)
 

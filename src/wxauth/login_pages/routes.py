@@ -338,7 +338,7 @@ async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> 
 @router.hidden("/v1/pages/{name}")
 async def read_asset(request: Request, name: str) -> Response:
     """Return a file of wxauth's pages: a style sheet, a script or an icon."""
-    if not name.endswith((".css", ".js", ".svg")):
+    if not name.endswith((".css", ".js", ".svg")):  # the folder also contains the templates
         raise NotFound("this path doesn't exist")
     response = await _FILES.get_response(name, request.scope)
     response.headers["Cache-Control"] = "no-cache"

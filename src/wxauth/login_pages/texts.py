@@ -4,7 +4,8 @@ For example, the message "away" consists of the texts `away_title` and `away`. T
 WeChat's page consists of the texts `visit_over_title` and `visit_over`.
 
 On a phone, the page with the QR code shows the texts whose names end with `_on_a_phone`, such as `waiting_on_a_phone`,
-instead of the usual texts of the page's states.
+instead of the usual texts of the page's states. The texts for `PageState` and `Mistake` have no title, because they are
+parts of a page that has one.
 """
 
 from collections.abc import Mapping

@@ -359,7 +359,7 @@ class Proxy:
 
     @classmethod
     def at(cls, url: str) -> Self:
-        """Return the proxy at `http://[user:password@]host:port`."""
+        """Return the proxy at `http://[user:password@]host:port`. The settings have checked this URL."""
         parts = urlsplit(url)
         authorization = b""
         if parts.username is not None:

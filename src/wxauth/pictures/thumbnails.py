@@ -111,7 +111,7 @@ class UnusablePicture(Exception):
 def check_file(file: bytes) -> None:
     """Check that Pillow can read the parts around the image data quickly. The check takes 10 ms at most.
 
-    Raises: UnusablePicture.
+    Raises: UnusablePicture, if there are too many parts or bytes around the image data, or if there is no image data.
     """
     image_at: int | None = None
     number = 0  # of the parts before the image data, and then of the parts after its beginning
