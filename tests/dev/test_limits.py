@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 from wxauth_desk.middleware import MAX_BODY_BYTES
 from wxauth_desk.sites import create_sites
 from wxauth_desk.wechat import APPS, Simulator, create_simulator
-from wxauth_desk.wechat.calls import MAX_FAULTS
+from wxauth_desk.wechat.faults import MAX_FAULTS
 from wxauth_desk.wechat.issued import MAX_TOKENS, OVERLAP_SECONDS
 from wxauth_desk.wechat.simulator import MAX_VISITORS
 

@@ -18,8 +18,9 @@ from tests.websites.links import browser_of, press
 from tests.websites.street import Street
 from tests.world import Body, Client, scene_of
 from wxauth_desk.wechat import APPS, Simulator, create_simulator
+from wxauth_desk.wechat.api_calls import CodePicture
 from wxauth_desk.wechat.controls import FaultRequest
-from wxauth_desk.wechat.pictures import CodePicture, draw
+from wxauth_desk.wechat.pictures import draw
 
 EMBEDDED = "cross-origin-resource-policy"
 

@@ -3,7 +3,6 @@
 It behaves as WeChat's documentation describes. The file `about.txt` is the manual of the simulation.
 """
 
-from wxauth_desk.wechat.api_calls import Call
 from wxauth_desk.wechat.controls import (
     ACCOUNT,
     APPS,
@@ -14,7 +13,6 @@ from wxauth_desk.wechat.controls import (
     Api,
     CodeRequest,
     PhoneCodeRequest,
-    SealRequest,
     phone_number_of,
 )
 from wxauth_desk.wechat.desk import AGENT, AGENT_PATH, DESK_PATH, SHOP_PATH
@@ -37,10 +35,8 @@ __all__ = [
     "UNKNOWN_APP_HINT",
     "WEBSITE",
     "Api",
-    "Call",
     "CodeRequest",
     "PhoneCodeRequest",
-    "SealRequest",
     "Simulator",
     "create_simulator",
     "phone_number_of",

@@ -1,17 +1,38 @@
-"""A call to one of WeChat's APIs, as the simulated WeChat receives the call, and the forms of the response."""
+"""A call to one of WeChat's APIs, as the simulated WeChat receives the call, and the responses to such a call."""
 
+import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
+from starlette.responses import Response
 
-from wxauth_desk.wechat.calls import CallRefused, require
-from wxauth_desk.wechat.controls import Api
+from wxauth_desk.wechat.controls import API_PATHS, Api
 from wxauth_desk.wechat.errcodes import Errcode
-from wxauth_desk.wechat.pictures import CodePicture
+
+_ERRMSGS: Final = dict(
+    line.split(" ", 1) for line in Path(__file__).with_name("errmsgs.txt").read_text("utf-8").splitlines()
+)
+"""WeChat's own errmsgs, by errcode. The errcodes are texts, as in the file `errmsgs.txt`."""
+_SNS_PATHS: Final = "/sns/"
+"""The beginning of the paths of WeChat's APIs for logins, whose errmsgs end with a comma."""
+_RENEWAL_ADVICE: Final = (
+    ", could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r"
+)
+"""The text at the end of the errmsg for errcode 40001 at all paths except those below `_SNS_PATHS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodePicture:
+    """The picture of a mini-program code, with its content type."""
+
+    content: bytes
+    content_type: Literal["image/jpeg", "image/png"]
+
 
 Answer = dict[str, Any] | CodePicture
 """The response to a call: a JSON object, or a picture."""
@@ -41,7 +62,7 @@ class Call:
     def id_and_secret(self) -> tuple[object, object]:
         """The app's id and secret in the call, which can be values of any type; None for a missing value.
 
-        Raises: CallRefused, if the API requires JSON and the body is not JSON.
+        Raises: CallRefused, if the API requires a JSON object, and the body is not one.
         """
         if self.api == "stable_token":
             return self.json.get("appid"), self.json.get("secret")
@@ -59,3 +80,48 @@ class Call:
 def ok(**values: Any) -> dict[str, Any]:
     """Return the response to a call that succeeded, with these fields."""
     return {"errcode": 0, "errmsg": "ok", **values}
+
+
+class CallRefused(Exception):
+    """The error if the simulated WeChat refuses a call.
+
+    `errcode` is the errcode in the response. `rid` is the id of the refused call, by which `rid_get` finds the call.
+    """
+
+    def __init__(self, errcode: int) -> None:
+        self.errcode = errcode
+        self.rid = new_rid()
+
+    def answer(self, api: Api = "") -> dict[str, Any]:
+        """Return the body of WeChat's response for this refusal. `api` is empty if the call was for an unknown path."""
+        errmsg = _ERRMSGS.get(str(self.errcode), "error")
+        if api in API_PATHS and API_PATHS[api][1].startswith(_SNS_PATHS):
+            errmsg += ","
+        elif self.errcode == Errcode.WRONG_ACCESS_TOKEN:
+            errmsg += _RENEWAL_ADVICE
+        return {"errcode": self.errcode, "errmsg": f"{errmsg} rid: {self.rid}"}
+
+
+def new_rid() -> str:
+    """Return a new id, in WeChat's form, for a refused call or for a content check."""
+    return "-".join(secrets.token_hex(4) for _ in range(3))
+
+
+def require(condition: object, errcode: int) -> None:
+    """Refuse a call with this errcode unless the condition is met. Raises: CallRefused."""
+    if not condition:
+        raise CallRefused(errcode)
+
+
+def text_in(values: Mapping[str, Any], name: str) -> str:
+    """Return the text with this name in a call, or an empty text. Raises: CallRefused, if the value is not a text."""
+    value = values.get(name, "")
+    if not isinstance(value, str):
+        raise CallRefused(Errcode.WRONG_BODY)
+    return value
+
+
+def json_response(answer: dict[str, Any], api: Api) -> Response:
+    """Return a JSON response of an API, with the Content-Type that WeChat uses for this API."""
+    media_type = "application/json; encoding=utf-8" if api == "getwxacodeunlimit" else "text/plain"
+    return Response(to_json(answer), media_type=media_type)

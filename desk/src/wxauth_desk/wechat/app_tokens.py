@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from wxauth_desk.wechat.api_calls import Answer, Call, ok
-from wxauth_desk.wechat.calls import require
+from wxauth_desk.wechat.api_calls import Answer, Call, ok, require
 from wxauth_desk.wechat.controls import APP_KINDS, Account
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import AccessTokens

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wxauth_desk.bounded import BoundedDict
-from wxauth_desk.wechat.api_calls import Answer, Call, ok
-from wxauth_desk.wechat.calls import CallRefused, require
+from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require
 from wxauth_desk.wechat.controls import API_PATHS, APP_KINDS, Account, Api, openid_prefix
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac

@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from wxauth_desk.wechat.api_calls import Answer, Call, ok
-from wxauth_desk.wechat.calls import new_rid, require, text_in
+from wxauth_desk.wechat.api_calls import Answer, Call, new_rid, ok, require, text_in
 from wxauth_desk.wechat.controls import Account, risk_of
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import IssuedSessionKeys

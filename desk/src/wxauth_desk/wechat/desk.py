@@ -1,40 +1,28 @@
 """The desk, a page that simulates a phone and browsers, and shows all requests and responses.
 
-The page's own server sends the requests of the simulated phone and browsers, because a web page could not set their
-headers and cookies.
+This module serves the page, sends the requests of the simulated phone, and lists the faults that the page offers. The
+simulated browsers are in `browsers.py`. The page cannot send the requests of the phone and the browsers itself, because
+a web page cannot set their headers and cookies.
 """
 
-import asyncio
-import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
-from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
-from urllib.parse import quote
+from typing import Any, Final
 
 import httpx
-from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
-from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.i18n import Text, languages, lazy_gettext as _
 from wxauth_desk.page_texts import page_texts
-from wxauth_desk.wechat.calls import CallRecord, Faults, Handler
-from wxauth_desk.wechat.connect import PERSON_HEADER, REPEAT_HEADER
-from wxauth_desk.wechat.controls import APPS, LATER_APP, Control, PersonName
-from wxauth_desk.wechat.links import URL_LINK_HOST
-
-_MAX_BROWSERS: Final = 50
-"""The largest number of browsers whose cookies are stored. If there are more, the oldest ones are forgotten."""
-_MAX_REDIRECTS: Final = 10
-"""The largest number of redirects that a browser follows."""
-_MAX_FORM_FIELDS: Final = 20
-_MAX_FIELD_LENGTH: Final = 8192
+from wxauth_desk.wechat.browsers import trusted_certificates
+from wxauth_desk.wechat.call_record import CallRecord, Handler
+from wxauth_desk.wechat.controls import APPS, LATER_APP
+from wxauth_desk.wechat.faults import Faults
 
 _FORWARDED_HEADERS: Final = ("accept", "authorization", "content-type", "x-request-id")
 """The headers of the page's request that the simulated phone sends.
@@ -50,18 +38,6 @@ The page's own server decodes the body, and sets these headers itself.
 """
 _TIMEOUT_SECONDS: Final = 60
 """The timeout, in seconds, of a request, as in `wx.request`."""
-_LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost"})
-_PAGE_TIMEOUT_SECONDS: Final = 10
-"""The timeout, in seconds, of a request for a page."""
-_COMPUTER_USER_AGENT: Final = (
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36"
-)
-_PHONE_USER_AGENT: Final = (
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
-    "Version/17.1 Mobile/15E148 Safari/604.1"
-)
-FormText = Annotated[str, Field(max_length=_MAX_FIELD_LENGTH)]
-"""The name or the value of a form's field."""
 DESK_PATH: Final = "/desk/"
 SHOP_PATH: Final = "/membership"
 """The path of the mini-program's back end, on the address of the example sites."""
@@ -152,15 +128,6 @@ def no_service(_api: str, _fault: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-@cache
-def trusted_certificates() -> ssl.SSLContext:
-    """Return an SSL context with the certificates that httpx trusts.
-
-    The context is cached, because httpx would read the certificates for each client, which takes 17 ms.
-    """
-    return httpx.create_ssl_context(trust_env=False)
-
-
 def phone_network(*urls: str) -> Handler:
     """Return an endpoint that forwards the page's requests to these URLs only, and streams the responses.
 
@@ -194,100 +161,6 @@ def phone_network(*urls: str) -> Handler:
         return StreamingResponse(pieces(), status_code=answer.status_code, headers=response_headers)
 
     return send
-
-
-class WebViewRequest(Control):
-    """The body of `POST /desk/web-view`: a page to open, or a form to post, in a person's browser."""
-
-    person: PersonName
-    url: str
-    user_agent: str = Field(max_length=512)
-    """The user agent of the person's phone."""
-    browser: Literal["web_view", "wechat", "phone", "computer"] = "web_view"
-    """The browser: a mini-program's web-view, WeChat's browser, or another one on a phone or a computer."""
-    language: str = Field("zh-CN", max_length=32)
-    """The language that the browser prefers."""
-    form: dict[FormText, FormText] | None = Field(None, max_length=_MAX_FORM_FIELDS)
-    """The fields of a form to post to the URL."""
-
-
-class WebViews:
-    """The simulated browsers of all people, each with its own cookies."""
-
-    def __init__(self) -> None:
-        self._cookies: BoundedDict[tuple[str, str], httpx.Cookies] = BoundedDict(_MAX_BROWSERS)
-        """The cookies by person and kind of browser."""
-
-    async def open(self, request: WebViewRequest) -> dict[str, Any]:
-        """Open a page of this machine, and return the page that the browser shows after all redirects.
-
-        The result contains `url`, `status` and `html`. `opens` is the link that opens a mini-program in WeChat, if the
-        last redirect leads to such a link; otherwise None.
-
-        Raises: ValueError, if the page belongs to another machine, or cannot be loaded.
-        """
-        user_agents = {
-            "web_view": f"{request.user_agent} miniProgram/wxdev",
-            "wechat": request.user_agent,
-            "phone": _PHONE_USER_AGENT,
-            "computer": _COMPUTER_USER_AGENT,
-        }
-        headers = {
-            "user-agent": user_agents[request.browser],
-            "accept": "text/html",
-            "accept-language": request.language,
-            PERSON_HEADER: quote(request.person),  # tells the simulated pages of WeChat whose browser it is
-        }
-        key = (request.person, request.browser)
-        async with httpx.AsyncClient(
-            cookies=self._cookies.get(key),
-            event_hooks={"request": [_ensure_local]},
-            headers=headers,
-            timeout=_PAGE_TIMEOUT_SECONDS,
-            verify=trusted_certificates(),
-            trust_env=False,
-        ) as browser:
-            try:
-                page = await _open(browser, request.url, request.form)
-            except (httpx.HTTPError, httpx.InvalidURL) as exc:
-                raise ValueError(f"url: {type(exc).__name__}") from None
-            finally:
-                self._cookies[key] = browser.cookies
-        opens = None if page.next_request is None else str(page.next_request.url)
-        return {"url": str(page.url), "status": page.status_code, "html": page.text, "opens": opens}
-
-
-async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | None) -> httpx.Response:
-    """Request a URL, or post a form to it, and follow all redirects, except to WeChat. Return the last response.
-
-    If a response has `REPEAT_HEADER`, the browser follows the redirect twice, and the second response counts.
-
-    Raises: HTTPError, if there is no response, or if there are too many redirects.
-    """
-
-    async def send_again(url: httpx.URL, seconds: float) -> httpx.Response:
-        await asyncio.sleep(seconds)
-        return await browser.get(url)
-
-    if form is None:
-        page = await browser.get(url)
-    else:
-        page = await browser.post(url, data=form, headers={"origin": str(httpx.URL(url).join("/")).rstrip("/")})
-    for _redirect in range(_MAX_REDIRECTS):
-        request, repeat_after = page.next_request, page.headers.get(REPEAT_HEADER)
-        if request is None or request.url.scheme == "weixin" or request.url.host == URL_LINK_HOST:
-            return page
-        if repeat_after is None:
-            page = await browser.send(request)
-        else:
-            _first, page = await asyncio.gather(browser.send(request), send_again(request.url, float(repeat_after)))
-    raise httpx.TooManyRedirects("too many redirects")
-
-
-async def _ensure_local(request: httpx.Request) -> None:
-    """Check that a request goes to this machine. Raises: ValueError, if it goes to another machine."""
-    if request.url.scheme != "http" or request.url.host not in _LOCAL_HOSTS:
-        raise ValueError(f"url: {request.url.host} is not this machine")
 
 
 def desk_routes(

@@ -11,8 +11,7 @@ from hashlib import sha256
 from typing import Any, Final, Self
 
 from wxauth_desk.bounded import BoundedDict
-from wxauth_desk.wechat.api_calls import Answer, Call, ok
-from wxauth_desk.wechat.calls import CallRefused, require, text_in
+from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require, text_in
 from wxauth_desk.wechat.controls import Account, FaceRequest
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import IssuedSessionKeys

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 from pydantic_core import to_json
 
 from wxauth_desk.bounded import BoundedDict
-from wxauth_desk.wechat.calls import CallRefused, require
+from wxauth_desk.wechat.api_calls import CallRefused, require
 from wxauth_desk.wechat.controls import CodeRequest, PhoneCodeRequest, openid_prefix
 from wxauth_desk.wechat.errcodes import Errcode
 

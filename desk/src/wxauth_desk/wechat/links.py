@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from wxauth_desk.wechat.api_calls import Answer, Call, ok
-from wxauth_desk.wechat.calls import CallRefused, require, text_in
+from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require, text_in
 from wxauth_desk.wechat.controls import APP_KINDS, Account
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.pictures import VERSIONS, draw, read_code_request, read_width

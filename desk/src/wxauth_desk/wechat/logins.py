@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from wxauth_desk.wechat.api_calls import Answer, Call, ok
-from wxauth_desk.wechat.calls import require
+from wxauth_desk.wechat.api_calls import Answer, Call, ok, require
 from wxauth_desk.wechat.controls import APP_KINDS, SECRETS, Account, CodeRequest, is_person_name, openid_of, unionid_of
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import Codes, Grant, Grants, IssuedSessionKeys

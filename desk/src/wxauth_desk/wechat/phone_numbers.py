@@ -7,8 +7,7 @@ from typing import Any, Final
 
 import phonenumbers
 
-from wxauth_desk.wechat.api_calls import Answer, Call, ok
-from wxauth_desk.wechat.calls import CallRefused, require, text_in
+from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require, text_in
 from wxauth_desk.wechat.controls import Account, PhoneCodeRequest, openid_of, openid_prefix, phone_number_of
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import Codes

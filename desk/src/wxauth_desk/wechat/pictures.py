@@ -2,15 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Final, Literal
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import segno
 from PIL import Image, ImageOps
 
-from wxauth_desk.wechat.calls import CallRefused, require
+from wxauth_desk.wechat.api_calls import CallRefused, CodePicture, require
 from wxauth_desk.wechat.controls import Account
 from wxauth_desk.wechat.errcodes import Errcode
 
@@ -27,14 +26,6 @@ _MAX_WIDTH: Final = 1280
 _BORDER: Final = 4
 """The number of modules of white border around a code."""
 _WHITE: Final = 255
-
-
-@dataclass(frozen=True, slots=True)
-class CodePicture:
-    """The picture of a code, with its content type."""
-
-    content: bytes
-    content_type: Literal["image/jpeg", "image/png"]
 
 
 def read_code_request(values: Mapping[str, Any], account: Account) -> str:

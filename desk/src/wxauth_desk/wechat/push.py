@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from pydantic import StringConstraints
 from pydantic_core import to_json
 
-from wxauth_desk.wechat.calls import CallRecord
+from wxauth_desk.wechat.call_record import CallRecord
 from wxauth_desk.wechat.controls import APPS_BY_ID, ControlOfPerson, HttpUrl
 
 _NO_PAUSES: Final = (0, 0)

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from wxauth_desk.wechat.api_calls import Answer, Call, ok
-from wxauth_desk.wechat.calls import CallRefused, require, text_in
+from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require, text_in
 from wxauth_desk.wechat.controls import API_PATHS, Account, Api
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import day_of, month_of

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from wxauth_desk.bounded import BoundedDict
-from wxauth_desk.wechat.api_calls import Answer, Call, ok
-from wxauth_desk.wechat.calls import require
+from wxauth_desk.wechat.api_calls import Answer, Call, ok, require
 from wxauth_desk.wechat.controls import Account
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import MAX_SESSION_KEYS, IssuedSessionKeys

@@ -11,9 +11,8 @@ from urllib.parse import urlencode
 from pydantic_core import to_json
 
 from wxauth_desk.bounded import BoundedDict
-from wxauth_desk.wechat.api_calls import Answer, Call, ok
+from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require, text_in
 from wxauth_desk.wechat.app_tokens import AppTokens
-from wxauth_desk.wechat.calls import NO_FAULT, CallRefused, Faults, fault_in, require, text_in
 from wxauth_desk.wechat.coins import Coins
 from wxauth_desk.wechat.content_checks import ContentChecks
 from wxauth_desk.wechat.controls import (
@@ -32,6 +31,7 @@ from wxauth_desk.wechat.controls import (
 )
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.faces import Faces
+from wxauth_desk.wechat.faults import NO_FAULT, Faults, fault_in
 from wxauth_desk.wechat.issued import (
     CODE_LIFETIME,
     LONG_CODE_LIFETIME,

@@ -18,8 +18,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from wxauth_desk.middleware import LimitedBody
-from wxauth_desk.wechat.api_calls import Answer
-from wxauth_desk.wechat.calls import CallRecord, CallRefused, Handler, apply_fault, as_wechat_does
+from wxauth_desk.wechat.api_calls import Answer, CallRefused, CodePicture, json_response
+from wxauth_desk.wechat.browsers import BrowserRequest, Browsers
+from wxauth_desk.wechat.call_record import CallRecord, Handler
 from wxauth_desk.wechat.coins import MAX_PURSES
 from wxauth_desk.wechat.connect import connect_routes
 from wxauth_desk.wechat.controls import (
@@ -33,10 +34,10 @@ from wxauth_desk.wechat.controls import (
     SealRequest,
     Visitor,
 )
-from wxauth_desk.wechat.desk import DESK_PATH, SHOP_PATH, FailureOf, WebViewRequest, WebViews, desk_routes, no_service
+from wxauth_desk.wechat.desk import DESK_PATH, SHOP_PATH, FailureOf, desk_routes, no_service
 from wxauth_desk.wechat.errcodes import Errcode
+from wxauth_desk.wechat.faults import apply_fault
 from wxauth_desk.wechat.payments import APP_KEYS, NoticeRequest, PayRequest, answer_of
-from wxauth_desk.wechat.pictures import CodePicture
 from wxauth_desk.wechat.push import PushRequest, PushSender
 from wxauth_desk.wechat.simulator import Simulator
 from wxauth_desk.wechat.webhook_receiver import WEBHOOK_PATH, Behaviour, Receiver
@@ -102,7 +103,7 @@ def create_simulator(
             *connect_routes(wechat),
             *receiver.routes(),
             _control(f"{WEBHOOK_PATH}/behaviour", Behaviour, receiver.behave),
-            _control(f"{DESK_PATH}web-view", WebViewRequest, WebViews().open),
+            _control(f"{DESK_PATH}web-view", BrowserRequest, Browsers().open),
             *desk_routes(
                 call_record,
                 wechat.faults,
@@ -216,7 +217,7 @@ def _response(answer: Answer, api: Api) -> Response:
     """Return the HTTP response with this answer, which is a picture or JSON, as WeChat sends it."""
     if isinstance(answer, CodePicture):
         return Response(answer.content, media_type=answer.content_type)
-    return as_wechat_does(answer, api)
+    return json_response(answer, api)
 
 
 async def _refuse_url(request: Request, exc: Exception) -> Response:
@@ -229,10 +230,10 @@ async def _refuse_url(request: Request, exc: Exception) -> Response:
     for api, (methods, path_of_api) in API_PATHS.items():
         if path == path_of_api:
             errcode = Errcode.GET_REQUIRED if methods == "GET" else Errcode.POST_REQUIRED
-            return as_wechat_does(CallRefused(errcode).answer(api), api)
+            return json_response(CallRefused(errcode).answer(api), api)
     if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED or path.startswith(DESK_PATH):
         return PlainTextResponse(exc.detail, exc.status_code, headers=exc.headers)
-    return as_wechat_does(CallRefused(Errcode.UNKNOWN_URL).answer(), "")
+    return json_response(CallRefused(Errcode.UNKNOWN_URL).answer(), "")
 
 
 def _control(

@@ -1,0 +1,137 @@
+"""The simulated browsers of the people on the desk, which open pages of this machine for the desk's page."""
+
+import asyncio
+import ssl
+from functools import cache
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import quote
+
+import httpx
+from pydantic import Field
+
+from wxauth_desk.bounded import BoundedDict
+from wxauth_desk.wechat.connect import PERSON_HEADER, REPEAT_HEADER
+from wxauth_desk.wechat.controls import Control, PersonName
+from wxauth_desk.wechat.links import URL_LINK_HOST
+
+_MAX_BROWSERS: Final = 50
+"""The largest number of browsers whose cookies are stored. If there are more, the oldest ones are forgotten."""
+_MAX_REDIRECTS: Final = 10
+"""The largest number of redirects that a browser follows."""
+_MAX_FORM_FIELDS: Final = 20
+_MAX_FIELD_LENGTH: Final = 8192
+_LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost"})
+_PAGE_TIMEOUT_SECONDS: Final = 10
+"""The timeout, in seconds, of a request for a page."""
+_COMPUTER_USER_AGENT: Final = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36"
+)
+_PHONE_USER_AGENT: Final = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+    "Version/17.1 Mobile/15E148 Safari/604.1"
+)
+FormText = Annotated[str, Field(max_length=_MAX_FIELD_LENGTH)]
+"""The name or the value of a form's field."""
+
+
+@cache
+def trusted_certificates() -> ssl.SSLContext:
+    """Return an SSL context with the certificates that httpx trusts.
+
+    The context is cached, because httpx would read the certificates for each client, which takes 17 ms.
+    """
+    return httpx.create_ssl_context(trust_env=False)
+
+
+class BrowserRequest(Control):
+    """The body of `POST /desk/web-view`: a page to open, or a form to post, in a person's browser."""
+
+    person: PersonName
+    url: str
+    user_agent: str = Field(max_length=512)
+    """The user agent of the person's phone."""
+    browser: Literal["web_view", "wechat", "phone", "computer"] = "web_view"
+    """The browser: a mini-program's web-view, WeChat's browser, or another one on a phone or a computer."""
+    language: str = Field("zh-CN", max_length=32)
+    """The language that the browser prefers."""
+    form: dict[FormText, FormText] | None = Field(None, max_length=_MAX_FORM_FIELDS)
+    """The fields of a form to post to the URL."""
+
+
+class Browsers:
+    """The simulated browsers of all people, each with its own cookies."""
+
+    def __init__(self) -> None:
+        self._cookies: BoundedDict[tuple[str, str], httpx.Cookies] = BoundedDict(_MAX_BROWSERS)
+        """The cookies by person and kind of browser."""
+
+    async def open(self, request: BrowserRequest) -> dict[str, Any]:
+        """Open a page of this machine, and return the page that the browser shows after all redirects.
+
+        The result contains `url`, `status` and `html`. `opens` is the link that opens a mini-program in WeChat, if the
+        last redirect leads to such a link; otherwise None.
+
+        Raises: ValueError, if the page belongs to another machine, or cannot be loaded.
+        """
+        user_agents = {
+            "web_view": f"{request.user_agent} miniProgram/wxdev",
+            "wechat": request.user_agent,
+            "phone": _PHONE_USER_AGENT,
+            "computer": _COMPUTER_USER_AGENT,
+        }
+        headers = {
+            "user-agent": user_agents[request.browser],
+            "accept": "text/html",
+            "accept-language": request.language,
+            PERSON_HEADER: quote(request.person),  # tells the simulated pages of WeChat whose browser it is
+        }
+        key = (request.person, request.browser)
+        async with httpx.AsyncClient(
+            cookies=self._cookies.get(key),
+            event_hooks={"request": [_ensure_local]},
+            headers=headers,
+            timeout=_PAGE_TIMEOUT_SECONDS,
+            verify=trusted_certificates(),
+            trust_env=False,
+        ) as browser:
+            try:
+                page = await _open(browser, request.url, request.form)
+            except (httpx.HTTPError, httpx.InvalidURL) as exc:
+                raise ValueError(f"url: {type(exc).__name__}") from None
+            finally:
+                self._cookies[key] = browser.cookies
+        opens = None if page.next_request is None else str(page.next_request.url)
+        return {"url": str(page.url), "status": page.status_code, "html": page.text, "opens": opens}
+
+
+async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | None) -> httpx.Response:
+    """Request a URL, or post a form to it, and follow all redirects, except to WeChat. Return the last response.
+
+    If a response has `REPEAT_HEADER`, the browser follows the redirect twice, and the second response counts.
+
+    Raises: HTTPError, if there is no response, or if there are too many redirects.
+    """
+
+    async def send_again(url: httpx.URL, seconds: float) -> httpx.Response:
+        await asyncio.sleep(seconds)
+        return await browser.get(url)
+
+    if form is None:
+        page = await browser.get(url)
+    else:
+        page = await browser.post(url, data=form, headers={"origin": str(httpx.URL(url).join("/")).rstrip("/")})
+    for _redirect in range(_MAX_REDIRECTS):
+        request, repeat_after = page.next_request, page.headers.get(REPEAT_HEADER)
+        if request is None or request.url.scheme == "weixin" or request.url.host == URL_LINK_HOST:
+            return page
+        if repeat_after is None:
+            page = await browser.send(request)
+        else:
+            _first, page = await asyncio.gather(browser.send(request), send_again(request.url, float(repeat_after)))
+    raise httpx.TooManyRedirects("too many redirects")
+
+
+async def _ensure_local(request: httpx.Request) -> None:
+    """Check that a request goes to this machine. Raises: ValueError, if it goes to another machine."""
+    if request.url.scheme != "http" or request.url.host not in _LOCAL_HOSTS:
+        raise ValueError(f"url: {request.url.host} is not this machine")

@@ -1,0 +1,114 @@
+"""The record of the calls to and from the simulated WeChat, which the desk shows."""
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter, time
+from typing import Any, Final
+
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+_MASK: Final = "•••"
+_MASKED_NAMES: Final = frozenset(
+    {"secret", "appsecret", "encrypt_key", "session_key", "access_token", "refresh_token", "ticket", "cert_info"}
+)
+"""The names of the values that the record of calls does not show."""
+_MAX_CALLS: Final = 100
+"""The largest number of calls that are stored. If there are more, the oldest one is forgotten."""
+_PICTURE_SIGNATURES: Final = (b"\x89PNG", b"\xff\xd8")
+"""The first bytes of a PNG and of a JPEG."""
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class CallRecord:
+    """The record of the latest calls to and from WeChat, with their responses, which the desk shows."""
+
+    def __init__(self) -> None:
+        self._calls: deque[dict[str, Any]] = deque(maxlen=_MAX_CALLS)
+        self._revision = int(time() * 1000)
+        """The number of the latest change. After a restart, it is higher than the numbers that open pages know."""
+
+    def recorded(self, endpoint: Handler) -> Handler:
+        """Wrap an endpoint, so that each call to it is recorded when it begins, and updated with the response."""
+
+        async def serve(request: Request) -> Response:
+            body = _readable(await request.body())
+            query = _masked(dict(request.query_params))
+            with self.recording("serviceToWeChat", request.method, request.url.path, query, body) as outcome:
+                response = await endpoint(request)
+                if not await request.is_disconnected():
+                    outcome |= {"status": response.status_code, "answer": _readable(bytes(response.body))}
+            return response
+
+        return serve
+
+    @contextmanager
+    def recording(self, direction: str, method: str, path: str, query: Any, body: Any) -> Iterator[dict[str, Any]]:
+        """Record a call when the block begins, and update the record when the block ends.
+
+        `direction` is `serviceToWeChat` or `weChatToService`. The block gets a dictionary, in which it sets the
+        `status` and the `answer` of the response. If the block raises an error, the record contains only the values
+        that the block has set before.
+        """
+        call = {
+            "direction": direction,
+            "at": time() * 1000,
+            "method": method,
+            "path": path,
+            "query": query,
+            "body": body,
+            "status": None,
+            "answer": None,
+            "ms": None,
+        }
+        self._calls.append(call)
+        self._mark_changed(call)
+        started = perf_counter()
+        outcome: dict[str, Any] = {}
+        try:
+            yield outcome
+        finally:  # without it, the desk would show a call that raised an exception as running forever
+            call |= outcome
+            call["ms"] = (perf_counter() - started) * 1000
+            self._mark_changed(call)
+
+    def since(self, revision: int) -> dict[str, Any]:
+        """Return the calls that are new or have changed since a revision, and the current revision.
+
+        `revision` is the revision that the previous call of this method returned, or 0 for all calls. In each call,
+        `at` is the time at which the call began, in milliseconds since the epoch. `ms` is the duration in milliseconds,
+        or null until the call has ended. `status` is null if no response has been sent. Secrets are masked.
+        """
+        return {"revision": self._revision, "calls": [call for call in self._calls if call["revision"] > revision]}
+
+    def _mark_changed(self, call: dict[str, Any]) -> None:
+        """Give a call the next revision. The first revision of a call is also the call's id."""
+        self._revision += 1
+        call["revision"] = self._revision
+        call.setdefault("id", self._revision)
+
+
+def _readable(body: bytes) -> Any:
+    """Return a body as the desk shows it; None if it is empty.
+
+    JSON is parsed, and its secrets are masked. Of a picture, only the size is returned. Any other body is decoded.
+    """
+    if body.startswith(_PICTURE_SIGNATURES):
+        return f"(a picture of {len(body)} bytes)"
+    try:
+        return _masked(from_json(body)) if body else None
+    except ValueError:
+        return body.decode(errors="replace")
+
+
+def _masked(value: Any) -> Any:
+    """Return a copy of a parsed JSON value in which the values of `_MASKED_NAMES` are masked."""
+    match value:
+        case dict():
+            return {name: _MASK if name in _MASKED_NAMES else _masked(inner) for name, inner in value.items()}
+        case list():
+            return [_masked(inner) for inner in value]
+    return value

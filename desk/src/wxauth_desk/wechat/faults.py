@@ -1,0 +1,99 @@
+"""The faults with which calls to the simulated WeChat fail, as requested with `POST /faults`, or named by a code."""
+
+import asyncio
+import re
+from collections import deque
+from inspect import unwrap
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from wxauth_desk.wechat.api_calls import CallRefused, json_response
+from wxauth_desk.wechat.controls import Api, FaultRequest
+
+MAX_FAULTS: Final = 100
+"""The largest number of requested faults that wait for a call."""
+_FAULT_IN_CODE: Final = re.compile(
+    r"errcode-(?P<errcode>-?\d{1,9})|slow-(?P<slow>60|[0-5]?\d(?:\.\d{1,2})?)|status-(?P<status>[2-5]\d\d)"
+    r"|(?P<hang>hang)|(?P<drop>drop)|(?P<garbage>garbage)|(?P<html>html)"
+)
+"""The pattern of a login code or phone code that names a fault. Each group is named after a field of `FaultRequest`.
+
+A code cannot name the kinds `cut_off` and `json_type`.
+"""
+
+
+class Faults(deque[FaultRequest]):
+    """The requested faults that have not occurred yet, in order.
+
+    If there are more than `MAX_FAULTS`, the oldest one is forgotten.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(maxlen=MAX_FAULTS)
+
+    @property
+    def shown(self) -> list[dict[str, Any]]:
+        """The faults as JSON, in the form in which they were requested."""
+        return [fault.model_dump(mode="json", exclude_none=True) for fault in self]
+
+    def take_next(self, api: Api, app_id: str | None) -> FaultRequest | None:
+        """Return the next fault for an app's call to this API, and count one use of it; None if there is no fault."""
+        fault = next((each for each in self if each.api == api and each.app_id in (None, app_id)), None)
+        if fault is not None and fault.times is not None:
+            fault.times -= 1
+            if fault.times == 0:
+                self.remove(fault)
+        return fault
+
+
+def fault_in(code: str, api: Api) -> FaultRequest | None:
+    """Return the fault that a login code or phone code such as `errcode-40029` or `slow-2` names; None for any other.
+
+    `api` is the API that has been called with the code.
+    """
+    match = _FAULT_IN_CODE.fullmatch(code)
+    if match is None:
+        return None
+    kind = match.lastgroup
+    assert kind is not None
+    value = match[kind]
+    # A kind without a value, such as `hang`, is its own text.
+    return FaultRequest.model_validate({"api": api, kind: True if value == kind else value})
+
+
+NO_FAULT: Final = FaultRequest.model_construct(api="")
+"""The fault of a call that does not fail. It has no kind, so it is made without validation, which requires a kind."""
+
+
+async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
+    """Apply a fault to a call. Return the faulty response, or None if the caller must send the right response.
+
+    A fault of the kind `hang` or `drop` ends only when the client disconnects. Nobody then receives the faulty
+    response, whose only purpose is that the caller does not carry out the call. The kinds `cut_off` and `json_type`
+    change the right response, so this function returns None, and the caller must change its response itself.
+    """
+    if fault.errcode is not None:
+        return json_response(CallRefused(fault.errcode).answer(fault.api), fault.api)
+    if fault.slow is not None:
+        await asyncio.sleep(fault.slow)
+    elif fault.status is not None:
+        return PlainTextResponse("", status_code=fault.status)
+    elif fault.hang or fault.drop:
+        if fault.drop:
+            # ASGI cannot close a connection without a response. uvicorn's object can, and its method is the original
+            # `receive`, which `LimitedBody` wraps. Without uvicorn, for example in a test, there is no such object.
+            connection = getattr(unwrap(request.receive), "__self__", None)
+            if connection is None:
+                raise ConnectionResetError("dropped")
+            connection.transport.abort()
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        return Response()
+    elif fault.garbage:
+        return PlainTextResponse('{"openid": "o')
+    elif fault.html:
+        # The status is 200 so that only the body reveals the failure. The fault `status` covers all other statuses.
+        return Response("<html><body><h1>502 Bad Gateway</h1></body></html>", media_type="text/html")
+    return None
