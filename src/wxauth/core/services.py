@@ -41,11 +41,13 @@ class Parts(dict[Any, Any]):
     def make(self, kind: type[Part], **values: Any) -> Part:
         """Create a part with these arguments. Each other argument is the part of the argument's type.
 
-        Replace the part if there is one. Parts that were created before keep the previous one, so create a part with
-        arguments before any part that needs it.
+        Create this part before the parts that need it. Otherwise, the first of them creates it with default arguments,
+        and this method then fails.
 
-        Raises: TypeError, if an argument is missing.
+        Raises: ValueError, if the part already exists; TypeError, if an argument is missing.
         """
+        if kind in self:
+            raise ValueError(f"{kind.__name__} already exists")
         arguments = _arguments_of(kind)  # type: ignore[arg-type] # mypy: a class is not hashable
         # Any other argument has a default, or is missing. The constructor raises TypeError for a missing argument.
         parts = {

@@ -126,7 +126,7 @@ def build_services(
     parts[Sealer] = Sealer(settings.secret_keys)
     limiters = _Limiters(settings, clock)
     # The order matters. If a part is requested before `make` has created it, the part is created with default
-    # arguments, and the parts that requested it keep it. Therefore, each step uses only parts of the steps before it.
+    # arguments, and `make` then fails. Therefore, each step uses only parts of the steps before it.
     parts.make(Apps, refresh_pause=timeouts.apps_refresh, hint=unknown_app_hint)
     _add_wechat(parts, settings, wechat_transport, timeouts, errcode_hints)
     _add_tokens(parts, settings)
