@@ -243,6 +243,6 @@ async def sign_page(
     if "&amp;" in body.url:  # a URL copied from HTML would never match
         raise InvalidRequest.of("url", "Must be `location.href`, with & in place of &amp;")
     # In `location.href`, a slash always follows the host, even if the caller has left the slash out.
-    url = body.url if parts.path else body.url.replace(parts.netloc, f"{parts.netloc}/", 1)
+    url = body.url if parts.path else body.url.replace(f"://{parts.netloc}", f"://{parts.netloc}/", 1)
     signed = await js_tickets.sign(app, url)
     return {"appId": app.app_id, "timestamp": signed.timestamp, "nonceStr": signed.nonce, "signature": signed.signature}
