@@ -79,7 +79,10 @@ class DatabaseClock:
     def __init__(self, own: Clock = utc_now) -> None:
         self.own = own
         self.ahead = timedelta()
-        """The time by which this machine's clock was ahead of the database's at the last correction."""
+        """The time by which this machine's clock was ahead of the database's at the last correction.
+
+        It is negative if this machine's clock was behind.
+        """
         self._read: tuple[datetime, float] | None = None
         """The database's time, and the reading of `since_boot` at that moment."""
 
@@ -154,9 +157,9 @@ def new_id(now: datetime) -> UUID:
     return created
 
 
-def first_id_at(time: datetime) -> UUID:
+def first_id_at(at: datetime) -> UUID:
     """Return the lowest possible id of this time (RFC 9562, section 5.7)."""
-    return UUID(int=_milliseconds(time) << _BITS_AFTER_TIME)
+    return UUID(int=_milliseconds(at) << _BITS_AFTER_TIME)
 
 
 def id_range(since: datetime | None, until: datetime | None, before: UUID | None) -> tuple[UUID, UUID]:
@@ -170,6 +173,6 @@ def id_range(since: datetime | None, until: datetime | None, before: UUID | None
     return lowest, min(end, before or LAST_ID)
 
 
-def _milliseconds(time: datetime) -> int:
+def _milliseconds(at: datetime) -> int:
     """Return the milliseconds since 1970, limited to the numbers that an id can contain."""
-    return min(max(0, int(time.timestamp() * 1000)), _MAX_MILLISECONDS)
+    return min(max(0, int(at.timestamp() * 1000)), _MAX_MILLISECONDS)
