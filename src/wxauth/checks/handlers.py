@@ -67,7 +67,7 @@ async def _send_handshake(app: App, settings: Settings, *, echostr: str, now: da
     """
     nonce = str(secrets.randbelow(10**_NONCE_DIGITS))
     query, signature = make_handshake(app, nonce=nonce, echostr=echostr, now=now)
-    request = PushRequest(urlencode(query).encode(), None, is_forwarded=False, body=b"")
+    request = PushRequest(urlencode(query).encode(), content_type=None, is_forwarded=False, body=b"")
     async with (
         aclosing(Database(settings.database_url.get_secret_value())) as database,
         aclosing(ReceiverTransport()) as transport,

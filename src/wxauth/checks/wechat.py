@@ -297,7 +297,10 @@ def _how_to_set_push_token(app: App, settings: Settings) -> Text:
 
 
 def _time_in(response: httpx.Response) -> datetime | None:
-    """Return the time in a response's `Date` header; None if the header is missing or invalid."""
+    """Return the time in a response's `Date` header; None if the header is missing or invalid.
+
+    The transport to WeChat passes the header on as an extension of the response.
+    """
     try:
         time = parsedate_to_datetime(response.extensions.get("date") or "")
     except ValueError:
