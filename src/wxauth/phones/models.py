@@ -9,7 +9,7 @@ from sqlmodel import Field, SQLModel
 from wxauth.core.models import TIME
 
 
-class PhoneAnswer(SQLModel, table=True):
+class PhoneAnswerRow(SQLModel, table=True):
     """The table of WeChat's responses to phone codes. A response costs money, and WeChat returns it only once."""
 
     __tablename__ = "phone_answers"

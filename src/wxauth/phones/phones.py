@@ -48,10 +48,10 @@ KEPT_IN_MEMORY_SECONDS: Final = 600.0
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
 """The age at which housekeeping binds a response. At this age, the request that fetched the response has ended."""
 
-UNDER_WAY: Final = 200
-"""The largest number of phone numbers that this process fetches from WeChat at the same time."""
-UNDER_WAY_OF_ONE: Final = 20
-"""The largest number of requests and calls to WeChat that one user may have at the same time.
+MAX_CALLS: Final = 200
+"""The largest number of calls to WeChat for phone numbers that this process makes at the same time."""
+MAX_IN_PROGRESS_OF_ONE: Final = 20
+"""The largest number of requests and calls to WeChat that one identity may have at the same time.
 
 The taps and retries of an honest user cause fewer requests.
 """
@@ -69,7 +69,7 @@ log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Asking:
+class _Call:
     """A call to WeChat for the number behind a code."""
 
     answered: asyncio.Task[Mapping[str, Any]]
@@ -99,14 +99,14 @@ class Phones:
     kept_in_memory: float = KEPT_IN_MEMORY_SECONDS
     pauses_for_others: Sequence[float] = PAUSE_FOR_OTHERS_SECONDS
     farewell: float = WECHAT_SHUTDOWN_SECONDS
-    _under_way: Places[tuple[str, str]] = field(
+    _in_progress: Places[tuple[str, str]] = field(
         init=False,
         default_factory=partial(
-            Places, of_one=UNDER_WAY_OF_ONE, detail="this user has sent too many phone codes at once"
+            Places, of_one=MAX_IN_PROGRESS_OF_ONE, detail="this user has sent too many phone codes at once"
         ),
     )
     """The requests and calls of each identity that are in progress, as pairs of app and openid."""
-    _asking: dict[bytes, _Asking] = field(init=False, default_factory=dict)
+    _calls: dict[bytes, _Call] = field(init=False, default_factory=dict)
     """The calls to WeChat that are in progress, by the hash of the code."""
     _has_logged_unopened: bool = field(init=False, default=False)
     """Whether housekeeping has logged a response that it cannot decrypt. Housekeeping logs only the first response."""
@@ -116,17 +116,19 @@ class Phones:
 
         If the same identity sends the same code again, use WeChat's stored response.
 
-        Raises: UnknownApp; WrongAppKind; WeChatError; RateLimited; PhoneTaken; InvalidCode, if the user must tap again;
-            InvalidToken, if the user has just been banned or erased, or is about to be erased.
+        Raises: UnknownApp; WrongAppKind, if the app is not a mini-program; WeChatError, if WeChat returns no number;
+            RateLimited, if there are too many requests or codes; PhoneTaken, if another user has the number;
+            InvalidCode, if the user must tap again; InvalidToken, if the user has just been banned or erased, or is
+            about to be erased.
         """
         app, openid = self.apps.find(user.app_id), user.openid
         if not app.is_mini_program:
             raise errors.WrongAppKind("only mini-programs have the phone number button")
         asked_at = self.clock()
         code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
-        with self._under_way.place((app.app_id, openid)):
+        with self._in_progress.place((app.app_id, openid)):
             outcome: UserInSession | queries.PhoneRefusal | None
-            stored = await self._find_or_ask(app, openid, code, code_hash, asked_at=asked_at)
+            stored = await self._find_or_fetch(app, openid, code, code_hash, asked_at=asked_at)
             if isinstance(stored, queries.StoredAnswer):
                 outcome = await self._bind_in_turn(stored, user.id)
             else:
@@ -174,23 +176,23 @@ class Phones:
 
     async def aclose(self) -> None:
         """Wait up to `farewell` seconds until WeChat's responses arrive and are stored. Cancel the remaining calls."""
-        if self._asking:
-            await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=self.farewell)
-        remaining = list(self._asking.values())
-        unanswered = [asking for asking in remaining if not asking.answered.done()]
+        if self._calls:
+            await asyncio.wait([call.stored for call in self._calls.values()], timeout=self.farewell)
+        remaining = list(self._calls.values())
+        unanswered = [call for call in remaining if not call.answered.done()]
         if unanswered:
             reason = "the service stopped before WeChat responded"
             log.error("phone_answers_lost", answers=len(unanswered), reason=reason)
-        await cancel(task for asking in remaining for task in (asking.answered, asking.stored))
+        await cancel(task for call in remaining for task in (call.answered, call.stored))
 
-    async def _find_or_ask(
+    async def _find_or_fetch(
         self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime
     ) -> queries.StoredAnswer | UserInSession | None:
         """Return the stored response to a code, for which wxauth calls WeChat if necessary.
 
         Return the user if the number has been bound. Return None if the user was erased during the call.
 
-        Raises: WeChatError, RateLimited.
+        Raises: the errors of `_fetch`.
         """
         # This process might still hold the response in memory, because the database was down.
         await self.retries.run_now(_ANSWER, code_hash)
@@ -198,7 +200,7 @@ class Phones:
         if stored is not None:
             return stored
         try:
-            await self._ask(app, openid, code, code_hash, asked_at=asked_at)
+            await self._fetch(app, openid, code, code_hash, asked_at=asked_at)
         except (errors.InvalidCode, errors.CodeUsed) as exc:
             if exc.errcode in OF_ANOTHER_PERSON:
                 raise
@@ -218,32 +220,32 @@ class Phones:
                 return stored
         return None
 
-    async def _ask(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> None:
+    async def _fetch(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> None:
         """Exchange a code with WeChat, and store the response.
 
-        Simultaneous requests with the same code share one call.
+        Simultaneous requests with the same code share one call, which goes on when the time limit of a request is over.
 
-        Raises: WeChatError, RateLimited.
+        Raises: WeChatError, if WeChat returns no number in time; RateLimited, if there are too many calls or codes.
         """
-        asking = self._asking.get(code_hash)
-        if asking is None:
-            if len(self._asking) >= UNDER_WAY:
+        call = self._calls.get(code_hash)
+        if call is None:
+            if len(self._calls) >= MAX_CALLS:
                 raise errors.RateLimited("too many phone number requests are in progress", retry_after=RETRY_AFTER)
-            person = (app.app_id, openid)
+            identity = (app.app_id, openid)
             # Separate tasks make the call and store the response, because both must finish even if the request is
             # cancelled.
-            answered = asyncio.create_task(self._ask_wechat(app, openid, code))
-            stored = asyncio.create_task(self._store_answer_of(answered, person, code_hash, asked_at=asked_at))
-            asking = self._asking[code_hash] = _Asking(answered, stored)
-            self._under_way.take(person)
-            stored.add_done_callback(lambda _task: self._drop_asking(person, code_hash))
+            answered = asyncio.create_task(self._exchange(app, openid, code))
+            stored = asyncio.create_task(self._store_when_answered(answered, identity, code_hash, asked_at=asked_at))
+            call = self._calls[code_hash] = _Call(answered, stored)
+            self._in_progress.take(identity)
+            stored.add_done_callback(lambda _task: self._forget_call(identity, code_hash))
         timeout = self.settings.wechat_timeout
-        await asyncio.wait({asking.answered}, timeout=timeout)
-        if not asking.answered.done():
+        await asyncio.wait({call.answered}, timeout=timeout)
+        if not call.answered.done():
             raise errors.WeChatTimeout(f"WeChat didn't respond within {timeout:g} s: send the same code again")
-        await asyncio.shield(asking.stored)
+        await asyncio.shield(call.stored)
 
-    async def _ask_wechat(self, app: App, openid: str, code: str) -> Mapping[str, Any]:
+    async def _exchange(self, app: App, openid: str, code: str) -> Mapping[str, Any]:
         """Count an attempt of the identity, and exchange a code with WeChat. Return WeChat's `phone_info`.
 
         If the call fails, and the code is not the cause, the attempt does not count.
@@ -258,18 +260,18 @@ class Phones:
                 await PHONE_CODES.uncount(self.database, app.app_id, openid)
             raise
 
-    def _drop_asking(self, person: tuple[str, str], code_hash: bytes) -> None:
+    def _forget_call(self, identity: tuple[str, str], code_hash: bytes) -> None:
         """Forget a call to WeChat whose response has been stored, or whose storage has failed."""
-        self._under_way.give_back(person)
-        stored = self._asking.pop(code_hash).stored
+        self._in_progress.give_back(identity)
+        stored = self._calls.pop(code_hash).stored
         if not stored.cancelled():
             # Otherwise asyncio logs that the exception was never retrieved.
             stored.exception()
 
-    async def _store_answer_of(
+    async def _store_when_answered(
         self,
         answered: asyncio.Task[Mapping[str, Any]],
-        person: tuple[str, str],
+        identity: tuple[str, str],
         code_hash: bytes,
         *,
         asked_at: datetime,
@@ -279,7 +281,7 @@ class Phones:
         If the storage fails, keep the response in memory, and try again in the background.
         """
         phone_info = await answered
-        app_id, openid = person
+        app_id, openid = identity
         answer = queries.StoredAnswer(
             code_hash=code_hash,
             app_id=app_id,
@@ -364,8 +366,8 @@ def _log_unopened(app_id: str, exc: CannotOpen) -> None:
     log.error("phone_answer_not_unsealed", app_id=app_id, reason=str(exc), what_to_change=WRONG_SECRET_KEY)
 
 
-async def remove_my_phone(database: Database, clock: Clock, caller: Caller) -> None:
-    """Remove the caller's number, if there is one. Raises: InvalidToken."""
+async def remove_phone_of_caller(database: Database, clock: Clock, caller: Caller) -> None:
+    """Remove the caller's number, if there is one. Raises: InvalidToken, if the session has just ended."""
     user_id, now = caller.user.id, clock()
     async with locked_caller(database, caller, now=now) as transaction:
         is_removed = await remove_phone(
@@ -378,7 +380,7 @@ async def remove_my_phone(database: Database, clock: Clock, caller: Caller) -> N
 async def remove_phone_of(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """Remove a user's number, if there is one. A former id stands for the user that remains after a merge.
 
-    Raises: NotFound, InsufficientRole.
+    Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user.
     """
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
         is_removed = await remove_phone(transaction, remaining_id, by=by, now=now)

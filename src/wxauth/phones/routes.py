@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, Field
 
 from wxauth.errors import PhoneTaken, WrongAppKind
 from wxauth.i18n import lazy_gettext as _
-from wxauth.phones.phones import Phones, remove_my_phone as remove_phone_of_caller, remove_phone_of
+from wxauth.phones.phones import Phones, remove_phone_of, remove_phone_of_caller
 from wxauth.users.admin import read_listed_user
 from wxauth.users.admin_routes import NO_SUCH_USER, StaffReadsDep
 from wxauth.users.callers import CallerDep, CallerInTurnDep, StaffDep

@@ -102,8 +102,9 @@ WITH free AS (
        FOR NO KEY UPDATE OF sessions SKIP LOCKED)
 UPDATE sessions SET session_key = resealed FROM free WHERE sessions.id = free.id
 """)
-# The conditions are the same as in `READ_USER_IN_SESSION`, because the user may have been banned, erased or merged,
-# and the session may have ended.
+# The conditions on the session and the user are the same as in `READ_USER_IN_SESSION`, because the user may have been
+# banned, erased or merged, and the session may have ended. A website's session has no keys, so the statement does not
+# check whether the website was removed.
 KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""
 SELECT s.app_id, s.openid, (
            SELECT newest.session_key FROM sessions newest

@@ -416,6 +416,8 @@ async def end_session(
     Without `by`, the session's user is the actor. If the user ends the session from another session, also end the login
     of the browser that opened the session. With `client_id`, the session must belong to that website. With
     `site_knows`, wxauth sends the website no logout token.
+
+    Raises: TooManyChanges, if other transactions move the session to another user during each attempt.
     """
     actor, ip = (None, None) if by is None else (by.name, by.ip)
     row = await database.row(

@@ -1,4 +1,4 @@
-"""The refresh tokens, and the statements that rotate them.
+"""The form of refresh tokens, and the statements that rotate them.
 
 If a refresh token is used again after its grace period, the session ends.
 """
@@ -24,13 +24,13 @@ from wxauth.sessions.queries import NO_ADDRESS, TOO_MANY_CHANGES, EndReason, end
 from wxauth.settings.settings import Settings
 
 # A token contains the session's id, its generation and a MAC of both (SHA-256, 32 bytes).
-_ID_BYTES = 16
-_GENERATION_BYTES = 4
-_SIGNED_BYTES = _ID_BYTES + _GENERATION_BYTES
+_ID_BYTES: Final = 16
+_GENERATION_BYTES: Final = 4
+_SIGNED_BYTES: Final = _ID_BYTES + _GENERATION_BYTES
 # 52 bytes make 70 characters of base64url, without the padding. The last character carries only two bits, so the
 # pattern allows four characters there, and each token has only one spelling.
-_FORM = r"[A-Za-z0-9_-]{69}[AQgw]"
-_PADDING = "=="
+_FORM: Final = r"[A-Za-z0-9_-]{69}[AQgw]"
+_PADDING: Final = "=="
 """The base64 padding that tokens leave out."""
 
 
@@ -144,10 +144,10 @@ class RefreshRefused:
 # The clock might have been ahead when wxauth wrote a row. A token whose rotation is more than a grace period in the
 # future has no grace period. If the creation time of a session is in the future, the age of the session begins now,
 # because a session must not end before it begins.
-_IS_NEWEST = ":generation >= s.generation"
-_IS_GOOD = f"""({_IS_NEWEST} OR (:generation = s.generation - 1
+_IS_NEWEST: Final = ":generation >= s.generation"
+_IS_GOOD: Final = f"""({_IS_NEWEST} OR (:generation = s.generation - 1
     AND s.rotated_at BETWEEN :grace_began_at AND :now::timestamptz + (:now::timestamptz - :grace_began_at)))"""
-_BEGAN_AT = "LEAST(s.created_at, :now)"
+_BEGAN_AT: Final = "LEAST(s.created_at, :now)"
 
 
 class RotatedSession(UserInSession):
@@ -182,15 +182,15 @@ _SET_DEVICE_FRAGMENT: Final = f""",
 # A website's server sends the refresh, so the address of the request is not the user's, and the statement does not
 # change the stored address of the browser. If the user has not granted all scopes that the request demands, the
 # statement finds no row, and does not use up the token.
-_GRANTED = "string_to_array(s.scope, ' ')"
-_IS_FOR_RESOURCE = "s.resource IS NOT DISTINCT FROM :resource::text"
-_IS_IN_SCOPE = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
+_GRANTED: Final = "string_to_array(s.scope, ' ')"
+_IS_FOR_RESOURCE: Final = "s.resource IS NOT DISTINCT FROM :resource::text"
+_IS_IN_SCOPE: Final = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
 
 # The condition selects an open session, with its user, who must be active.
-_IS_OPEN = """s.id = :session_id AND users.id = s.user_id
+_IS_OPEN: Final = """s.id = :session_id AND users.id = s.user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND s.created_at + make_interval(secs => :lasts_at_most) > :now
    AND users.status = 'active'"""
-_IS_OPEN_IN_APP = f"{_IS_OPEN} AND s.client_id IS NULL"
+_IS_OPEN_IN_APP: Final = f"{_IS_OPEN} AND s.client_id IS NULL"
 
 
 def _rotating_fragment(
@@ -298,6 +298,8 @@ async def rotate_refresh_token(
     """Rotate the refresh token of a session in an app. Return the session, or the reason for the refusal.
 
     `ip` and `user_agent` belong to the device. If the token was used before, end the session.
+
+    Raises: TooManyChanges, if other requests change the session during each attempt.
     """
     device = {"ip": ip, "user_agent": user_agent}
     return await _rotate(database, _ROTATE, token, device, ip=ip, lifetimes=lifetimes, now=now)
@@ -320,12 +322,14 @@ async def rotate_refresh_token_of_website(
     The session must be for this resource or, if `resource` is None, for no resource. The user must have granted the
     website at least one of `scopes`, and all of `demanded`. If the token was used before, end the session. `ip` is the
     address of the website's server, for the event that records this end.
+
+    Raises: TooManyChanges, if other requests change the session during each attempt.
     """
     website = {"client_id": client_id, "resource": resource, "scopes": scopes, "demanded": demanded}
     return await _rotate(database, _ROTATE_OF_WEBSITE, token, website, ip=ip, lifetimes=lifetimes, now=now)
 
 
-@retrying(3, failure=TOO_MANY_CHANGES)
+@retrying(failure=TOO_MANY_CHANGES)
 async def _rotate(
     database: Database,
     statement: Statement[Rotated],
@@ -340,7 +344,9 @@ async def _rotate(
 
     `further_values` contains the parameters that only this statement has.
 
-    Raises: ChangedMeanwhile, if the token could be used now although the statement has just found no session.
+    If the token could be used now, although the statement has just found no session, try again.
+
+    Raises: TooManyChanges, if this happens at each attempt.
     """
     row = await database.row(
         statement,
