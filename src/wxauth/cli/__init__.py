@@ -53,7 +53,11 @@ def _of_click(message: str) -> str:
 
 
 def _adapt_click() -> None:
-    """Replace click's translations and its line breaks, because click has no setting for them."""
+    """Replace click's translations and its line breaks, because click has no setting for them.
+
+    The function changes names inside click's modules. Tests of the commands in Chinese fail if click no longer uses
+    these names.
+    """
     for name, module in sys.modules.items():
         if name.startswith("click."):  # click's modules look up their texts with these two functions of gettext
             vars(module).update(_=_of_click, ngettext=lambda one, many, n: _of_click(one if n == 1 else many))
@@ -69,10 +73,10 @@ _adapt_click()  # when this module is imported, because the decorators below alr
 
 
 class LazyGroup(click.Group):
-    """A group whose help lists summaries, and which imports a command's module when the command is called.
+    """A group of commands, which imports the module of a command only when the command is called.
 
     Args:
-        modules: The commands of each module of this package, with their summaries.
+        modules: The commands of each module of this package, with their summaries for the group's help.
     """
 
     def __init__(self, *, modules: Mapping[str, Mapping[str, str]], **options: Any) -> None:

@@ -61,11 +61,8 @@ def failures_printed() -> Iterator[None]:
 def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
     """Return the text that the command prints for an error, with the name of the app, client, user or webhook."""
     arguments = click.get_current_context().params
-    noun = name = ""
-    for argument, noun_of_argument in _NOUNS.items():
-        if argument in arguments:
-            noun, name = noun_of_argument, arguments[argument]
-            break
+    nouns_and_names = ((noun, arguments[argument]) for argument, noun in _NOUNS.items() if argument in arguments)
+    noun, name = next(nouns_and_names, ("", ""))
     match exc:
         case TextError():
             return exc.text
@@ -118,10 +115,14 @@ def with_database(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
 def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = False, seals: bool = False) -> T:
     """Call `use` with parts that are created when they are first used, and return the result.
 
-    All settings are required. With `calls_wechat`, the parts include the clients of WeChat and the apps. With `seals`,
-    the function fails before it calls `use` if the secret key opens no stored value, because the service could then not
-    open the values that the command seals. `with_services` provides all parts of the service, but importing them takes
-    half a second more.
+    All settings are required. `with_services` provides all parts of the service, but importing them takes half a second
+    more.
+
+    Args:
+        use: The function to call.
+        calls_wechat: Whether the parts include the clients of WeChat and the apps.
+        seals: Whether the command stores encrypted values. If so, and if the secret key opens no stored value, this
+            function fails before it calls `use`, because the service could not open the new values either.
 
     Raises: Failed.
     """

@@ -1,7 +1,7 @@
 """The commands `wxauth serve`, `alive` and `openapi`.
 
 Each command imports the modules that it needs only when it is called, because the imports of the other commands would
-delay it.
+delay it. For the same reason, the commands end with `sys.exit` instead of raising `printing.Failed`.
 """
 
 import os

@@ -212,6 +212,7 @@ class JsonLines(_Lines):
         ours = dict(line)
         for name, values in self._form.values.items():
             value = unwrapped(line.get(name))
+            # `--map` names a number or another value that is not text by its JSON, for example in status:1=disabled.
             our_value = values.get(value if isinstance(value, str) else to_json(value).decode())
             if our_value is not None:
                 ours[name] = _parsed_cell(name, our_value) if our_value else None  # an empty value removes the field

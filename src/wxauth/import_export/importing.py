@@ -254,12 +254,12 @@ def _report(
 
     `outcomes` contains one outcome for each line that could be read.
     """
-    next_outcome = iter(outcomes)
+    remaining_outcomes = iter(outcomes)
     for number, line, faults in read_lines:
         if line is None and not faults:
             counts.add(LineOutcome.BLANK)
             continue
-        outcome = LineRefused(()) if line is None else next(next_outcome)
+        outcome = LineRefused(()) if line is None else next(remaining_outcomes)
         if isinstance(outcome, LineRefused):
             counts.add(LineOutcome.REFUSED)
             refuse(ImportRefusal(number, [*faults, *outcome.faults], outcome.others))

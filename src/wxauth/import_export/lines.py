@@ -202,6 +202,8 @@ ShortText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(pr
 
 
 class _Strict(BaseModel):
+    """A model that does not convert values to other types, and for which an empty text counts as an absent value."""
+
     model_config = ConfigDict(strict=True, hide_input_in_errors=True)
 
     @field_validator("*", mode="before")

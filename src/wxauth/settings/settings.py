@@ -22,6 +22,7 @@ PREFIX: Final = "WXAUTH_"
 WECHAT_URL: Final = "https://api.weixin.qq.com"
 WECHAT_OPEN_URL: Final = "https://open.weixin.qq.com"
 WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
+"""WeChat's second host, which wxauth uses if it cannot connect to the first one."""
 
 _DEFAULT_ISSUER: Final = "http://127.0.0.1:8000"
 _DEFAULT_AUDIENCE: Final = "wxauth"
@@ -86,7 +87,8 @@ class ClientCommandSettings(DatabaseSettings):
 class Settings(DatabaseSettings):
     """All settings of the service, in the order of `docs/reference/settings.md`, which describes them.
 
-    A validator can read only settings that are declared before its own setting.
+    A validator can read only settings that are declared before its own setting. With `validate_default`, it also runs
+    if its own setting is not set.
     """
 
     app_id: types.OrNone[AppId] = None
