@@ -7,6 +7,8 @@ from datetime import datetime
 from secrets import token_bytes
 from typing import Final
 
+from wxauth.settings.secrets import WEBHOOK_PREFIX
+
 _SECRET_BYTES: Final = 32
 """The length of a new secret, in bytes. Standard Webhooks requires 24 to 64."""
 
@@ -33,4 +35,4 @@ def new_webhook_secret() -> bytes:
 
 def shown_secret(secret: bytes) -> str:
     """Return a secret in the form that libraries for Standard Webhooks accept."""
-    return "whsec_" + b64encode(secret).decode()
+    return WEBHOOK_PREFIX + b64encode(secret).decode()

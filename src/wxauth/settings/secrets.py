@@ -13,7 +13,7 @@ from wxauth.terminal import WrongValue
 SECRET_KEY_BYTES: Final = 32
 """The length of a secret key, in bytes."""
 # The form of a secret for signatures, as Standard Webhooks 1.0.0 specifies it.
-_WEBHOOK_PREFIX: Final = "whsec_"
+WEBHOOK_PREFIX: Final = "whsec_"
 _MIN_WEBHOOK_KEY_BYTES: Final = 24
 _MAX_WEBHOOK_KEY_BYTES: Final = 64
 
@@ -32,8 +32,8 @@ def webhook_secret_bytes(value: SecretStr) -> bytes:
     """Decode the key in a secret for signatures. Raises: WrongValue, if the key does not have 24 to 64 bytes."""
     text = value.get_secret_value()
     with suppress(ValueError):
-        key = base64.b64decode(text.removeprefix(_WEBHOOK_PREFIX), validate=True)
-        if text.startswith(_WEBHOOK_PREFIX) and _MIN_WEBHOOK_KEY_BYTES <= len(key) <= _MAX_WEBHOOK_KEY_BYTES:
+        key = base64.b64decode(text.removeprefix(WEBHOOK_PREFIX), validate=True)
+        if text.startswith(WEBHOOK_PREFIX) and _MIN_WEBHOOK_KEY_BYTES <= len(key) <= _MAX_WEBHOOK_KEY_BYTES:
             return key
     raise WrongValue(_("must be whsec_ followed by 24 to 64 random bytes in base64"))
 
