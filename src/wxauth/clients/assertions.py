@@ -1,7 +1,7 @@
 """The authentication of clients by a signed assertion, and the parsing of their keys.
 
-The assertions are those of `private_key_jwt` (RFC 7523), and the keys are JWKs (RFC 7517). As with access tokens,
-wxauth uses only the key objects of python-jose. This module itself checks the assertion's header and claims.
+The method is `private_key_jwt` (RFC 7523), and the keys are JWKs (RFC 7517). As with access tokens, wxauth uses only
+the key objects of python-jose. This module itself checks the assertion's header and claims.
 """
 
 import re

@@ -209,8 +209,8 @@ class ClientDocuments:
     ) -> bool:
         """Return whether a key of the client has signed the assertion.
 
-        `keys` contains the client's keys; None if they are not usable. `was_cached` says whether they were read from
-        the cache. If they were, and the assertion does not name one of them, fetch the keys again.
+        `keys` contains the client's keys; None if they are not usable. `was_cached` says whether the keys were read
+        from the cache. Fetch cached keys again if the assertion does not name one of them.
         """
         key = None if keys is None else keys.find(assertion.alg, assertion.kid)
         if key is not None and assertion.is_signed_by(key):

@@ -23,8 +23,8 @@ class ServiceClient:
     resources: list[str]
 
 
-# FOR UPDATE waits for logins that are opening a session of this client. An UPDATE without it would not wait, because it
-# does not change the name, to which the sessions refer. Logins that begin later no longer find the client.
+# FOR UPDATE waits for logins that are opening a session of this client. A plain UPDATE would not wait, because it does
+# not change the name, to which the sessions refer. Logins that begin later no longer find the client.
 REMOVE: Final = Statement[str]("""
 WITH client AS (SELECT name FROM clients WHERE name = :name AND removed_by IS NULL FOR UPDATE)
 UPDATE clients SET removed_by = :by FROM client WHERE clients.name = client.name RETURNING clients.name

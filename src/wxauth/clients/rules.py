@@ -56,7 +56,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
 }
 """The check of each field that does not depend on other fields."""
 _MAKE_A_SITE: Final = ("redirect_uris", "device", "phone_id_token")
-"""The fields of which a site sets at least one. A client that sets none of them is a service."""
+"""The fields that make a client a site. A client that sets none of these fields is a service."""
 _SITE_FIELDS: Final = tuple(
     field for field in Client.model_fields if field not in ("name", "scopes", "resources", *_MAKE_A_SITE)
 )

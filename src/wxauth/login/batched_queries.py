@@ -32,7 +32,7 @@ OPEN_FRAGMENT: Final = """
            :now::timestamptz, :now, :now + make_interval(secs => :expires_in)"""
 """The beginning of the SQL that opens a session.
 
-The fragment ends before FROM, so that each statement names the user's row.
+The fragment ends before FROM, because each statement selects the user's row differently.
 """
 _COMMON_TYPES: Final[Mapping[str, LiteralString]] = {
     "app_id": "text",
