@@ -45,9 +45,9 @@ _MAX_SHOWN = 200
 """The largest number of characters that an error shows of another issuer's URL."""
 _PATH_BELOW = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
 """The pattern of a path without the segments . and .. , which cannot lead out of the URL to which it is appended."""
-_MAX_AGE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
+_MAX_AGE_DIRECTIVE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
 """The pattern of the directive `max-age` in a `Cache-Control` header."""
-_AGE = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
+_AGE_HEADER = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
 """The pattern of the beginning of an `Age` header. If a proxy has joined several headers, the first one counts."""
 
 
@@ -237,16 +237,19 @@ def _max_age(headers: httpx.Headers) -> float:
 
     It is at least `_MIN_MAX_AGE`, and at most `STALE_IF_ERROR`, after which the keys cannot be used any more.
     """
-    match = _MAX_AGE.search(headers.get("cache-control", ""))
+    match = _MAX_AGE_DIRECTIVE.search(headers.get("cache-control", ""))
     if match is None:
         return DEFAULT_MAX_AGE
-    age = _AGE.match(headers.get("age", ""))
+    age = _AGE_HEADER.match(headers.get("age", ""))
     remaining = float(match[1]) - (float(age[1]) if age else 0.0)
     return min(max(remaining, _MIN_MAX_AGE), STALE_IF_ERROR)
 
 
 def _host_of(url: str) -> str:
-    """Return only the scheme and the host of a wrong URL, because the other parts may contain a secret."""
+    """Return only the scheme and the host of a wrong URL, because the other parts may contain a secret.
+
+    If the URL has no valid scheme and host, return "this one", which completes the sentence of the error.
+    """
     match = re.match(r"https?://[\w.-]+(:\d+)?(?=[/?#]|$)", url, re.ASCII)
     return match[0] if match else "this one"
 
