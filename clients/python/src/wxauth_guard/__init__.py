@@ -62,6 +62,6 @@ def __getattr__(name: str) -> object:
     return globals()[name]
 
 
-def __dir__() -> "list[str]":
+def __dir__() -> list[str]:
     """Return all names, including the names of objects that are not loaded yet."""
     return sorted({*globals(), *__all__})

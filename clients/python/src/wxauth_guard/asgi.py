@@ -27,8 +27,8 @@ class BearerMiddleware:
         guard: The guard that checks the tokens.
         roles: The required roles. The user must have all of them.
         public: Paths that need no token, each as written in the routes of `app`, and compared exactly. There are no
-            patterns. The path of the guard's resource metadata is always public. If the server does not pass on the
-            path as it was sent (ASGI's `raw_path`), no path is public.
+            patterns. Tokens on these paths are ignored. The path of the guard's resource metadata is always public. If
+            the server does not pass on the path as it was sent (ASGI's `raw_path`), no path is public.
         optional: Whether requests without a Bearer token also pass, for apps that have open pages or another login. For
             such requests, `scope["user"]` stays unchanged, or becomes None if it is missing. Therefore, call
             `require_roles` where a user is needed. If a request contains a token, the token must be valid.

@@ -49,11 +49,13 @@ _SECOND_HEADER = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
 
 
 class Guard:
-    """The check of access tokens. If FastAPI is installed, `wxauth_guard.BearerGuard` can also be used as a dependency.
+    """A guard, which checks access tokens. Services import it as `wxauth_guard.BearerGuard`.
+
+    If FastAPI is installed, `BearerGuard` is a subclass that can also be used as a dependency.
 
     The guard checks tokens offline. It fetches the issuer's public keys from time to time, and never sends a token to
-    the issuer. The logger `wxauth_guard` logs why a token is refused, at most once per minute for each cause, with the
-    value in the token and the expected value.
+    the issuer. The logger `wxauth_guard` logs why a well-formed token is refused, at most once per minute for each
+    cause, with the value in the token and the expected value.
 
     Args:
         issuer: The issuer's public URL, compared exactly with `iss`. https, or http on loopback.
@@ -173,7 +175,7 @@ class Guard:
         return guard
 
     def check_scopes(self, principal: Principal, *scopes: str) -> None:
-        """Require further scopes, for code that is not a separate route, for example a tool of an MCP server.
+        """Require these scopes and the guard's own, for code that is not a route, for example a tool of an MCP server.
 
         In FastAPI, the guard turns the error into a response in routes that depend on it. Elsewhere, the caller must
         handle the error.
@@ -294,7 +296,7 @@ def single_authorization(*authorizations: str | None) -> str:
     """
     values = [value for value in authorizations if value is not None]
     if len(values) > 1 or _SECOND_HEADER.search("".join(values)):
-        raise InvalidRequest("there are two Authorization headers", status=400)
+        raise InvalidRequest("there are two Authorization headers", status=400)  # as RFC 6750, section 3.1, recommends
     return "".join(values)
 
 

@@ -151,7 +151,7 @@ class InsufficientRole(BearerError, code="insufficient_role", status=403):
     """The user does not have the required role."""
 
     title = _("You don't have permission to do this.")
-    bearer_error = "insufficient_scope"
+    bearer_error = "insufficient_scope"  # RFC 6750 has no error for roles
 
 
 class InsufficientScope(BearerError, code="insufficient_scope", status=403):

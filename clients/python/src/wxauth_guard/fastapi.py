@@ -28,7 +28,7 @@ class BearerGuard(Guard, SecurityBase):
     The app need not register a handler for these responses. For the arguments and everything else, see `Guard`.
     """
 
-    model = HTTPBearer(bearerFormat="JWT", description="The access token that `POST /v1/login` answers.")
+    model = HTTPBearer(bearerFormat="JWT", description="The access token that `POST /v1/login` returns.")
     scheme_name = "wxauth"
 
     async def __call__(self, connection: HTTPConnection) -> Principal:

@@ -148,7 +148,7 @@ def catalogue(language: str) -> Mapping[str, str]:
 def _texts_of(entry: str) -> dict[str, str]:
     """Return the texts of an entry in a catalogue by their keywords, which are msgctxt, msgid and msgstr.
 
-    A text can continue on further lines.
+    A text can continue on further lines. Its escapes are the same as in JSON.
     """
     texts: dict[str, str] = {}
     current = ""

@@ -91,8 +91,13 @@ class RemoteKeys:
         self._timer = timer
         self._timeout = timeout
         self._key_set: KeySet | None = None
-        # There is one lock per process, because a lock that a thread held when the process forked is never released.
         self._locks: dict[int, threading.Lock] = {}
+        """The lock under which calls decide whether to start a fetch, by process id.
+
+        There is one lock per process, because a lock that a thread held when the process forked is never released. The
+        thread of a fetch stores the keys or the failure without the lock. This is safe, because no other fetch starts
+        before the thread has completed the future.
+        """
         self._thread: threading.Thread | None = None
         """The thread of the current or last fetch."""
         self._result: Future[None] = Future()

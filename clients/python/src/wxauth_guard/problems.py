@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.websockets import WebSocket
 
-REQUEST_ID_KEY = "wxauth.request_id"
+REQUEST_ID_KEY: Final = "wxauth.request_id"
 """The key in the ASGI scope under which the service's own middleware stores a request's id."""
 
 POLICY_VIOLATION: Final = 1008

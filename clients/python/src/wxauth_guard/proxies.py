@@ -72,7 +72,8 @@ def _is_covered(no_proxy: str, parts: SplitResult) -> bool:
 def _covers(entry: str, parts: SplitResult) -> bool:
     """Return whether an entry of `NO_PROXY` names the host of a URL. Raises: ValueError, if the entry is malformed.
 
-    An entry is `*`, an address, a range of addresses, or a domain. A domain may have a port, and each entry a scheme.
+    An entry is `*`, an address, a range of addresses, or a domain. A domain may have a port, and any entry may begin
+    with a scheme.
     """
     scheme, _separator, host_or_range = entry.rpartition("://")
     is_of_scheme = scheme in ("", "all", parts.scheme)

@@ -15,9 +15,12 @@ _HTTP_URL: Final = re.compile(
     r"https?://(?:[^/?#\\]*@)?(?:\[[0-9a-f:.]+\]|\w[\w.-]*)(?::[0-9]{1,5})?(?=[/?#]|\Z)", re.IGNORECASE
 )
 """The pattern of the beginning of a URL: its scheme, user, host and port, before the path, query or fragment."""
-# A string without an end reaches to the end of the text. Otherwise, the search would try each of the text's quotes as
-# the beginning of a string.
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+"""The pattern of a string in JSON.
+
+A string without an end reaches to the end of the text. Otherwise, the search would try each of the text's quotes as the
+beginning of a string.
+"""
 
 
 def is_loopback(host: str | None) -> bool:

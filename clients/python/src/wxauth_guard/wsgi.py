@@ -26,9 +26,9 @@ class BearerWSGIMiddleware:
     Args:
         app: The app to guard.
         guard: The guard that checks the tokens.
-        roles: The roles that the user must have. All of them are required.
+        roles: The required roles. The user must have all of them.
         public: Paths that need no token, each as written in the routes of `app` (`PATH_INFO`), and compared exactly.
-            The path of the guard's resource metadata is always public.
+            Tokens on these paths are ignored. The path of the guard's resource metadata is always public.
         optional: Whether requests without a Bearer token also pass, as with `BearerMiddleware`. The environ of such a
             request has no `wxauth.user`, so call `require_roles(environ.get("wxauth.user"))` where a user is needed.
 
