@@ -2,8 +2,8 @@
 
 The table is `errcodes.csv`. A row without `at` applies to all APIs for which the errcode has no separate row. For a row
 without an error, wxauth raises WeChatBadResponse. If only the operator can end the failure, the error is
-WeChatMisconfigured. The sources are the pages of the APIs and the table of global return codes in
-WeChat's documentation.
+WeChatMisconfigured. The sources are the pages of the APIs and the table of global return codes in WeChat's
+documentation.
 """
 
 from collections.abc import Collection, Iterator
@@ -111,12 +111,12 @@ def _read_table() -> Iterator[Errcode]:
     for numbers, at, error, retry_after, meaning, remedy in rows:
         for number in numbers.split():
             yield Errcode(
-                int(number),
-                Text(meaning) if meaning else None,
-                _REMEDIES.get(remedy) or Text(remedy),
-                getattr(errors, error or WeChatBadResponse.__name__),
-                int(retry_after) if retry_after else None,
-                at.split(),
+                number=int(number),
+                meaning=Text(meaning) if meaning else None,
+                remedy=_REMEDIES.get(remedy) or Text(remedy),
+                error=getattr(errors, error or WeChatBadResponse.__name__),
+                retry_after=int(retry_after) if retry_after else None,
+                at=at.split(),
             )
 
 
