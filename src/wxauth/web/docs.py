@@ -52,18 +52,6 @@ _HEAD: Final = Path(__file__).with_name("docs_head.html").read_text("utf-8")
 _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
-def in_language(app: FastAPI, language: str) -> dict[str, Any]:
-    """Return a copy of an app's OpenAPI document, in which description, tags and summaries are in this language."""
-    translated = deepcopy(app.openapi())
-    translated["info"]["description"] = translate(app.description, language)
-    tags = {tag: tag.translated(language) for tag in _TAGS}
-    for route, operation in _operations(translated, app.routes):
-        if isinstance(route.summary, Text):
-            summary = route.summary.translated(language)
-            operation |= {"summary": summary, "tags": [tags[tag] for tag in operation["tags"]]}
-    return translated
-
-
 def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the OpenAPI document of an app, in which the mistakes that FastAPI makes are corrected.
 
@@ -129,7 +117,7 @@ def add_docs(app: FastAPI) -> None:
     async def openapi(request: Request) -> Response:
         language = preferred_language(request.headers)
         if language not in documents:
-            documents[language] = to_json(in_language(app, language))
+            documents[language] = to_json(_translated_openapi(app, language))
         return Response(documents[language], media_type="application/json", headers=_language_headers(language))
 
     async def docs(request: Request) -> HTMLResponse:
@@ -145,6 +133,18 @@ def add_docs(app: FastAPI) -> None:
     app.add_route(_ASSETS + "/{name}", asset, include_in_schema=False)  # a mount's 405 would lack the header Allow
 
 
+def _translated_openapi(app: FastAPI, language: str) -> dict[str, Any]:
+    """Return a copy of an app's OpenAPI document, in which description, tags and summaries are in this language."""
+    translated = deepcopy(app.openapi())
+    translated["info"]["description"] = translate(app.description, language)
+    tags = {tag: tag.translated(language) for tag in _TAGS}
+    for route, operation in _operations(translated, app.routes):
+        if isinstance(route.summary, Text):
+            summary = route.summary.translated(language)
+            operation |= {"summary": summary, "tags": [tags[tag] for tag in operation["tags"]]}
+    return translated
+
+
 def _docs_page(title: str, root: str, language: str) -> HTMLResponse:
     """Return the page of Swagger UI. `root` is the path prefix under which browsers reach the service."""
     icon = f"{root}/v1/pages/icon.svg"
@@ -154,6 +154,7 @@ def _docs_page(title: str, root: str, language: str) -> HTMLResponse:
         swagger_js_url=f"{root}{_ASSETS}/swagger-ui-bundle.js",
         swagger_css_url=f"{root}{_ASSETS}/swagger-ui.css",
         swagger_favicon_url=icon,
+        # Swagger UI then sends nothing to a validator outside, and stores no token in the browser.
         swagger_ui_parameters={"validatorUrl": None, "persistAuthorization": False, "tryItOutEnabled": True},
     )
     html = bytes(page.body).replace(b"<html>", f'<html lang="{language}">'.encode(), 1)
