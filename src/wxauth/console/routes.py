@@ -40,7 +40,7 @@ _HEADER: Final = "x-wxauth-console"
 # The page loads pictures only from WeChat's own hosts. Another host could belong to a user, who would then learn the
 # address of the staff member who views the picture.
 _PICTURES: Final = "data: https://thirdwx.qlogo.cn https://wx.qlogo.cn"
-_HEADERS: Final = {
+_PAGE_HEADERS: Final = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": (
         f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' {_PICTURES}; connect-src 'self'; "
@@ -88,13 +88,13 @@ def add_console(app: FastAPI) -> None:
     async def page(request: Request) -> Response:
         await _services_if_enabled(request)
         response = await files.get_response(request.path_params.get("name", "index.html"), request.scope)
-        response.headers.update(_HEADERS)
+        response.headers.update(_PAGE_HEADERS)
         return response
 
     async def texts(request: Request) -> Response:
         await _services_if_enabled(request)
         response = page_texts(CONSOLE_PAGE, request, declared)
-        response.headers.update(_HEADERS)
+        response.headers.update(_PAGE_HEADERS)
         return response
 
     async def add_slash(request: Request) -> Response:

@@ -87,7 +87,7 @@ class ConsoleSessions:
     async def add_as_site(self) -> None:
         """If the console is enabled, register it as a site, so that staff can log in to it by scanning a QR code.
 
-        If the database is unavailable, retry later in the background.
+        If the database is unavailable, retry in the background until it succeeds.
         """
         if not self.settings.admin_page:
             return
@@ -183,6 +183,7 @@ class ConsoleSessions:
         if STAFF_ROLES.isdisjoint(outcome.roles):
             await self.end(cookie)
             raise InsufficientRole("this user no longer has the role admin or support")
+        # This is the time after the wait for the database, so that the access token does not outlive the session.
         now = self.clock()
         left = int((outcome.expires_at - now).total_seconds())
         return self._opened(outcome, token.session_id, generation=outcome.generation, left=left, now=now)

@@ -69,6 +69,10 @@ MakeKey = Callable[[datetime], StoredSigningKey]
 """A function that creates a key. The argument is the time at which the key begins to sign."""
 
 NO_SUCH_KEY: Final = NotFound("no published key has this ID")
+"""The failure for the documentation of routes.
+
+Functions raise a new error with its `detail`, because an error that is raised repeatedly would collect tracebacks.
+"""
 
 
 class KeyState(StrEnum):

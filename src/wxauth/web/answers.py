@@ -14,7 +14,7 @@ from wxauth_guard.errors import InvalidRequest, InvalidToken, KeysUnavailable, M
 from wxauth_guard.problems import problem_document
 
 Failure = type[WxAuthError] | WxAuthError
-"""A failure that an operation may return: an error or, to document an example of it, a class of errors."""
+"""A failure that an operation may return: an error, or a class of errors, which is documented by a typical error."""
 Security = Sequence[Mapping[str, Sequence[str]]]
 """The `security` of an operation in OpenAPI: a list of alternatives, in which `{}` means no credentials."""
 
@@ -103,7 +103,8 @@ class Problem(BaseModel):
 def failures_of(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` for FastAPI: each status, with an example for each error code.
 
-    `InternalError` is always included, because any operation may fail with it.
+    If several failures have the same status and code, the last one is the example. `InternalError` is always included,
+    because any operation may fail with it.
     """
     examples: dict[int, dict[str, Any]] = defaultdict(dict)
     for kind in (*kinds, errors.InternalError):

@@ -43,8 +43,9 @@ class DirectRoute(APIRoute):
     parameters get their values in the order of their declaration. A `Plan` is built once from the parameters.
 
     The body is parsed as JSON, whatever its Content-Type is, and validated with the settings in the validation context.
-    If the parameter may be None, an empty body becomes None. A Response that the endpoint returns is sent unchanged.
-    Any other value is sent as JSON, and a test compares it with its model.
+    If the parameter may be None, an empty body becomes None. A Response that the endpoint returns is sent unchanged. If
+    the endpoint returns None, the response has status 204. Any other value is sent as JSON, and a test compares it with
+    its model.
 
     The documentation is combined from three sources: the failures of the operation, its parameters and their
     dependencies; the examples of the response's fields; and the credentials that a dependency requires.
@@ -277,7 +278,12 @@ def operation_id(route: APIRoute) -> str:
 
 
 def check_query_names(connection: HTTPConnection) -> None:
-    """Check that a request has no query parameters other than those of its direct route. Raises: InvalidRequest."""
+    """Check that a request has no query parameters other than those of its direct route.
+
+    The routes for staff need this check, because a search with a misspelled filter would find everything.
+
+    Raises: InvalidRequest, if there is an unknown parameter.
+    """
     if not connection.scope["query_string"]:
         return
     known: Sequence[str] = connection.scope["route"].query_names

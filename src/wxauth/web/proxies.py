@@ -64,7 +64,7 @@ class BehindProxies:
     Args:
         trusted: The addresses and networks of the proxies, or only `ANYBODY`.
         root_path: The issuer's path, whether or not a proxy has removed it. If it is empty, the server's own path is
-        used.
+            used.
     """
 
     def __init__(self, app: ASGIApp, trusted: Iterable[str], *, root_path: str = "") -> None:
@@ -105,7 +105,7 @@ class BehindProxies:
         if scheme is not None:
             scope["scheme"] = scheme
         if forwarded_for and (address := self._client_of(forwarded_for)) is not None:
-            scope["client"] = (address, 0)
+            scope["client"] = (address, 0)  # the client's port is unknown
 
     def _client_of(self, forwarded_for: list[bytes]) -> str | None:
         """Return the client's address, or None if an entry is not an address.

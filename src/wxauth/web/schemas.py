@@ -46,7 +46,7 @@ _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 _TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
 """The form of a cursor of `timed_cursor`, which is the base64url of 24 bytes: the time, and then the id."""
 _TIME_BYTES: Final = 8
-"""The number of bytes of the time in such a cursor."""
+"""The number of bytes of the time in a cursor of `timed_cursor`."""
 _NOT_A_CURSOR: Final = "Must be a next_cursor of this list"
 FIRST_PAGE: Final[dict[str, object]] = {"after_at": None, "after_id": None}
 """The parameters with which a statement returns the first rows of a list that is sorted by time and id."""
@@ -136,6 +136,7 @@ class Page(Generic[Row]):
 
     items: Sequence[Row]
     next_cursor: str | None
+    """The cursor for the next page; None if this is the last page."""
     is_incomplete: bool = False
     """Whether the search stopped before the page was full. In that case, `next_cursor` continues the search."""
 

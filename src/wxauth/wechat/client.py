@@ -359,7 +359,10 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
 
 
 def _identity(app: App, answer: dict[str, Any]) -> WeChatIdentity:
-    """Return the identity in WeChat's response, without an unusable unionid. Raises: WeChatBadResponse."""
+    """Return the identity in WeChat's response. A unionid that cannot identify one person is logged and left out.
+
+    Raises: WeChatBadResponse, if the openid or a mini-program's session_key is missing, or if an id is malformed.
+    """
     openid, unionid = answer.get("openid"), answer.get("unionid") or None
     session_key = answer.get("session_key") if app.is_mini_program else None
     if not is_id(openid):
