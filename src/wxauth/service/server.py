@@ -207,7 +207,6 @@ def serve(settings: Settings) -> None:
         listener = listen(settings.host, settings.port)
     except OSError as exc:
         raise InvalidSettings([_why_not_listening(exc, settings)]) from None
-    os.environ.pop(COUNTS, None)  # if the variable is set, it belongs to another program
     if settings.workers > 1:
         _serve_by_workers(settings, listener)
         return
