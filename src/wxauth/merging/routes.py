@@ -72,11 +72,7 @@ class SplitAnswer(BaseModel):
     failures=[NO_SUCH_USER, LastAdmin, MergeRefused("these two users are already one user")],
 )
 async def merge_users(
-    administrator: FreshAdministratorDep,
-    database: DatabaseDep,
-    clock: ClockDep,
-    user_id: UUID,
-    body: MergeRequest,
+    administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: MergeRequest
 ) -> MergeAnswer:
     """Merge a user into another one, and return the user that remains.
 

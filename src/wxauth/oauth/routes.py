@@ -18,7 +18,7 @@ from wxauth.clients.oauth_requests import BROWSER, SiteCredentials, form_of, for
 from wxauth.i18n import languages, lazy_gettext as _
 from wxauth.keys.models import JWKS_MAX_AGE
 from wxauth.login.login import EXAMPLE_JWT
-from wxauth.oauth.site_tokens import DEVICE_CODE, GRANT_TYPES, SiteTokens
+from wxauth.oauth.site_tokens import DEVICE_CODE, GRANT_TYPES, NO_DEVICE_GRANT, SiteTokens
 from wxauth.settings.addresses import plain_address
 from wxauth.settings.resources import Resource
 from wxauth.site_logins import asking, requests, responses
@@ -228,7 +228,7 @@ async def authorize_device(
     """
     client, form = await credentials.client_of(request, ip=device.ip)
     if not client.device:
-        raise OAuthError("unauthorized_client", "this client was added without --device")
+        raise OAuthError(*NO_DEVICE_GRANT)
     ip = _address(form.get("browser_ip"))
     user_agent = _printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None
     target = Target.requested(settings, client, form)

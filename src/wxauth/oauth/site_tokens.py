@@ -50,6 +50,8 @@ AUTHORIZATION_CODE: Final = "authorization_code"
 REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a grant
 GRANT_TYPES: Final = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
 """The values of `grant_type` that `/v1/token` supports."""
+NO_DEVICE_GRANT: Final = ("unauthorized_client", "this client was added without --device")
+"""The OAuth error and its description for a client that may not use the device grant."""
 
 _REFRESH_REFUSALS: Final[dict[str, str]] = {
     RefreshRefusal.UNKNOWN: "this client has no such session",
@@ -128,7 +130,7 @@ class SiteTokens:
     async def _for_device_code(self, client: Client, form: Parameters) -> dict[str, Any]:
         """Exchange a device code. Raises: OAuthError, even if the user has not decided yet; RateLimited."""
         if not client.device:
-            raise OAuthError("unauthorized_client", "this client was added without --device")
+            raise OAuthError(*NO_DEVICE_GRANT)
         login = await queries.find(self.database, device_code_hash=hash_of(form.required("device_code")))
         if login is not None and login.client_id != client.name:
             login = None  # the device code of another client counts as unknown
@@ -155,11 +157,7 @@ class SiteTokens:
             problem = "is not registered for this client" if redirect_uri else "must be sent"
             raise _logged_refusal(client, f"redirect_uri {problem}", redirect_uri)
         login = await login_of_code(
-            self.database,
-            code,
-            client_id=client.name,
-            redirect_uri=redirect_uri,
-            code_challenge=challenge,
+            self.database, code, client_id=client.name, redirect_uri=redirect_uri, code_challenge=challenge
         )
         outcome = await self._redeem(client, login, form)
         if isinstance(outcome, NotRedeemed):
@@ -381,7 +379,10 @@ def _logged_refusal(client: Client, reason: str, redirect_uri: str) -> OAuthErro
 
 
 async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
-    """Check that wxauth can sign tokens, before a request uses up a code or token. Raises: StorageUnavailable."""
+    """Check that wxauth can sign tokens, before a request uses up a code or token.
+
+    Raises: StorageUnavailable, if no key has been read yet; CannotOpen, if the stored keys cannot be decrypted.
+    """
     issuer.ensure_ready()
     await keys.id_token_key(ID_TOKEN_ALG, now)
 
