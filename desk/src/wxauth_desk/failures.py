@@ -18,9 +18,9 @@ _BY_FAULT: Final[Mapping[str, type[WeChatError] | None]] = {
     "html": WeChatBadResponse,
     "status": WeChatUnavailable,
 }
-"""The error that results from each fault without an errcode that the desk offers; None if the call succeeds.
+"""The error that results from each kind of fault except `errcode`; None if the call succeeds.
 
-`_TRANSPORT_FAULTS` in `wechat/desk.py` lists these faults. The only status among them is 500.
+`_TRANSPORT_FAULTS` in `wechat/desk.py` lists the faults that the desk offers. The only status among them is 500.
 """
 
 

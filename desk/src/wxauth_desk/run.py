@@ -114,7 +114,7 @@ class _Parts:
 
     settings: Settings
     set_by_dev: Mapping[str, Any]
-    """The settings that `dev` has set, without the values that it finds only during its start."""
+    """The settings that `dev` has set, without values that it learns later, such as the URL of the database."""
     findings: Sequence[CheckResult]
     """The results of the checks with the real WeChat."""
     listener: socket.socket

@@ -68,7 +68,7 @@ class Call:
             return self.json.get("appid"), self.json.get("secret")
         if self.api == "clear_quota":
             # WeChat's page describes a form, but its example has a query, as WxJava sends it, and other clients send
-            # JSON. If a field comes twice, the form counts before JSON, and JSON before the query.
+            # JSON. If a field comes twice, the form takes precedence over JSON, and JSON over the query.
             fields = dict(self.query)
             with suppress(CallRefused):
                 fields |= self.json

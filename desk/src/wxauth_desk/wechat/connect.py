@@ -1,7 +1,7 @@
 """WeChat's own pages for browsers (`/connect/…`), which ask the user whether to log in to a site.
 
-If the user agrees, the page redirects the browser to the site with an authorization code. The steps of such a page are
-the steps in WeChat's documentation for service accounts and for website apps.
+If the user agrees, the page redirects the browser to the site with an authorization code. The pages behave as WeChat's
+documentation for service accounts and for website apps describes.
 """
 
 import re

@@ -197,7 +197,7 @@ class CodeRequest(_CodeOfPerson):
 
 
 class Visitor(ControlOfPerson):
-    """The body of `POST /visitors`, the state of a person at WeChat's page of an app."""
+    """The body of `POST /visitors`, which sets the state of a person on WeChat's page of an app."""
 
     app_id: SimulatedAppId
     is_bound: bool = True
@@ -286,7 +286,7 @@ class FaultRequest(Control):
 
 
 class Account(Control):
-    """The body of `POST /accounts`, the state of an app in WeChat."""
+    """The body of `POST /accounts`, which sets the state of an app in WeChat. It is also the stored state."""
 
     model_config = ConfigDict(validate_assignment=True)  # the callers of `Simulator.account` assign fields
 

@@ -21,15 +21,15 @@ from wxauth_desk.wechat.api_calls import CallRefused, require
 from wxauth_desk.wechat.controls import CodeRequest, PhoneCodeRequest, openid_prefix
 from wxauth_desk.wechat.errcodes import Errcode
 
-_DAY_SECONDS: Final = 86400
-CODE_LIFETIME: Final = 300.0
+DAY_SECONDS: Final = 86400
+CODE_LIFETIME_SECONDS: Final = 300.0
 """The time, in seconds, for which most codes are valid.
 
 These are `wx.login` codes, codes of the phone button, and authorization codes of a service account.
 """
-LONG_CODE_LIFETIME: Final = 600.0
+LONG_CODE_LIFETIME_SECONDS: Final = 600.0
 """The time, in seconds, for which an authorization code of a website app or a mobile app is valid."""
-ACCESS_TOKEN_LIFETIME: Final = 7200.0
+ACCESS_TOKEN_LIFETIME_SECONDS: Final = 7200.0
 """The time, in seconds, for which an access token is valid."""
 OVERLAP_SECONDS: Final = 300.0
 """The longest time, in seconds, for which an access token is still valid after the next one was issued."""
@@ -37,7 +37,7 @@ FORCED_PAUSE_SECONDS: Final = 30.0
 """The shortest time, in seconds, between two uses of `force_refresh`."""
 FORCED_A_DAY: Final = 20
 """The largest number of times that an app may use `force_refresh` in a day."""
-SESSION_KEY_LIFETIME: Final = 3.0 * _DAY_SECONDS
+SESSION_KEY_LIFETIME_SECONDS: Final = 3.0 * DAY_SECONDS
 """The time, in seconds, for which a session_key is valid.
 
 WeChat documents no lifetime, only that frequent use extends it.
@@ -84,7 +84,7 @@ class Codes(Generic[AnyCodeRequest]):
         self._errcode_of_another_app = errcode_of_another_app
         self._codes: BoundedDict[str, _Code[AnyCodeRequest]] = BoundedDict(MAX_CODES)
 
-    def make(self, request: AnyCodeRequest, *, lasts: float = CODE_LIFETIME) -> str:
+    def make(self, request: AnyCodeRequest, *, lasts: float = CODE_LIFETIME_SECONDS) -> str:
         """Return a new code, which is valid for `lasts` seconds."""
         self._forget_expired()
         code = "0" + secrets.token_hex(16)[:31]  # 32 characters, the first of which is 0, as in WeChat's codes
@@ -119,10 +119,13 @@ class Codes(Generic[AnyCodeRequest]):
         return code.request
 
     def _forget_expired(self) -> None:
-        # Expired codes are stored for another ten minutes, because WeChat distinguishes a code that has expired from a
-        # code that never existed. The codes are in the order in which they were made, so a code that lasts longer
-        # delays the removal of the codes after it by some minutes.
-        while self._codes and next(iter(self._codes.values())).expires_at + LONG_CODE_LIFETIME <= self._clock():
+        """Forget the codes that expired ten minutes ago or earlier.
+
+        Expired codes are stored for ten minutes, because WeChat distinguishes a code that has expired from a code that
+        never existed. The codes are in the order in which they were made, so a code that lasts longer delays the
+        removal of the codes after it by some minutes.
+        """
+        while self._codes and next(iter(self._codes.values())).expires_at + LONG_CODE_LIFETIME_SECONDS <= self._clock():
             del self._codes[next(iter(self._codes))]
 
 
@@ -175,7 +178,7 @@ class AccessTokens:
         if previous is not None:
             previous.expires_at = min(previous.expires_at, self._clock() + OVERLAP_SECONDS)
         self._older_token, _ = self._issue()
-        return {"access_token": self._older_token, "expires_in": int(ACCESS_TOKEN_LIFETIME)}
+        return {"access_token": self._older_token, "expires_in": int(ACCESS_TOKEN_LIFETIME_SECONDS)}
 
     def kill(self) -> None:
         """End all tokens, as a `force_refresh` or a new app secret does."""
@@ -198,7 +201,7 @@ class AccessTokens:
     def _issue(self) -> tuple[str, _AccessToken]:
         """Store a new token. Return its text and its state."""
         text = "88_" + secrets.token_urlsafe(384)  # 515 characters, as long as WeChat's tokens can be
-        self._tokens[text] = _AccessToken(expires_at=self._clock() + ACCESS_TOKEN_LIFETIME)
+        self._tokens[text] = _AccessToken(expires_at=self._clock() + ACCESS_TOKEN_LIFETIME_SECONDS)
         return text, self._tokens[text]
 
     def _note_forced(self, now: float) -> None:
@@ -212,7 +215,7 @@ class AccessTokens:
 
 def day_of(at: float) -> int:
     """Return the number of days in Beijing from the epoch to this time."""
-    return int(at + _BEIJING_OFFSET_SECONDS) // _DAY_SECONDS
+    return int(at + _BEIJING_OFFSET_SECONDS) // DAY_SECONDS
 
 
 def month_of(at: float) -> str:
@@ -252,9 +255,9 @@ class Grants:
         The response contains `refresh_token` or, if that is None, a new refresh token.
         """
         access, refresh = secrets.token_urlsafe(64), refresh_token or secrets.token_urlsafe(64)
-        self._access[access] = replace(grant, expires_at=self._clock() + ACCESS_TOKEN_LIFETIME)
+        self._access[access] = replace(grant, expires_at=self._clock() + ACCESS_TOKEN_LIFETIME_SECONDS)
         self._refresh[refresh] = grant
-        return {"access_token": access, "expires_in": int(ACCESS_TOKEN_LIFETIME), "refresh_token": refresh}
+        return {"access_token": access, "expires_in": int(ACCESS_TOKEN_LIFETIME_SECONDS), "refresh_token": refresh}
 
     def of_access_token(self, token: str, openid: str) -> Grant:
         """Return the grant of an access token.
@@ -311,7 +314,7 @@ class IssuedSessionKeys:
         The key is `session_key` or, if that is None, a new key.
         """
         now = self._clock()
-        self._issued[openid] = _IssuedKey(person, session_key or _new_key(), now + SESSION_KEY_LIFETIME, now)
+        self._issued[openid] = _IssuedKey(person, session_key or _new_key(), now + SESSION_KEY_LIFETIME_SECONDS, now)
         return self._issued[openid].session_key
 
     def current(self, openid: str) -> str | None:

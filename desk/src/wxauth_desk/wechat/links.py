@@ -8,6 +8,7 @@ from typing import Any, Final
 from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require, text_in
 from wxauth_desk.wechat.controls import APP_KINDS, Account
 from wxauth_desk.wechat.errcodes import Errcode
+from wxauth_desk.wechat.issued import DAY_SECONDS
 from wxauth_desk.wechat.pictures import VERSIONS, draw, read_code_request, read_width
 from wxauth_desk.wechat.quotas import Quotas
 
@@ -17,7 +18,6 @@ _PICTURES_A_MINUTE: Final = 5000
 """The largest number of pictures that an app may request in a minute."""
 _MAX_LINK_DAYS: Final = 30
 """The longest time, in days, for which a link may be valid."""
-_DAY_SECONDS: Final = 86400
 _MAX_QUERY_LENGTH: Final = 1024
 """The length limit, in characters, of the query that a link passes to the page."""
 
@@ -65,7 +65,7 @@ class Links:
         require(env != "release" or account.pages, Errcode.NO_RELEASE)
         require(env != "release" or not path or path in account.pages, Errcode.UNPUBLISHED_PAGE)
         require(len(text_in(opened, "query")) <= _MAX_QUERY_LENGTH, Errcode.WRONG_QUERY)
-        latest = self.clock() + _MAX_LINK_DAYS * _DAY_SECONDS
+        latest = self.clock() + _MAX_LINK_DAYS * DAY_SECONDS
         match lifetime.get("expire_type", 0), lifetime.get("expire_time", 0), lifetime.get("expire_interval"):
             case (0, int(at), _) if at == 0 or self.clock() < at <= latest:
                 pass  # the link expires at a time or, with 0, at the latest one

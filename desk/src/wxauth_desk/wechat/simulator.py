@@ -33,8 +33,8 @@ from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.faces import Faces
 from wxauth_desk.wechat.faults import NO_FAULT, Faults, fault_in
 from wxauth_desk.wechat.issued import (
-    CODE_LIFETIME,
-    LONG_CODE_LIFETIME,
+    CODE_LIFETIME_SECONDS,
+    LONG_CODE_LIFETIME_SECONDS,
     AccessTokens,
     Codes,
     Grants,
@@ -155,7 +155,7 @@ class Simulator:
         In a mini-program, `wx.login` returns such a code. In an app of another kind, WeChat's page or SDK returns it.
         """
         lasts_longer = APP_KINDS[request.app_id] in ("website", "mobile_app")
-        return self._codes.make(request, lasts=LONG_CODE_LIFETIME if lasts_longer else CODE_LIFETIME)
+        return self._codes.make(request, lasts=LONG_CODE_LIFETIME_SECONDS if lasts_longer else CODE_LIFETIME_SECONDS)
 
     def make_phone_code(self, request: PhoneCodeRequest) -> str:
         """Return a single-use phone code, as the phone button returns it. The code is valid for five minutes."""
