@@ -69,7 +69,10 @@ class DatabaseUrl(NamedTuple):
     parameters: Collection[str]
     """The names of the parameters in the query, some of which are settings of the session."""
     pooler: str
-    """The value of wxauth's own parameter `pgbouncer`; empty if the URL does not set it."""
+    """The value of wxauth's own parameter `pgbouncer`; empty if the URL does not set it.
+
+    `1`, `true` and `prepared` stand for a pooler, and any other value for none.
+    """
 
 
 def read_url(url: str) -> DatabaseUrl:

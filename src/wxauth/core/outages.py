@@ -75,10 +75,13 @@ LOST: Final = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalCli
 InternalClientError means that the server has just ended the connection, and that asyncpg has not noticed this yet.
 """
 
-# asyncpg's messages begin with these words.
+# The following texts are never translated.
 _NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
-_REFUSED_TLS: Final = "rejected SSL upgrade"  # asyncpg's own words
-_POOLER_REFUSES: Final = "unsupported startup parameter"  # the words of PgBouncer, which PostgreSQL never uses
+"""The beginnings of asyncpg's messages about a missing certificate authority."""
+_REFUSED_TLS: Final = "rejected SSL upgrade"
+"""The words with which asyncpg says that the server refuses TLS."""
+_POOLER_REFUSES: Final = "unsupported startup parameter"
+"""The beginning of PgBouncer's message about a setting that it refuses. PostgreSQL never uses these words."""
 _CAUSES: Final = (
     (asyncpg.InvalidPasswordError, _("rejects the password: {reason}")),
     (asyncpg.InvalidAuthorizationSpecificationError, _("rejects the role: {reason}")),
