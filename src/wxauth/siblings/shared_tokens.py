@@ -13,7 +13,7 @@ from wxauth.errors import WrongAppKind
 from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens
 
 LOOKED_WITHIN: Final = timedelta(minutes=1)
-"""The time after which wxauth compares a cached WeChat token with WeChat's current token before a client gets it.
+"""The time for which clients get a cached WeChat token before wxauth requests the current token from WeChat again.
 
 If WeChat replaces a token earlier, clients still get the replaced token for up to this time.
 """

@@ -167,7 +167,7 @@ def _header(description: str, example: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}, "example": example}
 
 
-_AUTHORIZED: Final[dict[int | str, dict[str, Any]]] = {
+_AUTHORIZED_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "The request is authorized, and the headers identify the user",
         "headers": {
@@ -186,7 +186,7 @@ _AUTHORIZED: Final[dict[int | str, dict[str, Any]]] = {
 @router.get(
     VERIFY_PATH,
     summary=_("Authorize a request (forward-auth)"),
-    responses=_AUTHORIZED,
+    responses=_AUTHORIZED_RESPONSES,
     failures=[InsufficientRole],
     openapi_extra={
         # These parameters are documented here but read from the request, because FastAPI does not refuse unknown
@@ -224,7 +224,7 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
     VERIFY_PATH + "/{path}",
     summary=_("Authorize a request whose path the proxy appends (forward-auth)"),
     operation_id="verify_appended",
-    responses=_AUTHORIZED,
+    responses=_AUTHORIZED_RESPONSES,
     openapi_extra={
         "parameters": [
             {
