@@ -148,6 +148,7 @@ def _connection_trying(addresses: Sequence[str], connection_class: type[Any], se
     class TryingConnection(connection_class):  # type: ignore[misc]
         address = order[0]
 
+        # redis-py has no public method that changes only the address of a connection.
         def _connection_arguments(self) -> dict[str, Any]:
             arguments = {**super()._connection_arguments(), "host": self.address}
             if "ssl" in arguments:
