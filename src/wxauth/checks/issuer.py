@@ -54,8 +54,8 @@ async def check_issuer(
 ) -> AsyncGenerator[CheckResult, None]:
     """Check whether siblings find the stored keys at the issuer's URL.
 
-    All requests together may take `patience` seconds, and three seconds more for connecting. If none of the keys in
-    `findings` is published, `read_keys`, if given, reads the stored keys once more.
+    All requests together may take `patience` seconds, and `_CONNECT_TIMEOUT_SECONDS` more for connecting. If none of
+    the keys in `findings` is published, `read_keys`, if given, reads the stored keys once more.
     """
     yield await _judge_issuer(issuer, findings.signing_keys, read_keys=read_keys, now=now, patience=patience)
 
@@ -234,7 +234,7 @@ def _sign_of_cache(headers: httpx.Headers, previous_id: str) -> Text | None:
 async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGenerator[CheckResult, None]:
     """Check whether clients find the metadata of a resource, and this issuer in the metadata (RFC 9728).
 
-    The request may take `patience` seconds, and three seconds more for connecting.
+    The request may take `patience` seconds, and `_CONNECT_TIMEOUT_SECONDS` more for connecting.
     """
     name, parts = f"resource {url}", urlsplit(url)
     metadata_url = f"{parts.scheme}://{parts.netloc}{RESOURCE_METADATA_PATH}{parts.path.removesuffix('/')}"

@@ -65,7 +65,7 @@ class ClockReading:
     def of(cls, theirs: datetime, *, asked_at: datetime, answered_at: datetime, grain: timedelta = timedelta()) -> Self:
         """Return the reading from one request, whose response contained `theirs`, the time of the other clock.
 
-        The function assumes that the other clock was read halfway between request and response. `grain` is the unit to
+        This method assumes that the other clock was read halfway between request and response. `grain` is the unit to
         which the time of the other clock was truncated.
         """
         midpoint = asked_at + (answered_at - asked_at) / 2
