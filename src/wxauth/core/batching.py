@@ -27,7 +27,10 @@ from wxauth.errors import StorageUnavailable
 MAX_BATCH_SIZE: Final = 16
 """The largest number of callers in a batch."""
 SIZES: Final = Histogram(
-    "wxauth_database_batch_size", "How many callers a statement was run for.", "statement", buckets=(1, 2, 4, 8, 16)
+    "wxauth_database_batch_size",
+    "How many callers a statement was run for.",
+    "statement",
+    buckets=(1, 2, 4, 8, MAX_BATCH_SIZE),
 )
 _ALONE: Final = object()
 """A mark in place of a row. It tells a caller to run the statement alone."""

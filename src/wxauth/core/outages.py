@@ -29,8 +29,7 @@ TAKES_NO_WRITES: Final = _(
 """The predicate about a database whose transactions are read-only, with the instruction for the operator."""
 
 _AWAY: Final = (
-    OSError,
-    TimeoutError,
+    OSError,  # including TimeoutError
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -75,7 +74,7 @@ LOST: Final = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalCli
 InternalClientError means that the server has just ended the connection, and that asyncpg has not noticed this yet.
 """
 
-# The following texts are never translated.
+# asyncpg and PgBouncer never translate their messages, so wxauth can recognize these words.
 _NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
 """The beginnings of asyncpg's messages about a missing certificate authority."""
 _REFUSED_TLS: Final = "rejected SSL upgrade"
