@@ -20,7 +20,8 @@ from wxauth.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY
 from wxauth.housekeeping.queries import ENDED_SESSIONS, sweep_page
 from wxauth.login.login_queries import Login, record_login
 from wxauth.service.resealing import reseal
-from wxauth.sessions.refresh_queries import Lifetimes, RefreshToken, rotate_refresh_token
+from wxauth.sessions.refresh_queries import rotate_refresh_token
+from wxauth.sessions.refresh_tokens import Lifetimes, RefreshToken
 from wxauth_desk.postgres import EmbeddedPostgres
 
 SESSIONS = 1_000_000

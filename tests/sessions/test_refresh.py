@@ -11,7 +11,7 @@ import pytest
 from tests.fakes import START
 from tests.problems import problem_of
 from tests.world import Client, Stage, bearer, behind
-from wxauth.sessions.refresh_queries import RefreshTokens
+from wxauth.sessions.refresh_tokens import RefreshTokens
 
 REFRESH_TOKEN_TTL = 2592000
 SESSION_MAX_AGE = 31536000

@@ -26,7 +26,8 @@ from wxauth.keys.issuer import Issuer, TokenSession
 from wxauth.login.records import Numbers
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import CONSOLE, EndReason, end_session
-from wxauth.sessions.refresh_queries import Lifetimes, RefreshRefused, RefreshTokens, rotate_refresh_token_of_website
+from wxauth.sessions.refresh_queries import RefreshRefused, rotate_refresh_token_of_website
+from wxauth.sessions.refresh_tokens import Lifetimes, RefreshTokens
 from wxauth.settings.roles import STAFF_ROLES
 from wxauth.settings.settings import Settings
 from wxauth.site_logins.authorization_codes import AuthorizationCodes

@@ -244,4 +244,5 @@ class Webhooks:
 
 
 def _with_secret(webhook: Webhook, secret: bytes) -> NewWebhookAnswer:
+    """Return a webhook with its secret, in the form that receivers use."""
     return NewWebhookAnswer(**vars(webhook.shown), secret=shown_secret(secret))

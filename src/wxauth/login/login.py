@@ -22,13 +22,8 @@ from wxauth.login.records import Numbers
 from wxauth.phones.phones import Phones
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import EndReason, end_session
-from wxauth.sessions.refresh_queries import (
-    RefreshRefusal,
-    RefreshRefused,
-    RefreshTokens,
-    rotate_refresh_token,
-    session_lifetimes,
-)
+from wxauth.sessions.refresh_queries import RefreshRefusal, RefreshRefused, rotate_refresh_token
+from wxauth.sessions.refresh_tokens import RefreshTokens, session_lifetimes
 from wxauth.settings.apps import App
 from wxauth.settings.settings import Settings
 from wxauth.users.consent_queries import give_consents, missing_from

@@ -19,7 +19,7 @@ from wxauth.core.trail import Actor, EventType
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login.codes import PROOF_FAILURES, LoginLimiter, Proofs
 from wxauth.login.login import LoginCode, LoginRequest, Logins, TokenAnswer
-from wxauth.sessions.refresh_queries import RefreshTokens
+from wxauth.sessions.refresh_tokens import RefreshTokens
 from wxauth.users.callers import CallerDep, ConcurrencyDep, DeviceDep, locked_caller, verified
 from wxauth.users.erasure_queries import erase_user, leave_later
 from wxauth.web.answers import BEARER, CODE_FAILURES, GUARDED, example_of

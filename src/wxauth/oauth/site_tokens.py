@@ -26,12 +26,10 @@ from wxauth.sessions.queries import EndReason, end_session
 from wxauth.sessions.refresh_queries import (
     RefreshRefusal,
     RefreshRefused,
-    RefreshToken,
-    RefreshTokens,
     RotatedSessionOfWebsite,
     rotate_refresh_token_of_website,
-    session_lifetimes,
 )
+from wxauth.sessions.refresh_tokens import RefreshToken, RefreshTokens, session_lifetimes
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import queries
 from wxauth.site_logins.authorization_codes import AuthorizationCodes

@@ -44,7 +44,7 @@ from wxauth.push.receiving import PushedMessages
 from wxauth.service.metrics import PrometheusMetrics
 from wxauth.service.probes import PROXY_NOTICE_SECONDS, Readiness
 from wxauth.service.tracing import Tracing
-from wxauth.sessions.refresh_queries import RefreshTokens
+from wxauth.sessions.refresh_tokens import RefreshTokens
 from wxauth.settings.settings import InvalidSettings, Settings
 from wxauth.site_logins.asking import ScanLimits
 from wxauth.site_logins.secrets import UserCodes

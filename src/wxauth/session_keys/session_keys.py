@@ -71,7 +71,8 @@ class SessionKeys:
         keys = await self.database.row(KEYS_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)
         if keys is None:
             raise InvalidToken("the session has ended")
-        if self.apps.kind_of(keys.app_id) not in ("mini_program", None):  # None if the app has been removed
+        # The kind is None if the app has been removed. Its sessions keep their keys, so decryption still works.
+        if self.apps.kind_of(keys.app_id) not in ("mini_program", None):
             raise errors.WrongAppKind(_NO_KEY)
         decrypted = self._decrypt_with(keys, encrypted_data, iv)
         if decrypted is None:

@@ -7,9 +7,8 @@ from typing import Annotated, Final
 
 from pydantic import Field, PlainSerializer
 
-# A client chooses the User-Agent, and a list of sessions describes up to two hundred of them. Therefore, a pattern with
-# `(?>…)` searches only from the first occurrence of its first word. A search from each occurrence would take quadratic
-# time.
+# A client chooses the User-Agent, and a list of sessions describes hundreds of them. Therefore, a pattern with `(?>…)`
+# searches only from the first occurrence of its first word. A search from each occurrence would take quadratic time.
 _DEVTOOLS: Final = "WeChat DevTools"
 _SYSTEMS: Final = (
     (re.compile(r"wechatdevtools"), _DEVTOOLS),

@@ -1,98 +1,23 @@
-"""The form of refresh tokens, and the statements that rotate them.
+"""The statements that rotate refresh tokens.
 
 If a refresh token is used again after its grace period, the session ends.
 """
 
-import hmac
-import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import ClassVar, Final, LiteralString, NamedTuple, TypeVar
+from typing import Final, LiteralString, TypeVar
 from uuid import UUID
 
 from wxauth.core.batching import Batched
 from wxauth.core.database import Database
 from wxauth.core.retrying import ChangedMeanwhile, retrying
-from wxauth.core.sealing import derive_key
 from wxauth.core.statements import Statement
 from wxauth.core.trail import SYSTEM, Actor
 from wxauth.core.users import USER, UserInSession
 from wxauth.sessions.queries import NO_ADDRESS, TOO_MANY_CHANGES, EndReason, end_session
-from wxauth.settings.settings import Settings
-
-# A token contains the session's id, its generation and a MAC of both (SHA-256, 32 bytes).
-_ID_BYTES: Final = 16
-_GENERATION_BYTES: Final = 4
-_SIGNED_BYTES: Final = _ID_BYTES + _GENERATION_BYTES
-# 52 bytes make 70 characters of base64url, without the padding. The last character carries only two bits, so the
-# pattern allows four characters there, and each token has only one spelling.
-_FORM: Final = r"[A-Za-z0-9_-]{69}[AQgw]"
-_PADDING: Final = "=="
-"""The base64 padding that tokens leave out."""
-
-
-class RefreshToken(NamedTuple):
-    """The content of a genuine refresh token."""
-
-    session_id: UUID
-    generation: int
-    """The number of refreshes of the session before this token was issued."""
-
-
-class RefreshTokens:
-    """The maker and verifier of refresh tokens.
-
-    Args:
-        secret_keys: The current secret key, which signs new tokens, and then the previous keys, whose tokens are still
-            valid.
-    """
-
-    PREFIX: ClassVar = "wxr_"
-    PURPOSE: ClassVar = "refresh-token"
-    """The purpose for which the keys are derived."""
-
-    def __init__(self, secret_keys: Sequence[bytes]) -> None:
-        self._keys = [derive_key(key, self.PURPOSE) for key in secret_keys]
-        self._form = re.compile(re.escape(self.PREFIX) + _FORM, re.ASCII)
-
-    def issue(self, session_id: UUID, generation: int) -> str:
-        """Return the refresh token for this session and generation.
-
-        Each call returns the same token until the secret key changes.
-        """
-        signed = session_id.bytes + generation.to_bytes(_GENERATION_BYTES, "big")
-        mac = hmac.digest(self._keys[0], signed, "sha256")
-        return self.PREFIX + urlsafe_b64encode(signed + mac).decode().removesuffix(_PADDING)
-
-    def parse(self, token: str) -> RefreshToken | None:
-        """Verify a token, and return its content. Return None if this service has not created the token."""
-        if self._form.fullmatch(token) is None:
-            return None
-        raw = urlsafe_b64decode(token.removeprefix(self.PREFIX) + _PADDING)
-        signed, mac = raw[:_SIGNED_BYTES], raw[_SIGNED_BYTES:]
-        if not any(hmac.compare_digest(mac, hmac.digest(key, signed, "sha256")) for key in self._keys):
-            return None
-        return RefreshToken(UUID(bytes=signed[:_ID_BYTES]), int.from_bytes(signed[_ID_BYTES:], "big"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lifetimes:
-    """The lifetimes of a session, in seconds."""
-
-    unused: int
-    """The time since the last login or refresh after which the session expires."""
-    at_most: int
-    """The time since the login after which the session expires, even if the device refreshes it."""
-    reuse_grace: int
-    """The time after a refresh for which the old token can still be exchanged for the same new token."""
-
-    @property
-    def unrefreshed(self) -> int:
-        """The lifetime of a new session that is never refreshed."""
-        return min(self.unused, self.at_most)
+from wxauth.sessions.refresh_tokens import Lifetimes, RefreshToken
 
 
 class RefreshRefusal(StrEnum):
@@ -273,17 +198,6 @@ SELECT * FROM (
                 ON s.id = asked.id AND s.client_id IS NOT DISTINCT FROM :client_id) AS refused
  WHERE why IS NOT NULL
 """)
-
-
-def session_lifetimes(settings: Settings, *, is_of_website: bool = False) -> Lifetimes:
-    """Return the lifetimes of a session in an app or for a resource.
-
-    With `is_of_website`, return the lifetimes of a website's session that is for no resource.
-    """
-    unused, at_most = settings.refresh_token_ttl, settings.session_max_age
-    if is_of_website:
-        unused, at_most = settings.web_session_ttl, settings.web_session_max_age
-    return Lifetimes(unused=unused, at_most=at_most, reuse_grace=settings.refresh_reuse_grace)
 
 
 async def rotate_refresh_token(

@@ -40,7 +40,7 @@ from wxauth_guard.errors import InvalidRequest, InvalidToken
 router = Router("me")
 log = get_logger()
 
-_NOT_IN_FORCE: Final = InvalidRequest.of("privacy", NOT_IN_FORCE)
+_WRONG_VERSION: Final = InvalidRequest.of("privacy", NOT_IN_FORCE)
 """The error for a version that is not in force, as an example in the API description."""
 
 
@@ -98,7 +98,7 @@ async def list_my_consents(
     return items_of(page)
 
 
-@router.post("/v1/me/consents", summary=_("Give consent"), failures=[_NOT_IN_FORCE, RateLimited])
+@router.post("/v1/me/consents", summary=_("Give consent"), failures=[_WRONG_VERSION, RateLimited])
 async def give_my_consents(
     caller: CallerInTurnDep,
     body: ConsentsRequest,

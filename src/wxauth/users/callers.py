@@ -279,7 +279,7 @@ FreshAdministratorDep = Annotated[Actor, Depends(fresh_administrator_of), Entail
 def _plain_ip(host: str) -> str | None:
     """Return the address as `plain_address` does; None if the host is not an address.
 
-    The results are cached, because each request needs one.
+    The results for the last 4,096 hosts are cached, because each request needs one.
     """
     try:
         return str(plain_address(host))

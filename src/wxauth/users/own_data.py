@@ -164,6 +164,7 @@ async def _pieces(
         if len(first) <= MAX_BYTES_IN_MEMORY:
             await stack.aclose()  # the document is complete, so it needs no connection any more
         elif _large_downloads.locked():
+            # The refused export counts, too, so the user must wait until the window of `EXPORTS` has ended.
             raise RateLimited("too many exports are in progress", retry_after=ceil(EXPORTS.window.total_seconds()))
         else:
             await stack.enter_async_context(_large_downloads)
