@@ -223,6 +223,8 @@ def _value_of(field: _Field, clear: str | None, is_query: bool, value: str) -> o
     """Return the value of an option: a text, a list that was given with commas, or JSON.
 
     Return an empty text for the word that clears the field, and None for an empty parameter of a query.
+
+    Raises: WrongValue, if a parameter of a query is not UTF-8; ValueError, if a value that must be JSON is not JSON.
     """
     if is_query:
         return stripped(value) or None

@@ -207,6 +207,7 @@ class Batch:
         if of_owner:
             first_lines = self.made.first_lines
             others.update(first_lines[user_id] for user_id in case.owners if user_id in first_lines)
+        # If the unionid is not the line's own, another line of the file has it.
         if UNIONID_AS_OPENID in broken and case.line.openid != case.line.unionid:
             others.add(self.made.unionid_lines[case.line.key.openid])
         raise LineRefused([rule.fault for rule in broken], sorted(others))

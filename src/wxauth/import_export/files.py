@@ -198,7 +198,10 @@ class JsonLines(_Lines):
         self._unread -= {name for name in self._unread if name in values or form.fields.get(name, name) in ours}
 
     def _with_fields(self, values: Mapping[str, object]) -> dict[str, object]:
-        """Return the line with wxauth's names of fields."""
+        """Return the line with wxauth's names of fields.
+
+        If `--map` reads a field under another name, the value under the field's own name is left out.
+        """
         fields = self._form.fields
         mapped = frozenset(fields.values())
         ours = {name: value for name, value in values.items() if name not in fields and name not in mapped}

@@ -52,7 +52,7 @@ AppTitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1,
 UnionidPolicy = Annotated[Literal["required", "optional"], Lower]
 SignUp = Annotated[Literal["open", "closed"], Lower]
 MaxSessions = Annotated[int, Field(ge=1, le=100, strict=True)]
-"""A limit on the sessions of a user in an app. The housekeeping keeps no more than 100 in any case."""
+"""A limit on the sessions of a user in an app. The housekeeping keeps at most 100 open sessions per identity."""
 SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
 JsHosts = Annotated[tuple[HostName, ...], Field(max_length=100)]
 
@@ -143,7 +143,7 @@ class App(AppFields):
 
     @property
     def has_wechat_token(self) -> bool:
-        """Whether WeChat issues access tokens to this kind of app, with which it can call WeChat's API."""
+        """Whether WeChat issues access tokens to this kind of app. wxauth calls WeChat's API with these tokens."""
         return self.kind in ("mini_program", "official_account")
 
     @property

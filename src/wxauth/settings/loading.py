@@ -109,6 +109,7 @@ def _fault_of(line: EnvLine) -> Text | None:
     word = first_word[0] if first_word else ""
     # An app's field is not a separate setting. It belongs in WXAUTH_APPS.
     similar = "APPS" if word in _NAMES_IN_APPS else next(iter(difflib.get_close_matches(word, _NAMES, n=1)), None)
+    # Without a name, or without a value, the text may contain the name of a setting and a wrong sign after it.
     match = _SETTING.match(line.text if line.name is None or is_setting else line.name)
     fault = None if match is None else _fault_of_setting(match, similar, place)
     return fault or _fault_of_name(line, similar, place)

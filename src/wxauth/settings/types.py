@@ -19,8 +19,9 @@ from wxauth.texts import is_title
 T = TypeVar("T")
 
 SECRETS_DIR: Final = Path("/run/secrets")
+"""The folder in which Docker mounts secrets, which is the default of WXAUTH_SECRETS_DIR."""
 SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
-"""The pattern with which the variables begin that Kubernetes sets for a Service.
+"""The pattern of the beginning of an address that Kubernetes sets in variables for a Service.
 
 If the Service is named "wxauth", one of these variables is WXAUTH_PORT, with a value such as `tcp://10.0.0.1:80`.
 """
