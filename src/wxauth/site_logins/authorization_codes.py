@@ -254,6 +254,6 @@ async def _check_hint(transaction: Transaction, request: RequestFields, user: Us
     """
     if request.hinted_user_id in (None, user.id):
         return
-    # Since then, the user of the hint might have been merged into this user.
+    # Since the site got the id_token, the user of the hint might have been merged into this user.
     if await transaction.value(CURRENT_USER, user_id=request.hinted_user_id) != user.id:
         raise SentBack(request, ANOTHER_PERSON, "login_required")

@@ -88,6 +88,7 @@ class LoginFields(SQLModel):
 
     id: UUID = Field(primary_key=True)
     client_id: str = Field(sa_type=Text)
+    """The name of the site's client or, if the client is unregistered, the URL of its metadata document."""
     stage: str = Field(default=Stage.ASKED, sa_type=Text)
     door: str | None = Field(default=None, sa_type=Text)
     """The `Door` through which the user logs in; null until the door is known."""

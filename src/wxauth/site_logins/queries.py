@@ -43,8 +43,11 @@ class SiteOptions(SQLModel):
     link: bool
     """Whether a phone's browser outside WeChat can log in with a link to WeChat."""
     site_app_id: str | None
+    """The app that the site's QR codes and links open; None for the default app."""
     account_app_id: str | None
+    """The service account through which users log in to the site in WeChat's browser, if any."""
     website_app_id: str | None
+    """The website app through which users log in to the site with WeChat's page on a computer, if any."""
 
 
 class SiteLogin(SiteLoginFields, SiteOptions):

@@ -152,7 +152,7 @@ class SiteRequests:
 
 
 def _checked_request(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
-    """Return the sign-in request of a client.
+    """Return the sign-in request of a client. An error in any other parameter becomes a response to the site.
 
     `redirect_uri` is the request's redirect URI, which the client has registered.
 
@@ -198,7 +198,7 @@ def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
 
 
 def _request_of(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
-    """Return the sign-in request of a client. `way_back` contains the fields for the response.
+    """Check all parameters, and return the sign-in request. `way_back` contains the fields for the response.
 
     Raises: OAuthError, if the request breaks a rule.
     """

@@ -55,7 +55,7 @@ def scene_in(url: str, *, issuer: str) -> str | None:
 
 
 def _scan_link_prefix(issuer: str) -> str:
-    """Return the beginning of all scan links. If a browser opens such a link, `show_link_page` asks to use WeChat."""
+    """Return the beginning of all scan links. In a browser, `show_link_page` asks the user to use WeChat."""
     return f"{issuer}/d/"
 
 
