@@ -396,6 +396,27 @@ test('a notice comes once more, and then a refund, of which the shop has a notic
   }
 })
 
+test('a notice that is requested before the shop has answered shows only its own calls', async () => {
+  await logIn()
+  let answer
+  const isRequested = new Promise((resolve) => (answer = resolve))
+  // The phone asks for the order with the only GET.
+  await page.route('**/desk/request', (route) => (route.request().method() === 'GET' ? isRequested : Promise.resolve()).then(() => route.continue()))
+  await page.route('**/notices', async (route) => {
+    const answered = page.waitForResponse((response) => response.url().endsWith('/desk/request'))
+    answer()
+    await answered
+    await route.continue()
+  })
+  await tap('buy')
+  await page.click('#sheet button:has-text("再推一次")')
+  await eventually(async () => assert.deepEqual((await wires()).map(([direction, , outcome]) => [direction, outcome]).sort(), [
+    ['phoneToShop', '200'],
+    ['serviceToShop', '由结果推断'],
+    ['weChatToService', '200'],
+  ]))
+})
+
 test('a shop that fails at a notice is shown', async () => {
   await logIn()
   await tap('buyFailing')
