@@ -84,7 +84,7 @@ async def test_the_settings_say_which_page_of_which_version(street: Street, sett
 FAULTS = {
     "the page is not published": ({"errcode": 41030}, "WXAUTH_SCAN_PAGE"),
     "the version is not known": ({"errcode": 40097}, "WXAUTH_SCAN_ENV"),
-    "too many in this minute": ({"errcode": 45009}, "errcode 45009"),
+    "too many in this minute": ({"errcode": 45009}, "errcode 45009: too many calls within a minute"),
     "no permission": ({"errcode": 48001}, "isn't allowed to use this API"),
     "a character that may not be there": ({"errcode": 40129}, "errcode 40129"),
     "too long": ({"errcode": 40169}, "errcode 40169"),
