@@ -32,7 +32,10 @@ class OAuthError(Exception):
     """
 
     parameter: str | None = None
-    """The name of the parameter that cannot be read; None if it is unknown. The subclass `Unreadable` sets it."""
+    """The name of the parameter that cannot be read, which the subclass `Unreadable` sets.
+
+    The value is None for all other errors, and for a parameter whose name must not be repeated.
+    """
 
     def __init__(self, error: str, description: str, *, status: int = 400, retry_after: int | None = None) -> None:
         super().__init__(error, description)

@@ -1,7 +1,7 @@
 """The authentication of service clients, their scopes and their limits, as dependencies of routes.
 
-A route that has such a dependency receives the calling client. `oauth_requests` uses the same
-functions to check the credentials of sites.
+A route that has such a dependency receives the calling client. `oauth_requests` uses the same functions to check the
+credentials of sites.
 """
 
 from base64 import b64decode

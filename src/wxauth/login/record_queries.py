@@ -305,7 +305,7 @@ def _search(
     filters = " AND ".join(
         f"({condition} OR :{name} IS NULL)" for name, condition in _CONDITIONS.items() if name != bounded
     )
-    # An erasure deletes the user's refusals in pages. Until then, the search hides them.
+    # An erasure deletes the user's refusals in pages. The search hides the refusals that are still stored.
     return Statement[Refusal](f"""
 SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, request_id, count
   FROM refusals

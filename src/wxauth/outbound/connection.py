@@ -119,10 +119,13 @@ class Connection(asyncio.Protocol):
         `on_status` returns a number of seconds, the caller needs only the status. The request then succeeds even if the
         body is too large, cut off, or incomplete after that time.
 
-        Raises: httpx.ConnectError, if the connection is closed already, so that nothing was sent. The future raises
-            httpx.ReadError or httpx.RemoteProtocolError, if the connection ends before the response does,
-            httpx.ReadTimeout, if the response is late, and httpx.DecodingError, if the response is not HTTP, or is too
-            large. If the future raises, the connection has been closed.
+        After a failure, the connection has been closed, and the future raises:
+
+        - httpx.ReadError or httpx.RemoteProtocolError, if the connection ended before the response did.
+        - httpx.ReadTimeout, if the response is late.
+        - httpx.DecodingError, if the response is not HTTP, or is too large.
+
+        Raises: httpx.ConnectError, if the connection was closed already. In this case, nothing was sent.
         """
         if self.transport.is_closing():
             raise httpx.ConnectError("closed before anything was sent")

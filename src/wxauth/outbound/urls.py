@@ -78,7 +78,7 @@ class NameResolver:
 
 
 async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool = True) -> None:
-    """Check a receiver's URL: https, or http if every address of its host is private or loopback.
+    """Check that a receiver's URL uses https, or http if every address of its host is private or loopback.
 
     An https URL is accepted even if its name does not resolve now. Without `resolves_https`, the name of an https URL
     is not resolved. Each connection checks the address again.
