@@ -121,13 +121,13 @@ class Pages(Rendering):
         parameters: Parameters,
         *,
         app: App | None,
-        link_target: str | None,
+        link_source: str | None,
     ) -> Response:
         """Return the page that shows the QR code and the state of the login.
 
-        With `link_target`, the address at which a form opens WeChat, the page on a phone begins with a button that
-        opens WeChat, and a field for the number that WeChat then shows. `app` is the mini-program that opens; None if
-        wxauth does not know it.
+        `link_source` is the source of the link that opens WeChat, for the Content-Security-Policy; None if the page may
+        not have this link. With the link, the page on a phone begins with a button that opens WeChat, and a field for
+        the number that WeChat then shows. `app` is the mini-program that opens; None if wxauth does not know it.
         """
         own_url = self._own_url(started.secret)
         suffix = "_on_a_phone" if self.is_on_a_phone else ""
@@ -143,8 +143,8 @@ class Pages(Rendering):
                 "nextUrl": f"{own_url}/next",
                 "texts": states | {"left": TEXTS["left"].translated(self.language)},
             },
-            form_action=_form_action_of_link(site_request.redirect_uri, link_target) if link_target else "'none'",
-            way=self._way_of_code(has_link=link_target is not None),
+            form_action=_form_action_of_link(site_request.redirect_uri, link_source) if link_source else "'none'",
+            way=self._way_of_code(has_link=link_source is not None),
             is_phone=self.is_on_a_phone,
             by_computer=is_open_on_computers(site_request.client),
             started=started,
@@ -167,18 +167,19 @@ class Pages(Rendering):
             return "opens"
         return "in_wechat" if self.is_in_wechat else "type"
 
-    def number(self, again: TryAgain, page_id: str, *, target: str | None) -> Response:
+    def number(self, again: TryAgain, page_id: str, *, link_source: str | None) -> Response:
         """Return the page after the user has typed a wrong number, or a number that cannot be compared yet.
 
-        On this page, the user can type a number again or, with `target`, open WeChat again.
+        On this page, the user can type a number again. Unless `link_source` is None, the user can also open WeChat
+        again with a link from this source.
         """
         return self._of_site(
             "number",
             again.page,
             page_id,
-            form_action=_form_action_of_link(again.page.redirect_uri, target),
+            form_action=_form_action_of_link(again.page.redirect_uri, link_source),
             is_wrong=again.is_wrong,
-            has_button=target is not None,
+            has_button=link_source is not None,
         )
 
     def account(self, site_request: SiteRequest, page_id: str, parameters: Parameters) -> Response:
@@ -369,12 +370,12 @@ async def pages_of(request: Request, settings: SettingsDep, device: DeviceDep) -
 PagesDep = Annotated[Pages, Depends(pages_of)]
 
 
-def _form_action_of_link(redirect_uri: str, target: str | None) -> str:
+def _form_action_of_link(redirect_uri: str, link_source: str | None) -> str:
     """Return the sources that the page's `form-action` must allow.
 
-    The page's forms open WeChat at `target`, if there is one, and lead back to the site.
+    The page's forms open WeChat with a link of `link_source`, if there is one, and lead back to the site.
     """
-    return " ".join(filter(None, ("'self'", target, redirect_source(redirect_uri))))
+    return " ".join(filter(None, ("'self'", link_source, redirect_source(redirect_uri))))
 
 
 def _of_the_site(parameters: Parameters) -> dict[str, str]:

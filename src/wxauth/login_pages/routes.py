@@ -123,12 +123,12 @@ class LoggingIn:
 
     async def _code_page(self, site_request: SiteRequest, browser: Browser, parameters: Parameters) -> Response:
         """Return the page with a QR code. In the browser of a phone, the page also has a link to WeChat, if allowed."""
-        client, link_target = site_request.client, None
+        client, link_source = site_request.client, None
         if self.pages.is_in_phones_browser:
-            link_target = await self.links.csp_source(client.app_id, is_allowed=client.link)
-        started = await self.site_logins.start_for_page(site_request, browser, has_link=link_target is not None)
+            link_source = await self.links.csp_source(client.app_id, is_allowed=client.link)
+        started = await self.site_logins.start_for_page(site_request, browser, has_link=link_source is not None)
         app = self.apps.find_enabled(client.app_id)
-        return self.pages.code(site_request, started, parameters, app=app, link_target=link_target)
+        return self.pages.code(site_request, started, parameters, app=app, link_source=link_source)
 
 
 LoggingInDep = Annotated[LoggingIn, Depends(LoggingIn)]
@@ -295,8 +295,8 @@ async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Resp
         outcome = await links.go_on(request_id, pages.browser, form.get("number", ""))
         if isinstance(outcome, Onward):
             return outcome
-        target = await links.csp_source(outcome.page.site_app_id, is_allowed=outcome.page.link)
-        return pages.number(outcome, request_id, target=target)
+        link_source = await links.csp_source(outcome.page.site_app_id, is_allowed=outcome.page.link)
+        return pages.number(outcome, request_id, link_source=link_source)
 
     return await pages.answer(compare())
 
