@@ -1,4 +1,4 @@
-"""Work outside of requests: started by a request, shared, repeated, collected for later, or retried after a failure."""
+"""Work outside of requests: started by a request, shared by several, repeated, collected for later, or retried."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -124,7 +124,8 @@ class WriteBuffer(ABC):
             await self._store()
 
     @abstractmethod
-    async def _store(self) -> None: ...
+    async def _store(self) -> None:
+        """Write the collected data. If that fails, keep the data for the next write or drop the data."""
 
     async def keep_storing(self) -> NoReturn:
         """Store the data at intervals of `store_pause` until the task is cancelled, even through database outages."""
