@@ -23,7 +23,10 @@ from wxauth.core.users import UserInSession
 from wxauth.errors import RateLimited, StorageUnavailable
 
 WINDOW: Final = timedelta(hours=1)
-"""The default length of a window, which begins with the first action. No window may be longer."""
+"""The default length of a window, which begins with the first action.
+
+No window may be longer, because housekeeping deletes the counts of windows that began earlier.
+"""
 MINUTE: Final = timedelta(minutes=1)
 MAX_PHONE_CODES: Final = 20
 """The largest number of phone codes that one user may send per hour in an app. Each code causes a call to WeChat.
