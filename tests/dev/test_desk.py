@@ -18,7 +18,7 @@ from tests.world import Stage
 from wxauth.service.build import Timeouts
 from wxauth_desk.failures import failure_on_the_phone
 from wxauth_desk.wechat import ACCOUNT, APPS, Api, create_simulator
-from wxauth_desk.wechat.desk import known_faults
+from wxauth_desk.wechat.offered_faults import offered_faults
 
 RESOURCES = '[{"resource": "http://127.0.0.1:8005/mcp", "title": "Mine", "scopes": {"read": "read"}}]'
 HURRIED = Timeouts(phones_farewell=0, phones_of_others=(0,), wechat_busy=(0, 0))
@@ -157,11 +157,11 @@ def test_the_page_takes_nothing_from_elsewhere_and_only_its_own_files(dev: Dev) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("api", known_faults())
+@pytest.mark.parametrize("api", offered_faults())
 @pytest.mark.usefixtures("simulated")
 async def test_each_failure_is_the_one_that_the_page_announces(stage: Stage, api: Api) -> None:
     said, got = {}, {}
-    for known in known_faults(failure_on_the_phone)[api]:
+    for known in offered_faults(failure_on_the_phone)[api]:
         stage = await stage.replica(wechat_timeout=1, timeouts=HURRIED)  # this replica has no access token yet
         stage.clock.advance(days=1)  # WeChat limits how often a new access token can be forced
         login = await stage.login()

@@ -24,7 +24,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.login_pages.texts import TEXTS
 from wxauth_desk import i18n as desk_i18n
 from wxauth_desk.page_texts import page_texts
-from wxauth_desk.wechat.desk import known_faults
+from wxauth_desk.wechat.offered_faults import offered_faults
 from wxauth_guard import i18n
 from wxauth_guard.errors import InvalidToken
 from wxauth_guard.problems import problem
@@ -114,7 +114,7 @@ def test_the_desk_is_in_it() -> None:
         200, content=bytes(page_texts(Path(wxauth_desk.__path__[0]) / "wechat/page", request).body)
     ).json()["texts"]
     assert [name for name, text in texts.items() if not text.startswith(MARK)] == []
-    faults = [fault for each in known_faults().values() for fault in each]
+    faults = [fault for each in offered_faults().values() for fault in each]
     assert [fault for fault in faults if not fault["meaning"]["zh-TW"].startswith(MARK)] == []
 
 

@@ -20,7 +20,7 @@ _BY_FAULT: Final[Mapping[str, type[WeChatError] | None]] = {
 }
 """The error that results from each kind of fault except `errcode`; None if the call succeeds.
 
-`_TRANSPORT_FAULTS` in `wechat/desk.py` lists the faults that the desk offers. The only status among them is 500.
+The desk offers only the faults in `_TRANSPORT_FAULTS` of `wechat/offered_faults.py`, where the only status is 500.
 """
 
 

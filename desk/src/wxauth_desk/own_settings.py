@@ -70,15 +70,12 @@ class AppSecret:
         # The results contain no errcodes, but the remedy is the same constant that the check puts into its text.
         if any(WRONG_SECRET_REMEDY in finding.text for finding in findings):
             self._path.unlink(missing_ok=True)
-            click.echo(
-                localized(_("The AppSecret is not stored. You will need to enter it again at the next start.")),
-                err=True,
-            )
+            text = _("The AppSecret is not stored. You will need to enter it again at the next start.")
+            click.echo(localized(text), err=True)
         elif self._is_new:
             store_privately(self._path, self.value)
-            click.echo(
-                localized(_("The AppSecret is stored in {path}, which only you can read.", path=self._path)), err=True
-            )
+            text = _("The AppSecret is stored in {path}, which only you can read.", path=self._path)
+            click.echo(localized(text), err=True)
 
 
 class OwnSettings(NamedTuple):

@@ -123,7 +123,7 @@ class _Parts:
     """The place of the simulated WeChat; None with the real WeChat."""
     sites: Place
     mcp: Place | None
-    """The place of the MCP server; None if there is no MCP server."""
+    """The place of the MCP server, whose URL is also its resource; None if there is no MCP server."""
     shop_url: str
     """The URL of the back end that the shop's mini-program calls."""
     host_names: Set[str]
@@ -167,17 +167,12 @@ def _open_parts(
     listener = ports.open_service(settings.host, settings.port)
     ports.check()
     # The MCP server's port is opened after the check, because only chosen ports and the service's can fail.
-    mcp = _open_mcp_port(ports) if is_simulated and not settings.resources and has_mcp() else None
+    mcp = ports.open(MCP_PORT_OFFSET) if is_simulated and not settings.resources and has_mcp() else None
     if mcp is not None:
+        mcp = mcp._replace(url=f"{mcp.url}/mcp")
         settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp.url)),)})
     host_names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
     return _Parts(settings, loaded.set_by_dev, loaded.findings, listener, wechat, sites, mcp, shop_url, host_names)
-
-
-def _open_mcp_port(ports: Ports) -> Place:
-    """Open the port of the MCP server. The returned URL is the server's resource."""
-    place = ports.open(MCP_PORT_OFFSET)
-    return place._replace(url=f"{place.url}/mcp")
 
 
 def _start_postgres(stack: ExitStack) -> SecretStr:

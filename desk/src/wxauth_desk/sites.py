@@ -187,6 +187,7 @@ class Website:
         return RedirectResponse(f"{self._issuer}/v1/end_session?{urlencode(query)}")
 
     async def _state(self, request: Request) -> Response:
+        """Return whether the session in the cookie is open, which the page's script asks repeatedly."""
         return JSONResponse(request.session.get("sid") in self._sessions, headers={"Cache-Control": "no-store"})
 
     async def _receive_logout(self, request: Request) -> Response:

@@ -48,7 +48,7 @@ class _OrderBody(_Body):
     """The body of a call to `pay` or `present`."""
 
     amount: Annotated[int, Field(gt=0, le=10**9)]
-    """The number of coins. WeChat does not document a limit."""
+    """The number of coins. The limit is far above every real number."""
     bill_no: OrderNumber
     payitem: str = ""
     remark: str = ""

@@ -1,15 +1,15 @@
 """The desk, a page that simulates a phone and browsers, and shows all requests and responses.
 
-This module serves the page, sends the requests of the simulated phone, and lists the faults that the page offers. The
-simulated browsers are in `browsers.py`. The page cannot send the requests of the phone and the browsers itself, because
-a web page cannot set their headers and cookies.
+This module serves the page, and sends the requests of the simulated phone. The simulated browsers are in `browsers.py`.
+The page cannot send the requests of the phone and the browsers itself, because a web page cannot set their headers and
+cookies.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 from starlette.requests import Request
@@ -17,12 +17,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
-from wxauth_desk.i18n import Text, languages, lazy_gettext as _
 from wxauth_desk.page_texts import page_texts
 from wxauth_desk.wechat.browsers import trusted_certificates
 from wxauth_desk.wechat.call_record import CallRecord, Handler
 from wxauth_desk.wechat.controls import APPS, LATER_APP
 from wxauth_desk.wechat.faults import Faults
+from wxauth_desk.wechat.offered_faults import FailureOf, offered_faults
 
 _FORWARDED_HEADERS: Final = ("accept", "authorization", "content-type", "x-request-id")
 """The headers of the page's request that the simulated phone sends.
@@ -57,75 +57,6 @@ _SHARED_FILES: Final = {
 _SHARED_IN_WHEEL: Final = Path(__file__).parents[1] / "_shared"
 """The folder of these files in an installed desk."""
 _CHECKOUT: Final = Path(__file__).parents[4]
-_UNLISTED: Final = 99999
-"""An errcode that no documentation lists."""
-_ERRCODES: Final = {
-    "code2session": (
-        *(-1, 40029, 40163, 40226, 45011, 45009, 40013, 40125, 40164, 40243),
-        *(41002, 41004, 41008, 48001, 50002, 89503, _UNLISTED),
-    ),
-    "getuserphonenumber": (
-        *(-1, 40029, 40163, 40003, 43104, 45011, 45009, 40001, 40014, 42001, 40013, 41001, 47001, 48001, 50002),
-        *(89501, 40234, _UNLISTED),
-    ),
-    "stable_token": (
-        *(-1, 45011, 45009, 40001, 40013, 40125, 40164, 40243, 41002, 41004, 89501, 89503, 89506, 89507, _UNLISTED),
-    ),
-}
-"""The errcodes that a developer can select on the page, by the API that returns them.
-
-The starred tuples only keep the formatter from writing each number on its own line.
-"""
-_UNLISTED_MEANING: Final = _("an errcode that isn't in any list")
-_MEANINGS: Final = {
-    -1: _("WeChat is busy"),
-    40001: _("the access token is invalid or isn't the latest token"),
-    40003: _("the openid doesn't belong to this app"),
-    40013: _("the appid is malformed"),
-    40014: _("the access token is malformed"),
-    40029: _("the wx.login code is invalid, has expired, or belongs to another app"),
-    40125: _("the AppSecret is wrong"),
-    40163: _("the wx.login code has already been used"),
-    40164: _("this server's IP address isn't on the IP whitelist"),
-    40226: _("WeChat classifies this user as high-risk"),
-    40234: _("the app requires signed and encrypted calls"),
-    40243: _("the AppSecret is frozen"),
-    41001: _("the access token is missing"),
-    41002: _("the appid is missing"),
-    41004: _("the AppSecret is missing"),
-    41008: _("the wx.login code is missing"),
-    42001: _("the access token has expired"),
-    43104: _("the phone number code belongs to another user"),
-    45009: _("the daily quota is used up"),
-    45011: _("too many calls within a minute"),
-    47001: _("the request body doesn't have the expected format"),
-    48001: _("the account isn't allowed to use this API"),
-    50002: _("the account is restricted"),
-    89501: _("this server's IP address is waiting for the administrator's confirmation"),
-    89503: _("the call is waiting for the administrator's confirmation"),
-    89506: _("the administrator has rejected this server's IP address twice, so calls are blocked for 24 hours"),
-    89507: _("the administrator has rejected this server's IP address, so calls are blocked for an hour"),
-}
-"""The meaning of each errcode, according to WeChat's documentation."""
-_TRANSPORT_FAULTS: Final[tuple[tuple[dict[str, Any], Text], ...]] = (
-    ({"slow": 3}, _("responds after 3 s")),
-    ({"hang": True}, _("never responds")),
-    ({"drop": True}, _("drops the connection")),
-    ({"garbage": True}, _("returns garbage")),
-    ({"html": True}, _("returns a web page")),
-    ({"status": 500}, _("returns HTTP 500")),
-)
-"""The faults of the connection to WeChat, or of its response, each with its meaning."""
-FailureOf = Callable[[str, Mapping[str, Any]], dict[str, Any] | None]
-"""A function that returns the error (code, status and titles) that a phone gets if a call to an API has a fault.
-
-The function returns None if nothing fails, or if no service is known.
-"""
-
-
-def no_service(_api: str, _fault: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return None, because the simulated WeChat without wxauth does not know how its caller handles a failure."""
-    return None
 
 
 def phone_network(*urls: str) -> Handler:
@@ -188,7 +119,7 @@ def desk_routes(
         "apps": [app["app_id"] for app in APPS],
         "later_app": LATER_APP,
         "agent": None if mcp_url is None else {"client_id": AGENT, "server": mcp_url},
-        "faults": known_faults(failure_of),
+        "faults": offered_faults(failure_of),
     }
     servers = [service_url, site_url, shop_url]
     if mcp_url is not None:
@@ -255,24 +186,3 @@ def _page_headers(service_url: str) -> Mapping[str, str]:
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
     }
-
-
-def known_faults(failure_of: FailureOf = no_service) -> dict[str, list[dict[str, Any]]]:
-    """Return the faults that the page offers for each API, by the API's name.
-
-    Each fault contains its `meaning` in each language, and the `failure` that the phone then gets.
-    """
-    return {api: [_shown_fault(api, *fault, failure_of) for fault in _faults_of(api)] for api in _ERRCODES}
-
-
-def _faults_of(api: str) -> Iterator[tuple[dict[str, Any], Text]]:
-    """Yield the faults that the page offers for an API, each with its meaning."""
-    for errcode in _ERRCODES[api]:
-        yield {"errcode": errcode}, _MEANINGS.get(errcode, _UNLISTED_MEANING)
-    yield from _TRANSPORT_FAULTS
-
-
-def _shown_fault(api: str, fault: dict[str, Any], meaning: Text, failure_of: FailureOf) -> dict[str, Any]:
-    """Return a fault with its meaning in each language, and with the failure that a phone then gets."""
-    meanings = {language: meaning.translated(language) for language in languages()}
-    return {"fault": fault, "meaning": meanings, "failure": failure_of(api, fault)}

@@ -34,9 +34,10 @@ from wxauth_desk.wechat.controls import (
     SealRequest,
     Visitor,
 )
-from wxauth_desk.wechat.desk import DESK_PATH, SHOP_PATH, FailureOf, desk_routes, no_service
+from wxauth_desk.wechat.desk import DESK_PATH, SHOP_PATH, desk_routes
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.faults import apply_fault
+from wxauth_desk.wechat.offered_faults import FailureOf, no_service
 from wxauth_desk.wechat.payments import APP_KEYS, NoticeRequest, PayRequest, answer_of
 from wxauth_desk.wechat.push import PushRequest, PushSender
 from wxauth_desk.wechat.simulator import Simulator

@@ -1,4 +1,4 @@
-"""A receiver of wxauth's webhooks, for the desk, which shows the messages and simulates failures."""
+"""A receiver of wxauth's webhooks, whose messages the desk shows, and which can simulate failures."""
 
 import asyncio
 import hmac
