@@ -39,6 +39,7 @@ class RefreshTokens:
     """
 
     PREFIX: ClassVar = "wxr_"
+    """The beginning of each token. A subclass for other tokens sets another prefix and another purpose."""
     PURPOSE: ClassVar = "refresh-token"
     """The purpose for which the keys are derived."""
 
