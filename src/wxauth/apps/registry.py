@@ -89,7 +89,7 @@ class Apps:
     _ignored: dict[str, Sequence[str]] = field(init=False, default_factory=dict)
     """The ignored fields of each stored app, as last logged."""
     unopened: list[str] = field(init=False, default_factory=list)
-    """The ids of the stored apps that `unsealed_app` could not return. Nobody can log in to these apps."""
+    """The ids of the stored apps that `unsealed_app` could not return. Users cannot log in to these apps."""
 
     def __post_init__(self) -> None:
         self._replace_apps([])
@@ -151,7 +151,7 @@ class Apps:
         return frozenset(role for known in self.all() for role in self.settings.roles_at_sign_up(known.app))
 
     def roles_of_anybody(self) -> frozenset[str]:
-        """Return the roles that anybody can get by signing up with one of the enabled apps that allow it."""
+        """Return the roles that a new user can get by signing up with one of the enabled apps that allow sign-ups."""
         enabled = (known.app for known in self.all() if known.is_enabled)
         open_apps = (app for app in enabled if self.settings.may_sign_up(app))
         return frozenset(role for app in open_apps for role in self.settings.roles_at_sign_up(app))
@@ -299,7 +299,8 @@ class ManagedApps:
 
         If `asks_wechat`, WeChat must first accept the app's id and secret.
 
-        Raises: AppTaken, InvalidRequest, AppRefused, WeChatError.
+        Raises: AppTaken; InvalidRequest, if the id is the audience or the name of a site, or if messages must not be
+        forwarded to the app's URL; AppRefused, if WeChat rejects the id or the secret; WeChatError.
         """
         await self.apps.refresh()
         if any(known.app.app_id == app.app_id for known in self.apps.all()):
@@ -357,7 +358,7 @@ class ManagedApps:
         return self.apps.entry(app_id)
 
     async def remove(self, app_id: str, *, by: Actor) -> None:
-        """Remove an app and its secrets. After that, nobody can log in to the app. Open sessions continue.
+        """Remove an app and its secrets. After that, users cannot log in to the app. Open sessions continue.
 
         Raises: NotFound, AppInSettings.
         """

@@ -160,9 +160,9 @@ def _cell(value: object) -> str:
 
 
 def printable(text: str | None) -> str:
-    """Return a user's text without the characters that control a terminal.
+    """Return a user's text, in which a replacement character stands for each character that could control a terminal.
 
-    If no character of the text is visible, return `-`.
+    If there is no text, or if none of its characters is visible, return `-`.
     """
     printed = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text or "")
     return printed if clean_text(printed) else "-"

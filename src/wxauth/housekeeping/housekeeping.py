@@ -47,9 +47,9 @@ Without a limit, repeated logins would fill the list of sessions.
 SESSIONS: Final = 1000
 """The largest number of open and ended sessions per identity.
 
-The number is limited because a merge or an erasure moves or deletes all sessions in one statement. WeChat issues one
-user 100 codes a minute per app, so at most 50 further sessions accumulate between two checks. Sessions that ended
-recently are among the newest, so their clients can still learn why they ended.
+The number is limited because a single statement moves all sessions of an identity in a merge, or deletes them when the
+identity is erased. WeChat issues one user 100 codes a minute per app, so at most 50 further sessions accumulate between
+two checks. Sessions that ended recently are among the newest, so their clients can still learn why they ended.
 """
 REPLACED_EVERY: Final = timedelta(seconds=30)
 """The time between two checks for identities with more sessions than the limits."""

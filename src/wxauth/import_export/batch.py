@@ -293,7 +293,7 @@ class Batch:
             self._administrators.discard(user.id)
 
     def _note_addition(self, line: Line, user_id: UUID, *, is_new: bool) -> None:
-        """Note whether the line adds a user or an identity, for the events."""
+        """If the line adds a user or an identity, note this addition, because an event reports it."""
         if is_new:
             app_id = line.app_id if line.openid else None
             self._additions.append(_Addition(EventType.USER_CREATED, user_id, app_id))

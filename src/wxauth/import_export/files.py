@@ -337,9 +337,9 @@ def _object_in(text: bytes) -> dict[str, object] | None:
 
 
 def _value_at(values: Mapping[str, object], path: str) -> object:
-    """Return the value of a name or of a path, for example `authData.lc_weapp.openid`.
+    """Return the value at a name or at a path, for example `authData.lc_weapp.openid`.
 
-    Raises: KeyError.
+    Raises: KeyError, if there is no such value.
     """
     if path in values:
         return values[path]
@@ -353,7 +353,7 @@ def _value_at(values: Mapping[str, object], path: str) -> object:
 
 @cache
 def _fields_without_text() -> tuple[frozenset[str], frozenset[str]]:
-    """Return the fields of lines whose values are not text, and the fields among them that are lists of texts.
+    """Return the names of the fields of `Line` that are not text, and the names of those that are lists of texts.
 
     The JSON schema of `Line` shows the types of the fields.
     """

@@ -1,6 +1,6 @@
 """The import of users. The lines are read and stored in batches, by the rules of a login.
 
-A temporary file contains what later batches must know about earlier lines.
+A temporary file (`MadeOnDisk`) contains the data about earlier lines that later batches need.
 
 A batch is one transaction. An operator can run an import again after it was killed. The result is the same as without
 the interruption.
@@ -139,7 +139,7 @@ class MadeOnDisk:
         return made
 
     def note_unionids(self, lines: Iterable[NumberedLine]) -> None:
-        """Store each unionid of the file with the first line that contains it, so that no line uses it as an openid."""
+        """Store each unionid of the file with the first line that contains it. Lines must not use it as an openid."""
         rows = (("unionid_lines", _json(unionid), _json(number)) for number, unionid in _unionids_in(lines))
         self._connection.execute("BEGIN")
         self._connection.executemany("INSERT OR IGNORE INTO made VALUES (?, ?, ?)", rows)
@@ -365,8 +365,8 @@ async def _lock(
 ) -> Batch:
     """Lock the users of the lines, and return the batch that will change them.
 
-    Raises: ChangedMeanwhile, if other users have got ids of the lines before the lock, or if one of the users was just
-    erased.
+    Raises: ChangedMeanwhile, if ids of the lines have moved to other users before the lock, or if one of the users was
+    just erased.
     """
     found = await find(transaction, wanted)
     users: Sequence[UserToImport] = []

@@ -185,9 +185,9 @@ def _version_7(value: UUID) -> UUID:
 
 
 def _address(value: str) -> str:
-    """Return an IP address, or a network if its prefix is shorter than an address.
+    """Return an IP address, with the length of its prefix if the prefix is shorter than the address.
 
-    Raises: ValueError, if the text is neither.
+    Raises: ValueError, if the text is not an address.
     """
     interface = ip_interface(value)
     return str(interface.ip if interface.network.prefixlen == interface.max_prefixlen else interface)
@@ -316,7 +316,7 @@ class Line(_Strict):
 
 
 def _missing(given: Mapping[str, object]) -> list[Fault]:
-    """Return the faults of a line without an identity and a unionid, or with an openid but no app.
+    """Return the faults of a line that has neither an identity nor a unionid, or that has an openid but no app.
 
     For any other line, return an empty list.
     """

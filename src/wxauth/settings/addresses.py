@@ -114,10 +114,7 @@ async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:
 
 
 def numeric_addresses_of(host: str) -> Sequence[str]:
-    """Return the address that a host denotes in any notation, for example 0x7f.1. For a name, return an empty list.
-
-    The result is a list, like that of `addresses_of`.
-    """
+    """Return the address that a host denotes in any notation, such as 0x7f.1, in a list, which is empty for a name."""
     with suppress(OSError, UnicodeError):
         return _addresses_in(getaddrinfo(host, None, flags=AI_NUMERICHOST))
     return []

@@ -38,7 +38,7 @@ Template = Mapping[str, Any]
 
 
 def check_claims(template: Template) -> None:
-    """Check a template of claims. Raises: ValueError, whose text is the rule that the template breaks."""
+    """Check a template of claims. Raises: WrongValue, whose text is the rule that the template breaks."""
     if reserved := sorted(RESERVED_CLAIMS & template.keys()):
         raise WrongValue(_("must not contain the claim {claim}, which is reserved", claim=reserved[0]))
     if "" in template:
@@ -64,7 +64,7 @@ def replace_facts(value: object, value_of: Callable[[str], object]) -> object:
     `value_of` returns the value of a fact, and gets the name of the fact without `$`. An entry whose value becomes None
     is removed. A list that becomes empty counts as None.
 
-    Raises: ValueError, if a number is outside the range that JavaScript can represent; the errors of `value_of`.
+    Raises: WrongValue, if a number is outside the range that JavaScript can represent; the errors of `value_of`.
     """
     if isinstance(value, str):
         if not value.startswith("$"):

@@ -25,7 +25,7 @@ ENV_FILE: Final = Path(".env")
 _SERVICE_LINK_NAME: Final = re.compile(
     r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 )
-"""The pattern of the variables that Kubernetes sets for a Service named "wxauth" or "wxauth-…".
+"""The pattern of the names of variables that Kubernetes sets for a Service named "wxauth" or "wxauth-…".
 
 Kubernetes also sets WXAUTH_PORT, which is the name of a setting. Its value has the form `SERVICE_LINK`.
 """
@@ -152,7 +152,7 @@ def _fault_of_setting(match: re.Match[str], similar: str | None, place: Text) ->
 
 
 def _read_files(folder: Path, names: Collection[str]) -> dict[str, str]:
-    """Return the texts of the files in a folder, by these upper-case names. Ignore files with other names.
+    """Return the texts of the files with these upper-case names in a folder, by name. Ignore files with other names.
 
     If the folder is missing, return no texts.
 
