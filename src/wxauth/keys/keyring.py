@@ -184,7 +184,8 @@ class KeyRing:
 
         For any algorithm except RS256, the key that signs access tokens also signs these tokens.
 
-        Raises: CannotOpen, if the stored keys cannot be decrypted; StorageUnavailable, if no key has been read yet.
+        Raises: CannotOpen, if the stored keys cannot be decrypted; StorageUnavailable, if no key has been read yet, or
+        if the database is unavailable.
         """
         if alg != RSA_ALGORITHM:
             return self.signing_key(now)
@@ -224,7 +225,7 @@ class KeyRing:
 
         An RS256 key is also returned after it has retired, because an expired id_token still names the session to end.
 
-        Raises: CannotOpen, if the stored keys cannot be decrypted.
+        Raises: CannotOpen, if the stored keys cannot be decrypted; StorageUnavailable, if the database is unavailable.
         """
         if alg == ALGORITHM:
             if not self.is_ready:
@@ -239,9 +240,12 @@ class KeyRing:
         return None if public_jwk is None else jwk.construct(public_jwk, RSA_ALGORITHM)
 
     async def refresh(self) -> None:
-        """Read the stored keys. If there is no key, or if the signing key has reached its maximum age, add a key.
+        """Read the stored keys, and add a key for each algorithm in use that needs one.
 
-        Raises: CannotOpen, if the keys were encrypted with another `WXAUTH_SECRET_KEY`.
+        An algorithm needs a key if it has none, or if its signing key has reached the maximum age.
+
+        Raises: CannotOpen, if the keys were encrypted with another `WXAUTH_SECRET_KEY`; StorageUnavailable, if the
+        database is unavailable.
         """
         max_age = timedelta(seconds=self.settings.signing_key_max_age)
         await self._read(lambda stored, now: is_due(stored, now, max_age=max_age))
@@ -319,7 +323,7 @@ class KeyRing:
             outage_log.note(exc)
         except CannotOpen:
             log.error("signing_keys_not_opened", what_to_change=WRONG_SECRET_KEY)
-        except Exception:
+        except Exception:  # for example a bug. A process that stopped reading would still accept withdrawn keys.
             log.exception("signing_keys_not_read")
 
     async def _read(self, wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None = None) -> None:

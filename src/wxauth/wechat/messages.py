@@ -64,7 +64,7 @@ The event does not say whether the name or the picture is risky.
 _ACCOUNT_CLOSED: Final = "user_authorization_cancellation"
 """The event that WeChat sends when a user's WeChat account is closed."""
 _IDENTITY: Final = "identity"
-"""The entry for a code that says that the user leaves the app, so that wxauth must erase the whole identity."""
+"""The entry for a code that says that the user leaves the app, so wxauth must erase the whole identity."""
 _IN_OPEN_PLATFORM: Final[Mapping[str, Collection[str]]] = {"301": [_IDENTITY]}
 """The only code in `RevokeInfo` for website apps and mobile apps, with the data that the code withdraws."""
 _WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {

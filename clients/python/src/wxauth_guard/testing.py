@@ -132,7 +132,7 @@ class TestIssuer:
                 raise ValueError("the token of a client with a metadata document has no roles, app_id or openid")
             payload |= {"scope": scope_claim, "auth_time": now}
         else:
-            payload["openid"] = openid or f"openid-{uuid5(user, app).hex[:21]}"  # 28 characters, as WeChat's openids
+            payload["openid"] = openid or f"openid-{uuid5(user, app).hex[:21]}"  # 28 characters, like WeChat's openids
             if roles:
                 payload["roles"] = list(roles)
             if client_id is not None or scope is not None:  # a website's token, which also names the openid's app
