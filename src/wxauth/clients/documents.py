@@ -294,12 +294,7 @@ def _json_object_in(body: bytes) -> Mapping[str, Any]:
 
 
 def _check_rules(
-    document: Mapping[str, Any],
-    client_id: str,
-    title: str,
-    redirect_uris: Sequence[str],
-    *,
-    may_authenticate: bool,
+    document: Mapping[str, Any], client_id: str, title: str, redirect_uris: Sequence[str], *, may_authenticate: bool
 ) -> None:
     """Check that a document keeps all rules. Raises: NotFetched, with the first rule that it breaks.
 
