@@ -229,6 +229,7 @@ async def sweep_aged(services: Services, pace: Pace) -> Swept:
 async def sweep_sessions(services: Services, pace: Pace) -> None:
     """Delete the sessions that ended long ago (`ENDED_SESSIONS_KEPT_DAYS`), if a sweep is due."""
     if not _clocks_agree(services):
+        # Only this chore logs the difference, because one line for all chores is enough.
         log.error("sweep_put_off", reason="the clocks differ")
         return
     written = Counter[queries.TableSweep]()

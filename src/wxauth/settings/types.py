@@ -1,4 +1,4 @@
-"""The parsing and validation of settings, and the types that many settings share.
+"""The parsing and validation of settings, and the types of settings that have no module of their own.
 
 Errors never contain a value, because the value may be a secret.
 """
