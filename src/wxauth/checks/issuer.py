@@ -240,10 +240,7 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
     metadata_url = f"{parts.scheme}://{parts.netloc}{RESOURCE_METADATA_PATH}{parts.path.removesuffix('/')}"
     time_limits = httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS)
     try:
-        async with (
-            asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS),
-            _client(url, time_limits) as client,
-        ):
+        async with asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS), _client(url, time_limits) as client:
             metadata = await _get(client, metadata_url)
     except (_Fault, TimeoutError) as exc:
         reason = exc.text if isinstance(exc, _Fault) else _("no response in time")

@@ -49,11 +49,7 @@ async def check_everything(
     return _report(await examine(settings), request)
 
 
-@router.post(
-    "/v1/admin/apps/{app_id}/check",
-    summary=_("Check the configuration of an app"),
-    failures=[NO_SUCH_APP],
-)
+@router.post("/v1/admin/apps/{app_id}/check", summary=_("Check the configuration of an app"), failures=[NO_SUCH_APP])
 async def check_one_app(
     _administrator: AdministratorDep,
     settings: SettingsDep,

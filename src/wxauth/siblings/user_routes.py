@@ -205,11 +205,7 @@ async def _look_up(database: Database, body: LookupRequest) -> Sequence[UserForS
     )
 
 
-@router.patch(
-    "/v1/users/{user_id}/attributes",
-    summary=_("Change a user's attributes"),
-    failures=[NO_SUCH_USER],
-)
+@router.patch("/v1/users/{user_id}/attributes", summary=_("Change a user's attributes"), failures=[NO_SUCH_USER])
 async def patch_attributes(
     client: AttributesClientDep,
     database: DatabaseDep,
