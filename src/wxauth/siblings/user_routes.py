@@ -19,7 +19,7 @@ from wxauth.errors import ExternalIdTaken, NotFound
 from wxauth.i18n import lazy_gettext as _
 from wxauth.siblings.queries import LOOK_UP, UserForSiblings
 from wxauth.users import schemas
-from wxauth.users.admin import STAFF_IS_SPARED, UserChange, change_user, end_sessions_of, set_external_id
+from wxauth.users.admin import STAFF_IS_SPARED, UserChange, change_user, end_all_sessions, set_external_id
 from wxauth.users.admin_routes import NO_SUCH_USER
 from wxauth.users.attributes import AttributesRequest
 from wxauth.users.callers import DeviceDep
@@ -306,4 +306,4 @@ async def clear_profile(
 )
 async def sign_user_out(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """End every session of a user, for a service client with the scope `moderate`. The user may log in again."""
-    await end_sessions_of(database, user_id, by=moderator, now=clock())
+    await end_all_sessions(database, user_id, by=moderator, now=clock())

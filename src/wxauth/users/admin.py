@@ -234,25 +234,28 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
     log.info("user_erased", user_id=remaining_id, actor=by.name)
 
 
-async def end_sessions_of(
-    database: Database, user_id: UUID, session_id: UUID | None = None, *, by: Actor, now: datetime
-) -> None:
-    """End all sessions of a user, or the session with `session_id`, which may already have ended.
+async def end_all_sessions(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
+    """End all sessions of a user. A former id stands for the user that remains after a merge.
 
-    A former id stands for the user that remains after a merge.
+    Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user.
+    """
+    async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
+        await end_sessions(transaction, remaining_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+    log.info("sessions_ended", user_id=remaining_id, actor=by.name)
+
+
+async def end_one_session(database: Database, user_id: UUID, session_id: UUID, *, by: Actor, now: datetime) -> None:
+    """End a session of a user, which may already have ended.
+
+    A former id of the user stands for the user that remains after a merge.
 
     Raises: NotFound, if there is no such user or session; InsufficientRole, if the actor must not act on this user.
     """
     reason = EndReason.ADMINISTRATOR
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
-        if session_id is None:
-            await end_sessions(transaction, remaining_id, reason=reason, by=by, now=now)
-        elif not await end_session_of(transaction, remaining_id, session_id, reason=reason, by=by, now=now):
+        if not await end_session_of(transaction, remaining_id, session_id, reason=reason, by=by, now=now):
             raise NotFound(UNKNOWN_SESSION)
-    if session_id is None:
-        log.info("sessions_ended", user_id=remaining_id, actor=by.name)
-    else:
-        log.info("session_ended", user_id=remaining_id, session_id=session_id, actor=by.name)
+    log.info("session_ended", user_id=remaining_id, session_id=session_id, actor=by.name)
 
 
 @asynccontextmanager

@@ -150,7 +150,7 @@ async def erase_user(
 @router.delete("/v1/admin/users/{user_id}/sessions", summary=_("End all sessions of a user"), failures=[NO_SUCH_USER])
 async def end_sessions_of_user(staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """End every session of a user. The user may log in again."""
-    await admin.end_sessions_of(database, user_id, by=staff, now=clock())
+    await admin.end_all_sessions(database, user_id, by=staff, now=clock())
 
 
 @router.delete(
@@ -162,7 +162,7 @@ async def end_session_of_user(
     staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, session_id: UUID
 ) -> None:
     """End one session of a user. Repeating the request changes nothing."""
-    await admin.end_sessions_of(database, user_id, session_id, by=staff, now=clock())
+    await admin.end_one_session(database, user_id, session_id, by=staff, now=clock())
 
 
 @router.get("/v1/admin/events", summary=_("Read the audit trail"))

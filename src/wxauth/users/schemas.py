@@ -355,6 +355,7 @@ _Picture = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=MAX_AVATAR_URL), AfterValidator(_picture_url)
 ]
 Nickname = Annotated[_Name, AfterValidator(_unless_stand_in)]
+"""A user's nickname. The name that WeChat sends for users who have set none counts as empty."""
 AvatarUrl = Annotated[_Picture, AfterValidator(_unless_stand_in)]
 """The URL of a user's picture. The pictures that WeChat sends for users who have set none count as empty."""
 NICKNAMES: Final = AliasChoices("nickname", "nickName", "userName")

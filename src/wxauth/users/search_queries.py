@@ -138,7 +138,7 @@ SELECT user_id FROM former_users WHERE id = :id
 SELECT i.user_id FROM apps JOIN identities i ON i.app_id = apps.app_id AND i.openid = :text
 """)
 _WECHAT_ID: Final = re.compile(r"[A-Za-z0-9_-]{24,36}")
-"""The pattern of WeChat's openids, which have 28 characters, and of its unionids."""
+"""The pattern of WeChat's openids and unionids, most of which have 28 characters."""
 
 
 async def find_users(
