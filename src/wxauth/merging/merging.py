@@ -111,9 +111,10 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     proof        WeChat itself says that   the user has the number    the operator's decision
                  both are one person       now, which does not
                                            prove who they are
-    refused if   the users were split      an account could be        both have an external id, or
-                                           stolen: see                a ban would leave no
-                                           `link_by_phone`            administrator
+    refused if   the users were split, or  an account could be        a user has asked to be
+                 one has asked to be       stolen: see                erased, both have an external
+                 erased: see               `link_by_phone`            id, or a ban would leave no
+                 `link_unionid`                                       administrator
     remaining    the user with the         the user who had the       the user whom the operator
                  unionid                   number before              names
     status       a ban of either, the      active, as both are        a ban of either, the longer
