@@ -19,9 +19,9 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HOST: Final = re.compile(r"(\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:\d{0,5})?", re.ASCII)
-"""The pattern of a `Host` header in lower case: an IPv6 address in brackets, or a name or IPv4 address, and a port."""
+"""The pattern of a `Host` header: an IPv6 address in brackets, an IPv4 address or a name, with or without a port."""
 ALL_INTERFACES: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared only
-"""The addresses that stand for all addresses of this machine, in the setting `HOST`."""
+"""The addresses that stand for all addresses of this machine, in `WXAUTH_HOST` or `--allow-host`."""
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 """The size limit, in bytes, of a request's body. The largest real bodies are pictures of up to 2 MB."""
 REFUSED_BY_WECHAT: Final = (
