@@ -13,20 +13,19 @@ from wxauth_guard.i18n import (
     SOURCE,
     Text,
     add_catalogues,
-    catalogue,
-    catalogues,
+    catalogue_paths,
     find_language,
     languages,
     lazy_gettext,
     translate,
+    translations_into,
 )
 
 __all__ = [
     "LOCALES",
     "SOURCE",
     "Text",
-    "catalogue",
-    "catalogues",
+    "catalogue_paths",
     "find_language",
     "gettext",
     "languages",
@@ -34,6 +33,7 @@ __all__ = [
     "own_name",
     "pgettext",
     "translate",
+    "translations_into",
 ]
 
 add_catalogues(Path(__file__).with_name("locale"))
@@ -53,7 +53,7 @@ def pgettext(context: str, message: str, language: str) -> str:
     The language comes last, so that callers can bind a text before they know the language.
     """
     # In a catalogue, the character U+0004 separates the context from the text, as in gettext's MO files.
-    return catalogue(language).get(f"{context}\4{message}", message)
+    return translations_into(language).get(f"{context}\4{message}", message)
 
 
 def own_name(language: str) -> str:

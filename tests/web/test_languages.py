@@ -37,7 +37,7 @@ def third_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """Add the catalogues of zh_TW next to the existing ones."""
     folder = tmp_path / "locale/zh_TW/LC_MESSAGES"
     folder.mkdir(parents=True)
-    for path in (*i18n.catalogues()["zh-CN"], desk_i18n.catalogues()["zh-CN"]):
+    for path in (*i18n.catalogue_paths()["zh-CN"], desk_i18n.catalogue_paths()["zh-CN"]):
         with path.open("rb") as chinese, (folder / path.name).open("wb") as written:
             catalog = read_po(chinese, locale="zh_TW")
             for message in catalog:
@@ -45,12 +45,14 @@ def third_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
             write_po(written, catalog)
     monkeypatch.setattr(i18n, "LOCALES", [*i18n.LOCALES, tmp_path / "locale"])
     monkeypatch.setattr(desk_i18n, "LOCALES", tmp_path / "locale")
-    for cached in (i18n.catalogues, i18n.catalogue, desk_i18n.catalogues, desk_i18n.catalogue):
-        cached.cache_clear()
+    for texts in (i18n, desk_i18n):
+        texts.catalogue_paths.cache_clear()
+        texts.translations_into.cache_clear()
     yield
     monkeypatch.undo()
-    for cached in (i18n.catalogues, i18n.catalogue, desk_i18n.catalogues, desk_i18n.catalogue):
-        cached.cache_clear()
+    for texts in (i18n, desk_i18n):
+        texts.catalogue_paths.cache_clear()
+        texts.translations_into.cache_clear()
 
 
 @pytest.mark.no_database
@@ -85,7 +87,7 @@ def test_a_guess_that_nobody_has_confirmed_is_no_translation() -> None:
             message.flags |= {"fuzzy", "python-brace-format"}
     with file.open("wb") as written:
         write_po(written, catalog)
-    i18n.catalogue.cache_clear()
+    i18n.translations_into.cache_clear()
     assert text.translated("zh-TW") == text
     assert InvalidToken("nothing").title.translated("zh-TW").startswith(MARK)
 

@@ -44,7 +44,7 @@ class Text(str):
 
     def translated(self, language: str) -> str:
         """Return the text in this language, or in English if the language's catalogue does not contain it."""
-        template = catalogue(language).get(self._template, self._template)
+        template = translations_into(language).get(self._template, self._template)
         values = {name: translate(value, language) for name, value in self._values.items()}
         return template.format(**values) if values else template
 
@@ -72,7 +72,7 @@ def pgettext(context: str, message: str, language: str) -> str:
 
     The context and the text come first, because `scripts/texts` looks for them there.
     """
-    return catalogue(language).get(f"{context}\4{message}", message)
+    return translations_into(language).get(f"{context}\4{message}", message)
 
 
 def own_name(language: str) -> str:
@@ -93,25 +93,25 @@ def find_language(tag_or_locale: str) -> str | None:
 
 def languages() -> Sequence[str]:
     """Return the tags (RFC 5646) of all languages that have texts, beginning with the language of the code."""
-    return [SOURCE, *catalogues()]
+    return [SOURCE, *catalogue_paths()]
 
 
 @cache
-def catalogues() -> Mapping[str, Path]:
+def catalogue_paths() -> Mapping[str, Path]:
     """Return the path of each language's catalogue, by the language's tag (RFC 5646)."""
     return {path.parts[-3].replace("_", "-"): path for path in sorted(LOCALES.glob(f"*/{_CATALOGUE}"))}
 
 
 @cache
-def catalogue(language: str) -> Mapping[str, str]:
+def translations_into(language: str) -> Mapping[str, str]:
     """Return the translations into a language, by the English text; empty if the language has no catalogue.
 
     If a text has a context, the key begins with the context and U+0004.
     """
-    if language not in catalogues():
+    if language not in catalogue_paths():
         return {}
     translations = {}
-    for entry in catalogues()[language].read_text("utf-8").split("\n\n"):
+    for entry in catalogue_paths()[language].read_text("utf-8").split("\n\n"):
         parts: dict[str, str] = {}
         current = ""
         for keyword, text in _LINE.findall(entry):

@@ -66,7 +66,7 @@ class Text(str):
 
     def translated(self, language: str) -> str:
         """Return the text in this language, or in English if the language's catalogues do not contain the text."""
-        template = catalogue(language).get(self._template, self._template)
+        template = translations_into(language).get(self._template, self._template)
         values = {name: translate(value, language) for name, value in self._values.items()}
         return template.format(**values) if values else template
 
@@ -74,8 +74,8 @@ class Text(str):
 def add_catalogues(folder: Path) -> None:
     """Add a folder with catalogues to `LOCALES`, and clear the caches, which do not contain these catalogues."""
     LOCALES.append(folder)
-    catalogues.cache_clear()
-    catalogue.cache_clear()
+    catalogue_paths.cache_clear()
+    translations_into.cache_clear()
 
 
 lazy_gettext = Text
@@ -107,11 +107,11 @@ def find_language(wanted: str) -> str | None:
 
 def languages() -> Sequence[str]:
     """Return the tags (RFC 5646) of all languages that have texts, beginning with the language of the code."""
-    return [SOURCE, *catalogues()]
+    return [SOURCE, *catalogue_paths()]
 
 
 @cache
-def catalogues() -> Mapping[str, Sequence[Path]]:
+def catalogue_paths() -> Mapping[str, Sequence[Path]]:
     """Return the paths of each language's catalogues, by the language's tag (RFC 5646). English has none."""
     by_tag: dict[str, list[Path]] = {}
     files = (path for folder in LOCALES for path in folder.glob("*/LC_MESSAGES/*.po"))
@@ -127,14 +127,14 @@ def _locale_of(path: Path) -> str:
 
 
 @cache
-def catalogue(language: str) -> Mapping[str, str]:
+def translations_into(language: str) -> Mapping[str, str]:
     """Return the translations into a language, keyed by the English text. For English, the mapping is empty.
 
     If a text has a context, the key begins with the context and U+0004. The texts are read from the .po file, because a
     .mo file would have to be built, and could be older than its source.
     """
     translations = {}
-    for path in catalogues().get(language, ()):
+    for path in catalogue_paths().get(language, ()):
         for entry in path.read_text("utf-8").split("\n\n"):
             if _UNCONFIRMED.search(entry) is not None:
                 continue
