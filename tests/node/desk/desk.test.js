@@ -425,6 +425,29 @@ test('a shop that fails at a notice is shown', async () => {
   await eventually(async () => assert.ok((await wires()).some((wire) => wire.join() === refused)))
 })
 
+test('a repeated notice is shown beside its first attempt, and under no tap of another page', async () => {
+  let first
+  let repeatedOf = null
+  await page.route('**/desk/wires/*', async (route) => {
+    const response = await route.fetch()
+    const { revision, calls } = await response.json()
+    first ??= calls.find(({ direction, repetition, status }) => direction === 'weChatToService' && repetition === 0 && status === 200)
+    if (repeatedOf) calls.push({ ...first, id: repeatedOf, at: Date.now(), repetition: 1, body: { ...first.body, OutTradeNo: repeatedOf } })
+    repeatedOf = null
+    await route.fulfill({ response, json: { revision, calls } })
+  })
+  await logIn()
+  await tap('buy')
+  await eventually(async () => assert.ok(first))
+  await tap('me')
+  await sent([['phoneToService', 'GET /v1/me', '200']])
+  repeatedOf = first.body.OutTradeNo
+  await eventually(async () => assert.equal(await page.locator('.tap:nth-child(2) [data-direction=weChatToService]').count(), 2))
+  repeatedOf = 'of another page'
+  await eventually(async () => assert.equal(await page.locator('.elsewhere [data-direction=weChatToService]').count(), 1))
+  await sent([['phoneToService', 'GET /v1/me', '200']])
+})
+
 test('who has logged in elsewhere since logs in once more to pay', async () => {
   await logIn()
   await page.evaluate(() => fetch('/codes', { method: 'POST', body: JSON.stringify({ person: document.querySelector('#person').value }) })

@@ -46,15 +46,18 @@ class CallRecord:
         return serve
 
     @contextmanager
-    def recording(self, direction: str, method: str, path: str, query: Any, body: Any) -> Iterator[dict[str, Any]]:
+    def recording(
+        self, direction: str, method: str, path: str, query: Any, body: Any, *, repetition: int = 0
+    ) -> Iterator[dict[str, Any]]:
         """Record a call when the block begins, and update the record when the block ends.
 
-        `direction` is `serviceToWeChat` or `weChatToService`. The block gets a dictionary, in which it sets the
-        `status` and the `answer` of the response. If the block raises an error, the record contains only the values
-        that the block has set before.
+        `direction` is `serviceToWeChat` or `weChatToService`. `repetition` is the number of earlier attempts to push
+        the same message. The block gets a dictionary, in which it sets the `status` and the `answer` of the response.
+        If the block raises an error, the record contains only the values that the block has set before.
         """
         call = {
             "direction": direction,
+            "repetition": repetition,
             "at": time() * 1000,
             "method": method,
             "path": path,

@@ -207,12 +207,12 @@ class PushSender:
                 await self.pause(seconds)
             if "RetryTimes" in message:
                 message = {**message, "RetryTimes": repetition}
-            attempt = await self._attempt(request, message)
+            attempt = await self._attempt(request, message, repetition)
             yield attempt
             if _is_accepted(message, attempt):
                 return
 
-    async def _attempt(self, request: PushRequest, message: Mapping[str, Any]) -> dict[str, Any]:
+    async def _attempt(self, request: PushRequest, message: Mapping[str, Any], repetition: int) -> dict[str, Any]:
         """Sign and send a message. Return the `status` and the `answer` of the response.
 
         If there is no response, the `status` is None, and the `answer` names the error.
@@ -227,7 +227,8 @@ class PushSender:
         signed = sign_push(app, message, mode=mode, format=request.format, timestamp=timestamp, nonce=nonce)
         to_service = self.service_url + _SERVICE_PATH + request.app_id
         url = httpx.URL(request.url or self.push_url_of(request.app_id) or to_service)
-        with self.call_record.recording("weChatToService", "POST", url.path, {}, message) as outcome:
+        recording = self.call_record.recording("weChatToService", "POST", url.path, {}, message, repetition=repetition)
+        with recording as outcome:
             try:
                 async with (
                     asyncio.timeout(ATTEMPT_TIMEOUT_SECONDS),

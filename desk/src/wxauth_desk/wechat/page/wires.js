@@ -36,8 +36,16 @@ export function createWires(place, serviceURL, shopURL) {
   function tapAt(time) {
     const isAround = ({ at, until }) => at <= time && time <= until
     const found = [...known.values()].findLast((wire) => /^phoneTo(Service|Shop)$/.test(wire.direction) && isAround(wire))
-    if (found) return found.tap
-    return taps[0]?.name === 'elsewhere' ? taps[0] : begin('elsewhere')
+    return found?.tap ?? elsewhere()
+  }
+
+  const elsewhere = () => (taps[0]?.name === 'elsewhere' ? taps[0] : begin('elsewhere'))
+
+  // A message from WeChat belongs to the last tap, but a repetition belongs to the tap of the first attempt.
+  function tapOfMessage(message, repetition, at) {
+    if (!repetition) return current?.start <= at ? current : undefined
+    const isSame = ({ direction, body }) => direction === 'weChatToService' && firstForm(body) === firstForm(message)
+    return [...known.values()].findLast(isSame)?.tap ?? elsewhere()
   }
 
   function note(key, wire) {
@@ -69,14 +77,12 @@ export function createWires(place, serviceURL, shopURL) {
     })
   }
 
-  /**
-   * Show a call between the service and WeChat, as reported by the simulator. A message from WeChat belongs to a tap.
-   */
-  function noteService({ id, direction, at, method, path, query, body, status, answer, ms }) {
+  /** Show a call between the service and WeChat, as reported by the simulator. */
+  function noteService({ id, direction, repetition, at, method, path, query, body, status, answer, ms }) {
     const parameters = Object.entries(query).map(([name, value]) => `${name}=${value}`)
     note(id, {
       direction,
-      tap: direction === 'weChatToService' && current?.start <= at ? current : undefined,
+      tap: direction === 'weChatToService' ? tapOfMessage(body, repetition, at) : undefined,
       what: `${method} ${path}`,
       query: parameters.join('\n'),
       ...{ body, at, ms, status, answer },
@@ -103,6 +109,9 @@ export function createWires(place, serviceURL, shopURL) {
 
   return { begin, notePhone, noteService, noteInferred, empty, showAll }
 }
+
+/** Return a text that is the same for all repetitions of a message. `RetryTimes` counts them. */
+const firstForm = (message) => JSON.stringify({ ...message, RetryTimes: 0 })
 
 function showTitle({ name, start, element }) {
   element.querySelector('h3').replaceChildren(text(name), h('time', {}, clockTime(start)))
