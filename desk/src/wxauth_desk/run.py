@@ -78,8 +78,8 @@ def run(
     A part without a chosen port listens near the service's port. `shop_url` is the URL of the back end that the shop's
     mini-program calls; by default, the example's. All parts also respond to the host names in `allowed_hosts`.
 
-    Raises: TextError, StorageUnavailable; UnknownRevision, if `WXAUTH_DATABASE_URL` names a database that this version
-    cannot migrate.
+    Raises: TextError, StorageUnavailable; MigrationImpossible, if `WXAUTH_DATABASE_URL` names a database that this
+    version cannot migrate.
     """
     has_database = "WXAUTH_DATABASE_URL" in environment()
     try:

@@ -48,7 +48,7 @@ class _OrderBody(_Body):
     """The body of a call to `pay` or `present`."""
 
     amount: Annotated[int, Field(gt=0, le=10**9)]
-    """The number of coins. The limit is far above every real number."""
+    """The number of coins. The limit is far above every real amount."""
     bill_no: OrderNumber
     payitem: str = ""
     remark: str = ""

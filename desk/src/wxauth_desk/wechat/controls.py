@@ -24,7 +24,10 @@ APPS: Final = (
         "push_aes_key": "devPushAesKeyOfTheSecondApp0000000000000000",
     },
 )
-"""The mini-programs that the service knows from its start. Only the second one gets encrypted messages."""
+"""The mini-programs that `wxauth-desk dev` puts into the service's settings.
+
+Only the second one gets encrypted messages, because it has a `push_aes_key`.
+"""
 LATER_APP: Final = {
     "app_id": "wxdev00000000000c3",
     "app_secret": "dev-secret-of-the-third-app",
@@ -52,7 +55,8 @@ MOBILE_APP: Final = {
 OTHER_KINDS: Final = (ACCOUNT, WEBSITE, MOBILE_APP)
 """The apps that are not mini-programs.
 
-WeChat knows them, but the service does not, until an administrator adds them.
+`wxauth-desk dev` puts the service account and the website into the service's settings. The service does not know the
+mobile app until an administrator adds it.
 """
 APPS_BY_ID: Final = {app["app_id"]: app for app in (*APPS, LATER_APP, *OTHER_KINDS)}
 """All apps of the simulated WeChat, by their ids."""

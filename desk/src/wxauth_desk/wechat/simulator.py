@@ -290,9 +290,9 @@ class Simulator:
 
 
 def _is_address_accepted(account: Account) -> bool:
-    """Return whether WeChat accepts an app's usual calls from the caller's IP address.
+    """Return whether WeChat accepts calls with the app's secret or access token from the caller's IP address.
 
-    Only service accounts need the whitelist for all calls. The APIs for which every app needs it check this themselves.
+    Only service accounts need the whitelist for each such call. The APIs for which every app needs it check it again.
     """
     return account.is_whitelisted or APP_KINDS[account.app_id] != "official_account"
 
