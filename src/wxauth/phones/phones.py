@@ -80,13 +80,7 @@ class _Call:
 
 @part
 class Phones:
-    """The part that binds the phone numbers that WeChat returns for the phone button's codes.
-
-    Args:
-        kept_in_memory: The longest time, in seconds, for which a response waits in memory for the database.
-        pauses_for_others: The pauses, in seconds, before each check whether another process has stored a response.
-        farewell: The longest time, in seconds, for which `aclose` waits for WeChat's responses.
-    """
+    """The part that binds the phone numbers that WeChat returns for the phone button's codes."""
 
     database: Database
     sealer: Sealer
@@ -97,8 +91,11 @@ class Phones:
     apps: Apps
     concurrency: Concurrency
     kept_in_memory: float = KEPT_IN_MEMORY_SECONDS
+    """The longest time, in seconds, for which a response waits in memory for the database."""
     pauses_for_others: Sequence[float] = PAUSE_FOR_OTHERS_SECONDS
+    """The pauses, in seconds, before each check of whether another process has stored a response."""
     farewell: float = WECHAT_SHUTDOWN_SECONDS
+    """The longest time, in seconds, for which `aclose` waits for WeChat's responses."""
     _in_progress: Places[tuple[str, str]] = field(
         init=False,
         default_factory=partial(

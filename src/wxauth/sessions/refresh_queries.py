@@ -104,9 +104,7 @@ _SET_DEVICE_FRAGMENT: Final = f""",
                                 THEN COALESCE(s.opened_user_agent, s.user_agent, '') ELSE s.opened_user_agent END,
        ip = CASE WHEN {_IS_GOOD} THEN :ip::text::inet ELSE s.ip END,
        user_agent = CASE WHEN {_IS_GOOD} THEN :user_agent ELSE s.user_agent END"""
-# A website's server sends the refresh, so the address of the request is not the user's, and the statement does not
-# change the stored address of the browser. If the user has not granted all scopes that the request demands, the
-# statement finds no row, and does not use up the token.
+# Conditions on the scope and the resource of a website's session.
 _GRANTED: Final = "string_to_array(s.scope, ' ')"
 _IS_FOR_RESOURCE: Final = "s.resource IS NOT DISTINCT FROM :resource::text"
 _IS_IN_SCOPE: Final = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
@@ -172,6 +170,9 @@ _ROTATE: Final = Batched[RotatedSession](
     ip="text",
     user_agent="text",
 )
+# A website's server sends the refresh, so the address of the request is not the user's, and the statement does not
+# change the stored address of the browser. If the user has not granted all scopes that the request demands, the
+# statement finds no row, and does not use up the token.
 _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
     _rotating_fragment(
         f"users WHERE {_IS_OPEN} AND s.client_id = :client_id AND {_IS_FOR_RESOURCE} AND {_IS_IN_SCOPE}",

@@ -91,3 +91,4 @@ ExternalId = Annotated[
     AfterValidator(printable),
     AfterValidator(no_placeholder),
 ]
+"""The id of a user in the system that the operator used before wxauth."""
