@@ -215,7 +215,8 @@ class PushSender:
     async def _attempt(self, request: PushRequest, message: Mapping[str, Any], repetition: int) -> dict[str, Any]:
         """Sign and send a message. Return the `status` and the `answer` of the response.
 
-        If there is no response, the `status` is None, and the `answer` names the error.
+        If there is no response, the `status` is None, and the `answer` names the error. `repetition` is the number of
+        earlier attempts.
 
         Raises: ValueError, if the app has no key for the mode `aes`.
         """
