@@ -205,7 +205,7 @@ class PushSender:
         for repetition, seconds in enumerate((0, *pauses)):
             if seconds:
                 await self.pause(seconds)
-            if "RetryTimes" in message:
+            if "RetryTimes" in message:  # the notice about a refund counts its repetitions
                 message = {**message, "RetryTimes": repetition}
             attempt = await self._attempt(request, message, repetition)
             yield attempt

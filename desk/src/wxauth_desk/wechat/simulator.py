@@ -56,7 +56,7 @@ MAX_VISITORS: Final = 200
 _DEFAULT_REVOKE_INFO: Final = {"mini_program": "6", "official_account": "205", "website": "301", "mobile_app": "301"}
 """The default `revoke_info` of a withdrawal, by the kind of the app.
 
-6 and 205 mean the nickname and picture, and 301 means the identity in this app.
+6 and 205 mean the nickname and picture, and 301 means all data of the user.
 """
 
 AnswerOfApp = Callable[[Call, Account], Answer]
@@ -96,6 +96,7 @@ class Simulator:
         self._faces = Faces(self._session_keys, self.now)
         self.payments = Payments(self._session_keys, self._accounts, self.now)
         self.js_tickets = app_tokens.js_tickets
+        """The tickets of `getticket`, which tests read."""
         self.verdicts = content_checks.verdicts
         """The verdicts on pictures that the caller must push after the response."""
         self.visitors: BoundedDict[tuple[str, str], Visitor] = BoundedDict(MAX_VISITORS)
