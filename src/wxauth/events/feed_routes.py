@@ -75,7 +75,10 @@ class FeedQuery(Parameters):
 
     @property
     def place(self) -> Place | None:
-        """The place after which to read; None for the beginning of the feed, and for `now`."""
+        """The place after which to read; None for the beginning of the feed, and for `now`.
+
+        This property decodes the cursor once more, because the field keeps the text for the API description.
+        """
         return None if self.after in (None, NOW) else place_in(self.after)
 
 

@@ -152,7 +152,7 @@ class Deliveries:
     ) -> Answer:
         """Sign an event with a webhook's secrets, send it once, and return the outcome.
 
-        A failure is returned, not raised.
+        `event` has the fields of `EventToSend`. A failure is returned, not raised.
         """
         try:
             keys = self._open_secrets(webhook_id, webhook, now=now)

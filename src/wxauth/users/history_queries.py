@@ -134,9 +134,7 @@ SELECT login.id AS session_id, login.created_at AS at, user_id, users.nickname, 
 _LOGINS_OF_USER: Final = _logins_where(
     pair_range("login.user_id", ":user_id", after=":lowest", before=":before"), "login.user_id DESC, login.id DESC"
 )
-_ALL_LOGINS: Final = _logins_where(
-    "login.id < :before AND login.id >= :lowest AND (:user_id::uuid IS NULL OR user_id = :user_id)", "login.id DESC"
-)
+_ALL_LOGINS: Final = _logins_where("login.id < :before AND login.id >= :lowest", "login.id DESC")
 
 # wxauth clears the events of an erased user in pages. Until it has done so, these statements must hide the data.
 _IS_ABOUT_ERASED: Final = f"""
@@ -196,9 +194,11 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
     the page is full or `SEARCH_SECONDS` have passed.
     """
     lowest, before = query.id_range
-    statement = _ALL_LOGINS if query.user_id is None else _LOGINS_OF_USER
     network = None if query.network is None else str(query.network)
-    filters = {"user_id": query.user_id, "app_id": query.app_id, "network": network}
+    filters: dict[str, object] = {"app_id": query.app_id, "network": network}
+    if query.user_id is not None:
+        filters["user_id"] = query.user_id
+    statement = _ALL_LOGINS if query.user_id is None else _LOGINS_OF_USER
 
     async def logins_between(upper: UUID, lower: UUID, limit: int) -> Sequence[ListedLogin]:
         return await database.rows(statement, **filters, before=upper, lowest=lower, limit=limit)
