@@ -77,10 +77,13 @@ for (const lang of Object.keys(LANGUAGES))
     await page.context().close()
   })
 
-test('nothing moves when the script starts', async () => {
+test('nothing moves while the page arrives, or when the script starts', async () => {
   for (const lang of Object.keys(LANGUAGES))
     for (const viewport of SIZES) {
       const page = await openPage(browser, lang, { viewport })
+      const protocol = await page.context().newCDPSession(page)
+      // The page arrives in parts, which the browser shows one by one.
+      await protocol.send('Network.emulateNetworkConditions', { offline: false, latency: 0, downloadThroughput: 16_000, uploadThroughput: -1 })
       for (const userAgent of [null, IPHONE]) {
         await be(page, userAgent)
         await openCode(page, LANGUAGES[lang].site)
