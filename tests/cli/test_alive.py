@@ -33,6 +33,9 @@ def test_host_and_port_may_be_in_the_env_file(port: str, tmp_path: Path) -> None
     assert run("alive", cwd=tmp_path).returncode == 0
     (tmp_path / ".env").write_bytes(b"\xff")
     assert run("alive", cwd=tmp_path).stderr == ".env: must be UTF-8 text\n"
+    (tmp_path / ".env").unlink()
+    (tmp_path / ".env").symlink_to("/proc/self/mem")  # can't be read even by root
+    assert run("alive", cwd=tmp_path).stderr == "can't read .env: Input/output error\n"
 
 
 def test_a_service_that_lives_but_cannot_serve_is_not_ready(port: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from wxauth.i18n import lazy_gettext as _
-from wxauth.terminal import localized
+from wxauth.terminal import localized, os_reason
 
 _ALIVE_TIMEOUT_SECONDS: Final = 2.0
 """The time limit, in seconds, for each step of the request that `alive` sends."""
@@ -81,6 +81,8 @@ def _address() -> tuple[str, int]:
         in_file = read_env_file(_ENV_FILE).values
     except UnicodeDecodeError:
         sys.exit(localized(_("{name}: must be UTF-8 text", name=_ENV_FILE)))
+    except OSError as exc:
+        sys.exit(localized(_("can't read {file}: {reason}", file=_ENV_FILE, reason=os_reason(exc))))
     host = (os.environ.get("WXAUTH_HOST") or in_file.get("WXAUTH_HOST") or "").strip()
     if host in ("", "0.0.0.0", "::"):  # noqa: S104 - the service listens on all addresses, including this one
         host = _DEFAULT_HOST
