@@ -95,6 +95,7 @@ def answers_in_turn(url: str, reads: list[bytes]) -> bytes:
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n" + UPGRADE + b"Content-Length: %d\r\n\r\n" % len(SMUGGLED)
 IN_ITS_NAME = POST.index(b"\nUpgrade:") + len(b"\nUp")
+CONNECT = b"CONNECT /a HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(SMUGGLED)
 
 
 @pytest.mark.parametrize(
@@ -103,19 +104,27 @@ IN_ITS_NAME = POST.index(b"\nUpgrade:") + len(b"\nUp")
         [GET_THE_NEXT + POST[:IN_ITS_NAME], POST[IN_ITS_NAME:], SMUGGLED],
         [GET_THE_NEXT + POST, SMUGGLED],
         [GET_THE_NEXT + CHUNKED, b"1\r\nx\r\n0\r\n\r\n" + POST, SMUGGLED],
+        [CONNECT, SMUGGLED],
     ],
 )
-def test_an_upgrade_that_is_found_only_by_the_parser_is_refused(server: str, reads: list[bytes]) -> None:
+def test_an_upgrade_with_a_body_that_is_found_only_by_the_parser_is_refused(server: str, reads: list[bytes]) -> None:
     answers = answers_in_turn(server, reads)
     assert answers.count(b"HTTP/1.1 400 ") == 1
     assert b"GET /smuggled" not in answers
 
 
-@pytest.mark.parametrize("reads", [[POST, SMUGGLED], [GET_THE_NEXT + POST, SMUGGLED]])
+@pytest.mark.parametrize("first", [IN_ITS_NAME, None])
+def test_an_upgrade_without_a_body_is_ignored_wherever_it_is(server: str, first: int | None) -> None:
+    get = b"GET / HTTP/1.1\r\nHost: a\r\n" + UPGRADE + b"\r\n"
+    answers = answers_in_turn(server, [GET_THE_NEXT + get[:first], get[first:]] if first else [GET_THE_NEXT + get])
+    assert b"GET / " in answers
+
+
+@pytest.mark.parametrize("reads", [[POST, SMUGGLED], [GET_THE_NEXT + POST, SMUGGLED], [CONNECT, SMUGGLED]])
 def test_under_uvicorns_own_protocol_the_body_of_an_upgrade_is_lost_but_no_request(reads: list[bytes]) -> None:
     with serving(behind_edge(echo), **options() | {"http": "httptools"}) as url:
         answers = answers_in_turn(url, reads)
-    assert b"POST / " in answers
+    assert b"HTTP/1.1 200" in answers
     assert b"GET /smuggled" not in answers
 
 

@@ -162,7 +162,7 @@ class _Head(NamedTuple):
         trace_id: The trace id that the caller or a proxy gave, or None.
         cookies: The values of all `Cookie` fields, joined. Empty if there are none.
         waits_for_continue: Whether the client sends the body only after `100 Continue`.
-        asks_for_upgrade: Whether the client asks for another protocol.
+        asks_for_upgrade: Whether the client asks for another protocol, as CONNECT does, too.
         refusal: The error for a header field that is not allowed, or None.
     """
 
@@ -371,7 +371,8 @@ def _read_head(scope: Scope) -> _Head:
     The function makes a single pass over the header fields, because it runs for each request.
     """
     request_id_sent = body_size = trace = refusal = None
-    waits_for_continue = asks_for_upgrade = has_host = False
+    waits_for_continue = has_host = False
+    asks_for_upgrade = scope["method"] == "CONNECT"
     query = scope["query_string"]
     # If there is a query, the question mark before it counts, too.
     size = target_size = len(scope.get("raw_path") or scope["path"]) + len(query) + bool(query)

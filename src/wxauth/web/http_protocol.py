@@ -16,6 +16,8 @@ MAX_WAITING: Final = 32
 
 uvicorn itself parses all requests that arrive, without a limit.
 """
+_BODY_FIELDS: Final = frozenset((b"content-length", b"transfer-encoding"))
+"""The header fields that announce a body."""
 _UPGRADE: Final = re.compile(rb"\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 """The pattern of the name of the header field with which a client asks for another protocol."""
 # The page in this response asks the user to clear the browser's cookies, because they usually make a head too large.
@@ -29,7 +31,7 @@ class HttpProtocol(HttpToolsProtocol):
     """The protocol of one connection.
 
     The class extends the callbacks of asyncio, of the parser and of the response. Of uvicorn's other parts, it uses
-    only `parser`.
+    only `parser` and `headers`.
     """
 
     head_seconds = SENDING_SECONDS
@@ -91,15 +93,16 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Stop the timer when the head is complete. Refuse an upgrade and too many pipelined requests.
+        """Stop the timer when the head is complete. Refuse too many pipelined requests, and an upgrade with a body.
 
-        `data_received` doesn't rename a field whose name arrives in two reads, or that belongs to a pipelined request.
+        The parser would not read this body, and its bytes would become the next request. `data_received` doesn't rename
+        a field whose name arrives in two reads, or that belongs to a pipelined request, and CONNECT has no field.
         """
         self._timer.cancel()
         self._is_in_head, self._is_in_body, self._bytes_outside_body = False, True, 0
         self._unanswered += 1
-        if self.parser.should_upgrade():
-            raise ValueError("the body would be parsed as the next request")  # the response is 400
+        if self.parser.should_upgrade() and any(name in _BODY_FIELDS for name, _ in self.headers):
+            raise ValueError("the body of an upgrade cannot be read")  # the response is 400
         if self._unanswered > 1 + MAX_WAITING:
             raise ValueError("too many requests at once")  # the response is 400
         super().on_headers_complete()
