@@ -1,5 +1,6 @@
 """The simulated WeChat answers HTTP requests for logins and other calls as WeChat's pages describe it."""
 
+import asyncio
 import json
 import re
 from base64 import b64decode, b64encode
@@ -868,6 +869,15 @@ async def test_the_work_can_be_done_though_the_answer_fails(wechat: WeChat, work
     body = {"code": await wechat.code("/phone-codes")}
     await wechat.control("/faults", api="getuserphonenumber", errcode=-1, work_is_done=work_is_done)
     assert [errcode(await wechat.call(PHONE, body)) for _ in range(2)] == [-1, expected]
+
+
+async def test_a_picture_is_judged_though_the_answer_fails(wechat: WeChat) -> None:
+    openid = (await wechat.log_in())["openid"]
+    picture = {"openid": openid, "media_url": "https://x.test/x", "media_type": 2, "version": 2, "scene": 1}
+    await wechat.control("/faults", api="media_check_async", errcode=-1, work_is_done=True)
+    assert errcode(await wechat.call("/wxa/media_check_async", picture)) == -1
+    await asyncio.sleep(0)  # the message is sent in a task of its own
+    assert "weChatToService" in (await wechat.client.get("/desk/wires/0")).text
 
 
 @swept(("fault", "login"), [({"garbage": True}, "garbage"), ({"html": True}, "html"), ({"status": 503}, "status-503")])

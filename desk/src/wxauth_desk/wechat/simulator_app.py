@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from wxauth_desk.middleware import LimitedBody
-from wxauth_desk.wechat.api_calls import Answer, CallRefused, CodePicture, json_response
+from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, CodePicture, json_response
 from wxauth_desk.wechat.browsers import BrowserRequest, Browsers
 from wxauth_desk.wechat.call_record import CallRecord, Handler
 from wxauth_desk.wechat.coins import MAX_PURSES
@@ -195,16 +195,20 @@ class _Controls:
 def _api(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
     """Return the endpoint of an API, which also applies the faults that were requested."""
 
+    def carry_out(call: Call) -> Answer:
+        answer = wechat.answer(call)
+        while wechat.verdicts:
+            sender.send_later(*wechat.verdicts.popleft())
+        return answer
+
     async def serve(request: Request) -> Response:
         call, fault = wechat.receive(api, dict(request.query_params), await request.body())
-        answer = wechat.answer(call) if fault.work_is_done else None
+        answer = carry_out(call) if fault.work_is_done else None
         faulty_response = await apply_fault(request, fault)
         if faulty_response is not None:
             return faulty_response
         # The call is made after the time of the fault `slow`, unless the work was done before.
-        response = _response(wechat.answer(call) if answer is None else answer, api)
-        while wechat.verdicts:
-            sender.send_later(*wechat.verdicts.popleft())
+        response = _response(carry_out(call) if answer is None else answer, api)
         if fault.cut_off:
             return Response(bytes(response.body)[: len(response.body) // 2], media_type=response.media_type)
         if fault.json_type:
