@@ -427,25 +427,26 @@ test('a shop that fails at a notice is shown', async () => {
 
 test('a repeated notice is shown beside its first attempt, and under no tap of another page', async () => {
   let first
-  let repeatedOf = null
+  let repeats = null
   await page.route('**/desk/wires/*', async (route) => {
     const response = await route.fetch()
     const { revision, calls } = await response.json()
-    first ??= calls.find(({ direction, repetition, status }) => direction === 'weChatToService' && repetition === 0 && status === 200)
-    if (repeatedOf) calls.push({ ...first, id: repeatedOf, at: Date.now(), repetition: 1, body: { ...first.body, OutTradeNo: repeatedOf } })
-    repeatedOf = null
+    first ??= calls.find(({ direction, repeats, status }) => direction === 'weChatToService' && repeats === null && status === 200)
+    if (repeats) calls.push({ ...first, id: `repeats ${repeats}`, at: Date.now(), repeats })
+    repeats = null
     await route.fulfill({ response, json: { revision, calls } })
   })
   await logIn()
   await tap('buy')
   await eventually(async () => assert.ok(first))
-  await tap('me')
-  await sent([['phoneToService', 'GET /v1/me', '200']])
-  repeatedOf = first.body.OutTradeNo
-  await eventually(async () => assert.equal(await page.locator('.tap:nth-child(2) [data-direction=weChatToService]').count(), 2))
-  repeatedOf = 'of another page'
-  await eventually(async () => assert.equal(await page.locator('.elsewhere [data-direction=weChatToService]').count(), 1))
-  await sent([['phoneToService', 'GET /v1/me', '200']])
+  await page.click('#sheet button:has-text("再推一次")') // this is another message with the same content
+  const messages = (tap, count) => eventually(async () => assert.equal(await page.locator(`${tap} [data-direction=weChatToService]`).count(), count))
+  await messages('.tap:nth-child(1)', 1)
+  repeats = first.id
+  await messages('.tap:nth-child(2)', 2)
+  repeats = -1
+  await messages('.elsewhere', 1)
+  await messages('.tap:nth-child(2)', 1) // now behind the taps elsewhere
 })
 
 test('who has logged in elsewhere since logs in once more to pay', async () => {

@@ -37,27 +37,27 @@ class CallRecord:
         async def serve(request: Request) -> Response:
             body = _readable(await request.body())
             query = _masked(dict(request.query_params))
-            with self.recording("serviceToWeChat", request.method, request.url.path, query, body) as outcome:
+            with self.recording("serviceToWeChat", request.method, request.url.path, query, body) as call:
                 response = await endpoint(request)
                 if not await request.is_disconnected():
-                    outcome |= {"status": response.status_code, "answer": _readable(bytes(response.body))}
+                    call |= {"status": response.status_code, "answer": _readable(bytes(response.body))}
             return response
 
         return serve
 
     @contextmanager
     def recording(
-        self, direction: str, method: str, path: str, query: Any, body: Any, *, repetition: int = 0
+        self, direction: str, method: str, path: str, query: Any, body: Any, *, repeats: int | None = None
     ) -> Iterator[dict[str, Any]]:
         """Record a call when the block begins, and update the record when the block ends.
 
-        `direction` is `serviceToWeChat` or `weChatToService`. `repetition` is the number of earlier attempts to push
-        the same message. The block gets a dictionary, in which it sets the `status` and the `answer` of the response.
-        If the block raises an error, the record contains only the values that the block has set before.
+        `direction` is `serviceToWeChat` or `weChatToService`. `repeats` is the id of the first attempt to push the same
+        message. The block gets the record, which has an `id`, and sets the `status` and the `answer` of the response in
+        it. If the block raises an error, the record contains only the values that the block has set before.
         """
         call = {
             "direction": direction,
-            "repetition": repetition,
+            "repeats": repeats,
             "at": time() * 1000,
             "method": method,
             "path": path,
@@ -70,11 +70,9 @@ class CallRecord:
         self._calls.append(call)
         self._mark_changed(call)
         started = perf_counter()
-        outcome: dict[str, Any] = {}
         try:
-            yield outcome
+            yield call
         finally:  # without it, the desk would show a call that raised an exception as running forever
-            call |= outcome
             call["ms"] = (perf_counter() - started) * 1000
             self._mark_changed(call)
 

@@ -202,21 +202,25 @@ class PushSender:
         self, request: PushRequest, message: Mapping[str, Any], pauses: Sequence[float]
     ) -> AsyncIterator[dict[str, Any]]:
         """Send a message until the service accepts it, or until no pause is left. Yield the outcome of each attempt."""
+        first = None
         for repetition, seconds in enumerate((0, *pauses)):
             if seconds:
                 await self.pause(seconds)
             if "RetryTimes" in message:  # the notice about a refund counts its repetitions
                 message = {**message, "RetryTimes": repetition}
-            attempt = await self._attempt(request, message, repetition)
+            attempt, call_id = await self._attempt(request, message, first)
+            first = first or call_id
             yield attempt
             if _is_accepted(message, attempt):
                 return
 
-    async def _attempt(self, request: PushRequest, message: Mapping[str, Any], repetition: int) -> dict[str, Any]:
-        """Sign and send a message. Return the `status` and the `answer` of the response.
+    async def _attempt(
+        self, request: PushRequest, message: Mapping[str, Any], first: int | None
+    ) -> tuple[dict[str, Any], int]:
+        """Sign and send a message. Return the `status` and the `answer` of the response, and the id of the call.
 
-        If there is no response, the `status` is None, and the `answer` names the error. `repetition` is the number of
-        earlier attempts.
+        If there is no response, the `status` is None, and the `answer` names the error. `first` is the id of the first
+        attempt to send this message; None if this is the first.
 
         Raises: ValueError, if the app has no key for the mode `aes`.
         """
@@ -228,8 +232,7 @@ class PushSender:
         signed = sign_push(app, message, mode=mode, format=request.format, timestamp=timestamp, nonce=nonce)
         to_service = self.service_url + _SERVICE_PATH + request.app_id
         url = httpx.URL(request.url or self.push_url_of(request.app_id) or to_service)
-        recording = self.call_record.recording("weChatToService", "POST", url.path, {}, message, repetition=repetition)
-        with recording as outcome:
+        with self.call_record.recording("weChatToService", "POST", url.path, {}, message, repeats=first) as call:
             try:
                 async with (
                     asyncio.timeout(ATTEMPT_TIMEOUT_SECONDS),
@@ -238,10 +241,10 @@ class PushSender:
                     headers = {"Content-Type": signed.content_type}
                     target = url.copy_merge_params(signed.query)
                     answer = await client.post(target, content=signed.body, headers=headers)
-                outcome |= {"status": answer.status_code, "answer": answer.text[:_MAX_ANSWER_LENGTH]}
+                call |= {"status": answer.status_code, "answer": answer.text[:_MAX_ANSWER_LENGTH]}
             except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as exc:
-                outcome |= {"status": None, "answer": type(exc).__name__}
-        return dict(outcome)
+                call |= {"status": None, "answer": type(exc).__name__}
+        return {"status": call["status"], "answer": call["answer"]}, call["id"]
 
 
 def _is_accepted(message: Mapping[str, Any], attempt: Mapping[str, Any]) -> bool:

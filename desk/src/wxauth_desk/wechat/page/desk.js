@@ -476,11 +476,11 @@ async function buy() {
 /** Show an order for some seconds, until the shop has received the notice of this event. */
 async function showOrder(number, { goodsPrice }, event = DELIVERED) {
   const isRefund = event === REFUNDED
-  let isLast = true
+  let isCurrent = true
   const notify = (name, wanted) => {
     const whose = { person: person(), app_id: appId(), outTradeNo: number }
     return small(name, async () => {
-      isLast = false // the next notice has a tap of its own, which shows its calls
+      isCurrent = false // the next notice has a tap of its own, which shows its calls
       await simulated('/notices', { ...whose, event: wanted })
       await showOrder(number, { goodsPrice }, wanted)
     })
@@ -488,10 +488,10 @@ async function showOrder(number, { goodsPrice }, event = DELIVERED) {
   const state = h('strong')
   const acts = h('div', { class: 'buttons' }, notify('notifyAgain', DELIVERED), notify('refund', REFUNDED))
   showSheet(h('p', {}, `${text('membership')} · ¥${goodsPrice / 100}`), state, acts)
-  for (let i = 0; i < ORDER_TRIES && isLast && state.isConnected; i++) {
+  for (let i = 0; i < ORDER_TRIES && isCurrent && state.isConnected; i++) {
     const asked = Date.now() - 1
     const { data } = await auth.request({ url: `${setup.shop_url}/orders/${number}` })
-    if (!isLast || !state.isConnected) return
+    if (!isCurrent || !state.isConnected) return
     const isRefunded = data.is_refunded ?? (isRefund && !data.is_paid)
     const isTold = isRefunded || (data.is_paid && !isRefund)
     state.textContent = text(isRefunded ? 'refunded' : isTold ? 'paid' : isRefund ? 'refundUnknown' : 'paidUnknown')

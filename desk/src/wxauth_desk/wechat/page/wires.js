@@ -42,10 +42,9 @@ export function createWires(place, serviceURL, shopURL) {
   const elsewhere = () => (taps[0]?.name === 'elsewhere' ? taps[0] : begin('elsewhere'))
 
   // A message from WeChat belongs to the last tap, but a repetition belongs to the tap of the first attempt.
-  function tapOfMessage(message, repetition, at) {
-    if (!repetition) return current?.start <= at ? current : undefined
-    const isSame = ({ direction, body }) => direction === 'weChatToService' && firstForm(body) === firstForm(message)
-    return [...known.values()].findLast(isSame)?.tap ?? elsewhere()
+  function tapOfMessage(repeats, at) {
+    if (repeats) return known.get(repeats)?.tap ?? elsewhere()
+    return current?.start <= at ? current : undefined
   }
 
   function note(key, wire) {
@@ -78,11 +77,11 @@ export function createWires(place, serviceURL, shopURL) {
   }
 
   /** Show a call between the service and WeChat, as reported by the simulator. */
-  function noteService({ id, direction, repetition, at, method, path, query, body, status, answer, ms }) {
+  function noteService({ id, direction, repeats, at, method, path, query, body, status, answer, ms }) {
     const parameters = Object.entries(query).map(([name, value]) => `${name}=${value}`)
     note(id, {
       direction,
-      tap: direction === 'weChatToService' ? tapOfMessage(body, repetition, at) : undefined,
+      tap: direction === 'weChatToService' ? tapOfMessage(repeats, at) : undefined,
       what: `${method} ${path}`,
       query: parameters.join('\n'),
       ...{ body, at, ms, status, answer },
@@ -109,9 +108,6 @@ export function createWires(place, serviceURL, shopURL) {
 
   return { begin, notePhone, noteService, noteInferred, empty, showAll }
 }
-
-/** Return a text that is the same for all repetitions of a message. `RetryTimes` counts them. */
-const firstForm = (message) => JSON.stringify({ ...message, RetryTimes: 0 })
 
 function showTitle({ name, start, element }) {
   element.querySelector('h3').replaceChildren(text(name), h('time', {}, clockTime(start)))
