@@ -114,8 +114,13 @@ async def test_a_picture_is_stored_without_metadata(album: Album, kind: str, alp
 
 @pytest.mark.parametrize(
     ("file", "is_of_another_kind"),
-    [(b"GIF89a", True), (encoded(plain())[:300], True), (encoded(plain("L", (1, MAX_SIDE + 1), 90), "PNG"), False)],
-    ids=["GIF", "cut off", "too long"],
+    [
+        (b"GIF89a", True),
+        (encoded(plain())[:300], True),
+        (encoded(plain("L", (1, MAX_SIDE + 1), 90), "PNG"), False),
+        (encoded(plain("1", (8000, 6000), 1), "PNG"), False),
+    ],
+    ids=["GIF", "cut off", "too long", "of 48 megapixels"],
 )
 async def test_a_picture_that_is_none_is_refused_and_nothing_is_stored(
     album: Album, file: bytes, is_of_another_kind: bool

@@ -32,6 +32,7 @@ would take eight seconds. Pillow's own limit for the total covers neither profil
 """
 NO_PICTURE: Final = "Must be a complete JPEG, PNG or WebP picture"
 """The message for a file that is not a JPEG, PNG or WebP, and for a broken picture."""
+_TOO_MANY_PIXELS: Final = "Must have at most {} pixels"
 MAX_PIXELS: Final = 4096 * 4096
 """The largest number of pixels of a picture, which suffices for a phone's 12 megapixels.
 
@@ -217,6 +218,9 @@ def thumbnail_of(file: bytes) -> Thumbnail:
             return _encoded(_upright(_shrunk(image)))
     except UnusablePicture:
         raise
+    except Image.DecompressionBombError as exc:  # such a picture is not broken, so its text is that of `_check_size`
+        most = MAX_WEBP_PIXELS if file.startswith(b"RIFF") else MAX_PIXELS
+        raise UnusablePicture(_TOO_MANY_PIXELS.format(most)) from exc
     except Exception as exc:  # decoders raise exceptions of any type for broken files
         raise UnusablePicture(NO_PICTURE) from exc
 
@@ -228,7 +232,7 @@ def _check_size(image: "Image") -> None:
     """
     most = MAX_WEBP_PIXELS if image.format == "WEBP" else MAX_PIXELS
     if image.width * image.height > most:
-        raise UnusablePicture(f"Must have at most {most} pixels")
+        raise UnusablePicture(_TOO_MANY_PIXELS.format(most))
     if max(image.size) > MAX_SIDE:
         raise UnusablePicture(f"Must have sides of at most {MAX_SIDE} pixels")
 
