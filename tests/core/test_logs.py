@@ -20,6 +20,7 @@ from wxauth.keys.issuer import AccessToken
 from wxauth.login.login import LoginRequest
 from wxauth.login.routes import LogoutRequest, RefreshRequest
 from wxauth.phones.routes import PhoneRequest
+from wxauth.settings.env_file import EnvFile, EnvLine
 
 
 @swept(
@@ -104,6 +105,8 @@ def test_no_line_steers_the_terminal(field: str) -> None:
         RefreshRequest(refresh_token="secret-1"),
         LogoutRequest(refresh_token="secret-1"),
         AccessToken("secret-1", 900),
+        EnvLine(1, "WXAUTH_APP_SECRET=secret-1", "WXAUTH_APP_SECRET", "secret-1"),
+        EnvFile({"WXAUTH_APP_SECRET": "secret-1"}, []),
     ],
     ids=lambda holder: type(holder).__name__,
 )

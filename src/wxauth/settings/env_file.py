@@ -1,15 +1,16 @@
 """A reader of the file `.env`. It uses python-dotenv's parser, and keeps the line number of each statement."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
 
 from dotenv.main import resolve_variables
 from dotenv.parser import parse_stream
 
 
-class EnvLine(NamedTuple):
+@dataclass(frozen=True, slots=True, repr=False)
+class EnvLine:
     """A statement of the file, or an environment variable.
 
     Any part of a statement might contain a secret, even the part before the `=`.
@@ -25,7 +26,8 @@ class EnvLine(NamedTuple):
     """The value; None if the statement has no `=`."""
 
 
-class EnvFile(NamedTuple):
+@dataclass(frozen=True, slots=True, repr=False)
+class EnvFile:
     """The contents of a `.env` file. Both fields are empty if there is no such file."""
 
     values: Mapping[str, str | None]
