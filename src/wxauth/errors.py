@@ -184,9 +184,10 @@ class ScanOver(WxAuthError, code="scan_over", status=404):
 
 
 class ScanForwarded(WxAuthError, code="scan_forwarded", status=403):
-    """The phone did not scan the QR code with its camera, or a link outside WeChat did not open the page.
+    """The page was opened in a way in which another person could have forwarded the QR code or the link.
 
-    For example, the code came from a picture or a chat, or the user typed a login code.
+    A QR code must be scanned with the camera, and not be read from a picture or opened by a link. A login link must be
+    opened outside WeChat. The error is also returned if the user has typed a login code, and the login accepts none.
     """
 
     title = _("Scan the QR code on the screen, not one that someone sent.")

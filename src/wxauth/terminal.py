@@ -59,7 +59,7 @@ class WrongValue(TextError, ValueError):
 
 
 def terminal_language() -> str:
-    """Return the language of the terminal's user, from the locale."""
+    """Return the language that the environment's locale selects, or English if wxauth isn't translated into it."""
     # POSIX defines this order of precedence.
     variables = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return find_language(next(filter(None, variables), "")) or SOURCE

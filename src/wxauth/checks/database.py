@@ -67,13 +67,13 @@ async def check_database(
 
 
 async def read_signing_keys(settings: Settings, *, clock: Clock, deadlines: Deadlines) -> Sequence[StoredSigningKey]:
-    """Return the stored keys for access tokens that are published now. Raises: StorageUnavailable."""
+    """Return the stored access-token keys that are published now. Raises: StorageUnavailable."""
     async with aclosing(Database(settings.database_url.get_secret_value(), deadlines=deadlines)) as database:
         return await _published_keys(database, clock())
 
 
 async def _published_keys(database: Database, now: datetime) -> Sequence[StoredSigningKey]:
-    """Return the stored keys for access tokens that are published at this time."""
+    """Return the stored access-token keys that are published at this time."""
     return keys_for(ALGORITHM, await database.rows(PUBLISHED, now=now))
 
 

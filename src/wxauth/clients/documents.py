@@ -75,7 +75,7 @@ FETCHED: Final = Counter(
 
 @dataclass(frozen=True, slots=True)
 class ClientDocument:
-    """The content of a document about its client."""
+    """The parsed content of a client's metadata document."""
 
     client: Client
     may_be_public: bool

@@ -1,4 +1,4 @@
-"""The statements that add, read, change and remove clients, and the deletion of removed clients in pages."""
+"""The statements that add, read, change and remove clients, and the page-by-page deletion of removed clients."""
 
 from dataclasses import dataclass, field, fields
 from datetime import datetime

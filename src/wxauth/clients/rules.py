@@ -220,7 +220,10 @@ def _check_near_site(client: Client) -> None:
 
 
 def change_client(client: Client, changes: Mapping[str, Any]) -> Client:
-    """Return a client whose fields in `changes` have these values. Raises: WrongClient."""
+    """Return a copy of the client with the new values in `changes`.
+
+    Raises: WrongClient, if the changed client breaks a rule, or if the change is not allowed.
+    """
     after: dict[str, Any] = {**client.model_dump(), **changes}
     # If a confidential client became public, its requests would need no secret. Then an attacker who knows the client's
     # name could use the sessions that were opened with the secret.

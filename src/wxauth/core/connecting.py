@@ -97,10 +97,12 @@ def _options_for(url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadline
 
 
 class _Place(NamedTuple):
-    """A host, given as its DSN, and one of its addresses if its name has several. Otherwise, `address` is None."""
+    """A place to connect to: a host or, if the host's name has several addresses, one of them."""
 
     dsn: str
+    """The DSN of the host."""
     address: str | None
+    """The address; None if the host's name has only one."""
 
 
 class _LoopTo:

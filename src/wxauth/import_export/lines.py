@@ -209,7 +209,10 @@ class _Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _empty_is_absent(cls, value: Any, info: ValidationInfo) -> Any:
-        """Replace null and empty text with the field's default, if the field has one, and unwrap wrapped values."""
+        """Unwrap the value (see `unwrapped`). If it is then null or empty, return the field's default.
+
+        A required field has no default, so its value stays null or empty.
+        """
         value = unwrapped(value)
         if value in (None, ""):
             field = cls.model_fields[info.field_name or ""]

@@ -295,7 +295,7 @@ async def store(
     identities: Collection[IdentityKey],
     givers: Sequence[UUID],
 ) -> Sequence[ChangedConsents]:
-    """Write the rows with each statement, and return the changed consents of `givers`.
+    """Run each statement with its rows, and return the changed consents of `givers`.
 
     `givers` are the users who have given new consents. `identities` are the identities in the batch. If the openid of
     one of these identities is also the unionid of a user, this function makes the next login of that user check the

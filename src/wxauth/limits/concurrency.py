@@ -36,7 +36,7 @@ Because the number is larger than `AT_ONCE`, one session cannot occupy all place
 _ENDING_AT_ONCE: Final = 1
 """The largest number of requests that run at the same time in a queue of requests that end sessions.
 
-Together with `AT_ONCE_OF_USER`, the requests of one user occupy at most four of the five transactions
+With this limit and `AT_ONCE_OF_USER`, one user's requests occupy at most four of the five transactions
 (`TRANSACTIONS`), so one transaction remains free for other users.
 """
 MAX_PRESENT: Final = 64

@@ -117,8 +117,9 @@ def _safe_to_show(exc: httpx.RequestError) -> httpx.TransportError:
 def _why_not_connected(reason: str) -> str:
     """Return the text of the error for a connection that failed for this reason.
 
-    If the reason is not one of this module's texts, it begins with the class of the error (see `connection._failure`).
-    `HttpTransport` has no error classes of its own for TLS, because texts about WeChat contain the name of the class.
+    `HttpTransport` raises the same class of error for a failure of TLS as for any other failure to connect. But its
+    message begins with the name of the original class (see `connection._failure`), because texts about WeChat show this
+    name. Therefore, this function recognizes failures of TLS by the name.
     """
     if reason in (_NO_NAME, _NO_HOST, NOT_ALLOWED):
         return reason

@@ -197,7 +197,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             self._next_check = asyncio.get_running_loop().call_at(connection.stale_at, self._close_stale)
 
     def _close_stale(self) -> None:
-        """End the connections that were idle for too long, and set the timer for the next ones."""
+        """Close the connections that have been idle for too long, and set the timer for the next stale one."""
         now = _now()
         for connections in self._idle.values():
             for connection in connections:

@@ -275,7 +275,7 @@ class Phones:
     ) -> None:
         """Wait for WeChat's response, and store it.
 
-        If the storage fails, keep the response in memory, and try again in the background.
+        If the storage fails, keep the response in memory, try again in the background, and raise the error.
         """
         phone_info = await answered
         app_id, openid = identity

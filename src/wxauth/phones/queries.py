@@ -37,7 +37,10 @@ class PhoneRefusal(StrEnum):
     WITHDRAWN = "withdrawn"
     """Since the user shared the number, the user has withdrawn it in WeChat, or the user or staff has removed it."""
     TAKEN = "taken"
-    """Another user has the number. With the policy `move`, that user verified it later."""
+    """Another user has verified the number.
+
+    With the policy `move`, this is a reason only if that user verified the number after wxauth requested this response.
+    """
     OUTDATED = "outdated"
     """The user has since bound another number."""
 

@@ -116,7 +116,9 @@ def _fault_of(line: EnvLine) -> Text | None:
 
 
 def _fault_of_name(line: EnvLine, similar: str | None, place: Text) -> Text | None:
-    """Return a text about a name that isn't a setting; None if the name does not have wxauth's prefix.
+    """Return a text about a line without a name, or about a name with wxauth's prefix that isn't a setting.
+
+    Return None for a name without this prefix, because it belongs to another program.
 
     `similar` is the name of the most similar setting, if there is one.
     """

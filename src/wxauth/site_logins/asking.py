@@ -1,7 +1,8 @@
 """The start of logins to sites. wxauth stores a sign-in request, which then waits for the user's decision.
 
-A page of wxauth or a device shows the request. A device uses RFC 8628, and polls for the outcome. Logins that need no
-page, and presses of a page's button, are also created here, but stored by the modules that complete them.
+A page of wxauth or a device shows the request. A device uses RFC 8628, and polls for the outcome. This module also
+creates the rows of logins that need no page, and of presses (uses of a page's button). The modules that complete these
+logins store the rows.
 """
 
 from collections.abc import Callable

@@ -243,7 +243,10 @@ async def record_authorized(
 
 
 def proved_after(settings: Settings, now: datetime) -> datetime:
-    """Return the time after which a user must have proved who they are, so that a browser's login is still valid."""
+    """Return the earliest time of a proof that still counts.
+
+    A browser's login is valid only if its user proved who they are after this time.
+    """
     return now - timedelta(seconds=settings.sso_ttl)
 
 

@@ -78,7 +78,10 @@ class UrlLinks:
         return link.value if link.is_good(now) else None
 
     async def _make(self, app: App, link: CachedSecret) -> None:
-        """Request a link from WeChat, and store it in `link`. After a failure, begin a pause without requests."""
+        """Request a link from WeChat, and store it in `link`.
+
+        If WeChat fails, send no further request for `_PAUSE_AFTER_FAILURE`.
+        """
         now = self.clock()
         try:
             url = await self.wechat_api.url_link(app, page=self.settings.scan_page, env=self.settings.scan_env)

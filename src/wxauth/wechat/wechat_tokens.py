@@ -117,7 +117,10 @@ class _CachedToken(CachedSecret):
     is_refused: bool = False
     """Whether WeChat has refused the token, so that it must be fetched again before its next use."""
     accepts_refusals_at: datetime = NEVER
-    """The time before which refusals of the token are ignored, because the token has just been fetched again."""
+    """The time before which further refusals of this token are ignored.
+
+    A refusal sets this time, because wxauth then fetches the token again, and WeChat might return the same token.
+    """
 
     def is_good(self, now: datetime) -> bool:
         """Return whether the token can be used now: it has not expired, and WeChat has not refused it."""

@@ -52,7 +52,7 @@ _AGE_HEADER = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
 
 
 class Unreadable(Exception):
-    """The error if the issuer's keys could not be read. Responses also show the message."""
+    """The issuer's keys could not be read. The message appears in responses, so it must not contain a secret."""
 
 
 @dataclass(frozen=True)

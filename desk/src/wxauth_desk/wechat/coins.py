@@ -1,4 +1,4 @@
-"""The coins of mini-games in the simulated WeChat, which players receive, pay, and get back."""
+"""The coins of mini-games in the simulated WeChat. Players receive coins, spend them, and get refunds."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -40,7 +40,7 @@ FORCED_A_DAY: Final = 20
 SESSION_KEY_LIFETIME_SECONDS: Final = 3.0 * DAY_SECONDS
 """The time, in seconds, for which a session_key is valid.
 
-WeChat documents no lifetime, only that frequent use extends it.
+Three days is an assumption: WeChat documents no lifetime, only that frequent use extends it.
 """
 
 MAX_CODES: Final = 100_000
