@@ -21,11 +21,12 @@ from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
 from tests.sweeps import Sweep
 from tests.upstream import Behaviour, Upstream, abort, endless, hang, in_pieces, raw
-from tests.world import Admin, Body, Stage, bearer, body_of, leave, recorded, set_roles, until
+from tests.world import Admin, Body, LogLines, Stage, bearer, body_of, leave, recorded, set_roles, until
 from wxauth.checks.doctor import examine
 from wxauth.core.clock import first_id_at
 from wxauth.core.sealing import Sealer
 from wxauth.core.services import Services
+from wxauth.core.trail import OPERATOR
 from wxauth.events import webhook_deliveries
 from wxauth.events.models import DeliveryRow
 from wxauth.events.placing import keep_placing, place_events
@@ -652,7 +653,7 @@ async def test_deliveries_are_listed_page_by_page_and_by_state(root: WebhookAdmi
     problem_of(await root("GET", "/orders/deliveries", state="lost"), "invalid_request", 422)
 
 
-async def test_events_are_sent_again_with_the_ids_they_had(root: WebhookAdmin) -> None:
+async def test_events_are_sent_again_with_the_ids_they_had(root: WebhookAdmin, log_lines: LogLines) -> None:
     await root.happen(1, 2)
     await root.add("user.banned")
     await root.record(3)
@@ -660,6 +661,8 @@ async def test_events_are_sent_again_with_the_ids_they_had(root: WebhookAdmin) -
     assert (await root("POST", "/orders/replay", {"event_id": event_id(3)})).json() == {"replayed": 1}
     await root.deliver()
     assert root.receiver.ids == [event_id(3)] * 2
+    (logged,) = (line for line in log_lines() if line["event"] == "webhook_replayed")
+    assert (logged["webhook"], logged["events"], logged["actor"]) == ("orders", 1, root.answer["user"]["id"])
     since = {"since": "2026-11-20T16:00:02+08:00"}
     assert (await root("POST", "/orders/replay", since)).json() == {"replayed": 2}, "of the types that it wants"
     await root.deliver()
@@ -684,7 +687,8 @@ async def test_replaying_since_a_time_finds_events_committed_late(root: WebhookA
     await root.record(12, type="site.authorized")
     await root.add()
     for since, replayed in ((10, 2), (9, 3), (5, 7)):
-        assert await root.stage.services[Webhooks].replay("orders", since=time_of(since), page_size=2) == replayed
+        webhooks = root.stage.services[Webhooks]
+        assert await webhooks.replay("orders", by=OPERATOR, since=time_of(since), page_size=2) == replayed
 
 
 # Retention.

@@ -165,7 +165,7 @@ def replay_command(webhook_name: str, fields: dict[str, Any]) -> None:
     """Send one event again, or all events since a given time. Only event types that the webhook receives are sent."""
     if len(fields) != 1:
         raise WrongCall(_("specify either --event or --since"))
-    replayed = _with_webhooks(lambda webhooks: webhooks.replay(webhook_name, **fields))
+    replayed = _with_webhooks(lambda webhooks: webhooks.replay(webhook_name, by=OPERATOR, **fields))
     show({"replayed": replayed}, _("events to be sent again: {n}", n=replayed))
 
 

@@ -111,10 +111,11 @@ async def list_deliveries(
 
 @router.post("/v1/admin/webhooks/{name}/replay", summary=_("Replay events"), failures=[_NO_WEBHOOK])
 async def replay_deliveries(
-    _administrator: AdministratorDep, webhooks: WebhooksDep, name: str, body: ReplayRequest
+    administrator: AdministratorDep, webhooks: WebhooksDep, name: str, body: ReplayRequest
 ) -> ReplayedAnswer:
     """Deliver one event again, or all events since a time, if the webhook receives events of these types.
 
     Each delivery keeps its `webhook-id`.
     """
-    return ReplayedAnswer(replayed=await webhooks.replay(name, event_id=body.event_id, since=body.since))
+    replayed = await webhooks.replay(name, by=administrator, event_id=body.event_id, since=body.since)
+    return ReplayedAnswer(replayed=replayed)

@@ -170,6 +170,7 @@ class Webhooks:
         self,
         name: str,
         *,
+        by: Actor,
         event_id: UUID | None = None,
         since: datetime | None = None,
         page_size: int = PAGE_SIZE,
@@ -188,7 +189,7 @@ class Webhooks:
             replayed = await self._queue_all_again(webhook, since, page_size=page_size)
         else:
             raise ValueError("a replay needs either event_id or since")
-        log.info("webhook_replayed", webhook=name, events=replayed)
+        log.info("webhook_replayed", webhook=name, events=replayed, actor=by.name)
         self.deliveries.wake()
         return replayed
 
