@@ -101,7 +101,7 @@ class ClientKey:
 def _number(text: object) -> int:
     """Decode the number `n` or `e` of an RSA key from base64url. Raises: InvalidKey."""
     if not isinstance(text, str) or not _NUMBER.fullmatch(text):
-        raise InvalidKey("the key lacks a number")
+        raise InvalidKey("n or e is missing or malformed")
     try:
         return int.from_bytes(decoded(text), "big")
     except InvalidToken:
@@ -122,7 +122,7 @@ class ClientKeys:
         """
         documents = _members(jwks)
         if documents is None:
-            raise InvalidKey("it is no JWK set")
+            raise InvalidKey("the value isn't a JWK set")
         usable = list(_usable_keys(documents))
         counts = Counter((each.alg, each.kid) for each in usable)
         return cls(tuple(each for each in usable if each.kid is None or counts[each.alg, each.kid] == 1))
@@ -196,9 +196,9 @@ def _alg_and_kid(header: Mapping[str, Any]) -> tuple[str, str | None]:
     """Check the header of an assertion, and return its `alg` and `kid`. Raises: InvalidAssertion, if a check fails."""
     alg, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
     if alg not in SIGNING_ALGS:
-        raise InvalidAssertion(f"alg is one of {', '.join(SIGNING_ALGS)}")
+        raise InvalidAssertion(f"alg must be one of {', '.join(SIGNING_ALGS)}")
     if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in _TYPES:
-        raise InvalidAssertion("typ is JWT or client-authentication+jwt")
+        raise InvalidAssertion("typ must be JWT or client-authentication+jwt")
     if "crit" in header or "b64" in header:
         raise InvalidAssertion("crit or b64 requires an extension that isn't supported")
     if not (kid is None or (isinstance(kid, str) and kid)):
@@ -212,9 +212,9 @@ def _client_id_and_jti(
     """Check the claims of an assertion, and return the client's id and the `jti`. Raises: InvalidAssertion."""
     client_id, jti = claims.get("sub"), claims.get("jti")
     if not isinstance(client_id, str) or claims.get("iss") != client_id:
-        raise InvalidAssertion("iss and sub are the client_id")
+        raise InvalidAssertion("iss and sub must be the client_id")
     if not _is_only_for(claims.get("aud"), issuer, endpoints):
-        raise InvalidAssertion(f"aud is the issuer or the endpoint: {issuer}, {', '.join(endpoints)}")
+        raise InvalidAssertion(f"aud must be the issuer or the endpoint: {issuer}, {', '.join(endpoints)}")
     expires_at = _time(claims, "exp")
     if expires_at is None or expires_at <= now:
         raise InvalidAssertion("exp is missing or past")
