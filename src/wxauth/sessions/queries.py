@@ -86,12 +86,14 @@ class OpenSession(BaseModel):
     id: UUID = Field(examples=["01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"])
     app_id: str = Field(examples=["wx1a2b3c4d5e6f7a8b"])
     client_id: str | None = Field(description="The website; null for a login in the mini-program.")
-    client: ClientOfSession | None = Field(description="The client that may use a resource. Null for any other login.")
+    client: ClientOfSession | None = Field(
+        description="The client, for a login that is for a resource. Otherwise null."
+    )
     resource: ResourceOfSession | None = Field(
         description="The resource that the client may use. Null if there is none."
     )
     scopes: list[str] | None = Field(
-        description="The granted scopes. Null for any other login.", examples=[["orders:read"]]
+        description="The granted scopes. Null for a login that isn't for a resource.", examples=[["orders:read"]]
     )
     device: DescribedDevice = Field(description="Operating system, and WeChat or browser, from the User-Agent.")
     ip: Address = Field(description="The IP address of its last use.")
@@ -332,12 +334,11 @@ END_BEYOND_BROWSER_LOGIN: Final = _ending("""
 
 The `at_most` newest sessions remain.
 """
-# ORDER BY names the constant `user_id` too, so that PostgreSQL uses the index: see `pair_range`.
 END_BEYOND_IDENTITY: Final = _ending("""
     SELECT id FROM sessions
      WHERE (user_id, app_id, openid) = (:user_id, :app_id, :openid) AND client_id IS NULL AND id <> :opened
        AND revoked_at IS NULL AND expires_at > :now
-     ORDER BY user_id DESC, id DESC OFFSET :at_most - 1""")
+     ORDER BY id DESC OFFSET :at_most - 1""")
 """The statement that ends the oldest open sessions of an identity in an app.
 
 `at_most` sessions remain, including the new session `opened`.
