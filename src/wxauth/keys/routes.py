@@ -47,7 +47,7 @@ class KeysAnswer(TypedDict):
 
 
 class RotatedKeysAnswer(TypedDict):
-    """The key that will sign next."""
+    """The key that will sign access tokens next."""
 
     kid: Annotated[str, Field(examples=["…"])]
     signs_from: Annotated[
@@ -96,9 +96,10 @@ async def list_keys(_administrator: AdministratorDep, database: DatabaseDep, clo
 
 @admin_router.post("/v1/admin/keys/rotate", summary=_("Rotate the signing key"))
 async def rotate_key(administrator: FreshAdministratorDep, keys: KeyRingDep) -> RotatedKeysAnswer:
-    """Publish a new key, which signs six minutes later.
+    """Publish a new key for access tokens and, if there are websites, one for id_tokens. They sign six minutes later.
 
-    Other services fetch the key automatically. If there is already a next key, no other key is created.
+    Other services fetch the keys automatically. If there is already a next key of one kind, no other key of this kind
+    is created. The response describes the next key of access tokens.
     """
     key = await keys.rotate(by=administrator)
     return {"kid": key.kid, "signs_from": key.activates_at}
