@@ -4,7 +4,7 @@
 | --- | --- | --- | --- |
 | logins | `LoginLimiter` | Redis, or each process | `LOGIN_RATE_LIMIT` |
 | scans of an address or client; pictures from WeChat | `RateLimiter` | Redis, or each process | `SCAN_…_LIMIT` |
-| signatures and text checks of a client | `RateLimiter` | each process | - |
+| signatures of a client, and its bans and sign-outs of users | `RateLimiter` | each process | - |
 | new client documents from one address | `RateLimiter` | Redis, or each process | - |
 | new client documents from all addresses | `RateLimiter` | each process | - |
 | assertions of a client with a metadata document | `RateLimiter` | each process | - |

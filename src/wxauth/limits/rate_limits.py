@@ -198,7 +198,7 @@ class _Redis:
         self._what = what
         self._now = now
         self._patience = patience
-        self._connect()
+        self._counts = self._new_counts()
         # The semaphore serves waiting requests in order. redis-py's own pool does not.
         self._connections = asyncio.Semaphore(_CONNECTIONS)
         self._is_down = False
@@ -229,7 +229,7 @@ class _Redis:
                 # working after a thousand failures.
                 if is_probe:
                     await self.aclose()
-                    self._connect()
+                    self._counts = self._new_counts()
                 seconds = await self._count(hits)
         except Exception as exc:
             self._fail(exc)
@@ -251,8 +251,8 @@ class _Redis:
                 return await self._counts.seconds_left(key)
         return 0
 
-    def _connect(self) -> None:
-        self._counts = RedisCounts(self._url, what=self._what, patience=self._patience)
+    def _new_counts(self) -> RedisCounts:
+        return RedisCounts(self._url, what=self._what, patience=self._patience)
 
     def _fail(self, exc: Exception) -> None:
         """Begin the pause in which this process does not use Redis, and log the reason once for each outage."""

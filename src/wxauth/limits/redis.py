@@ -26,9 +26,10 @@ class RedisCounts:
     Args:
         url: The URL of a server, of a cluster or of Sentinels.
         what: One word for the kind of action, which is part of the keys.
-        patience: The time, in seconds, for connecting and one operation. If there are several hosts, or several
-            addresses of a host, each gets a share of this time, so that an address that does not respond leaves time
-            for the others.
+        patience: The time, in seconds, that the caller allows for connecting and one operation. If there are several
+            hosts, or several addresses of a host, each gets a share of this time, so that an address that does not
+            respond leaves time for the others. For one server with one address, only the caller stops an operation
+            that takes longer.
     """
 
     def __init__(self, url: str, *, what: str, patience: float) -> None:
