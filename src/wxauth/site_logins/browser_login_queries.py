@@ -44,20 +44,24 @@ SELECT {USER}, l.app_id, l.openid, l.id AS login_id, l.authenticated_at, l.authe
                 WHERE b.browser_login_id = l.id AND b.client_id = :client_id) AS knows_site{_FROM_BROWSER_LOGIN}
  WHERE {_IS_VALID} AND {MAY_LOG_IN}"""
 BROWSER_PERSON: Final = Statement[BrowserPerson](_BROWSER_PERSON_FRAGMENT)
+"""The query for the user of a browser's login. It returns no row if the login is not valid."""
 _LOCK_BROWSERS_USER: Final = Statement[UUID](f"""
 SELECT users.id{_FROM_BROWSER_LOGIN} WHERE {_IS_VALID} FOR NO KEY UPDATE OF users
 """)
 # The statement locks the row, so that the sweep (the deletion of expired rows) skips it.
 _LOCKED_BROWSER_PERSON: Final = Statement[BrowserPerson](f"{_BROWSER_PERSON_FRAGMENT} FOR NO KEY UPDATE OF l")
-# The statement stores the times of the codes that sites got from a locked login, and the site that gets the newest
-# code. That site must exist.
 COUNT_CODE: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
 INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
 """)
+"""The statement that stores the times at which sites got codes from a locked login, for the limit of codes per minute.
+
+It also stores the site that gets the newest code. That site must exist.
+"""
 # If the cookie that a browser sends is not the current cookie of the login, the browser has not received the current
 # cookie yet, because two of its tabs continued simultaneously, or because a proof was repeated. The statement then
-# keeps the current cookie, so that both responses contain the same cookie.
+# keeps the current cookie, so that both responses contain the same cookie. If the browser sends the cookie of one
+# login, and another login has the hash of the browser, the statement renews both, and the browser gets one of them.
 _RENEW_BROWSER_LOGIN: Final = Statement[StoredProof]("""
 UPDATE browser_logins l
    SET browser_hash = :browser_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,
@@ -79,6 +83,7 @@ _ADD_SITE: Final = Statement[Nothing]("""
 INSERT INTO browser_login_sites (browser_login_id, client_id) VALUES (:id, :client_id) ON CONFLICT DO NOTHING
 """)
 DELETE_BROWSER_LOGIN: Final = Statement[Nothing]("DELETE FROM browser_logins WHERE id = :id")
+"""The statement that deletes the login of a browser."""
 sweep_browser_logins: Final = Sweep.of("browser_logins", key="id", by="authenticated_at")
 
 
@@ -112,7 +117,8 @@ async def store_proof(
     Also store that the site of `proving_login` has received a code from the browser's login. `proving_login` is the
     login to a site that proves who uses the browser. The caller has locked it. `cookie_hash` is the hash of the cookie
     that the browser has sent, and `new_hash` the hash of the cookie that is derived from `proving_login`. Return None
-    if another login already has this derived cookie.
+    if a login that cannot be renewed, for example because another user has it by now, already has this derived cookie,
+    because the proof was repeated. The browser then gets no new cookie.
     """
     values = {
         "browser_hash": browser_hash,

@@ -114,9 +114,10 @@ class PageFields(SQLModel):
     wxauth checks the parameters again after the press.
     """
     presses: int = 0
-    """The number of times that the browser has opened WeChat's page.
+    """In a page's row, the number of times that the browser has opened WeChat's page, which `visits` counts.
 
-    In the row of a link, it is the number of the link. The links of one page are numbered from 1.
+    In the row of a link, which `links` adds, it is the number of the link. The links of one page are numbered from 1.
+    Both numbers have the limit `MAX_PRESSES`. In all other rows, the value is 0.
     """
     wrong_numbers: int = 0
     """The number of wrong numbers that the user has typed in the browser."""
@@ -190,11 +191,10 @@ class PersonFields(SQLModel):
     For a device, it is the time until which the login can be redeemed.
     """
     browser_login_id: UUID | None = Field(default=None)
-    """The browser's login from which this login was made, or which this login has proved.
+    """For a page with a `query`, the browser's login whose user the page shows.
 
-    This login ends when the browser's login ends.
-
-    For a page with a `query`, it is the browser's login whose user the page shows.
+    For any other login, it is the browser's login from which this login was made, or which this login has proved. In
+    these two cases, this login ends when the browser's login ends.
     """
 
 
@@ -241,7 +241,7 @@ class SiteLoginFields(
 
     @property
     def is_page(self) -> bool:
-        """Whether a page of wxauth shows the login. Otherwise, a device shows it."""
+        """Whether this is the row of a page or of a press. Otherwise, a device shows the login, or it needs no page."""
         return self.browser_hash is not None
 
 

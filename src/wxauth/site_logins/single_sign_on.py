@@ -96,7 +96,7 @@ class SingleSignOn:
         if person is not None and not person.knows_site:
             raise refusal(request, "interaction_required", "the user hasn't continued to this site yet")
         if person is not None:
-            onward = await self._give_code(request, browser, shown=person)
+            onward = await self._give_code(request, browser, expected=person)
             if onward is not None:
                 return onward
         raise refusal(request, "login_required", "this browser has no login that can be used")
@@ -114,7 +114,7 @@ class SingleSignOn:
         request.hinted_user_id = pressed.page.hinted_user_id
         person = await self.person_for(request, browser)
         if person is not None and person.login_id == pressed.page.browser_login_id:
-            onward = await self._give_code(request, browser, shown=person)
+            onward = await self._give_code(request, browser, expected=person)
             if onward is not None:
                 return onward
         return pressed.repeated()
@@ -140,21 +140,24 @@ class SingleSignOn:
             raise NotFound(NO_SUCH_PAGE)
         return _PressedPage(page, parse_parameters(page.query), hint=sent.get("id_token_hint"))
 
-    async def _give_code(self, request: SiteRequest, browser: Browser, *, shown: BrowserPerson) -> Onward | None:
+    async def _give_code(self, request: SiteRequest, browser: Browser, *, expected: BrowserPerson) -> Onward | None:
         """Store a login with an authorization code, and return the redirect to the site with this code.
 
-        Return None if the browser no longer has the login of `shown`, the user whom the page shows, or if that login
-        does not satisfy the request.
+        Return None if the browser no longer has the login `expected`, which the caller has read, or if that login does
+        not satisfy the request. Since the caller read it, another user might have logged in in this browser.
 
         Raises: SentBack, Unanswerable.
         """
         now = self.clock()
         code = new_secret()
         try:
-            async with self.concurrency.of_session(shown.login_id, shown.id), self.database.begin() as transaction:
-                person = await self._store_code(transaction, request, browser, code, shown=shown, now=now)
+            async with (
+                self.concurrency.of_session(expected.login_id, expected.id),
+                self.database.begin() as transaction,
+            ):
+                person = await self._store_code(transaction, request, browser, code, expected=expected, now=now)
         except RateLimited:
-            raise self._count_refusal(request, "this user has too many requests in progress") from None
+            raise self._too_many(request, "this user has too many requests in progress") from None
         if person is None:
             return None
         client_id = request.client.name
@@ -168,7 +171,7 @@ class SingleSignOn:
         browser: Browser,
         code: str,
         *,
-        shown: BrowserPerson,
+        expected: BrowserPerson,
         now: datetime,
     ) -> BrowserPerson | None:
         """Store a login with this authorization code, and return its user.
@@ -180,12 +183,12 @@ class SingleSignOn:
         after = proved_after(self.settings, now)
         client_id = request.client.name
         person = await lock_browser_person(transaction, hash_of(browser.login), client_id=client_id, proved_after=after)
-        if person is None or person.login_id != shown.login_id or not _satisfies(person, request, now=now):
+        if person is None or person.login_id != expected.login_id or not _satisfies(person, request, now=now):
             return None
         # abs() ignores times in the far future, which a clock that was ahead has stored.
         recent_codes_at = [at for at in person.codes_at if abs(now - at) < _MINUTE]
         if len(recent_codes_at) >= CODES_PER_MINUTE:
-            raise self._count_refusal(request, "this browser has requested too many codes")
+            raise self._too_many(request, "this browser has requested too many codes")
         await add_with_code(
             transaction,
             request,
@@ -206,7 +209,7 @@ class SingleSignOn:
         )
         return person
 
-    def _count_refusal(self, request: SiteRequest, description: str) -> SentBack:
+    def _too_many(self, request: SiteRequest, description: str) -> SentBack:
         """Count and log a request that exceeds a limit, and return the error for the site."""
         DOORS.count(Door.SSO, DoorOutcome.REFUSED)
         return refusal(request, "temporarily_unavailable", description)
