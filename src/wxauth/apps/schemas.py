@@ -48,7 +48,8 @@ class AppChangeRequest(Changes, AppFields, _Administered):
 
 
 # A change may leave out any field, including the required fields of an app. The class is changed afterwards, because a
-# new default in the class itself would require the type and the description of the field again.
+# new default in the class itself would require the type and the description of the field again. `AppFields` and `App`
+# keep their defaults, because pydantic copies the fields of a parent class into each subclass.
 for _name in AppFields.model_fields:
     AppChangeRequest.model_fields[_name].default = None  # never read: `changes` looks only at the fields that were sent
 AppChangeRequest.model_rebuild(force=True)

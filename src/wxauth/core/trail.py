@@ -30,7 +30,10 @@ class Actor:
     """
     ip: str | None = None
     spares_staff: bool = False
-    """Whether wxauth refuses the actor's actions that concern staff members."""
+    """Whether wxauth refuses the actor's actions that concern staff members.
+
+    This is so for a member of staff with only the role `support`, and for a service client.
+    """
 
 
 SYSTEM: Final = Actor("system")

@@ -71,6 +71,7 @@ class LeasedDelivery(EventToSend):
     """A delivery that this process has leased, with its receiver and its event.
 
     A delivery to a site has no event and no secret. Those fields are then None, although their types do not say so.
+    Only the code that sends events to webhooks reads them, and it receives no delivery to a site (see `is_logout`).
     """
 
     receiver_id: UUID
@@ -154,6 +155,7 @@ SELECT new.id, receiver_id, event_id, new.type, events.user_id,
 
 
 # Among events that got their places in the feed together, the events of an actor who caused at most ten are due first.
+# Their `next_at` is a day in the past, and only ranks them: lists of deliveries show `at` before the first attempt.
 # Therefore, one ban does not wait for the thousands of bans that an import or a service has caused.
 _RANKED_FRAGMENT: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor) <= 10
                    THEN interval '1 day' ELSE interval '0' END"""

@@ -17,18 +17,18 @@ MAX_BEFORE: Final = 256 * 1024
 MAX_PARTS: Final = 1000
 """The largest number of markers, chunks and fill bytes before the image, and also after it.
 
-Pillow reads each of them in Python, so 2 MiB of them would take seconds.
+Pillow reads each of them in Python, so a file of 2 MiB (`MAX_FILE`) full of them would take seconds.
 """
 MAX_SCANS: Final = 100
 """The largest number of scans of a progressive JPEG.
 
-Usual pictures have ten. A scan of 33 bytes takes 6 ms, so 2 MiB of such scans would take six minutes.
+Usual pictures have ten. A scan of 33 bytes takes 6 ms, so 2 MiB (`MAX_FILE`) of such scans would take six minutes.
 """
 MAX_COMPRESSED: Final = 100
 """The largest number of compressed chunks of a PNG, apart from the image data.
 
-Usual pictures have a few. Pillow decompresses up to 1 MiB of each chunk, which takes 4 ms, so 2 MiB of such chunks
-would take eight seconds. Pillow's own limit for the total covers neither profiles nor truncated texts.
+Usual pictures have a few. Pillow decompresses up to 1 MiB of each chunk, which takes 4 ms, so 2 MiB (`MAX_FILE`) of
+such chunks would take eight seconds. Pillow's own limit for the total covers neither profiles nor truncated texts.
 """
 NO_PICTURE: Final = "Must be a complete JPEG, PNG or WebP picture"
 """The message for a file that is not a JPEG, PNG or WebP, and for a broken picture."""

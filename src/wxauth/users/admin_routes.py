@@ -191,7 +191,7 @@ async def list_logins(
     page = await history_queries.find_logins(database, query)
     if query.user_id is not None and page.items:
         reads.note_read(staff, Read.LOGINS, query.user_id)
-    return LoginsAnswer.model_construct(
+    return LoginsAnswer.model_construct(  # without validating the rows again
         items=list(page.items), next_cursor=page.next_cursor, incomplete_results=page.is_incomplete
     )
 
@@ -207,7 +207,7 @@ async def read_names(
     users = await database.rows(history_queries.USER_SUMMARIES, ids=list(query.user_id))
     if users:
         reads.note_read(staff, Read.NAMES, *(user.id for user in users))
-    return NamesAnswer.model_construct(items=list(users))
+    return NamesAnswer.model_construct(items=list(users))  # without validating the rows again
 
 
 def _check_support_may_make(change: UserChange) -> None:
