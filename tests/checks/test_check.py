@@ -509,6 +509,7 @@ def with_metadata(url: str, **more: str) -> Response:
         (PlainTextResponse("", 502), (NOTE, "502", "can't reach the service behind it")),
         (PlainTextResponse("", 404), (BAD, "404", "/.well-known/")),
         (RedirectResponse("https://www.example.com/?x=hunter2"), (BAD, "redirects to https://www.example.com/,")),
+        (PlainTextResponse("", 300), (BAD, "300", "/.well-known/")),
         (PlainTextResponse("<html>"), (BAD, "isn't a JSON object", "Another service")),
         (JSONResponse([]), (BAD, "isn't a JSON object")),
         (JSONResponse({}), (BAD, "'none'")),

@@ -305,7 +305,7 @@ def _check_status(response: httpx.Response) -> None:
             status=status,
         )
         raise _NotRunning(text)
-    if response.is_redirect:
+    if response.has_redirect_location:
         to = urlsplit(response.headers["Location"])
         where = f"{to.scheme}://{to.hostname}{to.path}" if to.hostname else to.path
         raise _Wrong(
