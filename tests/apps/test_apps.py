@@ -345,7 +345,7 @@ async def test_the_secrets_are_sealed_for_their_own_app(root: Office) -> None:
     for plain in (LATER_APP["app_secret"], LATER_APP["push_token"], "9" * 43):
         assert plain not in stored
     await root.stage.rows.execute("UPDATE apps SET app_id = 'wxanother000000001'")
-    problem_of(await root.ask("GET", "/apps/wxanother000000001"), "not_found", 404)
+    problem_of(await root.ask("GET", "/apps/wxanother000000001"), "storage_unavailable", 503)
 
 
 async def test_secrets_that_do_not_open_are_logged_and_affect_no_other_app(root: Office) -> None:
@@ -356,6 +356,8 @@ async def test_secrets_that_do_not_open_are_logged_and_affect_no_other_app(root:
     assert [line["app_ids"] for line in root.stage.logged("apps_not_opened")] == [[LATER]]
     problem_of(await root.log_in(), "storage_unavailable", 503)
     assert (await root.log_in(FIRST)).status_code == 200
+    for answer in (await root.ask("GET", f"/apps/{LATER}"), await root.edit(app_secret="0" * 32)):
+        problem_of(answer, "storage_unavailable", 503)
 
 
 @pytest.mark.oldest_postgres

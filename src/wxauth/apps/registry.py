@@ -39,6 +39,7 @@ AppSource = Literal["settings", "database"]
 """The place that defines an app."""
 
 _APP_TAKEN: Final = "an app with this ID already exists"
+_NOT_OPENED: Final = "this app's secrets can't be decrypted: run 'wxauth check'"
 NO_SUCH_APP: Final = errors.NotFound("this app doesn't exist")
 """The failure that the documentation shows for an unknown app.
 
@@ -234,7 +235,7 @@ class Apps:
         if self._last_read_failed and not self._is_read:
             return errors.StorageUnavailable("the apps have not been read yet")
         if app_id in self.unopened:
-            return errors.StorageUnavailable("this app's secret can't be decrypted: run 'wxauth check'")
+            return errors.StorageUnavailable(_NOT_OPENED)
         if app_id in self._by_id:
             return errors.UnknownApp(f"the app {app_id} is disabled")
         if app_id is None:
@@ -373,10 +374,15 @@ class ManagedApps:
         await self.apps.refresh()
 
     async def read(self, app_id: str) -> KnownApp:
-        """Read the stored apps, and return the stored app or the app in the settings with this id. Raises: NotFound."""
+        """Read the stored apps, and return the stored app or the app in the settings with this id.
+
+        Raises: NotFound; StorageUnavailable, if the app's secrets cannot be decrypted.
+        """
         await self.apps.refresh()
         known = next((each for each in self.apps.all() if each.app.app_id == app_id), None)
         if known is None:
+            if app_id in self.apps.unopened:
+                raise errors.StorageUnavailable(_NOT_OPENED)
             raise errors.NotFound(NO_SUCH_APP.detail)
         return known
 
@@ -418,7 +424,7 @@ class ManagedApps:
         try:
             return unsealed_app(row, self.sealer)
         except CannotOpen as exc:
-            raise errors.StorageUnavailable("this app's secrets can't be decrypted: run 'wxauth check'") from exc
+            raise errors.StorageUnavailable(_NOT_OPENED) from exc
 
 
 def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
