@@ -16,7 +16,7 @@ from wxauth.clients.clients import Credentials
 from wxauth_desk.wechat import ACCOUNT, APPS, Simulator
 
 ACCOUNT_ID = ACCOUNT["app_id"]
-HOSTS = {**ACCOUNT, "js_hosts": ["shop.test", "m.shop.test:8443"]}
+HOSTS = {**ACCOUNT, "js_hosts": ["shop.test", "m.shop.test:8443", "https"]}
 URL = "https://shop.test/orders?page=2#top"
 
 
@@ -58,6 +58,7 @@ async def test_a_page_is_signed_as_wx_config_takes_it(signing: Stage, shop: Cred
         ("https://shop.test", "https://shop.test/"),
         ("https://shop.test?page=2#top", "https://shop.test/?page=2"),
         ("https://SHOP.test/", "https://SHOP.test/"),
+        ("https://https?page=2", "https://https/?page=2"),
     ],
 )
 async def test_a_page_is_signed_with_the_slash_that_its_location_has(

@@ -187,8 +187,7 @@ class PushedMessages:
 
     def _warn_of_ignored(self, message: WeChatMessage) -> None:
         """Log a warning about a message that no service receives, once per day for each app and name of a message."""
-        # Other log lines report withdrawals, and messages with an unknown code. The message is parsed again here, so
-        # that only ignored messages cost this time.
+        # Other log lines report withdrawals, and messages with an unknown code.
         is_reported = message.unknown_code is not None or withdrawal_in(message) is not None
         if not is_reported and self._warned.claim((message.app_id, message.name), self.clock().date()):
             what = "no service receives this message: set the app's push_forward to the URL of a service that does"

@@ -456,8 +456,8 @@ async def end_sessions(
     Also end the logins of the users' browsers, and the logins to websites that the users have approved and that have
     not opened a session, even if `except_id` approved them.
 
-    An erasure calls this function before it deletes the sessions, so that websites get logout tokens. It also clears
-    the addresses and the User-Agents of browsers in logins that the users' phones have claimed.
+    An erasure calls this function before it deletes the sessions, so that websites get logout tokens. With the
+    reason `ERASED`, also clear the addresses and User-Agents of browsers in logins that the users' phones have claimed.
     """
     which = {"user_ids": user_ids, **(_ALL_IDENTITIES if identities is None else identity_parameters(identities))}
     await transaction.run(_END_LOGINS_TO_SITES, **which)

@@ -196,9 +196,9 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
     lowest, before = query.id_range
     network = None if query.network is None else str(query.network)
     filters: dict[str, object] = {"app_id": query.app_id, "network": network}
+    statement = _ALL_LOGINS
     if query.user_id is not None:
-        filters["user_id"] = query.user_id
-    statement = _ALL_LOGINS if query.user_id is None else _LOGINS_OF_USER
+        statement, filters["user_id"] = _LOGINS_OF_USER, query.user_id
 
     async def logins_between(upper: UUID, lower: UUID, limit: int) -> Sequence[ListedLogin]:
         return await database.rows(statement, **filters, before=upper, lowest=lower, limit=limit)
