@@ -427,24 +427,24 @@ test('a shop that fails at a notice is shown', async () => {
 
 test('a repeated notice is shown beside its first attempt, and under no tap of another page', async () => {
   let first
-  let repeats = null
+  let injected = null // the id of the call that an additional call repeats
   await page.route('**/desk/wires/*', async (route) => {
     const response = await route.fetch()
     const { revision, calls } = await response.json()
     first ??= calls.find(({ direction, repeats, status }) => direction === 'weChatToService' && repeats === null && status === 200)
-    if (repeats) calls.push({ ...first, id: `repeats ${repeats}`, at: Date.now(), repeats })
-    repeats = null
+    if (injected) calls.push({ ...first, id: `repeats ${injected}`, at: Date.now(), repeats: injected })
+    injected = null
     await route.fulfill({ response, json: { revision, calls } })
   })
   await logIn()
   await tap('buy')
   await eventually(async () => assert.ok(first))
   await page.click('#sheet button:has-text("再推一次")') // this is another message with the same content
-  const messages = (tap, count) => eventually(async () => assert.equal(await page.locator(`${tap} [data-direction=weChatToService]`).count(), count))
+  const messages = (under, count) => eventually(async () => assert.equal(await page.locator(`${under} [data-direction=weChatToService]`).count(), count))
   await messages('.tap:nth-child(1)', 1)
-  repeats = first.id
+  injected = first.id
   await messages('.tap:nth-child(2)', 2)
-  repeats = -1
+  injected = -1
   await messages('.elsewhere', 1)
   await messages('.tap:nth-child(2)', 1) // now behind the taps elsewhere
 })

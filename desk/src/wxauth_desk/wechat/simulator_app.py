@@ -196,6 +196,7 @@ def _api(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
     """Return the endpoint of an API, which also applies the faults that were requested."""
 
     def carry_out(call: Call) -> Answer:
+        """Carry out a call, and send the verdict on a picture, if the call has asked for one."""
         answer = wechat.answer(call)
         while wechat.verdicts:
             sender.send_later(*wechat.verdicts.popleft())
