@@ -116,9 +116,10 @@ async def store_proof(
 
     Also store that the site of `proving_login` has received a code from the browser's login. `proving_login` is the
     login to a site that proves who uses the browser. The caller has locked it. `cookie_hash` is the hash of the cookie
-    that the browser has sent, and `new_hash` the hash of the cookie that is derived from `proving_login`. Return None
-    if a login that cannot be renewed, for example because another user has it by now, already has this derived cookie,
-    because the proof was repeated. The browser then gets no new cookie.
+    that the browser has sent, and `new_hash` the hash of the cookie that is derived from `proving_login`.
+
+    Return None if the proof is repeated and the login that has the derived cookie can no longer be renewed, for example
+    because another user has it by now. The browser then gets no new cookie.
     """
     values = {
         "browser_hash": browser_hash,

@@ -162,7 +162,7 @@ class _Head(NamedTuple):
         trace_id: The trace id that the caller or a proxy gave, or None.
         cookies: The values of all `Cookie` fields, joined. Empty if there are none.
         waits_for_continue: Whether the client sends the body only after `100 Continue`.
-        asks_for_upgrade: Whether the client asks for another protocol, as CONNECT does, too.
+        asks_for_upgrade: Whether the client asks for another protocol, with the field `Upgrade` or the method CONNECT.
         refusal: The error for a header field that is not allowed, or None.
     """
 

@@ -96,7 +96,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Stop the timer when the head is complete. Refuse too many pipelined requests, and an upgrade with a body.
 
         The parser would not read this body, and its bytes would become the next request. `data_received` doesn't rename
-        a field whose name arrives in two reads, or that belongs to a pipelined request, and CONNECT has no field.
+        a field whose name arrives in two reads, or that belongs to a pipelined request. CONNECT needs no such field.
         """
         self._timer.cancel()
         self._is_in_head, self._is_in_body, self._bytes_outside_body = False, True, 0
