@@ -22,7 +22,7 @@ from tests.world import BESIDE_LOGINS, Body, MakeServices, Stage, unread, until
 from wxauth.core.background import Retries
 from wxauth.core.services import Services
 from wxauth.errors import PushNotForwarded
-from wxauth.outbound.connection import NAME_SECONDS
+from wxauth.outbound.connecting import NAME_SECONDS
 from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.push.forwarding import AT_ONCE, PushForwarding, PushRequest

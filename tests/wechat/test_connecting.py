@@ -18,7 +18,7 @@ from tests.sweeps import swept
 from tests.upstream import Behaviour, Upstream, abort, answer, endless, hang, in_pieces, raw, reset
 from tests.wechat.asking import BODY, SECRET, ask, ask_and_fail, transport
 from tests.world import until
-from wxauth.outbound.connection import NAME_SECONDS, Connector, Origin, Proxy, ProxyFailed
+from wxauth.outbound.connecting import NAME_SECONDS, Connector, Origin, Proxy, ProxyFailed
 from wxauth.outbound.transport import HttpTransport
 
 OK = answer(BODY)

@@ -18,7 +18,7 @@ from pydantic_core import from_json
 from wxauth.checks.result import CheckResult, Findings, bad, good, note
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey
-from wxauth.outbound.connection import STRICT_FORM_CODES, refusal_of
+from wxauth.outbound.connecting import STRICT_FORM_CODES, refusal_of
 from wxauth.terminal import TextError
 from wxauth_guard.bearer import METADATA_PATH as RESOURCE_METADATA_PATH
 from wxauth_guard.issuer import MAX_DOCUMENT, METADATA_PATH

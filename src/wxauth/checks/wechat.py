@@ -29,7 +29,7 @@ from wxauth.errors import (
     WeChatUnavailable,
 )
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.outbound.connection import ProxyFailed
+from wxauth.outbound.connecting import ProxyFailed
 from wxauth.settings.addresses import numeric_addresses_of, plain_address
 from wxauth.settings.apps import PUSH_PATH, App
 from wxauth.settings.settings import Settings

@@ -1,29 +1,17 @@
-"""The connections of an HTTP/1.1 client, with name resolution, TCP, TLS and forward proxies.
+"""A connection of an HTTP/1.1 client, which sends requests and parses the responses.
 
-A client sends no part of a request before its connection is open. If a response cannot be read completely, the
-connection is closed.
+If a response cannot be read completely, the connection is closed.
 """
 
 import asyncio
-import base64
 import math
 import re
 import selectors
-import socket
-import ssl
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import chain, zip_longest
-from typing import Any, Final, NamedTuple, Self, cast
-from urllib.parse import unquote, urlsplit
+from collections.abc import Callable
+from typing import Final, NamedTuple, cast
 
 import httpx
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
-
-from wxauth.i18n import Text, lazy_gettext as _
 
 MAX_OVERHEAD: Final = 64 * 1024
 """The size limit, in bytes, of everything in a response except its body.
@@ -37,16 +25,6 @@ _SURELY_OPEN_SECONDS: Final = 1.0
 Before that, wxauth assumes that the connection is open, because the system call takes some µs.
 """
 
-HEAD_START_SECONDS: Final = 0.25
-"""The time, in seconds, after which the next address is tried in parallel (RFC 8305, section 5)."""
-NAME_SECONDS: Final = 10.0
-"""The time, in seconds, for which a resolved name is reused.
-
-Connections that are opened at the same time resolve the name only once.
-"""
-
-_MAX_REFUSAL: Final = 64 * 1024
-"""The size limit, in bytes, of a proxy's response to a CONNECT request."""
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|,)\s*timeout=(\d+)\s*(?:,|$)", re.IGNORECASE)
 _STORED_FIELDS: Final = {
     b"date": "date",
@@ -56,20 +34,12 @@ _STORED_FIELDS: Final = {
     b"location": "location",
 }
 """The header fields of a response that `HttpAnswer` contains, each with the name of its attribute."""
-_UNKNOWN_AUTHORITY_CODES: Final = range(18, 22)
-"""OpenSSL's error codes for a self-signed certificate, or for an authority that this machine does not trust."""
-STRICT_FORM_CODES: Final = range(80, 94)
-"""OpenSSL's error codes that occur only with `VERIFY_X509_STRICT`, which Python 3.13 and later set by default."""
-
 
 OnStatus = Callable[[int], float | None]
 """A function that is called with a response's status.
 
 If only the status is needed, the function returns the time limit, in seconds, for the body. Otherwise it returns None.
 """
-
-AddressInfo = tuple[Any, ...]
-"""An address in the form in which getaddrinfo returns it: family, type, protocol, name, socket address."""
 
 
 class HttpAnswer(NamedTuple):
@@ -321,245 +291,3 @@ def _seconds_in(keep_alive: bytes) -> float:
     timeout = _KEEP_ALIVE_TIMEOUT.search(keep_alive)
     # The result is a second shorter than the peer's timeout, because a request takes some time to arrive.
     return math.inf if timeout is None else float(timeout[1]) - 1
-
-
-class ProxyFailed(httpx.ConnectError):
-    """The error if the proxy is unreachable, or refuses to open a connection to the server.
-
-    In both cases, no request has been sent.
-    """
-
-
-class Refused(OSError):
-    """The error if the proxy refuses a tunnel, or if the host has no allowed address.
-
-    The message contains no text from the proxy.
-    """
-
-
-class Origin(NamedTuple):
-    """The server at the other end of a connection."""
-
-    scheme: str
-    host: str
-    named_port: int | None
-    """The port in the URL; None if the URL contains no port."""
-
-    @property
-    def port(self) -> int:
-        """The port in the URL, or the default port of the scheme."""
-        return self.named_port or (443 if self.scheme == "https" else 80)
-
-
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """A forward proxy."""
-
-    host: str
-    port: int
-    authorization: bytes = field(repr=False)
-    """The header field with the credentials for the proxy; empty if the URL contains none."""
-
-    @classmethod
-    def at(cls, url: str) -> Self:
-        """Return the proxy at `http://[user:password@]host:port`. The settings have checked this URL."""
-        parts = urlsplit(url)
-        authorization = b""
-        if parts.username is not None:
-            credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            authorization = b"Proxy-Authorization: Basic %b\r\n" % base64.b64encode(credentials.encode())
-        return cls(parts.hostname or "", parts.port or 80, authorization)
-
-
-Resolve = Callable[[Origin | Proxy], Coroutine[Any, Any, Sequence[AddressInfo]]]
-"""A function that returns the addresses of a server. Raises: OSError, ValueError."""
-
-
-class Connector:
-    """The part of a client that opens connections, through a proxy if one is given.
-
-    Args:
-        proxy: The proxy for all connections, if any.
-        tls: The TLS context. By default, it trusts the certificates that this machine trusts.
-        resolve: Returns the addresses of a server. By default, the system resolves its name.
-    """
-
-    def __init__(self, *, proxy: Proxy | None, tls: ssl.SSLContext | None, resolve: Resolve | None = None) -> None:
-        self._proxy = proxy
-        self._given_tls = tls
-        self._resolve = resolve or _resolve
-        self._lookups: dict[Origin | Proxy, tuple[float, asyncio.Task[Sequence[AddressInfo]]]] = {}
-        """The lookups in progress, and recent ones.
-
-        The key contains the scheme, because fewer addresses may be allowed without TLS.
-        """
-
-    async def connect(self, origin: Origin, *, until: float) -> Connection:
-        """Open a connection to a server. `until` is the time limit, in the event loop's time.
-
-        Raises: ProxyFailed, if the proxy causes the failure; httpx.ConnectTimeout, if the time limit is exceeded;
-            httpx.ConnectError, after any other failure. In all these cases, no request has been sent.
-        """
-        proxy, is_https = self._proxy, origin.scheme == "https"
-        is_at_proxy = proxy is not None  # whether the next failure would be the proxy's
-        # Unless the connection is returned, `undo` closes it.
-        with ExitStack() as undo:
-            try:
-                async with asyncio.timeout_at(until):
-                    connection = await self._open(proxy or origin)
-                    undo.callback(connection.end)
-                    if proxy is not None and is_https:
-                        await _ask_for_tunnel(connection, proxy, origin)
-                    is_at_proxy = False
-                    if is_https:
-                        connection = await self._secured(connection, origin.host)
-                    undo.pop_all()
-                    return connection
-            except (OSError, ValueError, httpx.RequestError) as exc:
-                # A ValueError means that the host name is invalid.
-                failure = _failure(exc, is_at_proxy=is_at_proxy)
-        # The failure is raised outside of the `except` block, so that its context does not contain text from the peer.
-        raise failure
-
-    async def _open(self, peer: Origin | Proxy) -> Connection:
-        """Open a TCP connection to a server or proxy. Raises: OSError; ValueError, if the host name is invalid."""
-        try:
-            return await _first_connected(await self._addresses(peer))
-        except OSError:
-            # The host may have a new address, so the next attempt resolves its name again.
-            self._lookups.pop(peer, None)
-            raise
-
-    async def _addresses(self, peer: Origin | Proxy) -> Sequence[AddressInfo]:
-        """Return the addresses of a server or proxy, from a lookup that began at most `NAME_SECONDS` ago."""
-        loop = asyncio.get_running_loop()
-        asked_at, lookup = self._lookups.get(peer, (-math.inf, None))
-        if lookup is None or loop.time() > asked_at + NAME_SECONDS:
-            lookup = loop.create_task(self._resolve(peer))
-            self._lookups[peer] = (loop.time(), lookup)
-        return await asyncio.shield(lookup)
-
-    async def _secured(self, connection: Connection, host: str) -> Connection:
-        """Return a connection that uses TLS over this connection. Raises: OSError, if the TLS handshake fails."""
-        plain = connection.transport
-        if plain.is_closing():  # the handshake would never end
-            raise ConnectionResetError
-        secured = Connection()
-        transport = await asyncio.get_running_loop().start_tls(plain, secured, self._tls, server_hostname=host)
-        if transport is None:  # the connection was closed during the handshake
-            raise ConnectionResetError
-        secured.connection_made(transport)
-        return secured
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        if self._given_tls is not None:
-            return self._given_tls
-        context = ssl.create_default_context()  # this call takes 17 ms, and plain HTTP does not need it
-        context.set_alpn_protocols(["http/1.1"])
-        return context
-
-
-async def _resolve(peer: Origin | Proxy) -> Sequence[AddressInfo]:
-    return await asyncio.get_running_loop().getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
-
-
-def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
-    """Return OpenSSL's reason for refusing a certificate.
-
-    Also say what to do if the authority is unknown, or if the certificate does not conform to RFC 5280.
-    """
-    reason = exc.verify_message
-    if exc.verify_code in _UNKNOWN_AUTHORITY_CODES:
-        return _(
-            "{reason}. To trust this certificate, set SSL_CERT_FILE to the file of its certificate authority",
-            reason=reason,
-        )
-    if exc.verify_code not in STRICT_FORM_CODES:
-        return Text("{reason}", reason=reason)
-    return _(
-        "{reason}. Python 3.13 and later require certificates that conform to RFC 5280. Ask the "
-        "certificate authority to issue a new certificate",
-        reason=reason,
-    )
-
-
-def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
-    """Return the error to raise for a failure to connect. Its text contains nothing that the peer has sent.
-
-    `is_at_proxy` says whether the proxy, and not the server, has caused the failure.
-    """
-    match exc:
-        case TimeoutError():
-            reason: str = _("no response in time")
-        case ssl.SSLCertVerificationError():
-            reason = _("{name}: {rule}", name=type(exc).__name__, rule=refusal_of(exc))
-        case Refused() | httpx.RequestError():
-            reason = exc.args[0]
-        case _:
-            reason = type(exc).__name__
-    if is_at_proxy:
-        return ProxyFailed(_("can't connect through the proxy: {reason}", reason=reason))
-    return httpx.ConnectTimeout(reason) if isinstance(exc, TimeoutError) else httpx.ConnectError(reason)
-
-
-async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) -> None:
-    """Ask the proxy to open a tunnel to the origin (RFC 9110, section 9.3.6).
-
-    Raises: Refused, if the proxy does not open the tunnel, or sends unexpected data; httpx.RequestError, if it sends no
-        complete response.
-    """
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    head = f"CONNECT {host}:{origin.port} HTTP/1.1\r\nHost: {host}:{origin.port}\r\n"
-    request = head.encode() + proxy.authorization + b"\r\n"
-    answer = await connection.ask(request, max_body=_MAX_REFUSAL, has_body=False)
-    if not httpx.codes.is_success(answer.status):
-        raise Refused(_("the proxy returned status {status}", status=answer.status))
-    # In TLS, the client sends the first bytes, so the proxy itself must have sent these bytes.
-    if answer.body:
-        raise Refused(_("the proxy returned more data than requested"))
-
-
-async def _first_connected(addresses: Sequence[AddressInfo]) -> Connection:
-    """Connect to the address that responds first. IPv6 and IPv4 addresses are tried alternately (RFC 8305).
-
-    Raises: OSError, if there is no connection. This is the failure of the address that failed last, or an error without
-        a text if there are no addresses.
-    """
-    families: dict[int, list[AddressInfo]] = {}
-    for address in addresses:
-        families.setdefault(address[0], []).append(address)
-    untried = deque(filter(None, chain.from_iterable(zip_longest(*families.values()))))
-    attempts: set[asyncio.Task[Connection]] = set()
-    failure: BaseException = OSError()
-    try:
-        while untried or attempts:
-            if untried:
-                attempts.add(asyncio.create_task(_connected(untried.popleft())))
-            patience = HEAD_START_SECONDS if untried else None
-            done, _pending = await asyncio.wait(attempts, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            for attempt in done:
-                attempts.discard(attempt)
-                if (exc := attempt.exception()) is None:
-                    return attempt.result()
-                failure = exc
-        raise failure
-    finally:
-        for attempt in attempts:
-            attempt.cancel()
-            attempt.add_done_callback(_end_unused)
-
-
-async def _connected(address: AddressInfo) -> Connection:
-    # uvloop creates the socket. If wxauth passed in a socket, and the peer reset it before uvloop took it over, its
-    # file descriptor would be closed twice. The second time, the descriptor might belong to another connection.
-    family, _type, protocol, _name, (host, port, *_flow_and_scope) = address
-    loop = asyncio.get_running_loop()
-    _transport, connection = await loop.create_connection(Connection, host, port, family=family, proto=protocol)
-    return connection
-
-
-def _end_unused(attempt: asyncio.Task[Connection]) -> None:
-    """End the connection of an attempt that succeeded before it could be cancelled."""
-    if not attempt.cancelled() and attempt.exception() is None:
-        attempt.result().end()

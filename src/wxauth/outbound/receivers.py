@@ -10,7 +10,7 @@ import httpx
 
 from wxauth import __version__
 from wxauth.i18n import lazy_gettext as _
-from wxauth.outbound.connection import AddressInfo, Origin, Proxy, Refused
+from wxauth.outbound.connecting import AddressInfo, Origin, Proxy, Refused
 from wxauth.outbound.transport import HttpTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.settings.addresses import Scheme, is_refused
@@ -118,7 +118,7 @@ def _why_not_connected(reason: str) -> str:
     """Return the text of the error for a connection that failed for this reason.
 
     `HttpTransport` raises the same class of error for a failure of TLS as for any other failure to connect. But its
-    message begins with the name of the original class (see `connection._failure`), because texts about WeChat show this
+    message begins with the name of the original class (see `connecting._failure`), because texts about WeChat show this
     name. Therefore, this function recognizes failures of TLS by the name.
     """
     if reason in (_NO_NAME, _NO_HOST, NOT_ALLOWED):

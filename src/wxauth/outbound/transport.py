@@ -15,7 +15,8 @@ from typing import Final
 import httpx
 from pydantic import SecretStr
 
-from wxauth.outbound.connection import Connection, Connector, HttpAnswer, Origin, Proxy, ProxyFailed, Resolve
+from wxauth.outbound.connecting import Connector, Origin, Proxy, ProxyFailed, Resolve
+from wxauth.outbound.connection import Connection, HttpAnswer
 
 MAX_ANSWER: Final = 64 * 1024
 """The size limit, in bytes, of a response's body, unless the request has the extension `max_body`."""
