@@ -77,9 +77,10 @@ def create_simulator(
 
     If `push_transport` is given, messages are pushed to the service over this transport instead of HTTP. `pause` waits
     for a number of seconds before a notice about a payment is repeated. With `is_alone`, no wxauth runs next to the
-    simulated WeChat, so the desk shows only the parts that work without wxauth. `failure_of` returns the errors that
-    the desk shows next to the faults. The URLs are those of wxauth, of the example sites, of the back end that the
-    shop's mini-program calls, and of the example MCP server, if there is one.
+    simulated WeChat, so the desk shows only the parts that work without wxauth. `failure_of` returns the error that a
+    phone gets because of a fault. The desk offers faults, and shows this error next to each of them. The URLs are those
+    of wxauth, of the example sites, of the back end that the shop's mini-program calls, and of the example MCP server,
+    if there is one.
     """
     wechat = simulator or Simulator()
     call_record, receiver = CallRecord(), Receiver()
@@ -103,7 +104,7 @@ def create_simulator(
             *_Controls(wechat, sender).routes(),
             *connect_routes(wechat),
             *receiver.routes(),
-            _control(f"{WEBHOOK_PATH}/behaviour", Behaviour, receiver.behave),
+            _control(f"{WEBHOOK_PATH}/behaviour", Behaviour, receiver.change_behaviour),
             _control(f"{DESK_PATH}web-view", BrowserRequest, Browsers().open),
             *desk_routes(
                 call_record,
@@ -208,8 +209,10 @@ def _api(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
         faulty_response = await apply_fault(request, fault)
         if faulty_response is not None:
             return faulty_response
-        # The call is made after the time of the fault `slow`, unless the work was done before.
-        response = _response(carry_out(call) if answer is None else answer, api)
+        # `apply_fault` waits if the fault has a time `slow`. Unless `work_is_done`, the call is carried out only now.
+        if answer is None:
+            answer = carry_out(call)
+        response = _response(answer, api)
         if fault.cut_off:
             return Response(bytes(response.body)[: len(response.body) // 2], media_type=response.media_type)
         if fault.json_type:
@@ -239,7 +242,7 @@ async def _refuse_url(request: Request, exc: Exception) -> Response:
             return json_response(CallRefused(errcode).answer(api), api)
     if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED or path.startswith(DESK_PATH):
         return PlainTextResponse(exc.detail, exc.status_code, headers=exc.headers)
-    return json_response(CallRefused(Errcode.UNKNOWN_URL).answer(), "")
+    return json_response(CallRefused(Errcode.UNKNOWN_URL).answer(), "")  # an unknown path belongs to no API
 
 
 def _control(

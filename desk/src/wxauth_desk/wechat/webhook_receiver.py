@@ -22,15 +22,16 @@ _TOLERANCE_SECONDS: Final = 300
 _MAX_SHOWN_BYTES: Final = 64 * 1024
 """The size, in bytes, of the largest message whose content is stored.
 
-For a larger message, the page shows only the verdict and the response.
+For a larger message, the desk shows only the verdict on the signature and the response.
 """
 _HANG_SECONDS: Final = 3600
+"""The time, in seconds, before the response with `hang`. Every caller has given up by then."""
 _KEY_PREFIX: Final = "whsec_"
 """The text before the key in a secret (Standard Webhooks 1.0.0)."""
 
 
 def _checked_secret(secret: str) -> str:
-    """Return the secret unchanged. Raises: ValueError, if the secret is neither empty nor contains a key."""
+    """Return the secret unchanged. Raises: ValueError, if the secret is not empty, and is not base64 text."""
     if secret:
         _key_in(secret)
     return secret
@@ -42,7 +43,7 @@ class Behaviour(BaseModel):
     secret: Annotated[str, Field(max_length=200), AfterValidator(_checked_secret)] | None = None
     """The secret of the webhook in wxauth; empty or null if it is unknown, so that no signature can be checked."""
     answer: Literal["hang"] | Annotated[int, Field(ge=200, le=599)] = 204
-    """The status of the response. With `hang`, the response is sent after an hour, when every caller has given up."""
+    """The status of the response. With `hang`, the response is sent only after `_HANG_SECONDS`."""
 
 
 class Receiver:
@@ -79,13 +80,13 @@ class Receiver:
         state = {"answer": self._behaviour.answer, "messages": list(self._messages)}
         return JSONResponse(state, headers={"Cache-Control": "no-store"})
 
-    def behave(self, changes: Behaviour) -> dict[str, Any]:
+    def change_behaviour(self, changes: Behaviour) -> dict[str, Any]:
         """Change the fields of the behaviour that the request contains. Return the behaviour without the secret."""
         self._behaviour = self._behaviour.model_copy(update=changes.model_dump(include=changes.model_fields_set))
         return {"answer": self._behaviour.answer}
 
     def _judge(self, headers: Mapping[str, str], body: bytes) -> Literal["holds", "does not hold", "secret unknown"]:
-        """Return the verdict on the signature of a message, which the page shows."""
+        """Return the verdict on the signature of a message, which the desk shows."""
         if not self._behaviour.secret:
             return "secret unknown"
         message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
