@@ -98,7 +98,7 @@ class JsTickets:
             if is_usable and now < cached.renews_at:
                 return
             cached.ensure_not_paused(now)
-            # The lease is also granted if the stored ticket is still this one, which this process cannot use.
+            # The lease is granted if the stored ticket is due for renewal, or if it is still this unusable ticket.
             unusable = stored.ticket if stored is not None and not is_usable else None
             lease = {"app_id": app.app_id, "unusable": unusable, "until": now + patience, "now": now}
             is_leased = await self.database.value(LEASE_TICKET, **lease) is not None

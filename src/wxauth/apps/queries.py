@@ -50,7 +50,7 @@ DELETE FROM apps WHERE app_id = :app_id AND secrets = :secrets RETURNING app_id
 """)
 reseal_app: Final = Reseal.of("apps", "secrets", key="app_id")
 # An app must not have the name of a site, because the claim `client_id` of a token contains either the app's id or the
-# site's name, and services could not tell which.
+# site's name, and services could not tell which. A client is a site if it has a title.
 IS_NAME_OF_SITE: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE name = :name AND title IS NOT NULL)")
 
 
@@ -94,6 +94,7 @@ ON CONFLICT (app_id) DO UPDATE SET leased_until = :until
    AND (t.renews_at <= :now OR t.ticket IS NOT DISTINCT FROM :unusable)
 RETURNING app_id
 """)
+# This statement also ends the lease.
 STORE_TICKET: Final = Statement[Nothing]("""
 UPDATE js_tickets SET ticket = :ticket, ends_at = :ends_at, renews_at = :renews_at, leased_until = :now
  WHERE app_id = :app_id

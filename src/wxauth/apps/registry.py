@@ -147,10 +147,6 @@ class Apps:
         known = self._by_id.get(app_id)
         return self.settings.claims if known is None or known.app.claims is None else known.app.claims
 
-    def roles_at_sign_up(self) -> frozenset[str]:
-        """Return the roles that new users get in at least one of the apps."""
-        return frozenset(role for known in self.all() for role in self.settings.roles_at_sign_up(known.app))
-
     def roles_of_anybody(self) -> frozenset[str]:
         """Return the roles that a new user can get by signing up with one of the enabled apps that allow sign-ups."""
         enabled = (known.app for known in self.all() if known.is_enabled)
@@ -300,8 +296,8 @@ class ManagedApps:
 
         If `asks_wechat`, WeChat must first accept the app's id and secret.
 
-        Raises: AppTaken; InvalidRequest, if the id is the audience or the name of a site, or if messages must not be
-        forwarded to the app's URL; AppRefused, if WeChat rejects the id or the secret; WeChatError.
+        Raises: AppTaken; InvalidRequest, if the id is the audience or the name of a site, or if wxauth must not send
+        requests to the URL in `push_forward`; AppRefused, if WeChat rejects the id or the secret; WeChatError.
         """
         await self.apps.refresh()
         if any(known.app.app_id == app.app_id for known in self.apps.all()):
@@ -411,11 +407,7 @@ class ManagedApps:
         try:
             await self.wechat.check_secret(app)
         except errors.WeChatMisconfigured as exc:
-            errcode = exc.errcode or 0  # `check_secret` raises this error only for an errcode
-            field = "app_id" if errcode in _APP_ID_ERRCODES else "app_secret"
-            problem = FieldError(field, "WeChat rejects the value")
-            detail = f"WeChat: {errcode_of(errcode, api=exchange_api(app)).remedy}"
-            raise errors.AppRefused(detail, errcode=errcode, errors=[problem]) from exc
+            raise _refusal_of(app, exc) from exc
         except errors.WeChatTimeout as exc:
             raise errors.WeChatUnavailable("WeChat didn't respond in time, so nothing is stored") from exc
 
@@ -425,6 +417,14 @@ class ManagedApps:
             return unsealed_app(row, self.sealer)
         except CannotOpen as exc:
             raise errors.StorageUnavailable(_NOT_OPENED) from exc
+
+
+def _refusal_of(app: App, exc: errors.WeChatMisconfigured) -> errors.AppRefused:
+    """Return the error for an app whose id or secret WeChat has rejected. The error names the rejected field."""
+    assert exc.errcode is not None  # `check_secret` raises this error only for an errcode
+    name = "app_id" if exc.errcode in _APP_ID_ERRCODES else "app_secret"
+    detail = f"WeChat: {errcode_of(exc.errcode, api=exchange_api(app)).remedy}"
+    return errors.AppRefused(detail, errcode=exc.errcode, errors=[FieldError(name, "WeChat rejects the value")])
 
 
 def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:

@@ -28,6 +28,7 @@ _REFUSED: Final = errors.AppRefused(
     errcode=40125,  # WeChat's code for a wrong secret
     errors=[FieldError("app_secret", "WeChat rejects the value")],
 )
+"""The failure that the documentation shows for an app that WeChat rejects."""
 _CHECK_FAILURES: Final = (_REFUSED, errors.WeChatRateLimited, errors.WeChatUnavailable, errors.WeChatBadResponse)
 """The failures of the check of an app's id and secret with WeChat."""
 

@@ -13,7 +13,7 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 
 
 class _Administered(BaseModel):
-    """The values in a request about an app in addition to the fields of `App`."""
+    """The values that an administrator sends with the fields of `App` to add or change an app."""
 
     is_enabled: StrictBool = Field(
         default=True, description="Whether users can log in to the app. Existing sessions continue."
