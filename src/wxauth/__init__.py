@@ -1,6 +1,7 @@
 """The WeChat mini-program login service.
 
-The import of this package removes the variables of other programs that would break a library that wxauth uses.
+The import of this package removes environment variables that another program has set, if they would break a library
+that wxauth uses.
 """
 
 import os
@@ -21,7 +22,7 @@ for _name in os.environ.keys() & {
     # would also write its files into the folder that the old name gives.
     del os.environ[_name]
 
-# A debugger may have set SSLKEYLOGFILE. If the file can't be written, Python can't create a TLS context.
+# A debugger may have set SSLKEYLOGFILE. If wxauth can't write this file, Python can't create a TLS context.
 if os.environ.get("SSLKEYLOGFILE"):
     try:
         open(os.environ["SSLKEYLOGFILE"], "a").close()

@@ -31,7 +31,7 @@ def main() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     # If this variable is already set, it belongs to another program, but prometheus_client would read the variable when
     # it is imported. The service sets the variable itself before it starts several workers. The name is written out,
-    # because the module with the constant `COUNTS` is slow to import.
+    # because importing the constant with this name, `service.server.COUNTS`, takes too long.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     # Imported objects live until the end. With the usual threshold, the garbage collector checked them repeatedly,
     # which took an eighth of a command's start time.
@@ -42,7 +42,7 @@ def main() -> None:
         cli.main(prog_name="wxauth")
     except ModuleNotFoundError as exc:
         package = (exc.name or "wxauth").partition(".")[0]
-        if package == "wxauth":
+        if package == "wxauth":  # to install wxauth again would not help, so Python prints the traceback
             raise
         sys.exit(localized(_("{package} isn't installed. Install wxauth again", package=package)))
     except Exception as exc:
