@@ -73,10 +73,10 @@ class UserChange:
         roles = list(before.roles if self.roles is None else self.roles)
         if self.granted is not None:
             roles.append(self.granted)
-        unique_roles = tuple(dict.fromkeys(role for role in roles if role != self.revoked))
-        if len(unique_roles) > MAX_ROLES:
+        roles_after = tuple(dict.fromkeys(role for role in roles if role != self.revoked))
+        if len(roles_after) > MAX_ROLES:
             raise TextError(_("a user can have at most {n} roles", n=MAX_ROLES))
-        return replace(before, roles=unique_roles, ban=self._ban_after(before.ban))
+        return replace(before, roles=roles_after, ban=self._ban_after(before.ban))
 
     def _ban_after(self, before: Ban | None) -> Ban | None:
         """Return the ban after these changes; None if the user is then active.
@@ -115,7 +115,7 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
     user = await read_listed_user(database, user_id)
     newest_of_user: dict[str, object] = {"user_id": user.id, "limit": MAX_LISTED}
     answer: UserDetailAnswer = {
-        **listed_user_answer(user),  # type: ignore[typeddict-item]  # mypy requires optional keys
+        **listed_user_answer(user),  # type: ignore[typeddict-item]  # mypy wrongly requires the optional keys, too
         "sessions": list(await database.rows(OPEN_SESSIONS, **newest_of_user, now=now, **FIRST_PAGE)),
         "ended_sessions": list(await database.rows(PAST_SESSIONS, **newest_of_user, now=now)),
         "consents": list(await database.rows(NEWEST_CONSENTS, **newest_of_user, **FIRST_PAGE)),
@@ -152,7 +152,7 @@ async def change_user(
     """Make all these changes to a user, and return whether anything has changed. A ban ends all sessions.
 
     A former id stands for the user that remains after a merge. Without `may_add_roles`, refuse a change that gives the
-    user a role, and any change of a banned user who keeps a role of staff.
+    user a role, and any change of a banned user who keeps a role of staff, because the change might lift the ban.
 
     Raises: InvalidRequest, if the change is invalid; TextError, if the user would have too many roles; NotFound, if
         there is no such user; InsufficientRole, if the actor must not act on this user; LastAdmin, if the user is the
@@ -207,8 +207,8 @@ async def set_external_id(
 
     A former id of the user stands for the user that remains after a merge.
 
-    Raises: NotFound, if there is no such user; ExternalIdTaken, if another user has the external id, or had it before a
-        merge.
+    Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user;
+        ExternalIdTaken, if another user has the external id, or had it before a merge.
     """
     try:
         async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
@@ -226,7 +226,8 @@ async def set_external_id(
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """Erase a user. A former id stands for the user that remains after a merge.
 
-    Raises: NotFound, if there is no such user; LastAdmin, if the user is the only administrator.
+    Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user; LastAdmin, if
+        the user is the only administrator.
     """
     locked = locked_remaining(database, user_id, by=by, may_end_an_administrator=True)
     async with locked as (transaction, remaining_id, _account):
@@ -265,7 +266,7 @@ async def locked_remaining(
     """Open a transaction that locks the user with this present or former id.
 
     Yield the transaction, the user's present id, and the user's status and roles. The user is locked as in
-    `locked_user`. If a merge has just given the id to another user, that user is locked instead.
+    `status_queries.locked_user`. If a merge has just given the id to another user, that user is locked instead.
 
     Raises: NotFound, if there is no such user; LastAdmin, if the user is the only administrator, and
         `may_end_an_administrator` is True; InsufficientRole, if the user is staff, and the actor must not act on staff.

@@ -149,7 +149,8 @@ def _check_value(value: Any, *, depth: int) -> None:
             if depth == MAX_DEPTH:
                 raise WrongAttributes(_("must not be nested more than {n} levels deep", n=MAX_DEPTH))
             # The names inside an object are texts too, and must follow the same rules.
-            for part in [*value, *value.values()] if isinstance(value, Mapping) else value:
+            parts = [*value, *value.values()] if isinstance(value, Mapping) else value
+            for part in parts:
                 _check_value(part, depth=depth + 1)
 
 
@@ -170,7 +171,8 @@ def _floats_in(value: Any) -> Iterator[float]:
     if isinstance(value, float):
         yield value
     elif isinstance(value, Mapping | list):
-        for part in value.values() if isinstance(value, Mapping) else value:
+        parts = value.values() if isinstance(value, Mapping) else value
+        for part in parts:
             yield from _floats_in(part)
 
 

@@ -156,12 +156,12 @@ async def give_consents(
     user_id, app_id = user.id, user.app_id
     by = Actor(str(user_id), ip)
     async with database.begin() as transaction:
-        before = await _locked(transaction, user_id)
+        before = await _lock_consents(transaction, user_id)
         new_consents = missing_from(before, requested)
         for document, version in new_consents.items():
             consent = {"document": document, "version": version}
-            given_in = {"app_id": app_id, "ip": ip}
-            if await transaction.value(_ADD, id=new_id(now), user_id=user_id, **consent, **given_in, now=now):
+            consent_id = new_id(now)
+            if await transaction.value(_ADD, id=consent_id, user_id=user_id, **consent, app_id=app_id, ip=ip, now=now):
                 await CONSENTS_GIVEN.count_user(transaction, user, now=now)
                 await record_event(
                     transaction, EventType.CONSENT_GIVEN, by=by, at=now, user_id=user_id, app_id=app_id, data=consent
@@ -182,7 +182,7 @@ async def withdraw(
     """
     by, kind = Actor(str(user_id), ip), EventType.CONSENT_WITHDRAWN
     async with database.begin() as transaction:
-        version = (await _locked(transaction, user_id)).get(document)
+        version = (await _lock_consents(transaction, user_id)).get(document)
         if version is None:
             raise NotFound(NOT_AGREED)
         await transaction.run(_WITHDRAW, user_id=user_id, document=document, now=now)
@@ -192,7 +192,7 @@ async def withdraw(
     log.info("consent_withdrawn", user_id=user_id, app_id=app_id, document=document, version=version)
 
 
-async def _locked(transaction: Transaction, user_id: UUID) -> Mapping[str, str]:
+async def _lock_consents(transaction: Transaction, user_id: UUID) -> Mapping[str, str]:
     """Lock a user, and return the documents that the user agrees to now, with the version of each.
 
     Raises: InvalidToken, if the user has just been erased.

@@ -171,8 +171,8 @@ _EVENTS_OF_USER: Final = Statement[EventFields](f"""
    AND (:types::text[] = '{{}}' OR events.type = ANY (:types)) {_NEWEST_OF_USER}
 """)
 # The first part reads all of the actor's actions except those on the actor's own account, separately for each type.
-# The second part reads the actor's actions on the actor's own account. The comparisons of whole rows make PostgreSQL
-# use the indexes, as in `pair_range`.
+# The second part reads the actor's actions on the actor's own account, which the index of actors leaves out. The
+# comparisons of whole rows make PostgreSQL use the indexes, as in `pair_range`.
 _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
 (SELECT found.* FROM unnest(:types::text[]) AS kind
   CROSS JOIN LATERAL (
@@ -198,12 +198,13 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
     filters: dict[str, object] = {"app_id": query.app_id, "network": network}
     statement = _ALL_LOGINS
     if query.user_id is not None:
-        statement, filters["user_id"] = _LOGINS_OF_USER, query.user_id
+        statement = _LOGINS_OF_USER
+        filters["user_id"] = query.user_id
 
     async def logins_between(upper: UUID, lower: UUID, limit: int) -> Sequence[ListedLogin]:
         return await database.rows(statement, **filters, before=upper, lowest=lower, limit=limit)
 
-    if query.user_id is not None or (query.app_id is None and query.network is None):
+    if query.user_id is not None or (query.app_id is None and query.network is None):  # an index finds these logins
         return Page.of(await logins_between(before, lowest, query.limit + 1), query.limit)
     return await search_in_windows(
         database,

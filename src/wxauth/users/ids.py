@@ -22,6 +22,7 @@ _MISTAKEN: Final = {
     r"=.*": _("a spreadsheet formula"),
     r"['`\u2018\u2019].*": _("text that a spreadsheet program has marked with an apostrophe"),
     r"\{.*|\[.*\]|\[[\"{].*|\".*": _("JSON"),
+    # Examples are 10023.0, 1,234,567 and 1.38E+10.
     r"[0-9]+[.,]0*|[0-9]{1,3}(,[0-9]{3})+(\.0*)?|[-+]?[0-9]+([.,][0-9]+e[-+]?|e[-+])[0-9]+": (
         _("a number that a spreadsheet program has reformatted")
     ),

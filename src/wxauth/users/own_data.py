@@ -255,7 +255,7 @@ async def export_user(
 ) -> Response:
     """Export all data stored about a user, as in the user's own export. The audit trail records who exported it."""
     export = await export_data(database, user_id, by=administrator, now=clock())
-    # If this fails, nobody reads the further pieces, and the event loop closes their generator.
+    # If this call refuses the read, nobody asks for the further pieces, and the event loop closes their generator.
     reads.note_read(administrator, Read.EXPORT, user_id)
     return _answer(export)
 

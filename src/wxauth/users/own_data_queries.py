@@ -19,7 +19,6 @@ Serializing them takes some milliseconds, during which the event loop handles no
 ExportedRow = Mapping[str, object]
 """A row in the form in which the export shows it. Its columns depend on the statement."""
 
-
 USER_OF_EXPORT: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")
 """The query for the user of an export. It returns no row if the user does not exist."""
 UNIONIDS: Final = Statement[str]("SELECT unionid FROM unionids WHERE user_id = :user_id ORDER BY unionid")

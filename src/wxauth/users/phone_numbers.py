@@ -46,8 +46,11 @@ def possible_numbers(text: str, *, region: str) -> Sequence[str]:
     A number without a country code counts as a number of the region. A number without a plus may also begin with a
     country code, for example `8613800138001`.
     """
+    numbers = [text, f"+{text}"]
     number = _parsed(text, region)
-    return [text, f"+{text}", *([] if number is None else [_in_e164(number)])]
+    if number is not None:
+        numbers.append(_in_e164(number))
+    return numbers
 
 
 def number_in(text: str, *, region: str) -> str | None:

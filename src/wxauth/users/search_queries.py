@@ -147,8 +147,8 @@ async def find_users(
     """Return a page of the users that match a query, the newest first, with their identities.
 
     A phone number without a country code is read as a number of `region`. Neither the other filters nor the cursor
-    affect whether the text counts as an id or as part of a nickname, because all pages must come from the same kind of
-    search.
+    affect whether the text counts as an id or as part of a nickname. Otherwise, the first page of a search could list
+    the user with this id, and the second page could list users with such a nickname.
 
     The function searches nicknames in windows of users, the newest first, until the page is full or `seconds` have
     passed. If the time has passed, the page contains the users found until then.
@@ -203,7 +203,7 @@ async def _users_between(
 
 async def search_in_windows(
     database: Database,
-    floors: Statement[UUID],
+    floor_query: Statement[UUID],
     search: Callable[[UUID, UUID, int], Awaitable[Sequence[RowWithId]]],
     *,
     search_remaining: Callable[[UUID, UUID, int], Awaitable[Sequence[RowWithId]]] | None = None,
@@ -216,7 +216,7 @@ async def search_in_windows(
     """Search windows of rows, the newest first, until a page is full or `seconds` have passed, and return the page.
 
     `windows` contains the number of rows in each window, and the last number also applies to all further windows.
-    `floors` is the query for the lowest id of a window. The query returns no row for the last window.
+    `floor_query` is the query for the lowest id of a window. It returns no row for the last window.
 
     The search finds rows with ids from `lowest` to just below `before`. `search` takes the id before which to find
     rows, the lowest id of the rows, and the largest number of rows. If `search_remaining` is given, the function calls
@@ -226,7 +226,7 @@ async def search_in_windows(
     rows: list[RowWithId] = []
     began_at = monotonic()
     for size in chain(windows, repeat(windows[-1])):
-        floor = await database.value(floors, before=before, size=size)
+        floor = await database.value(floor_query, before=before, size=size)
         rows += await search(before, max(floor or lowest, lowest), limit + 1 - len(rows))
         if floor is None or floor <= lowest or len(rows) > limit:
             break

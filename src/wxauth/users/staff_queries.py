@@ -77,7 +77,7 @@ class StaffReads(WriteBuffer):
     _places_taken: Counter[tuple[EventType, str]] = field(init=False, default_factory=Counter)
     """The number of waiting events, by type of event and name of the member of staff."""
     _further_searches: dict[str, dict[str, int]] = field(init=False, default_factory=dict)
-    """The data of the waiting event that counts a person's further searches, by name of the member of staff.
+    """The data of the waiting event that counts further searches, by name of the member of staff who makes them.
 
     The event in `_waiting` contains the same dictionary, so that each further search raises the count in the event.
     """
