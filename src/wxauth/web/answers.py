@@ -125,7 +125,7 @@ def example_of(hint: Any) -> Any:
     """Build an example of a response from the examples of its fields: `Field(examples=[...])`.
 
     The example omits an optional field that has neither an example nor a default. A nullable field without an example
-    is null.
+    is null. A time or a boolean needs no example.
 
     Raises: TypeError, if any other field has no example.
     """

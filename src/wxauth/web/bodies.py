@@ -46,6 +46,7 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
     if is_json and not optional:
         raise invalid_request(errors, model)
     try:
+        # With `cut`, a value that is nested too deeply affects only its own field, and not the whole body.
         values = from_json(body) if is_json else read_loosely(body, cut=bool(optional))
     except ValueError:
         raise invalid_request(errors, model) from None
@@ -63,6 +64,7 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
         values = {name: value for name, value in values.items() if fields.get(name) not in invalid}
         checked, errors = _validated(model, values, context)
     if left_out:
+        # `left_out` is a class variable, and pydantic refuses the assignment `checked.left_out = …`.
         vars(checked)["left_out"] = dict.fromkeys(sorted(left_out), InvalidRequest.code)
     return checked
 

@@ -113,6 +113,7 @@ def add_docs(app: FastAPI) -> None:
     routes only after all other routes. The texts are in the language that the request prefers.
     """
     documents: dict[str, bytes] = {}
+    files = StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static")
 
     async def openapi(request: Request) -> Response:
         language = preferred_language(request.headers)
@@ -127,7 +128,6 @@ def add_docs(app: FastAPI) -> None:
     async def asset(request: Request) -> Response:
         return await files.get_response(request.path_params["name"], request.scope)
 
-    files = StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static")
     app.add_route("/openapi.json", openapi, include_in_schema=False)
     app.add_route("/docs", docs, include_in_schema=False)
     app.add_route(_ASSETS + "/{name}", asset, include_in_schema=False)  # a mount's 405 would lack the header Allow

@@ -32,7 +32,7 @@ MAX_FIELDS: Final = 128
 MAX_TARGET: Final = 8 * 1024
 """The size limit, in bytes, for the target of a request."""
 SENDING_SECONDS: Final = 30.0
-"""The time limit, in seconds, for sending the head of a request, and also the limit for then sending the body."""
+"""The time limit, in seconds, for sending the head of a request. After the head, the same limit applies to the body."""
 MAX_BODY: Final = 64 * 1024
 """The size limit, in bytes, for the body of a request to any path that is not in the `size_limits` of `Edge`."""
 MAX_CONTENT_TYPE: Final = 256
@@ -313,7 +313,7 @@ class _Exchange:
         self._waits_for_continue = False  # the server sends `100 Continue` when it is asked for the body
         seconds = _limit_for(self._scope, self._edge.time_limits, self._edge.body_seconds)
         try:
-            # The time limit begins with the head, and covers the whole body.
+            # The time limit begins when the head has arrived, and covers the whole body.
             async with asyncio.timeout(self._started + seconds - perf_counter()):
                 message = await self._receive_from_server()
         except TimeoutError:

@@ -20,7 +20,10 @@ from wxauth.settings.addresses import plain_address
 log = get_logger()
 
 ANYBODY: Final = "*"
-"""The value, in place of a list of proxies, with which wxauth trusts every peer, but only as the last proxy."""
+"""The value that stands for any proxy in front of the service.
+
+With this value, wxauth trusts every peer, and takes the last entry of `X-Forwarded-For` as the client.
+"""
 
 _MAX_PROXIES: Final = 32
 """The largest number of trusted proxies in `X-Forwarded-For`. If there are more, the header is ignored."""

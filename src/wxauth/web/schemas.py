@@ -150,12 +150,12 @@ class Page(Generic[Row]):
         return cls.with_cursor(rows, limit, lambda last: cursor_at(last.id))
 
     @classmethod
-    def with_cursor(cls, rows: Sequence[Row], limit: int, cursor: Callable[[Row], str]) -> Self:
+    def with_cursor(cls, rows: Sequence[Row], limit: int, cursor_after: Callable[[Row], str]) -> Self:
         """Build a page of a list that is not sorted by ids.
 
-        `cursor` returns the cursor for the rows after a given row.
+        `cursor_after` returns the cursor for the rows after a given row.
         """
-        return cls(rows[:limit], cursor(rows[limit - 1]) if len(rows) > limit else None)
+        return cls(rows[:limit], cursor_after(rows[limit - 1]) if len(rows) > limit else None)
 
 
 def cursor_at(row_id: UUID) -> str:

@@ -85,9 +85,10 @@ def arguments_of(dependant: Dependant, hints: Mapping[str, Any], path_names: Con
 
 def _argument(hint: Any) -> Argument:
     """Return the argument for the body or the query that a model describes. Raises: TypeError, if it is not a model."""
-    kinds, metadata = get_args(hint) or (hint,), _metadata_of(hint)
+    # The hint is `Model`, `Model | None` or `Annotated[Model, Query()]`.
+    kinds = get_args(hint) or (hint,)
     if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
-        if any(isinstance(meta, Query) for meta in metadata):
+        if any(isinstance(meta, Query) for meta in _metadata_of(hint)):
             return _query(kinds[0])
         return _body(kinds[0], may_be_empty=NoneType in kinds)
     raise TypeError(f"a direct route cannot take {hint}")
