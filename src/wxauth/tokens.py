@@ -128,7 +128,8 @@ class TokenIssuer:
         scopes, separated by spaces. Without `client_id`, the claim `client_id` is the `app_id`. `added` contains the
         operator's own claims, which must not have the names of wxauth's claims. If the token is for one resource,
         `audience` is the URL of the resource, and `auth_time` is the time at which the user approved the login, in
-        epoch seconds. If the client is identified by a metadata document, only `sub` identifies the user.
+        epoch seconds. If `client_id` is the URL of a metadata document, the token contains nothing about the user
+        except the id, so `app_id`, `openid`, `roles`, `external_id` and `added` are left out.
         """
         claims: dict[str, Any] = {
             "iss": self.issuer,

@@ -323,7 +323,7 @@ def log_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str)
     `api` is the name of the WeChat API that failed, because the meaning of an errcode depends on the API.
     """
     fields = {"app_id": app.app_id, "errcode": failure.errcode}
-    if isinstance(failure, errors.WeChatMisconfigured):
+    if isinstance(failure, errors.WeChatMisconfigured):  # this error always has an errcode
         report_misconfigured(event, **fields, what_to_change=errcode_of(failure.errcode or 0, api=api).remedy)
     else:
         log.warning(event, **fields, reason=failure.detail)

@@ -50,7 +50,10 @@ A request with such a token can safely be sent again with a new token, because W
 SESSION_KEY_GONE: Final = frozenset({87007, 87009})
 """The errcodes for a session_key that is missing, has expired, or has been replaced."""
 DAILY_QUOTA: Final = 45009
-"""The errcode for an exhausted daily quota, which WeChat resets at midnight in Beijing."""
+"""The errcode for an exhausted daily quota, which WeChat resets at midnight in Beijing.
+
+Only for `getwxacodeunlimit`, the errcode means too many calls within a minute.
+"""
 OF_ANOTHER_PERSON: Final = frozenset({40003, 43104})
 """The errcodes for an openid of another app, and for a phone code of another user."""
 
@@ -114,7 +117,7 @@ def _read_table() -> Iterator[Errcode]:
                 number=int(number),
                 meaning=Text(meaning) if meaning else None,
                 remedy=_REMEDIES.get(remedy) or Text(remedy),
-                error=getattr(errors, error or WeChatBadResponse.__name__),
+                error=getattr(errors, error) if error else WeChatBadResponse,
                 retry_after=int(retry_after) if retry_after else None,
                 at=at.split(),
             )

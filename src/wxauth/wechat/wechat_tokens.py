@@ -169,6 +169,7 @@ class WeChatTokens:
         elif may_fetch and now >= cached.renews_at:
             # The next token is for later callers, so this caller does not wait.
             _ = task_of(self._under_way, key, fetch)
+        # If the clock was set back after the token was stored, `left` could be longer than any token lasts.
         left = int((cached.ends_at - self.clock()).total_seconds())
         return WeChatToken(SecretStr(cached.value), min(max(0, left), LONGEST_LIFE_SECONDS))
 
