@@ -350,17 +350,37 @@ async def change_webhook(
     return webhook
 
 
-async def queue_deliveries(
-    transaction: Transaction, events: Sequence[PlacedEvent], *, again_to: Webhook | None = None, now: datetime
-) -> int:
-    """Queue the deliveries of events that have just got their places, and return the number of queued deliveries.
-
-    With `again_to`, queue the events of this webhook's types again, only for this webhook. The function does not queue
-    a delivery that a process is sending now.
-    """
+async def queue_deliveries(transaction: Transaction, events: Sequence[PlacedEvent], *, now: datetime) -> int:
+    """Queue the deliveries of events that have just got their places, and return the number of queued deliveries."""
     if not events:
         return 0
-    webhooks = await transaction.rows(_SUBSCRIPTIONS) if again_to is None else [(again_to.id, again_to.types)]
+    webhooks = await transaction.rows(_SUBSCRIPTIONS)
+    return await _queue_with(transaction, _QUEUE, events, webhooks, now=now)
+
+
+async def queue_again(
+    transaction: Transaction, webhook: Webhook, events: Sequence[PlacedEvent], *, now: datetime
+) -> int:
+    """Queue the events of a webhook's types again for this webhook, and return the number of queued deliveries.
+
+    The function does not queue a delivery that a process is sending now.
+    """
+    return await _queue_with(transaction, _QUEUE_AGAIN, events, [(webhook.id, webhook.types)], now=now)
+
+
+async def _queue_with(
+    transaction: Transaction,
+    statement: Statement[Nothing],
+    events: Sequence[PlacedEvent],
+    webhooks: Sequence[tuple[UUID, Sequence[str]]],
+    *,
+    now: datetime,
+) -> int:
+    """Queue the deliveries of events with `statement`, and return the number of queued deliveries.
+
+    `webhooks` are the ids of the receivers, each with the types of events that it receives. An empty list of types
+    stands for all types.
+    """
     new = [
         (webhook_id, event.event_id, event.type, new_id(now))
         for event in events
@@ -372,7 +392,7 @@ async def queue_deliveries(
     webhook_ids, event_ids, event_types, ids = zip(*new, strict=True)
     keys = {"webhook_ids": webhook_ids, "event_ids": event_ids}
     values = {"ids": ids, "types": event_types, "now": now}
-    queued = await transaction.run(_QUEUE if again_to is None else _QUEUE_AGAIN, **keys, **values)
+    queued = await transaction.run(statement, **keys, **values)
     await transaction.run(_HASTEN, **keys)
     return queued
 

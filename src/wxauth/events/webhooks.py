@@ -213,9 +213,9 @@ class Webhooks:
         return queued
 
     async def _queue_again(self, webhook: Webhook, events: Sequence[PlacedEvent]) -> int:
-        """Queue those of the events whose types the webhook gets, in one transaction, and return their number."""
+        """Queue the events of the types that the webhook gets, in one transaction, and return their number."""
         async with self.database.begin(replan=True) as transaction:
-            return await webhook_queries.queue_deliveries(transaction, events, again_to=webhook, now=self.clock())
+            return await webhook_queries.queue_again(transaction, webhook, events, now=self.clock())
 
     async def _write(self, kind: EventType, by: Actor, **values: object) -> Webhook:
         """Make and log the change that an event of this type reports, and return the webhook.
