@@ -42,8 +42,8 @@ _WAIT_FOR_OTHERS_SECONDS: Final = 0.1
 NO_SUCH_CLIENT: Final = "this service client doesn't exist"
 NAME_TAKEN: Final = "a service client with this name already exists"
 NAME_REMOVED: Final = "the sessions of the removed client with this name are still being ended, which can take minutes"
-HAS_NO_SECRET: Final = ("name", "belongs to a public client, which has no secret")
-"""The field and the message with which wxauth refuses to renew a public client's secret."""
+CLIENT_IS_PUBLIC: Final = "belongs to a public client, which has no secret"
+"""The message about the field `name` with which wxauth refuses to renew a public client's secret."""
 
 AnyClientSettings = Settings | ClientCommandSettings
 """The settings of the service, or of the commands about clients."""
@@ -186,7 +186,7 @@ async def renew_secret(
     if scopes is None:
         # The statement has found no client with a secret: either the client is public, or there is no such client.
         is_public = await database.row(queries.FIND_SERVICE, name=name) is not None
-        raise InvalidRequest.of(*HAS_NO_SECRET) if is_public else NotFound(NO_SUCH_CLIENT)
+        raise InvalidRequest.of("name", CLIENT_IS_PUBLIC) if is_public else NotFound(NO_SUCH_CLIENT)
     return Credentials(name, secret), scopes
 
 

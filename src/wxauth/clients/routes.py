@@ -28,7 +28,7 @@ router = Router("admin")
 # These failures are examples in the API's documentation.
 _NO_SUCH_CLIENT: Final = NotFound(clients.NO_SUCH_CLIENT)
 _WRONG_URI: Final = WrongClient("redirect_uris", HOST_RULE)
-_HAS_NO_SECRET: Final = InvalidRequest.of(*clients.HAS_NO_SECRET)
+_HAS_NO_SECRET: Final = InvalidRequest.of("name", clients.CLIENT_IS_PUBLIC)
 
 
 def _optional(field: FieldInfo) -> tuple[Any, Any]:
