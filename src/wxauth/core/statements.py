@@ -17,13 +17,13 @@ Model = TypeVar("Model", bound=BaseModel)
 # is an error.
 _PIECES: Final = re.compile(
     r"""
-      \b[eE]'(?:[^'\\]|\\.|'')*'
+      \b[eE]'(?:[^'\\]|\\.|'')*'  # a string with escapes: E'it\'s'
     | '[^']*'
     | "[^"]*"
     | --[^\n]*
     | /\*.*?\*/
-    | \$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$
-    | ::
+    | \$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$  # a dollar-quoted string: $$text$$ or $tag$text$tag$
+    | ::  # a cast
     | :(?P<name>[a-z_]\w*)
     | (?P<number>\$\d+)
     """,
@@ -45,6 +45,8 @@ def pair_range(
     before: LiteralString = "'ffffffff-ffff-ffff-ffff-ffffffffffff'",
 ) -> LiteralString:
     """Return SQL that is true if a column has a value, and the row's id is at least `after` and less than `before`.
+
+    `column` begins with the name of the table or its alias, for example `events.user_id`.
 
     The SQL compares pairs of the column and the id. This comparison suits an index on both columns, and `ORDER BY` must
     name both. With `column = value … ORDER BY id LIMIT`, PostgreSQL may read all rows in the order of their ids,
@@ -116,14 +118,21 @@ class Statement(Generic[T_co]):
     the type of the only column. A test compares these types with PostgreSQL's own description of each statement.
 
     A parameter has the same value wherever it occurs in the statement, including inserted fragments. An array slice
-    with a parameter needs spaces: `[1 : size]`.
+    needs a space after its colon, as in `[1 : :size]`, because `::` is a cast, and `:name` is a parameter.
     """
 
     def __init__(self, text: LiteralString) -> None:
-        names: dict[str, int] = {}
-        self.text: Final = with_parameters(text, lambda name: f"${names.setdefault(name, len(names) + 1)}")
+        numbers: dict[str, int] = {}
+
+        def numbered(name: str) -> str:
+            """Return `$n` for a parameter, where `n` counts the names in the order of their first occurrence."""
+            if name not in numbers:
+                numbers[name] = len(numbers) + 1
+            return f"${numbers[name]}"
+
+        self.text: Final = with_parameters(text, numbered)
         """The SQL for PostgreSQL, with `$n`."""
-        self.names: Final = tuple(names)
+        self.names: Final = tuple(numbers)
         """The names of `$1`, `$2` and so on."""
         self._pick: Final = _tuple_of(self.names)
 
