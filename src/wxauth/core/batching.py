@@ -75,7 +75,7 @@ class Batched(Statement[Row]):
         # Sub-selects hide the number of callers from the planner. PostgreSQL assumes that an array has ten rows, and
         # that an unknown limit returns a tenth of them. Therefore the plan for several callers is the plan for one
         # caller. The limit itself has no effect, because no batch has more callers.
-        arrays = ", ".join(f"(SELECT :{name}::{types[name]}[])" for name in self.names)
+        arrays = ", ".join(f"(SELECT :{each}::{types[each]}[])" for each in self.names)
         columns = ", ".join([*self.names, "n"])
         rows = f"SELECT * FROM unnest({arrays}) WITH ORDINALITY AS asked({columns}) LIMIT (SELECT {MAX_BATCH_SIZE})"
         if many is None:

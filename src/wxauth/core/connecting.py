@@ -19,6 +19,17 @@ ISOLATION: Final = "READ COMMITTED"
 A statement that has waited for a lock must see the changes that the holder of the lock committed. wxauth sets the level
 itself, because an operator can give the database a different default.
 """
+_PREPARED: Final = "prepared"
+"""The value of `pgbouncer` in the URL for a PgBouncer that supports prepared statements."""
+
+
+class _Place(NamedTuple):
+    """A place to connect to: a host or, if the host's name has several addresses, one of them."""
+
+    dsn: str
+    """The DSN of the host."""
+    address: str | None
+    """The address; None if the host's name has only one."""
 
 
 class Connector:
@@ -27,7 +38,7 @@ class Connector:
     def __init__(self, url: str, *, deadlines: Deadlines) -> None:
         libpq.hide_unreadable_home()
         parsed = libpq.read_url(url)
-        self.is_pooled: Final = parsed.pooler in ("1", "true", "prepared")
+        self.is_pooled: Final = parsed.pooler in ("1", "true", _PREPARED)
         """Whether there is a pooler between wxauth and the database."""
         self._deadlines = deadlines
         self._dsns = parsed.dsns
@@ -61,7 +72,7 @@ class Connector:
             raise failures[0]
         raise outages.NotConnected(_("; ").join(each.text for each in failures)) from failures[-1].__cause__
 
-    async def _connect_to(self, place: "_Place", options: Mapping[str, object]) -> asyncpg.Connection:
+    async def _connect_to(self, place: _Place, options: Mapping[str, object]) -> asyncpg.Connection:
         """Open a connection to this host and address. Raises: NotConnected, DatabaseUrlRefused."""
         all_options = {**self._options, **options}
         if place.address is not None:
@@ -82,9 +93,12 @@ def _options_for(url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadline
     If the URL also sets one of the session's settings, the URL's value counts. A pooler gets only the application's
     name, because PgBouncer refuses most settings at the start of a connection.
     """
-    settings, options = {"application_name": "wxauth"}, dict[str, object](command_timeout=deadlines.silence)
+    settings = {"application_name": "wxauth"}
+    options: dict[str, object] = {"command_timeout": deadlines.silence}
     if is_pooled:
-        if url.pooler != "prepared":
+        # Behind a pooler, the next statement may run on another server connection, which does not have the
+        # prepared statements in asyncpg's cache.
+        if url.pooler != _PREPARED:
             options["statement_cache_size"] = 0
     else:
         settings["default_transaction_isolation"] = ISOLATION
@@ -94,15 +108,6 @@ def _options_for(url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadline
         settings |= {name: str(value) for name, value in deadlines.limits.items()}
     options["server_settings"] = {name: value for name, value in settings.items() if name not in url.parameters}
     return options
-
-
-class _Place(NamedTuple):
-    """A place to connect to: a host or, if the host's name has several addresses, one of them."""
-
-    dsn: str
-    """The DSN of the host."""
-    address: str | None
-    """The address; None if the host's name has only one."""
 
 
 class _LoopTo:

@@ -84,7 +84,8 @@ def changes_in(sql: str) -> Iterator[Change]:
     """Yield the changes in `sql` that PostgreSQL refuses if an object depends on the column or table."""
     for altered in _ALTER_TABLE.finditer(sql):
         for change in _CHANGE.finditer(altered["changes"]):
-            yield Change(altered["table"], change["altered"] or change["dropped"], change["dropped"] is not None)
+            column = change["altered"] or change["dropped"]
+            yield Change(altered["table"], column, is_dropped=change["dropped"] is not None)
     for dropped in _DROP_TABLE.finditer(sql):
         for name in _LISTED.finditer(dropped["tables"]):
             yield Change(name["table"], None, is_dropped=True)

@@ -52,7 +52,7 @@ _IN_ENVIRONMENT: Final = (
 
 The variable's name is `PG` and the parameter's name in capitals.
 """
-_VERIFYING: Final = frozenset({"require", "verify-ca", "verify-full"})
+_MODES_READING_AUTHORITIES: Final = frozenset({"require", "verify-ca", "verify-full"})
 """The values of `sslmode` with which asyncpg reads the files of `_AUTHORITY_FILES`."""
 _FILES_AT_HOME: Final = ("postgresql.crt", "postgresql.key", "root.crt", "root.crl")
 """The files that asyncpg reads from `~/.postgresql` if they exist."""
@@ -201,7 +201,7 @@ def unusable_file(dsn: str) -> tuple[str, str] | None:
     sslmode = parameters.get("sslmode", "prefer")
     # asyncpg opens a file only under these conditions.
     names = [
-        *(_AUTHORITY_FILES if sslmode in _VERIFYING else ()),
+        *(_AUTHORITY_FILES if sslmode in _MODES_READING_AUTHORITIES else ()),
         *(_CLIENT_FILES if sslmode != "disable" else ()),
         *(("passfile",) if "password" not in parameters else ()),
     ]

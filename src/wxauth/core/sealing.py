@@ -78,6 +78,11 @@ The number lives for two minutes, so it is never sealed again with a new key.
 """
 
 
+def _prefix_of(secret_key: bytes) -> bytes:
+    """Return the beginning of every value that is sealed with this key: the version and the key's id."""
+    return _VERSION + derive_key(secret_key, "seal/id", length=_KEY_ID_BYTES)
+
+
 class Sealer:
     """A part that seals values with the current secret key, and opens them with the current or a previous key.
 
@@ -87,9 +92,8 @@ class Sealer:
     """
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
-        ciphers = [(derive_key(key, "seal/id", length=_KEY_ID_BYTES), derive_key(key, "seal")) for key in secret_keys]
-        self._ciphers = {_VERSION + key_id: AESGCMSIV(key) for key_id, key in ciphers}
-        self.prefix = _VERSION + ciphers[0][0]
+        self._ciphers = {_prefix_of(key): AESGCMSIV(derive_key(key, "seal")) for key in secret_keys}
+        self.prefix = _prefix_of(secret_keys[0])
         """The beginning of every value that was sealed with the current key."""
         self._current = self._ciphers[self.prefix]
 
