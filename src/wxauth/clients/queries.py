@@ -29,7 +29,8 @@ REMOVE: Final = Statement[str]("""
 WITH client AS (SELECT name FROM clients WHERE name = :name AND removed_by IS NULL FOR UPDATE)
 UPDATE clients SET removed_by = :by FROM client WHERE clients.name = client.name RETURNING clients.name
 """)
-# Only one worker at a time deletes the rows of removed clients, as with erasures.
+# This lock lets only one worker at a time delete the rows of removed clients, so that the load on the database does not
+# depend on the number of removed clients.
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.removed_clients'))")
 # Without :name, the statement returns the first removed client whose name is after :after.
 _NEXT_REMOVED: Final = Statement[tuple[str, str]]("""
@@ -149,7 +150,7 @@ async def end_removed_page(
     `name` selects the client. If it is None, the function takes the first removed client whose name is after `after`.
     Return None if there is no such client, or if another worker is running this function.
     """
-    # The tables may have grown since PostgreSQL planned these statements for the previous removed client.
+    # PostgreSQL plans the statements again, because the tables may have grown since the previous client was removed.
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK):
             return None
@@ -157,8 +158,8 @@ async def end_removed_page(
         if removed is None:
             return None
         name, by = removed
-        rows = [await end_page_of_client(transaction, name, size=size, by=Actor(by), now=now)]
-        rows += [await transaction.run(statement, name=name, size=size) for statement in _DELETE_PAGES]
+        numbers = [await end_page_of_client(transaction, name, size=size, by=Actor(by), now=now)]
+        numbers += [await transaction.run(statement, name=name, size=size) for statement in _DELETE_PAGES]
         # If a page is full, more rows are probably left, so `_DELETE_IF_EMPTY` would only cost time.
-        is_last = max(rows) < size and await transaction.value(_DELETE_IF_EMPTY, name=name) is not None
-        return RemovedPage(name, sum(rows), is_last)
+        is_last = max(numbers) < size and await transaction.value(_DELETE_IF_EMPTY, name=name) is not None
+        return RemovedPage(name, sum(numbers), is_last)

@@ -46,7 +46,7 @@ HOST_RULE: Final = _(
 )
 # A native app on the user's own computer may use a different port each time (RFC 8252, section 7.3).
 _ON_LOOPBACK: Final = re.compile(
-    r"(?P<before_port>https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]|(?P<name>localhost)))"
+    r"(?P<before_port>https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]|(?P<localhost>localhost)))"
     r"(?::[0-9]{1,5})?"
     r"(?P<after_port>(?:[/?].*)?)"
 )
@@ -122,12 +122,12 @@ def is_registered(uri: str, registered: Iterable[str], *, allows_localhost: bool
 
 
 def _without_port(uri: str, *, allows_localhost: bool) -> tuple[str, str] | None:
-    """Return the parts before and after the port.
+    """Return the parts of a loopback URI before and after its port.
 
     Return None if the host is not a loopback address, or if no program can listen on the port.
     """
     parts = _ON_LOOPBACK.fullmatch(uri)
-    if parts is None or (parts["name"] and not allows_localhost):
+    if parts is None or (parts["localhost"] and not allows_localhost):
         return None
     try:
         if urlsplit(uri).port == 0:  # no program can listen on port 0

@@ -80,7 +80,8 @@ _OPENING: Final = TypeAdapter[LinkRequest | ScanRequest](LinkRequest | ScanReque
 def add_console(app: FastAPI) -> None:
     """Add the console's routes to an app, which must already have all other routes.
 
-    The console's routes return 404 unless `ADMIN_PAGE` is set.
+    The order matters, because the page's texts include the summaries of the other routes. The console's routes return
+    404 unless `ADMIN_PAGE` is set.
     """
     files = StaticFiles(directory=CONSOLE_PAGE)
     declared = declared_texts(app)
@@ -170,10 +171,10 @@ async def _services_for_own_page(request: Request) -> Services:
 
     This check is necessary because a browser sends the cookie not only with the requests of this page, but also with
     requests of pages on other hosts under the same domain. Such a page cannot set the console's header without a CORS
-    preflight, which the service refuses. `Origin` and `Sec-Fetch-Site` are a second barrier. They may be missing,
-    because some browsers do not send them. Besides the issuer's origin, the origin of `Host` is accepted, so that the
-    console also works at another address of the service. A page cannot make a browser send another `Host` than that of
-    the request's URL.
+    preflight, which the service refuses. `Origin` and `Sec-Fetch-Site` are a second barrier. These headers may be
+    missing, because some browsers do not send them. In addition to the issuer's origin, this function accepts the
+    origin of `Host`, so that the console also works at another address of the service. A page cannot forge `Host`,
+    because browsers take it from the request's URL.
 
     Raises: InvalidRequest, if another page sent the request; NotFound, if the console is disabled.
     """

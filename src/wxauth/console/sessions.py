@@ -203,7 +203,7 @@ class ConsoleSessions:
     async def _login_of(self, code: str, verifier: str) -> SiteLogin | None:
         """Return the login of an authorization code; None if the code is unknown, or does not match the verifier."""
         challenge = challenge_of(verifier)
-        if challenge is None:  # because None would match a login without a challenge
+        if challenge is None:  # the verifier is malformed, and None would match a login without a challenge
             return None
         uri = self._redirect_uri()
         return await login_of_code(self.database, code, client_id=CONSOLE, redirect_uri=uri, code_challenge=challenge)

@@ -112,7 +112,7 @@ async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = 
     """Correct the clock forever, even during outages, with a pause of `pause` seconds between two corrections.
 
     Until the database has responded, the pause is shorter. Log a warning if the machine's clock differs from the
-    database's clock.
+    database's clock. An outage does not end this loop, but any other error does.
     """
     reported_at: datetime | None = None
     while True:

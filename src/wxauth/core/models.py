@@ -60,7 +60,7 @@ class SharedEvent(SQLModel):
         description="The user whom the event is about.",
         schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]},
     )
-    """The user whom the event is about. The column is not a foreign key, because the event outlives the user."""
+    """The column is not a foreign key, because the event outlives the user."""
     app_id: str | None = Field(sa_type=Text, schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
     actor: str = Field(
         sa_type=Text,

@@ -18,7 +18,8 @@ ATTEMPTS: Final = 5
 ATTEMPTS_OF_OPERATORS: Final = 50
 """The number of attempts for a change by an operator or an administrator.
 
-If fifty merges and splits of one user run at the same time, only one merge or split succeeds in each round.
+If fifty merges and splits of one user run at the same time, only one merge or split succeeds in each round, so the last
+one needs fifty attempts.
 """
 _FAILURE: Final = "too many concurrent changes to this user"
 

@@ -32,7 +32,8 @@ _FOREIGN_SCHEMA: Final = _(
 )
 _OTHER_ENGINE: Final = re.compile(
     r"openGauss|GaussDB|OpenTenBase|TBase|Greenplum|Redshift|CockroachDB|Yugabyte|Materialize|QuestDB|CrateDB|RisingWave"
-    r"|(?<=-)YB(?=-)|^(?!PostgreSQL)\S+",
+    r"|(?<=-)YB(?=-)"  # YugabyteDB, for example in "PostgreSQL 11.2-YB-2.25.0.0-b0"
+    r"|^(?!PostgreSQL)\S+",  # any other first word of version(), which is "PostgreSQL" for PostgreSQL
     re.IGNORECASE,
 )
 """The engines that use PostgreSQL's protocol but lack features that wxauth needs, by their names in version()."""

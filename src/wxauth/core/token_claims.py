@@ -22,8 +22,8 @@ log = get_logger()
 def filled_claims(template: Template | None, user: UserInSession, *, sees_roles: bool) -> dict[str, object]:
     """Fill the template of the operator's own claims for a user's token.
 
-    `sees_roles` says whether the token may contain the user's roles. Return no claims if they are too large, because
-    guards would refuse the token.
+    `sees_roles` says whether the token may contain the user's roles. Return no claims if they are too large, or contain
+    too many lists and objects, because guards would refuse the token.
     """
     if not template:
         return {}

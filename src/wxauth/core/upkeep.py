@@ -29,7 +29,7 @@ DELETE FROM {table} WHERE {key} = ANY (ARRAY(
         )
 
     async def __call__(self, database: Database, *, before: Any, size: int) -> int:
-        """Delete at most `size` rows whose column is less than `before`, and return how many were deleted.
+        """Delete at most `size` rows in which the column is less than `before`, and return how many were deleted.
 
         The rows with the lowest values are deleted first.
         """

@@ -17,12 +17,10 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class SequenceState:
-    """The state of a sequence, and the highest number in the tables that use it.
-
-    `name` is the sequence, and `role` is wxauth's database role. Both are quoted for SQL.
-    """
+    """The state of a sequence, and the highest number in the tables that use it."""
 
     name: str
+    """The name of the sequence, quoted for SQL."""
     at: int | None
     """The last number that the sequence has produced, 0 before the first; None if wxauth's role may not read it."""
     highest: int
@@ -30,6 +28,7 @@ class SequenceState:
     may_set: bool
     """Whether wxauth's database role may read and set the sequence."""
     role: str
+    """The name of wxauth's database role, quoted for SQL."""
 
     @property
     def is_wrong(self) -> bool:

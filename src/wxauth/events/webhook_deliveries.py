@@ -285,7 +285,7 @@ class Deliveries:
         if former is not None and until is not None and now < until:
             try:
                 keys.append(self.sealer.open(former, context=context))
-            except CannotOpen as exc:  # the receiver can verify the signature with the current secret
+            except CannotOpen as exc:
                 if webhook_id not in self._not_unsealed:
                     self._not_unsealed.add(webhook_id)
                     log.error("former_webhook_secret_not_unsealed", webhook=webhook.name, reason=str(exc))
