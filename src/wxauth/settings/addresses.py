@@ -61,6 +61,7 @@ _METADATA: Final = (
     ip_network("168.63.129.16/32"),  # Azure's metadata service
     ip_network("192.0.0.192/32"),  # Oracle's metadata service
 )
+"""The IPv4 networks of metadata services. `is_refused` also refuses an IPv6 address that ends with such an address."""
 _NEVER_ALLOWED: Final = _METADATA + tuple(
     map(
         ip_network,
@@ -108,13 +109,16 @@ async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:
     try:
         async with asyncio.timeout(seconds):
             entries = await asyncio.get_running_loop().getaddrinfo(host, None, type=SOCK_STREAM)
-    except (OSError, UnicodeError):
+    except (OSError, UnicodeError):  # a TimeoutError is an OSError
         return []
     return _addresses_in(entries)
 
 
 def numeric_addresses_of(host: str) -> Sequence[str]:
-    """Return the address that a host denotes in any notation, such as 0x7f.1, in a list, which is empty for a name."""
+    """Return a list with the address that a host denotes in any notation, such as `0x7f.1`.
+
+    If the host is a name, return an empty list.
+    """
     with suppress(OSError, UnicodeError):
         return _addresses_in(getaddrinfo(host, None, flags=AI_NUMERICHOST))
     return []
@@ -137,7 +141,8 @@ def is_refused(address: str, scheme: Scheme) -> bool:
     return (
         not any(unwrapped in network for network in allowed)
         or any(unwrapped in network for network in _NEVER_ALLOWED)
-        # A network may choose its prefix for NAT64. Usually the last 32 bits are the IPv4 address.
+        # A network may choose its own prefix for NAT64, so any IPv6 address might lead to a metadata service. Usually,
+        # the last 32 bits are the IPv4 address.
         or any(_last_32_bits(as_written) in network for network in _METADATA)
     )
 

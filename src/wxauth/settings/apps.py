@@ -52,7 +52,10 @@ AppTitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1,
 UnionidPolicy = Annotated[Literal["required", "optional"], Lower]
 SignUp = Annotated[Literal["open", "closed"], Lower]
 MaxSessions = Annotated[int, Field(ge=1, le=100, strict=True)]
-"""A limit on the sessions of a user in an app. The housekeeping keeps at most 100 open sessions per identity."""
+"""A limit on the sessions of a user in an app.
+
+The limit is at most 100, because the housekeeping keeps at most 100 open sessions per identity.
+"""
 SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
 JsHosts = Annotated[tuple[HostName, ...], Field(max_length=100)]
 

@@ -44,7 +44,7 @@ def check_claims(template: Template) -> None:
     if "" in template:
         raise WrongValue(_("must not contain an empty name"))
     try:
-        text = to_json(template, inf_nan_mode="strings")  # `replace_facts` refuses such numbers
+        text = to_json(template, inf_nan_mode="strings")  # `replace_facts` refuses infinity and NaN below
     except (ValueError, UnicodeError):
         raise WrongValue(_("must be JSON")) from None
     # PostgreSQL cannot store U+0000 in a jsonb column. Escaped backslashes are removed first, because the text after
@@ -55,7 +55,7 @@ def check_claims(template: Template) -> None:
         raise WrongValue(_("must be up to {n} bytes", n=MAX_TEMPLATE))
     if has_too_many_containers(text.decode(), MAX_CONTAINERS):
         raise WrongValue(_("must contain no more than {n} arrays and objects in total", n=MAX_CONTAINERS))
-    replace_facts(template, _check_fact)
+    replace_facts(template, _check_fact)  # only for its errors
 
 
 def replace_facts(value: object, value_of: Callable[[str], object]) -> object:

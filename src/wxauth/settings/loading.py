@@ -86,6 +86,8 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
 def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[Text]:
     """Return texts about the names with wxauth's prefix that aren't settings, and the lines of `.env` that set nothing.
 
+    Also return texts about the values of settings that begin with a wrong quotation mark, such as `“`.
+
     The texts repeat only names, never other parts of a line, because a secret may be in the place of a name. If
     `env_file` is None, only the environment is examined.
     """
@@ -95,7 +97,7 @@ def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | N
 
 
 def _fault_of(line: EnvLine) -> Text | None:
-    """Return a text about a line that sets nothing, or whose name isn't a setting; None if the line is right."""
+    """Return a text about a line that sets nothing, or whose name or quotes are wrong; None if the line is right."""
     name, value = (line.name or "").upper(), line.value or ""
     place = _(".env, line {n}", n=line.number) if line.number else _("the environment")
     is_setting = name.startswith(PREFIX) and name.removeprefix(PREFIX) in _NAMES

@@ -96,6 +96,7 @@ def _check_database_url(value: SecretStr) -> SecretStr:
 
 
 def _check_url(value: str) -> None:
+    # `://.*//` finds a second `//`, as in `https://https://host`, in which a scheme was pasted twice.
     if not is_http_url(value) or re.search(r"[\s?#@\\]|://.*//", value):
         raise WrongValue(
             _("must be a URL such as https://host or https://host/path, without a user name, query or fragment")
@@ -123,6 +124,7 @@ def _check_issuer(value: str) -> None:
 
 
 def _check_proxy_url(value: SecretStr) -> None:
+    # `(?!:)` refuses a password without a user name.
     pattern = rf"http://(?!:){_USER}{_HOST}{_PORT}/?"
     _checked_parts(value.get_secret_value(), pattern, "http://user:password@host:3128")
 
