@@ -35,8 +35,9 @@ def is_url_without_user(url: str) -> bool:
 
     The host and path may contain characters of any language, except spaces, control characters and backslashes.
     """
-    is_visible = re.fullmatch(rf"[^\x00-\x20\x7f\\]{{1,{MAX_URL}}}", url) is not None
-    return is_visible and is_http_url(url) and "@" not in urlsplit(url).netloc
+    if len(url) > MAX_URL or re.search(r"[\x00-\x20\x7f\\]", url):
+        return False
+    return is_http_url(url) and "@" not in urlsplit(url).netloc
 
 
 def host_of(url: str) -> str:
@@ -70,6 +71,7 @@ def is_below(url: str, issuer: str) -> bool:
 def _host_and_path(url: str) -> tuple[tuple[str, int | None], str]:
     """Return a URL's host with its port, and its decoded path, without `..` and without a final slash."""
     parts = urlsplit(url)
-    path = normpath(f"/{unquote(parts.path)}").strip("/")
+    host = (parts.hostname or "").rstrip(".")
     port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
-    return ((parts.hostname or "").rstrip("."), port), f"/{path}" if path else ""
+    path = normpath(f"/{unquote(parts.path)}").strip("/")
+    return (host, port), (f"/{path}" if path else "")

@@ -16,15 +16,12 @@ from wxauth.terminal import WrongValue
 from wxauth_guard.texts import is_secure
 
 OWN_SCOPES: Final = frozenset(
-    {
-        # the scopes of sites
-        *("openid", "profile", "phone", "email", "roles", "offline_access", "wxauth:admin"),
-        # the scopes of services
-        *("introspect", "access_token", "users", "phones", "unionids", "events"),
-        *("attributes", "sign", "moderate", "js_sign"),
-    }
+    """
+    openid profile phone email roles offline_access wxauth:admin
+    introspect access_token users phones unionids events attributes sign moderate js_sign
+    """.split()  # noqa: SIM905 - a list would need a line for each name
 )
-"""wxauth's own scopes of sites and services, which no resource may define.
+"""wxauth's own scopes, first of sites and then of services. No resource may define a scope with such a name.
 
 A test compares this list with the scopes in the packages above, which this package cannot import.
 """
@@ -57,6 +54,9 @@ def _check_scope(name: str) -> str:
     return name
 
 
+_ScopeName = Annotated[str, AfterValidator(_check_scope)]
+
+
 class Resource(BaseModel):
     """A service that accepts only tokens for this service, and its scopes with the titles that the phone shows."""
 
@@ -65,7 +65,7 @@ class Resource(BaseModel):
     resource: Annotated[str, AfterValidator(_check_url)]
     """The URL of the service, which is the audience of its tokens."""
     title: Title
-    scopes: Annotated[dict[Annotated[str, AfterValidator(_check_scope)], Title], Field(min_length=1, max_length=50)]
+    scopes: Annotated[dict[_ScopeName, Title], Field(min_length=1, max_length=50)]
     """The title of each scope, by the name of the scope."""
 
 

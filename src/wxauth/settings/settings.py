@@ -182,7 +182,7 @@ class Settings(DatabaseSettings):
             raise WrongValue(_("WXAUTH_APP_ID and WXAUTH_APP_SECRET: must both be set, unless you use WXAUTH_APPS"))
         if len({app.app_id for app in apps}) != len(apps):
             raise WrongValue(_("must contain each app_id only once"))
-        return apps or ((App(app_id=app_id, app_secret=app_secret),) if app_id else ())
+        return (App(app_id=app_id, app_secret=app_secret),) if app_id else apps
 
     @field_validator("issuer")
     @classmethod
