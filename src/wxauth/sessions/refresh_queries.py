@@ -96,7 +96,8 @@ class RotatedSessionOfWebsite(RotatedSession):
     authenticated_by: str
 
 
-# A refresh stores the address and the User-Agent of its device and, if they have changed, those of the login.
+# A refresh stores the address and the User-Agent of its device. If one of them has changed, the refresh also keeps the
+# value with which the session was opened: see `OPENED`.
 _SET_DEVICE_FRAGMENT: Final = f""",
        opened_ip = CASE WHEN {_IS_GOOD} AND s.ip IS DISTINCT FROM :ip::text::inet
                         THEN COALESCE(s.opened_ip, s.ip, {NO_ADDRESS}) ELSE s.opened_ip END,
@@ -104,7 +105,7 @@ _SET_DEVICE_FRAGMENT: Final = f""",
                                 THEN COALESCE(s.opened_user_agent, s.user_agent, '') ELSE s.opened_user_agent END,
        ip = CASE WHEN {_IS_GOOD} THEN :ip::text::inet ELSE s.ip END,
        user_agent = CASE WHEN {_IS_GOOD} THEN :user_agent ELSE s.user_agent END"""
-# Conditions on the scope and the resource of a website's session.
+# The scopes that a website's session has, as an SQL array, and conditions on its scopes and its resource.
 _GRANTED: Final = "string_to_array(s.scope, ' ')"
 _IS_FOR_RESOURCE: Final = "s.resource IS NOT DISTINCT FROM :resource::text"
 _IS_IN_SCOPE: Final = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
@@ -181,8 +182,8 @@ _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
 )
 
 # This query returns the reason why a rotation statement has found no row. It compares the resource before the age,
-# because sessions for a resource last longer. It returns no row if the token could be used now, for example because a
-# ban was just lifted.
+# because `lasts_at_most` applies only to a session for the requested resource. It returns no row if the token could be
+# used now, for example because a ban was just lifted.
 _WHY_NOT: Final = Statement[RefreshRefused](f"""
 SELECT * FROM (
     SELECT CASE WHEN s.id IS NULL THEN 'unknown'
