@@ -15,7 +15,7 @@ from wxauth.users.search_queries import IDENTITIES_FRAGMENT, UserWithIdentities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Signer(ServiceClient):
+class _ClientWithKey(ServiceClient):
     """A row that contains the client that requests a signature, and one of the session_keys that match the request.
 
     If no session_key matches, there is one row, in which the columns of the session_key are null.
@@ -80,8 +80,8 @@ SELECT {SERVICE}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true
 
 # One query finds both the client and the requested keys, because a second query would take half as long as all the rest
 # of a signature.
-_SIGNER_FOR_OPENID: Final = Statement[_Signer](_signer_fragment(KEY_OF_OPENID_FRAGMENT))
-_SIGNER_FOR_USER: Final = Statement[_Signer](_signer_fragment(KEYS_OF_USER_FRAGMENT))
+_SIGNER_FOR_OPENID: Final = Statement[_ClientWithKey](_signer_fragment(KEY_OF_OPENID_FRAGMENT))
+_SIGNER_FOR_USER: Final = Statement[_ClientWithKey](_signer_fragment(KEYS_OF_USER_FRAGMENT))
 
 
 async def client_and_keys(

@@ -146,7 +146,8 @@ async def forwarded_caller(
 ) -> Caller:
     """Return the user of the token that a proxy has forwarded, as stored now.
 
-    The openid and the app id are empty if the token contains no openid.
+    If the token contains no openid, the openid and the app id are empty. Such a token belongs to a client with a
+    metadata document, and shows nothing of the user but the id.
 
     Raises: the errors of `verified` and `read_caller`; InvalidToken, if the token is not for the required resource.
     """
@@ -266,7 +267,7 @@ def _authorized(caller: Caller) -> Response:
 def _in_header(value: str) -> str:
     """Return the value of a header field, in which all characters that are not safe there are percent-encoded.
 
-    Most openids do not change, because `WeChat` accepts only printable ASCII as an openid.
+    Most openids do not change, because the class `WeChat` accepts only printable ASCII as an openid.
     """
     return quote(value, safe=_SAFE_IN_HEADER)
 

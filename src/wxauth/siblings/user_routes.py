@@ -24,6 +24,7 @@ from wxauth.users.admin_routes import NO_SUCH_USER
 from wxauth.users.attributes import AttributesRequest
 from wxauth.users.callers import DeviceDep
 from wxauth.users.ids import ExternalId
+from wxauth.users.user_queries import UNKNOWN_USER
 from wxauth.web.dependencies import ClockDep, DatabaseDep
 from wxauth.web.direct import Router
 from wxauth.web.schemas import EXAMPLE_USER_ID, TEXT, OnlyNull, ShownUserId, Time, body_like
@@ -36,7 +37,7 @@ LOOKED_UP_AT_ONCE: Final = 200
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
 """An openid, an app id, an external id or a unionid."""
-_IS_STAFF: Final = InsufficientRole(STAFF_IS_SPARED)
+_STAFF_REFUSED: Final = InsufficientRole(STAFF_IS_SPARED)
 """The error for a user who is staff, as an example in the API description."""
 
 
@@ -174,7 +175,7 @@ async def look_user_up(client: UsersClientDep, database: DatabaseDep, user_id: U
     """
     users = await _look_up(database, LookupRequest(ids=[user_id]))
     if not users:
-        raise NotFound("this user doesn't exist")
+        raise NotFound(UNKNOWN_USER)
     return user_for_siblings(users[0], client.scopes)
 
 
@@ -256,7 +257,7 @@ async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:
 _Moderator = Annotated[Actor, Depends(_moderator)]
 
 
-@router.post("/v1/users/{user_id}/ban", summary=_("Ban a user"), failures=[NO_SUCH_USER, _IS_STAFF])
+@router.post("/v1/users/{user_id}/ban", summary=_("Ban a user"), failures=[NO_SUCH_USER, _STAFF_REFUSED])
 async def ban_user(
     moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: BanRequest | None = None
 ) -> None:
@@ -270,7 +271,7 @@ async def ban_user(
     await change_user(database, user_id, change, by=moderator, now=clock())
 
 
-@router.post("/v1/users/{user_id}/unban", summary=_("Unban a user"), failures=[NO_SUCH_USER, _IS_STAFF])
+@router.post("/v1/users/{user_id}/unban", summary=_("Unban a user"), failures=[NO_SUCH_USER, _STAFF_REFUSED])
 async def unban_user(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """Lift a user's ban, whoever imposed it, for a service client with the scope `moderate`.
 
@@ -283,7 +284,7 @@ async def unban_user(moderator: _Moderator, database: DatabaseDep, clock: ClockD
 @router.patch(
     "/v1/users/{user_id}/profile",
     summary=_("Clear a user's name or picture"),
-    failures=[NO_SUCH_USER, _IS_STAFF],
+    failures=[NO_SUCH_USER, _STAFF_REFUSED],
 )
 async def clear_profile(
     moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: ProfileRemoval
@@ -302,7 +303,7 @@ async def clear_profile(
 @router.delete(
     "/v1/users/{user_id}/sessions",
     summary=_("Sign a user out on all devices"),
-    failures=[NO_SUCH_USER, _IS_STAFF],
+    failures=[NO_SUCH_USER, _STAFF_REFUSED],
 )
 async def sign_user_out(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """End every session of a user, for a service client with the scope `moderate`. The user may log in again."""
