@@ -27,7 +27,7 @@ from wxauth.settings.settings import Settings
 from wxauth.site_logins.authorization_codes import add_with_code
 from wxauth.site_logins.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
 from wxauth.site_logins.person_queries import lock_and_count_caller
-from wxauth.site_logins.requests import CONSENT_REQUIRED, SiteRequest, SiteRequests, refusal
+from wxauth.site_logins.requests import SiteRequest, SiteRequests, consent_required, refusal
 from wxauth.site_logins.responses import AUTHORIZE_PATH, Onward, SentBack, response_to_site
 from wxauth.texts import new_secret
 from wxauth.users.callers import ADMIN_SCOPE, Caller
@@ -75,7 +75,7 @@ class MiniProgramLogins:
         try:
             request = await self.site_requests.check(parameters, ip=device.ip, admits=may_answer)
             if request.resource is not None:
-                raise refusal(request, *CONSENT_REQUIRED)
+                raise consent_required(request)
             if request.is_silent:
                 raise refusal(request, "login_required", "a web-view has no login of a browser")
             logged_in_at = await self._logged_in_at(request, caller.session_id)

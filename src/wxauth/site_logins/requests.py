@@ -42,11 +42,6 @@ into it.
 PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 """The form of a code challenge, which is a SHA-256 hash in base64url."""
-CONSENT_REQUIRED: Final = (
-    "consent_required",
-    "access to a resource can only be granted on the phone, which shows the resource",
-)
-"""The arguments of `refusal` for a request for access to a resource that no phone would show to the user."""
 _NOT_SUPPORTED: Final[Mapping[str, str]] = {
     "request": "request_not_supported",
     "request_uri": "request_uri_not_supported",
@@ -103,7 +98,7 @@ class SiteRequests:
             raise Unanswerable(Mistake.CLIENT)
         request = _checked_request(self.settings, client, redirect_uri, parameters)
         if request.resource is not None and request.is_silent:
-            raise refusal(request, *CONSENT_REQUIRED)
+            raise consent_required(request)
         if "id_token_hint" in parameters:
             request.hinted_user_id = await self.id_tokens.user_in(parameters["id_token_hint"], client_id=client.name)
             if request.hinted_user_id is None:
@@ -268,3 +263,9 @@ def refusal(request: SiteRequest, error: str, description: str) -> SentBack:
     """Log that wxauth refuses a request, and return the exception that reports the error to the site."""
     log.info("authorization_refused", client_id=request.client.name, error=error, detail=description)
     return SentBack(request, description, error)
+
+
+def consent_required(request: SiteRequest) -> SentBack:
+    """Log and return the refusal of a request for access to a resource that no phone would show to the user."""
+    description = "access to a resource can only be granted on the phone, which shows the resource"
+    return refusal(request, "consent_required", description)
