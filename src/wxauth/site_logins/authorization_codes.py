@@ -167,9 +167,10 @@ def is_still_approved(login: LockedLogin, until: datetime | None, *, now: dateti
     """
     if login.stage not in (Stage.APPROVED, Stage.CODED) or until is None or until <= now:
         return False
-    is_phone_session_open = login.claimed_session_id is None or login.is_phone_in
-    is_browser_login_open = login.browser_login_id is None or login.proof_id is not None
-    return is_phone_session_open and is_browser_login_open
+    if login.claimed_session_id is not None and not login.is_phone_session_open:
+        return False
+    # `proof_id` is None if the browser's login has ended.
+    return login.browser_login_id is None or login.proof_id is not None
 
 
 async def add_with_code(

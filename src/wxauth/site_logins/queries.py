@@ -60,9 +60,12 @@ class SiteLogin(SiteLoginFields, SiteOptions):
 
 
 class LockedLogin(SiteLogin):
-    """A login whose row is locked."""
+    """A login whose row `LOCK` has locked.
 
-    is_phone_in: bool
+    `LOCK_SHOWN` also locks the row, but a login that a phone is about to claim does not need the field below.
+    """
+
+    is_phone_session_open: bool
     """Whether the phone's session that has claimed the login is still open; False if no session has claimed it."""
 
 
@@ -132,14 +135,20 @@ SELECT {_listed(_COLUMNS, ":", _IP_PARAMETER)}
  WHERE :client_name::text IS NOT NULL OR c.name IS NOT NULL
 ON CONFLICT DO NOTHING RETURNING id
 """)
+
+
+def _finding(*columns: LiteralString) -> Statement[SiteLogin]:
+    """Return the statement that finds the login whose columns have the given values."""
+    conditions = " AND ".join(f"l.{name} = :{name}" for name in columns)
+    return Statement[SiteLogin](f"{_LOGIN} AND {conditions}")
+
+
 _FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
-    tuple(sorted(columns)): Statement[SiteLogin](
-        f"{_LOGIN} AND {' AND '.join(f'l.{fragment(name)} = :{fragment(name)}' for name in columns)}"
-    )
+    columns: _finding(*columns)
     for columns in (
         ("id",),
-        ("page_hash", "browser_hash"),
-        ("state_hash", "browser_hash"),
+        ("browser_hash", "page_hash"),
+        ("browser_hash", "state_hash"),
         ("device_code_hash",),
         ("code_hash",),
     )
@@ -157,7 +166,7 @@ LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
 LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS},
        EXISTS (SELECT FROM sessions s
                 WHERE s.id = l.claimed_session_id AND s.revoked_at IS NULL AND s.expires_at > :now)
-           AS is_phone_in{_WITH_LOCKED_CLIENT} AND l.id = :id
+           AS is_phone_session_open{_WITH_LOCKED_CLIENT} AND l.id = :id
    FOR UPDATE OF l
 """)
 # The statement finds and locks the login of this scene, or of a user code with one of these hashes. If two phones claim
