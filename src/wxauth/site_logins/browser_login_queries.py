@@ -114,9 +114,9 @@ async def store_proof(
 ) -> StoredProof | None:
     """Renew the login of a locked user in this browser, or create a login with the id `login_id`.
 
-    Also store that the site of `proving_login` has received a code from the browser's login. `proving_login` is the
-    login to a site that proves who uses the browser. The caller has locked it. `cookie_hash` is the hash of the cookie
-    that the browser has sent, and `new_hash` the hash of the cookie that is derived from `proving_login`.
+    `proving_login` is the login to a site that proves who uses the browser. The caller has locked its row. Also store
+    that its site has received a code from the browser's login. `cookie_hash` is the hash of the cookie that the browser
+    has sent, and `new_hash` is the hash of the cookie that is derived from `proving_login`.
 
     Return None if the proof is repeated and the login that has the derived cookie can no longer be renewed, for example
     because another user has it by now. The browser then gets no new cookie.
@@ -132,7 +132,9 @@ async def store_proof(
     }
     stored = await transaction.row(
         _RENEW_BROWSER_LOGIN, **values, cookie_hash=cookie_hash, proved_after=proved_after, user_id=user.id
-    ) or await transaction.row(_ADD_BROWSER_LOGIN, **values, id=login_id)
+    )
+    if stored is None:
+        stored = await transaction.row(_ADD_BROWSER_LOGIN, **values, id=login_id)
     if stored is not None:
         await transaction.run(_ADD_SITE, id=stored.id, client_id=proving_login.client_id)
     return stored

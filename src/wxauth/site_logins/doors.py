@@ -95,7 +95,7 @@ LINK_REQUEST_LASTS: Final = timedelta(seconds=600)
 MAX_PRESSES: Final = 10
 """The maximum number of times that the button of one page can open WeChat's page, or request a link to WeChat."""
 MAX_WRONG_NUMBERS: Final = 3
-"""The number of wrong numbers after which wxauth ends the page and its link."""
+"""The number of wrong attempts to type the number of a link, after which wxauth ends the page and its link."""
 NUMBER_LASTS: Final = timedelta(seconds=120)
 """The time after the approval on the phone within which the user can type the number."""
 AUTHORIZATION_CODE_LASTS: Final = timedelta(seconds=60)

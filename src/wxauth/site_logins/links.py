@@ -150,9 +150,9 @@ class Links:
             press = next_press(0 if previous is None else previous.presses)
             if previous is not None:
                 # A phone may be deciding about the previous link, so its row must be locked before it changes.
-                locked_link = await transaction.row(queries.LOCK, id=previous.id, now=now)
-                if locked_link is not None:
-                    await _end_link(transaction, locked_link)
+                locked_previous = await transaction.row(queries.LOCK, id=previous.id, now=now)
+                if locked_previous is not None:
+                    await _end_link(transaction, locked_previous)
             page_browser = Device(locked.browser_ip, locked.browser_user_agent)
             lasts = min(SCAN_LASTS, locked.expires_at - now)
             link = new_press(locked, page_browser, lasts=lasts, now=now, door=Door.LINK)

@@ -164,15 +164,15 @@ async def _open_session(
         await end_selected(transaction, END_BEYOND_BROWSER_LOGIN, which, reason=EndReason.REPLACED, by=SYSTEM, now=now)
 
 
-async def _refuse_poll(transaction: Transaction, device: SiteLogin, *, now: datetime) -> NotRedeemed:
+async def _refuse_poll(transaction: Transaction, login: SiteLogin, *, now: datetime) -> NotRedeemed:
     """Return why a device that polls gets no session. If the user has not decided yet, store the time of the poll."""
-    if device.stage == Stage.REDEEMED:
+    if login.stage == Stage.REDEEMED:
         return NotRedeemed.SPENT
-    if device.stage == Stage.REFUSED:
+    if login.stage == Stage.REFUSED:
         return NotRedeemed.DENIED
-    if device.scan_ends_at <= now:
+    if login.scan_ends_at <= now:
         return NotRedeemed.OVER
-    is_too_early = await transaction.value(queries.POLL, id=device.id, extra_seconds=SLOW_DOWN_SECONDS, now=now)
+    is_too_early = await transaction.value(queries.POLL, id=login.id, extra_seconds=SLOW_DOWN_SECONDS, now=now)
     return NotRedeemed.TOO_FAST if is_too_early else NotRedeemed.PENDING
 
 

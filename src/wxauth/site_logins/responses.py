@@ -95,7 +95,7 @@ def response_to_site(settings: Settings, request: RequestFields, **parameters: s
 
 
 class Mistake(StrEnum):
-    """The mistakes after which wxauth does not redirect the browser, because it cannot trust the redirect URI."""
+    """A mistake after which wxauth does not redirect the browser, because it cannot trust the redirect URI."""
 
     REQUEST = "request"
     """The request is malformed."""
