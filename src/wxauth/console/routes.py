@@ -26,9 +26,9 @@ from wxauth.login_pages.rendering import host_cookie, is_https
 from wxauth.settings.settings import Settings
 from wxauth.users.callers import device_of
 from wxauth.users.status_queries import ADMIN, SUPPORT
+from wxauth.web.cookies import cookie_in
 from wxauth.web.dependencies import services_of
 from wxauth.web.direct import DirectRoute
-from wxauth.web.edge import cookie_in
 from wxauth.web.page_texts import page_texts
 from wxauth_guard.errors import InsufficientRole, InvalidRequest
 from wxauth_guard.problems import problem_response

@@ -19,7 +19,7 @@ from wxauth.i18n import Text, find_language, languages, own_name
 from wxauth.sessions.devices import WECHAT_ON_A_COMPUTER, Device
 from wxauth.settings.settings import Settings
 from wxauth.site_logins.responses import AUTHORIZE_PATH, Browser, is_web_view
-from wxauth.web.edge import cookie_in
+from wxauth.web.cookies import cookie_in
 from wxauth_guard.problems import preferred_language
 
 SEE_OTHER: Final = 303

@@ -1,10 +1,4 @@
-"""The outermost ASGI layer: request ids, traces, checks of all requests, cookies, and the log lines of failures.
-
-This layer reads the cookies and hides them from FastAPI. FastAPI would parse the cookies of each request with
-`http.cookies`, whether or not a route reads them. Before Python 3.11.10 and 3.12.6, parsing some kilobytes of
-backslashes takes seconds (CVE-2024-7592). Once wxauth supports only later versions of Python, FastAPI can read the
-cookies.
-"""
+"""The outermost ASGI layer: request ids, traces, checks of all requests, and the log lines of failures."""
 
 import asyncio
 import re
@@ -13,7 +7,6 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,6 +15,7 @@ from wxauth.core.logs import get_logger, message_of, redact, request_id, trace_i
 from wxauth.core.metrics import Counter, Histogram
 from wxauth.errors import InternalError, PayloadTooLarge, WeChatMisconfigured
 from wxauth.settings.settings import InvalidSettings
+from wxauth.web.cookies import move_cookies
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 from wxauth_guard.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 
@@ -59,8 +53,6 @@ EXPECTED_KEY: Final = "wxauth.expected"
 
 Such a refusal is not logged.
 """
-COOKIES_KEY: Final = "wxauth.cookies"
-"""The key in the ASGI scope to which the `Cookie` header is moved, so that FastAPI does not see it."""
 CONTROL_CHARACTERS_REFUSED: Final = "a path must not contain control characters"
 """The `detail` of the refusal of a path with control characters."""
 _COUNTED_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -104,12 +96,6 @@ _HEAD_TOO_LARGE: Final = 431
 """The status of the response if the head is too large (Request Header Fields Too Large)."""
 FIRST_FAULT: Final = 500
 """The lowest status of a failure for which the client is not responsible."""
-_SPACE: Final = " \t"
-"""The white space that is removed around a cookie's name and value.
-
-Any other space belongs to the name. A neighbouring domain can set a cookie whose name has a no-break space before
-`__Host-`, and this cookie must not count as wxauth's.
-"""
 REQUESTS: Final = Counter(
     "wxauth_requests",
     "Requests, by method, route template (none if no route matches) and status of the answer.",
@@ -218,7 +204,7 @@ class Edge:
         head = _read_head(scope)
         refusal = _refusal_of(scope, head)
         if head.cookies:
-            _move_cookies(scope, head.cookies)
+            move_cookies(scope, head.cookies)
         scope[REQUEST_ID_KEY] = current_id = accepted_request_id(head.request_id)
         id_token = request_id.set(current_id)
         trace_token = None if head.trace_id is None else trace_id.set(head.trace_id)
@@ -417,12 +403,6 @@ def _read_head(scope: Scope) -> _Head:
     )
 
 
-def _move_cookies(scope: Scope, cookies: bytes) -> None:
-    """Move the cookies from the header fields to the scope, where `cookie_in` reads them."""
-    scope[COOKIES_KEY] = cookies
-    scope["headers"] = [field for field in scope["headers"] if field[0] != b"cookie"]
-
-
 def _refusal_of(scope: Scope, head: _Head) -> InvalidRequest | None:
     """Return the error with which to refuse a request because of its head; None if the head is acceptable."""
     if head.size > MAX_HEAD:
@@ -472,22 +452,3 @@ def _log_failure(scope: Scope, status: int, seconds: float) -> None:
         fields["cause"] = f"{type(error.__cause__).__qualname__}: {message_of(error.__cause__)[:_MAX_LOGGED_CAUSE]}"
     write = log.warning if status >= FIRST_FAULT else log.info
     write("request_refused", **fields)
-
-
-def cookie_in(request: Request, name: str) -> str | None:
-    """Return the value of a cookie exactly as the browser sent it; None if there is no such cookie.
-
-    The value is not unquoted, because wxauth's own cookies do not need it.
-
-    Raises: InvalidRequest, if there are several cookies of this name. Another site under the same domain may have set
-    one of them, and wxauth cannot tell which one.
-    """
-    # The header may contain the cookies of all sites under the same domain, up to `MAX_HEAD` bytes. Therefore only the
-    # pairs that contain the name are parsed.
-    header: bytes = request.scope.get(COOKIES_KEY, b"")
-    candidates = (pair for pair in header.split(b";") if name.encode() in pair)
-    pairs = (pair.decode("latin-1").partition("=") for pair in candidates)
-    values = [value.strip(_SPACE) for key, _, value in pairs if key.strip(_SPACE) == name]
-    if len(values) > 1:
-        raise InvalidRequest(f"Cookie must contain only one {name}", status=400)
-    return values[0] if values else None

@@ -1,0 +1,47 @@
+"""The cookies of a request, which `Edge` hides from FastAPI.
+
+FastAPI would parse the cookies of each request with `http.cookies`, whether or not a route reads them. Before Python
+3.11.10 and 3.12.6, parsing some kilobytes of backslashes takes seconds (CVE-2024-7592). Once wxauth supports only later
+versions of Python, FastAPI can read the cookies.
+"""
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.types import Scope
+
+from wxauth_guard.errors import InvalidRequest
+
+_COOKIES_KEY: Final = "wxauth.cookies"
+"""The key in the ASGI scope to which the values of the `Cookie` header are moved."""
+_SPACE: Final = " \t"
+"""The white space that is removed around a cookie's name and value.
+
+Any other space belongs to the name. A neighbouring domain can set a cookie whose name has a no-break space before
+`__Host-`, and this cookie must not count as wxauth's.
+"""
+
+
+def move_cookies(scope: Scope, cookies: bytes) -> None:
+    """Move the cookies from the header fields to the scope, where `cookie_in` reads them."""
+    scope[_COOKIES_KEY] = cookies
+    scope["headers"] = [field for field in scope["headers"] if field[0] != b"cookie"]
+
+
+def cookie_in(request: Request, name: str) -> str | None:
+    """Return the value of a cookie exactly as the browser sent it; None if there is no such cookie.
+
+    The value is not unquoted, because wxauth's own cookies do not need it.
+
+    Raises: InvalidRequest, if there are several cookies of this name. Another site under the same domain may have set
+    one of them, and wxauth cannot tell which one.
+    """
+    # The header may contain 64 KiB of cookies of all sites under the same domain. Therefore only the pairs that contain
+    # the name are parsed.
+    header: bytes = request.scope.get(_COOKIES_KEY, b"")
+    candidates = (pair for pair in header.split(b";") if name.encode() in pair)
+    pairs = (pair.decode("latin-1").partition("=") for pair in candidates)
+    values = [value.strip(_SPACE) for key, _, value in pairs if key.strip(_SPACE) == name]
+    if len(values) > 1:
+        raise InvalidRequest(f"Cookie must contain only one {name}", status=400)
+    return values[0] if values else None
