@@ -9,8 +9,9 @@ from typing import Any, Self
 from tests.world import Stage, recorded
 from wxauth.i18n import Text
 from wxauth.import_export.exporting import export_users
-from wxauth.import_export.files import DEFAULT_FORM, CsvLines, Form, JsonLines, NumberedLine
+from wxauth.import_export.files import DEFAULT_FORM, CsvLines, Form, JsonLines
 from wxauth.import_export.importing import Counts, ImportRefusal, import_users
+from wxauth.import_export.numbered_lines import NumberedLine
 from wxauth.import_export.options import Options
 
 

@@ -56,9 +56,10 @@ from wxauth.core.deadlines import DEADLINES
 from wxauth.core.users import PROFILE_FIELDS
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text
-from wxauth.import_export.files import MAX_LINE, NO_HEADER, WRONG_ATTRIBUTE, CsvLines, Form, JsonLines
+from wxauth.import_export.files import NO_HEADER, WRONG_ATTRIBUTE, CsvLines, Form, JsonLines
 from wxauth.import_export.importing import Counts
 from wxauth.import_export.lines import EXPECTED, Line
+from wxauth.import_export.numbered_lines import MAX_LINE
 from wxauth.import_export.other_files import WrongFile
 from wxauth.import_export.queries import all_identities
 from wxauth.import_export.rules import GIVEN_BEFORE

@@ -2,34 +2,24 @@
 
 import csv
 import re
-from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence, Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
-from typing import IO, Any, ClassVar, Final, NamedTuple
+from typing import IO, Any, ClassVar, Final
 
 from pydantic_core import from_json, to_json
 
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.import_export.lines import NOT_UTF8, Fault, Line, unwrapped
-from wxauth.import_export.other_files import (
-    NO_CSV,
-    NO_JSON_LINES,
-    WrongFile,
-    check_delimiter,
-    check_document,
-    check_kind,
-)
+from wxauth.import_export.numbered_lines import NumberedLine, first_of, numbered_lines
+from wxauth.import_export.other_files import NO_CSV, NO_JSON_LINES, WrongFile, check_delimiter, check_document
 from wxauth.settings.roles import ATTRIBUTE_NAME
 from wxauth.users.attributes import typed_attribute
 
-MAX_LINE: Final = 8 * 1024
-"""The size limit, in bytes, of a line without its line break."""
-_PIECE: Final = 64 * 1024
-"""The largest number of bytes read at once to recognize a JSON document, or to skip a line that is too long."""
-TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))
+_BEGINNING: Final = 64 * 1024
+"""The number of bytes at the beginning of a file from which `JsonLines` recognizes a file that is one JSON document."""
 NOT_CSV: Final = Fault(
     "line",
     _(
@@ -59,17 +49,6 @@ MOST_NAMES: Final = 100
 
 _ATTRIBUTE: Final = "attributes."
 """The beginning of a column's name that is followed by the name of an attribute."""
-
-
-class NumberedLine(NamedTuple):
-    """A line of the file."""
-
-    number: int
-    text: bytes | Fault | None
-    """The line in UTF-8, a fault if the line cannot be read, or None if the line is blank.
-
-    The lines that `JsonLines` and `CsvLines` yield are JSON.
-    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +81,6 @@ class Form:
 
 DEFAULT_FORM: Final = Form()
 
-_HALVES: Final = re.compile(rb"(\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf])|\xed[\xa0-\xbf][\x80-\xbf]")
-"""The pattern of an emoji that a database has written as two halves (surrogates), or of only one half.
-
-The group matches two halves that belong together.
-"""
 _ESCAPED: Final = re.compile(rb"\\(?:u[Dd][89ABab]..\\u[Dd][C-Fc-f]..|(u[Dd][89A-Fa-f]..)|.)", re.DOTALL)
 """The pattern of an escape in JSON. The group matches the escape of half an emoji without its other half."""
 
@@ -129,7 +103,7 @@ class _Lines:
     def _numbered(self) -> Iterator[NumberedLine]:
         """Yield each line of the file as the file contains it. Raises: WrongFile."""
         self._file.seek(self._start)
-        yield from _numbered_lines(self._file, self.other_kinds)
+        yield from numbered_lines(self._file, self.other_kinds)
         self._was_read = True
 
 
@@ -150,9 +124,9 @@ class JsonLines(_Lines):
         """
         self._has_objects = False
         """Whether any line so far is a JSON object."""
-        beginning = file.read(_PIECE).decode("utf-8-sig", errors="ignore")
+        beginning = file.read(_BEGINNING).decode("utf-8-sig", errors="ignore")
         check_document(beginning, form.roots | {"openid", "unionid"})
-        _first_of(self._numbered())  # raises WrongFile if the first line shows another kind of file
+        first_of(self._numbered())  # raises WrongFile if the first line shows another kind of file
 
     def __iter__(self) -> Iterator[NumberedLine]:
         """Yield each line. The first iteration also collects the unknown names in the file.
@@ -232,7 +206,7 @@ class CsvLines(_Lines):
 
     def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
         super().__init__(file, form)
-        self.header = _first_of(self._numbered())
+        self.header = first_of(self._numbered())
         check_delimiter(self.header.text if isinstance(self.header.text, bytes) else b"", form.delimiter)
         header = self._cells(self.header.text)
         if isinstance(header, Fault):
@@ -310,8 +284,10 @@ class CsvLines(_Lines):
 
         Each line is parsed separately, so that a missing quotation mark does not affect other lines.
         """
-        if not isinstance(text, bytes):
-            return text or []
+        if text is None:
+            return []
+        if isinstance(text, Fault):
+            return text
         try:
             return next(csv.reader([text.decode()], delimiter=self._form.delimiter, strict=True), [])
         except csv.Error:
@@ -402,50 +378,3 @@ def _without_half(found: re.Match[bytes]) -> bytes:
     For half an emoji, return U+0000, which the field's check refuses or removes.
     """
     return b"\0" if found[1] else found[0]
-
-
-def _joined_halves(found: re.Match[bytes]) -> bytes:
-    """Return the emoji of two halves. For half an emoji, return U+0000, which the field's check refuses or removes."""
-    halves = found[0].decode("utf-8", "surrogatepass").encode("utf-16-le", "surrogatepass")
-    return halves.decode("utf-16-le").encode() if found[1] else b"\0"
-
-
-def _first_of(lines: Iterator[NumberedLine]) -> NumberedLine:
-    """Return the first line that is not blank.
-
-    If all lines are blank, return the last line. For an empty file, return a blank line with the number 0.
-    """
-    first = NumberedLine(0, None)
-    for first in lines:
-        if first.text is not None:
-            break
-    return first
-
-
-def _numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterator[NumberedLine]:
-    """Yield each line with its number. A line that is too long is never read into memory as a whole.
-
-    This function does not check that the text is UTF-8, because the parsing of each line does.
-
-    Raises: WrongFile, if the first line that is not blank has one of the beginnings in `other_kinds`, or is not text.
-    """
-    number = 0
-    is_begun = False
-    while piece := file.readline(MAX_LINE + 2):  # with a line break of two bytes
-        number += 1
-        text = piece.rstrip(b"\r\n")
-        if number == 1:
-            text = text.removeprefix(BOM_UTF8)  # some programs on Windows write it at the beginning of a file
-        if not is_begun and text.strip():
-            is_begun = True
-            check_kind(text, other_kinds)
-        if len(piece) > MAX_LINE:
-            # Skip the remainder of the line, up to its line break or to the end of the file.
-            while piece and not piece.endswith(b"\n"):
-                piece = file.readline(_PIECE)
-        if len(text) > MAX_LINE:
-            yield NumberedLine(number, TOO_LONG)
-        elif text.strip():
-            yield NumberedLine(number, _HALVES.sub(_joined_halves, text))
-        else:
-            yield NumberedLine(number, None)

@@ -28,8 +28,8 @@ from wxauth.core.retrying import ChangedMeanwhile, TooManyChanges, retrying
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.import_export.batch import AdministratorsNotLocked, Batch, LineOutcome, LineRefused
-from wxauth.import_export.files import NumberedLine
 from wxauth.import_export.lines import SKIPPABLE, Fault, Line, unwrapped, without
+from wxauth.import_export.numbered_lines import NumberedLine
 from wxauth.import_export.options import Options
 from wxauth.import_export.queries import LOCK, LOCK_WITH_ADMINISTRATORS, UserToImport, Wanted, find
 from wxauth.import_export.rules import Made
@@ -256,10 +256,12 @@ def _report(
     """
     remaining_outcomes = iter(outcomes)
     for number, line, faults in read_lines:
-        if line is None and not faults:
-            counts.add(LineOutcome.BLANK)
+        if line is None:
+            counts.add(LineOutcome.REFUSED if faults else LineOutcome.BLANK)
+            if faults:
+                refuse(ImportRefusal(number, faults))
             continue
-        outcome = LineRefused(()) if line is None else next(remaining_outcomes)
+        outcome = next(remaining_outcomes)
         if isinstance(outcome, LineRefused):
             counts.add(LineOutcome.REFUSED)
             refuse(ImportRefusal(number, [*faults, *outcome.faults], outcome.others))
@@ -268,7 +270,7 @@ def _report(
             if faults:
                 counts.incomplete += 1
                 refuse(ImportRefusal(number, faults, skips_only_fields=True))
-        if line is not None and line.openid and len(line.openid) != USUAL_OPENID_LENGTH:
+        if line.openid and len(line.openid) != USUAL_OPENID_LENGTH:
             counts.odd_openids += 1
 
 
