@@ -147,7 +147,7 @@ class Batch:
 
         Return the changes of status and roles, which the caller reports after the commit.
 
-        Raises: one of `core.outages.CONFLICTS`.
+        Raises: one of `core.outages.CONFLICTS`, if another transaction has written the same data.
         """
         stored = self._stored_users
         new = [user for user_id, user in self.made.users.items() if user_id not in stored]
@@ -160,14 +160,15 @@ class Batch:
         )
         if not self._options.quiet_events:
             await record_events(transaction, list(self._events([*new, *changed], consents)))
-        accounts = [(user.id, StatusAndRoles.of(stored[user.id]), StatusAndRoles.of(user)) for user in changed]
-        changes = [(user_id, before, after) for user_id, before, after in accounts if before != after]
+        states = [(user.id, StatusAndRoles.of(stored[user.id]), StatusAndRoles.of(user)) for user in changed]
+        changes = [(user_id, before, after) for user_id, before, after in states if before != after]
         return await change_status_and_roles(transaction, changes, by=OPERATOR, now=self._now)
 
     def _rows(self, new: Sequence[UserToImport], changed: Sequence[UserToImport]) -> queries.RowsByStatement:
         """Return the rows to write for new users, changed users, and everything else that the lines have added."""
         made, stored_identities = self.made, self._found.identities
-        identities = {  # `CHANGE_IDENTITIES` ignores `awaits_login`
+        # `awaits_login` says that nobody has logged in with an imported identity. `CHANGE_IDENTITIES` ignores this key.
+        identities = {
             key: {**key._asdict(), "awaits_login": True, **identity._asdict()}
             for key, identity in made.identities.items()
         }
@@ -207,7 +208,7 @@ class Batch:
         if of_owner:
             first_lines = self.made.first_lines
             others.update(first_lines[user_id] for user_id in case.owners if user_id in first_lines)
-        # If the unionid is not the line's own, another line of the file has it.
+        # If the openid is not the line's own unionid, it is the unionid of another line in the file.
         if UNIONID_AS_OPENID in broken and case.line.openid != case.line.unionid:
             others.add(self.made.unionid_lines[case.line.key.openid])
         raise LineRefused([rule.fault for rule in broken], sorted(others))
@@ -375,7 +376,8 @@ def _changes_of(user: UserToImport, stored: UserToImport | None) -> Iterator[tup
     changed = [name for name in PROFILE_FIELDS if getattr(before, name) != getattr(user, name)]
     if stored is not None and changed:
         yield EventType.PROFILE_CHANGED, {"fields": changed}
-    if stored is None and (ban := StatusAndRoles.of(user).ban) is not None:
+    ban = StatusAndRoles.of(user).ban
+    if stored is None and ban is not None:
         yield EventType.USER_BANNED, ban.data
     if before.phone != user.phone:
         yield EventType.PHONE_BOUND, {}

@@ -160,7 +160,9 @@ def _time_or_none(value: object, info: ValidationInfo) -> object:
             time = datetime.fromisoformat(text)
         except ValueError:
             return value
-        return (time if time.tzinfo else time.replace(tzinfo=(info.context or {}).get(ZoneInfo))).isoformat()
+        if time.tzinfo is None:
+            time = time.replace(tzinfo=(info.context or {}).get(ZoneInfo))
+        return time.isoformat()
     return value
 
 
@@ -333,8 +335,8 @@ def _fault(error: ErrorDetails) -> Fault:
     field = ".".join(part for part in error["loc"] if isinstance(part, str))
     if error["type"] == LOOKS_LIKE:
         return Fault(field, _("must be only the ID, but the value looks like {it}", it=error["ctx"]["it"]))
-    # The reading of the file has replaced each lone surrogate with NUL. In JSON, NUL is an escape, but an escaped
-    # backslash before the same letters is not.
+    # The reading of the file has replaced each lone surrogate with NUL, which JSON writes as \u0000. After an escaped
+    # backslash, the letters u0000 are ordinary text, so escaped backslashes are removed before the search.
     has_nul = error["type"] != "missing" and b"\\u0000" in to_json(error["input"]).replace(rb"\\", b"")
     return Fault(field, _("must not contain NUL or lone surrogates such as \\ud83d") if has_nul else EXPECTED[field])
 
