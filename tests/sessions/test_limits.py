@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes import OTHER_APP
 from tests.world import Body, Stage, bearer, body_of
-from wxauth.housekeeping.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, SESSIONS, replace_sessions
+from wxauth.housekeeping.housekeeping import MAX_OPEN_SESSIONS, MAX_SESSIONS, REPLACEMENTS_PAUSE, replace_sessions
 
 OPEN = "sessions WHERE revoked_at IS NULL"
 COPIES = """
@@ -32,7 +32,7 @@ async def test_an_identity_keeps_its_newest_hundred_sessions(stage: Stage) -> No
     await replace_sessions(stage.services)
 
     assert await stage.number(f"{OPEN} AND app_id = '{OTHER_APP['app_id']}'") == 1
-    assert await stage.number(OPEN) == OPEN_SESSIONS + 1
+    assert await stage.number(OPEN) == MAX_OPEN_SESSIONS + 1
     kept = await stage.rows.fetchval("SELECT min(id::text) FROM sessions WHERE revoked_at IS NULL")
     assert kept == "019a0000-0000-7000-8000-000000000016"  # sessions 22 to 120 and the newest one are left
     assert (await stage.me(newest)).status_code == 200
@@ -48,13 +48,13 @@ async def test_only_one_replica_looks_for_surplus_sessions_and_only_when_it_is_d
     await open_more(stage, alice, 120)
     await asyncio.gather(*map(replace_sessions, replicas))
     assert await stage.number(OPEN) == 121
-    stage.clock.advance(seconds=REPLACED_EVERY.total_seconds())
+    stage.clock.advance(seconds=REPLACEMENTS_PAUSE.total_seconds())
     async with stage.rows.transaction():  # another replica is looking
         await stage.rows.execute("SELECT pg_advisory_xact_lock(hashtext('wxauth.replaced_sessions'))")
         await asyncio.gather(*map(replace_sessions, replicas))
         assert await stage.number(OPEN) == 121
     await asyncio.gather(*map(replace_sessions, replicas))
-    assert await stage.number(OPEN) == OPEN_SESSIONS
+    assert await stage.number(OPEN) == MAX_OPEN_SESSIONS
 
 
 async def test_sessions_count_as_new_by_the_databases_time_on_a_machine_whose_own_is_far_behind(stage: Stage) -> None:
@@ -62,7 +62,7 @@ async def test_sessions_count_as_new_by_the_databases_time_on_a_machine_whose_ow
     newest = await stage.login("alice")
     await open_more(stage, newest, 120)
     await replace_sessions(stage.services)
-    assert await stage.number(OPEN) == OPEN_SESSIONS
+    assert await stage.number(OPEN) == MAX_OPEN_SESSIONS
     assert await stage.number(f"{OPEN} AND id = '{newest['session_id']}'") == 1
 
 
@@ -75,7 +75,7 @@ async def test_a_person_who_logs_in_and_out_all_day_leaves_at_most_some_hundred_
         alice["session_id"],
     )
     await replace_sessions(stage.services)
-    assert await stage.number("sessions") == SESSIONS
+    assert await stage.number("sessions") == MAX_SESSIONS
     assert await stage.number(OPEN) == 1
 
 

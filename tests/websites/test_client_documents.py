@@ -22,7 +22,7 @@ from tests.websites.protected import MCP, ORDERS, RESOURCES
 from tests.world import Body, MakeServices, Site, add_client, bearer, body_of, until
 from wxauth.clients.documents import ClientDocuments
 from wxauth.core.services import Services
-from wxauth.housekeeping.housekeeping import OPEN_SESSIONS, replace_sessions
+from wxauth.housekeeping.housekeeping import MAX_OPEN_SESSIONS, replace_sessions
 from wxauth.keys.keyring import KeyRing
 from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
@@ -471,7 +471,7 @@ async def test_a_thousand_agents_of_a_person_keep_a_hundred_sessions_with_the_ph
     tokens = await asked(house, agent)
     await house.stage.rows.execute(MORE, AGENT)
     await replace_sessions(house.stage.services)
-    assert await house.stage.number("sessions WHERE revoked_at IS NULL") == OPEN_SESSIONS
+    assert await house.stage.number("sessions WHERE revoked_at IS NULL") == MAX_OPEN_SESSIONS
     assert (await agent.refresh(tokens)).status_code == 200
 
 

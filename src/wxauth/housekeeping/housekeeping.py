@@ -39,19 +39,19 @@ PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
 
 If the same identity sends the same code again during this time, wxauth uses the stored response.
 """
-OPEN_SESSIONS: Final = 100
+MAX_OPEN_SESSIONS: Final = 100
 """The largest number of open sessions per identity.
 
 Without a limit, repeated logins would fill the list of sessions.
 """
-SESSIONS: Final = 1000
+MAX_SESSIONS: Final = 1000
 """The largest number of open and ended sessions per identity.
 
 The number is limited because a single statement moves all sessions of an identity in a merge, or deletes them when the
 identity is erased. WeChat issues one user 100 codes a minute per app, so at most 50 further sessions accumulate between
 two checks. Sessions that ended recently are among the newest, so their clients can still learn why they ended.
 """
-REPLACED_EVERY: Final = timedelta(seconds=30)
+REPLACEMENTS_PAUSE: Final = timedelta(seconds=30)
 """The time between two checks for identities with more sessions than the limits."""
 SESSIONS_PER_TRANSACTION: Final = 5000
 """The largest number of sessions that one transaction ends, and the largest number that it deletes."""
@@ -63,7 +63,7 @@ DELIVERIES_KEPT: Final = timedelta(days=30)
 """The time for which finished webhook deliveries are stored for operators. Pending deliveries are never deleted."""
 SWEEP_EVERY: Final = timedelta(days=1)
 """The time between two sweeps of a large table."""
-MOST_APART: Final = timedelta(seconds=30)
+MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=30)
 """The largest difference between the clocks of wxauth and of the database at which wxauth deletes rows by age."""
 CHECK_PAUSE_SECONDS: Final = 300.0
 """The pause, in seconds, between two checks for due work."""
@@ -142,11 +142,11 @@ async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
     ended = deleted = 0
     while page := await queries.replace_old_sessions(
         services.database,
-        open_kept=OPEN_SESSIONS,
-        all_kept=SESSIONS,
+        open_kept=MAX_OPEN_SESSIONS,
+        all_kept=MAX_SESSIONS,
         size=SESSIONS_PER_TRANSACTION,
         now=services.clock(),
-        pause=REPLACED_EVERY,
+        pause=REPLACEMENTS_PAUSE,
     ):
         ended, deleted = ended + page.ended, deleted + page.deleted
         if page.is_last:
@@ -318,13 +318,13 @@ async def sweep_logins_to_sites(services: Services, pace: Pace) -> None:
     if not _clocks_agree(services):
         return
     now, database = services.clock(), services.database
-    # An authorization code is only valid while the browser's login is stored. Therefore a browser's login is kept until
-    # the code of the login that proved who uses the browser has expired, even if `SSO_TTL` is shorter.
-    proved_before = proved_after(services.settings, now) - AUTHORIZATION_CODE_LASTS
+    # A browser's login counts for `SSO_TTL`. It is deleted only when the lifetime of an authorization code has passed,
+    # too, because wxauth accepts the authorization code of a login only while the browser's login is stored.
+    earliest_valid = proved_after(services.settings, now)
     await _page_by_page(
         pace,
         partial(sweep_site_logins, database, now=now),
-        partial(sweep_browser_logins, database, before=proved_before),
+        partial(sweep_browser_logins, database, before=earliest_valid - AUTHORIZATION_CODE_LASTS),
     )
 
 
@@ -353,13 +353,13 @@ async def _page_by_page(pace: Pace, *chores: Callable[..., Awaitable[int]]) -> N
 
 
 def _clocks_agree(services: Services) -> bool:
-    """Return whether the clocks of wxauth and of the database differ by at most `MOST_APART`.
+    """Return whether the clocks of wxauth and of the database differ by at most `MAX_CLOCK_DIFFERENCE`.
 
     If they differ more, one of them is badly wrong. Then wxauth must not delete rows by age, because deletions cannot
     be undone.
     """
     clock = services.clock
-    return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MOST_APART
+    return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MAX_CLOCK_DIFFERENCE
 
 
 _CHORES: Final = (
@@ -377,6 +377,6 @@ _CHORES: Final = (
 """
 _OTHER_CHORES: Final = (
     (sweep_aged, CHECK_PAUSE_SECONDS, _FAILED),  # `sweep` calls it separately, to return its counts
-    (replace_sessions, REPLACED_EVERY.total_seconds(), "sessions_not_replaced"),
+    (replace_sessions, REPLACEMENTS_PAUSE.total_seconds(), "sessions_not_replaced"),
 )
 """The chores of `keep_house` that are not in `_CHORES`, in the same form as in `_CHORES`."""
