@@ -16,7 +16,7 @@ import click
 from wxauth.cli import main as main_command
 from wxauth.core.trail import EventType
 from wxauth.core.users import PROFILE_FIELDS
-from wxauth.i18n import gettext, translate
+from wxauth.i18n import Text, translate
 from wxauth.import_export.lines import EXPECTED, Line
 from wxauth.service.app import create_api
 from wxauth.users.schemas import UserAnswer
@@ -57,7 +57,9 @@ def guides() -> Iterator[tuple[Path, str]]:
         texts["http"] = _with_members(texts["http"], example_of(UserAnswer))
         for place, rows in enumerate(_rows_of_operations(language)):
             texts["http"] = _completed(texts["http"], "method and path|方法与路径", rows, table=place)
-        helps = {f"wxauth {' '.join(words)}": gettext(language, text) for words, text in _commands(main_command)}
+        helps = {
+            f"wxauth {' '.join(words)}": Text(text).translated(language) for words, text in _commands(main_command)
+        }
         rows = {name: text.partition("\n\n")[0].replace("\n", " ") for name, text in helps.items()}
         texts["commands"] = _completed(texts["commands"], "command|命令", rows)
         yield from ((page[name], text) for name, text in texts.items())

@@ -2,6 +2,8 @@
 
 The service uses its own catalogues and the guard's catalogues (`wxauth_guard`). A text is marked where it is written:
 
+    from wxauth.i18n import lazy_gettext as _
+
     title = _("Please log in.")
     detail = _("{n} lines", n=lines)
 """
@@ -9,7 +11,6 @@ The service uses its own catalogues and the guard's catalogues (`wxauth_guard`).
 from pathlib import Path
 
 from wxauth_guard.i18n import (
-    LOCALES,
     SOURCE,
     Text,
     add_catalogues,
@@ -22,12 +23,10 @@ from wxauth_guard.i18n import (
 )
 
 __all__ = [
-    "LOCALES",
     "SOURCE",
     "Text",
     "catalogue_paths",
     "find_language",
-    "gettext",
     "languages",
     "lazy_gettext",
     "own_name",
@@ -37,14 +36,6 @@ __all__ = [
 ]
 
 add_catalogues(Path(__file__).with_name("locale"))
-
-
-def gettext(language: str, message: str, /, **values: object) -> str:
-    """Return an English text in this language, with its placeholders filled.
-
-    Templates bind the language, and call this function `_`.
-    """
-    return Text(message, **values).translated(language)
 
 
 def pgettext(context: str, message: str, language: str) -> str:
