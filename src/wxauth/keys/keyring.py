@@ -369,7 +369,8 @@ class KeyRing:
     async def _changing(self, key_set: _KeySet[Any], now: datetime) -> AsyncIterator[tuple[Transaction, Keys, MakeKey]]:
         """Open a block that changes the stored keys of an algorithm. After the block, the stored keys are read again.
 
-        Yield the transaction, the locked keys, and a function that returns a new key. Call the function at most once.
+        Yield the transaction, the locked keys, and a function that returns the new key's row. Call the function at most
+        once, because every call returns a row for the same key.
         """
         key = await asyncio.to_thread(key_set.key_type.generate)  # generating an RS256 key takes a tenth of a second
         async with self.database.begin() as transaction:

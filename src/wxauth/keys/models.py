@@ -171,7 +171,9 @@ def _with_successor(keys: Keys, successor: StoredSigningKey, *, until_then: Stor
     def retiring(key: StoredSigningKey) -> StoredSigningKey:
         retires_earlier = key.retires_at is not None and key.retires_at <= retires_at
         signs_until_then = until_then is not None and key.kid == until_then.kid
-        return key if retires_earlier and not signs_until_then else key.model_copy(update={"retires_at": retires_at})
+        if retires_earlier and not signs_until_then:
+            return key
+        return key.model_copy(update={"retires_at": retires_at})
 
     return [*map(retiring, keys), successor]
 
