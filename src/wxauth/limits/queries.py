@@ -25,7 +25,7 @@ from wxauth.errors import RateLimited, StorageUnavailable
 WINDOW: Final = timedelta(hours=1)
 """The default length of a window, which begins with the first action.
 
-No window may be longer, because housekeeping deletes the counts of windows that began earlier.
+No window may be longer, because housekeeping deletes the counts of windows that began more than an hour ago.
 """
 MINUTE: Final = timedelta(minutes=1)
 MAX_PHONE_CODES: Final = 20

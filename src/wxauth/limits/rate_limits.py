@@ -113,24 +113,24 @@ class RateLimiter:
     async def _admit(self, names: Sequence[str], ip: str | None = None) -> None:
         """Count an action under these names. If it is refused, log the network of `ip`. Raises: RateLimited."""
         # Only an IPv6 address has a second name, for the second limit.
-        seconds = await self._seconds_to_wait(list(zip(self._limits, names, strict=False)))
+        seconds = await self._count(list(zip(self._limits, names, strict=False)))
         if seconds > 0:
             if ip is not None:
                 log.info("rate_limited", what=self._what, network=TRUNCATED.network_of(ip))
             raise RateLimited(f"rate limit exceeded: {self._what}", retry_after=seconds)
 
-    async def _seconds_to_wait(self, hits: Sequence[Hit]) -> int:
+    async def _count(self, hits: Sequence[Hit]) -> int:
         """Count an action towards each limit, up to the first limit that it exceeds.
 
         Return the number of seconds until the window of the exceeded limit ends, or 0 if no limit is exceeded. If Redis
         is not configured or fails, this process counts the action itself.
         """
         if self._redis is not None:
-            seconds = await self._redis.seconds_to_wait(hits)
+            seconds = await self._redis.count(hits)
             if seconds is not None:
                 return seconds
         for limit, name in hits:
-            seconds = self._windows.seconds_to_wait(limit, name)
+            seconds = self._windows.count(limit, name)
             if seconds > 0:
                 return seconds  # a refused action doesn't count towards the next limit
         return 0
@@ -163,7 +163,7 @@ class Windows:
     def __len__(self) -> int:
         return len(self._windows)
 
-    def seconds_to_wait(self, limit: Limit, name: str) -> int:
+    def count(self, limit: Limit, name: str) -> int:
         """Count an action for this name.
 
         If the action exceeds the limit, return the number of seconds until the window ends; otherwise 0.
@@ -206,7 +206,7 @@ class _Redis:
         self._retry_at = 0.0
         """The end of the pause in which this process does not use Redis, in epoch seconds."""
 
-    async def seconds_to_wait(self, hits: Sequence[Hit]) -> int | None:
+    async def count(self, hits: Sequence[Hit]) -> int | None:
         """Count an action towards each limit, up to the first limit that the action exceeds.
 
         Return the number of seconds until the window of the exceeded limit ends, or 0 if no limit is exceeded. Return
@@ -230,7 +230,7 @@ class _Redis:
                 if is_probe:
                     await self.aclose()
                     self._counts = self._new_counts()
-                seconds = await self._count(hits)
+                seconds = await self._count_in_redis(hits)
         except Exception as exc:
             self._fail(exc)
             return None
@@ -242,8 +242,8 @@ class _Redis:
     async def aclose(self) -> None:
         await self._counts.aclose()
 
-    async def _count(self, hits: Sequence[Hit]) -> int:
-        """Count an action as `seconds_to_wait` does, but without the pause. Raises: the errors of redis-py."""
+    async def _count_in_redis(self, hits: Sequence[Hit]) -> int:
+        """Count an action as `count` does, but without the pause. Raises: the errors of redis-py."""
         for limit, name in hits:
             # The key contains the limit, so that a changed setting begins a new window.
             key = f"{name}/{limit.at_most}/{limit.seconds}"
