@@ -59,7 +59,8 @@ class CodeLogins:
 
         Return the person's identity, and the duration of the exchange in milliseconds.
 
-        Raises: WeChatError; SnapshotUser, if WeChat returns a made-up user.
+        Raises: WeChatError; SnapshotUser, if WeChat has shown only a snapshot (a preview) of the page, for which it
+            makes up a user.
         """
         with WECHAT_SECONDS.time() as exchange:
             identity = await self.wechat.exchange(app, code)
@@ -79,11 +80,11 @@ class CodeLogins:
         expires_in: int | None,
         now: datetime,
     ) -> LoggedIn:
-        """Find or create the user of an identity, and open a session, which expires after `expires_in` unused seconds.
+        """Find or create the user of an identity, and open a session.
 
-        If `expires_in` is None, open no session. With `stays`, cancel the user's request for erasure. `nickname` and
-        `avatar_url` are the profile that the request contains. Before this method creates a user, it asks the sign-up
-        hook, if there is one.
+        The session expires if it is not used for `expires_in` seconds. If `expires_in` is None, open no session. With
+        `stays`, cancel the user's request for erasure. `nickname` and `avatar_url` are the profile that the request
+        contains. Before this method creates a user, it asks the sign-up hook, if there is one.
 
         Raises: AccountDisabled, AccountLeaving; SnapshotUser, if the identity is probably made up; SignUpClosed,
             LacksUnionid, SignUpRefused, SignUpUnavailable, if the person is unknown and may not sign up.

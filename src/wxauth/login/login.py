@@ -50,6 +50,7 @@ class LoginRequest(Lenient):
     Only `code`, `app_id` and `stay` can make the login fail.
     """
 
+    # A login ignores an invalid value of an `optional` field, and removes lone surrogates from a `cleaned` field.
     optional = frozenset({"nickname", "avatar_url", "phone_code", "consents"})
     cleaned = ("nickname",)
     model_config = body_like({"code": "0a1B2c3D4e5F6g7H8i9J", "nickname": "小明"})

@@ -263,6 +263,8 @@ async def _log_in_under_lock(database: Database, login: Login, ids: _Ids) -> Ent
     changed the users, or if this function has merged two users or corrected the identity. The caller must then try
     again.
     """
+    # `user_id` is the identity's user, `holder_id` is the unionid's user, and `misnamed_id` is the user of an imported
+    # identity that has the unionid in place of an openid.
     people = await database.one(PEOPLE, **login.identity)
     if people.misnamed_id is not None:
         await correct_imported(database, **login.identity, stays=login.stays, now=ids.now)

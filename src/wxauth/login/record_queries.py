@@ -289,21 +289,19 @@ _CONDITIONS: Final[Mapping[LiteralString, LiteralString]] = {
     "app_id": "refusals.app_id = :app_id::text",
 }
 """The SQL condition for each filter."""
-
-
 _IN_ID_RANGE: Final = "id >= :lowest AND id < :before"
 
 
 def _search(
-    bounds: LiteralString, *, bounded: str | None = None, order: LiteralString = "id DESC"
+    bounds: LiteralString, *, filter_in_bounds: str | None = None, order: LiteralString = "id DESC"
 ) -> Statement[Refusal]:
     """Return the search for the refusals within `bounds` that match all filters, in this order.
 
-    `bounded` is the filter that `bounds` already contains. `pair_range` keeps PostgreSQL from reading all ids in their
-    order. A second condition for this filter would allow PostgreSQL to do so again.
+    `filter_in_bounds` is the filter that `bounds` already contains. The search does not repeat its condition, because
+    with the condition, PostgreSQL might read all rows in the order of their ids instead of using the filter's index.
     """
     filters = " AND ".join(
-        f"({condition} OR :{name} IS NULL)" for name, condition in _CONDITIONS.items() if name != bounded
+        f"({condition} OR :{name} IS NULL)" for name, condition in _CONDITIONS.items() if name != filter_in_bounds
     )
     # An erasure deletes the user's refusals in pages. The search hides the refusals that are still stored.
     return Statement[Refusal](f"""
@@ -323,13 +321,15 @@ def _search_in_order(column: LiteralString) -> Statement[Refusal]:
     bounds = pair_range(f"refusals.{column}", f":{column}", after=":lowest", before=":before")
     # Most of these indexes contain only the rows with a value. PostgreSQL uses such an index only if the query says so.
     return _search(
-        f"refusals.{column} IS NOT NULL AND {bounds}", bounded=column, order=f"refusals.{column} DESC, id DESC"
+        f"refusals.{column} IS NOT NULL AND {bounds}",
+        filter_in_bounds=column,
+        order=f"refusals.{column} DESC, id DESC",
     )
 
 
 def _search_and_sort(column: LiteralString) -> Statement[Refusal]:
     """Return the search that reads all rows that match the filter on a column, and then sorts them by their ids."""
-    return _search(f"{_CONDITIONS[column]} AND {_IN_ID_RANGE}", bounded=column)
+    return _search(f"{_CONDITIONS[column]} AND {_IN_ID_RANGE}", filter_in_bounds=column)
 
 
 _NETWORKS: Final = "networks"
@@ -351,9 +351,9 @@ async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refus
     network = None if search.network is None else TRUNCATED.widened(search.network)
     rows = await database.rows(
         _SEARCHES[_key_of_search(search, network)],
-        request_id=search.request_id and search.request_id[:MAX_REQUEST_ID],
+        request_id=None if search.request_id is None else search.request_id[:MAX_REQUEST_ID],
         user_id=search.user_id,
-        network=network and str(network),
+        network=None if network is None else str(network),
         code=search.code,
         app_id=search.app_id,
         **search.bounds,

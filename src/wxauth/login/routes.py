@@ -256,7 +256,8 @@ async def erase_me(
     in_turn = partial(concurrency.of_session, caller.session_id, user_id, ends_sessions=True)
     locked = partial(locked_caller, database, caller, may_end_an_administrator=True)
     async with in_turn(), locked(now=clock()):
-        # This only checks that the user may be erased, so that a request that is refused does not call WeChat.
+        # This block only checks that the user may be erased, so that wxauth does not call WeChat for a request that it
+        # would then refuse.
         pass
     await proofs.prove(caller, body.login_code, ip=device.ip)
     now = clock()

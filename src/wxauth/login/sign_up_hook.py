@@ -45,8 +45,7 @@ FAILURES_IN_A_ROW: Final = 5
 """The number of consecutive failures after which a process pauses its calls for `PAUSE`.
 
 If `SIGN_UP_HOOK_FAILURE` is `allow`, a pause admits every new user without a decision of the service. In this case,
-only time-outs count as failures: a pause is worth this price only because each login would otherwise wait for the
-time-out.
+only time-outs count as failures, because only a time-out makes a login wait.
 """
 PAUSE: Final = timedelta(seconds=10)
 """The time for which a process does not call the service after too many failures."""
@@ -184,7 +183,7 @@ class SignUpHook:
         assert url is not None, "only if `is_on`"
         assert secret is not None, "the settings require it with the URL"
         message_id = new_id(now)
-        # The first entry only puts `type` before `id` and `at`.
+        # `message` also contains `type`. The first entry puts this key before `id` and `at`.
         body = to_json({"type": message["type"], "id": message_id, "at": now, **message})
         headers = {
             **signed_headers(str(message_id), body, [webhook_secret_bytes(secret)], now=now),
