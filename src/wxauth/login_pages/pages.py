@@ -97,7 +97,7 @@ class Pages(Rendering):
         """
         url, form = onward.url, onward.form
         if form is None:
-            response = redirect_to(f"{self.request.scope.get('root_path', '')}{url}" if url.startswith("/") else url)
+            response = redirect_to(f"{self.root}{url}" if url.startswith("/") else url)
         else:
             response = self._page(
                 "form-post",
@@ -132,7 +132,7 @@ class Pages(Rendering):
         own_url = self._own_url(started.secret)
         suffix = "_on_a_phone" if self.is_on_a_phone else ""
         states = {state: self._say(TEXTS.get(f"{state}{suffix}", TEXTS[state])) for state in PageState}
-        return self._of_site(
+        return self._site_page(
             "code",
             site_request,
             started.secret,
@@ -141,7 +141,7 @@ class Pages(Rendering):
             data={
                 "stateUrl": f"{own_url}/state",
                 "nextUrl": f"{own_url}/next",
-                "texts": states | {"left": TEXTS["left"].translated(self.language)},
+                "texts": states | {"left": self._say(TEXTS["left"])},  # the script fills its placeholder
             },
             form_action=_form_action_of_link(site_request.redirect_uri, link_source) if link_source else "'none'",
             way=self._way_of_code(has_link=link_source is not None),
@@ -173,7 +173,7 @@ class Pages(Rendering):
         On this page, the user can type a number again. Unless `link_source` is None, the user can also open WeChat
         again with a link from this source.
         """
-        return self._of_site(
+        return self._site_page(
             "number",
             again.page,
             page_id,
@@ -184,7 +184,7 @@ class Pages(Rendering):
 
     def account(self, site_request: SiteRequest, page_id: str, parameters: Parameters) -> Response:
         """Return the page with a single button, which opens WeChat's page."""
-        return self._of_site("account", site_request, page_id, parameters)
+        return self._site_page("account", site_request, page_id, parameters)
 
     def person(self, site_request: SiteRequest, person: UserFields, page_id: str, parameters: Parameters) -> Response:
         """Return the page for a browser with a login.
@@ -193,7 +193,7 @@ class Pages(Rendering):
         """
         # The page's policy allows only pictures from this service, so the page shows no picture from another host.
         picture, issuer = person.avatar_url, self.settings.issuer
-        return self._of_site(
+        return self._site_page(
             "person",
             site_request,
             page_id,
@@ -235,19 +235,19 @@ class Pages(Rendering):
     def web_view(self, site_request: SiteRequest, parameters: Parameters) -> Response:
         """Return the page that makes the surrounding mini-program open one of its pages with the site's request."""
         # The query is encoded as by JavaScript's encodeURIComponent, because mini-programs decode no other encoding.
-        query = urlencode(_of_the_site(parameters), quote_via=quote, safe="!~*'()")
+        query = urlencode(_site_parameters(parameters), quote_via=quote, safe="!~*'()")
         code_url = f"{self.root}{_url({**parameters, DOOR: Door.SCAN})}"
         data = {"url": f"/{self.settings.site_page}?{query}", "codeUrl": code_url}
-        return self._of_site("web-view", site_request, script="web-view.js", data=data, code_url=code_url)
+        return self._site_page("web-view", site_request, script="web-view.js", data=data, code_url=code_url)
 
     def elsewhere(self, site_request: SiteRequest, parameters: Parameters) -> Response:
         """Return the page for WeChat's browser on a phone, because a phone cannot scan its own screen.
 
         The page shows the address to open on another device.
         """
-        site_parameters = _of_the_site(parameters)
+        site_parameters = _site_parameters(parameters)
         address = f"{self.settings.issuer}{_url(site_parameters)}"
-        return self._of_site("elsewhere", site_request, parameters=site_parameters, script="copy.js", address=address)
+        return self._site_page("elsewhere", site_request, parameters=site_parameters, script="copy.js", address=address)
 
     def message(
         self, name: str, *, status: int = 200, about: Sequence[str] = (), parameter: str | None = None, **values: Any
@@ -300,7 +300,7 @@ class Pages(Rendering):
             about.append(self._say(_("Received address: {received}"), received=refusal.received or "—"))
         return self.message("mistake", about=about, parameter=refusal.parameter, way_back=way_back, status=400)
 
-    def _of_site(
+    def _site_page(
         self,
         template: str,
         login: SiteRequest | SiteLogin,
@@ -378,7 +378,7 @@ def _form_action_of_link(redirect_uri: str, link_source: str | None) -> str:
     return " ".join(filter(None, ("'self'", link_source, redirect_source(redirect_uri))))
 
 
-def _of_the_site(parameters: Parameters) -> dict[str, str]:
+def _site_parameters(parameters: Parameters) -> dict[str, str]:
     """Return the parameters that the site has sent, without the parameter of wxauth's own pages."""
     return {name: parameters[name] for name in parameters if name != DOOR}
 

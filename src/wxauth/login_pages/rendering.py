@@ -142,7 +142,7 @@ class Rendering:
         if self.request.headers.get("sec-fetch-site") != "cross-site" or len(text) > LONGEST_REDIRECT:
             return None
         # In contrast to `redirect_to`, RedirectResponse encodes characters of the form that a header cannot contain.
-        return RedirectResponse(f"{self.request.scope.get('root_path', '')}{path}?{text}", SEE_OTHER, PRIVATE)
+        return RedirectResponse(f"{self.root}{path}?{text}", SEE_OTHER, PRIVATE)
 
     def _page(
         self,
@@ -197,8 +197,9 @@ class Rendering:
         """
         other_parameters = _UI_LOCALES.sub("", query).lstrip("&")
         url = f"{path}?{other_parameters}{'&' if other_parameters else ''}ui_locales="
-        tags = [tag for tag in languages() if tag != self.language and len(url) <= LONGEST_REDIRECT]
-        return [Link(f"{url}{tag}", own_name(tag), tag) for tag in tags]
+        if len(url) > LONGEST_REDIRECT:
+            return []
+        return [Link(f"{url}{tag}", own_name(tag), tag) for tag in languages() if tag != self.language]
 
 
 def redirect_to(url: str) -> Response:

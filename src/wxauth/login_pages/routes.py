@@ -54,8 +54,20 @@ LinksDep = Annotated[Links, Depends(provide(Links))]
 ScanPicturesDep = Annotated[ScanPictures, Depends(provide(ScanPictures))]
 VisitsDep = Annotated[Visits, Depends(provide(Visits))]
 _PARAMETERS: Final = (
-    *("client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge"),
-    *("code_challenge_method", "response_mode", "prompt", "max_age", "id_token_hint", "ui_locales", "resource"),
+    "client_id",
+    "redirect_uri",
+    "response_type",
+    "scope",
+    "state",
+    "nonce",
+    "code_challenge",
+    "code_challenge_method",
+    "response_mode",
+    "prompt",
+    "max_age",
+    "id_token_hint",
+    "ui_locales",
+    "resource",
 )
 """The parameters of a sign-in request that wxauth reads."""
 _AWAY_PATH: Final = f"{CALLBACK}/away"
@@ -168,9 +180,17 @@ async def authorize(request: Request, pages: PagesDep, logging_in: LoggingInDep)
 
     Only the code flow is supported, with PKCE (`S256`) for every client.
     """
-    if request.method != "POST":
-        return await pages.answer(logging_in.show(request.url.query))
-    return pages.redirect_to_get(AUTHORIZE_PATH, pages.form) or await pages.answer(logging_in.show(pages.form))
+    text = request.url.query
+    if request.method == "POST":
+        text = pages.form
+        redirect = pages.redirect_to_get(AUTHORIZE_PATH, text)
+        if redirect is not None:
+            return redirect
+    return await pages.answer(logging_in.show(text))
+
+
+# In the paths of the following routes, `request_id` is the id of a page for a sign-in request. It is not the
+# `X-Request-ID` of an HTTP request.
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/state")
