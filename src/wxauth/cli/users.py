@@ -32,7 +32,7 @@ from wxauth.core.trail import OPERATOR
 from wxauth.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.sessions.devices import describe_device
-from wxauth.sessions.queries import OpenSession
+from wxauth.sessions.list_queries import OpenSession
 from wxauth.settings.roles import Role
 from wxauth.settings.settings import PhoneSettings
 from wxauth.terminal import WrongValue, localized, word

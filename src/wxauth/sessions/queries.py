@@ -1,27 +1,21 @@
-"""The statements about sessions: finding a session's user, listing a user's sessions, and ending sessions.
-
-The rows of a list have the form of the responses, so the models of the responses are defined here, too.
-"""
+"""The statements that find the user of a session, and the statements that end sessions."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final, LiteralString
+from typing import Final, LiteralString
 from uuid import UUID
 
-from pydantic import BaseModel, Field
-from typing_extensions import TypedDict
+from pydantic import BaseModel
 
 from wxauth.core.batching import Batched
 from wxauth.core.clock import new_id
 from wxauth.core.database import Database, Transaction
-from wxauth.core.models import Address
 from wxauth.core.retrying import ChangedMeanwhile, retrying
 from wxauth.core.statements import Nothing, Statement, fragment, pair_range
 from wxauth.core.trail import SYSTEM, Actor, EventType, event, record_events
 from wxauth.core.users import USER, UserInSession
-from wxauth.sessions.devices import DescribedDevice
 
 MAX_SESSIONS_IN_EVENT: Final = 1000
 """The largest number of session ids in one event."""
@@ -57,61 +51,6 @@ class EndReason(StrEnum):
     """
     MERGED = "merged"
     """The session belonged to a website, and the session's user was merged into another user."""
-
-
-class OpenedFrom(TypedDict):
-    """The address and device from which a session was opened."""
-
-    ip: Annotated[str | None, Field(examples=["203.0.113.7"])]
-    device: DescribedDevice
-
-
-class ClientOfSession(TypedDict):
-    """A client that a user has allowed to use a resource."""
-
-    title: Annotated[str, Field(examples=["Claude"])]
-    host: Annotated[str | None, Field(description="The host of a client that isn't registered. Otherwise null.")]
-
-
-class ResourceOfSession(TypedDict):
-    """A resource that a client may use."""
-
-    resource: Annotated[str, Field(examples=["https://mcp.example.com/mcp"])]
-    title: Annotated[str, Field(examples=["小店助手"])]
-
-
-class OpenSession(BaseModel):
-    """A login on one device."""
-
-    id: UUID = Field(examples=["01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"])
-    app_id: str = Field(examples=["wx1a2b3c4d5e6f7a8b"])
-    client_id: str | None = Field(description="The website; null for a login in the mini-program.")
-    client: ClientOfSession | None = Field(
-        description="The client, for a login that is for a resource. Otherwise null."
-    )
-    resource: ResourceOfSession | None = Field(
-        description="The resource that the client may use. Null if there is none."
-    )
-    scopes: list[str] | None = Field(
-        description="The granted scopes. Null for a login that isn't for a resource.", examples=[["orders:read"]]
-    )
-    device: DescribedDevice = Field(description="Operating system, and WeChat or browser, from the User-Agent.")
-    ip: Address = Field(description="The IP address of its last use.")
-    opened: OpenedFrom
-    created_at: datetime
-    last_used_at: datetime = Field(examples=["2026-11-20T09:30:00Z"])
-    expires_at: datetime = Field(
-        description="When the session expires if it isn't used.", examples=["2026-12-20T09:30:00Z"]
-    )
-
-
-class PastSession(OpenSession):
-    """A login that has ended or expired."""
-
-    ended_at: datetime = Field(examples=["2026-11-20T10:00:00Z"])
-    ended_reason: str = Field(
-        description="The reason, as in the event `session.ended`, or `expired`.", examples=["signed_out"]
-    )
 
 
 class EndedSession(BaseModel):
@@ -151,41 +90,6 @@ SELECT s.app_id, s.openid, {USER}
 
 It returns no row if the session has ended, if its website was removed, or if the user is banned or erased.
 """
-NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
-"""The SQL value of `opened_ip` if the address is unknown. An empty `opened_user_agent` means an unknown User-Agent."""
-# The address and the User-Agent from which a session was opened: see `OPENED`.
-_OPENED_IP: Final = f"NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS})"
-_OPENED_USER_AGENT: Final = "NULLIF(COALESCE(opened_user_agent, user_agent), '')"
-OPENED: Final = f"""
-{_OPENED_IP} AS opened_ip,
-{_OPENED_USER_AGENT} AS opened_user_agent"""
-"""The SQL columns of the address and the User-Agent from which a session was opened.
-
-The first refresh with another address or User-Agent stores the original value in `opened_ip` or `opened_user_agent`.
-Until then, these columns are null, so that a login does not store each value twice.
-"""
-FOR_RESOURCE: Final = """
-CASE WHEN resource IS NOT NULL THEN jsonb_build_object(
-    'title', client_name, 'host', CASE WHEN client_id LIKE 'https://%' THEN split_part(client_id, '/', 3) END
-) END AS client,
-CASE WHEN resource IS NOT NULL THEN jsonb_build_object('resource', resource, 'title', resource_title) END AS resource,
-CASE WHEN resource IS NOT NULL THEN string_to_array(scope, ' ') END AS scopes"""
-"""The SQL columns that lists show for a session for a resource; null for any other session."""
-_LISTED: Final = f"""id, app_id, client_id, user_agent AS device, ip, created_at, last_used_at, expires_at,
-       jsonb_build_object('ip', abbrev({_OPENED_IP}), 'device', {_OPENED_USER_AGENT}) AS opened, {FOR_RESOURCE}"""
-OPEN_SESSIONS: Final = Statement[OpenSession](f"""
-SELECT {_LISTED} FROM sessions
- WHERE user_id = :user_id AND revoked_at IS NULL AND expires_at > :now
-   AND (:after_at::timestamptz IS NULL OR (last_used_at, id) < (:after_at, :after_id::uuid))
- ORDER BY last_used_at DESC, id DESC LIMIT :limit
-""")
-"""The query for a page of a user's open sessions, the most recently used first."""
-PAST_SESSIONS: Final = Statement[PastSession](f"""
-SELECT {_LISTED}, COALESCE(revoked_at, expires_at) AS ended_at, COALESCE(revoked_reason, 'expired') AS ended_reason
-  FROM sessions WHERE user_id = :user_id AND (revoked_at IS NOT NULL OR expires_at <= :now)
- ORDER BY last_used_at DESC, id DESC LIMIT :limit
-""")
-"""The query for a user's stored sessions that have ended or expired, the most recently used first."""
 ARE_OF_ONE_USER: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM sessions one JOIN sessions other USING (user_id)
                 WHERE one.id = :one_id AND other.id = :other_id)

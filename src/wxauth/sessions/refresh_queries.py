@@ -16,7 +16,8 @@ from wxauth.core.retrying import ChangedMeanwhile, retrying
 from wxauth.core.statements import Statement
 from wxauth.core.trail import SYSTEM, Actor
 from wxauth.core.users import USER, UserInSession
-from wxauth.sessions.queries import NO_ADDRESS, TOO_MANY_CHANGES, EndReason, end_session
+from wxauth.sessions.list_queries import NO_ADDRESS
+from wxauth.sessions.queries import TOO_MANY_CHANGES, EndReason, end_session
 from wxauth.sessions.refresh_tokens import Lifetimes, RefreshToken
 
 

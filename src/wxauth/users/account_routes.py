@@ -9,7 +9,8 @@ from wxauth.core.logs import get_logger
 from wxauth.core.trail import Actor
 from wxauth.errors import NotFound, RateLimited
 from wxauth.i18n import lazy_gettext as _
-from wxauth.sessions.queries import ARE_OF_ONE_USER, OPEN_SESSIONS, EndReason, end_session, end_sessions
+from wxauth.sessions.list_queries import OPEN_SESSIONS
+from wxauth.sessions.queries import ARE_OF_ONE_USER, EndReason, end_session, end_sessions
 from wxauth.users.callers import CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep, locked_caller
 from wxauth.users.consent_queries import (
     NEWEST_CONSENTS,

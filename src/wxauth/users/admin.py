@@ -16,7 +16,8 @@ from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserStatus
 from wxauth.errors import ExternalIdTaken, LoginTooOld, NotFound
 from wxauth.i18n import lazy_gettext as _
-from wxauth.sessions.queries import OPEN_SESSIONS, PAST_SESSIONS, EndReason, end_session_of, end_sessions
+from wxauth.sessions.list_queries import OPEN_SESSIONS, PAST_SESSIONS
+from wxauth.sessions.queries import EndReason, end_session_of, end_sessions
 from wxauth.settings.roles import MAX_ROLES
 from wxauth.terminal import TextError
 from wxauth.users import erasure_queries, user_queries

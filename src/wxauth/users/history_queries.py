@@ -13,7 +13,7 @@ from wxauth.core.models import Address, EventFields
 from wxauth.core.statements import Statement, pair_range
 from wxauth.core.trail import ERASED_DATA, REPORTS_ERASURE, EventType
 from wxauth.sessions.devices import DescribedDevice
-from wxauth.sessions.queries import OPENED
+from wxauth.sessions.list_queries import OPENED
 from wxauth.users.search_queries import SEARCH_SECONDS, id_in, search_in_windows
 from wxauth.web.schemas import Network, OrEmpty, Page, PageQuery, StoredText, Time
 

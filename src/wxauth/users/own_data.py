@@ -24,7 +24,7 @@ from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.limits.queries import EXPORTS
-from wxauth.sessions.queries import PastSession
+from wxauth.sessions.list_queries import PastSession
 from wxauth.users import own_data_queries as queries
 from wxauth.users.admin_routes import NO_SUCH_USER, StaffReadsDep
 from wxauth.users.callers import AdministratorDep, CallerInTurnDep, DeviceDep

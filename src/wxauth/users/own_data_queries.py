@@ -8,7 +8,7 @@ from wxauth.core.database import Snapshot
 from wxauth.core.statements import Statement
 from wxauth.core.users import USER, UserFields
 from wxauth.sessions.devices import describe_device
-from wxauth.sessions.queries import FOR_RESOURCE, OPENED
+from wxauth.sessions.list_queries import FOR_RESOURCE, OPENED
 
 PAGE_SIZE: Final = 250
 """The largest number of rows that a process reads and serializes at once.
