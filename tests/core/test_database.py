@@ -19,7 +19,8 @@ from tests.docs import block
 from tests.loops import let_pass
 from tests.sweeps import swept
 from tests.world import Rows, until
-from wxauth.core.database import MAX_IDLE_SECONDS, Database, Transaction
+from wxauth.core.connection_pool import MAX_IDLE_SECONDS
+from wxauth.core.database import Database, Transaction
 from wxauth.core.deadlines import DEADLINES, Deadlines
 from wxauth.core.migrations import begin_migration, migrate
 from wxauth.core.outages import DatabaseUrlRefused, NothingCommitted, reason_of
