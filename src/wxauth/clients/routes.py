@@ -44,7 +44,7 @@ _ClientOptions: Any = create_model("_ClientOptions", **_FIELDS)
 
 
 class ClientRequest(_ClientOptions):
-    """A service client to add. With redirect URIs or the device grant, it is a site."""
+    """A service client to add. With redirect URIs, the device grant or id_tokens for phones, it is a site."""
 
     model_config = body_like({"name": "shop", "redirect_uris": ["https://shop.example.com/callback"]})
 
@@ -134,8 +134,8 @@ async def add_client(
 ) -> NewClientAnswer:
     """Add a service, a client that authenticates with HTTP Basic.
 
-    With `redirect_uris` or `device`, the client is a site that logs users in. Only this response contains the secret,
-    because wxauth stores its hash. A public client has no secret.
+    With `redirect_uris`, `device` or `phone_id_token`, the client is a site that logs users in. Only this response
+    contains the secret, because wxauth stores its hash. A public client has no secret.
     """
     now = clock()
     client, credentials = await changes.add(body.name, body.model_dump(exclude={"name"}), by=administrator, now=now)
@@ -157,8 +157,9 @@ async def change_client(
 ) -> ClientAnswer:
     """Set the given fields, and leave the others unchanged.
 
-    A given list replaces the stored list. `redirect_uris` or `device` turn a service into a site, and a site always
-    remains a site. A site's sessions continue, but their next tokens lack the scopes that the site has lost.
+    A given list replaces the stored list. `redirect_uris`, `device` or `phone_id_token` turn a service into a site, and
+    a site always remains a site. A site's sessions continue, but their next tokens lack the scopes that the site has
+    lost.
     """
     now = clock()
     changed = await changes.change(name, body.model_dump(exclude_unset=True), by=administrator, now=now)

@@ -45,13 +45,21 @@ APPS_OF_SITE: Final[Mapping[str, tuple[AppKind, Text]]] = {
 """The fields of a site that name an app, each with the kind of that app and the text of its rule."""
 _URIS: Final = ("redirect_uris", "logout_uris")
 """The fields that contain lists of URIs."""
+
+
+def _check_logo(logo: str) -> None:
+    """Check the logo of a site. An empty text is allowed, because it removes the logo. Raises: WrongValue."""
+    if logo:
+        check_logo(logo)
+
+
 _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
     "title": check_title,
     **{field: matching(APP_ID.pattern, rule) for field, (_kind, rule) in APPS_OF_SITE.items()},
     "email_domain": matching(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+", _("must be a domain such as example.com")),
     "id_token_alg": matching("|".join(ID_TOKEN_ALGS), _("must be one of {choices}", choices=", ".join(ID_TOKEN_ALGS))),
     "claims": check_claims,
-    "logo": lambda logo: logo and check_logo(logo),  # an empty text removes the logo
+    "logo": _check_logo,
     **dict.fromkeys(_URIS, check_uris),
 }
 """The check of each field that does not depend on other fields."""
@@ -232,7 +240,10 @@ def change_client(client: Client, changes: Mapping[str, Any]) -> Client:
     if client.is_site and not _makes_a_site(after):
         raise WrongClient(
             "redirect_uris",
-            _("can be empty only with the device grant, because the client would otherwise no longer be a site"),
+            _(
+                "can be empty only with the device grant or id_tokens for phones, because the client would otherwise "
+                "no longer be a site"
+            ),
         )
     return build_client(client.name, after, stored=client)
 
