@@ -33,7 +33,8 @@ _SECRETS: Final = re.compile(
     r"(?i)((?:secret|session|aes)_?key|secret|js_?code|token|authorization|password"
     r"|(?<![a-z_])(?<!status )(?<!exit )code)"  # a login code, but not a status code or an exit code
     r"""(["']?\s*[=:]\s*(?:bearer\s+|basic\s+)?)(?:b?'[^']*'|b?"[^"]*"|[^\s&"',;)}]+)"""
-    r"|wx[rc]_[\w-]+|whsec_[\w+/=-]+|eyJ[\w.-]+|(?<=://)[^\s/@]+@"
+    r"|wx[rc]_[\w-]+|whsec_[\w+/=-]+|eyJ[\w.-]+"  # refresh tokens, secrets of webhooks, and JWTs
+    r"|(?<=://)[^\s/@]+@"  # the user name and password in a URL
     r"|(?:(?<=/d/)|(?<=/v1/scans/)|(?<=/v1/authorize/))[\w-]{22}"  # the secrets of scanned QR codes in paths
     r"|(?<=/me/scans/)[\w-]{22}(?![\w-])"  # such a secret in place of an id, which is longer
 )

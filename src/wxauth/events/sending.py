@@ -51,7 +51,8 @@ async def send(
 ) -> Answer:
     """POST a message once, and return the outcome. Wait at most `patience` seconds for the status of the response."""
     started_at = perf_counter()
-    response = error = None
+    response: httpx.Response | None = None
+    error: str | None = None
     status_at: float | None = None
     wait_for_status = asyncio.timeout(patience)
 

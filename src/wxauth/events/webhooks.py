@@ -31,10 +31,8 @@ The receiving service needs this time, because not all of its replicas get the n
 """
 TEST_TYPE: Final = "webhook.test"
 """The type of a test message, which no event has."""
-
-PAGE_SIZE: Final = 5000
+REPLAY_PAGE_SIZE: Final = 5000
 """The largest number of events that a replay reads at once, and queues in one transaction."""
-
 NO_SUCH_WEBHOOK: Final = "this webhook doesn't exist"
 """The detail of the error for an unknown webhook."""
 
@@ -173,7 +171,7 @@ class Webhooks:
         by: Actor,
         event_id: UUID | None = None,
         since: datetime | None = None,
-        page_size: int = PAGE_SIZE,
+        page_size: int = REPLAY_PAGE_SIZE,
     ) -> int:
         """Queue one event again, or all events since a time, but only events of the types that the webhook gets.
 
