@@ -21,7 +21,7 @@ from tests.database_proxy import HURRIED, PATIENT, Proxy
 from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.world import Admin, MakeServices, Rows, Stage, bearer, behind, leave, locked, set_roles, until, until_locked
-from wxauth.core.database import CONNECTIONS, TRANSACTIONS, Database
+from wxauth.core.database import MAX_CONNECTIONS, MAX_TRANSACTIONS, Database
 from wxauth.core.deadlines import DEADLINES, Deadlines
 from wxauth.core.migrations import migrate
 from wxauth.core.services import Services
@@ -45,7 +45,7 @@ async def token_of(stage: Stage, person: str = "alice") -> str:
 
 async def fill_pool(stage: Stage) -> None:
     """Open as many connections as the pool allows."""
-    await asyncio.gather(*(stage.login.ask(f"person-{n}") for n in range(CONNECTIONS)))
+    await asyncio.gather(*(stage.login.ask(f"person-{n}") for n in range(MAX_CONNECTIONS)))
 
 
 async def resumes(stage: Stage) -> None:
@@ -139,7 +139,7 @@ async def test_a_database_that_hangs_is_unavailable_within_ten_seconds(
     try:
         async with asyncio.timeout(HANGING):
             *answers, ready = await asyncio.gather(
-                *(stage.login.ask() for _ in range(2 * CONNECTIONS)), stage.me(token), stage.client.get("/readyz")
+                *(stage.login.ask() for _ in range(2 * MAX_CONNECTIONS)), stage.me(token), stage.client.get("/readyz")
             )
         assert (await stage.me("not.a.token")).status_code == 401
     finally:
@@ -157,7 +157,7 @@ async def test_connections_that_a_silent_network_forgot_are_replaced_soon(stage:
     proxy.speak()
     await resumes(stage)
     async with asyncio.timeout(1):
-        assert {(await stage.login.ask()).status_code for _ in range(CONNECTIONS)} == {200}
+        assert {(await stage.login.ask()).status_code for _ in range(MAX_CONNECTIONS)} == {200}
 
 
 @pytest.mark.slow
@@ -167,7 +167,7 @@ async def test_a_login_whose_connection_was_ended_succeeds_on_a_new_connection(s
         await stage.rows.fetch(f"SELECT pg_terminate_backend(pid) FROM {OTHER_BACKENDS}")
         answers = await asyncio.gather(stage.login.ask(), stage.client.get("/readyz"))
         assert [answer.status_code for answer in answers] == [200, 200]
-    assert await stage.number(OTHER_BACKENDS) <= CONNECTIONS
+    assert await stage.number(OTHER_BACKENDS) <= MAX_CONNECTIONS
 
 
 async def test_a_login_whose_connection_is_ended_within_its_transaction_is_tried_again(
@@ -201,7 +201,7 @@ async def test_a_restart_under_load_costs_some_logins_and_no_fault(
                 statuses.append((await stage.login.ask(person)).status_code)
                 await asyncio.sleep(0.05)
 
-        load = [asyncio.create_task(keep_logging_in(f"person-{n}")) for n in range(2 * CONNECTIONS)]
+        load = [asyncio.create_task(keep_logging_in(f"person-{n}")) for n in range(2 * MAX_CONNECTIONS)]
         await until(lambda: statuses.count(200) > 50)
         await asyncio.to_thread(own_postgres.__exit__, None, None, None)
         await until(lambda: statuses.count(503) > 50)
@@ -259,14 +259,14 @@ async def test_slow_statements_are_given_up_and_leave_nothing_behind(stage: Stag
     async with locked(stage.rows):
         async with asyncio.timeout(HANGING):
             answers = await asyncio.gather(
-                *(stage.login.ask("alice") for _ in range(CONNECTIONS)), stage.login.ask("bob")
+                *(stage.login.ask("alice") for _ in range(MAX_CONNECTIONS)), stage.login.ask("bob")
             )
         assert all(map(is_unavailable, answers[:-1]))
         assert answers[-1].status_code == 200  # Bob's login had to wait for a connection, but only for a limited time
         nobody_waits = "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
         await until(lambda: stage.rows.fetchval(nobody_waits))  # no statement waits, although the row is still locked
     assert (await stage.login.ask("alice")).status_code == 200
-    within_the_limit = f"SELECT count(*) <= {CONNECTIONS} FROM {OTHER_BACKENDS}"
+    within_the_limit = f"SELECT count(*) <= {MAX_CONNECTIONS} FROM {OTHER_BACKENDS}"
     await until(lambda: stage.rows.fetchval(within_the_limit))  # a backend that has been cut off takes a moment to end
 
 
@@ -275,7 +275,7 @@ async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_lon
     alice = (await stage.login.ask("alice")).json()
     bob = (await stage.login.ask("bob")).json()
     async with locked(stage.rows, alice["user"]["id"]):
-        waiting = [asyncio.create_task(leave(stage.client, alice)) for _ in range(TRANSACTIONS)]
+        waiting = [asyncio.create_task(leave(stage.client, alice)) for _ in range(MAX_TRANSACTIONS)]
         await until_locked(stage.rows)
         async with asyncio.timeout(HURRIED.lock + 1.0):
             assert (await leave(stage.client, bob)).status_code == 204
@@ -289,12 +289,12 @@ async def test_requests_that_are_dropped_half_way_take_no_connection_along(make_
     await stage.login.ask("alice")
     async with locked(stage.rows):
         for _ in range(2):
-            requests = [asyncio.create_task(stage.login.ask("alice")) for _ in range(CONNECTIONS)]
+            requests = [asyncio.create_task(stage.login.ask("alice")) for _ in range(MAX_CONNECTIONS)]
             await until_locked(stage.rows)
             for request in requests:
                 request.cancel()
             await asyncio.gather(*requests, return_exceptions=True)
-        answers = await asyncio.gather(*(stage.login.ask("bob") for _ in range(2 * CONNECTIONS)))
+        answers = await asyncio.gather(*(stage.login.ask("bob") for _ in range(2 * MAX_CONNECTIONS)))
         assert {answer.status_code for answer in answers} == {200}
 
 
@@ -312,7 +312,7 @@ async def test_a_migration_under_a_running_service_costs_no_request(stage: Stage
     token = await token_of(stage)
     await stage.me(token)
     await stage.rows.execute(change)
-    answers = await asyncio.gather(*(stage.login.ask() for _ in range(CONNECTIONS)), stage.me(token))
+    answers = await asyncio.gather(*(stage.login.ask() for _ in range(MAX_CONNECTIONS)), stage.me(token))
     assert {answer.status_code for answer in answers} == {200}
 
 
@@ -381,7 +381,7 @@ async def make_isolated(make_stage: MakeStage, rows: Rows) -> MakeStage:
 async def test_simultaneous_logins_of_a_person_succeed_under_any_isolation_level(make_isolated: MakeStage) -> None:
     stage = await make_isolated()
     for _ in range(2):  # the user is new in the first round and known in the second
-        answers = await asyncio.gather(*(stage.login.ask() for _ in range(2 * CONNECTIONS)))
+        answers = await asyncio.gather(*(stage.login.ask() for _ in range(2 * MAX_CONNECTIONS)))
         assert {answer.status_code for answer in answers} == {200}
     assert await stage.number("users") == 1
 
@@ -390,7 +390,7 @@ async def test_simultaneous_logins_of_a_person_succeed_under_any_isolation_level
 @pytest.mark.parametrize("more", ["", "&pgbouncer=true"])
 async def test_the_last_administrator_stays_under_any_isolation_level(make_isolated: MakeStage, more: str) -> None:
     stage = await make_isolated(more=more)
-    logins = [(await stage.login.ask(f"person-{n}")).json() for n in range(TRANSACTIONS)]
+    logins = [(await stage.login.ask(f"person-{n}")).json() for n in range(MAX_TRANSACTIONS)]
     await set_roles(stage.rows, "admin")
     answers = await asyncio.gather(*(leave(stage.client, login) for login in logins))
     assert sorted(answer.status_code for answer in answers) == [204] * (len(logins) - 1) + [409]

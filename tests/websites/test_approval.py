@@ -19,7 +19,7 @@ from tests.sweeps import swept
 from tests.websites.browsers import Ask, House, refused
 from tests.world import Phone, until
 from wxauth.clients.clients import remove_client
-from wxauth.core.database import CONNECTIONS
+from wxauth.core.database import MAX_CONNECTIONS
 from wxauth.core.sealing import Sealer, session_key_context
 
 
@@ -247,7 +247,7 @@ async def test_a_yes_that_is_sent_twice_with_its_one_code_is_a_yes(house: House)
 @pytest.mark.slow
 async def test_no_connection_to_the_database_is_held_while_wechat_is_asked(house: House) -> None:
     scans = []
-    for number in range(CONNECTIONS + 1):
+    for number in range(MAX_CONNECTIONS + 1):
         phone = await house.get_phone(f"person-{number}")
         scans.append((phone, (await phone.scan(await house.shop.start())).json()["id"]))
     async with wechat_thinking(house.stage.wechat) as is_asked:

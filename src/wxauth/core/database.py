@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
-CONNECTIONS: Final = 15
+MAX_CONNECTIONS: Final = 15
 """The largest number of connections in the pool of one process."""
-TRANSACTIONS: Final = 5
+MAX_TRANSACTIONS: Final = 5
 """The largest number of connections that transactions may hold at the same time.
 
 Without this limit, transactions that wait for a lock would take the connections that logins need. The limits in
 `limits/concurrency.py` let one user occupy only four of these connections.
 """
-SNAPSHOTS: Final = 4
+MAX_SNAPSHOTS: Final = 4
 """The largest number of snapshots that may be open at the same time.
 
 Each snapshot has its own connection, outside the pool.
@@ -176,9 +176,9 @@ class Database(_Reader):
         self.is_pooled: Final = self.connector.is_pooled
         limits = [f"SET LOCAL {name} = {value}" for name, value in deadlines.limits.items()] if self.is_pooled else []
         self._begin = "; ".join([_BEGIN, *limits])
-        self._connections = Connections(self.connector.connect, size=CONNECTIONS)
-        self._transactions = asyncio.Semaphore(TRANSACTIONS)
-        self._snapshots = asyncio.Semaphore(SNAPSHOTS)
+        self._connections = Connections(self.connector.connect, size=MAX_CONNECTIONS)
+        self._transactions = asyncio.Semaphore(MAX_TRANSACTIONS)
+        self._snapshots = asyncio.Semaphore(MAX_SNAPSHOTS)
         self._batches: dict[Batched[Any], Batches] = {}
 
     async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:

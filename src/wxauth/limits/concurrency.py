@@ -1,7 +1,7 @@
 """The limits on the work of one user that runs at the same time in this process.
 
 `Concurrency` lets a user's requests wait in queues, so that a user who sends many requests at once makes only their own
-requests wait. The number of simultaneous transactions is small (`TRANSACTIONS` in `core/database.py`), and the
+requests wait. The number of simultaneous transactions is small (`MAX_TRANSACTIONS` in `core/database.py`), and the
 transactions of one user wait for the same lock. Without the queues, forty connections of one phone could occupy all
 transactions, and the logins and changes of all users would wait.
 
@@ -37,7 +37,7 @@ _ENDING_AT_ONCE: Final = 1
 """The largest number of requests that run at the same time in a queue of requests that end sessions.
 
 With this limit and `AT_ONCE_OF_USER`, one user's requests occupy at most four of the five transactions
-(`TRANSACTIONS`), so one transaction remains free for other users.
+(`MAX_TRANSACTIONS`), so one transaction remains free for other users.
 """
 MAX_PRESENT: Final = 64
 """The largest number of requests in one queue that may run or wait."""

@@ -82,7 +82,7 @@ MAX_DOWNLOAD_SECONDS: Final = 300.0
 MAX_LARGE_DOCUMENTS: Final = 2
 """The largest number of large documents that a process sends at the same time.
 
-A download holds one of the few snapshots (`SNAPSHOTS`) until it ends, and small exports need a snapshot, too.
+A download holds one of the few snapshots (`MAX_SNAPSHOTS`) until it ends, and small exports need a snapshot, too.
 """
 
 _CHUNK_BYTES: Final = 64 * 1024
