@@ -29,7 +29,7 @@ class Actor:
     If a service client moderates users, its name begins with `client:`.
     """
     ip: str | None = None
-    spares_staff: bool = False
+    must_spare_staff: bool = False
     """Whether wxauth refuses the actor's actions that concern staff members.
 
     This is so for a member of staff with only the role `support`, and for a service client.

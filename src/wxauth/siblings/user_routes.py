@@ -251,7 +251,7 @@ async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:
     In the audit trail, the names of such actors begin with `client:`. In the events about the other changes of a
     client, the actor is only the client's name.
     """
-    return Actor(f"client:{client.name}", device.ip, spares_staff=True)
+    return Actor(f"client:{client.name}", device.ip, must_spare_staff=True)
 
 
 _Moderator = Annotated[Actor, Depends(_moderator)]

@@ -163,7 +163,7 @@ async def change_user(
         raise InvalidRequest.of("until", _("Must be a time in the future"))
 
     # An actor who spares staff can't change an administrator, so the other administrators need not be locked.
-    may_end_an_administrator = change.may_end_an_administrator and not by.spares_staff
+    may_end_an_administrator = change.may_end_an_administrator and not by.must_spare_staff
     locked = locked_remaining(database, user_id, by=by, may_end_an_administrator=may_end_an_administrator)
     async with locked as (transaction, remaining_id, before):
         after = change.applied_to(before)
@@ -290,6 +290,6 @@ async def _lock_remaining(
         account = await lock_user(transaction, user_id=remaining_id, may_end_an_administrator=may_end_an_administrator)
     except UserIsGone:  # a merge or an erasure has just removed the user
         raise ChangedMeanwhile from None
-    if by.spares_staff and account.is_staff:
+    if by.must_spare_staff and account.is_staff:
         raise InsufficientRole(STAFF_IS_SPARED)
     return remaining_id, account

@@ -125,7 +125,7 @@ async def change_user(
         cleared=body.model_fields_set.intersection(PROFILE_FIELDS),
         cancels_leaving="erase_at" in body.model_fields_set,
     )
-    if staff.spares_staff:  # the role `support`
+    if staff.must_spare_staff:  # the role `support`
         _check_support_may_make(change)
     has_changed = await admin.change_user(database, user_id, change, by=staff, may_add_roles=is_fresh, now=now)
     user = await admin.read_user(database, user_id, now=now)
@@ -224,5 +224,5 @@ def _check_support_may_make(change: UserChange) -> None:
 
 def _mask_for(staff: Actor, user: ListedUserAnswer) -> None:
     """Mask the phone number in a response about a user, unless the reader is an administrator."""
-    if user["phone"] is not None and staff.spares_staff:
+    if user["phone"] is not None and staff.must_spare_staff:
         user["phone"] = masked(user["phone"])

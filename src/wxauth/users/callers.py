@@ -212,7 +212,7 @@ async def staff_of(
     """Return the member of staff who sends the request, according to the roles stored now.
 
     A member who has the role `support`, but not `admin`, must not act on other staff. Therefore, the returned actor has
-    `spares_staff`.
+    `must_spare_staff`.
 
     Refuse unknown query parameters, because a search with a misspelled filter would find everything.
 
@@ -225,7 +225,7 @@ async def staff_of(
     if STAFF_ROLES.isdisjoint(user.roles):
         raise InsufficientRole("this request requires the role admin or, for some requests, support")
     check_query_names(connection)
-    return Actor(str(user.id), device.ip, spares_staff=ADMIN not in user.roles)
+    return Actor(str(user.id), device.ip, must_spare_staff=ADMIN not in user.roles)
 
 
 StaffDep = Annotated[Actor, Depends(staff_of), Entails(failures=(InsufficientRole, InsufficientScope, _UNKNOWN_FILTER))]
@@ -234,7 +234,7 @@ StaffDep = Annotated[Actor, Depends(staff_of), Entails(failures=(InsufficientRol
 
 async def administrator_of(staff: StaffDep) -> Actor:
     """Return the administrator who sends the request. Raises: InsufficientRole, if the user is only `support`."""
-    if staff.spares_staff:
+    if staff.must_spare_staff:
         raise InsufficientRole("this request requires the role admin")
     return staff
 
