@@ -214,7 +214,7 @@ class Edge:
                 scope[PROBLEM_KEY] = refusal
                 await _response_to(refusal, scope)(scope, receive, exchange.send)
             else:
-                await self._app(scope, receive if exchange.has_whole_body else exchange.receive, exchange.send)
+                await self._app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             # The server is probably stopping, and cancels the remaining requests.
             await exchange.send_problem(InternalError("the service stopped before it could respond"))
@@ -270,12 +270,11 @@ class _Exchange:
 
     Attributes:
         status: The status that was sent, or 0 before the response.
-        has_whole_body: Whether the whole body has arrived.
     """
 
     def __init__(self, edge: Edge, scope: Scope, receive: Receive, send: Send, head: _Head, started: float) -> None:
         self.status = 0
-        self.has_whole_body = head.body_size == 0
+        self._has_whole_body = head.body_size == 0
         self._edge = edge
         self._scope = scope
         self._receive_from_server = receive
@@ -291,8 +290,8 @@ class _Exchange:
 
         Raises: PayloadTooLarge, if the body is too large; InvalidRequest, if the whole body hasn't arrived in time.
         """
-        # After the whole body, the only message that can still arrive is the client's disconnection.
-        if self.has_whole_body:
+        # If the body is empty or has arrived, the limits do not apply to the wait for the client's disconnection.
+        if self._has_whole_body:
             return await self._receive_from_server()
         if self._declared_size is not None and self._declared_size > MAX_BODY:
             self._check_size(self._declared_size)
@@ -304,7 +303,7 @@ class _Exchange:
                 message = await self._receive_from_server()
         except TimeoutError:
             raise InvalidRequest(f"the body didn't arrive within {seconds:g} s", status=BODY_IS_LATE) from None
-        self.has_whole_body = not message.get("more_body", False)
+        self._has_whole_body = not message.get("more_body", False)
         self._received_size += len(message.get("body", b""))
         if self._received_size > MAX_BODY:
             self._check_size(self._received_size)
