@@ -31,7 +31,7 @@ class HistoryQuery(PageQuery):
     until: Annotated[Time | None, OrEmpty] = Field(default=None, description="List only entries before this time.")
 
     @property
-    def id_range(self) -> tuple[UUID, UUID]:
+    def bounding_ids(self) -> tuple[UUID, UUID]:
         """The lowest id that the list may contain, and the id before which the page begins."""
         return id_range(self.since, self.until, self.cursor)
 
@@ -42,7 +42,7 @@ class HistoryQuery(PageQuery):
         The statement reads one row more than the page has, because `Page.of` uses it to tell whether there is a next
         page.
         """
-        lowest, before = self.id_range
+        lowest, before = self.bounding_ids
         return {"lowest": lowest, "before": before, "limit": self.limit + 1}
 
 
@@ -193,7 +193,7 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
     finds the logins of one user. With other filters, the search examines sessions in windows, the newest first, until
     the page is full or `SEARCH_SECONDS` have passed.
     """
-    lowest, before = query.id_range
+    lowest, before = query.bounding_ids
     network = None if query.network is None else str(query.network)
     filters: dict[str, object] = {"app_id": query.app_id, "network": network}
     statement = _ALL_LOGINS

@@ -79,7 +79,7 @@ def lists_of(
 ) -> Iterator[tuple[str, AsyncGenerator[Sequence[ExportedRow]]]]:
     """Yield the name of each list of the export, with the pages of its rows."""
     yield "identities", _pages(snapshot, _IDENTITIES, user_id=user_id)
-    yield "sessions", _pages(snapshot, _SESSIONS, shown=_session, user_id=user_id)
+    yield "sessions", _pages(snapshot, _SESSIONS, convert=_session, user_id=user_id)
     yield "browsers", _pages(snapshot, _BROWSERS, user_id=user_id)
     # These rows keep the id that the user had when they were stored, even after a merge.
     user_ids = [user_id, *former_ids]
@@ -92,12 +92,12 @@ async def _pages(
     snapshot: Snapshot,
     statement: Statement[ExportedRow],
     *,
-    shown: Callable[[ExportedRow], ExportedRow] = dict,
+    convert: Callable[[ExportedRow], ExportedRow] = dict,
     **arguments: object,
 ) -> AsyncGenerator[Sequence[ExportedRow]]:
-    """Yield the rows of a statement in pages. `shown` turns a row into an object that JSON can represent."""
+    """Yield the rows of a statement in pages. `convert` turns a row into an object that JSON can represent."""
     async for page in snapshot.pages(statement, PAGE_SIZE, **arguments):
-        yield [shown(row) for row in page]
+        yield [convert(row) for row in page]
 
 
 def _session(row: Mapping[str, Any]) -> ExportedRow:

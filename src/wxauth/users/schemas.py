@@ -276,7 +276,7 @@ class UsersAnswer(TypedDict):
 def _required(form: Any) -> Sequence[str]:
     """Return the names of the fields that a TypedDict requires, beginning with `id`."""
     required = [name for name in form.__annotations__ if name in form.__required_keys__]
-    return sorted(required, key=lambda name: name != "id")
+    return sorted(required, key=lambda name: name != "id")  # the other names keep their order
 
 
 def shown_in(form: Any, user: UserFields) -> Any:

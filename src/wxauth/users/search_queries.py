@@ -81,7 +81,7 @@ WINDOWS: Final = (1_000, 100_000)
 A statement takes 30 to 100 ms to examine 100,000 users.
 """
 INDEXED_FROM: Final = 2
-"""The number of characters that a part of a nickname must have so that the index can find the part."""
+"""The smallest number of characters of a text that the index finds, because it contains pairs of characters."""
 SEARCH_SECONDS: Final = 1.0
 """The time, in seconds, after which a search starts no further statement."""
 IDENTITIES_FRAGMENT: Final = """(

@@ -70,8 +70,8 @@ class StaffReads(WriteBuffer):
     """The reads of staff in one process. If `is_on` is False, because `STAFF_READS` is off, nothing is recorded."""
 
     failed = "staff_reads_not_stored"
-    is_on: bool
     store_pause = STORE_PAUSE_SECONDS
+    is_on: bool
     _waiting: list[dict[str, Any]] = field(init=False, default_factory=list)
     """The events that wait for the next write, the oldest first."""
     _places_taken: Counter[tuple[EventType, str]] = field(init=False, default_factory=Counter)

@@ -33,7 +33,7 @@ _JSON: Final = (b"content-type", b"application/json")
 _VARY: Final = (b"vary", b"Authorization")
 
 _FAILURE_KEY: Final = "wxauth.failure"
-"""The key in the ASGI scope for the exception of a route that the shortcut has called."""
+"""The key in the ASGI scope for the exception of a route that `Shortcut` has called."""
 
 
 class DirectRoute(APIRoute):
@@ -241,8 +241,8 @@ class DirectRoutes:
     Args:
         routes: All routes of the app, in the order in which FastAPI matches them.
         with_parameters: The paths of the routes with path parameters that are included. The shortcut matches each
-            request against them one by one, so there should be few. Nothing checks that no earlier route matches the
-            same requests. A route without path parameters always takes precedence over these routes.
+            request against them one by one, so there should be few. The class does not detect an earlier route that
+            matches the same requests. A route without path parameters always takes precedence over these routes.
     """
 
     def __init__(self, routes: Sequence[BaseRoute], *, with_parameters: Collection[str] = ()) -> None:

@@ -79,7 +79,8 @@ def _operations(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> Ite
     """Yield each documented operation of these routes, as its route and its part of the document."""
     for route in routes:
         if isinstance(route, DirectRoute) and route.include_in_schema:
-            yield from ((route, document["paths"][route.path_format][method.lower()]) for method in route.methods or ())
+            for method in route.methods or ():
+                yield route, document["paths"][route.path_format][method.lower()]
 
 
 def _correct_responses(responses: dict[str, Any], declared: Mapping[str, Any]) -> None:

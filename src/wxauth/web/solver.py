@@ -327,6 +327,7 @@ def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Calla
     parameters = inspect.signature(call).parameters
     if parameters.keys() == takes.keys() and all(each.kind is not each.KEYWORD_ONLY for each in parameters.values()):
         return call, tuple(takes[name] for name in parameters)
+    # A parameter is keyword-only, or has a default value that the call keeps.
     names = tuple(takes)
     return lambda *values: call(**dict(zip(names, values, strict=True))), tuple(takes.values())
 
