@@ -430,6 +430,9 @@ async def test_the_metadata_of_each_resource_is_read(doctor: Doctor) -> None:
             well_known = Route("/.well-known/oauth-protected-resource/mcp", lambda _, page=page: page)
             front.app = Starlette(routes=[well_known])
             await doctor.says(f"resource {resource}", level, said, issuer=ours, resources=[entry])
+        front.app = RedirectResponse("https://mcp.example.com/metadata")
+        advice = "or set the URL in WXAUTH_RESOURCES to the second address"
+        await doctor.says(f"resource {resource}", BAD, advice, issuer=ours, resources=[entry])
 
 
 @swept(

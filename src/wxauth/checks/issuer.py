@@ -31,7 +31,8 @@ ReadKeys = Callable[[], Awaitable[Sequence[StoredSigningKey]]]
 
 _NAME: Final = "issuer"
 _CONNECT_TIMEOUT_SECONDS: Final = 3.0
-_LONGEST_NAME: Final = 200
+_ISSUER_SETTING: Final = "WXAUTH_ISSUER"
+_LONGEST_URL: Final = 200
 """The largest number of characters of a URL from a response that a result shows."""
 _BAD_GATEWAY: Final = frozenset({502, 503, 504})
 """The statuses that a proxy returns if the service behind it does not respond."""
@@ -132,9 +133,10 @@ async def _published_kids(issuer: str, time_limits: httpx.Timeout) -> set[str]:
     responses.
     """
     async with _client(issuer, time_limits) as client:
-        jwks_uri = _jwks_uri_in(await _get(client, issuer + METADATA_PATH), issuer)
+        metadata = await _get(client, issuer + METADATA_PATH, setting=_ISSUER_SETTING)
+        jwks_uri = _jwks_uri_in(metadata, issuer)
         async with _client(jwks_uri, time_limits) as jwks_client:
-            jwks = (await _get(jwks_client, jwks_uri)).get("keys")
+            jwks = (await _get(jwks_client, jwks_uri, setting=_ISSUER_SETTING)).get("keys")
         if not isinstance(jwks, list):
             raise _Wrong(_("{url} has no list of keys. Another service responds at this address", url=jwks_uri))
         await _check_for_cache(client, issuer)
@@ -149,7 +151,7 @@ def _jwks_uri_in(metadata: Mapping[str, Any], issuer: str) -> str:
     reported = metadata.get("issuer")
     if reported != issuer:
         # The part before @ may be a password.
-        other = reported.rpartition("@")[2][:_LONGEST_NAME] if isinstance(reported, str) else "none"
+        other = reported.rpartition("@")[2][:_LONGEST_URL] if isinstance(reported, str) else "none"
         text = _(
             "{issuer} reports the issuer {other!r}. WXAUTH_ISSUER must be the same in both places",
             issuer=issuer,
@@ -201,7 +203,7 @@ async def _check_for_cache(client: httpx.AsyncClient, issuer: str) -> None:
             async with client.stream("GET", url) as response:
                 status, headers = response.status_code, response.headers
         except httpx.TransportError as exc:
-            raise _fault_of(exc, url) from exc
+            raise _fault_of(exc, url, _ISSUER_SETTING) from exc
         if status != HTTPStatus.OK:  # for example, a proxy does not forward the request
             return
         sign = _sign_of_cache(headers, previous_id)
@@ -241,7 +243,7 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
     time_limits = httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS)
     try:
         async with asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS), _client(url, time_limits) as client:
-            metadata = await _get(client, metadata_url)
+            metadata = await _get(client, metadata_url, setting=_("the URL in WXAUTH_RESOURCES"))
     except (_Fault, TimeoutError) as exc:
         reason = exc.text if isinstance(exc, _Fault) else _("no response in time")
         text = _("{url} can't be read, so clients can't discover wxauth: {reason}", url=metadata_url, reason=reason)
@@ -261,21 +263,21 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
         yield good(name, _("has metadata that specifies its own URL and this issuer"))
 
 
-async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
-    """Return the JSON object at a URL.
+async def _get(client: httpx.AsyncClient, url: str, *, setting: Text | str) -> dict[str, Any]:
+    """Return the JSON object at a URL. `setting` names the setting that a fault advises the operator to change.
 
     Raises: _NotRunning, if no service responds; _Wrong, if the response is not a JSON object of a sensible size.
     """
     try:
         async with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
-            _check_status(response)
+            _check_status(response, setting)
             body = bytearray()
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_DOCUMENT:
                     raise _Wrong(_("{url} is too large. Another service responds at this address", url=url))
     except httpx.TransportError as exc:
-        raise _fault_of(exc, url) from exc
+        raise _fault_of(exc, url, setting) from exc
     try:
         document = from_json(bytes(body))
     except ValueError:
@@ -290,8 +292,8 @@ async def _get(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
     return document
 
 
-def _check_status(response: httpx.Response) -> None:
-    """Check that a response has the status 200.
+def _check_status(response: httpx.Response, setting: Text | str) -> None:
+    """Check that a response has the status 200. For `setting`, see `_get`.
 
     Raises: _NotRunning, if a proxy cannot reach the service behind it; _Wrong, if the response has any other status.
     """
@@ -311,23 +313,27 @@ def _check_status(response: httpx.Response) -> None:
         raise _Wrong(
             _(
                 "{url} redirects to {where}, but services don't follow redirects. Serve the document at the "
-                "first address, or set WXAUTH_ISSUER to the second address",
+                "first address, or set {setting} to the second address",
                 url=url,
-                where=where[:_LONGEST_NAME],
+                where=where[:_LONGEST_URL],
+                setting=setting,
             )
         )
     raise _Wrong(
         _(
-            "{url} returns status {status}. Another service responds at this address, or the proxy in front "
-            "of wxauth doesn't forward /.well-known/",
+            "{url} returns status {status}. Another service responds at this address, or the proxy there "
+            "doesn't forward /.well-known/",
             url=url,
             status=status,
         )
     )
 
 
-def _fault_of(exc: httpx.TransportError, url: str) -> _NotRunning | _Wrong:
-    """Return the fault that explains an error of httpx, from the errors of TLS or of the socket that caused it."""
+def _fault_of(exc: httpx.TransportError, url: str, setting: Text | str) -> _NotRunning | _Wrong:
+    """Return the fault that explains an error of httpx, from the errors of TLS or of the socket that caused it.
+
+    For `setting`, see `_get`.
+    """
     parts = urlsplit(url)
     where: Text | str = f"{parts.scheme}://{parts.netloc}"
     _proxy, variable = _proxy_for(url)
@@ -348,13 +354,10 @@ def _fault_of(exc: httpx.TransportError, url: str) -> _NotRunning | _Wrong:
             where=where,
         )
         return _Wrong(text)
-    text = _("{where} closes the connection without a response ({kind})")
+    text = _("{where} closes the connection without a response ({kind})", where=where, kind=kind)
     if parts.scheme == "http":
-        text = _(
-            "{where} closes the connection without a response ({kind}). If the address uses TLS, "
-            "WXAUTH_ISSUER must begin with https."
-        )
-    return _Wrong(Text(text, where=where, kind=kind))
+        text += _(". If the address uses TLS, {setting} must begin with https", setting=setting)
+    return _Wrong(text)
 
 
 def _fault_of_cause(cause: BaseException, where: Text | str) -> _NotRunning | _Wrong | None:
