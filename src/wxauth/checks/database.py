@@ -19,7 +19,7 @@ from wxauth.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, 
 from wxauth.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.errors import StorageUnavailable
 from wxauth.events.sequence_queries import SequenceState, read_sequences
-from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey, keys_for
 from wxauth.keys.queries import PUBLISHED
 from wxauth.login.login_queries import rehearse_login
@@ -117,8 +117,8 @@ async def _check_clock(database: Database, clock: Clock) -> CheckResult:
     asked_at = clock()
     database_time = await database.time()
     reading = ClockReading.of(database_time, asked_at=asked_at, answered_at=clock())
-    whose, bound = _("the database's"), _("and wxauth relies on the database's clock")
-    return compare(reading, name="clock database", whose=whose, allowed=MAX_CLOCK_DIFFERENCE_SECONDS, bound=bound)
+    whose, why = _("the database's"), _("and wxauth relies on the database's clock")
+    return compare(reading, name="clock database", whose=whose, allowed=MAX_CLOCK_DIFFERENCE_SECONDS, why=why)
 
 
 async def _check_login(database: Database, now: datetime) -> CheckResult | None:
@@ -140,8 +140,12 @@ def _judge_apps(apps: Apps) -> CheckResult | None:
     """Return the result about apps whose secrets cannot be unsealed; None if there are no such apps."""
     if not apps.unopened:
         return None
-    text = _("{some}: users can't log in, because the app's secrets can't be decrypted. {why}")
-    return bad("apps", Text(text, some=", ".join(apps.unopened), why=WRONG_SECRET_KEY))
+    text = _(
+        "{some}: users can't log in, because the app's secrets can't be decrypted. {why}",
+        some=", ".join(apps.unopened),
+        why=WRONG_SECRET_KEY,
+    )
+    return bad("apps", text)
 
 
 def _judge_rights(rights: RoleRights) -> CheckResult | None:
@@ -204,7 +208,8 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
 def judge_schema(revision: str | None, rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
     """Return the result about the schema's revision, which must suit this version of wxauth.
 
-    `rights` tell which rights a migration lacks. `known` are the revisions that this version knows, the newest first.
+    `rights` says which rights the role lacks for a migration. `known` are the revisions that this version knows, the
+    newest first.
     """
     to_do = _("run 'wxauth migrate'")
     if rights.missing_to_migrate is not None:

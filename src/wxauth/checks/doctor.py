@@ -25,7 +25,7 @@ from wxauth_guard.issuer import FETCH_TIMEOUT
 from wxauth_guard.verifier import CLOCK_SKEW
 
 LONGEST_CHECK_SECONDS: Final = 25.0
-"""The time limit, in seconds, of a whole check. Each request of the check has a shorter limit."""
+"""The time limit, in seconds, of a whole check, for example of one app. Each of its requests has a shorter limit."""
 _LONGEST_REASON: Final = 300
 """The largest number of characters that a result shows of an internal error's message."""
 
@@ -86,8 +86,8 @@ def _judge_clock(readings: Sequence[ClockReading]) -> CheckResult:
     example a proxy that repeats a stored response with an old time. So the smallest difference counts.
     """
     nearest = min(readings, key=lambda reading: abs(reading.ahead))
-    bound = _("but tokens tolerate a difference of only {seconds} s", seconds=CLOCK_SKEW)
-    return compare(nearest, name="clock wechat", whose=_("WeChat's"), allowed=CLOCK_SKEW, bound=bound)
+    why = _("but tokens tolerate a difference of only {seconds} s", seconds=CLOCK_SKEW)
+    return compare(nearest, name="clock wechat", whose=_("WeChat's"), allowed=CLOCK_SKEW, why=why)
 
 
 async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> list[CheckResult]:

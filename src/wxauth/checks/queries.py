@@ -1,4 +1,4 @@
-"""The queries of `wxauth check`. They only read, so that a check never changes the database."""
+"""The queries of `wxauth check`. They only read."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -74,7 +74,7 @@ class ClockReading:
         return cls((midpoint - theirs - grain / 2).total_seconds(), abs(uncertainty.total_seconds()))
 
 
-def compare(reading: ClockReading, *, name: str, whose: Text, allowed: float, bound: Text) -> CheckResult:
+def compare(reading: ClockReading, *, name: str, whose: Text, allowed: float, why: Text) -> CheckResult:
     """Return the result of a comparison of this machine's clock with another clock.
 
     Args:
@@ -82,7 +82,7 @@ def compare(reading: ClockReading, *, name: str, whose: Text, allowed: float, bo
         name: The name of the check.
         whose: The owner of the other clock, in the possessive, for example "WeChat's".
         allowed: The number of seconds by which the clocks may differ.
-        bound: The part of a bad result's text that says why the difference matters.
+        why: The part of a bad result's text that says why the difference matters.
     """
     distance = abs(reading.ahead)
     if distance - reading.uncertainty <= allowed:
@@ -97,7 +97,7 @@ def compare(reading: ClockReading, *, name: str, whose: Text, allowed: float, bo
             seconds=distance,
             where=where,
             whose=whose,
-            bound=bound,
+            bound=why,
         ),
     )
 

@@ -17,10 +17,10 @@ _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
     """Yield a result about roles that may change wxauth's tables, and a result about roles that may only read them.
 
-    If there are no such roles, the result is left out.
+    If there are no roles of one of these kinds, their result is left out.
 
-    Only `MOST_REVOCATIONS` steps of each kind are read. If there are more, the printed statements are incomplete. After
-    the operator has run them, the check reports the rest.
+    A query has read at most `MOST_REVOCATIONS` revocations of each kind. If there are more, the printed statements are
+    incomplete. After the operator has run them, the check reports the rest.
     """
     writing = [step for step in revocations if step.may_write]
     reading = [step for step in revocations if not step.may_write]
@@ -45,12 +45,10 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
 
 
 def _named(steps: Sequence[Revocation]) -> Text:
-    """Return the roles of these steps as a list, with the members of each role.
+    """Return the roles of these steps as a list, with the members of each role, because they have the role's rights.
 
-    The members are named because they have the rights of the role.
-
-    The list ends with the number of revocations that were not read, which is the same in all steps of a kind. There may
-    be fewer roles, because a role can need several revocations.
+    The list ends with the number of revocations that were not read. All steps of a kind contain this number. It can be
+    higher than the number of unnamed roles, because a role can need several revocations.
     """
     names: dict[str, str] = {}
     for step in steps:

@@ -258,7 +258,7 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
     others = ", ".join(
         other.app_id for other in apps if other.app_id != app.app_id and other.push_token == app.push_token
     )
-    if others and app.push_aes_key is None:
+    if others and app.push_aes_key is None:  # with a key, a message must also be encrypted with it
         text = _(
             "has the same push_token as {others}, so anyone who sees the query string of a message for one "
             "app can sign messages for the other. Give each app its own token",
