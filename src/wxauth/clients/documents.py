@@ -31,13 +31,14 @@ from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Counter
 from wxauth.core.services import part
 from wxauth.errors import RateLimited
+from wxauth.faulty_json import read_loosely
 from wxauth.limits.queries import ASSERTIONS
 from wxauth.limits.rate_limits import RateLimiter
 from wxauth.sessions.queries import HAS_SESSIONS
 from wxauth.settings.http_urls import host_of, plain_url
 from wxauth.settings.resources import BESIDE_RESOURCE
 from wxauth.settings.settings import Settings
-from wxauth.texts import clean_text, is_title, read_loosely
+from wxauth.texts import clean_text, is_title
 from wxauth_guard.keys import InvalidKey
 
 NEW_OF_AN_ADDRESS: Final = "10/minute"

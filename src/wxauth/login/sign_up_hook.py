@@ -17,6 +17,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Histogram
 from wxauth.core.services import part
 from wxauth.errors import SignUpRefused, SignUpUnavailable
+from wxauth.faulty_json import read_loosely
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login.login_queries import InitialFields
 from wxauth.outbound.receivers import USER_AGENT
@@ -28,7 +29,7 @@ from wxauth.settings.roles import STAFF_ROLES, Role
 from wxauth.settings.secrets import webhook_secret_bytes
 from wxauth.settings.settings import Settings
 from wxauth.terminal import TextError
-from wxauth.texts import is_title, read_loosely
+from wxauth.texts import is_title
 from wxauth.users.attributes import AttributesPatch, patched
 from wxauth.users.ids import ExternalId
 from wxauth.users.schemas import Nickname

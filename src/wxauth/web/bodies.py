@@ -9,8 +9,8 @@ from typing import Any, Final, TypeVar
 from pydantic import AliasChoices, BaseModel, RootModel, ValidationError
 from pydantic_core import from_json
 
+from wxauth.faulty_json import read_loosely
 from wxauth.terminal import WrongValue
-from wxauth.texts import read_loosely
 from wxauth.web.schemas import BodyWithRules, Lenient
 from wxauth_guard.errors import FieldError, InvalidRequest
 

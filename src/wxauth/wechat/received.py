@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 from pydantic_core import from_json
 
 from wxauth.errors import WeChatBadResponse
-from wxauth.texts import read_loosely
+from wxauth.faulty_json import read_loosely
 from wxauth_guard.errors import InvalidRequest
 
 BLOCK_BYTES: Final = 16

@@ -1,0 +1,111 @@
+"""The parser of JSON from other programs, which might have cut characters off, or nested values too deeply."""
+
+import json
+import re
+from codecs import BOM_UTF8
+from typing import Any, Final
+
+from wxauth_guard.texts import has_too_many_containers, refuse_constant
+
+_WHOLE_CHARACTER: Final = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+"""The pattern of a UTF-8 character whose bytes hardly ever occur in text of another encoding."""
+_LONE_SURROGATE: Final = "\ud83d"
+"""The lone surrogate that stands for the beginning of an incomplete character.
+
+In UTF-16, most emoji begin with this surrogate.
+"""
+_MAX_INCOMPLETE: Final = 100
+"""The largest number of incomplete characters in a text.
+
+A text with more incomplete characters is probably not UTF-8.
+"""
+_MAX_CONTAINERS: Final = 1000
+"""The largest number of arrays and objects in a JSON text that is not cut."""
+_MAX_DEPTH: Final = 100
+"""The largest number of levels of arrays and objects that remain when a JSON text is cut."""
+# A string without a closing quote extends to the end of the text. Otherwise the search would try each of the text's
+# quotes as the beginning of a string.
+_STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_SIZE_TOKEN: Final = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
+"""The pattern of a bracket, a long number, or a string, in which brackets and numbers have no meaning.
+
+Long numbers must be found, because Python refuses to parse an integer of more than 4,300 digits.
+"""
+
+
+def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
+    """Parse JSON that may contain incomplete characters, which become lone surrogates. A byte order mark is skipped.
+
+    WeChat and mini-programs send such JSON if they have cut a text off in the middle of a character.
+
+    Args:
+        text: The JSON.
+        strict: Whether control characters in strings are an error.
+        cut: Whether values nested more than 100 levels deep become null, and numbers of 1,000 or more digits become 0.
+            Otherwise, more than 1,000 arrays and objects are an error.
+
+    Raises: ValueError.
+    """
+    decoded = _decoded(text.removeprefix(BOM_UTF8))
+    # This conversion joins the two halves of a character that was written as two surrogates.
+    joined = decoded.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    if cut:
+        joined = _cut(joined)
+    elif has_too_many_containers(joined, _MAX_CONTAINERS):
+        # Python 3.13 would parse 9,000 levels, at which other versions raise RecursionError.
+        raise ValueError("nested too deeply")
+    try:
+        return json.loads(joined, strict=strict, parse_constant=refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _decoded(text: bytes) -> str:
+    """Decode UTF-8 that contains incomplete characters. The beginning of each becomes a lone surrogate.
+
+    Some text in GBK looks like a row of such beginnings. Therefore, directly after a beginning of one byte, another
+    beginning is accepted only if the text also contains a complete UTF-8 character of at least three bytes.
+
+    Raises: UnicodeDecodeError, if the text is in another encoding.
+    """
+    parts = list[str]()
+    start = 0  # the beginning of the bytes that are not decoded yet
+    length = 0  # the number of bytes of the previous incomplete character
+    while True:
+        try:
+            return "".join((*parts, text[start:].decode("utf-8", "surrogatepass")))
+        except UnicodeDecodeError as exc:
+            begin, end = start + exc.start, start + exc.end
+            has_too_many = len(parts) >= 2 * _MAX_INCOMPLETE  # each incomplete character adds two parts
+            # No cut-off character begins with such a byte. Python always uses this English reason.
+            if exc.reason == "invalid start byte" or has_too_many:
+                raise
+            follows_another = bool(parts) and begin == start
+            if follows_another and length == 1 and _WHOLE_CHARACTER.search(text) is None:
+                raise
+            parts += text[start:begin].decode("utf-8", "surrogatepass"), _LONE_SURROGATE
+            start, length = end, end - begin
+
+
+def _cut(text: str) -> str:
+    """Replace the values that are nested too deeply with null, and the numbers with too many digits with 0.
+
+    This function only finds brackets, strings and numbers, so the text need not be valid JSON.
+    """
+    parts, depth = list[str](), 0
+    begin = 0  # the beginning of the text that is copied next
+    for match in _SIZE_TOKEN.finditer(text):
+        start, end = match.span()
+        piece = match[0]
+        if piece in "[{":
+            depth += 1
+            if depth == _MAX_DEPTH + 1:
+                parts += text[begin:start], "null"
+        elif piece in "]}":
+            depth -= 1
+            if depth == _MAX_DEPTH:
+                begin = end
+        elif not piece.startswith('"') and depth <= _MAX_DEPTH:
+            parts += text[begin:start], "0"
+            begin = end
+    return "".join((*parts, text[begin:]))
