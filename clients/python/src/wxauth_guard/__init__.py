@@ -52,7 +52,10 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Return the object with an exported name. When the first name is requested, load all exported objects (PEP 562).
 
-    The objects are not loaded at once, because pytest imports this package for the plugin, and would start more slowly.
+    The objects are not loaded with the package, because pytest imports the package for `pytest_plugin`, and would
+    otherwise start more slowly.
+
+    Raises: AttributeError, if no exported object has this name.
     """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -87,7 +87,10 @@ class BearerMiddleware:
 
 
 def _path_in_app(scope: Scope, path: str) -> str:
-    """Return a path relative to the path at which the app is mounted."""
+    """Return a path relative to the path at which the app is mounted.
+
+    A path that does not begin with the mount point is already relative, because some servers leave the mount point out.
+    """
     root_path: str = scope.get("root_path", "")
     return path.removeprefix(root_path) if path.startswith(f"{root_path}/") else path
 

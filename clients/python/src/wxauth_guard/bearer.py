@@ -58,7 +58,7 @@ class Guard:
     cause, with the value in the token and the expected value.
 
     Args:
-        issuer: The issuer's public URL, compared exactly with `iss`. https, or http on loopback.
+        issuer: The issuer's public URL, which must be https, or http on loopback. It is compared exactly with `iss`.
         audience: The audience that `aud` must name. If it is the URL of a resource (`RESOURCES`), a 401 and a refusal
             for a missing scope name the resource's metadata.
         scopes: The scopes that the token must have. All of them are required.
@@ -96,7 +96,8 @@ class Guard:
         self._origin = self
         """The guard whose keys and clock are used.
 
-        For a guard made by `requires`, it is the guard on which `requires` was called.
+        If `requires` made this guard, it is the guard on which the first `requires` was called. Otherwise, it is this
+        guard itself.
         """
         self._logged_at: dict[str, float] = {}
         """The time of the last log line about each cause.
@@ -295,9 +296,10 @@ def single_authorization(*authorizations: str | None) -> str:
         RFC 9110 (section 5.3) allows.
     """
     values = [value for value in authorizations if value is not None]
-    if len(values) > 1 or _SECOND_HEADER.search("".join(values)):
+    first = values[0] if values else ""
+    if len(values) > 1 or _SECOND_HEADER.search(first):
         raise InvalidRequest("there are two Authorization headers", status=400)  # as RFC 6750, section 3.1, recommends
-    return "".join(values)
+    return first
 
 
 def authorizations_of(scope: Mapping[str, Any]) -> list[str]:
@@ -346,9 +348,9 @@ def _checked_scopes(scopes: Iterable[str]) -> list[str]:
 
 def _metadata_path(audience: str) -> str | None:
     """Return the path of this audience's metadata; None if the audience is not the URL of a resource."""
-    is_url = is_http_url(audience) and is_secure(audience)
+    is_secure_url = is_http_url(audience) and is_secure(audience)
     # A resource has neither query nor user, and its URL must not end the quotes in `WWW-Authenticate`.
-    if not is_url or re.search(r'["\\?#@]|[^!-~]', audience):
+    if not is_secure_url or re.search(r'["\\?#@]|[^!-~]', audience):
         return None
     path = urlsplit(audience).path
     return METADATA_PATH + ("" if path == "/" else path)

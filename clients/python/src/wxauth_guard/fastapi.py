@@ -66,9 +66,9 @@ class BearerGuard(Guard, SecurityBase):
     def _guard_in_use(self, scope: Scope) -> Guard:
         """Return the guard that checks this request.
 
-        If a test overrides a guard in `dependency_overrides`, FastAPI replaces this guard, but not the guards that its
-        `requires` made. If the override is a `Guard`, this method replaces the guards made by `requires`, too. With
-        another override, such as `lambda: user`, the guards made by `requires` stay in force.
+        If a test overrides a guard in `dependency_overrides`, FastAPI replaces that guard, but not the guards that its
+        `requires` made. If the override is a `Guard`, this method replaces the guards made by `requires`, too. If the
+        override is anything else, such as `lambda: user`, the guards made by `requires` stay in force.
         """
         if self._origin is self:
             # FastAPI has already replaced this guard, if it is overridden. `optional` is a separate dependency, so an
@@ -82,8 +82,9 @@ class BearerGuard(Guard, SecurityBase):
 @contextmanager
 def _answering(scope: Scope) -> Iterator[None]:
     """Let `answer_problem` answer the errors in this block, and the errors that the route raises about its user."""
-    # Starlette looks up exception handlers in this mapping, so the app that uses the guard need not register one. If
-    # the app has its own handler for WxAuthError, that handler stays in use.
+    # Starlette stores two mappings here: the handlers by exception, and the handlers by status. The guard adds its own
+    # handler to the first mapping, so the app need not register one. If the app has a handler for WxAuthError, that
+    # handler stays in use.
     handlers = scope.get("starlette.exception_handlers")
     if handlers is not None:
         handlers[0].setdefault(WxAuthError, _answer_own)

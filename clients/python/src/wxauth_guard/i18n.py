@@ -1,4 +1,4 @@
-"""Texts for users. The code contains the English texts, and gettext's `locale/*/LC_MESSAGES/*.po` their translations.
+"""Texts for users. The code contains the English texts, and gettext's files `locale/*/LC_MESSAGES/*.po` translate them.
 
 Modules mark a text with `_`, for example:
 

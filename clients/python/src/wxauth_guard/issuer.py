@@ -102,8 +102,8 @@ class Issuer:
         """Read the metadata and the JWK set, within the timeout. Raises: any exception, which `cause` explains."""
         if self._ssl is None:
             self._ssl = httpx.create_ssl_context()
-        # httpx imports forty modules for its first transport. This transport is created only for that purpose, before
-        # the timeout begins.
+        # httpx imports forty modules when it creates its first transport. This transport is not used. It is created
+        # only so that these imports are finished before the timeout begins.
         httpx.AsyncHTTPTransport(verify=self._ssl)
         return await asyncio.wait_for(self._fetch(self._ssl), self._timeout)
 
@@ -157,15 +157,15 @@ class Issuer:
         if not isinstance(documents, list):
             raise Unreadable("the JWK set has no list of keys")
         keys = verification_keys(documents)
-        if not keys:  # for example, a gateway that returns 200 during maintenance: the keys in memory are kept
+        if not keys:  # for example, if a gateway returns such a set during maintenance. The keys in memory stay in use.
             raise Unreadable("the JWK set has no usable key")
         return KeySet(keys, read_at=self._timer(), max_age=_max_age(headers))
 
     async def _get_json(self, url: str, trusted: ssl.SSLContext) -> tuple[dict[str, Any], httpx.Headers]:
         """Return the JSON object at a URL, and the header fields of the response.
 
-        Raises: Unreadable, if the response has another status, is too large, or is not a JSON object; httpx.HTTPError;
-        ValueError, if the response is not JSON.
+        Raises: Unreadable, if the response has a status other than 200, is too large, or is not a JSON object;
+            ValueError, if the response is not JSON; httpx.HTTPError.
         """
         # The response must not be compressed, because a few compressed bytes could decompress to more than
         # MAX_DOCUMENT.

@@ -54,9 +54,9 @@ class _Fetch(NamedTuple):
     done: Future[None]
     """The future that is completed at the end of the fetch, even if the fetch fails."""
     is_needed: bool
-    """Whether the call must wait for the fetch, because the keys in memory do not suffice."""
+    """Whether only the fetch can provide the key for the call, because the keys in memory do not suffice."""
     needs_a_thread: bool
-    """Whether the calling thread must wait, so that the fetch can run.
+    """Whether the fetch might make no progress unless the calling thread waits. Only `find_sync` reads this field.
 
     Some servers, such as uWSGI without `enable-threads`, run other threads only while a request waits. Therefore the
     thread that starts a fetch waits for a while. If the fetch takes longer than its timeout, it continues only while
@@ -201,6 +201,7 @@ class RemoteKeys:
             return now - self._failed_at >= self._pause(RETRY_PAUSE, KEYS_RETRY_SECONDS)
         if kid in keys:
             return now >= self._next_refresh
+        # A refresh that is due anyway can also bring the unknown key.
         return now >= min(self._next_for_unknown, self._next_refresh)
 
     def _pause(self, first: float, most: float) -> float:

@@ -64,8 +64,10 @@ def verification_keys(members: Iterable[Any]) -> dict[str, VerificationKey]:
     by_kid: dict[str, VerificationKey] = {}
     ambiguous: set[str] = set()
     for member in members:
+        if not isinstance(member, Mapping):
+            continue
         try:
-            key = VerificationKey.from_jwk(member if isinstance(member, Mapping) else {})
+            key = VerificationKey.from_jwk(member)
         except InvalidKey:  # a key of another kind, which the issuer may add
             continue
         if key.kid in by_kid:

@@ -1,4 +1,4 @@
-"""Errors as HTTP responses in `application/problem+json` (RFC 9457). The service and the guards share them."""
+"""Errors as HTTP responses in `application/problem+json` (RFC 9457). The service and the guards share this module."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def preferred_language(headers: Headers) -> str:
 
 def _language(accept_language: Iterable[str], user_agent: str) -> str:
     """Return the language that these values of `Accept-Language` prefer, as `preferred_language` does."""
-    ranges = ",".join(filter(str.strip, accept_language))[:_MAX_ACCEPT_LANGUAGE].split(",")
+    ranges = ",".join(accept_language)[:_MAX_ACCEPT_LANGUAGE].split(",")
     specific_ranges = [each for each in ranges if each.partition(";")[0].strip() not in ("", "*")]
     if not specific_ranges:
         wechat = _WECHAT_USER_AGENT.search(user_agent)
@@ -130,11 +130,11 @@ def problem(error: WxAuthError, headers: AnyHeaders) -> ProblemAnswer:
 
 def asgi_problem(error: WxAuthError, scope: Mapping[str, Any]) -> ProblemAnswer:
     """Return the response to a failed ASGI request, in the sender's language."""
-    id_of_service: str | None = scope.get(REQUEST_ID_KEY)
-    request_id = id_of_service or accepted_request_id(next(iter(values_of(scope, b"x-request-id")), None))
+    stored_id: str | None = scope.get(REQUEST_ID_KEY)
+    request_id = stored_id or accepted_request_id(next(iter(values_of(scope, b"x-request-id")), None))
     language = _language(values_of(scope, b"accept-language"), next(iter(values_of(scope, b"user-agent")), ""))
     answer = _localized(error, language, request_id)
-    if id_of_service is None:  # the service's own middleware adds the header to each response
+    if stored_id is None:  # otherwise, the service's own middleware adds the header to each response
         answer.headers["X-Request-ID"] = request_id
     return answer
 

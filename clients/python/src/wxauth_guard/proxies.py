@@ -59,7 +59,7 @@ def _usable_proxies(value_by_kind: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_covered(no_proxy: str, parts: SplitResult) -> bool:
-    """Return whether an entry of `NO_PROXY` names the host of a URL. Log a warning about malformed entries."""
+    """Return whether any entry of `NO_PROXY` names the host of a URL. Log a warning about malformed entries."""
     is_covered = False
     for entry in filter(None, map(str.strip, no_proxy.split(","))):
         try:
@@ -70,7 +70,7 @@ def _is_covered(no_proxy: str, parts: SplitResult) -> bool:
 
 
 def _covers(entry: str, parts: SplitResult) -> bool:
-    """Return whether an entry of `NO_PROXY` names the host of a URL. Raises: ValueError, if the entry is malformed.
+    """Return whether this entry of `NO_PROXY` names the host of a URL. Raises: ValueError, if the entry is malformed.
 
     An entry is `*`, an address, a range of addresses, or a domain. A domain may have a port, and any entry may begin
     with a scheme.
@@ -79,7 +79,7 @@ def _covers(entry: str, parts: SplitResult) -> bool:
     is_of_scheme = scheme in ("", "all", parts.scheme)
     host = (parts.hostname or "").rstrip(".")
     with suppress(ValueError):  # a name is not an address
-        network = ip_network(re.sub(r"[\[\]]", "", host_or_range), strict=False)
+        network = ip_network(re.sub(r"[\[\]]", "", host_or_range), strict=False)  # IPv6 may be in brackets
         return is_of_scheme and _is_address(host) and ip_address(host) in network
     domain = _NO_PROXY_DOMAIN.fullmatch(host_or_range)
     if domain is None:
@@ -101,7 +101,10 @@ def _is_address(host: str) -> bool:
 
 def _is_usable(proxy: str) -> bool:
     """Return whether httpx can use the proxy with this URL."""
-    as_http, is_socks = _SOCKS.subn("http", proxy, count=1)
+    is_socks = _SOCKS.match(proxy) is not None
+    as_http = _SOCKS.sub(
+        "http", proxy, count=1
+    )  # apart from its scheme, a SOCKS proxy's URL has the form of an http URL
     has_raw_password = re.search("[/?#].*@", as_http.partition("://")[2])  # a / ? # that is not percent-encoded
     lacks_package = is_socks and find_spec("socksio") is None
     return is_http_url(as_http) and not has_raw_password and not lacks_package

@@ -51,7 +51,7 @@ _FINITE_DIGITS = sys.float_info.max_10_exp
 _COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})")
 """The pattern of a JWS (RFC 7515, section 7.1). An ES256 signature has 64 bytes, which are 86 characters."""
 _LAST_CHARACTERS = (ascii_letters + digits + "-_", "", "AQgw", "AEIMQUYcgkosw048")
-"""The characters that a part may end with, by the part's length modulo four.
+"""The characters that a part may end with, by the part's length modulo four, which is never 1 in base64.
 
 The unused bits of the last character must be zero (RFC 4648, section 3.5). Otherwise, several spellings would decode to
 the same bytes.
@@ -119,7 +119,8 @@ class Verifier:
                 "the token names a key that is not known",
                 for_log=f"its kid is {_shown(_key_id(jws[1]))}, which is no key of {_shown(self._issuer)}",
             )
-        if not key.key.verify(token[: jws.end(2)].encode(), decoded(jws[3])):
+        signed_part = token[: jws.end(2)]  # the header, a dot and the claims
+        if not key.key.verify(signed_part.encode(), decoded(jws[3])):
             raise InvalidToken(
                 "the signature does not fit",
                 for_log=f"its signature does not fit the key {_shown(key.kid)} of {_shown(self._issuer)}",
