@@ -260,6 +260,12 @@ async def test_a_notice_that_is_refused_is_signed_anew(phone: Phone, refusal: ht
     assert [time - times[0] for time in times] == [0, 15, 30]
 
 
+async def test_a_long_response_can_accept_a_notice(phone: Phone) -> None:
+    phone.shop.answers.append(httpx.Response(200, json={"ErrMsg": "x" * 1000, "ErrCode": 0}))
+    assert (await phone.pay())["is_taken"]
+    assert phone.pauses.seconds == []
+
+
 async def test_a_notice_is_given_up_after_a_day_of_fifteen_repetitions(phone: Phone) -> None:
     phone.shop.answers += [httpx.Response(503)] * 99
     await phone.pay()

@@ -7,7 +7,8 @@ from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha1
-from typing import Annotated, Any, Final, Literal
+from http import HTTPStatus
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import httpx
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -26,11 +27,14 @@ PAYMENT_PAUSES: Final = (15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600, 108
 ATTEMPT_TIMEOUT_SECONDS: Final = 5.0
 """The time limit, in seconds, for one attempt to send a message."""
 
-# The names of events.
 REVOKED: Final = "user_authorization_revoke"
+"""The name of the event that a user has withdrawn data from an app."""
 CHECKED: Final = "wxa_media_check"
+"""The name of the event that WeChat has checked a picture."""
 DELIVER: Final = "xpay_goods_deliver_notify"
+"""The name of the event that a user has paid an order, so that the shop must deliver the goods."""
 REFUNDED: Final = "xpay_refund_notify"
+"""The name of the event that a user has got the money for an order back."""
 
 _SERVICE_PATH: Final = "/v1/wechat/push/"
 """The path of wxauth's route for messages, to which the app's id is appended."""
@@ -67,6 +71,17 @@ class SignedPush:
     query: Mapping[str, str]
     body: bytes
     content_type: str
+
+
+class _Attempt(NamedTuple):
+    """An attempt to send a message."""
+
+    shown: dict[str, Any]
+    """The `status` and the beginning of the `answer`; without a response, None and the name of the error."""
+    is_accepted: bool
+    """Whether the service has accepted the message."""
+    call_id: int
+    """The id of the call in the call record."""
 
 
 def make_event(event: str, fields: Mapping[str, Any], *, app_id: str, now: int) -> dict[str, Any]:
@@ -168,7 +183,7 @@ class PushSender:
         Raises: ValueError, if the app has no key for the mode `aes`.
         """
         attempts = [attempt async for attempt in self._attempts(request, message, _NO_PAUSES)]
-        return {"is_taken": _is_accepted(message, attempts[-1]), "attempts": attempts}
+        return {"is_taken": attempts[-1].is_accepted, "attempts": [attempt.shown for attempt in attempts]}
 
     async def send_and_repeat(self, request: PushRequest, message: Mapping[str, Any]) -> bool:
         """Send a notice about a payment. Return whether the service has accepted the notice at the first attempt.
@@ -176,9 +191,9 @@ class PushSender:
         If it has not, repeat the notice in the background, with the pauses in `PAYMENT_PAUSES`.
         """
         attempts = self._attempts(request, message, PAYMENT_PAUSES)
-        is_accepted = _is_accepted(message, await anext(attempts))
+        first = await anext(attempts)
         self._continue_in_background(attempts)
-        return is_accepted
+        return first.is_accepted
 
     def send_later(self, request: PushRequest, message: Mapping[str, Any]) -> None:
         """Send a message in the background.
@@ -200,27 +215,24 @@ class PushSender:
 
     async def _attempts(
         self, request: PushRequest, message: Mapping[str, Any], pauses: Sequence[float]
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Send a message until the service accepts it, or until no pause is left. Yield the outcome of each attempt."""
-        first = None
+    ) -> AsyncIterator[_Attempt]:
+        """Send a message until the service accepts it, or until no pause is left. Yield each attempt."""
+        first_call_id = None
         for repetition, seconds in enumerate((0, *pauses)):
             if seconds:
                 await self.pause(seconds)
             if "RetryTimes" in message:  # the notice about a refund counts its repetitions
                 message = {**message, "RetryTimes": repetition}
-            attempt, call_id = await self._attempt(request, message, first)
-            first = first or call_id
+            attempt = await self._attempt(request, message, first_call_id)
+            first_call_id = first_call_id or attempt.call_id
             yield attempt
-            if _is_accepted(message, attempt):
+            if attempt.is_accepted:
                 return
 
-    async def _attempt(
-        self, request: PushRequest, message: Mapping[str, Any], first: int | None
-    ) -> tuple[dict[str, Any], int]:
-        """Sign and send a message. Return the `status` and the `answer` of the response, and the id of the call.
+    async def _attempt(self, request: PushRequest, message: Mapping[str, Any], first_call_id: int | None) -> _Attempt:
+        """Sign and send a message.
 
-        If there is no response, the `status` is None, and the `answer` names the error. `first` is the id of the first
-        attempt to send this message; None if this is the first.
+        `first_call_id` is the id of the first attempt to send this message; None if this is the first.
 
         Raises: ValueError, if the app has no key for the mode `aes`.
         """
@@ -232,7 +244,9 @@ class PushSender:
         signed = sign_push(app, message, mode=mode, format=request.format, timestamp=timestamp, nonce=nonce)
         to_service = self.service_url + _SERVICE_PATH + request.app_id
         url = httpx.URL(request.url or self.push_url_of(request.app_id) or to_service)
-        with self.call_record.recording("weChatToService", "POST", url.path, {}, message, repeats=first) as call:
+        with self.call_record.recording(
+            "weChatToService", "POST", url.path, {}, message, repeats=first_call_id
+        ) as call:
             try:
                 async with (
                     asyncio.timeout(ATTEMPT_TIMEOUT_SECONDS),
@@ -241,20 +255,25 @@ class PushSender:
                     headers = {"Content-Type": signed.content_type}
                     target = url.copy_merge_params(signed.query)
                     answer = await client.post(target, content=signed.body, headers=headers)
-                call |= {"status": answer.status_code, "answer": answer.text[:_MAX_ANSWER_LENGTH]}
+                is_accepted = _is_accepted(message, answer)
+                shown = {"status": answer.status_code, "answer": answer.text[:_MAX_ANSWER_LENGTH]}
             except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as exc:
-                call |= {"status": None, "answer": type(exc).__name__}
-        return {"status": call["status"], "answer": call["answer"]}, call["id"]
+                is_accepted = False
+                shown = {"status": None, "answer": type(exc).__name__}
+            call |= shown
+        return _Attempt(shown, is_accepted, call["id"])
 
 
-def _is_accepted(message: Mapping[str, Any], attempt: Mapping[str, Any]) -> bool:
-    """Return whether the service has accepted a message.
+def _is_accepted(message: Mapping[str, Any], answer: httpx.Response) -> bool:
+    """Return whether the service accepts a message with this response.
 
-    A notice about a payment is accepted with `ErrCode` 0, and any other message with the text `success`.
+    The service accepts a notice about a payment with `ErrCode` 0, and any other message with the text `success`.
     """
+    if answer.status_code != HTTPStatus.OK:
+        return False
     if message["Event"] in (DELIVER, REFUNDED):
-        return attempt["status"] == 200 and _PAYMENT_ACCEPTED.search(attempt["answer"]) is not None
-    return attempt == {"status": 200, "answer": "success"}
+        return _PAYMENT_ACCEPTED.search(answer.text) is not None
+    return answer.text == "success"
 
 
 def _serialized(fields: Mapping[str, Any], format: Format) -> bytes:
