@@ -29,17 +29,25 @@ def has_mcp() -> bool:
 
 
 def resource_at(url: str) -> Mapping[str, Any]:
-    """Return the MCP server at this URL as an entry of the setting `RESOURCES`."""
-    scopes = {"orders:read": "查看你的订单", "orders:write": "替你下单、退单"}
-    return {"resource": url, "title": "小店助手", "scopes": scopes}
+    """Return the MCP server at this URL as an entry of the setting `RESOURCES`.
+
+    The phone shows these titles when it asks the user whether a client may use the server.
+    """
+    scope_titles = {"orders:read": "查看你的订单", "orders:write": "替你下单、退单"}
+    return {"resource": url, "title": "小店助手", "scopes": scope_titles}
 
 
 async def add_agent(database: Database, url: str, *, now: datetime) -> None:
     """Add or replace the desk's agent, a public client, which can request access to the MCP server at this URL."""
-    # The redirect URI has no port, because wxauth ignores the port of a loopback redirect URI.
-    title, callback = localized(_("Desk agent")), f"http://127.0.0.1{AGENT_PATH}"
-    fields = {"title": title, "redirect_uris": [callback], "resources": [url], "scopes": ["openid"]}
-    await ensure_own_client(database, AGENT, now=now, **fields)
+    await ensure_own_client(
+        database,
+        AGENT,
+        title=localized(_("Desk agent")),
+        redirect_uris=[f"http://127.0.0.1{AGENT_PATH}"],  # without a port, because wxauth ignores a loopback URI's port
+        resources=[url],
+        scopes=["openid"],  # besides the MCP server's own scopes, which each client of the server may request
+        now=now,
+    )
 
 
 def create_mcp_server(issuer: str, url: str, names: Iterable[str]) -> ASGIApp:

@@ -42,7 +42,8 @@ def run(port: int) -> None:
             "alice\n  Phone code    phone-13800138000\n  Manual        {url}/about\n  Requests      "
             "{url}/desk/\n\nPress Ctrl-C to stop it.",
             url=url,
-            **APPS[0],
+            app_id=APPS[0]["app_id"],
+            app_secret=APPS[0]["app_secret"],
         )
         click.echo(localized(text))
         simulator = create_simulator(is_alone=True)

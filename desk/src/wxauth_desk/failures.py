@@ -20,7 +20,8 @@ _BY_FAULT: Final[Mapping[str, type[WeChatError] | None]] = {
 }
 """The error that results from each kind of fault except `errcode`; None if the call succeeds.
 
-The desk offers only the faults in `_TRANSPORT_FAULTS` of `wechat/offered_faults.py`, where the only status is 500.
+The error for `status` is right for 500, which is the only status that the desk offers (see `_TRANSPORT_FAULTS` in
+`wechat/offered_faults.py`).
 """
 
 

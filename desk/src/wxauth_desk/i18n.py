@@ -50,9 +50,9 @@ class Text(str):
 
 
 lazy_gettext = Text
-"""A function, imported as `_`, that marks an English text and fills its placeholders.
+"""The class `Text` under the name by which modules import it, as `_`, to mark an English text.
 
-`scripts/texts` looks for its calls.
+`scripts/texts` finds the texts to translate by the calls to `_`.
 """
 
 
@@ -99,7 +99,9 @@ def languages() -> Sequence[str]:
 @cache
 def catalogue_paths() -> Mapping[str, Path]:
     """Return the path of each language's catalogue, by the language's tag (RFC 5646)."""
-    return {path.parts[-3].replace("_", "-"): path for path in sorted(LOCALES.glob(f"*/{_CATALOGUE}"))}
+    # Sorted, so that `find_language` chooses the same language on each machine.
+    paths = sorted(LOCALES.glob(f"*/{_CATALOGUE}"))
+    return {path.parents[1].name.replace("_", "-"): path for path in paths}
 
 
 @cache

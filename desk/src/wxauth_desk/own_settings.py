@@ -47,7 +47,7 @@ class AppSecret:
 
     def __init__(self, home: Path, variables: Mapping[str, str]) -> None:
         app_id = variables.get("WXAUTH_APP_ID", "")
-        has_only_id = variables.keys() & REAL_APP_NAMES == {"WXAUTH_APP_ID"}
+        has_only_id = (variables.keys() & REAL_APP_NAMES) == {"WXAUTH_APP_ID"}
         can_name_file = re.fullmatch(r"[\w-]{1,64}", app_id, re.ASCII) is not None
         self._path = home / f"app_secret_{app_id}" if has_only_id and can_name_file else None
         self.value: str | None = None

@@ -1,18 +1,19 @@
-"""A real PostgreSQL from a wheel, which ends with the process that started it (the owner).
+"""A real PostgreSQL from a wheel, which ends with the process that started it (the parent).
 
 This module uses only the wheel's programs. The wheel's own starter (`get_server`) leaves the server running when the
-owner is killed or terminated, and also when later owners end, because the killed process remains in the starter's list
-of users. Under root, the starter adds a user to the machine, and opens the folders above the data to everyone. Once the
-wheel's starter stops its server together with the owner, remove this module, and use the starter.
+parent is killed or terminated, and also when later parents end, because the killed process remains in the starter's
+list of users. Under root, the starter adds a user to the machine, and opens the folders above the data to everyone.
+Once the wheel's starter stops its server together with the parent, remove this module, and use the starter.
 
-In this module, a small supervisor process starts the server, and the owner holds the other end of the supervisor's
-standard input. However the owner ends, the supervisor then reads the end of file, stops the server and cleans up.
+In this module, a small supervisor process starts the server, and the parent holds the other end of the supervisor's
+standard input. However the parent ends, the supervisor then reads the end of file, stops the server and cleans up.
 """
 
 import fcntl
 import importlib.util
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -35,14 +36,15 @@ _PORT: Final = 5432
 _LONGEST_TEMPORARY_FOLDER_BYTES: Final = 70
 """The length limit, in bytes, of the temporary folder's path.
 
-With our folder and the socket's name, the path stays below the operating system's limit of 104 for a socket.
+With our folder and the socket's name, the path stays below the smallest limit for a socket's path, which is 104 bytes
+on macOS.
 """
 _NEEDED_MEGABYTES: Final = 60
 """The disk space, in megabytes, that a new cluster needs, including some space for its contents."""
 LOCK_TIMEOUT_SECONDS: Final = 2.0
 """The longest time, in seconds, to wait for the lock.
 
-If the previous owner has just been killed, its server still holds the lock for a moment, until it has stopped.
+If the previous parent has just been killed, its server still holds the lock for a moment, until it has stopped.
 """
 _START_TIMEOUT_SECONDS: Final = 30.0
 _STOP_TIMEOUT_SECONDS: Final = 20.0
@@ -65,7 +67,7 @@ def prepare():
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)  # even this supervisor may be killed
-def stop_after_owner():
+def stop_after_parent():
     os.read(0, 1)
     server.send_signal(signal.SIGINT)
     time.sleep(15)
@@ -77,7 +79,7 @@ with open(log, "wb") as output:
     server = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=prepare, close_fds=False, **drop
     )
-threading.Thread(target=stop_after_owner, daemon=True).start()
+threading.Thread(target=stop_after_parent, daemon=True).start()
 server.wait()
 shutil.rmtree(run_folder, ignore_errors=True)
 """
@@ -329,7 +331,7 @@ class EmbeddedPostgres:
         """Return a path of this folder that works for the user that runs the programs.
 
         The folders above, for example root's home, may be closed to that user, and must stay closed. Therefore the path
-        may lead through a descriptor of the folder, which the programs inherit.
+        may lead through a descriptor of the folder, which the programs inherit. Such a path works only on Linux.
         """
         if not self._user or _is_reachable(folder.parent):
             return str(folder)
@@ -350,4 +352,4 @@ def _unprivileged_user(data: Path) -> dict[str, Any]:
 
 def _is_reachable(folder: Path) -> bool:
     """Return whether every user can enter this folder and the folders above it."""
-    return all(part.stat().st_mode & 0o001 for part in (folder, *folder.parents))
+    return all(part.stat().st_mode & stat.S_IXOTH for part in (folder, *folder.parents))

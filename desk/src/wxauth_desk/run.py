@@ -172,7 +172,17 @@ def _open_parts(
         mcp = mcp._replace(url=f"{mcp.url}/mcp")
         settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp.url)),)})
     host_names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
-    return _Parts(settings, loaded.set_by_dev, loaded.findings, listener, wechat, sites, mcp, shop_url, host_names)
+    return _Parts(
+        settings=settings,
+        set_by_dev=loaded.set_by_dev,
+        findings=loaded.findings,
+        listener=listener,
+        wechat=wechat,
+        sites=sites,
+        mcp=mcp,
+        shop_url=shop_url,
+        host_names=host_names,
+    )
 
 
 def _start_postgres(stack: ExitStack) -> SecretStr:
@@ -269,12 +279,12 @@ async def _migrate(database: Database) -> None:
 def _service(settings: Settings, simulated_url: str | None) -> ASGIApp:
     """Return the service as an ASGI app. Its `/` redirects to the desk or, with the real WeChat, to `/docs`."""
     if simulated_url is None:
-        services, example_code = build_services(settings, timeouts=_TIMEOUTS), None
+        services = build_services(settings, timeouts=_TIMEOUTS)
+        example_code = None
         front_page_url = f"{service_url(settings)}/docs"
     else:
-        hints: dict[str, Any] = {"errcode_hints": HINTS, "unknown_app_hint": UNKNOWN_APP_HINT}
-        # For the simulated WeChat, any name is a login code.
-        services, example_code = build_services(settings, timeouts=_TIMEOUTS, **hints), "alice"
+        services = build_services(settings, timeouts=_TIMEOUTS, errcode_hints=HINTS, unknown_app_hint=UNKNOWN_APP_HINT)
+        example_code = "alice"  # for the simulated WeChat, any name is a login code
         front_page_url = f"{simulated_url}{DESK_PATH}"
 
     async def front_page(_request: Request) -> Response:

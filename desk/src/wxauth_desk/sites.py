@@ -65,7 +65,7 @@ PUSH_PATH: Final = "/wechat"
 """The path at which the shop's back end receives the messages that the service forwards."""
 _SHOP_CLIENT_ID: Final = "dev-shop"
 """The client_id of the shop's back end, which is a service client with the scope `sign`."""
-_SHOP_IN_WHEEL: Final = Path(__file__).parent / "_shared" / "shop.py"
+_SHOP_IN_WHEEL: Final = _HERE / "_shared" / "shop.py"
 """The example back end in an installed desk, which does not contain the folder `examples`."""
 _SHOP_IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "sibling" / "shop.py"
 _COUNT_TO: Final = 10
@@ -98,7 +98,8 @@ def create_sites(issuer: str, *, url: str, cookie_secret: str, back_end: Sequenc
 
     `cookie_secret` signs the session cookies. Raises: ModuleNotFoundError, if Authlib is not installed.
     """
-    shop, admin = (Website(each, issuer, url + each.path).app(cookie_secret) for each in SITES)
+    shop = Website(SHOP, issuer, url + SHOP.path).app(cookie_secret)
+    admin = Website(ADMIN, issuer, url + ADMIN.path).app(cookie_secret)
 
     async def add_slash(_request: Request) -> Response:
         return RedirectResponse(f"{url}{ADMIN.path}/")
@@ -175,6 +176,7 @@ class Website:
             token = await self._client.authorize_access_token(request)
         except self._oauth_error as exc:
             return self._page(request, None, error=exc.error)
+        # The page shows the claims, and the nonce says nothing about the user.
         claims = {name: value for name, value in token["userinfo"].items() if name != "nonce"}
         request.session["sid"] = claims["sid"]
         self._sessions[claims["sid"]] = {"claims": claims, "id_token": token["id_token"]}
@@ -225,7 +227,7 @@ class Website:
     def _page(self, request: Request, claims: dict[str, Any] | None, **notice: Any) -> Response:
         """Return the home page for the user whose id_token contains these claims, or for a visitor if they are None.
 
-        `notice` contains either `error`, which is the OAuth error code to show, or `logout_was_reported`, which says
+        `notice` may contain `error`, which is the OAuth error code to show, or `logout_was_reported`, which says
         whether wxauth has just reported a logout.
         """
         language = _language(request)

@@ -2,11 +2,12 @@
 
 import errno
 import os
+from collections.abc import Mapping
 from typing import Final
 
 from wxauth_desk.i18n import SOURCE, Text, find_language, lazy_gettext as _, translate
 
-_SYSTEM_REASONS: Final = {
+_SYSTEM_REASONS: Final[Mapping[int | None, Text]] = {
     errno.EADDRINUSE: _("Address already in use"),
     errno.EADDRNOTAVAIL: _("Cannot assign requested address"),
     errno.EACCES: _("Permission denied"),
@@ -39,4 +40,4 @@ def localized(text: object) -> str:
 
 def os_reason(exc: OSError) -> Text:
     """Return the reason that the operating system gives for an error, with translations if the reason is common."""
-    return _SYSTEM_REASONS.get(exc.errno or 0) or Text("{reason}", reason=exc.strerror or type(exc).__name__)
+    return _SYSTEM_REASONS.get(exc.errno) or Text("{reason}", reason=exc.strerror or type(exc).__name__)

@@ -1,7 +1,7 @@
 """The simulated WeChat over HTTP: its APIs, its pages, the requests that control it, and its manual."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from inspect import isawaitable
 from pathlib import Path
@@ -45,7 +45,7 @@ from wxauth_desk.wechat.webhook_receiver import WEBHOOK_PATH, Behaviour, Receive
 
 _MANUAL: Final = Path(__file__).with_name("about.txt")
 
-HINTS: Final = {
+HINTS: Final[Mapping[int, str]] = {
     Errcode.WRONG_CODE: (
         "this WeChat is simulated, and knows no code of a phone or of the developer tools: send a plain name such as "
         "alice (phone-13800138000 for the phone button), or start 'wxauth-desk dev' with WXAUTH_APP_ID"
