@@ -118,7 +118,8 @@ class Connector:
         Raises: ProxyFailed, if the proxy causes the failure; httpx.ConnectTimeout, if the time limit is exceeded;
             httpx.ConnectError, after any other failure. In all these cases, no request has been sent.
         """
-        proxy, is_https = self._proxy, origin.scheme == "https"
+        proxy = self._proxy
+        is_https = origin.scheme == "https"
         is_at_proxy = proxy is not None  # whether the next failure would be the proxy's
         # Unless the connection is returned, `undo` closes it.
         with ExitStack() as undo:
@@ -179,6 +180,7 @@ class Connector:
 
 
 async def _resolve(peer: Origin | Proxy) -> Sequence[AddressInfo]:
+    """Return the addresses of a server or proxy from the system. Raises: OSError, ValueError."""
     return await asyncio.get_running_loop().getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
 
 
@@ -247,6 +249,7 @@ async def _first_connected(addresses: Sequence[AddressInfo]) -> Connection:
     families: dict[int, list[AddressInfo]] = {}
     for address in addresses:
         families.setdefault(address[0], []).append(address)
+    # The first addresses of all families come first, then the second addresses, and so on.
     untried = deque(filter(None, chain.from_iterable(zip_longest(*families.values()))))
     attempts: set[asyncio.Task[Connection]] = set()
     failure: BaseException = OSError()
@@ -269,6 +272,7 @@ async def _first_connected(addresses: Sequence[AddressInfo]) -> Connection:
 
 
 async def _connected(address: AddressInfo) -> Connection:
+    """Return a new connection to an address. Raises: OSError."""
     # uvloop creates the socket. If wxauth passed in a socket, and the peer reset it before uvloop took it over, its
     # file descriptor would be closed twice. The second time, the descriptor might belong to another connection.
     family, _type, protocol, _name, (host, port, *_flow_and_scope) = address

@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Read a header field, and ignore a trailer."""
-        if self._status:
+        if self._status:  # the head is complete, so this field is a trailer
             return
         name = name.lower()
         if name in _STORED_FIELDS:

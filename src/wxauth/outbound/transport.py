@@ -214,7 +214,10 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
 
 def _message(request: httpx.Request, body: bytes, forward_proxy: Proxy | None) -> bytes:
-    """Return the request as bytes. A proxy that forwards a request needs the whole URL (RFC 9112, section 3.2.2)."""
+    """Return the request as bytes. A proxy that forwards a request needs the whole URL (RFC 9112, section 3.2.2).
+
+    Raises: httpx.LocalProtocolError, if the target is invalid, or if the length of the body is unknown.
+    """
     target: bytes = request.extensions.get("target", request.url.raw_path)
     if not _TARGET.fullmatch(target) or (body and "Content-Length" not in request.headers):
         raise httpx.LocalProtocolError("must have a target without white space, and a body of known length")
@@ -226,4 +229,5 @@ def _message(request: httpx.Request, body: bytes, forward_proxy: Proxy | None) -
 
 
 def _now() -> float:
+    """Return the event loop's time, in seconds."""
     return asyncio.get_running_loop().time()

@@ -51,6 +51,7 @@ class NameResolver:
     """The longest time, in seconds, that a caller waits for the addresses of a name."""
     _slots: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_NAMES))
     _under_way: dict[str, asyncio.Task[Sequence[str]]] = field(init=False, default_factory=dict)
+    """The lookups in progress, by the name. All callers that wait for a name share its lookup."""
 
     async def resolve(self, host: str) -> Sequence[str]:
         """Return the addresses of a host name, or the address that `host` spells.
@@ -80,8 +81,8 @@ class NameResolver:
 async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool = True) -> None:
     """Check that a receiver's URL uses https, or http if every address of its host is private or loopback.
 
-    An https URL is accepted even if its name does not resolve now. Without `resolves_https`, the name of an https URL
-    is not resolved. Each connection checks the address again.
+    An https URL is accepted even if its name does not resolve now, because each connection checks the address again.
+    Without `resolves_https`, the name of an https URL is not even looked up.
 
     Raises: WrongValue.
     """
@@ -108,8 +109,7 @@ def _scheme_and_name(text: str) -> tuple[Scheme, str]:
         raise WrongValue(_("must be a URL of up to {n} characters", n=MAX_URL))
     try:
         url = httpx.URL(text)
-        # `url.host` decodes an xn-- label, which may be malformed.
-        host = url.host
+        host = url.host  # this decodes the labels that begin with xn--, and fails if one is malformed
     except (httpx.InvalidURL, ValueError):
         raise WrongValue(_("must be a URL")) from None
     if url.scheme not in ("http", "https") or not host:
