@@ -89,7 +89,9 @@ class MergePair:
     former_id: UUID
     remaining_id: UUID
     former: StatusAndRoles
+    """The status and roles of the user that the merge removes."""
     remaining: StatusAndRoles
+    """The status and roles of the user that remains."""
     administrators: AbstractSet[UUID]
     """The ids of all administrators, if one of the two users is an administrator; otherwise empty."""
 
@@ -186,11 +188,12 @@ async def link_unionid(
 ) -> None:
     """Merge the user of a known identity into the user of the unionid that WeChat now returns for this identity.
 
-    Do nothing if the two users are the same user, if one of them does not exist, or if they were split. If one of them
-    has asked to be erased, and `stays` is set, cancel the erasure, unless one of the two is banned.
+    Do nothing if the two users are the same user, if one of them does not exist, or if they were split. `stays` means
+    that the person who logs in wants to keep the account. If one of the users has asked to be erased, and `stays` is
+    set, cancel the erasure, unless one of the two is banned.
 
     Raises: AccountLeaving, if a user has asked to be erased and `stays` is not set; AccountDisabled, if a user has
-    asked to be erased and one of the two is banned.
+    asked to be erased and one of the two is banned; TooManyChanges.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     people = await database.one(unionid_queries.PEOPLE, **identity)
@@ -223,7 +226,7 @@ async def correct_imported(
     - If the right openid belongs to another user, the next attempt of the login merges the users, because this function
       has given the unionid to the user of the imported identity.
 
-    Raises: AccountDisabled, AccountLeaving, as `link_unionid` does.
+    Raises: AccountDisabled, AccountLeaving, TooManyChanges, as `link_unionid` does.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     people = await database.one(unionid_queries.PEOPLE, **identity)
@@ -322,7 +325,8 @@ async def merge_by_operator(
     An id that was merged before stands for the remaining user.
 
     Raises: NotFound, if one of the users does not exist; MergeRefused, if both ids belong to one user, if a user has
-    requested erasure, or if both users have an external id; LastAdmin, if the merge would ban the only administrator.
+    requested erasure, or if both users have an external id; LastAdmin, if the merge would ban the only administrator;
+    TooManyChanges.
     """
     user_id = await current_user(database, former_id)
     remaining_id = await current_user(database, into)

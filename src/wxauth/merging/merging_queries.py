@@ -12,6 +12,7 @@ from wxauth.core.users import MERGEABLE, PROFILE_FIELDS, UserFields
 from wxauth.users.consent_queries import PRESENT_CONSENTS, ids_of
 from wxauth.users.status_queries import LockedUser, StatusAndRoles
 
+# The SQL of the present and former ids of two users. Events keep the id that a user had at the time.
 _IDS_OF_ONE: Final = ids_of(":one_id::uuid")
 _IDS_OF_OTHER: Final = ids_of(":other_id::uuid")
 HAVE_BOTH_EXTERNAL_IDS: Final = Statement[bool](
@@ -164,7 +165,8 @@ async def record_gained_data(
     `user_id` is the remaining user, and `before` is the data of this user before the merge.
     """
     after = await facts_of(transaction, user_id)
-    if fields := [name for name in PROFILE_FIELDS if getattr(after, name) != getattr(before, name)]:
+    fields = [name for name in PROFILE_FIELDS if getattr(after, name) != getattr(before, name)]
+    if fields:
         data = {"fields": fields}
         await record_event(transaction, EventType.PROFILE_CHANGED, by=by, at=now, user_id=user_id, data=data)
     if after.phone != before.phone:

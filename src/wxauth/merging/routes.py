@@ -111,7 +111,15 @@ async def split_user(
     banned. The sessions of these identities are ended. The two users are never merged automatically again.
     """
     now = clock()
-    remaining_id, new_user_id = await split(database, user_id, **body.model_dump(), by=administrator, now=now)
+    remaining_id, new_user_id = await split(
+        database,
+        user_id,
+        app_id=body.app_id,
+        openid=body.openid,
+        external_id=body.external_id,
+        by=administrator,
+        now=now,
+    )
     user = await admin.read_user(database, remaining_id, now=now)
     new_user = await admin.read_user(database, new_user_id, now=now)
     return SplitAnswer.model_construct(user=user, new_user=new_user)

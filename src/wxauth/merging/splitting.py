@@ -29,10 +29,11 @@ async def split(
 ) -> tuple[UUID, UUID]:
     """Move an identity, and the user's other identities with the same unionid, to a new user.
 
-    `app_id` and `openid` name the identity. If `external_id` is given, move it to the new user, too. Everything else
-    stays with the user. However, a phone number that only the moved identities have verified is deleted. So are the
-    unionids that no identity of the user has, unless the user is banned. If the user is banned, ban the new user, too.
-    End the sessions of the moved identities. wxauth never merges the two users automatically again (see `ARE_SPLIT`).
+    `app_id` and `openid` name the identity. If `external_id` is given, move it to the new user, too. All other data
+    stays with the user, with two exceptions. Delete a phone number that only the moved identities have verified. Unless
+    the user is banned, also delete the unionids that no identity of the user has. If the user is banned, ban the new
+    user, too. End the sessions of the moved identities. wxauth never merges the two users automatically again (see
+    `ARE_SPLIT`).
 
     If `user_id` was merged into another user, split that user. Return the ids of the split user and of the new user.
 

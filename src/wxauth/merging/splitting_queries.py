@@ -1,7 +1,8 @@
 """The statements that separate identities from a user, either for a new user or in order to erase the identities.
 
-wxauth does not know which identity has brought which data of the user. Therefore, a split leaves all data with the
-user, except the unionid of the separated identities, and a phone number that only these identities have verified.
+wxauth does not know which identity has brought which data of the user. Therefore, a split leaves nearly all data with
+the user. The new user gets the unionid of the separated identities. A phone number that only these identities have
+verified is deleted, and usually also the user's unionids that no identity has (see `_divide_unionids`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,6 +69,7 @@ _DELETE_IDENTITIES: Final = Statement[Nothing]("""
 DELETE FROM identities USING unnest(:app_ids::text[], :openids::text[]) AS leaving (app_id, openid)
  WHERE identities.user_id = :user_id AND (identities.app_id, identities.openid) = (leaving.app_id, leaving.openid)
 """)
+# If the separated identities have no unionid, :unionid is null, and the next two statements change nothing.
 _MOVE_UNIONID: Final = Statement[Nothing](
     "UPDATE unionids SET user_id = :new_user_id WHERE unionid = :unionid AND user_id = :user_id"
 )
@@ -102,8 +104,9 @@ class Separation:
 
     user_id: UUID
     leaving: Sequence[OwnedIdentity]
-    """The identities that leave, the oldest first, as in `staying`."""
+    """The identities that leave, the oldest first."""
     staying: Sequence[OwnedIdentity]
+    """The identities that stay with the user, the oldest first."""
     unionid: str | None
     """The unionid of the identity that the caller has named; None if that identity has no unionid."""
 
@@ -189,7 +192,8 @@ async def erase_wechat_account(
         return False
     await _erase(transaction, separation, by=by, now=now)
     cleared = await clear_fields(transaction, user_id, [*PROFILE_FIELDS, "phone"])
-    if fields := [name for name in PROFILE_FIELDS if name in cleared]:
+    fields = [name for name in PROFILE_FIELDS if name in cleared]
+    if fields:
         data = {"fields": fields}
         await record_event(transaction, EventType.PROFILE_CHANGED, by=by, at=now, user_id=user_id, data=data)
     if "phone" in cleared:
