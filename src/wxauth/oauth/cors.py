@@ -38,8 +38,11 @@ class Cors:
     """Middleware that allows web pages of other origins to call the service.
 
     Pages at the origins in `CORS_ORIGINS` may call every route. Pages of public clients may call only the paths in
-    `CORS_PATHS`. A change to the clients takes effect immediately, because wxauth looks up every other origin in the
-    database for each request.
+    `CORS_PATHS`. If the setting `CLIENT_DOCUMENTS` allows unregistered clients, pages of any origin may call the paths
+    in `_FOR_ANY_ORIGIN`.
+
+    A change to the public clients takes effect immediately, because wxauth reads their origins from the database for
+    each request from an origin that is not in `CORS_ORIGINS`.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:
@@ -62,6 +65,7 @@ class Cors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on to the app, and add the CORS headers for the request's path and origin to the response."""
+        # The server also calls the app for the lifespan, which has no path.
         path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
         if path not in self._paths:
             await self._for_configured(scope, receive, send)
@@ -76,11 +80,11 @@ class Cors:
             await send(message)
 
         origin = Headers(scope=scope).get("origin")
-        is_clients_page = origin is not None and await self._is_clients_page(path, origin)
-        app = self._for_clients if is_clients_page else self._for_configured
+        is_for_clients = origin is not None and await self._is_for_clients(path, origin)
+        app = self._for_clients if is_for_clients else self._for_configured
         await app(scope, receive, send_with_vary)
 
-    async def _is_clients_page(self, path: str, origin: str) -> bool:
+    async def _is_for_clients(self, path: str, origin: str) -> bool:
         """Return whether the CORS headers for the pages of public clients apply to a request.
 
         On a path for any origin, they always apply. On any other path, an origin in `CORS_ORIGINS` gets the headers of
@@ -90,5 +94,6 @@ class Cors:
             return True
         if self._origins.isdisjoint(("*", origin)):
             with suppress(StorageUnavailable):
-                return is_registered(origin, map(origin_of, await self._database.values(PUBLIC_REDIRECT_URIS)))
+                redirect_uris = await self._database.values(PUBLIC_REDIRECT_URIS)
+                return is_registered(origin, map(origin_of, redirect_uris))
         return False

@@ -102,8 +102,11 @@ def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
 
     `has_documents` says whether clients may be described by metadata documents.
     """
+    # Several resources can have the same scope. Unlike a set, a dict keeps the order of the names.
     scopes = dict.fromkeys((*SITE_SCOPE_NAMES, *(name for each in resources for name in each.scopes)))
-    methods = [*_WITH_SECRET, "none", *([PRIVATE_KEY_JWT] if has_documents else [])]
+    methods = [*_WITH_SECRET, "none"]
+    if has_documents:
+        methods.append(PRIVATE_KEY_JWT)
     document_features = {
         "client_id_metadata_document_supported": True,
         "token_endpoint_auth_signing_alg_values_supported": list(SIGNING_ALGS),
@@ -145,6 +148,7 @@ def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {"example": _metadata("https://auth.example.com")}}}
 }
+"""FastAPI's `responses` for the metadata, with an example."""
 
 
 @metadata_router.get(
@@ -195,7 +199,7 @@ def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
+def _form(example: dict[str, str], others: Iterable[str]) -> dict[str, Any]:
     """Return the `openapi_extra` of an operation that takes a client's form.
 
     The form has the parameters in `example` and `others`.
@@ -210,7 +214,7 @@ def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
     response_model=DeviceAuthorizationAnswer,
     responses=_refusals("invalid_request", "invalid_scope", "invalid_target", "unauthorized_client"),
     openapi_extra=_form(
-        {"scope": "openid profile", "browser_ip": "203.0.113.7", "browser_user_agent": "Mozilla/5.0 …"}, "resource"
+        {"scope": "openid profile", "browser_ip": "203.0.113.7", "browser_user_agent": "Mozilla/5.0 …"}, ["resource"]
     ),
 )
 @answering_clients
@@ -267,7 +271,7 @@ async def authorize_device(
     ),
     openapi_extra=_form(
         {"grant_type": DEVICE_CODE, "device_code": "8Yk3..."},
-        *("code", "redirect_uri", "code_verifier", "refresh_token", "scope", "resource", *_ASSERTION),
+        ["code", "redirect_uri", "code_verifier", "refresh_token", "scope", "resource", *_ASSERTION],
     ),
 )
 @answering_clients
@@ -290,7 +294,7 @@ async def exchange(
         },
         **_refusals("invalid_request"),
     },
-    openapi_extra=_form({"token": "wxr_..."}, "token_type_hint", *_ASSERTION),
+    openapi_extra=_form({"token": "wxr_..."}, ["token_type_hint", *_ASSERTION]),
 )
 @answering_clients
 async def revoke(
@@ -303,7 +307,7 @@ async def revoke(
 
 
 class _MalformedBearer(InvalidRequest):
-    """The error if a request contains the access token twice, or in a form that RFC 6750 does not allow."""
+    """The error if a request contains the access token twice, or in a malformed form."""
 
     def headers(self) -> dict[str, str]:
         """Return the header `WWW-Authenticate` (RFC 6750, section 3.1)."""

@@ -148,7 +148,8 @@ class SiteTokens:
         is_described_by_document = is_document(client.name)
         if not (client.redirect_uris or is_described_by_document):
             raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
-        code, challenge = form.required("code"), _challenge_in(client, form, redirect_uri)
+        code = form.required("code")
+        challenge = _challenge_in(client, form, redirect_uri)
         # The operator might have removed the redirect URI since the sign-in request, so wxauth checks it again. It does
         # not read the document of an unregistered client again.
         if not (is_described_by_document or is_registered(redirect_uri, client.redirect_uris)):
@@ -176,7 +177,8 @@ class SiteTokens:
         await _ensure_keys(self.keys, self.issuer, now)
         if login is None:
             return NotRedeemed.UNKNOWN
-        target, session_id = Target.granted(self.settings, client, login.resource, form), new_id(now)
+        target = Target.granted(self.settings, client, login.resource, form)
+        session_id = new_id(now)
         lifetimes = session_lifetimes(self.settings, is_of_website=target.resource is None)
         ends_at = now + timedelta(seconds=lifetimes.unrefreshed)
         async with self.codes.queue(login), self.database.begin() as transaction:
@@ -273,7 +275,8 @@ class SiteTokens:
 
         Raises: OAuthError, if the client has none of the granted scopes any more.
         """
-        client, names = target.client, _scopes_left(session.scope, target)
+        client = target.client
+        names = _scopes_left(session.scope, target)
         token_session = TokenSession(
             id=session.id,
             seconds_left=int((session.expires_at - now).total_seconds()),
