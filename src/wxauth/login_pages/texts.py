@@ -16,10 +16,15 @@ from wxauth.site_logins.pages import PageState
 from wxauth.site_logins.responses import Mistake
 
 TEXTS: Final[Mapping[str, Text]] = {
+    PageState.WAITING: _("Waiting for your phone"),
+    PageState.CLAIMED: _("Scanned. Confirm on your phone."),
+    PageState.APPROVED: _("Confirmed. One moment…"),
+    PageState.DENIED: _("Declined on your phone"),
+    PageState.OVER: _("This QR code has expired"),
     "waiting_on_a_phone": _("Confirm in the mini-program, then come back"),
     "claimed_on_a_phone": _("Confirm in the mini-program"),
-    "left": _(", {seconds} s left"),
     "over_on_a_phone": _("This login has expired"),
+    "left": _(", {seconds} s left"),  # follows the text of a state during the last 30 seconds
     "visit_snapshot_title": _("One more tap"),
     "visit_snapshot": _(
         "WeChat is showing only a preview of this page. Tap “使用完整服务” (use the full service) at the bottom, then "
@@ -38,11 +43,6 @@ TEXTS: Final[Mapping[str, Text]] = {
     ),
     "visit_away_title": _("Just a moment"),
     "visit_away": _("The service is busy. Wait a few seconds, then go back to the site and log in again."),
-    PageState.WAITING: _("Waiting for your phone"),
-    PageState.CLAIMED: _("Scanned. Confirm on your phone."),
-    PageState.APPROVED: _("Confirmed. One moment…"),
-    PageState.DENIED: _("Declined on your phone"),
-    PageState.OVER: _("This QR code has expired"),
     "link_title": _("Scan this QR code with WeChat"),
     "link": _("This QR code is for logging in. Open WeChat, tap “Scan”, and point the camera at the QR code."),
     "device_title": _("Log in on another device"),
@@ -50,16 +50,16 @@ TEXTS: Final[Mapping[str, Text]] = {
         "Open WeChat, tap “Scan”, and point the camera at the QR code on the other screen. You can also open the "
         "mini-program and enter the login code there."
     ),
+    "mistake_title": _("This login can't continue"),
+    "mistake": _(
+        "The site sent an invalid request, so wxauth didn't return anything to it. Please report this to "
+        "the site's operator:"
+    ),
     Mistake.REQUEST: _("The request is too long or contains a character that isn't allowed."),
     Mistake.CLIENT: _("No site is registered with this client_id."),
     Mistake.REDIRECT_URI: _("The redirect_uri isn't registered for this site."),
     Mistake.DOCUMENT: _(
         "The program's metadata document can't be read or is invalid, or the document's host isn't allowed."
-    ),
-    "mistake_title": _("This login can't continue"),
-    "mistake": _(
-        "The site sent an invalid request, so wxauth didn't return anything to it. Please report this to "
-        "the site's operator:"
     ),
     "limited_title": _("Too many attempts"),
     "limited": _("Wait a minute, then reload this page."),
