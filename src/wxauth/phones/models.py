@@ -10,7 +10,11 @@ from wxauth.core.models import TIME
 
 
 class PhoneAnswerRow(SQLModel, table=True):
-    """The table of WeChat's responses to phone codes. A response costs money, and WeChat returns it only once."""
+    """The table of WeChat's responses to phone codes.
+
+    wxauth stores each response before it uses the response, because a response costs money, and WeChat returns it only
+    once.
+    """
 
     __tablename__ = "phone_answers"
 

@@ -185,9 +185,10 @@ class Phones:
     async def _find_or_fetch(
         self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime
     ) -> queries.StoredAnswer | UserInSession | None:
-        """Return the stored response to a code, for which wxauth calls WeChat if necessary.
+        """Return WeChat's response to a code: the stored response or, if there is none, the response to a new call.
 
-        Return the user if the number has been bound. Return None if the user was erased during the call.
+        If the number has already been bound, return the user instead. Return None if the user was erased during the
+        call.
 
         Raises: the errors of `_fetch`.
         """
@@ -258,7 +259,7 @@ class Phones:
             raise
 
     def _forget_call(self, identity: tuple[str, str], code_hash: bytes) -> None:
-        """Forget a call to WeChat whose response has been stored, or whose storage has failed."""
+        """Forget a call to WeChat that has failed, or whose response has been stored or could not be stored."""
         self._in_progress.give_back(identity)
         stored = self._calls.pop(code_hash).stored
         if not stored.cancelled():

@@ -177,7 +177,7 @@ async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | Us
     """
     row = await database.row(_FIND, code_hash=code_hash)
     if row is None or row.sealed is None:
-        return row
+        return row  # an `_AnswerAndUser` is also a `UserInSession`
     return StoredAnswer(
         code_hash=code_hash,
         app_id=row.app_id,
@@ -300,9 +300,10 @@ async def _lock_user_and_losers(
     losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
     # One statement locks all of these users, because users must always be locked in the order of their ids.
     if losers:
-        owner_id = await transaction.value(USER_OF, **answer.identity)
-        to_lock = [*losers] if owner_id is None else [*losers, owner_id]
+        user_id = await transaction.value(USER_OF, **answer.identity)
+        to_lock = [*losers] if user_id is None else [*losers, user_id]
         await lock_status_and_roles_of(transaction, to_lock)
+    # The identity may have moved to another user during the wait for the locks, so its user is read again.
     return await lock_user_of(transaction, **answer.identity), losers
 
 

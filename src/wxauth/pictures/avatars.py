@@ -114,8 +114,8 @@ class Avatars:
         now, app_id = self.clock(), user.app_id
         identity = {"user_id": user.id, "app_id": app_id, "openid": user.openid}
         by, data = Actor(str(user.id)), {"fields": ["avatar_url"]}
-        # The transaction is not retried after a lost connection. In the meantime, the user may have withdrawn the
-        # picture in WeChat, and the retry would store a new one.
+        # The transaction is not retried after a lost connection, because the user may have withdrawn the picture in
+        # WeChat in the meantime, and the retry would store the picture again.
         async with self.database.begin() as transaction:
             changed = await transaction.row(queries.REPLACE_AVATAR, **identity, url=url, **asdict(avatar), now=now)
             if changed is not None:

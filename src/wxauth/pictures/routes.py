@@ -127,6 +127,8 @@ def _only_file(parts: Sequence[Field | File]) -> bytes:
 
     Raises: InvalidRequest, whose message says what is wrong with the form.
     """
+    # The list also contains files with other names, and a field `file` that is no file, so that the message can say
+    # what is wrong with them.
     match [part for part in parts if isinstance(part, File) or part.field_name == _FIELD.encode()]:
         case [File() as file] if file.field_name == _FIELD.encode():
             file.file_object.seek(0)

@@ -141,4 +141,5 @@ def _target_of(url: httpx.URL, query: bytes) -> bytes:
 
 
 def _not_forwarded(reason: str) -> PushNotForwarded:
+    """Return the error whose text consists of the name of the setting and the reason."""
     return PushNotForwarded(_("{name}: {rule}", name="push_forward", rule=reason))

@@ -154,7 +154,8 @@ class PushedMessages:
         """Carry out a message if it is a withdrawal. Return whether wxauth knows the user whom the withdrawal names.
 
         Set the kind in `counted`, even if an exception follows. For an encrypted message that is not a withdrawal,
-        wxauth does not query the database, so that it can forward the message even during an outage.
+        wxauth does not query the database, so that it can forward the message even during an outage. The signature of
+        an encrypted message need not be claimed, because it covers the content, and does not fit any other message.
 
         Raises: InvalidRequest, if the message is malformed; InvalidSignature, StorageUnavailable.
         """
