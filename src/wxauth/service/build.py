@@ -58,7 +58,10 @@ from wxauth_guard.verifier import Verifier
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """The time limits and pauses of the parts, in seconds. Tests shorten those that they wait for."""
+    """The time limits and pauses of the parts, in seconds. The constants that are the defaults explain them.
+
+    Tests shorten the times that they wait for.
+    """
 
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE_SECONDS
@@ -178,8 +181,8 @@ def _add_wechat(
     tracing: Tracing = parts[Tracing]
 
     def make_wechat() -> WeChat:
-        client = client_over(transport or transport_for(settings))
-        return tracing.wechat(client, settings=settings, busy_pauses=timeouts.wechat_busy, hints=errcode_hints)
+        http_client = client_over(transport or transport_for(settings))
+        return tracing.wechat(http_client, settings=settings, busy_pauses=timeouts.wechat_busy, hints=errcode_hints)
 
     parts[WeChat] = make_wechat()
     parts.make(WeChatApi, wechat=make_wechat())
@@ -219,7 +222,8 @@ def _add_outbound(parts: Parts, limiters: _Limiters, timeouts: Timeouts) -> None
     clock = parts[Clock]
     parts.make(
         ClientDocuments,
-        # A /48 gets the limit of one address, so that no single /48 can use up the limit of all.
+        # With `wide=1`, all addresses of an IPv6 /48 share the limit of one address, so that no single /48 can use up
+        # `new_of_all`.
         new_of_address=limiters.make(partial(RateLimiter, wide=1), NEW_OF_AN_ADDRESS, "client-document"),
         # These two limits count for each process, so they do not use Redis.
         new_of_all=RateLimiter(NEW_OF_ALL, what="client-document", clock=clock),

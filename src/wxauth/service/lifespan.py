@@ -98,7 +98,7 @@ async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
         while not await _has_our_schema(services):  # noqa: ASYNC110 - another process migrates
             await asyncio.sleep(_CHECK_PAUSE_SECONDS)
         await attempt(partial(_load_stored_data, services), failed="stored_data_not_loaded")
-    # Each of these tasks logs its own outages and continues. Nothing watches whether one of them ends with a bug.
+    # Each of these tasks logs its own outages and continues. If a bug ends one of them, nothing restarts it.
     tasks = [
         services[KeyRing].keep_fresh(),
         services[Apps].keep_fresh(),

@@ -40,13 +40,10 @@ SILENT_SECONDS: Final = 15
 START_SECONDS: Final = 60
 """The time, in seconds, that a worker may take to start during a reload. A busy machine may need that long."""
 
-_UNREAD_SECONDS: Final = 0.1
-"""The time, in seconds, for reading requests before the server checks again whether each connection has sent one.
-
-The server checks this after it has closed the port.
-"""
 _FIRST_REQUEST_SECONDS: Final = 2
 """The time, in seconds, that a new connection has for its first request after the port is closed."""
+_FIRST_REQUEST_CHECK_SECONDS: Final = 0.1
+"""The pause, in seconds, between two checks during this time of whether each connection has sent a request."""
 _KEEP_ALIVE_SECONDS: Final = 75
 """The time, in seconds, after which an idle connection is closed.
 
@@ -89,8 +86,8 @@ class Server(uvicorn.Server):
         for connection in waiting:
             await loop.connect_accepted_socket(self._protocol, connection)
         connections = cast("set[HttpToolsProtocol]", self.server_state.connections)
-        for _attempt in range(round(_FIRST_REQUEST_SECONDS / _UNREAD_SECONDS)):
-            await asyncio.sleep(_UNREAD_SECONDS)
+        for _attempt in range(round(_FIRST_REQUEST_SECONDS / _FIRST_REQUEST_CHECK_SECONDS)):
+            await asyncio.sleep(_FIRST_REQUEST_CHECK_SECONDS)
             if all(connection.cycle for connection in connections):  # each has sent a request
                 break
         await super().shutdown(sockets)

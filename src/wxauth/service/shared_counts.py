@@ -7,7 +7,6 @@ worker's process id.
 import multiprocessing
 import os
 import sys
-from itertools import count
 from pathlib import Path
 
 from prometheus_client import values
@@ -36,7 +35,9 @@ def share_counts() -> None:
     if COUNTS not in os.environ:
         return
     try:
-        number = next(number for number in count() if _try_lock(Path(os.environ[COUNTS], f"{number}.lock")))
+        number = 0
+        while not _try_lock(Path(os.environ[COUNTS], f"{number}.lock")):
+            number += 1
     except OSError as exc:
         # Each worker now reports only its own counts.
         log.warning("metrics_not_shared", reason=os_reason(exc), what_to_change=COUNTS)

@@ -59,7 +59,9 @@ def _check_one_block(value: bytes) -> bytes:
     return value
 
 
-_BASE64: Final = (BeforeValidator(_from_base64), WithJsonSchema({"type": "string", "contentEncoding": "base64"}))
+_Base64 = Annotated[
+    bytes, BeforeValidator(_from_base64), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
+]
 
 
 class DecryptRequest(BaseModel):
@@ -67,11 +69,11 @@ class DecryptRequest(BaseModel):
 
     model_config = body_like({"encrypted_data": "q0EJbVMXC0kYb9rMbJcMdA==", "iv": "r7BXXKkLb8qrSNn05n0qiA=="})
 
-    encrypted_data: Annotated[bytes, *_BASE64, AfterValidator(_check_whole_blocks)] = Field(
+    encrypted_data: Annotated[_Base64, AfterValidator(_check_whole_blocks)] = Field(
         validation_alias=AliasChoices("encrypted_data", "encryptedData"),
         description="Also accepted as `encryptedData`.",
     )
-    iv: Annotated[bytes, *_BASE64, AfterValidator(_check_one_block)]
+    iv: Annotated[_Base64, AfterValidator(_check_one_block)]
 
 
 class DecryptedAnswer(BaseModel):

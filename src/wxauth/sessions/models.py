@@ -35,6 +35,7 @@ class Session(SQLModel, table=True):
     last_used_at: datetime = Field(sa_type=TIME)
     expires_at: datetime = Field(sa_type=TIME)
     revoked_at: datetime | None = Field(sa_type=TIME)
+    """The time at which the session ended; null if it is open or has expired."""
     revoked_reason: str | None = Field(sa_type=Text)
     """The `EndReason`; null if the session is open or has expired."""
     # Only the sessions of websites use the columns below.
