@@ -174,7 +174,7 @@ class SessionReplaced(WxAuthError, code="session_replaced", status=400):
     title = _("Your account is now logged in on another device.")
 
 
-# Failures of scanned QR codes with which this user cannot log in.
+# Failures of scanned QR codes that this user cannot log in with.
 
 
 class ScanOver(WxAuthError, code="scan_over", status=404):
@@ -184,7 +184,7 @@ class ScanOver(WxAuthError, code="scan_over", status=404):
 
 
 class ScanForwarded(WxAuthError, code="scan_forwarded", status=403):
-    """The page was opened in a way in which another person could have forwarded the QR code or the link.
+    """The page was opened in a way that another person could have caused by forwarding the QR code or the link.
 
     A QR code must be scanned with the camera, and not be read from a picture or opened by a link. A login link must be
     opened outside WeChat. The error is also returned if the user has typed a login code, and the login accepts none.
@@ -323,7 +323,7 @@ class WrongPerson(WxAuthError, code="wrong_person", status=403):
 
 
 class SnapshotUser(WxAuthError, code="snapshot_user", status=403):
-    """WeChat showed a preview of the page, whose user is invented."""
+    """WeChat showed a preview of the page, and invented the user of this preview."""
 
     title = _("This is only a preview. Use the full service to continue.")
 

@@ -13,7 +13,7 @@ from wxauth.sessions.queries import end_page_of_client
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceClient:
-    """A client as a service, with the hashes of its secrets, its resources, and all its scopes."""
+    """A client, with the fields that wxauth needs when the client calls it as a service."""
 
     name: str
     secret_hash: bytes | None = field(repr=False)
@@ -24,7 +24,7 @@ class ServiceClient:
 
 
 # FOR UPDATE waits for logins that are opening a session of this client. A plain UPDATE would not wait, because it does
-# not change the name, to which the sessions refer. Logins that begin later no longer find the client.
+# not change the name that the sessions refer to. Logins that begin later no longer find the client.
 REMOVE: Final = Statement[str]("""
 WITH client AS (SELECT name FROM clients WHERE name = :name AND removed_by IS NULL FOR UPDATE)
 UPDATE clients SET removed_by = :by FROM client WHERE clients.name = client.name RETURNING clients.name
@@ -32,7 +32,7 @@ UPDATE clients SET removed_by = :by FROM client WHERE clients.name = client.name
 # This lock lets only one worker at a time delete the rows of removed clients, so that the load on the database does not
 # depend on the number of removed clients.
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.removed_clients'))")
-# Without :name, the statement returns the first removed client whose name is after :after.
+# If :name is null, the statement returns the first removed client whose name is after :after.
 _NEXT_REMOVED: Final = Statement[tuple[str, str]]("""
 SELECT name, removed_by FROM clients
  WHERE removed_by IS NOT NULL AND (:name::text IS NULL OR name = :name) AND name > :after
@@ -86,9 +86,9 @@ def _columns_without_logo(kind: type[Client]) -> list[LiteralString]:
     return ["NULL::text AS logo" if column == "logo" else column for column in columns_of(kind)]
 
 
-SERVICE: Final = ", ".join(f"clients.{fragment(each.name)}" for each in fields(ServiceClient))
+SERVICE_COLUMNS: Final = ", ".join(f"clients.{fragment(each.name)}" for each in fields(ServiceClient))
 """The columns of `ServiceClient`, for a statement's SELECT."""
-FIND_SERVICE: Final = Statement[ServiceClient](f"{_select(SERVICE)} AND name = :name")
+FIND_SERVICE: Final = Statement[ServiceClient](f"{_select(SERVICE_COLUMNS)} AND name = :name")
 # These two statements leave out the logo, which has up to 44 KB, because each request for tokens reads the client.
 FIND_WITH_SECRETS: Final = Statement[ClientWithSecrets](
     f"{_select(*_columns_without_logo(ClientWithSecrets))} AND name = :name"

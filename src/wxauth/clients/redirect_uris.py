@@ -1,4 +1,4 @@
-"""The grammar, comparison and display of the URIs to which browsers return after a login or a logout."""
+"""The grammar, comparison and display of the URIs that browsers return to after a login or a logout."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

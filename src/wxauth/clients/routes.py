@@ -1,4 +1,4 @@
-"""The routes of `/v1/admin/clients`, with which administrators list, add, change and remove services and sites."""
+"""The routes of `/v1/admin/clients`, which let administrators list, add, change and remove services and sites."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -15,7 +15,7 @@ from wxauth.users.status_queries import lock_status_and_roles
 
 CONSOLE_PATH: Final = "/admin/"
 LINK_LIFETIME: Final = timedelta(minutes=10)
-"""The time for which a link can be opened. The help of `wxauth admin link` states this time, too."""
+"""The time during which a link works. The help of `wxauth admin link` also states this time."""
 _NO_ADMINISTRATOR: Final = _(
     "there is no administrator yet. Run 'wxauth users list', and then 'wxauth users grant USER_ID admin'"
 )

@@ -63,7 +63,7 @@ class LinkRequest(BaseModel):
 
 
 class ScanRequest(BaseModel):
-    """The authorization code with which `/v1/authorize` redirected the browser back, and the code verifier.
+    """The authorization code that the browser brought back from `/v1/authorize`, and the code verifier.
 
     A verifier has 43 to 128 characters (RFC 7636, section 4.1).
     """
@@ -223,7 +223,7 @@ def _without_cookie(response: Response, settings: Settings) -> Response:
 
 
 def _cookie_options(settings: Settings) -> dict[str, Any]:
-    """Return the arguments with which a response sets or deletes the session's cookie."""
+    """Return the arguments that make a response set or delete the session's cookie."""
     name, is_secure = host_cookie(settings, "wxauth-console"), is_https(settings)
     # A cookie with the prefix `__Host-` requires the path "/".
     path = "/" if is_secure else urlsplit(settings.issuer).path + CONSOLE_PATH

@@ -253,6 +253,6 @@ class ConsoleSessions:
 async def _record_opened(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, by: str, device: Device, now: datetime
 ) -> None:
-    """Record that a session was opened. `by` is the way in which the user logged in: `link` or `scan`."""
+    """Record that a session was opened. `by` says how the user logged in: `link` or `scan`."""
     actor, data = Actor(str(user_id), device.ip), {"session_id": session_id, "by": by}
     await record_event(transaction, EventType.CONSOLE_OPENED, by=actor, at=now, user_id=user_id, data=data)

@@ -1,4 +1,4 @@
-"""Work outside of requests: started by a request, shared by several, repeated, collected for later, or retried."""
+"""Work outside of requests: tasks that outlive a request or serve several, repeated tasks, buffers, and retries."""
 
 import asyncio
 from abc import ABC, abstractmethod

@@ -24,7 +24,7 @@ _PREPARED: Final = "prepared"
 
 
 class _Place(NamedTuple):
-    """A place to connect to: a host or, if the host's name has several addresses, one of them."""
+    """A place to connect to: a host or, if the host's name has several addresses, one of these addresses."""
 
     dsn: str
     """The DSN of the host."""

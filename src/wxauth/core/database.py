@@ -158,7 +158,8 @@ class Database(_Reader):
 
     Outside of a transaction, each statement commits by itself. If the connection is lost, if a pooler has forgotten the
     prepared statement, or if concurrent changes conflict, the statement is sent once more. Therefore a second execution
-    of the statement must do no harm. The caller must handle asyncpg.IntegrityConstraintViolationError.
+    of the statement must do no harm. If the statement violates a constraint, the caller gets
+    asyncpg.IntegrityConstraintViolationError, and must handle it.
 
     Every function that takes a `Database`, or an object that has one, may raise StorageUnavailable, or its subclass
     ChangesClashed if a statement conflicted twice. The docstrings of such functions do not always repeat these errors.
@@ -184,7 +185,7 @@ class Database(_Reader):
     async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
         """Return the first row, or None if there is none.
 
-        If callers wait for the same batched statement, it runs once for all of them.
+        A batched statement runs once for all callers that wait for it.
         """
         if not isinstance(statement, Batched):
             return await super().row(statement, **values)
@@ -229,8 +230,8 @@ class Database(_Reader):
         The whole block, with the wait for a connection and the commit, has one time limit, `Deadlines.total`.
 
         Raises: StorageUnavailable, or its subclasses ChangesClashed for a deadlock and NothingCommitted for a
-            connection that was lost before the commit. The caller must handle
-            asyncpg.IntegrityConstraintViolationError.
+            connection that was lost before the commit; asyncpg.IntegrityConstraintViolationError, if a statement
+            violates a constraint.
         """
         async with _Limit(_now() + self.deadlines.total), self._transactions:
             connection = await self._open_transaction(self._begin + _REPLAN if replan else self._begin)
@@ -253,7 +254,7 @@ class Database(_Reader):
 
     @asynccontextmanager
     async def snapshot(self, *, patience: float | None = None) -> AsyncIterator[Snapshot]:
-        """Open a snapshot of the database for long reads. It has its own connection, outside the pool.
+        """Open a snapshot of the database for long reads. The snapshot has its own connection, outside the pool.
 
         `patience` is the time limit, in seconds, for each statement, and for the time between two statements. None
         means no limit.

@@ -35,7 +35,7 @@ class Deadlines:
 
     @property
     def limits(self) -> dict[str, int]:
-        """The PostgreSQL settings with which the server enforces these limits, in milliseconds."""
+        """The limits that the server enforces, as PostgreSQL settings in milliseconds."""
         limits = {
             "statement_timeout": self.statement,
             "lock_timeout": self.lock,

@@ -13,7 +13,7 @@ class Dependent:
     object: str
     """The kind and the name of the object, such as `view public.report`."""
     name: str | None
-    """The name of the object, for which `refusal_for_dependents` searches wxauth's revisions.
+    """The name of the object, which `refusal_for_dependents` searches for in wxauth's revisions.
 
     None if wxauth creates no objects of this kind.
     """

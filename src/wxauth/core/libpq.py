@@ -53,7 +53,7 @@ _IN_ENVIRONMENT: Final = (
 The variable's name is `PG` and the parameter's name in capitals.
 """
 _MODES_READING_AUTHORITIES: Final = frozenset({"require", "verify-ca", "verify-full"})
-"""The values of `sslmode` with which asyncpg reads the files of `_AUTHORITY_FILES`."""
+"""The values of `sslmode` that make asyncpg read the files of `_AUTHORITY_FILES`."""
 _FILES_AT_HOME: Final = ("postgresql.crt", "postgresql.key", "root.crt", "root.crl")
 """The files that asyncpg reads from `~/.postgresql` if they exist."""
 _DEFAULT_PORT: Final = "5432"
@@ -62,7 +62,7 @@ _NO_FILE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
 
 
 class DatabaseUrl(NamedTuple):
-    """The URL of the database, in the form in which asyncpg understands it."""
+    """The URL of the database, in the form that asyncpg understands."""
 
     dsns: Sequence[str]
     """A DSN for each host."""
@@ -148,7 +148,8 @@ def password_in_file(dsn: str) -> str | None:
     r"""Return the password that the password file contains for a DSN.
 
     asyncpg would leave the backslashes of `\:` and `\\` in the password. Return None if the file has no line for the
-    DSN, if the DSN already has a password, or if it names a service, whose file only asyncpg reads.
+    DSN, or if the DSN already has a password. Also return None if the DSN names a service, because only asyncpg reads
+    the service's file.
     """
     parameters = _parameters(dsn)
     if parameters.keys() & {"password", "service"}:

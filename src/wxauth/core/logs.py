@@ -222,7 +222,7 @@ def _redact_foreign(_logger: object, _name: str, event: LogEvent) -> LogEvent:
 
 
 class _Unfailing:
-    """A stream whose failures are ignored. If it is closed or full, log lines are lost, but requests succeed.
+    """A stream that ignores its failures. If it is closed or full, log lines are lost, but requests succeed.
 
     `structlog` writes bytes to it, and `logging` writes text.
     """

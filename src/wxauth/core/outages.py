@@ -78,7 +78,7 @@ InternalClientError means that the server has just ended the connection, and tha
 _NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
 """The beginnings of asyncpg's messages about a missing certificate authority."""
 _REFUSED_TLS: Final = "rejected SSL upgrade"
-"""The words with which asyncpg says that the server refuses TLS."""
+"""The words in asyncpg's message if the server refuses TLS."""
 _POOLER_REFUSES: Final = "unsupported startup parameter"
 """The beginning of PgBouncer's message about a setting that it refuses. PostgreSQL never uses these words."""
 _CAUSES: Final = (

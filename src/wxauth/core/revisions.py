@@ -50,7 +50,7 @@ _CURRENT: Final = Statement[tuple[str | None, bool]](
 def revisions_in(scripts: Path) -> tuple[str, ...]:
     """Return the revisions in an Alembic folder, the newest first.
 
-    A revision is the number with which its file's name begins.
+    A revision is the number that its file's name begins with.
     """
     return tuple(sorted((path.name.partition("_")[0] for path in scripts.glob("versions/[0-9]*.py")), reverse=True))
 
@@ -72,7 +72,8 @@ async def current_revision(database: Database) -> str | None:
     if stored is None:
         return None
     revision, has_identities = stored
-    is_ours = has_identities and revision is not None and _REVISION.fullmatch(revision)
+    # Another program's revision might also be a number with four digits, so wxauth's table `identities` must exist.
+    is_ours = has_identities and revision is not None and _REVISION.fullmatch(revision) is not None
     return revision if is_ours else _FOREIGN_REVISION
 
 

@@ -138,7 +138,7 @@ class Statement(Generic[T_co]):
 
     @cached_property
     def kind(self) -> Any:
-        """The row type with which the statement was created: `X` for a `Statement[X](…)`."""
+        """The type of the statement's rows: `X` for a `Statement[X](…)`."""
         # `Generic` sets `__orig_class__` after the constructor has returned.
         return get_args(self.__orig_class__)[0]  # type: ignore[attr-defined]
 

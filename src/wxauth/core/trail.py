@@ -26,13 +26,13 @@ class Actor:
     name: str
     """The id of a user, the name of a service client, or the name of `SYSTEM`, `OPERATOR` or `WECHAT`.
 
-    If a service client moderates users, its name begins with `client:`.
+    A service client that moderates users has `client:` before its name, for example `client:risk`.
     """
     ip: str | None = None
     must_spare_staff: bool = False
     """Whether wxauth refuses the actor's actions that concern staff members.
 
-    This is so for a member of staff with only the role `support`, and for a service client.
+    The field is true for a member of staff with only the role `support`, and for a service client.
     """
 
 
@@ -133,9 +133,9 @@ SENT_TO_SIBLINGS: Final[Mapping[str, tuple[str, ...]]] = {
 """The types of events that other services receive, each with the names in the data that they receive."""
 
 _LASTING: Final = [kind for kind, names in SENT_TO_SIBLINGS.items() if names]
-"""The types of events whose data remains when the user is erased.
+"""The types of events that keep their data when the user is erased.
 
-All data of such an event remains, so its type must not have further data.
+wxauth keeps all data of such an event, so the type must not have further data.
 """
 _RECORD: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)

@@ -56,7 +56,7 @@ class EventToSend(SharedEvent):
 
     @property
     def for_siblings(self) -> dict[str, Any]:
-        """The event in the form in which the feed and webhooks show it."""
+        """The event as the feed and webhooks show it."""
         columns = vars(self)
         values = {name: columns[name] for name in EventToSend.model_fields}  # without the columns of a subclass
         return values | {"data": data_for_siblings(self.type, self.data)}
@@ -107,7 +107,7 @@ class FeedRow(EventToSend):
 LOCK_PLACES: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))")
 """The statement that takes the lock for assigning places, until the transaction ends.
 
-It does not wait. It returns false if another transaction holds the lock.
+The statement does not wait. If another transaction holds the lock, the statement returns false.
 """
 ARE_UNPLACED: Final = Statement[bool]("SELECT EXISTS (SELECT FROM events_unplaced) AS are_some")
 """The query that returns whether an event still waits for its place."""
@@ -150,7 +150,7 @@ RETURNING position, event_id, type
 
 
 def _page_fragment(places: LiteralString) -> LiteralString:
-    """Return the SQL of a page. `places` is a query for places, the first of which are on the page.
+    """Return the SQL of a page. The page contains the events at the first places that the query `places` returns.
 
     Events are missing after a reader's place if the place no longer exists, or if later events have been deleted. No
     event is missing if the reader's place is the place of the last deleted event. Position 0 is before the first event,

@@ -1,4 +1,4 @@
-"""The route `GET /v1/events`, with which services read the feed, and the cursors that mark a place in the feed."""
+"""The route `GET /v1/events`, which services use to read the feed, and the cursors that mark a place in the feed."""
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode

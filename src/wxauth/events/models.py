@@ -102,7 +102,7 @@ class DeliveryRow(SQLModel):
     """A delivery, with the fields that a list of deliveries shows."""
 
     id: UUID = Field(schema_extra={"examples": ["01933c62-1a07-7c55-9d3e-0b6f2a8c4e71"]})
-    """The id, a UUIDv7 in the order in which the events got their places."""
+    """The id, a UUIDv7. If an event got its place earlier, its deliveries have lower ids."""
     event_id: UUID = Field(
         primary_key=True,
         description="The `webhook-id` of all attempts.",
@@ -128,10 +128,10 @@ class DeliveryRow(SQLModel):
 class Delivery(DeliveryRow, table=True):
     """A delivery of an event to a webhook, or of a logout token to a site.
 
-    A trigger on `sessions` adds the deliveries to sites when sessions end. wxauth deletes them after the last attempt.
-    Until then, the row contains the session and the user that the site's id_token named, even after a merge or an
-    erasure. The table has no foreign keys, so that removing a webhook with a million deliveries is quick, and ending a
-    session locks no client.
+    A trigger on `sessions` adds the deliveries to sites when sessions end. wxauth deletes each of these rows after the
+    last attempt. Until then, the row contains the session and the user that the site's id_token named, even after a
+    merge or an erasure. The table has no foreign keys, so that removing a webhook with a million deliveries is quick,
+    and ending a session locks no client.
     """
 
     __tablename__ = "deliveries"

@@ -86,7 +86,7 @@ SHUTDOWN_SECONDS: Final = 3.0
 """The longest time, in seconds, for which a process that shuts down waits for running attempts."""
 
 _GONE: Final = 410
-"""The status with which a receiver says that it wants no more events."""
+"""The status of a response if the receiver wants no more events."""
 _STORE_PAUSE_SECONDS: Final = 0.5
 """The number of seconds before another attempt to store an outcome during a database outage."""
 
@@ -115,7 +115,7 @@ class Deliveries:
     _awakened: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _is_closing: bool = field(init=False, default=False)
     _not_unsealed: set[UUID] = field(init=False, default_factory=set)
-    """The webhooks whose previous secret cannot be unsealed. wxauth logs this error once for each webhook."""
+    """The webhooks whose previous secret wxauth cannot unseal. wxauth logs this error once for each webhook."""
     _running: dict[Priority, Counter[UUID]] = field(
         init=False, default_factory=lambda: {priority: Counter() for priority in Priority}
     )

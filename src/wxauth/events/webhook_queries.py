@@ -22,8 +22,8 @@ class Priority(IntEnum):
     """The order in which wxauth starts deliveries. Each priority has separate limits, and waits for no other priority.
 
     Therefore, the events that a user can cause repeatedly never delay events of a higher priority about other users.
-    They can delay events about the same user, because wxauth makes the first attempts of one user's events to a webhook
-    one after the other.
+    Such events can delay events about the same user, because wxauth makes the first attempts of one user's events to a
+    webhook one after the other.
 
     The database stores the values. Negative values are for logout tokens to sites, which a trigger queues. The other
     values are for events to webhooks.

@@ -1,4 +1,4 @@
-"""The routes below `/v1/admin/webhooks`, with which administrators manage webhooks.
+"""The routes below `/v1/admin/webhooks`, which let administrators manage webhooks.
 
 A webhook sends events to another service.
 """

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final, LiteralString
 from uuid import UUID
 
-from wxauth.clients.queries import SERVICE, ServiceClient
+from wxauth.clients.queries import SERVICE_COLUMNS, ServiceClient
 from wxauth.core.database import Database
 from wxauth.core.statements import Statement
 from wxauth.core.users import USER
@@ -74,7 +74,7 @@ SELECT {USER},
 def _signer_fragment(keys: LiteralString) -> LiteralString:
     """Return the query for a client and the session_keys that the query `keys` finds, in a row for each session_key."""
     return f"""
-SELECT {SERVICE}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true
+SELECT {SERVICE_COLUMNS}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true
  WHERE clients.name = :client_id AND removed_by IS NULL"""
 
 
