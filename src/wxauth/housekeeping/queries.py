@@ -1,4 +1,4 @@
-"""The sweeps of large tables, the limits on the sessions of an identity, and the metrics read from the database.
+"""The sweeps of large tables, and the limits on the sessions of an identity.
 
 A sweep processes one page of rows at a time, in the order of their ids. It deletes the old rows of one table, or
 truncates the addresses in them. Any worker may sweep the next page. Ids are UUIDv7, so their order is the order of
@@ -18,7 +18,6 @@ from wxauth.core.clock import FIRST_ID, LAST_ID, first_id_at
 from wxauth.core.database import Database
 from wxauth.core.models import TIME
 from wxauth.core.statements import Nothing, Statement, fragment
-from wxauth.login.record_queries import OPEN_SESSIONS_FRAGMENT
 from wxauth.sessions.queries import DELETE_ENDED_SESSIONS, LAST_OF_PAGE, LastRow, end_replaced_sessions
 from wxauth.settings.addresses import TRUNCATED
 
@@ -40,40 +39,6 @@ class SweepProgress(SQLModel, table=True):
     """The time at which the next page is due or, after the last page, the time at which the next sweep is due."""
 
 
-class Statistics(SQLModel):
-    """The values of the metrics that are read from the database.
-
-    The name of a metric is the name of its field with the prefix `wxauth_`.
-    """
-
-    sessions: int = Field(description="Open sessions; an estimate if there are many.")
-    webhook_oldest_pending_seconds: float = Field(
-        description="Age of the oldest event that waits for its place in the feed, or that an enabled webhook has not "
-        "accepted; 0 if there is none."
-    )
-    erasures_waiting: int = Field(description="Erased users whose data is not completely removed yet.")
-    sweep_overdue_seconds: float = Field(
-        description="For how long the oldest daily sweep has been overdue; 0 if none is."
-    )
-    signing_key_age_seconds: float | None = Field(description="Age of the current signing key.")
-
-
-# `LEAST` and `GREATEST` ignore nulls, so an age is 0 if there is no row. It is also 0 if a time is in the future.
-STATISTICS: Final = Statement[Statistics](f"""
-SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
-       (SELECT count(*) FROM erasures) AS erasures_waiting,
-       extract(epoch FROM GREATEST(:now - LEAST(
-           (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
-                   SELECT at FROM deliveries d
-                    WHERE d.receiver_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest
-             WHERE w.is_enabled),
-           (SELECT at FROM events WHERE id = (SELECT event_id FROM events_unplaced ORDER BY event_id LIMIT 1))),
-       interval '0'))::float AS webhook_oldest_pending_seconds,
-       extract(epoch FROM GREATEST(:now - (SELECT min(due_at) FROM sweeps WHERE name = ANY (:sweeps)), interval '0'))
-           ::float AS sweep_overdue_seconds,
-       extract(epoch FROM :now - (SELECT max(activates_at) FROM signing_keys
-                                   WHERE alg = 'ES256' AND activates_at <= :now))::float AS signing_key_age_seconds
-""")
 # These settings keep the planner from sorting. It expects a user to have few sessions. For a user with a million
 # sessions, it would otherwise read and sort all of them for each page, although the index contains them in order.
 _READ_IN_ORDER: Final = Statement[str](

@@ -25,7 +25,7 @@ from wxauth.core.database import Database
 from wxauth.core.metrics import DECLARED, OUR_FAULTS, REGISTRY
 from wxauth.core.services import part
 from wxauth.errors import StorageUnavailable
-from wxauth.housekeeping.queries import STATISTICS, Statistics
+from wxauth.housekeeping.statistics_queries import STATISTICS, Statistics
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login.routes import LOGINS, OUTCOMES
 from wxauth.service.server import COUNTS

@@ -1,0 +1,44 @@
+"""The metrics that are read from the database."""
+
+from typing import Final
+
+from sqlmodel import Field, SQLModel
+
+from wxauth.core.statements import Statement
+from wxauth.login.record_queries import OPEN_SESSIONS_FRAGMENT
+
+
+class Statistics(SQLModel):
+    """The values of the metrics that are read from the database.
+
+    The name of a metric is the name of its field with the prefix `wxauth_`.
+    """
+
+    sessions: int = Field(description="Open sessions; an estimate if there are many.")
+    webhook_oldest_pending_seconds: float = Field(
+        description="Age of the oldest event that waits for its place in the feed, or that an enabled webhook has not "
+        "accepted; 0 if there is none."
+    )
+    erasures_waiting: int = Field(description="Erased users whose data is not completely removed yet.")
+    sweep_overdue_seconds: float = Field(
+        description="For how long the oldest daily sweep has been overdue; 0 if none is."
+    )
+    signing_key_age_seconds: float | None = Field(description="Age of the current signing key.")
+
+
+# `LEAST` and `GREATEST` ignore nulls, so an age is 0 if there is no row. It is also 0 if a time is in the future.
+STATISTICS: Final = Statement[Statistics](f"""
+SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
+       (SELECT count(*) FROM erasures) AS erasures_waiting,
+       extract(epoch FROM GREATEST(:now - LEAST(
+           (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
+                   SELECT at FROM deliveries d
+                    WHERE d.receiver_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest
+             WHERE w.is_enabled),
+           (SELECT at FROM events WHERE id = (SELECT event_id FROM events_unplaced ORDER BY event_id LIMIT 1))),
+       interval '0'))::float AS webhook_oldest_pending_seconds,
+       extract(epoch FROM GREATEST(:now - (SELECT min(due_at) FROM sweeps WHERE name = ANY (:sweeps)), interval '0'))
+           ::float AS sweep_overdue_seconds,
+       extract(epoch FROM :now - (SELECT max(activates_at) FROM signing_keys
+                                   WHERE alg = 'ES256' AND activates_at <= :now))::float AS signing_key_age_seconds
+""")
