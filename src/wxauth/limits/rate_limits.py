@@ -180,9 +180,11 @@ class Windows:
         `seconds` is the length of a window.
         """
         windows = self._windows
-        if windows and next(reversed(windows.values()))[1] > now + 2 * seconds:
+        if windows:
+            _number, latest_end = next(reversed(windows.values()))
             # If a window ends so late, the clock was set back by more than a window, and not just corrected.
-            windows.clear()
+            if latest_end > now + 2 * seconds:
+                windows.clear()
         while windows:
             name, (_, end) = next(iter(windows.items()))
             if end > now and len(windows) < self._at_most:  # less, because the caller may add one
