@@ -238,6 +238,7 @@ class Logins:
 
     async def log_out(self, *, session_id: UUID) -> None:
         """End a session. Do nothing if the session has already ended, or has never existed."""
+        # If the session belongs to a website, the website itself has sent the token, so it needs no logout token.
         user_id = await end_session(
             self.database, session_id=session_id, reason=EndReason.SIGNED_OUT, site_knows=True, now=self.clock()
         )

@@ -60,7 +60,7 @@ class RefreshRequest(BaseModel):
 
 
 class LogoutRequest(BaseModel):
-    """The body of a logout. It names the session to end by its refresh token.
+    """The body of a logout. It identifies the session to end by the session's refresh token.
 
     Without a refresh token, wxauth ends the session of the access token.
     """

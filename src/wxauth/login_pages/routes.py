@@ -107,6 +107,7 @@ class LoggingIn:
             return pages.elsewhere(site_request, parameters)
         if browser.is_web_view and may_answer(client) and parameters.get(DOOR) != Door.SCAN:
             return pages.web_view(site_request, parameters)
+        # The client was read without its logo, which only the pages below show.
         client.logo = await self.database.value(LOGO, name=client.name)
         person = await self.single_sign_on.person_for(site_request, browser)
         identified = replace(browser, cookie=browser.cookie or new_secret())
