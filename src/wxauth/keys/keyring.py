@@ -283,7 +283,7 @@ class KeyRing:
 
         Return the newest key of access tokens. If `by` is given, the audit trail records the rotation.
 
-        Raises: CannotOpen, if the stored keys cannot be decrypted.
+        Raises: CannotOpen, if the stored keys cannot be decrypted; StorageUnavailable, if the database is unavailable.
         """
         await self._read(lambda stored, now: not has_next(stored, now), by=by)
         return self._access_token_keys.stored[-1]
@@ -294,7 +294,8 @@ class KeyRing:
         Every process stops accepting the key within seconds. Sessions continue, because a refresh returns a token that
         another key has signed. Return the key that signs from now on.
 
-        Raises: NotFound, if no published key has this id; CannotOpen, if the stored keys cannot be decrypted.
+        Raises: NotFound, if no published key has this id; CannotOpen, if the stored keys cannot be decrypted;
+            StorageUnavailable, if the database is unavailable.
         """
         now = self.clock()
         published = await self.database.rows(PUBLISHED, now=now)
