@@ -49,7 +49,8 @@ MAX_SESSIONS: Final = 1000
 
 The number is limited because a single statement moves all sessions of an identity in a merge, or deletes them when the
 identity is erased. WeChat issues one user 100 codes a minute per app, so at most 50 further sessions accumulate between
-two checks. Sessions that ended recently are among the newest, so their clients can still learn why they ended.
+two checks. A session that ends because of `MAX_OPEN_SESSIONS` is still among the newest 1000, so its client can learn
+why the session has ended.
 """
 REPLACEMENTS_PAUSE: Final = timedelta(seconds=30)
 """The time between two checks for identities with more sessions than the limits."""

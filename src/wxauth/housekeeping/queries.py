@@ -129,7 +129,7 @@ class TableSweep:
     work: Statement[Nothing]
     """The statement that deletes or changes the old rows of a page."""
     lock: str = "wxauth.keeping"
-    """The name of the lock, with which only one of the sweeps that share the lock processes a page at a time.
+    """The name of a lock. Of all sweeps that share a lock, only one processes a page at a time.
 
     The sweep of ended sessions has a separate lock, because it runs at the same time as the other sweeps.
     """
@@ -170,6 +170,7 @@ async def sweep_page(
     The sweep changes or deletes only rows that are older than `older_than`. After the last page, the next sweep is due
     at `next_sweep_at`. Return None if another worker is processing a page, or if nothing is due yet.
     """
+    # With `replan`, PostgreSQL does not use a plan from a time when the table was small.
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=table.lock):
             return None

@@ -65,12 +65,14 @@ class Form:
     fields: Mapping[str, str] = field(default_factory=dict)
     """The fields that have other names in the file.
 
-    The keys are the file's names, and the values are wxauth's names.
+    The keys are the file's names, and the values are wxauth's names. For example, `--map openid=wx_id` becomes
+    `{"wx_id": "openid"}`.
     """
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """The fields that have other values in the file, by wxauth's name of the field.
 
-    In each inner mapping, the keys are the file's values, and the values are wxauth's values.
+    In each inner mapping, the keys are the file's values, and the values are wxauth's values. For example,
+    `--map status:1=disabled` becomes `{"status": {"1": "disabled"}}`.
     """
 
     @property

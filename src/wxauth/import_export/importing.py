@@ -339,6 +339,7 @@ async def _import_batch(
     if not options.dry_run:  # the remaining data of erased ids must not become part of a new user
         await erase_waiting_rows(services.database, wanted.ids)
     try:
+        # An import can fill empty tables. With `replan`, PostgreSQL does not use a plan from when a table was empty.
         async with services.database.begin(replan=True) as transaction:
             batch = await _lock(
                 transaction, wanted, earlier, options, with_administrators=with_administrators, now=services.clock()
