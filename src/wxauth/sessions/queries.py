@@ -97,7 +97,6 @@ SELECT EXISTS (SELECT FROM sessions one JOIN sessions other USING (user_id)
 """The query that returns whether two sessions, open or ended, belong to the same user now."""
 USER_OF_SESSION: Final = Statement[UUID]("SELECT user_id FROM sessions WHERE id = :session_id")
 """The query for the user of a session, open or not. It returns no row if the session was deleted."""
-_LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
 OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
 """The query for the time at which a session was opened. It returns no row if there is no such session."""
 HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessions WHERE client_id = :client_id)")
@@ -286,23 +285,6 @@ DELETE FROM sessions WHERE id = ANY (ARRAY(
 
 It checks only identities that have a session with an id after `since`.
 """
-
-
-async def lock_user_by(transaction: Transaction, owner: Statement[UUID], **parameters: object) -> UUID | None:
-    """Lock the user whom the statement `owner` returns for these parameters, and return the user's id.
-
-    Return None if there is no owner. The owner does not change until the transaction ends, because each transaction
-    that changes the owner takes the same lock.
-    """
-    user_id = await transaction.value(owner, **parameters)
-    while user_id is not None:
-        await transaction.run(_LOCK_USER, user_id=user_id)
-        owner_id = await transaction.value(owner, **parameters)
-        if owner_id == user_id:
-            break
-        # During the wait, the row was moved to another user, or deleted.
-        user_id = owner_id
-    return user_id
 
 
 @retrying(failure=TOO_MANY_CHANGES)

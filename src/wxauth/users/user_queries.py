@@ -13,7 +13,6 @@ from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import MERGEABLE, PROFILE_FIELDS, USER_IN_SESSION, UserInSession
 from wxauth.errors import NotFound
 from wxauth.limits.queries import PROFILE_CHANGES
-from wxauth.sessions.queries import lock_user_by
 
 UNKNOWN_USER: Final = "this user doesn't exist"
 """The detail of the error for an id that no user has, or had before a merge."""
@@ -46,6 +45,7 @@ FORMER_IDS: Final = Statement[UUID]("SELECT id FROM former_users WHERE user_id =
 """The query for the ids of users who were merged into this one, in the order of the merges."""
 USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
 """The query for the user who has this identity now, without a lock. It returns no row if nobody has it."""
+_LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
 DELETE_PHONE_ANSWERS: Final = Statement[Nothing]("""
 DELETE FROM phone_answers USING identities i
  WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
@@ -131,9 +131,18 @@ async def current_user(database: Database | Transaction, user_id: UUID) -> UUID:
 async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
     """Lock the user who has this identity until the transaction ends, and return the user's id.
 
-    Return None if nobody has the identity.
+    Return None if nobody has the identity. The identity does not change its user until the transaction ends, because
+    each transaction that moves or deletes an identity takes the same lock.
     """
-    return await lock_user_by(transaction, USER_OF, app_id=app_id, openid=openid)
+    user_id = await transaction.value(USER_OF, app_id=app_id, openid=openid)
+    while user_id is not None:
+        await transaction.run(_LOCK_USER, user_id=user_id)
+        owner_id = await transaction.value(USER_OF, app_id=app_id, openid=openid)
+        if owner_id == user_id:
+            break
+        # During the wait, the identity was moved to another user, or deleted.
+        user_id = owner_id
+    return user_id
 
 
 async def clear_fields(transaction: Transaction, user_id: UUID, fields: Collection[str]) -> Sequence[str]:
