@@ -216,4 +216,5 @@ DomainFile = Annotated[
 ]
 """The name and the content of a file from WeChat's console. With the file, WeChat verifies who owns a domain."""
 HostName = Annotated[str, checked(_check_host)]
+"""A lower-case host name or address, with or without a port, such as `claude.ai` or `127.0.0.1:8080`."""
 RootFiles = Annotated[tuple[DomainFile, ...], CommaList, checked(_check_root_files)]

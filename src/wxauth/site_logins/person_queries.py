@@ -43,7 +43,8 @@ SELECT {USER}, s.app_id, s.openid
  WHERE s.id = :session_id AND s.revoked_at IS NULL AND s.expires_at > :now AND {MAY_LOG_IN}
 """)
 # The statement returns whether the user of this identity, or of this unionid, has one of these roles. It also compares
-# openids with the unionid, because an import might have stored the unionid in place of the openid.
+# openids with the unionid, because an import might have stored the unionid in place of the openid. `awaits_login` marks
+# the identities that an import has created, and with which nobody has logged in yet.
 HAS_ANY_ROLE: Final = Statement[bool]("""
 SELECT EXISTS (
     SELECT FROM users
