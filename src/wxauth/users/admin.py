@@ -1,4 +1,4 @@
-"""The operations on users that staff and services perform through the API, and operators with commands."""
+"""The operations on users that staff and services perform through the API, and that operators perform with commands."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager

@@ -1,6 +1,6 @@
 """The attributes of users, and the merge patches (RFC 7396) that change them.
 
-The attributes of a user are a JSON object with the operator's facts about the user.
+The attributes of a user are a JSON object with the operator's facts about the user, for example `{"tier": "gold"}`.
 """
 
 import json

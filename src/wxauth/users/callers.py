@@ -1,7 +1,7 @@
 """The dependencies that identify who has sent a request: the user, the user's role, and the device.
 
-The routes of all packages use these dependencies. Code that has already verified the access token calls the functions
-behind them: `read_caller`, or `locked_caller` for changes.
+The routes of all packages use these dependencies. Code that has already verified the access token calls `read_caller`
+instead, or `locked_caller` for changes.
 """
 
 from collections.abc import AsyncIterator

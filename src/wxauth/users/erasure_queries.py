@@ -123,7 +123,7 @@ async def erase_or_queue_rows(transaction: Transaction, user_ids: Sequence[UUID]
     this user could have approved.
     """
     await transaction.run(_DELETE_HINTED, user_ids=user_ids)
-    # All ids are queued first. `_erase_page` removes an id from the queue as soon as it has erased all of its rows.
+    # All ids are queued first. `_erase_page` removes an id from the queue as soon as no rows with this id remain.
     await transaction.run(_QUEUE, user_ids=user_ids, start=FIRST_ID)
     budget = MAX_ROWS_ERASED_WITH_USER
     for user_id in user_ids[:_MAX_IDS_ERASED_WITH_USER]:

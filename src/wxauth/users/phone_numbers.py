@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-# The functions import the library themselves, because it takes 2 MB, which a process without phone numbers saves.
+# The functions import the library themselves, because it takes 2 MB of memory, which a process without phone numbers
+# saves.
 if TYPE_CHECKING:
     from phonenumbers import PhoneNumber
 

@@ -1,7 +1,8 @@
-"""The statements that change the status (active or banned) and the roles of users. One administrator always remains.
+"""The statements that change the status (active or banned) and the roles of users.
 
 All changes by administrators, commands, merges and imports use `change_status_and_roles`. One transaction makes the
-change, records the events, and ends a banned user's sessions.
+change, records the events, and ends a banned user's sessions. If a change may remove an administrator, `lock_user`
+refuses the change for the last administrator.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set as AbstractSet

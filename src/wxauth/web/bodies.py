@@ -1,4 +1,4 @@
-"""The reading of JSON bodies, including those that may be incomplete, and the errors about bodies and parameters."""
+"""The reading of JSON bodies, even with incomplete characters, and the errors about bodies and parameters."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -33,7 +33,7 @@ StoredText = Annotated[str, StringConstraints(pattern=TEXT)]
 
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
 """The pattern of the date at the beginning of a time, and the separator after it."""
-# The ids in all examples of the API documentation, which belong to one login.
+# The ids of one login, which most examples of the API documentation show.
 EXAMPLE_APP_ID: Final = "wx1a2b3c4d5e6f7a8b"
 EXAMPLE_USER_ID: Final = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
 EXAMPLE_OPENID: Final = "oGZUI0egBJY1zhBYw2KhdUfwVJJE"
