@@ -139,6 +139,7 @@ async def erase_next_page(
 
     Return None if no rows wait, or if another worker is erasing a page.
     """
+    # With `replan`, PostgreSQL does not reuse a plan from a time when the tables were empty.
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK):
             return None

@@ -178,6 +178,7 @@ async def find_users(
 
 async def _filters_of(database: Database, query: UsersQuery, *, region: str) -> dict[str, Any] | None:
     """Return the values for the `_CONDITIONS` of a query, by condition; None if the query can match no user."""
+    # pydantic would warn about the status from `wxauth users list`, which is a text and not a `UserStatus`.
     filters = query.model_dump(include={"status", "role", "app_id"}, exclude_none=True, warnings=False)
     if not query.q:
         return filters

@@ -104,7 +104,8 @@ class StaffReads(WriteBuffer):
 
         Raises: RateLimited, if too many reads wait for the next write.
         """
-        now, key = self.clock(), (by.name, user_ids[0], what)
+        now = self.clock()
+        key = (by.name, user_ids[0], what)
         if key in self._list_read_at and now < self._list_read_at[key] + SAME_LIST:
             return
         if not self._has_place(EventType.STAFF_READ, by):

@@ -344,6 +344,7 @@ async def _end_sessions(transaction: Transaction, effects: Sequence[StatusChange
 
 async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
     """Lift up to `size` bans whose end has passed, and return the number of lifted bans."""
+    # With `replan`, PostgreSQL does not reuse a plan from a time when the table was empty.
     async with database.begin(replan=True) as transaction:
         banned = {
             row.id: StatusAndRoles.of(row) for row in await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)

@@ -121,7 +121,7 @@ UPDATE users SET {", ".join(map(_changed_fragment, PROFILE_FIELDS))} WHERE id = 
 
 
 async def current_user(database: Database | Transaction, user_id: UUID) -> UUID:
-    """Return the present id of the user who has, or had, this id. Raises: NotFound."""
+    """Return the present id of the user who has, or had, this id. Raises: NotFound, if nobody has or had the id."""
     current_id = await database.value(CURRENT_USER, user_id=user_id)
     if current_id is None:
         raise NotFound(UNKNOWN_USER)
@@ -177,7 +177,7 @@ async def store_profile(
     `changes` can contain the `PROFILE_FIELDS`, with None for a field to clear. It can also contain `phone` with None,
     which removes the phone number.
 
-    Raises: RateLimited.
+    Raises: RateLimited, if the user has changed the profile too often.
     """
     # This transaction is never retried after a lost connection, because the retry could overwrite a later change.
     async with database.begin() as transaction:
@@ -202,7 +202,7 @@ async def change_profile_of(
     `user` contains the values before the change. Only a different value is recorded, and counts towards the rate limit.
     `ip` is the address from which the user has sent the change, if it is to be recorded.
 
-    Raises: RateLimited, before anything is written.
+    Raises: RateLimited, if the user has changed the profile too often. In that case, the profile is unchanged.
     """
     changed = [name for name in PROFILE_FIELDS if name in changes and changes[name] != getattr(user, name)]
     if changed:

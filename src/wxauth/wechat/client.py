@@ -168,8 +168,8 @@ class WeChat:
     reports_refusals: bool = True
 
     def __post_init__(self) -> None:
-        urls = self.settings.wechat_base_url, self.settings.wechat_fallback_url or self.settings.wechat_base_url
-        self._base, self._fallback = map(_Host, urls)
+        self._base = _Host(self.settings.wechat_base_url)
+        self._fallback = _Host(self.settings.wechat_fallback_url or self.settings.wechat_base_url)
         self.timeout = min(self.settings.wechat_timeout, self.at_most)
 
     async def exchange(self, app: App, code: str) -> WeChatIdentity:

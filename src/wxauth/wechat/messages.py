@@ -381,6 +381,7 @@ def _xml_fields(text: str) -> dict[str, str]:
     assert isinstance(root, Element)
     fields: dict[str, str] = {}
     for element in root:
+        # `text_of` removes the space before the first text.
         fields[element.tag] = " ".join([fields.get(element.tag, ""), *element.itertext()])
     return fields
 
