@@ -107,7 +107,8 @@ class Browsers:
 async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | None) -> httpx.Response:
     """Request a URL, or post a form to it, and follow all redirects, except to WeChat. Return the last response.
 
-    If a response has `REPEAT_HEADER`, the browser follows the redirect twice, and the second response counts.
+    If a response has `REPEAT_HEADER`, the browser follows the redirect twice, and the second response counts. This
+    simulates a browser that sends the callback of a login again.
 
     Raises: HTTPError, if there is no response, or if there are too many redirects.
     """

@@ -85,8 +85,9 @@ def connect_routes(wechat: Simulator) -> list[Route]:
 
     async def answer(request: Request) -> Response:
         parameters, person = dict(request.query_params), request.query_params.get("person", "")
-        first_query = {name: value for name, value in parameters.items() if name not in ("person", "answer")}
-        if (error := _error_in(wechat, request.path_params["path"], urlencode(first_query))) is not None:
+        # The form repeats the query of the page that asks, and adds these two fields.
+        page_query = {name: value for name, value in parameters.items() if name not in ("person", "answer")}
+        if (error := _error_in(wechat, request.path_params["path"], urlencode(page_query))) is not None:
             return _error_page(error)
         if request.query_params.get("answer") != "allow":
             if is_person_name(person) and visitor_of(person, parameters["appid"]).refusal == "returns":

@@ -186,7 +186,7 @@ class CodeRequest(_CodeOfPerson):
     """The body of `POST /codes`, which makes a code of `wx.login` or, for other apps, of WeChat's page or SDK."""
 
     has_unionid: bool = True
-    """Whether WeChat returns a unionid for this code. `Account.has_unionids` says so for all codes of the app."""
+    """Whether WeChat returns a unionid for this code, if `Account.has_unionids` allows it for the app."""
     scope: Literal["snsapi_base", "snsapi_userinfo", "snsapi_login"] | None = None
     """The scope that the site requested from WeChat's page; by default, the usual one of the app's kind.
 
@@ -205,7 +205,7 @@ class Visitor(ControlOfPerson):
 
     app_id: SimulatedAppId
     is_bound: bool = True
-    """Whether WeChat returns a unionid for this person. `Account.has_unionids` says so for all persons in the app."""
+    """Whether WeChat returns a unionid for this person, if `Account.has_unionids` allows it for the app."""
     follows: bool = False
     """Whether the person follows the account, so that a page opened in WeChat logs in without a question."""
     snapshot: Literal["on", "hidden_once", "false_alarm"] | None = None

@@ -133,7 +133,7 @@ def desk_routes(
     async def read_texts(request: Request) -> Response:
         return page_texts(_PAGE, request)
 
-    async def read_wires(request: Request) -> Response:
+    async def read_calls(request: Request) -> Response:
         news = call_record.since(int(request.path_params["revision"]))
         return JSONResponse({**news, "faults": faults.shown}, headers={"Cache-Control": "no-store"})
 
@@ -146,7 +146,7 @@ def desk_routes(
         Route(DESK_PATH + "request", phone_network(*servers), methods=["GET", "POST", "PATCH", "PUT", "DELETE"]),
         Route(DESK_PATH + "setup", read_setup),
         Route(DESK_PATH + "texts.json", read_texts),
-        Route(DESK_PATH + "wires/{revision:int}", read_wires),
+        Route(DESK_PATH + "wires/{revision:int}", read_calls),
         Route(DESK_PATH + "{name}", page),
     ]
 

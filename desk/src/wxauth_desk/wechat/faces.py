@@ -42,11 +42,11 @@ class _Subject:
 
         Raises: CallRefused, if a field is missing or wrong.
         """
-        cert_info = values.get("cert_info")
-        cert = {name: text_in(cert_info, name) for name in _CERT_FIELDS} if isinstance(cert_info, dict) else {}
-        out_seq_no = text_in(values, "out_seq_no")
-        is_complete = cert and all(cert.values()) and out_seq_no
-        require(is_complete and cert["cert_type"] == "IDENTITY_CARD", Errcode.WRONG_BODY)
+        cert_info, out_seq_no = values.get("cert_info"), text_in(values, "out_seq_no")
+        if not isinstance(cert_info, dict) or not out_seq_no:
+            raise CallRefused(Errcode.WRONG_BODY)
+        cert = {name: text_in(cert_info, name) for name in _CERT_FIELDS}
+        require(all(cert.values()) and cert["cert_type"] == "IDENTITY_CARD", Errcode.WRONG_BODY)
         encoded = "&".join(f"{name}={b64encode(value.encode()).decode()}" for name, value in cert.items())
         return cls(out_seq_no, sha256(encoded.encode()).hexdigest(), text_in(values, "openid"))
 

@@ -58,9 +58,9 @@ def fault_in(code: str, api: Api) -> FaultRequest | None:
         return None
     kind = match.lastgroup
     assert kind is not None
-    value = match[kind]
-    # A kind without a value, such as `hang`, is its own text.
-    return FaultRequest.model_validate({"api": api, kind: True if value == kind else value})
+    # For a kind without a number, such as `hang`, the group contains the name of the kind.
+    value = True if match[kind] == kind else match[kind]
+    return FaultRequest.model_validate({"api": api, kind: value})
 
 
 NO_FAULT: Final = FaultRequest.model_construct(api="")
@@ -90,7 +90,7 @@ async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
             connection.transport.abort()
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        return Response()
+        return Response()  # nobody receives this response
     elif fault.garbage:
         return PlainTextResponse('{"openid": "o')
     elif fault.html:

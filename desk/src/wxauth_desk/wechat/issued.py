@@ -54,6 +54,11 @@ _MAX_GRANTS: Final = 1000
 
 If there are more, the oldest one is forgotten.
 """
+_EXPIRED_CODE_SECONDS: Final = 600.0
+"""The time, in seconds, for which a code is still stored after it has expired.
+
+WeChat distinguishes a code that has expired from a code that never existed.
+"""
 _BEIJING_OFFSET_SECONDS: Final = 8 * 3600
 _ACTIVE_SECONDS: Final = 2 * 3600.0
 """The time, in seconds, after a login for which WeChat counts the person as active."""
@@ -119,14 +124,16 @@ class Codes(Generic[AnyCodeRequest]):
         return code.request
 
     def _forget_expired(self) -> None:
-        """Forget the codes that expired ten minutes ago or earlier.
+        """Forget the codes that expired `_EXPIRED_CODE_SECONDS` ago or earlier.
 
-        Expired codes are stored for ten minutes, because WeChat distinguishes a code that has expired from a code that
-        never existed. The codes are in the order in which they were made, so a code that lasts longer delays the
-        removal of the codes after it by some minutes.
+        The codes are in the order in which they were made, so a code that lasts longer delays the removal of the codes
+        after it by some minutes.
         """
-        while self._codes and next(iter(self._codes.values())).expires_at + LONG_CODE_LIFETIME_SECONDS <= self._clock():
-            del self._codes[next(iter(self._codes))]
+        while self._codes:
+            oldest = next(iter(self._codes))
+            if self._clock() < self._codes[oldest].expires_at + _EXPIRED_CODE_SECONDS:
+                return
+            del self._codes[oldest]
 
 
 @dataclass(slots=True)

@@ -43,7 +43,7 @@ class Links:
     def make_url_link(self, call: Call, account: Account) -> Answer:
         """Respond to a call to `generate_urllink` with a URL Link. Raises: CallRefused."""
         values = call.json
-        self._check_link(account, values, values)
+        self._check_link(account, opened=values, lifetime=values)
         return ok(url_link=f"https://{URL_LINK_HOST}/{secrets.token_urlsafe(8)}")
 
     def make_scheme(self, call: Call, account: Account) -> Answer:
@@ -51,10 +51,10 @@ class Links:
         values = call.json
         opened = values.get("jump_wxa", {})
         require(isinstance(opened, dict), Errcode.WRONG_BODY)
-        self._check_link(account, opened, values)
+        self._check_link(account, opened=opened, lifetime=values)
         return ok(openlink=f"weixin://dl/business/?t={secrets.token_urlsafe(8)}")
 
-    def _check_link(self, account: Account, opened: Mapping[str, Any], lifetime: Mapping[str, Any]) -> None:
+    def _check_link(self, account: Account, *, opened: Mapping[str, Any], lifetime: Mapping[str, Any]) -> None:
         """Check a requested link. `opened` contains the page to open, and `lifetime` contains the fields of the expiry.
 
         Raises: CallRefused, if the app may not have such a link.
@@ -68,8 +68,8 @@ class Links:
         latest = self.clock() + _MAX_LINK_DAYS * DAY_SECONDS
         match lifetime.get("expire_type", 0), lifetime.get("expire_time", 0), lifetime.get("expire_interval"):
             case (0, int(at), _) if at == 0 or self.clock() < at <= latest:
-                pass  # the link expires at a time or, with 0, at the latest one
+                pass  # the link expires at this time or, if the time is 0, at the latest time allowed
             case (1, _, int(days)) if 1 <= days <= _MAX_LINK_DAYS:
-                pass  # the link expires after a number of days
+                pass  # the link expires after this number of days
             case _:
                 raise CallRefused(Errcode.WRONG_EXPIRY)

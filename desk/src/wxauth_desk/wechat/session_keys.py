@@ -32,7 +32,7 @@ class SessionKeys:
 
     def check(self, call: Call, account: Account) -> Answer:
         """Answer a call to `checksession`. Raises: CallRefused."""
-        openid, signature = (call.query.get(name, "") for name in ("openid", "signature"))
+        openid, signature = call.query.get("openid", ""), call.query.get("signature", "")
         require(call.query.get("sig_method") == "hmac_sha256", Errcode.WRONG_SIG_METHOD)
         require(self.session_keys.is_signed(openid, signature), Errcode.WRONG_SESSION_SIGNATURE)
         return ok()
