@@ -18,7 +18,7 @@ from tests.processes import Running, free_port, serving
 from tests.programs import needs, output_of
 from wxauth_desk.cli import main
 from wxauth_desk.wechat import APPS, OTHER_KINDS
-from wxauth_desk.wechat.controls import API_PATHS
+from wxauth_desk.wechat.controls import ENDPOINTS
 
 README = ROOT / "desk/README.md"
 SIMULATED = guide("simulated-wechat")
@@ -107,7 +107,7 @@ def test_its_readme_shows_what_the_guide_shows(language: str) -> None:
 def test_it_names_every_api_that_is_simulated_and_every_app(language: str) -> None:
     page = guide("simulated-wechat", language).read_text()
     names = {name for name in re.findall(r"`(/[\w/-]+)`", page) if not name.startswith("/connect/")}
-    assert names == {path for _, path in API_PATHS.values()}
+    assert names == {endpoint.path for endpoint in ENDPOINTS.values()}
     for app in (*APPS, *OTHER_KINDS):
         assert f"`{app['app_id']}` | `{app['app_secret']}`" in page
     for app in APPS:

@@ -26,7 +26,7 @@ from wxauth_desk.wechat import (
     create_simulator,
     phone_number_of,
 )
-from wxauth_desk.wechat.controls import API_PATHS
+from wxauth_desk.wechat.controls import ENDPOINTS
 from wxauth_desk.wechat.faces import MAX_VERIFICATIONS
 from wxauth_desk.wechat.issued import is_hmac
 from wxauth_desk.wechat.push import push_signature
@@ -812,7 +812,7 @@ async def test_no_value_in_a_body_breaks_a_call(wechat: WeChat) -> None:
         "getuserencryptkey": {"x": "x"},
         **{api: {**question, "pay_bill_no": "1"} for api in ("getbalance", "pay", "cancelpay", "present")},
     }
-    assert bodies.keys() == {api for api, (methods, _) in API_PATHS.items() if "POST" in methods}
+    assert bodies.keys() == {api for api, endpoint in ENDPOINTS.items() if "POST" in endpoint.methods}
     with Sweep() as sweep:
         for api, body in bodies.items():
             inner = [(name, key) for name, value in body.items() if isinstance(value, dict) for key in value]
@@ -821,7 +821,7 @@ async def test_no_value_in_a_body_breaks_a_call(wechat: WeChat) -> None:
                     with sweep.case(api, name, key, odd):
                         changed = {**body, name: odd if key is None else {**body[name], key: odd}}
                         token = (await wechat.token())["access_token"]
-                        url = f"{API_PATHS[api][1]}?access_token={token}"
+                        url = f"{ENDPOINTS[api].path}?access_token={token}"
                         assert (await wechat.client.post(url, content=json.dumps(changed))).status_code == 200
 
 
@@ -929,7 +929,7 @@ async def test_the_front_page_mentions_every_control(wechat: WeChat) -> None:
     page = await wechat.client.get("/")
     assert page.headers["content-type"] == "text/plain; charset=utf-8"
     controls = "/phone-codes", "/encrypted-data", "/faults", "/accounts", "phone-13800138000", "risky-4"
-    paths = (path for _, path in API_PATHS.values())
+    paths = (endpoint.path for endpoint in ENDPOINTS.values())
     for word in (*paths, *controls, "simulated WeChat", "模拟微信"):
         assert word in page.text
     assert "http://wechat.test/webhook" in page.text

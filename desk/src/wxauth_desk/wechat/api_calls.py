@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from pydantic_core import from_json, to_json
 from starlette.responses import Response
 
-from wxauth_desk.wechat.controls import API_PATHS, Api
+from wxauth_desk.wechat.controls import ENDPOINTS, Api
 from wxauth_desk.wechat.errcodes import Errcode
 
 _ERRMSGS: Final = dict(
@@ -95,7 +95,7 @@ class CallRefused(Exception):
     def answer(self, api: Api = "") -> dict[str, Any]:
         """Return the body of WeChat's response for this refusal. `api` is empty if the call was for an unknown path."""
         errmsg = _ERRMSGS.get(str(self.errcode), "error")
-        if api in API_PATHS and API_PATHS[api][1].startswith(_SNS_PATHS):
+        if api in ENDPOINTS and ENDPOINTS[api].path.startswith(_SNS_PATHS):
             errmsg += ","
         elif self.errcode == Errcode.WRONG_ACCESS_TOKEN:
             errmsg += _RENEWAL_ADVICE

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require
-from wxauth_desk.wechat.controls import API_PATHS, APP_KINDS, Account, Api, openid_prefix
+from wxauth_desk.wechat.controls import APP_KINDS, ENDPOINTS, Account, Api, openid_prefix
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth_desk.wechat.payments import APP_KEYS
@@ -165,7 +165,7 @@ class Coins:
         require(is_signed, Errcode.WRONG_SIGNATURE)
         if type(env) is not int or env not in (0, 1):  # a bool is an int, but not a valid `env`
             raise CallRefused(Errcode.WRONG_PARAMETER)
-        path = API_PATHS[call.api][1]
+        path = ENDPOINTS[call.api].path
         require(is_hmac(query.get("pay_sig", ""), APP_KEYS[env], f"{path}&{text}"), Errcode.WRONG_PAY_SIG)
         try:
             return _BODIES[call.api].model_validate(values)

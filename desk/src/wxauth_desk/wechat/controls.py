@@ -7,7 +7,7 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Collection
 from hashlib import sha256
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -67,37 +67,47 @@ APP_KINDS: Final = dict.fromkeys(SECRETS, "mini_program") | {app["app_id"]: app[
 
 _PERSON_NAME: Final = re.compile(r"[^\W\d_][\w.-]{0,31}")
 _RISKY_NAME: Final = re.compile(r"risky-([0-4])")
-API_PATHS: Final = {
-    "code2session": ("GET", "/sns/jscode2session"),
-    "access_token": ("GET", "/sns/oauth2/access_token"),
-    "userinfo": ("GET", "/sns/userinfo"),
-    "auth": ("GET", "/sns/auth"),
-    "refresh_token": ("GET", "/sns/oauth2/refresh_token"),
-    "token": ("GET", "/cgi-bin/token"),
-    "stable_token": ("POST", "/cgi-bin/stable_token"),
-    "getuserphonenumber": ("POST", "/wxa/business/getuserphonenumber"),
-    "checksession": ("GET", "/wxa/checksession"),
-    "resetusersessionkey": ("GET", "/wxa/resetusersessionkey"),
-    "getuserencryptkey": ("GET POST", "/wxa/business/getuserencryptkey"),
-    "getuserriskrank": ("POST", "/wxa/getuserriskrank"),
-    "msg_sec_check": ("POST", "/wxa/msg_sec_check"),
-    "media_check_async": ("POST", "/wxa/media_check_async"),
-    "getwxacodeunlimit": ("POST", "/wxa/getwxacodeunlimit"),
-    "generate_urllink": ("POST", "/wxa/generate_urllink"),
-    "generatescheme": ("POST", "/wxa/generatescheme"),
-    "getticket": ("GET", "/cgi-bin/ticket/getticket"),
-    "quota_get": ("POST", "/cgi-bin/openapi/quota/get"),
-    "rid_get": ("POST", "/cgi-bin/openapi/rid/get"),
-    "clear_quota": ("POST", "/cgi-bin/clear_quota/v2"),
-    "clear_quota_by_token": ("POST", "/cgi-bin/clear_quota"),
-    "getverifyid": ("POST", "/cityservice/face/identify/getverifyid"),
-    "getbalance": ("POST", "/wxa/game/getbalance"),
-    "pay": ("POST", "/wxa/game/pay"),
-    "cancelpay": ("POST", "/wxa/game/cancelpay"),
-    "present": ("POST", "/wxa/game/present"),
-    "queryverifyinfo": ("POST", "/cityservice/face/identify/queryverifyinfo"),
+
+
+class Endpoint(NamedTuple):
+    """The path of an API on WeChat's host, and the HTTP methods that the API accepts."""
+
+    methods: str
+    """The methods, separated by spaces."""
+    path: str
+
+
+ENDPOINTS: Final = {
+    "code2session": Endpoint("GET", "/sns/jscode2session"),
+    "access_token": Endpoint("GET", "/sns/oauth2/access_token"),
+    "userinfo": Endpoint("GET", "/sns/userinfo"),
+    "auth": Endpoint("GET", "/sns/auth"),
+    "refresh_token": Endpoint("GET", "/sns/oauth2/refresh_token"),
+    "token": Endpoint("GET", "/cgi-bin/token"),
+    "stable_token": Endpoint("POST", "/cgi-bin/stable_token"),
+    "getuserphonenumber": Endpoint("POST", "/wxa/business/getuserphonenumber"),
+    "checksession": Endpoint("GET", "/wxa/checksession"),
+    "resetusersessionkey": Endpoint("GET", "/wxa/resetusersessionkey"),
+    "getuserencryptkey": Endpoint("GET POST", "/wxa/business/getuserencryptkey"),
+    "getuserriskrank": Endpoint("POST", "/wxa/getuserriskrank"),
+    "msg_sec_check": Endpoint("POST", "/wxa/msg_sec_check"),
+    "media_check_async": Endpoint("POST", "/wxa/media_check_async"),
+    "getwxacodeunlimit": Endpoint("POST", "/wxa/getwxacodeunlimit"),
+    "generate_urllink": Endpoint("POST", "/wxa/generate_urllink"),
+    "generatescheme": Endpoint("POST", "/wxa/generatescheme"),
+    "getticket": Endpoint("GET", "/cgi-bin/ticket/getticket"),
+    "quota_get": Endpoint("POST", "/cgi-bin/openapi/quota/get"),
+    "rid_get": Endpoint("POST", "/cgi-bin/openapi/rid/get"),
+    "clear_quota": Endpoint("POST", "/cgi-bin/clear_quota/v2"),
+    "clear_quota_by_token": Endpoint("POST", "/cgi-bin/clear_quota"),
+    "getverifyid": Endpoint("POST", "/cityservice/face/identify/getverifyid"),
+    "getbalance": Endpoint("POST", "/wxa/game/getbalance"),
+    "pay": Endpoint("POST", "/wxa/game/pay"),
+    "cancelpay": Endpoint("POST", "/wxa/game/cancelpay"),
+    "present": Endpoint("POST", "/wxa/game/present"),
+    "queryverifyinfo": Endpoint("POST", "/cityservice/face/identify/queryverifyinfo"),
 }
-"""The HTTP methods, separated by spaces, and the path of each API, by the name in this simulation."""
+"""The endpoint of each API, by the API's name in this simulation."""
 FAULT_KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "html", "cut_off", "json_type")
 """The fields of `FaultRequest` that choose the kind of a fault. A request must set exactly one of them."""
 
@@ -157,7 +167,7 @@ def _one_of(choices: Collection[str]) -> AfterValidator:
 PersonName = Annotated[str, AfterValidator(_check_person)]
 HttpUrl = Annotated[str, StringConstraints(pattern="^https?://[^/]")]
 SimulatedAppId = Annotated[str, _one_of(SECRETS)]
-Api = Annotated[str, _one_of(API_PATHS)]
+Api = Annotated[str, _one_of(ENDPOINTS)]
 
 
 class Control(BaseModel):

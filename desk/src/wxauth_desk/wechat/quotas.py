@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require, text_in
-from wxauth_desk.wechat.controls import API_PATHS, Account, Api
+from wxauth_desk.wechat.controls import ENDPOINTS, Account, Api
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import day_of, month_of
 
@@ -53,7 +53,7 @@ class Quotas:
     def read(self, call: Call, account: Account) -> Answer:
         """Answer a call to `quota_get`. Raises: CallRefused, if no API has the path in the call."""
         cgi_path = text_in(call.json, "cgi_path")
-        api = next((api for api, (_methods, path) in API_PATHS.items() if path == cgi_path), None)
+        api = next((api for api, endpoint in ENDPOINTS.items() if endpoint.path == cgi_path), None)
         if api is None:
             raise CallRefused(Errcode.UNKNOWN_PATH)
         used = self._calls_of_day[day_of(self.clock()), account.app_id, api]

@@ -16,8 +16,8 @@ from wxauth_desk.wechat.app_tokens import AppTokens
 from wxauth_desk.wechat.coins import Coins
 from wxauth_desk.wechat.content_checks import ContentChecks
 from wxauth_desk.wechat.controls import (
-    API_PATHS,
     APP_KINDS,
+    ENDPOINTS,
     SECRETS,
     Account,
     Api,
@@ -282,7 +282,7 @@ class Simulator:
             request={
                 "invoke_time": int(refusal.at),
                 "cost_in_ms": 7,  # made up
-                "request_url": f"{API_PATHS[refused.api][1]}?{urlencode(refused.query)}",
+                "request_url": f"{ENDPOINTS[refused.api].path}?{urlencode(refused.query)}",
                 "request_body": refused.body.decode(errors="replace"),
                 "response_body": to_json(refusal.answer).decode(),
                 "client_ip": "127.0.0.1",

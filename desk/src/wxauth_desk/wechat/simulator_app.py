@@ -24,7 +24,7 @@ from wxauth_desk.wechat.call_record import CallRecord, Handler
 from wxauth_desk.wechat.coins import MAX_PURSES
 from wxauth_desk.wechat.connect import connect_routes
 from wxauth_desk.wechat.controls import (
-    API_PATHS,
+    ENDPOINTS,
     Account,
     Api,
     CodeRequest,
@@ -99,7 +99,7 @@ def create_simulator(
             Route("/about", _about),
             *(
                 Route(path, call_record.recorded(_api(wechat, api, sender)), methods=methods.split())
-                for api, (methods, path) in API_PATHS.items()
+                for api, (methods, path) in ENDPOINTS.items()
             ),
             *_Controls(wechat, sender).routes(),
             *connect_routes(wechat),
@@ -236,7 +236,7 @@ async def _refuse_url(request: Request, exc: Exception) -> Response:
     """
     assert isinstance(exc, HTTPException)
     path = request.url.path
-    for api, (methods, path_of_api) in API_PATHS.items():
+    for api, (methods, path_of_api) in ENDPOINTS.items():
         if path == path_of_api:
             errcode = Errcode.GET_REQUIRED if methods == "GET" else Errcode.POST_REQUIRED
             return json_response(CallRefused(errcode).answer(api), api)
