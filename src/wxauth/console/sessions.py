@@ -40,9 +40,9 @@ from wxauth_guard.errors import InsufficientRole
 
 CONSOLE_TITLE: Final = "管理后台 Console"
 """The title of the console, which the scanning phone shows."""
-MAX_UNUSED: Final = 3600
+MAX_UNUSED_SECONDS: Final = 3600
 """The time without use, in seconds, after which a console session ends."""
-MAX_LIFETIME: Final = 12 * 3600
+MAX_LIFETIME_SECONDS: Final = 12 * 3600
 """The time, in seconds, after which a console session ends even if it is in use."""
 
 log = get_logger()
@@ -125,7 +125,7 @@ class ConsoleSessions:
                 scope=ADMIN_SCOPE,
                 ip=device.ip,
                 user_agent=device.user_agent,
-                expires_at=now + timedelta(seconds=MAX_UNUSED),
+                expires_at=now + timedelta(seconds=MAX_UNUSED_SECONDS),
                 now=now,
             )
             if user is not None:
@@ -135,7 +135,7 @@ class ConsoleSessions:
                 "the link has been used or has expired, or its user has no role for the console: create another link"
             )
         log.info("console_opened", user_id=user.id, session_id=session_id, by="link")
-        return self._opened(user, session_id, generation=0, left=MAX_UNUSED, now=now)
+        return self._opened(user, session_id, generation=0, left=MAX_UNUSED_SECONDS, now=now)
 
     async def open_by_scan(self, code: str, verifier: str, *, device: Device) -> OpenedConsole:
         """Open a session with the authorization code and the PKCE verifier of a login to the console.
@@ -158,7 +158,7 @@ class ConsoleSessions:
             raise SessionRevoked("the code doesn't belong to this page, has been used or has expired: log in again")
         count_redeemed(self.numbers, redeemed.login.taken_door, now=now)
         log.info("console_opened", user_id=redeemed.user.id, session_id=session_id, by="scan")
-        return self._opened(redeemed.user, session_id, generation=0, left=MAX_UNUSED, now=now)
+        return self._opened(redeemed.user, session_id, generation=0, left=MAX_UNUSED_SECONDS, now=now)
 
     async def resume(self, cookie: str, *, device: Device) -> OpenedConsole:
         """Continue the session that a cookie belongs to, and return the session with new tokens.
@@ -176,7 +176,9 @@ class ConsoleSessions:
             resource=None,
             scopes=[ADMIN_SCOPE],
             ip=device.ip,
-            lifetimes=Lifetimes(unused=MAX_UNUSED, at_most=MAX_LIFETIME, reuse_grace=self.settings.refresh_reuse_grace),
+            lifetimes=Lifetimes(
+                unused=MAX_UNUSED_SECONDS, at_most=MAX_LIFETIME_SECONDS, reuse_grace=self.settings.refresh_reuse_grace
+            ),
             now=self.clock(),
         )
         if isinstance(outcome, RefreshRefused):
@@ -217,7 +219,7 @@ class ConsoleSessions:
 
         Raises: InsufficientRole, if the user is not staff; RateLimited, if too many requests of the user are waiting.
         """
-        expires_at = now + timedelta(seconds=MAX_UNUSED)
+        expires_at = now + timedelta(seconds=MAX_UNUSED_SECONDS)
         async with self.codes.queue(login), self.database.begin() as transaction:
             redeemed = await redeem(transaction, login, session_id=session_id, expires_at=expires_at, now=now)
             if not isinstance(redeemed, Redeemed):

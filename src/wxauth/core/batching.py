@@ -46,6 +46,7 @@ class _Caller(NamedTuple):
 
     arguments: Sequence[object]
     row: asyncio.Future[object]
+    """The future of the caller's row. Its result can also be `_ALONE`, or the failure of the batch."""
     until: float
     """The end of the caller's time limit, in the event loop's time."""
 
@@ -54,10 +55,12 @@ class Batched(Statement[Row]):
     """A statement for one caller that `Database.row` can run once for several waiting callers.
 
     The form for several callers, `many`, reads the table `asked`, which has one row for each caller: the parameters,
-    and the caller's number `n`. `many` returns `n` and the columns of the form for one caller. If the first of these
-    columns is null, the caller gets no row. A caller whose number is missing runs the statement alone, so `many` may
-    skip locked rows, and must never wait for a lock. Write both forms from the same parts: `:name` is a parameter in
-    the form for one caller, and a column of `asked` in `many`.
+    and the caller's number `n`. `many` returns `n` as the first column, and then the columns of the form for one
+    caller. If the first of these columns is null, the caller gets no row. A caller whose number is missing runs the
+    statement alone, so `many` may skip locked rows.
+
+    `many` must not wait for a lock for more than some milliseconds, because all its callers would wait. Write both
+    forms from the same parts: `:name` is a parameter in the form for one caller, and a column of `asked` in `many`.
 
     Args:
         name: The label of the statement's batches in metrics.
@@ -93,6 +96,7 @@ class Batched(Statement[Row]):
         for record in records:
             values = dict(record.items())
             n = values.pop("n")
+            # record[1] is the first column after `n`.
             rows[n - 1] = None if record[1] is None else model_of(self.kind, values)
         return rows
 
@@ -143,6 +147,7 @@ class Batches:
         elif self._timer is None:
             self._timer = loop.call_at(self._sent_at + self._batch_wait, self._send)
         try:
+            # `_send` has already set the result if this caller runs the statement alone.
             row = future.result() if future.done() else await self._wait(future)
             # Each caller gets a separate exception, because Python adds the caller's traceback to the exception.
             if isinstance(row, StorageUnavailable):

@@ -64,9 +64,6 @@ class DeliveryOutcome:
     """The time at which the next attempt is due; None if the delivery is finished."""
 
 
-_COLUMNS: Final = ", ".join(columns_of(Webhook))
-
-
 class LeasedDelivery(EventToSend):
     """A delivery that this process has leased, with its receiver and its event.
 
@@ -95,32 +92,33 @@ class LeasedDelivery(EventToSend):
     """Whether the event has been deleted by age. If so, the fields of the event are null."""
 
 
-ALL_WEBHOOKS: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks ORDER BY name")
+_COLUMNS_OF_WEBHOOK: Final = ", ".join(columns_of(Webhook))
+ALL_WEBHOOKS: Final = Statement[Webhook](f"SELECT {_COLUMNS_OF_WEBHOOK} FROM webhooks ORDER BY name")
 """The query for all webhooks, with their secrets, sorted by name."""
-FIND_WEBHOOK: Final = Statement[Webhook](f"SELECT {_COLUMNS} FROM webhooks WHERE name = :name")
+FIND_WEBHOOK: Final = Statement[Webhook](f"SELECT {_COLUMNS_OF_WEBHOOK} FROM webhooks WHERE name = :name")
 """The query for the webhook with a name. It returns no row if there is none."""
 _ADD: Final = Statement[Webhook](f"""
 INSERT INTO webhooks (id, name, url, types, secret, created_at) VALUES (:id, :name, :url, :types, :secret, :created_at)
 ON CONFLICT DO NOTHING
-RETURNING {_COLUMNS}
+RETURNING {_COLUMNS_OF_WEBHOOK}
 """)
 _CHANGE: Final = Statement[Webhook](f"""
 UPDATE webhooks SET url = COALESCE(:url, url), types = COALESCE(:types, types),
                     is_enabled = COALESCE(:is_enabled, is_enabled)
  WHERE name = :name
-RETURNING {_COLUMNS}
+RETURNING {_COLUMNS_OF_WEBHOOK}
 """)
 # The current secret becomes the previous secret, and replaces an older previous secret.
 _RENEW: Final = Statement[Webhook](f"""
 UPDATE webhooks SET secret = :secret, former_secret = secret, former_secret_until = :former_until WHERE id = :id
-RETURNING {_COLUMNS}
+RETURNING {_COLUMNS_OF_WEBHOOK}
 """)
-_DELETE: Final = Statement[Webhook](f"DELETE FROM webhooks WHERE name = :name RETURNING {_COLUMNS}")
+_DELETE: Final = Statement[Webhook](f"DELETE FROM webhooks WHERE name = :name RETURNING {_COLUMNS_OF_WEBHOOK}")
 # If a webhook answers several simultaneous deliveries with 410, only the first of them disables the webhook and records
 # the event.
 _DISABLE: Final = Statement[Webhook](f"""
 UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled
-RETURNING {_COLUMNS}
+RETURNING {_COLUMNS_OF_WEBHOOK}
 """)
 _CHANGES: Final = {
     EventType.WEBHOOK_ADDED: _ADD,

@@ -160,7 +160,7 @@ class Webhooks:
             receiver_id=webhook.id,
             states=states,
             before=query.cursor,
-            limit=query.limit + 1,
+            limit=query.limit + 1,  # the additional row shows that there is a next page
         )
         return Page.of(rows, query.limit)
 
