@@ -53,14 +53,21 @@ class Cors:
         self._for_any_origin = _FOR_ANY_ORIGIN | at_root if settings.client_documents else frozenset[str]()
         self._for_configured = app
         if self._origins:
-            methods = ["GET", "POST", "PATCH", "DELETE"]
             self._for_configured = CORSMiddleware(
-                app, settings.cors_origins, methods, _HEADERS, expose_headers=_EXPOSED
+                app,
+                allow_origins=settings.cors_origins,
+                allow_methods=["GET", "POST", "PATCH", "DELETE"],
+                allow_headers=_HEADERS,
+                expose_headers=_EXPOSED,
             )
         headers = [*_HEADERS, "MCP-Protocol-Version"]  # MCP clients send it when they read metadata
         # This middleware allows any origin, because `__call__` uses it only after a check of the origin.
         self._for_clients = CORSMiddleware(
-            app, (), ["GET", "POST"], headers, allow_origin_regex=".*", expose_headers=_EXPOSED
+            app,
+            allow_origin_regex=".*",
+            allow_methods=["GET", "POST"],
+            allow_headers=headers,
+            expose_headers=_EXPOSED,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

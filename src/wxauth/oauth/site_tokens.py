@@ -89,6 +89,7 @@ class _OpenSession:
     """The site's `nonce`, which only the first id_token repeats."""
     authenticated_at: datetime
     authenticated_by: str
+    """The `amr` value (RFC 8176) for the way in which the user logged in."""
     expires_at: datetime
 
 
@@ -338,6 +339,7 @@ def _challenge_in(client: Client, form: Parameters, redirect_uri: str) -> str | 
 
 def _first_session(login: LockedLogin, session_id: UUID, expires_at: datetime) -> _OpenSession:
     """Return the new session of an approved login."""
+    # The approval has set both.
     assert login.authenticated_at is not None
     assert login.authenticated_by is not None
     return _OpenSession(
