@@ -143,7 +143,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     is_by_phone = source is MergeSource.PHONE
     after = pair.remaining if is_by_phone else status_and_roles_of_both(pair, source, now=now)
     # The moved identities get the roles in `after`. If these include staff roles that the removed user did not have,
-    # the logins to websites that these identities have approved must end.
+    # the logins to websites that these identities have approved must end (see `end_logins_in_browsers`).
     gained_staff_roles = STAFF_ROLES.intersection(after.roles).difference(pair.former.roles)
     await end_logins_in_browsers(
         transaction, pair.former_id, becomes_staff=bool(gained_staff_roles), reason=EndReason.MERGED, by=by, now=now

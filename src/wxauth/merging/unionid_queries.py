@@ -16,8 +16,8 @@ class UnionidConflict(Exception):
 class OfAnotherOpenid(UnionidConflict):
     """The error if another openid of the app has the unionid, or belongs to that unionid's WeChat account.
 
-    One of the two openids might belong to a snapshot. A snapshot is a page that WeChat only previews. For
-    such a page, WeChat returns a made-up openid.
+    One of the two openids might belong to a snapshot. A snapshot is a page that WeChat only previews. For such a page,
+    WeChat returns a made-up openid.
     """
 
 

@@ -48,6 +48,7 @@ MAX_UPLOAD: Final = MAX_FILE + MAX_BODY
 _FIELD: Final = "file"
 """The name of the form's field with the picture."""
 _BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
+"""The schema of a file in the API's documentation."""
 _HEADERS: Final = {
     # A picture at a URL never changes, but it may be deleted. Therefore a cache may store a picture for a day, and must
     # then revalidate it.
@@ -55,6 +56,7 @@ _HEADERS: Final = {
     "Content-Disposition": "inline",
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
+"""The headers of a response with a picture, in addition to the Content-Type and the ETag."""
 router = Router("me")
 AvatarsDep = Annotated[Avatars, Depends(provide(Avatars))]
 _REQUIRED: Final = "Field required"

@@ -59,6 +59,7 @@ _MAX_EXIF: Final = 64 * 1024
 Pillow reads the entries in Python, and 64,000 of them take a second.
 """
 _ORIENTATION: Final = 0x0112
+"""The tag of the orientation in EXIF."""
 _TRANSPOSITIONS: Final = dict(
     enumerate(
         ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"],

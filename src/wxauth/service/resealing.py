@@ -31,7 +31,7 @@ from wxauth.phones.queries import ANSWERS_SEALED_OTHERWISE, DELETE_UNCHANGED, St
 from wxauth.session_keys.queries import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
 
 PAGE_SIZE: Final = 1000
-"""The number of session keys, or of responses with phone numbers, in a page."""
+"""The number of sessions, or of responses with phone numbers, in a page."""
 RETRY_PAUSE_SECONDS: Final = 0.2
 """The pause, in seconds, before a page is read again because another transaction has locked or changed its rows."""
 
@@ -71,7 +71,7 @@ class Resealed(SealedCounts):
 async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> Resealed:
     """Re-encrypt all stored secrets that are not encrypted with the current secret key. Return the counts.
 
-    A value is replaced only if it has not changed since it was read, and each page is a separate transaction, so the
+    A value is replaced only if it has not changed since it was read, and no transaction covers more than a page, so the
     operator may stop the command and run it again at any time. The signing keys come last. Until they are replaced, no
     service starts without the previous secret key, so the operator cannot discard that key while another value still
     needs it.
@@ -133,9 +133,9 @@ class _Resealing:
 async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> SealedCounts:
     """Erase every value that no configured secret key can decrypt, unless it has changed since it was read.
 
-    Return the numbers of erased values. Each page is a separate transaction, so the operator may stop the command and
-    run it again. The signing keys are erased last, and no service starts before that. If the operator finds the lost
-    key before the command ends, only the values that are already erased are lost.
+    Return the numbers of erased values. No transaction covers more than a page, so the operator may stop the command
+    and run it again. The signing keys are erased last. While one of them cannot be decrypted, no service starts. If the
+    operator finds the lost key before the command ends, only the values that are already erased are lost.
     """
 
     async def clear(page: Sequence[SealedSessionKey]) -> _PageResult:

@@ -22,7 +22,7 @@ _SYSTEMS: Final = (
     (re.compile(r"CrOS"), "ChromeOS"),
     (re.compile(r"Linux"), "Linux"),
 )
-"""The patterns of operating systems, each with the version as a group, and with the name to show.
+"""The patterns of operating systems, each with the name to show. If a pattern has a group, the group is the version.
 
 The first matching pattern counts, because other patterns can also match. For example, an iPhone's User-Agent contains
 "like Mac OS X".
