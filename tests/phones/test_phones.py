@@ -831,6 +831,21 @@ async def test_an_operator_removes_a_number(stage: Stage, alice: Body, database_
     assert await events_of(stage, REMOVALS) == [("user.phone_removed", "operator", user_id, {})]
 
 
+@pytest.mark.process
+@pytest.mark.own_database
+async def test_a_failed_removal_is_not_reported_as_done(
+    stage: Stage, alice: Body, database_url: str, tmp_path: Path
+) -> None:
+    await stage.rows.execute("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON public.events FOR EACH ROW WHEN (NEW.type = 'user.phone_removed')
+            EXECUTE FUNCTION refuse()""")
+    users = make_command("users", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
+    failed = await users("set", alice["user"]["id"], "--no-phone")
+    assert (failed.returncode, failed.stdout) == (1, ""), failed
+    assert await events_of(stage, REMOVALS) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("comes", ["before", "meanwhile"])
 async def test_a_pending_number_is_bound_while_the_sweep_is_still_running(stage: Stage, comes: str) -> None:

@@ -246,12 +246,7 @@ def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) ->
     """Change a user's attributes, or remove the phone number."""
     if not attributes and not no_phone:
         raise WrongCall(_("specify --attribute or --no-phone"))
-    # Without attributes, this call only prints the user's status and roles.
-    _change(user_id, UserChange(attributes=attributes or None))
-    if no_phone:
-        from wxauth.phones.phones import remove_phone_of
-
-        with_database(lambda database, now: remove_phone_of(database, user_id, by=OPERATOR, now=now))
+    _change(user_id, UserChange(attributes=attributes or None), removes_phone=no_phone)
 
 
 @users.command()
@@ -267,11 +262,15 @@ def erase_command(user_id: UUID) -> None:
     echo(_("erased {user_id}", user_id=user_id))
 
 
-def _change(user_id: UUID, change: UserChange) -> None:
-    """Change a user, and print the user's new status and roles."""
+def _change(user_id: UUID, change: UserChange, *, removes_phone: bool = False) -> None:
+    """Change a user, then remove the phone number if `removes_phone`, and print the user's new status and roles."""
 
     async def change_and_read(database: Database, now: datetime) -> UserDetailAnswer:
         await change_user(database, user_id, change, by=OPERATOR, now=now)
+        if removes_phone:
+            from wxauth.phones.phones import remove_phone_of
+
+            await remove_phone_of(database, user_id, by=OPERATOR, now=now)
         return await read_user(database, user_id, now=now)
 
     user = with_database(change_and_read)
