@@ -136,7 +136,7 @@ def set_command(
     if no_push_forward and "push_forward" in fields:
         raise WrongCall(_("--no-push-forward can't be used together with --push-forward"))
     if no_push:
-        fields |= dict.fromkeys(_OF_PUSH)
+        fields |= dict.fromkeys(_OF_PUSH)  # the value None clears a field
     if no_push_forward:
         fields["push_forward"] = None
     if is_enabled is not None:

@@ -182,8 +182,8 @@ def set_command(client_name: str, fields: dict[str, Any]) -> None:
     changed = _with_option_errors(
         lambda database, now: ClientChanges(database, NameResolver(), settings).change(client_name, changes, now=now)
     )
-    # A logo is a picture, which a table cannot show.
-    rows = [("client_id", client_name), *((name, getattr(changed, name)) for name in changes if name != "logo")]
+    shown = [name for name in changes if name != "logo"]  # a logo is a picture, which a table cannot show
+    rows = [("client_id", client_name), *((name, getattr(changed, name)) for name in shown)]
     print_table((word(name), value) for name, value in rows)
 
 
@@ -209,7 +209,8 @@ def secret_command(client_name: str, at_once: bool) -> None:
             text = _("{name} is a public client, which has no secret", name=client_name)
             raise Failed(text) from None
 
-    _show_credentials(client_name, *with_database(renew))
+    credentials, scopes = with_database(renew)
+    _show_credentials(client_name, credentials, scopes)
 
 
 @clients.command()

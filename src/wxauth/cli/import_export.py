@@ -126,8 +126,9 @@ def _rereadable(file: IO[bytes]) -> IO[bytes]:
 
 def _switches(command: Command) -> Command:
     """Add an option to the command for each switch of `Options`."""
-    for each in reversed([each for each in fields(Options) if each.metadata]):
-        command = click.option(each.metadata["option"], each.name, is_flag=True, help=each.metadata["help"])(command)
+    switches = [field for field in fields(Options) if field.metadata]
+    for field in reversed(switches):  # click shows options in the reverse of the order in which they are added
+        command = click.option(field.metadata["option"], field.name, is_flag=True, help=field.metadata["help"])(command)
     return command
 
 

@@ -57,7 +57,7 @@ class Failed(click.ClickException):
 
     def show(self, file: object = None) -> None:
         """Print the message to standard error, without click's `Error:` before it."""
-        del file
+        del file  # click never passes a file
         click.echo(self.message, err=True)
 
 

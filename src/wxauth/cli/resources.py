@@ -88,7 +88,7 @@ def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
             return Text("\n").join(_("{name}: {rule}", name=field, rule=rule) for field, rule in exc.errors)
         case _ if not exc.detail or isinstance(exc.detail, Text):
             return exc.detail or exc.title
-        case _:
+        case _:  # the detail is only in English, so the translated title precedes it
             return _("{title} ({detail})", title=exc.title, detail=exc.detail)
 
 
