@@ -86,7 +86,7 @@ class ClientKey:
     def _from_rsa_jwk(cls, document: Mapping[str, Any]) -> Self:
         kid = document.get("kid")
         if not (kid is None or (isinstance(kid, str) and 0 < len(kid) <= _MAX_KID)):
-            raise InvalidKey("kid isn't a string")
+            raise InvalidKey(f"kid must be a string of 1 to {_MAX_KID} characters")
         if document.get("use", "sig") != "sig" or document.get("alg", "RS256") != "RS256":
             raise InvalidKey("the key isn't for RS256 signatures")
         n, e = document.get("n"), document.get("e")
@@ -132,7 +132,7 @@ class ClientKeys:
 
         Return None if there is no such key.
         """
-        matching = [each for each in self.keys if each.alg == alg and kid in (None, each.kid)]
+        matching = [each for each in self.keys if each.alg == alg and (kid is None or each.kid == kid)]
         return matching[0] if len(matching) == 1 else None
 
 
@@ -146,7 +146,7 @@ def _usable_keys(documents: Iterable[object]) -> Iterable[ClientKey]:
     """Yield the usable keys of a JWK set, and ignore other keys, as RFC 7517 (section 5) recommends."""
     for document in documents:
         try:
-            # A member that is not an object is refused like an empty one.
+            # A member that is not an object is not a key. `from_jwk` also refuses the empty object.
             yield ClientKey.from_jwk(document if isinstance(document, Mapping) else {})
         except InvalidKey:
             continue

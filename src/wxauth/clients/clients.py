@@ -35,7 +35,7 @@ REMOVED_PAGE_SIZE: Final = 1000
 There is a limit because logins of the users of these sessions wait for this transaction.
 """
 _PAGES_PER_REPORT: Final = 10
-"""The number of pages that `end_sessions_left` ends between two reports of the remaining sessions."""
+"""The number of pages, of `REMOVED_PAGE_SIZE` sessions each, that `end_sessions_left` ends between two reports."""
 _WAIT_FOR_OTHERS_SECONDS: Final = 0.1
 """The pause, in seconds, before another attempt if another worker is ending the sessions, or their users are locked."""
 

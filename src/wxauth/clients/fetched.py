@@ -67,7 +67,8 @@ class NotFetched(Exception):
 
     def __init__(self, outcome: DocumentOutcome, reason: str, *, is_gone: bool = False) -> None:
         super().__init__(reason)
-        self.outcome, self.is_gone = outcome, is_gone or outcome is DocumentOutcome.REFUSED
+        self.outcome = outcome
+        self.is_gone = is_gone or outcome is DocumentOutcome.REFUSED
 
 
 async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) -> tuple[bytes, timedelta]:
@@ -177,8 +178,8 @@ class DocumentCache(Generic[Read]):
     async def get_again(self, url: str) -> Read | None:
         """Fetch a cached document again even if it is fresh, at most once per `PAUSE`, and return the document.
 
-        Return None if this function has fetched the document, or if a fetch has failed, less than `PAUSE` ago. Also
-        return None if the document is not usable.
+        Return None if the last call for this URL, or the last failed fetch, was less than `PAUSE` ago. Also return None
+        if the document is not usable.
         """
         now, entry = self.clock(), self._entries.get(url, _Entry())
         if now < max(entry.not_again_before, entry.not_before):

@@ -93,7 +93,10 @@ class IdTokens:
         return sign(key.signer, base64url(to_json(header)), to_json(claims))
 
     async def read(self, token: str) -> IdTokenHint | None:
-        """Return the content of an id_token of this service, even if it has expired; None for any other text."""
+        """Return the content of an id_token of this service, even if it has expired; None for any other text.
+
+        Raises: StorageUnavailable; CannotOpen, if the stored keys cannot be decrypted.
+        """
         jws = COMPACT_JWS.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
         if jws is None:
             return None
@@ -118,6 +121,8 @@ class IdTokens:
 
         After a merge, return the id of the remaining user. For a user who no longer exists, return the id from the
         id_token. Return None if this service has not issued the id_token for this client.
+
+        Raises: the errors of `read`.
         """
         hint = await self.read(token)
         if hint is None or hint.client_id != client_id:

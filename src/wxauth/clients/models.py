@@ -204,7 +204,7 @@ SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], o
         "email": lambda user, client: client.email_domain and f"{user.id}@{client.email_domain}",
         "email_verified": lambda _, client: None if client.email_domain is None else False,
     },
-    "roles": {"roles": lambda user, _: user.roles or None},
+    ROLES_SCOPE: {"roles": lambda user, _: user.roles or None},
     OFFLINE_ACCESS: {},
 }
 """The scopes of a site, each with the claims that it grants, and the function that returns the value of each claim.

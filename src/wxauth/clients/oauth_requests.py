@@ -217,7 +217,8 @@ class SiteCredentials:
         A client with a secret authenticates with HTTP Basic, or with `client_id` and `client_secret`. A public client
         sends no secret. A client that is not registered must be at an allowed host, and sends no secret either. It
         sends an assertion for one of these `endpoints`, unless its document allows it to omit the assertion.
-        `endpoints` contains paths, and is empty if the route accepts no assertions.
+        `endpoints` contains paths, and is empty if the route accepts no assertions. `ip` is the caller's address, for
+        which fetches of unknown documents are limited.
 
         Raises: OAuthError, InvalidClient, InvalidRequest, PayloadTooLarge, RateLimited, StorageUnavailable.
         """
@@ -265,7 +266,7 @@ class SiteCredentials:
         Raises: OAuthError, RateLimited, StorageUnavailable.
         """
         if form.get(_ASSERTION_TYPE) != ASSERTION_TYPE:
-            raise invalid_client(f"client_assertion_type is {ASSERTION_TYPE}")
+            raise invalid_client(f"client_assertion_type must be {ASSERTION_TYPE}")
         if not endpoints:
             raise invalid_client(
                 f"{PRIVATE_KEY_JWT} is only for clients with a metadata document, at /v1/token and /v1/revoke"
