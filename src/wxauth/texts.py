@@ -1,11 +1,8 @@
-"""Functions that clean users' texts, and functions that make and hash secrets."""
+"""Functions that clean users' texts, and that check titles."""
 
 import re
-import secrets
-from hashlib import sha256
 from typing import Final
 
-_SECRET_BYTES: Final = 32
 _MAX_TITLE_LENGTH: Final = 64
 
 # The following texts are sets of characters, to be written between the brackets of a regular expression.
@@ -84,15 +81,3 @@ def is_title(text: str) -> bool:
     is_one_line = text.splitlines() == [text] and "\t" not in text
     words = " ".join(text.split())
     return len(text) <= _MAX_TITLE_LENGTH and is_one_line and words != "" and clean_text(text) == words
-
-
-def new_secret() -> str:
-    """Return 256 random bits in base64url."""
-    return secrets.token_urlsafe(_SECRET_BYTES)
-
-
-def hash_of(secret: str) -> bytes:
-    """Return the hash that is stored instead of a secret. The secret must have at least 128 random bits."""
-    # Slow hashes protect passwords that people choose. Nobody can guess a random secret, however fast its hash is, and
-    # a slow hash would delay every request.
-    return sha256(secret.encode()).digest()

@@ -20,11 +20,11 @@ from wxauth.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.errors import NameTaken, NotFound, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.urls import NameResolver, check_url
+from wxauth.random_secrets import hash_of, new_secret
 from wxauth.settings.apps import AppKind
 from wxauth.settings.resources import Resource, find_resource
 from wxauth.settings.settings import ClientCommandSettings, Settings
 from wxauth.terminal import WrongValue
-from wxauth.texts import hash_of, new_secret
 from wxauth_guard.errors import InvalidRequest
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)

@@ -24,7 +24,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.services import part
 from wxauth.errors import ClientLacksScope, InvalidClient, RateLimited, StorageUnavailable
 from wxauth.limits.rate_limits import RateLimiter
-from wxauth.texts import hash_of
+from wxauth.random_secrets import hash_of
 from wxauth.web.answers import Entails
 from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth_guard.bearer import single_authorization

@@ -24,6 +24,7 @@ from wxauth.core.users import UserInSession
 from wxauth.errors import SessionRevoked, StorageUnavailable
 from wxauth.keys.issuer import Issuer, TokenSession
 from wxauth.login.records import Numbers
+from wxauth.random_secrets import hash_of
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import CONSOLE, EndReason, end_session
 from wxauth.sessions.refresh_queries import RefreshRefused, rotate_refresh_token_of_website
@@ -34,7 +35,6 @@ from wxauth.site_logins.authorization_codes import AuthorizationCodes
 from wxauth.site_logins.doors import count_redeemed
 from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.redeeming import NotRedeemed, Redeemed, challenge_of, login_of_code, redeem
-from wxauth.texts import hash_of
 from wxauth.users.callers import ADMIN_SCOPE
 from wxauth_guard.errors import InsufficientRole
 

@@ -18,6 +18,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.login_pages.pages import DOOR, HINT, VISIT_PAGES, PagesDep
 from wxauth.login_pages.rendering import PAGES_FOLDER
 from wxauth.oauth.routes import SiteLoginsDep, SiteRequestsDep
+from wxauth.random_secrets import new_secret
 from wxauth.site_logins.browser_login_queries import BrowserPerson
 from wxauth.site_logins.doors import Door
 from wxauth.site_logins.links import Links
@@ -30,7 +31,6 @@ from wxauth.site_logins.scan_routes import MiniProgramLoginsDep
 from wxauth.site_logins.secrets import SCENE
 from wxauth.site_logins.single_sign_on import SingleSignOn
 from wxauth.site_logins.visits import CALLBACK, Visits, WeChatCallback
-from wxauth.texts import new_secret
 from wxauth.web.dependencies import DatabaseDep, SettingsDep, provide
 from wxauth.web.direct import Router
 from wxauth.web.edge import PROBLEM_KEY

@@ -22,6 +22,7 @@ from wxauth.core.users import UserInSession
 from wxauth.keys.issuer import Issuer, ResourceVerifier, TokenSession
 from wxauth.keys.keyring import KeyRing
 from wxauth.login.records import Numbers
+from wxauth.random_secrets import hash_of
 from wxauth.sessions.queries import EndReason, end_session
 from wxauth.sessions.refresh_queries import (
     RefreshRefusal,
@@ -37,7 +38,6 @@ from wxauth.site_logins.doors import count_redeemed
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.redeeming import SLOW_DOWN_SECONDS, NotRedeemed, Redeemed, challenge_of, login_of_code, redeem
 from wxauth.site_logins.targets import Target
-from wxauth.texts import hash_of
 from wxauth.users.callers import ADMIN_SCOPE
 from wxauth_guard.claims import is_document
 from wxauth_guard.errors import InvalidToken

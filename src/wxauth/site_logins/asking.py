@@ -18,6 +18,7 @@ from wxauth.core.database import Database
 from wxauth.core.services import part
 from wxauth.errors import StorageUnavailable
 from wxauth.limits.rate_limits import RateLimiter
+from wxauth.random_secrets import hash_of, new_secret
 from wxauth.sessions.devices import Device
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import doors, queries
@@ -26,7 +27,6 @@ from wxauth.site_logins.models import RequestFields, SiteLoginFields
 from wxauth.site_logins.requests import SiteRequest
 from wxauth.site_logins.responses import Browser
 from wxauth.site_logins.secrets import UserCodes, new_scene, page_id_of
-from wxauth.texts import hash_of, new_secret
 
 _MAX_USER_CODES_TRIED: Final = 5
 """The largest number of random user codes that wxauth tries until one is free."""

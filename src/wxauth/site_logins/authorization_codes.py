@@ -18,6 +18,7 @@ from wxauth.core.services import part
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserInSession
 from wxauth.limits.concurrency import Concurrency
+from wxauth.random_secrets import hash_of
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import END_OF_BROWSER_LOGIN, EndReason, end_selected
 from wxauth.settings.settings import Settings
@@ -29,7 +30,6 @@ from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.requests import SiteRequest
 from wxauth.site_logins.responses import ANOTHER_PERSON, Browser, Onward, SentBack, response_to_site
 from wxauth.site_logins.secrets import login_cookie_of
-from wxauth.texts import hash_of
 from wxauth.users.user_queries import CURRENT_USER
 
 log = get_logger()

@@ -23,6 +23,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.sealing import Sealer, link_number_context
 from wxauth.core.services import part
 from wxauth.errors import NotFound, WeChatError
+from wxauth.random_secrets import hash_of, new_secret
 from wxauth.sessions.devices import Device
 from wxauth.settings.apps import App
 from wxauth.settings.settings import Settings
@@ -36,7 +37,6 @@ from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.responses import MAY_NOT_LOG_IN, REFUSED, Browser, Onward, SentBack
 from wxauth.site_logins.scans import NUMBER_DIGITS
 from wxauth.site_logins.secrets import NO_SUCH_PAGE, new_scene
-from wxauth.texts import hash_of, new_secret
 from wxauth.wechat.api import URL_LINK_LASTS, WeChatApi
 from wxauth.wechat.client import log_not_made
 from wxauth.wechat.errcodes import Api

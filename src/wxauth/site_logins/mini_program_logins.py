@@ -21,6 +21,7 @@ from wxauth.core.services import part
 from wxauth.errors import NotFound
 from wxauth.limits.queries import SITES
 from wxauth.login.codes import Proofs
+from wxauth.random_secrets import new_secret
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import OPENED_AT
 from wxauth.settings.settings import Settings
@@ -29,7 +30,6 @@ from wxauth.site_logins.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door,
 from wxauth.site_logins.person_queries import lock_and_count_caller
 from wxauth.site_logins.requests import SiteRequest, SiteRequests, consent_required, refusal
 from wxauth.site_logins.responses import AUTHORIZE_PATH, Onward, SentBack, response_to_site
-from wxauth.texts import new_secret
 from wxauth.users.callers import ADMIN_SCOPE, Caller
 from wxauth_guard.errors import InvalidToken, WxAuthError
 

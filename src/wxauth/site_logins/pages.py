@@ -8,6 +8,7 @@ from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Transaction
 from wxauth.core.services import part
 from wxauth.errors import NotFound, RateLimited
+from wxauth.random_secrets import new_secret
 from wxauth.site_logins import queries
 from wxauth.site_logins.authorization_codes import AuthorizationCodes, is_still_approved, lock_with_person
 from wxauth.site_logins.doors import MAX_PRESSES
@@ -15,7 +16,6 @@ from wxauth.site_logins.models import Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.responses import MAY_NOT_LOG_IN, REFUSED, Browser, Onward, SentBack
 from wxauth.site_logins.secrets import NO_SUCH_PAGE, page_hashes
-from wxauth.texts import new_secret
 
 
 class PressesUsedUp(RateLimited):

@@ -14,13 +14,13 @@ from uuid import UUID
 from wxauth.core.database import Database, Transaction
 from wxauth.core.trail import SYSTEM
 from wxauth.core.users import UserInSession
+from wxauth.random_secrets import hash_of
 from wxauth.sessions.queries import END_BEYOND_BROWSER_LOGIN, OPENED_AT, EndReason, end_selected, end_session_of
 from wxauth.site_logins import queries
 from wxauth.site_logins.authorization_codes import is_still_approved, lock_with_person
 from wxauth.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN
 from wxauth.site_logins.models import Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
-from wxauth.texts import hash_of
 from wxauth.tokens import base64url
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)

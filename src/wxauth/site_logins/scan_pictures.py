@@ -17,12 +17,12 @@ from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
+from wxauth.random_secrets import hash_of
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import doors, scan_picture_queries
 from wxauth.site_logins.asking import ScanLimits
 from wxauth.site_logins.scan_picture_queries import ShownCode
 from wxauth.site_logins.secrets import SCENE, scan_link
-from wxauth.texts import hash_of
 from wxauth.wechat.api import CodePicture, WeChatApi
 from wxauth.wechat.client import log_not_made
 from wxauth.wechat.errcodes import Api

@@ -18,6 +18,7 @@ from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserInSession
 from wxauth.limits.queries import USER_CODES
 from wxauth.login.codes import Proofs
+from wxauth.random_secrets import hash_of
 from wxauth.sessions.devices import describe_device
 from wxauth.sessions.queries import USER_OF_SESSION
 from wxauth.settings.addresses import NEARBY
@@ -33,7 +34,6 @@ from wxauth.site_logins.responses import is_web_view
 from wxauth.site_logins.scan_schemas import BrowserAnswer, ClaimedAnswer, ClaimRequest, NumberAnswer, SiteAnswer
 from wxauth.site_logins.secrets import UserCodes, scene_in
 from wxauth.site_logins.targets import ResourceAnswer, resource_at
-from wxauth.texts import hash_of
 from wxauth.users.callers import ADMIN_SCOPE, Caller, is_fresh
 from wxauth_guard.errors import WxAuthError
 

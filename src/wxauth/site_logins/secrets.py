@@ -18,7 +18,7 @@ from uuid import UUID
 
 from wxauth.core.sealing import derive_key
 from wxauth.errors import NotFound
-from wxauth.texts import hash_of
+from wxauth.random_secrets import hash_of
 from wxauth.tokens import base64url
 
 _SCENE_BYTES: Final = 16

@@ -17,6 +17,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.services import part
 from wxauth.errors import NotFound, RateLimited
 from wxauth.limits.concurrency import Concurrency
+from wxauth.random_secrets import hash_of, new_secret
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import browser_login_queries
 from wxauth.site_logins.authorization_codes import add_with_code, proved_after
@@ -27,7 +28,6 @@ from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.requests import SiteRequest, SiteRequests, refusal
 from wxauth.site_logins.responses import AUTHORIZE_PATH, Browser, Onward, SentBack, response_to_site
 from wxauth.site_logins.secrets import NO_SUCH_PAGE
-from wxauth.texts import hash_of, new_secret
 
 CODES_PER_MINUTE: Final = 60
 """The maximum number of authorization codes that sites can get from a browser's login in a minute."""

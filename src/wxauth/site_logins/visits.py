@@ -23,6 +23,7 @@ from wxauth.core.services import part
 from wxauth.errors import CodeUsed, InvalidCode, NotFound, SnapshotUser, StorageUnavailable, UnknownApp
 from wxauth.login.codes import CodeLogins, LacksUnionid
 from wxauth.login.records import Numbers
+from wxauth.random_secrets import hash_of
 from wxauth.sessions.devices import Device
 from wxauth.settings.apps import App
 from wxauth.settings.roles import STAFF_ROLES
@@ -36,7 +37,6 @@ from wxauth.site_logins.pages import find_open_page, lock_open_page, next_press
 from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.responses import ANOTHER_PERSON, AUTHORIZE_PATH, Browser, Onward, SentBack, response_to_site
 from wxauth.site_logins.secrets import authorization_code_of, page_id_of
-from wxauth.texts import hash_of
 from wxauth.wechat.client import WeChatIdentity
 from wxauth_guard.errors import WxAuthError
 
