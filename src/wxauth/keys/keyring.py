@@ -86,18 +86,18 @@ class _KeySet(Generic[Key]):
     def __init__(self, key_type: type[Key]) -> None:
         self.alg = key_type.alg
         self.key_type = key_type
-        self.stored: Keys = []
+        self.opened: Keys = []
         """The stored keys that wxauth's secret keys can decrypt."""
         self.keys: dict[str, Key] = {}
-        """The decrypted keys of `stored`, by their kids."""
+        """The decrypted keys of `opened`, by their kids."""
         self.unopened: list[str] = []
         """The kids of the stored keys that wxauth's secret keys cannot decrypt."""
 
     def signing_key(self, now: datetime) -> Key:
         """Return the newest active key. Raises: StorageUnavailable, if no key has been read yet."""
-        if not self.stored:
+        if not self.opened:
             raise StorageUnavailable(NOT_READ)
-        return self.keys[signing_key_of(self.stored, now).kid]
+        return self.keys[signing_key_of(self.opened, now).kid]
 
     def replace(self, stored: Keys, sealer: Sealer, now: datetime) -> None:
         """Replace the keys that were read before, and log which keys cannot be decrypted or were withdrawn.
@@ -116,14 +116,14 @@ class _KeySet(Generic[Key]):
         if unopened and unopened != self.unopened:
             log.error("signing_keys_not_opened", kids=unopened, what_to_change=WRONG_SECRET_KEY)
         self._log_withdrawn(stored, now)
-        self.stored = [row for row in stored if row.kid in keys]
+        self.opened = [row for row in stored if row.kid in keys]
         self.keys = keys
         self.unopened = unopened
 
     def _log_withdrawn(self, stored: Keys, now: datetime) -> None:
         """Log which of the keys that were read before are no longer stored, although they have not retired."""
         remaining = {row.kid for row in stored}
-        for row in self.stored:
+        for row in self.opened:
             has_retired = row.retires_at is not None and row.retires_at <= now
             if row.kid not in remaining and not has_retired:
                 log.warning("signing_key_withdrawn", kid=row.kid, consequence="its tokens are refused")
@@ -286,7 +286,7 @@ class KeyRing:
         Raises: CannotOpen, if the stored keys cannot be decrypted; StorageUnavailable, if the database is unavailable.
         """
         await self._read(lambda stored, now: not has_next(stored, now), by=by)
-        return self._access_token_keys.stored[-1]
+        return self._access_token_keys.opened[-1]
 
     async def withdraw(self, kid: str, *, by: Actor) -> StoredSigningKey:
         """Withdraw a key at once, for example because it was stolen. The tokens that it has signed become invalid.
@@ -308,7 +308,7 @@ class KeyRing:
         async with self._changing(key_set, now) as (transaction, before, make):
             await store_keys(transaction, before, without_key(before, kid, make, now=now))
             await record_event(transaction, EventType.SIGNING_KEY_WITHDRAWN, by=by, at=now, data={"kid": kid})
-        return signing_key_of(key_set.stored, now)
+        return signing_key_of(key_set.opened, now)
 
     async def keep_fresh(self) -> None:
         """Read the stored keys periodically, forever, even through outages."""

@@ -44,6 +44,7 @@ class KeysAnswer(TypedDict):
         Field(description="The keys of id_tokens, if there are websites; the oldest first.", examples=[[]]),
     ]
     next_cursor: None
+    """Always null, because the list has only one page."""
 
 
 class RotatedKeysAnswer(TypedDict):
