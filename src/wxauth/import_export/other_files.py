@@ -135,8 +135,9 @@ def _query_for_records(beginning: str, names: AbstractSet[str]) -> str | None:
     if isinstance(document, list):
         first_object = next((item for item in document if isinstance(item, dict)), {})
         return _PHPMYADMIN_ROWS if first_object.get("type") in ("header", "table") else ".[]"
-    is_line = not isinstance(document, dict) or not names.isdisjoint(document)
-    return None if is_line else _path_to_records(document, _DEEPEST)
+    if not isinstance(document, dict) or not names.isdisjoint(document):
+        return None  # a line of JSON Lines, or a value such as a number, which the check of the line refuses
+    return _path_to_records(document, _DEEPEST)
 
 
 def _path_to_records(document: Mapping[str, object], depth: int) -> str | None:

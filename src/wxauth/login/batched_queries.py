@@ -52,7 +52,8 @@ _COMMON_TYPES: Final[Mapping[str, LiteralString]] = {
 For a parameter of the type inet or jsonb, asyncpg would require a Python object. Therefore the statements take such
 values as text, and cast them.
 """
-# The condition is true if an imported identity of the app has the person's unionid in place of an openid.
+# The condition is true if an imported identity of the app has the person's unionid in place of an openid. With
+# `awaits_login`, nobody has logged in with the identity since the import.
 _IS_MISNAMED: Final = """EXISTS (SELECT FROM identities misnamed
                       WHERE misnamed.app_id = :app_id AND misnamed.openid = :unionid AND misnamed.awaits_login)"""
 _IS_KNOWN: Final = "EXISTS (SELECT FROM identities i WHERE i.app_id = :app_id AND i.openid = :openid)"

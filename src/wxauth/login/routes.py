@@ -201,7 +201,7 @@ async def refresh(body: RefreshRequest, logins: LoginsDep, device: DeviceDep) ->
     "/v1/logout",
     summary=_("Log out"),
     failures=GUARDED,
-    openapi_extra={"security": [*BEARER, {}]},
+    openapi_extra={"security": [*BEARER, {}]},  # the access token is optional
 )
 async def log_out(
     request: Request,
