@@ -33,7 +33,7 @@ NO_SUCH_USER: Final = NotFound(UNKNOWN_USER)
 _NO_SUCH_SESSION: Final = NotFound(admin.UNKNOWN_SESSION)
 """The error for an unknown session, as an example in the API description."""
 MAX_NAMES: Final = 100
-"""The largest number of users whose names one request can read, because more ids would not fit into a URL."""
+"""The largest number of users whose names one request can read. The ids are in the URL, whose length is limited."""
 
 router = Router("admin")
 

@@ -207,7 +207,7 @@ async def _parts(snapshot: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGe
         raise NotFound(UNKNOWN_USER)
     former = await snapshot.values(FORMER_IDS, user_id=user_id)
     profile = {
-        **user.model_dump(exclude={"consents"}),  # listed below
+        **user.model_dump(exclude={"consents"}),  # the document lists the consents with their history
         "phone_verified": user.phone_verified,
         "attributes": user.attributes or {},
         "former_ids": former,

@@ -79,7 +79,7 @@ class DirectRoute(APIRoute):
         """The names of the operation's query parameters, in alphabetical order."""
         if self.include_in_schema:
             self._document(list(entailed_by(self.dependant, self._arguments)), failures)
-        self.app = self._serve
+        self.app = self._serve  # in place of the handler that FastAPI has built
 
     def _document(self, entailed: Sequence[Entails], failures: Sequence[Failure]) -> None:
         """Add the documentation of the parameters and the response to the documentation of the operation."""

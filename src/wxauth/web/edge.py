@@ -126,7 +126,8 @@ REFUSED: Final = Counter(
     "Requests answered with an error, by its code. What WeChat refuses until the operator acts is counted whatever is "
     "answered.",
     "code",
-    # The modules that declare errors are imported above, so no class is missing.
+    # Alerts depend on increases, so each code has a count of 0 from the start. The modules that declare errors are
+    # imported above, so no class is missing.
     first=sorted({kind.code for kind in _subclasses_of(WxAuthError) if hasattr(kind, "code")}),
 )
 

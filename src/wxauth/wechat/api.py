@@ -99,6 +99,7 @@ class WeChatApi:
         """Return a picture of a mini-program code that opens this page with this scene.
 
         `env` selects the mini-program's version. WeChat checks whether the page exists only for the published version.
+        `scene` is a secret, so the log never contains it.
 
         Raises: WeChatMisconfigured (errcode 40097: no such version; errcode 41030: no such page), WeChatRateLimited
         (errcode 45009: too many in this minute), other WeChatError.
