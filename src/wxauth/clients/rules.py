@@ -114,7 +114,9 @@ def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None
             except WrongValue as exc:
                 raise WrongClient(field, exc.text) from None
     values = {field: value for field, value in options.items() if value}
-    values |= {field: list(dict.fromkeys(values[field])) for field in _URIS if field in values}
+    for field in _URIS:
+        if field in values:
+            values[field] = list(dict.fromkeys(values[field]))  # each URI once, in the given order
     client = Client(**{"scopes": [], **values, "name": name})
     return _as_site(client) if _makes_a_site(values) else _as_service(client)
 
@@ -155,9 +157,11 @@ def _as_service(client: Client) -> Client:
 
 def _check_scopes(client: Client, known: Collection[str]) -> None:
     """Check that all scopes of a client are in `known`. Raises: WrongClient, if one of them is not."""
-    if unknown := next((scope for scope in client.scopes if scope not in known), None):
-        rule = _("{scope} is only for sites") if unknown in SITE_SCOPE_NAMES else _("must be chosen from {scopes}")
-        raise WrongClient("scopes", Text(rule, scope=unknown, scopes=", ".join(known)))
+    for scope in client.scopes:
+        if scope not in known:
+            if scope in SITE_SCOPE_NAMES:
+                raise WrongClient("scopes", _("{scope} is only for sites", scope=scope))
+            raise WrongClient("scopes", _("must be chosen from {scopes}", scopes=", ".join(known)))
 
 
 def _check_site(client: Client, site_scopes: Collection[str]) -> None:
