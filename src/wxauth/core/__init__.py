@@ -1,4 +1,4 @@
-"""The base of every package: time, logs, encryption of secrets, database and audit trail.
+"""The code that every package uses: the clock, logs, encryption of secrets, the database and the audit trail.
 
-It contains no use cases.
+Use cases belong to the packages above.
 """

@@ -56,7 +56,7 @@ class Background:
     def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """Start work that must continue even if the request that started it is cancelled.
 
-        Await the task only through `asyncio.shield`.
+        Await the task only through `asyncio.shield`. Otherwise, cancelling the request would also cancel the task.
         """
         task = asyncio.create_task(work, name=name)
         # The event loop keeps only weak references to tasks. Without this reference, the garbage collector might
