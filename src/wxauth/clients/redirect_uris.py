@@ -86,7 +86,7 @@ def check_uri(uri: str) -> str:
 
 
 def _check_host_and_port(uri: str) -> None:
-    """Check the host and the port of a web URI. Raises: WrongValue."""
+    """Check the host and the port of a web URI. Raises: WrongValue, if one of them is not allowed."""
     authority = _AUTHORITY.match(uri)
     if authority is None:
         raise WrongValue(HOST_RULE)

@@ -48,7 +48,10 @@ _URIS: Final = ("redirect_uris", "logout_uris")
 
 
 def _check_logo(logo: str) -> None:
-    """Check the logo of a site. An empty text is allowed, because it removes the logo. Raises: WrongValue."""
+    """Check the logo of a site. An empty text is allowed, because it removes the logo.
+
+    Raises: WrongValue, if the logo is not the URL of a small picture.
+    """
     if logo:
         check_logo(logo)
 
@@ -165,7 +168,7 @@ def _check_scopes(client: Client, known: Collection[str]) -> None:
 
 
 def _check_site(client: Client, site_scopes: Collection[str]) -> None:
-    """Check that the options of a site can be combined. Raises: WrongClient."""
+    """Check that the options of a site can be combined. Raises: WrongClient, if they cannot."""
     if client.is_public:
         _check_public_site(client)
     if not client.redirect_uris:
@@ -181,7 +184,7 @@ def _check_site(client: Client, site_scopes: Collection[str]) -> None:
 
 
 def _check_public_site(client: Client) -> None:
-    """Check the options of a site without a secret. Raises: WrongClient."""
+    """Check the options of a site without a secret. Raises: WrongClient, if it cannot have one of them."""
     if client.device:
         raise WrongClient(
             "is_public",
@@ -197,7 +200,7 @@ def _check_public_site(client: Client) -> None:
 
 
 def _check_site_without_redirects(client: Client) -> None:
-    """Check the options of a site to which no browser returns. Raises: WrongClient."""
+    """Check the options of a site that no browser returns to. Raises: WrongClient, if it cannot have one of them."""
     if client.logout_uris:
         raise WrongClient("logout_uris", _("must be empty if there is no redirect URI"))
     if client.sso:
@@ -211,7 +214,10 @@ def _check_site_without_redirects(client: Client) -> None:
 
 
 def _check_near_site(client: Client) -> None:
-    """Check the options of a site for which the phone and the browser must share a network. Raises: WrongClient."""
+    """Check the options of a site that requires the phone and the browser to share a network.
+
+    Raises: WrongClient, if the site cannot have one of these options.
+    """
     if client.sso:
         raise WrongClient(
             "sso", _("can't be used together with near, which requires a phone at each login. Choose one of them")

@@ -96,7 +96,7 @@ class Services:
     """The parts to close. `aclose` closes one group after the other, and the parts of a group at the same time."""
 
     def __getitem__(self, kind: type[Part]) -> Part:
-        """Return the part of this type. Raises: KeyError."""
+        """Return the part of this type. Raises: KeyError, if there is none."""
         found: Part = self.parts[kind]  # the annotation gives the value of type Any a type
         return found
 
