@@ -1,4 +1,4 @@
-"""The middleware of both commands: the host names to which they respond, and the largest body that they read.
+"""The middleware of `wxauth-desk dev` and `wxauth-desk wechat`, which refuses foreign host names and large bodies.
 
 Both commands accept only requests to names of this machine and to allowed names. An attacker's web page can have a host
 name that resolves to this machine (DNS rebinding). The browser then treats the page and the service as one origin, so

@@ -298,7 +298,8 @@ def create_shop(issuer: str, credentials: Credentials) -> FastAPI:
     """Return the shop's back end as an ASGI app: the example, with two routes for the desk.
 
     After `POST /failures`, the shop returns an error for the next message from WeChat. `GET /count` sends its response
-    in pieces. `credentials` belong to the shop's client.
+    in pieces, so that the desk can show how a mini-program receives them (`enableChunked`). `credentials` belong to the
+    shop's client.
     """
     env = {
         "WXAUTH_ISSUER": issuer,

@@ -87,7 +87,7 @@ class Guard:
 
             keys = RemoteKeys(issuer, internal_url=internal_url)
         elif internal_url is not None:
-            raise ValueError("internal_url is where keys are read: with keys it must be left out")
+            raise ValueError("give either internal_url or keys, because internal_url is only for reading keys")
         self._verifier = Verifier(issuer=issuer, audience=audience, keys=keys)
         self._clock = clock
         self._issuer, self._audience = issuer, audience

@@ -44,7 +44,7 @@ _MIN_MAX_AGE = 1.0
 _MAX_SHOWN = 200
 """The largest number of characters that an error shows of another issuer's URL."""
 _PATH_BELOW = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
-"""The pattern of a path without the segments . and .. , which cannot lead out of the URL to which it is appended."""
+"""The pattern of a path that cannot lead out of the URL to which it is appended, as a path with `..` could."""
 _MAX_AGE_DIRECTIVE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
 """The pattern of the directive `max-age` in a `Cache-Control` header."""
 _AGE_HEADER = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)

@@ -1,4 +1,4 @@
-"""The checks of URLs and of JSON, and JSON in the form that pydantic-core writes.
+"""Checks of URLs and of JSON texts, and `to_json`, which writes JSON in the same form as pydantic-core.
 
 This module needs only the standard library.
 """

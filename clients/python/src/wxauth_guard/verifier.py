@@ -157,6 +157,7 @@ class Verifier:
         if not (isinstance(client_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
             raise InvalidToken("client_id, openid or jti is missing or not a string")
         external_id = claims.get("external_id", "")  # the claim may be missing, but not null
+        # A website's token, which has an app_id, must also have a scope.
         scope = claims.get("scope") if "app_id" in claims else claims.get("scope", "")
         if not (isinstance(app_id, str) and isinstance(external_id, str) and isinstance(scope, str)):
             raise InvalidToken("app_id, external_id or scope is missing or not a string")

@@ -29,7 +29,10 @@ class AppTokens:
     """The tickets by the id of the app, each with the time, in seconds since the epoch, at which it expires."""
 
     def replace_older(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `token`. Raises: CallRefused, if the app may not get a token."""
+        """Answer a call to `token`, the older interface, whose new token replaces its previous one.
+
+        Raises: CallRefused, if the app may not get a token.
+        """
         self._admit(call, account, call.query.get("grant_type"))
         return self.access_tokens[account.app_id].replace_older()
 

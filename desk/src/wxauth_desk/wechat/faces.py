@@ -37,7 +37,7 @@ class _Subject:
     openid: str
 
     @classmethod
-    def in_beginning(cls, values: Mapping[str, Any]) -> Self:
+    def from_getverifyid(cls, values: Mapping[str, Any]) -> Self:
         """Return the subject in the body of a call to `getverifyid`, which contains the certificate.
 
         Raises: CallRefused, if a field is missing or wrong.
@@ -51,7 +51,7 @@ class _Subject:
         return cls(out_seq_no, sha256(encoded.encode()).hexdigest(), text_in(values, "openid"))
 
     @classmethod
-    def in_reading(cls, values: Mapping[str, Any]) -> Self:
+    def from_queryverifyinfo(cls, values: Mapping[str, Any]) -> Self:
         """Return the subject in the body of a call to `queryverifyinfo`, which contains the certificate's hash.
 
         Raises: CallRefused, if a field is not a text.
@@ -84,7 +84,7 @@ class Faces:
 
     def begin(self, call: Call, account: Account) -> Answer:
         """Answer a call to `getverifyid`. Raises: CallRefused."""
-        subject = _Subject.in_beginning(call.json)
+        subject = _Subject.from_getverifyid(call.json)
         self.session_keys.active_person(subject.openid, account.app_id)  # refuses an inactive person
         verify_id = secrets.token_urlsafe(48)
         self._verifications[verify_id] = _Verification(subject, self.clock() + _LIFETIME_SECONDS)
@@ -94,7 +94,7 @@ class Faces:
         """Answer a call to `queryverifyinfo`. Raises: CallRefused."""
         values = call.json
         verification = self._find(text_in(values, "verify_id"))
-        if verification is None or verification.subject != _Subject.in_reading(values):
+        if verification is None or verification.subject != _Subject.from_queryverifyinfo(values):
             raise CallRefused(Errcode.WRONG_BODY)
         return ok(verify_ret=verification.verify_ret)
 

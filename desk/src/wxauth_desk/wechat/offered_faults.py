@@ -81,7 +81,9 @@ def offered_faults(failure_of: FailureOf = no_service) -> dict[str, list[dict[st
 
     Each fault contains its `meaning` in each language, and the `failure` that the phone then gets.
     """
-    return {api: [_shown_fault(api, *fault, failure_of) for fault in _faults_of(api)] for api in _ERRCODES}
+    return {
+        api: [_shown_fault(api, fault, meaning, failure_of) for fault, meaning in _faults_of(api)] for api in _ERRCODES
+    }
 
 
 def _faults_of(api: str) -> Iterator[tuple[dict[str, Any], Text]]:
