@@ -1,8 +1,9 @@
 """The statements that separate identities from a user, either for a new user or in order to erase the identities.
 
 wxauth does not know which identity has brought which data of the user. Therefore, a split leaves nearly all data with
-the user. The new user gets only the unionid of the separated identities. A split deletes a phone number that only these
-identities have verified. It also deletes unionids that no identity of the user has (see `_divide_unionids`).
+the user. The new user gets the unionid of the separated identities, and an external id if the caller names one. A split
+deletes a phone number that only these identities have verified. It also deletes unionids that no identity of the user
+has, unless the user is banned (see `_divide_unionids`).
 """
 
 from collections.abc import Mapping, Sequence

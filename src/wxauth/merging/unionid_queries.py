@@ -1,4 +1,4 @@
-"""The statements about unionids, which find their users, check that they can belong to an identity, and store them."""
+"""The statements that find the user of a unionid, check whether it can belong to an identity, and store unionids."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -60,8 +60,8 @@ class Cors:
                 allow_headers=_HEADERS,
                 expose_headers=_EXPOSED,
             )
-        headers = [*_HEADERS, "MCP-Protocol-Version"]  # MCP clients send it when they read metadata
-        # This middleware allows any origin, because `__call__` uses it only after a check of the origin.
+        headers = [*_HEADERS, "MCP-Protocol-Version"]  # MCP clients send this header when they read metadata
+        # This middleware allows any origin, because `__call__` uses it only for requests that `_is_for_clients` allows.
         self._for_clients = CORSMiddleware(
             app,
             allow_origin_regex=".*",

@@ -61,7 +61,10 @@ _REFRESH_REFUSALS: Final[dict[str, str]] = {
     RefreshRefusal.OUT_OF_SCOPE: "the client no longer has any of the session's scopes",
     RefreshRefusal.OTHER_RESOURCE: "the session is for another resource",
 }
-"""The description of `invalid_grant` for each reason. For `BEYOND_GRANT`, the error is `invalid_scope`."""
+"""The description of `invalid_grant` for each reason why a refresh token is refused.
+
+`BEYOND_GRANT` is missing, because its error is `invalid_scope` (see `_error_of_refresh`).
+"""
 _UNKNOWN_DEVICE: Final = ("invalid_grant", "the device code doesn't belong to this client, or has been used")
 _DEVICE_REFUSALS: Final = {
     NotRedeemed.UNKNOWN: _UNKNOWN_DEVICE,
@@ -181,7 +184,7 @@ class SiteTokens:
         target = Target.granted(self.settings, client, login.resource, form)
         session_id = new_id(now)
         lifetimes = session_lifetimes(self.settings, is_of_website=target.resource is None)
-        ends_at = now + timedelta(seconds=lifetimes.unrefreshed)
+        expires_at = now + timedelta(seconds=lifetimes.unrefreshed)
         async with self.codes.queue(login), self.database.begin() as transaction:
             redeemed = await redeem(
                 transaction,
@@ -189,7 +192,7 @@ class SiteTokens:
                 session_id=session_id,
                 resource_title=None if target.resource is None else target.resource.title,
                 is_public=client.is_public,
-                expires_at=ends_at,
+                expires_at=expires_at,
                 now=now,
             )
             if not isinstance(redeemed, NotRedeemed):
@@ -198,7 +201,8 @@ class SiteTokens:
         if isinstance(redeemed, NotRedeemed):
             return redeemed
         self._note_redeemed(client, redeemed, session_id, now)
-        return await self._token_answer(target, redeemed.user, _first_session(redeemed.login, session_id, ends_at), now)
+        session = _first_session(redeemed.login, session_id, expires_at)
+        return await self._token_answer(target, redeemed.user, session, now)
 
     def _note_redeemed(self, client: Client, redeemed: Redeemed, session_id: UUID, now: datetime) -> None:
         """Count and log a login whose code has been exchanged."""

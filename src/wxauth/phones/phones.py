@@ -46,7 +46,10 @@ WeChat may already have charged for the number, so wxauth stores a late response
 KEPT_IN_MEMORY_SECONDS: Final = 600.0
 """The longest time, in seconds, for which a response waits in memory for the database to recover."""
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
-"""The age at which housekeeping binds a response. At this age, the request that fetched the response has ended."""
+"""The age from which housekeeping binds the number in a response.
+
+The request that fetched a younger response may still be about to bind the number.
+"""
 
 MAX_CALLS: Final = 200
 """The largest number of calls to WeChat for phone numbers that this process makes at the same time."""

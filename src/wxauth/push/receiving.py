@@ -96,6 +96,7 @@ class PushedMessages:
         """
         now = self.clock()
         signature = read_handshake(self._app_with_push(app_id), query, now=now)
+        # The signature is claimed even if `echostr` is malformed, so that nobody can use the signature for a message.
         await self._in_time(claim_signature(self.database, signature, now=now), name=f"handshake of {app_id}")
         echostr = query.get("echostr", "")
         if not _ECHOSTR.fullmatch(echostr):

@@ -20,7 +20,10 @@ class Session(SQLModel, table=True):
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)
     session_key: bytes | None = Field(sa_type=BYTEA)
-    """WeChat's session_key for this login, sealed; null if there is none. wxauth deletes it when the session ends."""
+    """WeChat's session_key for this login, encrypted; null if there is none.
+
+    wxauth deletes the session_key when the session ends.
+    """
     generation: int
     """The number of times that the refresh token has been rotated."""
     rotated_at: datetime | None = Field(sa_type=TIME)
