@@ -151,7 +151,7 @@ def _time_or_none(value: object, info: ValidationInfo) -> object:
     if text == "0" or text.startswith(_ZERO_DATE):
         return None
     if number := _SECONDS_OR_MILLISECONDS.fullmatch(text):
-        seconds, thousandths = number.groups("000")
+        seconds, thousandths = number.groups("000")  # "000" if the number has no milliseconds
         return datetime.fromtimestamp(int(seconds), UTC).replace(microsecond=int(thousandths) * 1000).isoformat()
     if written := _DATE_AND_TIME.fullmatch(text):
         year, month, day, hour, minute, second, offset = written.groups("")

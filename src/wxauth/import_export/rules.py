@@ -63,6 +63,7 @@ class Made:
     external_ids: dict[str, UUID] = field(default_factory=dict)
     """The owners of external ids, including previous ids."""
     former_ids: dict[UUID, UUID] = field(default_factory=dict)
+    """The user into whom each of these ids was merged."""
     consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
     given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
     """The user's fields that the lines about each identity have given."""

@@ -108,8 +108,8 @@ def _connect_to_primary(
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    # By default, the client tries a Sentinel that does not respond four times, with pauses, before it tries the next
-    # one.
+    # By default, if a Sentinel does not respond, the client makes four attempts, with pauses, before it tries the next
+    # Sentinel.
     sentinel_options = {**options, "retry": Retry(NoBackoff(), 0)}
     sentinel = Sentinel(sentinels, sentinel_kwargs=sentinel_options, **options)  # type: ignore[no-untyped-call]
     primary = sentinel.master_for(service)
