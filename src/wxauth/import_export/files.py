@@ -237,7 +237,7 @@ class CsvLines(_Lines):
             raise WrongFile(WRONG_ATTRIBUTE, wrong)
         is_repeated = len([name for name in self._names if is_field(name)]) > len(self._known)
         # The column `attributes` may contain an attribute that also has a column of its own.
-        is_attribute_repeated = "attributes" in self._known and attributes
+        is_attribute_repeated = "attributes" in self._known and bool(attributes)
         if is_repeated or is_attribute_repeated or not self._needed_names() <= self._known:
             raise WrongFile(NO_HEADER, columns)
 
@@ -262,7 +262,7 @@ class CsvLines(_Lines):
             return cells
         if len(cells) != len(self._names):
             return WRONG_CELLS
-        # Spreadsheets add empty cells at the end of a table.
+        # Spreadsheets add rows of empty cells at the end of a table.
         return to_json(self._fields_of(cells)) if any(cells) else None
 
     def _fields_of(self, cells: list[str]) -> dict[str, object]:
