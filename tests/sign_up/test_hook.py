@@ -264,7 +264,7 @@ async def test_check_sends_a_test_about_nobody(door: Door) -> None:
         [found] = [each for each in await examine(door.stage.services.settings) if each.name == "sign_up_hook"]
         return found
 
-    assert (await result()).ok
+    assert (await result()).is_ok
     [(_, body)] = door.hook.got
     message = json.loads(body)
     assert (message["type"], "data" in message) == ("test", False)
@@ -278,7 +278,7 @@ async def test_check_sends_a_test_about_nobody(door: Door) -> None:
     page = text(b"x" * 2**15, status=500)
     for door.hook.usual in (500, page, stuck):  # first a framework's error page, then a body that never ends
         failed = await result()
-        assert (failed.ok, "its status was 500" in failed.text) == (False, True), failed.text
+        assert (failed.is_ok, "its status was 500" in failed.text) == (False, True), failed.text
 
 
 @pytest.mark.node

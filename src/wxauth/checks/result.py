@@ -34,7 +34,7 @@ class CheckResult:
     text: Text
 
     @property
-    def ok(self) -> bool:
+    def is_ok(self) -> bool:
         """Whether the result is OK or only a NOTE."""
         return self.level is not CheckLevel.BAD
 

@@ -74,7 +74,7 @@ def _report(results: list[CheckResult], request: Request) -> Items[CheckResultAn
     items: list[CheckResultAnswer] = [
         {
             "name": result.name,
-            "ok": result.ok,
+            "ok": result.is_ok,
             "level": result.level,
             "message": result.text.translated(language),
         }

@@ -1,6 +1,7 @@
 """The kinds of sealed values in the database, and the checks of whether the secret keys can unseal them.
 
-The result about the signing keys also reports their rotation.
+A sealed value is encrypted with the secret key. It can be unsealed only with its context, which names the place where
+it is stored. The result about the signing keys also reports their rotation.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,9 +31,9 @@ class SealedKind(Generic[Row]):
     """A kind of row that contains sealed values."""
 
     values: Callable[[Row], Sequence[tuple[bytes | None, bytes]]]
-    """A function that returns the sealed values of a row, each with its context, in the order of the `Reseal` columns.
+    """A function that returns the sealed values of a row, each with its context. A value is None if it is not set.
 
-    A value is None if it is not set.
+    The values have the order of the columns in the row's `Reseal`, which stores the values that `resealed` returns.
     """
 
     def stored_values(self, row: Row) -> list[tuple[bytes, bytes]]:

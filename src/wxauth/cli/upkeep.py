@@ -38,7 +38,7 @@ def migrate(revision: str) -> None:
     if revision == "base":
         confirm(lambda: _("Permanently erase all users and data?"))
     with failures_printed():
-        # The log reports that the command waits, and the reason.
+        # If the migration has to wait for another program's lock, the log says so.
         configure_logging(level="warning", log_format="console", stream=sys.stderr.buffer)
         url = read_settings(DatabaseSettings).database_url.get_secret_value()
         schema = asyncio.run(_migrate(url, revision))
@@ -86,10 +86,13 @@ def check() -> None:
     configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)
     results = asyncio.run(check_all())
     show(
-        [{"name": result.name, "ok": result.ok, "level": result.level, "message": result.text} for result in results],
+        [
+            {"name": result.name, "ok": result.is_ok, "level": result.level, "message": result.text}
+            for result in results
+        ],
         [(MARKS[result.level], result.name, result.text) for result in results],
     )
-    if not all(result.ok for result in results):
+    if not all(result.is_ok for result in results):
         sys.exit(1)
 
 
