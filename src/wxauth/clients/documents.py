@@ -192,7 +192,7 @@ class ClientDocuments:
         if not await self._is_signed(assertion, document, keys, was_cached=was_cached):
             raise InvalidAssertion("the assertion isn't signed with a key of the document")
         await self.assertions_of_client.admit(assertion.client_id)
-        try:
+        try:  # the limit of `ASSERTIONS` is one use of each `jti`
             await ASSERTIONS.count(self.database, assertion.client_id, assertion.jti, now=self.clock())
         except RateLimited:
             raise InvalidAssertion(
@@ -349,8 +349,8 @@ def _keys_in(document: Mapping[str, Any]) -> tuple[ClientKeys | None, str | None
 def client_at(client_id: str, title: str = "", redirect_uris: Sequence[str] = ()) -> Client:
     """Return the client whose document has this URL, with the title and redirect URIs from the document.
 
-    The client counts as public even if it signs assertions, because it has no secret. Its users may log in from a
-    phone's browser, as with `link`, because nobody could set this option for the client.
+    The client counts as public even if it signs assertions, because it has no secret. The option `link` is on, so that
+    users can log in from a phone's browser, because nobody can set this option for a client that is not registered.
     """
     return Client(
         name=client_id,

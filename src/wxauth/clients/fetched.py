@@ -126,7 +126,7 @@ class _Entry(Generic[Read]):
     is_refused: bool = False
     """Whether the last fetch has shown that the document is gone or breaks a rule."""
 
-    def usable(self, now: datetime) -> Read | None:
+    def usable_value(self, now: datetime) -> Read | None:
         """Return the document if it is fresh, or has expired less than `MAX_STALE` ago."""
         return self.value if now < self.fresh_until + MAX_STALE else None
 
@@ -168,12 +168,12 @@ class DocumentCache(Generic[Read]):
         if url in self._entries:
             self._entries.move_to_end(url)
         if now >= max(entry.fresh_until, entry.not_before):
-            is_new_fetch = entry.usable(now) is None and url not in self._under_way
+            is_new_fetch = entry.usable_value(now) is None and url not in self._under_way
             if admit is not None and is_new_fetch:
                 await admit()
             await self._renew(url)
         # If the URL was new, `_fetch` has created and cached its own entry.
-        return self._entries.get(url, entry).usable(now)
+        return self._entries.get(url, entry).usable_value(now)
 
     async def get_again(self, url: str) -> Read | None:
         """Fetch a cached document again even if it is fresh, at most once per `PAUSE`, and return the document.
@@ -186,7 +186,7 @@ class DocumentCache(Generic[Read]):
             return None
         entry.not_again_before = now + PAUSE
         await self._renew(url)
-        return self._entries.get(url, entry).usable(now)
+        return self._entries.get(url, entry).usable_value(now)
 
     def knows(self, url: str) -> bool:
         """Return whether the cache contains the document, or the last failure to fetch it."""
@@ -215,7 +215,7 @@ class DocumentCache(Generic[Read]):
             if exc.is_gone:
                 entry.value = None
             entry.not_before = now + PAUSE
-            event = f"{self.kind}_refused" if entry.usable(now) is None else f"{self.kind}_not_renewed"
+            event = f"{self.kind}_refused" if entry.usable_value(now) is None else f"{self.kind}_not_renewed"
             log.warning(event, host=host_of(url), reason=str(exc))
         else:
             outcome = DocumentOutcome.OK
@@ -235,7 +235,7 @@ class DocumentCache(Generic[Read]):
         now = self.clock()
         for url, entry in list(self._entries.items()):
             delays_fetch = now < entry.not_before
-            if entry.usable(now) is None and not delays_fetch:
+            if entry.usable_value(now) is None and not delays_fetch:
                 del self._entries[url]
         while len(self._entries) > MAX_ENTRIES:
             self._entries.popitem(last=False)
