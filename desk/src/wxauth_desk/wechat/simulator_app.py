@@ -248,9 +248,10 @@ async def _refuse_url(request: Request, exc: Exception) -> Response:
 def _control(
     path: str, model: type[Body], answer: Callable[[Body], dict[str, Any] | Awaitable[dict[str, Any]]]
 ) -> Route:
-    """Return the route of a control. The request's body must match `model`.
+    """Return the route of a control, which passes the request's body to `answer`, and returns the result.
 
-    If `answer` raises ValueError, the route returns 422.
+    The route returns 400 for a body that is not JSON. It returns 422 for a body that does not match `model`, and if
+    `answer` raises ValueError.
     """
 
     async def serve(request: Request) -> Response:
