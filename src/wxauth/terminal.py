@@ -17,7 +17,7 @@ WORDS: Final = """
     closed client_id client_secret scopes name url secret types kid alg
     signs_from published_until former signing next event_id type attempts answer next_at pending delivered
     failed
-""".split()  # noqa: SIM905
+""".split()  # noqa: SIM905 - a list would need a line for each word
 """The names of columns and the values of states in the tables that commands print, all of which are translated.
 
 The commands also print the fields in `core.users.PROFILE_FIELDS` as columns.

@@ -48,14 +48,15 @@ def host_of(url: str) -> str:
 def as_compared(url: str) -> str:
     """Return the form in which URLs are compared, because clients may spell them differently.
 
-    The scheme and host are in lower case, without a default port, and an empty path is `/`. Everything else must match
-    exactly. A text that is not an http or https URL is returned unchanged.
+    The scheme and host are in lower case, without a default port. If nothing follows the host, a slash is added.
+    Everything else must match exactly. A text that is not an http or https URL is returned unchanged.
     """
     parts = _PARTS.fullmatch(url)
     if parts is None:
         return url
-    scheme, host, rest = parts[1].lower(), parts[2].lower(), parts[3]
-    return f"{scheme}://{host.removesuffix(f':{_DEFAULT_PORTS[scheme]}')}{rest or '/'}"
+    scheme = parts[1].lower()
+    host = parts[2].lower().removesuffix(f":{_DEFAULT_PORTS[scheme]}")
+    return f"{scheme}://{host}{parts[3] or '/'}"
 
 
 def is_below(url: str, issuer: str) -> bool:

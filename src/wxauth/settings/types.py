@@ -160,6 +160,7 @@ def matching(pattern: str, refusal: Text) -> Callable[[str | SecretStr], None]:
     return check
 
 
+# The following validators are used in types such as `Annotated[tuple[AppId, ...], CommaList]`.
 CommaList = BeforeValidator(_split_at_commas)
 Documents = BeforeValidator(_read_documents)
 Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
