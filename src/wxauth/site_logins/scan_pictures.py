@@ -49,6 +49,7 @@ class ScanPictures:
     wechat_api: WeChatApi
     scan_limits: ScanLimits
     _being_made: dict[UUID, asyncio.Task[CodePicture]] = field(default_factory=dict, init=False)
+    """The pictures that are being made, by the id of the scan."""
 
     async def of(self, scene: str) -> CodePicture:
         """Return the picture of the pending scan with this scene. Simultaneous requests share one call to WeChat.

@@ -65,7 +65,7 @@ class SingleSignOn:
     async def person_in(self, browser: Browser, *, client_id: str = "") -> BrowserPerson | None:
         """Return the user of this browser's login; None if the browser has no login.
 
-        The result's `knows_site` is about the site `client_id`.
+        The result's `knows_site` is about the site `client_id`. Without `client_id`, it is False.
         """
         if not browser.login or self.settings.sso_ttl == 0:
             return None

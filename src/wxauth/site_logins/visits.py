@@ -200,7 +200,8 @@ class Visits:
             outcome = await asyncio.shield(completion)
             if outcome is not VisitOutcome.LOGGED_IN:
                 return self._destination(visit, outcome, callback)
-        # A repeated callback waits for the outcome. After a login, this reads the visit that the login has changed.
+        # A repeated callback waits for the outcome. After a login, the outcome is stored, so this call returns at once,
+        # with the visit as the login has changed it.
         visit = await self._wait_for_outcome(hashes)
         if visit.wechat_code_hash != code_hash:  # this callback has another code, or the visit had expired
             return self._redirect_to_page(visit, callback, "over")
@@ -232,7 +233,7 @@ class Visits:
         try:
             if callback.code in _REFUSED:
                 raise VisitRefused("the user refused")
-            if door is Door.WEBSITE and visit.near:  # set during the visit
+            if door is Door.WEBSITE and visit.near:  # an operator has set the option during the visit
                 raise VisitRefused("this site was added with --near")
             await self._log_in(visit, callback, door)
             return VisitOutcome.LOGGED_IN
@@ -278,7 +279,7 @@ class Visits:
             pending = await transaction.row(queries.LOCK, id=visit.id, now=now)
             if person is None or pending is None or pending.outcome is not None:
                 raise VisitRefused("the user can no longer log in, or the site has been removed")
-            if is_closed_to_staff and not STAFF_ROLES.isdisjoint(person.roles):  # given during the visit
+            if is_closed_to_staff and not STAFF_ROLES.isdisjoint(person.roles):  # got the role during the visit
                 raise VisitRefused(_CLOSED_TO_STAFF)
             pressed_at = pending.created_at  # the time of the press counts as the time of the login
             pending.approve(person, authenticated_at=pressed_at, authenticated_by=AMR[door], until=pending.expires_at)
