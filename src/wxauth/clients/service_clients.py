@@ -40,7 +40,10 @@ MAX_ESCAPES: Final = 8192
 Decoding 64 KiB of percent signs takes 35 ms, during which the process handles no other request.
 """
 _MAX_FORM_FIELDS: Final = 128
-"""The maximum number of fields in a form."""
+"""The maximum number of fields in a form.
+
+The number is limited because the process handles no other request while it parses a form.
+"""
 _SECRET_CHARACTERS: Final = 43
 """The number of characters of a client's secret, which are the 256 bits of `new_secret` in base64url."""
 

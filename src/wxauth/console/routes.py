@@ -139,7 +139,10 @@ async def _open(request: Request) -> Response:
 
 
 async def _resume(request: Request) -> Response:
-    """Continue the session in the cookie, and return a new access token. Return 204 if there is no cookie."""
+    """Continue the session in the cookie, and return a new access token. Return 204 if there is no cookie.
+
+    If the session has ended, or if its user is no longer staff, delete the cookie.
+    """
     services = await _services_for_own_page(request)
     cookie = _cookie_in(request, services.settings)
     if not cookie:

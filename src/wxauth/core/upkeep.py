@@ -16,7 +16,7 @@ class Sweep:
 
     @classmethod
     def of(cls, table: LiteralString, *, key: LiteralString, by: LiteralString) -> Self:
-        """Build the deletion for a table with the primary key `key`. The indexed column `by` decides about each row.
+        """Build the deletion for a table with the primary key `key`. `by` is the indexed column that is compared.
 
         The statement skips locked rows, so that several processes can delete old rows at the same time, and so that no
         process waits for a request that uses a row.
