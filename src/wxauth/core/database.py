@@ -166,8 +166,8 @@ class Database(_Reader):
 
     Args:
         url: `postgresql://...`, with one host or several. Add `pgbouncer=true` to the query for a pooler in transaction
-            mode: wxauth then prepares no statements, and sends no settings at the start of a connection. With
-            `pgbouncer=prepared`, wxauth prepares statements.
+            mode: wxauth then prepares no statements, and sends no settings except the application's name at the start
+            of a connection. `pgbouncer=prepared` has the same effect, but wxauth prepares statements.
         deadlines: The time limits of database access.
     """
 
@@ -175,6 +175,8 @@ class Database(_Reader):
         self.deadlines = deadlines
         self.connector: Final = Connector(url, deadlines=deadlines)
         self.is_pooled: Final = self.connector.is_pooled
+        # A pooler does not keep a session's settings, so each transaction sets the limits. Without a pooler, `Connector`
+        # sets the limits once for each connection.
         limits = [f"SET LOCAL {name} = {value}" for name, value in deadlines.limits.items()] if self.is_pooled else []
         self._begin = "; ".join([_BEGIN, *limits])
         self._connections = Connections(self.connector.connect, size=MAX_CONNECTIONS)
