@@ -210,9 +210,10 @@ def thumbnail_of(file: bytes) -> Thumbnail:
     # Pillow must refuse a huge WebP itself, because its decoder allocates memory before `_check_size` runs. Pillow
     # refuses a picture only if it has more than twice as many pixels as this limit.
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    most_pixels = MAX_WEBP_PIXELS if file.startswith(b"RIFF") else MAX_PIXELS
     try:
         with Image.open(BytesIO(file), formats=_FORMATS) as image:
-            _check_size(image)
+            _check_size(image, most_pixels)
             # Pillow can decode a JPEG at a smaller size, which is at least the needed size.
             image.draft(None, (int(LONGEST_SIDE * _DRAFT_FACTOR),) * 2)
             image.load()
@@ -220,20 +221,18 @@ def thumbnail_of(file: bytes) -> Thumbnail:
     except UnusablePicture:
         raise
     except Image.DecompressionBombError as exc:  # such a picture is not broken, so its text is that of `_check_size`
-        most = MAX_WEBP_PIXELS if file.startswith(b"RIFF") else MAX_PIXELS
-        raise UnusablePicture(_TOO_MANY_PIXELS.format(most)) from exc
+        raise UnusablePicture(_TOO_MANY_PIXELS.format(most_pixels)) from exc
     except Exception as exc:  # decoders raise exceptions of any type for broken files
         raise UnusablePicture(NO_PICTURE) from exc
 
 
-def _check_size(image: "Image") -> None:
+def _check_size(image: "Image", most_pixels: int) -> None:
     """Check the size that the header states, before the picture is decoded.
 
     Raises: UnusablePicture, if the picture is too large.
     """
-    most = MAX_WEBP_PIXELS if image.format == "WEBP" else MAX_PIXELS
-    if image.width * image.height > most:
-        raise UnusablePicture(_TOO_MANY_PIXELS.format(most))
+    if image.width * image.height > most_pixels:
+        raise UnusablePicture(_TOO_MANY_PIXELS.format(most_pixels))
     if max(image.size) > MAX_SIDE:
         raise UnusablePicture(f"Must have sides of at most {MAX_SIDE} pixels")
 
