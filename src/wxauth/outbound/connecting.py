@@ -107,7 +107,7 @@ class Connector:
         self._given_tls = tls
         self._resolve = resolve or _resolve
         self._lookups: dict[Origin | Proxy, tuple[float, asyncio.Task[Sequence[AddressInfo]]]] = {}
-        """The lookups in progress, and recent ones.
+        """The latest lookup of each server or proxy, and the time at which it began.
 
         The key contains the scheme, because fewer addresses may be allowed without TLS.
         """
