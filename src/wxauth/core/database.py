@@ -175,8 +175,8 @@ class Database(_Reader):
         self.deadlines = deadlines
         self.connector: Final = Connector(url, deadlines=deadlines)
         self.is_pooled: Final = self.connector.is_pooled
-        # A pooler does not keep a session's settings, so each transaction sets the limits. Without a pooler, `Connector`
-        # sets the limits once for each connection.
+        # A pooler does not keep a session's settings, so each transaction sets the limits. Without a pooler, the
+        # connector sets the limits once for each connection.
         limits = [f"SET LOCAL {name} = {value}" for name, value in deadlines.limits.items()] if self.is_pooled else []
         self._begin = "; ".join([_BEGIN, *limits])
         self._connections = Connections(self.connector.connect, size=MAX_CONNECTIONS)
