@@ -108,18 +108,19 @@ async def listener() -> AsyncIterator[socket.socket]:
         yield made
 
 
-@pytest.fixture
-async def server(listener: socket.socket) -> own_server.Server:
+@pytest.fixture(params=[own_server.Server, uvicorn.Server], ids=["one process", "one of several workers"])
+async def server(listener: socket.socket, request: pytest.FixtureRequest) -> uvicorn.Server:
     app = PlainTextResponse("served")
-    server = own_server.Server(uvicorn.Config(app, lifespan="off", **own_server.uvicorn_options()))
+    server = request.param(uvicorn.Config(app, lifespan="off", **own_server.uvicorn_options()))
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup([listener])
     return server
 
 
+@pytest.mark.parametrize("server", [own_server.Server], indirect=True)
 async def test_a_request_that_arrives_as_the_port_is_closed_is_answered(
-    server: own_server.Server, listener: socket.socket
+    server: uvicorn.Server, listener: socket.socket
 ) -> None:
     address = listener.getsockname()
     with socket.create_connection(address, timeout=PATIENCE) as late:  # it is not accepted before the port closes
@@ -131,19 +132,39 @@ async def test_a_request_that_arrives_as_the_port_is_closed_is_answered(
 
 
 async def test_a_client_that_has_just_connected_may_be_slow_to_send_its_request_as_the_port_is_closed(
-    server: own_server.Server, listener: socket.socket
+    server: uvicorn.Server, listener: socket.socket
 ) -> None:
-    with socket.create_connection(listener.getsockname(), timeout=PATIENCE) as late:
+    with await accepted(server, listener) as late:
         ending = asyncio.create_task(server.shutdown([listener]))
         await asyncio.sleep(0.3)  # as if the client's machine was busy
         late.sendall(REQUEST)
         await ending
-        assert late.recv(4096).endswith(b"served")
+        assert read_all(late).endswith(b"served")
+
+
+async def test_the_next_request_of_a_connection_that_arrives_as_the_port_is_closed_is_answered(
+    server: uvicorn.Server, listener: socket.socket
+) -> None:
+    with await accepted(server, listener) as kept:
+        kept.sendall(REQUEST)
+        answer = b""
+        while not answer.endswith(b"served"):
+            answer += await asyncio.to_thread(kept.recv, 4096)
+        kept.sendall(REQUEST)  # the server has no time to read it before it closes its port
+        await server.shutdown([listener])
+        assert read_all(kept).endswith(b"served")
 
 
 async def test_a_client_that_has_connected_and_sends_nothing_does_not_delay_the_end(
-    server: own_server.Server, listener: socket.socket
+    server: uvicorn.Server, listener: socket.socket
 ) -> None:
-    with socket.create_connection(listener.getsockname(), timeout=PATIENCE) as silent:
+    with await accepted(server, listener) as silent:
         await server.shutdown([listener])
-        assert silent.recv(4096) == b""
+        assert read_all(silent) == b""
+
+
+async def accepted(server: uvicorn.Server, listener: socket.socket) -> socket.socket:
+    """Return a client's connection that the server has accepted."""
+    connection = socket.create_connection(listener.getsockname(), timeout=PATIENCE)
+    await asyncio.to_thread(until, lambda: server.server_state.connections)
+    return connection

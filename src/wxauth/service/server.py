@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -24,9 +24,6 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.loading import load_settings, unknown_names
 from wxauth.settings.settings import PREFIX, InvalidSettings, Settings
 from wxauth.terminal import os_reason
-
-if TYPE_CHECKING:
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 APP: Final = "wxauth.asgi:create_app"
 """The import path of the app.
@@ -40,10 +37,6 @@ SILENT_SECONDS: Final = 15
 START_SECONDS: Final = 60
 """The time, in seconds, that a worker may take to start during a reload. A busy machine may need that long."""
 
-_FIRST_REQUEST_SECONDS: Final = 2
-"""The time, in seconds, that a new connection has for its first request after the port is closed."""
-_FIRST_REQUEST_CHECK_SECONDS: Final = 0.1
-"""The pause, in seconds, between two checks during this time of whether each connection has sent a request."""
 _KEEP_ALIVE_SECONDS: Final = 75
 """The time, in seconds, after which an idle connection is closed.
 
@@ -69,14 +62,14 @@ log = get_logger()
 
 
 class Server(uvicorn.Server):
-    """A server that also serves the requests that arrive at the moment when it closes the port."""
+    """A server that also serves the clients that have connected just before it closes the port.
+
+    uvicorn's server resets the connections that it has not accepted yet. Each of several workers has uvicorn's server,
+    but the workers share the socket, so connections are reset only when all of them end.
+    """
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept and serve waiting connections before uvicorn's own shutdown.
-
-        uvicorn would reset connections that it has not accepted yet, and connections with a request that it has not
-        read yet. On a busy machine, some time may pass between a client's connection and its first request.
-        """
+        """Accept waiting connections before uvicorn's own shutdown, which would reset them."""
         loop, listeners = asyncio.get_running_loop(), sockets or []
         waiting = [connection for listener in listeners for connection in _accepted(listener)]
         for server in self.servers:
@@ -85,11 +78,6 @@ class Server(uvicorn.Server):
             listener.close()
         for connection in waiting:
             await loop.connect_accepted_socket(self._protocol, connection)
-        connections = cast("set[HttpToolsProtocol]", self.server_state.connections)
-        for _attempt in range(round(_FIRST_REQUEST_SECONDS / _FIRST_REQUEST_CHECK_SECONDS)):
-            await asyncio.sleep(_FIRST_REQUEST_CHECK_SECONDS)
-            if all(connection.cycle for connection in connections):  # each has sent a request
-                break
         await super().shutdown(sockets)
 
     def _protocol(self) -> asyncio.BaseProtocol:

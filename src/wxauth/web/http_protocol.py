@@ -16,6 +16,16 @@ MAX_WAITING: Final = 32
 
 uvicorn itself parses all requests that arrive, without a limit.
 """
+UNREAD_SECONDS: Final = 0.1
+"""The time, in seconds, that an idle connection stays open when the server ends.
+
+A request may have arrived that the server has not read yet.
+"""
+FIRST_REQUEST_SECONDS: Final = 2
+"""The time, in seconds, that a connection without a request stays open when the server ends.
+
+On a busy machine, some time may pass between a client's connection and its first request.
+"""
 _BODY_FIELDS: Final = frozenset((b"content-length", b"transfer-encoding"))
 """The header fields that announce a body."""
 _UPGRADE: Final = re.compile(rb"\nupgrade(?=[ \t]*:)", re.IGNORECASE)
@@ -31,7 +41,7 @@ class HttpProtocol(HttpToolsProtocol):
     """The protocol of one connection.
 
     The class extends the callbacks of asyncio, of the parser and of the response. Of uvicorn's other parts, it uses
-    only `parser` and `headers`.
+    only `parser`, `headers` and `cycle`.
     """
 
     head_seconds = SENDING_SECONDS
@@ -39,7 +49,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._is_in_head = self._is_in_body = False
+        self._is_in_head = self._is_in_body = self._is_ending = False
         self._unanswered = 0
         """The number of requests whose heads have arrived, and whose responses have not been sent."""
         self._fields = 0
@@ -106,6 +116,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._unanswered > 1 + MAX_WAITING:
             raise ValueError("too many requests at once")  # the response is 400
         super().on_headers_complete()
+        if self._is_ending:
+            super().shutdown()  # it closes the connection after the response
 
     def on_body(self, body: bytes) -> None:
         """Note that a part of the body has arrived."""
@@ -123,6 +135,20 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._is_in_head or self._is_in_body:
             self._limit_time()
+
+    def shutdown(self) -> None:
+        """Close the connection soon, and after the requests that have arrived, because the server ends.
+
+        uvicorn would close a connection without a running request at once, even if a request has arrived that has not
+        been read yet.
+        """
+        if self._unanswered:
+            super().shutdown()
+            return
+        self._is_ending = True
+        self._timer.cancel()
+        delay = FIRST_REQUEST_SECONDS if self.cycle is None else UNREAD_SECONDS
+        self._timer = self._loop.call_later(delay, self._connection.close)
 
     def _limit_time(self) -> None:
         """Start the timer, unless it is running or a request waits for its response.
