@@ -110,7 +110,8 @@ def _fault_of(line: EnvLine) -> Text | None:
     first_word = _WORD.match(name.removeprefix(PREFIX))
     word = first_word[0] if first_word else ""
     # An app's field is not a separate setting. It belongs in WXAUTH_APPS.
-    similar = "APPS" if word in _NAMES_IN_APPS else next(iter(difflib.get_close_matches(word, _NAMES, n=1)), None)
+    similar_names = ["APPS"] if word in _NAMES_IN_APPS else difflib.get_close_matches(word, _NAMES, n=1)
+    similar = similar_names[0] if similar_names else None
     # Without a name, or without a value, the text may contain the name of a setting and a wrong sign after it.
     match = _SETTING.match(line.text if line.name is None or is_setting else line.name)
     fault = None if match is None else _fault_of_setting(match, similar, place)
@@ -129,9 +130,9 @@ def _fault_of_name(line: EnvLine, similar: str | None, place: Text) -> Text | No
     if not line.name.upper().startswith(PREFIX):
         return None
     # For a line of `.env`, the text names only the line, because a secret may be in the place of the name.
-    is_word = line.number == 0 and re.fullmatch("[A-Z_]+", line.text)
+    can_show_name = line.number == 0 and re.fullmatch("[A-Z_]+", line.text) is not None
     text = _("{name}: no such setting. Did you mean {meant}?") if similar else _("{name}: no such setting")
-    return Text(text, name=line.text if is_word else place, meant=f"{PREFIX}{similar}" if similar else "")
+    return Text(text, name=line.text if can_show_name else place, meant=f"{PREFIX}{similar}" if similar else "")
 
 
 def _fault_of_setting(match: re.Match[str], similar: str | None, place: Text) -> Text | None:

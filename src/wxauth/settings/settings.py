@@ -26,6 +26,7 @@ WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
 
 _DEFAULT_ISSUER: Final = "http://127.0.0.1:8000"
 _DEFAULT_AUDIENCE: Final = "wxauth"
+_DEFAULT_REGION: Final = "CN"
 
 
 class InvalidSettings(TextError):
@@ -66,7 +67,7 @@ class DatabaseSettings(BaseSettings):
 class PhoneSettings(DatabaseSettings):
     """The settings of `wxauth users list`."""
 
-    phone_region: types.Region = "CN"
+    phone_region: types.Region = _DEFAULT_REGION
 
 
 class ConsoleSettings(DatabaseSettings):
@@ -115,7 +116,7 @@ class Settings(DatabaseSettings):
     phone_policy: types.PhonePolicy = "move"
     link_phone_days: Annotated[types.Days, Field(ge=1)] = 60
     phone_check_openid: bool = True
-    phone_region: types.Region = "CN"
+    phone_region: types.Region = _DEFAULT_REGION
     sign_up: SignUp = "open"
     sign_up_roles: Annotated[SignUpRoles, types.CommaList] = ()
     sign_up_hook_url: types.OrNone[urls.HookUrl] = None
