@@ -236,7 +236,7 @@ async def authorize_device(
     ip = _address(form.get("browser_ip"))
     user_agent = _printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None
     target = Target.requested(settings, client, form)
-    fields = RequestFields(scope=target.scope(form.get("scope")), resource=target.url)
+    fields = RequestFields(scope=target.scope_for(form.get("scope")), resource=target.url)
     try:
         started = await site_logins.start_for_device(client, fields, ip=ip, user_agent=user_agent)
     except Unanswerable:

@@ -199,7 +199,7 @@ def _request_of(settings: Settings, client: Client, parameters: Parameters, **wa
     """
     _check_supported(client, parameters, way_back["redirect_uri"])
     target = Target.requested(settings, client, parameters)
-    scope = target.scope(parameters.get("scope"))
+    scope = target.scope_for(parameters.get("scope"))
     challenge = _challenge(client, parameters, way_back["redirect_uri"])
     max_age = parameters.get("max_age")
     if max_age is not None and not max_age.isdecimal():

@@ -115,7 +115,7 @@ class Target:
             return []
         return names
 
-    def scope(self, requested: str | None) -> str:
+    def scope_for(self, requested: str | None) -> str:
         """Return the requested scopes that the client may have.
 
         If the request names no scope, return all scopes of the client or, for a resource, all scopes of the resource.
