@@ -149,13 +149,14 @@ def origin_of(uri: str) -> str:
     return "/".join(scheme_and_authority)
 
 
-def origin_shown(redirect_uris: Sequence[str], requested_uri: str = "") -> str | None:
+def origin_shown(redirect_uris: Sequence[str], requested_uri: str | None = None) -> str | None:
     """Return the origin that a page shows for a site with these redirect URIs; None if the site has no redirect URI.
 
     For a native app, the origin is the scheme of the requested URI. The origin of a loopback address contains the
-    requested port. For other sites, the function returns the origin of the first redirect URI.
+    requested port. For other sites, and without a requested URI, the function returns the origin of the first redirect
+    URI.
     """
-    if is_local(requested_uri) or scheme_of_app(requested_uri) is not None:
+    if requested_uri is not None and (is_local(requested_uri) or scheme_of_app(requested_uri) is not None):
         return origin_of(requested_uri)
     return origin_of(redirect_uris[0]) if redirect_uris else None
 
