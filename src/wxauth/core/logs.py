@@ -74,11 +74,11 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     output = _Unfailing(stream or sys.stdout.buffer)
     if stream is None:
         atexit.register(output.discard)
-    number = logging.getLevelNamesMapping()[level.upper()]
+    level_number = logging.getLevelNamesMapping()[level.upper()]
     render = _to_json_line if log_format == "json" else console_line(colors=output.isatty())
     structlog.configure(
         processors=[_complete, render],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        wrapper_class=structlog.make_filtering_bound_logger(level_number),
         logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, output)),
         cache_logger_on_first_use=True,
     )
@@ -92,8 +92,8 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
             ],
         )
     )
-    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
-    logging.getLogger("uvicorn").setLevel(number)
+    logging.basicConfig(handlers=[handler], level=max(level_number, logging.WARNING), force=True)
+    logging.getLogger("uvicorn").setLevel(level_number)
     # These libraries log URLs at INFO, and WeChat's URLs contain the app secret.
     for chatty in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -47,10 +47,12 @@ WECHAT: Final = Actor("wechat")
 class EventType(StrEnum):
     """The types of events. Each type has a name, a meaning, the data that other services receive, and further data.
 
-    If the third part is missing or None, other services do not receive the event. The data that other services receive
-    is not personal, and remains when a user is erased. `scripts/docs` writes the rows of the guides from these types.
-    Tests compare the types with the guides, with the database's trigger, and with the events that wxauth records during
-    the tests.
+    For example, other services receive `user.banned` without data, and the trail also stores `reason` and `until`. If
+    the third part is missing or None, other services do not receive the event. The data that other services receive is
+    not personal, and remains when a user is erased.
+
+    `scripts/docs` writes the rows of the guides from these types. Tests compare the types with the guides, with the
+    database's trigger, and with the events that wxauth records during the tests.
     """
 
     _value_: str
