@@ -19,7 +19,7 @@ If a program always calls these names, its operator can map them to this machine
 """
 
 _BACKLOG: Final = 2048
-"""The largest number of connections that can wait to be accepted, which is the same number as in production."""
+"""The largest number of connections that can wait to be accepted. The service has the same limit."""
 
 
 def run(port: int) -> None:

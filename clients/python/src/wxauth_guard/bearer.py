@@ -223,7 +223,10 @@ class Guard:
     def metadata_route(
         self, *, scopes_supported: Iterable[str] | None = None, resource_name: str | None = None
     ) -> Route:
-        """Return a route with the resource's metadata, for FastAPI and Starlette. Pages of any origin may read it."""
+        """Return a route for FastAPI and Starlette with the resource's metadata, which pages of any origin may read.
+
+        Raises: ValueError, in the same cases as `resource_metadata`.
+        """
         from starlette.responses import Response
         from starlette.routing import Route
 
@@ -249,9 +252,9 @@ class Guard:
 
     @contextmanager
     def _completing_refusals(self) -> Iterator[float]:
-        """Yield the time, and complete a refusal in the block with the URL of the resource's metadata.
+        """Yield the current time, and complete a refusal that the block raises with the URL of the resource's metadata.
 
-        Also log the refusal if the token is invalid.
+        If the token is invalid, also log the reason.
         """
         now = self._origin._clock()
         try:
