@@ -75,6 +75,7 @@ class OwnNamesOnly:
         await app(scope, receive, send)
 
     def _is_own(self, name: str) -> bool:
+        """Return whether a name in a `Host` header belongs to this machine, or is allowed."""
         if name in self._names or name == "localhost" or name.endswith(".localhost"):
             return True
         try:

@@ -158,6 +158,7 @@ class Website:
         )
 
     async def _home(self, request: Request) -> Response:
+        """Return the home page, or store the language that the visitor has selected (`?lang=`)."""
         if "lang" in request.query_params:
             request.session["lang"] = request.query_params["lang"]
             return RedirectResponse(f"{self._url}/")
@@ -183,6 +184,7 @@ class Website:
         return RedirectResponse(f"{self._url}/")
 
     async def _log_out(self, request: Request) -> Response:
+        """End the session on this site, and redirect the browser to wxauth, which ends the login there."""
         session = self._sessions.pop(request.session.pop("sid", ""), None)
         query = {"post_logout_redirect_uri": f"{self._url}/", "ui_locales": _language(request)}
         query |= {"id_token_hint": session["id_token"]} if session else {"client_id": self._site.name}
@@ -248,6 +250,7 @@ class Website:
 
 
 def _language(request: Request) -> str:
+    """Return the language that the visitor has selected, or otherwise the language that the browser prefers."""
     return language_of(request, ui_locales=request.session.get("lang"))
 
 

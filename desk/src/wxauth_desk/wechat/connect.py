@@ -70,6 +70,7 @@ def connect_routes(wechat: Simulator) -> list[Route]:
         return wechat.visitors.get((person, app_id)) or Visitor(person=person, app_id=app_id)
 
     async def ask(request: Request) -> Response:
+        """Show the page that asks the user, or redirect the browser if WeChat does not ask."""
         path, query = request.path_params["path"], request.url.query
         if (error := _error_in(wechat, path, query)) is not None:
             return _error_page(error)
@@ -85,6 +86,7 @@ def connect_routes(wechat: Simulator) -> list[Route]:
         return _page(_question(path, parameters, query, person))
 
     async def answer(request: Request) -> Response:
+        """Redirect the browser to the site with a code. If the user refuses, show a page of WeChat by default."""
         parameters, person = dict(request.query_params), request.query_params.get("person", "")
         # The form repeats the query of the page that asks, and adds these two fields.
         page_query = {name: value for name, value in parameters.items() if name not in ("person", "answer")}

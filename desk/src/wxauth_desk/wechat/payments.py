@@ -137,6 +137,7 @@ class Payments:
         return self._notice_of(request, REFUNDED, paid.refund)
 
     def _notice_of(self, request: ControlOfPerson, event: str, message: dict[str, Any]) -> Notice:
+        """Return a message, and the request to push it in the format that the app's account uses."""
         push_format = self.accounts[request.app_id].push_format
         return PushRequest(person=request.person, app_id=request.app_id, event=event, format=push_format), message
 

@@ -284,10 +284,12 @@ def _serialized(fields: Mapping[str, Any], format: Format) -> bytes:
 
 
 def _elements(fields: Mapping[str, Any]) -> str:
+    """Return each field as an XML element."""
     return "".join(f"<{name}>{_content(value)}</{name}>" for name, value in fields.items())
 
 
 def _content(value: object) -> str:
+    """Return the content of the XML element for a value, in WeChat's form."""
     if isinstance(value, list):
         return "".join(f"<item>{_content(item)}</item>" for item in value)
     if isinstance(value, dict):

@@ -71,6 +71,7 @@ class Quotas:
         return self._clear(account)
 
     def _clear(self, account: Account) -> Answer:
+        """Clear the daily counts of an app. Raises: CallRefused, if the app has cleared them too often this month."""
         month = month_of(self.clock())
         self._clearings[month, account.app_id] += 1
         require(self._clearings[month, account.app_id] <= _CLEARINGS_A_MONTH, Errcode.TOO_MANY_CLEARINGS)
