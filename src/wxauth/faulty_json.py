@@ -5,7 +5,7 @@ import re
 from codecs import BOM_UTF8
 from typing import Any, Final
 
-from wxauth_guard.texts import has_too_many_containers, refuse_constant
+from wxauth_guard.json_texts import has_too_many_containers, refuse_constant
 
 _WHOLE_CHARACTER: Final = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 """The pattern of a UTF-8 character whose bytes hardly ever occur in text of another encoding."""

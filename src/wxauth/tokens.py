@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from jose import jwk
 
 from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, is_document
+from wxauth_guard.json_texts import to_json
 from wxauth_guard.keys import InvalidKey, VerificationKey
-from wxauth_guard.texts import to_json
 
 _JTI_BYTES: Final = 16
 """The number of random bytes of a token's id, which are enough that no two tokens get the same id."""

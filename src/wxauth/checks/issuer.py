@@ -24,7 +24,7 @@ from wxauth_guard.bearer import METADATA_PATH as RESOURCE_METADATA_PATH
 from wxauth_guard.issuer import MAX_DOCUMENT, METADATA_PATH
 from wxauth_guard.keys import verification_keys
 from wxauth_guard.proxies import proxy_for
-from wxauth_guard.texts import is_loopback, is_secure
+from wxauth_guard.urls import is_loopback, is_secure
 
 ReadKeys = Callable[[], Awaitable[Sequence[StoredSigningKey]]]
 """A function that reads the stored signing keys once more."""

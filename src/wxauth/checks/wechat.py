@@ -36,7 +36,7 @@ from wxauth.settings.settings import Settings
 from wxauth.wechat.client import WeChat, client_over, exchange_api
 from wxauth.wechat.errcodes import SYSTEM_BUSY, Api, errcode_of
 from wxauth.wechat.wechat_tokens import WeChatTokens
-from wxauth_guard.texts import is_loopback
+from wxauth_guard.urls import is_loopback
 
 CHECK_TIMEOUT_SECONDS: Final = 10.0
 """The time limit, in seconds, of one request, even if `WXAUTH_WECHAT_TIMEOUT` is longer."""

@@ -9,7 +9,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.http_urls import as_compared
 from wxauth.settings.types import LAST_PORT
 from wxauth.terminal import WrongValue
-from wxauth_guard.texts import is_http_url, is_loopback, is_secure
+from wxauth_guard.urls import is_http_url, is_loopback, is_secure
 
 MAX_URI_LENGTH: Final = 2048
 MAX_URIS: Final = 100

@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from wxauth.core.logs import get_logger
 from wxauth.core.users import UserInSession
 from wxauth.settings.claims import ATTRIBUTE, FACTS, MAX_CONTAINERS, Template, replace_facts
-from wxauth_guard.texts import has_too_many_containers
+from wxauth_guard.json_texts import has_too_many_containers
 
 MAX_ADDED_BYTES: Final = 3 * 1024
 """The largest number of bytes of compact JSON that a template may add to one token.

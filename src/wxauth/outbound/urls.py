@@ -14,7 +14,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.addresses import Scheme, is_refused, numeric_addresses_of
 from wxauth.settings.types import LAST_PORT
 from wxauth.terminal import WrongValue
-from wxauth_guard.texts import is_http_url
+from wxauth_guard.urls import is_http_url
 
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
 """The longest time, in seconds, that a caller waits by default for the addresses of a name."""

@@ -11,7 +11,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.roles import ATTRIBUTE_NAME
 from wxauth.settings.types import checked, json_like
 from wxauth.terminal import WrongValue
-from wxauth_guard.texts import has_too_many_containers
+from wxauth_guard.json_texts import has_too_many_containers
 
 RESERVED_CLAIMS: Final = frozenset(
     """

@@ -5,7 +5,7 @@ from posixpath import normpath
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from wxauth_guard.texts import is_http_url
+from wxauth_guard.urls import is_http_url
 
 MAX_URL: Final = 2048
 """The maximum number of characters in a URL."""

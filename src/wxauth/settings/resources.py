@@ -13,7 +13,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.http_urls import as_compared, plain_url
 from wxauth.settings.types import Title, json_like
 from wxauth.terminal import WrongValue
-from wxauth_guard.texts import is_secure
+from wxauth_guard.urls import is_secure
 
 OWN_SCOPES: Final = frozenset(
     """

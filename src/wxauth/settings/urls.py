@@ -17,7 +17,7 @@ from wxauth.settings.addresses import Scheme, is_refused, numeric_addresses_of
 from wxauth.settings.http_urls import is_url_without_user
 from wxauth.settings.types import LAST_PORT, CommaList, checked, form
 from wxauth.terminal import WrongValue
-from wxauth_guard.texts import is_http_url, is_secure
+from wxauth_guard.urls import is_http_url, is_secure
 
 OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "readyz", "metrics", "admin"})
 """The first segments of the service's paths, which no root file may use. A test compares them with the routes."""

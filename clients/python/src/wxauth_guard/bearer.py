@@ -20,9 +20,10 @@ from wxauth_guard.errors import (
     InvalidToken,
     MissingToken,
 )
+from wxauth_guard.json_texts import to_json
 from wxauth_guard.keys import KeySource
 from wxauth_guard.problems import values_of
-from wxauth_guard.texts import is_http_url, is_secure, to_json
+from wxauth_guard.urls import is_http_url, is_secure
 from wxauth_guard.verifier import Verifier
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from wxauth_guard.keys import VerificationKey, verification_keys
 from wxauth_guard.proxies import proxy_for
-from wxauth_guard.texts import is_http_url, is_loopback, is_secure
+from wxauth_guard.urls import is_http_url, is_loopback, is_secure
 
 if TYPE_CHECKING or find_spec("httpx") is not None:
     import httpx

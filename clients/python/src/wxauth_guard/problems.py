@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, overload
 
 from wxauth_guard.errors import WxAuthError
 from wxauth_guard.i18n import SOURCE, find_language, translate
-from wxauth_guard.texts import to_json
+from wxauth_guard.json_texts import to_json
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers

@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies
 
-from wxauth_guard.texts import is_http_url
+from wxauth_guard.urls import is_http_url
 
 _NO_PROXY_DOMAIN: Final = re.compile(r"\*|\*?\.?(?P<name>\w[\w-]*(?:\.[\w-]+)*)(?::(?P<port>\d+))?")
 """The pattern of an entry of `NO_PROXY` that is `*`, or a domain with or without a port."""

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jose import jwk, jws
 
 from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, is_document
+from wxauth_guard.json_texts import to_json
 from wxauth_guard.keys import VerificationKey
 from wxauth_guard.names import BearerGuard
-from wxauth_guard.texts import to_json
 
 USER_ID: Final = UUID("01900000-0000-7000-8000-000000000001")
 """The default user of a token."""

@@ -20,8 +20,8 @@ from uuid import UUID
 
 from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, Claims, Principal, is_document
 from wxauth_guard.errors import InvalidToken, TokenExpired
+from wxauth_guard.json_texts import has_too_many_containers, refuse_constant
 from wxauth_guard.keys import KeySource, SyncKeySource, VerificationKey
-from wxauth_guard.texts import has_too_many_containers, refuse_constant
 
 if TYPE_CHECKING:
     from typing import TypeGuard

@@ -1,4 +1,4 @@
-"""Checks of URLs and of JSON texts, and `to_json`, which writes JSON in the same form as pydantic-core.
+"""JSON in the form that pydantic-core writes, and checks of JSON that a caller sends.
 
 This module needs only the standard library.
 """
@@ -8,44 +8,14 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime
-from typing import Final, NoReturn
-from urllib.parse import urlsplit
+from typing import NoReturn
 
-_HTTP_URL: Final = re.compile(
-    r"https?://(?:[^/?#\\]*@)?(?:\[[0-9a-f:.]+\]|\w[\w.-]*)(?::[0-9]{1,5})?(?=[/?#]|\Z)", re.IGNORECASE
-)
-"""The pattern of the beginning of a URL: its scheme, user, host and port, before the path, query or fragment."""
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 """The pattern of a string in JSON.
 
 A string without an end reaches to the end of the text. Otherwise, the search would try each of the text's quotes as the
 beginning of a string.
 """
-
-
-def is_loopback(host: str | None) -> bool:
-    """Return whether plain http to this host stays on this machine. None means that a URL contains no host."""
-    return host in ("localhost", "::1") or re.fullmatch(r"127(?:\.[0-9]{1,3}){3}", host or "") is not None
-
-
-def is_http_url(url: str) -> bool:
-    """Return whether this is an http or https URL with a host. A port in the URL must be valid."""
-    try:
-        return _HTTP_URL.match(url) is not None and urlsplit(url).port != 0
-    except ValueError:
-        # The port is too large, or Unicode normalization turned a character of the user name into a separator.
-        return False
-
-
-def is_secure(url: str) -> bool:
-    """Return whether this URL is https or on loopback.
-
-    Nobody on the network can alter the responses of such a URL.
-    """
-    parts = urlsplit(url)
-    return (parts.scheme == "https" and bool(parts.hostname)) or (
-        parts.scheme == "http" and is_loopback(parts.hostname)
-    )
 
 
 def to_json(value: object) -> bytes:
