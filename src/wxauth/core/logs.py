@@ -30,9 +30,9 @@ _MAX_MESSAGE: Final = 500
 """The largest number of characters of an exception's message in a log line."""
 # The error messages of libraries may contain secrets: parameters of WeChat's URLs, tokens, or passwords in a DSN.
 _SECRETS: Final = re.compile(
-    r"(?i)((?:secret|session|aes)_?key|secret|js_?code|token|authorization|password"
+    r"(?i)(?P<name>(?:secret|session|aes)_?key|secret|js_?code|token|authorization|password"
     r"|(?<![a-z_])(?<!status )(?<!exit )code)"  # a login code, but not a status code or an exit code
-    r"""(["']?\s*[=:]\s*(?:bearer\s+|basic\s+)?)(?:b?'[^']*'|b?"[^"]*"|[^\s&"',;)}]+)"""
+    r"""(?P<separator>["']?\s*[=:]\s*(?:bearer\s+|basic\s+)?)(?:b?'[^']*'|b?"[^"]*"|[^\s&"',;)}]+)"""
     r"|wx[rc]_[\w-]+|whsec_[\w+/=-]+|eyJ[\w.-]+"  # refresh tokens, secrets of webhooks, and JWTs
     r"|(?<=://)[^\s/@]+@"  # the user name and password in a URL
     r"|(?:(?<=/d/)|(?<=/v1/scans/)|(?<=/v1/authorize/))[\w-]{22}"  # the secrets of scanned QR codes in paths
@@ -106,7 +106,12 @@ def redact(text: str) -> str:
     """Return a text with `***` for everything that looks like a secret, or like a value that PostgreSQL has quoted."""
     # The text is shortened first, because the patterns take quadratic time for some texts.
     text = _VALUES.sub(r"\1 ***", text[:_MAX_SEARCHED])
-    return _SECRETS.sub(lambda match: f"{match[1]}{match[2]}***" if match[1] else "***", text)
+    return _SECRETS.sub(_hidden, text)
+
+
+def _hidden(secret: re.Match[str]) -> str:
+    """Return `***` in place of a secret, after the secret's name if the text contains one."""
+    return "***" if secret["name"] is None else f"{secret['name']}{secret['separator']}***"
 
 
 def message_of(exc: BaseException) -> str:
