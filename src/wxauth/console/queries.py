@@ -12,7 +12,7 @@ SELECT id FROM users WHERE {IS_ADMINISTRATOR} ORDER BY id LIMIT 2
 """)
 # The statement also deletes expired links.
 STORE_LINK: Final = Statement[Nothing]("""
-WITH over AS (
+WITH expired AS (
     DELETE FROM admin_links WHERE expires_at <= :now
 )
 INSERT INTO admin_links (digest, user_id, expires_at) VALUES (:digest, :user_id, :expires_at)

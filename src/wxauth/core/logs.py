@@ -40,7 +40,7 @@ _SECRETS: Final = re.compile(
 )
 # PostgreSQL and asyncpg quote a row or an argument after these phrases. The quotation may contain anything, so
 # everything after the phrase is removed.
-_VALUES: Final = re.compile(
+_QUOTED_VALUES: Final = re.compile(
     r"(?s)(DETAIL:|Failing row contains|\bKey \([^)]*\)=|invalid input (?:syntax|value|for query argument)[^:]*:).*"
 )
 _MAX_NAMES_PER_DAY: Final = 1000
@@ -105,7 +105,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
 def redact(text: str) -> str:
     """Return a text with `***` for everything that looks like a secret, or like a value that PostgreSQL has quoted."""
     # The text is shortened first, because the patterns take quadratic time for some texts.
-    text = _VALUES.sub(r"\1 ***", text[:_MAX_SEARCHED])
+    text = _QUOTED_VALUES.sub(r"\1 ***", text[:_MAX_SEARCHED])
     return _SECRETS.sub(_hidden, text)
 
 
