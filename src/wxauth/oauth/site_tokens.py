@@ -183,7 +183,7 @@ class SiteTokens:
             return NotRedeemed.UNKNOWN
         target = Target.granted(self.settings, client, login.resource, form)
         session_id = new_id(now)
-        lifetimes = session_lifetimes(self.settings, is_of_website=target.resource is None)
+        lifetimes = session_lifetimes(self.settings, is_web_session=target.resource is None)
         expires_at = now + timedelta(seconds=lifetimes.unrefreshed)
         async with self.codes.queue(login), self.database.begin() as transaction:
             redeemed = await redeem(
@@ -267,7 +267,7 @@ class SiteTokens:
             scopes=[name for name in target.scopes if not demanded or name in demanded],
             demanded=demanded,
             ip=ip,
-            lifetimes=session_lifetimes(self.settings, is_of_website=target.resource is None),
+            lifetimes=session_lifetimes(self.settings, is_web_session=target.resource is None),
             now=self.clock(),
         )
 

@@ -84,12 +84,12 @@ class Lifetimes:
         return min(self.unused, self.at_most)
 
 
-def session_lifetimes(settings: Settings, *, is_of_website: bool = False) -> Lifetimes:
-    """Return the lifetimes of a session in an app or for a resource.
+def session_lifetimes(settings: Settings, *, is_web_session: bool = False) -> Lifetimes:
+    """Return the lifetimes of a session.
 
-    With `is_of_website`, return the lifetimes of a website's session that is for no resource.
+    A web session is a website's session that is for no resource. It has settings of its own.
     """
     unused, at_most = settings.refresh_token_ttl, settings.session_max_age
-    if is_of_website:
+    if is_web_session:
         unused, at_most = settings.web_session_ttl, settings.web_session_max_age
     return Lifetimes(unused=unused, at_most=at_most, reuse_grace=settings.refresh_reuse_grace)
