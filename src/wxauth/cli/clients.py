@@ -93,8 +93,8 @@ _CHANGED_ARGUMENTS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """The arguments of `click.option` that replace the arguments from the schema, by field, except the option's name."""
 _OPTIONS: Final[Mapping[str, Any]] = {
-    field: None if field == "name" else {"option": _option_of(field), **_CHANGED_ARGUMENTS.get(field, {})}
-    for field in Client.model_fields
+    **{field: {"option": _option_of(field), **_CHANGED_ARGUMENTS.get(field, {})} for field in Client.model_fields},
+    "name": None,
 }
 """The arguments for `takes`, by field.
 

@@ -160,7 +160,7 @@ class ClientDocuments:
     def is_refused(self, client_id: str) -> bool:
         """Return whether a document that `find` did not return is gone or breaks a rule.
 
-        Otherwise, its host is unavailable.
+        If the result is False, wxauth could not fetch the document, for example because its host is unavailable.
         """
         return self._documents.is_refused(client_id)
 

@@ -161,7 +161,7 @@ class DocumentCache(Generic[Read]):
         """Return the document at a URL. Return None if the document is not usable, and log why.
 
         Call `admit` before a fetch if no usable document is cached, and no other caller is fetching the document.
-        `admit` can raise an exception.
+        `admit` can raise an exception, which prevents the fetch.
         """
         now, entry = self.clock(), self._entries.get(url, _Entry())
         entry.drop_future_times(now)

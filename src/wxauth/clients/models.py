@@ -201,7 +201,7 @@ SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], o
         "phone_number_verified": lambda user, _: user.phone_verified,
     },
     "email": {
-        "email": lambda user, client: client.email_domain and f"{user.id}@{client.email_domain}",
+        "email": lambda user, client: f"{user.id}@{client.email_domain}" if client.email_domain else None,
         "email_verified": lambda _, client: None if client.email_domain is None else False,
     },
     ROLES_SCOPE: {"roles": lambda user, _: user.roles or None},
