@@ -68,7 +68,10 @@ def _reason_of(exc: Exception) -> str:
 
 
 def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End the process at once, because nothing needs cleaning up until the service installs its own handlers."""
+    """End the process at once with status 0, as after a regular stop.
+
+    Nothing needs cleaning up until the service installs its own handlers.
+    """
     os._exit(0)
 
 

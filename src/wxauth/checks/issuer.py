@@ -47,7 +47,7 @@ class _NotRunning(_Fault):
 
 
 class _Wrong(_Fault):
-    """A fault because of which siblings cannot use the issuer. The text gives the reason and the fix."""
+    """Any other fault, for example an invalid certificate. The text gives the reason and the fix."""
 
 
 async def check_issuer(

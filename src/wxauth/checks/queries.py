@@ -1,4 +1,4 @@
-"""The queries of `wxauth check`. They only read."""
+"""The queries of `wxauth check`, which only read."""
 
 from dataclasses import dataclass
 from typing import Final

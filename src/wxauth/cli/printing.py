@@ -20,7 +20,7 @@ Command = TypeVar("Command", bound=Callable[..., object])
 SHOWN_ONCE: Final = _("Keep the secret in a safe place. It is shown only once.")
 _CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
 """The characters that control a terminal or the direction of text, that are invisible, or that cannot be encoded."""
-_WITH_WORDS: Final = ("status", "state", "source", "kind", "sign_up")
+_WORD_COLUMNS: Final = ("status", "state", "source", "kind", "sign_up")
 """The columns whose values are words that wxauth translates, for example `active`."""
 
 
@@ -143,7 +143,7 @@ def print_table(rows: Iterable[tuple[object, ...]]) -> None:
 def _field(item: Any, name: str) -> object:
     """Return the value of an item's field. If the values of the field are words, return the translated word."""
     value = item[name] if isinstance(item, dict) else getattr(item, name)
-    return word(value) if name in _WITH_WORDS else value
+    return word(value) if name in _WORD_COLUMNS else value
 
 
 def _cell(value: object) -> str:
