@@ -18,7 +18,7 @@ from wxauth.clients.oauth_requests import BROWSER, SiteCredentials, form_of, for
 from wxauth.i18n import languages, lazy_gettext as _
 from wxauth.keys.models import JWKS_MAX_AGE
 from wxauth.login.login import EXAMPLE_JWT
-from wxauth.oauth.site_tokens import DEVICE_CODE, GRANT_TYPES, NO_DEVICE_GRANT, SiteTokens
+from wxauth.oauth.site_tokens import DEVICE_CODE, GRANT_TYPES, SiteTokens, no_device_grant
 from wxauth.settings.addresses import plain_address
 from wxauth.settings.resources import Resource
 from wxauth.site_logins import asking, requests, responses
@@ -232,7 +232,7 @@ async def authorize_device(
     """
     client, form = await credentials.client_of(request, ip=device.ip)
     if not client.device:
-        raise OAuthError(*NO_DEVICE_GRANT)
+        raise no_device_grant()
     ip = _address(form.get("browser_ip"))
     user_agent = _printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None
     target = Target.requested(settings, client, form)
@@ -378,4 +378,4 @@ def _address(text: str | None) -> str | None:
     try:
         return str(plain_address(text.strip()))
     except ValueError:
-        raise OAuthError("invalid_request", "browser_ip is no IP address") from None
+        raise OAuthError("invalid_request", "browser_ip must be an IP address") from None

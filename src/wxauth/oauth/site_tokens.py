@@ -48,8 +48,6 @@ AUTHORIZATION_CODE: Final = "authorization_code"
 REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a grant
 GRANT_TYPES: Final = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
 """The values of `grant_type` that `/v1/token` supports."""
-NO_DEVICE_GRANT: Final = ("unauthorized_client", "this client was added without --device")
-"""The OAuth error and its description for a client that may not use the device grant."""
 
 _REFRESH_REFUSALS: Final[dict[str, str]] = {
     RefreshRefusal.UNKNOWN: "this client has no such session",
@@ -127,18 +125,19 @@ class SiteTokens:
             return await self._for_code(client, form)
         if grant_type == REFRESH_TOKEN:
             return await self._for_refresh_token(client, form, ip=ip)
-        raise OAuthError("unsupported_grant_type", f"grant_type is one of {', '.join(GRANT_TYPES)}")
+        raise OAuthError("unsupported_grant_type", f"grant_type must be one of {', '.join(GRANT_TYPES)}")
 
     async def _for_device_code(self, client: Client, form: Parameters) -> dict[str, Any]:
         """Exchange a device code. Raises: OAuthError, even if the user has not decided yet; RateLimited."""
         if not client.device:
-            raise OAuthError(*NO_DEVICE_GRANT)
+            raise no_device_grant()
         login = await queries.find(self.database, device_code_hash=hash_of(form.required("device_code")))
         if login is not None and login.client_id != client.name:
             login = None  # the device code of another client counts as unknown
         outcome = await self._redeem(client, login, form)
         if isinstance(outcome, NotRedeemed):
-            raise OAuthError(*_DEVICE_REFUSALS[outcome])
+            error, description = _DEVICE_REFUSALS[outcome]
+            raise OAuthError(error, description)
         return outcome
 
     async def _for_code(self, client: Client, form: Parameters) -> dict[str, Any]:
@@ -392,6 +391,11 @@ async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
     """
     issuer.ensure_ready()
     await keys.id_token_key(ID_TOKEN_ALG, now)
+
+
+def no_device_grant() -> OAuthError:
+    """Return the error for a client that may not use the device grant."""
+    return OAuthError("unauthorized_client", "this client was added without --device")
 
 
 async def end_web_session(

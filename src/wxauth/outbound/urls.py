@@ -106,7 +106,7 @@ def _scheme_and_name(text: str) -> tuple[Scheme, str]:
     import httpx
 
     if len(text) > MAX_URL or not text.isprintable() or " " in text or "\\" in text:
-        raise WrongValue(_("must be a URL of up to {n} characters", n=MAX_URL))
+        raise WrongValue(_("must be a URL of up to {n} characters without spaces or backslashes", n=MAX_URL))
     try:
         url = httpx.URL(text)
         host = url.host  # this decodes the labels that begin with xn--, and fails if one is malformed

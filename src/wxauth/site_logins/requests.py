@@ -203,10 +203,10 @@ def _request_of(settings: Settings, client: Client, parameters: Parameters, **wa
     challenge = _challenge(client, parameters, way_back["redirect_uri"])
     max_age = parameters.get("max_age")
     if max_age is not None and not max_age.isdecimal():
-        raise OAuthError("invalid_request", "max_age is a number of seconds")
+        raise OAuthError("invalid_request", "max_age must be a number of seconds")
     prompts = frozenset(parameters.get("prompt", "").split())
     if not prompts <= PROMPTS or ("none" in prompts and len(prompts) > 1):
-        raise OAuthError("invalid_request", "prompt is none, or some of login, consent, select_account")
+        raise OAuthError("invalid_request", "prompt must be none, or some of login, consent, select_account")
     return SiteRequest(
         client=client if target.resource is None else for_resource(client),
         client_name=client.title if is_document(client.name) else None,
@@ -231,10 +231,10 @@ def _check_supported(client: Client, parameters: Parameters, redirect_uri: str) 
         if len(parameters.get(name, "")) > max_length:
             raise OAuthError("invalid_request", f"{name} must have at most {max_length} characters")
     if parameters.required("response_type") != RESPONSE_TYPE:
-        raise OAuthError("unsupported_response_type", "response_type is code")
+        raise OAuthError("unsupported_response_type", "response_type must be code")
     modes = _response_modes(client, redirect_uri)
     if parameters.get("response_mode", _DEFAULT_MODE) not in modes:
-        raise OAuthError("invalid_request", f"response_mode is {' or '.join(modes)}")
+        raise OAuthError("invalid_request", f"response_mode must be {' or '.join(modes)}")
 
 
 def _challenge(client: Client, parameters: Parameters, redirect_uri: str) -> str | None:
