@@ -33,11 +33,10 @@ class Ports:
         stack: The stack that closes the sockets.
         service: The port that the service will probably get, near which the other parts listen. The settings, which
             name the port, are loaded only after the ports of these parts have been opened.
-        reserved: The ports that the caller has chosen for some parts, so that no other part takes them. None stands for
-            a part without a chosen port.
+        reserved: The ports that the caller has chosen for some parts, so that no other part takes them.
     """
 
-    def __init__(self, stack: ExitStack, service: int, reserved: Set[int | None]) -> None:
+    def __init__(self, stack: ExitStack, service: int, reserved: Set[int]) -> None:
         self._stack = stack
         self._service = service
         self._reserved = reserved | {service}

@@ -154,7 +154,8 @@ def _open_parts(
     Raises: TextError, if settings are wrong, or if a chosen port is in use.
     """
     default_port = Settings.model_fields["port"].default
-    ports = Ports(stack, port or port_of_environment() or default_port, {wechat_port, site_port})
+    reserved = {chosen for chosen in (wechat_port, site_port) if chosen is not None}
+    ports = Ports(stack, port or port_of_environment() or default_port, reserved)
     is_simulated = environment().keys().isdisjoint(REAL_APP_NAMES)
     wechat = ports.open(_WECHAT_PORT_OFFSET, wechat_port, option="--wechat-port") if is_simulated else None
     sites = ports.open(_SITE_PORT_OFFSET, site_port, option="--site-port")
@@ -166,7 +167,8 @@ def _open_parts(
         click.echo(localized(line), err=True)
     listener = ports.open_service(settings.host, settings.port)
     ports.check()
-    # The MCP server's port is opened after the check, because only chosen ports and the service's can fail.
+    # The MCP server's port is opened after the check, because only chosen ports and the service's can fail. If the
+    # developer has set resources, there is no MCP server, because its resource would replace them.
     mcp = ports.open(MCP_PORT_OFFSET) if is_simulated and not settings.resources and has_mcp() else None
     if mcp is not None:
         mcp = mcp._replace(url=f"{mcp.url}/mcp")
