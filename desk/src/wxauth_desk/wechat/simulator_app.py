@@ -75,12 +75,18 @@ def create_simulator(
 ) -> Starlette:
     """Return the simulated WeChat as an ASGI app, with its controls and the desk.
 
-    If `push_transport` is given, messages are pushed to the service over this transport instead of HTTP. `pause` waits
-    for a number of seconds before a notice about a payment is repeated. With `is_alone`, no wxauth runs next to the
-    simulated WeChat, so the desk shows only the parts that work without wxauth. `failure_of` returns the error that a
-    phone gets because of a fault. The desk offers faults, and shows this error next to each of them. The URLs are those
-    of wxauth, of the example sites, of the back end that the shop's mini-program calls, and of the example MCP server,
-    if there is one.
+    Args:
+        simulator: The state of the simulated WeChat; a new state if None.
+        push_transport: The transport over which messages are pushed to the service; HTTP if None.
+        pause: The function that waits for a number of seconds before a notice about a payment is repeated.
+        service_url: The URL of wxauth.
+        site_url: The URL of the example sites.
+        shop_url: The URL of the back end that the shop's mini-program calls.
+        mcp_url: The URL of the example MCP server; None if there is none.
+        is_alone: Whether no wxauth runs next to the simulated WeChat. If so, the desk shows only the parts that work
+            without wxauth.
+        failure_of: The function that returns the error that a phone gets because of a fault. The desk shows this error
+            next to each fault that it offers.
     """
     wechat = simulator or Simulator()
     call_record, receiver = CallRecord(), Receiver()
