@@ -74,10 +74,10 @@ def check() -> None:
     """Run the health checks.
 
     The checks cover the settings, the database, the keys, the issuer, the clocks, and each app's setup in WeChat. This
-    command changes nothing, and you can run it before the service starts or while it runs. Each line begins with ok,
-    BAD or note. BAD means that something doesn't work. A note reports something that might not be intended. Lines are
-    in Chinese if your locale is Chinese, but always in English with --json. The exit status is 1 if a line begins with
-    BAD.
+    command changes no settings, users or sessions, and you can run it before the service starts or while it runs. Each
+    line begins with ok, BAD or note. BAD means that something doesn't work. A note reports something that might not be
+    intended. Lines are in Chinese if your locale is Chinese, but always in English with --json. The exit status is 1 if
+    a line begins with BAD.
     """
     from wxauth.checks.doctor import check_all
     from wxauth.checks.result import MARKS
