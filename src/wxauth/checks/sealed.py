@@ -123,7 +123,8 @@ def judge_signing_keys(
             why=WRONG_SECRET_KEY,
         )
         return bad(name, text)
-    n, kid, newest = len(keys), signing_key_of(keys, now).kid, keys[-1]
+    n, kid = len(keys), signing_key_of(keys, now).kid
+    newest = keys[-1]  # the key that begins to sign last
     if newest.activates_at > now:
         text = _(
             "{n} published. {kid} signs now, and {newest} signs from {time}",
