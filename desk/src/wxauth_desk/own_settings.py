@@ -26,7 +26,6 @@ from wxauth_desk.wechat import ACCOUNT, APPS, WEBSITE
 
 REAL_APP_NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
 """The names of the variables that define real apps. If one of them is set, `wxauth-desk dev` uses the real WeChat."""
-
 _SIMULATED_APPS: Final = (
     (APPS[0], _("Example Shop")),
     (APPS[1], _("Example Bookshop")),

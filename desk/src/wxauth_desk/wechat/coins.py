@@ -23,7 +23,6 @@ MAX_ORDERS: Final = 200
 _ORDER_LIFETIME_SECONDS: Final = 48 * 3600
 """The time, in seconds, for which WeChat recognizes a repeated order, and for which an order can be refunded."""
 
-
 OrderNumber = Annotated[str, Field(pattern=r"^[0-9A-Za-z\-][0-9A-Za-z_\-]{0,62}$")]
 """An order number of a mini-game: 1 to 63 characters, and the first one is not an underscore."""
 RequiredText = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -83,7 +82,7 @@ class _StoredOrder:
 
 @dataclass
 class _Purse:
-    """The coins of one player in one `env`, in all zones together."""
+    """The coins of one player in all zones together: the real coins (`env` 0), or coins of the sandbox (`env` 1)."""
 
     balance: int = 0
     presented: int = 0
