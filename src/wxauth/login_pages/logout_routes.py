@@ -70,7 +70,7 @@ class LoggingOut:
         async with self.concurrency.of_session(hint.session_id, hint.user_id, ends_sessions=True):
             await end_web_session(self.database, self.clock, client.name, hint.session_id)
             # If the login of this browser belongs to the same user, even under a new id after a merge, it ends, too.
-            if pages.browser.login:
+            if pages.browser.login_cookie:
                 user_id = await self.database.value(CURRENT_USER, user_id=hint.user_id)
                 if user_id is not None:
                     await self.authorization_codes.end_login(pages.browser, of=user_id, now=self.clock())
@@ -87,7 +87,7 @@ class LoggingOut:
         if person is None or STAY in parameters:
             message = "nobody" if person is None else "stayed"
             return pages.not_logged_out(message, client, _way_back(client, parameters))
-        confirmation = log_out_field(browser.login)
+        confirmation = log_out_field(browser.login_cookie)
         is_confirmed = compare_digest(parameters.get(CONFIRMED, "").encode(), confirmation.encode())
         if self.request.method != "POST" or not is_confirmed:
             return pages.log_out(person, client, parameters, confirmation)

@@ -110,8 +110,8 @@ class Pages(Rendering):
                 url=url,
                 form=form,
             )
-        if onward.login is not None:
-            self.set_cookie(response, onward.login, LOGIN)
+        if onward.login_cookie is not None:
+            self.set_cookie(response, onward.login_cookie, LOGIN)
         return response
 
     def code(

@@ -122,10 +122,10 @@ class Rendering:
         """
         cookie = cookie_in(self.request, host_cookie(self.settings, _BROWSER)) or ""
         in_web_view = is_web_view(self.request.headers.get("user-agent", ""))
-        login = None if in_web_view else cookie_in(self.request, host_cookie(self.settings, LOGIN))
+        login_cookie = None if in_web_view else cookie_in(self.request, host_cookie(self.settings, LOGIN))
         if not _COOKIE.fullmatch(cookie):  # wxauth has not made this cookie
             cookie = ""
-        return Browser(self.device.ip, self.device.user_agent, cookie, login or "", is_web_view=in_web_view)
+        return Browser(self.device.ip, self.device.user_agent, cookie, login_cookie or "", is_web_view=in_web_view)
 
     def set_cookie(self, response: Response, value: str, name: str = _BROWSER) -> None:
         """Set a cookie without an expiry time, which the browser deletes when the user closes the browser."""

@@ -97,7 +97,7 @@ class AuthorizationCodes:
             user,
             login_id=new_id(now),
             browser_hash=hash_of(browser.cookie),
-            cookie_hash=hash_of(browser.login),
+            cookie_hash=hash_of(browser.login_cookie),
             new_hash=hash_of(login_cookie_of(browser.cookie, login.id)),
             proved_after=proved_after(self.settings, now),
         )
@@ -109,7 +109,7 @@ class AuthorizationCodes:
     ) -> Onward:
         """End the browser's login if it belongs to another user, and return the redirect to the site with the code."""
         await self.end_login_of_another(login, user, browser, now=now)
-        return response_to_site(self.settings, login, code=code).with_login(browser.cookie, login.proof_id)
+        return response_to_site(self.settings, login, code=code).with_login_cookie(browser.cookie, login.proof_id)
 
     async def end_login_of_another(
         self, login: SiteLogin, user: UserInSession, browser: Browser, *, now: datetime
@@ -126,13 +126,13 @@ class AuthorizationCodes:
         If `of` is given, end the login only if it belongs to this user. If `other_than` is given, end the login only if
         it belongs to another user.
         """
-        if not browser.login or self.settings.sso_ttl == 0:
+        if not browser.login_cookie or self.settings.sso_ttl == 0:
             return
         after = proved_after(self.settings, now)
         async with self.database.begin() as transaction:
             # The `client_id` is only for `knows_site`, which is not used here.
             user = await browser_login_queries.lock_browser_person(
-                transaction, hash_of(browser.login), client_id="", proved_after=after
+                transaction, hash_of(browser.login_cookie), client_id="", proved_after=after
             )
             if user is None or user.id == other_than or of not in (None, user.id):
                 return

@@ -30,7 +30,7 @@ class Browser(Device):
 
     cookie: str = field(repr=False)
     """The value of the cookie that identifies the browser."""
-    login: str = field(repr=False)
+    login_cookie: str = field(repr=False)
     """The value of the cookie of the browser's login. For a mini-program's web-view, it is always empty."""
     is_web_view: bool
     """Whether the browser is a mini-program's web-view."""
@@ -52,17 +52,17 @@ class Onward:
     """
     form: dict[str, str] | None = field(default=None, repr=False)
     """The fields of the form; None for a redirect."""
-    login: str | None = field(default=None, repr=False)
+    login_cookie: str | None = field(default=None, repr=False)
     """The new value for the cookie of the browser's login; None if the cookie does not change."""
 
-    def with_login(self, cookie: str, proof_id: UUID | None) -> Self:
+    def with_login_cookie(self, cookie: str, proof_id: UUID | None) -> Self:
         """Return this response with the new value of the cookie of the browser's login.
 
         The value is derived from the browser's `cookie` and a proof. Without a proof, return the response unchanged.
         """
         if proof_id is None:
             return self
-        return replace(self, login=login_cookie_of(cookie, proof_id))
+        return replace(self, login_cookie=login_cookie_of(cookie, proof_id))
 
 
 class SentBack(Exception):

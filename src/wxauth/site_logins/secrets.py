@@ -95,13 +95,13 @@ def login_cookie_of(cookie: str, proof_id: UUID) -> str:
     return _derive(cookie, "login", str(proof_id))
 
 
-def log_out_field(login: str) -> str:
+def log_out_field(login_cookie: str) -> str:
     """Return the value of the form field that confirms a log-out.
 
-    The value is derived from the cookie of the browser's login. Therefore, only wxauth's page in this browser can
-    contain the value.
+    The value is derived from `login_cookie`, the cookie of the browser's login. Therefore, only wxauth's page in this
+    browser can contain the value.
     """
-    return _derive(login, "log out", "")
+    return _derive(login_cookie, "log out", "")
 
 
 def _derive(cookie: str, purpose: str, value: str) -> str:

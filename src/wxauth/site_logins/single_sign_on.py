@@ -67,10 +67,10 @@ class SingleSignOn:
 
         The result's `knows_site` is about the site `client_id`. Without `client_id`, it is False.
         """
-        if not browser.login or self.settings.sso_ttl == 0:
+        if not browser.login_cookie or self.settings.sso_ttl == 0:
             return None
         after = proved_after(self.settings, self.clock())
-        cookie_hash = hash_of(browser.login)
+        cookie_hash = hash_of(browser.login_cookie)
         return await self.database.row(
             browser_login_queries.BROWSER_PERSON, cookie_hash=cookie_hash, client_id=client_id, proved_after=after
         )
@@ -182,7 +182,8 @@ class SingleSignOn:
         """
         after = proved_after(self.settings, now)
         client_id = request.client.name
-        person = await lock_browser_person(transaction, hash_of(browser.login), client_id=client_id, proved_after=after)
+        cookie_hash = hash_of(browser.login_cookie)
+        person = await lock_browser_person(transaction, cookie_hash, client_id=client_id, proved_after=after)
         if person is None or person.login_id != expected.login_id or not _satisfies(person, request, now=now):
             return None
         # abs() ignores times in the far future, which a clock that was ahead has stored.

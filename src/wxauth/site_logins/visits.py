@@ -207,7 +207,7 @@ class Visits:
             return self._redirect_to_page(visit, callback, "over")
         outcome = VisitOutcome(visit.outcome or VisitOutcome.TEMPORARILY_UNAVAILABLE)
         onward = self._destination(visit, outcome, callback)
-        return onward.with_login(callback.browser.cookie, visit.proof_id)
+        return onward.with_login_cookie(callback.browser.cookie, visit.proof_id)
 
     async def _record_first_callback(self, hashes: dict[str, bytes], code_hash: bytes) -> SiteLogin | None:
         """Record a callback if it is the first callback of a visit, and return the visit. Otherwise, return None.
