@@ -32,15 +32,18 @@ class Session(SQLModel, table=True):
     """The address from which the session was last used. `user_agent` is from the same request."""
     user_agent: str | None = Field(sa_type=Text)
     opened_ip: str | None = Field(sa_type=INET)
-    """The address from which the session was opened, if a later use came from another address. See `queries.OPENED`."""
+    """The address from which the session was opened, if a later use came from another address.
+
+    See `OPENED` in `list_queries`.
+    """
     opened_user_agent: str | None = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
     last_used_at: datetime = Field(sa_type=TIME)
     expires_at: datetime = Field(sa_type=TIME)
     revoked_at: datetime | None = Field(sa_type=TIME)
-    """The time at which the session ended; null if it is open or has expired."""
+    """The time at which the session ended; null if it is open, or has expired without being ended."""
     revoked_reason: str | None = Field(sa_type=Text)
-    """The `EndReason`; null if the session is open or has expired."""
+    """The `EndReason`; null if `revoked_at` is null."""
     # Only the sessions of websites use the columns below.
     client_id: str | None = Field(sa_type=Text)
     """The client_id of the website."""
@@ -51,7 +54,10 @@ class Session(SQLModel, table=True):
     authenticated_by: str | None = Field(sa_type=Text)
     """The `amr` value (RFC 8176) for the way in which the user logged in."""
     site_knows: bool | None
-    """Whether the website itself has ended the session, so that wxauth sends the website no logout token."""
+    """Whether the website itself has ended the session, so that wxauth sends the website no logout token.
+
+    Null counts as false.
+    """
     resource: str | None = Field(sa_type=Text)
     """The resource for which the session's tokens are valid; null for all services of the operator."""
     client_name: str | None = Field(sa_type=Text)

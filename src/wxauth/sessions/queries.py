@@ -159,13 +159,13 @@ DELETE FROM website_sessions WHERE client_id = :client_id AND session_id = ANY (
 """)
 
 
-def _identity_fragment(row: LiteralString) -> LiteralString:
-    """Return SQL that is true if the row has one of the given identities, or if no identities are given.
+def _identity_fragment(table: LiteralString) -> LiteralString:
+    """Return SQL that is true if a row of `table` has one of the given identities, or if no identities are given.
 
-    `row` is the name of the table, or its alias.
+    `table` is the name of a table, or its alias.
     """
     return f"""(:app_ids::text[] IS NULL
-            OR ({row}.app_id, {row}.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))"""
+            OR ({table}.app_id, {table}.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))"""
 
 
 # This statement removes the users' identities, or only the given ones, from logins to websites that have not opened a

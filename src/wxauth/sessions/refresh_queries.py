@@ -30,11 +30,15 @@ class RefreshRefusal(StrEnum):
     A website's sessions can be refreshed only by the website's own client.
     """
     DISABLED = "disabled"
+    """The user is banned."""
     REVOKED = "revoked"
+    """The session was ended for a reason other than `REPLACED`."""
     EXPIRED = "expired"
+    """The session has expired, or is older than the maximum age."""
     REUSED = "reused"
+    """The token was used before, so `_rotate` has ended the session."""
     REPLACED = "replaced"
-    """A newer login of the identity has replaced the session."""
+    """A newer session has replaced the session: see `EndReason.REPLACED`."""
     OUT_OF_SCOPE = "out_of_scope"
     """The user has granted the website none of the scopes that the client may have now."""
     BEYOND_GRANT = "beyond_grant"
@@ -98,7 +102,7 @@ class RotatedSessionOfWebsite(RotatedSession):
 
 
 # A refresh stores the address and the User-Agent of its device. If one of them has changed, the refresh also keeps the
-# value with which the session was opened: see `OPENED`.
+# value with which the session was opened: see `OPENED` in `list_queries`.
 _SET_DEVICE_FRAGMENT: Final = f""",
        opened_ip = CASE WHEN {_IS_GOOD} AND s.ip IS DISTINCT FROM :ip::text::inet
                         THEN COALESCE(s.opened_ip, s.ip, {NO_ADDRESS}) ELSE s.opened_ip END,
