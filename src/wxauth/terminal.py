@@ -47,7 +47,7 @@ _RULES: Final = {
 
 
 class TextError(Exception):
-    """An error with a text for people."""
+    """An error with a text that wxauth can translate."""
 
     def __init__(self, text: Text) -> None:
         self.text = text

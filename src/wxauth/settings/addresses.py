@@ -37,7 +37,7 @@ class PrefixLengths(NamedTuple):
         return self.v4 if item.version == 4 else self.v6
 
     def widened(self, network: IpNetwork) -> IpNetwork:
-        """Return the network of this length that contains a smaller network. Return any other network unchanged."""
+        """Return a network widened to the prefix length for its IP version. A wider network stays unchanged."""
         return network.supernet(new_prefix=min(network.prefixlen, self.length_of(network)))
 
 

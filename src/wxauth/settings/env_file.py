@@ -16,8 +16,8 @@ class EnvLine:
     Any part of a statement might contain a secret, even the part before the `=`.
     """
 
-    number: int
-    """The number of the statement's first line; 0 if the text is the name of an environment variable."""
+    number: int | None
+    """The number of the statement's first line; None if the text is the name of an environment variable."""
     text: str
     """The whole statement, or the name of an environment variable."""
     name: str | None

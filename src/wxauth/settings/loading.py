@@ -55,7 +55,7 @@ def load_settings(
     If several of these sources contain a setting, the first one in this order takes precedence. The files named after
     settings are in the folder WXAUTH_SECRETS_DIR, by default in `secrets_dir`.
 
-    Raises: InvalidSettings, which also lists the unknown names, because one of them may be a missing setting.
+    Raises: InvalidSettings, which also lists the unknown names, because one of them may be a misspelled setting.
     """
     try:
         unknown = unknown_names(env_file=env_file)
@@ -91,7 +91,7 @@ def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | N
     The texts repeat only names, never other parts of a line, because a secret may be in the place of a name. If
     `env_file` is None, only the environment is examined.
     """
-    lines = [EnvLine(0, name, name, value) for name, value in sorted(environ.items())]
+    lines = [EnvLine(None, name, name, value) for name, value in sorted(environ.items())]
     lines += read_env_file(env_file).lines if env_file else []
     return list(filter(None, map(_fault_of, lines)))
 
@@ -99,7 +99,7 @@ def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | N
 def _fault_of(line: EnvLine) -> Text | None:
     """Return a text about a line that sets nothing, or whose name or quotes are wrong; None if the line is right."""
     name, value = (line.name or "").upper(), line.value or ""
-    place = _(".env, line {n}", n=line.number) if line.number else _("the environment")
+    place = _(".env, line {n}", n=line.number) if line.number is not None else _("the environment")
     is_setting = name.startswith(PREFIX) and name.removeprefix(PREFIX) in _NAMES
     if is_setting and line.value is not None:
         if not value.startswith(_OTHER_QUOTES):
@@ -129,8 +129,9 @@ def _fault_of_name(line: EnvLine, similar: str | None, place: Text) -> Text | No
         return _("{name}: {rule}", name=place, rule=_("must have the form NAME=value"))
     if not line.name.upper().startswith(PREFIX):
         return None
-    # For a line of `.env`, the text names only the line, because a secret may be in the place of the name.
-    can_show_name = line.number == 0 and re.fullmatch("[A-Z_]+", line.text) is not None
+    # For a line of `.env`, the text names only the line, because a secret may be in the place of the name. The name of
+    # a variable may end with a secret if its `=` is missing. Therefore, only a name of capital letters is shown.
+    can_show_name = line.number is None and re.fullmatch("[A-Z_]+", line.text) is not None
     text = _("{name}: no such setting. Did you mean {meant}?") if similar else _("{name}: no such setting")
     return Text(text, name=line.text if can_show_name else place, meant=f"{PREFIX}{similar}" if similar else "")
 
