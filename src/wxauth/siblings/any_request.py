@@ -40,7 +40,8 @@ class AnyRequest:
                 # The path below becomes a single segment, because the route's parameter matches only one segment.
                 scope["path"] = f"{root}{VERIFY_PATH}/-"
                 scope["raw_path"] = scope["path"].encode()
-                scope["query_string"] = scope["query_string"] if is_mistaken else b""
+                if not is_mistaken:
+                    scope["query_string"] = b""
         await self._app(scope, receive, send)
 
 

@@ -27,6 +27,7 @@ class _ClientWithKey(ServiceClient):
     banned_until: datetime | None
     erase_at: datetime | None
     sealed: bytes | None = field(repr=False)
+    """The encrypted session_key; null if the login's session has ended, or has no key."""
 
 
 class UserForSiblings(UserWithIdentities):

@@ -39,7 +39,6 @@ router = Router("siblings")
 _SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
 _MAX_PARAMETERS: Final = 32
 """The largest number of parameters in a query, almost all of which are roles."""
-_NO_TOKEN: Final = InvalidRequest.of("token", "Field required")
 
 
 class IntrospectionAnswer(TypedDict, total=False):
@@ -83,6 +82,11 @@ def _no_such_resource() -> InvalidRequest:
     As in `_wrong_parameter`, the exception is new.
     """
     return InvalidRequest.of(RESOURCE, "Must be one resource of WXAUTH_RESOURCES")
+
+
+def _no_token() -> InvalidRequest:
+    """Return the refusal of a form without a token. As in `_wrong_parameter`, the exception is new."""
+    return InvalidRequest.of("token", "Field required")
 
 
 async def required_roles(request: Request) -> frozenset[str]:
@@ -284,7 +288,7 @@ def _in_header(value: str) -> str:
         required=["token"],
         token="eyJ...",  # noqa: S106 (the example in the documentation is no secret)
     ),
-    failures=[_NO_TOKEN, PayloadTooLarge, KeysUnavailable],
+    failures=[_no_token(), PayloadTooLarge, KeysUnavailable],
 )
 async def introspect(
     client: IntrospectingClientDep,
@@ -337,6 +341,8 @@ async def _current_claims(
 async def _token_in(request: Request) -> str:
     """Return the field `token` of a form. Raises: InvalidRequest, if the field is missing or repeated."""
     tokens = await form_values(request, "token")
-    if len(tokens) != 1:
-        raise InvalidRequest.of("token", "Field given twice" if tokens else "Field required")
+    if not tokens:
+        raise _no_token()
+    if len(tokens) > 1:
+        raise InvalidRequest.of("token", "Field given twice")
     return tokens[0]
