@@ -38,8 +38,8 @@ FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"
 _NEW_LOGIN_AGE: Final = timedelta(seconds=30)
 """The age up to which the phone's login is recent enough for any site, even for a site that requires a new login.
 
-After `login_required`, the mini-program logs in again before it repeats the request, so that login is already some
-seconds old.
+After `login_required`, the mini-program logs in again before it repeats the request, so the new login is already
+some seconds old.
 """
 
 log = get_logger()

@@ -141,7 +141,8 @@ async def _open_session(
 ) -> None:
     """Open the session of a locked login.
 
-    Of the sessions that one browser's login has opened at the site, the newest `SESSIONS_OF_BROWSER_LOGIN` remain open.
+    Then end the oldest sessions from the same browser's login at this site, so that at most
+    `SESSIONS_OF_BROWSER_LOGIN` are open.
     """
     login.stage, login.session_id = Stage.REDEEMED, session_id
     await queries.save(transaction, login)

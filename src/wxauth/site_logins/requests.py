@@ -147,9 +147,9 @@ class SiteRequests:
 
 
 def _checked_request(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
-    """Return the sign-in request of a client. An error in any other parameter becomes a response to the site.
+    """Check the parameters of a request whose client and redirect URI are right, and return the request.
 
-    `redirect_uri` is the request's redirect URI, which the client has registered.
+    The client has registered `redirect_uri`, so wxauth reports an error in any other parameter to the site.
 
     Raises: SentBack, which reports an error to the site, if the request breaks a rule.
     """

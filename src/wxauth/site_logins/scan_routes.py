@@ -108,7 +108,8 @@ async def scanning_phone_of(caller: CallerInTurnDep, principal: PrincipalDep, ap
 
     Raises: InsufficientScope, if the session is in an app of another kind.
     """
-    if apps.kind_of(principal.app_id) not in ("mini_program", None):  # None: the app has been removed
+    # The kind is None if the app has been removed. Its sessions continue.
+    if apps.kind_of(principal.app_id) not in ("mini_program", None):
         raise InsufficientScope("this request requires a login in the mini-program, not in an app")
     return caller
 
@@ -187,7 +188,8 @@ async def authorize_site(
     except OAuthError as exc:
         raise InvalidRequest.of("body", exc.description) from None
     except Unanswerable as exc:
-        raise InvalidRequest.of(*_WRONG_FIELDS[exc.mistake]) from None
+        wrong = _WRONG_FIELDS[exc.mistake]
+        raise InvalidRequest.of(wrong.field, wrong.message) from None
     return AuthorizationAnswer(redirect_to=url)
 
 

@@ -69,12 +69,12 @@ def page_hashes(page_id: str, cookie: str) -> dict[str, bytes]:
     return {"page_hash": hash_of(page_id), "browser_hash": hash_of(cookie)}
 
 
-def page_id_of(cookie: str, request_id: UUID) -> str:
-    """Return the id in the URLs of a request's page.
+def page_id_of(cookie: str, login_id: UUID) -> str:
+    """Return the id in the URLs of a login's page.
 
     Only the page's browser has the cookie from which the id is derived.
     """
-    return _derive(cookie, "request", str(request_id))[:_SCENE_LENGTH]
+    return _derive(cookie, "request", str(login_id))[:_SCENE_LENGTH]
 
 
 def authorization_code_of(cookie: str, state: str) -> str:
@@ -105,7 +105,10 @@ def log_out_field(login_cookie: str) -> str:
 
 
 def _derive(cookie: str, purpose: str, value: str) -> str:
-    """Return a secret that only somebody with the cookie can derive. Each `purpose` and `value` has another secret."""
+    """Return a secret that only somebody with the cookie can derive.
+
+    Each pair of `purpose` and `value` gives another secret.
+    """
     return base64url(hmac.digest(cookie.encode(), f"{purpose} {value}".encode(), "sha256")).decode()
 
 

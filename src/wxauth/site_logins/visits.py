@@ -60,7 +60,7 @@ class VisitOutcome(StrEnum):
     """
 
     LOGGED_IN = "logged_in"
-    """The site has received a code."""
+    """wxauth has made an authorization code for the site."""
     ACCESS_DENIED = "access_denied"
     LOGIN_REQUIRED = "login_required"
     """A user other than the user of the site's `id_token_hint` has logged in. OAuth's error has the same name."""
@@ -281,7 +281,7 @@ class Visits:
                 raise VisitRefused("the user can no longer log in, or the site has been removed")
             if is_closed_to_staff and not STAFF_ROLES.isdisjoint(person.roles):  # got the role during the visit
                 raise VisitRefused(_CLOSED_TO_STAFF)
-            pressed_at = pending.created_at  # the time of the press counts as the time of the login
+            pressed_at = pending.created_at  # the site's `auth_time` is the time of the press
             pending.approve(person, authenticated_at=pressed_at, authenticated_by=AMR[door], until=pending.expires_at)
             pending.outcome = VisitOutcome.LOGGED_IN
             pending.browser_ip, pending.browser_user_agent = browser.ip, browser.user_agent
