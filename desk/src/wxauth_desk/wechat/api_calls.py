@@ -44,7 +44,10 @@ class Call:
 
     api: Api
     app_id: str | None
-    """The id of the calling app, which the call names by its id or its access token; None if the app is unknown."""
+    """The app id next to a secret in the call, or the id of the app whose access token the call contains.
+
+    The app id next to a secret might not be the id of any app. In any other call, the value is None.
+    """
     query: Mapping[str, str]
     body: bytes
 

@@ -50,7 +50,10 @@ from wxauth_desk.wechat.quotas import Quotas
 from wxauth_desk.wechat.session_keys import SessionKeys
 
 MAX_CALLS: Final = 1000
-"""The largest number of calls, and of refused calls, that are stored. If there are more, the oldest is forgotten."""
+"""The largest number of calls that are stored, and also the largest number of refused calls.
+
+If there are more, the oldest one is forgotten.
+"""
 MAX_VISITORS: Final = 200
 """The largest number of visitors that are stored. If there are more, the oldest one is forgotten."""
 _DEFAULT_REVOKE_INFO: Final = {"mini_program": "6", "official_account": "205", "website": "301", "mobile_app": "301"}
@@ -105,7 +108,7 @@ class Simulator:
         self.calls: deque[Call] = deque(maxlen=MAX_CALLS)
         """The latest calls received."""
         self._refusals: BoundedDict[str, _Refusal] = BoundedDict(MAX_CALLS)
-        """The latest refused calls by the rid in the response."""
+        """The latest refused calls, by the rid, which is the id of a refused call in WeChat's response."""
         self._with_grant: Mapping[Api, Callable[[Call], Answer]] = {
             "userinfo": logins.read_profile,
             "auth": logins.check_grant,
@@ -212,13 +215,16 @@ class Simulator:
         The fault is the next one that was requested with `POST /faults` for such a call, and is then used up. If none
         was requested, the fault is the one that the code in the call names, if any.
         """
-        call = Call(api, None, query, body)
-        call = replace(call, app_id=self._app_of(call))
+        call = Call(api, app_id=None, query=query, body=body)
+        call = replace(call, app_id=self._app_id_in(call))  # `_app_id_in` reads the query and the body of a call
         self.calls.append(call)
         return call, self.faults.take_next(api, call.app_id) or fault_in(_code_in(call), api) or NO_FAULT
 
-    def _app_of(self, call: Call) -> str | None:
-        """Return the id of the calling app, even if the app must not call; None if the call names no known app."""
+    def _app_id_in(self, call: Call) -> str | None:
+        """Return the app id next to a secret in a call, or the id of the app whose access token the call contains.
+
+        The app id is returned even if no app has this id. For any other call, return None.
+        """
         if call.api in self._with_secret:
             with suppress(CallRefused):
                 app_id, _secret = call.id_and_secret
@@ -273,7 +279,7 @@ class Simulator:
             return answer
 
     def _read_refusal(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `rid_get`. Raises: CallRefused."""
+        """Answer a call to `rid_get`. Raises: CallRefused, if no refused call of this app has the rid."""
         refusal = self._refusals.get(text_in(call.json, "rid"))
         if refusal is None or refusal.call.app_id != account.app_id:
             raise CallRefused(Errcode.UNKNOWN_RID)
@@ -293,7 +299,8 @@ class Simulator:
 def _is_address_accepted(account: Account) -> bool:
     """Return whether WeChat accepts calls with the app's secret or access token from the caller's IP address.
 
-    Only service accounts need the whitelist for each such call. The APIs for which every app needs it check it again.
+    For these calls, only a service account must have the address on its whitelist. Some APIs require the address on the
+    whitelist of every app. The functions that answer these APIs check it.
     """
     return account.is_whitelisted or APP_KINDS[account.app_id] != "official_account"
 

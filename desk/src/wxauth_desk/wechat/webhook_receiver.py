@@ -18,7 +18,10 @@ WEBHOOK_PATH: Final = "/webhook"
 _MAX_MESSAGES: Final = 50
 """The largest number of messages that are stored. If there are more, the oldest one is forgotten."""
 _TOLERANCE_SECONDS: Final = 300
-"""The longest time, in seconds, by which a timestamp may differ from this machine's clock (Standard Webhooks 1.0.0)."""
+"""The longest time, in seconds, by which a timestamp may differ from this machine's clock.
+
+The libraries of Standard Webhooks have the same limit.
+"""
 _MAX_SHOWN_BYTES: Final = 64 * 1024
 """The size, in bytes, of the largest message whose content is stored.
 
@@ -31,7 +34,7 @@ _KEY_PREFIX: Final = "whsec_"
 
 
 def _checked_secret(secret: str) -> str:
-    """Return the secret unchanged. Raises: ValueError, if the secret is not empty, and is not base64 text."""
+    """Return the secret unchanged. Raises: ValueError, unless the secret is empty or base64 text."""
     if secret:
         _key_in(secret)
     return secret
@@ -43,7 +46,7 @@ class Behaviour(BaseModel):
     secret: Annotated[str, Field(max_length=200), AfterValidator(_checked_secret)] | None = None
     """The secret of the webhook in wxauth; empty or null if it is unknown, so that no signature can be checked."""
     answer: Literal["hang"] | Annotated[int, Field(ge=200, le=599)] = 204
-    """The status of the response. With `hang`, the response is sent only after `_HANG_SECONDS`."""
+    """The status of the response. With `hang`, the status is 204, but the response comes only after `_HANG_SECONDS`."""
 
 
 class Receiver:
