@@ -294,7 +294,7 @@ def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelt
 async def sweep_other_rows(services: Services, pace: Pace) -> None:
     """Delete retired keys and other expired rows, and merge the counts of logins of past hours.
 
-    Before that, bind phone numbers that no request has bound.
+    Before that, bind phone numbers that the user's own request has not bound, for example because a process crashed.
     """
     now, database = services.clock(), services.database
     await services[Phones].bind_pending(size=pace.page_size)

@@ -87,35 +87,36 @@ def _network(address: LiteralString) -> LiteralString:
     return f"network(set_masklen({address}, {_prefix_length(address)}))"
 
 
-_TRUNCATED: Final = f"{_network('ip')}::inet"
-_IS_NOT_TRUNCATED: Final = f"masklen(ip) > {_prefix_length('ip')}"
-_OPENED_TRUNCATED: Final = f"{_network('opened_ip')}::inet"
-_IS_OPENED_NOT_TRUNCATED: Final = f"masklen(opened_ip) > {_prefix_length('opened_ip')}"
+_TRUNCATED_IP: Final = f"{_network('ip')}::inet"
+_IS_IP_NOT_TRUNCATED: Final = f"masklen(ip) > {_prefix_length('ip')}"
+_TRUNCATED_OPENED_IP: Final = f"{_network('opened_ip')}::inet"
+_IS_OPENED_IP_NOT_TRUNCATED: Final = f"masklen(opened_ip) > {_prefix_length('opened_ip')}"
 # `scan.approved` contains the address of the browser, too. For other events, the expression is null.
 _BROWSER_IP: Final = "(CASE type WHEN 'scan.approved' THEN data->>'browser_ip' END)::inet"
-_IS_BROWSER_NOT_TRUNCATED: Final = f"masklen({_BROWSER_IP}) > {_prefix_length(_BROWSER_IP)}"
+_IS_BROWSER_IP_NOT_TRUNCATED: Final = f"masklen({_BROWSER_IP}) > {_prefix_length(_BROWSER_IP)}"
 _TRUNCATE_IN_EVENTS: Final = Statement[Nothing](f"""
 UPDATE events
-   SET ip = CASE WHEN {_IS_NOT_TRUNCATED} THEN {_TRUNCATED} ELSE ip END,
-       data = CASE WHEN {_IS_BROWSER_NOT_TRUNCATED}
+   SET ip = CASE WHEN {_IS_IP_NOT_TRUNCATED} THEN {_TRUNCATED_IP} ELSE ip END,
+       data = CASE WHEN {_IS_BROWSER_IP_NOT_TRUNCATED}
                    THEN data || jsonb_build_object('browser_ip', {_network(_BROWSER_IP)}::text)
                    ELSE data END
- WHERE id > :after AND id <= :until AND at < :older_than AND ({_IS_NOT_TRUNCATED} OR {_IS_BROWSER_NOT_TRUNCATED})
+ WHERE id > :after AND id <= :until AND at < :older_than AND ({_IS_IP_NOT_TRUNCATED} OR {_IS_BROWSER_IP_NOT_TRUNCATED})
 """)
 # The statement skips locked rows, because a sweep that waits for locks could deadlock. The next sweep truncates those
 # rows.
 _TRUNCATE_IN_SESSIONS: Final = Statement[Nothing](f"""
-UPDATE sessions SET ip = CASE WHEN last_used_at < :older_than AND {_IS_NOT_TRUNCATED} THEN {_TRUNCATED} ELSE ip END,
-                    opened_ip = CASE WHEN {_IS_OPENED_NOT_TRUNCATED} THEN {_OPENED_TRUNCATED} ELSE opened_ip END
+UPDATE sessions
+   SET ip = CASE WHEN last_used_at < :older_than AND {_IS_IP_NOT_TRUNCATED} THEN {_TRUNCATED_IP} ELSE ip END,
+       opened_ip = CASE WHEN {_IS_OPENED_IP_NOT_TRUNCATED} THEN {_TRUNCATED_OPENED_IP} ELSE opened_ip END
  WHERE id = ANY (ARRAY(
      SELECT id FROM sessions
       WHERE id > :after AND id <= :until AND created_at < :older_than
-        AND (last_used_at < :older_than AND {_IS_NOT_TRUNCATED} OR {_IS_OPENED_NOT_TRUNCATED})
+        AND (last_used_at < :older_than AND {_IS_IP_NOT_TRUNCATED} OR {_IS_OPENED_IP_NOT_TRUNCATED})
         FOR UPDATE SKIP LOCKED))
 """)
 _TRUNCATE_IN_CONSENTS: Final = Statement[Nothing](f"""
-UPDATE consents SET ip = {_TRUNCATED}
- WHERE id > :after AND id <= :until AND given_at < :older_than AND {_IS_NOT_TRUNCATED}
+UPDATE consents SET ip = {_TRUNCATED_IP}
+ WHERE id > :after AND id <= :until AND given_at < :older_than AND {_IS_IP_NOT_TRUNCATED}
 """)
 
 
@@ -124,6 +125,7 @@ class TableSweep:
     """A sweep of one table, in pages."""
 
     name: str
+    """The name under which the sweep stores its progress."""
     end_of_page: Statement[LastRow]
     """The query for the last row of a page. It returns no row if fewer rows are left than a page has."""
     work: Statement[Nothing]

@@ -26,7 +26,8 @@ class Statistics(SQLModel):
     signing_key_age_seconds: float | None = Field(description="Age of the current signing key.")
 
 
-# `LEAST` and `GREATEST` ignore nulls, so an age is 0 if there is no row. It is also 0 if a time is in the future.
+# `LEAST` and `GREATEST` ignore nulls, so a number of seconds is 0 if there is no row, or if a time is in the future.
+# Only the age of the signing key is null if there is no key.
 STATISTICS: Final = Statement[Statistics](f"""
 SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
        (SELECT count(*) FROM erasures) AS erasures_waiting,
