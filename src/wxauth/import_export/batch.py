@@ -199,13 +199,14 @@ class Batch:
 
         Raises: LineRefused, with all rules that the line breaks.
         """
-        of_line = [rule for rule in RULES_OF_LINES if rule.is_broken(case)]
-        of_owner = [rule for rule in RULES_OF_OWNERS if rule.is_broken(case)]
-        broken = [*of_line, *of_owner]
+        broken_of_line = [rule for rule in RULES_OF_LINES if rule.is_broken(case)]
+        broken_of_owner = [rule for rule in RULES_OF_OWNERS if rule.is_broken(case)]
+        broken = [*broken_of_line, *broken_of_owner]
         if not broken:
             return
         others: set[int] = set()
-        if of_owner:
+        # Earlier lines about the owners may be the reason, so the refusal names the first such line for each owner.
+        if broken_of_owner:
             first_lines = self.made.first_lines
             others.update(first_lines[user_id] for user_id in case.owners if user_id in first_lines)
         # If the openid is not the line's own unionid, it is the unionid of another line in the file.
@@ -247,7 +248,7 @@ class Batch:
             except WrongAttributes:
                 raise LineRefused([ATTRIBUTES]) from None
         updated.unionid = user.unionid or line.unionid
-        # An external id that already finds the user is the current one, or a previous one, which stays a previous one.
+        # If the external id is already known, it is the user's current or a previous one, so there is nothing to add.
         if line.external_id not in self._known.external_ids:
             updated.external_id = user.external_id or line.external_id
         updated.created_at = min(user.created_at, line.created_at or user.created_at)

@@ -110,7 +110,10 @@ class _Lines:
 
 
 class JsonLines(_Lines):
-    """The lines of a JSON file with their numbers, and with wxauth's names and values. Raises: WrongFile."""
+    """The lines of a JSON file with their numbers, and with wxauth's names and values.
+
+    Raises: WrongFile, if the file is not JSON Lines.
+    """
 
     other_kinds = NO_JSON_LINES
 
@@ -147,7 +150,7 @@ class JsonLines(_Lines):
 
     def _translated(self, text: bytes, *, is_first_time: bool) -> bytes:
         """Return a line with wxauth's names and values. In the first iteration, also note the line's names."""
-        # JSON must not contain U+0000 unescaped.
+        # U+0000 replaces half an emoji, and JSON must not contain it unescaped.
         text = _ESCAPED.sub(_without_half, text).replace(b"\0", rb"\u0000")
         if self._is_plain and not is_first_time:
             return text
@@ -170,7 +173,7 @@ class JsonLines(_Lines):
             is_read = name in form.roots or (name in Line.model_fields and name not in form.fields.values())
             if not is_read and name not in self.unknown and len(self.unknown) < MOST_NAMES:
                 self.unknown.append(name)
-        # One of the file's names may be a path, which only its field in `ours` shows.
+        # A name such as `authData.openid` is a path, which `values` does not contain, but `ours` contains its field.
         self._unread -= {name for name in self._unread if name in values or form.fields.get(name, name) in ours}
 
     def _with_fields(self, values: Mapping[str, object]) -> dict[str, object]:
@@ -200,7 +203,10 @@ class JsonLines(_Lines):
 
 
 class CsvLines(_Lines):
-    """The lines of a CSV file as JSON, with their numbers. No cell contains a line break. Raises: WrongFile."""
+    """The lines of a CSV file as JSON, with their numbers. No cell contains a line break.
+
+    Raises: WrongFile, if the file is not CSV, or if its header is wrong.
+    """
 
     other_kinds = NO_CSV
     header: NumberedLine
@@ -210,10 +216,10 @@ class CsvLines(_Lines):
         super().__init__(file, form)
         self.header = first_of(self._numbered())
         check_delimiter(self.header.text if isinstance(self.header.text, bytes) else b"", form.delimiter)
-        header = self._cells(self.header.text)
-        if isinstance(header, Fault):
-            raise WrongFile(header)
-        columns = [name.strip() for name in header]
+        cells = self._cells(self.header.text)
+        if isinstance(cells, Fault):
+            raise WrongFile(cells)
+        columns = [name.strip() for name in cells]
         self._names = list(map(self._name_of, columns))
         """The names of the columns, where `--map` has replaced the file's names."""
         self._known = frozenset(filter(is_field, self._names))

@@ -90,7 +90,7 @@ class Counts:
 
 _CACHE_KIB: Final = 8192
 """The size limit of SQLite's cache in memory, in KiB."""
-_PAIRS: Final[dict[str, TypeAdapter[tuple[Any, Any]]]] = {
+_ENTRY_PARSERS: Final[dict[str, TypeAdapter[tuple[Any, Any]]]] = {
     kind: TypeAdapter(cast("Any", GenericAlias(tuple, get_args(hint)))) for kind, hint in get_type_hints(Made).items()
 }
 """The parsers of the entries in each dict of `Made`, by the name of the dict.
@@ -148,7 +148,7 @@ class MadeOnDisk:
     def keep(self, made: Made) -> None:
         """Store the changes of a batch, and the changes of earlier lines that `changes_for` has returned for it."""
         self._connection.execute("BEGIN")
-        for kind in _PAIRS:
+        for kind in _ENTRY_PARSERS:
             rows = ((kind, _json(key), _json(value)) for key, value in getattr(made, kind).items())
             self._connection.executemany("INSERT OR REPLACE INTO made VALUES (?, ?, ?)", rows)
         self._connection.execute("COMMIT")
@@ -157,7 +157,7 @@ class MadeOnDisk:
         """Return the stored entries with these keys of the dict of `Made` that is named `kind`."""
         select = "SELECT name, value FROM made WHERE kind = ? AND name IN (SELECT value FROM json_each(?))"
         rows = self._connection.execute(select, (kind, _json([_json(key) for key in keys])))
-        return dict(_PAIRS[kind].validate_json(f"[{name},{value}]") for name, value in rows)
+        return dict(_ENTRY_PARSERS[kind].validate_json(f"[{name},{value}]") for name, value in rows)
 
 
 class _ReadLine(NamedTuple):
@@ -341,7 +341,7 @@ async def _import_batch(
     try:
         # An import can fill empty tables. With `replan`, PostgreSQL does not use a plan from when a table was empty.
         async with services.database.begin(replan=True) as transaction:
-            batch = await _lock(
+            batch = await _locked_batch(
                 transaction, wanted, earlier, options, with_administrators=with_administrators, now=services.clock()
             )
             outcomes = [_outcome(batch, number, line) for number, line in lines]
@@ -357,7 +357,7 @@ async def _import_batch(
     return outcomes
 
 
-async def _lock(
+async def _locked_batch(
     transaction: Transaction,
     wanted: Wanted,
     earlier: MadeOnDisk,

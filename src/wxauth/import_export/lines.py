@@ -173,6 +173,7 @@ def _e164(value: object, info: ValidationInfo) -> object:
     the field's own check refuses it later.
     """
     text = str(value) if type(value) is int else value
+    # `number_in` would ignore a NUL at the beginning or the end, which the field's own check must refuse.
     if not isinstance(text, str) or _E164.fullmatch(text) or "\0" in text:
         return text
     settings: Settings = (info.context or {})[Settings]

@@ -12,7 +12,7 @@ from wxauth.import_export.lines import Fault
 _LONGEST_NAME: Final = 64
 """The largest number of characters in a name that occurs in a suggested query."""
 _PACKED: Final = _("must be text, but is {kind}. Unpack the file with {program}")
-_NOT_TEXT: Final = {
+_UNREADABLE_KINDS: Final = {
     rb"\xff\xfe\0\0|\0\0\xfe\xff": _("must be UTF-8, but is UTF-32. Convert the file with iconv -f UTF-32 -t UTF-8"),
     rb"\xff\xfe|\xfe\xff|([^\0]\0){2}|(\0[^\0]){2}": _(
         "must be UTF-8, but is UTF-16. Convert the file with iconv -f UTF-16 -t UTF-8"
@@ -87,11 +87,13 @@ class WrongFile(Exception):
 
 
 def check_kind(beginning: bytes, other_kinds: Mapping[bytes, Text]) -> None:
-    """Check that a file with this beginning is text, and that it matches none of `other_kinds`.
+    """Check that a file with this beginning matches neither `_UNREADABLE_KINDS` nor `other_kinds`.
 
-    `other_kinds` contains the advice for other kinds of files, by pattern. Raises: WrongFile, with the advice.
+    `other_kinds` contains the advice for further kinds of files, by pattern.
+
+    Raises: WrongFile, with the advice.
     """
-    for pattern, advice in (*_NOT_TEXT.items(), *other_kinds.items()):
+    for pattern, advice in (*_UNREADABLE_KINDS.items(), *other_kinds.items()):
         if re.match(pattern, beginning.lstrip()):
             raise WrongFile(Fault("file", advice))
 

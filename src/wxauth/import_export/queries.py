@@ -206,6 +206,7 @@ UPDATE users SET identity_lost_at = now()
   JOIN identities USING (app_id, openid) JOIN unionids ON unionids.unionid = openid
  WHERE awaits_login AND users.id = unionids.user_id
 """)
+# The outer query returns the old value of users.consents, because it does not see the changes of the UPDATE.
 _NOTE_CONSENTS: Final = Statement[ChangedConsents](f"""
 WITH noted AS (
     UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id = ANY (:user_ids) RETURNING id, consents
