@@ -94,8 +94,8 @@ def _returning_fragment(
 # The statement locks only the user's row, because a lock on the identity's row would write another page. If the
 # statement waits for the lock, it still sees the identity's row as it was before the wait. Therefore, a change that
 # takes an identity away from a user sets `identity_lost_at` in the user's row, which PostgreSQL reads again after the
-# wait. If the column is set, the statement returns no row, and `_enter` handles the login. A login after an hour clears
-# the column, because no statement runs that long.
+# wait. If the column is set, the statement returns no row, and the module `login_queries` locks the user to handle the
+# login. A login after an hour clears the column, because no statement runs that long.
 #
 # The form for several logins waits for no lock, because it leaves out users whom another transaction has locked. If
 # the batch contains several logins of one user, UPDATE changes the row for one, and the statement leaves out the

@@ -139,7 +139,10 @@ class CodeLogins:
 
 
 class LoginLimiter(RateLimiter):
-    """The limit on the logins from one client address, which the setting `LOGIN_RATE_LIMIT` defines."""
+    """The limit on the logins from one client address, which the setting `LOGIN_RATE_LIMIT` defines.
+
+    This subclass exists because wxauth finds each of its parts by the part's class.
+    """
 
 
 @part

@@ -1,6 +1,8 @@
 """The statements of a login, which find or create the user and the identity, and open a session.
 
 The login of most returning users takes one statement, `RETURN`. The login of a new user takes a second one, `SIGN_UP`.
+The module `batched_queries` contains both statements.
+
 All other logins lock the user, decide in Python, and write with small statements. These are logins with another name or
 picture, with a unionid that was unknown or has changed, with another identity of a known user, or in an app with
 `max_sessions`.
@@ -81,7 +83,7 @@ class InitialFields:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     nickname: str | None = None
     """The nickname. The sign-up uses it only if the request contains no nickname."""
-    is_unasked: bool = False
+    is_undecided: bool = False
     """Whether the hook has returned no usable response, and the user may sign up nevertheless."""
 
 
@@ -364,7 +366,7 @@ def _sign_up_values(login: Login, ids: _Ids) -> dict[str, Any]:
         ids.new_user = new_id(ids.now)
     initial = login.initial
     created_data: dict[str, object] = {"roles": login.roles} if login.roles else {}
-    if initial.is_unasked:
+    if initial.is_undecided:
         created_data["hook"] = "not_asked"
     return _values(
         batched_queries.SIGN_UP,

@@ -85,7 +85,10 @@ class Numbers(WriteBuffer):
         self._unstored.add(hour)
 
     async def overview(self, *, days: int, utc_offset: timedelta) -> record_queries.Overview:
-        """Return the totals, and the counts of the last `days` days, with today, at this offset from UTC."""
+        """Return the totals, and the counts of the last `days` days, including today.
+
+        The days begin at midnight in the time zone with this offset from UTC.
+        """
         now = self.clock()
         await self.store()
         last = (now.astimezone(UTC) + utc_offset).date()

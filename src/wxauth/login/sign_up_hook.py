@@ -98,7 +98,7 @@ class SignUpHook:
     async def initial_fields(self, app: App, identity: WeChatIdentity, *, ip: str | None) -> InitialFields:
         """Ask the service about a new user, and return the user's initial fields. `ip` is the user's address.
 
-        If the service gives no usable response, and `SIGN_UP_HOOK_FAILURE` is `allow`, only `is_unasked` is set.
+        If the service gives no usable response, and `SIGN_UP_HOOK_FAILURE` is `allow`, only `is_undecided` is set.
 
         Raises: SignUpRefused, if the service refuses the user; SignUpUnavailable, if the service gives no usable
             response, and `SIGN_UP_HOOK_FAILURE` is `refuse`.
@@ -117,7 +117,7 @@ class SignUpHook:
             consequence = self.settings.sign_up_hook_failure
             log.error("sign_up_hook_failed", app_id=app.app_id, reason=str(exc), consequence=consequence)
             if consequence == "allow":
-                return InitialFields(is_unasked=True)
+                return InitialFields(is_undecided=True)
             raise SignUpUnavailable(
                 "the operator's service didn't respond: see sign_up_hook_failed in the log"
             ) from None
@@ -193,6 +193,7 @@ class SignUpHook:
             "accept-encoding": "identity",
             "user-agent": USER_AGENT,
         }
+        # `ReceiverTransport` reads these extensions. `on_status` returns the time limit for a body that is ignored.
         extensions = {
             "max_body": MAX_ANSWER,
             "on_status": lambda status: None if status == HTTPStatus.OK else BODY_SECONDS,
