@@ -281,7 +281,8 @@ class KeyRing:
 
         A new key begins to sign when every cache has had time to fetch the key.
 
-        Return the newest key of access tokens. If `by` is given, the audit trail records the rotation.
+        Return the newest key of access tokens. If `by` is given, the audit trail records the addition of this key,
+        but not the addition of a key of id_tokens.
 
         Raises: CannotOpen, if the stored keys cannot be decrypted; StorageUnavailable, if the database is unavailable.
         """

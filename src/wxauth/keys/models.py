@@ -34,7 +34,10 @@ class StoredSigningKey(SQLModel):
 
 
 class SigningKeyRow(StoredSigningKey, table=True):
-    """The table of signing keys. The first key for id_tokens is created together with the first site."""
+    """The table of signing keys.
+
+    It contains keys for id_tokens only if there has been a site, or if clients could become sites without registration.
+    """
 
     __tablename__ = "signing_keys"
 

@@ -9,7 +9,8 @@
 | new client documents from all addresses | `RateLimiter` | each process | - |
 | assertions of a client with a metadata document | `RateLimiter` | each process | - |
 | uses of one assertion (only one is allowed) | `Rate` | PostgreSQL | - |
-| requests of a user that use quota or money at WeChat, or make work for others | `Rate` | PostgreSQL | - |
+| actions of a user that use quota or money at WeChat, or load the database | `Rate` | PostgreSQL | - |
+| wrong login codes that a user enters | `Rate` | PostgreSQL | - |
 | requests of one session or user at the same time (more wait) | `Concurrency` | each process | - |
 | phone codes and uploads at the same time (more are refused) | `Places` | each process | - |
 | large exports at the same time (more are refused) | a semaphore in `users/own_data.py` | each process | - |

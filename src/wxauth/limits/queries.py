@@ -1,7 +1,7 @@
-"""The limits for actions that use up WeChat's quota, or are expensive for other users, or may happen only once.
+"""The limits for actions that PostgreSQL counts, so that a limit applies to all replicas together.
 
-Each limit is per subject, which is a user or a client. PostgreSQL counts the actions, so a limit applies to all
-replicas together.
+For example, an action uses up WeChat's quota, reads much data, enters a wrong login code, or may happen only once. Each
+limit is per subject, which is a user or a client's assertion.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class AttemptCount(SQLModel, table=True):
     key: bytes = Field(sa_type=BYTEA, primary_key=True)
     """The SHA-256 of the kind and of the subject, for example of the user's unionid.
 
-    The erasure of a user does not delete the row, so that it does not reset the limit.
+    The erasure of a user does not delete the row, because an erasure must not reset the limit.
     """
     since: datetime = Field(sa_type=TIME)
     """The time at which the present window began."""
