@@ -20,9 +20,9 @@ _MAX_INCOMPLETE: Final = 100
 A text with more incomplete characters is probably not UTF-8.
 """
 _MAX_CONTAINERS: Final = 1000
-"""The largest number of arrays and objects in a JSON text that is not cut."""
+"""The largest number of arrays and objects in a JSON text, unless `read_loosely` is called with `cut`."""
 _MAX_DEPTH: Final = 100
-"""The largest number of levels of arrays and objects that remain when a JSON text is cut."""
+"""The largest number of levels of arrays and objects that remain if `read_loosely` is called with `cut`."""
 # A string without a closing quote extends to the end of the text. Otherwise the search would try each of the text's
 # quotes as the beginning of a string.
 _STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -44,7 +44,7 @@ def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
         cut: Whether values nested more than 100 levels deep become null, and numbers of 1,000 or more digits become 0.
             Otherwise, more than 1,000 arrays and objects are an error.
 
-    Raises: ValueError.
+    Raises: ValueError, if the text is not JSON, or contains too many arrays and objects.
     """
     decoded = _decoded(text.removeprefix(BOM_UTF8))
     # This conversion joins the two halves of a character that was written as two surrogates.

@@ -324,7 +324,8 @@ class Pages(Rendering):
             way_back = Link(f"{own_url}/cancel", self._say(_("Back to {title}"), title=site.title))
         resource = resource_at(self.settings, login.resource)
         # Only an unregistered client has a `client_name`. Its id is the URL of its metadata document. It chooses its
-        # redirect URIs itself, so the page shows the document's host, and the origin of the requested redirect URI.
+        # redirect URIs itself, so the page shows the document's host, and the origin of the requested redirect URI. The
+        # page also shows this origin if a registered site has lost its redirect URIs after the request.
         host = None if login.client_name is None else host_of(client_id)
         uris, redirect_uri = site.redirect_uris, login.redirect_uri
         is_on_computer = is_local(redirect_uri)
