@@ -111,7 +111,8 @@ def is_local(uri: str) -> bool:
 def is_registered(uri: str, registered: Iterable[str], *, allows_localhost: bool = False) -> bool:
     """Return whether this URI is one of the registered URIs. Only the port of a loopback address may differ.
 
-    With `allows_localhost`, the name `localhost` counts as a loopback address.
+    With `allows_localhost`, the name `localhost` counts as a loopback address. Set it for clients that metadata
+    documents describe, because many of these documents contain `localhost`.
     """
     without_port = _without_port(uri, allows_localhost=allows_localhost)
     return any(
@@ -162,7 +163,10 @@ def origin_shown(redirect_uris: Sequence[str], requested_uri: str | None = None)
 
 
 def loggable_uri(uri: str) -> str:
-    """Return a URI for the log, without user name, password, query and fragment, because they can contain secrets."""
+    """Return a URI for the log, without user name, password, query and fragment, because they can contain secrets.
+
+    In the result, `…@` stands for a user name and password, and `?…` at the end stands for a query or fragment.
+    """
     without_query = re.split(r"[?#]", uri, maxsplit=1)[0]
     loggable = re.sub(r"//[^/]*@", "//…@", without_query)[:_MAX_LOGGED]
     return loggable if without_query == uri else f"{loggable}?…"

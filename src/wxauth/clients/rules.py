@@ -120,7 +120,7 @@ def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None
     for field in _URIS:
         if field in values:
             values[field] = list(dict.fromkeys(values[field]))  # each URI once, in the given order
-    client = Client(**{"scopes": [], **values, "name": name})
+    client = Client(**{"scopes": [], **values, "name": name})  # the field `scopes` has no default
     return _as_site(client) if _makes_a_site(values) else _as_service(client)
 
 
@@ -177,7 +177,7 @@ def _check_site(client: Client, site_scopes: Collection[str]) -> None:
         _check_near_site(client)
     if client.phone_id_token and OPENID_SCOPE not in site_scopes:
         raise WrongClient("phone_id_token", _("requires the openid scope, because id_tokens need this scope"))
-    if _FORM_OF_APP_ID.fullmatch(client.name):
+    if _FORM_OF_APP_ID.fullmatch(client.name):  # such a site could be taken for a mini-program
         raise WrongClient(
             "name", _("must not be the name of a site, because it has the form of a mini-program's app_id")
         )
