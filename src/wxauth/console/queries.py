@@ -26,11 +26,11 @@ INSERT INTO admin_links (digest, user_id, expires_at) VALUES (:digest, :user_id,
 OPEN: Final = Statement[UserInSession](f"""
 WITH link AS (
     DELETE FROM admin_links WHERE digest = :digest AND expires_at > :now RETURNING user_id
-), person AS (
-    SELECT {USER} FROM users JOIN link ON users.id = link.user_id WHERE {MAY_LOG_IN} AND roles && :staff::text[]
+), link_user AS (
+    SELECT {USER} FROM users JOIN link ON users.id = link.user_id WHERE {MAY_LOG_IN} AND roles && :staff_roles::text[]
        FOR NO KEY UPDATE OF users
 ), identity AS (
-    SELECT i.app_id, i.openid, i.user_id FROM identities i JOIN person ON i.user_id = person.id
+    SELECT i.app_id, i.openid, i.user_id FROM identities i JOIN link_user ON i.user_id = link_user.id
      ORDER BY i.created_at DESC, i.app_id, i.openid LIMIT 1 FOR SHARE OF i
 ), opened AS (
     INSERT INTO sessions (id, user_id, app_id, openid, ip, user_agent, created_at, last_used_at, expires_at,
@@ -39,5 +39,6 @@ WITH link AS (
            :client_id, :scope
       FROM identity
 )
-SELECT person.*, identity.app_id, identity.openid FROM person JOIN identity ON identity.user_id = person.id
+SELECT link_user.*, identity.app_id, identity.openid
+  FROM link_user JOIN identity ON identity.user_id = link_user.id
 """)

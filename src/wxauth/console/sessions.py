@@ -119,7 +119,7 @@ class ConsoleSessions:
             user = await transaction.row(
                 queries.OPEN,
                 digest=hash_of(secret),
-                staff=list(STAFF_ROLES),
+                staff_roles=list(STAFF_ROLES),
                 session_id=session_id,
                 client_id=CONSOLE,
                 scope=ADMIN_SCOPE,
@@ -129,7 +129,7 @@ class ConsoleSessions:
                 now=now,
             )
             if user is not None:
-                await _record_opened(transaction, user.id, session_id, by="link", device=device, now=now)
+                await _record_opened(transaction, user.id, session_id, means="link", device=device, now=now)
         if user is None:
             raise SessionRevoked(
                 "the link has been used or has expired, or its user has no role for the console: create another link"
@@ -228,7 +228,7 @@ class ConsoleSessions:
                 log.warning("console_refused", user_id=redeemed.user.id, reason="no staff")
                 # The exception rolls back the new session.
                 raise InsufficientRole("this request requires the role admin or support")
-            await _record_opened(transaction, redeemed.user.id, session_id, by="scan", device=device, now=now)
+            await _record_opened(transaction, redeemed.user.id, session_id, means="scan", device=device, now=now)
             return redeemed
 
     def _opened(
@@ -253,8 +253,8 @@ class ConsoleSessions:
 
 
 async def _record_opened(
-    transaction: Transaction, user_id: UUID, session_id: UUID, *, by: str, device: Device, now: datetime
+    transaction: Transaction, user_id: UUID, session_id: UUID, *, means: str, device: Device, now: datetime
 ) -> None:
-    """Record that a session was opened. `by` says how the user logged in: `link` or `scan`."""
-    actor, data = Actor(str(user_id), device.ip), {"session_id": session_id, "by": by}
+    """Record that a session was opened. `means` says how the user logged in: `link` or `scan`."""
+    actor, data = Actor(str(user_id), device.ip), {"session_id": session_id, "by": means}
     await record_event(transaction, EventType.CONSOLE_OPENED, by=actor, at=now, user_id=user_id, data=data)
