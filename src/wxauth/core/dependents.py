@@ -26,13 +26,10 @@ _REFUSAL: Final = _(
 )
 _COMMENT: Final = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 """The pattern of an SQL comment, from `--` to the end of the line, or between `/*` and `*/`."""
-_NAME: Final = r'(?:"?\w+"?\.)?"?(?P<{}>\w+)"?'
-"""The pattern of a name, with or without its schema and quotes.
-
-The braces are replaced with the name of the group that contains the name.
-"""
+_TABLE: Final = r'(?:"?\w+"?\.)?"?(?P<table>\w+)"?'
+"""The pattern of a table's name, with or without its schema and quotes. The group `table` contains only the name."""
 _ALTER_TABLE: Final = re.compile(
-    rf"\bALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?{_NAME.format('table')}\s(?P<changes>[^;]*)", re.IGNORECASE
+    rf"\bALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?{_TABLE}\s(?P<changes>[^;]*)", re.IGNORECASE
 )
 """The pattern of a statement that alters a table, with all its changes to this table."""
 _CHANGE: Final = re.compile(
@@ -47,8 +44,8 @@ It does not match a clause that drops a constraint or a default.
 """
 _DROP_TABLE: Final = re.compile(r"\bDROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?P<tables>[^;]*)", re.IGNORECASE)
 """The pattern of a statement that drops tables. The group `tables` contains the list of the tables' names."""
-_LISTED: Final = re.compile(rf"(?:^|,)\s*{_NAME.format('table')}")
-"""The pattern of one name in a comma-separated list."""
+_LISTED: Final = re.compile(rf"(?:^|,)\s*{_TABLE}")
+"""The pattern of one table's name in a comma-separated list."""
 
 
 @dataclass(frozen=True, slots=True)
