@@ -394,7 +394,11 @@ class SplitRefused(WxAuthError, code="split_refused", status=409):
 
 
 class StorageUnavailable(WxAuthError, code="storage_unavailable", status=503):
-    """The database does not respond."""
+    """The database does not respond.
+
+    wxauth also raises this error if the database responds, but a request cannot succeed now, for example because the
+    database accepts no writes, or because too many requests are changing one user at the same time.
+    """
 
     title = _("The service is busy. Please try again.")
     retry_after = 3

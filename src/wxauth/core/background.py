@@ -188,6 +188,7 @@ class Retries:
         if len(self._retries) >= MAX_RETRIES:
             log.error("retry_lost", what=what, reason="too many have been put off", **fields)
             return
+        # An outage or a cancellation has no cause in the code, so its traceback would not help.
         is_fault = not isinstance(failure, StorageUnavailable | asyncio.CancelledError)
         log.error(
             "retry_queued",

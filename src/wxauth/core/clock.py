@@ -109,7 +109,7 @@ class DatabaseClock:
 
 
 async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = CORRECTION_PAUSE_SECONDS) -> None:
-    """Correct the clock forever, even during outages, with a pause of `pause` seconds between two corrections.
+    """Correct the clock forever, with a pause of `pause` seconds between two corrections.
 
     Until the database has responded, the pause is shorter. Log a warning if the machine's clock differs from the
     database's clock. An outage does not end this loop, but any other error does.

@@ -115,7 +115,7 @@ class Transaction(_Reader):
         except BaseException as exc:
             self.failure = exc
             raise
-        number = status.rpartition(" ")[2]
+        number = status.rpartition(" ")[2]  # the status is, for example, "INSERT 0 3"
         return int(number) if number.isdigit() else 0
 
     async def _answer(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:

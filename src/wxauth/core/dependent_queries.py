@@ -18,7 +18,10 @@ class Dependent:
     None if wxauth creates no objects of this kind.
     """
     uses: str
-    """The column, such as `users.nickname`, or the table if the whole table is dropped."""
+    """The column, such as `users.nickname`, or the table if the whole table is dropped.
+
+    If the object uses several of them, this is the first one in alphabetical order.
+    """
 
 
 # The three lists of parameters are parallel. Each entry consists of one of wxauth's tables, one of the table's columns

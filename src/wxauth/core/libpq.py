@@ -103,7 +103,10 @@ def read_url(url: str) -> DatabaseUrl:
 
 
 def _places_in(query: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return each host in a query with its port. A single port applies to all hosts."""
+    """Return each host in a query with its port. A single port applies to all hosts.
+
+    Raises: ValueError, if there are several ports, but not one for each host. The settings refuse such a URL.
+    """
     hosts = query.get("host", "").split(",")
     ports = query.get("port", "").split(",")
     if len(ports) == 1:

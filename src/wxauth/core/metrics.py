@@ -41,6 +41,7 @@ class _Metric(dict[Any, Series]):
     """
 
     kind: ClassVar[Any]
+    """The class of prometheus_client for this kind of metric."""
 
     def __init__(
         self, name: str, help: str, *label_names: str, first: Iterable[str | tuple[str, ...]] = (), **options: Any

@@ -144,6 +144,7 @@ async def migrate(
         else:
             target = order[-1] if revision == HEAD else revision
             steps = _steps(directory, order, stored or BASE, target)
+            # A schema without a revision has no tables of wxauth that another program's object could use.
             if stored is not None:
                 all_scripts = (directory.get_revision(number) for number in known)
                 await _refuse_dependents(database, steps, all_scripts)

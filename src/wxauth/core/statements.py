@@ -146,7 +146,9 @@ class Statement(Generic[T_co]):
     def read(self) -> Callable[[Sequence[Mapping[str, Any]]], Sequence[T_co]]:
         """A function that turns rows of the driver into rows of this statement's type."""
         make = _maker(self.kind)
-        return _as_they_are if make is None else lambda records: [make(record) for record in records]
+        if make is None:
+            return _as_they_are
+        return lambda records: [make(record) for record in records]
 
     def arguments(self, values: Mapping[str, object]) -> tuple[object, ...]:
         """Return the values in the order of `$n`. Raises: TypeError, if a name is missing or unknown."""

@@ -212,11 +212,11 @@ async def record_daily(database: Database, kind: EventType, *, by: Actor, app_id
 
 
 def _id_of_day(*names: str, now: datetime) -> UUID:
-    """Return a UUIDv7 (RFC 9562, section 5.7) of the start of the day, with a hash of the names as its random bits."""
+    """Return a UUIDv7 (RFC 9562, section 5.7) of the start of the day. A hash of the names replaces the random bits."""
     day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     milliseconds = int(day.timestamp() * 1000).to_bytes(6, "big")
-    random = bytearray(sha256("\0".join(names).encode()).digest()[:10])
+    after_time = bytearray(sha256("\0".join(names).encode()).digest()[:10])
     # Four bits contain the version of the UUID, which is 7, and two bits contain its variant, which is binary 10.
-    random[0] = 0x70 | random[0] & 0x0F
-    random[2] = 0x80 | random[2] & 0x3F
-    return UUID(bytes=milliseconds + random)
+    after_time[0] = 0x70 | after_time[0] & 0x0F
+    after_time[2] = 0x80 | after_time[2] & 0x3F
+    return UUID(bytes=milliseconds + after_time)
