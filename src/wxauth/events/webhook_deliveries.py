@@ -114,8 +114,8 @@ class Deliveries:
     _tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
     _awakened: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _is_closing: bool = field(init=False, default=False)
-    _not_unsealed: set[UUID] = field(init=False, default_factory=set)
-    """The webhooks whose previous secret wxauth cannot unseal. wxauth logs this error once for each webhook."""
+    _reported: set[UUID] = field(init=False, default_factory=set)
+    """The webhooks for which wxauth has logged that it cannot decrypt the previous secret. It logs this error once."""
     _running: dict[Priority, Counter[UUID]] = field(
         init=False, default_factory=lambda: {priority: Counter() for priority in Priority}
     )
@@ -286,8 +286,8 @@ class Deliveries:
             try:
                 keys.append(self.sealer.open(former, context=context))
             except CannotOpen as exc:
-                if webhook_id not in self._not_unsealed:
-                    self._not_unsealed.add(webhook_id)
+                if webhook_id not in self._reported:
+                    self._reported.add(webhook_id)
                     log.error("former_webhook_secret_not_unsealed", webhook=webhook.name, reason=str(exc))
         return keys
 

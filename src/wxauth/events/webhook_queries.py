@@ -78,7 +78,7 @@ class LeasedDelivery(EventToSend):
     is_logout: bool
     """Whether the receiver is a site."""
     name: str
-    """The name of the webhook, or the client_id of the site."""
+    """The name of the webhook, or the client_id of the site. It is None if the site was removed (see `url`)."""
     url: str
     """The URL of the receiver; empty if it was removed, or if the site no longer has a URI for logout tokens."""
     secret: bytes = Field(repr=False)
@@ -89,7 +89,10 @@ class LeasedDelivery(EventToSend):
     id_token_alg: str | None
     """The algorithm of the site's tokens; None for a webhook."""
     is_swept: bool
-    """Whether the event has been deleted by age. If so, the fields of the event are null."""
+    """Whether the event has been deleted by age. If so, the fields of the event are None.
+
+    The value is also true for a delivery to a site, which has no event.
+    """
 
 
 _COLUMNS_OF_WEBHOOK: Final = ", ".join(columns_of(Webhook))
@@ -375,6 +378,8 @@ async def _queue_with(
     now: datetime,
 ) -> int:
     """Queue the deliveries of events with `statement`, and return the number of queued deliveries.
+
+    If a queued event is urgent, also make the earlier deliveries about its user urgent (see `_HASTEN`).
 
     `webhooks` are the ids of the receivers, each with the types of events that it receives. An empty list of types
     stands for all types.
