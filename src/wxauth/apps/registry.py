@@ -147,7 +147,7 @@ class Apps:
         known = self._by_id.get(app_id)
         return self.settings.claims if known is None or known.app.claims is None else known.app.claims
 
-    def roles_of_anybody(self) -> frozenset[str]:
+    def roles_of_new_users(self) -> frozenset[str]:
         """Return the roles that a new user can get by signing up with one of the enabled apps that allow sign-ups."""
         enabled = (known.app for known in self.all() if known.is_enabled)
         open_apps = (app for app in enabled if self.settings.may_sign_up(app))
@@ -197,6 +197,7 @@ class Apps:
         in_settings = {app.app_id: KnownApp(app, "settings") for app in self.settings.apps}
         # The first operand puts the apps in the settings first. The last operand gives them precedence.
         self._by_id = in_settings | self._unseal_all(stored) | in_settings
+        """All apps by id, in the order of `all`."""
         self.default = next((known for known in self._by_id.values() if known.app.is_mini_program), None)
         """The app for logins that name no app. It may be disabled."""
         enabled = [known.app for known in self._by_id.values() if known.is_enabled]

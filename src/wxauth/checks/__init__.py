@@ -1,4 +1,4 @@
 """The health checks of `wxauth check`.
 
-Except for a signature that the check of `push_forward` stores, they change nothing.
+No check changes anything, except that the check of `push_forward` stores the signature that it sends.
 """

@@ -243,8 +243,8 @@ def judge_schema(revision: str | None, rights: RoleRights, known: Sequence[str] 
 def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
     """Return the result about sequences that are wrong, or that the service may not correct; None if all are in order.
 
-    This version of wxauth works with wrong sequences, but an operator may have to return to an older version, which
-    needs correct sequences.
+    A wrong sequence would next produce numbers that are already used, or far too high. This version of wxauth works
+    with wrong sequences, but an operator may have to return to an older version, which needs correct sequences.
     """
     wrong = [sequence for sequence in sequences if sequence.is_wrong]
     not_permitted = [sequence for sequence in sequences if not sequence.may_set]

@@ -87,7 +87,8 @@ async def _judge_issuer(
         return note(_NAME, text)
     # Keys that do not sign yet do not count, because a cache between client and server may contain an older document.
     signing = {key.kid for key in keys if key.activates_at <= now}
-    # A service that has just started may have stored its first key after `keys` were read.
+    # A service that has just started may have stored its first key after `keys` were read, and even after `now`. For
+    # this reason, keys that begin to sign after `now` count here.
     if signing.isdisjoint(kids) and read_keys is not None:
         signing = {key.kid for key in await read_keys()}
     return _judge_kids(issuer, signing, kids)

@@ -92,12 +92,12 @@ def compare(reading: ClockReading, *, name: str, whose: Text, allowed: float, wh
     return bad(
         name,
         _(
-            "this machine's clock is {seconds:.0f} s {where} {whose} clock, {bound}. Synchronize the wrong "
+            "this machine's clock is {seconds:.0f} s {where} {whose} clock, {why}. Synchronize the wrong "
             "clock with NTP",
             seconds=distance,
             where=where,
             whose=whose,
-            bound=why,
+            why=why,
         ),
     )
 

@@ -67,16 +67,19 @@ class RoleRights:
 
     @property
     def to_see_all_rows(self) -> str:
-        """The statements, separated by semicolons, that let this role see all rows despite row level security."""
+        """The statements, separated by semicolons, that let this role see all rows despite row level security.
+
+        A role with the owner's rights sees all rows, unless row level security is also forced on the owner.
+        """
         if self.owner is None:
             return "; ".join(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY" for table in self.hidden_in)
         return f"ALTER ROLE {self.role} BYPASSRLS"
 
 
 # The parts of the statement that need a reason:
-# - `elsewhere`: A schema counts if it contains two of wxauth's tables, and if the role may use it, the search_path
-#   names it, or the role can use no schema in the search_path. In the search_path, "$user" stands for the schema with
-#   the role's name.
+# - `elsewhere`: A schema counts if it contains two of wxauth's tables, because another program may have a table with
+#   one of these names. In addition, the role must be able to use the schema, the search_path must name the schema, or
+#   the role can use no schema in the search_path. In the search_path, "$user" stands for the schema with the role's name.
 # - `policies`: The role with the oid 0 is PUBLIC.
 # - `owner`: Only the owner of a table, or a member of the owner, may alter the table.
 # - `hidden_in`: Row level security hides no rows from the role if each command has a permissive policy without a

@@ -134,6 +134,7 @@ def judge_signing_keys(
             time=_minute(newest.activates_at),
         )
     else:
+        # If the next key is overdue, the service creates it when it next checks the keys.
         time = _minute(max(now, newest.created_at + max_age))
         text = _("{n} published. {kid} signs now, and the next key is created at {time}", n=n, kid=kid, time=time)
     return good(name, text)

@@ -351,7 +351,7 @@ class Phones:
             answer,
             phone,
             verified_since=now - timedelta(days=self.settings.link_phone_days),
-            harmless_roles=self.apps.roles_of_anybody(),
+            harmless_roles=self.apps.roles_of_new_users(),
             now=now,
         )
         if linked is None:
