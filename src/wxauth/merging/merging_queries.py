@@ -53,6 +53,7 @@ The query finds the events of splits, which wxauth never deletes.
 """
 # wxauth never deletes the events of merges. Those with `by` in their data report merges that WeChat has not caused. An
 # import that joins several accounts leaves no such event, but the joined user has identities with different unionids.
+# Most users were never merged. For such a user, the first EXISTS avoids a search through the merges of all users.
 IS_JOINED: Final = Statement[bool]("""
 SELECT (EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
         AND EXISTS (SELECT FROM events
@@ -140,7 +141,8 @@ async def merge_users(
 
     The remaining user keeps the unionid and the `MERGEABLE` fields, and gets the removed user's values only in empty
     fields. The earlier creation time and the later last login count. If both users have verified the same number, the
-    later proof counts, except in a merge by phone number, in which the remaining user's proof counts.
+    later proof counts. In a merge by phone number, the remaining user's proof counts instead, because the removed user
+    might be another person, to whom the carrier has given the number.
 
     This function changes neither the status, the roles nor the attributes of the remaining user.
     """

@@ -59,7 +59,7 @@ class SplitRequest(BaseModel):
     )
 
 
-class SplitAnswer(BaseModel):
+class SplitAnswer(TypedDict):
     """A user and the new user split from it."""
 
     user: UserDetailAnswer
@@ -76,7 +76,8 @@ async def merge_users(
 ) -> MergeAnswer:
     """Merge a user into another one, and return the user that remains.
 
-    That user has the identities, sessions, consents and roles of both, and a ban of either.
+    That user has the identities, sessions in apps, consents and roles of both, and a ban of either. The sessions of the
+    merged user at websites end.
     """
     now = clock()
     merged = await merge_by_operator(database, user_id, into=body.into, by=administrator, now=now)
@@ -122,4 +123,4 @@ async def split_user(
     )
     user = await admin.read_user(database, remaining_id, now=now)
     new_user = await admin.read_user(database, new_user_id, now=now)
-    return SplitAnswer.model_construct(user=user, new_user=new_user)
+    return {"user": user, "new_user": new_user}

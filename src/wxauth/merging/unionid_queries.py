@@ -76,8 +76,9 @@ UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id
 """The statement that stores WeChat's latest unionid of an identity, in the rows of the identity and its user."""
 # This condition is true if the identity `other` and :unionid belong to two WeChat accounts of one user:
 # (1) `other` has a different unionid, or it has none and neither of the two openids can belong to a snapshot; and
-# (2) the user has several accounts, so that :unionid need not be an earlier unionid of the account of `other`: the user
-#     was merged from several users, or `other` has a unionid and another identity of the user has :unionid.
+# (2) the user has several accounts, because the user was merged from several users, or because `other` has a unionid
+#     and another identity of the user has :unionid. If the user had only one account, :unionid would be an earlier
+#     unionid of this account.
 _IS_OF_ANOTHER_ACCOUNT: Final = """
        /* (1) */ (other.unionid <> :unionid OR (other.unionid IS NULL AND NOT :may_be_snapshot))
    AND /* (2) */ (EXISTS (SELECT FROM former_users WHERE former_users.user_id = other.user_id)
