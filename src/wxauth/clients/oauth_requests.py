@@ -36,10 +36,10 @@ LONGEST_REDIRECT: Final = 8192
 The number is limited because most proxies refuse longer URLs.
 """
 
-BROWSER: Final = "browser_user_agent"
+BROWSER_USER_AGENT: Final = "browser_user_agent"
 """The parameter in which a site passes on the browser's user agent, which can be any text."""
 
-_UNCHECKED: Final = (BROWSER, "token", "number")
+_UNCHECKED: Final = (BROWSER_USER_AGENT, "token", "number")
 """The parameters whose values `check_parameters` does not check.
 
 A revocation request may contain any token (RFC 7009, section 2.2), and wxauth ignores spaces of any kind in a typed

@@ -99,8 +99,9 @@ class Cors:
         """
         if path in self._for_any_origin:
             return True
-        if self._origins.isdisjoint(("*", origin)):
+        if self._origins.isdisjoint(("*", origin)):  # `*` in `CORS_ORIGINS` allows any origin
             with suppress(StorageUnavailable):
                 redirect_uris = await self._database.values(PUBLIC_REDIRECT_URIS)
+                # On a loopback address, the page's port may differ from the port in the redirect URI.
                 return is_registered(origin, map(origin_of, redirect_uris))
         return False

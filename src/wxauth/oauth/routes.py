@@ -14,7 +14,7 @@ from wxauth.clients.clients import find_site
 from wxauth.clients.id_tokens import PROTOCOL_CLAIMS
 from wxauth.clients.models import CLAIMS, ID_TOKEN_ALGS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
 from wxauth.clients.oauth_errors import OAuthError, answering_clients, invalid_client
-from wxauth.clients.oauth_requests import BROWSER, SiteCredentials, form_of, form_parameters, is_form
+from wxauth.clients.oauth_requests import BROWSER_USER_AGENT, SiteCredentials, form_of, form_parameters, is_form
 from wxauth.i18n import languages, lazy_gettext as _
 from wxauth.keys.models import JWKS_MAX_AGE
 from wxauth.login.login import EXAMPLE_JWT
@@ -205,6 +205,7 @@ def _form(example: dict[str, str], others: Iterable[str]) -> dict[str, Any]:
     The form has the parameters in `example` and `others`.
     """
     body = form_parameters("client_id", "client_secret", *others, **example)["requestBody"]
+    # `{}` makes HTTP Basic optional, because a client may send its secret in the form, and a public client has none.
     return {"security": [{"service_client": []}, {}], "requestBody": {"required": True, **body}}
 
 
@@ -234,7 +235,7 @@ async def authorize_device(
     if not client.device:
         raise no_device_grant()
     ip = _address(form.get("browser_ip"))
-    user_agent = _printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None
+    user_agent = _printable(form.get(BROWSER_USER_AGENT, "")[:MAX_USER_AGENT]) or None
     target = Target.requested(settings, client, form)
     fields = RequestFields(scope=target.scope_for(form.get("scope")), resource=target.url)
     try:
@@ -301,6 +302,7 @@ async def revoke(
     request: Request, site_tokens: SiteTokensDep, credentials: SiteCredentialsDep, device: DeviceDep
 ) -> dict[str, Any]:
     """End the session of one of the client's access or refresh tokens. The status is 200 for any token."""
+    # Any assertion may name the token endpoint as its audience (RFC 7523, section 3).
     client, form = await credentials.client_of(request, ip=device.ip, endpoints=[TOKEN_PATH, REVOKE_PATH])
     await site_tokens.revoke(client, form.required("token"))
     return {}

@@ -254,8 +254,9 @@ class SiteTokens:
         """Rotate the refresh token of a session.
 
         The session must have the resource of `target`. If `target` has no resource, the session must have none either.
-        If the request names scopes, the user must have granted all of them to the site. `offline_access` is an
-        exception, because wxauth issues refresh tokens without this scope, too.
+        The client must still have at least one of the granted scopes. If the request names scopes, the client must
+        still have at least one of them, and the user must have granted all of them to the site. `offline_access` does
+        not count, because wxauth issues refresh tokens without this scope, too.
         """
         demanded = [name for name in target.explicit_scopes(form.get("scope")) if name != OFFLINE_ACCESS]
         return await rotate_refresh_token_of_website(
@@ -277,7 +278,7 @@ class SiteTokens:
 
         The tokens lack the scopes that the client has lost since the grant.
 
-        Raises: OAuthError, if the client has none of the granted scopes any more.
+        Raises: OAuthError, if the client has lost all granted scopes.
         """
         client = target.client
         names = _scopes_left(session.scope, target)
@@ -288,6 +289,7 @@ class SiteTokens:
             scope=" ".join(names),
             claims=client.claims,
             resource=target.url,
+            # Without a resource, only the id_token contains this time.
             authenticated_at=None if target.resource is None else session.authenticated_at,
         )
         issued = self.issuer.issue(user, token_session, now=now)
