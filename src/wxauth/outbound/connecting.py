@@ -156,6 +156,7 @@ class Connector:
         if lookup is None or loop.time() > asked_at + NAME_SECONDS:
             lookup = loop.create_task(self._resolve(peer))
             self._lookups[peer] = (loop.time(), lookup)
+        # If this request is cancelled, the lookup goes on, because other requests may wait for it, too.
         return await asyncio.shield(lookup)
 
     async def _secured(self, connection: Connection, host: str) -> Connection:
@@ -261,7 +262,8 @@ async def _first_connected(addresses: Sequence[AddressInfo]) -> Connection:
             done, _pending = await asyncio.wait(attempts, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             for attempt in done:
                 attempts.discard(attempt)
-                if (exc := attempt.exception()) is None:
+                exc = attempt.exception()
+                if exc is None:
                     return attempt.result()
                 failure = exc
         raise failure

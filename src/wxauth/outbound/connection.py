@@ -150,20 +150,20 @@ class Connection(asyncio.Protocol):
         if self._answer is None:
             self.end()  # no request is waiting for a response
             return
-        is_http = True
+        is_valid = True
         self._overhead += len(data)
         try:
             self._parser.feed_data(data)
-        except (HttpParserError, HttpParserUpgrade):
-            is_http = False
+        except (HttpParserError, HttpParserUpgrade):  # the parser turns any error of a method below into such an error
+            is_valid = False
         if self._overhead > MAX_OVERHEAD or self._body_size > self._max_body:
             self._fail(httpx.DecodingError("the answer is too large"))
         elif self._is_complete:
             # The connection cannot be reused if more bytes follow the response, or if part of the request has not been
             # sent yet.
-            self.can_be_kept &= is_http and self.transport.get_write_buffer_size() == 0
+            self.can_be_kept &= is_valid and self.transport.get_write_buffer_size() == 0
             self._succeed()
-        elif not is_http:
+        elif not is_valid:
             self._fail(httpx.DecodingError("the answer is not HTTP"))
 
     def eof_received(self) -> None:
@@ -260,14 +260,16 @@ class Connection(asyncio.Protocol):
 
     def _succeed(self) -> None:
         """Give the caller the response."""
-        if (answer := self._end_wait()) is not None:
+        answer = self._end_wait()
+        if answer is not None:
             answer.set_result(HttpAnswer(self._status, b"".join(self._body), self._is_encoded, **self._fields))
 
     def _fail(self, failure: httpx.RequestError) -> None:
         """Give the caller the failure, or the response if the caller needs only its status. Close the connection."""
         if self._needs_only_status:
             self._succeed()  # after that, no future is left for the failure
-        if (answer := self._end_wait()) is not None:
+        answer = self._end_wait()
+        if answer is not None:
             answer.set_exception(failure)
         self.end()
 

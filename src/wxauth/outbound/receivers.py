@@ -107,7 +107,7 @@ def _safe_to_show(exc: httpx.RequestError) -> httpx.TransportError:
         case httpx.LocalProtocolError():
             return httpx.UnsupportedProtocol(_("the URL cannot be used"))
         case httpx.DecodingError():
-            # A DecodingError is not a TransportError. Like the other texts here, its text begins without an article.
+            # A DecodingError is not a TransportError. The text loses its article, to be as short as "connection lost".
             return httpx.RemoteProtocolError(reason.removeprefix("the "))
         case _:
             # The connection ended before the response did. A ReadTimeout can't occur, because senders set no deadline.

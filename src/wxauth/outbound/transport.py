@@ -55,8 +55,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
     If a request is cancelled, its connection is closed.
 
-    A response has the status and the body. The body is not decoded. The extension `date` is the server's time, and the
-    extension `ANSWER` is the whole `HttpAnswer`.
+    A response has the status and the body. The body is not decoded. The extension `date` is the response's header
+    `Date`, and the extension `ANSWER` is the whole `HttpAnswer`.
 
     The errors contain no other error, and no part of the request:
 
@@ -171,7 +171,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
     async def _exchange(self, connection: Connection, message: bytes, request: httpx.Request) -> HttpAnswer:
         """Send the request, read the response, and update the average response time."""
-        asked_at, extensions = _now(), request.extensions
+        asked_at = _now()
+        extensions = request.extensions
         try:
             return await connection.ask(
                 message,

@@ -81,15 +81,16 @@ class NameResolver:
 async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool = True) -> None:
     """Check that a receiver's URL uses https, or http if every address of its host is private or loopback.
 
-    An https URL is accepted even if its name does not resolve now, because each connection checks the address again.
+    The name of an https URL must not resolve to an address that wxauth never connects to, such as a link-local address.
+    The URL is accepted even if the name does not resolve now, because each connection checks the address again.
     Without `resolves_https`, the name of an https URL is not even looked up.
 
     Raises: WrongValue.
     """
     scheme, name = _scheme_and_name(text)
     try:
-        is_resolved = scheme == "http" or resolves_https
-        addresses = await resolver.resolve(name) if is_resolved else numeric_addresses_of(name)
+        must_resolve = scheme == "http" or resolves_https
+        addresses = await resolver.resolve(name) if must_resolve else numeric_addresses_of(name)
     except (OSError, UnicodeError):  # a TimeoutError is an OSError, too
         addresses = ()
     if not addresses and scheme == "http":
