@@ -238,7 +238,7 @@ class Phones:
             answered = asyncio.create_task(self._exchange(app, openid, code))
             stored = asyncio.create_task(self._store_when_answered(answered, identity, code_hash, asked_at=asked_at))
             call = self._calls[code_hash] = _Call(answered, stored)
-            self._in_progress.take(identity)
+            self._in_progress.take(identity)  # a second place, because the call may outlast this request
             stored.add_done_callback(lambda _task: self._forget_call(identity, code_hash))
         timeout = self.settings.wechat_timeout
         await asyncio.wait({call.answered}, timeout=timeout)

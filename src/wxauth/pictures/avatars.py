@@ -156,7 +156,7 @@ class Avatars:
             async with lock:
                 return await asyncio.get_running_loop().run_in_executor(self._executor, thumbnail_of, file)
         except UnusablePicture as exc:
-            # The other messages say what is wrong with a picture of the right kind.
+            # This title lists the allowed kinds. The other messages are about pictures of these kinds.
             title = errors.PICTURE_OF_ANOTHER_KIND if str(exc) == NO_PICTURE else None
             raise InvalidRequest.of("file", str(exc), title=title) from exc
 

@@ -80,8 +80,9 @@ _WEBP_HEADER_LENGTH: Final = 12
 """The length, in bytes, of `RIFF`, the size of the file and `WEBP`, with which a WebP begins."""
 _SCAN: Final = b"\xff\xda"
 """The marker with which a scan of a JPEG begins."""
-# A JPEG may have these segments before its first scan. Segments of arithmetic coding (0xC9 and others) are not allowed,
-# because nobody uses arithmetic coding, and decoding a hundred such scans in 2 KB takes five seconds.
+# A JPEG may have these segments before its first scan: the frame (0xC0 to 0xC2), tables and parameters (0xC4 to 0xDD),
+# metadata of applications (0xE0 to 0xEF) and comments (0xFE). Segments of arithmetic coding (0xC9 and others) are not
+# allowed, because nobody uses arithmetic coding, and decoding a hundred such scans in 2 KB takes five seconds.
 _SEGMENTS: Final = frozenset([0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE])
 _COMPRESSED_CHUNKS: Final = (b"iCCP", b"iTXt", b"zTXt")
 """The chunks of a PNG, apart from the image data, that may be compressed: profiles and texts."""
@@ -215,7 +216,8 @@ def thumbnail_of(file: bytes) -> Thumbnail:
         with Image.open(BytesIO(file), formats=_FORMATS) as image:
             _check_size(image, most_pixels)
             # Pillow can decode a JPEG at a smaller size, which is at least the needed size.
-            image.draft(None, (int(LONGEST_SIDE * _DRAFT_FACTOR),) * 2)
+            draft_side = int(LONGEST_SIDE * _DRAFT_FACTOR)
+            image.draft(None, (draft_side, draft_side))
             image.load()
             return _encoded(_upright(_shrunk(image)))
     except UnusablePicture:
