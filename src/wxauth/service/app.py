@@ -106,9 +106,9 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
     settings, readiness = services.settings, services[probes.Readiness]
     services[metrics.PrometheusMetrics].routes = [route for route in api.routes if isinstance(route, Route)]
     # Each layer prepares the request for the layers inside it. The outermost, `BehindProxies`, sets the client's
-    # address and the issuer's path. `AnyRequest` then drops what the client of a gateway has chosen, and `Edge` limits
-    # and counts the request. `Cors` wraps the routes and FastAPI's handlers of failures, so that browsers can also read
-    # the responses to failures.
+    # address and the issuer's path. `AnyRequest` then turns what a gateway sends to `/v1/verify` into a plain GET, and
+    # `Edge` limits and counts the request. `Cors` wraps the routes and FastAPI's handlers of failures, so that browsers
+    # can also read the responses to failures.
     app: ASGIApp = Cors(Shortcut(api, _DIRECT_ROUTES), settings, services.database)
     app = Edge(
         app,

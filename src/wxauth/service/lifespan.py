@@ -168,7 +168,8 @@ async def _check_names_of_clients(services: Services) -> None:
 async def _load_stored_data(services: Services) -> None:
     """Read what requests need from the database: the time, the keys and the apps. Add the client of the console.
 
-    If a read fails, the background tasks repeat it. The database must have a schema.
+    The database must have a schema. If the database stops responding, the tasks of `_run_background_tasks` repeat
+    the reads, and `add_as_site` continues in the background.
     """
     if isinstance(services.clock, DatabaseClock):
         await correct_clock(services.clock, services.database)

@@ -167,7 +167,7 @@ async def _renew_lost_webhook_secrets(database: Database, sealer: Sealer, now: d
     """Replace the webhook secrets that cannot be decrypted. Return the number of replaced secrets.
 
     Each of these webhooks is disabled, because the operator does not know its new secret. The webhook keeps its events
-    until the operator renews the secret.
+    until an administrator renews the secret.
     """
     renewed = 0
     for webhook in await database.rows(ALL_WEBHOOKS):

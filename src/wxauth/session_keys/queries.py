@@ -1,6 +1,7 @@
 """The statements for session_keys. Each session_key is stored encrypted in the session of its login.
 
-For each identity, WeChat accepts only the key that it returned last, which belongs to the newest session.
+WeChat returns a session_key at each login in a mini-program, and encrypts data for the mini-program with it. For each
+identity, WeChat accepts only the key that it returned last, which belongs to the newest session.
 """
 
 from collections.abc import Sequence
@@ -104,8 +105,8 @@ WITH free AS (
 UPDATE sessions SET session_key = resealed FROM free WHERE sessions.id = free.id
 """)
 # The conditions on the session and the user are the same as in `READ_USER_IN_SESSION`, because the user may have been
-# banned, erased or merged, and the session may have ended. A website's session has no keys, so the statement does not
-# check whether the website was removed.
+# banned, erased or merged, and the session may have ended. There is one exception: this statement does not check
+# whether a website was removed, because `/v1/me/decrypt` refuses the tokens of websites.
 KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""
 SELECT s.app_id, s.openid, (
            SELECT newest.session_key FROM sessions newest

@@ -71,7 +71,7 @@ def _first_match(patterns: Iterable[tuple[re.Pattern[str], str]], text: str) -> 
     for pattern, name in patterns:
         match = pattern.search(text)
         if match is not None:
-            version = "".join(match.groups("")).replace("_", ".")
+            version = "".join(match.groups("")).replace("_", ".")  # empty if the pattern has no group
             return f"{name} {version}".strip()
     return None
 
