@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
 from jose import jwk
 
-from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, is_document
+from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, is_document_url
 from wxauth_guard.json_texts import to_json
 from wxauth_guard.keys import InvalidKey, VerificationKey
 
@@ -146,7 +146,7 @@ class TokenIssuer:
             claims |= {"client_id": client_id, "app_id": app_id, "scope": scope}
         if auth_time is not None:
             claims["auth_time"] = auth_time
-        if client_id is not None and is_document(client_id):
+        if client_id is not None and is_document_url(client_id):
             # Anybody can publish a metadata document, so such a client learns nothing about the user except the id.
             del claims["openid"], claims["app_id"]
         else:

@@ -39,7 +39,7 @@ from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.redeeming import SLOW_DOWN_SECONDS, NotRedeemed, Redeemed, challenge_of, login_of_code, redeem
 from wxauth.site_logins.targets import Target
 from wxauth.users.callers import ADMIN_SCOPE
-from wxauth_guard.claims import is_document
+from wxauth_guard.claims import is_document_url
 from wxauth_guard.errors import InvalidToken
 from wxauth_guard.verifier import Verifier
 
@@ -148,7 +148,7 @@ class SiteTokens:
         Raises: OAuthError, RateLimited.
         """
         redirect_uri = form.get("redirect_uri", "")
-        is_described_by_document = is_document(client.name)
+        is_described_by_document = is_document_url(client.name)
         if not (client.redirect_uris or is_described_by_document):
             raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
         code = form.required("code")

@@ -26,7 +26,7 @@ from wxauth.settings.settings import Settings
 from wxauth.site_logins.models import RequestFields
 from wxauth.site_logins.responses import Mistake, SentBack, Unanswerable
 from wxauth.site_logins.targets import Target, for_resource
-from wxauth_guard.claims import is_document
+from wxauth_guard.claims import is_document_url
 
 RESPONSE_TYPE: Final = "code"
 _DEFAULT_MODE: Final = "query"
@@ -143,7 +143,7 @@ class SiteRequests:
 
     def _allows_document(self, client_id: str) -> bool:
         """Return whether a client id is the URL of a metadata document, and whether the settings allow such clients."""
-        return bool(self.settings.client_documents) and is_document(client_id)
+        return bool(self.settings.client_documents) and is_document_url(client_id)
 
 
 def _checked_request(settings: Settings, client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
@@ -187,7 +187,7 @@ def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
 
     Apps cannot receive forms, and unregistered clients must not.
     """
-    if is_document(client.name) or scheme_of_app(redirect_uri) is not None:
+    if is_document_url(client.name) or scheme_of_app(redirect_uri) is not None:
         return (_DEFAULT_MODE,)
     return RESPONSE_MODES
 
@@ -209,7 +209,7 @@ def _request_of(settings: Settings, client: Client, parameters: Parameters, **wa
         raise OAuthError("invalid_request", "prompt must be none, or some of login, consent, select_account")
     return SiteRequest(
         client=client if target.resource is None else for_resource(client),
-        client_name=client.title if is_document(client.name) else None,
+        client_name=client.title if is_document_url(client.name) else None,
         resource=target.url,
         scope=scope,
         nonce=parameters.get("nonce"),

@@ -12,7 +12,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.http_urls import as_compared, host_of
 from wxauth.settings.resources import BESIDE_RESOURCE, Resource, find_resource
 from wxauth.settings.settings import Settings
-from wxauth_guard.claims import is_document
+from wxauth_guard.claims import is_document_url
 
 _SCOPE_TITLES: Final[Mapping[str, Text]] = {
     "profile": _("your name and picture"),
@@ -61,7 +61,7 @@ class Target:
         """
         url = parameters.get("resource")
         if url is None:
-            if is_document(client.name):
+            if is_document_url(client.name):
                 raise OAuthError("invalid_target", "resource is missing")
             return cls(client)
         resource = find_resource(settings.resources, url)
@@ -146,4 +146,4 @@ def for_resource(client: Client) -> Client:
 
 def _may_request(client: Client, url: str) -> bool:
     """Return whether a client may request a resource. A client that nobody registered may request any resource."""
-    return is_document(client.name) or url in client.resources
+    return is_document_url(client.name) or url in client.resources

@@ -11,7 +11,7 @@ TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - not a password
 """The media type of access tokens (RFC 9068, section 2.1), without `application/`."""
 
 
-def is_document(client_id: str) -> bool:
+def is_document_url(client_id: str) -> bool:
     """Return whether a client_id is the URL of a document that describes the client.
 
     The operator has not registered such a client.

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4, uuid5
 from cryptography.hazmat.primitives.asymmetric import ec
 from jose import jwk, jws
 
-from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, is_document
+from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, is_document_url
 from wxauth_guard.json_texts import to_json
 from wxauth_guard.keys import VerificationKey
 from wxauth_guard.names import BearerGuard
@@ -127,7 +127,7 @@ class TestIssuer:
             "client_id": client_id or app,
             "sid": str(session),
         }
-        if client_id is not None and is_document(client_id):
+        if client_id is not None and is_document_url(client_id):
             if roles or app_id or openid:
                 raise ValueError("the token of a client with a metadata document has no roles, app_id or openid")
             payload |= {"scope": scope_claim, "auth_time": now}

@@ -18,7 +18,7 @@ from string import ascii_letters, digits
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
-from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, Claims, Principal, is_document
+from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, Claims, Principal, is_document_url
 from wxauth_guard.errors import InvalidToken, TokenExpired
 from wxauth_guard.json_texts import has_too_many_containers, refuse_constant
 from wxauth_guard.keys import KeySource, SyncKeySource, VerificationKey
@@ -222,7 +222,7 @@ def _is_of_unregistered_client(claims: dict[str, Any]) -> bool:
     Such a token contains a scope, but neither an openid nor an app_id.
     """
     client_id = claims.get("client_id")
-    has_document = isinstance(client_id, str) and is_document(client_id)
+    has_document = isinstance(client_id, str) and is_document_url(client_id)
     return has_document and "scope" in claims and "openid" not in claims and "app_id" not in claims
 
 
