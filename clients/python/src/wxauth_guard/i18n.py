@@ -71,13 +71,6 @@ class Text(str):
         return template.format(**values) if values else template
 
 
-def add_catalogues(folder: Path) -> None:
-    """Add a folder with catalogues to `LOCALES`, and clear the caches, which do not contain these catalogues."""
-    LOCALES.append(folder)
-    catalogue_paths.cache_clear()
-    translations_into.cache_clear()
-
-
 lazy_gettext = Text
 """The class `Text` under the name by which modules import it, as `_`, to mark an English text.
 
@@ -85,18 +78,25 @@ lazy_gettext = Text
 """
 
 
+def add_catalogues(folder: Path) -> None:
+    """Add a folder with catalogues to `LOCALES`, and clear the caches, which do not contain these catalogues."""
+    LOCALES.append(folder)
+    catalogue_paths.cache_clear()
+    translations_into.cache_clear()
+
+
 def translate(value: object, language: str) -> object:
     """Return a text in this language. A value that is not a `Text` is returned unchanged."""
     return value.translated(language) if isinstance(value, Text) else value
 
 
-def find_language(wanted: str) -> str | None:
+def find_language(tag_or_locale: str) -> str | None:
     """Return the available language for a language tag or a locale, such as zh-TW or zh_CN.UTF-8.
 
     If there is no exact match, return the first language with the same first subtag, for example zh-CN for zh-TW.
     Return None if there is no such language.
     """
-    tag = re.split("[.@]", wanted, maxsplit=1)[0].replace("_", "-").lower()
+    tag = re.split("[.@]", tag_or_locale, maxsplit=1)[0].replace("_", "-").lower()
     by_tag = {language.lower(): language for language in languages()}
     if tag in by_tag:
         return by_tag[tag]

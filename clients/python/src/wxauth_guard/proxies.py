@@ -78,7 +78,7 @@ def _covers(entry: str, parts: SplitResult) -> bool:
     scheme, _separator, host_or_range = entry.rpartition("://")
     is_of_scheme = scheme in ("", "all", parts.scheme)
     host = (parts.hostname or "").rstrip(".")
-    with suppress(ValueError):  # a name is not an address
+    with suppress(ValueError):  # a domain, which is handled below, is not a network
         network = ip_network(re.sub(r"[\[\]]", "", host_or_range), strict=False)  # IPv6 may be in brackets
         return is_of_scheme and _is_address(host) and ip_address(host) in network
     domain = _NO_PROXY_DOMAIN.fullmatch(host_or_range)
@@ -102,10 +102,10 @@ def _is_address(host: str) -> bool:
 def _is_usable(proxy: str) -> bool:
     """Return whether httpx can use the proxy with this URL."""
     is_socks = _SOCKS.match(proxy) is not None
-    as_http = _SOCKS.sub(
-        "http", proxy, count=1
-    )  # apart from its scheme, a SOCKS proxy's URL has the form of an http URL
-    has_raw_password = re.search("[/?#].*@", as_http.partition("://")[2])  # a / ? # that is not percent-encoded
+    # Apart from its scheme, a SOCKS proxy's URL has the form of an http URL.
+    as_http = _SOCKS.sub("http", proxy, count=1)
+    # In a user or password, the characters / ? # must be percent-encoded.
+    has_raw_password = re.search("[/?#].*@", as_http.partition("://")[2]) is not None
     lacks_package = is_socks and find_spec("socksio") is None
     return is_http_url(as_http) and not has_raw_password and not lacks_package
 
@@ -120,7 +120,11 @@ def _warn(kind: str, fault: str) -> None:
 
 
 def _variable(kind: str) -> str:
-    """Return the name of the variable that sets the proxy of this kind, in the spelling that has priority."""
+    """Return the name of the variable that sets the proxy of this kind, in the spelling that has priority.
+
+    If no variable sets the proxy, return the name in lower case. On macOS and Windows, `getproxies` can also find the
+    proxy in the settings of the system.
+    """
     # In reverse order, lower case comes before upper case, and `getproxies` prefers the variable in lower case.
     names = sorted((name for name in os.environ if name.lower() == f"{kind}_proxy"), reverse=True)
     return next(iter(names), f"{kind}_proxy")

@@ -173,7 +173,7 @@ class Verifier:
             session_id=session_id,
             roles=frozenset(roles),
             claims=Claims(claims),
-            external_id=claims.get("external_id"),
+            external_id=claims.get("external_id"),  # None if the claim is missing
             # The scope is split only at spaces (RFC 6749, section 3.3), as in the guard for Node.
             scope=frozenset(scope.split(" ")) - {""},
         )
@@ -228,7 +228,8 @@ def _is_of_unregistered_client(claims: dict[str, Any]) -> bool:
 
 def _check_times(claims: dict[str, Any], now: float) -> None:
     """Check that the token is already valid, and has not expired. Raises: InvalidToken, TokenExpired."""
-    for name in ("iat", "nbf") if "nbf" in claims else ("iat",):
+    beginnings = ("iat", "nbf") if "nbf" in claims else ("iat",)  # only `iat` is required
+    for name in beginnings:
         ahead = _time(claims, name) - now
         if ahead > CLOCK_SKEW:
             for_log = f"{name} is {_seconds(ahead)} in the future {_BY_OUR_CLOCK}"
