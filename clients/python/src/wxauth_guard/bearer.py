@@ -60,15 +60,16 @@ class Guard:
 
     Args:
         issuer: The issuer's public URL, which must be https, or http on loopback. It is compared exactly with `iss`.
-        audience: The audience that `aud` must name. If it is the URL of a resource (`RESOURCES`), a 401 and a refusal
-            for a missing scope name the resource's metadata.
+        audience: The audience that `aud` must name. If it is the URL of a resource, which the issuer's setting
+            `RESOURCES` lists, `WWW-Authenticate` names the resource's metadata in a 401 and in a refusal for a missing
+            scope.
         scopes: The scopes that the token must have. All of them are required.
         internal_url: The URL inside your own network from which the guard reads the issuer's keys, for example
             `http://wxauth:8000`. Plain http is allowed. The metadata there must still name the public issuer.
         keys: The source of verification keys, in place of the issuer's metadata.
         clock: A function that returns the time, in epoch seconds.
 
-    Raises: ValueError, if issuer or audience is not a non-empty string, if a URL has more than host and path, if the
+    Raises: ValueError, if issuer or audience is empty or not a string, if a URL has more than host and path, if the
         issuer is neither https nor on loopback, if a scope is malformed, or if both internal_url and keys are given.
     """
 
@@ -192,7 +193,7 @@ class Guard:
 
     @property
     def resource_metadata_path(self) -> str:
-        """The path of the resource's metadata, on the host of the audience.
+        """The path of the resource's metadata, on the host of the audience. It is percent-encoded, as in the audience.
 
         Raises: ValueError, if the audience is not a URL.
         """
@@ -243,6 +244,8 @@ class Guard:
 
     def public_paths(self, paths: Iterable[str]) -> frozenset[str]:
         """Return these paths and the path of the resource's metadata, which clients read before they have a token.
+
+        The paths are not percent-encoded, because a server decodes the path of a request.
 
         Raises: ValueError, if a path does not begin with a slash.
         """

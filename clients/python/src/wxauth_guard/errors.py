@@ -46,7 +46,7 @@ class WxAuthError(Exception):
     It is only for staff, like `user_id`.
     """
     is_answered_by_guard: bool = False
-    """Whether a guard raised this error. The guard then sends the response itself."""
+    """Whether a guard raised this error as a FastAPI dependency, so that the guard's handler may respond to it."""
 
     def __init_subclass__(cls, *, code: str | None = None, status: int | None = None) -> None:
         """Set the error code and the HTTP status of a class. Without them, the class inherits both."""
@@ -135,9 +135,9 @@ class InvalidToken(BearerError, code="invalid_token", status=401):
     def __init__(self, detail: str = "", *, for_log: str = "") -> None:
         super().__init__(detail)
         self.for_log = for_log
-        """The value in the token and the expected value, only for the guard's log.
+        """The details that only the guard's log contains, such as the value in the token and the expected value.
 
-        It is empty for a malformed token.
+        The text is empty for a malformed token.
         """
 
 

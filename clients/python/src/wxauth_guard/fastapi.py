@@ -72,7 +72,7 @@ class BearerGuard(Guard, SecurityBase):
         """
         if self._origin is self:
             # FastAPI has already replaced this guard, if it is overridden. `optional` is a separate dependency, so an
-            # override of the guard does not replace it.
+            # override of the guard does not replace `optional`.
             return self
         overrides: dict[Any, Any] = getattr(scope.get("app"), "dependency_overrides", {})
         override = overrides.get(self._origin)

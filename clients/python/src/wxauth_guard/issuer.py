@@ -108,7 +108,10 @@ class Issuer:
         return await asyncio.wait_for(self._fetch(self._ssl), self._timeout)
 
     def cause(self, error: Exception) -> str:
-        """Return the reason why the keys could not be read, without host names, because responses contain this text."""
+        """Return the reason why the keys could not be read.
+
+        Responses contain this text, so it names no hosts, except in the URLs of issuers.
+        """
         _proxy, variable = self._proxy_for(self.url)
         by_proxy = isinstance(error, httpx.TransportError) and variable is not None
         return self._reason(error) + (f" (by the proxy of {variable})" if by_proxy else "")
@@ -124,7 +127,7 @@ class Issuer:
         return (None, None) if is_nearby else proxy_and_variable
 
     def _reason(self, error: Exception) -> str:
-        """Return the reason for an error, without host names: its first known cause, or else the error's type."""
+        """Return the reason for an error: its first known cause, or else the error's type."""
         if isinstance(error, Unreadable):
             return str(error)
         for link in _chain(error):
