@@ -236,7 +236,7 @@ class EmbeddedPostgres:
             raise PostgresUnavailable(text)
         fresh.mkdir(mode=0o700)
         self._change_owner(fresh)
-        locale = "--no-locale" if sys.platform == "darwin" else "--locale=C.UTF-8"  # not every macOS has it
+        locale = "--no-locale" if sys.platform == "darwin" else "--locale=C.UTF-8"  # not every macOS has C.UTF-8
         command = [str(programs / "initdb"), "-D", self._reachable_path(fresh), "-U", "postgres", "--auth=trust"]
         command += ["--encoding=UTF8", locale, "--no-sync", "--no-instructions"]
         result = subprocess.run(  # noqa: S603 - our own arguments
@@ -322,10 +322,10 @@ class EmbeddedPostgres:
     def _sibling_path(self, suffix: str) -> Path:
         return self.data.with_name(self.data.name + suffix)
 
-    def _change_owner(self, folder: Path) -> None:
+    def _change_owner(self, path: Path) -> None:
         """Give a file or folder to the user that runs the programs, if this process is root's."""
         if self._user:
-            os.chown(folder, self._user["user"], self._user["group"])
+            os.chown(path, self._user["user"], self._user["group"])
 
     def _reachable_path(self, folder: Path) -> str:
         """Return a path of this folder that works for the user that runs the programs.

@@ -1,4 +1,7 @@
-"""The command `wxauth-desk dev`, which starts and stops PostgreSQL, WeChat, migrations and the service together."""
+"""The command `wxauth-desk dev`, which starts and stops all its parts together.
+
+The parts are PostgreSQL, the simulated WeChat, the example sites, the MCP server and the service.
+"""
 
 import asyncio
 import secrets
@@ -92,9 +95,9 @@ def run(
                 parts = replace(parts, settings=settings)
             if parts.wechat is not None:
                 _start_wechat(threads, parts, parts.wechat)
-            shop = asyncio.run(_prepare(parts))
+            shop_credentials = asyncio.run(_prepare(parts))
             stack.enter_context(command_for_this_dev(HOME, _settings_of_command(parts)))
-            _start_sites(threads, parts, shop)
+            _start_sites(threads, parts, shop_credentials)
             if parts.mcp is not None:
                 _start_mcp(threads, parts, parts.mcp)
             service = OwnNamesOnly(_service(parts.settings, parts.simulated_url), parts.host_names)
@@ -190,7 +193,9 @@ def _open_parts(
 def _start_postgres(stack: ExitStack) -> SecretStr:
     """Start the PostgreSQL in `HOME`, which `stack` stops, and return its URL. Raises: TextError."""
     postgres = EmbeddedPostgres(HOME / "postgres")
-    stack.push(postgres)  # pushed before it starts, so that a signal during the start stops it, too
+    # Pushed before it starts, so that a signal during the start stops it, too. `enter_context` pushes it a second time,
+    # which is harmless, because PostgreSQL is stopped only once.
+    stack.push(postgres)
     return SecretStr(stack.enter_context(postgres).url())
 
 
@@ -207,10 +212,10 @@ def _start_wechat(threads: ExitStack, parts: _Parts, wechat: Place) -> None:
     threads.enter_context(in_thread(app, wechat.listener, name="simulated WeChat"))
 
 
-def _start_sites(threads: ExitStack, parts: _Parts, shop: Credentials | None) -> None:
+def _start_sites(threads: ExitStack, parts: _Parts, shop_credentials: Credentials | None) -> None:
     """Start the example sites in a thread, with the shop's back end if there are credentials for it."""
     issuer, sites = parts.settings.issuer, parts.sites
-    back_end = [Mount(SHOP_PATH, create_shop(issuer, shop))] if shop else []
+    back_end = [Mount(SHOP_PATH, create_shop(issuer, shop_credentials))] if shop_credentials else []
     app = create_sites(issuer, url=sites.url, cookie_secret=secrets.token_hex(), back_end=back_end)
     threads.enter_context(in_thread(OwnNamesOnly(app, parts.host_names), sites.listener, name="example sites"))
 

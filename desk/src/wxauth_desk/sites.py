@@ -77,8 +77,8 @@ _COUNT_PAUSE_SECONDS: Final = 0.3
 class Site:
     """An example website that `wxauth-desk dev` serves."""
 
-    name: str
-    """The client_id of the site. `wxauth-desk dev` adds it as a public client."""
+    client_id: str
+    """The id of the site's client in wxauth. `wxauth-desk dev` adds it as a public client."""
     title: Text
     path: str
     """The path of the site at the address that both sites share, without a slash at the end."""
@@ -129,7 +129,7 @@ class Website:
         self._id_token_claims = CodeIDToken
         self._client = OAuth().register(
             "wxauth",
-            client_id=site.name,
+            client_id=site.client_id,
             server_metadata_url=f"{issuer}/.well-known/openid-configuration",
             client_kwargs={
                 "scope": " ".join(site.scopes),
@@ -144,7 +144,7 @@ class Website:
     def app(self, cookie_secret: str) -> Starlette:
         """Return the website as an ASGI app. `cookie_secret` signs its session cookies."""
         site = self._site
-        cookies: dict[str, Any] = {"session_cookie": site.name, "path": site.path or "/", "max_age": None}
+        cookies: dict[str, Any] = {"session_cookie": site.client_id, "path": site.path or "/", "max_age": None}
         return Starlette(
             routes=[
                 Route("/", self._home),
@@ -166,7 +166,8 @@ class Website:
         if session is not None:
             return self._page(request, session["claims"])
         # A cookie of a session that is no longer stored shows that wxauth has reported a logout.
-        return self._page(request, None, logout_was_reported=request.session.pop("sid", None) is not None)
+        had_session = request.session.pop("sid", None) is not None
+        return self._page(request, None, logout_was_reported=had_session)
 
     async def _log_in(self, request: Request) -> Any:
         language = _language(request)
@@ -187,7 +188,7 @@ class Website:
         """End the session on this site, and redirect the browser to wxauth, which ends the login there."""
         session = self._sessions.pop(request.session.pop("sid", ""), None)
         query = {"post_logout_redirect_uri": f"{self._url}/", "ui_locales": _language(request)}
-        query |= {"id_token_hint": session["id_token"]} if session else {"client_id": self._site.name}
+        query |= {"id_token_hint": session["id_token"]} if session else {"client_id": self._site.client_id}
         return RedirectResponse(f"{self._issuer}/v1/end_session?{urlencode(query)}")
 
     async def _state(self, request: Request) -> Response:
@@ -198,7 +199,7 @@ class Website:
         """End the session that a logout token from wxauth names (OpenID Connect Back-Channel Logout 1.0)."""
         form = parse_qs((await request.body()).decode())
         try:
-            await self._client.fetch_jwk_set()  # the client keeps it in memory after the first time
+            await self._client.fetch_jwk_set()  # the client keeps the keys in memory after the first time
         except Exception:  # Authlib does not catch the errors of its HTTP client
             return Response(status_code=503)  # after this status, wxauth sends the logout again
         try:
@@ -219,7 +220,7 @@ class Website:
             claims_cls=self._id_token_claims,
             claims_options={
                 "iss": {"essential": True, "value": self._issuer},
-                "aud": {"essential": True, "value": self._site.name},
+                "aud": {"essential": True, "value": self._site.client_id},
             },
         )
         if "http://schemas.openid.net/event/backchannel-logout" not in claims["events"] or "nonce" in claims:
@@ -269,7 +270,7 @@ async def add_sites(database: Database, url: str, settings: Settings, *, now: da
         here = f"http://127.0.0.1{site.path}"  # any port is allowed (RFC 8252, section 7.3)
         await ensure_own_client(
             database,
-            site.name,
+            site.client_id,
             title=localized(site.title),
             logo=site.logo,
             redirect_uris=[f"{here}/callback"],
