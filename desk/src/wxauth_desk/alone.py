@@ -49,5 +49,6 @@ def run(port: int) -> None:
         simulator = create_simulator(is_alone=True)
         app = OwnNamesOnly(simulator, _WECHAT_HOST_NAMES, own_pages_only=True, refusal=REFUSED_BY_WECHAT)
         with suppress(KeyboardInterrupt):
-            # The server uses h11, for the reason given in `serving.py`.
+            # The server uses h11, because with httptools, uvicorn loses the body of a client that requests HTTP/2
+            # (h2c), as Java's client does.
             uvicorn.Server(uvicorn.Config(app, http="h11", log_config=None, access_log=False)).run([listener])

@@ -50,6 +50,7 @@ def welcome(
     text = Path(__file__).with_name(file_name).read_text("utf-8")
     blocks = dict(re.findall(r"^\[(\w+)\]\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL))
     is_simulated = simulated_url is not None
+    # The block `beside` lists the addresses of the websites and the console, which `simulated` contains itself.
     left_out = {"real", "beside"} if is_simulated else {"simulated", "log_in", "alice", "own_app"}
     is_shown = {"mcp": mcp_url is not None, "network": address != "", "proxied": _is_behind_a_proxy()}
     left_out |= {name for name, shown in is_shown.items() if not shown}

@@ -49,6 +49,7 @@ class AppSecret:
         has_only_id = (variables.keys() & REAL_APP_NAMES) == {"WXAUTH_APP_ID"}
         can_name_file = re.fullmatch(r"[\w-]{1,64}", app_id, re.ASCII) is not None
         self._path = home / f"app_secret_{app_id}" if has_only_id and can_name_file else None
+        """The file of the secret; None unless `WXAUTH_APP_ID` is well-formed, and the only variable of a real app."""
         self.value: str | None = None
         """The secret; None if no secret is needed, or if it can neither be read nor prompted for."""
         self._is_new = False

@@ -120,7 +120,8 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
     if form is None:
         page = await browser.get(url)
     else:
-        page = await browser.post(url, data=form, headers={"origin": str(httpx.URL(url).join("/")).rstrip("/")})
+        origin = str(httpx.URL(url).join("/")).rstrip("/")
+        page = await browser.post(url, data=form, headers={"origin": origin})
     for _redirect in range(_MAX_REDIRECTS):
         request, repeat_after = page.next_request, page.headers.get(REPEAT_HEADER)
         if request is None or request.url.scheme == "weixin" or request.url.host == URL_LINK_HOST:

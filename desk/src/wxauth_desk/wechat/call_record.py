@@ -39,7 +39,7 @@ class CallRecord:
             query = _masked(dict(request.query_params))
             with self.recording("serviceToWeChat", request.method, request.url.path, query, body) as call:
                 response = await endpoint(request)
-                if not await request.is_disconnected():
+                if not await request.is_disconnected():  # otherwise, the client does not receive the response
                     call |= {"status": response.status_code, "answer": _readable(bytes(response.body))}
             return response
 

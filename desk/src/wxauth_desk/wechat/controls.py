@@ -40,6 +40,7 @@ ACCOUNT: Final = {
     "kind": "official_account",
     "push_token": "devPushTokenOfTheAccount",
 }
+"""A service account, which is an app of the kind `official_account`. Each app has an `Account`, whatever its kind."""
 WEBSITE: Final = {
     "app_id": "wxdevwebsite0000e5",
     "app_secret": "dev-secret-of-the-website",
@@ -187,9 +188,9 @@ class _CodeOfPerson(ControlOfPerson):
     """The body of a request that makes a single-use code for a person in an app."""
 
     busy: Annotated[int, Field(ge=0, le=100)] = 0
-    """The number of exchanges of the code that fail with -1 before one can succeed."""
+    """The number of exchanges of the code that fail with the errcode -1 (busy) before one can succeed."""
     busy_burns: bool = False
-    """Whether -1 uses up the code, which WeChat does not document."""
+    """Whether an exchange that fails with -1 uses up the code. WeChat does not document what happens."""
 
 
 class CodeRequest(_CodeOfPerson):

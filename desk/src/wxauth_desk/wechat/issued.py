@@ -74,7 +74,7 @@ class _Code(Generic[AnyCodeRequest]):
     request: AnyCodeRequest
     expires_at: float
     busy: int
-    """The number of further exchanges of the code that fail with -1."""
+    """The number of further exchanges of the code that fail with the errcode -1 (busy)."""
     is_used: bool = False
 
 
@@ -307,6 +307,7 @@ class IssuedSessionKeys:
         self._clock = clock
         self._issued: BoundedDict[str, _IssuedKey] = BoundedDict(MAX_SESSION_KEYS)
         self._secret = secrets.token_bytes(16)
+        """The secret from which the keys of codes are derived."""
 
     def of_code(self, code: str) -> str:
         """Return the session_key that a login with this code creates.

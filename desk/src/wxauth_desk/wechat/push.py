@@ -91,7 +91,7 @@ def make_event(event: str, fields: Mapping[str, Any], *, app_id: str, now: int) 
     """
     return {
         "ToUserName": f"gh_{app_id[-12:]}",
-        "FromUserName": f"o{app_id}-push",  # the account's own name
+        "FromUserName": f"o{app_id}-push",  # WeChat's push service, and not the user
         "CreateTime": now,
         "MsgType": "event",
         "Event": event,
