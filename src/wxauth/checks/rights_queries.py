@@ -78,8 +78,9 @@ class RoleRights:
 
 # The parts of the statement that need a reason:
 # - `elsewhere`: A schema counts if it contains two of wxauth's tables, because another program may have a table with
-#   one of these names. In addition, the role must be able to use the schema, the search_path must name the schema, or
-#   the role can use no schema in the search_path. In the search_path, "$user" stands for the schema with the role's name.
+#   one of these names. In addition, one of three conditions must hold: the role may use the schema, the search_path
+#   names the schema, or the role can use no schema in the search_path. In the search_path, "$user" stands for the
+#   schema with the role's name.
 # - `policies`: The role with the oid 0 is PUBLIC.
 # - `owner`: Only the owner of a table, or a member of the owner, may alter the table.
 # - `hidden_in`: Row level security hides no rows from the role if each command has a permissive policy without a
