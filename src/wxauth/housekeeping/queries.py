@@ -216,16 +216,16 @@ async def replace_old_sessions(
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=f"wxauth.{_REPLACING}"):
             return None
-        since, due_at = await transaction.row(_PROGRESS, name=_REPLACING) or (first_id_at(now - pause), now)
+        after_id, due_at = await transaction.row(_PROGRESS, name=_REPLACING) or (first_id_at(now - pause), now)
         if due_at > now:
             return None
         await transaction.values(_READ_IN_ORDER)
-        ended = await end_replaced_sessions(transaction, since=since, at_most=open_kept, size=size, now=now)
-        deleted = await transaction.run(DELETE_ENDED_SESSIONS, since=since, at_most=all_kept, size=size)
+        ended = await end_replaced_sessions(transaction, after_id=after_id, at_most=open_kept, size=size, now=now)
+        deleted = await transaction.run(DELETE_ENDED_SESSIONS, after_id=after_id, at_most=all_kept, size=size)
         is_last = max(ended, deleted) < size
         if is_last:
             # The next run begins with the logins of a minute ago, to include logins that are in progress now.
-            since = first_id_at(now - _OVERLAP)
+            after_id = first_id_at(now - _OVERLAP)
             due_at = now + pause
-        await transaction.run(_NOTE_PROGRESS, name=_REPLACING, after=since, due_at=due_at)
+        await transaction.run(_NOTE_PROGRESS, name=_REPLACING, after=after_id, due_at=due_at)
         return ReplacedPage(ended, deleted, is_last)

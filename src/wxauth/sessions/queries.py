@@ -149,7 +149,7 @@ _PAGE_OF_CLIENT: Final = Statement[UUID](
 )
 # This statement removes ended sessions from a removed website's list. It leaves rows that another transaction has
 # locked to the next page.
-_DELETE_ENDED: Final = Statement[Nothing]("""
+_TAKE_ENDED_OFF_LIST: Final = Statement[Nothing]("""
 DELETE FROM website_sessions WHERE client_id = :client_id AND session_id = ANY (ARRAY(
     SELECT session_id FROM website_sessions
      WHERE client_id = :client_id AND session_id = ANY (:session_ids::uuid[])
@@ -254,14 +254,14 @@ def _beyond_fragment(*, counting: LiteralString, revoked_at: LiteralString) -> L
     """Return the query for up to `size` sessions that are older than the `at_most` newest sessions of their identity.
 
     `counting` is a further condition for the sessions that are counted. `revoked_at` is the condition on this column
-    for the sessions that the query returns. The query covers only identities that have a session with an id after
-    `since`, and whose users have more than `at_most` sessions. Few users have so many sessions, and for the other users
-    PostgreSQL reads only a few entries of the index.
+    for the sessions that the query returns. The query covers only identities that have a session with an id above
+    `after_id`, and whose users have more than `at_most` sessions. Few users have so many sessions, and for the other
+    users PostgreSQL reads only a few entries of the index.
     """
     # Each ORDER BY names the constant `user_id` too, so that PostgreSQL uses the index: see `pair_range`.
     return f"""
     SELECT beyond.id
-      FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > :since) AS lately,
+      FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > :after_id) AS lately,
    LATERAL (SELECT id FROM (SELECT id, revoked_at FROM sessions s
                              WHERE {pair_range("s.user_id", "lately.user_id")}
                                    AND (s.app_id, s.openid) = (lately.app_id, lately.openid) {counting}
@@ -283,7 +283,7 @@ DELETE FROM sessions WHERE id = ANY (ARRAY(
 """)
 """The statement that deletes up to `size` ended sessions that are not among the `at_most` newest of their identity.
 
-It checks only identities that have a session with an id after `since`.
+It checks only identities that have a session with an id above `after_id`.
 """
 
 
@@ -370,13 +370,13 @@ async def end_session_of(
 
 
 async def end_replaced_sessions(
-    transaction: Transaction, *, since: UUID, at_most: int, size: int, now: datetime
+    transaction: Transaction, *, after_id: UUID, at_most: int, size: int, now: datetime
 ) -> int:
     """End the open sessions of each identity except its `at_most` newest ones. Return the number of ended sessions.
 
-    Check only identities that have a session with an id after `since`, and end at most `size` sessions.
+    Check only identities that have a session with an id above `after_id`, and end at most `size` sessions.
     """
-    replaced = await transaction.values(_BEYOND_IDENTITY, since=since, at_most=at_most, size=size)
+    replaced = await transaction.values(_BEYOND_IDENTITY, after_id=after_id, at_most=at_most, size=size)
     locked_users = await transaction.values(_LOCK_USERS, session_ids=replaced)
     which = {"session_ids": replaced, "user_ids": locked_users}
     return len(await end_selected(transaction, _END_THESE, which, reason=EndReason.REPLACED, by=SYSTEM, now=now))
@@ -391,7 +391,7 @@ async def end_page_of_client(transaction: Transaction, name: str, *, size: int, 
     locked_users = await transaction.values(_LOCK_FREE_USERS, session_ids=page)
     which = {"session_ids": page, "user_ids": locked_users}
     await end_selected(transaction, _END_THESE, which, reason=EndReason.ADMINISTRATOR, by=by, now=now)
-    return await transaction.run(_DELETE_ENDED, client_id=name, session_ids=page)
+    return await transaction.run(_TAKE_ENDED_OFF_LIST, client_id=name, session_ids=page)
 
 
 async def end_logins_in_browsers(
