@@ -128,6 +128,7 @@ class Settings(DatabaseSettings):
 
     events_kept_days: types.TrailDays = 0
     addresses_kept_days: types.Days = 0
+    # China's rules on account cancellation require an account to be closed within 15 days.
     erasure_grace_days: Annotated[types.Days, Field(le=15)] = 0
     ended_sessions_kept_days: Annotated[types.Days, Field(ge=1)] = 30
 

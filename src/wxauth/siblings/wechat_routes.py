@@ -46,13 +46,13 @@ from wxauth.web.schemas import EXAMPLE_OPENID, body_like
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
+MAX_SIGNED: Final = 16 * 1024
+"""The size limit, in bytes, of the data to sign."""
 MAX_SIGNATURE_BODY: Final = 128 * 1024
-"""The size limit, in bytes, of a request's body.
+"""The size limit, in bytes, of the body of a request for a signature.
 
 It exceeds six times `MAX_SIGNED`, because JSON can escape one byte as six bytes.
 """
-MAX_SIGNED: Final = 16 * 1024
-"""The size limit, in bytes, of the data to sign."""
 SIGNATURES: Final = Counter(
     "wxauth_signatures",
     "Requests of service clients for signatures with a session_key, by app and outcome: ok or the code of the error.",

@@ -98,7 +98,7 @@ class AuthorizationCodes:
             login_id=new_id(now),
             browser_hash=hash_of(browser.cookie),
             cookie_hash=hash_of(browser.login_cookie),
-            new_hash=hash_of(login_cookie_of(browser.cookie, login.id)),
+            new_cookie_hash=hash_of(login_cookie_of(browser.cookie, login.id)),
             proved_after=proved_after(self.settings, now),
         )
         if stored is not None:

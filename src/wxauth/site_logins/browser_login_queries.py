@@ -66,7 +66,7 @@ _RENEW_BROWSER_LOGIN: Final = Statement[StoredProof]("""
 UPDATE browser_logins l
    SET browser_hash = :browser_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,
        authenticated_by = :authenticated_by,
-       cookie_hash = CASE WHEN l.cookie_hash = :cookie_hash THEN :new_hash ELSE l.cookie_hash END,
+       cookie_hash = CASE WHEN l.cookie_hash = :cookie_hash THEN :new_cookie_hash ELSE l.cookie_hash END,
        proof_id = CASE WHEN l.cookie_hash = :cookie_hash THEN :proof_id ELSE l.proof_id END
   FROM identities i
  WHERE (l.cookie_hash = :cookie_hash OR l.browser_hash = :browser_hash) AND l.authenticated_at > :proved_after
@@ -75,7 +75,7 @@ RETURNING l.id, l.proof_id
 """)
 _ADD_BROWSER_LOGIN: Final = Statement[StoredProof]("""
 INSERT INTO browser_logins (id, browser_hash, cookie_hash, proof_id, app_id, openid, authenticated_at, authenticated_by)
-VALUES (:id, :browser_hash, :new_hash, :proof_id, :app_id, :openid, :authenticated_at, :authenticated_by)
+VALUES (:id, :browser_hash, :new_cookie_hash, :proof_id, :app_id, :openid, :authenticated_at, :authenticated_by)
 ON CONFLICT (cookie_hash) DO NOTHING
 RETURNING id, proof_id
 """)
@@ -109,21 +109,21 @@ async def store_proof(
     login_id: UUID,
     browser_hash: bytes,
     cookie_hash: bytes,
-    new_hash: bytes,
+    new_cookie_hash: bytes,
     proved_after: datetime,
 ) -> StoredProof | None:
     """Renew the login of a locked user in this browser, or create a login with the id `login_id`.
 
     `proving_login` is the login to a site that proves who uses the browser. The caller has locked its row. Also store
     that its site has received a code from the browser's login. `cookie_hash` is the hash of the cookie that the browser
-    has sent, and `new_hash` is the hash of the cookie that is derived from `proving_login`.
+    has sent, and `new_cookie_hash` is the hash of the cookie that is derived from `proving_login`.
 
     Return None if the proof is repeated and the login that has the derived cookie can no longer be renewed, for example
     because another user has it by now. The browser then gets no new cookie.
     """
     values = {
         "browser_hash": browser_hash,
-        "new_hash": new_hash,
+        "new_cookie_hash": new_cookie_hash,
         "proof_id": proving_login.id,
         "app_id": user.app_id,
         "openid": user.openid,

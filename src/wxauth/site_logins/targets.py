@@ -88,7 +88,7 @@ class Target:
 
     @property
     def url(self) -> str | None:
-        """The URL of the resource, spelled as in the settings."""
+        """The URL of the resource, spelled as in the settings; None for all services of the operator."""
         return None if self.resource is None else self.resource.resource
 
     @property
