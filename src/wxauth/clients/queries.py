@@ -78,7 +78,7 @@ RETURNING scopes
 
 
 def _select(*columns: LiteralString) -> LiteralString:
-    """Return the SQL that selects these columns of all clients that are not removed. A condition may be added to it."""
+    """Return a SELECT of these columns for all clients that are not removed. Add further conditions with AND."""
     return f"SELECT {', '.join(columns)} FROM clients WHERE removed_by IS NULL"
 
 

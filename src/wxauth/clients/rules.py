@@ -35,6 +35,8 @@ NAME_RULE: Final = _(
 
 _NAME: Final = re.compile(CLIENT_NAME)
 _USER_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_DOMAIN: Final = r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"
+"""The pattern of a domain of up to 200 characters that contains a dot."""
 _FORM_OF_APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
 """The pattern of the ids that WeChat gives to mini-programs. `APP_ID` also accepts other forms."""
 APPS_OF_SITE: Final[Mapping[str, tuple[AppKind, Text]]] = {
@@ -59,7 +61,7 @@ def _check_logo(logo: str) -> None:
 _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
     "title": check_title,
     **{field: matching(APP_ID.pattern, rule) for field, (_kind, rule) in APPS_OF_SITE.items()},
-    "email_domain": matching(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+", _("must be a domain such as example.com")),
+    "email_domain": matching(_DOMAIN, _("must be a domain such as example.com")),
     "id_token_alg": matching("|".join(ID_TOKEN_ALGS), _("must be one of {choices}", choices=", ".join(ID_TOKEN_ALGS))),
     "claims": check_claims,
     "logo": _check_logo,
