@@ -135,7 +135,7 @@ class ConsoleSessions:
                 "the link has been used or has expired, or its user has no role for the console: create another link"
             )
         log.info("console_opened", user_id=user.id, session_id=session_id, by="link")
-        return self._opened(user, session_id, generation=0, left=MAX_UNUSED_SECONDS, now=now)
+        return self._opened(user, session_id, generation=0, seconds_left=MAX_UNUSED_SECONDS, now=now)
 
     async def open_by_scan(self, code: str, verifier: str, *, device: Device) -> OpenedConsole:
         """Open a session with the authorization code and the PKCE verifier of a login to the console.
@@ -158,7 +158,7 @@ class ConsoleSessions:
             raise SessionRevoked("the code doesn't belong to this page, has been used or has expired: log in again")
         count_redeemed(self.numbers, redeemed.login.taken_door, now=now)
         log.info("console_opened", user_id=redeemed.user.id, session_id=session_id, by="scan")
-        return self._opened(redeemed.user, session_id, generation=0, left=MAX_UNUSED_SECONDS, now=now)
+        return self._opened(redeemed.user, session_id, generation=0, seconds_left=MAX_UNUSED_SECONDS, now=now)
 
     async def resume(self, cookie: str, *, device: Device) -> OpenedConsole:
         """Continue the session that a cookie belongs to, and return the session with new tokens.
@@ -188,8 +188,10 @@ class ConsoleSessions:
             raise InsufficientRole("this user no longer has the role admin or support")
         # This is the time after the wait for the database, so that the access token does not outlive the session.
         now = self.clock()
-        left = int((outcome.expires_at - now).total_seconds())
-        return self._opened(outcome, token.session_id, generation=outcome.generation, left=left, now=now)
+        seconds_left = int((outcome.expires_at - now).total_seconds())
+        return self._opened(
+            outcome, token.session_id, generation=outcome.generation, seconds_left=seconds_left, now=now
+        )
 
     async def end(self, cookie: str) -> None:
         """End the session that a cookie belongs to. If the session has already ended, do nothing."""
@@ -232,19 +234,19 @@ class ConsoleSessions:
             return redeemed
 
     def _opened(
-        self, user: UserInSession, session_id: UUID, *, generation: int, left: int, now: datetime
+        self, user: UserInSession, session_id: UUID, *, generation: int, seconds_left: int, now: datetime
     ) -> OpenedConsole:
         """Return a session with new tokens.
 
-        `generation` is the number of its refresh token, and `left` is the number of seconds until the session ends.
+        `generation` is the number of its refresh token, and `seconds_left` is the time until the session ends.
         """
-        session = TokenSession(id=session_id, seconds_left=left, client_id=CONSOLE, scope=ADMIN_SCOPE)
+        session = TokenSession(id=session_id, seconds_left=seconds_left, client_id=CONSOLE, scope=ADMIN_SCOPE)
         issued = self.issuer.issue(user, session, now=now)
         return OpenedConsole(
             access_token=issued.value,
             expires_in=issued.expires_in,
             cookie=self.console_tokens.issue(session_id, generation),
-            cookie_seconds=max(1, left),  # 0 would delete the cookie at once
+            cookie_seconds=max(1, seconds_left),  # 0 would delete the cookie at once
             user=user,
         )
 
