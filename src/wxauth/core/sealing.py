@@ -42,12 +42,12 @@ def derive_key(secret_key: bytes, purpose: str, *, length: int = 32) -> bytes:
     return HKDF(SHA256(), length, salt=None, info=b"wxauth/" + purpose.encode()).derive(secret_key)
 
 
-def _context(place: bytes, *key: str | bytes | UUID) -> bytes:
+def _context(place: bytes, *row_key: str | bytes | UUID) -> bytes:
     """Return the context of a value: the place where the value is stored, and the key of its row.
 
     `Sealer.open` fails for a value that was copied from another place or row, because its context differs.
     """
-    return b"\0".join((place, *map(_to_bytes, key)))
+    return b"\0".join((place, *map(_to_bytes, row_key)))
 
 
 def _to_bytes(part: str | bytes | UUID) -> bytes:
