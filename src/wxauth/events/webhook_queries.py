@@ -1,7 +1,7 @@
 """The statements for webhooks, and for the deliveries to them and to sites."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import IntEnum
 from typing import Final, LiteralString
@@ -51,7 +51,7 @@ class Priority(IntEnum):
         return str(self.value)  # pyrefly: ignore[bad-return]  # a number
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryOutcome:
     """The outcome of an attempt."""
 
@@ -437,4 +437,4 @@ async def settle_delivery(
         if delivery.is_logout and outcome.state is not DeliveryState.PENDING:
             await transaction.run(_FORGET, **leased)
             return False
-        return await transaction.value(_SETTLE, **leased, **vars(outcome), now=now) is not None
+        return await transaction.value(_SETTLE, **leased, **asdict(outcome), now=now) is not None
