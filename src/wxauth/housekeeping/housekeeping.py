@@ -82,7 +82,7 @@ SITE_REQUESTS_CHECK_PAUSE_SECONDS: Final = 30.0
 
 The pause is short because anybody who opens an authorize page causes a row to be stored.
 """
-_FAILED: Final = "sweep_failed"
+_SWEEP_FAILED: Final = "sweep_failed"
 """The log event for a chore that fails, unless the chore has its own event."""
 PAGE_SIZE: Final = 1000
 """The largest number of rows in one page of a sweep."""
@@ -301,7 +301,7 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
     if not _clocks_agree(services):
         return
     longest_session = timedelta(seconds=services.settings.web_session_max_age)
-    for kid in await database.values(DELETE_RETIRED, now=now, last_sessions_began_at=now - longest_session):
+    for kid in await database.values(DELETE_RETIRED, now=now, longest_session_ago=now - longest_session):
         log.info("signing_key_retired", kid=kid)
     await services[Numbers].merge_hours()
     await _page_by_page(
@@ -366,18 +366,18 @@ def _clocks_agree(services: Services) -> bool:
 _CHORES: Final = (
     (erase_remains, ERASE_PAUSE_SECONDS, "erasure_delayed"),
     (end_removed_clients, ERASE_PAUSE_SECONDS, "erasure_delayed"),
-    (sweep_other_rows, CHECK_PAUSE_SECONDS, _FAILED),
-    (sweep_logins_to_sites, SITE_REQUESTS_CHECK_PAUSE_SECONDS, _FAILED),
-    (lift_ended_bans, BANS_CHECK_PAUSE_SECONDS, _FAILED),
-    (erase_those_who_left, LEAVING_CHECK_PAUSE_SECONDS, _FAILED),
-    (sweep_sessions, CHECK_PAUSE_SECONDS, _FAILED),
+    (sweep_other_rows, CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
+    (sweep_logins_to_sites, SITE_REQUESTS_CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
+    (lift_ended_bans, BANS_CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
+    (erase_those_who_left, LEAVING_CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
+    (sweep_sessions, CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
 )
 """The chores of a sweep, with the seconds between two checks for due work, and the log event for a failure.
 
 `erasure_delayed` is also the event for sessions of removed clients, which then end later than they should.
 """
 _OTHER_CHORES: Final = (
-    (sweep_aged, CHECK_PAUSE_SECONDS, _FAILED),  # `sweep` calls it separately, to return its counts
+    (sweep_aged, CHECK_PAUSE_SECONDS, _SWEEP_FAILED),  # `sweep` calls it separately, to return its counts
     (replace_sessions, REPLACEMENTS_PAUSE.total_seconds(), "sessions_not_replaced"),
 )
 """The chores of `keep_house` that are not in `_CHORES`, in the same form as in `_CHORES`."""

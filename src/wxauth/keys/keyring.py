@@ -133,7 +133,7 @@ class _KeySet(Generic[Key]):
 class KeyRing:
     """The keys that sign access tokens and, if there are websites, id_tokens. wxauth rotates them automatically.
 
-    The key ring is the `KeySource` of the verifier for wxauth's own routes.
+    The key ring is also the `KeySource` with which wxauth's verifiers find the key of a token.
     """
 
     settings: Settings

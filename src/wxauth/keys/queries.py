@@ -30,12 +30,12 @@ reseal_key: Final = Reseal.of("signing_keys", "private_key", key="id")
 # its website's session until then. PostgreSQL cannot infer the types of parameters within CASE, so they have casts.
 DELETE_RETIRED: Final = Statement[str]("""
 DELETE FROM signing_keys
- WHERE retires_at <= CASE alg WHEN 'RS256' THEN :last_sessions_began_at::timestamptz ELSE :now::timestamptz END
+ WHERE retires_at <= CASE alg WHEN 'RS256' THEN :longest_session_ago::timestamptz ELSE :now::timestamptz END
 RETURNING kid
 """)
 """The statement that deletes the keys that no token needs any more, and returns their `kid`.
 
-All sessions that had begun by `last_sessions_began_at` have ended by now.
+`longest_session_ago` is so long before `now` that all sessions that began by then have ended.
 """
 # The query includes retired keys, because an expired id_token still identifies the session that it can end.
 PUBLIC_HALF: Final = Statement[dict[str, Any]]("""
