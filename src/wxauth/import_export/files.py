@@ -352,14 +352,12 @@ def _fields_without_text() -> tuple[frozenset[str], frozenset[str]]:
         elif field.get("type") != "null":
             yield field
 
+    def is_list_of_texts(kind: Mapping[str, Any]) -> bool:
+        return "items" in kind and all(map(_is_text, kinds_of(kind["items"])))
+
     kinds_by_name = {name: list(kinds_of(field)) for name, field in schema["properties"].items()}
     no_texts = {name for name, kinds in kinds_by_name.items() if not any(map(_is_text, kinds))}
-    lists = {
-        name
-        for name in no_texts
-        for kind in kinds_by_name[name]
-        if "items" in kind and all(map(_is_text, kinds_of(kind["items"])))
-    }
+    lists = {name for name in no_texts if any(map(is_list_of_texts, kinds_by_name[name]))}
     return frozenset(no_texts), frozenset(lists)
 
 
