@@ -83,16 +83,16 @@ class LoggingOut:
         """
         pages, browser = self.pages, self.pages.browser
         client = await find_site(self.database, parameters.get("client_id", ""))
-        person = await self.single_sign_on.person_in(browser)
-        if person is None or STAY in parameters:
-            message = "nobody" if person is None else "stayed"
+        user = await self.single_sign_on.user_of(browser)
+        if user is None or STAY in parameters:
+            message = "nobody" if user is None else "stayed"
             return pages.not_logged_out(message, client, _way_back(client, parameters))
         confirmation = log_out_field(browser.login_cookie)
         is_confirmed = compare_digest(parameters.get(CONFIRMED, "").encode(), confirmation.encode())
         if self.request.method != "POST" or not is_confirmed:
-            return pages.log_out(person, client, parameters, confirmation)
-        async with self.concurrency.of_session(person.login_id, person.id, ends_sessions=True):
-            await self.authorization_codes.end_login(browser, of=person.id, now=self.clock())
+            return pages.log_out(user, client, parameters, confirmation)
+        async with self.concurrency.of_session(user.login_id, user.id, ends_sessions=True):
+            await self.authorization_codes.end_login(browser, of=user.id, now=self.clock())
         if client is not None and "post_logout_redirect_uri" in parameters:
             return self._logged_out(client, parameters)
         return pages.message("logged_out_of_all")

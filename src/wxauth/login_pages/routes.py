@@ -19,7 +19,7 @@ from wxauth.login_pages.pages import DOOR, HINT, VISIT_PAGES, PagesDep
 from wxauth.login_pages.rendering import PAGES_FOLDER
 from wxauth.oauth.routes import SiteLoginsDep, SiteRequestsDep
 from wxauth.random_secrets import new_secret
-from wxauth.site_logins.browser_login_queries import BrowserPerson
+from wxauth.site_logins.browser_login_queries import BrowserUser
 from wxauth.site_logins.doors import Door
 from wxauth.site_logins.links import Links
 from wxauth.site_logins.mini_program_logins import FORM_POST_PATH, may_answer
@@ -109,10 +109,10 @@ class LoggingIn:
             return pages.web_view(site_request, parameters)
         # The client was read without its logo, which only the pages below show.
         client.logo = await self.database.value(LOGO, name=client.name)
-        person = await self.single_sign_on.person_for(site_request, browser)
+        user = await self.single_sign_on.user_for(site_request, browser)
         identified = replace(browser, cookie=browser.cookie or new_secret())
-        if person is not None:
-            page = await self._person_page(site_request, identified, person, parameters)
+        if user is not None:
+            page = await self._user_page(site_request, identified, user, parameters)
         elif pages.is_in_wechat and client.account_app_id is not None:
             page_id = await self.site_logins.start_page_with_button(site_request, identified)
             page = pages.account(site_request, page_id, parameters)
@@ -122,17 +122,17 @@ class LoggingIn:
             pages.set_cookie(page, identified.cookie)
         return page
 
-    async def _person_page(
-        self, site_request: SiteRequest, browser: Browser, person: BrowserPerson, parameters: Parameters
+    async def _user_page(
+        self, site_request: SiteRequest, browser: Browser, user: BrowserUser, parameters: Parameters
     ) -> Response:
-        """Return the page with a button to continue as `person`, the user of the browser's login."""
+        """Return the page with a button to continue as `user`, the user of the browser's login."""
         # Only parameters that wxauth reads are stored, because anybody can add 64 KiB of other parameters to a link.
         stored = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
         query = urlencode({name: parameters[name] for name in stored})
         page_id = await self.site_logins.start_page_with_button(
-            site_request, browser, browser_login_id=person.login_id, query=query
+            site_request, browser, browser_login_id=user.login_id, query=query
         )
-        return self.pages.person(site_request, person, page_id, parameters)
+        return self.pages.person(site_request, user, page_id, parameters)
 
     async def _code_page(self, site_request: SiteRequest, browser: Browser, parameters: Parameters) -> Response:
         """Return the page with a QR code. In the browser of a phone, the page also has a link to WeChat, if allowed."""

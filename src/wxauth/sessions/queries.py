@@ -114,12 +114,12 @@ _END: Final = Statement[tuple[UUID | None]](f"""
 WITH open AS (
     SELECT id, user_id FROM sessions
      WHERE id = :session_id AND revoked_at IS NULL AND (:client_id::text IS NULL OR client_id = :client_id)
-), person AS (
+), locked_user AS (
     SELECT users.id FROM users JOIN open ON users.id = open.user_id FOR NO KEY UPDATE OF users
 ), ended AS (
     UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL, site_knows = :site_knows
-      FROM person
-     WHERE sessions.id = :session_id AND sessions.user_id = person.id AND revoked_at IS NULL
+      FROM locked_user
+     WHERE sessions.id = :session_id AND sessions.user_id = locked_user.id AND revoked_at IS NULL
     RETURNING sessions.id, user_id, app_id, expires_at > :now AS was_open
 ), noted AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)

@@ -28,7 +28,7 @@ from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOG
 from wxauth.site_logins.models import RequestFields, Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.requests import SiteRequest
-from wxauth.site_logins.responses import ANOTHER_PERSON, Browser, Onward, SentBack, response_to_site
+from wxauth.site_logins.responses import ANOTHER_USER, Browser, Onward, SentBack, response_to_site
 from wxauth.site_logins.secrets import login_cookie_of
 from wxauth.users.user_queries import CURRENT_USER
 
@@ -131,7 +131,7 @@ class AuthorizationCodes:
         after = proved_after(self.settings, now)
         async with self.database.begin() as transaction:
             # The `client_id` is only for `knows_site`, which is not used here.
-            user = await browser_login_queries.lock_browser_person(
+            user = await browser_login_queries.lock_browser_user(
                 transaction, hash_of(browser.login_cookie), client_id="", proved_after=after
             )
             if user is None or user.id == other_than or of not in (None, user.id):
@@ -143,7 +143,7 @@ class AuthorizationCodes:
         log.info("browser_login_ended", user_id=user.id)
 
 
-async def lock_with_person(
+async def lock_user_and_login(
     transaction: Transaction, login: SiteLogin, *, now: datetime
 ) -> tuple[LockedLogin | None, UserInSession | None]:
     """Lock the user of an approved login, even during a merge, and then the login.
@@ -151,7 +151,7 @@ async def lock_with_person(
     The returned login is None if it was deleted. The returned user is None if the user cannot log in, or if the login
     no longer has an identity.
     """
-    user = await person_queries.lock_person(transaction, app_id=login.app_id, openid=login.openid)
+    user = await person_queries.lock_user(transaction, app_id=login.app_id, openid=login.openid)
     locked = await transaction.row(queries.LOCK, id=login.id, now=now)
     if locked is None or locked.openid is None:
         return locked, None
@@ -260,4 +260,4 @@ async def _check_hint(transaction: Transaction, request: RequestFields, user: Us
         return
     # Since the site got the id_token, the user of the hint might have been merged into this user.
     if await transaction.value(CURRENT_USER, user_id=request.hinted_user_id) != user.id:
-        raise SentBack(request, ANOTHER_PERSON, "login_required")
+        raise SentBack(request, ANOTHER_USER, "login_required")

@@ -13,7 +13,7 @@ from wxauth.site_logins.person_queries import lock_with_user
 from wxauth.site_logins.queries import LockedLogin
 
 
-class BrowserPerson(UserInSession):
+class BrowserUser(UserInSession):
     """The user of a browser's login, with the values of that login."""
 
     login_id: UUID
@@ -38,18 +38,18 @@ _FROM_BROWSER_LOGIN: Final = """
   FROM browser_logins l JOIN identities i ON (i.app_id, i.openid) = (l.app_id, l.openid)
   JOIN users ON users.id = i.user_id"""
 _IS_VALID: Final = "l.cookie_hash = :cookie_hash AND l.authenticated_at > :proved_after"
-_BROWSER_PERSON_FRAGMENT: Final = f"""
+_BROWSER_USER_FRAGMENT: Final = f"""
 SELECT {USER}, l.app_id, l.openid, l.id AS login_id, l.authenticated_at, l.authenticated_by, l.codes_at,
        EXISTS (SELECT FROM browser_login_sites b
                 WHERE b.browser_login_id = l.id AND b.client_id = :client_id) AS knows_site{_FROM_BROWSER_LOGIN}
  WHERE {_IS_VALID} AND {MAY_LOG_IN}"""
-BROWSER_PERSON: Final = Statement[BrowserPerson](_BROWSER_PERSON_FRAGMENT)
+BROWSER_USER: Final = Statement[BrowserUser](_BROWSER_USER_FRAGMENT)
 """The query for the user of a browser's login. It returns no row if the login is not valid."""
 _LOCK_BROWSERS_USER: Final = Statement[UUID](f"""
 SELECT users.id{_FROM_BROWSER_LOGIN} WHERE {_IS_VALID} FOR NO KEY UPDATE OF users
 """)
 # The statement locks the row, so that the sweep (the deletion of expired rows) skips it.
-_LOCKED_BROWSER_PERSON: Final = Statement[BrowserPerson](f"{_BROWSER_PERSON_FRAGMENT} FOR NO KEY UPDATE OF l")
+_LOCK_BROWSER_LOGIN: Final = Statement[BrowserUser](f"{_BROWSER_USER_FRAGMENT} FOR NO KEY UPDATE OF l")
 COUNT_CODE: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
 INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
@@ -87,9 +87,9 @@ DELETE_BROWSER_LOGIN: Final = Statement[Nothing]("DELETE FROM browser_logins WHE
 sweep_browser_logins: Final = Sweep.of("browser_logins", key="id", by="authenticated_at")
 
 
-async def lock_browser_person(
+async def lock_browser_user(
     transaction: Transaction, cookie_hash: bytes, *, client_id: str, proved_after: datetime
-) -> BrowserPerson | None:
+) -> BrowserUser | None:
     """Lock and return the user of a browser's login, even during a merge. Return None if there is no valid login.
 
     `cookie_hash` is the hash of the login's cookie. A login is valid if its user was authenticated after
@@ -97,7 +97,7 @@ async def lock_browser_person(
     """
     cookie = {"cookie_hash": cookie_hash, "proved_after": proved_after}
     return await lock_with_user(
-        transaction, _LOCK_BROWSERS_USER, cookie, _LOCKED_BROWSER_PERSON, {**cookie, "client_id": client_id}
+        transaction, _LOCK_BROWSERS_USER, cookie, _LOCK_BROWSER_LOGIN, {**cookie, "client_id": client_id}
     )
 
 

@@ -176,7 +176,7 @@ class Links:
             return TryAgain(found_page, is_wrong=False)
         async with self.codes.queue(found_link), self.database.begin() as transaction:
             # The locks are taken in the order that `queries` requires: the user, the page, and the page's link.
-            person = await person_queries.lock_person(transaction, app_id=found_link.app_id, openid=found_link.openid)
+            user = await person_queries.lock_user(transaction, app_id=found_link.app_id, openid=found_link.openid)
             page = await transaction.row(queries.LOCK, id=found_page.id, now=now)
             link = await transaction.row(queries.LOCK, id=found_link.id, now=now)
             if page is None or not page.is_page_open(now):
@@ -193,11 +193,11 @@ class Links:
             expected = self.sealer.open(link.number, context=link_number_context(link.id))
             if not hmac.compare_digest(expected, number.encode()):
                 return await self._after_wrong_number(transaction, page, link, now=now)
-            if person is None or not is_still_approved(link, link.granted_until, now=now):
+            if user is None or not is_still_approved(link, link.granted_until, now=now):
                 raise SentBack(page, MAY_NOT_LOG_IN)
             code = new_secret()
-            await self.codes.give(transaction, link, person, code, browser, now=now)
-        return await self.codes.redirect(link, person, code, browser, now=now)
+            await self.codes.give(transaction, link, user, code, browser, now=now)
+        return await self.codes.redirect(link, user, code, browser, now=now)
 
     async def _after_wrong_number(
         self, transaction: Transaction, page: LockedLogin, link: LockedLogin, *, now: datetime

@@ -152,11 +152,11 @@ class MiniProgramLogins:
         now = self.clock()
         code = new_secret()
         async with self.database.begin() as transaction:
-            person = await lock_and_count_caller(transaction, caller, now=now)
+            user = await lock_and_count_caller(transaction, caller, now=now)
             await add_with_code(
                 transaction,
                 request,
-                person,
+                user,
                 code,
                 door=Door.MINI_PROGRAM,
                 authenticated_at=logged_in_at,
@@ -165,5 +165,5 @@ class MiniProgramLogins:
                 claimed_session_id=caller.session_id,
                 now=now,
             )
-        log.info("site_authorized", client_id=request.client.name, user_id=person.id, app_id=person.app_id)
+        log.info("site_authorized", client_id=request.client.name, user_id=user.id, app_id=user.app_id)
         return code

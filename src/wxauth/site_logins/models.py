@@ -170,7 +170,7 @@ class VisitFields(SQLModel):
     """The `VisitOutcome`; null until the visit has ended."""
 
 
-class PersonFields(SQLModel):
+class ApprovalFields(SQLModel):
     """The columns about the user who has logged in.
 
     An approved login belongs to the user of its identity, so that after a merge, it belongs to the remaining user. A
@@ -208,19 +208,19 @@ class CodeFields(SQLModel):
 
 # The base classes are listed in reverse, because SQLModel puts the fields of the last one first.
 class SiteLoginFields(
-    CodeFields, PersonFields, VisitFields, PhoneFields, DeviceFields, PageFields, LoginFields, RequestFields
+    CodeFields, ApprovalFields, VisitFields, PhoneFields, DeviceFields, PageFields, LoginFields, RequestFields
 ):
     """A login to a site, with all its columns."""
 
     def approve(
-        self, person: UserInSession, *, authenticated_at: datetime, authenticated_by: str, until: datetime
+        self, user: UserInSession, *, authenticated_at: datetime, authenticated_by: str, until: datetime
     ) -> None:
         """Set the user who has approved the login, and the time until which the approval is valid.
 
         The caller has locked the row.
         """
         self.stage = Stage.APPROVED
-        self.app_id, self.openid = person.app_id, person.openid
+        self.app_id, self.openid = user.app_id, user.openid
         self.authenticated_at, self.authenticated_by = authenticated_at, authenticated_by
         self.granted_until = until
 

@@ -10,7 +10,7 @@ from wxauth.core.services import part
 from wxauth.errors import NotFound, RateLimited
 from wxauth.random_secrets import new_secret
 from wxauth.site_logins import queries
-from wxauth.site_logins.authorization_codes import AuthorizationCodes, is_still_approved, lock_with_person
+from wxauth.site_logins.authorization_codes import AuthorizationCodes, is_still_approved, lock_user_and_login
 from wxauth.site_logins.doors import MAX_PRESSES
 from wxauth.site_logins.models import Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
@@ -114,11 +114,11 @@ class ScanPages:
         """
         code = new_secret()
         async with self.codes.queue(page), self.database.begin() as transaction:
-            login, person = await lock_with_person(transaction, page, now=now)
-            if login is None or person is None or not is_still_approved(login, login.granted_until, now=now):
+            login, user = await lock_user_and_login(transaction, page, now=now)
+            if login is None or user is None or not is_still_approved(login, login.granted_until, now=now):
                 raise SentBack(page, MAY_NOT_LOG_IN)
-            await self.codes.give(transaction, login, person, code, browser, now=now)
-        return await self.codes.redirect(login, person, code, browser, now=now)
+            await self.codes.give(transaction, login, user, code, browser, now=now)
+        return await self.codes.redirect(login, user, code, browser, now=now)
 
 
 def _state_of(page: SiteLogin, *, now: datetime) -> PageState:

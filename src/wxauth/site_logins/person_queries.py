@@ -23,7 +23,7 @@ _MAX_LOCK_ATTEMPTS: Final = 3
 The function tries again if a merge has moved the identity or the session to another user.
 """
 
-Person = TypeVar("Person", bound=UserInSession)
+AnyUser = TypeVar("AnyUser", bound=UserInSession)
 
 # The lock FOR NO KEY UPDATE excludes other decisions about this user, but allows other transactions to insert rows that
 # refer to the user.
@@ -31,13 +31,13 @@ _LOCK_USER: Final = Statement[UUID]("""
 SELECT users.id FROM identities i JOIN users ON users.id = i.user_id WHERE i.app_id = :app_id AND i.openid = :openid
    FOR NO KEY UPDATE OF users
 """)
-_PERSON: Final = Statement[UserInSession](f"""
+_USER_OF_IDENTITY: Final = Statement[UserInSession](f"""
 SELECT {USER}, i.app_id, i.openid
   FROM identities i JOIN users ON users.id = i.user_id
  WHERE i.app_id = :app_id AND i.openid = :openid
    AND {MAY_LOG_IN}
 """)
-_PERSON_IN_SESSION: Final = Statement[UserInSession](f"""
+_USER_IN_SESSION: Final = Statement[UserInSession](f"""
 SELECT {USER}, s.app_id, s.openid
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.revoked_at IS NULL AND s.expires_at > :now AND {MAY_LOG_IN}
@@ -56,13 +56,13 @@ SELECT EXISTS (
 """)
 
 
-async def lock_person(transaction: Transaction, *, app_id: str | None, openid: str | None) -> UserInSession | None:
+async def lock_user(transaction: Transaction, *, app_id: str | None, openid: str | None) -> UserInSession | None:
     """Lock and return the user of an identity, even during a merge.
 
     Return None if there is no such user, or if the user cannot log in. A login whose identity was removed has no user.
     """
     identity = {"app_id": app_id, "openid": openid}
-    return await lock_with_user(transaction, _LOCK_USER, identity, _PERSON, identity)
+    return await lock_with_user(transaction, _LOCK_USER, identity, _USER_OF_IDENTITY, identity)
 
 
 async def lock_caller(transaction: Transaction, caller: "Caller", *, now: datetime) -> UserInSession | None:
@@ -72,7 +72,7 @@ async def lock_caller(transaction: Transaction, caller: "Caller", *, now: dateti
     """
     identity = {"app_id": caller.user.app_id, "openid": caller.user.openid}
     session = {"session_id": caller.session_id, "now": now}
-    return await lock_with_user(transaction, _LOCK_USER, identity, _PERSON_IN_SESSION, session)
+    return await lock_with_user(transaction, _LOCK_USER, identity, _USER_IN_SESSION, session)
 
 
 async def lock_and_count_caller(transaction: Transaction, caller: "Caller", *, now: datetime) -> UserInSession:
@@ -80,20 +80,20 @@ async def lock_and_count_caller(transaction: Transaction, caller: "Caller", *, n
 
     Raises: InvalidToken, if the session has ended; RateLimited, if the user has logged in to sites too often.
     """
-    person = await lock_caller(transaction, caller, now=now)
-    if person is None:
+    user = await lock_caller(transaction, caller, now=now)
+    if user is None:
         raise InvalidToken("the session has ended")
-    await SITES.count_user(transaction, person, now=now)
-    return person
+    await SITES.count_user(transaction, user, now=now)
+    return user
 
 
 async def lock_with_user(
     transaction: Transaction,
     lock: Statement[UUID],
     lock_parameters: Mapping[str, object],
-    read: Statement[Person],
+    read: Statement[AnyUser],
     read_parameters: Mapping[str, object],
-) -> Person | None:
+) -> AnyUser | None:
     """Lock a user with the statement `lock`, and return the row that `read` returns for the same user.
 
     Return None if `read` finds no user. If a merge moves the identity or the session to another user between the two
@@ -102,7 +102,7 @@ async def lock_with_user(
     for _ in range(_MAX_LOCK_ATTEMPTS):
         # `lock` finds no user if it has waited for a merge, which has given the identity to the remaining user.
         locked_id = await transaction.value(lock, **lock_parameters)
-        person = await transaction.row(read, **read_parameters)
-        if person is None or person.id == locked_id:
-            return person
+        user = await transaction.row(read, **read_parameters)
+        if user is None or user.id == locked_id:
+            return user
     return None

@@ -61,12 +61,12 @@ class PhoneIdTokens:
             await self.proofs.prove(caller, login_code, ip=ip)
             now = self.clock()
             async with self.database.begin() as transaction:
-                person = await lock_and_count_caller(transaction, caller, now=now)
+                user = await lock_and_count_caller(transaction, caller, now=now)
                 client = await _find_client(transaction, client_id)  # again, because it might have changed
-                await record_authorized(transaction, person, client.name, door=Door.PHONE, ip=ip, now=now)
+                await record_authorized(transaction, user, client.name, door=Door.PHONE, ip=ip, now=now)
             id_token = await self.id_tokens.issue(
                 client,
-                person,
+                user,
                 client.site_scopes,
                 nonce=nonce,
                 authenticated_at=now,
@@ -78,7 +78,7 @@ class PhoneIdTokens:
             DOORS.count(Door.PHONE, DoorOutcome.of_error(exc))
             raise
         count_redeemed(self.numbers, Door.PHONE, now=now)
-        log.info("site_authorized", client_id=client.name, user_id=person.id, app_id=person.app_id, door=Door.PHONE)
+        log.info("site_authorized", client_id=client.name, user_id=user.id, app_id=user.app_id, door=Door.PHONE)
         return id_token
 
 

@@ -17,7 +17,7 @@ from wxauth.core.users import UserInSession
 from wxauth.random_secrets import hash_of
 from wxauth.sessions.queries import END_BEYOND_BROWSER_LOGIN, OPENED_AT, EndReason, end_selected, end_session_of
 from wxauth.site_logins import queries
-from wxauth.site_logins.authorization_codes import is_still_approved, lock_with_person
+from wxauth.site_logins.authorization_codes import is_still_approved, lock_user_and_login
 from wxauth.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN
 from wxauth.site_logins.models import Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
@@ -108,31 +108,31 @@ async def redeem(
     # Only a device asks without an authorization code.
     if found.code_hash is None and found.stage != Stage.APPROVED:
         return await _refuse_poll(transaction, found, now=now)
-    login, person = await lock_with_person(transaction, found, now=now)
+    login, user = await lock_user_and_login(transaction, found, now=now)
     # The login has just been deleted, or a newer authorization code has just replaced this one.
     if login is None or login.code_hash != found.code_hash:
         return NotRedeemed.UNKNOWN
     if login.stage == Stage.REDEEMED:
         return await _refuse_used_code(transaction, login, is_public=is_public, now=now)
     until = login.granted_until if login.code_hash is None else login.code_expires_at
-    if person is None or not is_still_approved(login, until, now=now):
+    if user is None or not is_still_approved(login, until, now=now):
         return NotRedeemed.DENIED
     await _open_session(
         transaction,
         login,
-        person,
+        user,
         session_id=session_id,
         resource_title=resource_title,
         expires_at=expires_at,
         now=now,
     )
-    return Redeemed(login, person)
+    return Redeemed(login, user)
 
 
 async def _open_session(
     transaction: Transaction,
     login: LockedLogin,
-    person: UserInSession,
+    user: UserInSession,
     *,
     session_id: UUID,
     resource_title: str | None,
@@ -150,7 +150,7 @@ async def _open_session(
         queries.OPEN_SESSION,
         id=login.id,
         session_id=session_id,
-        user_id=person.id,
+        user_id=user.id,
         client_name=login.title,
         resource_title=resource_title,
         expires_at=expires_at,

@@ -16,7 +16,7 @@ from wxauth.site_logins.models import RequestFields
 from wxauth.site_logins.secrets import login_cookie_of
 
 AUTHORIZE_PATH: Final = "/v1/authorize"
-ANOTHER_PERSON: Final = "a user other than the one in the hint has logged in"
+ANOTHER_USER: Final = "a user other than the one in the hint has logged in"
 """The error description for a site whose `id_token_hint` named another user."""
 REFUSED: Final = "the user refused"
 """The error description after a refusal by the user."""

@@ -242,7 +242,7 @@ class Scans:
         """
         now = self.clock()
         async with self.database.begin() as transaction:
-            login, person = await _lock_claimed(transaction, caller, login_id, now=now)
+            login, user = await _lock_claimed(transaction, caller, login_id, now=now)
             if login.stage == Stage.REFUSED:
                 return
             if login.stage != Stage.CLAIMED:
@@ -250,7 +250,7 @@ class Scans:
             login.stage = Stage.REFUSED
             await queries.save(transaction, login)
         doors.DOORS.count(login.taken_door, DoorOutcome.REFUSED)
-        _log_decision(login, person, "denied")
+        _log_decision(login, user, "denied")
 
     async def _find_claimed(self, caller: Caller, login_id: UUID) -> SiteLogin:
         """Return a login that this session has claimed, and has not denied. Raises: ScanOver, if there is none."""
@@ -267,12 +267,12 @@ class Scans:
         """
         now = self.clock()
         async with self.database.begin() as transaction:
-            login, person = await _lock_claimed(transaction, caller, login_id, now=now)
+            login, user = await _lock_claimed(transaction, caller, login_id, now=now)
             if login.stage == Stage.REFUSED:
                 raise errors.ScanOver(_NOT_CLAIMED)
             if login.stage != Stage.CLAIMED:  # approved before
                 return login
-            refusal = await self._refusal_of_user(transaction, login, caller.session_id, person, ip=ip, now=now)
+            refusal = await self._refusal_of_user(transaction, login, caller.session_id, user, ip=ip, now=now)
             if refusal is not None:
                 raise refusal
             door = login.taken_door
@@ -280,18 +280,18 @@ class Scans:
             if door is Door.LINK:
                 until = now + doors.NUMBER_LASTS
                 self._set_number(login, login_code)
-            login.approve(person, authenticated_at=now, authenticated_by=doors.AMR[door], until=until)
+            login.approve(user, authenticated_at=now, authenticated_by=doors.AMR[door], until=until)
             await record_event(
                 transaction,
                 EventType.SCAN_APPROVED,
-                by=Actor(str(person.id), ip),
+                by=Actor(str(user.id), ip),
                 at=now,
-                user_id=person.id,
-                app_id=person.app_id,
+                user_id=user.id,
+                app_id=user.app_id,
                 data={"scan_id": login.id, "client_id": login.client_id, "browser_ip": login.browser_ip},
             )
             await queries.save(transaction, login)
-        _log_decision(login, person, "approved")
+        _log_decision(login, user, "approved")
         return login
 
     def _set_number(self, login: SiteLogin, login_code: str) -> None:
@@ -323,17 +323,17 @@ async def _lock_claimed(
 
     Raises: ScanOver, if the session has ended, or has not claimed such a login.
     """
-    person = await person_queries.lock_caller(transaction, caller, now=now)
+    user = await person_queries.lock_caller(transaction, caller, now=now)
     login = await transaction.row(queries.LOCK, id=login_id, now=now)
-    if person is None or login is None or not _is_claimed_by(login, caller, now=now):
+    if user is None or login is None or not _is_claimed_by(login, caller, now=now):
         raise errors.ScanOver(_NOT_CLAIMED)
-    return login, person
+    return login, user
 
 
-def _log_decision(login: SiteLogin, person: UserInSession, decision: Literal["approved", "denied"]) -> None:
+def _log_decision(login: SiteLogin, user: UserInSession, decision: Literal["approved", "denied"]) -> None:
     """Log `link_approved`, `link_denied`, `scan_approved` or `scan_denied`."""
     event = f"{'link' if login.door == Door.LINK else 'scan'}_{decision}"
-    log.info(event, scan_id=login.id, client_id=login.client_id, user_id=person.id)
+    log.info(event, scan_id=login.id, client_id=login.client_id, user_id=user.id)
 
 
 def _is_claimed_by(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:

@@ -21,7 +21,7 @@ from wxauth.random_secrets import hash_of, new_secret
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import browser_login_queries
 from wxauth.site_logins.authorization_codes import add_with_code, proved_after
-from wxauth.site_logins.browser_login_queries import BrowserPerson, lock_browser_person
+from wxauth.site_logins.browser_login_queries import BrowserUser, lock_browser_user
 from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
 from wxauth.site_logins.pages import find_open_page
 from wxauth.site_logins.queries import SiteLogin
@@ -62,7 +62,7 @@ class SingleSignOn:
     concurrency: Concurrency
     site_requests: SiteRequests
 
-    async def person_in(self, browser: Browser, *, client_id: str = "") -> BrowserPerson | None:
+    async def user_of(self, browser: Browser, *, client_id: str = "") -> BrowserUser | None:
         """Return the user of this browser's login; None if the browser has no login.
 
         The result's `knows_site` is about the site `client_id`. Without `client_id`, it is False.
@@ -72,31 +72,31 @@ class SingleSignOn:
         after = proved_after(self.settings, self.clock())
         cookie_hash = hash_of(browser.login_cookie)
         return await self.database.row(
-            browser_login_queries.BROWSER_PERSON, cookie_hash=cookie_hash, client_id=client_id, proved_after=after
+            browser_login_queries.BROWSER_USER, cookie_hash=cookie_hash, client_id=client_id, proved_after=after
         )
 
-    async def person_for(self, request: SiteRequest, browser: Browser) -> BrowserPerson | None:
+    async def user_for(self, request: SiteRequest, browser: Browser) -> BrowserUser | None:
         """Return the user of this browser's login.
 
         Return None if the site does not use single sign-on, or if there is no login that satisfies the site's request.
         """
         if not request.client.sso:
             return None
-        person = await self.person_in(browser, client_id=request.client.name)
-        if person is None or not _satisfies(person, request, now=self.clock()):
+        user = await self.user_of(browser, client_id=request.client.name)
+        if user is None or not _satisfies(user, request, now=self.clock()):
             return None
-        return person
+        return user
 
     async def answer_silently(self, request: SiteRequest, browser: Browser) -> Onward:
         """Return the redirect to the site with an authorization code, for `prompt=none`.
 
         Raises: SentBack, with the error for the site; Unanswerable.
         """
-        person = await self.person_for(request, browser)
-        if person is not None and not person.knows_site:
+        user = await self.user_for(request, browser)
+        if user is not None and not user.knows_site:
             raise refusal(request, "interaction_required", "the user hasn't continued to this site yet")
-        if person is not None:
-            onward = await self._give_code(request, browser, expected=person)
+        if user is not None:
+            onward = await self._give_code(request, browser, expected=user)
             if onward is not None:
                 return onward
         raise refusal(request, "login_required", "this browser has no login that can be used")
@@ -112,9 +112,9 @@ class SingleSignOn:
         pressed = await self._find_pressed(page_id, browser, form)
         request = await self.site_requests.check(pressed.parameters, ip=browser.ip)
         request.hinted_user_id = pressed.page.hinted_user_id
-        person = await self.person_for(request, browser)
-        if person is not None and person.login_id == pressed.page.browser_login_id:
-            onward = await self._give_code(request, browser, expected=person)
+        user = await self.user_for(request, browser)
+        if user is not None and user.login_id == pressed.page.browser_login_id:
+            onward = await self._give_code(request, browser, expected=user)
             if onward is not None:
                 return onward
         return pressed.repeated()
@@ -140,7 +140,7 @@ class SingleSignOn:
             raise NotFound(NO_SUCH_PAGE)
         return _PressedPage(page, parse_parameters(page.query), hint=sent.get("id_token_hint"))
 
-    async def _give_code(self, request: SiteRequest, browser: Browser, *, expected: BrowserPerson) -> Onward | None:
+    async def _give_code(self, request: SiteRequest, browser: Browser, *, expected: BrowserUser) -> Onward | None:
         """Store a login with an authorization code, and return the redirect to the site with this code.
 
         Return None if the browser no longer has the login `expected`, which the caller has read, or if that login does
@@ -155,13 +155,13 @@ class SingleSignOn:
                 self.concurrency.of_session(expected.login_id, expected.id),
                 self.database.begin() as transaction,
             ):
-                person = await self._store_code(transaction, request, browser, code, expected=expected, now=now)
+                user = await self._store_code(transaction, request, browser, code, expected=expected, now=now)
         except RateLimited:
             raise self._too_many(request, "this user has too many requests in progress") from None
-        if person is None:
+        if user is None:
             return None
         client_id = request.client.name
-        log.info("site_authorized", client_id=client_id, user_id=person.id, app_id=person.app_id, door=Door.SSO)
+        log.info("site_authorized", client_id=client_id, user_id=user.id, app_id=user.app_id, door=Door.SSO)
         return response_to_site(self.settings, request, code=code)
 
     async def _store_code(
@@ -171,9 +171,9 @@ class SingleSignOn:
         browser: Browser,
         code: str,
         *,
-        expected: BrowserPerson,
+        expected: BrowserUser,
         now: datetime,
-    ) -> BrowserPerson | None:
+    ) -> BrowserUser | None:
         """Store a login with this authorization code, and return its user.
 
         Return None in the same cases as `_give_code`.
@@ -183,32 +183,32 @@ class SingleSignOn:
         after = proved_after(self.settings, now)
         client_id = request.client.name
         cookie_hash = hash_of(browser.login_cookie)
-        person = await lock_browser_person(transaction, cookie_hash, client_id=client_id, proved_after=after)
-        if person is None or person.login_id != expected.login_id or not _satisfies(person, request, now=now):
+        user = await lock_browser_user(transaction, cookie_hash, client_id=client_id, proved_after=after)
+        if user is None or user.login_id != expected.login_id or not _satisfies(user, request, now=now):
             return None
         # abs() ignores times in the far future, which a clock that was ahead has stored.
-        recent_codes_at = [at for at in person.codes_at if abs(now - at) < _MINUTE]
+        recent_codes_at = [at for at in user.codes_at if abs(now - at) < _MINUTE]
         if len(recent_codes_at) >= CODES_PER_MINUTE:
             raise self._too_many(request, "this browser has requested too many codes")
         await add_with_code(
             transaction,
             request,
-            person,
+            user,
             code,
             door=Door.SSO,
-            authenticated_at=person.authenticated_at,
-            authenticated_by=person.authenticated_by,
+            authenticated_at=user.authenticated_at,
+            authenticated_by=user.authenticated_by,
             device=browser,
             # The code must not be valid for longer than the browser's login.
-            lasts=min(AUTHORIZATION_CODE_LASTS, person.authenticated_at - after),
-            browser_login_id=person.login_id,
+            lasts=min(AUTHORIZATION_CODE_LASTS, user.authenticated_at - after),
+            browser_login_id=user.login_id,
             now=now,
         )
         codes_at = [*recent_codes_at, now]
         await transaction.run(
-            browser_login_queries.COUNT_CODE, id=person.login_id, codes_at=codes_at, client_id=client_id
+            browser_login_queries.COUNT_CODE, id=user.login_id, codes_at=codes_at, client_id=client_id
         )
-        return person
+        return user
 
     def _too_many(self, request: SiteRequest, description: str) -> SentBack:
         """Count and log a request that exceeds a limit, and return the error for the site."""
@@ -216,14 +216,14 @@ class SingleSignOn:
         return refusal(request, "temporarily_unavailable", description)
 
 
-def _satisfies(person: BrowserPerson, request: SiteRequest, *, now: datetime) -> bool:
+def _satisfies(user: BrowserUser, request: SiteRequest, *, now: datetime) -> bool:
     """Return whether the site's request accepts a browser's login.
 
     The login must be new enough, and must belong to the user of the request's hint, if there is one.
     """
-    if request.requires_new_login or request.hinted_user_id not in (None, person.id):
+    if request.requires_new_login or request.hinted_user_id not in (None, user.id):
         return False
     if request.max_age is None:
         return True
     # `max_age=0` requires a new login, even if the user has proved who they are at this moment.
-    return request.max_age > 0 and (now - person.authenticated_at).total_seconds() <= request.max_age
+    return request.max_age > 0 and (now - user.authenticated_at).total_seconds() <= request.max_age

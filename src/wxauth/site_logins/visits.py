@@ -35,7 +35,7 @@ from wxauth.site_logins.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door
 from wxauth.site_logins.models import Stage
 from wxauth.site_logins.pages import find_open_page, lock_open_page, next_press
 from wxauth.site_logins.queries import SiteLogin
-from wxauth.site_logins.responses import ANOTHER_PERSON, AUTHORIZE_PATH, Browser, Onward, SentBack, response_to_site
+from wxauth.site_logins.responses import ANOTHER_USER, AUTHORIZE_PATH, Browser, Onward, SentBack, response_to_site
 from wxauth.site_logins.secrets import authorization_code_of, page_id_of
 from wxauth.wechat.client import WeChatIdentity
 from wxauth_guard.errors import WxAuthError
@@ -88,7 +88,7 @@ _CLOSED_TO_STAFF: Final = (
 """The reason, in the log, why a visit by staff is refused."""
 _DESCRIPTIONS: Final = {
     VisitOutcome.ACCESS_DENIED: "the user refused, or can't log in",
-    VisitOutcome.LOGIN_REQUIRED: ANOTHER_PERSON,
+    VisitOutcome.LOGIN_REQUIRED: ANOTHER_USER,
     VisitOutcome.TEMPORARILY_UNAVAILABLE: "WeChat or the service didn't respond in time",
     VisitOutcome.SERVER_ERROR: "WeChat rejects this app: the service's log has the cause",
 }
@@ -275,19 +275,19 @@ class Visits:
         login = await self.code_logins.record_identity(app, identity, browser, expires_in=None, now=now)
         self.numbers.count_login(is_new=login.is_new, at=now)
         async with self.database.begin() as transaction:
-            person = await person_queries.lock_person(transaction, app_id=app.app_id, openid=identity.openid)
+            user = await person_queries.lock_user(transaction, app_id=app.app_id, openid=identity.openid)
             pending = await transaction.row(queries.LOCK, id=visit.id, now=now)
-            if person is None or pending is None or pending.outcome is not None:
+            if user is None or pending is None or pending.outcome is not None:
                 raise VisitRefused("the user can no longer log in, or the site has been removed")
-            if is_closed_to_staff and not STAFF_ROLES.isdisjoint(person.roles):  # got the role during the visit
+            if is_closed_to_staff and not STAFF_ROLES.isdisjoint(user.roles):  # got the role during the visit
                 raise VisitRefused(_CLOSED_TO_STAFF)
             pressed_at = pending.created_at  # the site's `auth_time` is the time of the press
-            pending.approve(person, authenticated_at=pressed_at, authenticated_by=AMR[door], until=pending.expires_at)
+            pending.approve(user, authenticated_at=pressed_at, authenticated_by=AMR[door], until=pending.expires_at)
             pending.outcome = VisitOutcome.LOGGED_IN
             pending.browser_ip, pending.browser_user_agent = browser.ip, browser.user_agent
             pending.kept_until = max(pending.kept_until, pending.expires_at + OUTCOME_KEPT)
-            await self.codes.give(transaction, pending, person, callback.sites_code, browser, now=now)
-        await self.codes.end_login_of_another(pending, person, browser, now=now)
+            await self.codes.give(transaction, pending, user, callback.sites_code, browser, now=now)
+        await self.codes.end_login_of_another(pending, user, browser, now=now)
         fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": login.milliseconds}
         log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
 
