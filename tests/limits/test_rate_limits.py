@@ -49,7 +49,7 @@ def test_windows_that_have_ended_are_dropped() -> None:
 
 
 def test_no_more_windows_are_kept_than_there_may_be() -> None:
-    windows, limit = Windows(lambda: 0.0, at_most=5), Limit(2, 10)
+    windows, limit = Windows(lambda: 0.0, max_counters=5), Limit(2, 10)
     assert [windows.count(limit, f"address {number}") for number in (*range(20), 19, 19)] == [0] * 21 + [10]
     assert len(windows) <= 5
 

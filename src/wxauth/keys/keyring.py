@@ -196,7 +196,7 @@ class KeyRing:
     async def find(self, kid: str) -> VerificationKey | None:
         """Return the published key of access tokens with this id; None if there is no such key.
 
-        Raises: KeysUnavailable, if no key has been read yet.
+        Raises: KeysUnavailable, as every `KeySource` does, if no key has been read yet.
         """
         if not self.is_ready:
             raise KeysUnavailable(NOT_READ)
@@ -228,7 +228,7 @@ class KeyRing:
         Raises: CannotOpen, if the stored keys cannot be decrypted; StorageUnavailable, if the database is unavailable.
         """
         if alg == ALGORITHM:
-            if not self.is_ready:
+            if not self.is_ready:  # otherwise `find` would raise KeysUnavailable
                 await self.refresh()
             verification_key = await self.find(kid)
             return None if verification_key is None else verification_key.key

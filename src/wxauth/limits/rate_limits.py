@@ -154,11 +154,11 @@ class Windows:
     All limits must have the same `seconds`, because the windows must end in the order in which they began.
     """
 
-    def __init__(self, now: Now, *, at_most: int = MAX_COUNTERS) -> None:
+    def __init__(self, now: Now, *, max_counters: int = MAX_COUNTERS) -> None:
         self._windows = OrderedDict[str, tuple[int, float]]()
         """The number of actions in each window, and the time at which the window ends, in epoch seconds."""
         self._now = now
-        self._at_most = at_most
+        self._max_counters = max_counters
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -187,7 +187,7 @@ class Windows:
                 windows.clear()
         while windows:
             name, (_, end) = next(iter(windows.items()))
-            if end > now and len(windows) < self._at_most:  # less, because the caller may add one
+            if end > now and len(windows) < self._max_counters:  # less, because the caller may add one
                 break
             del windows[name]
 
