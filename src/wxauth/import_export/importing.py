@@ -64,7 +64,8 @@ class Counts:
     joined: int = 0
     """The updated lines that joined a user only by external_id.
 
-    This count comes first, because a high number reveals mistakes such as a wrong column of external ids.
+    This count comes first in the JSON output, because a high number reveals mistakes such as a wrong column of external
+    ids.
     """
     lines: int = 0
     created: int = 0

@@ -42,7 +42,8 @@ SKIPPABLE: Final = frozenset(
 )
 """The fields in which an invalid value can count as null.
 
-The other fields identify a user or grant rights, so a line with an invalid value in one of them is always refused.
+The other fields identify a user, grant or end rights (for example `roles` and `banned_until`), or record the user's
+wishes (for example `consents` and `erase_at`). A line with an invalid value in one of these fields is always refused.
 """
 
 

@@ -49,7 +49,10 @@ GivenFields = dict[str, GivenValue]
 
 @dataclass(slots=True)
 class Made:
-    """The changes that the lines have made: new entries, and entries that replace stored ones."""
+    """The changes that the lines have made, and what later lines must know about earlier lines.
+
+    The changes are new entries, and entries that replace stored ones.
+    """
 
     users: dict[UUID, UserToImport] = field(default_factory=dict)
     first_lines: dict[UUID, int] = field(default_factory=dict)
