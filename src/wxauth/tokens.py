@@ -1,4 +1,4 @@
-"""The private keys of the service (RFC 7517), and the access tokens that it signs with them."""
+"""The private keys of the service (RFC 7517), and the access tokens that the service signs with an ES256 key."""
 
 import os
 from base64 import urlsafe_b64encode
@@ -25,7 +25,10 @@ def base64url(data: bytes) -> bytes:
 
 
 class PrivateKey:
-    """A private key for one algorithm, with its public JWK."""
+    """A private key for one algorithm, with its public JWK.
+
+    The subclasses are `SigningKey` for access tokens (ES256), and `keys.keyring.RsaKey` for ID tokens (RS256).
+    """
 
     __slots__ = ("_private_key", "kid", "public_jwk", "signer")
     alg: ClassVar[str]
@@ -122,14 +125,29 @@ class TokenIssuer:
         audience: str | None = None,
         auth_time: int | None = None,
     ) -> str:
-        """Sign an access token. `now` is in epoch seconds, and `expires_in` is in seconds.
+        """Sign an access token.
 
-        In the token of a website, `client_id` is the site, `app_id` is the mini-program, and `scope` lists the granted
-        scopes, separated by spaces. Without `client_id`, the claim `client_id` is the `app_id`. `added` contains the
-        operator's own claims, which must not have the names of wxauth's claims. If the token is for one resource,
-        `audience` is the URL of the resource, and `auth_time` is the time at which the user approved the login, in
-        epoch seconds. If `client_id` is the URL of a metadata document, the token contains nothing about the user
-        except the id, so `app_id`, `openid`, `roles`, `external_id` and `added` are left out.
+        If the operator has not registered the client, its `client_id` is the URL of a document that describes the
+        client. The token of such a client contains nothing about the user except the id, so `app_id`, `openid`,
+        `roles`, `external_id` and `added` are left out.
+
+        Args:
+            key: The key that signs the token.
+            user_id: The claim `sub`.
+            session_id: The claim `sid`.
+            app_id: The app of the identity with which the user has logged in.
+            openid: The openid of this identity.
+            roles: The user's roles. If there are none, the token has no claim `roles`.
+            now: The time at which the token is issued, in epoch seconds.
+            expires_in: The lifetime of the token, in seconds.
+            external_id: The id of the user in the system that the operator used before wxauth.
+            client_id: The website that gets the token; None for a token of the app itself. Without `client_id`, the
+                claim `client_id` is the `app_id`.
+            scope: The scopes of a website's token, separated by spaces.
+            added: The operator's own claims, which must not have the names of wxauth's claims.
+            audience: The URL of the resource, if the token is for one resource.
+            auth_time: The time at which the user approved the login, in epoch seconds, if the token is for one
+                resource.
         """
         claims: dict[str, Any] = {
             "iss": self.issuer,
@@ -147,7 +165,7 @@ class TokenIssuer:
         if auth_time is not None:
             claims["auth_time"] = auth_time
         if client_id is not None and is_document_url(client_id):
-            # Anybody can publish a metadata document, so such a client learns nothing about the user except the id.
+            # Anybody can publish such a document, so the client learns nothing about the user except the id.
             del claims["openid"], claims["app_id"]
         else:
             if roles:
