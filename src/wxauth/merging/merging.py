@@ -392,4 +392,4 @@ def status_and_roles_of_both(pair: MergePair, source: MergeSource, *, now: datet
     if bans and source is MergeSource.UNIONID:
         # No administrator has decided that the merged user is staff.
         roles = [role for role in roles if role not in STAFF_ROLES]
-    return replace(remaining.under(bans, now=now), roles=tuple(roles))
+    return replace(remaining.with_longest_of(bans, now=now), roles=tuple(roles))

@@ -109,10 +109,10 @@ class StatusAndRoles:
         ban = Ban(row.ban_reason, row.banned_until) if row.status == "disabled" else None
         return cls(tuple(row.roles), ban, row.erase_at)
 
-    def under(self, bans: Iterable[Ban], *, now: datetime) -> "StatusAndRoles":
-        """Return this status with the longest of the bans that have not ended.
+    def with_longest_of(self, bans: Iterable[Ban], *, now: datetime) -> "StatusAndRoles":
+        """Return this status with the longest of the bans that have not ended, in place of the present ban.
 
-        Without such a ban, the user is active.
+        If all bans have ended, or there is none, the user is active.
         """
         # In the order of the pairs, a ban without an end is longer than any other.
         lasting = [ban for ban in bans if ban.until is None or ban.until > now]
