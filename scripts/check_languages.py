@@ -19,7 +19,7 @@ CHINESE = re.compile("[\u4e00-\u9fff]")
 WITH_CHINESE = {
     "examples of the API": (
         *("apps/schemas.py", "clients/models.py", "oauth/routes.py", "sessions/list_queries.py"),
-        *("site_logins/targets.py", "users/schemas.py", "users/history_queries.py", "web/schemas.py"),
+        *("site_logins/targets.py", "users/schemas.py", "web/schemas.py"),
     ),
     "WeChat's own words": (
         "checks/issuer.py",

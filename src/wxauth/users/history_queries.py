@@ -15,10 +15,20 @@ from wxauth.core.trail import ERASED_DATA, REPORTS_ERASURE, EventType
 from wxauth.sessions.devices import DescribedDevice
 from wxauth.sessions.list_queries import OPENED
 from wxauth.users.search_queries import SEARCH_SECONDS, id_in, search_in_windows
-from wxauth.web.schemas import Network, OrEmpty, Page, PageQuery, StoredText, Time
+from wxauth.web.schemas import (
+    Network,
+    OrEmpty,
+    Page,
+    PageQuery,
+    ShownAppId,
+    ShownNickname,
+    ShownPictureUrl,
+    ShownSessionId,
+    ShownUserId,
+    StoredText,
+    Time,
+)
 
-_USER_ID: Final = Field(examples=["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"])
-_NICKNAME: Final = Field(examples=["小明"])
 _ACTOR: Final = r"^(client:)?[^\x00-\x1f\x7f]{0,64}$"
 """The pattern of an event's actor. A service client's name has up to 64 characters."""
 
@@ -71,11 +81,11 @@ class LoginsQuery(HistoryQuery):
 class ListedLogin(BaseModel):
     """A login in a list, with the device and IP address that opened the session, and the time at which it ended."""
 
-    session_id: UUID = Field(examples=["01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"])
+    session_id: ShownSessionId
     at: datetime = Field(examples=["2026-11-20T10:02:00Z"])
-    user_id: UUID = _USER_ID
-    nickname: str | None = _NICKNAME
-    app_id: str = Field(examples=["wx1a2b3c4d5e6f7a8b"])
+    user_id: ShownUserId
+    nickname: ShownNickname
+    app_id: ShownAppId
     client_id: str | None = Field(description="The website; null for a login in the mini-program.")
     device: DescribedDevice = Field(description="Operating system, and WeChat or browser.")
     ip: Address = Field(description="The IP address, or only its network if the login is old.")
@@ -90,9 +100,9 @@ class ListedLogin(BaseModel):
 class UserSummary(BaseModel):
     """The short description of a user."""
 
-    id: UUID = _USER_ID
-    nickname: str | None = _NICKNAME
-    avatar_url: str | None = Field(examples=["https://example.com/avatars/1.png"])
+    id: ShownUserId
+    nickname: ShownNickname
+    avatar_url: ShownPictureUrl
     app_id: str | None = Field(description="The app of the newest session; null if there is none.")
     device: DescribedDevice = Field(description="The device of the newest session.")
     ip: Address = Field(description="The address of its last use.")
