@@ -27,7 +27,7 @@ from wxauth.settings.roles import STAFF_ROLES
 from wxauth.users.status_queries import ADMIN, UserIsGone, locked_user
 from wxauth.web.answers import BEARER, GUARDED, Entails
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
-from wxauth.web.direct import check_query_names
+from wxauth.web.direct import NO_PARAMETERS, check_query_names
 from wxauth_guard.bearer import authorizations_of, bearer_token
 from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken
@@ -37,7 +37,7 @@ _MAX_USER_AGENT: Final = 512
 
 ADMIN_SCOPE: Final = "wxauth:admin"
 """The scope that lets a staff member's website session use `/v1/admin`. Only wxauth's console gets this scope."""
-_UNKNOWN_FILTER: Final = InvalidRequest.of("filter", "Must be absent, because there are no parameters")
+_UNKNOWN_FILTER: Final = InvalidRequest.of("filter", NO_PARAMETERS)
 """The example that the API description shows of the error for an unknown query parameter."""
 
 

@@ -32,6 +32,8 @@ _JSON: Final = (b"content-type", b"application/json")
 # header, such a cache never sends one caller's response to another caller.
 _VARY: Final = (b"vary", b"Authorization")
 
+NO_PARAMETERS: Final = "Must be absent, because there are no parameters"
+"""The message for an unknown query parameter, if the operation has no query parameters."""
 _FAILURE_KEY: Final = "wxauth.failure"
 """The key in the ASGI scope for the exception of a route that `Shortcut` has called."""
 
@@ -289,7 +291,7 @@ def check_query_names(connection: HTTPConnection) -> None:
     known: Sequence[str] = connection.scope["route"].query_names
     unknown = sorted(connection.query_params.keys() - set(known))
     if unknown:
-        message = f"Must be one of {', '.join(known)}" if known else "Must be absent, because there are no parameters"
+        message = f"Must be one of {', '.join(known)}" if known else NO_PARAMETERS
         raise invalid_request({"loc": (name,), "msg": message, "type": "unknown"} for name in unknown)
 
 
