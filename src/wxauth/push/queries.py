@@ -69,7 +69,7 @@ async def claim_signature(database: Database, signature: PushSignature, *, now: 
     Raises: InvalidSignature, if the signature already belongs to another message.
     """
     until = now + SIGNATURES_KEPT
-    if not await database.value(_CLAIM, digest=signature.digest, content=signature.content, until=until):
+    if not await database.value(_CLAIM, digest=signature.digest, content=signature.message_digest, until=until):
         raise InvalidSignature(
             "this timestamp and nonce were already used for another message, or for the verification of the URL"
         )

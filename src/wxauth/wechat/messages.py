@@ -106,7 +106,7 @@ class PushSignature:
 
     Several pairs of timestamp and nonce may have the same digest, because WeChat joins them before it signs them.
     """
-    content: bytes | None
+    message_digest: bytes | None
     """The digest of the message; None for the handshake, which has no message."""
 
 
