@@ -214,7 +214,7 @@ async def set_external_id(
     try:
         async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
             if not await transaction.value(user_queries.SET_EXTERNAL_ID, user_id=remaining_id, external_id=external_id):
-                return
+                return  # the user already has this external id
             if await transaction.value(user_queries.IS_FORMER_EXTERNAL_ID, external_id=external_id):
                 # This error rolls the change back.
                 raise ExternalIdTaken("the ID belonged to a user who was merged into another user")

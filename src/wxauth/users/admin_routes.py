@@ -39,7 +39,7 @@ router = Router("admin")
 
 
 class NamesQuery(BaseModel):
-    """The query parameters that name the users."""
+    """The ids of the users whose names the caller wants to read."""
 
     user_id: Annotated[list[UUID], Field(min_length=1, max_length=MAX_NAMES)] = Field(
         description=f"Repeated for several, at most {MAX_NAMES}."
@@ -102,7 +102,7 @@ async def read_user(
 )
 async def change_user(
     staff: StaffDep,
-    is_fresh: FreshLoginDep,
+    has_fresh_login: FreshLoginDep,
     reads: StaffReadsDep,
     database: DatabaseDep,
     clock: ClockDep,
@@ -122,12 +122,13 @@ async def change_user(
     now = clock()
     change = UserChange(
         **body.model_dump(exclude={*PROFILE_FIELDS, "erase_at"}),
+        # In a request, the profile fields and `erase_at` can only be null.
         cleared=body.model_fields_set.intersection(PROFILE_FIELDS),
         cancels_leaving="erase_at" in body.model_fields_set,
     )
     if staff.must_spare_staff:  # the role `support`
         _check_support_may_make(change)
-    has_changed = await admin.change_user(database, user_id, change, by=staff, may_add_roles=is_fresh, now=now)
+    has_changed = await admin.change_user(database, user_id, change, by=staff, may_add_roles=has_fresh_login, now=now)
     user = await admin.read_user(database, user_id, now=now)
     # If the request has changed something, the event of the change is enough for the audit trail.
     if not has_changed:
@@ -204,7 +205,7 @@ async def read_names(
 
     The audit trail records one event for all of these users.
     """
-    users = await database.rows(history_queries.USER_SUMMARIES, ids=list(query.user_id))
+    users = await database.rows(history_queries.USER_SUMMARIES, ids=query.user_id)
     if users:
         reads.note_read(staff, Read.NAMES, *(user.id for user in users))
     return NamesAnswer.model_construct(items=list(users))  # without validating the rows again

@@ -25,11 +25,17 @@ from wxauth.users.status_queries import StatusAndRoles, lock_status_and_roles
 from wxauth.users.user_queries import FORMER_IDS
 
 MAX_ROWS_ERASED_WITH_USER: Final = 1000
-"""The largest number of rows that wxauth erases in the transaction that deletes the user."""
+"""The largest number of rows that wxauth erases in the transaction that deletes the user.
+
+`erase_waiting_rows` later erases pages of the same size.
+"""
 _WAIT_FOR_ANOTHER_SECONDS: Final = 0.1
 """The pause, in seconds, before the next attempt if another worker is erasing a page."""
 _MAX_IDS_ERASED_WITH_USER: Final = 10
-"""The largest number of ids, present and former, whose rows are erased in the transaction that deletes the user."""
+"""The largest number of ids, present and former, whose rows are erased in the transaction that deletes the user.
+
+The number is limited because each id takes five statements, even if it has no rows.
+"""
 
 # This lock lets only one worker at a time erase pages, so that the load on the database does not depend on the number
 # of waiting erasures.
@@ -45,7 +51,7 @@ SELECT user_id, about_after, acted_after FROM erasures WHERE :user_ids::uuid[] I
  ORDER BY user_id LIMIT 1
 """)
 ARE_WAITING: Final = Statement[bool](
-    "SELECT EXISTS (SELECT FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)) AS are_some"
+    "SELECT EXISTS (SELECT FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids))"
 )
 """The query that returns whether rows still wait for erasure.
 

@@ -59,7 +59,10 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
             **_IDENTITY,
             **_DEVICE,
             "opened": {**_SESSION["opened"], **_DEVICE},
-            **dict.fromkeys(("scope", "authenticated_at", "authenticated_by")),
+            # Only a website's session has these values.
+            "scope": None,
+            "authenticated_at": None,
+            "authenticated_by": None,
         }
     ],
     "browsers": [{**_IDENTITY, "authenticated_at": _AT, "authenticated_by": "wechat_scan", "sites": ["shop"]}],

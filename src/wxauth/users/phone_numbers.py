@@ -38,7 +38,9 @@ def is_number(text: str, *, region: str) -> bool:
 
     numbers = [_parsed(typed, region) for typed in (text, f"+{text}")]
     possible = phonenumbers.ValidationResult.IS_POSSIBLE
-    return any(number and phonenumbers.is_possible_number_with_reason(number) == possible for number in numbers)
+    return any(
+        number is not None and phonenumbers.is_possible_number_with_reason(number) == possible for number in numbers
+    )
 
 
 def possible_numbers(text: str, *, region: str) -> Sequence[str]:

@@ -244,7 +244,7 @@ class ListedUserAnswer(ProfileStatusAndRoles, OperatorsFields):
 
 
 class UserDetailAnswer(ListedUserAnswer, FormerExternalIds):
-    """A user, with all identities and sessions."""
+    """A user, with all identities, and with the most recently used sessions and the newest consents."""
 
     former_ids: NotRequired[
         Annotated[
@@ -274,7 +274,10 @@ class UsersAnswer(TypedDict):
 
 @cache
 def _required(form: Any) -> Sequence[str]:
-    """Return the names of the fields that a TypedDict requires, beginning with `id`."""
+    """Return the names of the fields that a TypedDict requires, in the order in which a response shows them.
+
+    The order of the declaration would put `id` after the fields of the base classes, but a response begins with `id`.
+    """
     required = [name for name in form.__annotations__ if name in form.__required_keys__]
     return sorted(required, key=lambda name: name != "id")  # the other names keep their order
 
@@ -371,6 +374,7 @@ class ProfileChange(Changes, BodyWithRules):
     titles = dict.fromkeys(map(str, NICKNAMES.choices), NICKNAME_REFUSED)
     model_config = body_like({"nickname": "小明"})
 
+    # These types keep a stand-in, which `changes` then leaves out. `Nickname` and `AvatarUrl` would clear the field.
     nickname: _Name | None = Field(
         default=None,
         validation_alias=NICKNAMES,
@@ -398,7 +402,7 @@ class ProfileChange(Changes, BodyWithRules):
 
 def _check_versions(value: object) -> object:
     """Return the documents with their versions. Raises: ValueError, if they are not an object of texts."""
-    # pydantic's own check of the types would repeat a name that the client has sent in its message.
+    # The message of pydantic's own check of the types would repeat a name that the client has sent.
     if not (isinstance(value, dict) and all(isinstance(version, str) for version in value.values())):
         raise ValueError("Must be an object of documents and versions, both text")
     return value

@@ -150,8 +150,9 @@ async def find_users(
     affect whether the text counts as an id or as part of a nickname. Otherwise, the first page of a search could list
     the user with this id, and the second page could list users with such a nickname.
 
-    The function searches nicknames in windows of users, the newest first, until the page is full or `seconds` have
-    passed. If the time has passed, the page contains the users found until then.
+    An index finds a user with a given id or phone number, and all administrators. Any other search examines windows of
+    users, the newest first, until the page is full or `seconds` have passed. If the time has passed, the page contains
+    the users found until then.
     """
     filters = await _filters_of(database, query, region=region)
     if filters is None:

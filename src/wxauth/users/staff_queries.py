@@ -85,7 +85,7 @@ class StaffReads(WriteBuffer):
     """The time of the last recorded read of each list, by member of staff, user whose list it is, and kind of list."""
 
     def note_search(self, by: Actor, *, term: Term, found: int) -> None:
-        """Record that staff has searched for users, with the kind of the search term and the number of users found.
+        """Record that a member of staff has searched, with the kind of the search term and the number of users found.
 
         The term itself is never recorded, because it may be personal data such as a phone number.
         """
