@@ -78,7 +78,7 @@ def _validated(model: type[Model], values: Any, context: Mapping[Any, Any] | Non
     if errors:
         return None, errors
     try:
-        return model.__pydantic_validator__.validate_python(values, context=context), []
+        return model.model_validate(values, context=context), []
     except ValidationError as exc:
         return None, errors_of(exc)
 
