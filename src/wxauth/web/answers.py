@@ -143,7 +143,7 @@ def _example_in(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
             return example
         case {"$ref": reference}:
             return _example_in(models[reference.rpartition("/")[2]], models)
-        case {"anyOf": [kind, *_]}:
+        case {"anyOf": [kind, *_]}:  # the type of a nullable field, and then null
             return _example_in(kind, models) if "examples" in kind or "$ref" in kind else None
         case {"type": "object", "properties": fields}:
             shown = {

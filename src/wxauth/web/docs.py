@@ -110,8 +110,9 @@ def _restore_example(models: dict[str, Any], model: Any) -> None:
 def add_docs(app: FastAPI) -> None:
     """Add the routes of the documentation.
 
-    Call this function last, because FastAPI tries routes in the order in which they were added, and should try these
-    routes only after all other routes. The texts are in the language that the request prefers.
+    Call this function after the routes of the API have been added. FastAPI tries routes in the order in which they were
+    added, so it then compares no request to the API with these routes. The texts are in the language that the request
+    prefers.
     """
     documents: dict[str, bytes] = {}
     files = StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static")

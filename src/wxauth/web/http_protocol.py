@@ -19,7 +19,7 @@ uvicorn itself parses all requests that arrive, without a limit.
 UNREAD_SECONDS: Final = 0.1
 """The time, in seconds, that an idle connection stays open when the server ends.
 
-A request may have arrived that the server has not read yet.
+In this time, the server reads a request that may already have arrived.
 """
 FIRST_REQUEST_SECONDS: Final = 2
 """The time, in seconds, that a connection without a request stays open when the server ends.
@@ -68,7 +68,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._bytes_outside_body += len(data)
         if not self._is_in_body and b"\nupgrade" in data[:MAX_HEAD].lower():
             # Java's client asks for HTTP/2 with each request, and the parser would drop the body of such a request.
-            # Therefore the field is renamed. `on_headers_complete` refuses what this doesn't find.
+            # Therefore the field is renamed. If the search misses the field, `on_headers_complete` refuses the request.
             head, blank_line, rest = data.partition(b"\r\n\r\n")
             data = _UPGRADE.sub(b"\nx-upgrade", head) + blank_line + rest
         super().data_received(data)
@@ -105,8 +105,9 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Stop the timer when the head is complete. Refuse too many pipelined requests, and an upgrade with a body.
 
-        The parser would not read this body, and its bytes would become the next request. `data_received` doesn't rename
-        a field whose name arrives in two reads, or that belongs to a pipelined request. CONNECT needs no such field.
+        The parser would not read the body of an upgrade, and the bytes of the body would become the next request. An
+        upgrade gets here if `data_received` has not renamed the field, because the name of the field has arrived in two
+        reads, or because the request was pipelined. The method CONNECT also asks for an upgrade, without the field.
         """
         self._timer.cancel()
         self._is_in_head, self._is_in_body, self._bytes_outside_body = False, True, 0

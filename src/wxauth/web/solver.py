@@ -76,14 +76,14 @@ def arguments_of(dependant: Dependant, hints: Mapping[str, Any], path_names: Con
     Raises: TypeError, for a type that cannot be read from a request.
     """
     dependencies = {each.name for each in dependant.dependencies}
+    others = {name: hint for name, hint in hints.items() if name not in dependencies and hint is not Request}
     return {
-        name: _path_argument(name, hint) if name in path_names else _argument(hint)
-        for name, hint in hints.items()
-        if name not in dependencies and hint is not Request
+        name: _path_argument(name, hint) if name in path_names else _model_argument(hint)
+        for name, hint in others.items()
     }
 
 
-def _argument(hint: Any) -> Argument:
+def _model_argument(hint: Any) -> Argument:
     """Return the argument for the body or the query that a model describes. Raises: TypeError, if it is not a model."""
     # The hint is `Model`, `Model | None` or `Annotated[Model, Query()]`.
     kinds = get_args(hint) or (hint,)
