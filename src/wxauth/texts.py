@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 _MAX_TITLE_LENGTH: Final = 64
+"""The length limit of a title, in characters."""
 
 # The following texts are sets of characters, to be written between the brackets of a regular expression.
 _DIACRITICS: Final = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
@@ -77,7 +78,10 @@ def clean_text(text: str) -> str:
 
 
 def is_title(text: str) -> bool:
-    """Return whether a text can be a title: a visible line of 1 to 64 characters, all of which `clean_text` keeps."""
+    """Return whether a text can be a title.
+
+    A title is a single line of 1 to 64 characters, from which `clean_text` would remove nothing except needless spaces.
+    """
     is_one_line = text.splitlines() == [text] and "\t" not in text
     words = " ".join(text.split())
     return len(text) <= _MAX_TITLE_LENGTH and is_one_line and words != "" and clean_text(text) == words

@@ -277,7 +277,7 @@ class WeChat:
             body: bytes = await response.aread() if already_read is None else already_read.body
         except httpx.ReadTimeout as exc:
             raise errors.WeChatTimeout(_("{api} did not respond in {n:g} s", api=call.api, n=self.timeout)) from exc
-        except httpx.DecodingError as exc:
+        except httpx.DecodingError as exc:  # wxauth's own transport raises this error in both cases
             raise errors.WeChatBadResponse(_("WeChat's response isn't HTTP, or is too large")) from exc
         except httpx.PoolTimeout as exc:
             raise errors.WeChatUnavailable(

@@ -74,7 +74,10 @@ _REMEDIES: Final = {
     "key": _("you don't have to do anything, because the next login stores a new session_key"),
     "secret": WRONG_SECRET_REMEDY,
 }
-"""The instructions that several errcodes share, by the names that the table uses for them."""
+"""The instructions that several errcodes share, by the names that the table uses for them.
+
+For all other errcodes, the table itself contains the instruction.
+"""
 
 
 @dataclass(frozen=True, slots=True)

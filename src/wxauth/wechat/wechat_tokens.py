@@ -74,7 +74,9 @@ class CachedSecret:
     """A token, a ticket or a link of an app that this process keeps in memory."""
 
     value: str = field(default="", repr=False)
+    """The secret itself; empty until WeChat has returned one."""
     ends_at: datetime = NEVER
+    """The time at which the secret expires."""
     looked_at: datetime = NEVER
     """The time of the last request to WeChat, or of the last read from the database, with or without success."""
     renews_at: datetime = NEVER
