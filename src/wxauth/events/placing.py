@@ -1,6 +1,5 @@
 """The placing of events: wxauth gives them places in the feed, and queues them for webhooks in that order."""
 
-import asyncio
 from typing import Final
 
 from wxauth.core.background import keep_doing
@@ -30,7 +29,6 @@ async def keep_placing(services: Services) -> None:
         if await services.database.value(ARE_UNPLACED):
             await place_events(services)
 
-    await asyncio.sleep(PLACE_PAUSE_SECONDS)
     await keep_doing(place, pause=PLACE_PAUSE_SECONDS, failed="feed_held_up")
 
 
