@@ -147,7 +147,7 @@ class Deliveries:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def send(
+    async def sign_and_send(
         self, webhook_id: UUID, webhook: Webhook | LeasedDelivery, event: Mapping[str, Any], *, now: datetime
     ) -> Answer:
         """Sign an event with a webhook's secrets, send it once, and return the outcome.
@@ -246,7 +246,7 @@ class Deliveries:
 
     async def _attempt(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
         """Send the event of a delivery once, and return the outcome. A response with status 410 disables a webhook."""
-        answer = await self.send(delivery.receiver_id, delivery, delivery.for_siblings, now=now)
+        answer = await self.sign_and_send(delivery.receiver_id, delivery, delivery.for_siblings, now=now)
         if answer.is_accepted:
             return DeliveryOutcome(state=DeliveryState.DELIVERED, status=answer.status)
         if answer.status == _GONE:

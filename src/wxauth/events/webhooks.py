@@ -149,7 +149,7 @@ class Webhooks:
             "actor": by.name,
             "data": {},
         }
-        return await self.deliveries.send(webhook.id, webhook, event, now=now)
+        return await self.deliveries.sign_and_send(webhook.id, webhook, event, now=now)
 
     async def deliveries_of(self, name: str, query: DeliveriesQuery) -> Page[DeliveryRow]:
         """Return a page of a webhook's deliveries, the newest first. Raises: NotFound, if there is no such webhook."""
