@@ -181,14 +181,14 @@ def _printable(text: str) -> str:
     )
 
 
-def _complete(_logger: object, name: str, event: LogEvent) -> LogEvent:
+def _complete(_logger: object, level: str, event: LogEvent) -> LogEvent:
     """Add the time and the level, the ids of the request and the trace, and the fields that describe an exception."""
     if (current := request_id.get()) is not None:
         event["request_id"] = current
     if (trace := trace_id.get()) is not None:
         event["trace_id"] = trace
     event["timestamp"] = datetime.now(UTC).isoformat(timespec="milliseconds")
-    event["level"] = name
+    event["level"] = level
     if "exc_info" in event:
         _describe_exception(event)
     return event
