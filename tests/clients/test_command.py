@@ -241,6 +241,13 @@ async def test_a_client_names_resources_of_the_settings(clients: Clients) -> Non
     assert await clients.only("resources") == [[]]
 
 
+async def test_the_list_shows_the_resources_of_a_service(clients: Clients) -> None:
+    entry = {"resource": "https://mcp.test/mcp", "title": "小店助手", "scopes": {"orders:read": "查看你的订单"}}
+    known = {"WXAUTH_RESOURCES": json.dumps([entry])}
+    await clients.do("add", "gateway", "--resource", "https://mcp.test/mcp", **known)
+    assert await clients.only("scopes", "resources") == [["introspect"], ["https://mcp.test/mcp"]]
+
+
 REFUSED: list[tuple[str, tuple[str, ...]]] = [
     ("--scope", ("add", "x", "--scope", "everything")),
     ("--scope", ("set", "page")),

@@ -248,9 +248,12 @@ def remove_command(client_name: str) -> None:
 def _json_of(client: AddedClient) -> dict[str, Any]:
     """Return the object that `wxauth clients list --json` prints for a client.
 
-    Of the fields of a client that is not a site, the object contains only `scopes`.
+    For a client that is not a site, the object omits the fields that describe a site, and empty `resources`.
     """
-    fields = {*Client.model_fields} - {"name"} if client.is_site else {"scopes"}
+    if client.is_site:
+        fields = {*Client.model_fields} - {"name"}
+    else:
+        fields = {"scopes", "resources"} if client.resources else {"scopes"}
     created_at = client.created_at.isoformat(timespec="seconds")
     return {"client_id": client.name, "created_at": created_at, **client.model_dump(include=fields)}
 
