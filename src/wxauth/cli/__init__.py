@@ -87,7 +87,7 @@ class LazyGroup(click.Group):
                 self.add_command(click.Command(name, help=summary))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command with its name and summary in the language of the terminal; None if there is no such command.
+        """Return a command whose summary is in the language of the terminal; None if there is no such command.
 
         In place of a command whose module is not imported, the result is a placeholder without options, arguments and
         subcommands, which cannot run. Only `resolve_command` returns the command itself.

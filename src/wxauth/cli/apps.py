@@ -166,9 +166,10 @@ def _push_mode(app: AppAnswer) -> str | None:
 
 
 def _prompted(fields: Mapping[str, Any]) -> dict[str, str]:
-    """Prompt for the secrets whose options were given, and return the secrets by the names of their fields.
+    """Prompt for the secrets whose switches in `fields` are on, and return the secrets by the names of their fields.
 
-    The secrets are not values of options, because all users of the machine can see a command line.
+    The secrets are not values of options, because all users of the machine can see a command line. The callers replace
+    the switches with the secrets.
     """
     return {name: _ask_for(label) for name, label in _LABELS.items() if fields.get(name)}
 

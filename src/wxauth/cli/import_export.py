@@ -300,7 +300,7 @@ async def _import(
         )
         report.print(text)
         raise
-    except sqlite3.OperationalError as exc:
+    except sqlite3.OperationalError as exc:  # `import_users` stores its changes so far in a temporary SQLite file
         raise Failed(Text(_NO_ROOM, error=exc)) from None
 
 

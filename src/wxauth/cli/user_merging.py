@@ -9,7 +9,7 @@ import click
 from wxauth.cli.options import checked, stripped, text_option
 from wxauth.cli.printing import Failed, confirm, echo, header, json_option, printable, prints_json, show, yes_option
 from wxauth.cli.resources import with_database
-from wxauth.cli.users import banned_until, name_of, names_of, user_argument
+from wxauth.cli.users import banned_until, listed_roles, name_of, user_argument
 from wxauth.core.database import Database
 from wxauth.core.trail import OPERATOR
 from wxauth.errors import NotFound
@@ -55,7 +55,7 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
 
     confirm(question)
     merged, user = with_database(merge)
-    roles = names_of(user["roles"])
+    roles = listed_roles(user["roles"])
     echo(_("{former} was merged into {user_id}, roles: {roles}", former=from_id, user_id=user["id"], roles=roles))
     for each in (merged.former, merged.remaining):
         _echo_status_and_roles(each.id, each.nickname, each.roles, each.status_and_roles.ban)
@@ -109,7 +109,7 @@ def _echo_status_and_roles(user_id: UUID, nickname: str | None, roles: Sequence[
     if not (nickname or roles or ban):
         return
     name = printable(nickname)
-    text = _("{user_id}: {name}, roles: {roles}", user_id=user_id, name=name, roles=names_of(roles))
+    text = _("{user_id}: {name}, roles: {roles}", user_id=user_id, name=name, roles=listed_roles(roles))
     if ban is not None:
         # `until` begins with a space in English, because `banned_until` continues a sentence.
         text += _(", banned{until}: {reason}", until=banned_until(ban.until), reason=printable(ban.reason))

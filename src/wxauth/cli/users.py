@@ -100,7 +100,7 @@ def list_command(fields: dict[str, Any]) -> None:
     region = read_settings(PhoneSettings).phone_region
     page = with_database(lambda database, _now: find_users(database, query, region=region))
     columns = "id status roles last_login_at nickname"
-    show_items(page, columns, as_json=users_answer(page), nickname=lambda user: _called(user.id, user.nickname))
+    show_items(page, columns, as_json=users_answer(page), nickname=lambda user: _shown_name(user.id, user.nickname))
 
 
 @users.command()
@@ -276,7 +276,7 @@ def _change(user_id: UUID, change: UserChange, *, removes_phone: bool = False) -
     user = with_database(change_and_read)
     state = word(user["status"]) + banned_until(user.get("until"))
     erasure = "" if user["erase_at"] is None else f", {word('erase_at')}: {to_the_minute(user['erase_at'])}"
-    roles = names_of(user["roles"])
+    roles = listed_roles(user["roles"])
     echo(_("{user_id} is {state}, roles: {roles}", user_id=user["id"], state=state, roles=roles) + erasure)
 
 
@@ -288,16 +288,16 @@ def _read_user(user_id: UUID) -> UserDetailAnswer:
 def name_of(user_id: UUID) -> str:
     """Return the name of a user for the question that asks for confirmation."""
     user = _read_user(user_id)
-    return printable(localized(_called(user["id"], user["nickname"])))
+    return printable(localized(_shown_name(user["id"], user["nickname"])))
 
 
-def _called(user_id: UUID, nickname: str | None) -> str:
+def _shown_name(user_id: UUID, nickname: str | None) -> str:
     """Return the nickname of a user or, as in the console, "Unnamed" with the last eight characters of the id."""
     return nickname or _("Unnamed …{end}", end=str(user_id)[-8:])
 
 
-def names_of(roles: Sequence[str]) -> str:
-    """Return the names of roles, separated by commas, for a message; `-` if there are none."""
+def listed_roles(roles: Sequence[str]) -> str:
+    """Return the roles, separated by commas, for a message; `-` if there are none."""
     return ",".join(roles) or "-"
 
 
