@@ -349,8 +349,8 @@ def _keys_in(document: Mapping[str, Any]) -> tuple[ClientKeys | None, str | None
 def client_at(client_id: str, title: str = "", redirect_uris: Sequence[str] = ()) -> Client:
     """Return the client whose document has this URL, with the title and redirect URIs from the document.
 
-    The client counts as public even if it signs assertions, because it has no secret. The option `link` is on, so that
-    users can log in from a phone's browser, because nobody can set this option for a client that is not registered.
+    The client counts as public even if it signs assertions, because it has no secret. Nobody can set the option `link`
+    for a client that is not registered. Therefore, it is always on, so that users can log in from a phone's browser.
     """
     return Client(
         name=client_id,

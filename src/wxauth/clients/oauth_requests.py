@@ -250,7 +250,9 @@ class SiteCredentials:
         if is_allowed(self.settings, name):
             document = await self.documents.find(name, ip=ip)
             if document is None and self.documents.is_refused(name) and not await self.documents.has_sessions(name):
-                return client_at(name)  # the client has no codes or tokens, so each request will be refused
+                # Without sessions, the client has no tokens. It may have a code from the time when the document was
+                # valid, which wxauth accepts. wxauth refuses codes and tokens of other clients as usual.
+                return client_at(name)
             document = self._require_document(name, document)
             if not document.may_be_public:
                 raise invalid_client(f"the client's document requires {PRIVATE_KEY_JWT}: send client_assertion")
