@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from uvicorn.config import STARTUP_FAILURE
 
 from wxauth.core.logs import configure_logging, get_logger
-from wxauth.settings.loading import load_settings, unknown_names
+from wxauth.settings.loading import load_settings, setting_faults
 from wxauth.settings.settings import InvalidSettings, Settings
 from wxauth.terminal import localized
 
@@ -41,7 +41,7 @@ def _create_app(settings: Settings) -> "ASGIApp":
     from wxauth.service.shared_counts import share_counts
 
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    for line in unknown_names():
+    for line in setting_faults():
         get_logger().warning("unknown_setting", reason=line)
     share_counts()
     created = app.create_app(build_services(settings))

@@ -8,7 +8,7 @@ from kubernetes_validate.utils import validate
 
 from scripts.write_panels import ASKED, files
 from tests.deploy.manifests import ANSWERS, resolved_for_sealos
-from wxauth.settings.loading import load_settings, unknown_names
+from wxauth.settings.loading import load_settings, setting_faults
 from wxauth.settings.settings import Settings
 
 
@@ -30,5 +30,5 @@ def test_each_answer_to_choose_from_is_a_valid_one(monkeypatch: pytest.MonkeyPat
             environment = {**required, f"WXAUTH_{asked.name}": choice}
             for name, value in environment.items():
                 monkeypatch.setenv(name, value)
-            assert unknown_names(environment, env_file=None) == []
+            assert setting_faults(environment, env_file=None) == []
             load_settings(Settings, env_file=tmp_path / ".env", secrets_dir=tmp_path)

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from tests.fakes import APP, OTHER_APP, SECRET_KEY
 from tests.processes import environment, free_port, run
 from tests.sweeps import swept
-from wxauth.settings.loading import load_settings, unknown_names
+from wxauth.settings.loading import load_settings, setting_faults
 from wxauth.settings.settings import InvalidSettings, Settings
 
 DATABASE_URL = "postgresql://wxauth:hunter2@db.internal/wxauth"
@@ -499,7 +499,7 @@ SET_NOTHING = [
 def test_a_line_that_sets_nothing_is_named_without_a_value(place: Path, line: str, fault: str) -> None:
     (place / ".env").write_text(f"\ufeffOTHER=thing\n\n{line}\n", encoding="utf-8")
     shown = f"{fault} (.env, line 3)" if fault.startswith("WXAUTH") else f".env, line 3: {fault}"
-    assert unknown_names({}, env_file=place / ".env") == ([shown] if fault else [])
+    assert setting_faults({}, env_file=place / ".env") == ([shown] if fault else [])
 
 
 @swept(
@@ -515,7 +515,7 @@ def test_a_line_that_sets_nothing_is_named_without_a_value(place: Path, line: st
     ],
 )
 def test_a_variable_that_is_no_setting_is_named_without_a_value(name: str, fault: str) -> None:
-    assert unknown_names({name: ""}, env_file=None) == [fault]
+    assert setting_faults({name: ""}, env_file=None) == [fault]
 
 
 @pytest.mark.process
@@ -546,7 +546,7 @@ def test_variables_of_kubernetes_for_a_service_named_wxauth_are_no_mistake(load:
         "WXAUTH_POSTGRESQL_PORT": "tcp://10.0.0.8:5432",
         "WXAUTH_POSTGRESQL_PORT_5432_TCP_PROTO": "tcp",
     }
-    assert unknown_names(links, env_file=None) == []
+    assert setting_faults(links, env_file=None) == []
     assert load(**REQUIRED, PORT=links["WXAUTH_PORT"]).port == 8000
 
 

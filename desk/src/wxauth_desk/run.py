@@ -32,7 +32,7 @@ from wxauth.service.app import create_api, surround
 from wxauth.service.build import Timeouts, build_services
 from wxauth.service.lifespan import check_stored_state
 from wxauth.service.server import uvicorn_options
-from wxauth.settings.loading import unknown_names
+from wxauth.settings.loading import setting_faults
 from wxauth.settings.resources import Resource
 from wxauth.settings.settings import Settings
 from wxauth_desk.agent import MCP_PORT_OFFSET, add_agent, create_mcp_server, has_mcp, resource_at
@@ -166,7 +166,7 @@ def _open_parts(
     loaded = load_settings(None if wechat is None else wechat.url, port, push_forward=shop_url + PUSH_PATH)
     settings = loaded.settings
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    for line in unknown_names(env_file=None):
+    for line in setting_faults(env_file=None):
         click.echo(localized(line), err=True)
     listener = ports.open_service(settings.host, settings.port)
     ports.check()

@@ -18,7 +18,7 @@ from wxauth.core.logs import message_of
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.transport import HttpTransport
 from wxauth.settings.apps import App
-from wxauth.settings.loading import load_settings, unknown_names
+from wxauth.settings.loading import load_settings, setting_faults
 from wxauth.settings.settings import InvalidSettings, Settings
 from wxauth.wechat.client import transport_for
 from wxauth_guard.issuer import FETCH_TIMEOUT
@@ -37,7 +37,7 @@ async def check_all() -> list[CheckResult]:
     except InvalidSettings as exc:
         return [bad("settings", problem) for problem in exc.problems]
     results = [good("settings", _("all settings have a valid form"))]
-    results += [bad("settings", line) for line in unknown_names()]
+    results += [bad("settings", line) for line in setting_faults()]
     return results + await examine(settings)
 
 

@@ -21,7 +21,7 @@ from uvicorn.supervisors import Multiprocess
 
 from wxauth.core.logs import configure_logging, get_logger
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.settings.loading import load_settings, unknown_names
+from wxauth.settings.loading import load_settings, setting_faults
 from wxauth.settings.settings import PREFIX, InvalidSettings, Settings
 from wxauth.terminal import os_reason
 
@@ -109,9 +109,9 @@ class Supervisor(Multiprocess):
             new = load_settings(Settings)
             # If a name in `.env` is misspelled, the reload would reset its setting to the default. The environment does
             # not change while the process runs, so its names are not checked again.
-            misspelled = unknown_names({})
-            if misspelled:
-                raise InvalidSettings(misspelled)
+            faults = setting_faults({})
+            if faults:
+                raise InvalidSettings(faults)
         except InvalidSettings as exc:
             log.error("reload_refused", reason=exc.text, consequence="the workers go on as they are")
             return

@@ -55,10 +55,11 @@ def load_settings(
     If several of these sources contain a setting, the first one in this order takes precedence. The files named after
     settings are in the folder WXAUTH_SECRETS_DIR, by default in `secrets_dir`.
 
-    Raises: InvalidSettings, which also lists the unknown names, because one of them may be a misspelled setting.
+    Raises: InvalidSettings, which also lists the results of `setting_faults`, because a missing setting may only be
+        misspelled.
     """
     try:
-        unknown = unknown_names(env_file=env_file)
+        faults = setting_faults(env_file=env_file)
         env = {name.upper(): value for name, value in {**read_env_file(env_file).values, **os.environ}.items()}
         secrets_dir = Path(env.get(f"{PREFIX}SECRETS_DIR") or secrets_dir)
         fields = {f"{PREFIX}{field.upper()}": field for field in kind.model_fields}
@@ -67,7 +68,7 @@ def load_settings(
         values = {field: texts[name] for name, field in fields.items() if texts.get(name) is not None}
         return settings_from(kind, **values)
     except InvalidSettings as exc:
-        raise InvalidSettings([*exc.problems, *unknown]) from None
+        raise InvalidSettings([*exc.problems, *faults]) from None
     except OSError as exc:
         problem = _("can't read {file}: {reason}", file=env_file, reason=os_reason(exc))
         raise InvalidSettings([problem]) from None
@@ -83,10 +84,12 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
         raise InvalidSettings(_problem(error) for error in exc.errors(include_input=False)) from None
 
 
-def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[Text]:
-    """Return texts about the names with wxauth's prefix that aren't settings, and the lines of `.env` that set nothing.
+def setting_faults(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[Text]:
+    """Return texts about the following faults, which wxauth would otherwise ignore.
 
-    Also return texts about the values of settings that begin with a wrong quotation mark, such as `“`.
+    - a name with wxauth's prefix that isn't a setting
+    - a line of `.env` that sets nothing
+    - a value that begins with a wrong quotation mark, such as `“`
 
     The texts repeat only names, never other parts of a line, because a secret may be in the place of a name. If
     `env_file` is None, only the environment is examined.
