@@ -62,6 +62,7 @@ class Text(str):
     def join(self, texts: Iterable[str], /) -> Text:
         """Join texts with this text between them. Unlike with a `str`, the result can be translated."""
         pieces = {f"text{number}": text for number, text in enumerate(texts)}
+        # For example, the template for two texts is "{text0}{separator}{text1}".
         return Text("{separator}".join(f"{{{name}}}" for name in pieces), separator=self, **pieces)
 
     def translated(self, language: str) -> str:

@@ -59,8 +59,8 @@ class _Fetch(NamedTuple):
     """Whether the fetch might make no progress unless the calling thread waits. Only `find_sync` reads this field.
 
     Some servers, such as uWSGI without `enable-threads`, run other threads only while a request waits. Therefore the
-    thread that starts a fetch waits for a while. If the fetch takes longer than its timeout, it continues only while
-    another request waits.
+    thread that starts a fetch waits for a while. If the fetch has not ended after its timeout, later requests also wait
+    for a while, so that it can continue.
     """
 
 
@@ -118,8 +118,9 @@ class RemoteKeys:
     async def find(self, kid: str) -> VerificationKey | None:
         """Return the issuer's key with this id; None if the issuer has no such key.
 
-        The call waits for the issuer if there are no usable keys in memory, or if the id is unknown. For a known key,
-        only the call that starts a fetch waits, and only if the keys are more than five minutes past their max-age.
+        If there are no usable keys in memory, or if the id is unknown, the call waits for a fetch that it starts or
+        finds under way. For a known key, only the call that starts a fetch waits, and only if the keys are more than
+        five minutes past their max-age.
 
         Raises: KeysUnavailable, if there are no keys, or if they are more than a day old.
         """

@@ -104,7 +104,8 @@ class TestIssuer:
             session_id: The UUID of the login that opened the session.
             expires_in: The seconds until the token expires. Guards allow 30 s of clock skew, so they refuse a token
                 with -31, and accept a token with -29.
-            scope: The scopes granted to a website or an agent, as a list or separated by spaces.
+            scope: The scopes granted to a website or an agent, as a list or separated by spaces. With a scope, the
+                token has the claims of a website's token, even without `client_id`.
             client_id: The name of a website, or the URL of a client's metadata document. With such a URL, the token has
                 no app_id, openid or roles. By default, the token is from a login in the app.
             claims: Claims to replace or add. A claim that is None is removed.
