@@ -48,7 +48,7 @@ def run(port: int) -> None:
         click.echo(localized(text))
         simulator = create_simulator(is_alone=True)
         app = OwnNamesOnly(simulator, _WECHAT_HOST_NAMES, own_pages_only=True, refusal=REFUSED_BY_WECHAT)
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt):  # after uvicorn has stopped, it raises the signal again
             # The server uses h11, because with httptools, uvicorn loses the body of a client that requests HTTP/2
             # (h2c), as Java's client does.
             uvicorn.Server(uvicorn.Config(app, http="h11", log_config=None, access_log=False)).run([listener])

@@ -40,6 +40,7 @@ class Text(str):
     def join(self, texts: Iterable[str], /) -> "Text":
         """Join texts with this text between them, so that the result can be translated, too."""
         pieces = {f"text{number}": text for number, text in enumerate(texts)}
+        # For example, the template for two texts is "{text0}{separator}{text1}".
         return Text("{separator}".join(f"{{{name}}}" for name in pieces), separator=self, **pieces)
 
     def translated(self, language: str) -> str:

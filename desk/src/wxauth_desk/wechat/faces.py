@@ -28,7 +28,10 @@ _CANCELLED: Final = 90004
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """The person whom a verification is about. The request for the result must name the same subject."""
+    """The person whom a verification is about, and the back end's own id of the verification.
+
+    The request for the result must name the same subject as the request that began the verification.
+    """
 
     out_seq_no: str
     """The id that the back end has given to the verification."""
