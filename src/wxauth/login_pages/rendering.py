@@ -31,9 +31,13 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action {form_action}; frame-ancestors {frame_ancestors}"
 )
-_IN_WECHAT: Final = "MicroMessenger"
-_IN_WECOM: Final = "wxwork"
-_ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad")
+"""The Content-Security-Policy of a page. It allows pictures in `data:` URLs, because logos are such URLs."""
+_WECHAT_NAME: Final = "MicroMessenger"
+"""The name of WeChat in the User-Agent of its browser. The User-Agent of WeCom can contain this name, too."""
+_WECOM_NAME: Final = "wxwork"
+"""The name of WeCom in the User-Agent of its browser."""
+_PHONE_NAMES: Final = re.compile(r"Mobi|Android|iPhone|iPad")
+"""The pattern of the names by which wxauth recognizes the User-Agent of a phone or tablet."""
 _GAP_IN_CHINESE: Final = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef]) (?=[\u3000-\u9fff\uff00-\uffef])")
 """The pattern of a space between two Chinese characters or punctuation marks."""
 _BROWSER: Final = "wxauth-browser"
@@ -104,11 +108,11 @@ class Rendering:
 
     def __post_init__(self) -> None:
         user_agent = self.request.headers.get("user-agent", "")
-        is_wechat, is_wecom = _IN_WECHAT in user_agent, _IN_WECOM in user_agent
+        is_wechat, is_wecom = _WECHAT_NAME in user_agent, _WECOM_NAME in user_agent
         self.is_in_wechat = is_wechat and not is_wecom and not is_web_view(user_agent)
         # A single pattern with a lookahead would take 0.4 s for a User-Agent of 64 KiB that repeats WeChat's name.
-        is_on_a_computer = WECHAT_ON_A_COMPUTER.search(user_agent.rpartition(_IN_WECHAT)[2]) is not None
-        self.is_on_a_phone = (is_wechat and not is_on_a_computer) or _ON_A_PHONE.search(user_agent) is not None
+        is_on_a_computer = WECHAT_ON_A_COMPUTER.search(user_agent.rpartition(_WECHAT_NAME)[2]) is not None
+        self.is_on_a_phone = (is_wechat and not is_on_a_computer) or _PHONE_NAMES.search(user_agent) is not None
         self.is_in_phones_browser = self.is_on_a_phone and not is_wechat and not is_wecom
         locales = _UI_LOCALES.search(f"{self.request.url.query}&{self.form}")
         self.language = language_of(self.request, ui_locales=None if locales is None else unquote_plus(locales[1]))
