@@ -265,7 +265,7 @@ async def overview_of(database: Database, *, first: date, last: date, utc_offset
 
 
 class RefusalSearch(HistoryQuery):
-    """The filters for refused logins."""
+    """The filters for refused logins, in addition to those of `HistoryQuery` (the user and the range of time)."""
 
     request_id: StoredText | None = pydantic.Field(default=None, description="The request id that the phone shows.")
     code: StoredText | None = pydantic.Field(
