@@ -1,4 +1,4 @@
-"""The code that every package uses: the clock, logs, encryption of secrets, the database and the audit trail.
+"""The code that most packages use: the clock, logs, encryption of secrets, the database and the audit trail.
 
-Use cases belong to the packages above.
+Use cases belong to the packages that import this one, for example to `wxauth.login`.
 """

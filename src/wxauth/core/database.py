@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 
 MAX_CONNECTIONS: Final = 15
-"""The largest number of connections in the pool of one process."""
+"""The largest number of connections in the pool of one process.
+
+In docs/run/operations.md, the formula for `max_connections` uses the sum of this number and `MAX_SNAPSHOTS`.
+"""
 MAX_TRANSACTIONS: Final = 5
 """The largest number of connections that transactions may hold at the same time.
 

@@ -1,7 +1,7 @@
 """The parts of the service. A part is an object that exists once in each process, such as the key ring.
 
 The class of a part declares each part that it needs as a field with that part's type. `wxauth.service.build` creates
-the parts, so that this module does not import the packages above core.
+the parts, so that this module does not import the packages that declare them.
 """
 
 import asyncio
@@ -91,7 +91,7 @@ class Services:
     clock: Clock
     database: Database
     parts: Parts
-    """All parts by their types, including the parts of the packages above core."""
+    """All parts by their types, including the parts that other packages declare."""
     closing: Sequence[Collection[Closable]]
     """The parts to close. `aclose` closes one group after the other, and the parts of a group at the same time."""
 
