@@ -313,11 +313,12 @@ class Deliveries:
         If the process stops, the remaining retries keep their times.
         """
         values = {"receiver_id": webhook_id, "now": self.clock(), "size": RESUMED_AT_ONCE}
-        resumed = RESUMED_AT_ONCE
-        while resumed == RESUMED_AT_ONCE:
+        while True:
             async with self.database.begin(replan=True) as transaction:
                 resumed = await transaction.run(RESUME_DELIVERIES, **values)
             self.wake()
+            if resumed < RESUMED_AT_ONCE:
+                return
 
 
 def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:

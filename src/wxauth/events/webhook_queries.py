@@ -155,9 +155,9 @@ SELECT new.id, receiver_id, event_id, new.type, events.user_id,
        SELECT user_id, data, actor FROM events WHERE events.id = event_id LIMIT 1) events ON true"""
 
 
-# Among events that got their places in the feed together, the events of an actor who caused at most ten are due first.
-# Their `next_at` is a day in the past, and only ranks them: lists of deliveries show `at` before the first attempt.
-# Therefore, one ban does not wait for the thousands of bans that an import or a service has caused.
+# Among events that got their places in the feed together, the events of an actor who caused at most ten are due first,
+# so that one ban does not wait for the thousands of bans that an import or a service has caused. The `next_at` of these
+# events is a day in the past. This time only ranks them, and `_LISTED` hides it from administrators.
 _RANKED_FRAGMENT: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor) <= 10
                    THEN interval '1 day' ELSE interval '0' END"""
 _QUEUE: Final = Statement[Nothing](f"{_queued_fragment(_RANKED_FRAGMENT)} ON CONFLICT DO NOTHING")
@@ -205,9 +205,11 @@ SELECT e.id AS event_id, COALESCE(f.type, '') AS type
  ORDER BY e.id
 """)
 
-# ORDER BY makes PostgreSQL use the index, regardless of its estimates. With EXISTS, PostgreSQL would read all due
-# deliveries, and with LIMIT but without ORDER BY, it would read the whole table. Priorities are negative for sites. The
-# result includes removed sites, but wxauth sends nothing to them.
+# The statement returns each receiver that has due deliveries, once for each of their priorities. `receivers` goes from
+# one receiver to the next in the index, so it does not read all pending deliveries. ORDER BY makes PostgreSQL use the
+# index, regardless of its estimates. With EXISTS, PostgreSQL would read all due deliveries, and with LIMIT but without
+# ORDER BY, it would read the whole table. Priorities are negative for sites. The result includes removed sites, but
+# wxauth sends nothing to them.
 _DUE: Final = Statement[tuple[UUID, int]](f"""
 WITH RECURSIVE receivers (id) AS (
     (SELECT receiver_id FROM deliveries WHERE state = 'pending' ORDER BY receiver_id LIMIT 1)
@@ -255,8 +257,8 @@ SELECT l.receiver_id, l.event_id, l.attempts, l.is_logout, COALESCE(w.name, c.na
   FROM leased l LEFT JOIN events e ON e.id = l.event_id LEFT JOIN webhooks w ON w.id = l.receiver_id
        LEFT JOIN clients c ON c.id = l.receiver_id AND removed_by IS NULL
 """)
-# If the lease has expired and another process has leased the delivery, `attempts` differs, and the statement stores
-# nothing.
+# The statement stores nothing if the delivery is finished (`next_at` is null), or if another process has leased it after
+# the lease expired (`attempts` differs).
 _SETTLE: Final = Statement[UUID]("""
 WITH settled AS (
     UPDATE deliveries SET state = :state, status = :status, error = :error, next_at = :next_at, is_leased = false
