@@ -257,8 +257,8 @@ SELECT l.receiver_id, l.event_id, l.attempts, l.is_logout, COALESCE(w.name, c.na
   FROM leased l LEFT JOIN events e ON e.id = l.event_id LEFT JOIN webhooks w ON w.id = l.receiver_id
        LEFT JOIN clients c ON c.id = l.receiver_id AND removed_by IS NULL
 """)
-# The statement stores nothing if the delivery is finished (`next_at` is null), or if another process has leased it after
-# the lease expired (`attempts` differs).
+# The statement stores nothing if the delivery is finished (`next_at` is null), or if the lease has expired and another
+# process has leased the delivery (`attempts` differs).
 _SETTLE: Final = Statement[UUID]("""
 WITH settled AS (
     UPDATE deliveries SET state = :state, status = :status, error = :error, next_at = :next_at, is_leased = false
