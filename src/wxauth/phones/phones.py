@@ -34,7 +34,7 @@ from wxauth.users.admin import locked_remaining
 from wxauth.users.callers import Caller, locked_caller
 from wxauth.users.user_queries import remove_phone
 from wxauth.wechat.api import WeChatApi
-from wxauth.wechat.errcodes import OF_ANOTHER_PERSON
+from wxauth.wechat.errcodes import OPENID_MISMATCH
 from wxauth.wechat.received import e164_of
 from wxauth_guard.errors import InvalidToken
 
@@ -203,7 +203,7 @@ class Phones:
         try:
             await self._fetch(app, openid, code, code_hash, asked_at=asked_at)
         except (errors.InvalidCode, errors.CodeUsed) as exc:
-            if exc.errcode in OF_ANOTHER_PERSON:
+            if exc.errcode in OPENID_MISMATCH:
                 raise
             # Another process might have used the code up, and be about to store the response.
             stored = await self._find_from_others(code_hash)

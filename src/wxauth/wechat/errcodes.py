@@ -54,8 +54,8 @@ DAILY_QUOTA: Final = 45009
 
 Only for `getwxacodeunlimit`, the errcode means too many calls within a minute.
 """
-OF_ANOTHER_PERSON: Final = frozenset({40003, 43104})
-"""The errcodes for an openid of another app, and for a phone code of another user."""
+OPENID_MISMATCH: Final = frozenset({40003, 43104})
+"""The errcodes of `getuserphonenumber` if the openid belongs to another app, or the phone code to another user."""
 
 WRONG_SECRET_REMEDY: Final = _(
     "the AppSecret is wrong. Copy it again from WeChat's console (WXAUTH_APP_SECRET, WXAUTH_APPS, 'wxauth apps set')"
