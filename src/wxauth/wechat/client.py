@@ -359,7 +359,7 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
 
 
 def _identity(app: App, answer: dict[str, Any]) -> WeChatIdentity:
-    """Return the identity in WeChat's response. A unionid that cannot identify one person is logged and left out.
+    """Return the identity in WeChat's response. Leave out a unionid that cannot identify one person, and log an error.
 
     Raises: WeChatBadResponse, if the openid or a mini-program's session_key is missing, or if an id is malformed.
     """

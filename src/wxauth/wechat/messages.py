@@ -93,8 +93,8 @@ _CUSTOMER_CHAT_OPENED: Final = "user_enter_tempsession"
 """The event that WeChat sends when a user opens the chat with customer service."""
 _PAYMENT_PREFIX: Final = "xpay_"
 """The beginning of the names of events about payments."""
-_MAX_NAME_LENGTH: Final = 64
-"""The length limit, in characters, of a message's name in the log."""
+_MAX_LOGGED_LENGTH: Final = 64
+"""The length limit, in characters, of a text from WeChat in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class WeChatMessage:
     """Whether the message is JSON or XML."""
     signature: PushSignature
     is_sealed: bool
-    """Whether the message was encrypted. The signature covers only encrypted messages."""
+    """Whether the message was encrypted. Only then does its signature cover the content of the message."""
 
     @property
     def event(self) -> str:
@@ -387,8 +387,8 @@ def _xml_fields(text: str) -> dict[str, str]:
 
 
 def _for_log(text: str) -> str:
-    """Return a text from WeChat without control characters, cut off at `_MAX_NAME_LENGTH`."""
-    return "".join(filter(str.isprintable, text))[:_MAX_NAME_LENGTH]
+    """Return a text from WeChat without control characters, cut off at `_MAX_LOGGED_LENGTH`."""
+    return "".join(filter(str.isprintable, text))[:_MAX_LOGGED_LENGTH]
 
 
 def _digest_of(*parts: str) -> bytes:
