@@ -75,7 +75,7 @@ class UserChange:
         if self.granted is not None:
             roles.append(self.granted)
         roles_after = tuple(dict.fromkeys(role for role in roles if role != self.revoked))
-        if len(roles_after) > MAX_ROLES:
+        if len(roles_after) > MAX_ROLES:  # only the command that grants a role gets here
             raise TextError(_("a user can have at most {n} roles", n=MAX_ROLES))
         return replace(before, roles=roles_after, ban=self._ban_after(before.ban))
 

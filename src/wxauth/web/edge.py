@@ -313,6 +313,8 @@ class _Exchange:
     def _check_size(self, size: int) -> None:
         """Check the declared or received size of a body that is larger than `MAX_BODY`.
 
+        Any path allows a smaller body, so most requests do not need this check.
+
         Raises: PayloadTooLarge, if the size exceeds the limit of the request's path.
         """
         limit = _limit_for(self._scope, self._edge.size_limits, MAX_BODY)
