@@ -4,8 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-# The functions import the library themselves, because it takes 2 MB of memory, which a process without phone numbers
-# saves.
+# Each function imports the library when it runs, so that a process without phone numbers saves 2 MB of memory.
 if TYPE_CHECKING:
     from phonenumbers import PhoneNumber
 

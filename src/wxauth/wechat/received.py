@@ -123,7 +123,7 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
     Raises: WeChatBadResponse, if there is no phone number, or the watermark names another app. The message never
         contains the number.
     """
-    # The library is imported here, because it takes 2 MB of memory, which a process without phone numbers saves.
+    # The library is imported here, so that a process without phone numbers saves 2 MB of memory.
     import phonenumbers
 
     watermark = phone_info.get("watermark")
