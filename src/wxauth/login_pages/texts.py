@@ -1,7 +1,7 @@
-"""The texts of the pages, in English and Chinese.
+"""The texts of the pages in English. The catalogues in the folder `locale` contain the translations.
 
-For example, the message "away" consists of the texts `away_title` and `away`. The message "over" after a visit to
-WeChat's page consists of the texts `visit_over_title` and `visit_over`.
+Most texts belong to a message, which has a title. For example, the message `away` consists of the texts `away_title`
+and `away`. The messages after a visit to WeChat's page begin with `visit_`, such as `visit_over`.
 
 On a phone, the page with the QR code shows the texts whose names end with `_on_a_phone`, such as `waiting_on_a_phone`,
 instead of the usual texts of the page's states. The texts for `PageState` and `Mistake` have no title, because they are

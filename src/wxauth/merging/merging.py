@@ -1,9 +1,9 @@
 """The merging of two users who are one person.
 
-The usual reason is that WeChat gives an identity a unionid that belongs to another user, because the app was bound to
-an Open Platform account or moved to another account. wxauth stores every unionid that a user has had, so that user ids
-do not change back and forth while apps move one after the other. Other reasons for a merge are a phone number that both
-users have verified, and an operator's decision.
+The usual reason is a late unionid. WeChat then gives an existing identity a unionid that belongs to another user,
+because the app was bound to an Open Platform account or moved to another account. wxauth stores every unionid that a
+user has had, so that user ids do not change back and forth while apps move one after the other. Other reasons for a
+merge are a phone number that both users have verified, and an operator's decision.
 """
 
 from collections.abc import Collection, Sequence, Set as AbstractSet

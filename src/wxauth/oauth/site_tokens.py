@@ -344,7 +344,7 @@ def _challenge_in(client: Client, form: Parameters, redirect_uri: str) -> str | 
 
 def _first_session(login: LockedLogin, session_id: UUID, expires_at: datetime) -> _OpenSession:
     """Return the new session of an approved login."""
-    # The approval has set both.
+    # The approval has set both values.
     assert login.authenticated_at is not None
     assert login.authenticated_by is not None
     return _OpenSession(

@@ -127,6 +127,7 @@ RETURNING code_hash
 _BIND: Final = Statement[Nothing](
     "UPDATE users SET phone = :phone, phone_verified_at = :verified_at WHERE id = :user_id"
 )
+# The statement also returns its parameters :app_id and :openid (see `USER_IN_SESSION`).
 _USER: Final = Statement[UserInSession](f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id")
 # This statement records which identity has proved its user's number. If that identity is split off from the user, the
 # user loses the number.

@@ -207,7 +207,8 @@ def _head_of(route: DirectRoute) -> DirectRoute:
 
 
 _DECLARED: Final = [route for router in _ROUTERS for route in router.routes]
-# Every app has these routes. `create_api` adds the routes of a single app after them, so that they hide none of these.
+# These routes do not depend on the settings. `create_api` adds the routes of check files after them, so that no file
+# hides one of these routes.
 _ROUTES: Final = (*_DECLARED, *(_head_of(route) for route in _DECLARED if "GET" in (route.methods or ())))
 _DIRECT_ROUTES: Final = DirectRoutes(_ROUTES, with_parameters=[wechat_routes.SIGNATURES_PATH, PUSH_PATH])
 """The routes that `Shortcut` calls without matching the request against the routes before them."""
