@@ -76,8 +76,8 @@ async def merge_users(
 ) -> MergeAnswer:
     """Merge a user into another one, and return the user that remains.
 
-    That user has the identities, sessions in apps, consents and roles of both, and a ban of either. The sessions of the
-    merged user at websites end.
+    That user has the identities, sessions in apps, consents and roles of both, and a ban of either. The merged
+    user's sessions at websites end.
     """
     now = clock()
     merged = await merge_by_operator(database, user_id, into=body.into, by=administrator, now=now)

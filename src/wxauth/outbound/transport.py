@@ -113,10 +113,10 @@ class HttpTransport(httpx.AsyncBaseTransport):
         body = b"".join(stream) if isinstance(stream, httpx.ByteStream) else await request.aread()
         message = _message(request, body, forward_proxy)
         deadline = request.extensions.get("deadline", math.inf)
-        if self._slots.locked():  # otherwise, there is a free slot, which needs no time limit
+        if self._slots.locked():
             await self._wait_for_slot(deadline)
         else:
-            await self._slots.acquire()
+            await self._slots.acquire()  # a slot is free, so this needs no time limit
         try:
             until = min(_now() + self._connect_timeout, deadline - SHORTEST_SECONDS)
             connection = self._idle_connection(origin) or await self._connector.connect(origin, until=until)

@@ -119,9 +119,9 @@ def _scheme_and_name(text: str) -> tuple[Scheme, str]:
         raise WrongValue(_("must have a port from 1 to {n}, or no port", n=LAST_PORT))
     if "%" in host:
         raise WrongValue(_("must not contain an IPv6 zone"))
-    if not is_http_url(text):
+    if not is_http_url(text):  # httpx accepts some URLs that `urlsplit` below cannot parse
         raise WrongValue(_("must be a URL"))
-    if "@" in urlsplit(text).netloc:
+    if "@" in urlsplit(text).netloc:  # `url.userinfo` would not show an empty user name, as in `https://@example.com`
         raise WrongValue(_("must not contain a user name or a password"))
     scheme: Scheme = "https" if url.scheme == "https" else "http"
     # Browsers and some resolvers ignore a final dot after an address, but the system's resolver may not find such an

@@ -111,9 +111,11 @@ class Avatars:
         thumbnail = await self._make_thumbnail(user, file)
         avatar = queries.Avatar(token_urlsafe(_ID_BYTES), thumbnail.content_type, thumbnail.content)
         url = self._base_url + _file_name(avatar)
-        now, app_id = self.clock(), user.app_id
+        now = self.clock()
+        app_id = user.app_id
         identity = {"user_id": user.id, "app_id": app_id, "openid": user.openid}
-        by, data = Actor(str(user.id)), {"fields": ["avatar_url"]}
+        by = Actor(str(user.id))
+        data = {"fields": ["avatar_url"]}
         # The transaction is not retried after a lost connection, because the user may have withdrawn the picture in
         # WeChat in the meantime, and the retry would store the picture again.
         async with self.database.begin() as transaction:

@@ -75,7 +75,7 @@ class Erasure:
             return "identities_erased", _BY_WECHAT
         account = await lock_status_and_roles(self.transaction, self.user_id)
         if account is not None and account.is_banned:
-            # Users can give and withdraw their consent at any time, and must not end a ban in this way.
+            # Otherwise, a banned user could withdraw the consent, be erased together with the ban, and sign up again.
             await leave_later(self.transaction, self.user_id, erase_at=self.now, now=self.now)
             return "user_leaving", _BY_WECHAT
         return await self._erase_user()
