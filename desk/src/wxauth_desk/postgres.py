@@ -99,7 +99,7 @@ class EmbeddedPostgres:
 
     data: Path
     """The folder of the data, which is created if it does not exist."""
-    _keywords: KW_ONLY  # the fields below are arguments with keywords
+    _keywords: KW_ONLY  # the arguments for the fields below are keyword-only
     lasting: bool = True
     """Whether the data must survive a crash of the machine, except for the transactions of its last second.
 

@@ -57,6 +57,7 @@ _SHARED_FILES: Final = {
 _SHARED_IN_WHEEL: Final = Path(__file__).parents[1] / "_shared"
 """The folder of these files in an installed desk."""
 _CHECKOUT: Final = Path(__file__).parents[4]
+"""The root of a clone."""
 
 
 def phone_network(*urls: str) -> Handler:

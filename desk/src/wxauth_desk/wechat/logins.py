@@ -82,6 +82,7 @@ class Logins:
         require(code, Errcode.MISSING_CODE)
         require(call.query.get("grant_type") == "authorization_code", Errcode.WRONG_GRANT_TYPE)
         self.quotas.count(account, call.api)
+        # Only mini-programs may call `code2session`, and only other apps may call `access_token`.
         is_mini_program = APP_KINDS[account.app_id] == "mini_program"
         require(is_mini_program == (call.api == "code2session"), Errcode.WRONG_CODE)
         if code in self.codes:
