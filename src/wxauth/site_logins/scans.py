@@ -366,6 +366,7 @@ def refusal_of_opening(
         "the QR code must be scanned with the camera: entry scene 1047 or 1011, or scanned by the camera"
     )
     if opening.user_code is not None:
+        # On wxauth's own pages, the login code can always be typed. For a device, `--user-code` allows this.
         return None if login.user_code or login.is_page else must_scan
     if entry != "any" and not _is_from_camera(opening, now):
         return must_scan
