@@ -58,8 +58,8 @@ ARE_WAITING: Final = Statement[bool](
 It considers only the rows of the users in `user_ids`, or the rows of all users if `user_ids` is null.
 """
 # This statement removes addresses and personal data from events about the user. It keeps the data that other services
-# receive, because that data is not personal. In this statement and the next one, `id > :after` leaves out the last event
-# of the previous page, which `pair_range` includes.
+# receive, because that data is not personal. In this statement and the next one, `id > :after` leaves out the last
+# event of the previous page, which `pair_range` includes.
 _ERASE_ABOUT: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
     SELECT id FROM events WHERE {pair_range("events.user_id", ":user_id", after=":after")} AND id > :after
