@@ -100,8 +100,8 @@ class JsTickets:
             cached.ensure_not_paused(now)
             # The lease is granted if the stored ticket is due for renewal, or if it is still this unusable ticket.
             unusable = stored.ticket if stored is not None and not is_usable else None
-            lease = {"app_id": app.app_id, "unusable": unusable, "until": now + patience, "now": now}
-            is_leased = await self.database.value(LEASE_TICKET, **lease) is not None
+            values = {"app_id": app.app_id, "unusable": unusable, "until": now + patience, "now": now}
+            is_leased = await self.database.value(LEASE_TICKET, **values) is not None
             if is_leased:
                 await self._fetch(app, cached, now)
             # Without the lease, another process fetches the next ticket. Until then, a usable stored ticket is enough.

@@ -325,7 +325,7 @@ def _refused_addresses(body: bytes) -> list[str]:
     addresses: list[str] = []
     for word in words:
         try:
-            address = str(plain_address(word.rstrip(".")))
+            address = str(plain_address(word.rstrip(".")))  # a full stop at the end is not part of the address
         except ValueError:
             continue
         if address not in addresses:

@@ -188,14 +188,14 @@ def _ask_for(label: str) -> str:
     return line
 
 
-def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
+def _valid(model: type[Body], values: dict[str, Any]) -> Body:
     """Return the values as a validated request body.
 
     Raises: Failed, if only values from prompts are wrong; click.UsageError, if a value from the command line is wrong.
     Both errors name the field, but never contain its value.
     """
     try:
-        return kind.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as exc:
         errors = exc.errors(include_input=False)
         lines = []

@@ -178,6 +178,7 @@ def import_command(
     options = Options(**switches)
     delimiter = _delimiter_of(str(file.name), is_csv=is_csv, is_tsv=is_tsv)
     our_names, our_values = mapped
+    # A field that is not in `Line` has the form attributes.NAME. In a JSON file, `attributes` is an object.
     if delimiter is None and not {*our_names.values(), *our_values} <= Line.model_fields.keys():
         raise WrongCall(_("--map attributes.NAME is only for CSV"))
     # `--app-id ''`, for example from a script with an unset variable, counts as no option.

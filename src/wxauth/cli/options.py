@@ -41,7 +41,7 @@ def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Cont
             message: str = exc.text
         except OSError as exc:
             message = unusable_file(value, exc)
-        except (KeyError, ValueError):
+        except (KeyError, ValueError):  # for example, `ZoneInfo` raises a KeyError for an unknown time zone
             message = rule
         raise click.BadParameter(sentence(message))
 

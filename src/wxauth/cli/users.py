@@ -154,19 +154,16 @@ def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
         *(("former_external_id", each) for each in user.get("former_external_ids", ())),
         *((name, fields[name]) for name in ("created_at", "last_login_at")),
         *(("identity", f"{identity['app_id']}  {identity['openid']}") for identity in user["identities"]),
-        *(
-            ("session", _line_of(session, device=describe_device(session.device) or "-"))
-            for session in user["sessions"]
-        ),
-        *(
-            (
-                "ended_session",
-                _line_of(session, ended=f"{word(session.ended_reason)} {to_the_minute(session.ended_at)}"),
-            )
-            for session in user["ended_sessions"]
-        ),
-        *(("consent", f"{consent.document}:{consent.version}  {_times_of(consent)}") for consent in user["consents"]),
     ]
+    for session in user["sessions"]:
+        device = describe_device(session.device) or "-"
+        rows.append(("session", _line_of(session, device=device)))
+    for ended_session in user["ended_sessions"]:
+        ended = f"{word(ended_session.ended_reason)} {to_the_minute(ended_session.ended_at)}"
+        rows.append(("ended_session", _line_of(ended_session, ended=ended)))
+    for consent in user["consents"]:
+        version = f"{consent.document}:{consent.version}"
+        rows.append(("consent", f"{version}  {_times_of(consent)}"))
     return [(word(name), value) for name, value in rows]
 
 
