@@ -45,7 +45,7 @@ APPS_OF_SITE: Final[Mapping[str, tuple[AppKind, Text]]] = {
     "website_app_id": ("website", _("must be the app_id of a website app")),
 }
 """The fields of a site that name an app, each with the kind of that app and the text of its rule."""
-_URIS: Final = ("redirect_uris", "logout_uris")
+_URI_FIELDS: Final = ("redirect_uris", "logout_uris")
 """The fields that contain lists of URIs."""
 
 
@@ -65,13 +65,13 @@ _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
     "id_token_alg": matching("|".join(ID_TOKEN_ALGS), _("must be one of {choices}", choices=", ".join(ID_TOKEN_ALGS))),
     "claims": check_claims,
     "logo": _check_logo,
-    **dict.fromkeys(_URIS, check_uris),
+    **dict.fromkeys(_URI_FIELDS, check_uris),
 }
 """The check of each field that does not depend on other fields."""
-_MAKE_A_SITE: Final = ("redirect_uris", "device", "phone_id_token")
+_SITE_MAKING_FIELDS: Final = ("redirect_uris", "device", "phone_id_token")
 """The fields that make a client a site. A client that sets none of these fields is a service."""
 _SITE_FIELDS: Final = tuple(
-    field for field in Client.model_fields if field not in ("name", "scopes", "resources", *_MAKE_A_SITE)
+    field for field in Client.model_fields if field not in ("name", "scopes", "resources", *_SITE_MAKING_FIELDS)
 )
 """The other fields that only a site may set."""
 
@@ -119,7 +119,7 @@ def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None
             except WrongValue as exc:
                 raise WrongClient(field, exc.text) from None
     values = {field: value for field, value in options.items() if value}
-    for field in _URIS:
+    for field in _URI_FIELDS:
         if field in values:
             values[field] = list(dict.fromkeys(values[field]))  # each URI once, in the given order
     client = Client(**{"scopes": [], **values, "name": name})  # the field `scopes` has no default
@@ -128,7 +128,7 @@ def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None
 
 def _makes_a_site(options: Mapping[str, Any]) -> bool:
     """Return whether a client with these options is a site."""
-    return any(options.get(field) for field in _MAKE_A_SITE)
+    return any(options.get(field) for field in _SITE_MAKING_FIELDS)
 
 
 def _as_site(client: Client) -> Client:
