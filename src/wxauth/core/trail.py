@@ -132,7 +132,7 @@ class EventType(StrEnum):
 SENT_TO_SIBLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     kind: kind.sent for kind in EventType if kind.sent is not None
 }
-"""The types of events that other services receive, each with the names in the data that they receive."""
+"""The types of events that other services (siblings) receive, each with the names in the data that they receive."""
 
 _LASTING: Final = [kind for kind, names in SENT_TO_SIBLINGS.items() if names]
 """The types of events that keep their data when the user is erased.

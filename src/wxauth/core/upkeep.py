@@ -1,4 +1,4 @@
-"""Statements that several tables need in the same form. They delete old rows, or replace sealed values."""
+"""Statements that several tables need in the same form. They delete old rows, or replace sealed (encrypted) values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

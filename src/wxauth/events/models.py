@@ -70,9 +70,9 @@ class Webhook(WebhookAnswer):
     id: UUID = Field(primary_key=True)
     """The id of the webhook. A later webhook with the same name has another id."""
     secret: bytes = Field(sa_type=BYTEA, repr=False)
-    """The signing secret, sealed."""
+    """The signing secret, encrypted by `Sealer`."""
     former_secret: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """The previous secret, sealed. wxauth also signs with it until `former_secret_until`."""
+    """The previous secret, encrypted by `Sealer`. wxauth also signs with it until `former_secret_until`."""
     former_secret_until: datetime | None = Field(sa_type=TIME)
 
     @property
