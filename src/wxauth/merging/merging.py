@@ -22,7 +22,7 @@ from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.errors import LastAdmin, MergeRefused
 from wxauth.i18n import lazy_gettext as _
 from wxauth.merging import merging_queries as queries, unionid_queries
-from wxauth.merging.merging_queries import Facts
+from wxauth.merging.merging_queries import UserInMerge
 from wxauth.sessions.queries import EndReason, end_logins_in_browsers
 from wxauth.settings.roles import MAX_ROLES, STAFF_ROLES
 from wxauth.users.attributes import add_missing_attributes
@@ -58,9 +58,9 @@ MERGES: Final = Counter("wxauth_merges", "Merges of two users, by cause.", "by",
 class Merged:
     """The result of a merge."""
 
-    former: Facts
+    former: UserInMerge
     """The data of the removed user before the merge."""
-    remaining: Facts
+    remaining: UserInMerge
     """The data of the remaining user before the merge."""
     source: MergeSource
     change: StatusChange
@@ -149,18 +149,18 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
         transaction, pair.former_id, becomes_staff=bool(gained_staff_roles), reason=EndReason.MERGED, by=by, now=now
     )
     # These rows must be read before `merge_users`, which changes the remaining user and deletes the removed user.
-    remaining_facts = await queries.facts_of(transaction, pair.remaining_id)
-    former_facts = await queries.facts_of(transaction, pair.former_id)
+    remaining_user = await queries.read_user(transaction, pair.remaining_id)
+    former_user = await queries.read_user(transaction, pair.former_id)
     former_attributes = await read_attributes(transaction, pair.former_id)
     app_ids = await queries.merge_users(
         transaction, pair.former_id, into=pair.remaining_id, is_by_phone=is_by_phone, now=now
     )
     await _record_merge(transaction, pair, source, app_ids=app_ids, by=by, now=now)
-    await queries.record_gained_data(transaction, pair.remaining_id, remaining_facts, by=by, now=now)
+    await queries.record_gained_data(transaction, pair.remaining_id, remaining_user, by=by, now=now)
     if former_attributes and not is_by_phone:
         await add_missing_attributes(transaction, pair.remaining_id, former_attributes, by=by, now=now)
     (change,) = await change_status_and_roles(transaction, [(pair.remaining_id, pair.remaining, after)], by=by, now=now)
-    return Merged(former=former_facts, remaining=remaining_facts, source=source, change=change)
+    return Merged(former=former_user, remaining=remaining_user, source=source, change=change)
 
 
 async def _record_merge(

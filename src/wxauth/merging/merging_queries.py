@@ -66,7 +66,7 @@ SELECT (EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
 """The query that returns whether a phone number, an operator or an import has joined several WeChat accounts."""
 
 
-class Facts(UserFields, LockedUser):
+class UserInMerge(UserFields, LockedUser):
     """The data of a user before or after a merge."""
 
     @property
@@ -75,7 +75,7 @@ class Facts(UserFields, LockedUser):
         return StatusAndRoles.of(self)
 
 
-_FACTS: Final = Statement[Facts](f"SELECT {', '.join(columns_of(Facts))} FROM users WHERE id = :user_id")
+_USER: Final = Statement[UserInMerge](f"SELECT {', '.join(columns_of(UserInMerge))} FROM users WHERE id = :user_id")
 # A trigger moves the sessions of the identities, too. The identities keep their proofs of a number only if the
 # remaining user has this number, or gets it from the removed user.
 _MOVE_IDENTITIES: Final = Statement[str]("""
@@ -129,9 +129,9 @@ UPDATE users
 """)
 
 
-async def facts_of(transaction: Transaction, user_id: UUID) -> Facts:
+async def read_user(transaction: Transaction, user_id: UUID) -> UserInMerge:
     """Return the data of a locked user."""
-    return await transaction.one(_FACTS, user_id=user_id)
+    return await transaction.one(_USER, user_id=user_id)
 
 
 async def merge_users(
@@ -160,13 +160,13 @@ async def merge_users(
 
 
 async def record_gained_data(
-    transaction: Transaction, user_id: UUID, before: Facts, *, by: Actor, now: datetime
+    transaction: Transaction, user_id: UUID, before: UserInMerge, *, by: Actor, now: datetime
 ) -> None:
     """Record the name, picture, number and consents that the remaining user has received from the removed user.
 
     `user_id` is the remaining user, and `before` is the data of this user before the merge.
     """
-    after = await facts_of(transaction, user_id)
+    after = await read_user(transaction, user_id)
     fields = [name for name in PROFILE_FIELDS if getattr(after, name) != getattr(before, name)]
     if fields:
         data = {"fields": fields}
