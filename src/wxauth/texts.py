@@ -55,7 +55,8 @@ _NEEDLESS_JOINERS: Final = re.compile(
 )
 """The pattern of a row of variation selectors and joiners. All are removed except for those in the two groups.
 
-One of each remains in emoji, and in scripts that use them. Latin, Greek and Cyrillic do not use them.
+One of each remains in emoji, and in scripts that use them. For example, one U+FE0F and one U+200D remain between a
+heart and a flame, so that the emoji is still a burning heart. Latin, Greek and Cyrillic do not use them.
 """
 _STACKED_DIACRITICS: Final = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
 """The pattern of more than two diacritics in a row. The group contains the first two, which remain."""

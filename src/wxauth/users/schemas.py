@@ -374,7 +374,8 @@ class ProfileChange(Changes, BodyWithRules):
     titles = dict.fromkeys(map(str, NICKNAMES.choices), NICKNAME_REFUSED)
     model_config = body_like({"nickname": "小明"})
 
-    # These types keep a stand-in, which `changes` then leaves out. `Nickname` and `AvatarUrl` would clear the field.
+    # These types keep the name and the picture that WeChat sends for users who have set none, and `changes` leaves them
+    # out. `Nickname` and `AvatarUrl` would make them empty, which would clear the user's name or picture.
     nickname: _Name | None = Field(
         default=None,
         validation_alias=NICKNAMES,

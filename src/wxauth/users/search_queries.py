@@ -81,7 +81,7 @@ WINDOWS: Final = (1_000, 100_000)
 A statement takes 30 to 100 ms to examine 100,000 users.
 """
 INDEXED_FROM: Final = 2
-"""The smallest number of characters of a text that the index finds, because it contains pairs of characters."""
+"""The length, in characters, of the shortest text that the index can find. The index contains pairs of characters."""
 SEARCH_SECONDS: Final = 1.0
 """The time, in seconds, after which a search starts no further statement."""
 IDENTITIES_FRAGMENT: Final = """(

@@ -68,7 +68,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._bytes_outside_body += len(data)
         if not self._is_in_body and b"\nupgrade" in data[:MAX_HEAD].lower():
             # Java's client asks for HTTP/2 with each request, and the parser would drop the body of such a request.
-            # Therefore the field is renamed. If the search misses the field, `on_headers_complete` refuses the request.
+            # Therefore the field is renamed. If the search misses the field, and the request has a body,
+            # `on_headers_complete` refuses the request.
             head, blank_line, rest = data.partition(b"\r\n\r\n")
             data = _UPGRADE.sub(b"\nx-upgrade", head) + blank_line + rest
         super().data_received(data)
