@@ -98,6 +98,13 @@ async def test_of_several_hosts_one_that_lives_is_enough(proxy: Proxy, dead: Pro
     assert await can_be_asked(f"postgresql://postgres@{path}?host=127.0.0.1,127.0.0.1&port={ports}")
 
 
+async def test_a_port_in_the_query_is_that_of_each_host_without_a_port(proxy: Proxy, dead: Proxy) -> None:
+    path = urlsplit(proxy.url).path
+    host, _, port = proxy.address.rpartition(":")
+    assert await can_be_asked(f"postgresql://postgres@{host}{path}?port={port}")
+    assert await can_be_asked(f"postgresql://postgres@{dead.address},{host}{path}?port={port}")
+
+
 @pytest.mark.slow
 async def test_of_several_hosts_a_silent_one_costs_its_own_time_once(proxy: Proxy, silent: Proxy) -> None:
     path = urlsplit(proxy.url).path

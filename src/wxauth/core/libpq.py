@@ -91,7 +91,9 @@ def read_url(url: str) -> DatabaseUrl:
     }
     user, at, first_host = parts.netloc.rpartition("@")
     if first_host:
-        netlocs_and_queries = [(f"{user}{at}{host}", query) for host in hosts]
+        # libpq uses a port in the query for such hosts, but asyncpg would ignore the port.
+        port = query.get("port", "")
+        netlocs_and_queries = [(f"{user}{at}{_with_port(host, port)}", query) for host in hosts]
     else:
         netlocs_and_queries = [(parts.netloc, query | place) for place in _places_in(query)]
     defaults = _defaults_for(query, has_several_hosts=len(netlocs_and_queries) > 1)
@@ -100,6 +102,11 @@ def read_url(url: str) -> DatabaseUrl:
         for netloc, query_of_host in netlocs_and_queries
     ]
     return DatabaseUrl(dsns, query.keys(), pooler)
+
+
+def _with_port(host: str, port: str) -> str:
+    """Return a host of a URL with this port, unless the host has a port already, or `port` is empty."""
+    return f"{host}:{port}" if port and not re.search(r":\d+$", host) else host
 
 
 def _places_in(query: Mapping[str, str]) -> list[dict[str, str]]:
