@@ -54,9 +54,9 @@ class SealedSessionKey:
     sealed: bytes = field(repr=False)
 
 
-# A website's session has no key, so it is left out. The condition on the user is an equality, and not a `pair_range`,
-# because PostgreSQL expects a ninth of all rows in a range of pairs. Reading the whole table would then seem about as
-# cheap as using the index.
+# The two fragments below add a condition on the openid or the user. The subquery leaves out the sessions of websites,
+# which have no key. Its condition on the user is an equality, and not a `pair_range`, because PostgreSQL expects a
+# ninth of all rows in a range of pairs. Reading the whole table would then seem about as cheap as using the index.
 _OF_NEWEST_LOGIN: Final = """
 SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
        (SELECT s.session_key FROM sessions s
