@@ -130,7 +130,7 @@ async def _check_login(database: Database, now: datetime) -> CheckResult | None:
     if reason is None:
         return None
     text = _(
-        "is rejected by the database: {reason}. Check the privileges and triggers of wxauth's tables.",
+        "is rejected by the database: {reason}. Check the privileges and triggers of wxauth's tables",
         reason=reason,
     )
     return bad("login", text)
@@ -266,7 +266,7 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
         text = _(
             "don't match the last numbers of their tables (sequence, table): {told}. 'wxauth serve' "
             "corrects the sequences when it next orders events. Check whether anything else was left out "
-            "when the database was copied.",
+            "when the database was copied",
             told=numbers,
         )
         return bad("sequences", text)
@@ -296,7 +296,7 @@ def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult | N
     if disabled:
         text = _(
             "{some}: disabled, either by you or by a response with status 410. To enable the webhook, run "
-            "'wxauth webhooks set {first} --enable'.",
+            "'wxauth webhooks set {first} --enable'",
             some=", ".join(disabled),
             first=disabled[0],
         )

@@ -212,7 +212,7 @@ async def _check_for_cache(client: httpx.AsyncClient, issuer: str) -> None:
             text = _(
                 "the response from {url} {sign}. A proxy in front of wxauth caches responses, and could return "
                 "one user's data to another user. Disable this cache (proxy_cache in nginx, 缓存 in a panel or "
-                "CDN).",
+                "CDN)",
                 url=url,
                 sign=sign,
             )
@@ -377,7 +377,7 @@ def _fault_of_cause(cause: BaseException, where: Text | str) -> _NotRunning | _W
         case ssl.SSLError():
             text = _(
                 "{where} doesn't use TLS ({why}). If the address uses http, change it to https, because your "
-                "services require https.",
+                "services require https",
                 where=where,
                 why=cause.reason,
             )

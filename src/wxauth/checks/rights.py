@@ -28,7 +28,7 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
         text = _(
             "roles other than the owner can change wxauth's tables, and could therefore become "
             "administrators: {roles}. As the tables' owner or a superuser, run {to_run} If one of these "
-            "roles belongs to the service, run this check as that role.",
+            "roles belongs to the service, run this check as that role",
             roles=_named(writing),
             to_run=" ".join(_statements(writing)),
         )
@@ -37,7 +37,7 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
         text = _(
             "roles other than the owner can read or lock wxauth's tables: {roles}. If these roles don't need "
             "this access, run as the tables' owner or a superuser: {to_run} If one of these roles belongs to "
-            "the service, run this check as that role.",
+            "the service, run this check as that role",
             roles=_named(reading),
             to_run=" ".join(_statements(reading)),
         )
