@@ -54,16 +54,17 @@ class _Caller(NamedTuple):
 class Batched(Statement[Row]):
     """A statement for one caller that `Database.row` can run once for several waiting callers.
 
-    The form for several callers, `many`, reads the table `asked`, which has one row for each caller: the parameters,
-    and the caller's number `n`. `many` returns `n` as the first column, and then the columns of the form for one
-    caller. If the first of these columns is null, the caller gets no row. A caller whose number is missing runs the
-    statement alone, so `many` may skip locked rows.
+    The form for one caller is `one`, for example `SELECT id, nickname FROM users WHERE id = :user_id`. The form for
+    several callers is `many`, in this case `SELECT n, id, nickname FROM asked LEFT JOIN users ON id = :user_id`. The
+    table `asked` has a row for each caller, with the caller's number `n` and the caller's parameters. In `many`,
+    `:user_id` stands for the column `asked.user_id`, so that both forms can contain the same fragments.
 
-    `many` must not wait for a lock for more than some milliseconds, because all its callers would wait. Write both
-    forms from the same parts: `:name` is a parameter in the form for one caller, and a column of `asked` in `many`.
+    `many` returns `n` as the first column, and then the columns of `one`. If the first column after `n` is null, the
+    caller gets no row. A caller whose number is missing runs the statement alone, so `many` may skip locked rows. But
+    `many` must not wait for a lock for more than some milliseconds, because all its callers would wait.
 
     Args:
-        name: The label of the statement's batches in metrics.
+        name: The name of the statement in metrics.
         one: The form for one caller.
         many: The text after `WITH asked AS (…)` in the form for several callers. By default, it joins `one` laterally,
             which suits a statement that only reads.
@@ -86,6 +87,7 @@ class Batched(Statement[Row]):
         text = f"WITH asked AS ({rows})" + with_parameters(many, "asked.{}".format)
         # The text consists of literals, which pyrefly does not see.
         self.many: Final = Statement[Mapping[str, object]](text)  # pyrefly: ignore[bad-argument-type]
+        """The statement for several callers."""
 
     def rows_of(self, records: Records, size: int) -> list[object]:
         """Return a list with the row of each caller.
