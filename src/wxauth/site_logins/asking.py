@@ -112,8 +112,8 @@ class SiteLogins:
     ) -> str:
         """Store a sign-in request whose page has a button. Return the id in the page's URLs.
 
-        Without `browser_login_id`, the button opens WeChat's page. With it, the page shows the user of that browser
-        login, and the button redirects to the site, whose request had the parameters `query`.
+        Without `browser_login_id`, the button opens WeChat's page. With `browser_login_id`, the page shows the user of
+        that browser login, and the button redirects to the site. `query` then contains the request's parameters.
 
         Raises: RateLimited; Unanswerable, if the client no longer exists.
         """

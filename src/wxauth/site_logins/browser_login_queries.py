@@ -115,8 +115,10 @@ async def store_proof(
     """Renew the login of a locked user in this browser, or create a login with the id `login_id`.
 
     `proving_login` is the login to a site that proves who uses the browser. The caller has locked its row. Also store
-    that its site has received a code from the browser's login. `cookie_hash` is the hash of the cookie that the browser
-    has sent, and `new_cookie_hash` is the hash of the cookie that is derived from `proving_login`.
+    that the site of `proving_login` has received a code from the browser's login.
+
+    `cookie_hash` is the hash of the cookie that the browser has sent, and `new_cookie_hash` is the hash of the cookie
+    that is derived from `proving_login`.
 
     Return None if the proof is repeated and the login that has the derived cookie can no longer be renewed, for example
     because another user has it by now. The browser then gets no new cookie.

@@ -323,7 +323,7 @@ class Visits:
             await asyncio.sleep(OUTCOME_CHECK_PAUSE_SECONDS)
 
     def _destination(self, visit: SiteLogin, outcome: VisitOutcome, callback: WeChatCallback) -> Onward:
-        """Return the redirect to the next URL, which contains neither WeChat's code nor the state."""
+        """Return the redirect to the next URL, which contains neither the code nor the `state` of the callback."""
         if outcome is VisitOutcome.LOGGED_IN:
             if visit.stage == Stage.REDEEMED:
                 return self._redirect_to_page(visit, callback, "done")
