@@ -134,7 +134,7 @@ async def erase_or_queue_rows(transaction: Transaction, user_ids: Sequence[UUID]
     await transaction.run(_QUEUE, user_ids=user_ids, start=FIRST_ID)
     budget = MAX_ROWS_ERASED_WITH_USER
     for user_id in user_ids[:_MAX_IDS_ERASED_WITH_USER]:
-        budget -= await _erase_page(transaction, user_id, FIRST_ID, FIRST_ID, size=budget)
+        budget -= await _erase_page(transaction, user_id, about_after=FIRST_ID, acted_after=FIRST_ID, size=budget)
         if budget <= 0:
             break
 
@@ -154,7 +154,7 @@ async def erase_next_page(
         if waiting is None:
             return None
         user_id, about_after, acted_after = waiting
-        number = await _erase_page(transaction, user_id, about_after, acted_after, size=size)
+        number = await _erase_page(transaction, user_id, about_after=about_after, acted_after=acted_after, size=size)
         return ErasedPage(user_id, is_last=number < size)
 
 
@@ -169,7 +169,7 @@ async def erase_waiting_rows(database: Database, user_ids: Sequence[UUID] | None
 
 
 async def _erase_page(
-    transaction: Transaction, user_id: UUID, about_after: UUID, acted_after: UUID, *, size: int
+    transaction: Transaction, user_id: UUID, *, about_after: UUID, acted_after: UUID, size: int
 ) -> int:
     """Erase up to `size` rows of a user, and return their number. If there were fewer rows, finish the erasure.
 

@@ -44,7 +44,7 @@ GUARDED: Final[Sequence[Failure]] = (
     KeysUnavailable,
     errors.StorageUnavailable,
 )
-"""The failures of every guarded operation."""
+"""The failures of every operation that takes an access token, even an optional one."""
 
 WECHAT_FAILURES: Final[Sequence[Failure]] = (
     errors.WeChatRateLimited,

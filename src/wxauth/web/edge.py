@@ -435,7 +435,8 @@ def _response_to(refusal: InvalidRequest, scope: Scope) -> Response:
     """
     accepted = b",".join(value for name, value in scope["headers"] if name == b"accept")
     if refusal.status == _HEAD_TOO_LARGE and b"text/html" in accepted.lower():
-        return Response(CLEAR_COOKIES, _HEAD_TOO_LARGE, {"Cache-Control": "no-store"}, "text/html; charset=utf-8")
+        headers = {"Cache-Control": "no-store"}
+        return Response(CLEAR_COOKIES, refusal.status, headers, media_type="text/html; charset=utf-8")
     return problem_response(refusal, scope)
 
 

@@ -144,7 +144,7 @@ class WeChatApi:
         # The time limit covers all requests, including those for a token.
         deadline = self.wechat.deadline(extra_time=extra_time)
 
-        async def call_with(token: WeChatToken, *, expected: frozenset[int]) -> T:
+        async def call_with(token: WeChatToken, *, handled: frozenset[int]) -> T:
             value = token.value.get_secret_value()
             return await self.wechat.call(
                 api,
@@ -153,19 +153,19 @@ class WeChatApi:
                 body=content,
                 read=read,
                 secrets=[*secrets, value],
-                expected=expected,
+                expected=handled,
                 deadline=deadline,
                 reports_refusals=api not in _REPORTED_BY_CALLERS,
             )
 
         token = await _in_time(self.wechat_tokens.get(app), deadline)
         try:
-            return await call_with(token, expected=expected | WECHAT_TOKEN_REFUSED)
+            return await call_with(token, handled=expected | WECHAT_TOKEN_REFUSED)
         except WeChatError as exc:
             if exc.errcode not in WECHAT_TOKEN_REFUSED:
                 raise
         token = await _in_time(self.wechat_tokens.renew(app, refused=token), deadline)
-        return await call_with(token, expected=expected)
+        return await call_with(token, handled=expected)
 
 
 async def _in_time(request: Coroutine[Any, Any, WeChatToken], deadline: float) -> WeChatToken:
