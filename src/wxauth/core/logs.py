@@ -68,8 +68,8 @@ def get_logger() -> FilteringBoundLogger:
 def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = None) -> None:
     """Write wxauth's events and the log lines of libraries to one stream, by default standard output.
 
-    `log_format` is `json`, or `console` for lines that people read in a terminal. Of the lines of libraries, only
-    warnings and errors are written, except that uvicorn logs from `level` on.
+    `level` applies to wxauth and uvicorn. Other libraries write only warnings and errors. `log_format` is `json`, or
+    `console` for lines that people read in a terminal.
     """
     output = _Unfailing(stream or sys.stdout.buffer)
     if stream is None:

@@ -48,10 +48,11 @@ def pair_range(
 
     `column` begins with the name of the table or its alias, for example `events.user_id`.
 
-    The SQL compares pairs of the column and the id. This comparison suits an index on both columns, and `ORDER BY` must
-    name both. With `column = value … ORDER BY id LIMIT`, PostgreSQL may read all rows in the order of their ids,
-    because it expects to find enough matching rows soon if its statistics contain few values of the column. A
-    comparison of pairs can only use the index on both columns.
+    The SQL compares pairs of the column and the id, for example `(events.user_id, events.id) >= (:user_id, :after)`.
+    This comparison suits an index on both columns, and `ORDER BY` must name both. With `user_id = :user_id … ORDER BY
+    id LIMIT 20`, PostgreSQL might read all rows in the order of their ids. It chooses this plan if its statistics
+    contain few values of the column, because it then expects to find enough matching rows soon. A comparison of pairs
+    can only use the index on both columns.
     """
     pair = f"({column}, {column.rpartition('.')[0]}.id)"
     return f"{pair} >= ({value}, {after}) AND {pair} < ({value}, {before})"
