@@ -93,10 +93,10 @@ async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> 
 
     Raises: CannotOpen, if there are values, and none of them can be unsealed.
     """
-    opens = [SEALED_SIGNING_KEYS.opens(sealer, key) for key in await database.rows(PUBLISHED, now=now)]
-    if not opens:
-        opens = [sealer.opens(sealed, context=context) for sealed, context in await some_values(database, now=now)]
-    if opens and not any(opens):
+    can_open = [SEALED_SIGNING_KEYS.opens(sealer, key) for key in await database.rows(PUBLISHED, now=now)]
+    if not can_open:
+        can_open = [sealer.opens(sealed, context=context) for sealed, context in await some_values(database, now=now)]
+    if can_open and not any(can_open):
         raise CannotOpen("encrypted with an unknown key")
 
 

@@ -144,7 +144,7 @@ class _Field:
     """The schemas of the values that the field accepts, by their JSON type."""
 
     @property
-    def text(self) -> Mapping[str, Any]:
+    def text_schema(self) -> Mapping[str, Any]:
         """The schema of the texts that the field accepts; empty if it accepts none."""
         return self.types.get("string", {})
 
@@ -152,7 +152,7 @@ class _Field:
     def choices(self) -> Sequence[object]:
         """The only possible values of the field, or of the items of its list; empty if other values are possible."""
         items = self.types.get("array", {}).get("items", {})
-        return self.text.get("enum") or items.get("enum") or ()
+        return self.text_schema.get("enum") or items.get("enum") or ()
 
 
 def _fields_of(model: type[BaseModel]) -> Iterator[_Field]:
@@ -208,9 +208,9 @@ def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:
     if field.default is not None and (bounds := field.types.get("integer")):
         number = click.IntRange(bounds["minimum"], bounds["maximum"])
         return {"type": number, "default": field.default, "show_default": True, "callback": None}
-    if field.text.get("format") == "uuid":
+    if field.text_schema.get("format") == "uuid":
         return {"type": click.UUID, "callback": None}
-    if field.text.get("format") == "date-time":
+    if field.text_schema.get("format") == "date-time":
         return {"callback": time_option, "metavar": "TIME"}
     if field.name == "cursor":
         return {"callback": _cursor}
@@ -233,4 +233,4 @@ def _value_of(field: _Field, clear: str | None, is_query: bool, value: str) -> o
         return ""
     if "array" in field.types:
         return comma_separated(value)
-    return value if field.text else from_json(value)
+    return value if field.text_schema else from_json(value)

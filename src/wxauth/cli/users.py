@@ -283,7 +283,10 @@ def _read_user(user_id: UUID) -> UserDetailAnswer:
 
 
 def name_of(user_id: UUID) -> str:
-    """Return the name of a user for the question that asks for confirmation."""
+    """Read a user from the database, and return the name for the question that asks for confirmation.
+
+    Raises: Failed, for example if there is no such user.
+    """
     user = _read_user(user_id)
     return printable(localized(_shown_name(user["id"], user["nickname"])))
 
