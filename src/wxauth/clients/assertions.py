@@ -202,7 +202,7 @@ def _alg_and_kid(header: Mapping[str, Any]) -> tuple[str, str | None]:
     if "crit" in header or "b64" in header:
         raise InvalidAssertion("crit or b64 requires an extension that isn't supported")
     if not (kid is None or (isinstance(kid, str) and kid)):
-        raise InvalidAssertion("kid isn't a string")
+        raise InvalidAssertion("kid must be a string that isn't empty")
     return alg, kid
 
 
