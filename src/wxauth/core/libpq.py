@@ -157,9 +157,10 @@ def host_and_port(dsn: str) -> tuple[str, str]:
 def password_in_file(dsn: str) -> str | None:
     r"""Return the password that the password file contains for a DSN.
 
-    asyncpg would leave the backslashes of `\:` and `\\` in the password. Return None if the file has no line for the
-    DSN, or if the DSN already has a password. Also return None if the DSN names a service, because only asyncpg reads
-    the service's file.
+    wxauth reads the file itself, because asyncpg would leave the backslashes of `\:` and `\\` in the password.
+
+    Return None if the file has no line for the DSN, or if the DSN already has a password. Also return None if the DSN
+    names a service, because only asyncpg reads the service's file.
     """
     parameters = _parameters(dsn)
     if parameters.keys() & {"password", "service"}:
@@ -204,9 +205,9 @@ def _lines_of_password_file(path: str | None) -> Sequence[str]:
 
 
 def unusable_file(dsn: str) -> tuple[str, str] | None:
-    """Return the first file in the parameters that asyncpg would fail to use, and the reason.
+    """Return the first file in the parameters that asyncpg would fail to use, and the reason; None if there is none.
 
-    Return None if there is no such file. asyncpg's error does not name the file.
+    The errors of wxauth name this file, because asyncpg's own error does not.
     """
     parameters = _parameters(dsn)
     sslmode = parameters.get("sslmode", "prefer")

@@ -152,9 +152,10 @@ RETURNING position, event_id, type
 def _page_fragment(places: LiteralString) -> LiteralString:
     """Return the SQL of a page. The page contains the events at the first places that the query `places` returns.
 
-    Events are missing after a reader's place if the place no longer exists, or if later events have been deleted. No
-    event is missing if the reader's place is the place of the last deleted event. Position 0 is before the first event,
-    so the statement needs no row for it.
+    `known` finds out whether events are missing after the reader's place. They are missing if the place no longer
+    exists, or if later events have been deleted. No event is missing if the reader's place is the place of the last
+    deleted event. Position 0 is before the first event, so the statement needs no row for it. If `:is_after` is false,
+    the reader has no place, and gets the oldest remaining events.
 
     The join with one row of VALUES makes the statement return the newest place even if there are no events. The LATERAL
     joins with LIMIT make PostgreSQL read only as many rows of the index as the page needs, even if its statistics are

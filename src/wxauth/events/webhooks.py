@@ -192,7 +192,7 @@ class Webhooks:
         return replayed
 
     async def _placed(self, event_id: UUID) -> PlacedEvent:
-        """Return the event with this id, with its place in the feed.
+        """Return the event with this id, which must have a place in the feed.
 
         Raises: NotFound, if the event is unknown, or has no place in the feed.
         """
