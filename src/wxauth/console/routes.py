@@ -80,8 +80,8 @@ _OPENING: Final = TypeAdapter[LinkRequest | ScanRequest](LinkRequest | ScanReque
 def add_console(app: FastAPI) -> None:
     """Add the console's routes to an app, which must already have all other routes.
 
-    The order matters, because the page's texts include the summaries of the other routes. The console's routes return
-    404 unless `ADMIN_PAGE` is set.
+    The order matters, because the page's texts include the summaries of the other routes. If `ADMIN_PAGE` is not
+    set, the console's routes return 404.
     """
     files = StaticFiles(directory=CONSOLE_PAGE)
     declared = declared_texts(app)

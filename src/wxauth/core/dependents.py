@@ -61,7 +61,7 @@ class Change:
 
 
 def sql_of(script: Script, *, is_upgrade: bool) -> str:
-    """Return the SQL of a revision's upgrade or, unless `is_upgrade` is set, of its downgrade. Leave out comments.
+    """Return the SQL of a revision's upgrade, or of its downgrade if `is_upgrade` is false. Leave out comments.
 
     The SQL ends before the first statement that depends on the contents of the database.
     """

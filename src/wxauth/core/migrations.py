@@ -205,7 +205,7 @@ class _Step:
 
     @property
     def is_transactional(self) -> bool:
-        """Whether the revision runs in a transaction, as it does unless its module sets `transactional = False`."""
+        """Whether the revision runs in a transaction. Its module sets `transactional = False` if it must not."""
         return getattr(self.script.module, "transactional", True)
 
 

@@ -36,7 +36,9 @@ class SequenceState:
 
         False if wxauth's role may not read the sequence.
         """
-        return self.at is not None and not self.highest <= self.at <= max(self.highest, MAX_SENSIBLE_NUMBER)
+        if self.at is None:
+            return False
+        return self.at < self.highest or self.at > max(self.highest, MAX_SENSIBLE_NUMBER)
 
 
 # `pg_sequence_last_value` requires either of the rights SELECT and USAGE.
