@@ -50,13 +50,15 @@ class Connector:
 
         Raises: NotConnected, DatabaseUrlRefused.
         """
-        # Each address of each host has a separate time limit. asyncpg has one limit for all addresses together, which
-        # an address that never responds would use up.
         failures: list[outages.NotConnected] = []
         started_at = monotonic()
-        places = [place for dsn in self._dsns for place in await _places_of(dsn, seconds=self._deadlines.connect)]
+        places: list[_Place] = []
+        for dsn in self._dsns:
+            places += await _places_of(dsn, seconds=self._deadlines.connect)
         # The last place comes first, and then the other addresses of its host, because False sorts before True.
         places.sort(key=lambda place: (place.dsn != self._last_place.dsn, place.address != self._last_place.address))
+        # Each address of each host has a separate time limit. asyncpg has one limit for all addresses together, which
+        # an address that never responds would use up.
         timeout = min(self._deadlines.connect, self._deadlines.connect_to_any / len(places))
         for place in places:
             try:

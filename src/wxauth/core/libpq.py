@@ -218,7 +218,8 @@ def unusable_file(dsn: str) -> tuple[str, str] | None:
         *(("passfile",) if "password" not in parameters else ()),
     ]
     for name in names:
-        if name in parameters and (reason := _why_unusable(name, parameters)) is not None:
+        reason = _why_unusable(name, parameters) if name in parameters else None
+        if reason is not None:
             return parameters[name], reason
     return None
 
