@@ -75,7 +75,10 @@ class ClientChangeRequest(_ClientOptions):
 
 
 class ClientAnswer(AddedClient):
-    """A client, without its secret. For a service that is not a site, the fields of sites are null, false or empty."""
+    """A client, without its secret.
+
+    For a service that is not a site, `pkce` is `required`, and the other fields of sites are null, false or empty.
+    """
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=True)  # type: ignore[assignment]  # SQLModel adds keys
 

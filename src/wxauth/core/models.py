@@ -70,7 +70,8 @@ class SharedEvent(SQLModel):
     )
     data: dict[str, Any] = Field(
         sa_type=JSONB,
-        description="Details that depend on the type. The object is empty if the user was erased.",
+        description="Details that depend on the type. After the user is erased, only the details that other services "
+        "receive remain.",
         schema_extra={"examples": [{"session_ids": ["01933c5e-9a3d-7b1f-8c5e-1d2f3a4b5c6d"], "reason": "reused"}]},
     )
 
