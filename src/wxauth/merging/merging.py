@@ -170,7 +170,7 @@ async def _record_merge(
     record = partial(record_event, transaction, by=by, at=now, user_id=pair.remaining_id)
     data: dict[str, Any] = {"former_id": pair.former_id}
     if source is not MergeSource.UNIONID:
-        data["by"] = source  # `IS_JOINED` looks for `by`, because WeChat has not caused these merges
+        data["by"] = source  # with this key, `IS_JOINED` finds the merges that WeChat has not caused
     await record(EventType.USER_MERGED, data=data)
     for app_id in app_ids:
         await record(EventType.IDENTITY_ADDED, app_id=app_id)
@@ -188,9 +188,10 @@ async def link_unionid(
 ) -> None:
     """Merge the user of a known identity into the user of the unionid that WeChat now returns for this identity.
 
-    Do nothing if the two users are the same user, if one of them does not exist, or if they were split. `stays` means
-    that the person who logs in wants to keep the account. If one of the users has asked to be erased, and `stays` is
-    set, cancel the erasure, unless one of the two is banned.
+    Then store the unionid in the rows of the identity and the remaining user. Do nothing if the two users are the same
+    user, if one of them does not exist, or if they were split. `stays` means that the person who logs in wants to keep
+    the account. If one of the users has asked to be erased, and `stays` is set, cancel the erasure, unless one of the
+    two is banned.
 
     Raises: AccountLeaving, if a user has asked to be erased and `stays` is not set; AccountDisabled, if a user has
     asked to be erased and one of the two is banned; TooManyChanges.
@@ -366,7 +367,7 @@ async def _cancel_leaving_of_both(
     banned.
     """
     accounts = {pair.former_id: pair.former, pair.remaining_id: pair.remaining}
-    # A ban of either user is reported before a requested erasure of the other user.
+    # `check_may_enter` raises these errors. A ban of either user comes before a requested erasure of the other user.
     for user_id, account in accounts.items():
         if account.is_banned:
             check_may_enter(user_id, account)

@@ -108,8 +108,9 @@ UPDATE avatars SET user_id = remaining.id
 _REMEMBER_ID: Final = Statement[Nothing](
     "INSERT INTO former_users (id, user_id, merged_at) VALUES (:former_id, :into, :now)"
 )
-# One statement deletes the removed user and updates the remaining one, because unique values would exist twice between
-# two statements. The caller has locked both users.
+# One statement deletes the removed user and gives the values to the remaining one. If it were two statements, an update
+# before the deletion would store unique values twice, and a deletion before the update would lose them. The caller has
+# locked both users.
 _MERGE: Final = Statement[Nothing](f"""
 WITH former AS (
     DELETE FROM users WHERE id = :former_id
