@@ -128,11 +128,11 @@ class Phones:
         code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
         with self._in_progress.place((app.app_id, openid)):
             outcome: UserInSession | queries.PhoneRefusal | None
-            stored = await self._find_or_fetch(app, openid, code, code_hash, asked_at=asked_at)
-            if isinstance(stored, queries.StoredAnswer):
-                outcome = await self._bind_in_turn(stored, user.id)
+            found = await self._find_or_fetch(app, openid, code, code_hash, asked_at=asked_at)
+            if isinstance(found, queries.StoredAnswer):
+                outcome = await self._bind_in_turn(found, user.id)
             else:
-                outcome = stored  # the number was bound before, or the user was erased
+                outcome = found  # the number was bound before, or the user was erased
         match outcome:
             case queries.PhoneRefusal.TAKEN:
                 raise errors.PhoneTaken("this number belongs to another user")
@@ -197,28 +197,28 @@ class Phones:
         """
         # This process might still hold the response in memory, because the database was down.
         await self.retries.run_now(_ANSWER, code_hash)
-        stored = await queries.find_answer(self.database, code_hash)
-        if stored is not None:
-            return stored
+        found = await queries.find_answer(self.database, code_hash)
+        if found is not None:
+            return found
         try:
             await self._fetch(app, openid, code, code_hash, asked_at=asked_at)
         except (errors.InvalidCode, errors.CodeUsed) as exc:
             if exc.errcode in OPENID_MISMATCH:
                 raise
             # Another process might have used the code up, and be about to store the response.
-            stored = await self._find_from_others(code_hash)
-            if stored is None:
+            found = await self._find_from_others(code_hash)
+            if found is None:
                 raise
-            return stored
+            return found
         return await queries.find_answer(self.database, code_hash)
 
     async def _find_from_others(self, code_hash: bytes) -> queries.StoredAnswer | UserInSession | None:
         """Wait for another process to store the response to a code, and return it; None if no process stores it."""
         for pause in self.pauses_for_others:
             await asyncio.sleep(pause)
-            stored = await queries.find_answer(self.database, code_hash)
-            if stored is not None:
-                return stored
+            found = await queries.find_answer(self.database, code_hash)
+            if found is not None:
+                return found
         return None
 
     async def _fetch(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> None:
@@ -342,7 +342,7 @@ class Phones:
     async def _link(
         self, answer: queries.StoredAnswer, phone: str, *, now: datetime
     ) -> UserInSession | queries.PhoneRefusal:
-        """Merge the user whose identity received the response into the user who has the number.
+        """Merge the user of a stored response into the user who has the number.
 
         Return the merged user, or the refusal.
         """

@@ -24,7 +24,7 @@ from wxauth.users.status_queries import lock_status_and_roles_of
 from wxauth.users.user_queries import USER_OF, lock_user_of
 
 MOVED: Final = "moved"
-"""The reason in the event of a user whose number another user has verified."""
+"""The reason in the event `user.phone_removed`, if the user lost the number because another user has verified it."""
 
 
 class PhoneRefusal(StrEnum):
