@@ -121,13 +121,13 @@ class PushedMessages:
             check_signature(app, query, now=self.clock())
             request = await self._read(read, is_long=is_long)
             message = read_message(app, query, request.body, now=self.clock())
-            names_user = await self._carry_out(app, message, counted)
+            names_known_user = await self._carry_out(app, message, counted)
             if app.push_forward is not None:
                 counted.outcome = "not_forwarded"
                 answer = await self.forwarding.forward(app, request, deadline=deadline)
                 counted.outcome = "forwarded"
                 return answer
-            if names_user:
+            if names_known_user:
                 counted.outcome = "done"
             else:
                 counted.outcome = "ignored"
@@ -172,11 +172,11 @@ class PushedMessages:
             # again.
             failure = exc
         name = f"message in {app.app_id}"
-        names_user = False
+        names_known_user = False
         if withdrawal is not None:
             counted.kind = MessageKind.WITHDRAWAL
-            names_user = await self._in_time(self._withdraw(message, withdrawal), name=name)
-            if not names_user:
+            names_known_user = await self._in_time(self._withdraw(message, withdrawal), name=name)
+            if not names_known_user:
                 # wxauth has nothing to withdraw, so the message can concern only another service.
                 counted.kind = message.kind_for_others
         elif not message.is_sealed:
@@ -185,7 +185,7 @@ class PushedMessages:
             raise failure
         if message.unknown_code is not None:
             log.warning("revocation_not_understood", app_id=app.app_id, code=message.unknown_code)
-        return names_user
+        return names_known_user
 
     def _warn_of_ignored(self, message: WeChatMessage) -> None:
         """Log a warning about a message that no service receives, once per day for each app and name of a message."""
@@ -206,7 +206,7 @@ class PushedMessages:
         # The key is the signature, so that a message with a captured signature cannot replace another withdrawal.
         key = message.signature.digest
         try:
-            names_user = await self._claim_and_erase(message, withdrawal)
+            names_known_user = await self._claim_and_erase(message, withdrawal)
         except InvalidSignature:
             raise
         except (Exception, asyncio.CancelledError) as exc:
@@ -223,7 +223,7 @@ class PushedMessages:
             raise
         # If an earlier delivery of this message has failed, the withdrawal still waits in memory for a retry.
         self.retries.note_done(_WITHDRAWAL, key)
-        return names_user
+        return names_known_user
 
     async def _retry_withdrawal(self, message: WeChatMessage, withdrawal: Withdrawal) -> None:
         """Carry out a withdrawal that has failed before.
