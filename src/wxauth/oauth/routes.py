@@ -183,7 +183,10 @@ def metadata_at_root(path: str) -> list[DirectRoute]:
 
 
 def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
-    """Return FastAPI's `responses` for these errors (RFC 6749) and for the errors that all of these operations have."""
+    """Return FastAPI's `responses` for the errors of an operation that a client calls (RFC 6749).
+
+    `errors` are the errors with the status 400. The other errors are the same for all of these operations.
+    """
     by_status = {
         400: errors,
         401: ("invalid_client",),

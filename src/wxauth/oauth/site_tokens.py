@@ -184,6 +184,7 @@ class SiteTokens:
         session_id = new_id(now)
         lifetimes = session_lifetimes(self.settings, is_web_session=target.resource is None)
         expires_at = now + timedelta(seconds=lifetimes.unrefreshed)
+        # The queue limits how many requests of one user occupy a transaction at the same time.
         async with self.codes.queue(login), self.database.begin() as transaction:
             redeemed = await redeem(
                 transaction,
@@ -251,7 +252,7 @@ class SiteTokens:
     async def _rotate(
         self, target: Target, token: RefreshToken, form: Parameters, *, ip: str | None
     ) -> RotatedSessionOfWebsite | RefreshRefused:
-        """Rotate the refresh token of a session.
+        """Rotate the refresh token of a session. Return the session, or the reason for a refusal.
 
         The session must have the resource of `target`. If `target` has no resource, the session must have none either.
         The client must still have at least one of the granted scopes. If the request names scopes, the client must
