@@ -66,6 +66,7 @@ class Connection(asyncio.Protocol):
         self._on_status: OnStatus | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reset_head()
+        # `connection_made`, `ask` and `keep` set the other attributes, before another method reads them.
         self.stale_at = math.inf
         """The time at which the idle connection must be closed, in the event loop's time."""
         self.can_be_kept = True
@@ -167,7 +168,7 @@ class Connection(asyncio.Protocol):
             self._fail(httpx.DecodingError("the answer is not HTTP"))
 
     def eof_received(self) -> None:
-        """Handle the end of the stream: the peer has closed the connection."""
+        """Handle the end of the stream, after which the peer sends nothing more."""
         self._handle_end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:

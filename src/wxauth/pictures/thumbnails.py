@@ -191,6 +191,7 @@ def _webp_parts(file: bytes) -> Iterator[_Part]:
     at = _WEBP_HEADER_LENGTH
     is_image = False
     while at + 8 <= len(file) and not is_image:
+        # The image data begins with the pixels (VP8, VP8L), the alpha channel (ALPH) or the first frame (ANMF).
         is_image = file[at : at + 4] in (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
         yield _Part(at, is_image)
         size = int.from_bytes(file[at + 4 : at + 8], "little")
