@@ -1,4 +1,4 @@
-"""The app: all routes in their order, and the middleware around them."""
+"""The app, which consists of all routes and the middleware around them."""
 
 from copy import copy
 from functools import partial
@@ -87,6 +87,7 @@ _ROUTERS: Final = (
     webhook_routes.router,
     push_routes.router,
 )
+"""The routers, in the order in which the API's documentation lists their routes."""
 
 
 def create_app(services: Services, *, example_code: str | None = None) -> ASGIApp:

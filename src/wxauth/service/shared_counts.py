@@ -39,12 +39,13 @@ def share_counts() -> None:
         while not _try_lock(Path(os.environ[COUNTS], f"{number}.lock")):
             number += 1
     except OSError as exc:
-        # Each worker now reports only its own counts.
         log.warning("metrics_not_shared", reason=os_reason(exc), what_to_change=COUNTS)
+        # From now on, this worker keeps its counts in memory instead of files, and reports only these counts.
         del os.environ[COUNTS]
         values.ValueClass = values.MutexValue
         return
-    # The file contains the dead worker's number of waiting retries, which were lost with its memory.
+    # This file contains only the gauge `PUT_OFF`, the number of waiting retries. The dead worker's retries were lost
+    # with its memory.
     Path(os.environ[COUNTS], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
     values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 

@@ -88,7 +88,7 @@ UPDATE sessions SET session_key = :sealed
 
 The key is stored in that session, and in the session of the identity's newest login, if that session is open.
 """
-# Values that are sealed with the current secret key begin with the prefix. The conditions on the id select one page
+# Values that are encrypted with the current secret key begin with the prefix. The conditions on the id select one page
 # of sessions.
 _SEALED_OTHERWISE: Final = Statement[SealedSessionKey]("""
 SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
@@ -127,9 +127,9 @@ The query returns no row if the session has ended, or if its user is banned, era
 async def session_keys_sealed_otherwise(
     database: Database, *, prefix: bytes, after: UUID, size: int
 ) -> tuple[Sequence[SealedSessionKey], UUID]:
-    """Return the sealed session_keys of a page of sessions, and the id of the page's last session.
+    """Return the encrypted session_keys of a page of sessions, and the id of the page's last session.
 
-    Keys that begin with `prefix` are left out, because they are sealed with the current secret key.
+    Keys that begin with `prefix` are left out, because they are encrypted with the current secret key.
 
     The page consists of the first `size` sessions whose ids are greater than `after`. For the last page, the returned
     id is `LAST_ID`.
