@@ -73,7 +73,7 @@ def create_simulator(
     is_alone: bool = False,
     failure_of: FailureOf = no_service,
 ) -> Starlette:
-    """Return the simulated WeChat as an ASGI app, with its controls and the desk.
+    """Return the simulated WeChat as an ASGI app, with its controls and the desk, a page that simulates a phone.
 
     Args:
         simulator: The state of the simulated WeChat; a new state if None.
@@ -130,14 +130,15 @@ def create_simulator(
 
 async def _about(request: Request) -> Response:
     """Return the manual, or redirect a browser at `/` to the desk."""
-    is_browser = request.url.path == "/" and "text/html" in request.headers.get("accept", "")
-    if is_browser:
+    is_browser = "text/html" in request.headers.get("accept", "")
+    if is_browser and request.url.path == "/":
         return RedirectResponse(DESK_PATH)
+    app_key, sandbox_key = APP_KEYS
     values = {
         "{here}": str(request.base_url).removesuffix("/"),
         "{purses}": str(MAX_PURSES),
-        "{app_key}": APP_KEYS[0],
-        "{sandbox_key}": APP_KEYS[1],
+        "{app_key}": app_key,
+        "{sandbox_key}": sandbox_key,
     }
     manual = _MANUAL.read_text("utf-8")
     for placeholder, value in values.items():
@@ -203,7 +204,7 @@ def _api(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
     """Return the endpoint of an API, which also applies the faults that were requested."""
 
     def carry_out(call: Call) -> Answer:
-        """Carry out a call, and send the verdict on a picture, if the call has asked for one."""
+        """Carry out a call. Then send the waiting verdicts on pictures to the service, in the background."""
         answer = wechat.answer(call)
         while wechat.verdicts:
             sender.send_later(*wechat.verdicts.popleft())
@@ -211,6 +212,7 @@ def _api(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
 
     async def serve(request: Request) -> Response:
         call, fault = wechat.receive(api, dict(request.query_params), await request.body())
+        # With `work_is_done`, WeChat carries out the call, although the response then fails.
         answer = carry_out(call) if fault.work_is_done else None
         faulty_response = await apply_fault(request, fault)
         if faulty_response is not None:
