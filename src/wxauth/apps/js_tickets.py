@@ -98,7 +98,8 @@ class JsTickets:
             if is_usable and now < cached.renews_at:
                 return
             cached.ensure_not_paused(now)
-            # The lease is granted if the stored ticket is due for renewal, or if it is still this unusable ticket.
+            # The lease is granted if the stored ticket is due for renewal, or if no other process has replaced the
+            # ticket that this process cannot use.
             unusable = stored.ticket if stored is not None and not is_usable else None
             values = {"app_id": app.app_id, "unusable": unusable, "until": now + patience, "now": now}
             is_leased = await self.database.value(LEASE_TICKET, **values) is not None

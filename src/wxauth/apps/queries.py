@@ -48,6 +48,7 @@ DELETE_APP: Final = Statement[str]("DELETE FROM apps WHERE app_id = :app_id RETU
 DELETE_APP_WITH_SECRETS: Final = Statement[str]("""
 DELETE FROM apps WHERE app_id = :app_id AND secrets = :secrets RETURNING app_id
 """)
+# `wxauth secret reseal` calls this object to store the secrets that it has encrypted again.
 reseal_app: Final = Reseal.of("apps", "secrets", key="app_id")
 # An app must not have the name of a site, because the claim `client_id` of a token contains either the app's id or the
 # site's name, and services could not tell which. A client is a site if it has a title.

@@ -280,7 +280,7 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
 
 
 def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult | None:
-    """Return the result about the webhooks, which names the stuck or disabled webhooks; None if there are none."""
+    """Return the result about the webhooks, which names the stuck or disabled ones; None if no webhooks exist."""
     if not webhooks:
         return None
     name = "webhooks"

@@ -37,6 +37,7 @@ async def check_all() -> list[CheckResult]:
     except InvalidSettings as exc:
         return [bad("settings", problem) for problem in exc.problems]
     results = [good("settings", _("all settings have a valid form"))]
+    # `load_settings` ignores some faults, for example an unknown name that begins with WXAUTH_.
     results += [bad("settings", line) for line in setting_faults()]
     return results + await examine(settings)
 

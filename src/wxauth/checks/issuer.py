@@ -269,6 +269,8 @@ async def _get(client: httpx.AsyncClient, url: str, *, setting: Text | str) -> d
 
     Raises: _NotRunning, if no service responds; _Wrong, if the response is not a JSON object of a sensible size.
     """
+    # As in the guard, the body is read without decompression, because a few compressed bytes could decompress to more
+    # than MAX_DOCUMENT. Therefore, the request asks for a response that is not compressed.
     try:
         async with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
             _check_status(response, setting)

@@ -158,6 +158,7 @@ def judge_sealed(
         return bad(name, text)
     if not checked:
         return good(name, _("no values are stored yet"))
+    # A value that was sealed with the current secret key begins with `sealer.prefix`.
     stale = sum(not sealed.startswith(sealer.prefix) for sealed, _context in checked)
     if stale:
         return note(

@@ -181,7 +181,8 @@ def import_command(
     # A field that is not in `Line` has the form attributes.NAME. In a JSON file, `attributes` is an object.
     if delimiter is None and not {*our_names.values(), *our_values} <= Line.model_fields.keys():
         raise WrongCall(_("--map attributes.NAME is only for CSV"))
-    # `--app-id ''`, for example from a script with an unset variable, counts as no option.
+    # Only `CsvLines` uses the delimiter. `--app-id ''`, for example from a script with an unset variable, counts as no
+    # option.
     form = Form(delimiter=delimiter or ",", app_id=app_id or None, fields=our_names, values=our_values)
     read_lines = JsonLines if delimiter is None else CsvLines
     try:

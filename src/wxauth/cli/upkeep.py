@@ -107,6 +107,7 @@ def sweep() -> None:
     """
     from wxauth.housekeeping.housekeeping import sweep_now
 
+    # The result does not contain the number of deleted sessions, which the sweep of sessions only logs.
     swept = with_services(sweep_now)
     show(
         {"events": swept.events, "addresses": swept.addresses},

@@ -78,7 +78,7 @@ class ClientChanges:
     async def add(
         self, name: str, options: Mapping[str, Any], *, by: Actor = OPERATOR, now: datetime
     ) -> tuple[Client, Credentials | None]:
-        """Add a client with these options. Return the client and its credentials.
+        """Add a client with these options, whose names are fields of `Client`. Return the client and its credentials.
 
         The credentials are None for a public client, because it has no secret.
 
