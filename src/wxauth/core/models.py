@@ -64,8 +64,8 @@ class SharedEvent(SQLModel):
     app_id: str | None = Field(sa_type=Text, schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
     actor: str = Field(
         sa_type=Text,
-        description="The actor: the id of a user, the name of a service client, `operator` for a command, "
-        "`wechat` for a message that WeChat pushed, or `system`.",
+        description="The actor: the id of a user, the name of a service client (`client:NAME` if the client moderates "
+        "users), `operator` for a command, `wechat` for a message that WeChat pushed, or `system`.",
         schema_extra={"examples": ["system"]},
     )
     data: dict[str, Any] = Field(

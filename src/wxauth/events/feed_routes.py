@@ -99,8 +99,8 @@ async def read_feed(
     """Return the events about users, the oldest first, for a service client with the scope `events`.
 
     Store `next_cursor` and continue from it, and you will get each event exactly once. An event appears within two
-    seconds of its commit. If events after your cursor are missing, because they were swept or a backup was restored,
-    the request fails with `cursor_expired`, so that you never miss events silently.
+    seconds of its commit. If events after your cursor are missing, because they were deleted by age or a backup was
+    restored, the request fails with `cursor_expired`, so that you never miss events silently.
     """
     # With the limit 0, `read_page` returns no events, and the end of the feed.
     limit = 0 if query.after == NOW else query.limit

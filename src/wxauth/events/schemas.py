@@ -57,8 +57,8 @@ class WebhookChange(Changes):
     )
     is_enabled: StrictBool | None = Field(
         default=None,
-        description="Whether events are sent. A webhook that you enable receives the events that were waiting. A "
-        "response with status 410 disables the webhook.",
+        description="Whether events are sent. When you enable a webhook, wxauth sends the deliveries that were pending "
+        "when it was disabled. A response with status 410 disables the webhook.",
     )
 
 

@@ -105,7 +105,7 @@ async def renew_webhook_secret(
 async def list_deliveries(
     _administrator: AdministratorDep, webhooks: WebhooksDep, name: str, query: Annotated[DeliveriesQuery, Query()]
 ) -> Items[DeliveryRow]:
-    """Return the deliveries of the last 30 days, sent and pending, the newest first."""
+    """Return the pending deliveries, and the finished deliveries of the last 30 days, the newest first."""
     return items_of(await webhooks.deliveries_of(name, query))
 
 
