@@ -9,7 +9,6 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from ipaddress import ip_address, ip_network
@@ -31,7 +30,7 @@ def proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
 
     The variable is `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY`. Return None for both if there is no proxy, or if
     `NO_PROXY` covers the host. A malformed variable is ignored. The log contains one warning about each malformed
-    variable, even if this URL uses another variable.
+    variable, even if this URL uses another variable. If `NO_PROXY` covers the host, no other variable is checked.
     """
     value_by_kind = getproxies()  # for example {"https": "http://proxy:3128", "no": "localhost"}
     parts = urlsplit(url)
@@ -61,9 +60,11 @@ def _usable_proxies(value_by_kind: Mapping[str, str]) -> dict[str, str]:
 def _is_covered(no_proxy: str, parts: SplitResult) -> bool:
     """Return whether any entry of `NO_PROXY` names the host of a URL. Log a warning about malformed entries."""
     is_covered = False
-    for entry in filter(None, map(str.strip, no_proxy.split(","))):
+    for entry in no_proxy.lower().split(","):
+        if not entry.strip():
+            continue
         try:
-            is_covered |= _covers(entry.lower(), parts)
+            is_covered |= _covers(entry.strip(), parts)
         except ValueError:
             _warn("no", "has entries that cannot be read, which are left out")
     return is_covered
@@ -78,8 +79,11 @@ def _covers(entry: str, parts: SplitResult) -> bool:
     scheme, _separator, host_or_range = entry.rpartition("://")
     is_of_scheme = scheme in ("", "all", parts.scheme)
     host = (parts.hostname or "").rstrip(".")
-    with suppress(ValueError):  # a domain, which is handled below, is not a network
+    try:
         network = ip_network(re.sub(r"[\[\]]", "", host_or_range), strict=False)  # IPv6 may be in brackets
+    except ValueError:
+        pass  # neither an address nor a range, so the entry must be a domain
+    else:
         return is_of_scheme and _is_address(host) and ip_address(host) in network
     domain = _NO_PROXY_DOMAIN.fullmatch(host_or_range)
     if domain is None:
