@@ -56,7 +56,7 @@ class Guard:
 
     The guard checks tokens offline. It fetches the issuer's public keys from time to time, and never sends a token to
     the issuer. The logger `wxauth_guard` logs why a well-formed token is refused, at most once per minute for each
-    cause, with the value in the token and the expected value.
+    cause, with details such as the value in the token and the expected value.
 
     Args:
         issuer: The issuer's public URL, which must be https, or http on loopback. It is compared exactly with `iss`.
@@ -115,8 +115,8 @@ class Guard:
 
         Raises: InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable.
         """
-        with self._completing_refusals() as now:
-            principal = await self._origin._verifier.verify(token, now=now)
+        with self._completing_refusals():
+            principal = await self._origin._verifier.verify(token, now=self._origin._clock())
         self.check_scopes(principal)
         return principal
 
@@ -128,8 +128,8 @@ class Guard:
 
         Raises: InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable.
         """
-        with self._completing_refusals() as now:
-            principal = self._origin._verifier.verify_sync(token, now=now)
+        with self._completing_refusals():
+            principal = self._origin._verifier.verify_sync(token, now=self._origin._clock())
         self.check_scopes(principal)
         return principal
 
@@ -255,24 +255,24 @@ class Guard:
         return public if self._metadata_path is None else public | {unquote(self._metadata_path)}
 
     @contextmanager
-    def _completing_refusals(self) -> Iterator[float]:
-        """Yield the current time, and complete a refusal that the block raises with the URL of the resource's metadata.
+    def _completing_refusals(self) -> Iterator[None]:
+        """Complete a refusal that the block raises with the URL of the resource's metadata.
 
         If the token is invalid, also log the reason.
         """
-        now = self._origin._clock()
         try:
-            yield now
+            yield
         except BearerError as refusal:
             if self._metadata_path is not None:
                 parts = urlsplit(self._audience)
                 refusal.resource_metadata = f"{parts.scheme}://{parts.netloc}{self._metadata_path}"
             if isinstance(refusal, InvalidToken):
-                self._log_cause(refusal, now)
+                self._log_cause(refusal)
             raise
 
-    def _log_cause(self, refusal: InvalidToken, now: float) -> None:
+    def _log_cause(self, refusal: InvalidToken) -> None:
         """Log the details that the response omits, at most once a minute for each cause."""
+        now = self._origin._clock()
         logged_at = self._logged_at.get(refusal.detail)
         # After the clock has been set back, `logged_at` is in the future. With abs(), the log soon continues.
         is_due = logged_at is None or abs(now - logged_at) >= LOG_PAUSE_SECONDS
