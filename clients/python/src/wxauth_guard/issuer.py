@@ -156,10 +156,10 @@ class Issuer:
         if issuer != self.url:
             raise Unreadable(f"the metadata names another issuer, {_shown(issuer)}, in place of {self.url!a}")
         jwks, headers = await self._get_json(self._jwks_url(metadata.get("jwks_uri")), trusted)
-        documents = jwks.get("keys")
-        if not isinstance(documents, list):
+        members = jwks.get("keys")
+        if not isinstance(members, list):
             raise Unreadable("the JWK set has no list of keys")
-        keys = verification_keys(documents)
+        keys = verification_keys(members)
         if not keys:  # for example, if a gateway returns such a set during maintenance. The keys in memory stay in use.
             raise Unreadable("the JWK set has no usable key")
         return KeySet(keys, read_at=self._timer(), max_age=_max_age(headers))

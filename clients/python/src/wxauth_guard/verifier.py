@@ -278,7 +278,8 @@ def _is_text_list(value: object) -> TypeGuard[list[str]]:
 def json_object(part: str) -> dict[str, Any]:
     """Return the JSON object in a part of a JWS.
 
-    Raises: InvalidToken, if the part is not a JSON object, repeats a name, or contains an infinite number.
+    Raises: InvalidToken, if the part is not a JSON object, repeats a name, contains an infinite number, or has more
+        objects and lists than `MAX_CONTAINERS`.
     """
     try:
         text = decoded(part).decode()
