@@ -87,7 +87,7 @@ class Tokens:
         self.stage.simulator.access_tokens[FIRST].check(value)
 
     def kill(self) -> None:
-        self.stage.simulator.access_tokens[FIRST].kill()
+        self.stage.simulator.access_tokens[FIRST].end_all()
 
 
 @pytest.fixture

@@ -170,7 +170,7 @@ class AccessTokens:
         now = self._clock()
         if force:
             self._note_forced(now)
-            self.kill()
+            self.end_all()
         token = self._tokens.get(self._stable_token)
         if token is None or now >= token.expires_at - OVERLAP_SECONDS:
             self._stable_token, token = self._issue()
@@ -187,7 +187,7 @@ class AccessTokens:
         self._older_token, _ = self._issue()
         return {"access_token": self._older_token, "expires_in": int(ACCESS_TOKEN_LIFETIME_SECONDS)}
 
-    def kill(self) -> None:
+    def end_all(self) -> None:
         """End all tokens, as a `force_refresh` or a new app secret does."""
         for token in self._tokens.values():
             token.is_ended = True
