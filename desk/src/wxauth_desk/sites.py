@@ -236,10 +236,10 @@ class Website:
         language = _language(request)
         html = _PAGE.render(
             site=self._site,
-            other=ADMIN if self._site is SHOP else SHOP,
+            other_site=ADMIN if self._site is SHOP else SHOP,
             kind="shop" if self._site is SHOP else "admin",
             language=language,
-            others=[(tag, own_name(tag)) for tag in languages() if tag != language],
+            other_languages=[(tag, own_name(tag)) for tag in languages() if tag != language],
             _=partial(gettext, language),
             claims=claims,
             shown_claims=to_json(claims, indent=2).decode(),
