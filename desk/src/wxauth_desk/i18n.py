@@ -1,7 +1,7 @@
 """The texts for users. The code contains the texts in English, and the files `wxauth_desk.po` contain the translations.
 
-The simulated WeChat runs without wxauth, so this module cannot use `wxauth.i18n`. A text of this module can be a
-placeholder's value in a text of `wxauth.i18n`, and vice versa.
+The simulated WeChat runs without wxauth, so this module cannot use `wxauth.i18n`. A text of `wxauth.i18n` can be a
+placeholder's value in a text of this module.
 """
 
 import json
@@ -30,7 +30,11 @@ class Text(str):
     _values: Mapping[str, object]
 
     def __new__(cls, template: str, /, **values: object) -> Self:
-        """Fill a template. Without values, the text is the template itself, so that its braces need no escaping."""
+        """Fill a template with values.
+
+        Without values, the text is the template itself, and its braces need no escaping. If the template is a `Text`,
+        add the values to those that it has.
+        """
         if isinstance(template, cls):
             return template if not values else cls(template._template, **template._values, **values)
         text = super().__new__(cls, template.format(**values) if values else template)
