@@ -51,7 +51,9 @@ _SHARED_FILES: Final = {
     "dom.js": "src/wxauth/console/page",
     "languages.js": "src/wxauth/console/page",
     "icon.svg": "src/wxauth/login_pages/page",
-    **dict.fromkeys(("wxauth.js", "wxauth-scan.js", "wxauth-site.js"), "clients/miniprogram"),
+    "wxauth.js": "clients/miniprogram",
+    "wxauth-scan.js": "clients/miniprogram",
+    "wxauth-site.js": "clients/miniprogram",
 }
 """The files that the page shares with the service's pages and with mini-programs, and their folders in a clone."""
 _SHARED_IN_WHEEL: Final = Path(__file__).parents[1] / "_shared"

@@ -100,4 +100,6 @@ class Logins:
 def _ids(person: str, request: CodeRequest, account: Account) -> dict[str, Any]:
     """Return the person's openid in the app and, if the request and the account allow it, the unionid."""
     ids = {"openid": openid_of(person, account.app_id)}
-    return ids | {"unionid": unionid_of(person)} if request.has_unionid and account.has_unionids else ids
+    if request.has_unionid and account.has_unionids:
+        ids["unionid"] = unionid_of(person)
+    return ids
