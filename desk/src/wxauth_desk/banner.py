@@ -1,4 +1,7 @@
-"""The text that `wxauth-desk dev` prints when it is ready, with the blocks of `banner.en.txt` that fit the settings."""
+"""The text that `wxauth-desk dev` prints when it is ready.
+
+The text consists of the blocks of `banner.en.txt` or `banner.zh.txt` that fit the settings.
+"""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""A mapping of limited size, for everything that callers of the simulated WeChat can create more of."""
+"""A mapping of limited size, so that requests to the simulated WeChat and the example sites cannot fill the memory."""
 
 from collections import UserDict
 from typing import TypeVar

@@ -220,7 +220,7 @@ class EmbeddedPostgres:
         return self._run_folder / package.name
 
     def _make_cluster(self, programs: Path) -> None:
-        """Create an empty cluster as the data. Raises: PostgresUnavailable."""
+        """Create an empty cluster in the folder of the data. Raises: PostgresUnavailable."""
         # The cluster is created under another name, then renamed, so that a killed run's unfinished cluster is never
         # used.
         fresh = self._sibling_path(".new")
