@@ -23,8 +23,8 @@ _MAX_CONTAINERS: Final = 1000
 """The largest number of arrays and objects in a JSON text, unless `read_loosely` is called with `cut`."""
 _MAX_DEPTH: Final = 100
 """The largest number of levels of arrays and objects that remain if `read_loosely` is called with `cut`."""
-# A string without a closing quote extends to the end of the text. Otherwise the search would try each of the text's
-# quotes as the beginning of a string.
+# A string without a closing quote extends to the end of the text. Otherwise, the search would try each of the text's
+# quotes as the beginning of a string, and take quadratic time.
 _STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _SIZE_TOKEN: Final = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
 """The pattern of a bracket, a long number, or a string, in which brackets and numbers have no meaning.
@@ -52,8 +52,9 @@ def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
     if cut:
         joined = _cut(joined)
     elif has_too_many_containers(joined, _MAX_CONTAINERS):
-        # Python 3.13 would parse 9,000 levels, at which other versions raise RecursionError.
-        raise ValueError("nested too deeply")
+        # Text with few arrays and objects has few levels. Without this limit, the accepted depth would depend on the
+        # Python version. For example, Python 3.13 parses 9,000 levels, but Python 3.12 raises RecursionError.
+        raise ValueError("too many arrays and objects")
     try:
         return json.loads(joined, strict=strict, parse_constant=refuse_constant)
     except RecursionError:
