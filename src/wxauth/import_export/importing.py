@@ -114,7 +114,7 @@ class MadeOnDisk:
         except FileNotFoundError:  # no folder for temporary files is writable
             file = ":memory:"
         self._connection = sqlite3.connect(file, isolation_level=None)
-        self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")  # a negative number is a size in KiB
         self._connection.execute("PRAGMA journal_mode = OFF")  # nothing is ever rolled back
         self._connection.execute("CREATE TABLE made (kind, name, value, PRIMARY KEY (kind, name)) WITHOUT ROWID")
 
@@ -197,8 +197,8 @@ async def import_users(
             of seconds until the retry.
         pause: A function that waits for a number of seconds before a retry.
 
-    Raises: StorageUnavailable, after ten minutes. Earlier batches remain stored, and the same lines can be imported
-        again.
+    Raises: StorageUnavailable, after ten minutes, or if a retry cannot help. Earlier batches remain stored, and the
+        same lines can be imported again.
     """
     counts = Counts()
     await services[Apps].refresh()
