@@ -58,8 +58,8 @@ class Issuer:
     def ensure_ready(self) -> None:
         """Check that there is a signing key.
 
-        Callers do this before they use up a login code, an authorization code or a refresh token, because `issue` would
-        otherwise fail when the code or the refresh token cannot be used again.
+        Callers do this before they use up a code from WeChat, an authorization code or a refresh token, because `issue`
+        would otherwise fail when the code or the refresh token cannot be used again.
 
         Raises: StorageUnavailable, if no key has been read yet.
         """

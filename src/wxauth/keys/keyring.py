@@ -73,6 +73,7 @@ class RsaKey(PrivateKey):
     def __init__(self, private_key: rsa.RSAPrivateKey) -> None:
         super().__init__(private_key)
         self.verifier: Any = self.signer.public_key()
+        """The public half, as a key object of python-jose."""
 
     @classmethod
     def generate(cls) -> Self:

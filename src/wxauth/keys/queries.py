@@ -26,6 +26,7 @@ UPDATE signing_keys SET created_at = :created_at, activates_at = :activates_at, 
 """)
 _DELETE: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE id = :id")
 reseal_key: Final = Reseal.of("signing_keys", "private_key", key="id")
+"""The statement that replaces an encrypted private key, after it was encrypted with a new `WXAUTH_SECRET_KEY`."""
 # After a key of id_tokens retires, it is stored for as long as the longest session lasts, because an id_token can end
 # its website's session until then. PostgreSQL cannot infer the types of parameters within CASE, so they have casts.
 DELETE_RETIRED: Final = Statement[str]("""
