@@ -324,7 +324,7 @@ async def _add_identity(transaction: Transaction, login: Login, user_id: UUID, *
 
 async def _open_session(transaction: Transaction, login: Login, ids: _Ids, user_id: UUID) -> None:
     """Open the session of a login. If the identity then has more than `max_sessions`, end its oldest sessions."""
-    await transaction.row(_OPEN_SESSION, **_values(_OPEN_SESSION, login, ids, user_id))
+    await transaction.run(_OPEN_SESSION, **_values(_OPEN_SESSION, login, ids, user_id))
     if login.max_sessions is None:
         return
     which = {
