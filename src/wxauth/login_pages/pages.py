@@ -186,25 +186,25 @@ class Pages(Rendering):
         """Return the page with a single button, which opens WeChat's page."""
         return self._site_page("account", site_request, page_id, parameters)
 
-    def person(self, site_request: SiteRequest, person: UserFields, page_id: str, parameters: Parameters) -> Response:
+    def person(self, site_request: SiteRequest, user: UserFields, page_id: str, parameters: Parameters) -> Response:
         """Return the page for a browser with a login.
 
-        The page shows `person`, and has a button with which this user continues to the site.
+        The page shows the user of the login, and has a button with which this user continues to the site.
         """
         # The page's policy allows only pictures from this service, so the page shows no picture from another host.
-        picture, issuer = person.avatar_url, self.settings.issuer
+        picture, issuer = user.avatar_url, self.settings.issuer
         return self._site_page(
             "person",
             site_request,
             page_id,
             parameters,
             form_action=f"'self' {redirect_source(site_request.redirect_uri)}",
-            name=(person.nickname or "").strip(),
+            name=(user.nickname or "").strip(),
             picture=f"{self.root}{picture.removeprefix(issuer)}" if is_own_picture(picture, issuer) else None,
             hint={HINT: parameters[HINT]} if HINT in parameters else {},
         )
 
-    def log_out(self, person: UserFields, client: Client | None, parameters: Parameters, confirmation: str) -> Response:
+    def log_out(self, user: UserFields, client: Client | None, parameters: Parameters, confirmation: str) -> Response:
         """Return the page that asks whether to end the browser's login.
 
         `confirmation` is the value of the field `CONFIRMED`, which proves that the user confirmed on this page.
@@ -218,7 +218,7 @@ class Pages(Rendering):
             "log-out",
             self._say(_("Log out?")),
             form_action=form_action,
-            name=(person.nickname or "").strip() or self._say(_("WeChat user")),
+            name=(user.nickname or "").strip() or self._say(_("WeChat user")),
             fields={**repeated, CONFIRMED: confirmation},
             stay=STAY,
             other_languages=self._in_other_languages("", urlencode(repeated)),
@@ -329,6 +329,9 @@ class Pages(Rendering):
         host = None if login.client_name is None else host_of(client_id)
         uris, redirect_uri = site.redirect_uris, login.redirect_uri
         is_on_computer = is_local(redirect_uri)
+        other_languages: list[Link] = []
+        if parameters:
+            other_languages = self._in_other_languages(f"{self.root}{AUTHORIZE_PATH}", urlencode(parameters))
         return self._page(
             template,
             self._title_of(resource, host or site.title, is_on_computer=is_on_computer),
@@ -340,9 +343,7 @@ class Pages(Rendering):
             origin=origin_of(redirect_uri) if host or not uris else origin_shown(uris, redirect_uri),
             own_url=own_url,
             way_back=way_back,
-            other_languages=(
-                self._in_other_languages(f"{self.root}{AUTHORIZE_PATH}", urlencode(parameters)) if parameters else []
-            ),
+            other_languages=other_languages,
             **values,
         )
 

@@ -286,7 +286,7 @@ async def show_outcome(pages: PagesDep, request_id: str, name: str) -> Response:
 
     The page has a link to try again, unless the user is already logged in. This route does not query the database.
     """
-    if name not in VISIT_PAGES or not SCENE.fullmatch(request_id):
+    if name not in VISIT_PAGES or not SCENE.fullmatch(request_id):  # the id of a page has the form of a scene
         raise NotFound("this path doesn't exist")
     return pages.visit(name, page_id=request_id)
 
