@@ -68,8 +68,8 @@ class WeChatApi:
         the content of the response, and the caller can store it before any further step can fail. If `openid` is given,
         WeChat checks that the phone code belongs to this user. `extra_time`, in seconds, is added to the time limit.
 
-        Raises: InvalidCode (errcode 40029, and 40003 or 43104 for another user's code), CodeUsed (errcode 40163), other
-        WeChatError.
+        Raises: InvalidCode (errcode 40029; errcode 40003: the openid belongs to another app; errcode 43104: the phone
+        code belongs to another user), CodeUsed (errcode 40163), other WeChatError.
         """
         body = {"code": code} if openid is None else {"code": code, "openid": openid}
         return await self._call(Api.PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_time=extra_time)

@@ -233,7 +233,7 @@ class WeChat:
         try:
             answer = await self._ask_until_not_busy(_Call(api, query, body, deadline or self.deadline()))
             errcode = answer.get("errcode", 0)
-            if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
+            if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:  # `isinstance` would also accept True
                 raise errors.WeChatBadResponse("WeChat's errcode isn't a valid number")
             if errcode != 0:
                 if self.reports_refusals and reports_refusals and errcode not in expected:

@@ -52,7 +52,7 @@ SESSION_KEY_GONE: Final = frozenset({87007, 87009})
 DAILY_QUOTA: Final = 45009
 """The errcode for an exhausted daily quota, which WeChat resets at midnight in Beijing.
 
-Only for `getwxacodeunlimit`, the errcode means too many calls within a minute.
+For `getwxacodeunlimit`, however, the errcode means too many calls within a minute.
 """
 OPENID_MISMATCH: Final = frozenset({40003, 43104})
 """The errcodes of `getuserphonenumber` if the openid belongs to another app, or the phone code to another user."""

@@ -258,7 +258,7 @@ def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
     value, expires_in = answer.get(name), answer.get("expires_in")
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_SECRET or not value.isascii():
         raise WeChatBadResponse(f"WeChat's response has no usable {name}")
-    if type(expires_in) is not int or expires_in <= 0:
+    if type(expires_in) is not int or expires_in <= 0:  # `isinstance` would also accept True
         raise WeChatBadResponse("WeChat's response has no usable expires_in")
     return value, min(expires_in, LONGEST_LIFE_SECONDS)
 
