@@ -9,7 +9,7 @@ from starlette.responses import Response
 def cacheable_response(
     request: Request, content: bytes, *, etag: str, headers: Mapping[str, str], media_type: str
 ) -> Response:
-    """Return a response with the content and its `ETag`.
+    """Return a response with the content and its `ETag`. `etag` includes the quotation marks.
 
     If `If-None-Match` names this `ETag`, return a response with status 304 instead (RFC 9110, section 13.1.2).
     """

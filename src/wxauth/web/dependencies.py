@@ -1,7 +1,7 @@
 """The parts of the service as FastAPI's dependencies.
 
-`provide` returns the dependency on a part. A test may replace any dependency:
-`app.dependency_overrides[provide(KeyRing)] = ...`.
+A part is an object that exists once in each process, such as the key ring. `provide` returns the dependency on a part.
+A test may replace any dependency: `app.dependency_overrides[provide(KeyRing)] = ...`.
 """
 
 from dataclasses import dataclass

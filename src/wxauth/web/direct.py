@@ -242,9 +242,9 @@ class DirectRoutes:
 
     Args:
         routes: All routes of the app, in the order in which FastAPI matches them.
-        with_parameters: The paths of the routes with path parameters that are included. The shortcut matches each
-            request against them one by one, so there should be few. The class does not detect an earlier route that
-            matches the same requests. A route without path parameters always takes precedence over these routes.
+        with_parameters: The paths of the routes to include although they have path parameters. The shortcut matches
+            each request against them one by one, so there should be few. The class does not detect an earlier route
+            that matches the same requests. A route without path parameters always takes precedence over these routes.
     """
 
     def __init__(self, routes: Sequence[BaseRoute], *, with_parameters: Collection[str] = ()) -> None:

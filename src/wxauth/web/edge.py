@@ -170,7 +170,8 @@ class Edge:
     Args:
         size_limits: The size limits, in bytes, of bodies for the paths where bodies may be larger than `MAX_BODY`.
         time_limits: The time limits, in seconds, of bodies for the paths where bodies may take longer than usual.
-        refused: A function that is called with the scope and the error of each request that got a problem document.
+        refused: A function that is called with the scope and the error of each request that got a problem document,
+            unless the refusal was expected (`EXPECTED_KEY`).
         leaving: The part that tells whether this process is ending. If it is, the server closes each connection after
             its next response.
         body_seconds: The time limit, in seconds, of a body for any path that is not in `time_limits`.
@@ -207,8 +208,8 @@ class Edge:
         if head.cookies:
             move_cookies(scope, head.cookies)
         scope[REQUEST_ID_KEY] = current_id = accepted_request_id(head.request_id)
-        id_token = request_id.set(current_id)
-        trace_token = None if head.trace_id is None else trace_id.set(head.trace_id)
+        request_id_token = request_id.set(current_id)
+        trace_id_token = None if head.trace_id is None else trace_id.set(head.trace_id)
         exchange = _Exchange(self, scope, receive, send, head, started)
         try:
             if refusal is not None:
@@ -228,9 +229,9 @@ class Edge:
             await exchange.send_problem(failure)
         finally:
             self._record(scope, exchange.status, perf_counter() - started)
-            request_id.reset(id_token)
-            if trace_token is not None:
-                trace_id.reset(trace_token)
+            request_id.reset(request_id_token)
+            if trace_id_token is not None:
+                trace_id.reset(trace_id_token)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request. If the request failed, also log the failure, and pass it to `refused`.

@@ -61,8 +61,8 @@ class BehindProxies:
     """Middleware that puts the client's address and scheme into the scope if the peer is a trusted proxy.
 
     The middleware also sets the issuer's path. Each proxy appends the address of its own peer to `X-Forwarded-For`, so
-    the client is the last entry that is not a trusted proxy. The client may have written the entries before that
-    entry itself.
+    the client is the last entry that is not a trusted proxy. The entries before that entry are ignored, because the
+    client may have written them itself.
 
     Args:
         trusted: The addresses and networks of the proxies, or only `ANYBODY`.

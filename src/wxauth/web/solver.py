@@ -138,7 +138,7 @@ def _refusals(validate: Callable[[Any], Any], samples: Iterable[Any], *, name: s
         try:
             _valid(validate, value, name=name)
         except WxAuthError as exc:
-            return (exc.with_traceback(None),)
+            return (exc.with_traceback(None),)  # a traceback would keep its frames in memory
     return ()
 
 
@@ -195,7 +195,7 @@ class Plan:
     A dependency is called once for each request, unless it is declared with `use_cache=False`. A dependency takes the
     request and other dependencies. If it is not a coroutine function, it is called directly, without a thread, so it
     must not block. The code after a `yield` runs before the response is sent, as with FastAPI's `scope="function"`.
-    Therefore a client that reads the response slowly occupies no resources.
+    Therefore a client that reads the response slowly does not occupy, for example, a place in a queue.
 
     Args:
         dependant: FastAPI's graph of the endpoint.
