@@ -171,8 +171,8 @@ async def caller_who_ends_of(
     Raises: RateLimited, if a queue is full, or if no place becomes free in time; the errors of `read_caller`.
     """
     await request.body()
-    ends_itself = request.path_params.get("session_id") == str(principal.session_id)
-    async with concurrency.of_session((principal.session_id, ends_itself), principal.id, ends_sessions=True):
+    ends_own_session = request.path_params.get("session_id") == str(principal.session_id)
+    async with concurrency.of_session((principal.session_id, ends_own_session), principal.id, ends_sessions=True):
         yield await read_caller(database, principal, now=clock())
 
 
@@ -277,9 +277,10 @@ FreshAdministratorDep = Annotated[Actor, Depends(fresh_administrator_of), Entail
 
 @lru_cache(maxsize=4096)
 def _plain_ip(host: str) -> str | None:
-    """Return the address as `plain_address` does; None if the host is not an address.
+    """Return the address in the form of `plain_address`, for example `192.0.2.1` for `::ffff:192.0.2.1`.
 
-    The results for the last 4,096 hosts are cached, because each request needs one.
+    Return None if the host is not an address. The results for the last 4,096 hosts are cached, because each request
+    needs one.
     """
     try:
         return str(plain_address(host))

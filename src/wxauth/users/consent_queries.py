@@ -40,7 +40,10 @@ log = get_logger()
 
 
 def ids_of(user_id: LiteralString) -> LiteralString:
-    """Return the SQL of an array with the present id and all former ids of a user."""
+    """Return the SQL of an array with the present id and all former ids of a user.
+
+    `user_id` is the SQL of the present id, for example `users.id`.
+    """
     return (
         f"ARRAY (SELECT {user_id} UNION ALL SELECT former.id FROM former_users former WHERE former.user_id = {user_id})"
     )

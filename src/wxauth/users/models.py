@@ -25,8 +25,9 @@ class User(UserFields, table=True):
     identity_lost_at: datetime | None = Field(sa_type=TIME)
     """The time at which this user last lost an identity, or at which an import might have given one to another user.
 
-    A login at least an hour later sets the column to null. Only logins read the column. See `RETURN` in
-    `login/batched_queries.py`.
+    Only logins read the column. They need it, because a login that has waited for a lock might still see the identity
+    as it was before the change. See `RETURN` in `login/batched_queries.py`. A login at least an hour later sets the
+    column to null.
     """
 
 

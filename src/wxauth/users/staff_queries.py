@@ -69,7 +69,7 @@ _LISTS: Final = (Read.LOGINS, Read.EVENTS, Read.REFUSALS)
 class StaffReads(WriteBuffer):
     """The reads of staff in one process. If `is_on` is False, because `STAFF_READS` is off, nothing is recorded."""
 
-    failed = "staff_reads_not_stored"
+    failed = "staff_reads_not_stored"  # the name of the log event if a write fails
     store_pause = STORE_PAUSE_SECONDS
     is_on: bool
     _waiting: list[dict[str, Any]] = field(init=False, default_factory=list)
@@ -100,7 +100,8 @@ class StaffReads(WriteBuffer):
     def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
         """Record that a member of staff has read data of these users (at least one).
 
-        Another read of the same list within `SAME_LIST` is not recorded. A list is about one user.
+        Another read of the same list within `SAME_LIST` is not recorded. The first id identifies the list, because a
+        list is about one user.
 
         Raises: RateLimited, if too many reads wait for the next write.
         """
