@@ -70,7 +70,7 @@ def _statements(steps: Sequence[Revocation]) -> list[str]:
     # The rights that a role other than the owner has granted are revoked first. After this role has lost its own right,
     # it could not revoke them. Among these rights, those that may have been granted to further roles come last, for the
     # same reason.
-    order = sorted(alike.values(), key=lambda steps: (steps[0].grantor is None, steps[0].has_passed_on))
+    order = sorted(alike.values(), key=lambda each: (each[0].grantor is None, each[0].has_passed_on))
     return list(chain.from_iterable(map(_revoke, order)))
 
 

@@ -97,8 +97,8 @@ def takes(
 
     Args:
         model: The body or the query of an operation.
-        clear: The word that clears a field, if options can clear fields. For this word, the command receives an empty
-            text. A switch has a `--no-` form instead.
+        clear: The word that clears a field, which may be an empty text; None if options cannot clear fields. For this
+            word, the command receives an empty text. A switch has a `--no-` form instead.
         changed: The arguments of `click.option` that replace the arguments from the schema, by field. None means that
             the field has no option.
     """
@@ -175,7 +175,7 @@ def _option_of(field: _Field, clear: str | None, *, is_query: bool, replaced: Ma
     arguments from the schema.
     """
     # In a description, "Null:" introduces the meaning of an absent value. In the help, it is replaced by "Default:" or,
-    # if a word clears the field, by this word.
+    # if a word that is not empty clears the field, by this word.
     arguments = {
         "option": f"--{field.name.replace('_', '-')}",
         "help": re.sub("[Nn]ull:", f'"{clear}" means:' if clear else "Default:", field.description),
