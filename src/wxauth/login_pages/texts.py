@@ -1,7 +1,8 @@
 """The texts of the pages in English. The catalogues in the folder `locale` contain the translations.
 
 Most texts belong to a message, which has a title. For example, the message `away` consists of the texts `away_title`
-and `away`. The messages after a visit to WeChat's page begin with `visit_`, such as `visit_over`.
+and `away`. The messages after a visit to WeChat's page begin with `visit_`, such as `visit_over`. `visit_gone` is also
+the message for other requests, if the browser has no such login.
 
 On a phone, the page with the QR code shows the texts whose names end with `_on_a_phone`, such as `waiting_on_a_phone`,
 instead of the usual texts of the page's states. The texts for `PageState` and `Mistake` have no title, because they are
@@ -67,6 +68,7 @@ TEXTS: Final[Mapping[str, Text]] = {
     "used_up": _("You can't try this login again. Go back to the site and start again."),
     "away_title": _("Just a moment"),
     "away": _("The service is busy. Reload this page in a few seconds."),
+    # The browser asks for the decision before the user has decided, or after the decision has expired.
     "gone_title": _("Not confirmed yet"),
     "gone": _(
         "Confirm on your phone, then reload this page. If the QR code has expired or has already been used, go "

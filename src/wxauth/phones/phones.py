@@ -138,7 +138,7 @@ class Phones:
                 raise errors.PhoneTaken("this number belongs to another user")
             case queries.PhoneRefusal.WITHDRAWN:
                 raise errors.InvalidCode("the number was withdrawn or removed after the user shared it: tap again")
-            case queries.PhoneRefusal() | None:
+            case queries.PhoneRefusal() | None:  # never `OUTDATED`, which only a late binding can return
                 raise InvalidToken("the user has just been banned or erased, or has requested erasure")
         return outcome
 
@@ -257,6 +257,7 @@ class Phones:
         try:
             return await self.wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE_ANSWER_SECONDS)
         except errors.WeChatError as exc:
+            # Without an errcode, WeChat has not judged the code.
             if exc.errcode is None or isinstance(exc, _NOT_CAUSED_BY_CODE):
                 await PHONE_CODES.uncount(self.database, app.app_id, openid)
             raise

@@ -19,7 +19,7 @@ LogLine = tuple[str, Mapping[str, object]]
 """The name of the event that a log line reports, and the fields of the line."""
 
 _BY_WECHAT: Final = {"actor": WECHAT.name}
-"""The fields of log lines about erasures, which users and operators can also request."""
+"""The fields that distinguish these erasures in the log from erasures that users or operators have requested."""
 
 
 @dataclass(frozen=True, slots=True)

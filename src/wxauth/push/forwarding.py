@@ -82,7 +82,7 @@ class PushForwarding:
         if request.is_forwarded:
             raise PushNotForwarded(f"the message was already forwarded: it has the header {FORWARDED}")
         limit = self._limits[app.app_id]
-        if limit.locked():  # WeChat sends the message again
+        if limit.locked():  # the message is not lost, because WeChat sends it again
             raise PushNotForwarded(f"{AT_ONCE} messages of this app are already being forwarded")
         try:
             with FORWARD_SECONDS.time():
