@@ -68,7 +68,7 @@ DELETE FROM identities WHERE app_id = :app_id AND openid = :unionid
 KEEP_MISNAMED: Final = Statement[Nothing](
     "UPDATE identities SET awaits_login = false WHERE app_id = :app_id AND openid = :unionid"
 )
-"""The statement that makes wxauth no longer try to correct an identity that has a unionid as its openid."""
+"""The statement after which wxauth no longer tries to correct an identity that has a unionid as its openid."""
 STORE_UNIONID: Final = Statement[Nothing]("""
 WITH named AS (UPDATE identities SET unionid = :unionid WHERE app_id = :app_id AND openid = :openid RETURNING user_id)
 UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id

@@ -70,7 +70,7 @@ KEYS_OF_USER_FRAGMENT: Final = f"""{_OF_NEWEST_LOGIN}
        i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"""
 """SQL for the `KeyOfLogin` of a user's identities in an app. A former id stands for the remaining user.
 
-The query returns at most two rows, which show that a user has several identities in the app.
+The query returns at most two rows, because two rows already show that the user has several identities in the app.
 """
 # The statement stores the key only in open sessions. It does so even if a session has no key, because wxauth clears a
 # session_key when the secret key that encrypted it is lost. WeChat now accepts only the new key, so the statement also
