@@ -78,7 +78,7 @@ Each of these users must be erased within a minute.
 BANS_PER_TRANSACTION: Final = 100
 """The largest number of bans that one transaction lifts."""
 SITE_REQUESTS_CHECK_PAUSE_SECONDS: Final = 30.0
-"""The pause, in seconds, between two checks for finished sign-in requests.
+"""The pause, in seconds, between two checks for expired logins to sites, and for expired logins of browsers.
 
 The pause is short because anybody who opens an authorize page causes a row to be stored.
 """
@@ -118,7 +118,7 @@ class Swept:
     events: int = 0
     """The number of events that were deleted."""
     addresses: int = 0
-    """The number of addresses that were truncated to their networks."""
+    """The number of rows in which addresses were truncated to their networks."""
 
 
 async def keep_house(services: Services, pace: Pace = USUAL_PACE, *, check_pause: float = CHECK_PAUSE_SECONDS) -> None:
@@ -212,8 +212,8 @@ async def end_removed_clients(services: Services, pace: Pace) -> None:
 async def sweep_aged(services: Services, pace: Pace) -> Swept:
     """Delete old events (`EVENTS_KEPT_DAYS`), and truncate old addresses (`ADDRESSES_KEPT_DAYS`), if a sweep is due.
 
-    Return the numbers of deleted events and truncated addresses. If the clocks of wxauth and the database differ, do
-    nothing, and return zeros.
+    Return the numbers of deleted events, and of rows with truncated addresses. If the clocks of wxauth and the database
+    differ, do nothing, and return zeros.
     """
     if not _clocks_agree(services):
         return Swept()
@@ -308,7 +308,7 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
         pace,
         partial(sweep_answers, database, before=now - PHONE_ANSWERS_KEPT),
         partial(sweep_attempts, database, before=now - WINDOW),
-        partial(sweep_messages, database, before=now),
+        partial(sweep_messages, database, before=now),  # each row stores the time until which it is kept
         partial(sweep_refusals, database, before=first_id_at(now - REFUSALS_KEPT)),
         partial(sweep_deliveries, database, before=now - DELIVERIES_KEPT),
     )

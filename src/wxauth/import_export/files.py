@@ -77,7 +77,10 @@ class Form:
 
     @property
     def roots(self) -> frozenset[str]:
-        """The names in the file that `fields` maps and, for nested names, their first parts."""
+        """The names in the file that `fields` maps, and the first parts of nested names.
+
+        For example, `authData` is the first part of `authData.openid`.
+        """
         return frozenset(self.fields).union(name.partition(".")[0] for name in self.fields)
 
 

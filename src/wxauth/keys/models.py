@@ -90,7 +90,7 @@ class KeyState(StrEnum):
 
 
 def keys_for(alg: str, published: Sequence[StoredSigningKey]) -> Keys:
-    """Return those of the published keys that are for this algorithm."""
+    """Return the published keys of this algorithm."""
     return [key for key in published if key.alg == alg]
 
 

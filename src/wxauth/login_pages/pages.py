@@ -58,7 +58,8 @@ _REPEATED_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state",
 VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
 """The pages that wxauth shows after a visit to WeChat's page.
 
-The value for each page says whether the page has a button to try again.
+The value for each page says whether the page has a button to try again. The message of the page `again`, for example,
+is `visit_again` in `TEXTS`.
 """
 
 
