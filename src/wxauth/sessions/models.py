@@ -32,9 +32,9 @@ class Session(SQLModel, table=True):
     """The address from which the session was last used. `user_agent` is from the same request."""
     user_agent: str | None = Field(sa_type=Text)
     opened_ip: str | None = Field(sa_type=INET)
-    """The address from which the session was opened, if a later use came from another address.
+    """The address from which the session was opened; null until a refresh comes from another address.
 
-    See `OPENED` in `list_queries`.
+    `opened_user_agent` is stored in the same way: see `OPENED` in `list_queries`.
     """
     opened_user_agent: str | None = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)

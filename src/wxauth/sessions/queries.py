@@ -105,8 +105,8 @@ HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessio
 
 # This statement ends one session. It returns no row if the session has ended already, for example because wxauth has
 # sent the statement twice. If the session has expired, the statement ends it, but records no event. It locks the user
-# first, as each statement that records an event about a user does. If another transaction moves the session to another
-# user while the statement waits for the lock, the statement does not end the session, and returns null. `site_knows`
+# first, as each statement that records an event about a user does. If another transaction ends the session, or moves it
+# to another user, while the statement waits for the lock, the statement changes nothing, and returns null. `site_knows`
 # says that the website itself has ended the session, so that wxauth sends the website no logout token. If the user ends
 # the session from another session, the statement also deletes the login of the browser that opened the session, so that
 # the browser must log in again.
@@ -382,16 +382,16 @@ async def end_replaced_sessions(
     return len(await end_selected(transaction, _END_THESE, which, reason=EndReason.REPLACED, by=SYSTEM, now=now))
 
 
-async def end_page_of_client(transaction: Transaction, name: str, *, size: int, by: Actor, now: datetime) -> int:
+async def end_page_of_client(transaction: Transaction, client_id: str, *, size: int, by: Actor, now: datetime) -> int:
     """End up to `size` sessions of a removed website. Return the number of sessions that were taken off its list.
 
     Leave the sessions of users whom another transaction has locked to a later page.
     """
-    page = await transaction.values(_PAGE_OF_CLIENT, client_id=name, size=size)
+    page = await transaction.values(_PAGE_OF_CLIENT, client_id=client_id, size=size)
     locked_users = await transaction.values(_LOCK_FREE_USERS, session_ids=page)
     which = {"session_ids": page, "user_ids": locked_users}
     await end_selected(transaction, _END_THESE, which, reason=EndReason.ADMINISTRATOR, by=by, now=now)
-    return await transaction.run(_TAKE_ENDED_OFF_LIST, client_id=name, session_ids=page)
+    return await transaction.run(_TAKE_ENDED_OFF_LIST, client_id=client_id, session_ids=page)
 
 
 async def end_logins_in_browsers(

@@ -102,7 +102,8 @@ class RotatedSessionOfWebsite(RotatedSession):
 
 
 # A refresh stores the address and the User-Agent of its device. If one of them has changed, the refresh also keeps the
-# value with which the session was opened: see `OPENED` in `list_queries`.
+# value with which the session was opened: see `OPENED` in `list_queries`. If that value is unknown, `NO_ADDRESS` or an
+# empty text stands for it.
 _SET_DEVICE_FRAGMENT: Final = f""",
        opened_ip = CASE WHEN {_IS_GOOD} AND s.ip IS DISTINCT FROM :ip::text::inet
                         THEN COALESCE(s.opened_ip, s.ip, {NO_ADDRESS}) ELSE s.opened_ip END,
