@@ -21,7 +21,7 @@ class EnvLine:
     text: str
     """The whole statement, or the name of an environment variable."""
     name: str | None
-    """The name of the setting. None if the statement is not of the form NAME=value."""
+    """The name of the setting; None if the statement has neither the form NAME=value nor the form NAME."""
     value: str | None
     """The value; None if the statement has no `=`."""
 

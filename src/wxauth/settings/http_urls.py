@@ -70,7 +70,10 @@ def is_below(url: str, issuer: str) -> bool:
 
 
 def _host_and_path(url: str) -> tuple[tuple[str, int | None], str]:
-    """Return a URL's host with its port, and its decoded path, without `..` and without a final slash."""
+    """Return a URL's host with its port, and its decoded path, without `..` and without a final slash.
+
+    In this form, `is_below` also recognizes a URL that is spelled differently, such as `https://host:443/a/../v1`.
+    """
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
     port = parts.port or _DEFAULT_PORTS.get(parts.scheme)

@@ -27,7 +27,8 @@ _SERVICE_LINK_NAME: Final = re.compile(
 )
 """The pattern of the names of variables that Kubernetes sets for a Service named "wxauth" or "wxauth-…".
 
-Kubernetes also sets WXAUTH_PORT, which is the name of a setting. Its value has the form `SERVICE_LINK`.
+Kubernetes also sets WXAUTH_PORT or WXAUTH_…_PORT. Because WXAUTH_PORT is the name of a setting, wxauth recognizes these
+variables by their values, which match `types.SERVICE_LINK`.
 """
 _NAMES: Final = [name.upper() for name in Settings.model_fields]
 _NAMES_IN_APPS: Final = [name for name in map(str.upper, App.model_fields) if name not in _NAMES]

@@ -210,6 +210,7 @@ class Settings(DatabaseSettings):
     @field_validator("client_documents")
     @classmethod
     def _no_documents_without_resources(cls, hosts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        # If the resources are invalid, `info.data` does not contain them, and they have already been reported.
         if hosts and info.data.get("resources") == ():
             raise WrongValue(_("must be set together with {name}", name="WXAUTH_RESOURCES"))
         return hosts
