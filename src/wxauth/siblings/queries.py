@@ -31,10 +31,12 @@ class _ClientWithKey(ServiceClient):
 
 
 class UserForSiblings(UserWithIdentities):
-    """A user with all identities and unionids, and with the ids from before merges, in the order of the merges."""
+    """A user with all identities and unionids, and with the ids and external ids from before merges."""
 
     former_ids: list[UUID]
+    """The ids of the users that were merged into this user, in the order of the merges."""
     former_external_ids: list[str]
+    """The external ids of merged users, in alphabetical order."""
     unionids: list[str]
 
 
