@@ -22,7 +22,7 @@ WORDS: Final = """
 
 The commands also print the fields in `core.users.PROFILE_FIELDS` as columns.
 """
-_SYSTEM_REASONS: Final = {
+_SYSTEM_REASONS: Final[Mapping[int | None, Text]] = {
     errno.EADDRINUSE: _("Address already in use"),
     errno.EADDRNOTAVAIL: _("Cannot assign requested address"),
     errno.EACCES: _("Permission denied"),
@@ -81,7 +81,7 @@ def listed(names: Iterable[str], others: int) -> Text:
 def os_reason(exc: OSError) -> Text:
     """Return the operating system's reason for an error."""
     # A text from elsewhere is the value of a placeholder, so that it is not looked up in the catalogues.
-    return _SYSTEM_REASONS.get(exc.errno or 0) or Text("{reason}", reason=exc.strerror or type(exc).__name__)
+    return _SYSTEM_REASONS.get(exc.errno) or Text("{reason}", reason=exc.strerror or type(exc).__name__)
 
 
 def rule_of(error: Mapping[str, Any]) -> Text:
