@@ -106,10 +106,10 @@ REPEATED_WITHIN: Final = timedelta(seconds=15)
 WeChat's browsers repeat some callbacks, so that the site receives the same authorization code twice.
 """
 OUTCOME_KEPT: Final = timedelta(hours=1)
-"""The time for which requests and grants are stored after their end.
+"""The time for which wxauth still stores a login after its end.
 
-During this time, a late poll gets `expired_token`, and wxauth detects the reuse of an authorization code. A request on
-a page of wxauth that no phone claims is deleted when it expires, because anyone can open any number of pages.
+During this time, a late poll gets `expired_token`, and wxauth detects the reuse of an authorization code. A login on a
+page of wxauth that no phone claims is deleted when it expires, because anyone can open any number of pages.
 """
 
 

@@ -240,7 +240,7 @@ class SiteLoginFields(
         return Door(self.door)
 
     @property
-    def is_page(self) -> bool:
+    def has_page(self) -> bool:
         """Whether this is the row of a page or of a press. Otherwise, a device shows the login, or it needs no page."""
         return self.browser_hash is not None
 

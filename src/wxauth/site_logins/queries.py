@@ -11,7 +11,7 @@ locks in this order, so that no two transactions can deadlock:
 2. the site's client, and then the login's row, in one statement. A page's row is locked before the row of a press (a
    use of the page's button).
 
-A transaction that adds a row locks only the client.
+The statement that adds a row locks only the site's client.
 """
 
 from collections.abc import Collection, Mapping

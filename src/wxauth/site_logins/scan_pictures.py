@@ -117,7 +117,7 @@ class ScanPictures:
 
 @lru_cache(maxsize=256)  # cached, because drawing takes milliseconds, and requests for a picture are not limited
 def _draw(text: str) -> bytes:
-    import segno  # imported here, because it takes 2 MB, which a process without such pictures saves
+    import segno  # imported here, so that a process that draws no QR codes saves 2 MB of memory
 
     output = BytesIO()
     segno.make_qr(text, error="m").save(output, kind="png", scale=_SCALE)

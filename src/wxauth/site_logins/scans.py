@@ -145,12 +145,12 @@ class Scans:
         """Return the description of a claimed login that the phone shows to its user."""
         door = login.taken_door
         browser = None
-        if login.is_page or login.browser_ip is not None:
+        if login.has_page or login.browser_ip is not None:
             browser = BrowserAnswer(device=describe_device(login.browser_user_agent), ip=login.browser_ip)
         # Whether the browser can get a login after the approval, with which the user continues to other sites.
         can_log_in_browser = (
             login.sso
-            and login.is_page
+            and login.has_page
             and not is_web_view(login.browser_user_agent or "")
             and door in doors.MAKES_BROWSER_LOGIN
         )
@@ -362,14 +362,14 @@ def refusal_of_opening(
         if is_by_link and not opening.is_read_by_camera:
             return None
         return errors.ScanForwarded("a link outside WeChat must open the page: entry scene 1286, 1065 or 1194")
-    must_scan = errors.ScanForwarded(
+    not_scanned = errors.ScanForwarded(
         "the QR code must be scanned with the camera: entry scene 1047 or 1011, or scanned by the camera"
     )
     if opening.user_code is not None:
         # On wxauth's own pages, the login code can always be typed. For a device, `--user-code` allows this.
-        return None if login.user_code or login.is_page else must_scan
+        return None if login.user_code or login.has_page else not_scanned
     if entry != "any" and not _is_from_camera(opening, now):
-        return must_scan
+        return not_scanned
     if is_by_link:
         return errors.ScanForwarded("a link opened the page, but this scene belongs to a QR code")
     return None

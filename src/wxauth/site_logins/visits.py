@@ -351,7 +351,7 @@ def _count_failure(door: Door, outcome: VisitOutcome) -> None:
 
 def _url_of_wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
     """Return the URL of WeChat's page for this door."""
-    # WeChat's page on web authorization requires this order of parameters.
+    # WeChat's documentation of web authorization requires this order of parameters.
     parameters = {
         "appid": app.app_id,
         "redirect_uri": f"{settings.issuer}{CALLBACK}",
