@@ -317,7 +317,7 @@ class Account(Control):
     has_unionids: bool = True
     """Whether the app is bound to an Open Platform account, so that WeChat returns unionids."""
     denied: frozenset[Api] = frozenset()
-    """The APIs that the account may not use (48001)."""
+    """The APIs that the account may not use (48001). Only APIs that are called with an access token have an effect."""
     openid_check: Literal["on", "ignored", "refused"] = "on"
     """The handling of the openid in a call to getuserphonenumber.
 
@@ -327,7 +327,7 @@ class Account(Control):
     country_code: Literal["text", "number"] = "text"
     """The type of the country code. WeChat has sent both `"86"` and 86."""
     daily_quota: dict[Api, int] = Field(default_factory=dict)
-    """The number of calls allowed per day, by API. Further calls get 45009."""
+    """The number of calls allowed per day, by API. Further calls get 45009 or, for `getuserriskrank`, 9410009."""
     callback_domains: frozenset[str] = frozenset({"127.0.0.1", "localhost"})
     """The hosts to which WeChat's page may redirect browsers. For any other host, the page shows the error 10003."""
     pages: frozenset[str] = frozenset({"pages/index/index", "pages/scan/scan"})
