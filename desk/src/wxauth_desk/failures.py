@@ -33,15 +33,15 @@ def failure_on_the_phone(api: str, fault: Mapping[str, Any]) -> dict[str, Any] |
     `errcode`.
     """
     errcode = fault.get("errcode")
-    failure: WeChatError | type[WeChatError] | None
+    error: type[WeChatError] | None
     if errcode is None:
         [kind] = fault
-        failure = _BY_FAULT[kind]
+        error = _BY_FAULT[kind]
     elif api == Api.PHONE_NUMBER and errcode in WECHAT_TOKEN_REFUSED:
-        failure = None  # the service renews a refused WeChat token, and calls again
+        error = None  # the service renews a refused WeChat token, and calls again
     else:
-        failure = errcode_of(errcode, api=api).failure()
-    if failure is None:
+        error = errcode_of(errcode, api=api).error
+    if error is None:
         return None
-    titles = {language: failure.title.translated(language) for language in languages()}
-    return {"code": failure.code, "status": failure.status, "title": titles}
+    titles = {language: error.title.translated(language) for language in languages()}
+    return {"code": error.code, "status": error.status, "title": titles}
