@@ -28,6 +28,7 @@ class BearerGuard(Guard, SecurityBase):
     The app need not register a handler for these responses. For the arguments and everything else, see `Guard`.
     """
 
+    # FastAPI reads these two attributes, and describes the guard in the OpenAPI document with them.
     model = HTTPBearer(bearerFormat="JWT", description="The access token that `POST /v1/login` returns.")
     scheme_name = "wxauth"
 
