@@ -95,14 +95,14 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
     "Vary": "Authorization",
 }
-_DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "All data stored about the user",
         "headers": {name: {"schema": {"type": "string"}, "example": value} for name, value in _HEADERS.items()},
         "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE_OWN_DATA}},
     },
 }
-"""The description of the response in the API's documentation."""
+"""The documentation of the response of both routes, by its status."""
 _large_downloads: Final = asyncio.Semaphore(MAX_LARGE_DOCUMENTS)
 """The places for large documents in this process. A download holds its place until it ends."""
 
@@ -231,7 +231,7 @@ async def _parts(snapshot: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGe
     yield b',"avatar":' + to_json(None if picture is None else dict(picture)) + b"}"
 
 
-@router.get("/v1/me/export", summary=_("Export my data"), responses=_DOCUMENT, failures=[RateLimited])
+@router.get("/v1/me/export", summary=_("Export my data"), responses=_RESPONSES, failures=[RateLimited])
 async def export_me(caller: CallerInTurnDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep) -> Response:
     """Export all data stored about the caller as one document: user, identities, sessions, consents, events, picture.
 
@@ -250,7 +250,7 @@ async def export_me(caller: CallerInTurnDep, database: DatabaseDep, clock: Clock
     "/v1/admin/users/{user_id}/export",
     summary=_("Export a user's data"),
     tag="admin",
-    responses=_DOCUMENT,
+    responses=_RESPONSES,
     failures=[NO_SUCH_USER, RateLimited],
 )
 async def export_user(

@@ -146,9 +146,9 @@ async def find_users(
 ) -> Page[ListedUser]:
     """Return a page of the users that match a query, the newest first, with their identities.
 
-    A phone number without a country code is read as a number of `region`. Neither the other filters nor the cursor
-    affect whether the text counts as an id or as part of a nickname. Otherwise, the first page of a search could list
-    the user with this id, and the second page could list users with such a nickname.
+    A phone number without a country code is read as a number of `region`. Whether the text counts as an id or as part
+    of a nickname does not depend on the other filters or on the cursor. Otherwise, the first page of a search could
+    list the user with this id, and the second page could list users with such a nickname.
 
     An index finds a user with a given id or phone number, and all administrators. Any other search examines windows of
     users, the newest first, until the page is full or `seconds` have passed. If the time has passed, the page contains
