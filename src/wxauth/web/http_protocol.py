@@ -89,7 +89,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """Refuse a target with a fragment, because uvicorn would cut it off, although a proxy may have matched it."""
+        """Refuse a target with a fragment. uvicorn would cut off the fragment, although a proxy may have matched it."""
         if b"#" in url:
             raise ValueError("a request target must have no fragment")  # the response is 400
         super().on_url(url)
