@@ -25,7 +25,7 @@ async def test_an_outage_is_logged_at_intervals_and_each_other_error(log_lines: 
             raise outcome
 
     with pytest.raises(asyncio.CancelledError):
-        await keep_doing(store, pause=0, failed="numbers_not_stored")
+        await keep_doing(store, pause=0, failure_event="numbers_not_stored")
     assert [(line["event"], line["level"], line.get("reason")) for line in log_lines()] == [
         ("database_does_not_answer", "warning", "down: StorageUnavailable"),
         ("numbers_not_stored", "error", None),

@@ -186,11 +186,11 @@ class Apps:
         The first read comes after a pause, because the start of the service has called `try_refresh`.
         """
         await asyncio.sleep(self.refresh_pause)
-        await keep_doing(self.refresh, pause=self.refresh_pause, failed="apps_not_read")
+        await keep_doing(self.refresh, pause=self.refresh_pause, failure_event="apps_not_read")
 
     async def try_refresh(self) -> None:
         """Read the stored apps. If that fails, log the reason, and keep the apps that were read last."""
-        await attempt(self.refresh, failed="apps_not_read")
+        await attempt(self.refresh, failure_event="apps_not_read")
 
     def _replace_apps(self, stored: Sequence[queries.SealedApp]) -> None:
         """Replace the apps in memory by the apps in the settings and these stored apps."""

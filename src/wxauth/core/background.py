@@ -82,32 +82,32 @@ class Background:
             log.warning("background_work_left", pieces=len(unfinished), reason="the service has ended")
 
 
-async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, failed: str) -> NoReturn:
+async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, failure_event: str) -> NoReturn:
     """Repeat a task forever, with a pause of `pause` seconds after each run. Log failures as `attempt` does."""
     while True:
-        await attempt(chore, failed=failed)
+        await attempt(chore, failure_event=failure_event)
         await asyncio.sleep(pause)
 
 
-async def attempt(chore: Callable[[], Awaitable[object]], *, failed: str) -> None:
+async def attempt(chore: Callable[[], Awaitable[object]], *, failure_event: str) -> None:
     """Run a task once, and log its failure.
 
-    An error is logged as the event `failed`. A database outage is logged at intervals for the whole process, however
-    many tasks fail.
+    The name of the log event is `failure_event`. But a database outage is only logged at intervals for the whole
+    process, however many tasks fail.
     """
     try:
         await chore()
     except StorageUnavailable as exc:
         outage_log.note(exc)
     except Exception:
-        log.exception(failed)
+        log.exception(failure_event)
 
 
 @part
 class WriteBuffer(ABC):
     """A buffer for the data that a process has collected since it last wrote such data to the database."""
 
-    failed: ClassVar[str]
+    failure_event: ClassVar[str]
     """The name of the event that wxauth logs if a write fails.
 
     During a database outage, wxauth logs this event only if the final write at the end of the service fails.
@@ -130,7 +130,7 @@ class WriteBuffer(ABC):
     async def keep_storing(self) -> NoReturn:
         """Store the data at intervals of `store_pause` until the task is cancelled, even through database outages."""
         await asyncio.sleep(self.store_pause)
-        await keep_doing(self.store, pause=self.store_pause, failed=self.failed)
+        await keep_doing(self.store, pause=self.store_pause, failure_event=self.failure_event)
 
     async def aclose(self) -> None:
         """Store the remaining data. If that fails or takes longer than `LAST_STORE_SECONDS`, the data is lost."""
@@ -138,7 +138,7 @@ class WriteBuffer(ABC):
             async with asyncio.timeout(LAST_STORE_SECONDS):
                 await self.store()
         except (TimeoutError, StorageUnavailable):
-            log.warning(self.failed, reason="the service has ended")
+            log.warning(self.failure_event, reason="the service has ended")
 
 
 @dataclass(frozen=True, slots=True)

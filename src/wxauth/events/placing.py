@@ -29,7 +29,7 @@ async def keep_placing(services: Services) -> None:
         if await services.database.value(ARE_UNPLACED):
             await place_events(services)
 
-    await keep_doing(place, pause=PLACE_PAUSE_SECONDS, failed="feed_held_up")
+    await keep_doing(place, pause=PLACE_PAUSE_SECONDS, failure_event="feed_held_up")
 
 
 async def place_events(services: Services) -> int:

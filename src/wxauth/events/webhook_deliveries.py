@@ -135,7 +135,7 @@ class Deliveries:
             self._awakened.clear()
             await self.begin_due()
 
-        await keep_doing(wait_and_begin, pause=0, failed="deliveries_held_up")
+        await keep_doing(wait_and_begin, pause=0, failure_event="deliveries_held_up")
 
     async def begin_due(self) -> None:
         """Start as many due deliveries as the limits allow."""

@@ -129,8 +129,8 @@ async def keep_house(services: Services, pace: Pace = USUAL_PACE, *, check_pause
     """
     await asyncio.gather(
         *(
-            keep_doing(partial(chore, services, pace), pause=min(check_pause, pause), failed=failed)
-            for chore, pause, failed in (*_CHORES, *_OTHER_CHORES)
+            keep_doing(partial(chore, services, pace), pause=min(check_pause, pause), failure_event=failure_event)
+            for chore, pause, failure_event in (*_CHORES, *_OTHER_CHORES)
         )
     )
 
@@ -163,7 +163,7 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
     `pause` is the pause between two pages in seconds.
     """
     pace = Pace(page_size, pause)
-    for chore, _pause, _failed in _CHORES:
+    for chore, _pause, _failure_event in _CHORES:
         await chore(services, pace)
     return await sweep_aged(services, pace)
 

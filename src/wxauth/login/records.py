@@ -70,7 +70,7 @@ _SharedKey = tuple[UUID | str | None, str]
 class Numbers(WriteBuffer):
     """The counts of logins of one process."""
 
-    failed = "numbers_not_stored"  # the name of a log event
+    failure_event = "numbers_not_stored"
     store_pause = NUMBERS_STORE_SECONDS
     _logins: Counter[datetime] = field(init=False, default_factory=Counter)
     _new_users: Counter[datetime] = field(init=False, default_factory=Counter)
@@ -156,7 +156,7 @@ DROPPED: Final = metrics.Counter(
 class Refusals(WriteBuffer):
     """The refused logins of one process."""
 
-    failed = "refusals_not_stored"  # the name of a log event
+    failure_event = "refusals_not_stored"
     store_pause = REFUSALS_STORE_SECONDS
     _waiting: dict[UUID, record_queries.Refusal] = field(init=False, default_factory=dict)
     """The rows to store: new rows, and rows whose count has grown since they were stored."""

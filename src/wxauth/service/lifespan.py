@@ -97,7 +97,7 @@ async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
     if not is_loaded:
         while not await _has_our_schema(services):  # noqa: ASYNC110 - another process migrates
             await asyncio.sleep(_CHECK_PAUSE_SECONDS)
-        await attempt(partial(_load_stored_data, services), failed="stored_data_not_loaded")
+        await attempt(partial(_load_stored_data, services), failure_event="stored_data_not_loaded")
     # Each of these tasks logs its own outages and continues. If a bug ends one of them, nothing restarts it.
     tasks = [
         services[KeyRing].keep_fresh(),

@@ -69,7 +69,7 @@ _LISTS: Final = (Read.LOGINS, Read.EVENTS, Read.REFUSALS)
 class StaffReads(WriteBuffer):
     """The reads of staff in one process. If `is_on` is False, because `STAFF_READS` is off, nothing is recorded."""
 
-    failed = "staff_reads_not_stored"  # the name of the log event if a write fails
+    failure_event = "staff_reads_not_stored"
     store_pause = STORE_PAUSE_SECONDS
     is_on: bool
     _waiting: list[dict[str, Any]] = field(init=False, default_factory=list)
