@@ -34,7 +34,11 @@ ATTRIBUTE: Final = "attributes."
 """The beginning of the name of a fact that is one of the user's attributes, such as `attributes.tier`."""
 
 Template = Mapping[str, Any]
-"""The claims by their names. A text that begins with `$` refers to a fact. `$$` at its beginning means a plain `$`."""
+"""The claims by their names.
+
+A text that begins with `$` refers to a fact, for example `$user.id`. A text that begins with `$$` is used without its
+first `$`, so it refers to nothing.
+"""
 
 
 def check_claims(template: Template) -> None:

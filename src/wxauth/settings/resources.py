@@ -23,7 +23,7 @@ OWN_SCOPES: Final = frozenset(
 )
 """wxauth's own scopes, first of sites and then of services. No resource may define a scope with such a name.
 
-A test compares this list with the scopes in the packages above, which this package cannot import.
+A test compares this list with the scopes in other packages, which this package cannot import.
 """
 BESIDE_RESOURCE: Final = ("openid", "profile", "offline_access")
 """The scopes of wxauth that a client without registration may request together with a resource's scopes."""

@@ -20,7 +20,10 @@ from wxauth.terminal import WrongValue
 from wxauth_guard.urls import is_http_url, is_secure
 
 OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "readyz", "metrics", "admin"})
-"""The first segments of the service's paths, which no root file may use. A test compares them with the routes."""
+"""The first segments of the service's paths. No file in `RootFiles` may have such a name.
+
+A test compares the names with the routes.
+"""
 # The parts of the patterns below: a user name and password with `@`, a host, a port, and hosts of PostgreSQL.
 _USER: Final = r"([^/?#@\[\]\t\r\n]*@)?"
 _HOST: Final = r"(\[[\da-fA-F:.]+\]|[\w.%-]+)"
@@ -180,7 +183,10 @@ def _check_root_files(values: tuple[str, ...]) -> None:
 
 
 def _check_host(value: str) -> None:
-    """Check a host, which may have a port. A host without letters must be an address."""
+    """Check a host, which may have a port.
+
+    Raises: WrongValue, if the host is neither a lower-case name nor an address, or if the port is wrong.
+    """
     match = _HOST_AND_PORT.fullmatch(value)
     if match is not None and int(match["port"] or 0) <= LAST_PORT:
         with suppress(ValueError):
