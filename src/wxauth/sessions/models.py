@@ -61,7 +61,10 @@ class Session(SQLModel, table=True):
     resource: str | None = Field(sa_type=Text)
     """The resource for which the session's tokens are valid; null for all services of the operator."""
     client_name: str | None = Field(sa_type=Text)
-    """The title of the client when the user approved the login. `resource_title` is the title of the resource."""
+    """The title that the client had at the login; null if `resource` is null.
+
+    `resource_title` is the title that the resource had at the login.
+    """
     resource_title: str | None = Field(sa_type=Text)
 
 
