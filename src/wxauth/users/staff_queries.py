@@ -123,8 +123,9 @@ class StaffReads(WriteBuffer):
     async def _store(self) -> None:
         """Store the reads. If that fails, the reads wait for the next write."""
         events = list(self._waiting)
-        # From now on, a further search begins a new event. The events of this write must not change any more. If this
-        # statement fails, the database might still have stored them, and would ignore the changes in the next write.
+        # From now on, a further search begins a new event. The events of this write must not change any more, because
+        # the database might have stored them even if the statement fails, and would ignore the changes in the next
+        # write.
         self._further_searches = {}
         if events:
             await self.database.run(_STORE, events=events)
