@@ -50,7 +50,7 @@ async def check_database(
     name = "database"  # the name of the result if the database stops responding
     async with aclosing(Database(settings.database_url.get_secret_value(), deadlines=deadlines)) as database:
         try:
-            async with database.answering():  # one time limit for all queries together
+            async with database.time_limit():  # one time limit for all queries together
                 server = await database.one(queries.READ_SERVER)
                 yield judge_server(server)
                 if why_unfit(server.engine, server.has_plpgsql, server.encoding) is not None:

@@ -216,13 +216,13 @@ class Database(_Reader):
         (now,) = await self.values(_TIME)
         return now
 
-    def answering(self) -> AbstractAsyncContextManager[object]:
+    def time_limit(self) -> AbstractAsyncContextManager[object]:
         """Return a context manager in which all database access together has one time limit, `Deadlines.total`.
 
         The context manager raises StorageUnavailable if the limit is exceeded, or if the database's state causes a
         failure.
         """
-        return _Answering(_now() + self.deadlines.total)
+        return _TranslatingLimit(_now() + self.deadlines.total)
 
     @asynccontextmanager
     async def begin(self, *, replan: bool = False) -> AsyncIterator[Transaction]:
@@ -267,7 +267,7 @@ class Database(_Reader):
         Raises: StorageUnavailable.
         """
         async with AsyncExitStack() as stack:
-            async with self.answering():
+            async with self.time_limit():
                 await stack.enter_async_context(self._snapshots)
                 connection = await self.connector.connect(command_timeout=patience)
             stack.callback(connection.terminate)
@@ -360,7 +360,9 @@ class Database(_Reader):
 
         Raises: StorageUnavailable.
         """
-        async with _Answering(_now() + self.deadlines.total if until is None else until):
+        if until is None:
+            until = _now() + self.deadlines.total
+        async with _TranslatingLimit(until):
             while True:
                 tries -= 1
                 connection = await self._connections.acquire()
@@ -431,7 +433,7 @@ class _Limit:
             raise StorageUnavailable(outages.NO_RESPONSE) from late
 
 
-class _Answering(_Limit):
+class _TranslatingLimit(_Limit):
     """A time limit that also replaces an error with StorageUnavailable if the database's state causes the error."""
 
     __slots__ = ()
