@@ -152,7 +152,7 @@ class Verifier:
         # website's token has a client_id, an app_id and a scope. The token of an unregistered client has a client_id
         # and a scope, but no app_id or openid.
         app_id = claims.get("app_id", client_id)
-        if openid is None and _is_of_unregistered_client(claims):
+        if _is_of_unregistered_client(claims):
             openid = app_id = ""
         if not (isinstance(client_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
             raise InvalidToken("client_id, openid or jti is missing or not a string")
