@@ -29,7 +29,7 @@ class AppTokens:
     """The tickets by the id of the app, each with the time, in seconds since the epoch, at which it expires."""
 
     def replace_older(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `token`, the older interface, whose new token replaces its previous one.
+        """Answer a call to `token`, the older interface. Its new token replaces the previous token of this interface.
 
         Raises: CallRefused, if the app may not get a token.
         """

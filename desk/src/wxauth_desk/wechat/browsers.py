@@ -92,7 +92,7 @@ class Browsers:
             headers=headers,
             timeout=_PAGE_TIMEOUT_SECONDS,
             verify=trusted_certificates(),
-            trust_env=False,
+            trust_env=False,  # so that no proxy gets these requests to this machine
         ) as browser:
             try:
                 page = await _open(browser, request.url, request.form)

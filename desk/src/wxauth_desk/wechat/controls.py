@@ -317,7 +317,7 @@ class Account(Control):
     has_unionids: bool = True
     """Whether the app is bound to an Open Platform account, so that WeChat returns unionids."""
     denied: frozenset[Api] = frozenset()
-    """The APIs that the account may not use (48001). Only APIs that are called with an access token have an effect."""
+    """The APIs that refuse the account's calls with 48001. Only APIs that are called with an access token can do so."""
     openid_check: Literal["on", "ignored", "refused"] = "on"
     """The handling of the openid in a call to getuserphonenumber.
 

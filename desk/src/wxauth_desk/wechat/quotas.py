@@ -19,7 +19,10 @@ _QUOTA_ERRCODES: Final = {"getuserriskrank": Errcode.USED_UP_RISK_QUOTA}
 
 @dataclass
 class Quotas:
-    """The part that counts the calls of each app, and answers the calls that read and clear the counts."""
+    """The part of the simulated WeChat that counts the calls of each app, and enforces the limits.
+
+    It also answers the calls that read and clear the counts.
+    """
 
     clock: Callable[[], float]
     """The clock, which returns seconds since the epoch."""
