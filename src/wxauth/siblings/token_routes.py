@@ -154,7 +154,7 @@ async def forwarded_caller(
     If the token contains no openid, the openid and the app id are empty. Such a token belongs to a client with a
     metadata document, and shows nothing of the user but the id.
 
-    Raises: the errors of `verified` and `read_caller`; InvalidToken, if the token is not for the required resource.
+    Raises: the errors of `verified` and `any_caller_of`; InvalidToken, if the token is not for the required resource.
     """
     principal = await verified(request, verifier if resource is None else resource_verifier, clock)
     if resource not in (None, principal.claims["aud"]):
