@@ -87,7 +87,9 @@ def test_a_request_that_does_not_come_whole_is_given_up(connect: Connect, sent: 
 
 def test_a_request_that_trickles_in_is_given_up(connect: Connect) -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n"
-    assert problem_in(answer_to_a_little_now_and_then(connect, head, b"x")) == (408, "invalid_request")
+    # If data was on its way when the server closed the connection, the client's system may drop the response.
+    answers = (answer_to_a_little_now_and_then(connect, head, b"x") for _attempt in range(20))
+    assert problem_in(next(filter(None, answers))) == (408, "invalid_request")
 
 
 @pytest.mark.parametrize("expects", [b"", b"Expect: 100-continue\r\n"])
