@@ -105,6 +105,16 @@ async def test_a_port_in_the_query_is_that_of_each_host_without_a_port(proxy: Pr
     assert await can_be_asked(f"postgresql://postgres@{dead.address},{host}{path}?port={port}")
 
 
+async def test_the_ports_of_hosts_in_the_query_are_not_those_of_the_host_before_it(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, _, port = proxy.address.rpartition(":")
+    monkeypatch.setenv("PGPORT", port)
+    url = f"postgresql://postgres@{host}{urlsplit(proxy.url).path}"
+    assert await can_be_asked(f"{url}?host=other-1.test,other-2.test&port=1,2")
+    assert await can_be_asked(f"{url}?host=other.test&port=1")
+
+
 @pytest.mark.slow
 async def test_of_several_hosts_a_silent_one_costs_its_own_time_once(proxy: Proxy, silent: Proxy) -> None:
     path = urlsplit(proxy.url).path

@@ -91,8 +91,9 @@ def read_url(url: str) -> DatabaseUrl:
     }
     user, at, first_host = parts.netloc.rpartition("@")
     if first_host:
-        # libpq uses a port in the query for such hosts, but asyncpg would ignore the port.
-        port = query.get("port", "")
+        # libpq uses a port in the query for such hosts, but asyncpg would ignore the port. If the query also names
+        # hosts, which asyncpg ignores, its ports belong to them.
+        port = "" if query.get("host") else query.get("port", "")
         netlocs_and_queries = [(f"{user}{at}{_with_port(host, port)}", query) for host in hosts]
     else:
         netlocs_and_queries = [(parts.netloc, query | place) for place in _places_in(query)]
