@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+import uvloop
 from starlette.responses import PlainTextResponse
 
 from tests.fakes import service_env
@@ -110,8 +111,13 @@ async def listener() -> AsyncIterator[socket.socket]:
 
 @pytest.fixture(params=[own_server.Server, uvicorn.Server], ids=["one process", "one of several workers"])
 async def server(listener: socket.socket, request: pytest.FixtureRequest) -> uvicorn.Server:
+    return await started(request.param, listener)
+
+
+async def started(kind: type[uvicorn.Server], listener: socket.socket) -> uvicorn.Server:
+    """Return a server of this kind that listens."""
     app = PlainTextResponse("served")
-    server = request.param(uvicorn.Config(app, lifespan="off", **own_server.uvicorn_options()))
+    server = kind(uvicorn.Config(app, lifespan="off", **own_server.uvicorn_options()))
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup([listener])
@@ -129,6 +135,22 @@ async def test_a_request_that_arrives_as_the_port_is_closed_is_answered(
         assert late.recv(4096).endswith(b"served")
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address)
+
+
+@pytest.mark.parametrize("rounds", range(3))
+def test_a_connection_that_is_accepted_as_the_port_is_closed_does_not_stay_open(rounds: int) -> None:
+    async def stop() -> None:
+        with own_server.listen("127.0.0.1", 0) as listener:
+            server = await started(own_server.Server, listener)
+            with socket.create_connection(listener.getsockname(), timeout=PATIENCE) as late:
+                late.sendall(REQUEST)
+                for _round in range(rounds):  # after one round, uvloop has accepted it, but uvicorn does not know it
+                    await asyncio.sleep(0)
+                await server.shutdown([listener])
+                assert not server.server_state.connections
+                assert read_all(late).endswith(b"served")
+
+    uvloop.run(stop())  # as in production
 
 
 async def test_a_client_that_has_just_connected_may_be_slow_to_send_its_request_as_the_port_is_closed(

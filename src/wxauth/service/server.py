@@ -78,6 +78,9 @@ class Server(uvicorn.Server):
             listener.close()
         for connection in waiting:
             await loop.connect_accepted_socket(self._protocol, connection)
+        # uvicorn ends the connections that it knows. It gets to know a connection that uvloop has just accepted in the
+        # loop's next round. Without this round, such a connection would stay open until `DRAIN_SECONDS` are over.
+        await asyncio.sleep(0)
         await super().shutdown(sockets)
 
     def _protocol(self) -> asyncio.BaseProtocol:
