@@ -589,6 +589,13 @@ async def test_an_invalid_webhook_is_refused(root: WebhookAdmin) -> None:
     assert (await root("GET")).json()["items"] == []
 
 
+async def test_the_refusal_of_a_url_with_a_space_or_a_backslash_says_so(root: WebhookAdmin) -> None:
+    for url in ("https://exam ple.com/", "https://example.com/\\hook"):
+        refused = problem_of(await root("POST", "", {"name": "orders", "url": url}), "invalid_request", 422)
+        (error,) = refused["errors"]
+        assert "without spaces or backslashes" in error["message"]
+
+
 @pytest.mark.slow
 @pytest.mark.requirement("asvs-13.2.4")
 async def test_no_url_reaches_link_local_or_metadata_addresses_in_any_form(root: WebhookAdmin) -> None:
