@@ -16,7 +16,7 @@ from sqlalchemy import DateTime, MetaData, Text
 from sqlalchemy.dialects.postgresql import INET, JSONB
 from sqlmodel import Field, SQLModel
 
-# `model_of` creates rows without validation. Building validators that are never used would waste 1.3 MB.
+# `statements.model_of` creates rows without validation. Building validators that are never used would waste 1.3 MB.
 SQLModel.model_config["defer_build"] = True
 
 TIME = DateTime(timezone=True)
@@ -79,7 +79,8 @@ class SharedEvent(SQLModel):
 class EventFields(SharedEvent):
     """The fields of an event in the audit trail.
 
-    wxauth removes only the data of erased users and old IP addresses from the trail.
+    wxauth removes the data of erased users. It truncates IP addresses after `ADDRESSES_KEPT_DAYS`, and deletes most
+    types of events after `EVENTS_KEPT_DAYS`. By default, wxauth keeps addresses and events without a limit.
     """
 
     ip: Address = Field(sa_type=INET, description="The IP address of the actor.")

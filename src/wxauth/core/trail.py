@@ -1,6 +1,7 @@
 """The audit trail, which records who did what to whom, when and from where.
 
-Events are only appended, and contain no secrets.
+Events contain no secrets. A database trigger refuses to change or delete an event, except to erase a user's data, or in
+housekeeping's sweep of old events and addresses (`EVENTS_KEPT_DAYS` and `ADDRESSES_KEPT_DAYS`).
 """
 
 from collections.abc import Mapping, Sequence
