@@ -59,8 +59,8 @@ DELETE FROM clients
    AND {_NO_ROWS_LEFT}
 RETURNING name
 """)
-# The statement counts the sessions of a removed client that have not ended yet. It returns no row if the client itself
-# has been deleted.
+# The statement counts the sessions of a removed client that `end_removed_page` has not processed yet. Some of them may
+# have ended earlier. The statement returns no row if the client itself has been deleted.
 SESSIONS_LEFT: Final = Statement[int]("""
 SELECT (SELECT count(*) FROM website_sessions WHERE client_id = clients.name) AS number
   FROM clients WHERE name = :name AND removed_by IS NOT NULL
@@ -137,7 +137,7 @@ class RemovedPage(NamedTuple):
 
     name: str
     rows: int
-    """The number of ended sessions plus the number of deleted rows."""
+    """The number of sessions removed from the client's list, plus the number of rows deleted from other tables."""
     is_last: bool
     """Whether no row is left, so that a new client can have the name."""
 
