@@ -87,7 +87,10 @@ class StoredWebhook(Webhook, table=True):
     __tablename__ = "webhooks"
 
     delivered_at: datetime | None = Field(sa_type=TIME)
-    """The time at which the webhook last accepted a delivery, to the minute."""
+    """The time at which the webhook last accepted a delivery.
+
+    The time may be up to a minute too early, because wxauth stores it at most once a minute.
+    """
 
 
 class DeliveryState(StrEnum):

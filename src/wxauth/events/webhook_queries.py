@@ -85,7 +85,7 @@ class LeasedDelivery(EventToSend):
     former_secret: bytes | None = Field(repr=False)
     former_secret_until: datetime | None
     delivered_at: datetime | None
-    """The time of the webhook's last success, to the minute, when the delivery was leased."""
+    """The time of the webhook's last success before the lease. It may be up to a minute too early."""
     id_token_alg: str | None
     """The algorithm of the site's tokens; None for a webhook."""
     is_swept: bool
