@@ -222,7 +222,8 @@ async def place_by_sequence(transaction: Transaction, *, limit: int) -> Sequence
     placed = await transaction.rows(_PLACE_BY_SEQUENCE, limit=limit)
     positions = [last_position, *(placement.position for placement in placed)]
     are_rising = all(earlier < later for earlier, later in pairwise(positions))
-    if not are_rising or positions[-1] > max(last_position, MAX_SENSIBLE_NUMBER):
+    are_too_high = bool(placed) and positions[-1] > MAX_SENSIBLE_NUMBER
+    if not are_rising or are_too_high:
         raise WrongPlace
     return placed
 
