@@ -112,7 +112,7 @@ def client_answer(client: AddedClient, *, now: datetime) -> ClientAnswer:
     until = client.former_secret_until
     if until is not None and until <= now:
         until = None  # the database still contains the time at which an old secret ended
-    return ClientAnswer(**client.model_dump() | {"former_secret_until": until})
+    return ClientAnswer(**{**client.model_dump(), "former_secret_until": until})
 
 
 async def _client_changes(
