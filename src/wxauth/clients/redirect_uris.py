@@ -22,7 +22,7 @@ _MAX_LOGGED: Final = 200
 _CHARACTERS: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
 """The pattern of a text that contains only characters that a URI may contain (RFC 3986).
 
-`*` is left out, because it would look like a wildcard, and `#`, because it begins a fragment.
+The pattern leaves out `*`, because `*` would look like a wildcard, and `#`, because `#` begins a fragment.
 """
 _URI: Final = re.compile(_CHARACTERS)
 _APP_SCHEME: Final = r"(?P<scheme>[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+):/"
@@ -104,7 +104,7 @@ def scheme_of_app(uri: str) -> str | None:
 
 
 def is_local(uri: str) -> bool:
-    """Return whether a redirect URI leads to the machine on which the browser runs."""
+    """Return whether a redirect URI is an http or https URI of the machine on which the browser runs."""
     return scheme_of_app(uri) is None and is_loopback(urlsplit(uri).hostname)
 
 
