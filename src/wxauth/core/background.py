@@ -1,4 +1,4 @@
-"""Work outside of requests: tasks that outlive a request or serve several, repeated tasks, buffers, and retries."""
+"""Work outside of requests: tasks that outlive their request, repeated tasks, buffers, and retries."""
 
 import asyncio
 from abc import ABC, abstractmethod

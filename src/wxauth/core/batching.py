@@ -84,7 +84,7 @@ class Batched(Statement[Row]):
         rows = f"SELECT * FROM unnest({arrays}) WITH ORDINALITY AS asked({columns}) LIMIT (SELECT {MAX_BATCH_SIZE})"
         if many is None:
             many = f" SELECT n, found.* FROM asked LEFT JOIN LATERAL ({one}) AS found ON true"
-        text = f"WITH asked AS ({rows})" + with_parameters(many, "asked.{}".format)
+        text = f"WITH asked AS ({rows})" + with_parameters(many, lambda name: f"asked.{name}")
         # The text consists of literals, which pyrefly does not see.
         self.many: Final = Statement[Mapping[str, object]](text)  # pyrefly: ignore[bad-argument-type]
         """The statement for several callers."""

@@ -134,7 +134,7 @@ class _LoopTo:
 
 
 async def _places_of(dsn: str, *, seconds: float) -> list[_Place]:
-    """Return the host of a DSN with each of its addresses, if it has several, and otherwise alone.
+    """Return a place for each address of a DSN's host. If it has only one, return one place without an address.
 
     The function waits at most `seconds` for the addresses.
     """

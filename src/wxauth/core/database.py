@@ -239,7 +239,7 @@ class Database(_Reader):
             violates a constraint.
         """
         async with _Limit(_now() + self.deadlines.total), self._transactions:
-            connection = await self._open_transaction(self._begin + _REPLAN if replan else self._begin)
+            connection = await self._open_transaction((self._begin + _REPLAN) if replan else self._begin)
             transaction = Transaction(connection)
             is_committing = False
             try:

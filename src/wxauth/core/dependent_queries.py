@@ -1,4 +1,4 @@
-"""The query for database objects that other programs created and that depend on columns of wxauth's tables."""
+"""The query for database objects that depend on columns of wxauth's tables, including objects that wxauth created."""
 
 from dataclasses import dataclass
 from typing import Final

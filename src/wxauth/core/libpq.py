@@ -246,8 +246,8 @@ def _why_unusable(name: str, parameters: Mapping[str, str]) -> str | None:
 def _why_unreadable(file: Path) -> int | None:
     """Return the errno with which reading the file would fail, or None if the file can be read.
 
-    The file is not opened, because opening a pipe waits for its writer. From Python 3.14 on, `Path.exists` also returns
-    False if this process may not search the folder.
+    The function does not open the file, because opening a pipe waits for its writer. It does not use `Path.exists`,
+    because from Python 3.14 on, `Path.exists` also returns False if this process may not search the folder.
     """
     try:
         mode = file.stat().st_mode

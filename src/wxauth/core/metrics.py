@@ -49,7 +49,7 @@ class _Metric(dict[Any, Series]):
         self._declaration = (name, help, label_names), options
         self._first = [(labels,) if isinstance(labels, str) else labels for labels in first]
         self.made: Series | None = None
-        """The metric of prometheus_client; None until something is counted."""
+        """The metric of prometheus_client; None until `_make` creates it."""
         DECLARED.append(self)
 
     def __missing__(self, labels: tuple[object, ...]) -> Series:

@@ -248,6 +248,7 @@ def reason_of(exc: BaseException) -> str:
     The text contains no part of the URL except the host, the port, and the rule that an option breaks.
     """
     cause: BaseException = exc
+    # The search ends at a TimeoutError, because its cause is only the CancelledError that ended the wait.
     while cause.__cause__ is not None and not isinstance(cause, TimeoutError | NotConnected):
         cause = cause.__cause__
     if isinstance(cause, NotConnected):
@@ -292,10 +293,10 @@ def _why_not(exc: BaseException, dsn: str, address: str | None) -> Text:
     place = f"[{host}]:{port}" if ":" in host else f"{host or 'the default socket'}:{port}"
     if address is not None:
         place += f" ({address})"
-    return _("{name}: {rule}", name=place, rule=_rule_about(exc, dsn))
+    return _("{name}: {rule}", name=place, rule=_predicate_about(exc, dsn))
 
 
-def _rule_about(exc: BaseException, dsn: str) -> Text:
+def _predicate_about(exc: BaseException, dsn: str) -> Text:
     """Return a predicate that explains why there is no connection, such as "doesn't respond in time"."""
     reason = _driver_reason(exc)
     unusable = libpq.unusable_file(dsn) if isinstance(exc, _POSSIBLY_OF_A_FILE) else None
