@@ -144,7 +144,7 @@ class ConsoleSessions:
         because somebody else might have the code and the verifier.
 
         Raises: SessionRevoked, if the code is unknown, used or expired, or does not match the verifier;
-        InsufficientRole, if the user is not staff; RateLimited, if too many requests of the user are waiting.
+            InsufficientRole, if the user is not staff; RateLimited, if too many requests of the user are waiting.
         """
         now = self.clock()
         session_id = new_id(now)
@@ -164,7 +164,7 @@ class ConsoleSessions:
         """Continue the session that a cookie belongs to, and return the session with new tokens.
 
         Raises: SessionRevoked, if the cookie is not valid, or if the session has ended; InsufficientRole, if the user
-        is no longer staff. In that case, this method has ended the session.
+            is no longer staff. In that case, this method has ended the session.
         """
         token = self.console_tokens.parse(cookie)
         if token is None:
