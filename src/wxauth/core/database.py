@@ -1,9 +1,7 @@
 """Access to PostgreSQL: statements, transactions and snapshots.
 
 wxauth runs statements with asyncpg directly. A short statement takes 25 µs of CPU time this way, and 8 to 9 times as
-much through SQLAlchemy's connections. (The measurement used `AUTOCOMMIT` and a `text()` that was created once. The
-numbers are medians of nine alternating rounds, with 1 and with 10 statements at the same time.) See
-docs/contribute/decisions/0001-statements-are-text.md.
+much through SQLAlchemy's connections. See docs/contribute/decisions/0001-statements-are-text.md.
 """
 
 import asyncio
