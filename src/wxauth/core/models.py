@@ -79,8 +79,8 @@ class SharedEvent(SQLModel):
 class EventFields(SharedEvent):
     """The fields of an event in the audit trail.
 
-    wxauth removes the data of erased users. It truncates IP addresses after `ADDRESSES_KEPT_DAYS`, and deletes most
-    types of events after `EVENTS_KEPT_DAYS`. By default, wxauth keeps addresses and events without a limit.
+    wxauth removes the personal data of erased users. It truncates IP addresses after `ADDRESSES_KEPT_DAYS`, and deletes
+    most types of events after `EVENTS_KEPT_DAYS`. By default, wxauth keeps addresses and events without a limit.
     """
 
     ip: Address = Field(sa_type=INET, description="The IP address of the actor.")

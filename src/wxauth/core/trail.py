@@ -33,7 +33,7 @@ class Actor:
     must_spare_staff: bool = False
     """Whether wxauth refuses the actor's actions that concern staff members.
 
-    The field is true for a member of staff with only the role `support`, and for a service client.
+    The field is true for a member of staff with only the role `support`, and for a service client that moderates users.
     """
 
 
