@@ -52,6 +52,8 @@ class Webhooks:
     async def add(self, name: str, *, url: str, types: Sequence[EventType], by: Actor) -> NewWebhookAnswer:
         """Add a webhook, and return it with its secret. wxauth stores the secret encrypted, and never returns it again.
 
+        If `types` is empty, the webhook receives all types of events.
+
         Raises: InvalidRequest, if wxauth refuses the URL; NameTaken, if a webhook already has this name.
         """
         await self._check_url(url)
