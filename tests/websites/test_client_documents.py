@@ -448,6 +448,18 @@ async def test_the_code_is_for_what_was_asked_whatever_the_document_says_by_then
     assert (await house.redeem(code, agent, redirect_uri=BACK)).status_code == 200
 
 
+@pytest.mark.parametrize("now", [404, {**DOCUMENT, "client_secret": "x"}])
+async def test_a_code_is_refused_if_the_document_is_gone_or_breaks_a_rule_by_then(
+    house: House, agent: Site, host: Host, now: Any
+) -> None:
+    await house.browser.show(**ASKING)
+    house.stage.clock.advance(minutes=4, seconds=30)
+    code = (await (await house.browser.show(**ASKING)).approved_by(house.phone, to=BACK))["code"]
+    host.documents[AGENT] = now
+    house.stage.clock.advance(seconds=31)
+    refused(await house.redeem(code, agent, redirect_uri=BACK), "invalid_grant")
+
+
 async def test_a_host_that_leaves_the_list_has_no_clients_any_more(house: House, agent: Site) -> None:
     tokens, tab = await asked(house, agent), await house.browser.show(**ASKING)
     code = (await tab.approved_by(house.phone, to=BACK))["code"]

@@ -250,8 +250,9 @@ class SiteCredentials:
         if is_allowed(self.settings, name):
             document = await self.documents.find(name, ip=ip)
             if document is None and self.documents.is_refused(name) and not await self.documents.has_sessions(name):
-                # Without sessions, the client has no tokens. It may have a code from the time when the document was
-                # valid, which wxauth accepts. wxauth refuses codes and tokens of other clients as usual.
+                # wxauth doesn't know how this client would have to authenticate. But a client without sessions has no
+                # tokens, and `SiteTokens` accepts no codes of a client without redirect URIs. So whatever this client
+                # sends is refused as the code or token of another client would be.
                 return client_at(name)
             document = self._require_document(name, document)
             if not document.may_be_public:

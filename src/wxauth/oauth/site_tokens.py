@@ -161,6 +161,8 @@ class SiteTokens:
         login = await login_of_code(
             self.database, code, client_id=client.name, redirect_uri=redirect_uri, code_challenge=challenge
         )
+        if not client.redirect_uris:
+            login = None  # the client's document has been rejected since the sign-in request
         outcome = await self._redeem(client, login, form)
         if isinstance(outcome, NotRedeemed):
             if outcome is NotRedeemed.SPENT:
