@@ -250,10 +250,7 @@ def _with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) 
         if resource is None:
             raise WrongClient(
                 "resources",
-                _(
-                    "must be resources from WXAUTH_RESOURCES, spelled exactly as in that setting, including any "
-                    "slash at the end"
-                ),
+                _("must be resources from WXAUTH_RESOURCES, with or without a slash at the end as in that setting"),
             )
         urls.append(resource.resource)
     return {**values, "resources": list(dict.fromkeys(urls))}

@@ -233,10 +233,11 @@ async def _parts(snapshot: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGe
 
 @router.get("/v1/me/export", summary=_("Export my data"), responses=_RESPONSES, failures=[RateLimited])
 async def export_me(caller: CallerInTurnDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep) -> Response:
-    """Export all data stored about the caller as one document: user, identities, sessions, consents, events, picture.
+    """Export all data stored about the caller as one document.
 
-    It contains no secrets and no other user's data: administrators appear as `administrator`. A user can export it once
-    a minute.
+    The document contains the user, and the user's identities, sessions, browser logins, consents, events, refused
+    logins and picture. It contains no secrets and no other user's data: administrators appear as `administrator`. A
+    user can export it once a minute.
     """
     user_id, now = caller.user.id, clock()
     await EXPORTS.count(database, str(user_id), now=now)
