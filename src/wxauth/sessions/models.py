@@ -29,7 +29,10 @@ class Session(SQLModel, table=True):
     rotated_at: datetime | None = Field(sa_type=TIME)
     """The time of the last rotation; null before the first one."""
     ip: str | None = Field(sa_type=INET)
-    """The address from which the session was last used. `user_agent` is from the same request."""
+    """The device's address at the login or the last refresh. `user_agent` is from the same request.
+
+    For a website's session, it is the browser's address at the login, because the website's server sends the refreshes.
+    """
     user_agent: str | None = Field(sa_type=Text)
     opened_ip: str | None = Field(sa_type=INET)
     """The address from which the session was opened; null until a refresh comes from another address.
@@ -50,7 +53,7 @@ class Session(SQLModel, table=True):
     scope: str | None = Field(sa_type=Text)
     """The granted scopes, separated by spaces."""
     authenticated_at: datetime | None = Field(sa_type=TIME)
-    """The time at which the user approved the login."""
+    """The time at which the user proved who they are, for example by approving the login on the phone."""
     authenticated_by: str | None = Field(sa_type=Text)
     """The `amr` value (RFC 8176) for the way in which the user logged in."""
     site_knows: bool | None
@@ -71,7 +74,7 @@ class Session(SQLModel, table=True):
 class WebsiteSession(SQLModel, table=True):
     """The table that lists the sessions of each website.
 
-    This table is used because an index on `sessions` would slow down every login of a phone.
+    An index on `sessions` would serve the same purpose, but would slow down every login of a phone.
     """
 
     __tablename__ = "website_sessions"

@@ -47,7 +47,7 @@ class EndReason(StrEnum):
     REPLACED = "replaced"
     """A newer session exceeded the limit on open sessions.
 
-    The limit is either that of an identity, or that of a browser's login at a website.
+    The limit applies either to an identity in an app, or to a browser's login at a website.
     """
     MERGED = "merged"
     """The session belonged to a website, and the session's user was merged into another user."""
@@ -59,7 +59,7 @@ class EndedSession(BaseModel):
     id: UUID
     user_id: UUID
     was_open: bool
-    """Whether the session was open until now. Otherwise, it had expired."""
+    """Whether the session was open until now. If not, it had already expired."""
 
 
 class LastRow(BaseModel):
@@ -67,7 +67,7 @@ class LastRow(BaseModel):
 
     id: UUID
     since: datetime
-    """The creation time of this row. All later rows in the order of ids were created at or after this time."""
+    """The creation time of this row. All rows with larger ids were created at or after this time."""
 
 
 # Each request reads the user, because since the token was signed, the user might have been banned, erased or merged,
@@ -147,8 +147,8 @@ _LOCK_FREE_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_FRAGMENT} FOR NO
 _PAGE_OF_CLIENT: Final = Statement[UUID](
     "SELECT session_id FROM website_sessions WHERE client_id = :client_id ORDER BY session_id LIMIT :size"
 )
-# This statement removes ended sessions from a removed website's list. It leaves rows that another transaction has
-# locked to the next page.
+# This statement removes ended sessions from a removed website's list. It skips rows that another transaction has
+# locked. The next page contains these rows again.
 _TAKE_ENDED_OFF_LIST: Final = Statement[Nothing]("""
 DELETE FROM website_sessions WHERE client_id = :client_id AND session_id = ANY (ARRAY(
     SELECT session_id FROM website_sessions
@@ -168,10 +168,10 @@ def _identity_fragment(table: LiteralString) -> LiteralString:
             OR ({table}.app_id, {table}.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))"""
 
 
-# This statement removes the users' identities, or only the given ones, from logins to websites that have not opened a
-# session yet, so that nobody can redeem these logins. The caller has locked the users, as each transaction does that
-# approves or redeems a login. The statement locks the rows in the order of their ids before it changes any of them, to
-# avoid deadlocks.
+# This statement removes the users' identities, or only the given ones, from website logins that have not opened a
+# session yet, so that nobody can redeem these logins. The caller has locked the users, as each transaction that
+# approves or redeems a login does. The statement locks the rows in the order of their ids before it changes any of
+# them, to avoid deadlocks.
 _END_LOGINS_TO_SITES: Final = Statement[Nothing](f"""
 UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(
@@ -180,8 +180,8 @@ UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_
        AND {_identity_fragment("i")}
      ORDER BY l.id FOR UPDATE OF l))
 """)
-# A login that a phone has scanned or denied does not belong to a user's identity. This statement clears the browser's
-# address and User-Agent in such logins when the user is erased.
+# A login that a phone has scanned or denied contains the phone's session, but no identity. When the user is erased,
+# this statement clears the browser's address and User-Agent in such logins.
 _CLEAR_CLAIMED_LOGINS: Final = Statement[Nothing](f"""
 UPDATE site_logins SET browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(
@@ -235,7 +235,7 @@ END_BEYOND_BROWSER_LOGIN: Final = _ending("""
      ORDER BY s.id DESC OFFSET :at_most""")
 """The statement that ends the older sessions that a browser's login has opened at the website of `session_id`.
 
-The `at_most` newest sessions remain.
+The `at_most` newest sessions stay open.
 """
 END_BEYOND_IDENTITY: Final = _ending("""
     SELECT id FROM sessions
@@ -244,7 +244,7 @@ END_BEYOND_IDENTITY: Final = _ending("""
      ORDER BY id DESC OFFSET :at_most - 1""")
 """The statement that ends the oldest open sessions of an identity in an app.
 
-`at_most` sessions remain, including the new session `opened`.
+`at_most` sessions stay open, including the new session `opened`.
 """
 _END_THESE: Final = _ending("""
     SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND user_id = ANY (:user_ids::uuid[])""")
@@ -339,8 +339,8 @@ async def end_sessions(
 
     With `identities`, which are pairs of app_id and openid, end only the sessions of these identities.
 
-    Also end the logins of the users' browsers, and the logins to websites that the users have approved and that have
-    not opened a session, even if `except_id` approved them.
+    Also end the logins of the users' browsers, and the approved website logins that have not opened a session yet, even
+    if the session `except_id` approved them.
 
     An erasure calls this function before it deletes the sessions, so that websites get logout tokens. With the
     reason `ERASED`, also clear the addresses and User-Agents of browsers in logins that the users' phones have claimed.
@@ -385,7 +385,7 @@ async def end_replaced_sessions(
 async def end_page_of_client(transaction: Transaction, client_id: str, *, size: int, by: Actor, now: datetime) -> int:
     """End up to `size` sessions of a removed website. Return the number of sessions that were taken off its list.
 
-    Leave the sessions of users whom another transaction has locked to a later page.
+    Skip the sessions of users whom another transaction has locked. A later page contains these sessions again.
     """
     page = await transaction.values(_PAGE_OF_CLIENT, client_id=client_id, size=size)
     locked_users = await transaction.values(_LOCK_FREE_USERS, session_ids=page)
@@ -401,8 +401,8 @@ async def end_logins_in_browsers(
 
     A user who is about to be `MERGED` must log in to websites again, because a website must see the same user id as
     long as a session lasts. If a user becomes staff, also end approved logins, because a browser in which staff log in
-    must be near the phone. Unless the user is `MERGED`, the sessions of the console remain, because staff had to open
-    them in such a browser.
+    must be near the phone. If the reason is not `MERGED`, the sessions of the console stay open, because staff had to
+    open them in such a browser.
     """
     if becomes_staff:
         await transaction.run(_END_LOGINS_TO_SITES, user_ids=user_ids, **_ALL_IDENTITIES)

@@ -44,7 +44,7 @@ class RefreshRefusal(StrEnum):
     BEYOND_GRANT = "beyond_grant"
     """The user has not granted the website all of the requested scopes."""
     OTHER_RESOURCE = "other_resource"
-    """The website's session is for a different resource, or for none."""
+    """The session and the request name different resources, or only one of them names a resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,12 @@ class RefreshRefused:
 
 
 # Each rotation statement replaces the newest token with its successor. It does the same for a token that is newer than
-# the stored generation, which exists if this database was restored from an older backup. During the grace period, the
-# statement returns the newest token in exchange for the token just before it. Any other token was used twice, perhaps
-# by the user and by a thief. Then the statement changes nothing, and `_rotate` ends the session, with a statement that
-# locks the user first. If two requests use one token at the same time, the second request waits here for the row, and
-# then reads the generation that the first request has stored. RETURNING evaluates `_IS_GOOD` with the changed row. A
-# token that was good before the change is also good after it.
+# the stored generation. Such a token exists if this database was restored from an older backup. During the grace
+# period, the statement returns the newest token in exchange for the token just before it. Any other token was used
+# twice, perhaps by the user and by a thief. For such a token, the statement changes nothing, and `_rotate` ends the
+# session, with a statement that locks the user first. If two requests use one token at the same time, the second
+# request waits here for the row, and then reads the generation that the first request has stored. RETURNING evaluates
+# `_IS_GOOD` with the changed row. A token that was good before the change is also good after it.
 #
 # The clock might have been ahead when wxauth wrote a row. A token whose rotation is more than a grace period in the
 # future has no grace period. If the creation time of a session is in the future, the age of the session begins now,
