@@ -1,7 +1,7 @@
 """IP addresses and networks, and the addresses to which wxauth never sends a request.
 
-An operator enters URLs, for example URLs of webhooks. A request to such a URL must not reach a service that only this
-machine can reach, such as a cloud's metadata service.
+An operator enters URLs, for example URLs of webhooks. A request to such a URL must not reach a cloud's metadata
+service, which only this machine can reach.
 """
 
 import asyncio
@@ -132,8 +132,8 @@ def _addresses_in(entries: Iterable[tuple[Any, ...]]) -> list[str]:
 def is_refused(address: str, scheme: Scheme) -> bool:
     """Return whether wxauth must not send requests to this address with this scheme.
 
-    Link-local, multicast, unspecified and metadata addresses are always refused. Without TLS, only private addresses
-    are allowed. An IPv4 address embedded in an IPv6 address is treated as the IPv4 address.
+    Link-local, multicast, unspecified, reserved and metadata addresses are always refused. Without TLS, only private
+    addresses are allowed. An IPv4-mapped, NAT64 or 6to4 address is treated as the IPv4 address that it contains.
     """
     as_written = ip_address(address.partition("%")[0])
     unwrapped = _unwrapped(as_written)

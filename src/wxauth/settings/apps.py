@@ -24,7 +24,7 @@ from wxauth.settings.urls import HookUrl, HostName
 from wxauth.terminal import WrongValue
 
 PUSH_PATH: Final = "/v1/wechat/push/{app_id}"
-"""The path to which WeChat pushes the messages of an app. The operator enters its URL in WeChat's console."""
+"""The path to which WeChat pushes an app's messages. The operator enters the URL with this path in WeChat's console."""
 
 
 def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -156,12 +156,12 @@ class App(AppFields):
 
     @property
     def secrets(self) -> dict[str, str]:
-        """The secret fields that are set, in plain text, by name."""
+        """The values of the secret fields that are set, in plain text, by the name of the field."""
         return {name: value.get_secret_value() for name, value in self if isinstance(value, SecretStr)}
 
     @property
     def plain_fields(self) -> dict[str, object]:
-        """The fields that are set and not secret, by name, without the id."""
+        """The values of the fields that are set and not secret, except for the id, by the name of the field."""
         return {name: value for name, value in self if not isinstance(value, SecretStr | None) and name != "app_id"}
 
 

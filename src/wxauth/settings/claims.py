@@ -26,7 +26,7 @@ MAX_TEMPLATE: Final = 1024
 MAX_CONTAINERS: Final = 56
 """The largest number of objects and lists that a template may add to one token.
 
-Guards accept at most 64 in a token, and wxauth's own claims use some of these.
+A guard accepts a token with at most 64 objects and lists, some of which wxauth's own claims need.
 """
 FACTS: Final = ("user.id", "user.roles", "user.external_id", "user.unionid", "app_id", "openid")
 """The facts about a user that a template may refer to, besides the user's attributes."""
@@ -36,8 +36,8 @@ ATTRIBUTE: Final = "attributes."
 Template = Mapping[str, Any]
 """The claims by their names.
 
-A text that begins with `$` refers to a fact, for example `$user.id`. A text that begins with `$$` is used without its
-first `$`, so it refers to nothing.
+A string that begins with `$` refers to a fact, for example `$user.id`. A string that begins with `$$` is used without
+its first `$`, so it refers to nothing.
 """
 
 

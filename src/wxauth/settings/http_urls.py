@@ -46,7 +46,7 @@ def host_of(url: str) -> str:
 
 
 def as_compared(url: str) -> str:
-    """Return the form in which URLs are compared, because clients may spell them differently.
+    """Return the form in which URLs are compared, because clients can spell one URL in several ways.
 
     The scheme and host are in lower case, without a default port. If nothing follows the host, a slash is added.
     Everything else must match exactly. A text that is not an http or https URL is returned unchanged.

@@ -33,7 +33,7 @@ variables by their values, which match `types.SERVICE_LINK`.
 _NAMES: Final = [name.upper() for name in Settings.model_fields]
 _NAMES_IN_APPS: Final = [name for name in map(str.upper, App.model_fields) if name not in _NAMES]
 _SIGN: Final = "[:：＝﹦⁼]"
-"""A sign that operators type in place of `=`, for example the full-width `＝` of a Chinese keyboard."""
+"""The pattern of a sign that operators type in place of `=`, for example the full-width `＝` of a Chinese keyboard."""
 _SETTING: Final = re.compile(
     rf"(?:export\s)?\s*(?P<before>.*?)\b{PREFIX}(?P<setting>{'|'.join(sorted(_NAMES, key=len, reverse=True))}"
     rf"|(?:{'|'.join(_NAMES_IN_APPS)})(?=\s*{_SIGN}))(?P<rest>\s*(?P<sign>{_SIGN}?).*)",
@@ -56,8 +56,8 @@ def load_settings(
     If several of these sources contain a setting, the first one in this order takes precedence. The files named after
     settings are in the folder WXAUTH_SECRETS_DIR, by default in `secrets_dir`.
 
-    Raises: InvalidSettings, which also lists the results of `setting_faults`, because a missing setting may only be
-        misspelled.
+    Raises: InvalidSettings, which also lists the results of `setting_faults`, because a setting that seems to be
+        missing might be misspelled.
     """
     try:
         faults = setting_faults(env_file=env_file)
@@ -92,8 +92,9 @@ def setting_faults(environ: Mapping[str, str] = os.environ, *, env_file: Path | 
     - a line of `.env` that sets nothing
     - a value that begins with a wrong quotation mark, such as `“`
 
-    The texts repeat only names, never other parts of a line, because a secret may be in the place of a name. If
-    `env_file` is None, only the environment is examined.
+    The texts contain the name of a setting, or the name of an environment variable if it consists of capital letters.
+    They contain no other name, because a secret might be in its place. They never contain a value. If `env_file` is
+    None, only the environment is examined.
     """
     lines = [EnvLine(None, name, name, value) for name, value in sorted(environ.items())]
     lines += read_env_file(env_file).lines if env_file else []
@@ -133,8 +134,9 @@ def _fault_of_name(line: EnvLine, similar: str | None, place: Text) -> Text | No
         return _("{name}: {rule}", name=place, rule=_("must have the form NAME=value"))
     if not line.name.upper().startswith(PREFIX):
         return None
-    # For a line of `.env`, the text names only the line, because a secret may be in the place of the name. The name of
-    # a variable may end with a secret if its `=` is missing. Therefore, only a name of capital letters is shown.
+    # For a line of `.env`, the text contains only the line's number, because a secret may be in the place of the name.
+    # The name of an environment variable may end with a secret if the operator has left out the `=` between a name and
+    # its value. Therefore, only a name of capital letters is shown.
     can_show_name = line.number is None and re.fullmatch("[A-Z_]+", line.text) is not None
     text = _("{name}: no such setting. Did you mean {meant}?") if similar else _("{name}: no such setting")
     return Text(text, name=line.text if can_show_name else place, meant=f"{PREFIX}{similar}" if similar else "")
@@ -152,7 +154,7 @@ def _fault_of_setting(match: re.Match[str], similar: str | None, place: Text) ->
         return None
     if match["before"]:
         text = _("{name}: must be at the beginning of its line ({place})")
-    elif rest.startswith("="):
+    elif rest.startswith("="):  # the parser of `.env` would have found a name before `=` if the quotes were right
         text = _("{name}: a quoted value must end with a closing quote, and nothing may follow the quote ({place})")
     elif sign:
         text = _("{name}: must be followed by '=', not by '{sign}' ({place})")
@@ -162,9 +164,9 @@ def _fault_of_setting(match: re.Match[str], similar: str | None, place: Text) ->
 
 
 def _read_files(folder: Path, names: Collection[str]) -> dict[str, str]:
-    """Return the texts of the files with these upper-case names in a folder, by name. Ignore files with other names.
+    """Return the texts of the files in a folder whose names, in upper case, are among `names`. Ignore other files.
 
-    If the folder is missing, return no texts.
+    The keys of the result are the upper-case names. If the folder is missing, return no texts.
 
     Raises: InvalidSettings, if the folder or a file cannot be read.
     """

@@ -21,7 +21,7 @@ OWN_SCOPES: Final = frozenset(
     introspect access_token users phones unionids events attributes sign moderate js_sign
     """.split()  # noqa: SIM905 - a list would need a line for each name
 )
-"""wxauth's own scopes, first of sites and then of services. No resource may define a scope with such a name.
+"""wxauth's own scopes: in the first line for sites, in the second for services. No resource may define such a scope.
 
 A test compares this list with the scopes in other packages, which this package cannot import.
 """
@@ -76,7 +76,7 @@ def find_resource(resources: Iterable[Resource], url: str) -> Resource | None:
 
 
 def check_distinct(resources: tuple[Resource, ...], others: Collection[str] = ()) -> tuple[Resource, ...]:
-    """Return the resources, after a check that no URL occurs twice, or is among the `others`.
+    """Check that no resource's URL occurs twice, or is among the URLs `others`. Return the resources.
 
     Raises: WrongValue, which names the resource with such a URL.
     """

@@ -172,9 +172,10 @@ class Settings(DatabaseSettings):
     def _one_way_to_name_apps(cls, apps: tuple[App, ...], info: ValidationInfo) -> tuple[App, ...]:
         """Return the apps, which are defined either by APPS, or by APP_ID and APP_SECRET.
 
-        Raises: WrongValue, if both are set, if only one of APP_ID and APP_SECRET is set, or if an app_id is repeated.
+        Raises: WrongValue, if APPS is set together with APP_ID or APP_SECRET, if only one of APP_ID and APP_SECRET is
+            set, or if an app_id occurs twice.
         """
-        # A field that is missing here is invalid, and has already been reported.
+        # A field that is missing in `info.data` is invalid, and has already been reported.
         if not {"app_id", "app_secret"} <= info.data.keys():
             return apps
         app_id, app_secret = info.data["app_id"], info.data["app_secret"]

@@ -136,7 +136,7 @@ def _ignore_service_link(value: object) -> object:
 
 
 def checked(check: Callable[[T], object]) -> AfterValidator:
-    """Return a validator that accepts a value unless `check` raises an error."""
+    """Return a validator that calls `check` with a value, and returns the value unchanged."""
 
     def validate(value: T) -> T:
         check(value)
@@ -151,7 +151,7 @@ def form(pattern: str, refusal: Text) -> AfterValidator:
 
 
 def matching(pattern: str, refusal: Text) -> Callable[[str | SecretStr], None]:
-    """Return a function that raises WrongValue with `refusal` unless a text or a secret matches the whole pattern."""
+    """Return a function that raises WrongValue with `refusal` if a text or secret does not match the whole pattern."""
 
     def check(value: str | SecretStr) -> None:
         if not re.fullmatch(pattern, value if isinstance(value, str) else value.get_secret_value()):

@@ -74,14 +74,14 @@ def _checked_parts(url: str, pattern: str, example: str) -> SplitResult:
     try:
         parts, hosts = split_hosts(url)
     except ValueError:
-        # For example, Unicode normalization turns a character of the password into a separator.
+        # For example, `urlsplit` refuses a password with a character that Unicode normalization turns into a separator.
         raise refusal from None
     _check_ports(port for host in hosts for port in re.findall(r":(\d+)$", host))
     return parts
 
 
 def _check_ports(ports: Iterable[str]) -> None:
-    """Check ports in decimal digits. Raises: WrongValue, if one is not from 1 to 65535."""
+    """Check ports in decimal digits. Raises: WrongValue, if a port is not between 1 and 65535."""
     if not all(port.isdecimal() and 0 < int(port) <= LAST_PORT for port in ports):
         raise WrongValue(_("must have ports from 1 to 65535"))
 
