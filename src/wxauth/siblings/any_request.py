@@ -19,8 +19,8 @@ class AnyRequest:
 
     Envoy, Istio and Higress send the method of the client's request, and append the path and the query of the client's
     request. The client chooses these parts, so this middleware removes them before any other code reads them. There is
-    one exception: if the path is exactly `/v1/verify/`, a query with a role or resource remains, and the route then
-    refuses it, because an administrator meant the query for `/v1/verify`.
+    one exception: if the path is exactly `/v1/verify/`, the middleware keeps a query with a role or resource, so that
+    the route refuses the request, because an administrator meant the query for `/v1/verify`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -37,7 +37,7 @@ class AnyRequest:
                 scope = {**scope, "method": "GET", "headers": headers}
             if is_below:  # `scope` is now a copy
                 is_mistaken = path == f"{VERIFY_PATH}/" and _has_demands(scope["query_string"])
-                # The path below becomes a single segment, because the route's parameter matches only one segment.
+                # The appended path becomes a single segment, because the route's parameter matches only one segment.
                 scope["path"] = f"{root}{VERIFY_PATH}/-"
                 scope["raw_path"] = scope["path"].encode()
                 if not is_mistaken:

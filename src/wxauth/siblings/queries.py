@@ -31,7 +31,7 @@ class _ClientWithKey(ServiceClient):
 
 
 class UserForSiblings(UserWithIdentities):
-    """A user with all identities and unionids, and with the ids and external ids from before merges."""
+    """A user with all identities and unionids, and with the ids and external ids of the users merged into this user."""
 
     former_ids: list[UUID]
     """The ids of the users that were merged into this user, in the order of the merges."""
@@ -40,9 +40,10 @@ class UserForSiblings(UserWithIdentities):
     unionids: list[str]
 
 
-# The users are in the order of the parameters. A user named twice is returned once, at the first position. An id or
-# external id of a merged user finds the remaining user. `app_ids` and `openids` form pairs. WITH ORDINALITY numbers the
-# elements of each parameter, and the sum with the lengths of the earlier parameters is the position among all of them.
+# The users are in the order of the parameters. A user named twice is returned once, at the first position. The id or
+# external id of a user who was merged stands for the user into whom they were merged. `app_ids` and `openids` form
+# pairs. WITH ORDINALITY numbers the elements of each parameter, and the sum of this number and the lengths of the
+# earlier parameters is the element's position among all elements.
 LOOK_UP: Final = Statement[UserForSiblings](f"""
 WITH asked AS (
     SELECT COALESCE(f.user_id, a.id) AS user_id, a.place

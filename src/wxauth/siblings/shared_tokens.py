@@ -15,7 +15,7 @@ from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens
 LOOKED_WITHIN: Final = timedelta(minutes=1)
 """The time for which clients get a cached WeChat token before wxauth requests the current token from WeChat again.
 
-If WeChat replaces a token earlier, clients still get the replaced token for up to this time.
+If WeChat replaces the token during this time, clients get the replaced token until this time is over.
 """
 
 READS: Final = Counter(

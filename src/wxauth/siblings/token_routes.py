@@ -38,7 +38,7 @@ router = Router("siblings")
 # character.
 _SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
 _MAX_PARAMETERS: Final = 32
-"""The largest number of parameters in a query, almost all of which are roles."""
+"""The largest number of parameters in a query. A query contains roles, and at most one resource."""
 
 
 class IntrospectionAnswer(TypedDict, total=False):
@@ -79,13 +79,13 @@ def _wrong_parameter() -> InvalidRequest:
 def _no_such_resource() -> InvalidRequest:
     """Return the refusal of an unknown resource, or of several resources.
 
-    As in `_wrong_parameter`, the exception is new.
+    As in `_wrong_parameter`, each call returns a new exception.
     """
     return InvalidRequest.of(RESOURCE, "Must be one resource of WXAUTH_RESOURCES")
 
 
 def _no_token() -> InvalidRequest:
-    """Return the refusal of a form without a token. As in `_wrong_parameter`, the exception is new."""
+    """Return the refusal of a form without a token. As in `_wrong_parameter`, each call returns a new exception."""
     return InvalidRequest.of("token", "Field required")
 
 

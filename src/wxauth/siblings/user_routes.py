@@ -63,8 +63,8 @@ class LookupRequest(BaseModel):
     @model_validator(mode="after")
     def _check_names_users(self) -> Self:
         lists = [names for names in (self.ids, self.openids, self.external_ids, self.unionids) if names is not None]
-        # Unknown fields are ignored. Without this check, a misspelled name would look as if all these users had been
-        # erased.
+        # Unknown fields are ignored. Without this check, a request with a single field whose name is misspelled would
+        # get no users, as if all of them had been erased.
         if not lists:
             raise ValueError("Must have ids, openids, external_ids or unionids")
         if sum(map(len, lists)) > LOOKED_UP_AT_ONCE:
@@ -248,8 +248,8 @@ async def put_external_id(
 async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:
     """Return the calling client as an actor that cannot change staff.
 
-    In the audit trail, the names of such actors begin with `client:`. In the events about the other changes of a
-    client, the actor is only the client's name.
+    In the audit trail, the name of such an actor is `client:`, followed by the client's name. For changes that are not
+    moderation, the actor is the client's name without `client:`.
     """
     return Actor(f"client:{client.name}", device.ip, must_spare_staff=True)
 
