@@ -1,8 +1,8 @@
 """The start of logins to sites. wxauth stores a sign-in request, which then waits for the user's decision.
 
-A page of wxauth or a device shows the request. A device uses RFC 8628, and polls for the outcome. This module also
-creates the rows of logins that need no page, and of presses (uses of a page's button). The modules that complete these
-logins store the rows.
+A page of wxauth or a device shows the request. A device uses RFC 8628, and polls for the outcome. A login that shows a
+QR code to scan, and a login code to type on the phone, is called a scan. This module also creates the rows of logins
+that need no page, and of presses (uses of a page's button). The modules that complete these logins store the rows.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ class ScanLimits:
 
     def __init__(self, settings: Settings, make_limiter: Callable[[str, str], RateLimiter]) -> None:
         self.browsers = make_limiter(settings.scan_rate_limit, "scan")
-        """The limit of scans and of visits to WeChat's page, per browser address."""
+        """The limit of scans, links to WeChat, and visits to WeChat's page, per browser address."""
         self.pages = make_limiter(settings.scan_rate_limit, "scan-page")
         """The limit of pages with a button, per browser address or, if the page shows a user, per browser login."""
         self.clients = make_limiter(settings.scan_client_limit, "scan-client")
@@ -113,7 +113,7 @@ class SiteLogins:
         """Store a sign-in request whose page has a button. Return the id in the page's URLs.
 
         Without `browser_login_id`, the button opens WeChat's page. With `browser_login_id`, the page shows the user of
-        that browser login, and the button redirects to the site. `query` then contains the request's parameters.
+        that browser login, the button redirects to the site, and `query` contains the request's parameters.
 
         Raises: RateLimited; Unanswerable, if the client no longer exists.
         """
@@ -123,7 +123,7 @@ class SiteLogins:
             await self.scan_limits.pages.admit(str(browser_login_id))
         login, page_id = _new_page(request, browser, lasts=doors.VISIT_LASTS, now=self.clock())
         login.browser_login_id, login.query = browser_login_id, query
-        await queries.add(self.database, login)
+        await queries.add(self.database, login)  # never False, because this login has no user code that might be taken
         return page_id
 
     async def _add_scan(self, login: SiteLoginFields, secret: str) -> StartedScan:

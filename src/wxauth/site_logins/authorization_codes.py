@@ -44,9 +44,10 @@ class AuthorizationCodes:
     concurrency: Concurrency
 
     def queue(self, login: SiteLogin) -> AbstractAsyncContextManager[None]:
-        """Return a place in the queue of a login, and in the queue of the user who has approved it, if any.
+        """Return a context manager that waits in the queue of a login and, after the approval, in its user's queue.
 
-        All tabs and codes of one user share one queue. Raises: RateLimited, if a queue is full.
+        All tabs and codes of one user share one queue. The context manager raises RateLimited, if a queue is full, or
+        if no place becomes free in time.
         """
         if login.user_id is None:
             return self.concurrency.queue(login.id)
@@ -64,8 +65,8 @@ class AuthorizationCodes:
     ) -> None:
         """Store a code for the site in a login, in place of any previous code. The caller has locked the login.
 
-        If the login proves who uses the browser, also create or renew the browser's login. The first code of a login is
-        recorded in the audit trail.
+        If the login proves who uses the browser, also create or renew the browser's login. Record the first code of a
+        login in the audit trail.
 
         Raises: SentBack, before anything is stored, if the site's `id_token_hint` names another user.
         """
@@ -86,7 +87,7 @@ class AuthorizationCodes:
 
         Set `proof_id` and, after a proof, `browser_login_id` of `login`. The caller must store the login.
         """
-        # `redirect` renews the browser's cookie only after a new proof. The login may still name an earlier proof.
+        # `redirect` renews the browser's cookie if the login names a proof, so an earlier proof must not be named.
         login.proof_id = None
         is_shared = login.sso and self.settings.sso_ttl > 0 and not browser.is_web_view
         if not (is_shared and login.taken_door in MAKES_BROWSER_LOGIN and browser.cookie):
@@ -148,8 +149,8 @@ async def lock_user_and_login(
 ) -> tuple[LockedLogin | None, UserInSession | None]:
     """Lock the user of an approved login, even during a merge, and then the login.
 
-    The returned login is None if it was deleted. The returned user is None if the user cannot log in, or if the login
-    no longer has an identity.
+    The returned login is None if it was deleted, or if its site was removed. The returned user is None if the user
+    cannot log in, or if the login no longer has an identity.
     """
     user = await person_queries.lock_user(transaction, app_id=login.app_id, openid=login.openid)
     locked = await transaction.row(queries.LOCK, id=login.id, now=now)

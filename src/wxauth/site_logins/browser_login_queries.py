@@ -58,10 +58,12 @@ INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client
 
 It also stores the site that gets the newest code. That site must exist.
 """
-# If the cookie that a browser sends is not the current cookie of the login, the browser has not received the current
-# cookie yet, because two of its tabs continued simultaneously, or because a proof was repeated. The statement then
-# keeps the current cookie, so that both responses contain the same cookie. If the browser sends the cookie of one
-# login, and another login has the hash of the browser, the statement renews both, and the browser gets one of them.
+# A browser has two cookies. `browser_hash` is the hash of the cookie that identifies the browser, and `cookie_hash` is
+# the hash of the login's own cookie. If the login's cookie that a browser sends is not the current one, the browser has
+# not received the current cookie yet, because two of its tabs continued simultaneously, or because a proof was
+# repeated. In this case, the statement keeps the current cookie, so that both responses contain the same cookie. If the
+# browser sends the cookie of one login, and another login has the browser's `browser_hash`, the statement renews both
+# logins, and the browser gets the cookie of one of them.
 _RENEW_BROWSER_LOGIN: Final = Statement[StoredProof]("""
 UPDATE browser_logins l
    SET browser_hash = :browser_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,
@@ -117,8 +119,9 @@ async def store_proof(
     `proving_login` is the login to a site that proves who uses the browser. The caller has locked its row. Also store
     that the site of `proving_login` has received a code from the browser's login.
 
-    `cookie_hash` is the hash of the cookie that the browser has sent, and `new_cookie_hash` is the hash of the cookie
-    that is derived from `proving_login`.
+    `browser_hash` is the hash of the cookie that identifies the browser. `cookie_hash` is the hash of the login's own
+    cookie, as the browser has sent it, and `new_cookie_hash` is the hash of the login's cookie that is derived from
+    `proving_login`.
 
     Return None if the proof is repeated and the login that has the derived cookie can no longer be renewed, for example
     because another user has it by now. The browser then gets no new cookie.

@@ -97,7 +97,7 @@ MAX_PRESSES: Final = 10
 MAX_WRONG_NUMBERS: Final = 3
 """The number of wrong attempts to type the number of a link, after which wxauth ends the page and its link."""
 NUMBER_LASTS: Final = timedelta(seconds=120)
-"""The time after the approval on the phone within which the user can type the number."""
+"""The time after the approval on the phone within which the user can type the number of a link."""
 AUTHORIZATION_CODE_LASTS: Final = timedelta(seconds=60)
 """The time for which an authorization code is valid."""
 REPEATED_WITHIN: Final = timedelta(seconds=15)

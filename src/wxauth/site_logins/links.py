@@ -101,7 +101,8 @@ class TryAgain:
     is_wrong: bool
     """Whether the number was compared, and counted as wrong.
 
-    Otherwise, the user has not approved the login, the number has expired, or the text is not six digits.
+    If it was not compared, the user has not approved the login, the link has just changed, the number has expired, or
+    the typed text is not six digits.
     """
 
 
@@ -119,10 +120,10 @@ class Links:
     url_links: UrlLinks
 
     async def csp_source(self, app_id: str | None, *, is_allowed: bool) -> str | None:
-        """Return the source that lets a site's pages open links to this app, for their Content-Security-Policy.
+        """Return the Content-Security-Policy source that lets wxauth's pages for a site open links to this app.
 
-        `app_id` is None for the default app. `is_allowed` says whether the site may have links. Return None if the
-        pages of the site have no link now.
+        `app_id` is None for the default app. `is_allowed` says whether the site may have links. Return None if these
+        pages have no link now.
         """
         url = await self._url_without_scene(app_id) if is_allowed else None
         if url is None:
@@ -244,7 +245,7 @@ class Links:
 
 
 async def _end_link(transaction: Transaction, link: LockedLogin) -> None:
-    """End a link unless it has a code already. Remove its claim, its user and its number."""
+    """End a link that has no authorization code yet, and remove its claim, its user and its number."""
     if link.stage in (*OPEN, Stage.APPROVED):
         link.stage, link.claimed_session_id, link.claimed_at = Stage.REFUSED, None, None
         link.app_id = link.openid = link.number = link.login_code_hash = None

@@ -34,7 +34,7 @@ from wxauth.users.callers import ADMIN_SCOPE, Caller
 from wxauth_guard.errors import InvalidToken, WxAuthError
 
 FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"
-"""The path of the page that posts a form to the site. Its parameter `answer` contains the sealed form."""
+"""The path of the page that posts a form to the site. The parameter `answer` of its URL contains the sealed form."""
 _NEW_LOGIN_AGE: Final = timedelta(seconds=30)
 """The age up to which the phone's login is recent enough for any site, even for a site that requires a new login.
 
@@ -110,7 +110,8 @@ class MiniProgramLogins:
     async def _count_and_send_back(self, caller: Caller, refused: SentBack) -> str:
         """Count a refused request towards the user's limit, and return the URL at which the web-view continues.
 
-        `_make_code` counts the accepted requests. If it refuses a request itself, its rollback undoes its count.
+        `_make_code` counts the accepted requests. If `_make_code` itself refuses a request, the rollback of its
+        transaction undoes this count.
         """
         await SITES.count_user(self.database, caller.user, now=self.clock())
         return self._web_view_url(refused.onward(self.settings))

@@ -64,7 +64,7 @@ class RequestFields(SQLModel):
     response_mode: str = Field(default="query", sa_type=Text)
     """The way in which the browser sends the response to the site: `query` or `form_post`."""
     nonce: str | None = Field(default=None, sa_type=Text)
-    """The value that the id_token repeats."""
+    """The value that the id_token contains unchanged; null if the site has sent none."""
     code_challenge: str | None = Field(default=None, sa_type=Text)
     """The code challenge; null if the site does not use PKCE (RFC 7636)."""
     hinted_user_id: UUID | None = Field(default=None)
@@ -142,7 +142,7 @@ class PhoneFields(SQLModel):
     """
 
     scene_hash: bytes | None = Field(default=None, sa_type=BYTEA)
-    """The hash of the scene, which the picture or the link contains."""
+    """The hash of the scene, which is the secret in the QR code or the link."""
     user_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     claimed_session_id: UUID | None = Field(default=None)
     """The session of the phone that has claimed the login, and may decide.
@@ -156,7 +156,10 @@ class PhoneFields(SQLModel):
     A repeated request with this code gets the number again.
     """
     number: bytes | None = Field(default=None, sa_type=BYTEA)
-    """The number that the phone shows after the approval of a link, and that the user types in the browser, sealed."""
+    """The sealed number of a link.
+
+    The phone shows the number after the approval, and the user types it in the browser.
+    """
 
 
 class VisitFields(SQLModel):
@@ -241,7 +244,7 @@ class SiteLoginFields(
 
     @property
     def has_page(self) -> bool:
-        """Whether this is the row of a page or of a press. Otherwise, a device shows the login, or it needs no page."""
+        """Whether this is the row of a page or of a press. If not, a device shows the login, or it needs no page."""
         return self.browser_hash is not None
 
 
@@ -293,7 +296,7 @@ class BrowserLogin(SQLModel, table=True):
     authenticated_by: str = Field(sa_type=Text)
     """The `amr` value (RFC 8176) of the user's method of authentication at that time."""
     codes_at: list[datetime] = Field(sa_type=ARRAY(TIME))
-    """The times, in the last minute, at which a site got an authorization code without a new proof."""
+    """The times at which a site got an authorization code without a new proof, in the minute before the last code."""
 
 
 class BrowserLoginSite(SQLModel, table=True):

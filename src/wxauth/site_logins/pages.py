@@ -1,4 +1,7 @@
-"""The pages on which wxauth waits for a user's decision, and the state of the scan that a page shows."""
+"""The pages on which wxauth waits for a user's decision, and the state of a page's scan.
+
+A scan is a login for which the page shows a QR code and a login code.
+"""
 
 from datetime import datetime
 from enum import StrEnum
@@ -55,7 +58,7 @@ async def lock_open_page(transaction: Transaction, page: SiteLogin, *, now: date
 def next_press(presses: int) -> int:
     """Return the number of the next press of a page's button, which was pressed `presses` times before.
 
-    Raises: PressesUsedUp, if that was too often.
+    Raises: PressesUsedUp, if the button may not be pressed again.
     """
     if presses >= MAX_PRESSES:
         raise PressesUsedUp("the button on this page was pressed too often")
@@ -92,7 +95,7 @@ class ScanPages:
     async def cancel(self, page_id: str, browser: Browser) -> NoReturn:
         """Send the browser back to the site, because the user does not want to log in.
 
-        Raises: NotFound, if this browser has no such page; otherwise SentBack.
+        Raises: SentBack; or NotFound, if this browser has no such page.
         """
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
         raise SentBack(page, "the user returned to the site")

@@ -45,7 +45,7 @@ class PhoneIdTokens:
     async def issue(self, caller: Caller, client_id: str, login_code: str, nonce: str | None, *, ip: str | None) -> str:
         """Check the caller with a new `wx.login` code, and return an id_token for the client. Open no session.
 
-        The id_token contains `nonce`, unless it is None. `ip` is the caller's address.
+        The id_token contains `nonce`, if one is given. `ip` is the caller's address.
 
         Raises: InvalidRequest, if the client may not get such id_tokens; WrongAppKind, if the session's app does not
             run on a phone; InvalidToken, if the session has ended; StorageUnavailable or CannotOpen, if no key can

@@ -54,9 +54,9 @@ class SiteLogin(SiteLoginFields, SiteOptions):
     """A stored login, with the options of its site, the proof of its browser's login, and its user."""
 
     proof_id: UUID | None
-    """The `proof_id` of the browser's login; None if the browser has no login, or if that login has ended."""
+    """The `proof_id` of the login `browser_login_id`; None if that field is null, or if that login has ended."""
     user_id: UUID | None
-    """The id of the user whose identity logs in; None if the login has no identity yet."""
+    """The id of the user whose identity logs in; None if the login has no identity."""
 
 
 class LockedLogin(SiteLogin):
@@ -161,7 +161,7 @@ LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
    AND l.pressed_on = :page_id AND l.door = '{fragment(Door.LINK)}'
  ORDER BY l.presses DESC LIMIT 1
 """)
-# The statement finds nothing if the login was deleted, for example with its client. If two transactions decide about
+# The statement finds nothing if the login was deleted, or if its client was removed. If two transactions decide about
 # one login, the second waits here for the commit of the first, and then sees what the first has stored.
 LOCK: Final = Statement[LockedLogin](f"""{_LOGIN_COLUMNS},
        EXISTS (SELECT FROM sessions s
@@ -247,5 +247,5 @@ async def find(database: Database, **key: UUID | bytes) -> SiteLogin | None:
 
 
 async def sweep_site_logins(database: Database, *, size: int, now: datetime) -> int:
-    """Delete up to `size` logins whose time of storage is over. Return the number of deleted logins."""
+    """Delete up to `size` logins whose `kept_until` has passed. Return the number of deleted logins."""
     return len(await database.values(_SWEEP, now=now, size=size))

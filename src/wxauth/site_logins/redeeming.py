@@ -99,11 +99,12 @@ async def redeem(
 ) -> Redeemed | NotRedeemed:
     """Open the session of a login that the caller has found by an authorization code or a device code.
 
-    Return the reason if the site gets no session. If the authorization code has been used before, end its session,
-    because somebody else might have the code and the verifier.
+    Return the redeemed login and its user, or the reason if the site gets no session. If the authorization code has
+    been used before, end its session, because somebody else might have the code and the verifier. `_refuse_used_code`
+    lists the exceptions.
 
-    `session_id` and `expires_at` belong to the new session. `resource_title` is the title of the resource for which the
-    session is, if any. `is_public` says whether the client is a public client, which has no secret.
+    `session_id` and `expires_at` belong to the new session. `resource_title` is the title of the resource that the
+    session is for, if there is one. `is_public` says whether the client is a public client, which has no secret.
     """
     # Only a device asks without an authorization code.
     if found.code_hash is None and found.stage != Stage.APPROVED:

@@ -87,7 +87,7 @@ class SiteRequests:
         """Return a sign-in request that has passed all checks.
 
         `ip` is the address of the browser, for the limits of fetched documents. `admits` says whether a client may send
-        this request. Without it, any client may.
+        this request. Without `admits`, any client may send it.
 
         Raises: Unanswerable, if the client or the redirect URI is wrong; SentBack, if the request breaks another rule;
             RateLimited.
@@ -106,7 +106,10 @@ class SiteRequests:
         return request
 
     async def _requesting_client(self, parameters: Parameters, ip: str | None) -> Client:
-        """Return the client that a request names. Raises: Unanswerable, if there is no such client; RateLimited."""
+        """Return the client that a request names.
+
+        Raises: Unanswerable, if there is no such client, or if its metadata document cannot be used; RateLimited.
+        """
         name = parameters.get("client_id", "")
         if "client_id" in parameters.repeated:
             client = None
@@ -142,7 +145,7 @@ class SiteRequests:
         raise Unanswerable(Mistake.REDIRECT_URI, site=client, received=received)
 
     def _allows_document(self, client_id: str) -> bool:
-        """Return whether a client id is the URL of a metadata document, and whether the settings allow such clients."""
+        """Return whether a client id is the URL of a metadata document, and the settings allow such clients."""
         return bool(self.settings.client_documents) and is_document_url(client_id)
 
 

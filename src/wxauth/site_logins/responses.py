@@ -110,7 +110,7 @@ class Mistake(StrEnum):
 class Unanswerable(Exception):
     """The error that wxauth explains on a page, because it cannot redirect the browser to the site.
 
-    `site` is the client whose redirect URI is not registered, so that the page can name it.
+    `site` is the client that has not registered the redirect URI, so that the page can name the client.
     `received` is the redirect URI of the request, or the host of a client's document, in a form that is safe to show.
     `parameter` is the name of the malformed parameter, if it is known.
     """

@@ -1,4 +1,4 @@
-"""The pictures of the codes that users scan to log in to a site.
+"""The pictures of the codes that users scan to log in to a site. A login with such a code is called a scan.
 
 If WeChat does not make a mini-program code, wxauth draws an ordinary QR code.
 """
@@ -74,7 +74,7 @@ class ScanPictures:
             scan = await self.database.row(
                 scan_picture_queries.SHOWN_CODE,
                 scene_hash=hash_of(scene),
-                created_after=now - doors.SCAN_LASTS,
+                created_after=now - doors.SCAN_LASTS,  # a code expires earlier than a page that also has a link
                 now=now,
             )
         if scan is None:

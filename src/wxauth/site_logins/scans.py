@@ -72,8 +72,8 @@ class Scans:
         """Claim a scan for the caller's session, so that only this session may decide about it.
 
         Return the description of the login that the phone shows in this language. For an administrator or support
-        staff, a scan for the console requires a fresh login. Otherwise, a thief with a stolen access token could
-        approve a login to the console, and would get a fresh session.
+        staff, a scan for the console requires a fresh login. Without this rule, a thief with a stolen access token
+        could approve a login to the console, and would get a fresh session.
 
         Raises: ScanOver, if no such scan is pending; ScanForwarded, if the phone may have got the code or link from
             another person; ScanTooFar, if the phone might be too far from the browser; LoginTooOld, if a fresh login is
@@ -147,7 +147,7 @@ class Scans:
         browser = None
         if login.has_page or login.browser_ip is not None:
             browser = BrowserAnswer(device=describe_device(login.browser_user_agent), ip=login.browser_ip)
-        # Whether the browser can get a login after the approval, with which the user continues to other sites.
+        # Whether the approval can create a login of the browser, with which the user continues to other sites.
         can_log_in_browser = (
             login.sso
             and login.has_page
@@ -295,7 +295,7 @@ class Scans:
         return login
 
     def _set_number(self, login: SiteLogin, login_code: str) -> None:
-        """Choose the number of a link. Set it, sealed, with the hash of the login code that may read the number."""
+        """Choose the number of a link. Set it, sealed, and the hash of the login code that is needed to read it."""
         number = f"{secrets.randbelow(10**NUMBER_DIGITS):0{NUMBER_DIGITS}}"
         login.number = self.sealer.seal(number.encode(), context=link_number_context(login.id))
         login.login_code_hash = hash_of(login_code)

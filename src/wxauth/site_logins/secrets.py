@@ -2,8 +2,8 @@
 
 A scene is the random part of a QR code or of a link to WeChat. It identifies the login that the phone can claim.
 
-Page ids, the authorization codes of WeChat's page, and the cookies of browsers' logins are derived from the cookie that
-identifies the browser. Therefore, a repeated request of the same browser gets the same secret.
+Page ids, the authorization codes of logins with WeChat's page, and the cookies of browsers' logins are derived from the
+cookie that identifies the browser. Therefore, if the browser repeats a request, it gets the same secret again.
 
 A user code, which a user types, has only 34 random bits, so its hash needs a key. Otherwise, an attacker with a copy of
 the database could find the code by trying all codes.
@@ -55,7 +55,7 @@ def scene_in(url: str, *, issuer: str) -> str | None:
 
 
 def _scan_link_prefix(issuer: str) -> str:
-    """Return the beginning of all scan links. In a browser, `show_link_page` asks the user to use WeChat."""
+    """Return the beginning of all scan links. If a browser opens one, `show_link_page` asks the user to use WeChat."""
     return f"{issuer}/d/"
 
 
@@ -107,7 +107,7 @@ def log_out_field(login_cookie: str) -> str:
 def _derive(cookie: str, purpose: str, value: str) -> str:
     """Return a secret that only somebody with the cookie can derive.
 
-    Each pair of `purpose` and `value` gives another secret.
+    Each pair of `purpose` and `value` gives a different secret.
     """
     return base64url(hmac.digest(cookie.encode(), f"{purpose} {value}".encode(), "sha256")).decode()
 

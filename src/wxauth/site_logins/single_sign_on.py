@@ -1,8 +1,8 @@
 """The single sign-on of browsers.
 
 A site added with `--sso` gets an authorization code from the browser's login, without another proof. The user presses a
-button on a page that shows the user's name. A site that has received an authorization code from this login before can
-also get one without a page (`prompt=none`).
+button on a page that shows the user's name. A site that has received an authorization code from the browser's login
+before can also get a code without a page (`prompt=none`).
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class _PressedPage:
 
     page: SiteLogin
     parameters: Parameters
-    """The parameters of the site's sign-in request, without the hint."""
+    """The parameters of the site's sign-in request, without `id_token_hint`."""
     hint: str | None
     """The site's `id_token_hint`, which the page's form contains."""
 
@@ -111,7 +111,7 @@ class SingleSignOn:
         """
         pressed = await self._find_pressed(page_id, browser, form)
         request = await self.site_requests.check(pressed.parameters, ip=browser.ip)
-        # The stored parameters lack the hint, but the page's row names its user.
+        # The stored parameters lack the hint, but the page's row names the user in the hint.
         request.hinted_user_id = pressed.page.hinted_user_id
         user = await self.user_for(request, browser)
         if user is not None and user.login_id == pressed.page.browser_login_id:
@@ -187,7 +187,7 @@ class SingleSignOn:
         user = await lock_browser_user(transaction, cookie_hash, client_id=client_id, proved_after=after)
         if user is None or user.login_id != expected.login_id or not _satisfies(user, request, now=now):
             return None
-        # abs() ignores times in the far future, which a clock that was ahead has stored.
+        # Because of abs(), times in the far future, which a clock that was ahead has stored, do not count.
         recent_codes_at = [at for at in user.codes_at if abs(now - at) < _MINUTE]
         if len(recent_codes_at) >= CODES_PER_MINUTE:
             raise self._too_many(request, "this browser has requested too many codes")

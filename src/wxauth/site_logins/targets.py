@@ -39,7 +39,7 @@ class ResourceAnswer(BaseModel):
 
     @classmethod
     def of(cls, resource: Resource, scope: str, language: str) -> Self:
-        """Return the resource with those scopes in `scope` that have a title, in the same order."""
+        """Return the resource with those scopes in `scope` that have a title, in the order of `scope`."""
         wxauth_titles = {name: title.translated(language) for name, title in _SCOPE_TITLES.items()}
         titles = {**wxauth_titles, **resource.scopes}
         shown = [ScopeAnswer(name=name, title=titles[name]) for name in scope.split() if name in titles]

@@ -63,7 +63,7 @@ class VisitOutcome(StrEnum):
     """wxauth has made an authorization code for the site."""
     ACCESS_DENIED = "access_denied"
     LOGIN_REQUIRED = "login_required"
-    """A user other than the user of the site's `id_token_hint` has logged in. OAuth's error has the same name."""
+    """A user other than the user of the site's `id_token_hint` has logged in."""
     TEMPORARILY_UNAVAILABLE = "temporarily_unavailable"
     SERVER_ERROR = "server_error"
     SNAPSHOT = "snapshot"
@@ -81,7 +81,7 @@ _OUTCOMES_COUNTED: Final = {
     VisitOutcome.LOGIN_REQUIRED: DoorOutcome.REFUSED,
     VisitOutcome.SNAPSHOT: DoorOutcome.SNAPSHOT,
 }
-"""The outcome that the metrics count for each outcome of a visit. All other outcomes count as `FAILED`."""
+"""The outcome that the metrics count for a visit that did not log in the user. Any other outcome counts as `FAILED`."""
 _CLOSED_TO_STAFF: Final = (
     "administrators and support staff must log in with a QR code on the same network: see SCAN_ADMIN_ANYWHERE"
 )
@@ -252,7 +252,7 @@ class Visits:
         return outcome
 
     async def _store_failure(self, visit: SiteLogin, outcome: VisitOutcome) -> None:
-        """Store the outcome of a visit that has failed, unless it has an outcome. Raises: StorageUnavailable."""
+        """Store the outcome of a visit that has failed, if it has no outcome yet. Raises: StorageUnavailable."""
         async with self.database.begin() as transaction:
             locked = await transaction.row(queries.LOCK, id=visit.id, now=self.clock())
             if locked is not None and locked.outcome is None:
@@ -364,7 +364,8 @@ def _url_of_wechats_page(settings: Settings, app: App, door: Door, state: str) -
         path = "oauth2/authorize"
         # WeChat returns a unionid only with `snsapi_userinfo`.
         parameters["scope"] = "snsapi_userinfo" if app.unionid_in_force == "required" else "snsapi_base"
-        # WeChat does not document this parameter. Developers report that WeChat then repeats fewer callbacks.
+        # WeChat does not document this parameter. Developers report that WeChat repeats fewer callbacks if the
+        # parameter is present.
         parameters["connect_redirect"] = "1"
     return f"{settings.wechat_open_url}/connect/{path}?{urlencode(parameters)}#wechat_redirect"
 
