@@ -1,4 +1,7 @@
-"""The routes `/v1/me`, where users read and change their account, end their sessions, and manage their consents."""
+"""The routes `/v1/me`, where users read and change their account, end their sessions, and manage their consents.
+
+`users/callers.py` says which dependency on the caller is for which kind of route.
+"""
 
 from typing import Annotated, Final
 from uuid import UUID
@@ -42,7 +45,7 @@ router = Router("me")
 log = get_logger()
 
 _WRONG_VERSION: Final = InvalidRequest.of("privacy", NOT_IN_FORCE)
-"""The error for a version that is not in force, as an example in the API description."""
+"""The error for a version of a document that is not in force, as an example in the API description."""
 
 
 @router.get("/v1/me", summary=_("Read my profile"))
@@ -56,7 +59,7 @@ async def list_my_sessions(
     caller: CallerDep, database: DatabaseDep, clock: ClockDep, query: Annotated[SessionsQuery, Query()]
 ) -> Items[SessionAnswer]:
     """List the open sessions, the last used first. In one app, a user keeps the newest hundred."""
-    # The query reads one row more than the page has, which shows whether there is a next page.
+    # The query reads one row more than fits on the page, because this row shows that there is a next page.
     rows = await database.rows(OPEN_SESSIONS, user_id=caller.user.id, now=clock(), limit=query.limit + 1, **query.after)
     page = Page.with_cursor(rows, query.limit, lambda session: timed_cursor(session.last_used_at, session.id))
     items = [  # without validating the rows again
@@ -149,7 +152,7 @@ async def change_me(
     `rate_limited`.
     """
     changes = body.changes()
-    # A form might send back the URL of an uploaded picture. Only an upload can set such a URL.
+    # A form might send back the URL of an uploaded picture. The URL is ignored, because only an upload can set it.
     if is_own_picture(changes.get("avatar_url"), settings.issuer):
         del changes["avatar_url"]
     user = await store_profile(database, caller.user, changes, now=clock())

@@ -37,9 +37,9 @@ The response lists the most recently used sessions, and the newest consents. Sta
 listed.
 """
 STAFF_IS_SPARED: Final = "this user is an administrator or support staff: to change them, you need the role admin"
-"""The detail of the error for an actor that must not act on staff."""
+"""The detail of the error if an actor with `must_spare_staff` tries to act on a member of staff."""
 UNKNOWN_SESSION: Final = "this user doesn't have this session"
-"""The detail of the error for a session that was deleted, or belongs to another user."""
+"""The detail of the error for a session that does not exist, or that belongs to another user."""
 
 log = get_logger()
 
@@ -54,7 +54,7 @@ class UserChange:
     until: datetime | None = None
     """The time at which the ban ends automatically."""
     roles: Sequence[str] | None = None
-    """The complete list of the roles that replaces the user's roles."""
+    """The complete list of roles, which replaces the user's current roles."""
     granted: str | None = None
     """A role to add to the user's roles."""
     revoked: str | None = None
@@ -69,7 +69,8 @@ class UserChange:
     def applied_to(self, before: StatusAndRoles) -> StatusAndRoles:
         """Return the status and the roles of a user after these changes.
 
-        Raises: InvalidRequest, if there is a reason or an end, but no ban; TextError, if there are too many roles.
+        Raises: InvalidRequest, if the reason or the end of a ban is given without a ban; TextError, if there are too
+            many roles.
         """
         roles = list(before.roles if self.roles is None else self.roles)
         if self.granted is not None:
@@ -80,16 +81,16 @@ class UserChange:
         return replace(before, roles=roles_after, ban=self._ban_after(before.ban))
 
     def _ban_after(self, before: Ban | None) -> Ban | None:
-        """Return the ban after these changes; None if the user is then active.
+        """Return the ban after these changes; None if the changes leave or make the user active.
 
-        Raises: InvalidRequest, if there is a reason or an end, but no ban.
+        Raises: InvalidRequest, if the reason or the end of a ban is given without a ban.
         """
         requested = Ban(self.reason, self.until)
         if self.status is UserStatus.DISABLED:
             # A new ban replaces the reason and the end of an earlier one.
             return requested
         if self.status is None and before is not None:
-            # The user stays banned. A reason or an end that is absent from the request stays the same.
+            # The user stays banned. The request changes the reason or the end only if it contains a new value.
             return Ban(requested.reason or before.reason, requested.until or before.until)
         # The user is active, or becomes active again.
         if requested.data:

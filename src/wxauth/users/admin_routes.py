@@ -33,7 +33,10 @@ NO_SUCH_USER: Final = NotFound(UNKNOWN_USER)
 _NO_SUCH_SESSION: Final = NotFound(admin.UNKNOWN_SESSION)
 """The error for an unknown session, as an example in the API description."""
 MAX_NAMES: Final = 100
-"""The largest number of users whose names one request can read. The ids are in the URL, whose length is limited."""
+"""The largest number of users whose names one request can read.
+
+There is a limit, because the URL contains the ids, and the length of a URL is limited.
+"""
 
 router = Router("admin")
 
@@ -171,9 +174,9 @@ async def list_events(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[EventsQuery, Query()]
 ) -> Items[EventFields]:
     """List events, the newest first. All given filters must match, and an empty parameter counts as absent."""
-    await reads.store()  # the list also contains the latest reads of this process
+    await reads.store()  # so that the list also contains the latest reads, which are still in memory
     page = await history_queries.find_events(database, query)
-    # A list of what a user has done also counts as a read of that user's data.
+    # A list of the events about a user, and a list of the events by a user, both count as reads of the user's data.
     for user_id in {query.user_id, id_in(query.actor or "")}:
         if user_id is not None and page.items:
             reads.note_read(staff, Read.EVENTS, user_id)

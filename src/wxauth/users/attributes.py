@@ -61,7 +61,7 @@ def typed_attribute(text: str) -> Any:
     """Return the value of an attribute that an operator has given as text.
 
     The value is the parsed JSON if the text is JSON, and otherwise the text itself. For example, `true` becomes a
-    boolean, and `gold` stays a text.
+    boolean, but `gold` is not JSON, so it is a text.
     """
     try:
         return from_json(text, allow_inf_nan=False)
@@ -90,9 +90,9 @@ async def patch_attributes(
 async def add_missing_attributes(
     transaction: Transaction, user_id: UUID, others: Attributes, *, by: Actor, now: datetime
 ) -> None:
-    """Add those of another user's attributes, `others`, that a locked user lacks, and record the change.
+    """Add to a locked user those attributes of another user, `others`, that the user lacks, and record the change.
 
-    If the result would be too large, add nothing, because a merge must not fail for this reason.
+    If the result would have too many names or bytes, add nothing, because a merge must not fail for this reason.
     """
     before = await read_attributes(transaction, user_id)
     try:
@@ -148,7 +148,7 @@ def _check_value(value: Any, *, depth: int) -> None:
         case _:
             if depth == MAX_DEPTH:
                 raise WrongAttributes(_("must not be nested more than {n} levels deep", n=MAX_DEPTH))
-            # The names inside an object are texts too, and must follow the same rules.
+            # The names inside an object are texts, so the rules for texts apply to them, too.
             parts = [*value, *value.values()] if isinstance(value, Mapping) else value
             for part in parts:
                 _check_value(part, depth=depth + 1)

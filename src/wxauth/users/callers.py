@@ -2,6 +2,9 @@
 
 The routes of all packages use these dependencies. Code that has already verified the access token calls `read_caller`
 instead, or `locked_caller` for changes.
+
+A user's own route that ends sessions takes `CallerWhoEndsDep`, and any other route that opens a transaction takes
+`CallerInTurnDep`. A route takes `CallerDep` if it only reads, or if it has its own limit on concurrent requests.
 """
 
 from collections.abc import AsyncIterator
@@ -33,17 +36,20 @@ from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken
 
 _MAX_USER_AGENT: Final = 512
-"""The largest number of bytes that wxauth reads of a User-Agent, because a client can send any length."""
+"""The largest number of bytes of a User-Agent that wxauth reads.
+
+There is a limit, because a client can send a very long User-Agent.
+"""
 
 ADMIN_SCOPE: Final = "wxauth:admin"
 """The scope that lets a staff member's website session use `/v1/admin`. Only wxauth's console gets this scope."""
 _UNKNOWN_FILTER: Final = InvalidRequest.of("filter", NO_PARAMETERS)
-"""The example that the API description shows of the error for an unknown query parameter."""
+"""The error for an unknown query parameter, as an example in the API description."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The id of the session of a request's access token, and the session's user as stored now."""
+    """The id of the session to which a request's access token belongs, and the user as stored now."""
 
     session_id: UUID
     user: UserInSession
@@ -52,7 +58,8 @@ class Caller:
 async def read_caller(database: Database, principal: Principal, *, now: datetime) -> Caller:
     """Return the caller with this verified access token. The user is read from the database.
 
-    Raises: InvalidToken, if the session has ended, or the user was banned or erased since the token was signed.
+    Raises: InvalidToken, if the session has ended, if the user was banned, merged or erased since the token was signed,
+        or if the client of a website's session was removed.
     """
     user = await database.row(READ_USER_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)
     if user is None:
@@ -66,9 +73,9 @@ async def locked_caller(
 ) -> AsyncIterator[Transaction]:
     """Open a transaction that locks the caller, and check that the caller's session is still open.
 
-    The check is necessary because, since the request began, the user might have been merged or banned, or this identity
-    might have been split off. A route whose change may remove an administrator sets `may_end_an_administrator`. In that
-    case, the caller must not be the only administrator.
+    The check is necessary because, since the request began, the user might have been merged or banned, or the session's
+    identity might have been split off. A route whose change may remove an administrator sets
+    `may_end_an_administrator`. In that case, the caller must not be the only administrator.
 
     Raises: InvalidToken, if the session has ended, or the user was merged or erased; LastAdmin, if the caller is the
         only administrator.
@@ -85,7 +92,7 @@ async def locked_caller(
 
 
 def is_of_website(principal: Principal) -> bool:
-    """Return whether the user's access token is a website's token.
+    """Return whether an access token is a website's token.
 
     The scope limits the rights of a website's token. A mini-program's token has no such limit.
     """
@@ -93,12 +100,12 @@ def is_of_website(principal: Principal) -> bool:
 
 
 def sees_roles(principal: Principal) -> bool:
-    """Return whether responses to a request with this user's token may contain the user's roles."""
+    """Return whether responses to a request with this access token may contain the user's roles."""
     return not is_of_website(principal) or ROLES_SCOPE in principal.scope
 
 
 async def verified(connection: HTTPConnection, verifier: VerifierDep, clock: ClockDep) -> Principal:
-    """Verify the request's access token, which may be an app's or a website's, and return its user.
+    """Verify the request's access token, which may be an app's or a website's, and return the token's user.
 
     Raises: MissingToken, InvalidToken, TokenExpired, KeysUnavailable; InvalidRequest, if there are two `Authorization`
         headers.
@@ -123,7 +130,7 @@ async def principal_of(principal: VerifiedDep) -> Principal:
 
 
 PrincipalDep = Annotated[Principal, Depends(principal_of), Entails(failures=(InsufficientScope,))]
-"""The user of an app's access token. As with `VerifiedDep`, the session may have ended."""
+"""The user of an app's access token. As `VerifiedDep` says, the session may have ended."""
 
 
 async def caller_of(principal: PrincipalDep, database: DatabaseDep, clock: ClockDep) -> Caller:
@@ -147,7 +154,7 @@ async def caller_in_turn_of(
 ) -> AsyncIterator[Caller]:
     """Wait for the whole body, then wait in the queues of the session and the user, and yield the caller.
 
-    The body comes first, because a slow upload would otherwise hold a place in the queues.
+    The function waits for the body first, so that a slow upload does not hold a place in the queues.
 
     Raises: RateLimited, if a queue is full, or if no place becomes free in time; the errors of `read_caller`.
     """
@@ -157,7 +164,10 @@ async def caller_in_turn_of(
 
 
 CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of), Entails(failures=(RateLimited,))]
-"""The caller as in `CallerDep`, for operations that open a transaction, and that have no other limit on requests."""
+"""The caller as in `CallerDep`, for operations that open a transaction and do not limit concurrent requests.
+
+The queues limit the number of such operations of one user that run at the same time.
+"""
 
 
 async def caller_who_ends_of(
@@ -177,7 +187,10 @@ async def caller_who_ends_of(
 
 
 CallerWhoEndsDep = Annotated[Caller, Depends(caller_who_ends_of), Entails(failures=(RateLimited,))]
-"""The caller as in `CallerInTurnDep`, for operations that end sessions, which no other operation may delay."""
+"""The caller as in `CallerInTurnDep`, for operations that end sessions.
+
+These operations have their own queues, so that no other operation of the user delays them.
+"""
 
 
 async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: ClockDep) -> Caller:
@@ -214,7 +227,7 @@ async def staff_of(
     A member who has the role `support`, but not `admin`, must not act on other staff. Therefore, the returned actor has
     `must_spare_staff`.
 
-    Refuse unknown query parameters, because a search with a misspelled filter would find everything.
+    Refuse unknown query parameters, because a search that ignored a misspelled filter would find everything.
 
     Raises: InsufficientRole, if the user is not staff; InsufficientScope, if a website's token lacks `ADMIN_SCOPE`;
         InvalidRequest, if a query parameter is unknown; the errors of `read_caller`.

@@ -24,7 +24,7 @@ from wxauth.limits.queries import CONSENTS_GIVEN
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 NOT_IN_FORCE: Final = "Must be the version that is in force"
-"""The error's text for a version of a document that is not in force."""
+"""The text of the error for a version of a document that is not in force."""
 NOT_AGREED: Final = "the user hasn't agreed to this document"
 """The detail of the error if a user withdraws a consent that does not exist."""
 # If two requests change the consents of one user, the second request waits here until the first has committed, and then
@@ -73,7 +73,7 @@ class ConsentRow(SQLModel):
 
 
 class Consent(ConsentRow, table=True):
-    """The table of consents. A withdrawn consent stays, with the time of the withdrawal."""
+    """The table of consents. wxauth keeps a withdrawn consent, with the time of the withdrawal."""
 
     __tablename__ = "consents"
 
@@ -85,8 +85,8 @@ class Consent(ConsentRow, table=True):
     """
 
 
-# The statement adds no second valid consent to a version. A user can have an older valid consent, for example because
-# the operator has put an earlier version in force again.
+# The statement adds no second valid consent to a version. The user can have a valid consent to the version, although
+# `users.consents` contains another version, for example if the operator has put an earlier version in force again.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
 SELECT :id, :user_id, :document, :version, :now, :app_id, :ip::text::inet

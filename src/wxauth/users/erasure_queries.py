@@ -106,9 +106,9 @@ _FINISH: Final = Statement[Nothing]("DELETE FROM erasures WHERE user_id = :user_
 _DELETE_USER: Final = Statement[Nothing]("DELETE FROM users WHERE id = :user_id")
 # The caller has locked the user.
 _SET_ERASE_AT: Final = Statement[Nothing]("UPDATE users SET erase_at = :erase_at WHERE id = :user_id")
-# The statement skips a locked row until its next run, because the user might be cancelling the erasure. If a row has
-# just been changed, PostgreSQL checks the conditions again. Because an erasure would also end a ban, the statement does
-# not find banned users.
+# The statement skips a locked row until the worker's next run, because the user might be cancelling the erasure. If a
+# row has just been changed, PostgreSQL checks the conditions again. The statement does not find banned users, because a
+# user who is erased together with the ban could sign up again.
 _LOCK_NEXT_DUE: Final = Statement[UUID]("""
 SELECT id FROM users WHERE erase_at <= :now AND status = 'active' ORDER BY erase_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """)
@@ -229,7 +229,7 @@ async def cancel_leaving(
 
 
 async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
-    """Cancel the erasure that a user has requested. Change nothing if the user is banned, and so cannot log in."""
+    """Cancel the erasure that a user has requested. If the user is banned, and so cannot log in, change nothing."""
     async with database.begin() as transaction:
         account = await lock_status_and_roles(transaction, user_id)
         if account is None or account.is_banned:

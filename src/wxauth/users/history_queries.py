@@ -30,7 +30,7 @@ from wxauth.web.schemas import (
 )
 
 _ACTOR: Final = r"^(client:)?[^\x00-\x1f\x7f]{0,64}$"
-"""The pattern of an event's actor. A service client's name has up to 64 characters."""
+"""The pattern of the filter by actor. A service client's name has up to 64 characters."""
 
 
 class HistoryQuery(PageQuery):
@@ -146,7 +146,8 @@ _LOGINS_OF_USER: Final = _logins_where(
 )
 _ALL_LOGINS: Final = _logins_where("login.id < :before AND login.id >= :lowest", "login.id DESC")
 
-# wxauth clears the events of an erased user in pages. Until it has done so, these statements must hide the data.
+# wxauth clears the events of an erased user in pages. Until the last page is cleared, the statements must hide the data
+# that is still there.
 _IS_ABOUT_ERASED: Final = f"""
 (EXISTS (SELECT FROM erasures WHERE erasures.user_id = events.user_id) AND {REPORTS_ERASURE} IS NOT TRUE)"""
 _IS_BY_ERASED: Final = "EXISTS (SELECT FROM erasures WHERE erasures.user_id::text = events.actor)"
@@ -155,7 +156,8 @@ SELECT events.id, events.type, events.at, events.actor, events.user_id, events.a
        CASE WHEN NOT ({_IS_ABOUT_ERASED} OR {_IS_BY_ERASED}) THEN events.ip END AS ip,
        CASE WHEN {_IS_ABOUT_ERASED} THEN {ERASED_DATA} ELSE events.data END AS data
   FROM events"""
-# The statements compare ids instead of times. An id begins with the event's time, and the index contains only ids.
+# The statements compare ids instead of times, because the indexes contain only ids. An id begins with the time of its
+# event.
 _NEWEST: Final = "events.id >= :lowest AND events.id < :before ORDER BY events.id DESC LIMIT :limit"
 _ALL_EVENTS: Final = Statement[EventFields](f"{_EVENTS} WHERE {_NEWEST}")
 _EVENTS_OF_TYPES: Final = Statement[EventFields](f"""

@@ -76,7 +76,7 @@ def _only_id(mistaken: dict[str, Text], value: object) -> object:
     return value
 
 
-# WeChat does not document the length of its ids. Most have 28 characters, so the patterns leave room for other lengths.
+# WeChat does not document the length of its ids. Most have 28 characters, but the patterns also allow other lengths.
 Openid = Annotated[
     str,
     StringConstraints(pattern=rf"^[A-Za-z0-9_-]{{6,{_MAX_LENGTH}}}$"),

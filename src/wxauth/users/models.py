@@ -13,7 +13,7 @@ from wxauth.core.users import UserFields
 class User(UserFields, table=True):
     """The table of users, whom wxauth recognizes by their identities.
 
-    A user from an import can have only a unionid until the first login.
+    Until the first login, an imported user may have a unionid but no identity.
     """
 
     __tablename__ = "users"
@@ -26,7 +26,7 @@ class User(UserFields, table=True):
     """The time at which this user last lost an identity, or at which an import might have given one to another user.
 
     Only logins read the column. They need it, because a login that has waited for a lock might still see the identity
-    as it was before the change. See `RETURN` in `login/batched_queries.py`. A login at least an hour later sets the
+    as it was before the loss. See `RETURN` in `login/batched_queries.py`. A login at least an hour later sets the
     column to null.
     """
 
@@ -79,10 +79,10 @@ class FormerUser(SQLModel, table=True):
 
 
 class FormerExternalId(SQLModel, table=True):
-    """The table of former external ids.
+    """The table of former external ids, which other services might still use for a user.
 
-    If both users of a merge have an external id, the external id of the merged user becomes a former external id,
-    because other services might still use it.
+    If both users of a merge have an external id, the external id of the user who is merged into the other becomes a
+    former external id. An import can also add former external ids.
     """
 
     __tablename__ = "former_external_ids"

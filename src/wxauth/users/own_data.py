@@ -71,7 +71,7 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
     "refusals": [],
     "avatar": None,
 }
-"""The export in the API description. A test compares its fields with those of a real export."""
+"""The example of an export in the API description. A test compares its fields with the fields of a real export."""
 
 MAX_BYTES_IN_MEMORY: Final = 2**20
 """The largest size, in bytes, of a document that wxauth builds completely before it sends it."""
@@ -102,7 +102,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
         "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE_OWN_DATA}},
     },
 }
-"""The documentation of the response of both routes, by its status."""
+"""The documentation of the successful response of both routes, by status."""
 _large_downloads: Final = asyncio.Semaphore(MAX_LARGE_DOCUMENTS)
 """The places for large documents in this process. A download holds its place until it ends."""
 
@@ -112,12 +112,12 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """The document of an export. The pieces of a large document are read only when the caller asks for them."""
+    """The document of an export. The further pieces of a large document are read only when the caller asks for them."""
 
     first_piece: bytes
-    """The beginning of a large document; otherwise the whole document."""
+    """The beginning of a large document, or the whole of any other document."""
     further_pieces: AsyncGenerator[bytes] | None
-    """The further pieces of a large document; otherwise None.
+    """The further pieces of a large document; None for any other document.
 
     The caller must close this generator, because it holds a database connection.
     """
@@ -126,7 +126,7 @@ class Export:
 async def export_data(
     database: Database, user_id: UUID, *, by: Actor, now: datetime, max_seconds: float | None = MAX_DOWNLOAD_SECONDS
 ) -> Export:
-    """Export everything stored about a user, and record the export. A former id stands for the user that remains.
+    """Export the data stored about a user, and record the export. A former id stands for the user that remains.
 
     `max_seconds` is the time limit, in seconds, for the download of a large document. If it is None, neither the
     download nor its pieces have a time limit.
@@ -167,7 +167,7 @@ async def _pieces(
         if len(first) <= MAX_BYTES_IN_MEMORY:
             await stack.aclose()  # the document is complete, so it needs no connection any more
         elif _large_downloads.locked():
-            # The refused export counts, too, so the user must wait until the window of `EXPORTS` has ended.
+            # A refused export of one's own data counts, too. The user must wait until the window of `EXPORTS` ends.
             raise RateLimited("too many exports are in progress", retry_after=ceil(EXPORTS.window.total_seconds()))
         else:
             await stack.enter_async_context(_large_downloads)

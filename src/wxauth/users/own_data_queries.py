@@ -13,7 +13,7 @@ from wxauth.sessions.list_queries import FOR_RESOURCE, OPENED
 PAGE_SIZE: Final = 250
 """The largest number of rows that a process reads and serializes at once.
 
-Serializing them takes some milliseconds, during which the event loop handles no other request.
+Serializing a page takes some milliseconds, during which the event loop handles no other request.
 """
 
 ExportedRow = Mapping[str, object]
@@ -22,7 +22,7 @@ ExportedRow = Mapping[str, object]
 USER_OF_EXPORT: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")
 """The query for the user of an export. It returns no row if the user does not exist."""
 UNIONIDS: Final = Statement[str]("SELECT unionid FROM unionids WHERE user_id = :user_id ORDER BY unionid")
-"""The query for all unionids that the user has ever had."""
+"""The query for the user's present and former unionids."""
 _IDENTITIES: Final = Statement[ExportedRow]("""
 SELECT app_id, openid, unionid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
 """)
@@ -81,7 +81,7 @@ def lists_of(
     yield "identities", _pages(snapshot, _IDENTITIES, user_id=user_id)
     yield "sessions", _pages(snapshot, _SESSIONS, convert=_session, user_id=user_id)
     yield "browsers", _pages(snapshot, _BROWSERS, user_id=user_id)
-    # These rows keep the id that the user had when they were stored, even after a merge.
+    # The rows of the following lists keep the id that the user had when they were stored, even after a merge.
     user_ids = [user_id, *former_ids]
     yield "consents", _pages(snapshot, _CONSENTS, user_ids=user_ids)
     yield "events", _pages(snapshot, _EVENTS, user_ids=user_ids)

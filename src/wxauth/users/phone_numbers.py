@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-# Each function imports the library when it runs, so that a process without phone numbers saves 2 MB of memory.
+# Each function imports `phonenumbers` when it runs, so that a process that handles no phone numbers saves 2 MB of
+# memory.
 if TYPE_CHECKING:
     from phonenumbers import PhoneNumber
 
@@ -56,13 +57,16 @@ def possible_numbers(text: str, *, region: str) -> Sequence[str]:
 
 
 def number_in(text: str, *, region: str) -> str | None:
-    """Return the valid number that this text means when dialled in the region, in E.164 form; None if there is none."""
+    """Return the number that this text means when dialled in the region, in E.164 form; None if it is not valid.
+
+    Return None for a number with an extension, too.
+    """
     if region == "CN" and _CHINESE_MOBILE.fullmatch(text):
         return f"+86{text}"
     import phonenumbers
 
     number = _parsed(text, region)
-    # E.164 has no extensions, so the returned number would belong to the switchboard.
+    # E.164 has no extensions. Without its extension, the number would belong to the switchboard.
     if number is None or number.extension or not phonenumbers.is_valid_number(number):
         return None
     return _in_e164(number)
@@ -71,7 +75,7 @@ def number_in(text: str, *, region: str) -> str | None:
 def masked(phone: str) -> str:
     """Return an E.164 number in which asterisks replace the four digits before the last four digits.
 
-    In a short number, asterisks replace all digits except the last two.
+    In a short number (fewer than nine digits), asterisks replace all digits except the last two.
     """
     digits = phone.removeprefix("+")
     if len(digits) < _LONG_FROM:

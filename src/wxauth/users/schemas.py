@@ -65,7 +65,7 @@ AVATARS_PATH: Final = "/v1/avatars/"
 MAX_NICKNAME: Final = 64
 """The length limit of a nickname in characters.
 
-`tests/repository/test_limits.py` lists the guides and examples that repeat this limit.
+`tests/repository/test_limits.py` lists the guides and examples that also state this limit.
 """
 MAX_AVATAR_URL: Final = 2048
 """The length limit of a picture's URL in characters."""
@@ -332,7 +332,7 @@ def is_own_picture(url: str | None, issuer: str) -> TypeGuard[str]:
 
 
 def _picture_url(value: str, info: ValidationInfo) -> str:
-    """Check the URL of a picture, and return it unchanged.
+    """Check the URL of a picture, and return it unchanged. The URL may be empty.
 
     Raises: ValueError, if the URL is neither https, nor wxauth's own, nor WeChat's for users who have set no picture.
     """
@@ -403,7 +403,7 @@ class ProfileChange(Changes, BodyWithRules):
 
 def _check_versions(value: object) -> object:
     """Return the documents with their versions. Raises: ValueError, if they are not an object of texts."""
-    # The message of pydantic's own check of the types would repeat a name that the client has sent.
+    # The message of pydantic's own check of the types would contain a name that the client has sent.
     if not (isinstance(value, dict) and all(isinstance(version, str) for version in value.values())):
         raise ValueError("Must be an object of documents and versions, both text")
     return value

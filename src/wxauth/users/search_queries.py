@@ -95,9 +95,10 @@ USER_BY_ID: Final = Statement[ListedUser](f"""
 {_WITH_IDENTITIES} WHERE users.id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id)
 """)
 """The query for the user of a present or former id, with all identities."""
-# A search uses only the conditions whose parameters are given. It finds the users with a rare part by their ids and not
-# by a join, because PostgreSQL expects one user in a thousand to have the part, and would examine ten million users to
-# find fifty. In the collation of the column, "C", lower() would not change É.
+# A search uses only the conditions whose parameters are given. For a text that few nicknames contain (`rare_part`), the
+# search selects the users by their ids and not with a join. PostgreSQL expects one user in a thousand to have such a
+# nickname, and would therefore examine ten million users to find fifty. In the collation of the column, "C", lower()
+# would not change É.
 _CONDITIONS: Final[Mapping[str, LiteralString]] = {
     "named": "users.id = ANY (:named)",
     "part": 'strpos(lower(users.nickname COLLATE "default"), lower(:part)) > 0',
@@ -152,7 +153,8 @@ async def find_users(
 
     An index finds a user with a given id or phone number, and all administrators. Any other search examines windows of
     users, the newest first, until the page is full or `seconds` have passed. If the time has passed, the page contains
-    the users found until then.
+    the users found until then. A search for a text without other filters uses an index of nicknames if the first
+    windows do not fill the page.
     """
     filters = await _filters_of(database, query, region=region)
     if filters is None:
@@ -271,7 +273,7 @@ def term_of(text: str | None, *, region: str) -> Term:
 
 
 def id_in(text: str) -> UUID | None:
-    """Return the id in this text; None unless the text has the form of an id in responses, in upper or lower case."""
+    """Return the id in this text, in upper or lower case; None if the text lacks the form of the ids in responses."""
     try:
         user_id = UUID(text)
     except ValueError:

@@ -1,9 +1,9 @@
 """The audit trail of the data that staff have read.
 
 A process collects the reads in memory and stores them once a second, so that no response waits for this storage. Until
-the next write, each member of staff can make a hundred searches and a hundred reads. wxauth only counts further
-searches. It refuses further reads, because the audit trail must contain each of them. A process that is killed loses
-the reads of its last second.
+the next write, each member of staff can make a hundred searches and a hundred reads. wxauth counts further searches
+without the details of each. It refuses further reads, because the audit trail must contain each of them. A process that
+is killed loses the reads of its last second.
 """
 
 from collections import Counter
@@ -41,7 +41,7 @@ ON CONFLICT (id) DO NOTHING
 STORE_PAUSE_SECONDS: Final = 1
 """The pause, in seconds, between two writes to the database."""
 MAX_WAITING: Final = 100
-"""The largest number of events of one type, and of one member of staff, that wait for the next write.
+"""The largest number of events of one type by one member of staff that wait for the next write.
 
 The event that counts further searches comes in addition.
 """
@@ -67,7 +67,10 @@ _LISTS: Final = (Read.LOGINS, Read.EVENTS, Read.REFUSALS)
 
 @part
 class StaffReads(WriteBuffer):
-    """The reads of staff in one process. If `is_on` is False, because `STAFF_READS` is off, nothing is recorded."""
+    """The reads of staff in one process.
+
+    If the setting `STAFF_READS` is off, `is_on` is False, and nothing is recorded.
+    """
 
     failure_event = "staff_reads_not_stored"
     store_pause = STORE_PAUSE_SECONDS
@@ -129,17 +132,17 @@ class StaffReads(WriteBuffer):
         self._further_searches = {}
         if events:
             await self.database.run(_STORE, events=events)
-        # During the write, further events may have joined the queue.
+        # Only the stored events are removed, because other events may have been added during the write.
         del self._waiting[: len(events)]
         self._places_taken = Counter((event["type"], event["actor"]) for event in self._waiting)
         self._list_read_at = {key: at for key, at in self._list_read_at.items() if at + SAME_LIST > self.clock()}
 
     def _has_place(self, kind: EventType, by: Actor) -> bool:
-        """Return whether fewer than `MAX_WAITING` events of this type and member of staff wait for the next write."""
+        """Return whether fewer than `MAX_WAITING` events of this type by this member of staff wait to be stored."""
         return self._places_taken[kind, by.name] < MAX_WAITING
 
     def _note(self, kind: EventType, by: Actor, user_id: UUID | None, data: Mapping[str, Any]) -> None:
-        """Add an event to the events that wait for the next write, unless nothing is recorded."""
+        """Add an event to the events that wait for the next write. If `is_on` is False, do nothing."""
         if self.is_on:
             now = self.clock()
             self._places_taken[kind, by.name] += 1

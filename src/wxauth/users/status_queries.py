@@ -114,7 +114,7 @@ class StatusAndRoles:
 
         If all bans have ended, or there is none, the user is active.
         """
-        # In the order of the pairs, a ban without an end is longer than any other.
+        # In the order of these keys, a ban without an end is longer than any ban with an end.
         lasting = [ban for ban in bans if ban.until is None or ban.until > now]
         return replace(self, ban=max(lasting, key=lambda ban: (ban.until is None, ban.until), default=None))
 
@@ -158,7 +158,7 @@ class Ending(Enum):
     BROWSERS = auto()
     """The logins and website sessions in browsers.
 
-    They end when a user gets a staff role, because staff must log in near their phone.
+    They end when a user gets a staff role, because a browser in which staff log in must be near their phone.
     """
 
 

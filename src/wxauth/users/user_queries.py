@@ -40,9 +40,12 @@ SELECT user_id FROM former_users WHERE id = :user_id
 FORMER_EXTERNAL_IDS: Final = Statement[str](
     "SELECT external_id FROM former_external_ids WHERE user_id = :user_id ORDER BY external_id"
 )
-"""The query for the external ids of users who were merged into this one because of WeChat's unionid."""
+"""The query for a user's former external ids.
+
+They belonged to users who were merged into this one, or come from an import.
+"""
 FORMER_IDS: Final = Statement[UUID]("SELECT id FROM former_users WHERE user_id = :user_id ORDER BY merged_at, id")
-"""The query for the ids of users who were merged into this one, in the order of the merges."""
+"""The query for a user's former ids, which belonged to users who were merged into this one, in order of the merges."""
 USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
 """The query for the user who has this identity now, without a lock. It returns no row if nobody has it."""
 _LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
@@ -199,7 +202,8 @@ async def change_profile_of(
 ) -> UserInSession:
     """Set the given fields among `PROFILE_FIELDS` of a locked user, record the change, and return the changed user.
 
-    `user` contains the values before the change. Only a different value is recorded, and counts towards the rate limit.
+    `user` contains the values before the change. Only a value that differs from the present one is recorded, and counts
+    towards the rate limit.
     `ip` is the address from which the user has sent the change, if it is to be recorded.
 
     Raises: RateLimited, if the user has changed the profile too often. In that case, the profile is unchanged.
