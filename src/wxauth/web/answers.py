@@ -165,6 +165,6 @@ def _example_in(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
 def _typical_error(kind: type[WxAuthError]) -> WxAuthError:
     """Return the documented example of a class of errors.
 
-    If `_TYPICAL` has none, the `detail` of the example is the first line of the class's docstring.
+    If `_TYPICAL` lacks the class, the `detail` of the example is the first line of the class's docstring.
     """
     return _TYPICAL.get(kind) or kind((kind.__doc__ or "").partition("\n")[0].rstrip("."))

@@ -20,7 +20,7 @@ _MAX_ERRORS: Final = 20
 The limit exists because some bodies may have any number of fields, and because the errors are also logged.
 """
 _MAX_FIELD_NAME: Final = 64
-"""The largest number of characters of a field's name that are reported."""
+"""The largest number of characters of a field's name that an error contains."""
 _NO_LONE_SURROGATES: Final = "Must not contain lone surrogates such as \\ud83d"
 
 Model = TypeVar("Model", bound=BaseModel)

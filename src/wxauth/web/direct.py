@@ -45,9 +45,9 @@ class DirectRoute(APIRoute):
     parameters get their values in the order of their declaration. A `Plan` is built once from the parameters.
 
     The body is parsed as JSON, whatever its Content-Type is, and validated with the settings in the validation context.
-    If the parameter may be None, an empty body becomes None. A Response that the endpoint returns is sent unchanged. If
-    the endpoint returns None, the response has status 204. Any other value is sent as JSON, and a test compares it with
-    its model.
+    If the body's parameter may be None, an empty body becomes None. A Response that the endpoint returns is sent
+    unchanged. If the endpoint returns None, the response has status 204. Any other value is sent as JSON, and a test
+    compares it with its model.
 
     The documentation is combined from three sources: the failures of the operation, its parameters and their
     dependencies; the examples of the response's fields; and the credentials that a dependency requires.
@@ -90,7 +90,7 @@ class DirectRoute(APIRoute):
         responses = failures_of(*path_failures, *entailed_failures, *failures)
         if self.response_model is not None and 200 not in self.responses:
             responses[200] = {"content": {"application/json": {"example": example_of(self.response_model)}}}
-        # An operation may return a page and problems with the same status.
+        # An operation may return a page and problems with the same status, so the content types of both are documented.
         for status, declared in self.responses.items():
             content = {**responses.get(status, {}).get("content", {}), **declared.get("content", {})}
             responses[status] = {**declared, "content": content} if content else declared
@@ -104,8 +104,8 @@ class DirectRoute(APIRoute):
 
         If the app overrides dependencies, build another plan.
         """
-        # The shortcut has already called this route. The failure is raised again here, where FastAPI's handlers catch
-        # it.
+        # With this key, the shortcut has already called this route, and the route has failed. The failure is raised
+        # again here, where FastAPI's handlers catch it.
         if _FAILURE_KEY in scope:
             raise scope.pop(_FAILURE_KEY)
         request = DirectRequest(scope, receive)

@@ -111,8 +111,8 @@ def add_docs(app: FastAPI) -> None:
     """Add the routes of the documentation.
 
     Call this function after the routes of the API have been added. FastAPI tries routes in the order in which they were
-    added, so it then compares no request to the API with these routes. The texts are in the language that the request
-    prefers.
+    added, so it compares no request to the API with the routes of the documentation. The texts are in the language that
+    the request prefers.
     """
     documents: dict[str, bytes] = {}
     files = StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static")
@@ -141,6 +141,7 @@ def _translated_openapi(app: FastAPI, language: str) -> dict[str, Any]:
     translated["info"]["description"] = translate(app.description, language)
     tags = {tag: tag.translated(language) for tag in _TAGS}
     for route, operation in _operations(translated, app.routes):
+        # Each documented operation has such a summary (`Declared`), but FastAPI declares the attribute as `str | None`.
         if isinstance(route.summary, Text):
             summary = route.summary.translated(language)
             operation |= {"summary": summary, "tags": [tags[tag] for tag in operation["tags"]]}
@@ -156,7 +157,7 @@ def _docs_page(title: str, root: str, language: str) -> HTMLResponse:
         swagger_js_url=f"{root}{_ASSETS}/swagger-ui-bundle.js",
         swagger_css_url=f"{root}{_ASSETS}/swagger-ui.css",
         swagger_favicon_url=icon,
-        # Swagger UI then sends nothing to a validator outside, and stores no token in the browser.
+        # With these parameters, Swagger UI sends nothing to an external validator, and stores no token in the browser.
         swagger_ui_parameters={"validatorUrl": None, "persistAuthorization": False, "tryItOutEnabled": True},
     )
     html = bytes(page.body).replace(b"<html>", f'<html lang="{language}">'.encode(), 1)

@@ -51,7 +51,7 @@ STATUS_KEY: Final = "wxauth.status"
 EXPECTED_KEY: Final = "wxauth.expected"
 """The key in the ASGI scope that marks an expected refusal, for example of a poll that came too early.
 
-Such a refusal is not logged.
+Such a refusal is neither logged nor counted in `REFUSED`.
 """
 CONTROL_CHARACTERS_REFUSED: Final = "a path must not contain control characters"
 """The `detail` of the refusal of a path with control characters."""
@@ -169,7 +169,7 @@ class Edge:
 
     Args:
         size_limits: The size limits, in bytes, of bodies for the paths where bodies may be larger than `MAX_BODY`.
-        time_limits: The time limits, in seconds, of bodies for the paths where bodies may take longer than usual.
+        time_limits: The time limits, in seconds, of bodies for the paths that have a limit other than `body_seconds`.
         refused: A function that is called with the scope and the error of each request that got a problem document,
             unless the refusal was expected (`EXPECTED_KEY`).
         leaving: The part that tells whether this process is ending. If it is, the server closes each connection after

@@ -53,9 +53,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._unanswered = 0
         """The number of requests whose heads have arrived, and whose responses have not been sent."""
         self._fields = 0
-        """The number of fields in the present head, and in its trailers."""
+        """The number of fields in the head and the trailers of the present request."""
         self._bytes_outside_body = 0
-        """The number of bytes that have arrived since the end of a head, or since the last bytes of a body."""
+        """The number of bytes that have arrived since a head, a part of a body, or a request last ended."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the time limit when a client has connected."""
@@ -139,7 +139,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._limit_time()
 
     def shutdown(self) -> None:
-        """Close the connection soon, and after the requests that have arrived, because the server ends.
+        """Close the connection soon, but only after the requests that have arrived are served, because the server ends.
 
         uvicorn would close a connection without a running request at once, even if a request has arrived that has not
         been read yet.
@@ -153,7 +153,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._timer = self._loop.call_later(delay, self._connection.close)
 
     def _limit_time(self) -> None:
-        """Start the timer, unless it is running or a request waits for its response.
+        """Start the timer if it is not running, and no request waits for its response.
 
         The timer limits the time for an incomplete head, and for the rest of a body that no route reads.
         """

@@ -28,7 +28,7 @@ With this value, wxauth trusts every peer, and takes the last entry of `X-Forwar
 _MAX_PROXIES: Final = 32
 """The largest number of trusted proxies in `X-Forwarded-For`. If there are more, the header is ignored."""
 _MAX_ENTRY: Final = 64
-"""The length limit, in bytes, of an entry.
+"""The length limit, in bytes, of an entry in `X-Forwarded-For`.
 
 An IPv6 address with a zone, brackets and a port is shorter, so a longer entry is invalid.
 """
@@ -111,9 +111,9 @@ class BehindProxies:
             scope["client"] = (address, 0)  # the client's port is unknown
 
     def _client_of(self, forwarded_for: list[bytes]) -> str | None:
-        """Return the client's address, or None if an entry is not an address.
+        """Return the address in the client's entry, or None if that entry is not an address.
 
-        In that case, the peer's address is used.
+        For None, the caller keeps the peer's address.
         """
         # If there are more than `_MAX_PROXIES` commas, the first item contains several entries, and is not an address.
         entries = b",".join(forwarded_for).rsplit(b",", _MAX_PROXIES)

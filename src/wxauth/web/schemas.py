@@ -28,7 +28,7 @@ from pydantic_core import CoreSchema, PydanticUseDefault
 from wxauth.i18n import Text
 
 TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
-"""The pattern of stored text. It allows no control characters, including NUL, which PostgreSQL refuses."""
+"""The pattern of stored text. It excludes control characters, including NUL, which PostgreSQL refuses."""
 StoredText = Annotated[str, StringConstraints(pattern=TEXT)]
 
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
@@ -151,7 +151,7 @@ class Page(Generic[Row]):
 
     @classmethod
     def with_cursor(cls, rows: Sequence[Row], limit: int, cursor_after: Callable[[Row], str]) -> Self:
-        """Build a page of a list that is not sorted by ids.
+        """Build a page as `of` does, but for a list in any order.
 
         `cursor_after` returns the cursor for the rows after a given row.
         """
@@ -266,7 +266,7 @@ class TimedPageQuery(PageQuery):
 def body_like(example: Mapping[str, Any], **options: Unpack[ConfigDict]) -> ConfigDict:
     """Return the `model_config` of a body with this example and these further options.
 
-    Validation errors of such a body never repeat its values.
+    Validation errors of such a body never contain its values.
     """
     return ConfigDict(json_schema_extra={"examples": [dict(example)]}, hide_input_in_errors=True, **options)
 
@@ -283,7 +283,7 @@ class Changes(BaseModel):
 
 
 class BodyWithRules(BaseModel):
-    """A body with some fields to which the functions of `bodies` apply other rules."""
+    """A body with some fields for which the functions of `bodies` have special rules."""
 
     cleaned: ClassVar[Collection[str]] = ()
     """The fields whose validators remove lone surrogates, so that a body with lone surrogates is accepted."""

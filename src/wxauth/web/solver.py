@@ -105,7 +105,10 @@ def _path_argument(name: str, hint: Any) -> Argument:
 
 
 def _query(model: type[BaseModel]) -> Argument:
-    """Return the argument for the query parameters that a model describes. The parameter of a list may be repeated."""
+    """Return the argument for the query parameters that a model describes.
+
+    The parameter for a list may occur several times in a query.
+    """
     validate = model.__pydantic_validator__.validate_python
     lists = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
 
@@ -194,7 +197,7 @@ class Plan:
 
     A dependency is called once for each request, unless it is declared with `use_cache=False`. A dependency takes the
     request and other dependencies. If it is not a coroutine function, it is called directly, without a thread, so it
-    must not block. The code after a `yield` runs before the response is sent, as with FastAPI's `scope="function"`.
+    must not block. The code after a `yield` runs before the response is sent, which FastAPI calls `scope="function"`.
     Therefore a client that reads the response slowly does not occupy, for example, a place in a queue.
 
     Args:
