@@ -16,7 +16,7 @@ from wxauth_guard.json_texts import to_json
 from wxauth_guard.keys import InvalidKey, VerificationKey
 
 _JTI_BYTES: Final = 16
-"""The number of random bytes of a token's id, which are enough that no two tokens get the same id."""
+"""The number of random bytes in a token's id, large enough that two tokens practically never get the same id."""
 
 
 def base64url(data: bytes) -> bytes:
@@ -97,7 +97,7 @@ class TokenIssuer:
 
     Args:
         issuer: The claim `iss`.
-        audience: The claim `aud`, unless a token is for one resource.
+        audience: The claim `aud` of each token that is not for one resource.
         encode: The function that encodes the claims as JSON. The service passes pydantic-core's function, which takes 2
             µs. The default takes 8 µs.
     """
@@ -128,7 +128,7 @@ class TokenIssuer:
         """Sign an access token.
 
         If the operator has not registered the client, its `client_id` is the URL of a document that describes the
-        client. The token of such a client contains nothing about the user except the id, so `app_id`, `openid`,
+        client. The token of such a client contains nothing about the user except the user's id, so `app_id`, `openid`,
         `roles`, `external_id` and `added` are left out.
 
         Args:
@@ -141,8 +141,8 @@ class TokenIssuer:
             now: The time at which the token is issued, in epoch seconds.
             expires_in: The lifetime of the token, in seconds.
             external_id: The id of the user in the system that the operator used before wxauth.
-            client_id: The website that gets the token; None for a token of the app itself. Without `client_id`, the
-                claim `client_id` is the `app_id`.
+            client_id: The website that gets the token; None for a token of the app itself, whose claim `client_id` is
+                the `app_id`.
             scope: The scopes of a website's token, separated by spaces.
             added: The operator's own claims, which must not have the names of wxauth's claims.
             audience: The URL of the resource, if the token is for one resource.
@@ -180,7 +180,7 @@ class TokenIssuer:
 def sign(signer: Any, header: bytes, payload: bytes) -> str:
     """Return a compact JWS (RFC 7515, section 3.1), signed with a key object of python-jose.
 
-    `header` is already in base64url.
+    `header` must already be encoded as base64url. The function encodes only the payload.
     """
     signing_input = header + b"." + base64url(payload)
     signature: bytes = signer.sign(signing_input)

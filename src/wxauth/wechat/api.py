@@ -33,7 +33,7 @@ _JPEG_END: Final = b"\xff\xd9"
 
 T = TypeVar("T")
 Version = Literal["release", "trial", "develop"]
-"""A version of a mini-program: the published version, or the one for experience members or developers."""
+"""A version of a mini-program: the published version, the version for experience members, or that for developers."""
 
 log = get_logger()
 
@@ -65,8 +65,9 @@ class WeChatApi:
         """Exchange the phone code of a phone button for WeChat's `phone_info`.
 
         A phone code works once, for five minutes, and each success costs money. Therefore, this method does not check
-        the content of the response, and the caller can store it before any further step can fail. If `openid` is given,
-        WeChat checks that the phone code belongs to this user. `extra_time`, in seconds, is added to the time limit.
+        the content of `phone_info`, so that the caller can store it before any further step can fail. If `openid` is
+        given, WeChat checks that the phone code belongs to this user. `extra_time`, in seconds, is added to the time
+        limit.
 
         Raises: InvalidCode (errcode 40029; errcode 40003: the openid belongs to another app; errcode 43104: the phone
         code belongs to another user), CodeUsed (errcode 40163), other WeChatError.
@@ -98,7 +99,7 @@ class WeChatApi:
     async def mini_program_code(self, app: App, scene: str, *, page: str, env: Version) -> CodePicture:
         """Return a picture of a mini-program code that opens this page with this scene.
 
-        `env` selects the mini-program's version. WeChat checks whether the page exists only for the published version.
+        `env` selects the mini-program's version. For the published version, WeChat checks whether the page exists.
         `scene` is a secret, so the log never contains it.
 
         Raises: WeChatMisconfigured (errcode 40097: no such version; errcode 41030: no such page), WeChatRateLimited

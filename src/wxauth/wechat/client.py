@@ -37,7 +37,10 @@ _MADE_UP_CODE: Final = "000000000000"
 _MAX_PICTURE_BYTES: Final = 1024 * 1024
 """The size limit, in bytes, of a picture. A mini-program code has about 100,000 bytes."""
 PICTURE: Final = "picture"
-"""The key of the picture in the dictionary that `read` gets. WeChat sends a picture without any JSON around it."""
+"""The key of the picture in the dictionary that the `read` of `WeChat.call` gets.
+
+WeChat itself sends a picture without any JSON around it.
+"""
 
 _MAX_ERRCODE: Final = 10**9
 """The largest absolute value of a number that wxauth accepts as an errcode."""
@@ -46,7 +49,7 @@ _MAX_ERRMSG_LENGTH: Final = 200
 _HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "keep-alive", "User-Agent": "wxauth"}
 """The header fields of each request.
 
-The fields ask for uncompressed bodies, because the transport does not decompress.
+`Accept-Encoding` asks for uncompressed bodies, because the transport does not decompress.
 """
 
 CALLS: Final = Counter(
@@ -153,9 +156,9 @@ class WeChat:
         client: The client that sends the requests. A test may replace it, or mock its requests with respx. See
             `client_over`.
         settings: WeChat's URLs, and the time limit of a whole exchange, including retries.
-        at_most: A shorter time limit, in seconds.
+        at_most: A time limit, in seconds, which applies if it is shorter than the time limit in the settings.
         busy_pauses: The pauses, in seconds, before each retry while WeChat is busy.
-        hints: Texts for the developer by errcode, which are appended to `detail`.
+        hints: Texts for the developer by errcode, which are appended to the `detail` of the error.
         reports_refusals: Whether errcodes are logged. False if the caller causes errcodes deliberately, and reports
             their meaning itself.
     """
@@ -224,8 +227,8 @@ class WeChat:
                 gets a dict with the picture under the key `PICTURE`. The function may raise WeChatBadResponse.
             secrets: Parts of the request that must not be logged, in addition to the app's secret.
             expected: The errcodes that the caller handles, and that are not logged.
-            deadline: The time at which the call fails, in the event loop's time. By default, the client's timeout from
-                now.
+            deadline: The time at which the call fails, in the event loop's time. By default, the call fails after the
+                client's timeout.
             reports_refusals: Whether errcodes are logged here. If not, the caller logs them.
 
         Raises: WeChatError.
@@ -277,7 +280,8 @@ class WeChat:
             body: bytes = await response.aread() if already_read is None else already_read.body
         except httpx.ReadTimeout as exc:
             raise errors.WeChatTimeout(_("{api} did not respond in {n:g} s", api=call.api, n=self.timeout)) from exc
-        except httpx.DecodingError as exc:  # wxauth's own transport raises this error in both cases
+        except httpx.DecodingError as exc:
+            # wxauth's own transport raises this error if a response is not HTTP, and if it is too large.
             raise errors.WeChatBadResponse(_("WeChat's response isn't HTTP, or is too large")) from exc
         except httpx.PoolTimeout as exc:
             raise errors.WeChatUnavailable(

@@ -64,7 +64,10 @@ The event does not say whether the name or the picture is risky.
 _ACCOUNT_CLOSED: Final = "user_authorization_cancellation"
 """The event that WeChat sends when a user's WeChat account is closed."""
 _IDENTITY: Final = "identity"
-"""The entry for a code that says that the user leaves the app, so wxauth must erase the whole identity."""
+"""The value in `_WITHDRAWN_BY_CODE` for a code that says that the user leaves the app.
+
+For such a code, wxauth must erase the whole identity.
+"""
 _IN_OPEN_PLATFORM: Final[Mapping[str, Collection[str]]] = {"301": [_IDENTITY]}
 """The only code in `RevokeInfo` for website apps and mobile apps, with the data that the code withdraws."""
 _WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
@@ -130,7 +133,7 @@ class WeChatMessage:
     """Whether the message is JSON or XML."""
     signature: PushSignature
     is_sealed: bool
-    """Whether the message was encrypted. Only then does its signature cover the content of the message."""
+    """Whether the message was encrypted. Only an encrypted message has a signature that covers the content."""
 
     @property
     def event(self) -> str:
@@ -199,10 +202,11 @@ class Withdrawal:
 def check_signature(
     app: App, query: Mapping[str, str], *, name: str = "signature", encrypted: str = "", now: datetime
 ) -> None:
-    """Check the signature of `timestamp`, `nonce` and the encrypted text in a query, and the age of the timestamp.
+    """Check the signature in a query, and the age of the query's `timestamp`.
 
-    `name` is the query parameter that contains the signature. If `encrypted` is empty, the function checks the plain
-    signature, which WeChat sends in every mode. The app must have a push_token.
+    The signature covers `timestamp`, `nonce` and the text `encrypted`. `name` is the query parameter that contains the
+    signature. If `encrypted` is empty, the function checks the plain signature, which WeChat sends in every mode. The
+    app must have a push_token.
 
     Raises: InvalidSignature, if the signature is wrong, or if the timestamp is more than five minutes from `now`.
     """
@@ -219,7 +223,7 @@ def check_signature(
 
 
 def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> PushSignature:
-    """Check and return the signature of a handshake, with which WeChat verifies that this URL belongs to the app.
+    """Check and return the signature of a handshake. With a handshake, WeChat verifies that the push URL is the app's.
 
     Raises: InvalidSignature, if the signature is wrong or too old.
     """

@@ -23,14 +23,14 @@ from wxauth.faulty_json import read_loosely
 from wxauth_guard.errors import InvalidRequest
 
 BLOCK_BYTES: Final = 16
-"""The block size of AES, which is also the length of an iv, and of a session_key."""
+"""The block size of AES in bytes, which is also the length of an iv and of a session_key."""
 _MAX_WATERMARK_AGE: Final = timedelta(days=1)
 """The largest age of `encryptedData` that wxauth accepts. Without a limit, captured data would work forever."""
 _MAX_CLOCK_LEAD: Final = timedelta(minutes=5)
 """The longest time by which the time in a watermark from WeChat may be ahead of wxauth's clock."""
 
 _BASE64_REPAIRS: Final = str.maketrans({" ": "+", "-": "+", "_": "/", "\r": None, "\n": None})
-"""The translation table that repairs base64 text after its way through forms, URLs or text fields."""
+"""The translation table that undoes the changes that forms, URLs and text fields make to base64 text."""
 
 _E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")
 _HOME_REGION: Final = "CN"
@@ -186,7 +186,7 @@ def is_placeholder(text: str) -> bool:
         _PLACEHOLDER.fullmatch(unframed) is not None
         or not any(map(str.isalnum, unframed.replace("0", "")))
         or _NEVER_AN_ID.fullmatch(unframed) is not None
-        # The frame contains braces, which a variable such as ${id} needs.
+        # A variable such as ${id} has lost its braces in `unframed`, because the frame contains braces.
         or _NEVER_AN_ID.fullmatch(normalized.strip()) is not None
     )
 

@@ -38,7 +38,7 @@ RENEWAL_SPREAD: Final = timedelta(seconds=60)
 RENEWAL_PAUSE: Final = timedelta(seconds=30)
 """The pause between two requests for an app's token while WeChat still returns the old token."""
 FAILURE_PAUSE: Final = timedelta(seconds=5)
-"""The time after a failure for which all callers get the same failure, without a call to WeChat.
+"""The time after a failure during which all callers get the same failure, without a call to WeChat.
 
 If the failure has a `retry_after`, that time counts instead.
 """
@@ -51,7 +51,10 @@ _LONGEST_SECRET: Final = 4096
 _BEIJING: Final = timezone(timedelta(hours=8))
 """The time zone of WeChat's days, at whose beginning the daily quotas are reset."""
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
-"""The time that stands for an event that has not happened, or for a limit that does not apply. It is always past."""
+"""The time that stands for an event that has not happened, or for a limit that does not apply.
+
+It is always in the past.
+"""
 
 _WHAT_TO_CHANGE: Final = "if it continues, call WeChat's stable_token once with force_refresh, or reset the AppSecret"
 
