@@ -48,9 +48,9 @@ MAX_SESSIONS: Final = 1000
 """The largest number of open and ended sessions per identity.
 
 The number is limited because a single statement moves all sessions of an identity in a merge, or deletes them when the
-identity is erased. WeChat issues one user 100 codes a minute per app, so at most 50 further sessions accumulate between
-two checks. A session that ends because of `MAX_OPEN_SESSIONS` is still among the newest 1000, so its client can learn
-why the session has ended.
+identity is erased. WeChat issues one user 100 codes a minute per app, so at most 50 further sessions accumulate in the
+30 seconds between two checks. A session that ends because of `MAX_OPEN_SESSIONS` is still among the newest 1000, so its
+client can learn why the session has ended.
 """
 REPLACEMENTS_PAUSE: Final = timedelta(seconds=30)
 """The time between two checks for identities with more sessions than the limits."""
@@ -65,15 +65,18 @@ DELIVERIES_KEPT: Final = timedelta(days=30)
 SWEEP_EVERY: Final = timedelta(days=1)
 """The time between two sweeps of a large table."""
 MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=30)
-"""The largest difference between the clocks of wxauth and of the database at which wxauth deletes rows by age."""
+"""The largest difference between the clocks of wxauth and the database with which wxauth still deletes rows by age."""
 CHECK_PAUSE_SECONDS: Final = 300.0
 """The pause, in seconds, between two checks for due work."""
 BANS_CHECK_PAUSE_SECONDS: Final = 20.0
-"""The pause, in seconds, between two checks for bans that have ended. Each ban must be lifted within a minute."""
+"""The pause, in seconds, between two checks for bans that have ended.
+
+A ban must be lifted within a minute of its end.
+"""
 LEAVING_CHECK_PAUSE_SECONDS: Final = 20.0
 """The pause, in seconds, between two checks for users whose erasure is due.
 
-Each of these users must be erased within a minute.
+A user must be erased within a minute of the time at which the erasure is due.
 """
 BANS_PER_TRANSACTION: Final = 100
 """The largest number of bans that one transaction lifts."""
@@ -136,7 +139,7 @@ async def keep_house(services: Services, pace: Pace = USUAL_PACE, *, check_pause
 
 
 async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
-    """End the oldest open sessions, and delete the oldest ended sessions, of each identity beyond the limits.
+    """For each identity, end the oldest open sessions, and delete the oldest ended sessions, beyond the limits.
 
     Only identities with a recent login are checked, because only a login adds a session.
     """
@@ -171,7 +174,7 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
     """Run `sweep` with all daily sweeps, even those that are not due. The command `wxauth sweep` calls this function.
 
-    Before that, erase the remaining data of all erased users. Unlike the chore `erase_remains`, wait while another
+    Before the sweep, erase the remaining data of all erased users. Unlike the chore `erase_remains`, wait while another
     worker is erasing a page.
     """
     for name in sweep_names(services.settings):
@@ -213,7 +216,7 @@ async def sweep_aged(services: Services, pace: Pace) -> Swept:
     """Delete old events (`EVENTS_KEPT_DAYS`), and truncate old addresses (`ADDRESSES_KEPT_DAYS`), if a sweep is due.
 
     Return the numbers of deleted events, and of rows with truncated addresses. If the clocks of wxauth and the database
-    differ, do nothing, and return zeros.
+    differ by more than `MAX_CLOCK_DIFFERENCE`, do nothing, and return zeros.
     """
     if not _clocks_agree(services):
         return Swept()
@@ -294,7 +297,8 @@ def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelt
 async def sweep_other_rows(services: Services, pace: Pace) -> None:
     """Delete retired keys and other expired rows, and merge the counts of logins of past hours.
 
-    Before that, bind phone numbers that the user's own request has not bound, for example because a process crashed.
+    Before these chores, bind phone numbers that the user's own request has not bound, for example because a process
+    crashed.
     """
     now, database = services.clock(), services.database
     await services[Phones].bind_pending(size=pace.page_size)
@@ -319,8 +323,8 @@ async def sweep_logins_to_sites(services: Services, pace: Pace) -> None:
     if not _clocks_agree(services):
         return
     now, database = services.clock(), services.database
-    # A browser's login counts for `SSO_TTL`. It is deleted only when the lifetime of an authorization code has passed,
-    # too, because wxauth accepts the authorization code of a login only while the browser's login is stored.
+    # A browser's login is valid for `SSO_TTL`. It is deleted only when the lifetime of an authorization code has also
+    # passed, because wxauth accepts the authorization code of a login only while the browser's login is stored.
     earliest_valid = proved_after(services.settings, now)
     await _page_by_page(
         pace,
@@ -372,7 +376,7 @@ _CHORES: Final = (
     (erase_those_who_left, LEAVING_CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
     (sweep_sessions, CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
 )
-"""The chores of a sweep, with the seconds between two checks for due work, and the log event for a failure.
+"""The chores of a sweep, each with the pause, in seconds, between two checks for due work, and the event of a failure.
 
 `erasure_delayed` is also the event for sessions of removed clients, which then end later than they should.
 """
