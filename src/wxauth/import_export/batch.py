@@ -37,7 +37,7 @@ from wxauth.users.status_queries import ADMIN, StatusAndRoles, StatusChange, cha
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 _WITH_OWN_RULES: Final = ("unionid", "external_id", "created_at", "last_login_at", "consents")
-"""The fields of a user for which other rules apply if their values differ in two lines of one identity."""
+"""The fields of a user to which `GIVEN_BEFORE` does not apply, because each field has a different rule."""
 _SINGLE_VALUED: Final = [
     name for name in Line.model_fields if name in UserToImport.model_fields and name not in _WITH_OWN_RULES
 ]
@@ -54,7 +54,7 @@ class LineOutcome(StrEnum):
     """The line created a new user."""
     UPDATED = "updated"
     JOINED = "joined"
-    """The line added an identity to a user whom the line found only by external_id."""
+    """The line added an identity, or only a unionid, to a user whom only the external_id of the line found."""
     UNCHANGED = "unchanged"
     REFUSED = "refused"
     BLANK = "blank"
@@ -91,7 +91,9 @@ class Batch:
     Args:
         found: The stored data that the lines name. The caller has locked its users.
         has_all_admins: Whether `found` contains all administrators, so that all of them are locked.
-        made: The changes of the lines. At first, it contains the changes of earlier batches that concern these lines.
+        made: The changes of the lines, which the batch adds. In a dry run, `made` already contains the changes of
+            earlier batches that concern these lines. Otherwise, `found` contains those changes, and `made` contains
+            only `given`, `first_lines` and `unionid_lines`.
         options: The options of the import.
         now: The time of the changes.
     """
@@ -116,7 +118,7 @@ class Batch:
     def apply(self, number: int, line: Line) -> LineOutcome:
         """Apply the line with this number in the file. A line that is refused changes nothing.
 
-        Raises: LineRefused, if the line contradicts stored data or an earlier line; AdministratorsNotLocked.
+        Raises: LineRefused, if the line breaks a rule, or contradicts an earlier line; AdministratorsNotLocked.
         """
         case = Case(line, self._known, self._options)
         self._check(case)
@@ -143,7 +145,9 @@ class Batch:
         return LineOutcome.UPDATED if is_changed else LineOutcome.UNCHANGED
 
     async def store(self, transaction: Transaction) -> list[StatusChange]:
-        """Write the changes of the lines, and record the events of these changes, unless the operator wants no events.
+        """Write the changes of the lines, and record the events of these changes.
+
+        If the operator wants no events, record only events about the status and the roles of stored users.
 
         Return the changes of status and roles, which the caller reports after the commit.
 
@@ -165,7 +169,7 @@ class Batch:
         return await change_status_and_roles(transaction, changes, by=OPERATOR, now=self._now)
 
     def _rows(self, new: Sequence[UserToImport], changed: Sequence[UserToImport]) -> queries.RowsByStatement:
-        """Return the rows to write for new users, changed users, and everything else that the lines have added."""
+        """Return the rows to write for new users, changed users, and the other data that the lines add or change."""
         made, stored_identities = self.made, self._found.identities
         # `awaits_login` says that nobody has logged in with an imported identity. `CHANGE_IDENTITIES` ignores this key.
         identities = {
@@ -223,7 +227,7 @@ class Batch:
         hashes = {name: _hash(getattr(line, name)) for name in _SINGLE_VALUED}
         given = {name: GivenValue(number, hash_) for name, hash_ in hashes.items() if hash_ is not None}
         contradicted = [name for name in given if name in earlier and given[name].hash != earlier[name].hash]
-        # Patches of attributes are applied one after the other.
+        # Two lines may give different attributes, because attributes are patches that are applied one after the other.
         if self._options.takes_attributes and "attributes" in contradicted:
             contradicted.remove("attributes")
         if contradicted:
@@ -265,7 +269,7 @@ class Batch:
             if value is not None and (overwrites or getattr(user, name) is None):
                 setattr(user, name, value)
         is_wanted = line.phone != user.phone and (overwrites or user.phone is None)
-        # A number that another user has verified stays with that user.
+        # A number that another user has verified is not taken away from that user.
         if line.phone is not None and is_wanted and not self._known.is_verified_by_another(line.phone, user.id):
             user.phone, user.phone_verified_at = line.phone, None
 
@@ -303,7 +307,7 @@ class Batch:
             self._additions.append(_Addition(EventType.IDENTITY_ADDED, user_id, line.app_id))
 
     def _note_ids(self, line: Line, user_id: UUID) -> bool:
-        """Note the unionid, external ids and previous ids that find the user. Return whether any of them is new."""
+        """Note the line's unionid, external ids and previous ids as ids of the user. Return whether any id is new."""
         ids_and_owners: tuple[tuple[Sequence[Any], ChainMap[Any, UUID]], ...] = (
             ([line.unionid], self._known.unionids),
             ([line.external_id, *line.former_external_ids], self._known.external_ids),
@@ -371,7 +375,8 @@ class Batch:
 def _changes_of(user: UserToImport, stored: UserToImport | None) -> Iterator[tuple[EventType, dict[str, Any]]]:
     """Yield the types and the data of the events that report how a user differs from the stored one.
 
-    A user who is not stored yet is new. `change_status_and_roles` records the ban of a stored user.
+    A user who is not stored yet is new, so no event reports that the user's profile has changed.
+    `change_status_and_roles` records the ban of a stored user.
     """
     before = stored or queries.new_user(user.id, user.created_at)
     changed = [name for name in PROFILE_FIELDS if getattr(before, name) != getattr(user, name)]

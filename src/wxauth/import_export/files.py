@@ -48,18 +48,15 @@ MOST_NAMES: Final = 100
 """The largest number of ignored names that are reported."""
 
 _ATTRIBUTE: Final = "attributes."
-"""The beginning of a column's name that is followed by the name of an attribute."""
+"""The beginning of the name of a column that contains an attribute, for example `attributes.tier`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """The options for reading a file.
-
-    They are the delimiter, the app of lines without one, and the names and values that differ from wxauth's.
-    """
+    """The options for reading a file."""
 
     delimiter: str = ","
-    """The delimiter of CSV."""
+    """The character that separates the cells of a CSV file."""
     app_id: str | None = None
     """The app for lines that don't specify an app."""
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -101,7 +98,7 @@ class _Lines:
         self._form = form
         self._start = file.tell()
         self._was_read = False
-        """Whether all lines have been read before."""
+        """Whether all lines have been read at least once."""
         self.unknown: list[str] = []
         """The names in the file that are ignored."""
 
@@ -197,7 +194,7 @@ class JsonLines(_Lines):
         ours = dict(line)
         for name, values in self._form.values.items():
             value = unwrapped(line.get(name))
-            # `--map` names a number or another value that is not text by its JSON, for example in status:1=disabled.
+            # `--map` contains the JSON of a value that is not text, for example of a number in status:1=disabled.
             our_value = values.get(value if isinstance(value, str) else to_json(value).decode())
             if our_value is not None:
                 ours[name] = _parsed_cell(name, our_value) if our_value else None  # an empty value removes the field
@@ -206,7 +203,7 @@ class JsonLines(_Lines):
 
 
 class CsvLines(_Lines):
-    """The lines of a CSV file as JSON, with their numbers. No cell contains a line break.
+    """The lines of a CSV file as JSON, with their numbers. Cells must not contain line breaks.
 
     Raises: WrongFile, if the file is not CSV, or if its header is wrong.
     """
@@ -224,7 +221,7 @@ class CsvLines(_Lines):
             raise WrongFile(cells)
         columns = [name.strip() for name in cells]
         self._names = list(map(self._name_of, columns))
-        """The names of the columns, where `--map` has replaced the file's names."""
+        """The names of the columns, after `--map` has replaced names of the file with names of wxauth."""
         self._known = frozenset(filter(is_field, self._names))
         """The names of the columns that are imported."""
         self._check_names(columns)
@@ -233,14 +230,17 @@ class CsvLines(_Lines):
         ]
 
     def _name_of(self, column: str) -> str:
-        """Return the name under which a column is imported. It is empty if `--map` reads this field elsewhere."""
+        """Return the name under which a column is imported; empty if `--map` reads this field from another column."""
         fields = self._form.fields
         if fields.get(column):
             return fields[column]
         return "" if column in fields.values() else column
 
     def _check_names(self, columns: Sequence[str]) -> None:
-        """Check that the header has each required field, and no field twice. Raises: WrongFile."""
+        """Check that the header has each required field, no field twice, and only valid names of attributes.
+
+        Raises: WrongFile.
+        """
         attributes = [name for name in self._names if name.startswith(_ATTRIBUTE)]
         if wrong := [name for name in attributes if not is_field(name)]:
             raise WrongFile(WRONG_ATTRIBUTE, wrong)
@@ -251,14 +251,18 @@ class CsvLines(_Lines):
             raise WrongFile(NO_HEADER, columns)
 
     def _needed_names(self) -> AbstractSet[str]:
-        """Return the names that the header must contain: the names that `--map` sets, and those of an identity."""
+        """Return the names that the header must contain.
+
+        They are wxauth's names in `--map`, and the names of an identity's fields. A file with unionids but no openids
+        needs no identities. With `--app-id`, the header need not contain `app_id`.
+        """
         needed = {*self._form.fields.values(), *self._form.values}
         if "openid" in self._known or "unionid" not in self._known:  # a line with only a unionid needs no app
             needed.update(["openid"] if self._form.app_id else ["openid", "app_id"])
         return needed
 
     def __iter__(self) -> Iterator[NumberedLine]:
-        """Yield each line except the header."""
+        """Yield each line except the header. Its text is JSON, or a fault, or None if all of its cells are empty."""
         for line in self._numbered():
             if line.number == self.header.number:
                 continue
@@ -340,7 +344,7 @@ def _value_at(values: Mapping[str, object], path: str) -> object:
 
 @cache
 def _fields_without_text() -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names of the fields of `Line` that are not text, and the names of those that are lists of texts.
+    """Return the names of the fields of `Line` that are not text and, of these, the names of the lists of texts.
 
     The JSON schema of `Line` shows the types of the fields.
     """
@@ -382,8 +386,8 @@ def _parsed_cell(name: str, cell: str) -> object:
 
 
 def _without_half(found: re.Match[bytes]) -> bytes:
-    """Return the escape found by `_ESCAPED` unchanged, unless it is half an emoji.
+    """Return the replacement for an escape found by `_ESCAPED`.
 
-    For half an emoji, return U+0000, which the field's check refuses or removes.
+    For half an emoji, return U+0000, which the field's check refuses or removes. Return any other escape unchanged.
     """
     return b"\0" if found[1] else found[0]

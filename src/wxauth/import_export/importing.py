@@ -62,7 +62,7 @@ class Counts:
     """The number of lines by outcome. Each line of the file is counted once, except the header of CSV."""
 
     joined: int = 0
-    """The updated lines that joined a user only by external_id.
+    """The number of updated lines that joined a user only by external_id.
 
     This count comes first in the JSON output, because a high number reveals mistakes such as a wrong column of external
     ids.
@@ -73,10 +73,10 @@ class Counts:
     unchanged: int = 0
     refused: int = 0
     incomplete: int = 0
-    """The lines that were imported without their invalid fields."""
+    """The number of lines that were imported without their invalid fields."""
     blank: int = 0
     odd_openids: int = field(default=0, compare=False)
-    """The readable lines whose openid has another length than `USUAL_OPENID_LENGTH`.
+    """The number of readable lines whose openid does not have the length `USUAL_OPENID_LENGTH`.
 
     Comparisons of counts ignore this number, because it leads only to a warning.
     """
@@ -101,10 +101,13 @@ For a `dict[UUID, int]`, for example, the parser reads a `tuple[UUID, int]`, whi
 
 
 class MadeOnDisk:
-    """The changes that the lines have made so far, in a temporary file, because they may be larger than the memory.
+    """The data about earlier lines, in a temporary file, because the data may be larger than the memory.
 
-    Each row is an entry of one of the dicts of `Made`: the name of the dict (`kind`), the key (`name`) and the value. A
-    call writes all of its rows in one SQLite transaction, because separate transactions would take longer.
+    In a dry run, this data includes all changes that the lines have made so far. Otherwise, the database contains most
+    of the changes.
+
+    Each row is an entry of one of the dicts of `Made`: the name of the dict (`kind`), the key (`name`) and the value.
+    Each method writes all of its rows in one SQLite transaction, because separate transactions would take longer.
     """
 
     def __init__(self) -> None:
@@ -119,11 +122,11 @@ class MadeOnDisk:
         self._connection.execute("CREATE TABLE made (kind, name, value, PRIMARY KEY (kind, name)) WITHOUT ROWID")
 
     def close(self) -> None:
-        """Delete the file. SQLite requires that the thread that has created the object calls this method."""
+        """Delete the file. SQLite accepts this call only from the thread that has created the object."""
         self._connection.close()
 
     def changes_for(self, wanted: Wanted, users: Iterable[UserToImport]) -> Made:
-        """Return the changes that earlier lines have made to the ids of a batch, and to these stored users."""
+        """Return the data about earlier lines that concerns the ids in a batch, or these stored users."""
         made = Made(
             given=self._entries("given", wanted.identities),
             identities=self._entries("identities", wanted.identities),
@@ -140,14 +143,14 @@ class MadeOnDisk:
         return made
 
     def note_unionids(self, lines: Iterable[NumberedLine]) -> None:
-        """Store each unionid of the file with the first line that contains it. Lines must not use it as an openid."""
+        """Store each unionid of the file with its first line, because a line must not use a unionid as its openid."""
         rows = (("unionid_lines", _json(unionid), _json(number)) for number, unionid in _unionids_in(lines))
         self._connection.execute("BEGIN")
         self._connection.executemany("INSERT OR IGNORE INTO made VALUES (?, ?, ?)", rows)
         self._connection.execute("COMMIT")
 
     def keep(self, made: Made) -> None:
-        """Store the changes of a batch, and the changes of earlier lines that `changes_for` has returned for it."""
+        """Store the data of a batch, which replaces the data that `changes_for` has returned for the batch."""
         self._connection.execute("BEGIN")
         for kind in _ENTRY_PARSERS:
             rows = ((kind, _json(key), _json(value)) for key, value in getattr(made, kind).items())
@@ -155,7 +158,7 @@ class MadeOnDisk:
         self._connection.execute("COMMIT")
 
     def _entries(self, kind: str, keys: Iterable[object]) -> dict[Any, Any]:
-        """Return the stored entries with these keys of the dict of `Made` that is named `kind`."""
+        """Return the entries with these keys that are stored for the dict `kind` of `Made`."""
         select = "SELECT name, value FROM made WHERE kind = ? AND name IN (SELECT value FROM json_each(?))"
         rows = self._connection.execute(select, (kind, _json([_json(key) for key in keys])))
         return dict(_ENTRY_PARSERS[kind].validate_json(f"[{name},{value}]") for name, value in rows)
@@ -183,22 +186,22 @@ async def import_users(
 ) -> Counts:
     """Import lines of JSON by the rules of a login, and return the counts of the whole file.
 
-    The lines are read twice, first for the rules that concern all lines. Errors of the first reading are raised before
-    anything is stored.
+    The lines are read twice. The first reading collects the unionids of the whole file, because a rule compares the
+    openid of each line with them. Errors of the first reading are raised before anything is stored.
 
     Args:
         services: The parts of the service.
         lines: The lines, which can be iterated over twice.
         options: The options of the import.
-        refuse: A function that is called for each refused line, in order, and for each line whose bad fields are
-            skipped.
+        refuse: A function that is called for each line that is refused, or is imported without its invalid fields, in
+            the order of the lines.
         progress: A function that is called after each batch with the counts so far.
         waiting: A function that is called if the database did not accept a batch, with the reason, and with the number
             of seconds until the retry.
         pause: A function that waits for a number of seconds before a retry.
 
-    Raises: StorageUnavailable, after ten minutes, or if a retry cannot help. Earlier batches remain stored, and the
-        same lines can be imported again.
+    Raises: StorageUnavailable, if the database accepts no batch for ten minutes, or if a retry cannot help. The stored
+        batches are not undone, and the same lines can be imported again.
     """
     counts = Counts()
     await services[Apps].refresh()
@@ -226,7 +229,7 @@ async def _import_patiently(
 ) -> list[LineOutcome | LineRefused]:
     """Import a batch, and return the result of each line. During an outage of the database, retry after pauses.
 
-    Raises: StorageUnavailable, after ten minutes, or if a retry cannot help.
+    Raises: StorageUnavailable, after the last of `_PAUSES`, or if a retry cannot help.
     """
     outcomes: list[LineOutcome | LineRefused] = []
     size = BATCH
@@ -240,7 +243,7 @@ async def _import_patiently(
                 raise
             waiting(exc, seconds)
             await pause(seconds)
-            # The batch might have exceeded its time limit, so the next one has half as many lines.
+            # The batch might have exceeded its time limit, so the next attempt imports half as many lines.
             size = max(min(size, len(remaining)) // 2, 1)
     return outcomes
 
@@ -337,7 +340,7 @@ async def _import_batch(
     Raises: TooManyChanges, after three attempts. The caller then imports smaller batches.
     """
     wanted = _wanted([line for _, line in lines])
-    if not options.dry_run:  # the remaining data of erased ids must not become part of a new user
+    if not options.dry_run:  # the remaining data of an erased user must not become data of a new user with this id
         await erase_waiting_rows(services.database, wanted.ids)
     try:
         # An import can fill empty tables. With `replan`, PostgreSQL does not use a plan from when a table was empty.
@@ -349,8 +352,8 @@ async def _import_batch(
             changes = [] if options.dry_run else await batch.store(transaction)
     except AdministratorsNotLocked:
         return await _import_batch(services, lines, earlier, options, with_administrators=True)
-    # These steps run after the commit, because an attempt that is repeated must neither keep nor log its changes. If
-    # the import stores the lines, later batches find the other changes in the database.
+    # These steps run after the commit, because an attempt that fails must neither keep nor log its changes. Unless this
+    # is a dry run, later batches find all changes except `given` and `first_lines` in the database.
     made = batch.made
     earlier.keep(made if options.dry_run else Made(given=made.given, first_lines=made.first_lines))
     for change in changes:

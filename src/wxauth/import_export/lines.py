@@ -80,7 +80,7 @@ _DATE_SEPARATORS: Final = str.maketrans({"/": "-", "年": "-", "月": "-", "日"
 _DATE_AND_TIME: Final = re.compile(
     r"(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ] *(\d\d?)(:\d\d)(:\d\d(?:\.\d+)?)? *([Zz]|[+-]\d\d(?::?\d\d)?)?)?", re.ASCII
 )
-"""The pattern of a date, with or without a time and an offset, after `_DATE_SEPARATORS` were replaced."""
+"""The pattern of a date, with or without a time and an offset, after the replacements in `_DATE_SEPARATORS`."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECONDS: Final = re.compile(r"-?\d{1,15}", re.ASCII)
 _SECONDS_OR_MILLISECONDS: Final = re.compile(r"(\d{10})(\d{3})?", re.ASCII)
@@ -236,7 +236,7 @@ class LineOfConsent(_Strict):
 
 
 class Line(_Strict):
-    """An identity and its user. Each field has a rule, which wxauth shows if the field breaks it."""
+    """An identity and its user. Each field has a rule, which wxauth shows if the value of the field breaks the rule."""
 
     app_id: Annotated[
         Annotated[str, AfterValidator(_known_app)] | None, _("must be the app_id of a configured app")
@@ -299,7 +299,8 @@ class Line(_Strict):
     def read(cls, text: bytes, parts: Mapping[type, Any]) -> Self | list[Fault]:
         """Return the line, or its faults, one for each wrong field.
 
-        `parts` contains `Apps` and `Settings`, by type, and a `ZoneInfo` for times without an offset.
+        `parts` contains, by type, the `Apps`, the `Settings`, and the `ZoneInfo` of times without an offset, which may
+        be None.
         """
         try:
             # The validator itself is faster than `model_validate_json`, and an import reads millions of lines.

@@ -35,7 +35,7 @@ class NumberedLine(NamedTuple):
 def numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterator[NumberedLine]:
     """Yield each line with its number. A line that is too long is never read into memory as a whole.
 
-    This function does not check that the text is UTF-8, because the parsing of each line does.
+    This function does not check that the text is UTF-8, because the parsing of each line checks this later.
 
     Raises: WrongFile, if the first line that is not blank has one of the beginnings in `other_kinds`, or the beginning
         of a file that is neither CSV nor JSON Lines.
@@ -46,7 +46,7 @@ def numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterat
         number += 1
         text = piece.rstrip(b"\r\n")
         if number == 1:
-            text = text.removeprefix(BOM_UTF8)  # some programs on Windows write it at the beginning of a file
+            text = text.removeprefix(BOM_UTF8)  # some programs on Windows begin a file with this mark
         if not is_begun and text.strip():
             is_begun = True
             check_kind(text, other_kinds)

@@ -34,6 +34,6 @@ class Options:
         "the line without this field.",
     )
     quiet_events: bool = _switch("--quiet-events", "Don't record events for imported data.")
-    """Whether the import records no events. It always records changes of stored users' status and roles."""
+    """Whether the import records no events, except events about the status and the roles of stored users."""
     time_zone: ZoneInfo | None = None
     """The time zone of times without an offset; None means that such times are refused."""

@@ -70,7 +70,7 @@ _ADVICE_ON_DELIMITERS: Final = {
     ";": _("must have columns separated by commas, but uses semicolons (;). Save the file as CSV UTF-8 with commas"),
     "|": _("must have columns separated by commas, but uses vertical bars (|). Save the file as CSV UTF-8 with commas"),
 }
-"""The advice for a file whose header contains this delimiter more often than the expected one."""
+"""The advice for a file, by the delimiter that its header contains more often than the expected delimiter."""
 
 
 class WrongFile(Exception):
@@ -145,7 +145,7 @@ def _query_for_records(beginning: str, names: AbstractSet[str]) -> str | None:
 def _path_to_records(document: Mapping[str, object], depth: int) -> str | None:
     """Return the jq query for the first list of objects in a document; None if there is none.
 
-    `depth` is the number of levels below this one at which to search.
+    `depth` is the number of further levels to search.
     """
     for name, value in document.items():
         if "'" in name or len(name) > _LONGEST_NAME:  # the advice shows the query in single quotes

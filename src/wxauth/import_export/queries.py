@@ -1,8 +1,8 @@
 """The statements of an import, which find or write the rows for a whole batch of lines, and the query of an export.
 
 A batch is sent as one JSON document, which PostgreSQL expands into rows. For so few rows, this is as fast as COPY into
-a temporary table. It also needs no privilege to create tables, and does not bloat the catalogue with a table for each
-batch.
+a temporary table. Unlike COPY, it needs no privilege to create tables, and does not bloat the catalogue with a table
+for each batch.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -53,11 +53,12 @@ class Wanted(NamedTuple):
     """The ids and phone numbers in the lines of a batch."""
 
     identities: Sequence[IdentityKey]
+    """The key of each line, even of a line without an identity (see `IdentityKey`)."""
     unionids: Sequence[tuple[str, str]]
     """The unionids, each with the app of its line."""
     external_ids: Sequence[str]
     ids: Sequence[UUID]
-    """The ids of users, and the ids that were merged into users."""
+    """The current and previous ids of users."""
     phones: Sequence[str]
 
 
@@ -69,11 +70,11 @@ class Found(NamedTuple):
     openids: dict[tuple[str, str], str]
     """The openids, by app and unionid."""
     external_ids: dict[str, UUID]
-    """The current owner of each external id, even if it belonged to a user merged into that owner."""
+    """The owner of each external id, which is the owner's current external id or a previous one."""
     ids: frozenset[UUID]
     """The ids of existing users."""
     former_ids: dict[UUID, UUID]
-    """The user into whom each of these ids was merged."""
+    """The id of the user who has each of these ids as a previous id, because of a merge."""
     erased_ids: frozenset[UUID]
     verified: dict[str, list[UUID]]
     """The users who have verified each phone number."""
@@ -82,7 +83,7 @@ class Found(NamedTuple):
     consents: frozenset[tuple[UUID, ConsentKey]]
     """Every consent that the locked users have ever given, including withdrawn ones."""
     apps_of_users: frozenset[tuple[UUID, str]]
-    """The pairs of a locked user and an app, if the user has an openid in this app, and the batch has a line for it."""
+    """The pairs of a locked user and an app in which the user has an openid, for the apps that the lines name."""
 
     @property
     def user_ids(self) -> frozenset[UUID]:
@@ -143,11 +144,13 @@ SELECT wanted.id
 LOCK: Final = Statement[UserToImport](
     f"SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR NO KEY UPDATE"
 )
+# A batch needs this statement if a line would remove an administrator. Without the locks on all administrators, other
+# transactions might remove the other administrators at the same time.
 LOCK_WITH_ADMINISTRATORS: Final = Statement[UserToImport](f"""
 SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
  ORDER BY id FOR NO KEY UPDATE
 """)
-# The result includes consents given under an id that was merged into the user's.
+# The result includes consents that are stored under a previous id of the user.
 _CONSENTS: Final = Statement[tuple[UUID, str, str, datetime]]("""
 SELECT known.user_id, document, version, given_at
   FROM (SELECT id, id AS user_id FROM unnest(:user_ids::uuid[]) AS wanted (id)
@@ -254,7 +257,7 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
         """Return the rows that a statement finds for these keys. Without keys, return no rows, and send no query."""
         return await transaction.rows(statement, **keys) if all(keys.values()) else ()
 
-    # There are always identities to look up, because each line has a key.
+    # This query always has keys, because even a line without an identity has a key (see `IdentityKey`).
     identities = await transaction.rows(_IDENTITIES, **identity_parameters(wanted.identities))
     ids = list(chain.from_iterable(await look_up(_IDS, ids=wanted.ids)))
     missing = list(set(wanted.ids).difference(ids))
@@ -312,7 +315,10 @@ async def store(
 
 
 async def all_identities(database: Database) -> AsyncIterator[Sequence[Mapping[str, object]]]:
-    """Yield every identity with its user, and every unionid that no identity has, in pages of one snapshot."""
+    """Yield every identity with its user, in pages of one snapshot.
+
+    The last pages contain every unionid that no identity of its user has.
+    """
     async with database.snapshot() as state, aclosing(state.pages(_ALL, _PAGE_SIZE)) as pages:
         async for rows in pages:
             yield rows

@@ -64,20 +64,20 @@ class Made:
     apps_of_users: dict[UUID, set[str]] = field(default_factory=dict)
     """The apps in which each user has an openid."""
     external_ids: dict[str, UUID] = field(default_factory=dict)
-    """The owners of external ids, including previous ids."""
+    """The owners of external ids, including previous external ids."""
     former_ids: dict[UUID, UUID] = field(default_factory=dict)
-    """The user into whom each of these ids was merged."""
+    """The id of the user who has each of these ids as a previous id, because of a merge."""
     consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
     given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
     """The user's fields that the lines about each identity have given."""
     unionid_lines: dict[str, int] = field(default_factory=dict)
-    """The unionids in the file that a line of the batch uses as an openid, each with the first line that has it."""
+    """The unionids in the file that a line of the batch uses as an openid, each with the number of its first line."""
 
 
 class Known:
     """The data that is stored under the ids of a batch, together with the changes of earlier lines.
 
-    Lookups find both, and the changes by earlier lines take precedence. Writes change only `made`.
+    Lookups search both, and the changes of earlier lines take precedence. Writes change only `made`.
     """
 
     def __init__(self, found: Found, made: Made) -> None:
@@ -134,8 +134,8 @@ class Case:
     def is_joined_without_confirmation(self) -> bool:
         """Whether only external_id finds the owner, and the operator has not confirmed such owners with --join.
 
-        Without a confirmation, the line and its owner may be two people, for example because two tables number their
-        rows from 1.
+        Without a confirmation, the line might describe a different person from its owner, for example because two
+        tables number their rows from 1.
         """
         return self.is_joined_by_external_id and not self.options.joins
 
@@ -334,7 +334,7 @@ RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
         lambda case: case.owner is not None and case.line.user_id not in (None, case.owner.id),
     ),
 )
-"""The rules that check, against stored data and earlier lines, whether one line and its owner are one person.
+"""The rules that check, against stored data and earlier lines, whether a line and its owner are the same person.
 
 All ids and the phone number of the line must belong to one user, who has only one openid in each app.
 """
