@@ -29,7 +29,7 @@ class TokenSession:
     claims: Template | None = None
     """The template of the operator's claims, which wxauth adds to the token; None if there are no such claims."""
     resource: str | None = None
-    """The URL of the resource that accepts the token, which becomes the audience; None if there is no resource."""
+    """The URL of the resource that accepts the token. It becomes the token's audience. None if there is no resource."""
     authenticated_at: datetime | None = None
     """The time at which the user approved the login, if the token is for one resource; otherwise None."""
 

@@ -55,7 +55,7 @@ NOT_READ: Final = "the signing keys have not been read yet"
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """The pause, in seconds, between two reads of the stored keys."""
 UNKNOWN_KEY_PAUSE: Final = timedelta(seconds=1)
-"""The shortest time between two reads of the stored keys because of unknown ids."""
+"""The shortest time between two reads of the stored keys that are caused by unknown ids."""
 RETRY_PAUSE_SECONDS: Final = 1.0
 """The pause, in seconds, between two reads while there is no key."""
 
@@ -147,9 +147,9 @@ class KeyRing:
     _site_check_failed_at: datetime | None = field(init=False, default=None)
     """The time at which a query of `refresh_for_first_site` last failed; None if none has failed."""
     _unknown_key_read_at: datetime | None = field(init=False, default=None)
-    """The time at which the latest read because of an unknown id began."""
+    """The time at which the latest read that was caused by an unknown id began."""
     _unknown_key_read: asyncio.Task[None] | None = field(init=False, default=None)
-    """The task of the latest read because of an unknown id. The task may have ended."""
+    """The task of the latest read that was caused by an unknown id. The task may have ended."""
 
     def __post_init__(self) -> None:
         self._access_token_keys = _KeySet(SigningKey)

@@ -72,7 +72,7 @@ MakeKey = Callable[[datetime], StoredSigningKey]
 """A function that creates a key. The argument is the time at which the key begins to sign."""
 
 NO_SUCH_KEY: Final = NotFound("no published key has this ID")
-"""The failure for the documentation of routes.
+"""The failure of a request with the id of no published key, for the documentation of routes.
 
 Functions raise a new error with its `detail`, because an error that is raised repeatedly would collect tracebacks.
 """
@@ -182,6 +182,6 @@ def _with_successor(keys: Keys, successor: StoredSigningKey, *, until_then: Stor
 
 
 def _activating_at(key: StoredSigningKey, activates_at: datetime) -> StoredSigningKey:
-    """Return a copy of a key that begins to sign at this time, and has no successor yet."""
+    """Return a copy of a key. The copy begins to sign at this time, and has no successor yet."""
     dates = {"created_at": min(key.created_at, activates_at), "activates_at": activates_at, "retires_at": None}
     return key.model_copy(update=dates)

@@ -36,7 +36,7 @@ RETURNING kid
 """)
 """The statement that deletes the keys that no token needs any more, and returns their `kid`.
 
-`longest_session_ago` is so long before `now` that all sessions that began by then have ended.
+`longest_session_ago` is so long before `now` that every session that began before it has ended.
 """
 # The query includes retired keys, because an expired id_token still identifies the session that it can end.
 PUBLIC_HALF: Final = Statement[dict[str, Any]]("""
