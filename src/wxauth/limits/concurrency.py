@@ -53,7 +53,7 @@ class Places(Generic[Who]):
     """A limited number of places for work in progress. If no place is free, work is refused instead of waiting."""
 
     of_one: int
-    """The number of places for one user or other holder."""
+    """The number of places for each holder, for example for a user."""
     in_all: int | None = None
     """The number of places for all holders together; None for no limit."""
     detail: str
@@ -62,7 +62,7 @@ class Places(Generic[Who]):
 
     @contextmanager
     def place(self, who: Who) -> Iterator[None]:
-        """Occupy a place of the holder `who` during the block. Raises: RateLimited, if no place is free."""
+        """Occupy one of the places of `who` during the block. Raises: RateLimited, if no place is free."""
         is_full = self.in_all is not None and self._taken.total() >= self.in_all
         if is_full or self._taken[who] >= self.of_one:
             raise RateLimited(self.detail, retry_after=RETRY_AFTER)
@@ -73,15 +73,15 @@ class Places(Generic[Who]):
             self.give_back(who)
 
     def take(self, who: Who) -> None:
-        """Take a place for the holder `who` regardless of the limits.
+        """Take a place for `who`, even if no place is free.
 
-        This method is for work that has a place already, and needs a second one. The caller must call `give_back` when
-        the work has ended.
+        This method is for work that already occupies a place, and needs a second place. The caller must call
+        `give_back` when the work has ended.
         """
         self._taken[who] += 1
 
     def give_back(self, who: Who) -> None:
-        """Give back a place of the holder `who`, so that other work can take it."""
+        """Give back one of the places of `who`, so that other work can take it."""
         self._taken -= Counter([who])  # `-=` removes counts of zero, which would accumulate
 
 

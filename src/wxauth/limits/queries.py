@@ -153,5 +153,5 @@ USER_CODES: Final = Rate("user_code", 5, "this user has entered too many wrong c
 ASSERTIONS: Final = Rate("assertion", 1, "this assertion has already been used")
 """The rate limit of a client's assertions. Each assertion, identified by its `jti`, can be used only once.
 
-The window is long enough, because no assertion is valid for longer.
+The window is long enough, because no assertion is valid for longer than the window.
 """

@@ -19,14 +19,14 @@ REDIS_TIMEOUT_SECONDS: Final = 0.2
 REDIS_RETRY_SECONDS: Final = 5.0
 """The time, in seconds, for which a process does not use Redis after a failure."""
 MAX_COUNTERS: Final = 100_000
-"""The largest number of counters in one process. If there are more, the one whose window ends first is dropped."""
+"""The largest number of counters in one process. If there are more, the counter whose window ends first is dropped."""
 
 _CONNECTIONS: Final = 16
 """The largest number of connections to Redis that a limiter uses at the same time."""
 _SUBSCRIBER_BITS: Final = 64
 """The prefix length of the IPv6 network of one subscriber."""
 _WIDE_NETWORK_BITS: Final = 48
-"""The prefix length of the IPv6 network for which the second, wider limit counts."""
+"""The prefix length of the larger IPv6 network, to which the second limit applies."""
 
 _WINDOW_SECONDS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 """The length, in seconds, of each window that the settings can name."""
@@ -38,7 +38,7 @@ log = get_logger()
 
 
 class Limit(NamedTuple):
-    """A limit, which allows up to `at_most` actions in a window of some seconds."""
+    """A limit, which allows up to `at_most` actions in a window of `seconds` seconds."""
 
     at_most: int
     seconds: int
@@ -51,7 +51,7 @@ class Limit(NamedTuple):
 
 
 Hit = tuple[Limit, str]
-"""A limit, and the name for which an action counts: an address, a network, a client or an app."""
+"""A limit, and the name under which an action is counted: an address, a network, a client or an app."""
 
 
 class RateLimiter:
@@ -138,7 +138,7 @@ class RateLimiter:
 
 @lru_cache(maxsize=4096)
 def counted_as(ip: str) -> Sequence[str]:
-    """Return the names for which an action counts: the IPv4 address, or the /64 and the /48 of the IPv6 address.
+    """Return the names under which an action is counted: the IPv4 address, or the /64 and the /48 of the IPv6 address.
 
     A /64 is one subscriber's network. A /48 contains 65,536 such networks.
     """
@@ -164,7 +164,7 @@ class Windows:
         return len(self._windows)
 
     def count(self, limit: Limit, name: str) -> int:
-        """Count an action for this name.
+        """Count an action under this name.
 
         If the action exceeds the limit, return the number of seconds until the window ends; otherwise 0.
         """
@@ -175,19 +175,19 @@ class Windows:
         return 0 if number < limit.at_most else max(1, ceil(end - now))
 
     def _drop_ended(self, now: float, seconds: int) -> None:
-        """Drop the windows that have ended. If there are then too many windows, also drop the ones that end next.
+        """Drop the windows that have ended. If there are still too many, also drop the windows that end first.
 
         `seconds` is the length of a window.
         """
         windows = self._windows
         if windows:
             _number, latest_end = next(reversed(windows.values()))
-            # If a window ends so late, the clock was set back by more than a window, and not just corrected.
+            # If a window ends so late, the clock was set back by more than the length of a window.
             if latest_end > now + 2 * seconds:
                 windows.clear()
         while windows:
             name, (_, end) = next(iter(windows.items()))
-            if end > now and len(windows) < self._max_counters:  # less, because the caller may add one
+            if end > now and len(windows) < self._max_counters:  # strictly fewer, because the caller may add one
                 break
             del windows[name]
 
@@ -245,7 +245,7 @@ class _Redis:
         await self._counts.aclose()
 
     async def _count_in_redis(self, hits: Sequence[Hit]) -> int:
-        """Count an action as `count` does, but without the pause. Raises: the errors of redis-py."""
+        """Count an action as `count` does, but even during the pause. Raises: the errors of redis-py."""
         for limit, name in hits:
             # The key contains the limit, so that a changed setting begins a new window.
             key = f"{name}/{limit.at_most}/{limit.seconds}"
