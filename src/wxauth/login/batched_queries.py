@@ -52,8 +52,8 @@ _COMMON_TYPES: Final[Mapping[str, LiteralString]] = {
 For a parameter of the type inet or jsonb, asyncpg would require a Python object. Therefore the statements take such
 values as text, and cast them.
 """
-# The condition is true if an imported identity of the app has the person's unionid in place of an openid. With
-# `awaits_login`, nobody has logged in with the identity since the import.
+# The condition is true if an imported identity of the app has the person's unionid in place of an openid.
+# `awaits_login` means that nobody has logged in with the identity since the import.
 _IS_MISNAMED: Final = """EXISTS (SELECT FROM identities misnamed
                       WHERE misnamed.app_id = :app_id AND misnamed.openid = :unionid AND misnamed.awaits_login)"""
 _IS_KNOWN: Final = "EXISTS (SELECT FROM identities i WHERE i.app_id = :app_id AND i.openid = :openid)"
@@ -95,7 +95,8 @@ def _returning_fragment(
 # statement waits for the lock, it still sees the identity's row as it was before the wait. Therefore, a change that
 # takes an identity away from a user sets `identity_lost_at` in the user's row, which PostgreSQL reads again after the
 # wait. If the column is set, the statement returns no row, and the module `login_queries` locks the user to handle the
-# login. A login after an hour clears the column, because no statement runs that long.
+# login. A login more than an hour later clears the column, because no
+# statement runs that long.
 #
 # The form for several logins waits for no lock, because it leaves out users whom another transaction has locked. If
 # the batch contains several logins of one user, UPDATE changes the row for one, and the statement leaves out the

@@ -101,7 +101,7 @@ class CodeLogins:
             ip=device.ip,
             user_agent=device.user_agent,
             expires_in=expires_in,
-            # With a hook, the first attempt finds out only whether the person is known.
+            # With a hook, the first attempt must not create a user, because the hook must be asked about new users.
             may_sign_up=may_sign_up and not self.hook.is_on,
             roles=self.settings.roles_at_sign_up(app),
             max_sessions=app.max_sessions,
@@ -188,7 +188,7 @@ def _sealed_key(sealer: Sealer, app: App, identity: WeChatIdentity) -> bytes | N
 
 
 def _check_may_enter(user: EnteredUser) -> None:
-    """Check that a user may log in, and log it if not.
+    """Check that a user may log in. If not, log the refusal.
 
     Raises: AccountDisabled, if the user is banned; AccountLeaving, if the user is about to be erased.
     """

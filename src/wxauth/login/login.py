@@ -223,7 +223,7 @@ class Logins:
             has_limit = outcome.app_id is not None and self.apps.max_sessions_of(outcome.app_id) is not None
             raise _error_of(outcome, token.session_id, has_limit=has_limit)
 
-        # Read the clock again, because the statement might have waited for seconds.
+        # Read the clock again, because the statement might have waited for several seconds.
         now = self.clock()
         added = self.settings.added_in_log(device.ip)
         log.info("refreshed", user_id=outcome.id, app_id=outcome.app_id, session_id=token.session_id, **added)

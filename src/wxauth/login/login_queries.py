@@ -3,9 +3,9 @@
 The login of most returning users takes one statement, `RETURN`. The login of a new user takes a second one, `SIGN_UP`.
 The module `batched_queries` contains both statements.
 
-All other logins lock the user, decide in Python, and write with small statements. These are logins with another name or
-picture, with a unionid that was unknown or has changed, with another identity of a known user, or in an app with
-`max_sessions`.
+All other logins lock the user, decide in Python, and write with small statements. For example, these are logins with a
+new nickname or picture, with a unionid that was unknown or has changed, with a new identity of a known user, with an
+identity that was imported and has not been used since, or in an app with `max_sessions`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -87,7 +87,7 @@ class InitialFields:
     """Whether the hook has returned no usable response, and the user may sign up nevertheless."""
 
 
-@dataclass(kw_only=True)  # no slots, because `vars` reads it; not frozen, which saves 1.3 µs
+@dataclass(kw_only=True)  # no slots, because `_values` calls `vars`; not frozen, which saves 1.3 µs
 class Login:
     """A login to store. Its fields are the parameters of the statements."""
 
@@ -208,9 +208,10 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
 
 
 class _Ids:
-    """The time of a login, and the ids of its rows. They stay the same if wxauth tries the login again.
+    """The time of a login, and the ids of its session and its new user.
 
-    Only the ids of the login's events can differ.
+    They do not change if wxauth tries the login again. Only the ids of the login's events, which are not stored here,
+    can change.
     """
 
     def __init__(self, now: datetime) -> None:

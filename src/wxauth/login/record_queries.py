@@ -27,7 +27,7 @@ Day = date  # another name, because a field is called `date`
 MAX_REQUEST_ID: Final = 64
 """The largest number of characters of a request id that wxauth stores and compares.
 
-A request id that a client chooses can have up to 128 characters. A request id of wxauth has 32.
+A request id that a client chooses can have up to 128 characters. A request id that wxauth creates has 32 characters.
 """
 SUMS: Final = UUID(int=0)
 """The value of `process` in the row that replaces the rows of all processes for an old hour."""
@@ -129,7 +129,7 @@ SELECT hour, :process, new_users, logins
   FROM unnest(:hours::timestamptz[], :new_users::bigint[], :logins::bigint[]) AS counted (hour, new_users, logins)
 ON CONFLICT (hour, process) DO UPDATE SET new_users = excluded.new_users, logins = excluded.logins
 """)
-"""The statement that stores a process's totals for these hours.
+"""The statement that stores a process's totals for several hours.
 
 The values are totals and not increments, so that storing them twice changes nothing.
 """
@@ -181,7 +181,7 @@ statement locks users in the order of their ids, to avoid deadlocks.
 A process stores a row again when the row's count has grown. The count is a total, so that storing a row twice changes
 nothing.
 """
-# The ids begin with the time, so a limit of age is a limit of ids.
+# The ids begin with the time, so the sweep can compare ids instead of times.
 sweep_refusals: Final = Sweep.of("refusals", key="id", by="id")
 
 _SAMPLE_MEBIBYTES: Final = "16"
@@ -199,7 +199,7 @@ def estimate_of(table: LiteralString, condition: LiteralString) -> LiteralString
 
 
 def _share_of(table: LiteralString, *, mebibytes: LiteralString) -> LiteralString:
-    """Return the SQL of the share of a table, from 0 to 1, that a sample of this size contains."""
+    """Return the SQL expression for the share of a table, from 0 to 1, that a sample of this size contains."""
     return f"LEAST(1.0, {mebibytes} * 1048576.0 / GREATEST(pg_relation_size('{table}'), 1))"
 
 
@@ -212,9 +212,10 @@ OPEN_SESSIONS_FRAGMENT: Final = estimate_of("sessions", "revoked_at IS NULL AND 
 """The SQL of a scalar query that counts, or estimates, the open sessions."""
 
 _USERS_SHARE: Final = _share_of("users", mebibytes="4")
-"""The SQL of the share of users in the sample from which `_TOTALS` estimates the numbers of active users.
+"""The SQL expression for the share of all users that the sample contains.
 
-The sample is smaller than other samples, because the query also reads the sessions of each user in it.
+From this sample, `_TOTALS` estimates the numbers of active users. The sample is smaller than the sample in
+`estimate_of`, because the query also reads the sessions of each user in the sample.
 """
 _ACTIVE_PERIODS: Final = (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
 """The fields of `TotalsRow` for active users, and the period of each as a PostgreSQL interval."""
@@ -222,7 +223,7 @@ _MAX_SESSIONS_READ: Final = 20_000
 """The largest number of sessions opened in the last 24 hours from which the query counts the users one by one."""
 # Each number of active users is the number of all users, multiplied by the share of active users in the sample. This
 # share varies less from sample to sample than the number of active users does. A sample might miss the few users who
-# have logged in today, so each number is at least `logged_in_today`.
+# have logged in during the last 24 hours, so each number is at least `logged_in_today`.
 _ACTIVE_FRAGMENT: Final = ", ".join(
     f"GREATEST(users * count(*) FILTER (WHERE seen_at > :now - interval '{fragment(period)}')"
     f" / GREATEST(count(*), 1), logged_in_today) AS {fragment(name)}"
@@ -234,7 +235,8 @@ _ESTIMATED_FRAGMENT: Final = f"""
     CASE WHEN {_share_of("users", mebibytes=_SAMPLE_MEBIBYTES)} < 1 THEN ARRAY['users'] END
     || CASE WHEN {_share_of("sessions", mebibytes=_SAMPLE_MEBIBYTES)} < 1 THEN ARRAY['sessions'] END
     || CASE WHEN {_USERS_SHARE} < 1 THEN ARRAY['active_day', 'active_week', 'active_month'] END"""
-# `total` contains the number of all users. `recent` contains the exact number of users who have logged in today.
+# `total` contains the number of all users, which is an estimate if the table is large. `recent` contains the number of
+# users who have opened a session in the last 24 hours. It reads at most the newest `:max_sessions` of these sessions.
 # `sampled` contains one row for each user in the sample, with the time of the user's last login or refresh. The outer
 # join keeps one row if the sample is empty. `users` and `logged_in_today` are the same in every row, so GROUP BY makes
 # one group.

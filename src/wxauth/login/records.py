@@ -32,7 +32,7 @@ from wxauth_guard.errors import WxAuthError
 NUMBERS_STORE_SECONDS: Final = 5.0
 """The pause, in seconds, between two writes of counts to the database."""
 _MERGED_AFTER: Final = timedelta(days=7)
-"""The age of an hour at which wxauth merges its rows into one row.
+"""The age of an hour at which wxauth merges the rows of the hour into one row.
 
 At this age, no process has counts of the hour that are not stored yet, even if the database was down for days.
 """
