@@ -79,7 +79,8 @@ class LoggingOut:
     async def _without_hint(self, parameters: Parameters) -> Response:
         """Ask the user whether to log out. After the user has confirmed, end the browser's login.
 
-        The page's form contains a field that only wxauth can create, so that no other site can send the confirmation.
+        If the browser has no login, or if the user chooses to stay logged in, return a page that says so. The form that
+        asks contains a field that only wxauth can create, so that no other site can send the confirmation.
         """
         pages, browser = self.pages, self.pages.browser
         client = await find_site(self.database, parameters.get("client_id", ""))

@@ -105,7 +105,7 @@ class Pages(Rendering):
                 self._say(_("Back to the site")),
                 script="post.js",
                 form_action=redirect_source(url),
-                # With `prompt=none`, a site can send the request from a frame in its page.
+                # With `prompt=none`, a site can send the request from a frame in its page, which then shows this page.
                 frame_ancestors=site_source(url),
                 origin=origin_of(url),
                 url=url,
@@ -142,7 +142,7 @@ class Pages(Rendering):
             data={
                 "stateUrl": f"{own_url}/state",
                 "nextUrl": f"{own_url}/next",
-                "texts": states | {"left": self._say(TEXTS["left"])},  # the script fills its placeholder
+                "texts": states | {"left": self._say(TEXTS["left"])},  # the script fills in its placeholder
             },
             form_action=_form_action_of_link(site_request.redirect_uri, link_source) if link_source else "'none'",
             way=self._way_of_code(has_link=link_source is not None),
@@ -235,16 +235,16 @@ class Pages(Rendering):
 
     def web_view(self, site_request: SiteRequest, parameters: Parameters) -> Response:
         """Return the page that makes the surrounding mini-program open one of its pages with the site's request."""
-        # The query is encoded as by JavaScript's encodeURIComponent, because mini-programs decode no other encoding.
+        # Encode the query as JavaScript's encodeURIComponent does, because mini-programs decode no other encoding.
         query = urlencode(_site_parameters(parameters), quote_via=quote, safe="!~*'()")
         code_url = f"{self.root}{_url({**parameters, DOOR: Door.SCAN})}"
         data = {"url": f"/{self.settings.site_page}?{query}", "codeUrl": code_url}
         return self._site_page("web-view", site_request, script="web-view.js", data=data, code_url=code_url)
 
     def elsewhere(self, site_request: SiteRequest, parameters: Parameters) -> Response:
-        """Return the page for WeChat's browser on a phone, because a phone cannot scan its own screen.
+        """Return the page for a web-view, or for WeChat's browser on a phone, if a phone must scan the QR code.
 
-        The page shows the address to open on another device.
+        The page shows the address to open on another device, because a phone cannot scan its own screen.
         """
         site_parameters = _site_parameters(parameters)
         address = f"{self.settings.issuer}{_url(site_parameters)}"
@@ -255,8 +255,9 @@ class Pages(Rendering):
     ) -> Response:
         """Return a page with the message `name` of `TEXTS`.
 
-        `about` contains further lines, and `parameter` is the name of a wrong parameter. If a GET can repeat the
-        request, the page has links to its other languages. `values` are further values for the template.
+        `about` contains further lines, and `parameter` is the name of a wrong parameter. If the browser
+        can send the request again with GET, the page has links to its other languages. `values` are further values for
+        the template.
         """
         # A link must not contain the id_token, which can contain personal data.
         is_repeatable = self.request.method == "GET" and HINT not in self.request.query_params

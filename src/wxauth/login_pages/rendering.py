@@ -110,7 +110,7 @@ class Rendering:
         user_agent = self.request.headers.get("user-agent", "")
         is_wechat, is_wecom = _WECHAT_NAME in user_agent, _WECOM_NAME in user_agent
         self.is_in_wechat = is_wechat and not is_wecom and not is_web_view(user_agent)
-        # A single pattern with a lookahead would take 0.4 s for a User-Agent of 64 KiB that repeats WeChat's name.
+        # A single pattern with a lookahead would take 0.4 s for a User-Agent that consists of 64 KiB of WeChat's name.
         is_on_a_computer = WECHAT_ON_A_COMPUTER.search(user_agent.rpartition(_WECHAT_NAME)[2]) is not None
         self.is_on_a_phone = (is_wechat and not is_on_a_computer) or _PHONE_NAMES.search(user_agent) is not None
         self.is_in_phones_browser = self.is_on_a_phone and not is_wechat and not is_wecom
@@ -132,7 +132,7 @@ class Rendering:
         return Browser(self.device.ip, self.device.user_agent, cookie, login_cookie or "", is_web_view=in_web_view)
 
     def set_cookie(self, response: Response, value: str, name: str = _BROWSER) -> None:
-        """Set a cookie without an expiry time, which the browser deletes when the user closes the browser."""
+        """Set a cookie without an expiry time. The browser deletes it when the user closes the browser."""
         full_name, is_secure = host_cookie(self.settings, name), is_https(self.settings)
         response.set_cookie(full_name, value, path="/", secure=is_secure, httponly=True, samesite="lax")
 

@@ -135,7 +135,7 @@ class LoggingIn:
         return self.pages.person(site_request, user, page_id, parameters)
 
     async def _code_page(self, site_request: SiteRequest, browser: Browser, parameters: Parameters) -> Response:
-        """Return the page with a QR code. In the browser of a phone, the page also has a link to WeChat, if allowed."""
+        """Return the page with a QR code and, in a phone's browser, with a link to WeChat if the site may have one."""
         client, link_source = site_request.client, None
         if self.pages.is_in_phones_browser:
             link_source = await self.links.csp_source(client.app_id, is_allowed=client.link)
