@@ -22,7 +22,7 @@ A text with more incomplete characters is probably not UTF-8.
 _MAX_CONTAINERS: Final = 1000
 """The largest number of arrays and objects in a JSON text, unless `read_loosely` is called with `cut`."""
 _MAX_DEPTH: Final = 100
-"""The largest number of levels of arrays and objects that remain if `read_loosely` is called with `cut`."""
+"""The largest number of levels of arrays and objects that `read_loosely` keeps if it is called with `cut`."""
 # A string without a closing quote extends to the end of the text. Otherwise, the search would try each of the text's
 # quotes as the beginning of a string, and take quadratic time.
 _STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -62,15 +62,16 @@ def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
 
 
 def _decoded(text: bytes) -> str:
-    """Decode UTF-8 that contains incomplete characters. The beginning of each becomes a lone surrogate.
+    """Decode UTF-8 that may contain incomplete characters, each of which becomes a lone surrogate.
 
-    Some text in GBK looks like a row of such beginnings. Therefore, directly after a beginning of one byte, another
-    beginning is accepted only if the text also contains a complete UTF-8 character of at least three bytes.
+    Some text in GBK looks like a series of incomplete characters of one byte. Therefore, directly after an incomplete
+    character of one byte, another incomplete character is accepted only if the text also contains a complete UTF-8
+    character of at least three bytes.
 
     Raises: UnicodeDecodeError, if the text is in another encoding.
     """
     parts = list[str]()
-    start = 0  # the beginning of the bytes that are not decoded yet
+    start = 0  # the position of the first byte that is not decoded yet
     length = 0  # the number of bytes of the previous incomplete character
     while True:
         try:
@@ -78,7 +79,7 @@ def _decoded(text: bytes) -> str:
         except UnicodeDecodeError as exc:
             begin, end = start + exc.start, start + exc.end
             has_too_many = len(parts) >= 2 * _MAX_INCOMPLETE  # each incomplete character adds two parts
-            # No cut-off character begins with such a byte. Python always uses this English reason.
+            # A character that was cut off begins with a valid byte. Python does not translate this reason.
             if exc.reason == "invalid start byte" or has_too_many:
                 raise
             follows_another = bool(parts) and begin == start
@@ -94,7 +95,7 @@ def _cut(text: str) -> str:
     This function only finds brackets, strings and numbers, so the text need not be valid JSON.
     """
     parts, depth = list[str](), 0
-    begin = 0  # the beginning of the text that is copied next
+    begin = 0  # the position at which the text to copy next begins
     for match in _SIZE_TOKEN.finditer(text):
         start, end = match.span()
         piece = match[0]
