@@ -48,7 +48,7 @@ BY_TYPE: dict[str, Any] = {
 }
 BY_NAME: dict[str, Any] = {
     "first": UUID(int=0),
-    "since": UUID(int=0),
+    "after_id": UUID(int=0),
     "after": UUID(int=0),
     "floor": UUID(int=0),
     "before": UUID(int=2**128 - 1),
@@ -107,7 +107,7 @@ async def test_a_page_of_one_user_reads_no_others_even_if_the_statistics_know_on
         if "user_id" in statement.text and re.search("LIMIT|OFFSET| consents", statement.text):
             prepared = await rows.prepare(statement.text)
             kinds = [parameter.name for parameter in prepared.get_parameters()]
-            given = BY_NAME | ({"since": UUID(f"{OTHERS - 10:032}")} if "FROM sessions" in statement.text else {})
+            given = BY_NAME | ({"after_id": UUID(f"{OTHERS - 10:032}")} if "FROM sessions" in statement.text else {})
             if "INSERT INTO deliveries" in statement.text:
                 given = given | {"now": datetime(2026, 1, 1, tzinfo=UTC)}
             values = [given.get(each, BY_TYPE.get(kind)) for each, kind in zip(statement.names, kinds, strict=True)]
