@@ -55,7 +55,7 @@ class Text(str):
 
 
 lazy_gettext = Text
-"""The class `Text` under the name by which modules import it, as `_`, to mark an English text.
+"""The class `Text`, under the name that modules import as `_` to mark an English text.
 
 `scripts/texts` finds the texts to translate by the calls to `_`.
 """

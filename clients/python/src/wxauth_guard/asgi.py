@@ -27,7 +27,7 @@ class BearerMiddleware:
         guard: The guard that checks the tokens.
         roles: The required roles. The user must have all of them.
         public: Paths that need no token, each as written in the routes of `app`, and compared exactly. There are no
-            patterns. Tokens on these paths are ignored. The path of the guard's resource metadata is always public. If
+            patterns. Tokens on these paths are ignored. The path of the guard's resource metadata is public, too. If
             the server does not pass on the path as it was sent (ASGI's `raw_path`), no path is public.
         optional: Whether requests without a Bearer token also pass, for apps that have open pages or another login. For
             such requests, `scope["user"]` stays unchanged, or becomes None if it is missing. Therefore, call
@@ -80,7 +80,7 @@ class BearerMiddleware:
         path = _path_in_app(scope, scope["path"])
         if path not in self._public:
             return False
-        # Litestar and other dispatchers remove a handler's mount point from the path, and the rest may look like a
+        # Litestar and other dispatchers remove a handler's mount point from the path, and the rest might look like a
         # public path. Therefore the path that the client sent must be public, too.
         sent = scope.get("raw_path")
         return sent is not None and _path_in_app(scope, unquote(sent)) == path
@@ -89,7 +89,7 @@ class BearerMiddleware:
 def _path_in_app(scope: Scope, path: str) -> str:
     """Return a path relative to the path at which the app is mounted.
 
-    A path that does not begin with the mount point is already relative, because some servers leave the mount point out.
+    Some servers leave the mount point out, so a path that does not begin with the mount point is already relative.
     """
     root_path: str = scope.get("root_path", "")
     return path.removeprefix(root_path) if path.startswith(f"{root_path}/") else path

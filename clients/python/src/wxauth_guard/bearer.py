@@ -37,7 +37,7 @@ LOG_PAUSE_SECONDS: Final = 60.0
 """The shortest time, in seconds, between two log lines about the same cause."""
 
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
-"""The path that the URL of a resource's metadata has between the resource's host and path (RFC 9728, section 3.1)."""
+"""The beginning of the path of a resource's metadata. The resource's own path follows (RFC 9728, section 3.1)."""
 
 _log = logging.getLogger("wxauth_guard")
 
@@ -69,8 +69,8 @@ class Guard:
         keys: The source of verification keys, in place of the issuer's metadata.
         clock: A function that returns the time, in epoch seconds.
 
-    Raises: ValueError, if issuer or audience is empty or not a string, if a URL has more than host and path, if the
-        issuer is neither https nor on loopback, if a scope is malformed, or if both internal_url and keys are given.
+    Raises: ValueError, if issuer or audience is empty, if a scope is malformed, or if both internal_url and keys are
+        given. Without keys, issuer and internal_url must be URLs that `RemoteKeys` accepts.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Guard:
         """
 
     async def verify(self, token: str) -> Principal:
-        """Check a token, and return its user. In FastAPI, call this method only for tokens outside of the header.
+        """Check a token, and return its user. In FastAPI, call this method only for tokens outside the header.
 
         Unlike the dependency, this method does not turn an invalid token into a response, not even in a route. Catch
         the errors, or register `wxauth_guard.problems.answer_problem` for `WxAuthError`.
@@ -161,7 +161,7 @@ class Guard:
     def bearer_token(self, *authorizations: str | None) -> str:
         """Return the token in the `Authorization` header, as the function `bearer_token` does.
 
-        Unlike with that function, a refusal also names the URL of the resource's metadata.
+        In addition, a refusal contains the URL of the resource's metadata, if the audience is the URL of a resource.
 
         Raises: MissingToken; InvalidRequest, if there are two headers.
         """
@@ -193,9 +193,9 @@ class Guard:
 
     @property
     def resource_metadata_path(self) -> str:
-        """The path of the resource's metadata, on the host of the audience. It is percent-encoded, as in the audience.
+        """The path of the resource's metadata, on the host of the audience, percent-encoded as in the audience.
 
-        Raises: ValueError, if the audience is not a URL.
+        Raises: ValueError, if the audience is not the URL of a resource.
         """
         if self._metadata_path is None:
             raise ValueError(_NO_METADATA)
@@ -209,7 +209,7 @@ class Guard:
         It tells clients where to get tokens, and which scopes they can request. `scopes_supported` and `resource_name`
         become members of the same name, and None omits the member.
 
-        Raises: ValueError, if the audience is not a URL, or a scope is malformed.
+        Raises: ValueError, if the audience is not the URL of a resource, or if a scope is malformed.
         """
         if self._metadata_path is None:
             raise ValueError(_NO_METADATA)
@@ -233,8 +233,7 @@ class Guard:
         from starlette.routing import Route
 
         document = to_json(self.resource_metadata(scopes_supported=scopes_supported, resource_name=resource_name))
-        # With these headers, the route also responds to a preflight, which a browser sends if a client adds its own
-        # headers.
+        # These headers also allow the preflight request that a browser sends if a client adds its own headers.
         headers = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "*"}
 
         async def answer(_: Request) -> Response:
@@ -243,9 +242,10 @@ class Guard:
         return Route(unquote(self.resource_metadata_path), answer, methods=["GET", "OPTIONS"])
 
     def public_paths(self, paths: Iterable[str]) -> frozenset[str]:
-        """Return these paths and the path of the resource's metadata, which clients read before they have a token.
+        """Return these paths and, if there is one, the path of the resource's metadata.
 
-        The paths are not percent-encoded, because a server decodes the path of a request.
+        Clients read the metadata before they have a token. The paths are not percent-encoded, because a server decodes
+        the path of a request.
 
         Raises: ValueError, if a path does not begin with a slash.
         """
@@ -256,7 +256,7 @@ class Guard:
 
     @contextmanager
     def _completing_refusals(self) -> Iterator[None]:
-        """Complete a refusal that the block raises with the URL of the resource's metadata.
+        """If the block raises a refusal, add the URL of the resource's metadata to it.
 
         If the token is invalid, also log the reason.
         """
@@ -274,7 +274,7 @@ class Guard:
         """Log the details that the response omits, at most once a minute for each cause."""
         now = self._origin._clock()
         logged_at = self._logged_at.get(refusal.detail)
-        # After the clock has been set back, `logged_at` is in the future. With abs(), the log soon continues.
+        # If the clock is set back, `logged_at` is in the future. Because of abs(), logging resumes soon anyway.
         is_due = logged_at is None or abs(now - logged_at) >= LOG_PAUSE_SECONDS
         if refusal.for_log and is_due:
             self._logged_at[refusal.detail] = now
@@ -356,7 +356,8 @@ def _checked_scopes(scopes: Iterable[str]) -> list[str]:
 def _metadata_path(audience: str) -> str | None:
     """Return the path of this audience's metadata; None if the audience is not the URL of a resource."""
     is_secure_url = is_http_url(audience) and is_secure(audience)
-    # A resource has neither query nor user, and its URL must not end the quotes in `WWW-Authenticate`.
+    # A resource's URL has no query, fragment or user. A quotation mark or a backslash in it could end or change the
+    # quoted value in `WWW-Authenticate`.
     if not is_secure_url or re.search(r'["\\?#@]|[^!-~]', audience):
         return None
     path = urlsplit(audience).path

@@ -57,7 +57,8 @@ class _AsDict:
 
 def _plain(claims: Mapping[str, Any]) -> dict[str, Any]:
     """Return the claims as a dict."""
-    # Pydantic cannot call `dict` itself. Its oldest version reads the serializer's signature, and `dict` has none.
+    # Pydantic cannot call `dict` itself. Its oldest supported version reads the serializer's signature, and `dict` has
+    # none.
     return dict(claims)
 
 

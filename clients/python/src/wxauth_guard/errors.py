@@ -41,7 +41,7 @@ class WxAuthError(Exception):
     user_id: UUID | None = None
     """The user whom the failure concerns, if known. It is only for staff, and never part of a response."""
     app_id: str | None = None
-    """The app of the login that failed, as the request named it, or the default app.
+    """The app of the login that failed: the app that the request named or, if it named none, the default app.
 
     It is only for staff, like `user_id`.
     """
@@ -49,7 +49,7 @@ class WxAuthError(Exception):
     """Whether a guard raised this error as a FastAPI dependency, so that the guard's handler may respond to it."""
 
     def __init_subclass__(cls, *, code: str | None = None, status: int | None = None) -> None:
-        """Set the error code and the HTTP status of a class. Without them, the class inherits both."""
+        """Set the error code and the HTTP status of a class. If one of them is not given, the class inherits it."""
         super().__init_subclass__()
         if code is not None:
             cls.code = code
@@ -121,13 +121,13 @@ class BearerError(WxAuthError):
 
 
 class MissingToken(BearerError, code="missing_token", status=401):
-    """The request has no `Authorization` header, or one with another scheme, or no token after `Bearer`."""
+    """The request has no `Authorization` header, or one whose scheme is not `Bearer`, or no token after `Bearer`."""
 
     title = _("Please log in.")
 
 
 class InvalidToken(BearerError, code="invalid_token", status=401):
-    """The token was not issued by wxauth, or is no longer valid."""
+    """The token is not wxauth's, is not for this audience, or is not valid at this time."""
 
     title = _("Your login is no longer valid. Please log in again.")
     bearer_error = "invalid_token"
@@ -166,7 +166,7 @@ class InsufficientScope(BearerError, code="insufficient_scope", status=403):
 
 
 class KeysUnavailable(WxAuthError, code="keys_unavailable", status=503):
-    """The guard has no verification keys and cannot fetch them."""
+    """The guard does not have the key that the verification needs, and could not fetch it yet."""
 
     title = _("The login service can't be reached. Please try again.")
     retry_after = KEYS_RETRY_SECONDS

@@ -17,7 +17,7 @@ from wxauth_guard.errors import InsufficientRole, InsufficientScope, MissingToke
 from wxauth_guard.problems import answer_problem
 
 _GUARDED: Final = "wxauth_guard.guarded"
-"""The key in the ASGI scope that marks a request that a guard has checked."""
+"""The key in the ASGI scope that marks the requests of routes with a guard."""
 
 
 class BearerGuard(Guard, SecurityBase):
@@ -47,7 +47,7 @@ class BearerGuard(Guard, SecurityBase):
 
         This method is a dependency for open pages.
 
-        Raises: the errors of the guard itself, except MissingToken.
+        Raises: the errors of `__call__`, except MissingToken.
         """
         guard = self._guard_in_use(connection.scope)
         with _answering(connection.scope):
@@ -100,7 +100,7 @@ def _answering(scope: Scope) -> Iterator[None]:
 async def _answer_own(connection: HTTPConnection, error: Exception) -> Optional[Response]:
     """Respond to an error of a guard, or to an error about the user in a route with a guard. Raise other errors again.
 
-    Other errors may be about a token that is not the request's, for example if the route itself calls `verify`. In a
+    Other errors might be about a token that is not the request's, for example if the route itself calls `verify`. In a
     route without a guard, errors about the user are raised again, too, because the app has this handler only after
     another of its routes has used a guard.
     """

@@ -73,14 +73,14 @@ class Text(str):
 
 
 lazy_gettext = Text
-"""The class `Text` under the name by which modules import it, as `_`, to mark an English text.
+"""The class `Text`, under the name that modules import as `_` to mark an English text.
 
 `scripts/texts` finds the texts to translate by the calls to `_`.
 """
 
 
 def add_catalogues(folder: Path) -> None:
-    """Add a folder with catalogues to `LOCALES`, and clear the caches, which do not contain these catalogues."""
+    """Add a folder with catalogues to `LOCALES`, and clear the caches, which do not contain its catalogues."""
     LOCALES.append(folder)
     catalogue_paths.cache_clear()
     translations_into.cache_clear()
@@ -140,7 +140,7 @@ def translations_into(language: str) -> Mapping[str, str]:
             if _UNCONFIRMED.search(entry) is not None:
                 continue
             texts = _texts_of(entry)
-            if texts.get("msgid") and texts.get("msgstr"):  # not the header or an untranslated text
+            if texts.get("msgid") and texts.get("msgstr"):  # neither the header nor an untranslated text
                 key = "\4".join(texts[keyword] for keyword in ("msgctxt", "msgid") if keyword in texts)
                 translations[key] = texts["msgstr"]
     return translations

@@ -20,7 +20,7 @@ from wxauth_guard.urls import is_http_url, is_loopback, is_secure
 
 if TYPE_CHECKING or find_spec("httpx") is not None:
     import httpx
-else:  # the successor of httpx, with the same names, which may be the only one installed if the service uses MCP's SDK
+else:  # the successor of httpx, with the same names. If the service uses MCP's SDK, only httpx2 might be installed.
     import httpx2 as httpx
 
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
@@ -30,7 +30,7 @@ FETCH_TIMEOUT: Final = 5.0
 CONNECT_SHARE: Final = 0.8
 """The largest share of the timeout that connecting may take.
 
-It is below 1, so that a missing connection is reported as such, before the timeout ends the whole fetch.
+It is below 1, so that a failure to connect is reported as such, before the timeout ends the whole fetch.
 """
 STALE_IF_ERROR: Final = 86400.0
 """The longest time, in seconds, for which keys are used while the issuer is unavailable (as in RFC 5861)."""
@@ -110,7 +110,7 @@ class Issuer:
     def cause(self, error: Exception) -> str:
         """Return the reason why the keys could not be read.
 
-        Responses contain this text, so it names no hosts, except in the URLs of issuers.
+        Responses contain this reason, so it names no hosts, except in the URLs of issuers.
         """
         _proxy, variable = self._proxy_for(self.url)
         by_proxy = isinstance(error, httpx.TransportError) and variable is not None
@@ -198,7 +198,8 @@ class Issuer:
     def _jwks_url(self, jwks_uri: object) -> str:
         """Return the URL from which to read the JWK set: `jwks_uri`, or its counterpart below the internal URL.
 
-        Raises: Unreadable, if `jwks_uri` is missing, is not secure, or is not below the issuer.
+        Raises: Unreadable, if `jwks_uri` is missing. Without an internal URL, also if `jwks_uri` is less secure than
+            the issuer's URL; with an internal URL, also if `jwks_uri` is not below the issuer's URL.
         """
         if self.internal_url is None:
             if isinstance(jwks_uri, str) and self._is_as_secure(jwks_uri):
@@ -223,7 +224,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and its causes."""
     while error is not None:
         yield error
-        # Only the first error of an ExceptionGroup is used. The group has one error for each address of a name.
+        # Only the first error of an ExceptionGroup is used. The group has one error for each address of the host.
         for each in getattr(error, "exceptions", ())[:1]:
             yield from _chain(each)
         error = error.__cause__ or error.__context__
@@ -238,7 +239,7 @@ def _shown(issuer: object) -> str:
 def _max_age(headers: httpx.Headers) -> float:
     """Return the time, in seconds, for which a response is still fresh (RFC 9111, section 4.2).
 
-    It is at least `_MIN_MAX_AGE`, and at most `STALE_IF_ERROR`, after which the keys cannot be used any more.
+    It is at least `_MIN_MAX_AGE`, and at most `STALE_IF_ERROR`, after which the keys are no longer used.
     """
     match = _MAX_AGE_DIRECTIVE.search(headers.get("cache-control", ""))
     if match is None:
@@ -249,7 +250,7 @@ def _max_age(headers: httpx.Headers) -> float:
 
 
 def _host_of(url: str) -> str:
-    """Return only the scheme and the host of a wrong URL, because the other parts may contain a secret.
+    """Return only the scheme, host and port of a wrong URL, because the other parts may contain a secret.
 
     If the URL has no valid scheme and host, return "this one", which completes the sentence of the error.
     """

@@ -13,7 +13,7 @@ from typing import NoReturn
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 """The pattern of a string in JSON.
 
-A string without an end reaches to the end of the text. Otherwise, the search would try each of the text's quotes as the
+A string without an end extends to the end of the text. Otherwise, the search would try each of the text's quotes as the
 beginning of a string, and take quadratic time.
 """
 

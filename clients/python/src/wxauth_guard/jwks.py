@@ -70,12 +70,14 @@ class RemoteKeys:
     Args:
         issuer: The issuer's URL. The issuer's metadata must name exactly this URL (RFC 8414, section 3.3).
         internal_url: The URL inside the operator's network from which both documents are read instead of the issuer's
-            own. Plain http is allowed. The `jwks_uri` must then be below the issuer, and is read below this URL.
+            own. Plain http is allowed. The `jwks_uri` in the metadata must be below the issuer's URL, and is read at
+            the same path below this URL.
         timer: A function that returns a monotonic time, in seconds.
         timeout: The time limit, in seconds, for reading both documents.
-        ssl_context: The certificates to trust. By default, the certificates that httpx trusts.
+        ssl_context: The context with the certificates to trust. By default, httpx creates the context.
 
-    Raises: ValueError, if the issuer is neither https nor on loopback, or if a URL has more than a host and a path.
+    Raises: ValueError, if the issuer is neither https nor http on loopback, if the internal URL is neither https nor
+        http, or if one of them contains a user, a query, a fragment or a slash at the end.
     """
 
     def __init__(
@@ -94,9 +96,9 @@ class RemoteKeys:
         self._locks: dict[int, threading.Lock] = {}
         """The lock under which calls decide whether to start a fetch, by process id.
 
-        There is one lock per process, because a lock that a thread held when the process forked is never released. The
-        thread of a fetch stores the keys or the failure without the lock. This is safe, because no other fetch starts
-        before the thread has completed the future.
+        There is one lock per process, because a lock that a thread held when the process forked is never released in
+        the new process. The thread of a fetch stores the keys or the failure without the lock. This is safe, because no
+        other fetch starts before the thread has completed the future.
         """
         self._thread: threading.Thread | None = None
         """The thread of the current or last fetch."""
@@ -134,12 +136,12 @@ class RemoteKeys:
     def find_sync(self, kid: str) -> VerificationKey | None:
         """Return the key with this id, as `find` does, in a thread.
 
-        Only the thread that starts a fetch waits, for a part of the timeout, and other threads use the keys in memory.
-        Otherwise, a few tokens with unknown ids would block all threads of a service while the issuer does not respond.
-        All threads wait only for the very first fetch, because requests would otherwise fail when the service starts.
+        Usually, only the thread that starts a fetch waits, for a part of the timeout, and other threads use the keys in
+        memory. Otherwise, a few tokens with unknown ids would block all threads of a service while the issuer does not
+        respond. There are two exceptions. All threads wait for the very first fetch, because requests would otherwise
+        fail when the service starts. For a fetch that exceeds its timeout, see `_Fetch.needs_a_thread`.
 
-        Raises: KeysUnavailable, in the same cases as `find`, and if the id is unknown while another thread fetches the
-        keys.
+        Raises: KeysUnavailable, in the same cases as `find`, and if the id is unknown while a fetch is under way.
         """
         if (key := self._fresh_key(kid)) is not None:
             return key
@@ -194,7 +196,7 @@ class RemoteKeys:
             return _Fetch(self._result, is_needed=is_needed, needs_a_thread=starts_now or is_late)
 
     def _is_due(self, kid: str, keys: Mapping[str, VerificationKey], now: float) -> bool:
-        """Return whether a token with this key is a reason to fetch the keys, unless a fetch is under way.
+        """Return whether a token with this key is a reason to fetch the keys if no fetch is under way.
 
         `keys` are the usable keys in memory.
         """
@@ -206,7 +208,10 @@ class RemoteKeys:
         return now >= min(self._next_for_unknown, self._next_refresh)
 
     def _pause(self, first: float, most: float) -> float:
-        """Return the pause after the failures so far, in seconds: `first`, doubled with each failure up to `most`."""
+        """Return the pause, in seconds, after the failures so far.
+
+        It is `first` after the first failure, and doubles with each further one, up to `most`.
+        """
         doublings = min(max(self._failures - 1, 0), _MAX_DOUBLINGS)
         return min(first * 2.0**doublings, most)
 
@@ -216,7 +221,7 @@ class RemoteKeys:
         # none can end it. The timeout also covers host names that do not resolve, and responses that arrive byte by
         # byte.
         reading: Future[None] = Future()
-        reading.set_running_or_notify_cancel()  # so that a cancelled waiter does not cancel the fetch for the others
+        reading.set_running_or_notify_cancel()  # so that a cancelled waiter does not cancel the fetch for other waiters
         name = f"read the keys of {self._issuer.url}"
         self._thread = threading.Thread(target=self._run, args=(reading,), name=name, daemon=True)
         self._result = reading
@@ -260,7 +265,7 @@ class RemoteKeys:
         self._failed_at = self._timer()
         self._failures += 1
         next_try = self._failed_at + self._pause(UNKNOWN_KEY_PAUSE, MAX_PAUSE)
-        # With max(), keys that are still fresh stay so, because an unknown id may have caused the fetch.
+        # An unknown id can cause a fetch while the keys are fresh. Because of max(), they stay fresh after a failure.
         self._next_refresh = max(self._next_refresh, next_try)
         self._next_for_unknown = max(self._next_for_unknown, next_try)
 

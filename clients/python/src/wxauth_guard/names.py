@@ -1,4 +1,4 @@
-"""The names that `wxauth_guard` exports. It imports this module when one of these names is first requested."""
+"""The names that `wxauth_guard` exports. The package imports this module when one of these names is first requested."""
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING

@@ -82,7 +82,7 @@ def _covers(entry: str, parts: SplitResult) -> bool:
     try:
         network = ip_network(re.sub(r"[\[\]]", "", host_or_range), strict=False)  # IPv6 may be in brackets
     except ValueError:
-        pass  # neither an address nor a range, so the entry must be a domain
+        pass  # neither an address nor a range, so the entry must be `*` or a domain
     else:
         return is_of_scheme and _is_address(host) and ip_address(host) in network
     domain = _NO_PROXY_DOMAIN.fullmatch(host_or_range)

@@ -55,7 +55,7 @@ class TestKey:
 
 
 class TestIssuer:
-    """An issuer of access tokens like wxauth's, with its own key, and of guards that accept these tokens offline.
+    """An issuer, with its own key, of access tokens like wxauth's. It also creates guards that accept these tokens.
 
     Args:
         issuer: The `iss` of the tokens. No request is sent to this URL.
@@ -146,7 +146,7 @@ class TestIssuer:
         return {"Authorization": f"Bearer {self.token(**fields)}"}
 
     def guard(self, *, scopes: Iterable[str] = ()) -> BearerGuard:
-        """Return a guard that accepts these tokens, for `app.dependency_overrides[...]` or an app that the test makes.
+        """Return a guard that accepts this issuer's tokens, for `app.dependency_overrides[...]` or a test's own app.
 
         If this guard overrides another guard, it also replaces the guards that `require_role` and `requires` of the
         other guard use.
@@ -155,7 +155,7 @@ class TestIssuer:
 
     @contextmanager
     def trusted_by(self, guard: BearerGuard) -> Iterator[None]:
-        """Make an existing guard accept these tokens, and no others, within the block.
+        """Within the block, make an existing guard accept the tokens of this issuer, and no others.
 
         Use this method for guards that `dependency_overrides` cannot replace, for example guards in ASGI middleware, or
         guards that code calls directly. It also affects the guards that `requires` has returned.

@@ -22,7 +22,8 @@ def is_http_url(url: str) -> bool:
     try:
         return _HTTP_URL.match(url) is not None and urlsplit(url).port != 0
     except ValueError:
-        # The port is too large, or Unicode normalization turned a character of the user name into a separator.
+        # The port is too large, the IPv6 address is malformed, or Unicode normalization turned a character of the user
+        # name into a separator.
         return False
 
 

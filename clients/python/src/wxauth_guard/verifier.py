@@ -207,7 +207,7 @@ def _compact_form(token: str) -> re.Match[str]:
 
 
 def _fault_of(token: str) -> str:
-    """Return the reason why a text does not have the form of a token. The reason repeats only words of `_NO_TOKEN`."""
+    """Return the reason why a text does not have the form of a token. The reason echoes only words of `_NO_TOKEN`."""
     bare = token.strip(_QUOTES)
     if not bare or _NO_TOKEN.fullmatch(bare):
         return f"the client sent {bare or 'empty quotation marks'} in place of a token"

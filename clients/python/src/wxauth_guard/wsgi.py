@@ -29,8 +29,9 @@ class BearerWSGIMiddleware:
         roles: The required roles. The user must have all of them.
         public: Paths that need no token, each as written in the routes of `app` (`PATH_INFO`), and compared exactly.
             Tokens on these paths are ignored. The path of the guard's resource metadata is always public.
-        optional: Whether requests without a Bearer token also pass, as with `BearerMiddleware`. The environ of such a
-            request has no `wxauth.user`, so call `require_roles(environ.get("wxauth.user"))` where a user is needed.
+        optional: Whether requests without a Bearer token also pass, like `optional` of `BearerMiddleware`. The environ
+            of such a request has no `wxauth.user`, so call `require_roles(environ.get("wxauth.user"))` where a user is
+            needed.
 
     Raises: ValueError, if a public path does not begin with a slash, or if `roles` and `optional` are both given.
     """
