@@ -70,8 +70,8 @@ class Call:
         if self.api == "stable_token":
             return self.json.get("appid"), self.json.get("secret")
         if self.api == "clear_quota":
-            # WeChat's page describes a form, but its example has a query, as WxJava sends it, and other clients send
-            # JSON. If a field comes twice, the form takes precedence over JSON, and JSON over the query.
+            # WeChat's documentation describes a form, but its example contains a query. WxJava sends a query, too, and
+            # other clients send JSON. The form takes precedence over JSON, and JSON over the query.
             fields = dict(self.query)
             with suppress(CallRefused):
                 fields |= self.json
@@ -111,13 +111,13 @@ def new_rid() -> str:
 
 
 def require(condition: object, errcode: int) -> None:
-    """Refuse a call with this errcode unless the condition is met. Raises: CallRefused."""
+    """If the condition is not met, refuse the call with this errcode. Raises: CallRefused."""
     if not condition:
         raise CallRefused(errcode)
 
 
 def text_in(values: Mapping[str, Any], name: str) -> str:
-    """Return the text with this name in a call, or an empty text. Raises: CallRefused, if the value is not a text."""
+    """Return the text with this name in a call; empty if it is missing. Raises: CallRefused, if it is not a text."""
     value = values.get(name, "")
     if not isinstance(value, str):
         raise CallRefused(Errcode.WRONG_BODY)

@@ -38,7 +38,7 @@ FormText = Annotated[str, Field(max_length=_MAX_FIELD_LENGTH)]
 def trusted_certificates() -> ssl.SSLContext:
     """Return an SSL context with the certificates that httpx trusts.
 
-    The context is cached, because httpx would read the certificates for each client, which takes 17 ms.
+    The context is cached, because httpx would otherwise read the certificates for each client, which takes 17 ms.
     """
     return httpx.create_ssl_context(trust_env=False)
 

@@ -75,7 +75,7 @@ class _StoredOrder:
     """A payment, a refund or a present that has been carried out."""
 
     refundable: int
-    """The number of coins that can still be refunded; 0 unless the order is a payment."""
+    """The number of coins that can still be refunded. For a refund or a present, the number is 0."""
     made_at: int
     """The time of the order, in seconds since the epoch."""
 

@@ -44,7 +44,7 @@ class _Error(IntEnum):
     OTHER_DOMAIN = 10003
     SCOPE_OF_ANOTHER_KIND = 10005
     WRONG_SCOPE = 10010
-    """Also the error number for a wrong `response_type`, and for parameters that are in another order or unknown."""
+    """Also the error number for a wrong `response_type`, unknown parameters, and parameters in the wrong order."""
     WRONG_REDIRECT_URI = 10011
     WRONG_APP_ID = 10012
     WRONG_STATE = 10013
@@ -75,6 +75,7 @@ def connect_routes(wechat: Simulator) -> list[Route]:
         if (error := _error_in(wechat, path, query)) is not None:
             return _error_page(error)
         user_agent = request.headers.get("user-agent", "")
+        # The User-Agent of WeCom's browser (`wxwork`) can contain the name of WeChat's browser, too.
         if path != _ON_COMPUTERS and ("MicroMessenger" not in user_agent or "wxwork" in user_agent):
             return _page("<h1>请在微信客户端打开链接</h1>", status=HTTPStatus.BAD_REQUEST)
         parameters = dict(parse_qsl(query))
@@ -89,7 +90,7 @@ def connect_routes(wechat: Simulator) -> list[Route]:
     async def answer(request: Request) -> Response:
         """Redirect the browser to the site with a code. If the user refuses, show a page of WeChat by default."""
         parameters, person = dict(request.query_params), request.query_params.get("person", "")
-        # The form repeats the query of the page that asks, and adds these two fields.
+        # The form contains the query of the page that asks, and two more fields.
         page_query = {name: value for name, value in parameters.items() if name not in ("person", "answer")}
         if (error := _error_in(wechat, request.path_params["path"], urlencode(page_query))) is not None:
             return _error_page(error)
@@ -135,8 +136,8 @@ def _error_in(wechat: Simulator, path: str, query: str) -> _Error | None:
 def _question(path: str, parameters: Mapping[str, str], query: str, person: str) -> str:
     """Return the HTML that asks a person whether to log in.
 
-    The page has a form and, if `person` is known, links, which a test can follow. The links repeat `query`, which is
-    the query of the request.
+    The page has a form and, if `person` is known, links, which a test can follow. The links contain `query`, which
+    is the query of the request.
     """
     path_of_answer = f"/connect/{path}/answer"
     fields = "".join(

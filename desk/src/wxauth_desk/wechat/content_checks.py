@@ -38,7 +38,7 @@ _VERSIONS: Final = (2, "2")
 _RISK_SCENES: Final = (0, 1)
 """The reasons for ranking a person's risk: a registration and a marketing campaign."""
 _SCENES: Final = (1, 2, 3, 4)
-"""The places of the content: a profile, a comment, a forum and a social log."""
+"""The places where the content appears: a profile, a comment, a forum and a social log."""
 _MEDIA_TYPES: Final = (1, 2)
 """The types of media: sound and pictures."""
 

@@ -26,14 +26,14 @@ APPS: Final = (
 )
 """The mini-programs that `wxauth-desk dev` puts into the service's settings.
 
-Only the second one gets encrypted messages, because it has a `push_aes_key`.
+Only the second mini-program gets encrypted messages, because it has a `push_aes_key`.
 """
 LATER_APP: Final = {
     "app_id": "wxdev00000000000c3",
     "app_secret": "dev-secret-of-the-third-app",
     "push_token": "devPushTokenOfTheThirdApp",
 }
-"""An app that WeChat knows, but the service does not, until an administrator adds it."""
+"""An app of the simulated WeChat. The service does not know it until an administrator adds it."""
 ACCOUNT: Final = {
     "app_id": "wxdevaccount0000d4",
     "app_secret": "dev-secret-of-the-service-account",
@@ -124,7 +124,7 @@ def openid_of(person: str, app_id: str) -> str:
 
 
 def openid_prefix(app_id: str) -> str:
-    """Return the characters that all openids of an app begin with, as with the real WeChat."""
+    """Return the prefix that all openids of an app share. The real WeChat has such prefixes, too."""
     return "o" + _digest(app_id)[:5]
 
 
@@ -194,20 +194,25 @@ class _CodeOfPerson(ControlOfPerson):
 
 
 class CodeRequest(_CodeOfPerson):
-    """The body of `POST /codes`, which makes a code of `wx.login` or, for other apps, of WeChat's page or SDK."""
+    """The body of `POST /codes`, which makes a login code.
+
+    For a mini-program, it is a code of `wx.login`. For any other app, it is a code of WeChat's page or SDK.
+    """
 
     has_unionid: bool = True
     """Whether WeChat returns a unionid for this code, if `Account.has_unionids` allows it for the app."""
     scope: Literal["snsapi_base", "snsapi_userinfo", "snsapi_login"] | None = None
-    """The scope that the site requested from WeChat's page; by default, the usual one of the app's kind.
+    """The scope that the site requested from WeChat's page.
 
-    With `snsapi_base`, WeChat returns no unionid.
+    By default, it is `snsapi_login` for a website, and `snsapi_userinfo` for a service account or a mobile app. With
+    `snsapi_base`, WeChat returns no unionid.
     """
     snapshot: Literal["shown", "hidden", "false_alarm"] | None = None
-    """The effect on the login of WeChat's snapshot mode, in which WeChat returns an invented person.
+    """The effect of WeChat's snapshot mode on the login.
 
-    With `shown`, WeChat returns an invented person, and marks them as invented. With `hidden`, it does not mark the
-    invented person. With `false_alarm`, it marks a real person as invented.
+    With `shown`, WeChat returns an invented person, and marks them as invented. With `hidden`, WeChat does not mark the
+    invented person. With `false_alarm`, WeChat marks a real person as invented. By default, WeChat returns the real
+    person without a mark.
     """
 
 
@@ -232,7 +237,7 @@ class Visitor(ControlOfPerson):
     the site, with `state` but without a code.
     """
     comes_twice: Annotated[float, Field(ge=0, le=15)] | None = None
-    """The number of seconds after which the browsers on the desk repeat the callback; null if they do not repeat it."""
+    """The number of seconds after which the browsers on the desk send the callback again; null if they send it once."""
 
 
 class PhoneCodeRequest(_CodeOfPerson):
@@ -253,7 +258,7 @@ class SealRequest(ControlOfPerson):
     By default, the session_key of the last login is used.
     """
     data: dict[str, Any]
-    """The data. A current watermark is added, unless the data contains one."""
+    """The data. If it contains no watermark, a current watermark is added."""
 
 
 class FaceRequest(Control):
@@ -321,7 +326,7 @@ class Account(Control):
     openid_check: Literal["on", "ignored", "refused"] = "on"
     """The handling of the openid in a call to getuserphonenumber.
 
-    With `on`, WeChat compares the openid with the code's owner. With `ignored`, WeChat does not read it. With
+    With `on`, WeChat compares it with the openid of the code's owner. With `ignored`, WeChat does not read it. With
     `refused`, a call with an openid fails with 47001.
     """
     country_code: Literal["text", "number"] = "text"
@@ -333,8 +338,8 @@ class Account(Control):
     pages: frozenset[str] = frozenset({"pages/index/index", "pages/scan/scan"})
     """The pages of the published version."""
     push_url: HttpUrl | None = None
-    """The URL to which messages are pushed, as set in WeChat's console; by default, the wxauth next to this WeChat."""
+    """The URL to which messages are pushed, as set in WeChat's console; by default, the URL of the service."""
     push_format: Literal["json", "xml"] = "json"
     """The format of the notices about payments."""
     picture_verdict: Literal["pass", "review", "risky"] | None = "pass"
-    """The verdict on each picture, which is pushed to the service; null if none is ever sent."""
+    """The verdict on each picture, which is pushed to the service; null if no verdict is ever sent."""

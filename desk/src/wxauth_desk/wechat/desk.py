@@ -65,7 +65,7 @@ _CHECKOUT: Final = Path(__file__).parents[4]
 def phone_network(*urls: str) -> Handler:
     """Return an endpoint that forwards the page's requests to these URLs only, and streams the responses.
 
-    A browser does not allow a page to set the user agent, or to omit `Accept-Language`, as `wx.request` does.
+    `wx.request` sends its own user agent, and no `Accept-Language`. A browser does not allow a page to do the same.
     Therefore, the page sends the URL as `X-Phone-Url`, and the user agent as `X-Phone-User-Agent`.
     """
 
@@ -161,7 +161,8 @@ def _page_endpoint(service_url: str) -> Handler:
 
     async def send_file(request: Request) -> Response:
         if request.url.hostname == "localhost":
-            # The browser stores the phones for each host name, so under this name, the page would have other phones.
+            # The browser stores the phones for each host name, so under `localhost`, the page would not show the phones
+            # that it shows under `127.0.0.1`.
             return RedirectResponse(request.url.replace(hostname="127.0.0.1", path=DESK_PATH))
         name = request.path_params.get("name", "index.html")
         response = await shared.get(name, files).get_response(name, request.scope)

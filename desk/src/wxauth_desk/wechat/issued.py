@@ -107,7 +107,8 @@ class Codes(Generic[AnyCodeRequest]):
     def spend(self, text: str, app_id: str, *, errcode_of_expired: int) -> AnyCodeRequest:
         """Use up the code with this text, which must be stored, and return its request.
 
-        A failed exchange uses up the code, too. Only a code that is busy stays usable, unless its `busy_burns` is set.
+        A failed exchange uses up the code, too. The only exception is an exchange that fails with the errcode -1 (busy)
+        if `busy_burns` is not set.
 
         Raises: CallRefused, if the code has expired (with `errcode_of_expired`), was used, is busy, or belongs to
         another app.
@@ -202,7 +203,7 @@ class AccessTokens:
         require(self._clock() < token.expires_at, Errcode.EXPIRED_ACCESS_TOKEN)
 
     def __contains__(self, text: str) -> bool:
-        """Return whether this has ever been a token of the app, unless the token has been forgotten."""
+        """Return whether this is a stored token of the app, which might have ended or expired."""
         return text in self._tokens
 
     def _issue(self) -> tuple[str, _AccessToken]:
@@ -341,7 +342,8 @@ class IssuedSessionKeys:
     def active_person(self, openid: str, app_id: str) -> str:
         """Return the person with this openid.
 
-        Raises: CallRefused, if the openid belongs to another app, or if the person has not logged in within two hours.
+        Raises: CallRefused, if the openid is malformed or belongs to another app, or if the person has not logged in
+            within the last two hours.
         """
         require(openid.startswith("o"), Errcode.WRONG_OPENID)
         require(openid.startswith(openid_prefix(app_id)), Errcode.OPENID_OF_ANOTHER)

@@ -79,7 +79,7 @@ def no_service(_api: str, _fault: Mapping[str, Any]) -> dict[str, Any] | None:
 def offered_faults(failure_of: FailureOf = no_service) -> dict[str, list[dict[str, Any]]]:
     """Return the faults that the page offers for each API, by the API's name.
 
-    Each fault contains its `meaning` in each language, and the `failure` that the phone then gets.
+    Each fault contains its `meaning` in each language, and the `failure` that a phone gets because of it.
     """
     return {
         api: [_shown_fault(api, fault, meaning, failure_of) for fault, meaning in _faults_of(api)] for api in _ERRCODES
@@ -94,6 +94,6 @@ def _faults_of(api: str) -> Iterator[tuple[dict[str, Any], Text]]:
 
 
 def _shown_fault(api: str, fault: dict[str, Any], meaning: Text, failure_of: FailureOf) -> dict[str, Any]:
-    """Return a fault with its meaning in each language, and with the failure that a phone then gets."""
+    """Return a fault with its meaning in each language, and with the failure that a phone gets because of it."""
     meanings = {language: meaning.translated(language) for language in languages()}
     return {"fault": fault, "meaning": meanings, "failure": failure_of(api, fault)}

@@ -34,14 +34,15 @@ class PhoneNumbers:
         code, openid = text_in(values, "code"), values.get("openid")
         require(code, Errcode.MISSING_CODE)
         require(openid is None or account.openid_check != "refused", Errcode.WRONG_BODY)
-        owner: object  # an openid, or for a plain code, any value that the call has in place of an openid
+        owner: object  # an openid; for a plain code, the call's own `openid`, which might be no text
         if code in self.codes:
             request = self.codes.spend(code, account.app_id, errcode_of_expired=Errcode.WRONG_CODE)
             owner = openid_of(request.person, account.app_id)
             phone = request.phone or phone_number_of(request.person)
             watermark_app_id = request.watermark_app_id or account.app_id
         elif self.takes_plain_codes and (plain := PLAIN_PHONE.fullmatch(code)):
-            owner, phone, watermark_app_id = openid, plain[1], account.app_id  # such a code belongs to every user
+            # Such a code belongs to every user. With the call's own `openid`, the comparison below always succeeds.
+            owner, phone, watermark_app_id = openid, plain[1], account.app_id
         else:
             raise CallRefused(Errcode.WRONG_CODE)
         if openid is not None and account.openid_check == "on":  # "ignored" skips the comparison
@@ -54,7 +55,8 @@ class PhoneNumbers:
 def _parts_of(phone: str, account: Account) -> dict[str, Any]:
     """Return the fields of a phone number in WeChat's form.
 
-    A text that is not a number stays unchanged, and gets the country code of China.
+    A text that is not a number stays unchanged, and gets the country code of China. `account.country_code` is not a
+    code, but the type of the code in the response.
     """
     try:
         number = phonenumbers.parse(phone, "CN")

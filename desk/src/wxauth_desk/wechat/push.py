@@ -21,20 +21,20 @@ from wxauth_desk.wechat.call_record import CallRecord
 from wxauth_desk.wechat.controls import APPS_BY_ID, ControlOfPerson, HttpUrl
 
 _NO_PAUSES: Final = (0, 0)
-"""The pauses, in seconds, before each repetition of most messages. WeChat does not document its pauses."""
+"""The pauses, in seconds, before each repetition of a message that is not about a payment. WeChat documents none."""
 PAYMENT_PAUSES: Final = (15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600, 10800, 10800, 10800, 21600, 21600)
 """The pauses, in seconds, before each repetition of a notice about a payment."""
 ATTEMPT_TIMEOUT_SECONDS: Final = 5.0
 """The time limit, in seconds, for one attempt to send a message."""
 
 REVOKED: Final = "user_authorization_revoke"
-"""The name of the event that a user has withdrawn data from an app."""
+"""The name of the event with which WeChat reports that a user has withdrawn data from an app."""
 CHECKED: Final = "wxa_media_check"
-"""The name of the event that WeChat has checked a picture."""
+"""The name of the event with which WeChat reports its verdict on a picture."""
 DELIVER: Final = "xpay_goods_deliver_notify"
-"""The name of the event that a user has paid an order, so that the shop must deliver the goods."""
+"""The name of the event with which WeChat reports that a user has paid an order. The shop must deliver the goods."""
 REFUNDED: Final = "xpay_refund_notify"
-"""The name of the event that a user has got the money for an order back."""
+"""The name of the event with which WeChat reports that a payment has been refunded."""
 
 _SERVICE_PATH: Final = "/v1/wechat/push/"
 """The path of wxauth's route for messages, to which the app's id is appended."""
@@ -42,7 +42,7 @@ _PADDING_BLOCK_BYTES: Final = 32  # WeChat pads to blocks of 32 bytes, though AE
 _MAX_ANSWER_LENGTH: Final = 500
 """The largest number of characters of a response that the desk shows."""
 _PAYMENT_ACCEPTED: Final = re.compile(r'"ErrCode"\s*:\s*0\b|<ErrCode>\s*(<!\[CDATA\[)?0\b')
-"""The pattern in a response, as JSON or XML, that accepts a notice about a payment."""
+"""The pattern in a response (JSON or XML) with which the service accepts a notice about a payment."""
 
 Mode = Literal["plain", "aes"]
 Format = Literal["json", "xml"]
