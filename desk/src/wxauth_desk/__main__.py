@@ -15,7 +15,7 @@ def main() -> None:
     if sys.argv[1:2] == ["dev"]:
         # The handler ends the process instead of raising an exception, because Python drops an exception that is
         # raised while a callback runs, for example the callback of a weak reference. The signal's default action does
-        # not suffice, because the first process of a container ignores it.
+        # not suffice, because the kernel does not apply it to the first process of a container.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _exit)
     gc.set_threshold(50_000)  # with the default, collections during the imports took an eighth of a command's start
@@ -26,7 +26,7 @@ def main() -> None:
     except ModuleNotFoundError as exc:
         package = (exc.name or "wxauth_desk").partition(".")[0]
         if package in ("wxauth_desk", "wxauth", "wxauth_guard"):
-            raise  # a module of the clone is missing, which is a defect, and no package to install
+            raise  # a module of wxauth itself is missing. This is a defect, and there is no package to install.
         from wxauth_desk.terminal import localized
 
         sys.exit(localized(_("{package} isn't installed. Run scripts/dev in a clone of wxauth", package=package)))

@@ -31,7 +31,7 @@ def has_mcp() -> bool:
 def resource_at(url: str) -> Mapping[str, Any]:
     """Return the MCP server at this URL as an entry of the setting `RESOURCES`.
 
-    The phone shows these titles when it asks the user whether a client may use the server.
+    The phone shows the titles in the entry when it asks the user whether a client may use the server.
     """
     scope_titles = {"orders:read": "查看你的订单", "orders:write": "替你下单、退单"}
     return {"resource": url, "title": "小店助手", "scopes": scope_titles}
@@ -51,9 +51,10 @@ async def add_agent(database: Database, url: str, *, now: datetime) -> None:
 
 
 def create_mcp_server(issuer: str, url: str, names: Iterable[str]) -> ASGIApp:
-    """Return the MCP server at this URL as an ASGI app, which responds only to these host names.
+    """Return the MCP server at this URL as an ASGI app.
 
-    The server accepts the tokens of `issuer`. This function imports the server, which takes seconds.
+    The app responds only to `names` and to the names of this machine. The server accepts the tokens of `issuer`. This
+    function imports the server, which takes seconds.
     """
     server_file = _SERVER_IN_WHEEL if _SERVER_IN_WHEEL.exists() else _SERVER_IN_CHECKOUT
     server_module = run_path(str(server_file))

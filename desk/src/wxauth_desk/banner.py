@@ -98,7 +98,7 @@ def _address_in_network(host: str) -> str:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             # Connecting a datagram socket sends no packet, so the port does not matter. It makes the system choose the
-            # route and our address.
+            # route and this machine's address.
             probe.connect((_ADDRESSES_ELSEWHERE[family], 9))
         except OSError:
             return ""

@@ -117,7 +117,7 @@ def dev(
     names = [name_in(host) for host in allowed_hosts]
     if None in names:
         text = _("--allow-host must be a host name or an address such as laptop.example.com")
-        # The text is a sentence without its full stop, which has another form in Chinese.
+        # A full stop is added, as in click's own usage errors. In Chinese, it has a form of its own.
         raise click.UsageError(localized(text) + localized(_(".")))
     with failures_printed(), service_failures_printed():
         run(

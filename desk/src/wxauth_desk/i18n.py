@@ -62,7 +62,7 @@ lazy_gettext = Text
 
 
 def translate(value: object, language: str) -> object:
-    """Return a text, which may be wxauth's, in this language. A value that is not a text is returned unchanged."""
+    """Return a text of this module or of `wxauth.i18n` in this language. Any other value is returned unchanged."""
     translated = getattr(value, "translated", None)
     return value if translated is None else translated(language)
 
@@ -124,7 +124,7 @@ def translations_into(language: str) -> Mapping[str, str]:
         for keyword, text in _LINE.findall(entry):
             current = keyword or current
             parts[current] = parts.get(current, "") + json.loads(f'"{text}"')
-        if parts.get("msgid") and parts.get("msgstr"):  # not the file's header, nor an untranslated text
+        if parts.get("msgid") and parts.get("msgstr"):  # neither the file's header nor an untranslated text
             key = "\4".join(parts[each] for each in ("msgctxt", "msgid") if each in parts)
             translations[key] = parts["msgstr"]
     return translations

@@ -53,7 +53,7 @@ def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[No
 def _shell_line(name: str, value: Any) -> str:
     """Return the line of a shell script that sets a variable, or unsets it if the value is None.
 
-    A value that is not a text is written as JSON, from which the settings read it.
+    A value that is not a text is written as JSON, because the settings read such values as JSON.
     """
     if value is None:
         return f"unset {name}"

@@ -49,7 +49,10 @@ class AppSecret:
         has_only_id = (variables.keys() & REAL_APP_NAMES) == {"WXAUTH_APP_ID"}
         can_name_file = re.fullmatch(r"[\w-]{1,64}", app_id, re.ASCII) is not None
         self._path = home / f"app_secret_{app_id}" if has_only_id and can_name_file else None
-        """The file of the secret; None unless `WXAUTH_APP_ID` is well-formed, and the only variable of a real app."""
+        """The file of the secret.
+
+        It is None if `WXAUTH_APP_ID` is missing or malformed, or if another variable of `REAL_APP_NAMES` is set.
+        """
         self.value: str | None = None
         """The secret; None if no secret is needed, or if it can neither be read nor prompted for."""
         self._is_new = False
@@ -89,7 +92,7 @@ class OwnSettings(NamedTuple):
 
 
 def load_settings(simulated_url: str | None, port: int | None, *, push_forward: str) -> OwnSettings:
-    """Read the settings, and check the apps with the real WeChat, unless there is a simulated WeChat.
+    """Read the settings. If there is no simulated WeChat, also check the apps with the real WeChat.
 
     This function creates `HOME` and the secrets in it. Without a simulated WeChat, it may prompt for the AppSecret, and
     it silences the log below `critical`, so the caller must configure the log afterwards. `port` is the port that the
@@ -107,7 +110,7 @@ def load_settings(simulated_url: str | None, port: int | None, *, push_forward: 
             settings = settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
         findings: list[CheckResult] = []
         if simulated_url is None:
-            # The findings report everything that logs would.
+            # The findings report everything that the log would contain.
             configure_logging(level="critical", log_format=settings.log_format)
             findings = asyncio.run(check_apps(settings))
         secret.store_unless_refused(findings)
@@ -119,7 +122,7 @@ def load_settings(simulated_url: str | None, port: int | None, *, push_forward: 
 def environment() -> dict[str, str]:
     """Return the variables of the environment that aren't empty, with their names in upper case.
 
-    The settings accept names in either case.
+    The settings accept names in upper and in lower case.
     """
     return {name.upper(): value for name, value in os.environ.items() if value}
 
@@ -164,10 +167,10 @@ def _secret_key() -> str:
     path = HOME / "secret_key"
     if not path.exists():
         store_privately(path, base64.b64encode(secrets.token_bytes(32)).decode())
-    return path.read_text("utf-8").strip()  # a developer's own file may end with a newline
+    return path.read_text("utf-8").strip()  # a developer's own file might end with a newline
 
 
 def port_of_environment() -> int | None:
-    """Return `WXAUTH_PORT`; None if it is not set, or is not a number, which the settings report later."""
+    """Return `WXAUTH_PORT`; None if it is not set, or if it is wrong. The settings report a wrong value later."""
     text = environment().get("WXAUTH_PORT", "")
     return int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) else None

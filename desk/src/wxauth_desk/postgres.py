@@ -53,7 +53,7 @@ _SHOWN_OUTPUT_CHARACTERS: Final = 800
 """The largest number of characters, from the end of a program's output, that an error shows."""
 
 # The supervisor is a string, which an isolated Python runs (`-I -S`). Therefore it starts fast, and needs no file of
-# this package, which may change during the run. The arguments are the log, the user and the group that run the server
+# this package, which might change during the run. The arguments are the log, the user and the group that run the server
 # (empty without root), the folder to remove at the end, and the server's command. SIGINT is PostgreSQL's fast shutdown,
 # and SIGQUIT the immediate one. The pause between these signals must be shorter than `_STOP_TIMEOUT_SECONDS`. The
 # server inherits the lock's descriptor, so that the lock is released only when no process uses the data any more.
@@ -101,14 +101,14 @@ class EmbeddedPostgres:
     """The folder of the data, which is created if it does not exist."""
     _keywords: KW_ONLY  # the arguments for the fields below are keyword-only
     lasting: bool = True
-    """Whether the data must survive a crash of the machine, except for the transactions of its last second.
+    """Whether the data must survive a crash of the machine, except for the transactions in the last second.
 
-    If not, PostgreSQL never waits for the disk, and a crash may destroy all data.
+    If not, PostgreSQL never waits for the disk, and a crash might destroy all data.
     """
     lock_patience: float = LOCK_TIMEOUT_SECONDS
     """The longest time, in seconds, to wait until no other server uses the data."""
     programs: Path | None = None
-    """The folder with `initdb` and `postgres`; by default, the wheel's or the one in the PATH."""
+    """The folder with `initdb` and `postgres`; by default, the wheel's or, without the wheel, the one in the PATH."""
     options: Mapping[str, str] = field(default_factory=dict)
     """PostgreSQL's own settings, which override the settings in this module."""
     _user: dict[str, Any] = field(init=False, default_factory=dict)
@@ -257,15 +257,15 @@ class EmbeddedPostgres:
             "shared_buffers": "32MB",  # less than the default, because the data on a laptop is small
             "max_connections": 200,  # more than the default, because all services of a test run share the server
             "timezone": "UTC",
-            "synchronous_commit": "off",  # a crash of the machine may lose the last commits, and nothing else
+            "synchronous_commit": "off",  # a crash of the machine might lose the last commits, and nothing else
         }
         if not self.lasting:
             options |= {"fsync": "off", "full_page_writes": "off"}
         options |= self.options
         command = [str(programs / "postgres"), "-D", self._reachable_path(self.data)]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        # This process holds the lock, so the file is from an earlier run. The process id in the file may belong to
-        # another process by now, and PostgreSQL would refuse to start.
+        # This process holds the lock, so the file is from an earlier run. The process id in the file might belong
+        # to another process by now, and PostgreSQL would then refuse to start.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         user, group = str(self._user.get("user", "")), str(self._user.get("group", ""))
         self._supervisor = subprocess.Popen(  # noqa: S603 - our own arguments

@@ -170,8 +170,8 @@ def _open_parts(
         click.echo(localized(line), err=True)
     listener = ports.open_service(settings.host, settings.port)
     ports.check()
-    # The MCP server's port is opened after the check, because only chosen ports and the service's can fail. If the
-    # developer has set resources, there is no MCP server, because its resource would replace them.
+    # The MCP server's port is opened after the check, because `check` reports only chosen ports and the service's.
+    # If the developer has set resources, there is no MCP server, because its resource would replace them.
     mcp = ports.open(MCP_PORT_OFFSET) if is_simulated and not settings.resources and has_mcp() else None
     if mcp is not None:
         mcp = mcp._replace(url=f"{mcp.url}/mcp")
@@ -254,7 +254,8 @@ def _welcome(parts: _Parts) -> str:
 async def _prepare(parts: _Parts) -> Credentials | None:
     """Migrate the database, and add the example sites, the agent and the shop.
 
-    Return the credentials of the shop's back end; None with the real WeChat, because there is then no example shop.
+    Return the credentials of the shop's back end; None with the real WeChat, because `dev` runs
+    this back end only with the simulated WeChat.
 
     Raises: ForeignSchema, StorageUnavailable, and the errors of `check_stored_state`.
     """

@@ -165,7 +165,7 @@ class Website:
         session = self._sessions.get(request.session.get("sid", ""))
         if session is not None:
             return self._page(request, session["claims"])
-        # A cookie of a session that is no longer stored shows that wxauth has reported a logout.
+        # If the session of a cookie is no longer stored, wxauth has most likely reported a logout.
         had_session = request.session.pop("sid", None) is not None
         return self._page(request, None, logout_was_reported=had_session)
 

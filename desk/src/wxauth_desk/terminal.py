@@ -34,7 +34,7 @@ def terminal_language() -> str:
 
 
 def localized(text: object) -> str:
-    """Return a text in the language of the terminal, or the plain text of any other value."""
+    """Return a text in the language of the terminal. Any other value is converted to a string."""
     return str(translate(text, terminal_language()))
 
 
