@@ -1,12 +1,12 @@
-"""The texts of the pages in English. The catalogues in the folder `locale` contain the translations.
+"""The English texts of the login pages. The catalogues in the folder `locale` contain the translations.
 
 Most texts belong to a message, which has a title. For example, the message `away` consists of the texts `away_title`
-and `away`. The messages after a visit to WeChat's page begin with `visit_`, such as `visit_over`. `visit_gone` is also
-the message for other requests, if the browser has no such login.
+and `away`. The names of the messages after a visit to WeChat's page begin with `visit_`, such as `visit_over`. wxauth
+also shows `visit_gone` after other requests about a login that the browser has not started.
 
 On a phone, the page with the QR code shows the texts whose names end with `_on_a_phone`, such as `waiting_on_a_phone`,
-instead of the usual texts of the page's states. The texts for `PageState` and `Mistake` have no title, because they are
-parts of a page that has one.
+instead of the usual texts of the page's states. The texts for `PageState` and `Mistake` have no title, because the page
+that contains them has one.
 """
 
 from collections.abc import Mapping
