@@ -1,9 +1,10 @@
-"""The merging of two users who are one person.
+"""The merging of two users who are the same person.
 
-The usual reason is a late unionid. WeChat then gives an existing identity a unionid that belongs to another user,
-because the app was bound to an Open Platform account or moved to another account. wxauth stores every unionid that a
-user has had, so that user ids do not change back and forth while apps move one after the other. Other reasons for a
-merge are a phone number that both users have verified, and an operator's decision.
+The usual reason is a late unionid, which WeChat returns for an existing identity, although the unionid belongs to
+another user. WeChat does so if the app was bound to an Open Platform account, or moved to another account. wxauth
+stores every unionid that a user has had, so that user ids do not change back and forth while an operator's apps move
+one after the other. Other reasons for a merge are a phone number that both users have verified, and an operator's
+decision.
 """
 
 from collections.abc import Collection, Sequence, Set as AbstractSet
@@ -38,7 +39,7 @@ from wxauth.users.status_queries import (
 from wxauth.users.user_queries import current_user, read_attributes
 
 NEW_USER_FOR: Final = timedelta(days=1)
-"""The time after the creation of a user during which a phone number can merge the user into another user."""
+"""The time after a user's creation during which wxauth may merge the user into another user with the same number."""
 
 log = get_logger()
 
@@ -84,7 +85,7 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class MergePair:
-    """The two users of a merge, locked, so that no other transaction can change their status and roles."""
+    """The two users of a merge. They are locked, so no other transaction can change their status and roles."""
 
     former_id: UUID
     remaining_id: UUID
@@ -93,7 +94,7 @@ class MergePair:
     remaining: StatusAndRoles
     """The status and roles of the user that remains."""
     administrators: AbstractSet[UUID]
-    """The ids of all administrators, if one of the two users is an administrator; otherwise empty."""
+    """The ids of all administrators; empty if neither of the two users is an administrator."""
 
     @property
     def has_the_last_administrators(self) -> bool:
@@ -107,12 +108,12 @@ class MergePair:
 
 
 async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSource, by: Actor, now: datetime) -> Merged:
-    """Merge two locked users, for any of the three reasons.
+    """Merge two locked users. The table shows the rules for each reason.
 
                  late unionid              phone number               operator
     proof        WeChat itself says that   the user has the number    the operator's decision
-                 both are one person       now, which does not
-                                           prove who they are
+                 both are the same         now, which does not
+                 person                    prove who they are
     refused if   the users were split, or  an account could be        a user has asked to be
                  one has asked to be       stolen: see                erased, both have an external
                  erased: see               `link_by_phone`            id, or a ban would leave no
@@ -125,18 +126,19 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
                  be left
     roles        of both; if banned,       of the remaining user      of both
                  without the staff roles
-    attributes   of the remaining user,    of the remaining user      as for a late unionid
-                 and those that it lacks,
-                 if all of them fit
+    attributes   of the remaining user     of the remaining user      as for a late unionid
+                 and, if all of them fit,
+                 those that only the
+                 removed user has
     actor        `system`                  the user                   the operator or administrator
 
     The remaining user keeps its unionid, nickname, picture, number and external id, and gets missing values from the
-    removed user. If both have an external id, which only a late unionid allows, either of them finds the remaining
-    user.
+    removed user. If both users have an external id, which only a late unionid allows, wxauth finds the remaining user
+    by either of these ids.
 
     Identities, sessions in apps, previous ids and all unionids move to the remaining user. Consents and events keep the
     removed user's id, through which wxauth finds them. The removed user's sessions at websites end. The remaining user
-    gets the earlier creation time and the later last login of the two.
+    gets the earlier creation time and the later last login of the two users.
 
     The caller must call `report` on the result after the commit.
     """
@@ -166,7 +168,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
 async def _record_merge(
     transaction: Transaction, pair: MergePair, source: MergeSource, *, app_ids: Sequence[str], by: Actor, now: datetime
 ) -> None:
-    """Record the merge, and the addition of an identity in each of these apps."""
+    """Record the merge, and the addition of an identity in each of the apps in `app_ids`."""
     record = partial(record_event, transaction, by=by, at=now, user_id=pair.remaining_id)
     data: dict[str, Any] = {"former_id": pair.former_id}
     if source is not MergeSource.UNIONID:
@@ -190,8 +192,7 @@ async def link_unionid(
 
     Then store the unionid in the rows of the identity and the remaining user. Do nothing if the two users are the same
     user, if one of them does not exist, or if they were split. `stays` means that the person who logs in wants to keep
-    the account. If one of the users has asked to be erased, and `stays` is set, cancel the erasure, unless one of the
-    two is banned.
+    the account. If `stays` is set and neither user is banned, cancel the erasures that the users have requested.
 
     Raises: AccountLeaving, if a user has asked to be erased and `stays` is not set; AccountDisabled, if a user has
     asked to be erased and one of the two is banned; TooManyChanges.
@@ -285,13 +286,14 @@ async def link_by_phone(
     - The new user has one identity, was created within the last day, and is not banned.
     - The two users have no app in common, and were never split.
     - At most one of the two users has a unionid, and at most one has an external id.
-    - The holder has only harmless roles, is not banned, and has verified the number recently. A login without the
-      number does not count.
+    - The holder has only harmless roles, is not banned, and has verified the number recently. Later logins do not count
+      as a verification.
 
     The caller must have locked the number, so that no other user verifies the number at the same time. "Recently" is
     `verified_since` or later, and `harmless_roles` are the roles that every new user gets.
 
-    Raises: ChangedMeanwhile, if another request has just merged, erased or promoted one of the two users.
+    Raises: ChangedMeanwhile, if another request has just merged or erased one of the two users, or made one of them an
+    administrator.
     """
     pair = await _lock_pair(transaction, user_id, holder_id)
     if pair.administrators or pair.former.is_banned or pair.is_either_leaving:
@@ -323,7 +325,7 @@ async def merge_by_operator(
 ) -> Merged:
     """Merge a user into another user by an operator's decision.
 
-    An id that was merged before stands for the remaining user.
+    The id of a user who was merged earlier stands for the user into whom they were merged.
 
     Raises: NotFound, if one of the users does not exist; MergeRefused, if both ids belong to one user, if a user has
     requested erasure, or if both users have an external id; LastAdmin, if the merge would ban the only administrator;
@@ -347,7 +349,7 @@ async def merge_by_operator(
 
 
 async def _lock_pair(transaction: Transaction, former_id: UUID, remaining_id: UUID) -> MergePair:
-    """Lock the two users and, if one of them is an administrator, all administrators, in the order of their ids.
+    """Lock two users, and return them. If one of them is an administrator, lock all administrators, too.
 
     Raises: ChangedMeanwhile, if another request has just merged or erased one of the two users, or made one of them an
     administrator.
@@ -367,7 +369,7 @@ async def _cancel_leaving_of_both(
     banned.
     """
     accounts = {pair.former_id: pair.former, pair.remaining_id: pair.remaining}
-    # `check_may_enter` raises these errors. A ban of either user comes before a requested erasure of the other user.
+    # `check_may_enter` raises the errors. A ban of either user takes precedence over a requested erasure of the other.
     for user_id, account in accounts.items():
         if account.is_banned:
             check_may_enter(user_id, account)

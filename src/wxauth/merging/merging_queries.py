@@ -1,4 +1,4 @@
-"""The statements that merge two users who are one person, and those that decide whether the merge is allowed."""
+"""The statements that merge two users who are the same person, and the queries that decide whether wxauth may do so."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,7 +12,8 @@ from wxauth.core.users import MERGEABLE, PROFILE_FIELDS, UserFields
 from wxauth.users.consent_queries import PRESENT_CONSENTS, ids_of
 from wxauth.users.status_queries import LockedUser, StatusAndRoles
 
-# The SQL of the present and former ids of two users. Events keep the id that a user had at the time.
+# The SQL of the arrays of all ids, present and former, of two users. `ARE_SPLIT` needs the former ids, because an event
+# keeps the id that its user had at the time.
 _IDS_OF_ONE: Final = ids_of(":one_id::uuid")
 _IDS_OF_OTHER: Final = ids_of(":other_id::uuid")
 HAVE_BOTH_EXTERNAL_IDS: Final = Statement[bool](
@@ -37,7 +38,7 @@ SELECT EXISTS (
                         WHERE other.phone = :phone AND other.phone_verified_at IS NOT NULL
                           AND other.id NOT IN (:new_user_id, :holder_id)))
 """)
-"""The query that returns whether a phone number may merge a new user into the holder of the number.
+"""The query that returns whether wxauth may merge a new user into the holder of the same phone number.
 
 `link_by_phone` lists the conditions, which prevent the theft of accounts.
 """
@@ -47,13 +48,13 @@ SELECT EXISTS (SELECT FROM events
                   AND ((user_id = ANY ({_IDS_OF_ONE}) AND data ->> 'new_user_id' = ANY ({_IDS_OF_OTHER}::text[]))
                        OR (user_id = ANY ({_IDS_OF_OTHER}) AND data ->> 'new_user_id' = ANY ({_IDS_OF_ONE}::text[]))))
 """)
-"""The query that returns whether two users were split. wxauth must not merge such users automatically.
+"""The query that returns whether one of two users was split off from the other.
 
-The query finds the events of splits, which wxauth never deletes.
+wxauth must not merge such users automatically. The query finds the events of splits, which wxauth never deletes.
 """
-# wxauth never deletes the events of merges. Those with `by` in their data report merges that WeChat has not caused. An
-# import that joins several accounts leaves no such event, but the joined user has identities with different unionids.
-# Most users were never merged. For such a user, the first EXISTS avoids a search through the merges of all users.
+# wxauth never deletes the events of merges. The events with `by` in their data report merges that WeChat has not
+# caused. An import that joins several accounts leaves no such event, but the joined user has identities with different
+# unionids. Most users were never merged. For them, the first EXISTS avoids a search through the merges of all users.
 IS_JOINED: Final = Statement[bool]("""
 SELECT (EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
         AND EXISTS (SELECT FROM events
@@ -76,8 +77,8 @@ class UserInMerge(UserFields, LockedUser):
 
 
 _USER: Final = Statement[UserInMerge](f"SELECT {', '.join(columns_of(UserInMerge))} FROM users WHERE id = :user_id")
-# A trigger moves the sessions of the identities, too. The identities keep their proofs of a number only if the
-# remaining user has this number, or gets it from the removed user.
+# A trigger moves the sessions of the identities, too. The identities keep the proofs of the removed user's number only
+# if the remaining user has the same number, or gets it from the removed user.
 _MOVE_IDENTITIES: Final = Statement[str]("""
 UPDATE identities
    SET user_id = :into,
@@ -165,7 +166,7 @@ async def record_gained_data(
 ) -> None:
     """Record the name, picture, number and consents that the remaining user has received from the removed user.
 
-    `user_id` is the remaining user, and `before` is the data of this user before the merge.
+    `user_id` is the id of the remaining user, and `before` is the data of this user before the merge.
     """
     after = await read_user(transaction, user_id)
     fields = [name for name in PROFILE_FIELDS if getattr(after, name) != getattr(before, name)]

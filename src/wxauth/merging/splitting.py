@@ -1,4 +1,4 @@
-"""The splitting of a user who stands for two people, because of a wrong merge or a mistake in an imported file."""
+"""The splitting of a user who wrongly stands for two people, after a wrong merge or a mistake in an imported file."""
 
 from datetime import datetime
 from uuid import UUID
@@ -27,11 +27,11 @@ async def split(
     by: Actor,
     now: datetime,
 ) -> tuple[UUID, UUID]:
-    """Move an identity, and the user's other identities with the same unionid, to a new user.
+    """Move an identity, its unionid, and the user's other identities with the same unionid, to a new user.
 
     `app_id` and `openid` name the identity. If `external_id` is given, move it to the new user, too. All other data
-    stays with the user, with two exceptions. Delete a phone number that only the moved identities have verified. Unless
-    the user is banned, also delete the unionids that no identity of the user has. If the user is banned, ban the new
+    stays with the user, with two exceptions. Delete a phone number that only the moved identities have verified. If the
+    user is not banned, also delete the unionids that no remaining identity has. If the user is banned, ban the new
     user, too. End the sessions of the moved identities. wxauth never merges the two users automatically again (see
     `ARE_SPLIT`).
 

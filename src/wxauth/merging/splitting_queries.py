@@ -2,8 +2,8 @@
 
 wxauth does not know which identity has brought which data of the user. Therefore, a split leaves nearly all data with
 the user. The new user gets the unionid of the separated identities, and an external id if the caller names one. A split
-deletes a phone number that only these identities have verified. It also deletes unionids that no identity of the user
-has, unless the user is banned (see `_divide_unionids`).
+deletes a phone number that only these identities have verified. If the user is not banned, a split also deletes the
+unionids that no remaining identity has (see `_divide_unionids`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from wxauth.users.user_queries import clear_fields
 
 
 class OwnedIdentity(SQLModel):
-    """An identity of a user whose identities might be separated."""
+    """An identity that might be separated from its user."""
 
     app_id: str
     openid: str
@@ -52,8 +52,8 @@ WITH former AS (
 )
 UPDATE users SET external_id = NULL WHERE id = :user_id AND external_id = :external_id
 """)
-# The new user counts as created with the oldest identity that leaves. Both users keep the last login, because wxauth
-# does not know which identity the last login was with.
+# The new user gets the creation time of the oldest identity that leaves. Both users get the old user's last login,
+# because wxauth does not know with which identity the old user last logged in.
 _ADD_USER: Final = Statement[Nothing]("""
 INSERT INTO users (id, external_id, created_at, last_login_at)
 SELECT :new_user_id, :external_id, :created_at, last_login_at FROM users WHERE id = :user_id
@@ -162,10 +162,10 @@ async def has_external_id(transaction: Transaction, user_id: UUID, external_id: 
 async def move_to_new_user(
     transaction: Transaction, separation: Separation, new_user_id: UUID, *, external_id: str | None, is_banned: bool
 ) -> bool:
-    """Create a user with this id for the identities that leave, their unionid and, if given, the user's `external_id`.
+    """Create the user `new_user_id`, and give this user the identities that leave and their unionid.
 
-    Delete the old user's unionids that no identity has, unless the user is banned. Return whether the old user has lost
-    the phone number.
+    If `external_id` is given, the new user gets it, too. If the old user is not banned, delete the unionids that none
+    of the remaining identities has. Return whether the old user has lost the phone number.
     """
     ids = {"user_id": separation.user_id, "new_user_id": new_user_id}
     if external_id is not None:
@@ -207,7 +207,7 @@ async def erase_identity(
 ) -> bool:
     """Erase one identity of a locked user, with its sessions.
 
-    The user keeps the name, picture and phone number, and other identities, even those with the same unionid.
+    The user keeps the name, the picture, the phone number and all other identities, even those with the same unionid.
 
     Return False, and do nothing, if the user does not have this identity, or has no other identity.
     """
@@ -219,7 +219,7 @@ async def erase_identity(
 
 
 async def _erase(transaction: Transaction, separation: Separation, *, by: Actor, now: datetime) -> None:
-    """Erase the identities that leave, and their unionid, unless a remaining identity has the same unionid."""
+    """Erase the identities that leave. Also erase their unionid if no remaining identity has it."""
     user_id = separation.user_id
     await separation.end_sessions(transaction, reason=EndReason.ERASED, by=by, now=now)
     await transaction.run(_DELETE_IDENTITIES, user_id=user_id, **separation.keys)
@@ -234,10 +234,10 @@ async def _divide_unionids(
 ) -> None:
     """Give the new user the unionid of the identities that have left.
 
-    If that was the present unionid of the old user, replace it with the unionid of a remaining identity.
+    If this was the present unionid of the old user, the old user gets the unionid of a remaining identity instead.
 
     Delete the unionids that no identity of the old user has, because wxauth does not know which of the two persons
-    they belong to, and a login with one of them must not lead to the wrong user. If the user is banned, keep the
+    they belong to, and a login with one of them must not lead to the wrong user. If the old user is banned, keep these
     unionids, because otherwise a login with one of them would create a new user, who is not banned.
     """
     ids = {"user_id": separation.user_id, "new_user_id": new_user_id}

@@ -37,7 +37,7 @@ class People:
 
     @property
     def two_users(self) -> tuple[UUID, UUID] | None:
-        """The two users; None if they are the same user, or if one of them does not exist."""
+        """The identity's user and the unionid's user; None if both are the same user, or if one does not exist."""
         if self.user_id is None or self.holder_id is None or self.user_id == self.holder_id:
             return None
         return self.user_id, self.holder_id
@@ -55,7 +55,8 @@ HOLD_UNIONID: Final = Statement[Nothing]("INSERT INTO unionids (unionid, user_id
 
 If two transactions give one unionid to two users at the same time, the second transaction fails with a conflict.
 """
-# The statement sets the unionid to null, because the login then stores the unionid by the rules for any late unionid.
+# The statement sets the unionid to null. The login then stores the unionid by the same rules as any late unionid, which
+# is a unionid that WeChat returns for an existing identity.
 _CORRECT_OPENID: Final = Statement[Nothing]("""
 UPDATE identities SET openid = :openid, unionid = NULL
  WHERE app_id = :app_id AND openid = :unionid
@@ -68,7 +69,7 @@ DELETE FROM identities WHERE app_id = :app_id AND openid = :unionid
 KEEP_MISNAMED: Final = Statement[Nothing](
     "UPDATE identities SET awaits_login = false WHERE app_id = :app_id AND openid = :unionid"
 )
-"""The statement after which wxauth no longer tries to correct an identity that has a unionid as its openid."""
+"""The statement that stops wxauth from trying to correct an identity that has a unionid as its openid."""
 STORE_UNIONID: Final = Statement[Nothing]("""
 WITH named AS (UPDATE identities SET unionid = :unionid WHERE app_id = :app_id AND openid = :openid RETURNING user_id)
 UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id
@@ -77,8 +78,8 @@ UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id
 # This condition is true if the identity `other` and :unionid belong to two WeChat accounts of one user:
 # (1) `other` has a different unionid, or it has none and neither of the two openids can belong to a snapshot; and
 # (2) the user has several accounts, because the user was merged from several users, or because `other` has a unionid
-#     and another identity of the user has :unionid. If the user had only one account, :unionid would be an earlier
-#     unionid of this account.
+#     and another identity of the user has :unionid. If (2) is false, the user may have only one account. `other` then
+#     belongs to this account, and :unionid is an earlier unionid of the same account.
 _IS_OF_ANOTHER_ACCOUNT: Final = """
        /* (1) */ (other.unionid <> :unionid OR (other.unionid IS NULL AND NOT :may_be_snapshot))
    AND /* (2) */ (EXISTS (SELECT FROM former_users WHERE former_users.user_id = other.user_id)
@@ -86,8 +87,9 @@ _IS_OF_ANOTHER_ACCOUNT: Final = """
                       AND EXISTS (SELECT FROM identities same_user
                                    WHERE same_user.user_id = other.user_id AND same_user.unionid = :unionid)))"""
 # This query returns a row in two cases. In the first case, another openid of the app has the unionid, and a unique
-# index allows only one. In the second case, the unionid belongs to another user, who has another openid of the app, and
-# that openid does not belong to another account of that user. A WeChat account has only one openid in each app. If the
+# index allows only one. In the second case, the unionid belongs to a user who does not have the given identity, but has
+# another openid of the app. That openid belongs to the unionid's account, and not to another account of the user. A
+# WeChat account has only one openid in each app, so the unionid cannot belong to the given identity, too. If the
 # unionid of `other` is unknown, the inserted condition can be null, which `IS NOT TRUE` treats like false.
 _IS_OF_ANOTHER_PERSON: Final = Statement[int](f"""
 SELECT 1 FROM identities WHERE app_id = :app_id AND openid <> :openid AND unionid = :unionid
@@ -106,7 +108,7 @@ async def check_unionid(
 ) -> None:
     """Check that a unionid can belong to an identity. `people` contains the users of the unionid and of the identity.
 
-    With `may_be_snapshot`, WeChat might have made up this identity, or the other identity that has the unionid.
+    `may_be_snapshot` means that WeChat might have made up this identity, or the other identity that has the unionid.
 
     Raises: OfAnotherOpenid, if another openid of the app has the unionid, or if the unionid's user has another openid
     of the app that does not belong to another account of that user; UnionidConflict, if the two users were split.
@@ -123,8 +125,8 @@ async def check_unionid(
 async def correct_openid(transaction: Transaction, *, app_id: str, openid: str, unionid: str) -> None:
     """Correct the openid of an identity that has a unionid as its openid.
 
-    Delete the identity if the right openid exists. The caller has locked the user of the unionid, who is also the user
-    of this identity.
+    If another identity already has the right openid, delete the identity instead. The caller has locked the user of the
+    unionid, who is also the user of the identity to correct.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     await transaction.run(_CORRECT_OPENID, **identity)
