@@ -27,11 +27,11 @@ CORS_PATHS: Final = frozenset(
 )
 """The paths of the endpoints that a public client calls from its web page."""
 _FOR_ANY_ORIGIN: Final = CORS_PATHS - {"/v1/userinfo", "/.well-known/jwks.json"}
-"""The paths that unregistered clients call. wxauth does not know the clients' origins, so it allows any origin."""
+"""The paths that unregistered clients call. wxauth does not know their origins, so it allows any origin here."""
 _HEADERS: Final = ["Authorization", "Content-Type", "X-Request-ID"]
 """The request headers that web pages of other origins may send."""
 _EXPOSED: Final = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
-"""The response headers that scripts in these pages may read."""
+"""The response headers that scripts in web pages of other origins may read."""
 
 
 class Cors:
@@ -94,8 +94,9 @@ class Cors:
     async def _is_for_clients(self, path: str, origin: str) -> bool:
         """Return whether the CORS headers for the pages of public clients apply to a request.
 
-        On a path for any origin, they always apply. On any other path, an origin in `CORS_ORIGINS` gets the headers of
-        that setting instead. While the database is unavailable, return False for the origins of registered clients.
+        On a path in `_for_any_origin`, they always apply. On any other path, they apply to the origins of registered
+        public clients, but an origin in `CORS_ORIGINS` gets the headers of that setting instead. While the database is
+        unavailable, wxauth does not know the clients' origins, so the function returns False.
         """
         if path in self._for_any_origin:
             return True

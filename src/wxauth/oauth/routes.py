@@ -175,7 +175,10 @@ async def metadata(settings: SettingsDep) -> JSONResponse:
 
 
 def metadata_at_root(path: str) -> list[DirectRoute]:
-    """Return the metadata routes of an issuer with a path, which begin at the host's root (RFC 8414, section 3.1)."""
+    """Return the metadata routes of an issuer whose URL has a path.
+
+    These routes begin at the host's root (RFC 8414, section 3.1).
+    """
     at_root = Router("keys")
     for method in ("GET", "HEAD"):
         at_root.hidden(METADATA_PATH + path, method=method)(metadata)
@@ -185,7 +188,7 @@ def metadata_at_root(path: str) -> list[DirectRoute]:
 def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
     """Return FastAPI's `responses` for the errors of an operation that a client calls (RFC 6749).
 
-    `errors` are the errors with the status 400. The other errors are the same for all of these operations.
+    `errors` are the errors with the status 400. The errors with other statuses are the same for all operations.
     """
     by_status = {
         400: errors,
@@ -205,7 +208,7 @@ def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
 def _form(example: dict[str, str], others: Iterable[str]) -> dict[str, Any]:
     """Return the `openapi_extra` of an operation that takes a client's form.
 
-    The form has the parameters in `example` and `others`.
+    The form has the parameters in `example` and `others`, and the client's id and secret.
     """
     body = form_parameters("client_id", "client_secret", *others, **example)["requestBody"]
     # `{}` makes HTTP Basic optional, because a client may send its secret in the form, and a public client has none.
@@ -312,7 +315,7 @@ async def revoke(
 
 
 class _MalformedBearer(InvalidRequest):
-    """The error if a request contains the access token twice, or in a malformed form."""
+    """The error if a request contains a malformed form, or an access token in both the header and the form."""
 
     def headers(self) -> dict[str, str]:
         """Return the header `WWW-Authenticate` (RFC 6750, section 3.1)."""
@@ -322,7 +325,8 @@ class _MalformedBearer(InvalidRequest):
 async def bearer_of_userinfo(request: Request, verifier: VerifierDep, clock: ClockDep) -> Principal:
     """Return the user of the access token in the header, or in the form's `access_token` (RFC 6750, section 2.2).
 
-    Raises: the errors of `verified`; InvalidRequest, if the form is malformed, or the request contains both tokens.
+    Raises: the errors of `verified`; InvalidRequest, if the form is malformed, or if the form contains a token and the
+        request also has the header.
     """
     try:
         token = (await form_of(request)).get("access_token") if is_form(request) else None

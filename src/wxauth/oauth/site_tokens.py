@@ -87,7 +87,7 @@ class _OpenSession:
     generation: int = 0
     """The number of the session's present refresh token, which each rotation increases."""
     nonce: str | None = None
-    """The site's `nonce`, which only the first id_token repeats."""
+    """The site's `nonce`, which only the first id_token contains."""
     authenticated_at: datetime
     authenticated_by: str
     """The `amr` value (RFC 8176) for the way in which the user logged in."""
@@ -220,7 +220,7 @@ class SiteTokens:
         )
 
     async def _for_refresh_token(self, client: Client, form: Parameters, *, ip: str | None) -> dict[str, Any]:
-        """Exchange a refresh token. If the token is reused after the grace period, end the session.
+        """Exchange a refresh token. If the token was exchanged before, and its grace period is over, end the session.
 
         Raises: OAuthError.
         """
@@ -228,8 +228,9 @@ class SiteTokens:
         if token is None:
             raise OAuthError("invalid_grant", "the refresh token isn't one of wxauth's")
         await _ensure_keys(self.keys, self.issuer, self.clock())
-        # Most sessions have no resource, so a request that names none first tries a session without one. If the session
-        # has a resource, the refusal changes nothing, and names that resource for a second attempt.
+        # Most sessions have no resource. Therefore, if the request names no resource, the first attempt assumes that
+        # the session has none. If the session has one, the first attempt changes nothing, and its result names the
+        # resource for a second attempt.
         target = Target.requested(self.settings, client, form) if "resource" in form else Target(client)
         outcome = await self._rotate(target, token, form, ip=ip)
         if isinstance(outcome, RefreshRefused) and outcome.why == RefreshRefusal.OTHER_RESOURCE:
