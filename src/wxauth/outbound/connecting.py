@@ -23,11 +23,11 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.connection import Connection
 
 HEAD_START_SECONDS: Final = 0.25
-"""The time, in seconds, after which the next address is tried in parallel (RFC 8305, section 5)."""
+"""The time, in seconds, that an address has before the next one is tried in parallel (RFC 8305, section 5)."""
 NAME_SECONDS: Final = 10.0
 """The time, in seconds, for which a resolved name is reused.
 
-Connections that are opened at the same time resolve the name only once.
+Connections to one host that are opened at the same time share one lookup.
 """
 
 _MAX_REFUSAL: Final = 64 * 1024
@@ -42,9 +42,9 @@ AddressInfo = tuple[Any, ...]
 
 
 class ProxyFailed(httpx.ConnectError):
-    """The error if the proxy is unreachable, or refuses to open a connection to the server.
+    """The error if the proxy is unreachable, or refuses to pass on a connection or a request.
 
-    In both cases, no request has been sent.
+    In all these cases, the server has not received a request.
     """
 
 
@@ -99,7 +99,7 @@ class Connector:
     Args:
         proxy: The proxy for all connections, if any.
         tls: The TLS context. By default, it trusts the certificates that this machine trusts.
-        resolve: Returns the addresses of a server. By default, the system resolves its name.
+        resolve: The function that returns the addresses of a server. By default, the system resolves the server's name.
     """
 
     def __init__(self, *, proxy: Proxy | None, tls: ssl.SSLContext | None, resolve: Resolve | None = None) -> None:
@@ -121,7 +121,7 @@ class Connector:
         proxy = self._proxy
         is_https = origin.scheme == "https"
         is_at_proxy = proxy is not None  # whether the next failure would be the proxy's
-        # Unless the connection is returned, `undo` closes it.
+        # If an error occurs, `undo` closes the connection.
         with ExitStack() as undo:
             try:
                 async with asyncio.timeout_at(until):
@@ -244,8 +244,8 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
 async def _first_connected(addresses: Sequence[AddressInfo]) -> Connection:
     """Connect to the address that responds first. IPv6 and IPv4 addresses are tried alternately (RFC 8305).
 
-    Raises: OSError, if there is no connection. This is the failure of the address that failed last, or an error without
-        a text if there are no addresses.
+    Raises: OSError, if no attempt succeeds. The error is the failure of the address that failed last, or an error
+        without a text if there are no addresses.
     """
     families: dict[int, list[AddressInfo]] = {}
     for address in addresses:

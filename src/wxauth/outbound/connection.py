@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         A caller that stops waiting must close the connection, because the response may still arrive.
 
         `until` is the time limit of the response, in the event loop's time. `max_body` is the size limit of the body,
-        in bytes. `has_body` is False if the response has no body even if its head declares one, as for HEAD. If
+        in bytes. `has_body` is False if the response has no body although its head may declare one, as for HEAD. If
         `on_status` returns a number of seconds, the caller needs only the status. The request then succeeds even if the
         body is too large, cut off, or incomplete after that time.
 
@@ -199,8 +199,8 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Check the status when the head is complete.
 
-        The status 101 raises an error, because wxauth never requests an upgrade. After any other 1xx, the response
-        follows.
+        The status 101 raises an error, because wxauth never requests an upgrade. After any other 1xx response, the
+        final response follows.
         """
         self._status = self._parser.get_status_code()
         if self._status < httpx.codes.CONTINUE or self._status == httpx.codes.SWITCHING_PROTOCOLS:
@@ -275,7 +275,7 @@ class Connection(asyncio.Protocol):
         self.end()
 
     def _end_wait(self) -> asyncio.Future[HttpAnswer] | None:
-        """Cancel the time limit, and return the future of the response, which the connection then no longer has.
+        """Cancel the time limit, detach the future of the response from the connection, and return the future.
 
         Return None if nobody waits for the response.
         """

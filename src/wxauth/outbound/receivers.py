@@ -1,4 +1,4 @@
-"""The transport for requests to other operators' servers, which connects only to checked addresses."""
+"""The transport for requests to other operators' servers. It connects only to addresses that it has checked."""
 
 import ssl
 import sys
@@ -45,7 +45,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
     server.
 
     Args:
-        resolve: Returns the addresses of a name. By default, a new `NameResolver` does so.
+        resolve: The function that returns the addresses of a name. By default, a new `NameResolver` resolves names.
         tls: The TLS context. By default, it trusts the certificates that this machine trusts.
     """
 
@@ -55,7 +55,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             tls=tls,
             resolve=self._allowed_addresses,
-            max_connections=sys.maxsize,  # the sender limits the number of requests at the same time
+            max_connections=sys.maxsize,  # the senders limit how many requests run at the same time
             idle_seconds=KEEPALIVE_SECONDS,
         )
 

@@ -1,7 +1,7 @@
 """An httpx transport with its own connection pool. Its errors show whether the request may have arrived.
 
 No request to WeChat is idempotent: even a GET uses up the code that it contains. Therefore the transport sends no
-request twice, and a failure to connect means that no part of the request was sent. See
+request twice, and a failure to connect means that the server has received no part of the request. See
 docs/contribute/decisions/0005-httpx-over-our-transport.md.
 """
 
@@ -37,7 +37,7 @@ If less time remains, the response would be too late.
 _WEIGHT_OF_LATEST: Final = 1 / 8
 """The weight of the latest response time in the moving average. TCP uses the same weight (RFC 6298, section 2)."""
 _TARGET: Final = re.compile(rb"[!-~]+")
-"""The form of a request target, in which a space or a line break would change the request."""
+"""The pattern of a request target. A space or a line break in the target would change the request."""
 
 
 class HttpTransport(httpx.AsyncBaseTransport):
@@ -61,7 +61,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
     The errors contain no other error, and no part of the request:
 
     - httpx.LocalProtocolError means that the request has an invalid target, or a body of unknown length.
-    - httpx.ConnectError, httpx.ConnectTimeout and httpx.PoolTimeout mean that the request was certainly not sent.
+    - httpx.ConnectError, httpx.ConnectTimeout and httpx.PoolTimeout mean that the server has certainly not received the
+      request.
     - httpx.ReadError, httpx.ReadTimeout and httpx.RemoteProtocolError mean that the request may have arrived, but that
       no complete response has arrived.
     - httpx.DecodingError means that the response is not HTTP, or is too large.
@@ -71,7 +72,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             TLS.
         proxy: `http://[user:password@]host:port`, the proxy for all requests.
         tls: The TLS context. By default, it trusts the certificates that this machine trusts.
-        resolve: Returns the addresses of a server. By default, the system resolves its name.
+        resolve: The function that returns the addresses of a server. By default, the system resolves the server's name.
         max_connections: The largest number of requests that may be in progress at the same time. Further requests
             wait in order.
         idle_seconds: The time, in seconds, for which an idle connection is kept open.

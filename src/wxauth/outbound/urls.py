@@ -32,7 +32,7 @@ LookUp = Callable[[str], Sequence[str]]
 
 
 def addresses_of(host: str) -> Sequence[str]:
-    """Return the addresses of a host name, or the address that `host` spells. Raises: OSError, UnicodeError."""
+    """Return the addresses of a host name. If `host` is an address, return it. Raises: OSError, UnicodeError."""
     # Each entry ends with a socket address, which begins with the IP address.
     return [str(entry[-1][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
@@ -54,9 +54,9 @@ class NameResolver:
     """The lookups in progress, by the name. All callers that wait for a name share its lookup."""
 
     async def resolve(self, host: str) -> Sequence[str]:
-        """Return the addresses of a host name, or the address that `host` spells.
+        """Return the addresses of a host name. If `host` is an address, return it.
 
-        Raises: OSError, which includes TimeoutError, or UnicodeError, if the name does not resolve.
+        Raises: OSError (including TimeoutError) or UnicodeError, if the name does not resolve.
         """
         async with asyncio.timeout(self.patience):
             return await once(self._under_way, host, lambda: self._resolve_in_thread(host))
@@ -65,7 +65,7 @@ class NameResolver:
         """Return the addresses of a name from a lookup in a new thread. Raises: OSError, UnicodeError."""
         async with self._slots:
             addresses = Future[Sequence[str]]()
-            # With this call, a cancelled task does not cancel the future, on which the thread still sets the result.
+            # After this call, cancelling the task no longer cancels the future, so the thread can still set the result.
             addresses.set_running_or_notify_cancel()
             Thread(target=self._set_addresses, args=(host, addresses), name=f"name {host}", daemon=True).start()
             return await asyncio.wrap_future(addresses)
@@ -82,8 +82,8 @@ async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool =
     """Check that a receiver's URL uses https, or http if every address of its host is private or loopback.
 
     The name of an https URL must not resolve to an address that wxauth never connects to, such as a link-local address.
-    The URL is accepted even if the name does not resolve now, because each connection checks the address again.
-    Without `resolves_https`, the name of an https URL is not even looked up.
+    An https URL is accepted even if its name does not resolve now, because each connection checks the address again. If
+    `resolves_https` is False, the name of an https URL is not looked up.
 
     Raises: WrongValue.
     """
