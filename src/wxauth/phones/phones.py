@@ -41,12 +41,13 @@ from wxauth_guard.errors import InvalidToken
 LATE_ANSWER_SECONDS: Final = 30.0
 """The longest time, in seconds, for which wxauth waits for WeChat's response after the time limit of the request.
 
-WeChat may already have charged for the number, so wxauth stores a late response for the next request with the code.
+WeChat may already have charged for the number, so wxauth stores a late response for the next request with the same
+code.
 """
 KEPT_IN_MEMORY_SECONDS: Final = 600.0
 """The longest time, in seconds, for which a response waits in memory for the database to recover."""
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
-"""The age from which housekeeping binds the number in a response.
+"""The age that a response must have before housekeeping binds its number.
 
 The request that fetched a younger response may still be about to bind the number.
 """
@@ -59,14 +60,14 @@ MAX_IN_PROGRESS_OF_ONE: Final = 20
 The taps and retries of an honest user cause fewer requests.
 """
 WECHAT_SHUTDOWN_SECONDS: Final = 6.0
-"""The longest time, in seconds, for which a stopping process waits for WeChat's responses after its last request."""
+"""The longest time, in seconds, for which a process that has ended its last request waits for WeChat's responses."""
 
 PAUSE_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
 """The pauses, in seconds, before each check of whether another process has stored the response to the code."""
 _ANSWER: Final = "phone_answer"
 """The kind of work in `Retries` that stores a response."""
 _NOT_CAUSED_BY_CODE: Final = (errors.WeChatMisconfigured, errors.WeChatRateLimited, errors.WeChatUnavailable)
-"""The failures that the app or WeChat causes, not the code. They do not count as attempts."""
+"""The failures that the app or WeChat causes, not the code. An attempt with such a failure does not count."""
 
 log = get_logger()
 
@@ -105,7 +106,7 @@ class Phones:
             Places, of_one=MAX_IN_PROGRESS_OF_ONE, detail="this user has sent too many phone codes at once"
         ),
     )
-    """The requests and calls of each identity that are in progress, as pairs of app and openid."""
+    """The requests and calls of each identity that are in progress. An identity is a pair of app_id and openid."""
     _calls: dict[bytes, _Call] = field(init=False, default_factory=dict)
     """The calls to WeChat that are in progress, by the hash of the code."""
     _has_logged_unopened: bool = field(init=False, default=False)
@@ -158,7 +159,7 @@ class Phones:
             raise errors.InvalidCode("WeChat's response to this code can't be read now: tap again") from exc
 
     async def bind_pending(self, *, size: int) -> None:
-        """Bind the oldest numbers, at most `size`, that their own requests did not bind, for example after a crash.
+        """Bind up to `size` of the oldest numbers that their own requests did not bind, for example after a crash.
 
         Housekeeping calls this method.
         """
@@ -224,7 +225,7 @@ class Phones:
     async def _fetch(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> None:
         """Exchange a code with WeChat, and store the response.
 
-        Simultaneous requests with the same code share one call, which goes on when the time limit of a request is over.
+        Simultaneous requests with the same code share one call. The call continues after the time limit of a request.
 
         Raises: WeChatError, if WeChat returns no number in time; RateLimited, if there are too many calls or codes.
         """
@@ -364,7 +365,7 @@ class Phones:
 
 
 def _log_unopened(app_id: str, exc: CannotOpen) -> None:
-    """Log that this process cannot decrypt a stored response, and how to change that."""
+    """Log that this process cannot decrypt a stored response, and what the operator must change."""
     log.error("phone_answer_not_unsealed", app_id=app_id, reason=str(exc), what_to_change=WRONG_SECRET_KEY)
 
 

@@ -1,6 +1,7 @@
 """The statements that store WeChat's responses to phone codes, and bind the numbers in these responses to users.
 
-After a number is bound, the row of its response remains without the number, because a code may be sent again.
+After a number is bound, wxauth keeps the row of its response without the number, so that a request that sends the same
+code again still succeeds.
 """
 
 from collections.abc import Collection, Sequence
@@ -129,14 +130,14 @@ _BIND: Final = Statement[Nothing](
 )
 # The statement also returns its parameters :app_id and :openid (see `USER_IN_SESSION`).
 _USER: Final = Statement[UserInSession](f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id")
-# This statement records which identity has proved its user's number. If that identity is split off from the user, the
-# user loses the number.
+# This statement records which identity has proved its user's number. If all identities that have proved the number are
+# split off from the user, the user loses the number.
 _PROVE: Final = Statement[Nothing]("""
 UPDATE identities SET phone_proved_at = GREATEST(phone_proved_at, :proved_at)
  WHERE app_id = :app_id AND openid = :openid
 """)
-# This query returns the users who lose a number when another user verifies it. If `verified_until` is null, only users
-# who never verified the number lose it.
+# This query returns the users who lose a number when another user verifies it: the users who never verified the number
+# and, if :verified_until is not null, the users who verified it at that time or earlier.
 _LOSERS: Final = Statement[UUID]("""
 SELECT id FROM users
  WHERE phone = :phone AND (phone_verified_at IS NULL OR phone_verified_at <= :verified_until::timestamptz)
@@ -311,7 +312,7 @@ async def _lock_user_and_losers(
 async def _clear_number(
     transaction: Transaction, phone: str, losers: Sequence[UUID], *, verified_by: UUID, now: datetime
 ) -> None:
-    """Clear the number of these locked users, except `verified_by`, and record the change.
+    """Clear the number of the locked users in `losers`, except `verified_by`, and record the change.
 
     If a user had verified the number, the event contains the reason `MOVED`.
     """
