@@ -100,7 +100,7 @@ class Avatars:
             yield
 
     async def replace(self, user: UserInSession, file: bytes) -> UserInSession:
-        """Replace a user's picture by the picture in `file`, which gets a new URL, and return the changed user.
+        """Replace a user's picture with the picture in `file`, give it a new URL, and return the changed user.
 
         A picture that turns out to be broken when it is decoded counts towards the rate limit, too, because decoding is
         the expensive part.
@@ -130,7 +130,7 @@ class Avatars:
         return changed
 
     async def read(self, file_name: str) -> queries.Avatar:
-        """Return the picture at `AVATARS_PATH` with this file name, which consists of the id and the extension.
+        """Return the picture with this file name at `AVATARS_PATH`. The name consists of its id and an extension.
 
         Raises: NotFound, if there is no such picture.
         """

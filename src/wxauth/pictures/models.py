@@ -11,7 +11,7 @@ from wxauth.core.models import TIME
 
 
 class StoredAvatar(SQLModel, table=True):
-    """The table of uploaded pictures. Each user has at most one, whose URL is the user's `avatar_url`."""
+    """The table of uploaded pictures. Each user has at most one, and its URL is the user's `avatar_url`."""
 
     __tablename__ = "avatars"
 

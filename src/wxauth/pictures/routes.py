@@ -36,7 +36,7 @@ RFC 2046 allows up to 70 characters. A very short boundary slows down the parser
 the beginning of the boundary.
 """
 _PIECE: Final = 8 * 1024
-"""The largest number of bytes that are parsed without a break, which takes 2 ms at most.
+"""The largest number of bytes that are parsed without a break. Parsing them takes 2 ms at most.
 
 During a break, the process can handle other requests.
 """
@@ -60,18 +60,18 @@ _HEADERS: Final = {
 router = Router("me")
 AvatarsDep = Annotated[Avatars, Depends(provide(Avatars))]
 _REQUIRED: Final = "Field required"
-"""The message about a missing file, which is FastAPI's message about any missing field."""
+"""The message about a missing file. It is also FastAPI's message about any missing field."""
 _NO_FILE: Final = InvalidRequest.of(_FIELD, _REQUIRED)
-"""The failure of an upload without a file, as the API's documentation shows it.
+"""The failure of an upload without a file, for the API's documentation.
 
-A request raises a new exception, because a raised exception keeps its stack frames alive.
+A request without a file raises a new exception, because a raised exception keeps its stack frames alive.
 """
 
 
 async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SECONDS) -> bytes:
-    """Return the uploaded file, regardless of its name and Content-Type. `patience` is in seconds.
+    """Return the content of the uploaded file, regardless of its file name and Content-Type.
 
-    Other fields of the form are ignored.
+    Other fields of the form are ignored. The body may take up to `patience` seconds to arrive.
 
     Raises: InvalidRequest, PayloadTooLarge.
     """
@@ -129,7 +129,7 @@ def _only_file(parts: Sequence[Field | File]) -> bytes:
 
     Raises: InvalidRequest, whose message says what is wrong with the form.
     """
-    # The list also contains files with other names, and a field `file` that is no file, so that the message can say
+    # The list also contains files in other fields, and a field `file` that is not a file, so that the message can say
     # what is wrong with them.
     match [part for part in parts if isinstance(part, File) or part.field_name == _FIELD.encode()]:
         case [File() as file] if file.field_name == _FIELD.encode():

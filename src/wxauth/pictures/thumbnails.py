@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAX_BEFORE: Final = 256 * 1024
 """The largest number of bytes before the image data. EXIF with a thumbnail has up to 64 KiB."""
 MAX_PARTS: Final = 1000
-"""The largest number of markers, chunks and fill bytes before the image, and also after it.
+"""The largest number of markers, chunks and fill bytes before the image data, and also after its beginning.
 
 Pillow reads each of them in Python, so a file of 2 MiB (`MAX_FILE`) full of them would take seconds.
 """
@@ -108,7 +108,10 @@ warnings.filterwarnings("ignore", module="PIL")
 
 
 class UnusablePicture(Exception):
-    """The file is not a JPEG, PNG or WebP, is broken, or is a decompression bomb. The message is for the uploader."""
+    """The error if wxauth cannot use a file as a picture, or refuses it because of a limit.
+
+    The message says which rule the file breaks.
+    """
 
 
 def check_file(file: bytes) -> None:
@@ -199,11 +202,11 @@ def _webp_parts(file: bytes) -> Iterator[_Part]:
 
 
 def thumbnail_of(file: bytes) -> Thumbnail:
-    """Return the thumbnail of a JPEG, PNG or WebP, which is upright and has no side longer than `LONGEST_SIDE`.
+    """Return the thumbnail of a JPEG, PNG or WebP. It is upright, and has no side longer than `LONGEST_SIDE`.
 
-    The caller must have checked the file with `check_file`. Only the first frame of an animation remains. All metadata
-    is removed: EXIF with its locations, XMP, comments and ICC profiles. The thumbnail is a PNG if the picture is
-    transparent, and otherwise a JPEG.
+    The caller must have checked the file with `check_file`. The thumbnail of an animation shows its first frame. The
+    thumbnail contains no metadata: no EXIF with its locations, no XMP, no comments and no ICC profile. The thumbnail is
+    a PNG if it has a transparent pixel, and otherwise a JPEG.
 
     Raises: UnusablePicture.
     """
@@ -259,7 +262,7 @@ def _upright(image: "Image") -> "Image":
     """Return a picture in the orientation that its EXIF states, or unchanged if its EXIF is too large or broken."""
     from PIL.Image import Transpose
 
-    # Pillow reads EXIF from one of these two entries. The second is a text in a PNG.
+    # Pillow reads EXIF from one of these two entries. The second comes from a text chunk of a PNG.
     exif_length = sum(len(image.info.get(name, "")) for name in ("exif", "Raw profile type exif"))
     if exif_length > _MAX_EXIF:
         return image
