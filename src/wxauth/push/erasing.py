@@ -1,4 +1,4 @@
-"""The erasure of the data that wxauth may no longer store, because WeChat has pushed a withdrawal."""
+"""The erasure of data that wxauth may no longer store after WeChat has pushed a withdrawal."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class Erasure:
     async def _erase_identity(self) -> LogLine:
         """Erase the identity or, if it is the user's only identity, the user.
 
-        The erasure of a banned user waits for the end of the ban.
+        If that user is banned, request the erasure instead. Housekeeping then erases the user after the end of the ban.
         """
         is_erased = await erase_identity(
             self.transaction, self.user_id, app_id=self.app_id, openid=self.withdrawal.openid, by=WECHAT, now=self.now

@@ -30,7 +30,7 @@ class PushMessage(SQLModel, table=True):
     content: bytes | None = Field(sa_type=BYTEA)
     """The SHA-256 of the first message with this signature.
 
-    Null for WeChat's check of the push URL, and for a message that has been carried out.
+    It is null for WeChat's check of the push URL, and for a message that has been carried out.
     """
     kept_until: datetime = Field(sa_type=TIME)
     """The time after which the sweep deletes the row."""
@@ -40,7 +40,7 @@ MESSAGES_KEPT: Final = timedelta(days=30)
 """The time for which a repeated message from WeChat is recognized.
 
 WeChat repeats a message within a few seconds. The time is much longer, because a repetition that is not recognized
-would erase what the user has entered since, and the few withdrawals take little space.
+would erase what the user has entered since. Withdrawals are few, so they take little space.
 """
 SIGNATURES_KEPT: Final = timedelta(hours=2)
 """The time for which a used signature is recognized.

@@ -53,7 +53,10 @@ MESSAGES: Final = Counter(
 )
 
 LONG_MESSAGES_AT_ONCE: Final = 64
-"""The largest number of long messages that a process receives at the same time."""
+"""The largest number of long messages that a process receives at the same time.
+
+A message is long if its length is unknown, or greater than the limit for the bodies of other routes.
+"""
 _ECHOSTR: Final = re.compile("[ -~]{1,256}")
 """The pattern of an `echostr`. wxauth returns the text to the sender, so it accepts nothing unusual."""
 WRONG_ECHOSTR: Final = "Must be 1 to 256 printable characters"
@@ -70,7 +73,7 @@ Result = TypeVar("Result")
 class PushedMessages:
     """The part that receives the messages that WeChat pushes.
 
-    A response waits for the database for up to `patience` seconds. A withdrawal that fails is retried for
+    A response waits for the database for up to `patience` seconds. A withdrawal that fails is retried for up to
     `kept_in_memory` seconds.
     """
 
@@ -86,7 +89,7 @@ class PushedMessages:
         init=False, default_factory=partial(asyncio.Semaphore, LONG_MESSAGES_AT_ONCE)
     )
     _warned: OncePerDay = field(init=False, default_factory=OncePerDay)
-    """The pairs of an app and a name of a message about which a warning was logged today."""
+    """The pairs of an app and a message name for which wxauth has logged a warning today."""
 
     async def echo(self, app_id: str, query: Mapping[str, str]) -> str:
         """Return the response that WeChat expects when it checks a push URL, before it saves the URL.
@@ -139,7 +142,7 @@ class PushedMessages:
     async def _read(self, read: Callable[[], Awaitable[PushRequest]], *, is_long: bool) -> PushRequest:
         """Read a request, unless it is long and too many long requests are being read.
 
-        The number of long requests is limited, because a client that has seen a valid query can repeat it for five
+        The number of long requests is limited, because a client that has seen a valid query can use it again for five
         minutes.
 
         Raises: PushNotForwarded, if too many long requests are being read; the errors of `read`.
@@ -221,7 +224,7 @@ class PushedMessages:
                 withdrawn=withdrawal.fields or withdrawal.what,
             )
             raise
-        # If an earlier delivery of this message has failed, the withdrawal still waits in memory for a retry.
+        # If an earlier delivery of this message has failed, a retry still waits, which is needless now.
         self.retries.note_done(_WITHDRAWAL, key)
         return names_known_user
 

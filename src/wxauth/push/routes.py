@@ -28,7 +28,7 @@ _NO_STORE: Final = {"Cache-Control": "no-store"}
 _WRONG_BODY: Final = InvalidRequest.of("OpenID", "Field required")
 _WRONG_ECHOSTR: Final = InvalidRequest.of("echostr", WRONG_ECHOSTR)
 _REFUSALS: Final = (UnknownApp, InvalidSignature, NotFound, StorageUnavailable)
-"""The failures of both routes."""
+"""The failures that both routes have in common."""
 _EXAMPLE_MESSAGE: Final = {
     "ToUserName": "gh_1a2b3c4d5e6f",
     "FromUserName": "oGZUI0bJY1zhBYw2KhdUfwVJJEBf",
