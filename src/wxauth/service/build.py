@@ -58,7 +58,7 @@ from wxauth_guard.verifier import Verifier
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """The time limits and pauses of the parts, in seconds. The constants that are the defaults explain them.
+    """The time limits and pauses of the parts, in seconds. Most defaults are constants whose docstrings explain them.
 
     Tests shorten the times that they wait for.
     """

@@ -27,11 +27,11 @@ def heed_signals(readiness: Readiness) -> None:
     """Install handlers for SIGTERM, SIGINT and the end of the parent process, in place of uvicorn's handlers.
 
     After SIGTERM, the process reports that it is not ready, serves requests for `readiness.notice` seconds more, and
-    then calls uvicorn's handler. Before the process has begun to serve requests, a signal ends it at once. If
-    `readiness.notice` is None, uvicorn's handlers stay.
+    then calls uvicorn's handler. Before the process has begun to serve requests, a signal ends it at once. Change
+    nothing if `readiness.notice` is None, if no server has installed handlers, or if this is not the main thread.
 
-    Nothing else has to remove these handlers, because uvicorn, when it ends, restores the handlers that were installed
-    before it started.
+    wxauth does not have to remove its handlers, because uvicorn, when it ends, restores the handlers that were
+    installed before it started.
     """
     handlers_of_server: dict[int, Any] = {
         number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)

@@ -1,7 +1,7 @@
 """The life of the service from start to stop.
 
-At the start, the service checks the stored data. It runs the background tasks as soon as the database responds and has
-a schema.
+At the start, the service checks the stored data if the database responds and has a schema. It runs the background tasks
+as soon as both are true.
 """
 
 import asyncio
@@ -92,7 +92,8 @@ async def _prepare(services: Services) -> bool:
 async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
     """Run the background tasks forever.
 
-    The tasks would fail without the database and its schema, so they start when both are available.
+    The tasks would fail without the database and its schema, so they start when both are available. If the stored data
+    was not loaded at the start, load it first, without the checks of `check_stored_state`.
     """
     if not is_loaded:
         while not await _has_our_schema(services):  # noqa: ASYNC110 - another process migrates

@@ -50,7 +50,7 @@ _SET_AT_START: Final = ("host", "port", "workers")
 COUNTS: Final = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable of prometheus_client that names the folder in which several workers store their counts."""
 COUNTS_PREFIX: Final = "wxauth-metrics-"
-"""The prefix of the name of this folder, if `wxauth serve` has created it."""
+"""The prefix of the name of the folder that `wxauth serve` creates for the counts of its workers."""
 ENDING: Final = "ending"
 """The name of a file that the supervisor creates in the folder of `COUNTS` when all workers must end.
 
@@ -78,8 +78,9 @@ class Server(uvicorn.Server):
             listener.close()
         for connection in waiting:
             await loop.connect_accepted_socket(self._protocol, connection)
-        # uvicorn ends the connections that it knows. It gets to know a connection that uvloop has just accepted in the
-        # loop's next round. Without this round, such a connection would stay open until `DRAIN_SECONDS` are over.
+        # uvicorn's shutdown ends only the connections that uvicorn knows. uvicorn gets to know the connections that
+        # uvloop has just accepted in the next round of the event loop. Without a wait for this round, such a connection
+        # would stay open until `DRAIN_SECONDS` are over.
         await asyncio.sleep(0)
         await super().shutdown(sockets)
 
@@ -166,7 +167,7 @@ class Supervisor(Multiprocess):
     def _end_workers(self, *, is_urgent: bool = False) -> None:
         """Send SIGTERM to each worker that has not received a signal to end.
 
-        If `is_urgent`, because the operator does not want to wait, send SIGINT to every worker instead.
+        `is_urgent` means that the operator does not want to wait. In this case, send SIGINT to every worker instead.
         """
         Path(os.environ[COUNTS], ENDING).touch()  # see `ENDING`
         # If the parent kept the sockets open, clients could still connect, and would never get a response.
@@ -234,7 +235,7 @@ def _serve_by_workers(settings: Settings, listener: socket.socket) -> None:
         os.environ[COUNTS] = counts_folder
         config = uvicorn.Config(APP, factory=True, workers=settings.workers, **uvicorn_options())
         supervisor = Supervisor(config, [listener], settings)
-        # `wxauth.__main__` has blocked SIGHUP until a handler exists, which the supervisor has just set.
+        # `wxauth.__main__` has blocked SIGHUP until a handler exists. The supervisor has just set one.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):

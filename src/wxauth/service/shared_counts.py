@@ -15,7 +15,7 @@ from wxauth.core.logs import get_logger
 from wxauth.service.server import COUNTS, COUNTS_PREFIX
 from wxauth.terminal import os_reason
 
-# The module is also imported on Windows, where the commands run, but not the service.
+# The module is also imported on Windows, where the commands run but the service does not.
 if sys.platform != "win32":
     import fcntl
 
@@ -25,8 +25,8 @@ log = get_logger()
 def share_counts() -> None:
     """Share the counts of this process with the other workers from now on, if the service has several workers.
 
-    Each process calls this function before it counts anything, because the files of a metric are chosen at its first
-    count.
+    Each process calls this function before it counts anything, because prometheus_client chooses the files of a metric
+    when it counts the metric for the first time.
 
     The names of a worker's files contain a number instead of the process id, and a worker that replaces a dead worker
     continues the dead worker's files. Otherwise the number of files would grow, and the labels of the series would
