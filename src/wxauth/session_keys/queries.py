@@ -143,7 +143,7 @@ async def session_keys_sealed_otherwise(
 async def replace_session_keys(
     database: Database, former: Sequence[SealedSessionKey], resealed: Sequence[bytes | None]
 ) -> int:
-    """Replace each key in `former` with the value at the same place in `resealed`, which is None to clear the key.
+    """Replace each key in `former` with the value at the same position in `resealed`. The value None clears the key.
 
     Leave out keys that have changed since they were read, and sessions that are locked. Return the number of keys that
     were replaced or cleared.

@@ -32,8 +32,8 @@ _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark bel
 def _from_base64(value: object) -> bytes:
     """Return the bytes of a field that contains base64.
 
-    Raises: ValueError, if the value is not text, is too long, or is not base64. Where pydantic has the same rule, the
-    message repeats pydantic's own words.
+    Raises: ValueError, if the value is not text, is too long, or is not base64. If pydantic has the same rule, the
+    message is the same as pydantic's.
     """
     if not isinstance(value, str):
         raise ValueError("Input should be a valid string")
@@ -46,7 +46,7 @@ def _from_base64(value: object) -> bytes:
 
 
 def _check_whole_blocks(value: bytes) -> bytes:
-    """Return encrypted data unchanged. Raises: ValueError, unless it consists of whole blocks of the cipher."""
+    """Return encrypted data unchanged. Raises: ValueError, if it is empty, or its last cipher block is incomplete."""
     if not value or len(value) % BLOCK_BYTES:
         raise ValueError(f"Must be one or more blocks of {BLOCK_BYTES} bytes")
     return value
