@@ -50,16 +50,16 @@ from wxauth_desk.wechat.quotas import Quotas
 from wxauth_desk.wechat.session_keys import SessionKeys
 
 MAX_CALLS: Final = 1000
-"""The largest number of calls that are stored, and also the largest number of refused calls.
+"""The largest number of calls that are stored, and of refused calls, which are also stored with their responses.
 
 If there are more, the oldest one is forgotten.
 """
 MAX_VISITORS: Final = 200
 """The largest number of visitors that are stored. If there are more, the oldest one is forgotten."""
 _DEFAULT_REVOKE_INFO: Final = {"mini_program": "6", "official_account": "205", "website": "301", "mobile_app": "301"}
-"""The default `revoke_info` of a withdrawal, by the kind of the app.
+"""The default `revoke_info` of the message about a withdrawal, by the kind of the app.
 
-6 and 205 mean the nickname and picture, and 301 means all data of the user.
+6 and 205 stand for the nickname and picture, and 301 stands for all data of the user.
 """
 
 AnswerOfApp = Callable[[Call, Account], Answer]
@@ -99,7 +99,7 @@ class Simulator:
         self._faces = Faces(self._session_keys, self.now)
         self.payments = Payments(self._session_keys, self._accounts, self.now)
         self.js_tickets = app_tokens.js_tickets
-        """The tickets of `getticket`, which tests read."""
+        """The tickets that `getticket` returns. Tests read them."""
         self.verdicts = content_checks.verdicts
         """The verdicts on pictures that the caller must push after the response."""
         self.visitors: BoundedDict[tuple[str, str], Visitor] = BoundedDict(MAX_VISITORS)
@@ -151,7 +151,7 @@ class Simulator:
         """Return the time in seconds since the epoch."""
         return int(self._clock())
 
-    # The real WeChat does not have these controls.
+    # The following methods are controls, which the real WeChat does not have.
 
     def make_code(self, request: CodeRequest) -> str:
         """Return a single-use login code.
@@ -162,7 +162,7 @@ class Simulator:
         return self._codes.make(request, lasts=LONG_CODE_LIFETIME_SECONDS if lasts_longer else CODE_LIFETIME_SECONDS)
 
     def make_phone_code(self, request: PhoneCodeRequest) -> str:
-        """Return a single-use phone code, as the phone button returns it. The code is valid for five minutes."""
+        """Return a single-use phone code such as the phone button returns. The code is valid for five minutes."""
         return self._phone_codes.make(request)
 
     def seal(self, request: SealRequest) -> dict[str, Any]:
@@ -196,7 +196,7 @@ class Simulator:
         return make_message(openid, request.event, revoke_info, app_id=request.app_id, now=self.now())
 
     def fail(self, api: Api, **fault: Any) -> None:
-        """Make the next calls to an API fail. The other arguments are the fields of `FaultRequest`."""
+        """Make the next calls to an API fail. `fault` contains the other fields of the `FaultRequest`."""
         self.faults.append(FaultRequest(api=api, **fault))
 
     def account(self, app_id: str) -> Account:
@@ -207,13 +207,13 @@ class Simulator:
         """Return the latest calls to an API."""
         return [call for call in self.calls if call.api == api]
 
-    # The real WeChat has these calls, too.
+    # The following methods process calls, as the real WeChat does.
 
     def receive(self, api: Api, query: Mapping[str, str], body: bytes) -> tuple[Call, FaultRequest]:
         """Record a call. Return the call and the fault with which it must fail; `NO_FAULT` if there is none.
 
-        The fault is the next one that was requested with `POST /faults` for such a call, and is then used up. If none
-        was requested, the fault is the one that the code in the call names, if any.
+        The fault is the next one that was requested with `POST /faults` for such a call. The call uses up one of the
+        fault's `times`. If none was requested, the fault is the one that the code in the call names, if any.
         """
         call = Call(api, app_id=None, query=query, body=body)
         call = replace(call, app_id=self._app_id_in(call))  # `_app_id_in` reads the query and the body of a call
@@ -223,7 +223,7 @@ class Simulator:
     def _app_id_in(self, call: Call) -> str | None:
         """Return the app id next to a secret in a call, or the id of the app whose access token the call contains.
 
-        The app id is returned even if no app has this id. For any other call, return None.
+        An app id next to a secret is returned even if no app has this id. For any other call, return None.
         """
         if call.api in self._with_secret:
             with suppress(CallRefused):
@@ -236,7 +236,8 @@ class Simulator:
     def _account_with_secret(self, call: Call) -> Account:
         """Return the account of the app whose id and secret the call contains.
 
-        Raises: CallRefused, if the id or the secret is wrong, or if the app must not call from this address.
+        Raises: CallRefused, if the id or the secret is missing or wrong, if the secret is frozen, or if the app may not
+        call from this address.
         """
         app_id, secret = call.id_and_secret
         require(app_id, Errcode.MISSING_APP_ID)
@@ -252,7 +253,8 @@ class Simulator:
     def _account_with_token(self, call: Call) -> Account:
         """Return the account of the app whose access token the call contains.
 
-        Raises: CallRefused, if the token is wrong, if the app must not make this call, or if its quota is exhausted.
+        Raises: CallRefused, if the token is missing or wrong, if the app may not make this call, or if its quota is
+        exhausted.
         """
         token = call.query.get("access_token", "")
         require(token, Errcode.MISSING_ACCESS_TOKEN)
@@ -266,7 +268,7 @@ class Simulator:
         return account
 
     def answer(self, call: Call) -> Answer:
-        """Carry out a call, and return the right response, which may be a refusal."""
+        """Carry out a call, and return the response, which may be a refusal. This method applies no faults."""
         try:
             if call.api in self._with_grant:
                 return self._with_grant[call.api](call)
@@ -299,14 +301,14 @@ class Simulator:
 def _is_address_accepted(account: Account) -> bool:
     """Return whether WeChat accepts calls with the app's secret or access token from the caller's IP address.
 
-    For these calls, only a service account must have the address on its whitelist. Some APIs require the address on the
-    whitelist of every app. The functions that answer these APIs check it.
+    A service account needs the address on its whitelist for all these calls. Any other app needs it only for some APIs,
+    and the functions that answer these APIs check it.
     """
     return account.is_whitelisted or APP_KINDS[account.app_id] != "official_account"
 
 
 def _code_in(call: Call) -> str:
-    """Return the login code or phone code in a call, which may name a fault; an empty text if there is no code."""
+    """Return the login code or phone code in a call; an empty text if there is none. The code may name a fault."""
     with suppress(CallRefused):
         match call.api:
             case "code2session":

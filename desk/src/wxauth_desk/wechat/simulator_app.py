@@ -217,7 +217,8 @@ def _api(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
         faulty_response = await apply_fault(request, fault)
         if faulty_response is not None:
             return faulty_response
-        # `apply_fault` waits if the fault has a time `slow`. Unless `work_is_done`, the call is carried out only now.
+        # If the fault has a time `slow`, `apply_fault` has waited. Without `work_is_done`, the call is carried out only
+        # now.
         if answer is None:
             answer = carry_out(call)
         response = _response(answer, api)
@@ -231,7 +232,7 @@ def _api(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
 
 
 def _response(answer: Answer, api: Api) -> Response:
-    """Return the HTTP response with this answer, which is a picture or JSON, as WeChat sends it."""
+    """Return an HTTP response like WeChat's with this answer, which is a picture or a JSON object."""
     if isinstance(answer, CodePicture):
         return Response(answer.content, media_type=answer.content_type)
     return json_response(answer, api)
@@ -240,7 +241,8 @@ def _response(answer: Answer, api: Api) -> Response:
 async def _refuse_url(request: Request, exc: Exception) -> Response:
     """Refuse an unknown path, or a wrong method of an API, with an errcode, as WeChat does.
 
-    The response to an unknown path of the desk, or to a wrong method of a control, has the HTTP status instead.
+    The response to an unknown path of the desk, or to a wrong method of a control, has the HTTP status 404 or 405, and
+    no errcode.
     """
     assert isinstance(exc, HTTPException)
     path = request.url.path

@@ -1,4 +1,4 @@
-"""A receiver of wxauth's webhooks, whose messages the desk shows, and which can simulate failures."""
+"""A receiver of wxauth's webhook messages. The desk shows the messages, and can make the receiver simulate failures."""
 
 import asyncio
 import hmac
@@ -28,13 +28,13 @@ _MAX_SHOWN_BYTES: Final = 64 * 1024
 For a larger message, the desk shows only the verdict on the signature and the response.
 """
 _HANG_SECONDS: Final = 3600
-"""The time, in seconds, before the response with `hang`. Every caller has given up by then."""
+"""The time, in seconds, after which the receiver responds if `answer` is `hang`. Every caller has given up by then."""
 _KEY_PREFIX: Final = "whsec_"
 """The text before the key in a secret (Standard Webhooks 1.0.0)."""
 
 
 def _checked_secret(secret: str) -> str:
-    """Return the secret unchanged. Raises: ValueError, unless the secret is empty or base64 text."""
+    """Return the secret unchanged. Raises: ValueError, if the secret is neither empty nor base64 text."""
     if secret:
         _key_in(secret)
     return secret
@@ -44,7 +44,7 @@ class Behaviour(BaseModel):
     """The receiver's secret, and its response. A request changes only the fields that it contains."""
 
     secret: Annotated[str, Field(max_length=200), AfterValidator(_checked_secret)] | None = None
-    """The secret of the webhook in wxauth; empty or null if it is unknown, so that no signature can be checked."""
+    """The secret of the webhook in wxauth; empty or null if it is unknown. Without it, no signature can be checked."""
     answer: Literal["hang"] | Annotated[int, Field(ge=200, le=599)] = 204
     """The status of the response. With `hang`, the status is 204, but the response comes only after `_HANG_SECONDS`."""
 
@@ -89,7 +89,7 @@ class Receiver:
         return {"answer": self._behaviour.answer}
 
     def _judge(self, headers: Mapping[str, str], body: bytes) -> Literal["holds", "does not hold", "secret unknown"]:
-        """Return the verdict on the signature of a message, which the desk shows."""
+        """Return the verdict on a message's signature. The desk shows the verdict."""
         if not self._behaviour.secret:
             return "secret unknown"
         message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
