@@ -1,7 +1,7 @@
 """The WeChat mini-program login service.
 
-The import of this package removes environment variables that another program has set, if they would break a library
-that wxauth uses.
+The import of this package removes environment variables that another program has set, if they would interfere with a
+library that wxauth uses.
 """
 
 import os

@@ -22,12 +22,12 @@ _INCOMPLETE_ENCODINGS: Final = ("ascii", "latin-1", "charmap", "gbk", "gb2312", 
 def main() -> None:
     """Run the command. If an exception ends it, print the reason without secrets, and exit with status 1."""
     if sys.argv[1:2] == ["serve"] and sys.platform != "win32":
-        # The handler ends the process itself, because neither alternative works. Python drops an exception if the
-        # signal arrives during a callback, for example when a weak reference ends. The first process of a container
-        # ignores the signal's default action.
+        # The handler ends the process itself, because neither alternative works. Python drops an exception that a
+        # handler raises during a callback, for example when a weak reference ends. In the first process of a container,
+        # the signal's default action has no effect.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end)
-        # A SIGHUP would end the process while it starts. The service handles it later.
+        # Until the service handles SIGHUP, the signal is blocked, because it would end the process.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     # If this variable is already set, it belongs to another program, but prometheus_client would read the variable when
     # it is imported. The service sets the variable itself before it starts several workers. The name is written out,
@@ -37,12 +37,12 @@ def main() -> None:
     # which took an eighth of a command's start time.
     gc.set_threshold(50_000)
     try:
-        from wxauth import cli  # imported only now, so that the handlers and variables above are in force before
+        from wxauth import cli  # imported only now, after the handlers and variables are set
 
         cli.main(prog_name="wxauth")
     except ModuleNotFoundError as exc:
         package = (exc.name or "wxauth").partition(".")[0]
-        if package == "wxauth":  # to install wxauth again would not help, so Python prints the traceback
+        if package == "wxauth":  # installing wxauth again would not help, so Python prints the traceback
             raise
         sys.exit(localized(_("{package} isn't installed. Install wxauth again", package=package)))
     except Exception as exc:
@@ -52,7 +52,7 @@ def main() -> None:
 def _reason_of(exc: Exception) -> str:
     """Return the reason why a command has failed, without secrets.
 
-    If the output can't be written, also discard the output that is still in the buffer.
+    If the disk is full or broken, also discard the output that is still in the buffer.
     """
     from wxauth.core.logs import lines_of  # imported only now, because most commands do not fail
 
