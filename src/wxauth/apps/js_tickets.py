@@ -27,7 +27,7 @@ from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.wechat_tokens import FAILURE_PAUSE, LONGEST_LIFE_SECONDS, NEVER, CachedSecret
 
 _LOOK_AGAIN_SECONDS: Final = 0.1
-"""The pause, in seconds, between two reads of a stored ticket that another process is fetching."""
+"""The pause, in seconds, between two reads of the stored ticket while another process fetches the next ticket."""
 _NONCE_BYTES: Final = 12
 """The number of random bytes in a nonce, which then has 16 characters."""
 
@@ -98,14 +98,15 @@ class JsTickets:
             if is_usable and now < cached.renews_at:
                 return
             cached.ensure_not_paused(now)
-            # The lease is granted if the stored ticket is due for renewal, or if no other process has replaced the
-            # ticket that this process cannot use.
+            # The lease is granted only if no other process holds one. In addition, the stored ticket must be missing or
+            # due for renewal, or must be the one that this process cannot use.
             unusable = stored.ticket if stored is not None and not is_usable else None
             values = {"app_id": app.app_id, "unusable": unusable, "until": now + patience, "now": now}
             is_leased = await self.database.value(LEASE_TICKET, **values) is not None
             if is_leased:
                 await self._fetch(app, cached, now)
-            # Without the lease, another process fetches the next ticket. Until then, a usable stored ticket is enough.
+            # If this process has no lease, another process fetches the next ticket. A usable stored ticket is enough
+            # until then.
             if is_leased or is_usable:
                 return
             if loop.time() > deadline:

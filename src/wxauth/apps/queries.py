@@ -1,4 +1,4 @@
-"""The stored apps, which were added at run time, and the tickets of the JS-SDK, which all replicas share."""
+"""The tables and statements for the apps added at run time, and for the JS-SDK tickets that all replicas share."""
 
 from datetime import datetime
 from typing import Any, Final
@@ -56,7 +56,7 @@ IS_NAME_OF_SITE: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHE
 
 
 class SealedTicket(SQLModel):
-    """The encrypted JS-SDK ticket of an app, which signs pages in WeChat.
+    """The encrypted JS-SDK ticket of an app. The signatures for the app's pages in WeChat are made with the ticket.
 
     If the operator changes the secret key, the stored tickets are not encrypted again, because a ticket expires after
     two hours.
@@ -83,11 +83,11 @@ class JsTicket(SealedTicket, table=True):
 FIND_TICKET: Final = Statement[SealedTicket](
     "SELECT app_id, ticket, ends_at, renews_at FROM js_tickets WHERE app_id = :app_id"
 )
-# This statement decides which replica fetches a ticket. A replica gets the lease if the stored ticket is due for
-# renewal, or if the stored ticket is still the one that the replica cannot use, or if no ticket is stored. The other
-# replicas use the ticket that this replica stores. A lease that ends more than 10 seconds later than a new lease would
-# end was taken by a replica with a wrong clock, and does not count. The 10 seconds allow for small differences between
-# the replicas' clocks.
+# This statement decides which replica fetches a ticket. A replica gets the lease if no other replica holds it, and if
+# the stored ticket is due for renewal, or is still the one that the replica cannot use, or if no ticket is stored. The
+# other replicas use the ticket that this replica stores. A lease does not count if it ends more than 10 seconds later
+# than a new lease would end, because a replica with a wrong clock has taken it. The 10 seconds allow for small
+# differences between the replicas' clocks.
 LEASE_TICKET: Final = Statement[str]("""
 INSERT INTO js_tickets AS t (app_id, ends_at, renews_at, leased_until) VALUES (:app_id, :now, :now, :until)
 ON CONFLICT (app_id) DO UPDATE SET leased_until = :until

@@ -36,7 +36,7 @@ REFRESH_PAUSE_SECONDS: Final = 5.0
 """The number of seconds between two reads of the stored apps."""
 
 AppSource = Literal["settings", "database"]
-"""The place that defines an app."""
+"""The place where an app is defined."""
 
 _APP_TAKEN: Final = "an app with this ID already exists"
 _NOT_OPENED: Final = "this app's secrets can't be decrypted: run 'wxauth check'"
@@ -54,7 +54,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class KnownApp:
-    """An app, with the data about it from the settings or the database."""
+    """An app, with its source and its state. The source is the settings or the database."""
 
     app: App
     source: AppSource
@@ -88,7 +88,7 @@ class Apps:
     """Whether the stored apps have been read at least once."""
     _last_read_failed: bool = field(init=False, default=False)
     _ignored: dict[str, Sequence[str]] = field(init=False, default_factory=dict)
-    """The ignored fields of each stored app, as last logged."""
+    """The ignored fields of each stored app, as last read."""
     unopened: list[str] = field(init=False, default_factory=list)
     """The ids of the stored apps that `unsealed_app` could not return. Users cannot log in to these apps."""
 
@@ -111,7 +111,7 @@ class Apps:
         return app
 
     def find(self, app_id: str) -> App:
-        """Return the app with this id, even if it is disabled, because its sessions continue.
+        """Return the app with this id, which may be disabled. The sessions of a disabled app continue.
 
         Raises: UnknownApp; StorageUnavailable, if the stored apps could not be read yet, or if the app's secrets cannot
         be decrypted.
@@ -183,7 +183,7 @@ class Apps:
     async def keep_fresh(self) -> None:
         """Read the stored apps periodically, forever. During a database outage, the apps that were read last remain.
 
-        The first read comes after a pause, because the start of the service has called `try_refresh`.
+        The first read comes after a pause, because the service has called `try_refresh` at its start.
         """
         await asyncio.sleep(self.refresh_pause)
         await keep_doing(self.refresh, pause=self.refresh_pause, failure_event="apps_not_read")
@@ -193,7 +193,7 @@ class Apps:
         await attempt(self.refresh, failure_event="apps_not_read")
 
     def _replace_apps(self, stored: Sequence[queries.SealedApp]) -> None:
-        """Replace the apps in memory by the apps in the settings and these stored apps."""
+        """Replace the apps in memory with the apps in the settings and these stored apps."""
         in_settings = {app.app_id: KnownApp(app, "settings") for app in self.settings.apps}
         # The first operand puts the apps in the settings first. The last operand gives them precedence.
         self._by_id = in_settings | self._unseal_all(stored) | in_settings

@@ -1,4 +1,4 @@
-"""The routes with which administrators list, add, change and remove apps, and users list their openids in the apps."""
+"""The routes for administrators, who list, add, change and remove apps, and for users, who list their openids."""
 
 from collections.abc import Callable
 from functools import partial

@@ -13,7 +13,7 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 
 
 class _Administered(BaseModel):
-    """The values that an administrator sends with the fields of `App` to add or change an app."""
+    """The values that a request to add or change an app contains, apart from the fields of `App`."""
 
     is_enabled: StrictBool = Field(
         default=True, description="Whether users can log in to the app. Existing sessions continue."
@@ -48,8 +48,8 @@ class AppChangeRequest(Changes, AppFields, _Administered):
 
 
 # A change may leave out any field, including the required fields of an app. The class is changed afterwards, because a
-# new default in the class itself would require the type and the description of the field again. `AppFields` and `App`
-# keep their defaults, because pydantic copies the fields of a parent class into each subclass.
+# new default in the class itself would have to repeat the field's type and description. `AppFields` and `App` keep
+# their defaults, because pydantic copies the fields of a parent class into each subclass.
 for _name in AppFields.model_fields:
     AppChangeRequest.model_fields[_name].default = None  # never read: `changes` looks only at the fields that were sent
 AppChangeRequest.model_rebuild(force=True)
