@@ -43,7 +43,7 @@ OLDEST_SERVER: Final = 11
 async def check_database(
     settings: Settings, findings: Findings, *, clock: Clock, deadlines: Deadlines
 ) -> AsyncGenerator[CheckResult | None, None]:
-    """Check the server, its clock, the schema and the keys, and whether encrypted values can be decrypted.
+    """Check the database server, its clock, the rights of roles, the schema, and the stored values.
 
     A check that has nothing to report yields None. `findings` receives the apps and the signing keys for later checks.
     """
@@ -208,8 +208,8 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
 def judge_schema(revision: str | None, rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
     """Return the result about the schema's revision, which must suit this version of wxauth.
 
-    `rights` says which rights the role lacks for a migration. `known` are the revisions that this version knows, the
-    newest first.
+    `rights` says which rights the role lacks for a migration. `known` contains the revisions that this version knows,
+    the newest first.
     """
     to_do = _("run 'wxauth migrate'")
     if rights.missing_to_migrate is not None:

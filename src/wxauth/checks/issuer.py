@@ -39,7 +39,7 @@ _BAD_GATEWAY: Final = frozenset({502, 503, 504})
 
 
 class _Fault(TextError):
-    """A fault because of which a document cannot be used. The text explains the fault."""
+    """A fault that makes a document unusable. The text explains the fault."""
 
 
 class _NotRunning(_Fault):
@@ -55,8 +55,8 @@ async def check_issuer(
 ) -> AsyncGenerator[CheckResult, None]:
     """Check whether siblings find the stored keys at the issuer's URL.
 
-    All requests together may take `patience` seconds, and `_CONNECT_TIMEOUT_SECONDS` more for connecting. If none of
-    the keys in `findings` is published, `read_keys`, if given, reads the stored keys once more.
+    All requests together may take `patience` seconds, and `_CONNECT_TIMEOUT_SECONDS` more for connecting. If
+    `read_keys` is given, and none of the keys in `findings` is published, `read_keys` reads the stored keys once more.
     """
     yield await _judge_issuer(issuer, findings.signing_keys, read_keys=read_keys, now=now, patience=patience)
 
@@ -125,7 +125,7 @@ def _judge_kids(issuer: str, signing: AbstractSet[str], published: AbstractSet[s
 
 
 async def _published_kids(issuer: str, time_limits: httpx.Timeout) -> set[str]:
-    """Return the ids of the keys that the issuer publishes, after a check that no cache stores its responses.
+    """Return the ids of the keys that the issuer publishes. Also check that no cache stores the issuer's responses.
 
     The function requests the documents in the same way as the guard, so that it finds every fault that a sibling would
     meet.
@@ -147,11 +147,11 @@ async def _published_kids(issuer: str, time_limits: httpx.Timeout) -> set[str]:
 def _jwks_uri_in(metadata: Mapping[str, Any], issuer: str) -> str:
     """Return the URL of the keys in the metadata of this issuer.
 
-    Raises: _Wrong, if the metadata is not this issuer's.
+    Raises: _Wrong, if the metadata names another issuer, or no URL from which the guard would read keys.
     """
     reported = metadata.get("issuer")
     if reported != issuer:
-        # The part before @ may be a password.
+        # The part before @ may contain a password.
         other = reported.rpartition("@")[2][:_LONGEST_URL] if isinstance(reported, str) else "none"
         text = _(
             "{issuer} reports the issuer {other!r}. WXAUTH_ISSUER must be the same in both places",
@@ -167,7 +167,10 @@ def _jwks_uri_in(metadata: Mapping[str, Any], issuer: str) -> str:
 
 
 def _may_have_keys(jwks_uri: str, issuer: str) -> bool:
-    """Return whether the guard reads keys from this URL, which must use https unless both URLs are on loopback."""
+    """Return whether the guard would read keys from this URL.
+
+    The URL must use https, or both the URL and the issuer must be on loopback.
+    """
     return is_secure(jwks_uri) and (jwks_uri.startswith("https:") or is_loopback(urlsplit(issuer).hostname))
 
 
@@ -223,7 +226,7 @@ async def _check_for_cache(client: httpx.AsyncClient, issuer: str) -> None:
 def _sign_of_cache(headers: httpx.Headers, previous_id: str) -> Text | None:
     """Return the sign that a cache may have stored a response; None if there is no sign.
 
-    `previous_id` is the X-Request-ID of the previous response, which is empty if there is none.
+    `previous_id` is the X-Request-ID of the previous response; an empty text if there is no previous response.
     """
     if previous_id and headers.get("X-Request-ID") == previous_id:
         return _("repeats an X-Request-ID")
@@ -267,7 +270,7 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
 async def _get(client: httpx.AsyncClient, url: str, *, setting: Text | str) -> dict[str, Any]:
     """Return the JSON object at a URL. `setting` names the setting that a fault advises the operator to change.
 
-    Raises: _NotRunning, if no service responds; _Wrong, if the response is not a JSON object of a sensible size.
+    Raises: _NotRunning, if no service responds; _Wrong, for any other fault.
     """
     # As in the guard, the body is read without decompression, because a few compressed bytes could decompress to more
     # than MAX_DOCUMENT. Therefore, the request asks for a response that is not compressed.
@@ -374,7 +377,7 @@ def _fault_of_cause(cause: BaseException, where: Text | str) -> _NotRunning | _W
                     why=why,
                 )
             return _Wrong(_("{where} has an invalid certificate: {why}", where=where, why=why))
-        case ssl.SSLWantReadError():  # TLS was only waiting for data when the time was over
+        case ssl.SSLWantReadError():  # TLS was only waiting for data when the time limit expired
             return None
         case ssl.SSLError():
             text = _(

@@ -1,4 +1,4 @@
-"""The queries of `wxauth check`, which only read."""
+"""The queries of `wxauth check`. They change nothing."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,7 +7,7 @@ from wxauth.core.statements import Statement
 from wxauth.session_keys.queries import SealedSessionKey
 
 SAMPLE: Final = 1000
-"""The largest number of rows in a sample.
+"""The largest number of rows that a query reads for a sample.
 
 A sample of sessions contains up to this number of the oldest sessions, and up to this number of the newest.
 """
@@ -46,7 +46,7 @@ class WebhookState:
     name: str
     is_enabled: bool
     is_stuck: bool
-    """Whether a delivery is waiting, and no event has been delivered for `checks.database.STUCK_AFTER`."""
+    """Whether a delivery has been waiting, and no event has been delivered, for `checks.database.STUCK_AFTER`."""
 
 
 READ_SERVER: Final = Statement[PostgresServer]("""

@@ -40,7 +40,7 @@ class CheckResult:
 
 
 def good(name: str, text: Text) -> CheckResult:
-    """Return a result that says that the checked part works."""
+    """Return a result that reports that nothing is wrong."""
     return CheckResult(name, CheckLevel.OK, text)
 
 
@@ -50,7 +50,7 @@ def note(name: str, text: Text) -> CheckResult:
 
 
 def bad(name: str, text: Text) -> CheckResult:
-    """Return a result that says that the checked part does not work."""
+    """Return a result that reports that something does not work."""
     return CheckResult(name, CheckLevel.BAD, text)
 
 
@@ -104,7 +104,7 @@ def compare(reading: ClockReading, *, name: str, whose: Text, allowed: float, wh
 
 @dataclass(slots=True)
 class Findings:
-    """The values that one check finds and other checks need. A field is None or empty if no check has found it."""
+    """The values that one check finds and other checks need. A field is None or empty if its value was not found."""
 
     apps: Sequence[App] = ()
     """The apps in which users can log in."""

@@ -1,4 +1,4 @@
-"""The check that no other database role may use wxauth's tables."""
+"""The check for outsiders: roles that may use wxauth's tables, but are not the service's role, owners or superusers."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -19,8 +19,8 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
 
     If there are no roles of one of these kinds, their result is left out.
 
-    A query has read at most `MOST_REVOCATIONS` revocations of each kind. If there are more, the printed statements are
-    incomplete. After the operator has run them, the check reports the rest.
+    `revocations` contains at most `MOST_REVOCATIONS` steps for each of these two kinds of roles. If there are more, the
+    printed statements are incomplete. After the operator has run them, the next check reports the rest.
     """
     writing = [step for step in revocations if step.may_write]
     reading = [step for step in revocations if not step.may_write]
@@ -67,9 +67,9 @@ def _statements(steps: Sequence[Revocation]) -> list[str]:
     for step in steps:
         key = (step.group, tuple(step.relations), step.are_sequences, step.grantor, step.has_passed_on)
         alike.setdefault(key, []).append(step)
-    # The rights that a role other than the owner has granted are revoked first. After this role has lost its own right,
-    # it could not revoke them. Among these rights, those that may have been granted to further roles come last, for the
-    # same reason.
+    # A role can revoke a right that it has granted only while it has the right itself. Therefore, rights that a role
+    # other than the owner has granted are revoked before rights that the owner has granted. Within both groups, a right
+    # comes last if its holder might have granted it to other roles.
     order = sorted(alike.values(), key=lambda each: (each[0].grantor is None, each[0].has_passed_on))
     return list(chain.from_iterable(map(_revoke, order)))
 

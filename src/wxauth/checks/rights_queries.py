@@ -1,4 +1,4 @@
-"""The queries for the rights on wxauth's tables, both those of wxauth's own role and those of all other roles."""
+"""The queries for the rights that wxauth's own role, and all other roles, have on wxauth's tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class RoleRights:
     def to_see_all_rows(self) -> str:
         """The statements, separated by semicolons, that let this role see all rows despite row level security.
 
-        A role with the owner's rights sees all rows, unless row level security is also forced on the owner.
+        Row level security hides rows from a role with the owner's rights only if it is forced on the owner.
         """
         if self.owner is None:
             return "; ".join(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY" for table in self.hidden_in)
@@ -178,7 +178,7 @@ class Revocation:
 # - `sources` contains each role that has a right by itself, and whether the right allows writing.
 # - `reach` contains each role that has a right, and all roles that have the right through a membership. A role with
 #   NOINHERIT counts, because it can `SET ROLE`.
-# - `below` contains each such role with itself, and with the roles that have the right through it.
+# - `below` pairs each such role that is not excused with itself, and with each role that has the right through it.
 # - `steps` contains the revocations. A role that may not use the schema cannot use the tables in it, so its rights are
 #   not reported. The grantor with the oid 10 is the first superuser. Any superuser can revoke in its name.
 # - `judged` adds whether the role may write. Rights that it has elsewhere, or through a membership, count as well.

@@ -63,7 +63,7 @@ class _Recorder(httpx.AsyncBaseTransport):
         self._clock = clock
         self._readings = readings
         self.addresses: list[str] = []
-        """The IP addresses of this server. WeChat names an address when it refuses the address."""
+        """The IP addresses from which WeChat refused a call. WeChat's response names them."""
         self.unreachable: set[str] = set()
         """The hosts to which no connection could be opened."""
         self.proxy_failure = ""
@@ -125,7 +125,7 @@ async def _token_failure(app: App, wechat_tokens: WeChatTokens) -> WeChatError |
 
 
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: _Recorder) -> CheckResult:
-    """Return the result about a login with a made-up code, which WeChat must refuse because of the code only."""
+    """Return the result about a login with a made-up code, which WeChat must refuse only because of the code."""
     name = f"wechat {app.app_id}"
     if failure is None:
         return bad(
@@ -288,7 +288,10 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
 
 
 def _how_to_set_push_token(app: App, settings: Settings) -> Text:
-    """Return the instruction for the place where the app is defined: the database, or one of two kinds of settings."""
+    """Return the instruction for setting a push_token.
+
+    It depends on where the app is defined: in the database, in WXAUTH_APP_ID, or in WXAUTH_APPS.
+    """
     if app.app_id not in {each.app_id for each in settings.apps}:
         return _("Set a push_token with 'wxauth apps set'")
     if settings.app_id:
