@@ -19,7 +19,7 @@ from wxauth.i18n import SOURCE, Text, lazy_gettext as _, pgettext
 from wxauth.terminal import localized, terminal_language, width
 
 _AFTER_SENTENCE: Final = re.compile(r"(?<=。)|(?<=\.)\s")
-"""The pattern of the place between two sentences, in Chinese or English."""
+"""The pattern of the boundary between two sentences, in Chinese or English."""
 MODULES: Final = {
     "running": {
         "serve": _("Run the service in production."),
@@ -41,9 +41,9 @@ MODULES: Final = {
     "users": {"users": _("Manage users, their roles and bans.")},
     "webhooks": {"webhooks": _("Manage webhooks, which send events to other services.")},
 }
-"""The commands of each module, with their lines in `wxauth --help`, which does not import the modules.
+"""The commands of each module, with their summaries. `wxauth --help` prints them without importing the modules.
 
-A test compares these lines with the help texts of the commands.
+A test compares these summaries with the help texts of the commands.
 """
 
 
@@ -69,7 +69,7 @@ def _adapt_click() -> None:
     click_wrapping.TextWrapper.wordsep_re = re.compile("(\\s+|[（“]*(?:[!-~]+|\\S)[，。、；：）”？！…]*)")
 
 
-_adapt_click()  # when this module is imported, because the decorators below already use click's texts
+_adapt_click()  # called during the import of this module, because the decorators below use click's texts
 
 
 class LazyGroup(click.Group):

@@ -60,7 +60,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "official_account. Repeatable. An empty value removes all hosts.",
     },
 }
-"""The differences between the options of these fields and the options that `takes` derives from the fields' types."""
+"""The arguments of `click.option` that replace those from the fields' schema, by field."""
 _app_argument = click.argument("app_id")
 _no_check_option = click.option("--no-check", is_flag=True, help="Don't verify the AppSecret with WeChat.")
 _with_parts = partial(with_parts, calls_wechat=True)
@@ -103,7 +103,7 @@ def add_command(app_id: str, disabled: bool, no_check: bool, fields: dict[str, A
         ),
         _("added {name}", name=app_id),
     )
-    # Only this command prints the sentence, because after it an operator often tries a login at once.
+    # Only this command prints the sentence, because an operator often tries a login immediately after adding an app.
     echo(_("Running services pick up the change within 15 seconds."), err=True)
 
 
@@ -159,7 +159,7 @@ def remove_command(app_id: str) -> None:
 
 
 def _push_mode(app: AppAnswer) -> str | None:
-    """Return the mode in which WeChat pushes an app's messages, `aes` or `plain`; None if wxauth accepts none."""
+    """Return the mode of an app's message push, `aes` or `plain`; None if wxauth accepts no messages for the app."""
     if app.has_push_aes_key:
         return "aes"
     return "plain" if app.has_push_token else None
@@ -208,7 +208,7 @@ def _valid(model: type[Body], values: dict[str, Any]) -> Body:
 
 
 def _show_app(write: Callable[[Parts], Awaitable[KnownApp]], text: Text) -> None:
-    """Store an app by calling `write`. Then print this text or, with `--json`, the app that `write` returned."""
+    """Store an app by calling `write`. Then print `text` or, with `--json`, the app that `write` returned."""
 
     async def write_and_answer(parts: Parts) -> AppAnswer:
         return app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], await write(parts))

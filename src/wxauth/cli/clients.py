@@ -125,7 +125,7 @@ def _refused_as_wrong_call() -> Iterator[None]:
     try:
         yield
     except WrongClient as exc:
-        error = exc.errors[0]  # a WrongClient has exactly one
+        error = exc.errors[0]  # a WrongClient has exactly one error
         raise click.BadParameter(sentence(error.message), param_hint=_option_of(error.field)) from None
 
 

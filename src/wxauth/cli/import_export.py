@@ -181,8 +181,8 @@ def import_command(
     # A field that is not in `Line` has the form attributes.NAME. In a JSON file, `attributes` is an object.
     if delimiter is None and not {*our_names.values(), *our_values} <= Line.model_fields.keys():
         raise WrongCall(_("--map attributes.NAME is only for CSV"))
-    # Only `CsvLines` uses the delimiter. `--app-id ''`, for example from a script with an unset variable, counts as no
-    # option.
+    # Only `CsvLines` uses the delimiter. `--app-id ''`, for example from a script with an unset variable, is treated
+    # like an absent option.
     form = Form(delimiter=delimiter or ",", app_id=app_id or None, fields=our_names, values=our_values)
     read_lines = JsonLines if delimiter is None else CsvLines
     try:
@@ -321,7 +321,8 @@ def export_command(file: Path) -> None:
         return
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE)
-        # A file that already existed keeps its permissions until here. A device such as /dev/null keeps them for good.
+        # `os.open` does not change the permissions of an existing file. A device such as /dev/null keeps its
+        # permissions.
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.fchmod(descriptor, _PRIVATE)
     except OSError as exc:

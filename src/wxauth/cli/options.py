@@ -26,7 +26,7 @@ _NOT_JSON: Final = _('must be JSON, such as 2 or {"role": "authenticated"}, or t
 
 
 def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """Return an option's callback, which replaces the given value with the result of `check`. None stays None.
+    """Return an option's callback, which replaces each value except None with the result of `check`.
 
     If `check` raises a KeyError, OSError or ValueError, the command is refused. The message is the text of a
     WrongValue, the system's reason for an OSError or, for any other error, `rule`.
@@ -97,8 +97,8 @@ def takes(
 
     Args:
         model: The body or the query of an operation.
-        clear: The word that clears a field, which may be an empty text; None if options cannot clear fields. For this
-            word, the command receives an empty text. A switch has a `--no-` form instead.
+        clear: The word that clears a field; None if options cannot clear fields. The word may be an empty text. The
+            command receives an empty text instead of the word. A switch has a `--no-` form, and no such word.
         changed: The arguments of `click.option` that replace the arguments from the schema, by field. None means that
             the field has no option.
     """
@@ -221,7 +221,7 @@ def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:
 
 
 def _value_of(field: _Field, clear: str | None, is_query: bool, value: str) -> object:
-    """Return the value of an option: a text, a list that was given with commas, or JSON.
+    """Return the value of an option: a text, a list whose items were separated by commas, or JSON.
 
     Return an empty text for the word that clears the field, and None for an empty parameter of a query.
 

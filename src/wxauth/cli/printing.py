@@ -50,7 +50,7 @@ def prints_json() -> bool:
 
 
 class Failed(click.ClickException):
-    """An error that ends the command with status 1, and prints this text."""
+    """An error that prints a text, and ends the command with status 1."""
 
     def __init__(self, text: str) -> None:
         super().__init__(localized(text))
@@ -67,7 +67,7 @@ def sentence(text: str) -> str:
 
 
 class WrongCall(click.UsageError):
-    """An error about an incorrect call. It ends the command with status 2, and prints this text."""
+    """An error about an incorrect call. It prints a text, and ends the command with status 2."""
 
     def __init__(self, text: Text) -> None:
         super().__init__(sentence(text))
@@ -183,7 +183,7 @@ to_the_second = partial(_local_time, timespec="seconds")
 
 
 def confirm(question: Callable[[], Text]) -> None:
-    """Ask for confirmation on the terminal, unless `--yes` was given.
+    """Ask for confirmation on the terminal. If `--yes` was given, return without asking.
 
     `question` is only called if the command asks, because a question can contain names from the database.
 

@@ -70,7 +70,7 @@ def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
             return WRONG_SECRET_KEY
         case StorageUnavailable():
             return _("{name}: {rule}", name="WXAUTH_DATABASE_URL", rule=outage_text(exc))
-        # This is the detail if the command's argument names nothing. Other details are printed below.
+        # This detail means that the argument of the command names nothing that exists. Other details are printed below.
         case NotFound() if exc.detail == f"this {noun} doesn't exist":
             return _("{noun} {name} does not exist", noun=noun, name=name)
         case NameTaken() | AppTaken():
@@ -121,8 +121,8 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
     Args:
         use: The function to call.
         calls_wechat: Whether the parts include the clients of WeChat and the apps.
-        seals: Whether the command stores encrypted values. If so, and if the secret key opens no stored value, this
-            function fails before it calls `use`, because the service could not open the new values either.
+        seals: Whether the command stores encrypted values. If so, this function fails before it calls `use` if values
+            are stored and the secret key opens none of them, because the service could not open the new values either.
 
     Raises: Failed.
     """
@@ -149,7 +149,7 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
                 await _add_wechat(parts, settings, closing)
             return await use(parts)
 
-    return _run(run, log_level="error")  # WeChat's errors say what to change
+    return _run(run, log_level="error")  # the log lines about WeChat's errors say what to change
 
 
 async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStack) -> None:

@@ -18,7 +18,7 @@ from wxauth.terminal import localized, os_reason
 
 _ALIVE_TIMEOUT_SECONDS: Final = 2.0
 """The time limit, in seconds, for each step of the request that `alive` sends."""
-# `alive` does not import the settings, so these constants repeat two defaults in `Settings`, and `ENV_FILE`.
+# `alive` does not import the settings, so these constants copy two defaults from `Settings`, and `ENV_FILE`.
 _DEFAULT_HOST: Final = "127.0.0.1"
 _DEFAULT_PORT: Final = 8000
 _ENV_FILE: Final = Path(".env")
@@ -61,7 +61,7 @@ def alive(*, ready: bool) -> None:
         connection = HTTPConnection(host, port, timeout=_ALIVE_TIMEOUT_SECONDS)
         connection.request("GET", "/readyz" if ready else "/livez")
         status = connection.getresponse().status
-    except (OSError, HTTPException, UnicodeError) as exc:  # a UnicodeError means that the host is no valid name
+    except (OSError, HTTPException, UnicodeError) as exc:  # a UnicodeError means that the host is not a valid name
         text = _("nothing responds on {host}, port {port}: {error}", host=host, port=port, error=type(exc).__name__)
         sys.exit(localized(text))
     if status != HTTPStatus.OK:
@@ -84,7 +84,7 @@ def _address() -> tuple[str, int]:
     except OSError as exc:
         sys.exit(localized(_("can't read {file}: {reason}", file=_ENV_FILE, reason=os_reason(exc))))
     host = (os.environ.get("WXAUTH_HOST") or in_file.get("WXAUTH_HOST") or "").strip()
-    if host in ("", "0.0.0.0", "::"):  # noqa: S104 - the service listens on all addresses, including this one
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104 - the service listens on all addresses, including 127.0.0.1
         host = _DEFAULT_HOST
     port = (os.environ.get("WXAUTH_PORT") or in_file.get("WXAUTH_PORT") or "").strip()
     # For a Service named wxauth, Kubernetes sets WXAUTH_PORT to a URL instead of a port.

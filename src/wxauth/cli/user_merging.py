@@ -57,7 +57,7 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
     merged, user = with_database(merge)
     roles = listed_roles(user["roles"])
     echo(_("{former} was merged into {user_id}, roles: {roles}", former=from_id, user_id=user["id"], roles=roles))
-    # The roles above are those after the merge. These lines show both users as they were before it.
+    # The line above contains the roles after the merge. These lines show both users as they were before the merge.
     for each in (merged.former, merged.remaining):
         _echo_status_and_roles(each.id, each.nickname, each.roles, each.status_and_roles.ban)
 

@@ -45,7 +45,7 @@ _check_name = checked(
 )
 _name_argument = click.argument("webhook_name", metavar="NAME", callback=_check_name)
 _TYPES: Final = {"option": "--type", "multiple": True, "metavar": "TYPE"}
-"""The arguments for the option `--type`, which is given once for each type of events."""
+"""The arguments for the option `--type`, which can be given several times, once for each type of event."""
 _LONGEST_LOCATION: Final = 300
 """The largest number of characters of a redirect's target that a message shows."""
 
@@ -181,9 +181,9 @@ def _types_of(webhook: WebhookAnswer) -> str:
 
 
 def _with_webhooks(use: Callable[[Webhooks], Awaitable[T]], *, seals: bool = False) -> T:
-    """Return the result of `use`, which gets the operations on webhooks. Raises: Failed.
+    """Call `use` with the operations on webhooks, and return its result. Raises: Failed.
 
-    Commands that store a new secret set `seals`, and then fail if the service could not decrypt this secret.
+    With `seals`, the command fails if the service could not decrypt the secret that the command stores.
     """
 
     async def run(parts: Parts) -> T:
