@@ -1,7 +1,7 @@
 """The authentication of clients by a signed assertion, and the parsing of their keys.
 
-The method is `private_key_jwt` (RFC 7523), and the keys are JWKs (RFC 7517). As with access tokens, wxauth uses only
-the key objects of python-jose. This module itself checks the assertion's header and claims.
+The method is `private_key_jwt` (RFC 7523), and the keys are JWKs (RFC 7517). wxauth uses only the key objects of
+python-jose, here and for access tokens. This module itself checks the assertion's header and claims.
 """
 
 import re
@@ -41,7 +41,7 @@ COMPACT_JWS: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-
 _NUMBER: Final = re.compile(r"[A-Za-z0-9_-]{1,1400}", re.ASCII)
 """The pattern of a number in an RSA key, in base64url. The longest number, of 8192 bits, has 1366 characters."""
 _MAX_KID: Final = 256
-"""The maximum number of characters of the id of an RSA key. `VerificationKey` has the same limit for other keys."""
+"""The maximum number of characters of the id of an RSA key. `VerificationKey` has the same limit for EC keys."""
 _TYPES: Final = frozenset({"jwt", "client-authentication+jwt"})
 """The accepted values of `typ`, in lower case and without `application/`."""
 
@@ -116,7 +116,7 @@ class ClientKeys:
 
     @classmethod
     def read(cls, jwks: object) -> Self:
-        """Return the usable keys of a JWK set. If several have the same algorithm and `kid`, none of them is usable.
+        """Return the usable keys of a JWK set. Keys that share an algorithm and a `kid` are left out.
 
         Raises: InvalidKey, if `jwks` is not a JWK set.
         """
@@ -153,7 +153,7 @@ def _usable_keys(documents: Iterable[object]) -> Iterable[ClientKey]:
 
 
 def has_private_keys(jwks: object) -> bool:
-    """Return whether a JWK set contains private keys."""
+    """Return whether a JWK set contains private or symmetric keys."""
     return any(isinstance(each, Mapping) and bool(_PRIVATE_MEMBERS & each.keys()) for each in _members(jwks) or ())
 
 

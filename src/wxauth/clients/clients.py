@@ -185,6 +185,7 @@ async def renew_secret(
             await record_event(transaction, EventType.CLIENT_SECRET_RENEWED, by=by, at=now, data={"name": name})
     if scopes is None:
         # The statement has found no client with a secret: either the client is public, or there is no such client.
+        # `FIND_SERVICE` finds every client, including public ones.
         is_public = await database.row(queries.FIND_SERVICE, name=name) is not None
         raise InvalidRequest.of("name", CLIENT_IS_PUBLIC) if is_public else NotFound(NO_SUCH_CLIENT)
     return Credentials(name, secret), scopes
@@ -195,7 +196,7 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
 
     If the client was removed before, but some of its sessions are left, the function ends a page of these sessions.
 
-    Raises: NotFound, if there is neither such a client nor a session of a removed one.
+    Raises: NotFound, if there is neither such a client nor a session of a removed client with this name.
     """
     async with database.begin() as transaction:
         is_removed = await transaction.value(queries.REMOVE, name=name, by=by.name) is not None

@@ -33,7 +33,7 @@ MAX_FRESH: Final = timedelta(days=1)
 MAX_STALE: Final = timedelta(days=1)
 """The time for which a process uses an expired document if it cannot fetch the document again."""
 PAUSE: Final = timedelta(minutes=1)
-"""The pause after a refused or failed fetch, and between two fetches because of an unknown key."""
+"""The pause after a refused or failed fetch, and between two fetches that unknown keys have caused."""
 MAX_ENTRIES: Final = 1000
 """The largest number of documents and failures in one cache."""
 _JSON: Final = re.compile(r"application/([!#$&^_.+a-z0-9-]+\+)?json", re.ASCII | re.IGNORECASE)
@@ -145,7 +145,7 @@ class DocumentCache(Generic[Read]):
         kind: One word for the kind, with which the names of log events begin.
         read: The function that fetches and parses a document. It returns the document and the time for which to cache
             it, or raises NotFetched.
-        on_outcome: The function that receives the outcome of each fetch; None if nobody counts the outcomes.
+        on_outcome: The function that receives the outcome of each fetch; None if the outcomes are not counted.
     """
 
     kind: str

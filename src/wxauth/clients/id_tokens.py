@@ -63,8 +63,9 @@ class IdTokens:
     ) -> str:
         """Return an id_token (OpenID Connect Core, section 2) that is valid for `expires_in` seconds.
 
-        `scopes` determine the claims about the user. An id_token for a phone has neither a session nor an access token.
-        `authenticated_by` is the user's method of authentication, for the claim `amr`.
+        `scopes` determine the claims about the user. An id_token that a mini-program or mobile app gets for another
+        back end has neither a session nor an access token. `authenticated_by` is the user's method of authentication,
+        for the claim `amr`.
 
         wxauth signs an ES256 id_token with a key for access tokens. Nobody can use the id_token as an access token,
         because its `typ` is different, and its audience is the site.
@@ -111,7 +112,7 @@ class IdTokens:
         except (InvalidToken, KeyError, TypeError):
             return None
         # wxauth has signed the claims, so they are well-formed. wxauth may have issued the id_token under a previous
-        # issuer URL, or for a phone, which has no session.
+        # issuer URL, or to a mini-program or mobile app, without a session.
         if claims["iss"] != self.settings.issuer or "sid" not in claims:
             return None
         return IdTokenHint(claims["aud"], UUID(claims["sid"]), UUID(claims["sub"]))

@@ -31,7 +31,7 @@ parameters.
 """
 
 LONGEST_REDIRECT: Final = 8192
-"""The maximum number of characters of a form that wxauth turns into the query of a redirect.
+"""The maximum number of characters of a form that becomes the query of a redirect, and of a link to another language.
 
 The number is limited because most proxies refuse longer URLs.
 """
@@ -57,7 +57,7 @@ _NAMED: Final = frozenset(
     refresh_token request resource response_mode response_type scope state token_type_hint ui_locales
     """.split()  # noqa: SIM905 - a list would need a line for each name
 )
-"""The parameters whose names errors may contain. Errors do not repeat other names, because callers can choose them."""
+"""The parameters whose names errors may contain. Errors do not echo other names, which callers can choose."""
 _LONG: Final = ("id_token_hint", "access_token", "client_assertion", "state")
 """The parameters that can have up to `MAX_TOKEN_LENGTH` characters."""
 _MAX_PARAMETERS: Final = 100
@@ -107,8 +107,9 @@ class Unreadable(OAuthError):
 def parse_parameters(text: str) -> Parameters:
     """Return the parameters in a percent-encoded query or form. Leave out unreadable parameters that change nothing.
 
-    Raises: OAuthError, if there are too many parameters, or if another parameter is unreadable.
+    Raises: OAuthError, if there are too many parameters or percent signs, or if any other parameter is unreadable.
     """
+    # While the process decodes percent signs, it handles no other request.
     if text.count("%") > MAX_ESCAPES:
         raise OAuthError("invalid_request", "there are too many percent-encoded characters")
     try:
@@ -121,7 +122,7 @@ def parse_parameters(text: str) -> Parameters:
 def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
     """Check decoded parameters, and return them. Leave out unreadable parameters that change nothing.
 
-    Raises: OAuthError, if there are too many parameters, or if another parameter is unreadable.
+    Raises: OAuthError, if there are too many parameters, or if any other parameter is unreadable.
     """
     if len(pairs) > _MAX_PARAMETERS:
         raise OAuthError("invalid_request", "there are too many parameters")
@@ -215,10 +216,10 @@ class SiteCredentials:
         """Check the credentials of the client that has sent a form. Return the client and the form.
 
         A client with a secret authenticates with HTTP Basic, or with `client_id` and `client_secret`. A public client
-        sends no secret. A client that is not registered must be at an allowed host, and sends no secret either. It
-        sends an assertion for one of these `endpoints`, unless its document allows it to omit the assertion.
-        `endpoints` contains paths, and is empty if the route accepts no assertions. `ip` is the caller's address, for
-        which fetches of unknown documents are limited.
+        sends no secret. The document of a client that is not registered must be at an allowed host. Such a client sends
+        no secret either. It sends an assertion for one of these `endpoints`, or only its `client_id` if its document
+        allows this. `endpoints` contains paths, and is empty if the route accepts no assertions. `ip` is the caller's
+        address, for which fetches of unknown documents are limited.
 
         Raises: OAuthError, InvalidClient, InvalidRequest, PayloadTooLarge, RateLimited, StorageUnavailable.
         """
@@ -312,8 +313,8 @@ def _has_assertion(form: Parameters) -> bool:
 def _credentials_in(request: Request, form: Parameters) -> Credentials | None:
     """Return the name and the secret in the header or in the form of a request; None if the request contains no secret.
 
-    Raises: OAuthError, if the request authenticates in several ways; InvalidClient or InvalidRequest, if the header is
-    malformed.
+    Raises: OAuthError, if the request authenticates in several ways, or contains two different names; InvalidClient or
+    InvalidRequest, if the header is malformed.
     """
     name, secret = form.get("client_id"), form.get("client_secret")
     if _has_assertion(form) and (secret is not None or "authorization" in request.headers):
