@@ -78,7 +78,7 @@ RETURNING scopes
 
 
 def _select(*columns: LiteralString) -> LiteralString:
-    """Return a SELECT of these columns for all clients that are not removed. Add further conditions with AND."""
+    """Return a SELECT of these columns for all clients that are not removed. The caller may add conditions with AND."""
     return f"SELECT {', '.join(columns)} FROM clients WHERE removed_by IS NULL"
 
 
@@ -137,7 +137,7 @@ class RemovedPage(NamedTuple):
 
     name: str
     rows: int
-    """The number of sessions removed from the client's list, plus the number of rows deleted from other tables."""
+    """The number of rows deleted from `website_sessions` and from the tables in `_TABLES_OF_CLIENT`."""
     is_last: bool
     """Whether no row is left, so that a new client can have the name."""
 

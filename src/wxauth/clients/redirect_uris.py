@@ -15,18 +15,19 @@ MAX_URI_LENGTH: Final = 2048
 MAX_URIS: Final = 100
 """The maximum number of redirect URIs of a client, and of its logout URIs.
 
-The number is limited because each login and each CORS request compares the URIs.
+The number is limited because wxauth compares the redirect URI of each sign-in request, and the origin of each CORS
+request, with registered URIs.
 """
 _MAX_LOGGED: Final = 200
 """The largest number of characters of a URI in the log."""
 _CHARACTERS: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
-"""The pattern of a text that contains only characters that a URI may contain (RFC 3986).
+"""The pattern of a string of characters that a URI may contain (RFC 3986).
 
 The pattern leaves out `*`, because `*` would look like a wildcard, and `#`, because `#` begins a fragment.
 """
 _URI: Final = re.compile(_CHARACTERS)
 _APP_SCHEME: Final = r"(?P<scheme>[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+):/"
-"""The pattern of the scheme of a native app, which is a domain in reverse order (RFC 8252, section 7.1)."""
+"""The pattern of a native app's scheme with `:/`. The scheme is a domain in reverse order (RFC 8252, section 7.1)."""
 _BEGINS_WITH_APP_SCHEME: Final = re.compile(_APP_SCHEME)
 _APP_URI: Final = re.compile(f"{_APP_SCHEME}{_CHARACTERS}")
 _WEB_SCHEMES: Final = ("https://", "http://")

@@ -33,7 +33,7 @@ _HAS_NO_SECRET: Final = InvalidRequest.of("name", clients.CLIENT_IS_PUBLIC)
 
 def _optional(field: FieldInfo) -> tuple[Any, Any]:
     """Return the definition of a field that may be absent or null, for `create_model`."""
-    # A plain bool would also accept texts and numbers, such as "yes" and 1.
+    # A plain bool would also accept strings and numbers, such as "yes" and 1.
     kind: Any = StrictBool if field.annotation is bool else field.annotation
     return kind | None, Field(default=None, description=field.description)
 
@@ -108,7 +108,7 @@ class ClientSecretAnswer(BaseModel):
 
 
 def client_answer(client: AddedClient, *, now: datetime) -> ClientAnswer:
-    """Return the response about a client, without its secret. `former_secret_until` is null if it is in the past."""
+    """Return the response about a client, without its secret. A `former_secret_until` in the past is shown as null."""
     until = client.former_secret_until
     if until is not None and until <= now:
         until = None  # the database still contains the time at which an old secret ended

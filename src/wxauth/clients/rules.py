@@ -25,7 +25,8 @@ from wxauth.settings.types import check_title, matching
 from wxauth.terminal import WrongValue
 from wxauth_guard.errors import FieldError, InvalidRequest
 
-# A client is an actor in the audit log, so its name must not look like a user's id or one of these actors.
+# A client is an actor in the audit log, so its name must not look like a user's id, or be the name of one of these
+# actors.
 _ACTORS: Final = (SYSTEM.name, OPERATOR.name, WECHAT.name)
 NAME_RULE: Final = _(
     "must be 1 to 64 characters (a-z, 0-9, _ and -) and begin with a letter or digit. It must not "
@@ -36,7 +37,7 @@ NAME_RULE: Final = _(
 _NAME: Final = re.compile(CLIENT_NAME)
 _USER_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DOMAIN: Final = r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"
-"""The pattern of a domain of up to 200 characters that contains a dot."""
+"""The pattern of a domain that contains a dot and has up to 200 characters."""
 _FORM_OF_APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
 """The pattern of the ids that WeChat gives to mini-programs. `APP_ID` also accepts other forms."""
 APPS_OF_SITE: Final[Mapping[str, tuple[AppKind, Text]]] = {
@@ -44,13 +45,13 @@ APPS_OF_SITE: Final[Mapping[str, tuple[AppKind, Text]]] = {
     "account_app_id": ("official_account", _("must be the app_id of a service account")),
     "website_app_id": ("website", _("must be the app_id of a website app")),
 }
-"""The fields of a site that name an app, each with the kind of that app and the text of its rule."""
+"""The fields of a site that name an app, each with the kind of that app, and the error text for a wrong value."""
 _URI_FIELDS: Final = ("redirect_uris", "logout_uris")
 """The fields that contain lists of URIs."""
 
 
 def _check_logo(logo: str) -> None:
-    """Check the logo of a site. An empty text is allowed, because it removes the logo.
+    """Check the logo of a site. An empty string is allowed, because it removes the logo.
 
     Raises: WrongValue, if the logo is not the URL of a small picture.
     """
@@ -67,13 +68,13 @@ _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
     "logo": _check_logo,
     **dict.fromkeys(_URI_FIELDS, check_uris),
 }
-"""The check of each field that does not depend on other fields."""
+"""The checks of single fields, by field. None of these checks depends on the other fields."""
 _SITE_MAKING_FIELDS: Final = ("redirect_uris", "device", "phone_id_token")
 """The fields that make a client a site. A client that sets none of these fields is a service."""
 _SITE_FIELDS: Final = tuple(
     field for field in Client.model_fields if field not in ("name", "scopes", "resources", *_SITE_MAKING_FIELDS)
 )
-"""The other fields that only a site may set."""
+"""The fields that only a site may set, and that do not make a client a site."""
 
 
 class WrongClient(InvalidRequest):
@@ -94,12 +95,12 @@ def check_name(name: str) -> str:
 
 
 def is_client_name(text: str) -> bool:
-    """Return whether a client can have this name, including the names of wxauth's own pages."""
+    """Return whether a client, or one of wxauth's own pages, can have this name."""
     return _NAME.fullmatch(text) is not None and text not in _ACTORS and _USER_ID.fullmatch(text) is None
 
 
 def is_own_name(text: str) -> bool:
-    """Return whether this name is reserved for wxauth's own pages, which administrators cannot add or change."""
+    """Return whether a name is reserved for wxauth's own pages. Administrators cannot add or change their clients."""
     return text.startswith("wxauth")
 
 
@@ -107,7 +108,7 @@ def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None
     """Return a client with these options, whose names are fields of `Client`.
 
     An absent field has the same meaning as null, false or an empty list. The checks of single fields skip the values of
-    the `stored` client, because they might break a rule that was added later.
+    the `stored` client, because a stored value might break a rule that was added later.
 
     Raises: WrongClient, if the options break a rule.
     """
@@ -147,7 +148,10 @@ def _as_site(client: Client) -> Client:
 
 
 def _as_service(client: Client) -> Client:
-    """Return a client as a service, with its defaults. Raises: WrongClient, if a field is only for sites."""
+    """Return a client as a service, with the defaults of a service.
+
+    Raises: WrongClient, if a field or a scope is only for sites, or if a scope is unknown.
+    """
     _check_scopes(client, tuple(Scope))
     for field in _SITE_FIELDS:
         if getattr(client, field) != Client.model_fields[field].default:

@@ -37,7 +37,8 @@ FORM: Final = "application/x-www-form-urlencoded"
 MAX_ESCAPES: Final = 8192
 """The maximum number of percent signs in a form.
 
-Decoding 64 KiB of percent signs takes 35 ms, during which the process handles no other request.
+Decoding a body of 64 KiB that contains only percent signs would take 35 ms. During this time, the process would handle
+no other request.
 """
 _MAX_FORM_FIELDS: Final = 128
 """The maximum number of fields in a form.
@@ -45,7 +46,7 @@ _MAX_FORM_FIELDS: Final = 128
 The number is limited because the process handles no other request while it parses a form.
 """
 _SECRET_CHARACTERS: Final = 43
-"""The number of characters of a client's secret, which are the 256 bits of `new_secret` in base64url."""
+"""The number of characters of a client's secret. A secret contains 256 bits, which `new_secret` writes in base64url."""
 
 SERVICE_CLIENT_SCHEME: Final = {
     "service_client": {
@@ -66,7 +67,7 @@ FOR_CLIENT: Final = Entails(
 )
 """The failures and the security scheme of a route that receives the calling service client."""
 FOR_LIMITED_CLIENT: Final = Entails(failures=(*FOR_CLIENT.failures, RateLimited), security=FOR_CLIENT.security)
-"""`FOR_CLIENT` for a route that limits the client's requests."""
+"""`FOR_CLIENT` with the additional failure RateLimited, for a route that limits the client's requests."""
 
 log = get_logger()
 AnyStored = TypeVar("AnyStored", ServiceClient, ClientWithSecrets)
@@ -156,7 +157,7 @@ EventsClientDep = Annotated[ServiceClient, *_client_with(Scope.EVENTS)]
 def basic_credentials(request: Request) -> Credentials:
     """Return the name and the secret from HTTP Basic (RFC 7617), percent-decoded (RFC 6749, section 2.3.1).
 
-    Raises: InvalidClient, if the request does not contain them; InvalidRequest, if it has two Authorization headers.
+    Raises: InvalidClient, if they are missing or malformed; InvalidRequest, if there are two Authorization headers.
     """
     scheme, _, encoded = single_authorization(*request.headers.getlist("authorization")).partition(" ")
     if scheme.lower() != "basic":
@@ -171,9 +172,10 @@ def basic_credentials(request: Request) -> Credentials:
 
 
 async def _credentials_of_form(request: Request) -> Credentials | None:
-    """Return the credentials in a form (RFC 6749, section 2.3.1). Return None if the form has no secret.
+    """Return the credentials in a form (RFC 6749, section 2.3.1); None if the request contains no secret in a form.
 
-    Raises: InvalidRequest, if the request also has an Authorization header, or if the form repeats or lacks a value.
+    Raises: InvalidRequest, if the request has an Authorization header in addition to the secret, if `client_id` is
+        missing, or if `client_id` or `client_secret` occurs more than once; the errors of `form_values`.
     """
     has_header = "authorization" in request.headers
     if not has_header and media_type_of(request, default="") != FORM:
@@ -214,7 +216,7 @@ async def form_values(request: Request, name: str) -> list[str]:
 
 
 def check_scope(client: ServiceClient, needed: Scope) -> None:
-    """Check that an authenticated client has the scope.
+    """Check that an authenticated client has the needed scope.
 
     Raises: ClientLacksScope, whose text contains the command that adds the scope.
     """
@@ -231,7 +233,7 @@ def check_secret(credentials: Credentials, stored: AnyStored | None, *, now: dat
 
     `stored` is the client with the name in `credentials`; None if there is no such client. For an unknown name, and for
     a client without a secret, this function takes the same steps as for a wrong secret, because its duration must
-    reveal nothing.
+    not reveal which of these three cases has occurred.
 
     Raises: InvalidClient, if the name or the secret is wrong.
     """
