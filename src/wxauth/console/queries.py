@@ -6,19 +6,20 @@ from uuid import UUID
 from wxauth.core.statements import Nothing, Statement
 from wxauth.core.users import IS_ADMINISTRATOR, MAY_LOG_IN, USER, UserInSession
 
-# The limit is 2, because two rows show that there are several administrators.
+# The limit is 2, because two rows are enough to show that there are several administrators.
 ADMINISTRATORS: Final = Statement[UUID](f"""
 SELECT id FROM users WHERE {IS_ADMINISTRATOR} ORDER BY id LIMIT 2
 """)
-# The statement also deletes expired links.
+# In addition to storing a link, the statement deletes expired links.
 STORE_LINK: Final = Statement[Nothing]("""
 WITH expired AS (
     DELETE FROM admin_links WHERE expires_at <= :now
 )
 INSERT INTO admin_links (digest, user_id, expires_at) VALUES (:digest, :user_id, :expires_at)
 """)
-# This statement uses up a link. If the link's user is staff, the statement opens a session with the user's newest
-# identity. A second request with the same link waits for the first request, and then finds no link.
+# This statement uses up a link. If the link's user is staff, may log in and has an identity, the statement opens a
+# session with the user's newest identity. A second request with the same link waits for the first request, and then
+# finds no link.
 #
 # The statement locks the user, so that it waits for a change of roles that is in progress. `change_status_and_roles`
 # holds the same lock while it ends the open sessions. Without the lock, a session could outlive the role. The statement

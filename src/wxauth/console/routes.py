@@ -38,7 +38,7 @@ CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 _HEADER: Final = "x-wxauth-console"
 """The header that the console's page sends with each request about its session."""
 # The page loads pictures only from WeChat's own hosts. Another host could belong to a user, who would then learn the
-# address of the staff member who views the picture.
+# IP address of the staff member who views the picture.
 _PICTURES: Final = "data: https://thirdwx.qlogo.cn https://wx.qlogo.cn"
 _PAGE_HEADERS: Final = {
     "Cache-Control": "no-cache",
@@ -126,7 +126,10 @@ def declared_texts(app: FastAPI) -> Mapping[str, Callable[[str], str]]:
 
 
 async def _open(request: Request) -> Response:
-    """Open a console session after a link or a scan. If the cookie contains an earlier session, end that session."""
+    """Open a console session with the secret of a link, or with the authorization code after a scan.
+
+    If the cookie contains an earlier session, end that session.
+    """
     services = await _services_for_own_page(request)
     device = await device_of(request)
     match await _opening_in(request):
@@ -191,7 +194,7 @@ async def _services_for_own_page(request: Request) -> Services:
 
 
 async def _opening_in(request: Request) -> LinkRequest | ScanRequest:
-    """Return what the body of a request contains: the secret of a link, or the authorization code after a scan.
+    """Return the secret of a link, or the authorization code after a scan, from the body of a request.
 
     Raises: InvalidRequest, if the body contains neither.
     """

@@ -88,7 +88,7 @@ class ConsoleSessions:
     async def add_as_site(self) -> None:
         """If the console is enabled, register it as a site, so that staff can log in to it by scanning a QR code.
 
-        If the database is unavailable, retry in the background until it succeeds.
+        If the database is unavailable, retry in the background until the registration succeeds.
         """
         if not self.settings.admin_page:
             return
@@ -111,7 +111,8 @@ class ConsoleSessions:
     async def open_by_link(self, secret: str, *, device: Device) -> OpenedConsole:
         """Open a session with the secret of a link. Each link works only once.
 
-        Raises: SessionRevoked, if the link is unknown, used or expired, or if its user is not staff.
+        Raises: SessionRevoked, if the link is unknown, used or expired, or if its user is not staff, may not log in, or
+            has no identity.
         """
         now = self.clock()
         session_id = new_id(now)
@@ -186,7 +187,7 @@ class ConsoleSessions:
         if STAFF_ROLES.isdisjoint(outcome.roles):
             await self.end(cookie)
             raise InsufficientRole("this user no longer has the role admin or support")
-        # This is the time after the wait for the database, so that the access token does not outlive the session.
+        # `now` is the time after the wait for the database, so that the access token does not outlive the session.
         now = self.clock()
         seconds_left = int((outcome.expires_at - now).total_seconds())
         return self._opened(
@@ -238,7 +239,7 @@ class ConsoleSessions:
     ) -> OpenedConsole:
         """Return a session with new tokens.
 
-        `generation` is the number of its refresh token, and `seconds_left` is the time until the session ends.
+        `generation` is the number of the refresh token, and `seconds_left` is the time until the session ends.
         """
         session = TokenSession(id=session_id, seconds_left=seconds_left, client_id=CONSOLE, scope=ADMIN_SCOPE)
         issued = self.issuer.issue(user, session, now=now)
