@@ -340,7 +340,7 @@ class SignUpRefused(WxAuthError, code="sign_up_refused", status=403):
     title = _("This service didn't accept your registration.")
 
     def __init__(self, detail: str = "the operator's service refused this user", *, title: str | None = None) -> None:
-        # As the value of a placeholder, the operator's text may contain braces, and is not translated.
+        # The operator's text is the value of a placeholder, so it may contain braces, and is not translated.
         super().__init__(detail, title=None if title is None else Text("{title}", title=title))
 
 

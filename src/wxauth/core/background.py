@@ -301,6 +301,6 @@ def task_of(
 
 
 def _retrieve_exception(task: asyncio.Task[Any]) -> None:
-    """Retrieve the exception of a task. Otherwise asyncio logs that nobody has retrieved it."""
+    """Retrieve the exception of a task. Otherwise, asyncio would log that nobody has retrieved it."""
     if not task.cancelled():
         task.exception()

@@ -55,18 +55,18 @@ class Batched(Statement[Row]):
     """A statement for one caller that `Database.row` can run once for several waiting callers.
 
     The form for one caller is `one`, for example `SELECT id, nickname FROM users WHERE id = :user_id`. The form for
-    several callers is `many`, in this case `SELECT n, id, nickname FROM asked LEFT JOIN users ON id = :user_id`. The
+    several callers is `many`, in this example `SELECT n, id, nickname FROM asked LEFT JOIN users ON id = :user_id`. The
     table `asked` has a row for each caller, with the caller's number `n` and the caller's parameters. In `many`,
     `:user_id` stands for the column `asked.user_id`, so that both forms can contain the same fragments.
 
     `many` returns `n` as the first column, and then the columns of `one`. If the first column after `n` is null, the
     caller gets no row. A caller whose number is missing runs the statement alone, so `many` may skip locked rows. But
-    `many` must not wait for a lock for more than some milliseconds, because all its callers would wait.
+    `many` must not wait for a lock for more than a few milliseconds, because all its callers would wait.
 
     Args:
         name: The name of the statement in metrics.
         one: The form for one caller.
-        many: The text after `WITH asked AS (…)` in the form for several callers. By default, it joins `one` laterally,
+        many: The SQL after `WITH asked AS (…)` in the form for several callers. By default, it joins `one` laterally,
             which suits a statement that only reads.
         types: The PostgreSQL type of each parameter.
     """

@@ -52,7 +52,7 @@ LAST_ID: Final = UUID(int=2**128 - 1)
 log = get_logger()
 
 _last_id = 0
-"""The id that this process created last, as a number. Within one millisecond, each new id is greater."""
+"""The id that this process created last, as a number. A new id of the same millisecond is greater than this id."""
 
 
 def utc_now() -> datetime:
@@ -118,7 +118,8 @@ async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = 
     while True:
         await correct_clock(clock, database)
         now = clock.own()
-        # This machine's clock may have been set back since the last warning, so the second abs() is needed, too.
+        # If this machine's clock has been set back since the last warning, `reported_at` is in the future. Without the
+        # second abs(), there would be no warning until that time has passed.
         if abs(clock.ahead) >= REPORTED_FROM and (reported_at is None or abs(now - reported_at) >= _REPORTED_EVERY):
             reported_at = now
             log.warning(

@@ -55,7 +55,8 @@ class Connector:
         places: list[_Place] = []
         for dsn in self._dsns:
             places += await _places_of(dsn, seconds=self._deadlines.connect)
-        # The last place comes first, and then the other addresses of its host, because False sorts before True.
+        # The place that worked last comes first, and then the other addresses of its host, because False sorts before
+        # True.
         places.sort(key=lambda place: (place.dsn != self._last_place.dsn, place.address != self._last_place.address))
         # Each address of each host has a separate time limit. asyncpg has one limit for all addresses together, which
         # an address that never responds would use up.
@@ -134,7 +135,7 @@ class _LoopTo:
 
 
 async def _places_of(dsn: str, *, seconds: float) -> list[_Place]:
-    """Return a place for each address of a DSN's host. If it has only one, return one place without an address.
+    """Return a place for each address of a DSN's host. If the host has only one, return one place without an address.
 
     The function waits at most `seconds` for the addresses.
     """

@@ -139,8 +139,8 @@ class Snapshot(Transaction):
         """Yield all rows, `page_size` at a time. The remaining rows stay on the server.
 
         A caller that stops before the last page must not read the pages of the same statement again in this snapshot,
-        because the cursor then stays open until the snapshot ends. The cursor cannot be closed together with the
-        generator, because Python may close an abandoned generator while the connection runs another statement.
+        because the cursor stays open until the snapshot ends. The cursor cannot be closed together with the generator,
+        because Python may close an abandoned generator while the connection runs another statement.
         """
         # The cursor is declared in SQL, because asyncpg's own cursors prepare named statements even if its statement
         # cache is disabled. Such a statement would stay on the pooler's connection, where another process may use the
@@ -163,7 +163,7 @@ class Database(_Reader):
     asyncpg.IntegrityConstraintViolationError, and must handle it.
 
     Every function that takes a `Database`, or an object that has one, may raise StorageUnavailable, or its subclass
-    ChangesClashed if a statement conflicted twice. The docstrings of such functions do not always repeat these errors.
+    ChangesClashed if a statement conflicted twice. The docstrings of such functions do not always name these errors.
 
     Args:
         url: `postgresql://...`, with one host or several. Add `pgbouncer=true` to the query for a pooler in transaction
@@ -249,7 +249,7 @@ class Database(_Reader):
                 await self._roll_back(connection, exc, is_from_database=is_from_database, is_committing=is_committing)
                 raise
             finally:
-                transaction.failure = None  # because its traceback refers to the transaction
+                transaction.failure = None  # its traceback refers to the transaction, which would be a reference cycle
                 # If the rollback has failed, the connection must not be lent again.
                 if not connection.is_closed() and connection.is_in_transaction():
                     connection.terminate()
@@ -282,7 +282,7 @@ class Database(_Reader):
                 raise
             finally:
                 if snapshot is not None:
-                    snapshot.failure = None  # because its traceback refers to the snapshot
+                    snapshot.failure = None  # its traceback refers to the snapshot, which would be a reference cycle
                 if not connection.is_closed():
                     # The snapshot wrote nothing. The rollback frees the connection of a pooler for other clients.
                     with suppress(Exception):
@@ -378,7 +378,7 @@ class Database(_Reader):
                     self._connections.release(connection)
 
     async def _wait(self, row: asyncio.Future[object]) -> object:
-        """Wait for a row of a batch. Tracing wraps this method, too."""
+        """Wait for a row of a batch. Tracing wraps this method."""
         return await row
 
     def _drop_if_lost(

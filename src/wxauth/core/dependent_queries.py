@@ -20,7 +20,7 @@ class Dependent:
     uses: str
     """The column, such as `users.nickname`, or the table if the whole table is dropped.
 
-    If the object uses several of them, this is the first one in alphabetical order.
+    If the object uses several columns or tables that change, this is the first one in alphabetical order.
     """
 
 

@@ -89,10 +89,10 @@ def changes_in(sql: str) -> Iterator[Change]:
 
 
 async def refusal_for_dependents(database: Database, sql: str, scripts: Iterable[Script]) -> Text | None:
-    """Return a text that names the objects that prevent this SQL, and says what to do; None if there are none.
+    """Return a message that names the objects that make this SQL fail, and says what to do; None if there are none.
 
     `scripts` are all revisions. If the name of a trigger, foreign key or other object occurs in the SQL of a revision,
-    the object belongs to wxauth, and the text does not name it.
+    the object belongs to wxauth, and the message does not name it.
     """
     changes = list(changes_in(sql))
     if not changes:

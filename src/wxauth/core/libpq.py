@@ -40,7 +40,7 @@ _OPTIONAL_FEATURES: Final = frozenset(
 )
 """The parameters of features that asyncpg lacks, with the values for which a connection does not need the feature."""
 _AUTHORITY_FILES: Final = ("sslrootcert", "sslcrl")
-"""The parameters that name files about the server's certificate."""
+"""The parameters that name the files with which asyncpg checks the server's certificate."""
 _CLIENT_FILES: Final = ("sslcert", "sslkey")
 """The parameters that name the files of the client's certificate."""
 _IN_ENVIRONMENT: Final = (
@@ -50,7 +50,7 @@ _IN_ENVIRONMENT: Final = (
 )
 """The parameters that environment variables can set.
 
-The variable's name is `PG` and the parameter's name in capitals.
+The variable's name is `PG`, followed by the parameter's name in capitals.
 """
 _MODES_READING_AUTHORITIES: Final = frozenset({"require", "verify-ca", "verify-full"})
 """The values of `sslmode` that make asyncpg read the files of `_AUTHORITY_FILES`."""
@@ -91,8 +91,8 @@ def read_url(url: str) -> DatabaseUrl:
     }
     user, at, first_host = parts.netloc.rpartition("@")
     if first_host:
-        # libpq uses a port in the query for such hosts, but asyncpg would ignore the port. If the query also names
-        # hosts, which asyncpg ignores, its ports belong to them.
+        # For a host before the query that has no port, libpq uses the port in the query, but asyncpg would ignore it.
+        # If the query also names hosts, which asyncpg ignores, the ports in the query belong to the hosts in the query.
         port = "" if query.get("host") else query.get("port", "")
         netlocs_and_queries = [(f"{user}{at}{_with_port(host, port)}", query) for host in hosts]
     else:
@@ -106,7 +106,7 @@ def read_url(url: str) -> DatabaseUrl:
 
 
 def _with_port(host: str, port: str) -> str:
-    """Return a host of a URL with this port, unless the host has a port already, or `port` is empty."""
+    """Return a host of a URL with this port. If the host already has a port, or if `port` is empty, return the host."""
     return f"{host}:{port}" if port and not re.search(r":\d+$", host) else host
 
 
@@ -125,8 +125,8 @@ def _places_in(query: Mapping[str, str]) -> list[dict[str, str]]:
 def _defaults_for(query: Mapping[str, str], *, has_several_hosts: bool) -> dict[str, str]:
     """Return wxauth's defaults for parameters that a query does not set.
 
-    If there are several hosts, wxauth uses the primary. If `sslmode` requires a verified certificate, wxauth trusts the
-    authorities in `SSL_CERT_FILE`, unless `PGSSLROOTCERT` is set.
+    If there are several hosts, wxauth uses the primary. If `sslmode` requires a verified certificate, and
+    `PGSSLROOTCERT` is not set, wxauth trusts the authorities in `SSL_CERT_FILE`.
     """
     defaults = {"target_session_attrs": "read-write"} if has_several_hosts else {}
     authorities = os.environ.get("SSL_CERT_FILE")
@@ -192,8 +192,8 @@ def _field_pattern(values: Collection[str]) -> str:
 def _lines_of_password_file(path: str | None) -> Sequence[str]:
     """Return the lines of the password file, which by default is `~/.pgpass`.
 
-    Return no lines if libpq would ignore the file, because the file cannot be read, is not regular, or is accessible to
-    other users.
+    Return no lines if libpq would ignore the file, because the file cannot be read, is not a regular file, or is
+    accessible to other users.
     """
     file = Path(path or os.path.expanduser("~/.pgpass"))
     try:

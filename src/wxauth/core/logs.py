@@ -25,7 +25,7 @@ trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 """The trace that the current request belongs to (W3C Trace Context); None if there is none."""
 
 _MAX_FRAMES: Final = 14
-"""The largest number of stack frames, the innermost ones, that a log line lists."""
+"""The largest number of stack frames in a log line. The line lists the innermost frames."""
 _MAX_MESSAGE: Final = 500
 """The largest number of characters of an exception's message in a log line."""
 # The error messages of libraries may contain secrets: parameters of WeChat's URLs, tokens, or passwords in a DSN.
@@ -103,7 +103,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
 
 
 def redact(text: str) -> str:
-    """Return a text with `***` for everything that looks like a secret, or like a value that PostgreSQL has quoted."""
+    """Replace everything that looks like a secret, or like a value that PostgreSQL has quoted, with `***` in a text."""
     # The text is shortened first, because the patterns take quadratic time for some texts.
     text = _QUOTED_VALUES.sub(r"\1 ***", text[:_MAX_SEARCHED])
     return _SECRETS.sub(_hidden, text)

@@ -22,7 +22,10 @@ REGISTRY: Final = CollectorRegistry()
 DECLARED: "Final[list[_Metric[Any]]]" = []
 """All metrics of the modules that are imported, even those that this process has not counted yet."""
 OUR_FAULTS: Final = (InternalError, StorageUnavailable)
-"""The errors that any request can cause. Counters have series for them in advance, because alerts depend on them."""
+"""The errors that any request can cause.
+
+Counters create the series of these errors in advance, because alerts depend on these series.
+"""
 
 # The `_created` series are disabled, because they do not work with several workers.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -33,7 +36,7 @@ Series = TypeVar("Series", bound=MetricWrapperBase)
 class _Metric(dict[Any, Series]):
     """The series of a metric by their labels.
 
-    wxauth looks the series up itself, because a lookup by prometheus_client costs more than the counting.
+    wxauth looks the series up itself, because a lookup by prometheus_client costs more than counting does.
 
     No series is created before something is counted. Otherwise the process that forks the workers would also create the
     series, in a separate file. `make_first` creates the series with the labels `first` in advance, with the value 0,
@@ -64,7 +67,7 @@ class _Metric(dict[Any, Series]):
         """
         for labels in (*self._first, *further):
             self[labels]  # `__missing__` creates the series
-        self._make()  # a metric is also reported if it has no series yet
+        self._make()  # so that a metric without series is reported, too
 
     def _make(self) -> Series:
         if self.made is None:

@@ -1,9 +1,9 @@
-"""Migration of the schema to another revision, from a checkout or from the wheel.
+"""The migration of the schema to another revision, from a checkout or from the wheel.
 
 Replicas continue to serve during a migration. An ALTER TABLE waits for the transactions that use the table, and all
 clients that come later wait for the ALTER TABLE. Therefore the revision gives up after a second, and runs again after a
-pause. Slow steps, for example an index or a batch of rows, must not hold such a lock, so they run outside of a
-transaction, in a revision with `transactional = False`. Revisions are written by hand: see
+pause. Slow steps, for example building an index or changing a batch of rows, must not hold such a lock, so they run
+outside of a transaction, in a revision with `transactional = False`. Revisions are written by hand: see
 docs/contribute/decisions/0008-migrations-by-hand.md.
 """
 
@@ -121,9 +121,9 @@ async def migrate(
 ) -> str | None:
     """Upgrade or downgrade the schema to `revision`, one revision after the other.
 
-    Return the revision that the schema then has, or None if the schema is empty. If the schema belongs to a newer
-    version and `revision` is `head`, the schema stays unchanged, because this version works with it. In each case, the
-    migration ends by revoking the rights of PUBLIC on wxauth's tables and sequences.
+    Return the revision that the schema has after the migration, or None if the schema is empty. If the schema belongs
+    to a newer version and `revision` is `head`, the schema stays unchanged, because this version works with it. In each
+    case, the migration ends by revoking the rights of PUBLIC on wxauth's tables and sequences.
 
     `scripts` is the folder of Alembic's revisions. The times are in seconds. `LOCK_TIMEOUT_SECONDS` explains
     `lock_patience`, `RETRY_PAUSE_SECONDS` explains `pause`, and `GIVE_UP_SECONDS` explains `patience`.
@@ -205,7 +205,7 @@ class _Step:
 
     @property
     def is_transactional(self) -> bool:
-        """Whether the revision runs in a transaction. Its module sets `transactional = False` if it must not."""
+        """Whether the revision runs in a transaction. If not, the revision's module sets `transactional = False`."""
         return getattr(self.script.module, "transactional", True)
 
 
@@ -228,7 +228,7 @@ def _steps(directory: ScriptDirectory, order: Sequence[str], current: str, targe
 
 
 async def _refuse_dependents(database: Database, steps: Sequence[_Step], all_scripts: Iterable[Script]) -> None:
-    """Check that no other program's object depends on a column or table that one of the steps changes.
+    """Check that no object from outside wxauth depends on a column or table that one of the steps changes.
 
     Raises: MigrationRefused, if there is such an object; StorageUnavailable.
     """

@@ -147,7 +147,7 @@ class OutageLog:
         """
         if self.claim():
             self._is_logged = True
-            # NotConnected is the cause of `exc`, and has the driver's error as its cause.
+            # If no connection could be opened, the cause of `exc` is NotConnected, whose cause is the driver's error.
             refusal = None if exc.__cause__ is None else exc.__cause__.__cause__
             write = log.error if isinstance(refusal, _REFUSED) else log.warning
             is_read_only = isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError)
@@ -162,8 +162,8 @@ class OutageLog:
     def end(self, attempt_started_at: float) -> None:
         """Note that a connection has been opened, and log the end of the outage if a line about it was written.
 
-        `attempt_started_at` is the start of the attempt, in seconds of the monotonic clock. If the attempt began before
-        the outage, the outage has not ended.
+        `attempt_started_at` is the start of the attempt, in seconds of the monotonic clock. An attempt that began
+        before the outage does not show that the outage has ended.
         """
         if self._since is None or attempt_started_at <= self._since:
             return
@@ -209,8 +209,8 @@ class ConnectionLost(Exception):
 def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None:
     """Raise StorageUnavailable if the database's state has caused this failure. Otherwise do nothing.
 
-    `is_closed` says whether the connection is closed. In that case, asyncpg raises the same type as if the caller had
-    misused the connection.
+    `is_closed` says whether the connection is closed. If it is, asyncpg raises the same type of error as if the
+    caller had misused the connection.
 
     Raises: StorageUnavailable.
     """

@@ -14,7 +14,7 @@ from wxauth.core.database import Database, Transaction
 from wxauth.errors import StorageUnavailable
 
 ATTEMPTS: Final = 5
-"""The number of attempts, unless the caller sets another number."""
+"""The number of attempts by default."""
 ATTEMPTS_OF_OPERATORS: Final = 50
 """The number of attempts for a change by an operator or an administrator.
 

@@ -18,7 +18,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 _IN_WHEEL: Final = Path(__file__).parents[1] / "_migrations"
 _IN_CHECKOUT: Final = Path(__file__).parents[3] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
-"""The folder with Alembic's revisions, which is in another place in a wheel than in a checkout."""
+"""The folder with Alembic's revisions. A wheel and a checkout have this folder at different paths."""
 _REVISION: Final = re.compile("[0-9]{4}")
 """The pattern of wxauth's revisions."""
 _FOREIGN_REVISION: Final = ""

@@ -57,22 +57,22 @@ def _to_bytes(part: str | bytes | UUID) -> bytes:
 
 
 session_key_context: Final = partial(_context, b"session_key")
-"""The context of an identity's session_key, made of the app's id and the openid."""
+"""The context of an identity's session_key, built from the app's id and the openid."""
 signing_key_context: Final = partial(_context, b"signing_keys")
-"""The context of a private key that signs tokens, made of the key's id (kid)."""
+"""The context of a private key that signs tokens, built from the key's id (kid)."""
 phone_answer_context: Final = partial(_context, b"phone_answer")
-"""The context of WeChat's response to a phone code, made of the code's hash."""
+"""The context of WeChat's response to a phone code, built from the code's hash."""
 app_context: Final = partial(_context, b"apps")
-"""The context of an app's secrets, made of the app's id."""
+"""The context of an app's secrets, built from the app's id."""
 js_ticket_context: Final = partial(_context, b"js_tickets")
-"""The context of an app's ticket for the JS-SDK, made of the app's id.
+"""The context of an app's ticket for the JS-SDK, built from the app's id.
 
 The ticket lives for two hours, so it is never sealed again with a new key.
 """
 webhook_secret_context: Final = partial(_context, b"webhooks")
-"""The context of a webhook's secret, made of the webhook's id."""
+"""The context of a webhook's secret, built from the webhook's id."""
 link_number_context: Final = partial(_context, b"links")
-"""The context of the number that confirms a link to WeChat, made of the login's id.
+"""The context of the number with which a user confirms a login by link, built from the login's id.
 
 The number lives for two minutes, so it is never sealed again with a new key.
 """
@@ -105,7 +105,7 @@ class Sealer:
     def open(self, sealed: bytes, *, context: bytes) -> bytes:
         """Decrypt a value that `seal` has encrypted with the same context.
 
-        Raises: CannotOpen, if the key or the context is another one, or if the value has been altered.
+        Raises: CannotOpen, if the key or the context differs, or if the value has been altered.
         """
         prefix, nonce_and_ciphertext = sealed[:_PREFIX_BYTES], sealed[_PREFIX_BYTES:]
         cipher = self._ciphers.get(prefix)

@@ -39,10 +39,10 @@ class Parts(dict[Any, Any]):
     """
 
     def make(self, kind: type[Part], **values: Any) -> Part:
-        """Create a part with these arguments. Each other argument is the part of the argument's type.
+        """Create a part. For each argument that is not given, use the part whose type the argument has.
 
-        Create this part before the parts that need it. Otherwise, the first of them creates it with default arguments,
-        and this method then fails.
+        Create this part before the parts that need it. Otherwise, the first of those parts creates it with default
+        arguments, and this method then fails.
 
         Raises: ValueError, if the part already exists; TypeError, if an argument is missing.
         """

@@ -49,8 +49,8 @@ class EventType(StrEnum):
     """The types of events. Each type has a name, a meaning, the data that other services receive, and further data.
 
     For example, other services receive `user.banned` without data, and the trail also stores `reason` and `until`. If
-    the third part is missing or None, other services do not receive the event. The data that other services receive is
-    not personal, and remains when a user is erased.
+    `sent` is missing or None, other services do not receive the event. The data that other services receive is not
+    personal, and remains when a user is erased.
 
     `scripts/docs` writes the rows of the guides from these types. Tests compare the types with the guides, with the
     database's trigger, and with the events that wxauth records during the tests.
@@ -138,7 +138,7 @@ SENT_TO_SIBLINGS: Final[Mapping[str, tuple[str, ...]]] = {
 _LASTING: Final = [kind for kind, names in SENT_TO_SIBLINGS.items() if names]
 """The types of events that keep their data when the user is erased.
 
-wxauth keeps all data of such an event, so the type must not have further data.
+wxauth keeps all data of such an event, so the type must not have further data (see `EventType`).
 """
 _RECORD: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)

@@ -36,7 +36,7 @@ class UserFields(SQLModel):
     avatar_url: str | None = Field(sa_type=Text)
     phone: str | None = Field(sa_type=Text)
     roles: list[str] = Field(sa_type=ARRAY(Text))
-    # A row from the database is not validated, so the value is a text instead of a UserStatus.
+    # A row from the database is not validated, so the value is a string instead of a UserStatus.
     status: Literal["active", "disabled"] = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
     last_login_at: datetime | None = Field(sa_type=TIME)
