@@ -64,7 +64,7 @@ class UserChange:
     cleared: Collection[str] = ()
     """The fields to clear. Each is one of `PROFILE_FIELDS`."""
     cancels_leaving: bool = False
-    """Whether to cancel the erasure of a user who has asked for it."""
+    """Whether to cancel the erasure that the user has requested."""
 
     def applied_to(self, before: StatusAndRoles) -> StatusAndRoles:
         """Return the status and the roles of a user after these changes.
@@ -248,7 +248,7 @@ async def end_all_sessions(database: Database, user_id: UUID, *, by: Actor, now:
 
 
 async def end_one_session(database: Database, user_id: UUID, session_id: UUID, *, by: Actor, now: datetime) -> None:
-    """End a session of a user, which may already have ended.
+    """End a session of a user. The session may already have ended.
 
     A former id of the user stands for the user that remains after a merge.
 

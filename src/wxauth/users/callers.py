@@ -3,7 +3,7 @@
 The routes of all packages use these dependencies. Code that has already verified the access token calls `read_caller`
 instead, or `locked_caller` for changes.
 
-A user's own route that ends sessions takes `CallerWhoEndsDep`, and any other route that opens a transaction takes
+A route that ends the caller's sessions takes `CallerWhoEndsDep`, and any other route that opens a transaction takes
 `CallerInTurnDep`. A route takes `CallerDep` if it only reads, or if it has its own limit on concurrent requests.
 """
 
@@ -164,9 +164,10 @@ async def caller_in_turn_of(
 
 
 CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of), Entails(failures=(RateLimited,))]
-"""The caller as in `CallerDep`, for operations that open a transaction and do not limit concurrent requests.
+"""The caller as in `CallerDep`, for operations that open a transaction.
 
-The queues limit the number of such operations of one user that run at the same time.
+The queues limit the number of such operations of one user that run at the same time. An operation that has its own
+limit does not need them.
 """
 
 
@@ -293,7 +294,7 @@ def _plain_ip(host: str) -> str | None:
     """Return the address in the form of `plain_address`, for example `192.0.2.1` for `::ffff:192.0.2.1`.
 
     Return None if the host is not an address. The results for the last 4,096 hosts are cached, because each request
-    needs one.
+    needs such a result.
     """
     try:
         return str(plain_address(host))

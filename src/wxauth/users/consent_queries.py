@@ -154,7 +154,8 @@ async def give_consents(
     If the user's consent to a version is still valid, do not record it again. Return all documents that the user agrees
     to now, with the version of each.
 
-    Raises: InvalidToken, if the user has just been erased; RateLimited, if the user has given too many consents.
+    Raises: InvalidToken, if the user has just been merged or erased; RateLimited, if the user has given too many
+        consents.
     """
     user_id, app_id = user.id, user.app_id
     by = Actor(str(user_id), ip)
@@ -181,7 +182,8 @@ async def withdraw(
 ) -> None:
     """Record that a user withdraws the consent to a document.
 
-    Raises: NotFound, if the user has not agreed to the document; InvalidToken, if the user has just been erased.
+    Raises: NotFound, if the user has not agreed to the document; InvalidToken, if the user has just been merged or
+        erased.
     """
     by, kind = Actor(str(user_id), ip), EventType.CONSENT_WITHDRAWN
     async with database.begin() as transaction:
@@ -198,7 +200,7 @@ async def withdraw(
 async def _lock_consents(transaction: Transaction, user_id: UUID) -> Mapping[str, str]:
     """Lock a user, and return the documents that the user agrees to now, with the version of each.
 
-    Raises: InvalidToken, if the user has just been erased.
+    Raises: InvalidToken, if the user has just been merged or erased.
     """
     row = await transaction.row(_LOCK, user_id=user_id)
     if row is None:

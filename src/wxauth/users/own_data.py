@@ -283,7 +283,8 @@ class _Download(StreamingResponse):
             try:
                 await super().__call__(scope, receive, send)
             except StorageUnavailable as exc:
-                # The status has been sent. The server closes the connection, so that the client notices.
+                # The status has already been sent. The server closes the connection, so that the client notices that
+                # the document is incomplete.
                 log.warning("export_broken_off", reason=reason_of(exc))
 
 

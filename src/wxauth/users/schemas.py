@@ -220,7 +220,7 @@ class OperatorsFields(TypedDict):
 class FormerExternalIds(TypedDict):
     """The field with a user's former external ids.
 
-    All responses about a user to staff and other services have this field, except staff's list of users.
+    Every response about a user to staff and other services can contain this field, except staff's list of users.
     """
 
     former_external_ids: NotRequired[

@@ -83,7 +83,7 @@ It returns no row if the id does not change, and fails with a conflict if anothe
 IS_FORMER_EXTERNAL_ID: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)"
 )
-"""The query that returns whether this is a former external id of any user."""
+"""The query that returns whether an id is a former external id of any user."""
 # The statement returns the profile before a change, which `change_profile_of` compares with the requested profile. Like
 # `_CHANGE`, it returns the parameters `app_id` and `openid` unchanged: see `USER_IN_SESSION`.
 _LOCK_PROFILE: Final = Statement[UserInSession](
@@ -175,7 +175,9 @@ async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[st
 async def store_profile(
     database: Database, user: UserInSession, changes: Mapping[str, str | None], *, now: datetime
 ) -> UserInSession | None:
-    """Change the profile of a user, and record the change. Return the changed user; None if the user was erased.
+    """Change the profile of a user, and record the change.
+
+    Return the changed user; None if the user was merged or erased.
 
     `changes` can contain the `PROFILE_FIELDS`, with None for a field to clear. It can also contain `phone` with None,
     which removes the phone number.
