@@ -234,7 +234,7 @@ class Edge:
                 trace_id.reset(trace_id_token)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count a request. If the request failed, also log the failure, and pass it to `refused`.
+        """Count a request. Log a failure that was not expected (`EXPECTED_KEY`), and pass its error to `refused`.
 
         `status` is 0 if the client disconnected before anything was sent. `seconds` is the duration of the request.
         """
