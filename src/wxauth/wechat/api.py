@@ -33,7 +33,7 @@ _JPEG_END: Final = b"\xff\xd9"
 
 T = TypeVar("T")
 Version = Literal["release", "trial", "develop"]
-"""A version of a mini-program: the published version, the version for experience members, or that for developers."""
+"""A version of a mini-program: the published version, or a version for experience members or for developers."""
 
 log = get_logger()
 
@@ -78,7 +78,7 @@ class WeChatApi:
     async def check_session_key(self, app: App, *, openid: str, session_key: bytes) -> bool:
         """Return whether WeChat still accepts this session_key, given as base64 text, for this user.
 
-        Raises: WeChatError, if the check fails for another reason.
+        Raises: WeChatError, if the check itself fails.
         """
         signature = session_key_signature(session_key)
         query = urlencode({"openid": openid, "signature": signature, "sig_method": "hmac_sha256"})

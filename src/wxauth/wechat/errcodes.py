@@ -127,7 +127,7 @@ def _read_table() -> Iterator[Errcode]:
 
 
 _ROWS: Final = {(api, row.number): row for row in _read_table() for api in row.at or (None,)}
-"""The rows by API and errcode. The API is None for the rows that apply to all other APIs."""
+"""The rows by API and errcode. The API is None for a row that applies to all APIs without a separate row."""
 
 FAULTS_OF_WECHAT: Final = (WeChatUnavailable, WeChatTimeout, WeChatBadResponse)
 """The errors that mean that WeChat fails or cannot be reached."""

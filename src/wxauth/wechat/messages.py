@@ -223,7 +223,9 @@ def check_signature(
 
 
 def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> PushSignature:
-    """Check and return the signature of a handshake. With a handshake, WeChat verifies that the push URL is the app's.
+    """Check and return the signature of a handshake.
+
+    With a handshake, WeChat verifies that the push URL belongs to the app.
 
     Raises: InvalidSignature, if the signature is wrong or too old.
     """

@@ -150,7 +150,7 @@ class WeChatTokens:
         """Return the app's token. Wait for WeChat only if there is no valid token, or if `looked_within` requires it.
 
         `looked_within` is for callers that cannot report a refused token. If wxauth has not called WeChat within this
-        time, it calls WeChat now, and waits for up to `LOOK_TIMEOUT_SECONDS`. If WeChat does not respond in time, the
+        time, it calls WeChat now, and waits for up to `LOOK_TIMEOUT_SECONDS`. If WeChat returns no token in time, the
         caller gets the token in memory. During the pause after a failure, wxauth does not call WeChat.
 
         Raises: WeChatError, if there is no valid token, and wxauth cannot fetch one. During the pause after a failure,
