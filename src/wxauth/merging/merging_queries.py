@@ -72,7 +72,7 @@ class UserInMerge(UserFields, LockedUser):
 
     @property
     def status_and_roles(self) -> StatusAndRoles:
-        """The ban and the roles of the user."""
+        """The user's ban, requested erasure and roles."""
         return StatusAndRoles.of(self)
 
 
@@ -92,7 +92,7 @@ _MOVE_FORMER_IDS: Final = Statement[Nothing]("UPDATE former_users SET user_id = 
 _MOVE_FORMER_EXTERNAL_IDS: Final = Statement[Nothing](
     "UPDATE former_external_ids SET user_id = :into WHERE user_id = :former_id"
 )
-# If both users have an external id, that of the removed user becomes a former external id of the remaining user.
+# If both users have an external id, the removed user's external id becomes a former external id of the remaining user.
 _REMEMBER_EXTERNAL_ID: Final = Statement[Nothing]("""
 INSERT INTO former_external_ids (external_id, user_id)
 SELECT former.external_id, remaining.id
@@ -100,7 +100,7 @@ SELECT former.external_id, remaining.id
  WHERE former.id = :former_id AND remaining.id = :into
    AND former.external_id IS NOT NULL AND remaining.external_id IS NOT NULL
 """)
-# The remaining user gets the uploaded picture of the removed user, unless the remaining user has a picture.
+# If the remaining user has no picture, this user gets the uploaded picture of the removed user.
 _MOVE_PICTURE: Final = Statement[Nothing]("""
 UPDATE avatars SET user_id = remaining.id
   FROM users remaining
@@ -109,9 +109,9 @@ UPDATE avatars SET user_id = remaining.id
 _REMEMBER_ID: Final = Statement[Nothing](
     "INSERT INTO former_users (id, user_id, merged_at) VALUES (:former_id, :into, :now)"
 )
-# One statement deletes the removed user and gives the values to the remaining one. If it were two statements, an update
-# before the deletion would store unique values twice, and a deletion before the update would lose them. The caller has
-# locked both users.
+# One statement deletes the removed user, and gives this user's values to the remaining user. With two statements, an
+# update before the deletion would store unique values twice, and a deletion before the update would lose the values.
+# The caller has locked both users.
 _MERGE: Final = Statement[Nothing](f"""
 WITH former AS (
     DELETE FROM users WHERE id = :former_id
@@ -139,12 +139,12 @@ async def read_user(transaction: Transaction, user_id: UUID) -> UserInMerge:
 async def merge_users(
     transaction: Transaction, former_id: UUID, *, into: UUID, is_by_phone: bool, now: datetime
 ) -> Sequence[str]:
-    """Merge a locked user into another locked user, and store the removed id. Return the app of each moved identity.
+    """Merge a locked user into another one, and store the removed user's id. Return the app_id of each moved identity.
 
     The remaining user keeps the unionid and the `MERGEABLE` fields, and gets the removed user's values only in empty
-    fields. The earlier creation time and the later last login count. If both users have verified the same number, the
-    later proof counts. In a merge by phone number, the remaining user's proof counts instead, because the removed user
-    might be another person, to whom the carrier has given the number.
+    fields. The earlier creation time and the later last login count. If both users have the same number, the later
+    proof of the number counts. In a merge by phone number, the remaining user's proof counts instead, because the
+    removed user might be another person, to whom the carrier has given the number.
 
     This function changes neither the status, the roles nor the attributes of the remaining user.
     """

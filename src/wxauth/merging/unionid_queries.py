@@ -1,4 +1,4 @@
-"""The statements that find the user of a unionid, check whether it can belong to an identity, and store unionids."""
+"""The statements that find a unionid's user, check whether a unionid can belong to an identity, and store unionids."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +10,7 @@ from wxauth.merging.merging_queries import ARE_SPLIT
 
 
 class UnionidConflict(Exception):
-    """The error if a unionid cannot belong to an identity. The text is the reason."""
+    """The error if a unionid cannot belong to an identity. Its text is the reason."""
 
 
 class OfAnotherOpenid(UnionidConflict):
