@@ -33,7 +33,7 @@ ResolveName = Callable[[str], Awaitable[Sequence[str]]]
 
 
 class ReceiverTransport(httpx.AsyncBaseTransport):
-    """A transport that sends requests to the host in the URL, unless the host's address is refused.
+    """A transport that sends requests to the host in the URL, but only to this host's allowed addresses.
 
     The transport resolves names itself, and connects to the address that it has checked. Therefore, the check cannot be
     bypassed with a name that resolves differently the next time, or with an unusual spelling of an address. The

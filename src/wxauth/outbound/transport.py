@@ -45,8 +45,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
     Optional extensions of a request:
 
-    - `target`: the request target (RFC 9112, section 3.2), in place of the URL's path and query. With it, no URL that
-      is printed or logged contains the secrets of the target.
+    - `target`: the request target (RFC 9112, section 3.2), in place of the URL's path and query. The target may contain
+      secrets. If it is passed as an extension, no URL that is printed or logged contains these secrets.
     - `deadline`: the time by which the response must arrive, in the event loop's time. If too little time for a
       response remains after a connection is available, the request is not sent.
     - `max_body`: the size limit of the response's body in bytes.

@@ -42,8 +42,9 @@ class NameResolver:
     """A resolver that looks up each name in a separate thread.
 
     uvloop's own resolver looks up only two names at the same time in the whole process. Two webhooks whose name servers
-    do not respond would delay every webhook, and calls to WeChat. With this resolver, such a name occupies one thread
-    until the system gives up, however many callers wait for it. The threads do not delay the end of the process.
+    do not respond would delay every webhook, and calls to WeChat. With this resolver, a name without a response
+    occupies one thread until the system gives up, however many callers wait for this name. The threads do not delay the
+    end of the process.
     """
 
     look_up: LookUp = addresses_of
