@@ -63,11 +63,11 @@ WECHAT_SHUTDOWN_SECONDS: Final = 6.0
 """The longest time, in seconds, for which a process that has ended its last request waits for WeChat's responses."""
 
 PAUSE_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
-"""The pauses, in seconds, before each check of whether another process has stored the response to the code."""
+"""The pauses, in seconds, before each check of whether another process has stored the response to the same code."""
 _ANSWER: Final = "phone_answer"
 """The kind of work in `Retries` that stores a response."""
 _NOT_CAUSED_BY_CODE: Final = (errors.WeChatMisconfigured, errors.WeChatRateLimited, errors.WeChatUnavailable)
-"""The failures that the app or WeChat causes, not the code. An attempt with such a failure does not count."""
+"""The failures that the app or WeChat causes, not the code. They do not count towards the limit `PHONE_CODES`."""
 
 log = get_logger()
 
@@ -307,7 +307,7 @@ class Phones:
     async def _bind(
         self, answer: queries.StoredAnswer, *, is_late: bool = False
     ) -> UserInSession | queries.PhoneRefusal:
-        """Bind the number of a stored response by the policy of the settings. Return the changed user, or the refusal.
+        """Bind the number of a stored response according to `phone_policy`. Return the changed user, or the refusal.
 
         `is_late` means that the request that fetched the response has ended without binding the number. In this case,
         another number that the user has bound in the meantime takes precedence, and users are not merged.
@@ -329,7 +329,7 @@ class Phones:
         return outcome
 
     async def _open_phone(self, answer: queries.StoredAnswer, *, now: datetime) -> str:
-        """Return the number in a stored response, in the form of E.164. If it is not usable, refuse the response.
+        """Return the number in a stored response in the format of E.164. If no number is usable, refuse the response.
 
         Raises: WeChatBadResponse, if the response contains no usable number; CannotOpen, if it cannot be decrypted.
         """
