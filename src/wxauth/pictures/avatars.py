@@ -130,7 +130,7 @@ class Avatars:
         return changed
 
     async def read(self, file_name: str) -> queries.Avatar:
-        """Return the picture with this file name at `AVATARS_PATH`. The name consists of its id and an extension.
+        """Return the picture with this file name, which consists of the picture's id and an extension.
 
         Raises: NotFound, if there is no such picture.
         """
