@@ -1,4 +1,4 @@
-"""The table of messages that WeChat pushed, with which wxauth detects replayed signatures and repeated messages."""
+"""The table with which wxauth detects replayed signatures and repeated messages among those that WeChat pushes."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -50,7 +50,7 @@ during a database outage.
 """
 
 # If two messages have the same signature, the second statement waits until the first one has committed. Then PostgreSQL
-# compares the contents. The row does not change. DO UPDATE is used because DO NOTHING would return no row.
+# compares the contents. DO UPDATE leaves the row as it is. It is used because DO NOTHING would return no row.
 _CLAIM: Final = Statement[bool]("""
 INSERT INTO push_messages (digest, content, kept_until) VALUES (:digest, :content, :until)
 ON CONFLICT (digest) DO UPDATE SET kept_until = push_messages.kept_until

@@ -224,7 +224,7 @@ class PushedMessages:
                 withdrawn=withdrawal.fields or withdrawal.what,
             )
             raise
-        # If an earlier delivery of this message has failed, a retry still waits, which is needless now.
+        # An earlier delivery of this message may have failed. The retry of that delivery is no longer needed.
         self.retries.note_done(_WITHDRAWAL, key)
         return names_known_user
 
