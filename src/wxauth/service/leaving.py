@@ -26,9 +26,10 @@ log = get_logger()
 def heed_signals(readiness: Readiness) -> None:
     """Install handlers for SIGTERM, SIGINT and the end of the parent process, in place of uvicorn's handlers.
 
-    After SIGTERM, the process reports that it is not ready, serves requests for `readiness.notice` seconds more, and
-    then calls uvicorn's handler. Before the process has begun to serve requests, a signal ends it at once. Change
-    nothing if `readiness.notice` is None, if no server has installed handlers, or if this is not the main thread.
+    After SIGTERM, the process serves requests for `readiness.notice` seconds more, and then calls uvicorn's handler. If
+    no other worker replaces the process, it reports during this time that it is not ready. Before the process has begun
+    to serve requests, a signal ends it at once. Change nothing if `readiness.notice` is None, if no server has
+    installed handlers, or if this is not the main thread.
 
     wxauth does not have to remove its handlers, because uvicorn, when it ends, restores the handlers that were
     installed before it started.
@@ -86,7 +87,7 @@ class _Leaving:
         self.loop.call_soon_threadsafe(self.loop.call_later, seconds, self.handlers_of_server[number], number, frame)
 
     def leave_without_parent(self, sentinel: int) -> None:
-        """End this worker after its parent has ended, because the worker would occupy the port of the next start.
+        """End this worker after its parent has ended. Otherwise, the worker would occupy the port at the next start.
 
         `sentinel` is the file descriptor that becomes readable when the parent ends.
         """

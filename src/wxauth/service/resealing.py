@@ -71,9 +71,9 @@ class Resealed(SealedCounts):
 async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> Resealed:
     """Re-encrypt all stored secrets that are not encrypted with the current secret key. Return the counts.
 
-    A value is replaced only if it has not changed since it was read, and no transaction covers more than a page, so the
-    operator may stop the command and run it again at any time. The signing keys come last. Until they are replaced, no
-    service starts without the previous secret key, so the operator cannot discard that key while another value still
+    A value is replaced only if it has not changed since it was read. No transaction covers more than a page. Therefore,
+    the operator may stop the command and run it again at any time. The signing keys come last. Until they are replaced,
+    no service starts without the previous secret key, so the operator cannot discard that key while another value still
     needs it.
     """
     resealing = _Resealing(database, sealer)
@@ -101,7 +101,7 @@ class _Resealing:
     async def reseal_row(self, kind: SealedKind[Row], row: Row, replace: Reseal) -> bool:
         """Re-encrypt the values of a row, unless they are encrypted with the current key.
 
-        `replace` writes the values, unless they have changed. Return whether they were written.
+        `replace` writes the new values if the stored values have not changed. Return whether it has written them.
         """
         if all(sealed is None or sealed.startswith(self.sealer.prefix) for sealed, _context in kind.values(row)):
             return False

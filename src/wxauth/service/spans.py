@@ -77,7 +77,7 @@ class Spans(Tracing):
         self._tracer = self._provider.get_tracer("wxauth", __version__)
 
     def app(self, app: ASGIApp) -> ASGIApp:
-        """Return the app in a middleware that opens a span for each request."""
+        """Return the app, wrapped in a middleware that opens a span for each request."""
         return _TracedApp(app, self._tracer)
 
     def database(self, url: str, *, deadlines: Deadlines) -> Database:
@@ -89,7 +89,7 @@ class Spans(Tracing):
         return _TracedWeChat(client, tracer=self._tracer, **options)
 
     async def aclose(self) -> None:
-        """Send the remaining spans, in a thread because the SDK waits for the collector."""
+        """Send the remaining spans in a thread, because the SDK blocks the thread while it waits for the collector."""
         await asyncio.to_thread(self._provider.shutdown)
 
 
@@ -188,9 +188,10 @@ def _describe_request(span: Span, scope: Scope, status: int) -> None:
 
 @contextmanager
 def _span_within(tracer: Tracer, name: Callable[[], str], attributes: Mapping[str, str]) -> Iterator[None]:
-    """Open a span with these attributes within a request's span. In background tasks, which have no request, open none.
+    """Open a span with these attributes within the span of a request.
 
-    `name` is called only if there is a span, because finding the name takes some time.
+    Open no span in a background task, which has no request. `name` is called only for a span, because finding the name
+    takes some time.
     """
     if not get_current_span().is_recording():
         yield

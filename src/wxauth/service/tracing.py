@@ -14,7 +14,7 @@ class Tracing:
     """The factory for a service without traces. Its parts create no spans."""
 
     def app(self, app: ASGIApp) -> ASGIApp:
-        """Return the app unchanged. `spans.Spans` returns it in a middleware instead."""
+        """Return the app unchanged. `spans.Spans` wraps it in a middleware instead."""
         return app
 
     def database(self, url: str, *, deadlines: Deadlines) -> Database:
