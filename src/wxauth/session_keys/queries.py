@@ -74,8 +74,8 @@ The query returns at most two rows, because two rows already show that the user 
 """
 # The statement stores the key only in open sessions. It does so even if a session has no key, because wxauth clears a
 # session_key when the secret key that encrypted it is lost. WeChat now accepts only the new key, so the statement also
-# stores it in the session of the identity's newest login. It leaves out a login after the call to WeChat, because that
-# login may have a newer key.
+# stores it in the session of the identity's newest login. It leaves out the session of a login after the call to
+# WeChat, because that login may have a newer key.
 KEEP_KEY: Final = Statement[Nothing]("""
 UPDATE sessions SET session_key = :sealed
  WHERE revoked_at IS NULL

@@ -22,7 +22,7 @@ SessionKeysDep = Annotated[SessionKeys, Depends(provide(SessionKeys))]
 MAX_ENCRYPTED_DATA: Final = 32 * 1024
 """The maximum number of characters in the base64 text of `encrypted_data`.
 
-For example, a user's steps on thirty days take 2,000 characters.
+For example, thirty days of a user's steps take 2,000 characters.
 """
 
 _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark belongs to another app")
