@@ -81,7 +81,7 @@ OPENED: Final = f"""
 """The SQL columns of the address and the User-Agent from which a session was opened.
 
 The first refresh with another address or User-Agent stores the original value in `opened_ip` or `opened_user_agent`.
-Until then, these columns are null, so that a login does not store each value twice.
+Until then, `opened_ip` and `opened_user_agent` are null, so that a login does not store each value twice.
 """
 FOR_RESOURCE: Final = """
 CASE WHEN resource IS NOT NULL THEN jsonb_build_object(
