@@ -60,13 +60,13 @@ class Guard:
 
     Args:
         issuer: The issuer's public URL, which must be https, or http on loopback. It is compared exactly with `iss`.
-        audience: The audience that `aud` must name. If it is the URL of a resource, which the issuer's setting
-            `RESOURCES` lists, `WWW-Authenticate` names the resource's metadata in a 401 and in a refusal for a missing
-            scope.
+        audience: The audience that `aud` must name. It can be the URL of a resource that the issuer's setting
+            `RESOURCES` lists. In this case, `WWW-Authenticate` names the resource's metadata in a 401 and in a refusal
+            for a missing scope.
         scopes: The scopes that the token must have. All of them are required.
         internal_url: The URL inside your own network from which the guard reads the issuer's keys, for example
             `http://wxauth:8000`. Plain http is allowed. The metadata there must still name the public issuer.
-        keys: The source of verification keys, in place of the issuer's metadata.
+        keys: The source of verification keys. By default, the guard finds the keys through the issuer's metadata.
         clock: A function that returns the time, in epoch seconds.
 
     Raises: ValueError, if issuer or audience is empty, if a scope is malformed, or if both internal_url and keys are
@@ -123,7 +123,7 @@ class Guard:
     def verify_sync(self, token: str) -> Principal:
         """Check a token in a thread or a WSGI app, without an event loop, and return its user.
 
-        The method shares its keys with `verify`. It may block while it waits for the issuer, so call `verify` in a
+        The method shares its keys with `verify`. It might block while it waits for the issuer, so call `verify` in a
         coroutine. If the guard was given `keys`, they must have `find_sync`.
 
         Raises: InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable.
@@ -256,7 +256,7 @@ class Guard:
 
     @contextmanager
     def _completing_refusals(self) -> Iterator[None]:
-        """If the block raises a refusal, add the URL of the resource's metadata to it.
+        """If the block raises a refusal, add the URL of the resource's metadata to it, if there is one.
 
         If the token is invalid, also log the reason.
         """

@@ -68,7 +68,7 @@ class Principal:
 
     id: UUID
     app_id: str
-    """The app of the login. In a website's token, it is the mini-program, not the site.
+    """The app of WeChat to which the openid belongs, even in a website's token.
 
     In the token of an unregistered client, `app_id` and `openid` are empty.
     """

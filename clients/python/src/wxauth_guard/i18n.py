@@ -25,7 +25,7 @@ LOCALES: Final = [Path(__file__).with_name("locale")]
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
 """The pattern of a line of a catalogue: a keyword with a quoted text, or a quoted text that continues a text."""
 _UNCONFIRMED: Final = re.compile(r"^#,.*\bfuzzy\b", re.MULTILINE)
-"""The pattern of the mark of a translation that nobody has confirmed. Like gettext, this module ignores the entry."""
+"""The pattern of the line that marks an entry as unconfirmed. Like gettext, this module ignores such an entry."""
 
 
 class Text(str):
@@ -60,7 +60,7 @@ class Text(str):
         return Text("{other}{text}", other=other, text=self)
 
     def join(self, texts: Iterable[str], /) -> Text:
-        """Join texts with this text between them. Unlike with a `str`, the result can be translated."""
+        """Join texts with this text between them. Unlike the result of `str.join`, the result can be translated."""
         pieces = {f"text{number}": text for number, text in enumerate(texts)}
         # For example, the template for two texts is "{text0}{separator}{text1}".
         return Text("{separator}".join(f"{{{name}}}" for name in pieces), separator=self, **pieces)

@@ -231,7 +231,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _shown(issuer: object) -> str:
-    """Return another issuer's URL without the parts that may be secret: before an @, and from a ? or # on."""
+    """Return another issuer's URL without the parts that might be secret: before an @, and from a ? or # on."""
     plain = re.split(r"[?#]", str(issuer).rpartition("@")[2])[0]
     return f"{plain[:_MAX_SHOWN]!a}"
 
@@ -250,7 +250,7 @@ def _max_age(headers: httpx.Headers) -> float:
 
 
 def _host_of(url: str) -> str:
-    """Return only the scheme, host and port of a wrong URL, because the other parts may contain a secret.
+    """Return only the scheme, host and port of a wrong URL, because the other parts might contain a secret.
 
     If the URL has no valid scheme and host, return "this one", which completes the sentence of the error.
     """

@@ -56,7 +56,7 @@ class _Fetch(NamedTuple):
     is_needed: bool
     """Whether only the fetch can provide the key for the call, because the keys in memory do not suffice."""
     needs_a_thread: bool
-    """Whether the fetch might make no progress unless the calling thread waits. Only `find_sync` reads this field.
+    """Whether the thread of the call must wait, so that the fetch makes progress. Only `find_sync` reads this field.
 
     Some servers, such as uWSGI without `enable-threads`, run other threads only while a request waits. Therefore the
     thread that starts a fetch waits for a while. If the fetch has not ended after its timeout, later requests also wait
@@ -191,7 +191,8 @@ class RemoteKeys:
                     self._next_for_unknown = now + UNKNOWN_KEY_PAUSE
                 self._begun_at = now
                 self._start_reading()
-            # A known key is used while new keys are fetched, unless it is much too old. An unknown key must be fetched.
+            # A known key is used while new keys are fetched. Only the call that starts an overdue fetch waits for it.
+            # An unknown key must be fetched.
             is_needed = (starts_now and is_overdue) if kid in keys else (is_due or is_under_way)
             return _Fetch(self._result, is_needed=is_needed, needs_a_thread=starts_now or is_late)
 
@@ -227,7 +228,7 @@ class RemoteKeys:
         self._result = reading
         try:
             self._thread.start()
-        except RuntimeError as exc:  # the process has as many threads as it may have
+        except RuntimeError as exc:  # the process has reached its limit of threads
             self._note_failure(self._issuer.cause(exc))
             reading.set_result(None)
 

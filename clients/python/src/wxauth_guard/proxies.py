@@ -1,4 +1,4 @@
-"""The choice of the proxy for a request, according to environment variables, whose values may be malformed.
+"""The choice of the proxy for a request, according to environment variables, whose values might be malformed.
 
 httpx refuses every request if it cannot read one of these variables, so the guard reads them itself.
 """
@@ -118,7 +118,7 @@ def _is_usable(proxy: str) -> bool:
 def _warn(kind: str, fault: str) -> None:
     """Log a fault of a variable, once in this process.
 
-    The log does not show the value, which may contain a password.
+    The log does not show the value, which might contain a password.
     """
     _log.warning("%s %s", _variable(kind), fault)
 

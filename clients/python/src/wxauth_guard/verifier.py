@@ -90,7 +90,7 @@ class Verifier:
         Raises: InvalidToken, TokenExpired, KeysUnavailable.
         """
         key = self._signed_by.get(token)
-        # Another key object means that the keys have been read again, and the key may be another one with the same id.
+        # Another key object means that the keys have been read again. It might be another key with the same id.
         if key is None or await self._keys.find(key.kid) is not key:
             jws = _compact_form(token)
             self._check_signature(jws, await self._keys.find(_key_id(jws[1])))
@@ -278,7 +278,7 @@ def _is_text_list(value: object) -> TypeGuard[list[str]]:
 def json_object(part: str) -> dict[str, Any]:
     """Return the JSON object in a part of a JWS.
 
-    Raises: InvalidToken, if the part is not a JSON object, repeats a name, contains an infinite number, or has more
+    Raises: InvalidToken, if the part is not a JSON object, contains a name twice or an infinite number, or has more
         objects and lists than `MAX_CONTAINERS`.
     """
     try:
