@@ -181,8 +181,8 @@ class Coins:
     def _carry_out(self, api: Api, body: _OrderBody, purse: _Purse) -> dict[str, Any]:
         """Carry out and store an order, and return the fields of the response.
 
-        Raises: CallRefused, if the order is a repetition, if the player has too few coins for it, or if it refunds an
-        unknown order or too many coins.
+        Raises: CallRefused, if the order's number has been used, if the player has too few coins for it, or if it
+        refunds an unknown order or too many coins.
         """
         now, key = self.clock(), (api, body.zone_id, body.bill_no)
         purse.forget_expired(now)

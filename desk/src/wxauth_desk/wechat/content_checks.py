@@ -55,7 +55,7 @@ class ContentChecks:
     )
     """The verdicts that have not been pushed yet, the oldest first. Each is about one picture.
 
-    If there are too many, the oldest verdicts are dropped.
+    If there are more than `_MAX_VERDICTS`, the oldest verdicts are dropped.
     """
 
     def rank_risk(self, call: Call, account: Account) -> Answer:

@@ -49,9 +49,9 @@ class Faults(deque[FaultRequest]):
 
 
 def fault_in(code: str, api: Api) -> FaultRequest | None:
-    """Return the fault that a login code or phone code such as `errcode-40029` or `slow-2` names; None for any other.
+    """Return the fault that a code such as `errcode-40029` or `slow-2` names; None if the code does not name a fault.
 
-    `api` is the API that has been called with the code.
+    `api` is the API that has been called with this login code or phone code.
     """
     match = _FAULT_IN_CODE.fullmatch(code)
     if match is None:

@@ -50,7 +50,7 @@ MAX_TOKENS: Final = 1000
 MAX_SESSION_KEYS: Final = 100_000
 """The largest number of session_keys that are stored. If there are more, the oldest one is forgotten."""
 _MAX_GRANTS: Final = 1000
-"""The largest number of people's access tokens, and also of their refresh tokens, that are stored.
+"""The largest number of access tokens that are stored for people's grants. Refresh tokens have the same limit.
 
 If there are more, the oldest one is forgotten.
 """

@@ -28,7 +28,7 @@ class Logins:
     def log_in(self, call: Call, account: Account) -> Answer:
         """Answer a call to `code2session`. Raises: CallRefused."""
         code = call.query.get("js_code", "")
-        # The phone may have used the key of its code before this call. A plain name gets a new key at each login.
+        # The phone might have used the key of its code before this call. A plain name gets a new key at each login.
         key_of_code = self.session_keys.of_code(code) if code in self.codes else None
         request = self._spend(call, account, code)
         openid = openid_of(request.person, account.app_id)

@@ -1,4 +1,7 @@
-"""The messages that the simulated WeChat pushes to the service. It signs, encrypts and repeats them as WeChat does."""
+"""The messages that the simulated WeChat pushes to the service.
+
+Like the real WeChat, it signs and encrypts them, and sends them again if the service does not accept them.
+"""
 
 import asyncio
 import re
@@ -100,7 +103,7 @@ def make_event(event: str, fields: Mapping[str, Any], *, app_id: str, now: int) 
 
 
 def make_message(openid: str, event: str, revoke_info: object, *, app_id: str, now: int) -> dict[str, Any]:
-    """Return the message of an event about a person. `revoke_info` is ignored unless the event is `REVOKED`."""
+    """Return the message of an event about a person. `revoke_info` is used only for the event `REVOKED`."""
     revoked = {"RevokeInfo": revoke_info} if event == REVOKED else {}
     return make_event(event, {"OpenID": openid, "AppID": app_id, **revoked}, app_id=app_id, now=now)
 
@@ -188,7 +191,7 @@ class PushSender:
     async def send_and_repeat(self, request: PushRequest, message: Mapping[str, Any]) -> bool:
         """Send a notice about a payment. Return whether the service has accepted the notice at the first attempt.
 
-        If it has not, repeat the notice in the background, with the pauses in `PAYMENT_PAUSES`.
+        If it has not, send the notice again in the background, after the pauses in `PAYMENT_PAUSES`.
         """
         attempts = self._attempts(request, message, PAYMENT_PAUSES)
         first = await anext(attempts)
