@@ -72,7 +72,7 @@ def welcome(
             f"  {MARKS[each.level]:4}  {each.name}: {each.text.translated(language)}" for each in findings
         ),
         program="scripts/dev" if Path("scripts/dev").exists() else f"{_PROGRAM} dev",
-        # With the simulated WeChat, a command in the text sets this variable. Otherwise, the reader inserts an id.
+        # With the simulated WeChat, a command in the text sets `USER_ID`. With the real one, the reader inserts an id.
         user_id="$USER_ID" if is_simulated else "USER_ID",
         command=shlex.quote(str((home / "wxauth").absolute())),
         home=home,

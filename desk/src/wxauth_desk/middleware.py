@@ -47,9 +47,9 @@ class OwnNamesOnly:
     `0.0.0.0` or `::` among the names allows every IP address. This is safe, because DNS rebinding needs a host name. If
     the host of a page is an IP address, the browser has loaded the page from this address.
 
-    With `own_pages_only`, the middleware also refuses requests from web pages of other origins, which the developer may
-    have open in the browser. Programs send no `Origin`, so they are allowed. `refusal` is the text of the response to a
-    wrong name. It may contain `{name}`.
+    With `own_pages_only`, the middleware also refuses requests from web pages of other origins, which the developer
+    might have open in the browser. Programs send no `Origin`, so they are allowed. `refusal` is the text of the
+    response to a wrong name. It can contain `{name}`.
     """
 
     def __init__(

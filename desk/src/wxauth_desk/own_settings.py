@@ -94,9 +94,10 @@ class OwnSettings(NamedTuple):
 def load_settings(simulated_url: str | None, port: int | None, *, push_forward: str) -> OwnSettings:
     """Read the settings. If there is no simulated WeChat, also check the apps with the real WeChat.
 
-    This function creates `HOME` and the secrets in it. Without a simulated WeChat, it may prompt for the AppSecret, and
-    it silences the log below `critical`, so the caller must configure the log afterwards. `port` is the port that the
-    caller has chosen for the service, and `push_forward` is the URL to which the service forwards the shop's messages.
+    This function creates `HOME` and the secrets in it. Without a simulated WeChat, it also silences the log below
+    `critical`, so the caller must configure the log afterwards, and it might prompt for the AppSecret. `port` is the
+    port that the caller has chosen for the service. `push_forward` is the URL to which the service forwards the shop's
+    messages.
 
     Raises: TextError, if a file in `HOME` cannot be read or written; InvalidSettings.
     """

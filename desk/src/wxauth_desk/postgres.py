@@ -93,7 +93,7 @@ class PostgresUnavailable(TextError):
 class EmbeddedPostgres:
     """A PostgreSQL server that runs during the `with` block.
 
-    The server listens on a unix socket in a private folder. Its data remains from one run to the next. The lock and the
+    The server listens on a unix socket in a private folder. Its data is kept from one run to the next. The lock and the
     log are next to the data. Under root, the server runs as the owner of the data, or as `nobody`.
     """
 
@@ -330,8 +330,8 @@ class EmbeddedPostgres:
     def _reachable_path(self, folder: Path) -> str:
         """Return a path of this folder that works for the user that runs the programs.
 
-        The folders above, for example root's home, may be closed to that user, and must stay closed. Therefore the path
-        may lead through a descriptor of the folder, which the programs inherit. Such a path works only on Linux.
+        The folders above, for example root's home, might be closed to that user, and must stay closed. In this case,
+        the path leads through a descriptor of the folder, which the programs inherit. Such a path works only on Linux.
         """
         if not self._user or _is_reachable(folder.parent):
             return str(folder)

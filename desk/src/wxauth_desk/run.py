@@ -79,7 +79,8 @@ def run(
     """Run all parts of `wxauth-desk dev` until Ctrl-C or SIGTERM.
 
     A part without a chosen port listens near the service's port. `shop_url` is the URL of the back end that the shop's
-    mini-program calls; by default, the example's. All parts also respond to the host names in `allowed_hosts`.
+    mini-program calls. By default, it is the URL of the example back end. All parts also respond to the host names in
+    `allowed_hosts`.
 
     Raises: TextError, StorageUnavailable; MigrationImpossible, if `WXAUTH_DATABASE_URL` names a database that this
     version cannot migrate.
@@ -123,10 +124,10 @@ class _Parts:
     listener: socket.socket
     """The socket of the service."""
     wechat: Place | None
-    """The place of the simulated WeChat; None with the real WeChat."""
+    """The socket and the URL of the simulated WeChat; None with the real WeChat."""
     sites: Place
     mcp: Place | None
-    """The place of the MCP server, whose URL is also its resource; None if there is no MCP server."""
+    """The socket and the URL of the MCP server; None if there is no MCP server. The URL is also the resource's URL."""
     shop_url: str
     """The URL of the back end that the shop's mini-program calls."""
     host_names: Set[str]
@@ -254,8 +255,8 @@ def _welcome(parts: _Parts) -> str:
 async def _prepare(parts: _Parts) -> Credentials | None:
     """Migrate the database, and add the example sites, the agent and the shop.
 
-    Return the credentials of the shop's back end; None with the real WeChat, because `dev` runs
-    this back end only with the simulated WeChat.
+    Return the credentials of the shop's back end; None with the real WeChat, because `dev` runs this back end
+    only with the simulated WeChat.
 
     Raises: ForeignSchema, StorageUnavailable, and the errors of `check_stored_state`.
     """

@@ -1,4 +1,4 @@
-"""The servers of `wxauth-desk dev`: one for the service, and one in a thread for each other part."""
+"""The servers of `wxauth-desk dev`: one for the service, and one in a thread for each other ASGI app."""
 
 import socket
 import threading

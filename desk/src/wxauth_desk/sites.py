@@ -1,6 +1,6 @@
 """Two small websites where users log in with one scan (a shop and its admin site), and the shop's back end.
 
-The websites are complete OpenID Connect clients, built with Authlib. Sites in production differ in three ways:
+The websites are complete OpenID Connect clients, built with Authlib. In production, sites differ in three ways:
 
 - Each site has its own secret, from `wxauth clients add NAME --sso --redirect-uri https://…/callback`.
 - All processes of a site share its sessions.
@@ -230,7 +230,7 @@ class Website:
     def _page(self, request: Request, claims: dict[str, Any] | None, **notice: Any) -> Response:
         """Return the home page for the user whose id_token contains these claims, or for a visitor if they are None.
 
-        `notice` may contain `error`, which is the OAuth error code to show, or `logout_was_reported`, which says
+        `notice` can contain `error`, which is the OAuth error code to show, or `logout_was_reported`, which says
         whether wxauth has just reported a logout.
         """
         language = _language(request)
