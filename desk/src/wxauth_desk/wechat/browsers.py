@@ -15,7 +15,7 @@ from wxauth_desk.wechat.controls import Control, PersonName
 from wxauth_desk.wechat.links import URL_LINK_HOST
 
 _MAX_BROWSERS: Final = 50
-"""The largest number of browsers whose cookies are stored. If there are more, the oldest ones are forgotten."""
+"""The largest number of browsers whose cookies are stored. If there are more, the least recently used is forgotten."""
 _MAX_REDIRECTS: Final = 10
 """The largest number of redirects that a browser follows."""
 _MAX_FORM_FIELDS: Final = 20

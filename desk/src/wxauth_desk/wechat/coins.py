@@ -21,7 +21,7 @@ If there are more, the least recently used one is forgotten.
 MAX_ORDERS: Final = 200
 """The largest number of orders that are stored for each purse. If there are more, the oldest one is forgotten."""
 _ORDER_LIFETIME_SECONDS: Final = 48 * 3600
-"""The time, in seconds, for which WeChat recognizes a repeated order, and for which an order can be refunded."""
+"""The time, in seconds, for which WeChat refuses a second order with the same number, and allows a refund."""
 
 OrderNumber = Annotated[str, Field(pattern=r"^[0-9A-Za-z\-][0-9A-Za-z_\-]{0,62}$")]
 """An order number of a mini-game: 1 to 63 characters, and the first one is not an underscore."""

@@ -117,7 +117,7 @@ def _error_in(wechat: Simulator, path: str, query: str) -> _Error | None:
         return _Error.WRONG_APP_ID
     if APP_KINDS[app_id] != kind:
         return _Error.APP_OF_ANOTHER_KIND
-    # WeChat requires this order of the parameters, and allows no others.
+    # WeChat requires this order of the parameters, and allows no other parameters.
     is_in_order = [name for name in _PARAMETER_ORDER if name in names] == names
     if not is_in_order or parameters.get("response_type") != "code":
         return _Error.WRONG_SCOPE

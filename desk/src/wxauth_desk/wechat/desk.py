@@ -25,7 +25,7 @@ from wxauth_desk.wechat.faults import Faults
 from wxauth_desk.wechat.offered_faults import FailureOf, offered_faults
 
 _FORWARDED_HEADERS: Final = ("accept", "authorization", "content-type", "x-request-id")
-"""The headers of the page's request that the simulated phone sends.
+"""The headers of the page's request that the simulated phone passes on to the server.
 
 The request's other headers come from the developer's browser.
 """
@@ -180,7 +180,7 @@ def _shared_files() -> Mapping[str, StaticFiles]:
 
 
 def _page_headers(service_url: str) -> Mapping[str, str]:
-    """Return the headers of the page and its files, with which the page can show pictures from the service."""
+    """Return the headers of the page and its files. They allow the page to show pictures from the service."""
     return {
         "Cache-Control": "no-cache",
         "Content-Security-Policy": (

@@ -11,7 +11,7 @@ from wxauth_desk.wechat.phone_numbers import PLAIN_PHONE
 from wxauth_desk.wechat.quotas import Quotas
 
 _LOGINS_A_MINUTE: Final = 100
-"""The largest number of logins of a person to an app within a minute, with single-use codes."""
+"""The largest number of logins with single-use codes within a minute, for each person and app."""
 
 
 @dataclass

@@ -16,7 +16,7 @@ from wxauth_desk.wechat.errcodes import Errcode
 VERSIONS: Final = ("release", "trial", "develop")
 """The versions of a mini-program, which WeChat calls `env_version`."""
 _SCENE_CHARACTERS: Final = re.compile(r"[0-9A-Za-z!#$&'()*+,/:;=?@\-._~]*")
-"""The characters that WeChat allows in the `scene` of a code."""
+"""The pattern of a `scene` that contains only the characters that WeChat allows."""
 _MAX_SCENE_LENGTH: Final = 32
 _HOME_PAGE: Final = "pages/index/index"
 _MIN_WIDTH: Final = 280  # all widths are in pixels
