@@ -58,7 +58,7 @@ the same bytes.
 """
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _NO_TOKEN = re.compile(r"undefined|null|None|nil|NaN|true|false|\[object [A-Za-z]{1,32}\]")
-"""The texts that programs write for a missing value, or for a value that is not a string."""
+"""The pattern of the texts that programs write for a missing value, or for a value that is not a string."""
 _QUOTES = "\"'`"
 """The characters that some clients put around a token by mistake."""
 _TOKEN_TYPES = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})
