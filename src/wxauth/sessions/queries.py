@@ -24,7 +24,7 @@ CONSOLE: Final = "wxauth-admin"
 TOO_MANY_CHANGES: Final = "too many concurrent changes to this session"
 """The detail of the error if other requests changed a session during each attempt of this request."""
 _ALL_IDENTITIES: Final[Mapping[str, object]] = {"app_ids": None, "openids": None}
-"""The statement parameters for all identities, in place of the parameters that `identity_parameters` returns."""
+"""The statement parameters that select all identities. For given identities, see `identity_parameters`."""
 
 
 class EndReason(StrEnum):
@@ -37,7 +37,7 @@ class EndReason(StrEnum):
     BANNED = "banned"
     """The user was banned."""
     REUSED = "reused"
-    """A code or refresh token of the session was used again, so it might have been stolen."""
+    """An authorization code or a refresh token of the session was used again, so it might have been stolen."""
     ERASED = "erased"
     """The user, or the session's identity, was erased."""
     LEAVING = "leaving"

@@ -94,7 +94,7 @@ Rotated = TypeVar("Rotated", bound=RotatedSession)
 
 
 class RotatedSessionOfWebsite(RotatedSession):
-    """A website's session after a use of its refresh token, with its scope and the proof of the login."""
+    """A website's session after the use of its refresh token, with its scope, and the time and method of the login."""
 
     scope: str
     authenticated_at: datetime
@@ -155,7 +155,7 @@ RETURNING {return_first}s.generation, s.expires_at, NOT {_IS_GOOD} AS is_reused,
 
 
 # The form for several refreshes leaves out sessions that another transaction has locked, and all but one refresh of the
-# same session. `Batched` then runs each of these refreshes alone.
+# same session. `Batched` then runs separately each refresh that was left out.
 _ROTATE: Final = Batched[RotatedSession](
     "refresh",
     _rotating_fragment(f"users WHERE {_IS_OPEN_IN_APP}", set_further=_SET_DEVICE_FRAGMENT),

@@ -11,7 +11,7 @@ from uuid import UUID
 from wxauth.core.sealing import derive_key
 from wxauth.settings.settings import Settings
 
-# A token contains the session's id, its generation and a MAC of both (SHA-256, 32 bytes).
+# A token contains the session's id, the token's generation and a MAC of both (SHA-256, 32 bytes).
 _ID_BYTES: Final = 16
 _GENERATION_BYTES: Final = 4
 _SIGNED_BYTES: Final = _ID_BYTES + _GENERATION_BYTES
