@@ -54,7 +54,10 @@ _PRIVATE: Final = tuple(
     )
 )
 _PUBLIC: Final = tuple(map(ip_network, ("0.0.0.0/0", "2000::/3")))
-"""The public addresses. An IPv6 address outside of 2000::/3 is reserved, local, or another form of an IPv4 address."""
+"""The networks that contain all public addresses.
+
+An IPv6 address outside of 2000::/3 is reserved, local, or another form of an IPv4 address.
+"""
 _METADATA: Final = (
     ip_network("169.254.0.0/16"),  # link-local, including the metadata service of most clouds
     ip_network("100.100.100.200/32"),  # Alibaba's metadata service
@@ -142,7 +145,7 @@ def is_refused(address: str, scheme: Scheme) -> bool:
         not any(unwrapped in network for network in allowed)
         or any(unwrapped in network for network in _NEVER_ALLOWED)
         # A network may choose its own prefix for NAT64, so any IPv6 address might lead to a metadata service. Usually,
-        # the last 32 bits are the IPv4 address.
+        # the last 32 bits of a NAT64 address are the IPv4 address.
         or any(_last_32_bits(as_written) in network for network in _METADATA)
     )
 

@@ -48,7 +48,7 @@ APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 AppId = Annotated[str, StringConstraints(pattern=f"^{APP_ID.pattern}$")]
 AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobile_app"], Lower]
 AppTitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), checked(check_title)]
-"""A title without spaces around it. The type repeats the limits of `check_title` for the OpenAPI document."""
+"""A title without spaces around it. The type states the limits of `check_title`, too, for the OpenAPI document."""
 UnionidPolicy = Annotated[Literal["required", "optional"], Lower]
 SignUp = Annotated[Literal["open", "closed"], Lower]
 MaxSessions = Annotated[int, Field(ge=1, le=100, strict=True)]

@@ -1,4 +1,4 @@
-"""The rules for the operator's own claims in access tokens: a template that refers to facts about the user."""
+"""The template of the operator's own claims in access tokens, which refers to facts about the user, and its rules."""
 
 import sys
 from collections.abc import Callable, Mapping

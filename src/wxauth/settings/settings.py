@@ -88,8 +88,8 @@ class ClientCommandSettings(DatabaseSettings):
 class Settings(DatabaseSettings):
     """All settings of the service, in the order of `docs/reference/settings.md`, which describes them.
 
-    A validator can read only settings that are declared before its own setting. With `validate_default`, it also runs
-    if its own setting is not set.
+    A validator can read only settings that are declared before its own setting. With `validate_default`, the validator
+    also runs if its own setting is not set.
     """
 
     app_id: types.OrNone[AppId] = None

@@ -21,7 +21,7 @@ T = TypeVar("T")
 SECRETS_DIR: Final = Path("/run/secrets")
 """The folder in which Docker mounts secrets, which is the default of WXAUTH_SECRETS_DIR."""
 SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
-"""The pattern of the beginning of an address that Kubernetes sets in variables for a Service.
+"""The pattern of the scheme of an address in the variables that Kubernetes sets for a Service.
 
 If the Service is named "wxauth", one of these variables is WXAUTH_PORT, with a value such as `tcp://10.0.0.1:80`.
 """
@@ -39,12 +39,12 @@ _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
 
 
 def _split_at_commas(value: object) -> object:
-    """Return the items of a text that separates them with commas. A value of another type stays unchanged."""
+    """Return the items of a comma-separated text. A value of another type stays unchanged."""
     return comma_separated(value) if isinstance(value, str) else value
 
 
 def comma_separated(text: str) -> list[str]:
-    """Return the items of a text that separates them with commas.
+    """Return the items of a comma-separated text.
 
     Spaces around an item are removed. An empty item is left out.
     """
@@ -52,7 +52,7 @@ def comma_separated(text: str) -> list[str]:
 
 
 def _read_documents(value: object) -> object:
-    """Return the version of each document in a text. A value of another type stays unchanged.
+    """Return the version of each document in a comma-separated text. A value of another type stays unchanged.
 
     Raises: WrongValue, if an item is not a document with its version, or if a document occurs twice.
     """
