@@ -134,8 +134,8 @@ async def required_resource(request: Request, settings: SettingsDep) -> str | No
 RequiredRolesDep = Annotated[frozenset[str], Depends(required_roles), Entails(failures=(_wrong_parameter(),))]
 """The roles that a proxy requires.
 
-A route declares this parameter before the caller, so that `DirectRoute` checks the query before the token. Otherwise,
-administrators who test a new configuration without a token would not see a mistake in the query.
+A route declares this parameter before the caller, so that `DirectRoute` checks the query before the token. In the
+reverse order, administrators who test a new configuration without a token would not see a mistake in the query.
 """
 NoDemandsDep = Annotated[None, Depends(no_demands)]
 RequiredResourceDep = Annotated[str | None, Depends(required_resource), Entails(failures=(_no_such_resource(),))]

@@ -1,6 +1,6 @@
 """The routes with which services look users up, change their attributes and external ids, and moderate them.
 
-To moderate users, services clear their profiles, ban and unban them, and sign them out.
+To moderate users, services clear the users' profiles, ban and unban the users, and sign them out.
 """
 
 from collections.abc import Collection, Sequence

@@ -123,7 +123,7 @@ class SignatureRequest(BaseModel):
 
 
 class Signer(NamedTuple):
-    """An authenticated client with the scope `sign`, and the session_keys that its request names."""
+    """An authenticated client with the scope `sign`, and the session_keys that match its request."""
 
     name: str
     keys: Sequence[KeyOfLogin]
