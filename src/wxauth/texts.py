@@ -14,7 +14,7 @@ _SELECTORS: Final = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _JOINERS: Final = "\u180e\u200b-\u200d"
 """The zero-width characters that join or separate the characters next to them."""
 _TAGS: Final = "\U000e0000-\U000e007f"
-"""The invisible characters that spell the code of a region in the emoji of its flag."""
+"""The invisible characters that spell the code of a region in the emoji of the region's flag."""
 _INVISIBLE: Final = (
     f"{_DIACRITICS}{_SELECTORS}{_JOINERS}"
     "\u115f\u1160\u17b4\u17b5\u206a-\u206f\u2800\u3164\uffa0\ufff9-\ufffb\U00013430-\U0001343f\U00013441\U00013442"
@@ -42,7 +42,7 @@ Most texts contain no such character, so this single search is enough for them.
 _FLAG_OR_REMOVED: Final = re.compile(
     rf"(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{{3,6}}\U000e007f)|[{_REMOVED}{_TAGS}]+"
 )
-"""The pattern of the flag of a region, which remains as the group, or of characters that are removed."""
+"""The pattern of a region's flag, which the group contains and `clean_text` keeps, or of characters that it removes."""
 _NEEDLESS_JOINERS: Final = re.compile(
     # A row after a visible character of an emoji, or of a script other than Latin, Greek and Cyrillic:
     rf"(?=[{_SELECTORS}{_JOINERS}])(?<=[#*0-9\xa9\xae\u0530-\U0010ffff])(?<![\s{_INVISIBLE}])"
@@ -59,7 +59,7 @@ One of each remains in emoji, and in scripts that use them. For example, one U+F
 heart and a flame, so that the emoji is still a burning heart. Latin, Greek and Cyrillic do not use them.
 """
 _STACKED_DIACRITICS: Final = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
-"""The pattern of more than two diacritics in a row. The group contains the first two, which remain."""
+"""The pattern of more than two diacritics in a row. The group contains the first two, which `clean_text` keeps."""
 _VISIBLE: Final = re.compile(rf"[^\s{_INVISIBLE}]")
 """The pattern of a visible character."""
 

@@ -1,8 +1,9 @@
 """The start of logins to sites. wxauth stores a sign-in request, which then waits for the user's decision.
 
-A page of wxauth or a device shows the request. A device uses RFC 8628, and polls for the outcome. A login that shows a
-QR code to scan, and a login code to type on the phone, is called a scan. This module also creates the rows of logins
-that need no page, and of presses (uses of a page's button). The modules that complete these logins store the rows.
+A page of wxauth or a device shows the request. A device uses RFC 8628, and polls for the outcome. If the page or device
+shows a QR code, and a login code to type on the phone, the login is called a scan. This module also creates the rows of
+logins that need no page, and of presses (uses of a page's button). The modules that complete these logins store the
+rows.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ _MAX_USER_CODES_TRIED: Final = 5
 
 
 class ScanLimits:
-    """The limits of new scans, and of pictures requested from WeChat.
+    """The limits of new scans, links, visits and pages, and of pictures requested from WeChat.
 
     `make_limiter` returns a limiter for a rate and a name.
     """

@@ -245,10 +245,7 @@ async def record_authorized(
 
 
 def proved_after(settings: Settings, now: datetime) -> datetime:
-    """Return the earliest time of a proof that still counts.
-
-    A browser's login is valid only if its user proved who they are after this time.
-    """
+    """Return the time after which a user must have proved who they are, so that the browser's login is still valid."""
     return now - timedelta(seconds=settings.sso_ttl)
 
 

@@ -61,7 +61,7 @@ class DoorOutcome(StrEnum):
     LOGGED_IN = "logged_in"
     """The site has opened its session or, for `Door.PHONE`, the phone has got its id_token."""
     REFUSED = "refused"
-    """The user has refused, or may not log in."""
+    """The user or wxauth has refused, for example because the user may not log in, or has exceeded a limit."""
     SNAPSHOT = "snapshot"
     """WeChat has shown the user only a snapshot of the page, and has returned a made-up user."""
     FAILED = "failed"
@@ -101,7 +101,7 @@ NUMBER_LASTS: Final = timedelta(seconds=120)
 AUTHORIZATION_CODE_LASTS: Final = timedelta(seconds=60)
 """The time for which an authorization code is valid."""
 REPEATED_WITHIN: Final = timedelta(seconds=15)
-"""The time after a login with WeChat's page during which the reuse of its authorization code does not end the session.
+"""The time after a login with WeChat's page during which a reuse of the authorization code does not end the session.
 
 WeChat's browsers repeat some callbacks, so that the site receives the same authorization code twice.
 """

@@ -96,7 +96,7 @@ class MiniProgramLogins:
     async def unseal(self, sealed: str) -> Onward:
         """Return the redirect that `_web_view_url` has sealed, with its form. The errors call the redirect a decision.
 
-        Raises: NotFound, if `sealed` is not from this service, or if its authorization code has expired.
+        Raises: NotFound, if `sealed` is not from this service, or if the authorization code in the form has expired.
         """
         try:
             plain = self.sealer.open(urlsafe_b64decode(sealed), context=FORM_POST_CONTEXT)

@@ -98,7 +98,7 @@ class LoginFields(SQLModel):
     expires_at: datetime = Field(sa_type=TIME)
     """The time until which the login can be used. A code to scan can expire earlier, see `scan_ends_at`."""
     kept_until: datetime = Field(sa_type=TIME)
-    """The time after which the sweep deletes the row. The row of a press is not deleted before its page's row."""
+    """The time after which the sweep deletes the row. For a press, the sweep also waits for this time of the page."""
 
 
 class PageFields(SQLModel):

@@ -207,8 +207,8 @@ WITH opened AS (
 INSERT INTO website_sessions (client_id, session_id, browser_login_id)
 SELECT client_id, :session_id, browser_login_id FROM site_logins WHERE id = :id
 """)
-# The statement does not delete the row of a press before the row of its page, because a press belongs to a page. For
-# any other row, the subquery is null. The statement skips locked rows, so that it does not wait for logins.
+# The statement does not delete the row of a press before the `kept_until` of its page, because a press belongs to a
+# page. For any other row, the subquery is null. The statement skips locked rows, so that it does not wait for logins.
 _SWEEP: Final = Statement[UUID]("""
 DELETE FROM site_logins WHERE id = ANY (ARRAY(
     SELECT id FROM site_logins l

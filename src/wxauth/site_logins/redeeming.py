@@ -106,7 +106,7 @@ async def redeem(
     `session_id` and `expires_at` belong to the new session. `resource_title` is the title of the resource that the
     session is for, if there is one. `is_public` says whether the client is a public client, which has no secret.
     """
-    # Only a device asks without an authorization code.
+    # Only a device redeems a login that has no authorization code.
     if found.code_hash is None and found.stage != Stage.APPROVED:
         return await _refuse_poll(transaction, found, now=now)
     login, user = await lock_user_and_login(transaction, found, now=now)

@@ -390,7 +390,7 @@ async def _refusal_if_claimed(
 def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
     """Return whether a camera has read the code while the code could be valid.
 
-    Otherwise, the user might have opened a picture that another person has forwarded.
+    If not, the user might have opened a picture that another person has forwarded.
     """
     if opening.scancode_time is not None:
         age_seconds = now.timestamp() - opening.scancode_time

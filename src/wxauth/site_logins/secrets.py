@@ -5,8 +5,8 @@ A scene is the random part of a QR code or of a link to WeChat. It identifies th
 Page ids, the authorization codes of logins with WeChat's page, and the cookies of browsers' logins are derived from the
 cookie that identifies the browser. Therefore, if the browser repeats a request, it gets the same secret again.
 
-A user code, which a user types, has only 34 random bits, so its hash needs a key. Otherwise, an attacker with a copy of
-the database could find the code by trying all codes.
+A user code, which a user types, has only 34 random bits, so its hash needs a key. Without a key, an attacker with a
+copy of the database could find the code by trying all codes.
 """
 
 import hmac

@@ -1,4 +1,4 @@
-"""The resource of a site's request (RFC 8707), the scopes that wxauth may grant for it, and their titles for users."""
+"""The resource of a site's request (RFC 8707), and the scopes that wxauth may grant, with the titles that users see."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

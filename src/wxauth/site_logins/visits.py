@@ -43,7 +43,7 @@ from wxauth_guard.errors import WxAuthError
 CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"
 """The path to which WeChat's page redirects the browser."""
 CALLBACK_EXTRA_SECONDS: Final = 2.0
-"""The number of seconds that a repeated callback waits for the outcome, in addition to WeChat's timeout."""
+"""The number of seconds that a repeated callback waits for the outcome, in addition to the setting `wechat_timeout`."""
 OUTCOME_CHECK_PAUSE_SECONDS: Final = 0.1
 """The number of seconds between two checks for the outcome of the first callback."""
 
@@ -233,7 +233,7 @@ class Visits:
         try:
             if callback.code in _REFUSED:
                 raise VisitRefused("the user refused")
-            if door is Door.WEBSITE and visit.near:  # an operator has set the option during the visit
+            if door is Door.WEBSITE and visit.near:  # an operator has set `--near` during the visit
                 raise VisitRefused("this site was added with --near")
             await self._log_in(visit, callback, door)
             return VisitOutcome.LOGGED_IN
@@ -371,7 +371,7 @@ def _url_of_wechats_page(settings: Settings, app: App, door: Door, state: str) -
 
 
 def _log_and_classify(error: VisitRefused | WxAuthError, **fields: str | None) -> VisitOutcome:
-    """Return the outcome of a visit with this error. Log the error with these fields, unless the user can try again."""
+    """Return the outcome of a visit with this error. If the user cannot try again, log the error with these fields."""
     if isinstance(error, VisitRefused):
         log.info("visit_refused", **fields, reason=str(error))
         return VisitOutcome.ACCESS_DENIED
