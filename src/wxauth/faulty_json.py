@@ -20,7 +20,7 @@ _MAX_INCOMPLETE: Final = 100
 A text with more incomplete characters is probably not UTF-8.
 """
 _MAX_CONTAINERS: Final = 1000
-"""The largest number of arrays and objects in a JSON text, unless `read_loosely` is called with `cut`."""
+"""The largest number of arrays and objects in a JSON text. With `cut`, `read_loosely` does not apply this limit."""
 _MAX_DEPTH: Final = 100
 """The largest number of levels of arrays and objects that `read_loosely` keeps if it is called with `cut`."""
 # A string without a closing quote extends to the end of the text. Otherwise, the search would try each of the text's

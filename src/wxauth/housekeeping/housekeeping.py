@@ -184,7 +184,7 @@ async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
 
 
 async def erase_remains(services: Services, pace: Pace) -> None:
-    """Erase the remaining data of erased users, unless another worker is erasing a page."""
+    """Erase the remaining data of erased users. Stop if another worker is erasing a page."""
     if not await services.database.value(ARE_WAITING, user_ids=None):
         return  # in the usual case, this one query is enough
     while page := await erase_next_page(services.database, size=pace.page_size):
@@ -360,8 +360,8 @@ async def _page_by_page(pace: Pace, *chores: Callable[..., Awaitable[int]]) -> N
 def _clocks_agree(services: Services) -> bool:
     """Return whether the clocks of wxauth and of the database differ by at most `MAX_CLOCK_DIFFERENCE`.
 
-    If they differ more, one of them is badly wrong. Then wxauth must not delete rows by age, because deletions cannot
-    be undone.
+    If they differ more, one of them is badly wrong. In this case, wxauth must not delete rows by age, because
+    deletions cannot be undone.
     """
     clock = services.clock
     return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MAX_CLOCK_DIFFERENCE
@@ -378,7 +378,7 @@ _CHORES: Final = (
 )
 """The chores of a sweep, each with the pause, in seconds, between two checks for due work, and the event of a failure.
 
-`erasure_delayed` is also the event for sessions of removed clients, which then end later than they should.
+`erasure_delayed` also reports that sessions of removed clients end later than they should.
 """
 _OTHER_CHORES: Final = (
     (sweep_aged, CHECK_PAUSE_SECONDS, _SWEEP_FAILED),  # `sweep` calls it separately, to return its counts

@@ -63,7 +63,7 @@ _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext(:n
 # audit trail must not be altered.
 _MAY_SWEEP: Final = Statement[str]("SELECT set_config('wxauth.sweeping', 'on', true)")
 
-# This statement finds the last row of a page of events. `_END_OF_CONSENTS` and `LAST_OF_PAGE` do so for other tables.
+# This statement finds the last row of a page of events. `_END_OF_CONSENTS` and `LAST_OF_PAGE` are for other tables.
 # No later row is older than `since`, so a sweep ends with this page if `since` is not old enough.
 _END_OF_EVENTS: Final = Statement[LastRow](
     "SELECT id, at AS since FROM events WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
@@ -92,7 +92,7 @@ _TRUNCATED_IP: Final = f"{_network('ip')}::inet"
 _IS_IP_NOT_TRUNCATED: Final = f"masklen(ip) > {_prefix_length('ip')}"
 _TRUNCATED_OPENED_IP: Final = f"{_network('opened_ip')}::inet"
 _IS_OPENED_IP_NOT_TRUNCATED: Final = f"masklen(opened_ip) > {_prefix_length('opened_ip')}"
-# `scan.approved` contains the address of the browser, too. For other events, the expression is null.
+# The data of `scan.approved` contains the address of the browser. For other events, the expression is null.
 _BROWSER_IP: Final = "(CASE type WHEN 'scan.approved' THEN data->>'browser_ip' END)::inet"
 _IS_BROWSER_IP_NOT_TRUNCATED: Final = f"masklen({_BROWSER_IP}) > {_prefix_length(_BROWSER_IP)}"
 _TRUNCATE_IN_EVENTS: Final = Statement[Nothing](f"""
@@ -103,8 +103,8 @@ UPDATE events
                    ELSE data END
  WHERE id > :after AND id <= :until AND at < :older_than AND ({_IS_IP_NOT_TRUNCATED} OR {_IS_BROWSER_IP_NOT_TRUNCATED})
 """)
-# The statement skips locked rows, because a sweep that waits for locks could deadlock. The next sweep truncates those
-# rows.
+# The statement skips locked rows, because a sweep that waits for locks could deadlock. The next sweep truncates the
+# addresses in the skipped rows.
 _TRUNCATE_IN_SESSIONS: Final = Statement[Nothing](f"""
 UPDATE sessions
    SET ip = CASE WHEN last_used_at < :older_than AND {_IS_IP_NOT_TRUNCATED} THEN {_TRUNCATED_IP} ELSE ip END,
