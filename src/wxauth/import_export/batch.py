@@ -221,7 +221,7 @@ class Batch:
     def _given_fields(self, number: int, line: Line) -> GivenFields:
         """Return the fields that this line and earlier lines of its identity have given.
 
-        Raises: LineRefused, if an earlier line contradicts this one.
+        Raises: LineRefused, if this line contradicts an earlier line.
         """
         earlier = self.made.given.get(line.key, {})
         hashes = {name: _hash(getattr(line, name)) for name in _SINGLE_VALUED}
@@ -252,7 +252,7 @@ class Batch:
             except WrongAttributes:
                 raise LineRefused([ATTRIBUTES]) from None
         updated.unionid = user.unionid or line.unionid
-        # If the external id is already known, it is the user's current or a previous one, so there is nothing to add.
+        # A known external id is the current external id of the user or a previous one, so there is nothing to add.
         if line.external_id not in self._known.external_ids:
             updated.external_id = user.external_id or line.external_id
         updated.created_at = min(user.created_at, line.created_at or user.created_at)
@@ -373,7 +373,7 @@ class Batch:
 
 
 def _changes_of(user: UserToImport, stored: UserToImport | None) -> Iterator[tuple[EventType, dict[str, Any]]]:
-    """Yield the types and the data of the events that report how a user differs from the stored one.
+    """Yield the types and the data of the events that report how a user differs from the stored user.
 
     A user who is not stored yet is new, so no event reports that the user's profile has changed.
     `change_status_and_roles` records the ban of a stored user.

@@ -60,13 +60,13 @@ class Form:
     app_id: str | None = None
     """The app for lines that don't specify an app."""
     fields: Mapping[str, str] = field(default_factory=dict)
-    """The fields that have other names in the file.
+    """The fields whose names in the file differ from wxauth's names.
 
     The keys are the file's names, and the values are wxauth's names. For example, `--map openid=wx_id` becomes
     `{"wx_id": "openid"}`.
     """
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """The fields that have other values in the file, by wxauth's name of the field.
+    """The fields whose values in the file differ from wxauth's values, by wxauth's name of the field.
 
     In each inner mapping, the keys are the file's values, and the values are wxauth's values. For example,
     `--map status:1=disabled` becomes `{"status": {"1": "disabled"}}`.

@@ -2,8 +2,8 @@
 
 A temporary file (`MadeOnDisk`) contains the data about earlier lines that later batches need.
 
-A batch is one transaction. An operator can run an import again after it was killed. The result is the same as without
-the interruption.
+A batch is one transaction. If an import was killed, an operator can run it again, and the result is the same as
+without the interruption.
 """
 
 import asyncio
@@ -279,7 +279,7 @@ def _report(
 
 
 def _read(numbered: NumberedLine, parts: Mapping[type, Any], options: Options) -> _ReadLine:
-    """Parse a line and check its fields. If the options allow it, replace invalid fields with null."""
+    """Parse a line and check its fields. If the options allow it, replace invalid `SKIPPABLE` fields with null."""
     number, text = numbered
     if text is None:
         return _ReadLine(number, None, ())
@@ -378,10 +378,10 @@ async def _locked_batch(
     found = await find(transaction, wanted)
     users: Sequence[UserToImport] = []
     if found.user_ids:
-        # Both statements lock users in the order of their ids, as all code does.
+        # Both statements lock users in the order of their ids, as all code does, to avoid deadlocks.
         statement = LOCK_WITH_ADMINISTRATORS if with_administrators else LOCK
         users = await transaction.rows(statement, user_ids=list(found.user_ids))
-        # Other transactions may have changed the data before this one got the locks.
+        # Other transactions may have changed the data before this transaction got the locks.
         found = await find(transaction, wanted, users)
         if not found.user_ids <= {user.id for user in users}:
             raise ChangedMeanwhile

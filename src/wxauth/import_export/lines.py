@@ -142,8 +142,8 @@ def _known_app(value: str, info: ValidationInfo) -> str:
 def _time_or_none(value: object, info: ValidationInfo) -> object:
     """Return a time in ISO 8601, from one of the formats that tables use.
 
-    A time without an offset gets the offset of the import's time zone. If the import has no time zone, the time stays
-    without an offset, and the field's own check refuses it later.
+    A time without an offset gets the offset of the import's time zone. If the import has no time zone, the time
+    gets no offset, and the field's own check refuses it later.
 
     Return None for zeros, which tables contain in place of a missing date. Return any other value unchanged.
     """

@@ -37,8 +37,8 @@ def numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterat
 
     This function does not check that the text is UTF-8, because the parsing of each line checks this later.
 
-    Raises: WrongFile, if the first line that is not blank has one of the beginnings in `other_kinds`, or the beginning
-        of a file that is neither CSV nor JSON Lines.
+    Raises: WrongFile, if the first line that is not blank matches a pattern in `other_kinds`, or begins like a file
+        that is neither CSV nor JSON Lines.
     """
     number = 0
     is_begun = False

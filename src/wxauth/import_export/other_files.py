@@ -129,7 +129,7 @@ def _query_for_records(beginning: str, names: AbstractSet[str]) -> str | None:
     try:
         document = from_json(beginning)
     except ValueError as exc:
-        # The message begins with EOF if the beginning is a part of one document. Otherwise the file is not JSON, or
+        # The message begins with EOF if the beginning is a part of one document. Otherwise, the file is not JSON, or
         # consists of several documents.
         if not beginning.strip() or not str(exc).startswith("EOF"):
             return None

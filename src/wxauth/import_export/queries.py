@@ -70,7 +70,7 @@ class Found(NamedTuple):
     openids: dict[tuple[str, str], str]
     """The openids, by app and unionid."""
     external_ids: dict[str, UUID]
-    """The owner of each external id, which is the owner's current external id or a previous one."""
+    """The id of the user who has each external id as the current external id or as a previous one."""
     ids: frozenset[UUID]
     """The ids of existing users."""
     former_ids: dict[UUID, UUID]
@@ -130,8 +130,8 @@ _FORMER_IDS: Final = Statement[tuple[UUID, UUID]]("SELECT id, user_id FROM forme
 _VERIFIED: Final = Statement[tuple[str, UUID]](
     "SELECT phone, id FROM users WHERE phone = ANY (:phones) AND phone_verified_at IS NOT NULL"
 )
-# This statement finds which of these ids were erased, either as a user's own id, or as an id that was merged into an
-# erased user.
+# This statement finds the ids of `:ids` that were erased, either as a user's own id, or as an id that was merged into
+# an erased user.
 _ERASED: Final = Statement[tuple[UUID]]("""
 SELECT user_id AS id FROM events WHERE user_id = ANY (:ids) AND type = 'user.erased'
  UNION
