@@ -31,7 +31,7 @@ class TokenSession:
     resource: str | None = None
     """The URL of the resource that accepts the token. It becomes the token's audience. None if there is no resource."""
     authenticated_at: datetime | None = None
-    """The time at which the user approved the login, if the token is for one resource; otherwise None."""
+    """The time at which the user approved the login, if the token is for one resource; None for any other token."""
 
 
 @dataclass(frozen=True, slots=True)

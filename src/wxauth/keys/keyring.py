@@ -352,7 +352,7 @@ class KeyRing:
     ) -> None:
         """Add a key to a key set, unless another process has already added it. Log the addition.
 
-        `wants_another` says, after the keys were locked, whether a key is still missing. If `by` is given, the audit
+        After the keys were locked, `wants_another` says whether a key is still missing. If `by` is given, the audit
         trail records the addition, too.
         """
         async with self._changing(key_set, now) as (transaction, before, make):
@@ -411,7 +411,7 @@ class KeyAnswer(TypedDict):
 
 
 async def list_published(database: Database, *, now: datetime) -> tuple[list[KeyAnswer], list[KeyAnswer]]:
-    """Return the descriptions of the published keys that sign access tokens, and of those that sign id_tokens.
+    """Return the descriptions of the published keys that sign access tokens, and of the keys that sign id_tokens.
 
     Each list begins with the former keys, and ends with the next key.
     """

@@ -28,7 +28,7 @@ class StoredSigningKey(SQLModel):
     """The private key as PKCS#8, encrypted."""
     created_at: datetime = Field(sa_type=TIME)
     activates_at: datetime = Field(sa_type=TIME)
-    """The time at which the key begins to sign. The key is published before, because verifiers must know it by then."""
+    """The time at which the key begins to sign. Before this time, the key is published, so that verifiers know it."""
     retires_at: datetime | None = Field(sa_type=TIME)
     """The time from which the key is no longer published; null until the key has a successor."""
 
@@ -53,7 +53,7 @@ a restart, may have issued tokens that live longer.
 
 # Every worker reads the keys after a pause of 5 s (`REFRESH_PAUSE_SECONDS`), and a statement takes at most 8 s
 # (`Deadlines.total`), so a worker usually knows a change within 15 s. Every cache fetches the change within
-# JWKS_MAX_AGE after that. The clocks of replicas and other services may differ by 30 s. The remaining 15 s are a
+# JWKS_MAX_AGE after these 15 s. The clocks of replicas and other services may differ by 30 s. The remaining 15 s are a
 # reserve for a read that takes several slow statements.
 _UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE + 60)
 SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
@@ -102,7 +102,7 @@ def signing_key_of(keys: Keys, now: datetime) -> StoredSigningKey:
 
 
 def key_state(key: StoredSigningKey, keys: Keys, now: datetime) -> KeyState:
-    """Return the present state of one of these keys."""
+    """Return the present state of a key, which must be one of `keys`."""
     if key.kid == signing_key_of(keys, now).kid:
         return KeyState.SIGNING
     return KeyState.NEXT if key.activates_at > now else KeyState.FORMER
@@ -117,7 +117,7 @@ def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
     """Return whether another key must be created, because the signing key has reached `max_age`, or there is no key."""
     if not keys:
         return True
-    # `abs` also rotates a key whose creation is `max_age` in the future. Its age is unknown, because a clock was wrong.
+    # Because of `abs`, a key that was created `max_age` in the future, with a wrong clock, is also due to be replaced.
     return not has_next(keys, now) and abs(now - signing_key_of(keys, now).created_at) >= max_age
 
 
