@@ -121,8 +121,8 @@ class Rate:
     async def count_user(self, database: Database | Transaction, user: UserInSession, *, now: datetime) -> None:
         """Count one more action of this user, as `count` does.
 
-        The action counts for the unionid, or for the identity if the user has no unionid. It does not count for the
-        user's id, because a login after an erasure creates a new id, which must not reset the count.
+        The subject is the unionid, or the identity if the user has no unionid. It is not the user's id, because a login
+        after an erasure creates a new id, which must not reset the count.
         """
         await self.count(database, *_lasting_names(user), now=now)
 
@@ -142,7 +142,7 @@ def _lasting_names(user: UserInSession) -> Sequence[str]:
 PHONE_CODES: Final = Rate("phone_code", MAX_PHONE_CODES, "this user has sent too many phone codes")
 """The rate limit of phone codes. Successful codes count, too, because each number costs money."""
 EXPORTS: Final = Rate("export", 1, "you can export your own data only once a minute", window=MINUTE)
-"""The rate limit of users' exports of their own data. It is low because no other request reads as much data."""
+"""The rate limit of users' exports of their own data. The limit is low because no other request reads as much data."""
 # The following limits are per hour, unless a window is named.
 PROFILE_CHANGES: Final = Rate("profile", 60, "this user has changed their name or picture URL too often")
 CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consent too often")

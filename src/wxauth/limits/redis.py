@@ -12,7 +12,7 @@ from wxauth.settings.urls import split_hosts
 
 _MAX_REASON_LENGTH: Final = 300
 """The maximum number of characters of an error message that wxauth logs."""
-# A script runs as one operation, so no key remains without its expiry if the process ends in between.
+# A script runs as one operation, so even if the process ends, no key exists without an expiry.
 _COUNT: Final = """
 local number = redis.call('INCR', KEYS[1])
 if number == 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
