@@ -86,7 +86,7 @@ def _returning_fragment(
 
 
 # This statement is for a known identity, if the login gives no unionid, nickname or picture that differs from the
-# stored one. It compares nickname and picture, because most mini-programs send the stored ones with each login. It
+# stored one. It compares nickname and picture, because most mini-programs send the stored values with each login. It
 # records the login in the user's row, and opens a session. It does not find an imported identity that has never logged
 # in. For a user who is banned or about to be erased, it returns the unchanged user, and opens no session.
 #
@@ -160,9 +160,9 @@ _SIGNED_UP: Final = "person.*, :app_id::text AS app_id, :openid::text AS openid"
 # of identities. The statement leaves out an external id that another user has or had. If two new users get the same
 # external id at the same time, the unique index lets only one of the logins succeed.
 #
-# The form for several logins waits for such a row for 20 ms, and then fails, so that each login of the batch runs
-# alone. If the batch contains several logins of one identity, the statement takes the first, and leaves out the others.
-# A login with a unionid that belongs to another user gets a row of nulls, which counts as no row.
+# The form for several logins waits at most 20 ms for the row of another login, and then fails, so that each login of
+# the batch runs alone. If the batch contains several logins of one identity, the statement takes the first, and leaves
+# out the others. A login with a unionid that belongs to another user gets a row of nulls, which counts as no row.
 SIGN_UP: Final = Batched[EnteredUser](
     "sign_up",
     f"WITH {_signing_up_fragment()} SELECT {_SIGNED_UP} FROM person",

@@ -142,12 +142,12 @@ class Logins:
         """Exchange a `wx.login` code, or a code from a mobile app, for tokens. A person's first login creates the user.
 
         wxauth stores nothing about the made-up user of a snapshot, or about an unknown person who may not sign up. It
-        also stores nothing about an unknown person who lacks the unionid that the app requires, because without it one
-        person could become two users. It refuses a user who has asked to be erased, unless `stay` is set.
+        also stores nothing about an unknown person who lacks the unionid that the app requires, because without a
+        unionid, one person could become two users. It refuses a user who has asked to be erased, unless `stay` is set.
 
         An invalid optional field does not make the login fail, because the login has already used up the login code.
-        The response names the fields that wxauth has left out. These include a nickname or picture that the user
-        changes too often.
+        The response names the fields that wxauth has left out. These fields include a nickname or picture that
+        the user changes too often.
 
         Raises: WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused, SignUpUnavailable,
         AccountDisabled, AccountLeaving.

@@ -55,8 +55,8 @@ UPDATE identities SET unionid = COALESCE(:unionid, unionid), awaits_login = fals
  WHERE app_id = :app_id AND openid = :openid AND (awaits_login OR unionid IS DISTINCT FROM COALESCE(:unionid, unionid))
 """)
 # `identity_lost_at` is set when the user loses an identity, or when an import requires a check of the next login. While
-# it is set, `RETURN` finds no row. After an hour, this statement clears it, so that `RETURN` serves the next logins
-# again.
+# the column is set, `RETURN` finds no row. After an hour, this statement clears the column, so that `RETURN` serves the
+# next logins again.
 _RECORD_LOGIN: Final = Statement[EnteredUser](f"""
 UPDATE users
    SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE last_login_at END, unionid = COALESCE(:unionid, unionid),
@@ -155,8 +155,8 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
 
     The unionid cannot belong to the identity in two cases. In the first case, the unionid's user has another openid of
     this app, although a WeChat account has only one openid in each app. (Only a user who was merged from the users of
-    several accounts can have several.) In the second case, the unionid's user was split from the identity's user. In
-    both cases, the first of these rules that applies decides:
+    several accounts can have several openids in an app.) In the second case, the unionid's user was split from the
+    identity's user. In both cases, the first of these rules that applies decides:
 
     - If the unionid's user is banned, the function returns this user, so that the caller refuses the login.
     - In the first case, if WeChat might have made up one of the two openids, the function stores nothing, and raises

@@ -220,7 +220,7 @@ From this sample, `_TOTALS` estimates the numbers of active users. The sample is
 _ACTIVE_PERIODS: Final = (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
 """The fields of `TotalsRow` for active users, and the period of each as a PostgreSQL interval."""
 _MAX_SESSIONS_READ: Final = 20_000
-"""The largest number of sessions opened in the last 24 hours from which the query counts the users one by one."""
+"""The largest number of sessions, opened in the last 24 hours, whose users the query counts one by one."""
 # Each number of active users is the number of all users, multiplied by the share of active users in the sample. This
 # share varies less from sample to sample than the number of active users does. A sample might miss the few users who
 # have logged in during the last 24 hours, so each number is at least `logged_in_today`.
@@ -297,10 +297,10 @@ _IN_ID_RANGE: Final = "id >= :lowest AND id < :before"
 def _search(
     bounds: LiteralString, *, filter_in_bounds: str | None = None, order: LiteralString = "id DESC"
 ) -> Statement[Refusal]:
-    """Return the search for the refusals within `bounds` that match all filters, in this order.
+    """Return the search for the refusals within `bounds` that match all filters, sorted by `order`.
 
-    `filter_in_bounds` is the filter that `bounds` already contains. The search does not repeat its condition, because
-    with the condition, PostgreSQL might read all rows in the order of their ids instead of using the filter's index.
+    `filter_in_bounds` is the filter that `bounds` already contains. The search does not contain this filter again,
+    because PostgreSQL might then read all rows in the order of their ids instead of using the filter's index.
     """
     filters = " AND ".join(
         f"({condition} OR :{name} IS NULL)" for name, condition in _CONDITIONS.items() if name != filter_in_bounds
