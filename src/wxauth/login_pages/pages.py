@@ -159,8 +159,8 @@ class Pages(Rendering):
         """Return the name of the way in which the user logs in, for the template `code`.
 
         On a computer, the user scans the QR code ("how"). On a phone, the user presses a button that opens WeChat
-        ("opens"). If the page has no such button, the user types the login code in the mini-program. The name is then
-        "in_wechat" in WeChat's browser, and "type" in any other browser.
+        ("opens"). If the page has no such button, the user types the login code in the mini-program. In this case, the
+        name is "in_wechat" in WeChat's browser, and "type" in any other browser.
         """
         if not self.is_on_a_phone:
             return "how"
@@ -279,7 +279,7 @@ class Pages(Rendering):
     def not_logged_out(self, name: str, site: Client | None, url: str | None) -> Response:
         """Return a page with the message `name`, which says that a request to log out has changed nothing.
 
-        `url` is the registered address to which the site wants the browser back. The page contains no other link,
+        `url` is the registered address to which the site wants the browser to return. The page contains no other link,
         because anyone might have created the request.
         """
         way_back = None
