@@ -19,10 +19,11 @@ those of the user's newest event. Therefore, the audit log, which is read in the
 event never gets its place before another event of the same user with a lower id. This rule preserves the order even if
 a tool has set the sequence of the numbers back.
 
-**A wrong sequence.** The sequence of places can have any value, for example after the database was moved without the
-sequence, because wxauth compares each new place with the last place of the feed. If a new place is not after the last
-place, wxauth rolls the transaction back, and counts the places from the last place instead of using the sequence. The
-last place is the highest one in the feed or, if the newest events have been deleted by age, the place in `feed_swept`.
+**A wrong sequence.** The sequence of places may have a wrong value, for example after the database was moved without
+the sequence. Therefore, wxauth compares each new place with the last place of the feed. If a new place is not after the
+last place, wxauth rolls the transaction back, and counts the places from the last place instead of using the sequence.
+The last place is the highest one in the feed or, if the newest events have been deleted by age, the place in
+`feed_swept`.
 
 Each place is stored with the event's type, so that reading events of one type does not scan the events of other types.
 """
@@ -110,7 +111,7 @@ LOCK_PLACES: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext(
 The statement does not wait. If another transaction holds the lock, the statement returns false.
 """
 ARE_UNPLACED: Final = Statement[bool]("SELECT EXISTS (SELECT FROM events_unplaced) AS are_some")
-"""The query that returns whether an event still waits for its place."""
+"""The query that returns whether any event is waiting for its place."""
 HIGHEST_POSITION_FRAGMENT: Final = """
 (SELECT COALESCE(max(position), 0)
    FROM ((SELECT position FROM feed ORDER BY position DESC LIMIT 1) UNION ALL SELECT position FROM feed_swept) places)
@@ -123,8 +124,8 @@ _HIGHEST_POSITION: Final = Statement[int](f"SELECT {HIGHEST_POSITION_FRAGMENT} A
 # `max` raises the number of each event to the highest number of the user's earlier events, so that the events of a user
 # are ordered by their ids even if a tool has set the sequence of the numbers back. An event without a user is a
 # partition of its own.
-# The join is LATERAL, so that PostgreSQL looks up each event through the index. It could execute another join by
-# reading the whole table, if its statistics are old.
+# The join is LATERAL, so that PostgreSQL looks up each event through the index. It could execute any other join
+# by reading the whole table, if its statistics are old.
 _WAITING_FRAGMENT: Final = """
 WITH taken AS (
     DELETE FROM events_unplaced

@@ -37,13 +37,13 @@ def cursor_of(place: Place) -> str:
     """Return the cursor for the events after a place."""
     place_bytes = place.position.to_bytes(_POSITION_BYTES, "big") + place.event_id.bytes
     # A hash without a key is enough, because a forged cursor reveals nothing that the client may not read. The hash
-    # only distinguishes cursors of a feed from other texts.
+    # only distinguishes the cursors of a feed from other strings.
     check = sha256(b"wxauth feed\0" + place_bytes).digest()[:_CHECK_BYTES]
     return urlsafe_b64encode(place_bytes + check).rstrip(b"=").decode()
 
 
 def place_in(cursor: str) -> Place:
-    """Return the place that a cursor marks. Raises: ValueError, if `cursor_of` has not made this text."""
+    """Return the place that a cursor marks. Raises: ValueError, if `cursor_of` cannot have made this string."""
     if _CURSOR.fullmatch(cursor):
         raw = urlsafe_b64decode(cursor + "==")[:-_CHECK_BYTES]
         place = Place(int.from_bytes(raw[:_POSITION_BYTES], "big"), UUID(bytes=raw[_POSITION_BYTES:]))
@@ -77,7 +77,7 @@ class FeedQuery(Parameters):
     def place(self) -> Place | None:
         """The place after which to read; None for the beginning of the feed, and for `now`.
 
-        This property decodes the cursor once more, because the field keeps the text for the API description.
+        This property decodes the cursor again after the validator, because the API description shows a string.
         """
         return None if self.after in (None, NOW) else place_in(self.after)
 

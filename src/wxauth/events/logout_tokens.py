@@ -65,7 +65,8 @@ class BackchannelLogouts:
 
         Raises: StorageUnavailable, if the signing key cannot be read; CannotOpen, if the key cannot be decrypted.
         """
-        # The site was removed, or no longer has a URI for logout tokens. Nothing was attempted, so nothing is counted.
+        # The URL is empty if the site was removed, or no longer has a URI for logout tokens. Nothing was attempted, so
+        # nothing is counted.
         if not delivery.url:
             return DeliveryOutcome(state=DeliveryState.FAILED)
         key = await self.keys.id_token_key(delivery.id_token_alg, self.clock())

@@ -1,4 +1,4 @@
-"""The placing of events: wxauth gives them places in the feed, and queues them for webhooks in that order."""
+"""The placing of events: wxauth gives them places in the feed, and queues them for webhooks in the same order."""
 
 from typing import Final
 
@@ -33,7 +33,7 @@ async def keep_placing(services: Services) -> None:
 
 
 async def place_events(services: Services) -> int:
-    """Give each waiting event its place in the feed, and queue its deliveries, unless another process holds the lock.
+    """Give each waiting event its place in the feed, and queue its deliveries. Stop if another process holds the lock.
 
     If the sequence produces no usable number, number the events after the last place, and correct the sequences.
 
@@ -77,7 +77,7 @@ async def _place_some_events(services: Services, *, uses_sequence: bool) -> int:
 
 
 async def _try_to_correct_sequences(services: Services) -> bool:
-    """Correct the sequences, unless another process is placing events. Return whether the lock was free."""
+    """Correct the sequences if the lock for placing events is free. Return whether the lock was free."""
     async with services.database.begin() as transaction:
         has_lock = bool(await transaction.value(LOCK_PLACES))
         if has_lock:

@@ -104,6 +104,6 @@ def trial_answer(answer: Answer) -> TrialAnswer:
 
     The outcome is the status and the duration of the response, or the reason why there was no response.
     """
-    if answer.status is None:  # then there is an error, and only the type checker needs the other text
+    if answer.status is None:  # there is an `error` then, and only the type checker needs the other text
         return {"status": None, "error": answer.error or "no answer"}
     return {"status": answer.status, "milliseconds": answer.milliseconds}

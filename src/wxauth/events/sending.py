@@ -76,7 +76,7 @@ async def send(
     except TimeoutError:
         error = _("no response in {n:g} s", n=patience)
     except httpx.TransportError as exc:
-        error = exc.args[0]  # `str(exc)` would fix the language of a translatable text
+        error = exc.args[0]  # `str(exc)` would translate the text now, into one language
     except (httpx.InvalidURL, UnicodeError):  # UnicodeError: the host name cannot be encoded
         error = _("the URL cannot be used")
     milliseconds = round(((status_at or perf_counter()) - started_at) * 1000)

@@ -73,7 +73,7 @@ async def correct_sequences(transaction: Transaction) -> None:
     for sequence in await read_sequences(transaction):
         if not sequence.is_wrong:
             continue
-        # A sequence cannot be set to 0, the highest number of an empty table.
+        # The highest number of an empty table is 0, but a sequence cannot be set to 0.
         highest = max(sequence.highest, 1)
         if sequence.may_set and await transaction.value(_SET, name=sequence.name, highest=highest):
             log.warning("sequence_corrected", sequence=sequence.name, was=sequence.at, now=highest)

@@ -86,7 +86,7 @@ SHUTDOWN_SECONDS: Final = 3.0
 """The longest time, in seconds, for which a process that shuts down waits for running attempts."""
 
 _GONE: Final = 410
-"""The status of a response if the receiver wants no more events."""
+"""The status with which a receiver says that it wants no more events."""
 _STORE_PAUSE_SECONDS: Final = 0.5
 """The number of seconds before another attempt to store an outcome during a database outage."""
 
@@ -115,7 +115,7 @@ class Deliveries:
     _awakened: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _is_closing: bool = field(init=False, default=False)
     _reported: set[UUID] = field(init=False, default_factory=set)
-    """The webhooks for which wxauth has logged that it cannot decrypt the previous secret. It logs this error once."""
+    """The webhooks whose previous secret could not be decrypted. wxauth logs this error once for each of them."""
     _running: dict[Priority, Counter[UUID]] = field(
         init=False, default_factory=lambda: {priority: Counter() for priority in Priority}
     )
@@ -200,8 +200,8 @@ class Deliveries:
                 delivery = await lease_delivery(self.database, receiver_id, priority, now=now, until=now + LEASE)
                 if delivery is None:
                     return
-                # The next parallel task starts only when this task has a delivery. If all due deliveries must wait, the
-                # statement examines each of them to find that out, and a second task would repeat this work.
+                # The next parallel task starts only when this task has a delivery. If all due deliveries must wait,
+                # `LEASE_DELIVERY` examines each of them to find that out, and a second task would do the same again.
                 if is_first:
                     self._begin(receiver_id, priority)
                     is_first = False
@@ -245,7 +245,7 @@ class Deliveries:
         return outcome
 
     async def _attempt(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
-        """Send the event of a delivery once, and return the outcome. A response with status 410 disables a webhook."""
+        """Send the event of a delivery once, and return the outcome. If the status is 410, disable the webhook."""
         answer = await self.sign_and_send(delivery.receiver_id, delivery, delivery.for_siblings, now=now)
         if answer.is_accepted:
             return DeliveryOutcome(state=DeliveryState.DELIVERED, status=answer.status)
@@ -262,7 +262,7 @@ class Deliveries:
         return DeliveryOutcome(state=DeliveryState.PENDING, status=answer.status, error=answer.error, next_at=next_at)
 
     async def _disable(self, delivery: LeasedDelivery) -> None:
-        """Disable a webhook that has returned 410, unless it is already disabled.
+        """Disable a webhook that has returned 410, if it is still enabled.
 
         The deliveries to the webhook wait until the webhook is enabled again.
         """
@@ -292,7 +292,7 @@ class Deliveries:
         return keys
 
     async def _store(self, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, until: datetime) -> bool:
-        """Store an outcome. Return whether the outcome is a webhook's first success for more than a minute.
+        """Store an outcome. Return whether the outcome is a webhook's first success in more than a minute.
 
         During a database outage, retry until `until`, when the lease ends, because a lost outcome causes a second
         delivery.

@@ -19,8 +19,9 @@ from wxauth.events.models import DeliveryRow, DeliveryState, Webhook
 
 
 class Priority(IntEnum):
-    """The order in which wxauth starts deliveries. Each priority has separate limits, and waits for no other priority.
+    """The priorities of deliveries. wxauth starts due deliveries in this order, the lowest value first.
 
+    Each priority has separate limits, so that deliveries of one priority do not take the parallel attempts of another.
     Therefore, the events that a user can cause repeatedly never delay events of a higher priority about other users.
     Such events can delay events about the same user, because wxauth makes the first attempts of one user's events to a
     webhook one after the other.
@@ -30,18 +31,21 @@ class Priority(IntEnum):
     """
 
     BAN_LOGOUT = -2
-    """Logout tokens to sites after a ban, or after an act of an administrator.
+    """Logout tokens for sessions that ended with the reason `banned` or `administrator`.
 
     Users cannot cause these tokens themselves.
     """
     LOGOUT = -1
-    """Other logout tokens to sites."""
+    """All other logout tokens."""
     BAN = 0
-    """Bans, and the ends of sessions by a ban or an administrator. Users cannot cause these events themselves."""
+    """Bans, and the ends of sessions with the reason `banned` or `administrator`.
+
+    Users cannot cause these events themselves.
+    """
     ERASURE = 1
     """Erasures, merges and splits. Users can erase themselves and return as often as WeChat lets them log in."""
     SESSION = 2
-    """Other ends of sessions. Users can log in and out as often as they like."""
+    """All other ends of sessions. Users can log in and out as often as they like."""
     ORDINARY = 3
     """All other events."""
 
@@ -67,8 +71,9 @@ class DeliveryOutcome:
 class LeasedDelivery(EventToSend):
     """A delivery that this process has leased, with its receiver and its event.
 
-    A delivery to a site has no event and no secret. Those fields are then None, although their types do not say so.
-    Only the code that sends events to webhooks reads them, and it receives no delivery to a site (see `is_logout`).
+    A delivery to a site has no event and no secret. For such a delivery, the fields of the event and of the secret are
+    None, although their types do not say so. Only the code that sends events to webhooks reads them, and it receives no
+    delivery to a site (see `is_logout`).
     """
 
     receiver_id: UUID
@@ -99,7 +104,7 @@ _COLUMNS_OF_WEBHOOK: Final = ", ".join(columns_of(Webhook))
 ALL_WEBHOOKS: Final = Statement[Webhook](f"SELECT {_COLUMNS_OF_WEBHOOK} FROM webhooks ORDER BY name")
 """The query for all webhooks, with their secrets, sorted by name."""
 FIND_WEBHOOK: Final = Statement[Webhook](f"SELECT {_COLUMNS_OF_WEBHOOK} FROM webhooks WHERE name = :name")
-"""The query for the webhook with a name. It returns no row if there is none."""
+"""The query for the webhook with the given name. It returns no row if there is no such webhook."""
 _ADD: Final = Statement[Webhook](f"""
 INSERT INTO webhooks (id, name, url, types, secret, created_at) VALUES (:id, :name, :url, :types, :secret, :created_at)
 ON CONFLICT DO NOTHING
@@ -117,7 +122,7 @@ UPDATE webhooks SET secret = :secret, former_secret = secret, former_secret_unti
 RETURNING {_COLUMNS_OF_WEBHOOK}
 """)
 _DELETE: Final = Statement[Webhook](f"DELETE FROM webhooks WHERE name = :name RETURNING {_COLUMNS_OF_WEBHOOK}")
-# If a webhook answers several simultaneous deliveries with 410, only the first of them disables the webhook and records
+# If a webhook returns 410 for several simultaneous deliveries, only the first of them disables the webhook and records
 # the event.
 _DISABLE: Final = Statement[Webhook](f"""
 UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled
@@ -170,7 +175,7 @@ ON CONFLICT (receiver_id, event_id) DO UPDATE
 """)
 # An urgent event must not wait for earlier events of its user that have a lower priority. Therefore, the statement
 # gives the earlier events the priority and time of the urgent event. It reads the earlier events of a user once for
-# each priority, however many new events the user has. The join is LATERAL because PostgreSQL could execute another join
+# each priority, however many new events the user has. The join is LATERAL because PostgreSQL could execute other joins
 # by reading all pending deliveries for each row, if its statistics date from a time with few pending deliveries. ORDER
 # BY makes PostgreSQL use the index of first attempts, because no other index has this order.
 _HASTEN: Final = Statement[Nothing](f"""
@@ -205,11 +210,11 @@ SELECT e.id AS event_id, COALESCE(f.type, '') AS type
  ORDER BY e.id
 """)
 
-# The statement returns each receiver that has due deliveries, once for each of their priorities. `receivers` goes from
-# one receiver to the next in the index, so it does not read all pending deliveries. ORDER BY makes PostgreSQL use the
-# index, regardless of its estimates. With EXISTS, PostgreSQL would read all due deliveries, and with LIMIT but without
-# ORDER BY, it would read the whole table. Priorities are negative for sites. The result includes removed sites, but
-# wxauth sends nothing to them.
+# The statement returns each receiver that has due deliveries, once for each priority of these deliveries. `receivers`
+# goes from one receiver to the next in the index, so it does not read all pending deliveries. ORDER BY makes PostgreSQL
+# use the index, regardless of its estimates. With EXISTS, PostgreSQL would read all due deliveries, and with LIMIT but
+# without ORDER BY, it would read the whole table. Priorities are negative for sites. The result includes removed sites,
+# but wxauth sends nothing to them.
 _DUE: Final = Statement[tuple[UUID, int]](f"""
 WITH RECURSIVE receivers (id) AS (
     (SELECT receiver_id FROM deliveries WHERE state = 'pending' ORDER BY receiver_id LIMIT 1)

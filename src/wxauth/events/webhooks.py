@@ -179,8 +179,8 @@ class Webhooks:
 
         Return the number of queued events. `page_size` is the number of events in one transaction.
 
-        Raises: ValueError, unless exactly one of `event_id` and `since` is given; NotFound, if there is no such webhook
-            or event.
+        Raises: ValueError, if neither or both of `event_id` and `since` are given; NotFound, if there is no such
+            webhook or event.
         """
         webhook = await self.read(name)
         if event_id is not None and since is None:
