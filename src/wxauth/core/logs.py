@@ -68,7 +68,7 @@ def get_logger() -> FilteringBoundLogger:
 def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = None) -> None:
     """Write wxauth's events and the log lines of libraries to one stream, by default standard output.
 
-    `level` applies to wxauth and uvicorn. Other libraries write only warnings and errors. `log_format` is `json`, or
+    `level` applies to wxauth and uvicorn. Other libraries write at most warnings and errors. `log_format` is `json`, or
     `console` for lines that people read in a terminal.
     """
     output = _Unfailing(stream or sys.stdout.buffer)

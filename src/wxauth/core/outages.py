@@ -142,8 +142,8 @@ class OutageLog:
     def note(self, exc: StorageUnavailable) -> None:
         """Log why the database cannot be used, if a line is due.
 
-        The level is warning. If PostgreSQL rejects the role or the name of the database, the level is error, because
-        such an outage lasts until the operator changes something.
+        The level is warning. If PostgreSQL rejects the password, the role or the name of the database, the level is
+        error, because such an outage lasts until the operator changes something.
         """
         if self.claim():
             self._is_logged = True

@@ -39,7 +39,7 @@ class Parts(dict[Any, Any]):
     """
 
     def make(self, kind: type[Part], **values: Any) -> Part:
-        """Create a part. For each argument that is not given, use the part whose type the argument has.
+        """Create a part. For each argument that is not given, use the part of the argument's type, if there is one.
 
         Create this part before the parts that need it. Otherwise, the first of those parts creates it with default
         arguments, and this method then fails.

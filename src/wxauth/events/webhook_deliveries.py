@@ -3,7 +3,7 @@
 A process leases one due delivery for half a minute, which is longer than any attempt, and attempts it once. If the
 attempt fails, a process leases the delivery again after a pause, until it succeeds or finally fails. If a process is
 killed, another process can lease its deliveries when their leases have ended. A receiver that works gets each delivery
-at least once, and twice only if the process could not store the outcome of the first attempt.
+at least once. It gets a delivery again only if its response was lost, or if the process could not store the outcome.
 """
 
 import asyncio
