@@ -59,8 +59,8 @@ DELETE FROM clients
    AND {_NO_ROWS_LEFT}
 RETURNING name
 """)
-# The statement counts the sessions of a removed client that `end_removed_page` has not processed yet. Some of them may
-# have ended earlier. The statement returns no row if the client itself has been deleted.
+# The statement counts the sessions of a removed client that `end_removed_page` has not processed yet. Some of these
+# sessions may have ended earlier. The statement returns no row if the client itself has been deleted.
 SESSIONS_LEFT: Final = Statement[int]("""
 SELECT (SELECT count(*) FROM website_sessions WHERE client_id = clients.name) AS number
   FROM clients WHERE name = :name AND removed_by IS NOT NULL

@@ -31,7 +31,7 @@ from wxauth_guard.bearer import single_authorization
 from wxauth_guard.errors import FieldError, InvalidRequest
 
 _NO_HASH: Final = bytes(sha256().digest_size)
-"""The value that wxauth compares a sent secret's hash with if no hash is stored. No secret has this hash."""
+"""The value to which wxauth compares the hash of a sent secret if no hash is stored. No secret has this hash."""
 FORM: Final = "application/x-www-form-urlencoded"
 """The content type of a form."""
 MAX_ESCAPES: Final = 8192

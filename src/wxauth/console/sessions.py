@@ -68,7 +68,7 @@ class OpenedConsole:
     cookie: str = field(repr=False)
     """The refresh token, which is the value of the cookie."""
     cookie_seconds: int
-    """The time, in seconds, after which the session ends if nobody uses it, and the browser deletes the cookie."""
+    """The time, in seconds, after which the session ends if it is not used, and after which the cookie expires."""
     user: UserInSession
 
 

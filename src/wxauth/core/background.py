@@ -1,4 +1,4 @@
-"""Work outside of requests: tasks that outlive their request, repeated tasks, buffers, and retries."""
+"""The work outside of requests: tasks that outlive their request, repeated tasks, buffers, and retries."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -143,7 +143,7 @@ class WriteBuffer(ABC):
 
 @dataclass(frozen=True, slots=True)
 class _Retry:
-    """A failed write, and the time until which wxauth repeats it."""
+    """A failed write, and the time until which wxauth retries it."""
 
     do: Callable[[], Awaitable[object]]
     until: float
@@ -154,7 +154,7 @@ class _Retry:
 
 @part
 class Retries:
-    """Failed writes, which wxauth keeps in memory and repeats in rounds until they succeed.
+    """A queue in memory of failed writes, which wxauth retries in rounds until they succeed.
 
     Each round begins with the oldest retry, and ends early if the database is unavailable. A retry ends when it
     succeeds, when its time is up, or when the service ends. If the process is killed, all its retries are lost.

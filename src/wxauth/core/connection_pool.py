@@ -36,7 +36,7 @@ class Connections:
         self._idle: list[_Idle] = []
         """The idle connections. The connection that was released last is the last in the list."""
         self._lent: dict[asyncpg.Connection, int] = {}
-        """The lent connections, with the generation in which each was lent."""
+        """The lent connections, each with the value that `_generation` had when the connection was lent."""
         self._generation = 0
         """The number of times that all connections have expired."""
 

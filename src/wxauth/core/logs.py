@@ -1,4 +1,4 @@
-"""Logging of events with fields, as JSON or for a terminal. Log lines contain ids and durations, but never a secret."""
+"""The log of events with fields, as JSON or for a terminal. Log lines contain ids and durations, but never a secret."""
 
 import atexit
 import logging

@@ -1,4 +1,4 @@
-"""The types of columns that several tables share, the table of events, and a function that returns all tables.
+"""The column types that several tables share, the table of events, and a function that returns all tables.
 
 The models define only the columns. The defaults, constraints, indexes and triggers of the tables are defined in the
 revisions (`alembic/`).

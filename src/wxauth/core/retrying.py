@@ -1,4 +1,4 @@
-"""Retries of transactions whose data another transaction has changed.
+"""The retries of transactions whose data another transaction has changed.
 
 A transaction reads some data before it locks the user. While it waits for the lock, another transaction may merge the
 user, erase the user, or make the user an administrator. Then the waiting transaction changes nothing and raises
