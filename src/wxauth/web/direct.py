@@ -156,7 +156,7 @@ class Router:
     """A collection of the operations in a file.
 
     Args:
-        tag: The heading of the operations in the documentation, unless an operation has another `tag`.
+        tag: The heading in the documentation for each operation that has no `tag` of its own.
     """
 
     def __init__(self, tag: str) -> None:

@@ -23,7 +23,7 @@ from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens, secret_in
 URL_LINK_LASTS: Final = timedelta(days=30)
 """The time for which a URL Link opens the mini-program. WeChat does not allow a longer time."""
 _REPORTED_BY_CALLERS: Final = frozenset({Api.MINI_PROGRAM_CODE, Api.URL_LINK})
-"""The APIs whose errcodes the callers log, because the log then says which picture or link is missing."""
+"""The APIs whose errcodes the callers log, so that the log says which picture or link is missing."""
 _URL_LINK: Final = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/-]{1,256}")
 """The form of a URL Link."""
 _PNG_START: Final = b"\x89PNG\r\n\x1a\n"
