@@ -59,7 +59,7 @@ class ImportRefusal(NamedTuple):
 
 @dataclass(slots=True)
 class Counts:
-    """The number of lines by outcome. Each line of the file is counted once, except the header of CSV."""
+    """The numbers of lines by outcome. The header of CSV is not counted."""
 
     joined: int = 0
     """The number of updated lines that joined a user only by external_id.
@@ -68,6 +68,7 @@ class Counts:
     ids.
     """
     lines: int = 0
+    """The number of all lines, including blank lines."""
     created: int = 0
     updated: int = 0
     unchanged: int = 0

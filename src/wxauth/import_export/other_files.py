@@ -41,7 +41,7 @@ _WRAPPED: Final = _("must be JSON Lines, but is one JSON document. Convert the f
 _PHPMYADMIN_ROWS: Final = '.[] | select(.type == "table") | .data[]'
 """The jq query for the rows in a JSON export from phpMyAdmin."""
 _DEEPEST: Final = 4
-"""The number of levels below the top of a document at which wxauth searches for records."""
+"""The largest number of levels below the top of a document that wxauth searches for records."""
 NO_JSON_LINES: Final = {
     rb"#filetype": _(
         "must be JSON Lines, but begins with LeanCloud's #filetype line. For the command that reads "

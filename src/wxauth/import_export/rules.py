@@ -157,7 +157,7 @@ class Case:
 
     @property
     def unionid_has_another_openid(self) -> bool:
-        """Whether the unionid of the line has a different openid in the line's app."""
+        """Whether the unionid of the line already belongs to a different openid in the line's app."""
         line = self.line
         if not line.unionid:
             return False
@@ -176,7 +176,7 @@ class Change:
 
     @property
     def removes_administrator(self) -> bool:
-        """Whether the user was an administrator, and no longer is after the change."""
+        """Whether the user is an administrator before the change, but not after the change."""
         before, after = StatusAndRoles.of(self.before), StatusAndRoles.of(self.after)
         return before.is_administrator and not after.is_administrator
 
