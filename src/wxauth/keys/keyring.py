@@ -95,7 +95,7 @@ class _KeySet(Generic[Key]):
         """The kids of the stored keys that wxauth's secret keys cannot decrypt."""
 
     def signing_key(self, now: datetime) -> Key:
-        """Return the newest active key. Raises: StorageUnavailable, if no key has been read yet."""
+        """Return the key that signs now. Raises: StorageUnavailable, if no key has been read yet."""
         if not self.opened:
             raise StorageUnavailable(NOT_READ)
         return self.keys[signing_key_of(self.opened, now).kid]

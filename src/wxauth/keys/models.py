@@ -95,7 +95,10 @@ def keys_for(alg: str, published: Sequence[StoredSigningKey]) -> Keys:
 
 
 def signing_key_of(keys: Keys, now: datetime) -> StoredSigningKey:
-    """Return the key that signs now, which is the newest active key. `keys` must not be empty."""
+    """Return the key that signs now, which is the newest active key or, if no key is active yet, the oldest key.
+
+    `keys` must not be empty.
+    """
     active = [key for key in keys if key.activates_at <= now]
     # If a replica whose clock was ahead created all keys, no key is active yet, so the oldest key signs.
     return active[-1] if active else keys[0]
