@@ -1,7 +1,7 @@
 """The limits for actions that PostgreSQL counts, so that a limit applies to all replicas together.
 
-For example, an action uses up WeChat's quota, reads much data, enters a wrong login code, or may happen only once. Each
-limit is per subject, which is a user or a client's assertion.
+For example, these actions use up WeChat's quota, read much data, enter a wrong login code, or may happen only once.
+Each limit is per subject, which is a user or a client's assertion.
 """
 
 from collections.abc import Sequence
@@ -106,7 +106,7 @@ class Rate:
         """
         row = await database.one(_COUNT, key=self._key(who), now=now, began_by=now - self.window, at_most=self.at_most)
         if not row.is_within_limit:
-            # If a concurrent attempt began the window after this statement's snapshot, the time is unknown.
+            # If a concurrent attempt began the window after this statement's snapshot, its start is not known.
             since = row.since_before or now
             raise RateLimited(self.detail, retry_after=max(1, ceil((since + self.window - now).total_seconds())))
 
