@@ -212,9 +212,9 @@ OPEN_SESSIONS_FRAGMENT: Final = estimate_of("sessions", "revoked_at IS NULL AND 
 """The SQL of a scalar query that counts, or estimates, the open sessions."""
 
 _USERS_SHARE: Final = _share_of("users", mebibytes="4")
-"""The SQL expression for the share of all users that the sample contains.
+"""The SQL expression for the share of all users that the sample in `_TOTALS` contains.
 
-From this sample, `_TOTALS` estimates the numbers of active users. The sample is smaller than the sample in
+From this sample, the query estimates the numbers of active users. The sample is smaller than the sample in
 `estimate_of`, because the query also reads the sessions of each user in the sample.
 """
 _ACTIVE_PERIODS: Final = (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))

@@ -141,7 +141,7 @@ class Dropped(StrEnum):
     TOO_MANY = "too_many"
     """The refusal is included in the count of another row."""
     STORAGE = "storage"
-    """The database was down or too slow."""
+    """The refusal is not stored, because the database was down or too slow."""
 
 
 DROPPED: Final = metrics.Counter(
