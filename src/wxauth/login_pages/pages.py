@@ -350,7 +350,7 @@ class Pages(Rendering):
         )
 
     def _title_of(self, resource: Resource | None, site: str | None, *, is_on_computer: bool) -> str:
-        """Return the title of a page on which a user logs in to a site, or allows it to use a resource.
+        """Return the title of a page on which a user logs in to a site, or allows a site to use a resource.
 
         `site` is the site's title or host.
         """

@@ -47,7 +47,7 @@ LOGIN: Final = "wxauth-login"
 _UI_LOCALES: Final = re.compile(r"(?:^|&)ui_locales=([^&]*)")
 """The pattern of the parameter `ui_locales` in a query or form, still encoded."""
 _COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
-"""The pattern of the values that wxauth gives the cookie `_BROWSER`, which `new_secret` returns."""
+"""The pattern of the values of the cookie `_BROWSER`, which `new_secret` creates."""
 
 
 class Link(NamedTuple):
