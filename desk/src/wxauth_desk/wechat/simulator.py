@@ -216,7 +216,7 @@ class Simulator:
         fault's `times`. If none was requested, the fault is the one that the code in the call names, if any.
         """
         call = Call(api, app_id=None, query=query, body=body)
-        call = replace(call, app_id=self._app_id_in(call))  # `_app_id_in` reads the query and the body of a call
+        call = replace(call, app_id=self._app_id_in(call))  # a second step, because `_app_id_in` takes a call
         self.calls.append(call)
         return call, self.faults.take_next(api, call.app_id) or fault_in(_code_in(call), api) or NO_FAULT
 
