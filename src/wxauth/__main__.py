@@ -16,7 +16,7 @@ _STDOUT: Final = 1
 _WRITE_FAILURES: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """The error numbers of a write to a full or broken disk."""
 _INCOMPLETE_ENCODINGS: Final = ("ascii", "latin-1", "charmap", "gbk", "gb2312", "big5")
-"""The names that Python gives to encodings without some of the characters that wxauth prints."""
+"""Python's names of encodings that lack some of the characters that wxauth prints."""
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ class StoredApp(SealedApp, table=True):
 
 
 _COLUMNS: Final = ", ".join(columns_of(SealedApp))
-# The apps are in the order in which they were added.
+# This statement returns the apps in the order in which they were added.
 STORED_APPS: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps ORDER BY created_at, app_id")
 LOCK_APP: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps WHERE app_id = :app_id FOR UPDATE")
 # If several requests add the same id simultaneously, only one of them gets a row back. The others add nothing.

@@ -111,7 +111,7 @@ class Apps:
         return app
 
     def find(self, app_id: str) -> App:
-        """Return the app with this id, which may be disabled. The sessions of a disabled app continue.
+        """Return the app with this id, even if the app is disabled. The sessions of a disabled app continue.
 
         Raises: UnknownApp; StorageUnavailable, if the stored apps could not be read yet, or if the app's secrets cannot
         be decrypted.
@@ -181,7 +181,7 @@ class Apps:
         self._is_read = True
 
     async def keep_fresh(self) -> None:
-        """Read the stored apps periodically, forever. During a database outage, the apps that were read last remain.
+        """Read the stored apps periodically, forever. During a database outage, keep the apps that were read last.
 
         The first read comes after a pause, because the service has called `try_refresh` at its start.
         """
