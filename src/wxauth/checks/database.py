@@ -241,7 +241,7 @@ def judge_schema(revision: str | None, rights: RoleRights, known: Sequence[str] 
 
 
 def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
-    """Return the result about sequences that are wrong, or that the service may not correct; None if all are in order.
+    """Return the result about sequences that are wrong, or that the service may not correct; None if there are none.
 
     A wrong sequence would next produce numbers that are already used, or far too high. This version of wxauth works
     with wrong sequences, but an operator may have to return to an older version, which needs correct sequences.

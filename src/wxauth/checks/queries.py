@@ -7,9 +7,9 @@ from wxauth.core.statements import Statement
 from wxauth.session_keys.queries import SealedSessionKey
 
 SAMPLE: Final = 1000
-"""The largest number of rows that a query reads for a sample.
+"""The largest number of rows in a sample, except in the sample of sessions.
 
-A sample of sessions contains up to this number of the oldest sessions, and up to this number of the newest.
+The sample of sessions contains up to this number of the oldest, and up to this number of the newest sessions.
 """
 
 
@@ -41,7 +41,7 @@ class PostgresServer:
 
 @dataclass(frozen=True, slots=True)
 class WebhookState:
-    """The state of a webhook, as a check sees it."""
+    """The properties of a webhook that a check judges."""
 
     name: str
     is_enabled: bool

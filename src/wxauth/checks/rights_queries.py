@@ -31,7 +31,7 @@ class RoleRights:
     may_use: bool
     """Whether the role may read and write all of wxauth's tables that exist."""
     may_call: bool
-    """Whether the role may call wxauth's function, which some statements use."""
+    """Whether the role may call the function `nickname_bigrams`, which some of wxauth's statements use."""
     owner: str | None
     """The owner of the tables, if the role lacks the owner's rights; otherwise None."""
     hidden_in: list[str]
@@ -172,8 +172,8 @@ class Revocation:
 # - `excused` contains the roles that may have rights: superusers, the owner and its members, PostgreSQL's roles for all
 #   data, the current role and, if it lacks the owner's rights, the roles whose rights it has.
 # - `edges` contains the memberships. From PostgreSQL 16 on, a membership may allow neither inheriting nor SET ROLE, and
-#   a REVOKE must name the grantor of the membership. These columns are read as JSON, because older versions do not have
-#   them.
+#   a REVOKE must name the grantor of the membership. The columns for these options are read as JSON, because older
+#   versions do not have them.
 # - `grants` contains the rights on relations and columns. The grantee with the oid 0 is PUBLIC.
 # - `sources` contains each role that has a right by itself, and whether the right allows writing.
 # - `reach` contains each role that has a right, and all roles that have the right through a membership. A role with
@@ -181,8 +181,9 @@ class Revocation:
 # - `below` pairs each such role that is not excused with itself, and with each role that has the right through it.
 # - `steps` contains the revocations. A role that may not use the schema cannot use the tables in it, so its rights are
 #   not reported. The grantor with the oid 10 is the first superuser. Any superuser can revoke in its name.
-# - `judged` adds whether the role may write. Rights that it has elsewhere, or through a membership, count as well.
-# - `numbered` numbers the revocations of each kind (writing or only reading), and adds the number of all of this kind.
+# - `judged` adds whether the role may write. Rights on other relations, or through a membership, count as well.
+# - `numbered` numbers the revocations of each kind (writing or only reading), and adds the number of all revocations of
+#   the kind.
 _REVOCATIONS: Final = Statement[Revocation](f"""
 WITH RECURSIVE {OUR_RELATIONS}, owners AS (
     SELECT DISTINCT relowner AS oid FROM pg_class WHERE oid IN (SELECT oid FROM own_tables)

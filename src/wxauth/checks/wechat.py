@@ -153,7 +153,7 @@ def _judge_token(
     settings: Settings,
     observed: _Recorder,
 ) -> CheckResult:
-    """Return the result about the app's access_token of WeChat."""
+    """Return the result about the access_token that WeChat issues for the app."""
     name = f"wechat {app.app_id} access_token"
     if failure is None:
         return good(name, _("can be obtained from this machine"))
