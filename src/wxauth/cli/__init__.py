@@ -89,8 +89,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command whose summary is in the language of the terminal; None if there is no such command.
 
-        In place of a command whose module is not imported, the result is a placeholder without options, arguments and
-        subcommands, which cannot run. Only `resolve_command` returns the command itself.
+        For a command whose module is not imported, return a placeholder, which has no options, arguments or
+        subcommands, and cannot run. Only `resolve_command` returns the command itself.
         """
         command = super().get_command(ctx, cmd_name)
         return None if command is None else in_language(command)
@@ -114,7 +114,7 @@ class LazyGroup(click.Group):
 
 
 def in_language(command: click.Command) -> click.Command:
-    """Return a command whose help is in the language of the terminal: a copy, or the same command for English."""
+    """Return a copy of a command with its help in the language of the terminal; for English, the command itself."""
     if terminal_language() == SOURCE:
         return command
     translated = copy(command)

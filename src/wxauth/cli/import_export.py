@@ -302,7 +302,7 @@ async def _import(
         )
         report.print(text)
         raise
-    except sqlite3.OperationalError as exc:  # `import_users` stores its changes so far in a temporary SQLite file
+    except sqlite3.OperationalError as exc:  # `import_users` has a temporary SQLite file for data about earlier lines
         raise Failed(Text(_NO_ROOM, error=exc)) from None
 
 

@@ -61,7 +61,8 @@ text_option = checked(stripped)
 time_option = checked(
     TypeAdapter(Time).validate_python, _("must be a time with a time zone, such as 2026-11-27T18:00:00+08:00")
 )
-# click passes an empty tuple if a repeatable option was not given. None stands for this case, as for other options.
+# click passes an empty tuple if a repeatable option was not given. `_distinct_values` returns None instead, which click
+# passes for any other option that was not given.
 _distinct_values = checked(lambda values: [*dict.fromkeys(values)] or None)
 _cursor = checked(id_in_cursor, _("must be the next_cursor of the previous page"))
 

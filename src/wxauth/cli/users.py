@@ -168,7 +168,7 @@ def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
 
 
 def _times_of(consent: ConsentRow) -> str:
-    """Return a text that says when a user gave a consent and, if the user has withdrawn the consent, when that was."""
+    """Return a text that says when a user gave a consent, and when the user withdrew it, if they did."""
     times = _("given {time}", time=to_the_minute(consent.given_at))
     if consent.withdrawn_at is not None:
         times += "  " + _("withdrawn {time}", time=to_the_minute(consent.withdrawn_at))
