@@ -66,7 +66,7 @@ class ClientKey:
     def from_jwk(cls, document: Mapping[str, Any]) -> Self:
         """Build a key from a member of a JWK set.
 
-        Raises: InvalidKey, if the member is not a public, strong key for signatures.
+        Raises: InvalidKey, if the member is not a strong public key for signatures.
         """
         if _PRIVATE_MEMBERS & document.keys():
             raise InvalidKey("the key isn't public")

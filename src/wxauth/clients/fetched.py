@@ -81,7 +81,7 @@ async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) 
         request = httpx.Request("GET", url, headers=headers, extensions={"max_body": MAX_DOCUMENT})
         async with asyncio.timeout(patience):
             response = await transport.handle_async_request(request)
-    except (httpx.InvalidURL, UnicodeError):  # the host in the settings only looks valid
+    except (httpx.InvalidURL, UnicodeError):  # the pattern of URLs accepts some invalid hosts
         raise NotFetched(DocumentOutcome.REFUSED, "the URL's host is neither a name nor an address") from None
     except TimeoutError:
         raise NotFetched(DocumentOutcome.FAILED, "no response in time") from None

@@ -186,7 +186,7 @@ class StoredClient(ClientWithSecrets, table=True):
     has ended, so that a new client with this name does not get the sessions.
     """
     id: UUID
-    """The id of the client in the table `deliveries`. The name would not do, because a later client may have it."""
+    """The id of the client in the table `deliveries`. The name does not suffice: a later client may have it."""
 
 
 SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], object]]]] = {

@@ -28,7 +28,8 @@ class OAuthError(Exception):
         error: One of the codes of RFC 6749 (sections 4.1.2.1, 5.2), RFC 8628 or OpenID Connect.
         description: A text for the developer. It never contains a secret, or text that the caller sent.
         status: The HTTP status of the response.
-        retry_after: The number of seconds for `Retry-After`, or None.
+        retry_after: The number of seconds for the header `Retry-After`; None if the response does not contain this
+            header.
     """
 
     parameter: str | None = None

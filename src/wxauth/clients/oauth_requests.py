@@ -241,7 +241,8 @@ class SiteCredentials:
     async def _client_without_secret(self, form: Parameters, ip: str | None) -> Client:
         """Return the public client whose id a form contains. The client is registered, or has a document.
 
-        Raises: OAuthError, if there is no such client, or if wxauth cannot use the client's document; RateLimited.
+        Raises: OAuthError, if there is no such client, if the client must sign an assertion, or if wxauth cannot use
+        the client's document; RateLimited.
         """
         name = form.get("client_id")
         if name is None:
