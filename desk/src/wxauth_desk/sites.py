@@ -1,6 +1,7 @@
 """Two small websites where users log in with one scan (a shop and its admin site), and the shop's back end.
 
-The websites are complete OpenID Connect clients, built with Authlib. In production, sites differ in three ways:
+The websites are complete OpenID Connect clients, built with Authlib. Sites in production
+differ from these websites in three ways:
 
 - Each site has its own secret, from `wxauth clients add NAME --sso --redirect-uri https://…/callback`.
 - All processes of a site share its sessions.

@@ -62,7 +62,7 @@ class NoticeRequest(ControlOfPerson):
 
 
 class Order(BaseModel):
-    """The contents that `signData` must have."""
+    """The fields of `signData`, which describe the order."""
 
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
 

@@ -131,8 +131,8 @@ def sign_push(
 ) -> SignedPush:
     """Return the signed request with which WeChat pushes a message for an app.
 
-    `app` is one of the apps in `APPS_BY_ID`. With the mode `aes`, which requires its `push_aes_key`, the message is
-    encrypted. `timestamp` is in seconds since the epoch.
+    `app` is one of the apps in `APPS_BY_ID`. With the mode `aes`, which requires the app's `push_aes_key`, the
+    message is encrypted. `timestamp` is in seconds since the epoch.
     """
     body = _serialized(message, format)
     query = {"timestamp": timestamp, "nonce": nonce, "openid": str(message.get("FromUserName", ""))}
@@ -201,7 +201,7 @@ class PushSender:
     def send_later(self, request: PushRequest, message: Mapping[str, Any]) -> None:
         """Send a message in the background.
 
-        The service can then get the response to its own call before it gets the message.
+        In this way, the service can get the response to its own call before it gets the message.
         """
         self._continue_in_background(self._attempts(request, message, _NO_PAUSES))
 
