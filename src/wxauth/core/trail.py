@@ -156,14 +156,14 @@ ON CONFLICT (id) DO NOTHING
 """)
 ERASED_DATA: Final = f"""
 CASE WHEN events.type IN ({", ".join(f"'{fragment(name)}'" for name in _LASTING)}) THEN events.data ELSE '{{}}' END"""
-"""SQL for the data of an event after its user is erased.
+"""The SQL expression for the data of an event after its user is erased.
 
 An event whose type sends data to other services keeps its data. The data of any other event becomes empty.
 """
 REPORTS_ERASURE: Final = """
 (events.type = 'user.erased'
  OR (events.type = 'session.ended' AND events.data ->> 'reason' = 'erased'))"""
-"""SQL that is true if an event reports the erasure of its user.
+"""The SQL condition that is true if an event reports the erasure of its user.
 
 Such an event keeps the IP address from which the user was erased.
 """

@@ -13,8 +13,8 @@
   readers have passed. No event waits for a transaction that is still open, for example of a backup or of psql.
 
 **The order of a user's events.** The events about a user have the order of their commits, because a transaction that
-records an event holds the lock of the user's row until the commit, and the row in `events_unplaced` draws its number
-under this lock. Places are assigned in the order of these numbers. A trigger gives each event an id and a time after
+records an event holds the lock of the user's row until the commit. The row in `events_unplaced` draws its number under
+this lock. Places are assigned in the order of these numbers. A trigger gives each event an id and a time after
 those of the user's newest event. Therefore, the audit log, which is read in the order of ids, has the same order. An
 event never gets its place before another event of the same user with a lower id. This rule preserves the order even if
 a tool has set the sequence of the numbers back.

@@ -1,4 +1,4 @@
-"""The sending of one message to a third party's server, and the outcome."""
+"""The function that sends a message once to a third party's server, and the outcome of the message."""
 
 import asyncio
 from dataclasses import dataclass
