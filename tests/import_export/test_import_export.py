@@ -12,6 +12,7 @@ import sqlite3
 import stat
 import sys
 import tracemalloc
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -280,13 +281,22 @@ async def test_a_fault_is_reported_without_the_value(mover: Mover) -> None:
         assert secret not in mover.messages[0]
 
 
-async def test_a_line_of_the_greatest_length_is_imported(mover: Mover) -> None:
+@pytest.mark.parametrize("mark", [b"", BOM_UTF8])
+async def test_a_line_of_the_greatest_length_is_imported(mover: Mover, mark: bytes) -> None:
     line = {**ALICE, "padding": ""}
     line["padding"] = "x" * (MAX_LINE - len(json.dumps(line)))
     text = json.dumps(line).encode()
     assert len(text) == MAX_LINE
-    assert (await mover.import_text(text + b"\r\n" + text[:-2] + b'x"}\n' + json.dumps(BOB).encode())).created == 2
+    too_long = text[:-2] + b'x"}\n'
+    assert (await mover.import_text(mark + text + b"\r\n" + too_long + json.dumps(BOB).encode())).created == 2
     assert mover.refusals == [(2, "line")]
+
+
+async def test_a_first_line_beyond_the_greatest_length_is_refused_even_after_a_mark(mover: Mover) -> None:
+    line = json.dumps(ALICE).encode()
+    first = line + b" " * (MAX_LINE - 1 - len(line)) + b"not JSON\n"
+    assert (await mover.import_text(BOM_UTF8 + first + json.dumps(BOB).encode())).created == 1
+    assert mover.refusals == [(1, "line")]
 
 
 # Several lines about one person.

@@ -13,6 +13,8 @@ MAX_LINE: Final = 8 * 1024
 """The size limit, in bytes, of a line without its line break."""
 _PIECE: Final = 64 * 1024
 """The largest number of bytes read at once to skip a line that is too long."""
+_LONGEST_PIECE: Final = len(BOM_UTF8) + MAX_LINE + len("\r\n")
+"""The length, in bytes, of the longest line that is read, with its line break and the mark of the first line."""
 TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))
 _HALVES: Final = re.compile(rb"(\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf])|\xed[\xa0-\xbf][\x80-\xbf]")
 """The pattern of an emoji that a database has written as two halves (surrogates), or of only one half.
@@ -42,7 +44,7 @@ def numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterat
     """
     number = 0
     is_begun = False
-    while piece := file.readline(MAX_LINE + 2):  # with a line break of two bytes
+    while piece := file.readline(_LONGEST_PIECE):
         number += 1
         text = piece.rstrip(b"\r\n")
         if number == 1:
