@@ -55,7 +55,7 @@ class Guard:
     If FastAPI is installed, `BearerGuard` is a subclass that can also be used as a dependency.
 
     The guard checks tokens offline. It fetches the issuer's public keys from time to time, and never sends a token to
-    the issuer. The logger `wxauth_guard` logs why a well-formed token is refused, at most once per minute for each
+    the issuer. The logger `wxauth_guard` logs why a well-formed token is invalid, at most once per minute for each
     cause, with details such as the value in the token and the expected value.
 
     Args:
@@ -161,7 +161,7 @@ class Guard:
     def bearer_token(self, *authorizations: str | None) -> str:
         """Return the token in the `Authorization` header, as the function `bearer_token` does.
 
-        In addition, a refusal contains the URL of the resource's metadata, if the audience is the URL of a resource.
+        In addition, MissingToken contains the URL of the resource's metadata, if the audience is the URL of a resource.
 
         Raises: MissingToken; InvalidRequest, if there are two headers.
         """

@@ -39,11 +39,12 @@ class WxAuthError(Exception):
     retry_after: int | None = None
     """The time, in seconds, that is sent as `Retry-After`."""
     user_id: UUID | None = None
-    """The user whom the failure concerns, if known. It is only for staff, and never part of a response."""
+    """The id of the user whom the failure concerns, if known. It is recorded for staff, and no response contains it."""
     app_id: str | None = None
-    """The app of the login that failed: the app that the request named or, if it named none, the default app.
+    """The id of the app of the login that failed; None if the failure does not concern a login.
 
-    It is only for staff, like `user_id`.
+    It is the app that the request named or, if the request named none, the default app. Like `user_id`, the id is
+    recorded for staff.
     """
     is_answered_by_guard: bool = False
     """Whether a guard raised this error as a FastAPI dependency, so that the guard's handler may respond to it."""
@@ -107,7 +108,7 @@ class BearerError(WxAuthError):
     scope: str = ""
     """The required scopes, separated by spaces."""
     resource_metadata: str | None = None
-    """The URL of the metadata of the guard's resource (RFC 9728, section 5.1)."""
+    """The URL of the metadata of the guard's resource (RFC 9728, section 5.1); None if the guard has no resource."""
 
     def headers(self) -> dict[str, str]:
         """Return `WWW-Authenticate` (RFC 6750, section 3)."""

@@ -57,7 +57,7 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class KeySet:
-    """The keys of an issuer, as they were read."""
+    """The keys of an issuer from one fetch, with the time of the fetch and their max-age."""
 
     keys: Mapping[str, VerificationKey]
     """The keys by their ids."""
@@ -119,7 +119,7 @@ class Issuer:
     def _proxy_for(self, url: str) -> tuple[str, str] | tuple[None, None]:
         """Return the proxy and the name of its variable, as `proxy_for` does.
 
-        Return None for both if the issuer is on this machine or in the internal network.
+        Return None for both, too, if the issuer is on this machine, or if its documents are read at an internal URL.
         """
         # `proxy_for` is called for every issuer, because it warns of values that cannot be used.
         proxy_and_variable = proxy_for(url)
@@ -214,8 +214,8 @@ class Issuer:
     def _is_as_secure(self, url: str) -> bool:
         """Return whether reading this URL is as secure as reading the issuer's URL.
 
-        Plain http to loopback is for development. The metadata of another machine must not direct the guard to this
-        machine.
+        Plain http to loopback is for development. The metadata of another machine must not direct the guard to plain
+        http on this machine.
         """
         return is_secure(url) and (self._is_on_loopback or urlsplit(url).scheme == "https")
 

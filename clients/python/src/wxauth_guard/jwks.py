@@ -20,14 +20,14 @@ from wxauth_guard.issuer import FETCH_TIMEOUT, STALE_IF_ERROR, Issuer, KeySet, U
 from wxauth_guard.keys import VerificationKey
 
 UNKNOWN_KEY_PAUSE: Final = 10.0
-"""The shortest time, in seconds, between two fetches that an unknown `kid` causes."""
+"""The shortest time, in seconds, between two fetches that unknown key ids cause."""
 MAX_PAUSE: Final = 60.0
 """The upper limit, in seconds, of the pause after failed fetches.
 
 The pause begins with `UNKNOWN_KEY_PAUSE`, and doubles with each failure.
 """
 RETRY_PAUSE: Final = 1.0
-"""The shortest time, in seconds, between two attempts while there is no key at all.
+"""The shortest time, in seconds, between two attempts while there is no usable key.
 
 The pause doubles with each failure, up to `KEYS_RETRY_SECONDS`.
 """
@@ -37,12 +37,13 @@ _MAX_DOUBLINGS: Final = 10
 Each pause reaches its upper limit after fewer doublings.
 """
 STALE_WHILE_REVALIDATE: Final = 300.0
-"""The time, in seconds, for which keys past their max-age are still used while new keys are fetched (as in RFC 5861).
+"""The time, in seconds, for which a fetch that is due does not delay requests with known keys (as in RFC 5861).
 
-If the keys are older, the request that starts the fetch waits for new keys.
+A fetch is due when the keys have reached their max-age or, after a failure, at the end of a pause. If the fetch begins
+later than this time after it became due, the request that starts it waits for the new keys.
 """
 PATIENCE_SHARE: Final = 0.2
-"""The largest share of the timeout for which the thread that starts a fetch waits for the fetch."""
+"""The share of the timeout for which a thread waits, at most, for a fetch other than the very first one."""
 _LOOP_PAUSE: Final = 0.01
 """The pause, in seconds, between two checks of whether another event loop runs in the thread."""
 _log = logging.getLogger(__name__)
@@ -54,7 +55,11 @@ class _Fetch(NamedTuple):
     done: Future[None]
     """The future that is completed at the end of the fetch, even if the fetch fails."""
     is_needed: bool
-    """Whether only the fetch can provide the key for the call, because the keys in memory do not suffice."""
+    """Whether the call needs the result of the fetch.
+
+    This is the case if the fetch is under way and the key is not in memory, or if the call starts a fetch that is
+    overdue (see `STALE_WHILE_REVALIDATE`).
+    """
     needs_a_thread: bool
     """Whether the thread of the call must wait, so that the fetch makes progress. Only `find_sync` reads this field.
 
@@ -121,8 +126,8 @@ class RemoteKeys:
         """Return the issuer's key with this id; None if the issuer has no such key.
 
         If there are no usable keys in memory, or if the id is unknown, the call waits for a fetch that it starts or
-        finds under way. For a known key, only the call that starts a fetch waits, and only if the keys are more than
-        five minutes past their max-age.
+        finds under way. For a known key, only the call that starts a fetch waits, and only if the fetch has been due
+        for at least five minutes.
 
         Raises: KeysUnavailable, if there are no keys, or if they are more than a day old.
         """

@@ -38,7 +38,7 @@ class VerificationKey:
         """Build a key from one member of a JWK set. The fields of a private key, such as `d`, are ignored.
 
         Raises: InvalidKey, if the kid is missing or too long, if the type, curve, use or algorithm is not the one for
-            ES256, or if the point is not on the curve.
+            ES256, or if x and y are not a point on the curve.
         """
         kid, x, y = member.get("kid"), member.get("x"), member.get("y")
         if not isinstance(kid, str) or not 0 < len(kid) <= _MAX_KID_LENGTH:
@@ -68,7 +68,7 @@ def verification_keys(members: Iterable[Any]) -> dict[str, VerificationKey]:
             continue
         try:
             key = VerificationKey.from_jwk(member)
-        except InvalidKey:  # a key of another kind, which the issuer may add
+        except InvalidKey:  # for example a key of another kind, which the issuer may publish as well
             continue
         if key.kid in by_kid:
             ambiguous.add(key.kid)

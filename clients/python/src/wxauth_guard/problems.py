@@ -177,7 +177,7 @@ async def answer_problem(connection: HTTPConnection, error: Exception) -> Respon
 
     If a WebSocket has not been accepted yet, and the server can respond to its handshake (ASGI's
     `websocket.http.response`), the client gets the problem document. Any other WebSocket is closed with the status code
-    1008. In both cases, the function returns None.
+    1008, unless it is already disconnected. For a WebSocket, the function returns None.
     """
     from starlette.websockets import WebSocket, WebSocketState
 

@@ -26,7 +26,7 @@ USER_ID: Final = UUID("01900000-0000-7000-8000-000000000001")
 
 
 class TestKey:
-    """An ES256 key that signs access tokens. For guards, it is also a `KeySource` with one key."""
+    """An ES256 key that signs access tokens. It also implements `KeySource`, so guards can use it as their only key."""
 
     __test__ = False  # otherwise pytest would collect it, because its name starts with Test
 
@@ -107,7 +107,7 @@ class TestIssuer:
             scope: The scopes granted to a website or an agent, as a list or separated by spaces. With a scope, the
                 token has the claims of a website's token, even without `client_id`.
             client_id: The name of a website, or the URL of a client's metadata document. With such a URL, the token has
-                no app_id, openid or roles. By default, the token is from a login in the app.
+                neither an app_id nor an openid nor roles. By default, the token is from a login in the app.
             claims: Claims to replace or add. A claim that is None is removed.
 
         Raises: ValueError, if `user_id` or `session_id` is not a UUID, or if `roles`, `app_id` or `openid` is given for
@@ -148,8 +148,8 @@ class TestIssuer:
     def guard(self, *, scopes: Iterable[str] = ()) -> BearerGuard:
         """Return a guard that accepts this issuer's tokens, for `app.dependency_overrides[...]` or a test's own app.
 
-        If this guard overrides another guard, it also replaces the guards that `require_role` and `requires` of the
-        other guard use.
+        If this guard overrides another guard, it also checks the tokens for the dependencies that `require_role` and
+        `requires` of the other guard have returned.
         """
         return BearerGuard(self.issuer, self.audience, scopes=scopes, keys=self.key, clock=self._clock)
 

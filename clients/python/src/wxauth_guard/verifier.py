@@ -31,7 +31,7 @@ MAX_TOKEN_LENGTH: Final = 8192
 CLOCK_SKEW: Final = 30
 """The largest difference between clocks, in seconds, that the checks of `exp`, `iat` and `nbf` tolerate."""
 MAX_CONTAINERS: Final = 64
-"""The maximum number of objects and lists in one part of a token; a token of wxauth has two.
+"""The maximum number of objects and lists in one part of a token; wxauth's own claims contain at most two.
 
 This number also limits the depth of nesting, because Python's parser does not always limit it.
 """
@@ -82,7 +82,7 @@ class Verifier:
         self._audience = audience
         self._keys = keys
         self._signed_by: OrderedDict[str, VerificationKey] = OrderedDict()
-        """The key of each remembered token, the token remembered first at the beginning."""
+        """The key that signed each remembered token, in the order in which the tokens were first remembered."""
 
     async def verify(self, token: str, *, now: float) -> Principal:
         """Verify a token and return its user. `now` is in epoch seconds.
@@ -109,7 +109,7 @@ class Verifier:
         return self._principal(json_object(token.split(".")[1]), now=now)
 
     def _check_signature(self, jws: re.Match[str], key: VerificationKey | None) -> None:
-        """Check a token's signature with the key that the token names, and remember the token.
+        """Check a token's signature with the key that the token names, and remember the token if it is not too long.
 
         Raises: InvalidToken, if the key is unknown, or if the signature does not fit.
         """
@@ -278,8 +278,8 @@ def _is_text_list(value: object) -> TypeGuard[list[str]]:
 def json_object(part: str) -> dict[str, Any]:
     """Return the JSON object in a part of a JWS.
 
-    Raises: InvalidToken, if the part is not a JSON object, contains a name twice or an infinite number, or has more
-        objects and lists than `MAX_CONTAINERS`.
+    Raises: InvalidToken, if the part is not base64url or not a JSON object, if it contains a name twice, a number that
+        is not finite or a lone surrogate, or if it has more objects and lists than `MAX_CONTAINERS`.
     """
     try:
         text = decoded(part).decode()
