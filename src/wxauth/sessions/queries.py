@@ -31,7 +31,7 @@ class EndReason(StrEnum):
     """The reason why a session has ended."""
 
     SIGNED_OUT = "signed_out"
-    """The user has ended this session on its device."""
+    """A log-out in the session itself, in its browser or at its website has ended the session."""
     SIGNED_OUT_ELSEWHERE = "signed_out_elsewhere"
     """The user has ended the session from another session."""
     BANNED = "banned"
@@ -88,7 +88,8 @@ SELECT s.app_id, s.openid, {USER}
 )
 """The query for the user of a session, with the identity of the session.
 
-It returns no row if the session has ended, if its website was removed, or if the user is banned or erased.
+It returns no row if the session has ended or expired, if it does not belong to this user, if its website was removed,
+or if the user is banned or erased.
 """
 ARE_OF_ONE_USER: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM sessions one JOIN sessions other USING (user_id)
@@ -147,8 +148,8 @@ _LOCK_FREE_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_FRAGMENT} FOR NO
 _PAGE_OF_CLIENT: Final = Statement[UUID](
     "SELECT session_id FROM website_sessions WHERE client_id = :client_id ORDER BY session_id LIMIT :size"
 )
-# This statement removes ended sessions from a removed website's list. It skips rows that another transaction has
-# locked. The next page contains these rows again.
+# This statement removes ended and deleted sessions from a removed website's list. It skips rows that another
+# transaction has locked. The next page contains these rows again.
 _TAKE_ENDED_OFF_LIST: Final = Statement[Nothing]("""
 DELETE FROM website_sessions WHERE client_id = :client_id AND session_id = ANY (ARRAY(
     SELECT session_id FROM website_sessions
@@ -298,11 +299,11 @@ async def end_session(
     site_knows: bool = False,
     now: datetime,
 ) -> UUID | None:
-    """End a session, and return its user's id. Return None if the session has ended already, or never existed.
+    """End a session, and return its user's id. Return None if the session has ended already, or does not exist.
 
     Without `by`, the session's user is the actor. If the user ends the session from another session, also end the login
-    of the browser that opened the session. With `client_id`, the session must belong to that website. With
-    `site_knows`, wxauth sends the website no logout token.
+    of the browser that opened the session. With `client_id`, return None for a session that does not belong to that
+    website. With `site_knows`, wxauth sends the website no logout token.
 
     Raises: TooManyChanges, if other transactions move the session to another user during each attempt.
     """
@@ -356,10 +357,10 @@ async def end_sessions(
 async def end_session_of(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, reason: EndReason, by: Actor, now: datetime
 ) -> bool:
-    """End one session of a locked user, and record the end if it was open.
+    """End one session of a locked user, and record the end if the session was open.
 
-    Return False if it is not the user's session. If an administrator ends the session, also end the login of the
-    browser that opened the session.
+    Return whether the session belongs to the user, even if it has ended before. If an administrator ends an open
+    session, also end the login of the browser that opened the session.
     """
     if await transaction.value(USER_OF_SESSION, session_id=session_id) != user_id:
         return False

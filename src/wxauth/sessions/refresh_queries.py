@@ -1,6 +1,6 @@
 """The statements that rotate refresh tokens.
 
-If a refresh token is used again after its grace period, the session ends.
+If a refresh token is used again after its grace period, or after its successor was used, the session ends.
 """
 
 from collections.abc import Mapping, Sequence
@@ -262,11 +262,10 @@ async def _rotate(
     lifetimes: Lifetimes,
     now: datetime,
 ) -> Rotated | RefreshRefused:
-    """Rotate a refresh token with a statement. If the token was used before, end the session.
+    """Rotate a refresh token with a statement. Return the session, or the reason for the refusal.
 
-    `further_values` contains the parameters that only this statement has.
-
-    If the token could be used now, although the statement has just found no session, try again.
+    `further_values` contains the parameters that only this statement has. If the token was used before, end the
+    session. If the token could be used now, although the statement has just found no session, try again.
 
     Raises: TooManyChanges, if this happens at each attempt.
     """

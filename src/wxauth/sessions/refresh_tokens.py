@@ -57,7 +57,7 @@ class RefreshTokens:
         return self.PREFIX + urlsafe_b64encode(signed + mac).decode().removesuffix(_PADDING)
 
     def parse(self, token: str) -> RefreshToken | None:
-        """Verify a token, and return its content. Return None if this service has not created the token."""
+        """Verify a token, and return its content. Return None if the token was not created with any of the keys."""
         if self._form.fullmatch(token) is None:
             return None
         raw = urlsafe_b64decode(token.removeprefix(self.PREFIX) + _PADDING)
@@ -72,11 +72,14 @@ class Lifetimes:
     """The lifetimes of a session, in seconds."""
 
     unused: int
-    """The time since the last login or refresh after which the session expires."""
+    """The time since the login or the last refresh after which the session expires."""
     at_most: int
     """The time since the login after which the session expires, even if the device refreshes it."""
     reuse_grace: int
-    """The time after a refresh for which the old token can still be exchanged for the same new token."""
+    """The time after a refresh for which the old token can still be exchanged for the same new token.
+
+    This time ends early if the new token is used.
+    """
 
     @property
     def unrefreshed(self) -> int:
