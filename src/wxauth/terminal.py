@@ -79,7 +79,7 @@ def listed(names: Iterable[str], others: int) -> Text:
 
 
 def os_reason(exc: OSError) -> Text:
-    """Return the operating system's reason for an error."""
+    """Return the operating system's reason for an error or, if there is none, the name of the error's class."""
     # A text from elsewhere is the value of a placeholder, so that it is not looked up in the catalogues.
     return _SYSTEM_REASONS.get(exc.errno) or Text("{reason}", reason=exc.strerror or type(exc).__name__)
 

@@ -101,8 +101,8 @@ def plain_address(text: str) -> IpAddress:
 async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:
     """Return the addresses of a host name, in the order in which they should be tried.
 
-    The result is empty if the name does not resolve within `seconds`, or if `host` is not a name but an address, the
-    path of a socket, or a list of hosts.
+    The result is empty if the name does not resolve within `seconds`, or if `host` is not a name, but empty, an
+    address, the path of a socket, or a list of hosts.
     """
     if not host or host.startswith("/") or "," in host:
         return []
@@ -135,8 +135,9 @@ def _addresses_in(entries: Iterable[tuple[Any, ...]]) -> list[str]:
 def is_refused(address: str, scheme: Scheme) -> bool:
     """Return whether wxauth must not send requests to this address with this scheme.
 
-    Link-local, multicast, unspecified, reserved and metadata addresses are always refused. Without TLS, only private
-    addresses are allowed. An IPv4-mapped, NAT64 or 6to4 address is treated as the IPv4 address that it contains.
+    Link-local, multicast, unspecified, reserved, Teredo and metadata addresses are always refused. Without TLS, only
+    private addresses are allowed. An IPv4-mapped, NAT64 or 6to4 address is treated as the IPv4 address that it
+    contains.
     """
     as_written = ip_address(address.partition("%")[0])
     unwrapped = _unwrapped(as_written)

@@ -52,7 +52,7 @@ AppTitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1,
 UnionidPolicy = Annotated[Literal["required", "optional"], Lower]
 SignUp = Annotated[Literal["open", "closed"], Lower]
 MaxSessions = Annotated[int, Field(ge=1, le=100, strict=True)]
-"""A limit on the sessions of a user in an app.
+"""A limit on the open sessions of an identity in an app.
 
 The limit is at most 100, because the housekeeping keeps at most 100 open sessions per identity.
 """

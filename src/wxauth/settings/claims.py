@@ -65,8 +65,8 @@ def check_claims(template: Template) -> None:
 def replace_facts(value: object, value_of: Callable[[str], object]) -> object:
     """Return a part of a template in which the references to facts are replaced with the facts' values.
 
-    `value_of` returns the value of a fact, and gets the name of the fact without `$`. An entry whose value becomes None
-    is removed. A list that is or becomes empty counts as None, but an empty object stays.
+    `value_of` returns the value of a fact, and gets the name of the fact without `$`. An entry whose value is or
+    becomes None is removed. A list that is or becomes empty counts as None, but an empty object stays.
 
     Raises: WrongValue, if a number is outside the range that JavaScript can represent; the errors of `value_of`.
     """

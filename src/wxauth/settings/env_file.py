@@ -21,7 +21,7 @@ class EnvLine:
     text: str
     """The whole statement, or the name of an environment variable."""
     name: str | None
-    """The name of the setting; None if the statement has neither the form NAME=value nor the form NAME."""
+    """The name of the variable; None if the statement has neither the form NAME=value nor the form NAME."""
     value: str | None
     """The value; None if the statement has no `=`."""
 
@@ -47,9 +47,9 @@ def read_env_file(path: Path) -> EnvFile:
     lines = []
     for name, value, (text, number), is_wrong in parse_stream(StringIO(path.read_text(encoding="utf-8-sig"))):
         if name is not None or is_wrong:
-            # The text of a statement, and its line number, include the blank lines before it.
+            # The parser counts the blank lines before a statement as part of the statement.
             blank_lines = text[: -len(text.lstrip())].count("\n")
             lines.append(EnvLine(number + blank_lines, text.strip(), name, value))
     assignments = [(line.name, line.value) for line in lines if line.name is not None]
-    # In a value, `${NAME}` means the value that the file itself sets or, if it sets none, the value in the environment.
+    # In a value, `${NAME}` means the value that an earlier line sets or, if none does, the value in the environment.
     return EnvFile(resolve_variables(assignments, override=True), lines)

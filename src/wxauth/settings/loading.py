@@ -56,8 +56,8 @@ def load_settings(
     If several of these sources contain a setting, the first one in this order takes precedence. The files named after
     settings are in the folder WXAUTH_SECRETS_DIR, by default in `secrets_dir`.
 
-    Raises: InvalidSettings, which also lists the results of `setting_faults`, because a setting that seems to be
-        missing might be misspelled.
+    Raises: InvalidSettings, if a setting is wrong or missing, or if a file cannot be read. Unless that file is `.env`,
+        the error also lists the results of `setting_faults`, because a missing setting might be misspelled.
     """
     try:
         faults = setting_faults(env_file=env_file)
@@ -102,7 +102,10 @@ def setting_faults(environ: Mapping[str, str] = os.environ, *, env_file: Path | 
 
 
 def _fault_of(line: EnvLine) -> Text | None:
-    """Return a text about a line that sets nothing, or whose name or quotes are wrong; None if the line is right."""
+    """Return a text that describes what is wrong with a line: it sets nothing, or its name or quotes are wrong.
+
+    Return None if there is nothing to report.
+    """
     name, value = (line.name or "").upper(), line.value or ""
     place = _(".env, line {n}", n=line.number) if line.number is not None else _("the environment")
     is_setting = name.startswith(PREFIX) and name.removeprefix(PREFIX) in _NAMES
@@ -168,7 +171,7 @@ def _read_files(folder: Path, names: Collection[str]) -> dict[str, str]:
 
     The keys of the result are the upper-case names. If the folder is missing, return no texts.
 
-    Raises: InvalidSettings, if the folder or a file cannot be read.
+    Raises: InvalidSettings, if the folder cannot be read, or if one of these names is not a readable UTF-8 file.
     """
     texts: dict[str, str] = {}
     try:

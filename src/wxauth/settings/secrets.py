@@ -19,7 +19,7 @@ _MAX_WEBHOOK_KEY_BYTES: Final = 64
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:
-    """Decode a secret key from base64 or base64url. Raises: WrongValue, if it does not have exactly 32 bytes."""
+    """Decode a secret key from base64 or base64url. Raises: WrongValue, if the text does not encode 32 bytes."""
     text = value.get_secret_value().translate({ord("-"): "+", ord("_"): "/"})  # base64url becomes base64
     with suppress(ValueError):
         key = base64.b64decode(text, validate=True)
@@ -29,7 +29,10 @@ def secret_key_bytes(value: SecretStr) -> bytes:
 
 
 def webhook_secret_bytes(value: SecretStr) -> bytes:
-    """Decode the key in a secret for signatures. Raises: WrongValue, if the key does not have 24 to 64 bytes."""
+    """Decode the key in a secret for signatures.
+
+    Raises: WrongValue, if the secret is not the prefix, followed by 24 to 64 bytes in base64.
+    """
     text = value.get_secret_value()
     with suppress(ValueError):
         key = base64.b64decode(text.removeprefix(WEBHOOK_PREFIX), validate=True)

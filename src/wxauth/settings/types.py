@@ -26,13 +26,13 @@ SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 If the Service is named "wxauth", one of these variables is WXAUTH_PORT, with a value such as `tcp://10.0.0.1:80`.
 """
 CENTURY_DAYS: Final = 36600
-"""The upper limit, in days, of each setting that is a number of days: a hundred years."""
+"""The largest number of days in a setting, unless the setting has a smaller maximum: about a hundred years."""
 CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
 LAST_PORT: Final = 65535
 _SHORTEST_TRAIL_DAYS: Final = 180
 """The smallest number of days for which the audit trail can be kept, apart from 0, which means forever.
 
-China's Cybersecurity Law requires network logs to be kept for this time.
+China's Cybersecurity Law requires network logs to be kept for at least six months.
 """
 _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
 """The pattern of the name of a document that users agree to, a colon, and the version of the document."""

@@ -52,7 +52,7 @@ def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
     """Split a URL with several hosts. Return its parts with the first host, and a list of all hosts with their ports.
 
     Python versions with the security fixes of 2025 refuse a URL in which an IPv6 address in brackets follows another
-    host. Therefore the hosts are separated first.
+    host. Therefore, the hosts are separated first.
 
     Raises: ValueError, if `urlsplit` refuses the URL.
     """
@@ -66,7 +66,8 @@ def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
 def _checked_parts(url: str, pattern: str, example: str) -> SplitResult:
     """Return the parts of a URL, with the first of its hosts.
 
-    Raises: WrongValue, if the URL does not match the pattern, or has an invalid port. The error shows `example`.
+    Raises: WrongValue, which shows `example` if the URL does not match the pattern or cannot be split, and names the
+        valid ports if a port is invalid.
     """
     refusal = WrongValue(Text(_MUST_LOOK_LIKE, form=example))
     if not re.fullmatch(pattern, url):
@@ -89,7 +90,7 @@ def _check_ports(ports: Iterable[str]) -> None:
 def _check_database_url(value: SecretStr) -> SecretStr:
     """Check the URL, and return it with the scheme `postgresql`. Raises: WrongValue, if the URL is malformed."""
     url = re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", value.get_secret_value())
-    # In a password with `/` or `?`, the part before that character may look like a host and port. Therefore the part
+    # In a password with `/` or `?`, the part before that character may look like a host and port. Therefore, the part
     # after the host must not contain `@`, except in the path of a socket.
     pattern = rf"postgresql://{_USER}{_HOSTS}(/[^?#@]*)?(\?(host=/[^#&]*|[^#&@]*)(&(host=/[^#&]*|[^#&@]*))*)?"
     parts = _checked_parts(url, pattern, "postgresql://user:password@host:5432/database")
