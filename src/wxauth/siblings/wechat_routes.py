@@ -85,9 +85,9 @@ async def read_wechat_token(
 ) -> WeChatTokenAnswer:
     """Return the app's WeChat access token, for a client with the scope `access_token`. The client needs no app secret.
 
-    It is WeChat's `stable_token`, which all clients share, and wxauth renews it some minutes before its end, while the
-    previous one still works. Request it before each batch of work, because wxauth caches it, and checks it with WeChat
-    once a minute. If WeChat refuses your token (40001, 40014, 42001), request it here again, never from WeChat.
+    The token is WeChat's `stable_token`, which all clients share. wxauth renews it some minutes before its end, while
+    the previous one still works. Request it before each batch of work, because wxauth caches it, and checks it with
+    WeChat once a minute. If WeChat refuses your token (40001, 40014, 42001), request it here again, never from WeChat.
     """
     token = await shared.read(client.name, app_id, ip=device.ip)
     return WeChatTokenAnswer(access_token=token.value.get_secret_value(), expires_in=token.expires_in)
@@ -190,7 +190,7 @@ async def sign_with_session_key(
     """Return the HMAC-SHA256 of `data` with the identity's newest session_key, for a client with the scope `sign`.
 
     The key is the base64 text from WeChat, not decoded, as `wx.requestVirtualPayment` and the APIs under `/xpay`
-    require it. WeChat accepts only the newest key, so if it reports `session_key_expired`, let the mini-program log in
+    require it. WeChat accepts only the newest key. If wxauth reports `session_key_expired`, let the mini-program log in
     again, and try once more. With `check`, wxauth asks WeChat first. A client can sign 100 times a second in each
     process, and have ten of these signatures checked.
     """
