@@ -34,20 +34,23 @@ _MAX_USER_CODES_TRIED: Final = 5
 
 
 class ScanLimits:
-    """The limits of new scans, links, visits and pages, and of pictures requested from WeChat.
+    """The limits on new scans, links, visits and pages, and on pictures requested from WeChat.
 
     `make_limiter` returns a limiter for a rate and a name.
     """
 
     def __init__(self, settings: Settings, make_limiter: Callable[[str, str], RateLimiter]) -> None:
         self.browsers = make_limiter(settings.scan_rate_limit, "scan")
-        """The limit of scans, links to WeChat, and visits to WeChat's page, per browser address."""
+        """The limit on scans, links to WeChat, and visits to WeChat's page: per IP address of the browser."""
         self.pages = make_limiter(settings.scan_rate_limit, "scan-page")
-        """The limit of pages with a button, per browser address or, if the page shows a user, per browser login."""
+        """The limit on pages with a button.
+
+        It is per browser login if the page shows a user, and otherwise per IP address of the browser.
+        """
         self.clients = make_limiter(settings.scan_client_limit, "scan-client")
-        """The limit of scans that each client starts for devices."""
+        """The limit on scans for devices: per client."""
         self.pictures = make_limiter(settings.scan_picture_limit, "scan-picture")
-        """The limit of pictures that WeChat makes, per app."""
+        """The limit on pictures that WeChat makes: per app."""
 
 
 @dataclass(frozen=True, slots=True)

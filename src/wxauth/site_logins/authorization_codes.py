@@ -46,8 +46,8 @@ class AuthorizationCodes:
     def queue(self, login: SiteLogin) -> AbstractAsyncContextManager[None]:
         """Return a context manager that waits in the queue of a login and, after the approval, in its user's queue.
 
-        All tabs and codes of one user share one queue. The context manager raises RateLimited, if a queue is full, or
-        if no place becomes free in time.
+        All tabs and codes of one user share one queue. The context manager raises RateLimited if a queue is full, or if
+        no place becomes free in time.
         """
         if login.user_id is None:
             return self.concurrency.queue(login.id)
@@ -65,8 +65,8 @@ class AuthorizationCodes:
     ) -> None:
         """Store a code for the site in a login, in place of any previous code. The caller has locked the login.
 
-        If the login proves who uses the browser, also create or renew the browser's login. Record the first code of a
-        login in the audit trail.
+        If the login proves who uses the browser, and its site shares logins, also create or renew the browser's login.
+        Record the first code of a login in the audit trail.
 
         Raises: SentBack, before anything is stored, if the site's `id_token_hint` names another user.
         """
@@ -83,7 +83,7 @@ class AuthorizationCodes:
     async def _store_proof(
         self, transaction: Transaction, login: LockedLogin, user: UserInSession, browser: Browser, *, now: datetime
     ) -> None:
-        """Create or renew the browser's login that sites share, if `login` proves who uses the browser.
+        """Create or renew the browser's login, if `login` proves who uses the browser, and its site shares logins.
 
         Set `proof_id` and, after a proof, `browser_login_id` of `login`. The caller must store the login.
         """
@@ -108,7 +108,10 @@ class AuthorizationCodes:
     async def redirect(
         self, login: LockedLogin, user: UserInSession, code: str, browser: Browser, *, now: datetime
     ) -> Onward:
-        """End the browser's login if it belongs to another user, and return the redirect to the site with the code."""
+        """Return the redirect to the site with the code.
+
+        If the site shares logins, and the browser's login belongs to another user, end that login.
+        """
         await self.end_login_of_another(login, user, browser, now=now)
         return response_to_site(self.settings, login, code=code).with_login_cookie(browser.cookie, login.proof_id)
 
@@ -149,8 +152,8 @@ async def lock_user_and_login(
 ) -> tuple[LockedLogin | None, UserInSession | None]:
     """Lock the user of an approved login, even during a merge, and then the login.
 
-    The returned login is None if it was deleted, or if its site was removed. The returned user is None if the user
-    cannot log in, or if the login no longer has an identity.
+    The returned login is None if it was deleted, or if its site was removed. The returned user is None in these cases,
+    if the user cannot log in, or if the login has no identity.
     """
     user = await person_queries.lock_user(transaction, app_id=login.app_id, openid=login.openid)
     locked = await transaction.row(queries.LOCK, id=login.id, now=now)
@@ -245,7 +248,7 @@ async def record_authorized(
 
 
 def proved_after(settings: Settings, now: datetime) -> datetime:
-    """Return the time after which a user must have proved who they are, so that the browser's login is still valid."""
+    """Return the time after which a user must have proved who they are for a browser's login to be valid now."""
     return now - timedelta(seconds=settings.sso_ttl)
 
 

@@ -20,7 +20,7 @@ class BrowserUser(UserInSession):
     authenticated_at: datetime
     authenticated_by: str
     codes_at: list[datetime]
-    """The times at which sites got the latest codes from this login, for the limit of codes per minute."""
+    """The times at which sites got the latest codes from this login, for the limit on codes per minute."""
     knows_site: bool
     """Whether the site of the query has received a code from this login."""
 
@@ -44,7 +44,10 @@ SELECT {USER}, l.app_id, l.openid, l.id AS login_id, l.authenticated_at, l.authe
                 WHERE b.browser_login_id = l.id AND b.client_id = :client_id) AS knows_site{_FROM_BROWSER_LOGIN}
  WHERE {_IS_VALID} AND {MAY_LOG_IN}"""
 BROWSER_USER: Final = Statement[BrowserUser](_BROWSER_USER_FRAGMENT)
-"""The query for the user of a browser's login. It returns no row if the login is not valid."""
+"""The query for the user of a browser's login.
+
+It returns no row if the login is not valid, or if its user may not log in.
+"""
 _LOCK_BROWSERS_USER: Final = Statement[UUID](f"""
 SELECT users.id{_FROM_BROWSER_LOGIN} WHERE {_IS_VALID} FOR NO KEY UPDATE OF users
 """)
@@ -54,7 +57,7 @@ COUNT_CODE: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
 INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
 """)
-"""The statement that stores the times at which sites got codes from a locked login, for the limit of codes per minute.
+"""The statement that stores the times at which sites got codes from a locked login, for the limit on codes per minute.
 
 It also stores the site that gets the newest code. That site must exist.
 """
@@ -92,7 +95,9 @@ sweep_browser_logins: Final = Sweep.of("browser_logins", key="id", by="authentic
 async def lock_browser_user(
     transaction: Transaction, cookie_hash: bytes, *, client_id: str, proved_after: datetime
 ) -> BrowserUser | None:
-    """Lock and return the user of a browser's login, even during a merge. Return None if there is no valid login.
+    """Lock and return the user of a browser's login, even during a merge.
+
+    Return None if there is no valid login, or if its user may not log in.
 
     `cookie_hash` is the hash of the login's cookie. A login is valid if its user was authenticated after
     `proved_after`. `client_id` is the site for the result's `knows_site`.
@@ -116,8 +121,8 @@ async def store_proof(
 ) -> StoredProof | None:
     """Renew the login of a locked user in this browser, or create a login with the id `login_id`.
 
-    `proving_login` is the login to a site that proves who uses the browser. The caller has locked its row. Also store
-    that the site of `proving_login` has received a code from the browser's login.
+    `proving_login` is the login in `site_logins` that proves who uses the browser. The caller has locked its row. Also
+    store that the site of `proving_login` has received a code from the browser's login.
 
     `browser_hash` is the hash of the cookie that identifies the browser. `cookie_hash` is the hash of the login's own
     cookie, as the browser has sent it, and `new_cookie_hash` is the hash of the login's cookie that is derived from

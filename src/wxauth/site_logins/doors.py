@@ -37,8 +37,9 @@ BY_WECHATS_PAGE: Final = frozenset({Door.ACCOUNT, Door.WEBSITE})
 MAKES_BROWSER_LOGIN: Final = frozenset({Door.SCAN, Door.LINK, Door.ACCOUNT})
 """The doors that prove who uses the browser, so that they create or renew the browser's login.
 
-The other doors do not prove that. A typed login code might have been read out to a person elsewhere, and WeChat's page
-on a computer does not show which browser it logs in.
+`TYPED` and `WEBSITE` do not prove that: a typed login code might have been read out to a person elsewhere, and WeChat's
+page on a computer does not show which browser it logs in. With `MINI_PROGRAM` and `PHONE`, the phone sends the request
+in place of a browser. `SSO` uses a login that the browser already has.
 """
 
 AMR: Final[Mapping[Door, str]] = {
@@ -65,11 +66,14 @@ class DoorOutcome(StrEnum):
     SNAPSHOT = "snapshot"
     """WeChat has shown the user only a snapshot of the page, and has returned a made-up user."""
     FAILED = "failed"
-    """WeChat or the database did not respond, or gave an unexpected response."""
+    """The login has failed for another reason, for example because WeChat or the database did not respond."""
 
     @classmethod
     def of_error(cls, error: WxAuthError) -> "DoorOutcome":
-        """Return the outcome of a phone's request that ends with this error: `FAILED` if its status is 500 or more."""
+        """Return the outcome of a phone's request that ends with this error.
+
+        The outcome is `FAILED` if the error's status is 500 or more, and `REFUSED` otherwise.
+        """
         return cls.FAILED if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else cls.REFUSED
 
 
@@ -99,11 +103,12 @@ MAX_WRONG_NUMBERS: Final = 3
 NUMBER_LASTS: Final = timedelta(seconds=120)
 """The time after the approval on the phone within which the user can type the number of a link."""
 AUTHORIZATION_CODE_LASTS: Final = timedelta(seconds=60)
-"""The time for which an authorization code is valid."""
+"""The longest time for which an authorization code is valid."""
 REPEATED_WITHIN: Final = timedelta(seconds=15)
-"""The time after a login with WeChat's page during which a reuse of the authorization code does not end the session.
+"""The time after the opening of a session during which a reuse of its authorization code does not end the session.
 
-WeChat's browsers repeat some callbacks, so that the site receives the same authorization code twice.
+This time applies to logins with WeChat's page, because WeChat's browsers repeat some callbacks, so that the site
+receives the same authorization code twice.
 """
 OUTCOME_KEPT: Final = timedelta(hours=1)
 """The time for which wxauth still stores a login after its end.

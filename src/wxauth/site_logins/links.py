@@ -134,7 +134,7 @@ class Links:
         return f"{parts.scheme}:"  # for a scheme of an app, a source names only the scheme
 
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
-        """End the page's previous link, store a new one, and return the redirect that opens it in the mini-program.
+        """End the page's previous link, store a new link, and return the redirect that opens the mini-program with it.
 
         Raises: NotFound, if the page has ended, or its site has no link now; PressesUsedUp, RateLimited.
         """
@@ -167,7 +167,8 @@ class Links:
         Otherwise, return TryAgain. The transaction locks the page before it compares a number. Therefore, simultaneous
         requests wait for each other, and wxauth compares at most `MAX_WRONG_NUMBERS` wrong numbers.
 
-        Raises: NotFound; SentBack, if the user has refused, or can no longer log in; RateLimited.
+        Raises: NotFound, if the page is not open; SentBack, if the user has refused, can no longer log in, or is not
+            the user of the site's `id_token_hint`; RateLimited.
         """
         now = self.clock()
         number = "".join(typed.split())  # users type spaces between the digits

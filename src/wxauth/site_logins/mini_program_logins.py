@@ -96,7 +96,7 @@ class MiniProgramLogins:
     async def unseal(self, sealed: str) -> Onward:
         """Return the redirect that `_web_view_url` has sealed, with its form. The errors call the redirect a decision.
 
-        Raises: NotFound, if `sealed` is not from this service, or if the authorization code in the form has expired.
+        Raises: NotFound, if `sealed` is not from this service, or if the URL has expired.
         """
         try:
             plain = self.sealer.open(urlsafe_b64decode(sealed), context=FORM_POST_CONTEXT)
@@ -120,8 +120,8 @@ class MiniProgramLogins:
         """Return the URL at which the web-view continues.
 
         For a redirect with a form, it is the URL of a page of wxauth that posts the form, because a mini-program can
-        only open URLs. The URL contains the redirect, sealed in the form that `unseal` reads. It works as long as the
-        authorization code in the form.
+        only open URLs. The URL contains the redirect, sealed in the form that `unseal` reads. It works for as long
+        as an authorization code is valid.
         """
         if onward.form is None:
             return onward.url
@@ -133,7 +133,7 @@ class MiniProgramLogins:
     async def _logged_in_at(self, request: SiteRequest, session_id: UUID) -> datetime:
         """Return the time at which the user logged in on the phone. Check that the login is recent enough for the site.
 
-        Raises: InvalidToken, if the session has ended; SentBack, if the login is too old for the site.
+        Raises: InvalidToken, if the session was deleted; SentBack, if the login is too old for the site.
         """
         logged_in_at = await self.database.value(OPENED_AT, session_id=session_id)
         if logged_in_at is None:

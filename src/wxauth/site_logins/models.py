@@ -285,9 +285,10 @@ class BrowserLogin(SQLModel, table=True):
     cookie_hash: bytes = Field(sa_type=BYTEA)
     """The hash of the login's own cookie."""
     proof_id: UUID
-    """The id of the login to a site that has proved who uses the browser. The cookie's value is derived from this id.
+    """The id of the login in `site_logins` that has proved who uses the browser.
 
-    A further proof replaces the id, and thus the cookie, only if the browser sends the current cookie.
+    The cookie's value is derived from this id. A further proof replaces the id, and thus the cookie, only if the
+    browser sends the current cookie.
     """
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)

@@ -80,8 +80,9 @@ class ScanPages:
     async def go_on(self, page_id: str, browser: Browser) -> Onward:
         """Return the redirect to the site with an authorization code, after the user has approved the scan.
 
-        Raises: NotFound, if there is no decision yet, or the scan has ended; SentBack, if the user has refused, or can
-            no longer log in; RateLimited.
+        Raises: NotFound, if this browser has no such page, if there is no decision yet, or if the scan has ended;
+            SentBack, if the user has refused, can no longer log in, or is not the user of the site's `id_token_hint`;
+            RateLimited.
         """
         page = await self._find_scan(page_id, browser)
         now = self.clock()
@@ -95,7 +96,7 @@ class ScanPages:
     async def cancel(self, page_id: str, browser: Browser) -> NoReturn:
         """Send the browser back to the site, because the user does not want to log in.
 
-        Raises: SentBack; or NotFound, if this browser has no such page.
+        Raises: SentBack; or NotFound, if this browser has no such page, or if the page is not open.
         """
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
         raise SentBack(page, "the user returned to the site")
@@ -113,7 +114,8 @@ class ScanPages:
     async def _redirect_with_code(self, page: SiteLogin, browser: Browser, *, now: datetime) -> Onward:
         """Store a new authorization code for the site, and return the redirect with the code.
 
-        Raises: SentBack, if the user can no longer log in; RateLimited.
+        Raises: SentBack, if the user can no longer log in, or is not the user of the site's `id_token_hint`;
+            RateLimited.
         """
         code = new_secret()
         async with self.codes.queue(page), self.database.begin() as transaction:

@@ -1,6 +1,7 @@
-"""The statements that lock the user who logs in to a site, even if another transaction merges this user.
+"""The queries for the user who logs in to a site.
 
-`HAS_ANY_ROLE` locks nothing. It reads whether a user is staff, before wxauth finds or creates the user.
+The functions lock the user, even while another transaction merges this user. `HAS_ANY_ROLE` locks nothing. It reads
+whether a user is staff, before wxauth finds or creates the user.
 """
 
 from collections.abc import Mapping
@@ -78,7 +79,8 @@ async def lock_caller(transaction: Transaction, caller: "Caller", *, now: dateti
 async def lock_and_count_caller(transaction: Transaction, caller: "Caller", *, now: datetime) -> UserInSession:
     """Lock and return the user who owns the phone's session now, and count a login to a site for this user.
 
-    Raises: InvalidToken, if the session has ended; RateLimited, if the user has logged in to sites too often.
+    Raises: InvalidToken, if the session has ended, or the user can no longer log in; RateLimited, if the user has
+        logged in to sites too often.
     """
     user = await lock_caller(transaction, caller, now=now)
     if user is None:

@@ -83,7 +83,7 @@ class PhoneIdTokens:
 
 
 async def _find_client(database: Database | Transaction, client_id: str) -> Client:
-    """Return the client with this name, if a phone may get id_tokens for it. Raises: InvalidRequest, if it may not."""
+    """Return the client with this name, if a phone may get id_tokens for it. Raises: InvalidRequest, otherwise."""
     client = await find_site(database, client_id)
     if client is None or not client.phone_id_token:
         raise InvalidRequest.of("client_id", "must be a client that was added with --phone-id-token")

@@ -127,7 +127,10 @@ class SiteRequests:
         return client
 
     def _check_redirect_uri(self, client: Client, parameters: Parameters) -> str:
-        """Return the redirect URI of a request. Raises: Unanswerable, if the client has not registered this URI."""
+        """Return the redirect URI of a request.
+
+        Raises: Unanswerable, if the client has not registered this URI, or if the request contains several.
+        """
         redirect_uri = parameters.get("redirect_uri", "")
         # RFC 8252 advises against `localhost`, but many clients' documents name it, and an operator cannot change them.
         allows_localhost = self._allows_document(client.name)
@@ -173,14 +176,14 @@ def _checked_request(settings: Settings, client: Client, redirect_uri: str, para
 
 
 def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
-    """Return the claims of a request object (OpenID Connect Core, section 6), or no claims if it is unreadable.
+    """Return the claims of a request object (OpenID Connect Core, section 6), or no claims if there is no readable one.
 
     wxauth refuses request objects, but reads `state` and `response_mode` from them to report the refusal to the site.
     """
     payload = parameters.get("request", "").partition(".")[2].partition(".")[0]
     try:
         claims = from_json(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))  # with the padding that a JWT omits
-    except ValueError:  # neither base64 nor JSON: there is no way back in the request object
+    except ValueError:  # not base64, or not JSON: there is no way back in the request object
         return {}
     return claims if isinstance(claims, dict) else {}
 
@@ -243,7 +246,7 @@ def _check_supported(client: Client, parameters: Parameters, redirect_uri: str) 
 def _challenge(client: Client, parameters: Parameters, redirect_uri: str) -> str | None:
     """Return the code challenge; None if the client may omit PKCE and does so.
 
-    Raises: OAuthError, if the challenge is missing or malformed.
+    Raises: OAuthError, if the challenge is missing or malformed, or if its method is not S256.
     """
     challenge, method = parameters.get("code_challenge"), parameters.get("code_challenge_method")
     if challenge is None and method is None:
@@ -269,6 +272,6 @@ def refusal(request: SiteRequest, error: str, description: str) -> SentBack:
 
 
 def consent_required(request: SiteRequest) -> SentBack:
-    """Log and return the refusal of a request for access to a resource that no phone would show to the user."""
+    """Log and return the refusal of a request for a resource, because no phone would show the resource to the user."""
     description = "access to a resource can only be granted on the phone, which shows the resource"
     return refusal(request, "consent_required", description)

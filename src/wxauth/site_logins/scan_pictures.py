@@ -52,7 +52,9 @@ class ScanPictures:
     """The pictures that are being made, by the id of the scan."""
 
     async def of(self, scene: str) -> CodePicture:
-        """Return the picture of the pending scan with this scene. Simultaneous requests share one call to WeChat.
+        """Return the picture of the pending scan with this scene.
+
+        Simultaneous requests to the same process share one call to WeChat.
 
         Raises: NotFound, if there is no such scan.
         """

@@ -128,11 +128,13 @@ async def claim_scan(
 ) -> ClaimedAnswer:
     """Claim a scanned QR code or a typed login code.
 
-    The response names the site that the user would log in to, or what the site may do for the user.
+    The response names the site. If the site asks for access to a resource, the response also lists what the site may do
+    there on the user's behalf.
 
     Show the whole response, and make "refuse" as easy to reach as "log in". The first user to claim a code holds it for
     a minute, or until the decision. Only the session that holds the claim may decide. Another session of the same user
-    takes over the claim. The console's code requires an administrator who has logged in within `ADMIN_FRESH_LOGIN`.
+    takes over the claim. For the console's code, administrators and support staff must have logged in within
+    `ADMIN_FRESH_LOGIN`.
     """
     return await scans.claim(caller, body, language=preferred_language(request.headers), ip=device.ip)
 
@@ -149,13 +151,15 @@ async def approve_scan(
 ) -> NumberAnswer | None:
     """Approve a scan, so that the site gets a session.
 
-    Until the code would have expired, a repeated request returns 204, too.
+    After a scanned or typed code, the response is 204. Until the code would have expired, a repeated request returns
+    204, too.
 
     After a link (`"link": true`), the response is a number, which the user types in the browser before the site gets a
     session. The same `login_code` gets the same number again.
 
     `login_code` proves that the user holds the phone, because an access token might have been stolen. It must belong to
-    the session's identity. The session also gets the new `session_key`. The rules for staff and networks apply again.
+    the session's identity. The session also gets the new `session_key`. As for the claim, the phone may have to be near
+    the browser, and the console may require a newer login.
     """
     return await scans.approve(caller, scan_id, body.login_code, ip=device.ip)
 

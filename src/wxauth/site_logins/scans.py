@@ -212,8 +212,9 @@ class Scans:
         wxauth calls WeChat only if the login can still be approved. `_store_approval` checks this again, under a lock,
         because the login can change during the call.
 
-        Raises: ScanOver, if the session has no such scan, or has denied it; ScanTooFar, LoginTooOld, if the user may no
-            longer approve it; RateLimited, UnknownApp, WeChatError, WrongPerson.
+        Raises: ScanOver, if the session has no such scan, or has denied it, or if `login_code` does not get the number;
+            ScanTooFar, LoginTooOld, if the user may no longer approve it; RateLimited, UnknownApp, WeChatError,
+            WrongPerson.
         """
         login = await self._find_claimed(caller, login_id)
         if login.stage == Stage.CLAIMED:
@@ -253,14 +254,17 @@ class Scans:
         _log_decision(login, user, "denied")
 
     async def _find_claimed(self, caller: Caller, login_id: UUID) -> SiteLogin:
-        """Return a login that this session has claimed, and has not denied. Raises: ScanOver, if there is none."""
+        """Return the login with this id, if this session has claimed it, and can approve it or repeat the approval.
+
+        Raises: ScanOver, otherwise.
+        """
         login = await queries.find(self.database, id=login_id)
         if login is None or login.stage == Stage.REFUSED or not _is_claimed_by(login, caller, now=self.clock()):
             raise errors.ScanOver(_NOT_CLAIMED)
         return login
 
     async def _store_approval(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> SiteLogin:
-        """Store the approval of a login that this session has claimed. The method is idempotent.
+        """Store the approval of a login that this session has claimed, and return the login. The method is idempotent.
 
         Raises: ScanOver, if the session has no such login, or has denied it; ScanTooFar, LoginTooOld, if the user may
             no longer approve it.

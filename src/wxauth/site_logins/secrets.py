@@ -89,8 +89,8 @@ def authorization_code_of(cookie: str, state: str) -> str:
 def login_cookie_of(cookie: str, proof_id: UUID) -> str:
     """Return the value for the cookie of a browser's login, derived from the browser's `cookie` and a proof.
 
-    `proof_id` is the id of the login to a site that has proved who uses the browser. Each proof makes a new value. The
-    same proof always makes the same value.
+    `proof_id` is the id of the login in `site_logins` that has proved who uses the browser. Each proof makes a new
+    value. The same proof always makes the same value.
     """
     return _derive(cookie, "login", str(proof_id))
 

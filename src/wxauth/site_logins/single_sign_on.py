@@ -104,8 +104,8 @@ class SingleSignOn:
     async def go_on(self, page_id: str, browser: Browser, form: str) -> Onward:
         """Return the redirect after the button "continue": to the site, with an authorization code, or to a new page.
 
-        A new page is necessary if the browser's login has changed or ended. The page's `form` contains the site's
-        `id_token_hint`, if the site has sent one.
+        A new page is necessary if the browser's login has changed or ended, or no longer satisfies the request. The
+        page's `form` contains the site's `id_token_hint`, if the site has sent one.
 
         Raises: NotFound, if the page is not open; SentBack, with the error for the site; Unanswerable; OAuthError.
         """
@@ -145,7 +145,7 @@ class SingleSignOn:
         """Store a login with an authorization code, and return the redirect to the site with this code.
 
         Return None if the browser no longer has the login `expected`, which the caller has read, or if that login does
-        not satisfy the request. Since the caller read it, another user might have logged in in this browser.
+        not satisfy the request. Since the caller read it, another user might have logged in with this browser.
 
         Raises: SentBack, Unanswerable.
         """

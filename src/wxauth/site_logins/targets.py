@@ -118,7 +118,8 @@ class Target:
     def scope_for(self, requested: str | None) -> str:
         """Return the requested scopes that the client may have.
 
-        If the request names no scope, return all scopes of the client or, for a resource, all scopes of the resource.
+        If the request names no scope that counts, return all scopes of the client or, for a resource, all scopes of the
+        resource.
 
         Raises: OAuthError, if the client may have none of the requested scopes.
         """

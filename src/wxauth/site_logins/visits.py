@@ -210,7 +210,7 @@ class Visits:
         return onward.with_login_cookie(callback.browser.cookie, visit.proof_id)
 
     async def _record_first_callback(self, hashes: dict[str, bytes], code_hash: bytes) -> SiteLogin | None:
-        """Record a callback if it is the first callback of a visit, and return the visit. Otherwise, return None.
+        """Record the first callback of a visit that has not expired, and return the visit. Otherwise, return None.
 
         `hashes` contains the values of the columns with which a visit is found: the hashes of its state and browser.
         """
@@ -371,7 +371,10 @@ def _url_of_wechats_page(settings: Settings, app: App, door: Door, state: str) -
 
 
 def _log_and_classify(error: VisitRefused | WxAuthError, **fields: str | None) -> VisitOutcome:
-    """Return the outcome of a visit with this error. If the user cannot try again, log the error with these fields."""
+    """Return the outcome of a visit with this error.
+
+    Log the error with these fields, unless the outcome is `SNAPSHOT` or `AGAIN`.
+    """
     if isinstance(error, VisitRefused):
         log.info("visit_refused", **fields, reason=str(error))
         return VisitOutcome.ACCESS_DENIED
