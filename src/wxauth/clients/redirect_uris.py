@@ -19,7 +19,7 @@ The number is limited because wxauth compares the redirect URI of each sign-in r
 request, with registered URIs.
 """
 _MAX_LOGGED: Final = 200
-"""The largest number of characters of a URI in the log."""
+"""The largest number of characters of a URI in the log, not counting `?…` at its end."""
 _CHARACTERS: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
 """The pattern of a string of characters that a URI may contain (RFC 3986).
 
@@ -27,7 +27,7 @@ The pattern leaves out `*`, because `*` would look like a wildcard, and `#`, bec
 """
 _URI: Final = re.compile(_CHARACTERS)
 _APP_SCHEME: Final = r"(?P<scheme>[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+):/"
-"""The pattern of a native app's scheme with `:/`. The scheme is a domain in reverse order (RFC 8252, section 7.1)."""
+"""The pattern of a native app's scheme and `:/`. The scheme is a domain in reverse order (RFC 8252, section 7.1)."""
 _BEGINS_WITH_APP_SCHEME: Final = re.compile(_APP_SCHEME)
 _APP_URI: Final = re.compile(f"{_APP_SCHEME}{_CHARACTERS}")
 _WEB_SCHEMES: Final = ("https://", "http://")

@@ -100,7 +100,7 @@ def is_client_name(text: str) -> bool:
 
 
 def is_own_name(text: str) -> bool:
-    """Return whether a name is reserved for wxauth's own pages. Administrators cannot add or change their clients."""
+    """Return whether a name is reserved for wxauth's own pages. Administrators cannot give such a name to a client."""
     return text.startswith("wxauth")
 
 
@@ -251,7 +251,8 @@ def change_client(client: Client, changes: Mapping[str, Any]) -> Client:
     """
     after: dict[str, Any] = {**client.model_dump(), **changes}
     # If a confidential client became public, its requests would need no secret. Then an attacker who knows the client's
-    # name could use the sessions that were opened with the secret.
+    # name could use the sessions that were opened with the secret. The reverse change is refused, too, because a public
+    # client has no secret that its requests could contain.
     if bool(after["is_public"]) != client.is_public:
         raise WrongClient("is_public", _("can't be changed. Remove the client and add it again"))
     if client.is_site and not _makes_a_site(after):

@@ -83,7 +83,7 @@ class ClientOperation(StrEnum):
     MODERATE = "moderate"
     """The client bans, unbans or signs out a user."""
     JS_SIGN = "js_sign"
-    """The client gets a page signed for WeChat's JS-SDK."""
+    """The client gets the signature that WeChat's JS-SDK requires on a page."""
 
 
 OPERATIONS_PER_SECOND: Final = {
