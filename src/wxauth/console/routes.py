@@ -37,8 +37,8 @@ CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 
 _HEADER: Final = "x-wxauth-console"
 """The header that the console's page sends with each request about its session."""
-# The page loads pictures only from WeChat's own hosts. Another host could belong to a user, who would then learn the
-# IP address of the staff member who views the picture.
+# The page loads pictures of users only from WeChat's own hosts. Another host could belong to a user, who would then
+# learn the IP address of the staff member who views the picture.
 _PICTURES: Final = "data: https://thirdwx.qlogo.cn https://wx.qlogo.cn"
 _PAGE_HEADERS: Final = {
     "Cache-Control": "no-cache",
@@ -80,8 +80,8 @@ _OPENING: Final = TypeAdapter[LinkRequest | ScanRequest](LinkRequest | ScanReque
 def add_console(app: FastAPI) -> None:
     """Add the console's routes to an app, which must already have all other routes.
 
-    The order matters, because the page's texts include the summaries of the other routes. If `ADMIN_PAGE` is not
-    set, the console's routes return 404.
+    The order matters, because the page's texts include the summaries of the other routes for staff. If `ADMIN_PAGE` is
+    false, the console's routes return 404.
     """
     files = StaticFiles(directory=CONSOLE_PAGE)
     declared = declared_texts(app)
@@ -144,7 +144,8 @@ async def _open(request: Request) -> Response:
 async def _resume(request: Request) -> Response:
     """Continue the session in the cookie, and return a new access token. Return 204 if there is no cookie.
 
-    If the session has ended, or if its user is no longer staff, delete the cookie.
+    If the cookie is not valid, if the session has ended, or if its user is no longer staff, return the error, and
+    delete the cookie.
     """
     services = await _services_for_own_page(request)
     cookie = _cookie_in(request, services.settings)
@@ -194,7 +195,7 @@ async def _services_for_own_page(request: Request) -> Services:
 
 
 async def _opening_in(request: Request) -> LinkRequest | ScanRequest:
-    """Return the secret of a link, or the authorization code after a scan, from the body of a request.
+    """Return the secret of a link, or the authorization code and the verifier of a scan, from the body of a request.
 
     Raises: InvalidRequest, if the body contains neither.
     """

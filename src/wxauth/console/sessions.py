@@ -60,7 +60,7 @@ class ConsoleTokens(RefreshTokens):
 
 @dataclass(frozen=True, slots=True)
 class OpenedConsole:
-    """An opened console session, with the values that the console's page needs."""
+    """An open console session, with new tokens and the other values that the console's page needs."""
 
     access_token: str = field(repr=False)
     expires_in: int
@@ -144,8 +144,9 @@ class ConsoleSessions:
         If a used code is sent again with its verifier, end the session that the code has opened, as `/v1/token` does,
         because somebody else might have the code and the verifier.
 
-        Raises: SessionRevoked, if the code is unknown, used or expired, or does not match the verifier;
-            InsufficientRole, if the user is not staff; RateLimited, if too many requests of the user are waiting.
+        Raises: SessionRevoked, if the code is unknown, used or expired, if it does not match the verifier, or if the
+            user can no longer log in; InsufficientRole, if the user is not staff; RateLimited, if too many requests of
+            the user are waiting.
         """
         now = self.clock()
         session_id = new_id(now)
