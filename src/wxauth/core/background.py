@@ -92,8 +92,8 @@ async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, fa
 async def attempt(chore: Callable[[], Awaitable[object]], *, failure_event: str) -> None:
     """Run a task once, and log its failure.
 
-    The name of the log event is `failure_event`. But a database outage is only logged at intervals for the whole
-    process, however many tasks fail.
+    The name of the log event is `failure_event`. But a database outage is logged under another name, and only at
+    intervals for the whole process, however many tasks fail.
     """
     try:
         await chore()
@@ -220,7 +220,7 @@ class Retries:
             await asyncio.shield(self._running)
 
     async def aclose(self) -> None:
-        """Run a last round, for at most `LAST_ROUND_SECONDS`. Retries that still fail are lost."""
+        """Run a last round, for at most `LAST_ROUND_SECONDS`. Retries that have not succeeded by then are lost."""
         self._is_closing = True
         if self._running is not None:
             await cancel([self._running])

@@ -2,8 +2,8 @@
 
 If the statement is not running, a caller runs it immediately, for this caller only. Otherwise the caller waits for the
 next batch. The batch starts when the running statement returns, or `Deadlines.batch_wait` after that statement was
-sent, whichever is earlier. Therefore a lock, a slow disk or a distant PostgreSQL delays the waiting callers by no more
-than `Deadlines.batch_wait`. See docs/contribute/decisions/0018-statements-in-batches.md.
+sent, whichever is earlier. Therefore a lock, a slow disk or a distant PostgreSQL delays the next batch by no more than
+`Deadlines.batch_wait`. See docs/contribute/decisions/0018-statements-in-batches.md.
 
 One caller's failure never affects another caller. A separate task sends each batch, so that cancelling one caller does
 not cancel the others. A caller without a row in the result runs the statement alone. If PostgreSQL refuses a batch, or
@@ -85,7 +85,7 @@ class Batched(Statement[Row]):
         if many is None:
             many = f" SELECT n, found.* FROM asked LEFT JOIN LATERAL ({one}) AS found ON true"
         text = f"WITH asked AS ({rows})" + with_parameters(many, lambda name: f"asked.{name}")
-        # The text consists of literals, which pyrefly does not see.
+        # pyrefly cannot tell that the text consists only of literals.
         self.many: Final = Statement[Mapping[str, object]](text)  # pyrefly: ignore[bad-argument-type]
         """The statement for several callers."""
 
@@ -130,12 +130,12 @@ class Batches:
         self._newest: asyncio.Future[Any] | None = None
         """The statement that was sent last: the task of a batch, or the future of a caller that runs it alone.
 
-        None after the result has arrived.
+        None before the first statement, and after the result has arrived.
         """
         self._sent_at = 0.0
         """The time at which `_newest` was sent, in the event loop's time."""
         self._timer: asyncio.TimerHandle | None = None
-        """The timer that sends the next batch even if `_newest` is still running; None if no caller waits for it."""
+        """The timer that sends the next batch even if `_newest` is still running; None if no caller is waiting."""
         self._tasks: set[asyncio.Task[None]] = set()
         """The tasks of the batches that are running."""
 
@@ -202,7 +202,7 @@ class Batches:
             self._timer = loop.call_at(self._sent_at + self._batch_wait, self._send)
 
     async def _run(self, batch: Sequence[_Caller]) -> None:
-        """Run the statement for these callers, and give each caller its row, its failure or `_ALONE`."""
+        """Run the statement for these callers, and give each caller its row, the batch's failure or `_ALONE`."""
         rows: Sequence[object] = [_ALONE] * len(batch)
         columns = [list(column) for column in zip(*(caller.arguments for caller in batch), strict=True)]
         until = batch[0].until  # the time limit of the caller that has waited longest

@@ -28,7 +28,7 @@ _SINCE_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTO
 CORRECTION_PAUSE_SECONDS: Final = 5.0
 """The pause, in seconds, between two corrections of the clock."""
 FIRST_PAUSE_SECONDS: Final = 0.1
-"""The pause, in seconds, between two attempts until the database has responded for the first time.
+"""The pause, in seconds, between two attempts before the first correction of the clock.
 
 The pause is short because requests might arrive as soon as the database responds.
 """
@@ -72,8 +72,7 @@ class DatabaseClock:
     """A clock that shows the database's time: the time that it last read from the database, plus the elapsed time.
 
     With this clock, replicas on machines whose clocks differ agree on which sessions and tokens have expired, even if
-    NTP sets one of the machines' clocks. Until the database has responded, this clock shows `own`, the time of this
-    machine.
+    NTP sets one of the machines' clocks. Before the first correction, this clock shows `own`, the time of this machine.
     """
 
     def __init__(self, own: Clock = utc_now) -> None:
@@ -88,7 +87,7 @@ class DatabaseClock:
 
     @property
     def is_set(self) -> bool:
-        """Whether the database has responded."""
+        """Whether the clock has been corrected at least once."""
         return self._read is not None
 
     def __call__(self) -> datetime:
@@ -111,8 +110,9 @@ class DatabaseClock:
 async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = CORRECTION_PAUSE_SECONDS) -> None:
     """Correct the clock forever, with a pause of `pause` seconds between two corrections.
 
-    Until the database has responded, the pause is shorter. Log a warning if the machine's clock differs from the
-    database's clock. An outage does not end this loop, but any other error does.
+    Before the first correction, the pause is shorter. At most every ten minutes, log a warning if the machine's clock
+    differs from the database's clock by `REPORTED_FROM` or more. An outage does not end this loop, but any other error
+    does.
     """
     reported_at: datetime | None = None
     while True:
@@ -164,10 +164,10 @@ def first_id_at(at: datetime) -> UUID:
 
 
 def id_range(since: datetime | None, until: datetime | None, before: UUID | None) -> tuple[UUID, UUID]:
-    """Return the bounds of the ids in a page of a list: the lowest id, and the first id that is beyond the page.
+    """Return the bounds of the ids in a page of a list. The ids are at least the first bound, and below the second one.
 
-    Ids begin with their times, so the times from `since` to `until` are a range of ids. `before` is the last id of the
-    previous page. None means no bound.
+    Ids begin with their times, so the times from `since` until just before `until` are a range of ids. `before` is the
+    last id of the previous page, which had higher ids. None means no bound.
     """
     lowest = FIRST_ID if since is None else first_id_at(since)
     end = LAST_ID if until is None else first_id_at(until)

@@ -1,4 +1,4 @@
-"""The opening of connections to PostgreSQL: wxauth tries each address of each host in the URL until one responds."""
+"""The opening of connections to PostgreSQL: wxauth tries each address of each host in the URL until it is connected."""
 
 import asyncio
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class _Place(NamedTuple):
     dsn: str
     """The DSN of the host."""
     address: str | None
-    """The address; None if the host's name has only one."""
+    """The address; None if the host is not a name with several addresses."""
 
 
 class Connector:
@@ -93,8 +93,8 @@ class Connector:
 def _options_for(url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadlines) -> dict[str, object]:
     """Return asyncpg's options for a connection.
 
-    If the URL also sets one of the session's settings, the URL's value counts. A pooler gets only the application's
-    name, because PgBouncer refuses most settings at the start of a connection.
+    If the URL also sets one of the session's settings, the URL's value counts. Of wxauth's settings, a pooler gets only
+    the application's name, because PgBouncer refuses most settings at the start of a connection.
     """
     settings = {"application_name": "wxauth"}
     options: dict[str, object] = {"command_timeout": deadlines.silence}
@@ -135,7 +135,7 @@ class _LoopTo:
 
 
 async def _places_of(dsn: str, *, seconds: float) -> list[_Place]:
-    """Return a place for each address of a DSN's host. If the host has only one, return one place without an address.
+    """Return a place for each address of a DSN's host. Without several addresses, return one place without an address.
 
     The function waits at most `seconds` for the addresses.
     """

@@ -38,7 +38,7 @@ class Connections:
         self._lent: dict[asyncpg.Connection, int] = {}
         """The lent connections, each with the value that `_generation` had when the connection was lent."""
         self._generation = 0
-        """The number of times that all connections have expired."""
+        """A number that increases when all connections expire, and when the pool is closed."""
 
     async def acquire(self) -> asyncpg.Connection:
         """Lend the idle connection that was released last, or open one. The caller must `release` it."""
@@ -52,9 +52,9 @@ class Connections:
         return connection
 
     def release(self, connection: asyncpg.Connection) -> None:
-        """Take a connection back. If it is closed, or was lent before the last `expire`, drop it.
+        """Take a connection back. If it is closed, or was lent before the last `expire` or `aclose`, drop it.
 
-        Also close the connection that has been idle for longest, if its idle time exceeds `MAX_IDLE_SECONDS`. The pool
+        Also close the connection that has been idle for longest, if its idle time reaches `MAX_IDLE_SECONDS`. The pool
         lends the connection that was released last, so the additional connections from a busy period would otherwise
         stay open unused.
         """

@@ -162,8 +162,9 @@ class Database(_Reader):
     of the statement must do no harm. If the statement violates a constraint, the caller gets
     asyncpg.IntegrityConstraintViolationError, and must handle it.
 
-    Every function that takes a `Database`, or an object that has one, may raise StorageUnavailable, or its subclass
-    ChangesClashed if a statement conflicted twice. The docstrings of such functions do not always name these errors.
+    Every function that takes a `Database`, or an object that has one, may raise StorageUnavailable or one of its
+    subclasses, for example ChangesClashed if a statement conflicted twice. The docstrings of such functions do not
+    always name these errors.
 
     Args:
         url: `postgresql://...`, with one host or several. Add `pgbouncer=true` to the query for a pooler in transaction
@@ -188,7 +189,7 @@ class Database(_Reader):
     async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
         """Return the first row, or None if there is none.
 
-        A batched statement runs once for all callers that wait for it.
+        A batched statement can run once for several waiting callers.
         """
         if not isinstance(statement, Batched):
             return await super().row(statement, **values)
@@ -232,9 +233,9 @@ class Database(_Reader):
 
         The whole block, with the wait for a connection and the commit, has one time limit, `Deadlines.total`.
 
-        Raises: StorageUnavailable, or its subclasses ChangesClashed for a deadlock and NothingCommitted for a
-            connection that was lost before the commit; asyncpg.IntegrityConstraintViolationError, if a statement
-            violates a constraint.
+        Raises: StorageUnavailable, or its subclasses ChangesClashed for conflicting changes (for example, a deadlock)
+            and NothingCommitted for a connection that was lost before the commit;
+            asyncpg.IntegrityConstraintViolationError, if a statement violates a constraint.
         """
         async with _Limit(_now() + self.deadlines.total), self._transactions:
             connection = await self._open_transaction((self._begin + _REPLAN) if replan else self._begin)
@@ -289,7 +290,7 @@ class Database(_Reader):
                         await connection.execute("ROLLBACK", timeout=self.deadlines.silence)
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Cancel the running batches, and close the pool. Connections that are still lent are closed when released."""
         for batches in self._batches.values():
             await batches.aclose()
         await self._connections.aclose()
@@ -339,8 +340,8 @@ class Database(_Reader):
                 await connection.execute("ROLLBACK")
         if not is_from_database:
             return
-        # If the connection is lost during the commit, wxauth cannot know whether PostgreSQL has committed. The type is
-        # tested, too, because on a closed connection `may_retry` is also true for other errors, for example for a
+        # If the connection is lost during the commit, wxauth cannot know whether PostgreSQL has committed. The type of
+        # the error is tested, too, because on a closed connection `may_retry` is also true for other errors, such as a
         # violated constraint, which must reach the caller.
         is_lost_before_commit = not is_committing and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError))
         if may_retry and is_lost_before_commit:

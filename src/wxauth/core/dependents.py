@@ -1,4 +1,4 @@
-"""The search for objects that operators have added to wxauth's tables, and that would make a migration fail.
+"""The search for objects that use wxauth's tables, that wxauth has not created, and that make a migration fail.
 
 The search runs before a migration changes anything.
 """

@@ -91,8 +91,9 @@ def read_url(url: str) -> DatabaseUrl:
     }
     user, at, first_host = parts.netloc.rpartition("@")
     if first_host:
-        # For a host before the query that has no port, libpq uses the port in the query, but asyncpg would ignore it.
-        # If the query also names hosts, which asyncpg ignores, the ports in the query belong to the hosts in the query.
+        # libpq uses the port in the query for each host before the query that has no port of its own. asyncpg would
+        # ignore the port in the query, so wxauth adds it to these hosts. If the query names hosts, too, its ports
+        # belong to those hosts, and asyncpg ignores both.
         port = "" if query.get("host") else query.get("port", "")
         netlocs_and_queries = [(f"{user}{at}{_with_port(host, port)}", query) for host in hosts]
     else:

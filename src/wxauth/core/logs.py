@@ -19,7 +19,7 @@ from pydantic_core import to_json
 from structlog.typing import FilteringBoundLogger
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the current request, which each of its log lines contains."""
+"""The id of the current request, which each of its log lines contains; None outside of requests."""
 
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 """The trace that the current request belongs to (W3C Trace Context); None if there is none."""
@@ -206,7 +206,7 @@ def _describe_exception(event: LogEvent) -> None:
 
 
 def _description(exc: BaseException, tb: TracebackType | None) -> dict[str, Any]:
-    """Describe an exception in fields: its type, redacted message and frames, without values of variables."""
+    """Describe an exception in fields: its type, redacted message, frames and cause, without values of variables."""
     description: dict[str, Any] = {
         "error": f"{type(exc).__module__}.{type(exc).__qualname__}",
         "error_message": message_of(exc),

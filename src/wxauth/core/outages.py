@@ -188,7 +188,7 @@ class DatabaseUrlRefused(StorageUnavailable):
 
 
 class ChangesClashed(StorageUnavailable):
-    """Other transactions changed the same rows at the same time, and the server has rolled our transaction back.
+    """The transaction conflicted with other changes, for example in a deadlock, and the server has rolled it back.
 
     Retrying is safe.
     """
@@ -212,7 +212,7 @@ def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None
     `is_closed` says whether the connection is closed. If it is, asyncpg raises the same type of error as if the
     caller had misused the connection.
 
-    Raises: StorageUnavailable.
+    Raises: StorageUnavailable, or its subclass ChangesClashed if changes conflicted.
     """
     if is_closed and isinstance(exc, asyncpg.InterfaceError):
         raise StorageUnavailable(NO_RESPONSE) from exc
@@ -243,9 +243,10 @@ def is_refusal(exc: BaseException) -> bool:
 
 
 def reason_of(exc: BaseException) -> str:
-    """Return why there is no connection, or the database's own message. For other errors, return the error's type.
+    """Return why there is no connection, or the message of PostgreSQL, or of asyncpg about an option of the URL.
 
-    The text contains no part of the URL except the host, the port, and the rule that an option breaks.
+    For other errors, return the name of the error's type. The text contains no part of the URL except the host, the
+    port, and the rule that an option breaks.
     """
     cause: BaseException = exc
     # The search ends at a TimeoutError, because its cause is only the CancelledError that ended the wait.

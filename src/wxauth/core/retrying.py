@@ -14,7 +14,7 @@ from wxauth.core.database import Database, Transaction
 from wxauth.errors import StorageUnavailable
 
 ATTEMPTS: Final = 5
-"""The number of attempts by default."""
+"""The default number of attempts."""
 ATTEMPTS_OF_OPERATORS: Final = 50
 """The number of attempts for a change by an operator or an administrator.
 
@@ -32,7 +32,7 @@ class ChangedMeanwhile(Exception):
 
 
 class TooManyChanges(StorageUnavailable):
-    """The error after the last attempt, if another request has changed the data first at each attempt."""
+    """The error after the last attempt, if another transaction has changed the data first at each attempt."""
 
 
 def retrying(

@@ -41,7 +41,7 @@ SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQ
 """The query for the REVOKE statements that take all rights on wxauth's tables and sequences from PUBLIC.
 
 PUBLIC means every role. The result contains a statement only if PUBLIC has a right, and only for tables and sequences
-that the current role owns.
+that the current role owns, itself or through a role whose privileges it inherits.
 """
 
 

@@ -10,7 +10,7 @@ from wxauth.core.statements import Nothing, Statement
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """The deletion of the rows of a table in which a column is less than a given value."""
+    """The deletion of the old rows of a table. `of` builds the usual statement, which compares one column."""
 
     statement: Statement[Nothing]
 
@@ -29,9 +29,10 @@ DELETE FROM {table} WHERE {key} = ANY (ARRAY(
         )
 
     async def __call__(self, database: Database, *, before: Any, size: int) -> int:
-        """Delete at most `size` rows in which the column is less than `before`, and return how many were deleted.
+        """Delete at most `size` old rows, and return how many were deleted.
 
-        The rows with the lowest values are deleted first.
+        The statement of `of` deletes rows in which the column is less than `before`. It deletes the rows with the
+        lowest values first.
         """
         # A table can grow from empty to large between two deletions, and the earlier plan might then read all of it.
         async with database.begin(replan=True) as transaction:
@@ -62,7 +63,8 @@ class Reseal:
     async def __call__(self, database: Database | Transaction, row: object, *resealed: bytes | None) -> bool:
         """Replace the values of `row` with `resealed`, in the order of `columns`. Return whether they were replaced.
 
-        `row` has the key and the columns as attributes, with the values that were read.
+        `row` has the key and the columns as attributes, with the values that were read. None in `resealed` makes a
+        column null.
         """
         read = {name: getattr(row, name) for name in (self.key, *self.columns)}
         values = {f"{name}_resealed": value for name, value in zip(self.columns, resealed, strict=True)}
