@@ -14,10 +14,10 @@
 
 **The order of a user's events.** The events about a user have the order of their commits, because a transaction that
 records an event holds the lock of the user's row until the commit. The row in `events_unplaced` draws its number under
-this lock. Places are assigned in the order of these numbers. A trigger gives each event an id and a time after
-those of the user's newest event. Therefore, the audit log, which is read in the order of ids, has the same order. An
-event never gets its place before another event of the same user with a lower id. This rule preserves the order even if
-a tool has set the sequence of the numbers back.
+this lock. Places are assigned in the order of these numbers. A trigger makes sure that the id and the time of each
+event are after those of the user's previous event. Therefore, the audit log, which is read in the order of ids, has the
+same order. An event never gets its place before another event of the same user with a lower id. This rule preserves the
+order even if a tool has set the sequence of the numbers back.
 
 **A wrong sequence.** The sequence of places may have a wrong value, for example after the database was moved without
 the sequence. Therefore, wxauth compares each new place with the last place of the feed. If a new place is not after the

@@ -87,7 +87,7 @@ class StoredWebhook(Webhook, table=True):
     __tablename__ = "webhooks"
 
     delivered_at: datetime | None = Field(sa_type=TIME)
-    """The time at which the webhook last accepted a delivery.
+    """The time at which the webhook last accepted a delivery; null if it has accepted none.
 
     The time may be up to a minute too early, because wxauth stores it at most once a minute.
     """
@@ -105,7 +105,7 @@ class DeliveryRow(SQLModel):
     """A delivery, with the fields that a list of deliveries shows."""
 
     id: UUID = Field(schema_extra={"examples": ["01933c62-1a07-7c55-9d3e-0b6f2a8c4e71"]})
-    """The id, a UUIDv7. If an event got its place earlier, its deliveries have lower ids."""
+    """The id, a UUIDv7. Deliveries that were queued later, or queued again later, have higher ids."""
     event_id: UUID = Field(
         primary_key=True,
         description="The `webhook-id` of all attempts.",

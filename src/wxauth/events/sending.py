@@ -20,7 +20,7 @@ If the body is longer, wxauth closes the connection.
 BODY_SECONDS: Final = 1.0
 """The longest time, in seconds, for reading the body of a response.
 
-Only the status of the response matters. wxauth reads a short body so that it can reuse the connection.
+wxauth ignores the body, and reads a short one only so that it can reuse the connection.
 """
 
 

@@ -122,7 +122,7 @@ class Deliveries:
     """The number of running tasks for each receiver, by priority."""
 
     def wake(self) -> None:
-        """Check for deliveries immediately, because one has just become due."""
+        """Make `keep_delivering` check for due deliveries now, because some may have just become due."""
         self._awakened.set()
 
     async def keep_delivering(self) -> None:
@@ -220,7 +220,7 @@ class Deliveries:
         else:
             outcome = await self._deliver(delivery, now=leased_at)
         is_first_success = await self._store(delivery, outcome, until=leased_at + LEASE)
-        # `delivery.delivered_at` is the time of the last success before this one.
+        # `delivery.delivered_at` is the time of the last success before this delivery was leased.
         was_unavailable = delivery.delivered_at is None or self.clock() - delivery.delivered_at >= OUTAGE
         if is_first_success and was_unavailable:
             await self._resume(delivery.receiver_id)

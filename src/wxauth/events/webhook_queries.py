@@ -61,9 +61,9 @@ class DeliveryOutcome:
 
     state: DeliveryState
     status: int | None = None
-    """The status of the response; None if there was no response."""
+    """The status of a webhook's response; None if there was no response, and for a site."""
     error: str | None = None
-    """The reason why there was no response; None if there was a response."""
+    """The reason why a webhook did not respond, or why nothing was sent to it; None if it responded, and for a site."""
     next_at: datetime | None = None
     """The time at which the next attempt is due; None if the delivery is finished."""
 
@@ -71,9 +71,9 @@ class DeliveryOutcome:
 class LeasedDelivery(EventToSend):
     """A delivery that this process has leased, with its receiver and its event.
 
-    A delivery to a site has no event and no secret. For such a delivery, the fields of the event and of the secret are
-    None, although their types do not say so. Only the code that sends events to webhooks reads them, and it receives no
-    delivery to a site (see `is_logout`).
+    A delivery to a site has no event and no secret. For such a delivery, the fields of the secret, and those of the
+    event except `user_id`, are None, although their types do not say so. Only the code that sends events to webhooks
+    reads them, and it receives no delivery to a site (see `is_logout`).
     """
 
     receiver_id: UUID
@@ -85,16 +85,19 @@ class LeasedDelivery(EventToSend):
     name: str
     """The name of the webhook, or the client_id of the site. It is None if the site was removed (see `url`)."""
     url: str
-    """The URL of the receiver; empty if it was removed, or if the site no longer has a URI for logout tokens."""
+    """The URL of the receiver; empty if the site was removed, or no longer has a URI for logout tokens."""
     secret: bytes = Field(repr=False)
     former_secret: bytes | None = Field(repr=False)
     former_secret_until: datetime | None
     delivered_at: datetime | None
-    """The time of the webhook's last success before the lease. It may be up to a minute too early."""
+    """The time of the webhook's last successful delivery before the lease; None if there was none, and for a site.
+
+    The time may be up to a minute too early.
+    """
     id_token_alg: str | None
     """The algorithm of the site's tokens; None for a webhook."""
     is_swept: bool
-    """Whether the event has been deleted by age. If so, the fields of the event are None.
+    """Whether the event has been deleted by age. If so, the fields of the event except `user_id` are None.
 
     The value is also true for a delivery to a site, which has no event.
     """
@@ -141,7 +144,7 @@ _SUBSCRIPTIONS: Final = Statement[tuple[UUID, list[str]]]("SELECT id, types FROM
 
 
 def _queued_fragment(next_at: LiteralString) -> LiteralString:
-    """Return the SQL that queues deliveries, whose first attempt is due at `next_at`, an SQL expression.
+    """Return the SQL that queues deliveries. `next_at` is the SQL for the time at which their first attempts are due.
 
     The join is LATERAL, so that PostgreSQL looks up each event through the index, however old its statistics are.
     """
@@ -437,7 +440,8 @@ async def settle_delivery(
 ) -> bool:
     """Store the outcome of an attempt. Return whether it is a webhook's first success in more than a minute.
 
-    If the lease has expired and another process has leased the delivery, the function stores nothing.
+    A finished delivery to a site is deleted instead. If the lease has expired and another process has leased the
+    delivery, the function stores and deletes nothing.
     """
     leased = delivery.model_dump(include={"receiver_id", "event_id", "attempts"})
     async with database.begin(replan=True) as transaction:

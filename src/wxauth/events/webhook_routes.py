@@ -1,4 +1,4 @@
-"""The routes below `/v1/admin/webhooks`, which let administrators manage webhooks.
+"""The routes of `/v1/admin/webhooks`, which let administrators manage webhooks.
 
 A webhook sends events to another service.
 """

@@ -91,7 +91,7 @@ class Webhooks:
         is_enabled: bool | None = None,
         by: Actor,
     ) -> WebhookAnswer:
-        """Change the fields of a webhook that are not None.
+        """Change a webhook. An argument that is None leaves its field unchanged.
 
         If the change enables the webhook, wxauth sends the deliveries that were pending while it was disabled. Events
         that occurred during this time were not queued, so they must be replayed.
