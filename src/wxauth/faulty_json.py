@@ -41,10 +41,11 @@ def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
     Args:
         text: The JSON.
         strict: Whether control characters in strings are an error.
-        cut: Whether values nested more than 100 levels deep become null, and numbers of 1,000 or more digits become 0.
-            Otherwise, more than 1,000 arrays and objects are an error.
+        cut: Whether arrays and objects nested more than 100 levels deep become null, and series of 1,000 or more digits
+            in numbers become 0. Otherwise, more than 1,000 arrays and objects are an error, and so are integers of more
+            than 4,300 digits.
 
-    Raises: ValueError, if the text is not JSON, or contains too many arrays and objects.
+    Raises: ValueError, if the text is not JSON in UTF-8, or exceeds one of these limits.
     """
     decoded = _decoded(text.removeprefix(BOM_UTF8))
     # This conversion joins the two halves of a character that was written as two surrogates.
