@@ -31,7 +31,7 @@ from wxauth.web.schemas import FIRST_PAGE
 from wxauth_guard.errors import FieldError, InsufficientRole, InvalidRequest
 
 MAX_LISTED: Final = 100
-"""The largest number of sessions, and of consents, that a response about a user lists.
+"""The largest number of open sessions, of ended sessions, and of consents that a response about a user lists.
 
 The response lists the most recently used sessions, and the newest consents. Staff can also end sessions that are not
 listed.
@@ -46,7 +46,10 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserChange:
-    """The changes to make to a user. A field that is None does not change."""
+    """The changes to make to a user.
+
+    A field that is None changes nothing, except that a ban always replaces the reason and the end of an earlier ban.
+    """
 
     status: UserStatus | None = None
     reason: str | None = None
@@ -110,7 +113,7 @@ class UserChange:
 async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetailAnswer:
     """Return a user, with all identities, and with the most recently used sessions and the newest consents.
 
-    If `user_id` is the former id of a merged user, return the user that remains after the merge.
+    If `user_id` is the former id of a merged user, return the user who remains after the merge.
 
     Raises: NotFound, if there is no such user.
     """
@@ -132,7 +135,7 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
 async def read_listed_user(database: Database, user_id: UUID) -> ListedUser:
     """Return a user with all identities.
 
-    If `user_id` is the former id of a merged user, return the user that remains after the merge.
+    If `user_id` is the former id of a merged user, return the user who remains after the merge.
 
     Raises: NotFound, if there is no such user.
     """
@@ -153,12 +156,13 @@ async def change_user(
 ) -> bool:
     """Make all these changes to a user, and return whether anything has changed. A ban ends all sessions.
 
-    A former id stands for the user that remains after a merge. Without `may_add_roles`, refuse a change that gives the
-    user a role, and any change of a banned user who keeps a role of staff, because the change might lift the ban.
+    A former id stands for the user who remains after a merge. Without `may_add_roles`, refuse a change that gives the
+    user a role, and any change of a banned user who still has a role of staff afterwards, because the change might lift
+    the ban.
 
     Raises: InvalidRequest, if the change is invalid; TextError, if the user would have too many roles; NotFound, if
-        there is no such user; InsufficientRole, if the actor must not act on this user; LastAdmin, if the user is the
-        only administrator; LoginTooOld, if the change requires `may_add_roles`.
+        there is no such user; InsufficientRole, if the actor must not act on this user; LastAdmin, if the change could
+        demote or ban the only administrator; LoginTooOld, if the change requires `may_add_roles`.
     """
     if change.until is not None and change.until <= now:
         raise InvalidRequest.of("until", _("Must be a time in the future"))
@@ -179,7 +183,7 @@ async def change_user(
 async def _change_other_fields(
     transaction: Transaction, user_id: UUID, before: StatusAndRoles, change: UserChange, *, by: Actor, now: datetime
 ) -> bool:
-    """Make and record the changes to a locked user that do not concern the status and the roles.
+    """Make and record the changes to a locked user that do not concern the status or the roles.
 
     Return whether anything has changed.
 
@@ -207,10 +211,10 @@ async def set_external_id(
 ) -> None:
     """Replace a user's external id, or remove it if `external_id` is None.
 
-    A former id of the user stands for the user that remains after a merge.
+    A former id of the user stands for the user who remains after a merge.
 
     Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user;
-        ExternalIdTaken, if another user has the external id, or had it before a merge.
+        ExternalIdTaken, if another user has the external id, or if it is a former external id of another user.
     """
     try:
         async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
@@ -226,7 +230,7 @@ async def set_external_id(
 
 
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Erase a user. A former id stands for the user that remains after a merge.
+    """Erase a user. A former id stands for the user who remains after a merge.
 
     Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user; LastAdmin, if
         the user is the only administrator.
@@ -238,7 +242,7 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
 
 
 async def end_all_sessions(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """End all sessions of a user. A former id stands for the user that remains after a merge.
+    """End all sessions of a user. A former id stands for the user who remains after a merge.
 
     Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user.
     """
@@ -250,7 +254,7 @@ async def end_all_sessions(database: Database, user_id: UUID, *, by: Actor, now:
 async def end_one_session(database: Database, user_id: UUID, session_id: UUID, *, by: Actor, now: datetime) -> None:
     """End a session of a user. The session may already have ended.
 
-    A former id of the user stands for the user that remains after a merge.
+    A former id of the user stands for the user who remains after a merge.
 
     Raises: NotFound, if there is no such user or session; InsufficientRole, if the actor must not act on this user.
     """
@@ -284,7 +288,8 @@ async def _lock_remaining(
 ) -> tuple[UUID, StatusAndRoles]:
     """Lock the user as `locked_remaining` does, and return the user's present id, and the status and roles.
 
-    Raises: ChangedMeanwhile, if the user has just been merged or erased; NotFound, LastAdmin, InsufficientRole.
+    Raises: ChangedMeanwhile, if the user has just been merged or erased, or has just become an administrator; NotFound,
+        LastAdmin, InsufficientRole.
     """
     remaining_id = await user_queries.current_user(transaction, user_id)
     try:

@@ -35,7 +35,7 @@ _NO_SUCH_SESSION: Final = NotFound(admin.UNKNOWN_SESSION)
 MAX_NAMES: Final = 100
 """The largest number of users whose names one request can read.
 
-There is a limit, because the URL contains the ids, and the length of a URL is limited.
+The ids are in the URL, whose length is limited.
 """
 
 router = Router("admin")
@@ -118,9 +118,9 @@ async def change_user(
     `erase_at` to null. These fields accept no other value.
 
     A ban ends every session, and is lifted automatically within a minute after `until`. Roles take effect at once in
-    wxauth, and with the next access token in other services. To add a role, or to change a banned user who keeps the
-    role `admin` or `support`, the administrator must have logged in within `ADMIN_FRESH_LOGIN`. The role `support`
-    cannot set roles or attributes, cancel an erasure, or change users with one of these roles.
+    wxauth, and with the next access token in other services. To add a role, or to change a banned user who afterwards
+    still has the role `admin` or `support`, the administrator must have logged in within `ADMIN_FRESH_LOGIN`. The role
+    `support` cannot set roles or attributes, cancel an erasure, or change users with one of these roles.
     """
     now = clock()
     change = UserChange(
@@ -174,7 +174,7 @@ async def list_events(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, query: Annotated[EventsQuery, Query()]
 ) -> Items[EventFields]:
     """List events, the newest first. All given filters must match, and an empty parameter counts as absent."""
-    await reads.store()  # so that the list also contains the latest reads, which are still in memory
+    await reads.store()  # so that the list also contains the reads that this process still has in memory
     page = await history_queries.find_events(database, query)
     # A list of the events about a user, and a list of the events by a user, both count as reads of the user's data.
     for user_id in {query.user_id, id_in(query.actor or "")}:

@@ -70,7 +70,7 @@ def typed_attribute(text: str) -> Any:
 
 
 def changed_names(before: Attributes, after: Attributes) -> list[str]:
-    """Return the names of the attributes whose values differ before and after a change, sorted."""
+    """Return the sorted names of the attributes whose values differ before and after a change."""
     return sorted(name for name in before.keys() | after.keys() if _canonical(before, name) != _canonical(after, name))
 
 
@@ -79,7 +79,7 @@ async def patch_attributes(
 ) -> bool:
     """Apply a checked merge patch to a user whom the transaction has locked, and record the change.
 
-    Return False if nothing changes.
+    Return whether anything has changed.
 
     Raises: WrongAttributes, if the result has too many names or bytes.
     """

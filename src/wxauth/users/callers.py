@@ -1,7 +1,7 @@
 """The dependencies that identify who has sent a request: the user, the user's role, and the device.
 
 The routes of all packages use these dependencies. Code that has already verified the access token calls `read_caller`
-instead, or `locked_caller` for changes.
+instead. `locked_caller` locks the caller for a change.
 
 A route that ends the caller's sessions takes `CallerWhoEndsDep`, and any other route that opens a transaction takes
 `CallerInTurnDep`. A route takes `CallerDep` if it only reads, or if it has its own limit on concurrent requests.
@@ -94,7 +94,7 @@ async def locked_caller(
 def is_of_website(principal: Principal) -> bool:
     """Return whether an access token is a website's token.
 
-    The scope limits the rights of a website's token. A mini-program's token has no such limit.
+    The scope limits the rights of a website's token. An app's own token has no such limit.
     """
     return "scope" in principal.claims  # only a website's token has this claim
 
@@ -190,7 +190,7 @@ async def caller_who_ends_of(
 CallerWhoEndsDep = Annotated[Caller, Depends(caller_who_ends_of), Entails(failures=(RateLimited,))]
 """The caller as in `CallerInTurnDep`, for operations that end sessions.
 
-These operations have their own queues, so that no other operation of the user delays them.
+These operations have their own queues, so that the user's operations of other kinds do not delay them.
 """
 
 
@@ -225,7 +225,7 @@ async def staff_of(
 ) -> Actor:
     """Return the member of staff who sends the request, according to the roles stored now.
 
-    A member who has the role `support`, but not `admin`, must not act on other staff. Therefore, the returned actor has
+    A member who has the role `support`, but not `admin`, must not act on staff. Therefore, the returned actor has
     `must_spare_staff`.
 
     Refuse unknown query parameters, because a search that ignored a misspelled filter would find everything.
@@ -258,7 +258,7 @@ AdministratorDep = Annotated[Actor, Depends(administrator_of)]
 
 
 async def fresh_login_of(principal: VerifiedDep, settings: SettingsDep, database: DatabaseDep, clock: ClockDep) -> bool:
-    """Return whether the request's session was opened within the last `ADMIN_FRESH_LOGIN` seconds."""
+    """Return whether the request's session counts as recent according to `ADMIN_FRESH_LOGIN`: see `is_fresh`."""
     return await is_fresh(database, principal.session_id, max_age_seconds=settings.admin_fresh_login, now=clock())
 
 

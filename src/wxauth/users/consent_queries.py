@@ -1,6 +1,6 @@
-"""The table of consents to the documents in force (`CONSENTS`), and the statements that read and change it.
+"""The table of users' consents to documents (setting `CONSENTS`), and the statements that read and change it.
 
-One transaction always writes both the history of consents and the present consents in the user's row.
+Each transaction that records or withdraws a consent also updates the present consents in the user's row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ PRESENT_CONSENTS: Final = f"""
           FROM (SELECT DISTINCT ON (document) document, version FROM consents
                  WHERE user_id = ANY ({ids_of("users.id")}) AND withdrawn_at IS NULL
                  ORDER BY document, given_at DESC, id DESC) AS newest)"""
-"""The SQL of `users.consents`: for each document, the latest version to which the user has a valid consent."""
+"""The SQL of `users.consents`: for each document, the version of the user's newest valid consent."""
 
 
 class ConsentRow(SQLModel):

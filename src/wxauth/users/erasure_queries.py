@@ -1,6 +1,7 @@
 """The erasure of a user, immediately or after a grace period.
 
-With `ERASURE_GRACE_DAYS`, a user who has requested erasure cannot log in for some days, except to cancel the request.
+With `ERASURE_GRACE_DAYS`, wxauth erases a user only some days after the request. Until then, the user cannot log in,
+except to cancel the request.
 Such a user has no open session, because the request ends all sessions, and no login opens a session before the request
 is cancelled. Therefore, code that requires a session does not check for a requested erasure. Splits, imports and most
 merges do not change such users. If such a user is banned, the erasure waits for the end of the ban.
@@ -58,8 +59,8 @@ ARE_WAITING: Final = Statement[bool](
 It considers only the rows of the users in `user_ids`, or the rows of all users if `user_ids` is null.
 """
 # This statement removes addresses and personal data from events about the user. It keeps the data that other services
-# receive, because that data is not personal. In this statement and the next one, `id > :after` leaves out the last
-# event of the previous page, which `pair_range` includes.
+# receive, because that data is not personal. It does not change the events that report the erasure. In this statement
+# and the next one, `id > :after` leaves out the last event of the previous page, which `pair_range` includes.
 _ERASE_ABOUT: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
     SELECT id FROM events WHERE {pair_range("events.user_id", ":user_id", after=":after")} AND id > :after
@@ -119,8 +120,9 @@ class ErasedPage(NamedTuple):
     """The result of erasing a page of the rows that a deleted user has left."""
 
     user_id: UUID
+    """The present or former id of the user in these rows."""
     is_last: bool
-    """Whether this page was the last one of this user."""
+    """Whether this page was the last one with this id."""
 
 
 async def erase_or_queue_rows(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
@@ -144,7 +146,7 @@ async def erase_next_page(
 ) -> ErasedPage | None:
     """Erase the next page of up to `size` waiting rows. With `user_ids`, erase only rows of users with these ids.
 
-    Return None if no rows wait, or if another worker is erasing a page.
+    Return the result; None if no rows wait, or if another worker is erasing a page.
     """
     # With `replan`, PostgreSQL does not reuse a plan from a time when the tables were empty.
     async with database.begin(replan=True) as transaction:
@@ -171,7 +173,7 @@ async def erase_waiting_rows(database: Database, user_ids: Sequence[UUID] | None
 async def _erase_page(
     transaction: Transaction, user_id: UUID, *, about_after: UUID, acted_after: UUID, size: int
 ) -> int:
-    """Erase up to `size` rows of a user, and return their number. If there were fewer rows, finish the erasure.
+    """Erase up to `size` rows of a user, and return their number. If that was fewer than `size`, finish the erasure.
 
     `about_after` and `acted_after` are the values of these columns in the table `erasures` (see
     `users.models.Erasure`).
@@ -193,8 +195,8 @@ async def _erase_page(
 async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """Erase a user whom the caller has locked. `by` is the actor who erases the user.
 
-    Only events with the ids of the user and of the sessions remain. If an administrator erases the user, the new events
-    contain the administrator's address. No event contains the user's address.
+    In the end, only events remain, with ids and other data that is not personal. If an administrator erases the user,
+    the new events contain the administrator's address. No remaining event contains the user's address.
     """
     if by.name == str(user_id):
         by = Actor(by.name)  # without the address
@@ -219,7 +221,7 @@ async def cancel_leaving(
 ) -> bool:
     """Cancel the erasure of a locked user, and return whether the user had requested erasure. If not, change nothing.
 
-    `account` contains the user's status, as the caller has read it after locking the user.
+    `account` contains the status that the caller has read after locking the user.
     """
     if not account.is_leaving:
         return False
@@ -229,7 +231,10 @@ async def cancel_leaving(
 
 
 async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
-    """Cancel the erasure that a user has requested. If the user is banned, and so cannot log in, change nothing."""
+    """Cancel the erasure that a user has requested.
+
+    Change nothing if the user is banned, and so cannot log in, or no longer exists.
+    """
     async with database.begin() as transaction:
         account = await lock_status_and_roles(transaction, user_id)
         if account is None or account.is_banned:

@@ -49,7 +49,7 @@ class HistoryQuery(PageQuery):
     def bounds(self) -> dict[str, Any]:
         """The statement parameters for the range of ids, and for the number of rows to read.
 
-        The statement reads one row more than the page has, because `Page.of` uses it to tell whether there is a next
+        The statement reads one row more than fits on the page. `Page.of` uses this row to tell whether there is a next
         page.
         """
         lowest, before = self.bounding_ids
@@ -182,7 +182,7 @@ _EVENTS_OF_USER: Final = Statement[EventFields](f"""
 {_events_of_user_fragment(":user_id")} AND (:actor::text IS NULL OR events.actor = :actor)
    AND (:types::text[] = '{{}}' OR events.type = ANY (:types)) {_NEWEST_OF_USER}
 """)
-# The first part reads all of the actor's actions except those on the actor's own account, separately for each type.
+# The first part reads the actor's actions, except those on the actor's own account, separately for each type.
 # The second part reads the actor's actions on the actor's own account, which the index of actors leaves out. The
 # comparisons of whole rows make PostgreSQL use the indexes, as in `pair_range`.
 _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
@@ -202,8 +202,8 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
 
     The address of a login matches if it is in the requested network. A truncated address stands for a network, and
     matches if the two networks overlap. An index finds the newest logins, which have the highest ids, and another index
-    finds the logins of one user. With other filters, the search examines sessions in windows, the newest first, until
-    the page is full or `SEARCH_SECONDS` have passed.
+    finds the logins of one user. If a query filters by app or network, but not by user, the search examines sessions in
+    windows, the newest first, until the page is full or `SEARCH_SECONDS` have passed.
     """
     lowest, before = query.bounding_ids
     network = None if query.network is None else str(query.network)
@@ -231,7 +231,7 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
 
 
 async def find_events(database: Database, query: EventsQuery) -> Page[EventFields]:
-    """Return a page of the newest events that match a query, without data and addresses of erased users.
+    """Return a page of the newest events that match a query, without personal data of erased users.
 
     The query's actor is compared in lower case, because all ids and names of actors are in lower case.
     """

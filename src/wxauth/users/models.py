@@ -74,7 +74,7 @@ class FormerUser(SQLModel, table=True):
 
     id: UUID = Field(primary_key=True)
     user_id: UUID
-    """The user that remains after all merges."""
+    """The user who remains after all merges."""
     merged_at: datetime = Field(sa_type=TIME)
 
 
@@ -89,11 +89,14 @@ class FormerExternalId(SQLModel, table=True):
 
     external_id: str = Field(max_length=128, primary_key=True)
     user_id: UUID
-    """The user that remains after all merges."""
+    """The user who remains after all merges."""
 
 
 class Erasure(SQLModel, table=True):
-    """The table of erased users who still have events, consents or refused logins to erase."""
+    """The table of erased users whose events, consents and refused logins are not all erased yet.
+
+    Each present or former id of a user has its own row.
+    """
 
     __tablename__ = "erasures"
 

@@ -126,7 +126,9 @@ class Export:
 async def export_data(
     database: Database, user_id: UUID, *, by: Actor, now: datetime, max_seconds: float | None = MAX_DOWNLOAD_SECONDS
 ) -> Export:
-    """Export the data stored about a user, and record the export. A former id stands for the user that remains.
+    """Export the data stored about a user, and record the export.
+
+    A former id stands for the user who remains after a merge.
 
     `max_seconds` is the time limit, in seconds, for the download of a large document. If it is None, neither the
     download nor its pieces have a time limit.
@@ -191,7 +193,7 @@ async def _first_piece(parts: AsyncIterator[bytes]) -> bytes:
 
 
 async def _record_export(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Record the export in the audit trail and the log. Raises: NotFound, if the user was just merged or erased."""
+    """Record the export in the trail and the log. Raises: NotFound, if the user has just been merged or erased."""
     async with database.begin() as transaction:
         # As in each transaction that records an event about a user, the lock keeps an erasure from missing the event.
         if await lock_status_and_roles(transaction, user_id) is None:
@@ -217,13 +219,13 @@ async def _parts(snapshot: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGe
         "former_external_ids": await snapshot.values(FORMER_EXTERNAL_IDS, user_id=user_id),
         "unionids": await snapshot.values(queries.UNIONIDS, user_id=user_id),
     }
-    # The closing bracket of the object follows after the lists and the picture.
+    # The closing brace of the object follows the lists and the picture.
     yield to_json({"exported_at": now, "user": profile})[:-1]
     for name, pages in queries.lists_of(snapshot, user_id, former):
         yield b',"%b":[' % name.encode()
         separator = b""
         async for page in pages:
-            # All pages become one JSON array, so the brackets of the single page are removed.
+            # All pages become one JSON array, so the brackets of each page are removed.
             yield separator + to_json(page)[1:-1]
             separator = b","
         yield b"]"
@@ -289,7 +291,7 @@ class _Download(StreamingResponse):
 
 
 def _answer(export: Export) -> Response:
-    """Return the response with a document, which is a stream if the document is large."""
+    """Return the response with a document. If the document is large, the response is a stream."""
     if export.further_pieces is None:
         return Response(export.first_piece, media_type="application/json", headers=_HEADERS)
     return _Download(export.first_piece, export.further_pieces)

@@ -374,8 +374,9 @@ class ProfileChange(Changes, BodyWithRules):
     titles = dict.fromkeys(map(str, NICKNAMES.choices), NICKNAME_REFUSED)
     model_config = body_like({"nickname": "小明"})
 
-    # These types keep the name and the picture that WeChat sends for users who have set none, and `changes` leaves them
-    # out. `Nickname` and `AvatarUrl` would make them empty, which would clear the user's name or picture.
+    # These types keep the name and the picture that WeChat sends for users who have set none. `changes` then leaves
+    # these placeholders out. `Nickname` and `AvatarUrl` would make them empty, which would clear the user's name or
+    # picture.
     nickname: _Name | None = Field(
         default=None,
         validation_alias=NICKNAMES,
@@ -403,7 +404,7 @@ class ProfileChange(Changes, BodyWithRules):
 
 def _check_versions(value: object) -> object:
     """Return the documents with their versions. Raises: ValueError, if they are not an object of texts."""
-    # The message of pydantic's own check of the types would contain a name that the client has sent.
+    # The error message of pydantic's own type check would contain a name that the client has sent.
     if not (isinstance(value, dict) and all(isinstance(version, str) for version in value.values())):
         raise ValueError("Must be an object of documents and versions, both text")
     return value

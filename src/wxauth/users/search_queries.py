@@ -1,6 +1,6 @@
 """The search for users by text (a complete value, or a part of a nickname) and by filters.
 
-`search_in_windows` also searches other tables for rows that no index finds.
+Other searches also use `search_in_windows` to find rows that no index finds.
 """
 
 import re
@@ -53,7 +53,7 @@ class UserWithIdentities(UserFields):
 
 
 class ListedUser(UserWithIdentities):
-    """A user in the list that staff see."""
+    """A user as staff see the user, with all identities and the details of a ban."""
 
     ban_reason: str | None
     banned_until: datetime | None

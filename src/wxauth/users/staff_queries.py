@@ -1,9 +1,9 @@
 """The audit trail of the data that staff have read.
 
-A process collects the reads in memory and stores them once a second, so that no response waits for this storage. Until
-the next write, each member of staff can make a hundred searches and a hundred reads. wxauth counts further searches
-without the details of each. It refuses further reads, because the audit trail must contain each of them. A process that
-is killed loses the reads of its last second.
+A process collects the reads in memory and stores them about once a second, so that no response waits for this storage.
+Until the next write, each member of staff can make a hundred searches and a hundred reads. wxauth counts further
+searches without the details of each. It refuses further reads, because the audit trail must contain each of them. A
+process that is killed loses the reads of its last second.
 """
 
 from collections import Counter
@@ -90,7 +90,8 @@ class StaffReads(WriteBuffer):
     def note_search(self, by: Actor, *, term: Term, found: int) -> None:
         """Record that a member of staff has searched, with the kind of the search term and the number of users found.
 
-        The term itself is never recorded, because it may be personal data such as a phone number.
+        The term itself is never recorded, because it may be personal data such as a phone number. If `MAX_WAITING`
+        searches already wait for the next write, this search is only counted.
         """
         if self._has_place(EventType.STAFF_SEARCHED, by):
             self._note(EventType.STAFF_SEARCHED, by, None, {"term": term.value, "found": found})

@@ -1,8 +1,9 @@
 """The statements that change the status (active or banned) and the roles of users.
 
-All changes by administrators, commands, merges and imports use `change_status_and_roles`. One transaction makes the
-change, records the events, and ends a banned user's sessions. If a change may remove an administrator, `lock_user`
-refuses the change for the last administrator.
+All such changes to stored users, whether by staff, services, commands, merges or imports, use
+`change_status_and_roles`. One transaction makes the change, records the events, and ends sessions, for example all
+sessions of a banned user. If a change may remove an administrator, `lock_user` refuses the change for the last
+administrator.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set as AbstractSet
@@ -101,7 +102,10 @@ class StatusAndRoles:
     roles: tuple[str, ...]
     ban: Ban | None = None
     erase_at: datetime | None = None
-    """The time of the erasure that the user has requested, if any. Only `users/erasure_queries.py` changes it."""
+    """The time of the erasure that the user has requested, if any.
+
+    For stored users, only `users/erasure_queries.py` changes it.
+    """
 
     @classmethod
     def of(cls, row: LockedUser) -> Self:
@@ -185,8 +189,8 @@ class StatusChange:
     ) -> Self:
         """Return the effect of a change, which consists of the events to record and the sessions to end.
 
-        `why` is additional data for the event of a ban or of a lifted ban. A ban ends all sessions. A new reason or a
-        new end of a ban also counts as a ban.
+        `why` is additional data for the event of a ban or of a lifted ban. If the user is banned after
+        the change, all sessions end. A new reason or a new end of a ban is also recorded as a ban.
         """
         events: dict[EventType, Mapping[str, Any] | None] = {}
         if after.ban is None and before.is_banned:
@@ -306,9 +310,9 @@ async def change_status_and_roles(
 ) -> list[StatusChange]:
     """Change the status and roles of locked users, record the changes, and return their effects.
 
-    Each of `changes` contains a user's id, and the status and roles before and after the change. `app_id` is the app
-    that the events name, if any. `why` is additional data for the events of bans and of lifted bans. The number of
-    statements does not depend on the number of users.
+    Also end the sessions that the effects name. Each of `changes` contains a user's id, and the status and roles before
+    and after the change. `app_id` is the app that the events name, if any. `why` is additional data for the events of
+    bans and of lifted bans. The number of statements does not depend on the number of users.
     """
     effects = [StatusChange.between(user_id, before, after, by=by, why=why) for user_id, before, after in changes]
     accounts = [
