@@ -14,7 +14,10 @@ from wxauth_guard.errors import InvalidRequest, InvalidToken, KeysUnavailable, M
 from wxauth_guard.problems import problem_document
 
 Failure = type[WxAuthError] | WxAuthError
-"""A failure that an operation may return: an error, or a class of errors, which is documented by a typical error."""
+"""A failure that an operation may return: an error, or a class of errors.
+
+For a class, the documentation shows a typical error of the class.
+"""
 Security = Sequence[Mapping[str, Sequence[str]]]
 """The `security` of an operation in OpenAPI: a list of alternatives, in which `{}` means no credentials."""
 
@@ -125,7 +128,7 @@ def example_of(hint: Any) -> Any:
     """Build an example of a response from the examples of its fields: `Field(examples=[...])`.
 
     The example omits an optional field that has neither an example nor a default. A nullable field without an example
-    is null. A time or a boolean needs no example.
+    is null. A time, a boolean or a `Literal` needs no example.
 
     Raises: TypeError, if any other field has no example.
     """

@@ -41,6 +41,7 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
     character, for example at the end of text that was cut off, makes only the field that contains it invalid. If the
     model lists that field in `cleaned`, the field is accepted.
     """
+    # pydantic refuses lone surrogates, so valid JSON that contains them also counts as not JSON.
     is_json = errors[0]["type"] != "json_invalid"
     optional = model.optional if issubclass(model, Lenient) else frozenset()
     if is_json and not optional:
@@ -86,7 +87,8 @@ def _validated(model: type[Model], values: Any, context: Mapping[Any, Any] | Non
 def json_form(model: type[BaseModel]) -> str:
     """Return the form of a JSON body of this model, such as `{"code": "…"}`.
 
-    The form contains the required fields. If no field is required, it contains the first field.
+    The form contains the required fields. If no field is required, it contains the first field. For a `RootModel`, the
+    form is `{…}`.
     """
     if issubclass(model, RootModel):
         return "{…}"
@@ -112,7 +114,7 @@ def check_place(model: type[BaseModel], errors: list[Any], elsewhere: Iterable[s
 
 @cache
 def _fields_of(model: type[BaseModel]) -> Mapping[str, str]:
-    """Return a mapping from each name that a body may use to the field of the model."""
+    """Return, for each name that a body may use, the name of the model's field."""
     fields: dict[str, str] = {}
     for name, field in model.model_fields.items():
         aliases = field.validation_alias

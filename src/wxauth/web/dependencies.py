@@ -41,7 +41,7 @@ class Provided(Generic[Part]):
     kind: type[Part]
 
     async def __call__(self, services: ServicesDep) -> Part:
-        """Return the part. A direct route reads it from the services without this call."""
+        """Return the part. Unless a test overrides dependencies, a direct route reads the part without this call."""
         return services[self.kind]
 
 

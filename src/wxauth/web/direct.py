@@ -104,8 +104,8 @@ class DirectRoute(APIRoute):
 
         If the app overrides dependencies, build another plan.
         """
-        # With this key, the shortcut has already called this route, and the route has failed. The failure is raised
-        # again here, where FastAPI's handlers catch it.
+        # If the scope has this key, the shortcut has already called this route, and the route has failed. The failure
+        # is raised again here, where FastAPI's handlers catch it.
         if _FAILURE_KEY in scope:
             raise scope.pop(_FAILURE_KEY)
         request = DirectRequest(scope, receive)
@@ -117,7 +117,10 @@ class DirectRoute(APIRoute):
 
 
 class DirectRequest(Request):
-    """A request that reads its body directly, because Starlette's generator takes longer than validating the body."""
+    """A request that reads its body directly.
+
+    Reading through Starlette's generator would take longer than validating the body.
+    """
 
     _whole_body: bytes | None = None
 

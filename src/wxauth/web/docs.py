@@ -28,8 +28,8 @@ from wxauth_guard import BearerGuard
 from wxauth_guard.problems import preferred_language
 
 _ASSETS: Final = "/docs/assets"
-# The page's Content-Security-Policy, to which `script-src` is added below. It is strict because the page has the same
-# origin as the console.
+# The page's Content-Security-Policy, to which `script-src` is added below. The policy is strict because the page
+# has the same origin as the console.
 _POLICY: Final = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -26,7 +26,7 @@ MAX_FIELDS: Final = 128
 MAX_TARGET: Final = 8 * 1024
 """The size limit, in bytes, for the target of a request."""
 SENDING_SECONDS: Final = 30.0
-"""The time limit, in seconds, for sending the head of a request. After the head, the same limit applies to the body."""
+"""The time limit, in seconds, for sending the head of a request. By default, the body has the same limit."""
 MAX_BODY: Final = 64 * 1024
 """The size limit, in bytes, for the body of a request to any path that is not in the `size_limits` of `Edge`."""
 MAX_CONTENT_TYPE: Final = 256
@@ -234,7 +234,9 @@ class Edge:
                 trace_id.reset(trace_id_token)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count a request. Log a failure that was not expected (`EXPECTED_KEY`), and pass its error to `refused`.
+        """Count a request that got a response. Log an unexpected failure, and pass its error to `refused`.
+
+        The scope of an expected failure contains `EXPECTED_KEY`.
 
         `status` is 0 if the client disconnected before anything was sent. `seconds` is the duration of the request.
         """
@@ -314,7 +316,7 @@ class _Exchange:
     def _check_size(self, size: int) -> None:
         """Check the declared or received size of a body that is larger than `MAX_BODY`.
 
-        Any path allows a smaller body, so most requests do not need this check.
+        Each path allows smaller bodies, so most requests do not need this check.
 
         Raises: PayloadTooLarge, if the size exceeds the limit of the request's path.
         """

@@ -53,7 +53,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unanswered = 0
         """The number of requests whose heads have arrived, and whose responses have not been sent."""
         self._fields = 0
-        """The number of fields in the head and the trailers of the present request."""
+        """The number of header and trailer fields of the current request so far."""
         self._bytes_outside_body = 0
         """The number of bytes that have arrived since a head, a part of a body, or a request last ended."""
 
@@ -132,7 +132,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Start the time limit again after a response, if another request has begun to arrive."""
+        """After a response, start the time limit again if the rest of the body or another request is still arriving."""
         self._unanswered -= 1
         super().on_response_complete()
         if self._is_in_head or self._is_in_body:

@@ -196,8 +196,8 @@ class Plan:
     """The steps of an endpoint in order: its parameters from left to right, each after the dependencies that it takes.
 
     A dependency is called once for each request, unless it is declared with `use_cache=False`. A dependency takes the
-    request and other dependencies. If it is not a coroutine function, it is called directly, without a thread, so it
-    must not block. The code after a `yield` runs before the response is sent, which FastAPI calls `scope="function"`.
+    request and other dependencies. If it is a plain function, it is called directly, without a thread, so it must not
+    block. The code after a `yield` runs before the response is sent, which FastAPI calls `scope="function"`.
     Therefore a client that reads the response slowly does not occupy, for example, a place in a queue.
 
     Args:
