@@ -30,7 +30,7 @@ BUSY_PAUSE_SECONDS: Final = (0.1, 0.3)
 _CONNECT_SHARE: Final = 0.4
 """The largest share of an exchange's time limit that one connection attempt may take.
 
-The remaining time is for the fallback host.
+If the attempt fails, the remaining time is for the fallback host.
 """
 _MADE_UP_CODE: Final = "000000000000"
 """A login code that WeChat has never issued."""

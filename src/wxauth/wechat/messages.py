@@ -199,7 +199,7 @@ class Withdrawal:
     fields: tuple[str, ...] = ()
     """The user's fields to clear: `nickname`, `avatar_url`, `phone`."""
     mark: bytes
-    """The digest that identifies the message. It is the same for all deliveries of the message."""
+    """The digest that identifies the message. If the message contains its time, all deliveries have the same digest."""
 
 
 def check_signature(
@@ -230,7 +230,7 @@ def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> Push
 
     With a handshake, WeChat verifies that the push URL belongs to the app.
 
-    Raises: InvalidSignature, if the signature is wrong or too old.
+    Raises: InvalidSignature, as `check_signature` does.
     """
     check_signature(app, query, now=now)
     return _signature(app, query, None)

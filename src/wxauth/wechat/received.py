@@ -77,8 +77,8 @@ def open_encrypted_data(encrypted_data: bytes, *, iv: bytes, session_key: bytes)
     """Decrypt `encryptedData`, and return the JSON object in it; None if the data, the iv or the key is wrong.
 
     The session_key is base64 text, as WeChat sends it. Valid padding alone does not prove that the key is right,
-    because one in 256 wrong keys results in valid padding. With a wrong key, however, the decrypted bytes are never a
-    JSON object.
+    because one in 256 wrong keys results in valid padding. With a wrong key, however, the decrypted bytes are
+    practically never a JSON object.
     """
     try:
         key = base64_bytes(session_key.decode())

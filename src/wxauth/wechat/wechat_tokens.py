@@ -28,10 +28,10 @@ from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import DAILY_QUOTA, Api
 
 RENEWAL_LEAD: Final = timedelta(seconds=290)
-"""The time before a token's expiry at which wxauth requests the next token.
+"""The longest time before a token's expiry at which wxauth requests the next token.
 
-WeChat returns the next token from five minutes before the expiry. wxauth requests the token ten seconds later, because
-the clocks may differ.
+WeChat returns the next token from five minutes before the expiry. wxauth waits at least ten seconds longer, because the
+clocks may differ.
 """
 RENEWAL_SPREAD: Final = timedelta(seconds=60)
 """The time over which processes distribute their renewals, so that they do not all call WeChat at the same moment."""
@@ -95,7 +95,7 @@ class CachedSecret:
     def ensure_not_paused(self, now: datetime) -> None:
         """Check that WeChat may be called now.
 
-        Raises: WeChatError, which is a copy of the most recent failure, during the pause after this failure.
+        Raises: WeChatError, a copy of the latest failure, if the pause after that failure has not ended.
         """
         if self.failure is not None and now < self.paused_until:
             raise _copy_for_caller(self.failure, self.paused_until - now)
@@ -203,7 +203,7 @@ class WeChatTokens:
         """Return the state of an app's token in this process.
 
         The first value is the time at which the token expires, or None if there is no valid token. The second value is
-        the error code of the last renewal, or None if that renewal has succeeded.
+        the error code of the last renewal, or None if that renewal has succeeded, or if there was none.
         """
         cached = self._cached[_key_of(app)]
         failure = None if cached.failure is None else cached.failure.code
