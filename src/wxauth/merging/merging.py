@@ -39,7 +39,7 @@ from wxauth.users.status_queries import (
 from wxauth.users.user_queries import current_user, read_attributes
 
 NEW_USER_FOR: Final = timedelta(days=1)
-"""The time after a user's creation during which wxauth may merge the user into another user with the same number."""
+"""The time after a user's creation in which wxauth may merge the user into another user with the same phone number."""
 
 log = get_logger()
 
@@ -90,9 +90,9 @@ class MergePair:
     former_id: UUID
     remaining_id: UUID
     former: StatusAndRoles
-    """The status and roles of the user that the merge removes."""
+    """The status and roles of the user whom the merge removes."""
     remaining: StatusAndRoles
-    """The status and roles of the user that remains."""
+    """The status and roles of the user who remains."""
     administrators: AbstractSet[UUID]
     """The ids of all administrators; empty if neither of the two users is an administrator."""
 
@@ -103,7 +103,7 @@ class MergePair:
 
     @property
     def is_either_leaving(self) -> bool:
-        """Whether one of the two users has asked to be erased."""
+        """Whether at least one of the two users has asked to be erased."""
         return self.former.is_leaving or self.remaining.is_leaving
 
 
@@ -132,13 +132,13 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
                  removed user has
     actor        `system`                  the user                   the operator or administrator
 
-    The remaining user keeps its unionid, nickname, picture, number and external id, and gets missing values from the
+    The remaining user keeps their unionid, nickname, picture, number and external id, and gets missing values from the
     removed user. If both users have an external id, which only a late unionid allows, wxauth finds the remaining user
     by either of these ids.
 
     Identities, sessions in apps, previous ids and all unionids move to the remaining user. Consents and events keep the
-    removed user's id, through which wxauth finds them. The removed user's sessions at websites end. The remaining user
-    gets the earlier creation time and the later last login of the two users.
+    removed user's id, through which wxauth finds them. The removed user's sessions at websites and logins in browsers
+    end. The remaining user gets the earlier creation time and the later last login of the two users.
 
     The caller must call `report` on the result after the commit.
     """

@@ -38,9 +38,9 @@ SELECT EXISTS (
                         WHERE other.phone = :phone AND other.phone_verified_at IS NOT NULL
                           AND other.id NOT IN (:new_user_id, :holder_id)))
 """)
-"""The query that returns whether wxauth may merge a new user into the holder of the same phone number.
+"""The query that checks whether wxauth may merge a new user into the holder of the same phone number.
 
-`link_by_phone` lists the conditions, which prevent the theft of accounts.
+`link_by_phone` lists all conditions, which prevent the theft of accounts, and checks some of them itself.
 """
 ARE_SPLIT: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM events

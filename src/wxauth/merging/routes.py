@@ -48,7 +48,7 @@ class MergeAnswer(UserDetailAnswer):
 
 
 class SplitRequest(BaseModel):
-    """The identity that becomes a new user."""
+    """The identity to split off into a new user."""
 
     model_config = body_like({"app_id": EXAMPLE_APP_ID, "openid": EXAMPLE_OPENID})
 
@@ -104,12 +104,13 @@ async def merge_users(
 async def split_user(
     administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: SplitRequest
 ) -> SplitAnswer:
-    """Split an identity, and the user's other identities with its unionid, from a user. They become a new user.
+    """Split an identity, and the user's other identities with its unionid, off into a new user.
 
-    The new user has a new id, these identities, their unionid, and the `external_id` if one is named. Everything else
-    stays with the user. If only these identities have verified the user's phone number, it is removed. If the user is
-    banned, the new user is banned too. Unionids that no identity of the user has are forgotten, unless the user is
-    banned. The sessions of these identities are ended. The two users are never merged automatically again.
+    The new user has a new id, these identities, their unionid, and the `external_id` if one is named. All other data
+    stays with the user, with two exceptions. If only these identities have verified the user's phone number, it is
+    removed. Unless the user is banned, unionids that no remaining identity has are forgotten. If the user is banned,
+    the new user is banned too. The sessions of these identities end. The two users are never merged automatically
+    again.
     """
     now = clock()
     remaining_id, new_user_id = await split(

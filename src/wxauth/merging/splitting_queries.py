@@ -1,6 +1,6 @@
 """The statements that separate identities from a user, either for a new user or in order to erase the identities.
 
-wxauth does not know which identity has brought which data of the user. Therefore, a split leaves nearly all data with
+wxauth does not know which of the user's data came from which identity. Therefore, a split leaves nearly all data with
 the user. The new user gets the unionid of the separated identities, and an external id if the caller names one. A split
 deletes a phone number that only these identities have verified. If the user is not banned, a split also deletes the
 unionids that no remaining identity has (see `_divide_unionids`).
@@ -205,7 +205,7 @@ async def erase_wechat_account(
 async def erase_identity(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
 ) -> bool:
-    """Erase one identity of a locked user, with its sessions.
+    """Erase one identity of a locked user, with its sessions. Also erase its unionid if no other identity has it.
 
     The user keeps the name, the picture, the phone number and all other identities, even those with the same unionid.
 

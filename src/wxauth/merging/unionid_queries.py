@@ -91,6 +91,10 @@ _IS_OF_ANOTHER_ACCOUNT: Final = """
 # another openid of the app. That openid belongs to the unionid's account, and not to another account of the user. A
 # WeChat account has only one openid in each app, so the unionid cannot belong to the given identity, too. If the
 # unionid of `other` is unknown, the inserted condition can be null, which `IS NOT TRUE` treats like false.
+#
+# For example, a user has the unionid U and the openid A, and WeChat returns U for the openid B of the same app. Usually
+# A belongs to the account of U, so B cannot belong to this account, and the query returns a row. But if the user was
+# merged from two users, and A has the unionid V, then A belongs to another account, so the query returns no row.
 _IS_OF_ANOTHER_PERSON: Final = Statement[int](f"""
 SELECT 1 FROM identities WHERE app_id = :app_id AND openid <> :openid AND unionid = :unionid
  UNION ALL
@@ -110,8 +114,9 @@ async def check_unionid(
 
     `may_be_snapshot` means that WeChat might have made up this identity, or the other identity that has the unionid.
 
-    Raises: OfAnotherOpenid, if another openid of the app has the unionid, or if the unionid's user has another openid
-    of the app that does not belong to another account of that user; UnionidConflict, if the two users were split.
+    Raises: OfAnotherOpenid, if another openid of the app has the unionid, or if the unionid's user does not have this
+    identity, but has another openid of the app that does not belong to another account of that user; UnionidConflict,
+    if the two users were split.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     if await database.value(_IS_OF_ANOTHER_PERSON, **identity, may_be_snapshot=may_be_snapshot) is not None:
