@@ -39,10 +39,10 @@ class Cors:
 
     Pages at the origins in `CORS_ORIGINS` may call every route. Pages of public clients may call only the paths in
     `CORS_PATHS`. If the setting `CLIENT_DOCUMENTS` allows unregistered clients, pages of any origin may call the paths
-    in `_FOR_ANY_ORIGIN`.
+    in `_FOR_ANY_ORIGIN`. The path of `metadata_at_root` belongs to both sets.
 
     A change to the public clients takes effect immediately, because wxauth reads their origins from the database for
-    each request from an origin that is not in `CORS_ORIGINS`.
+    each request that the settings do not already allow.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:

@@ -372,7 +372,7 @@ async def read_userinfo(principal: _BearerDep, database: DatabaseDep, clock: Clo
 def _printable(text: str) -> str:
     """Return a text with a space in place of each unprintable character.
 
-    The result has no spaces at its beginning and end.
+    The result has no spaces at the beginning or the end.
     """
     return "".join(character if character.isprintable() else " " for character in text).strip()
 

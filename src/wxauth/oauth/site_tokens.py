@@ -85,9 +85,9 @@ class _OpenSession:
     scope: str
     """The scopes for the tokens, separated by spaces. The client may have lost some of them since the grant."""
     generation: int = 0
-    """The number of the session's present refresh token, which each rotation increases."""
+    """The number of the session's present refresh token. Each rotation increases this number."""
     nonce: str | None = None
-    """The site's `nonce`, which only the first id_token contains."""
+    """The site's `nonce`, which only the first id_token contains; None after a refresh, or if the site sent none."""
     authenticated_at: datetime
     authenticated_by: str
     """The `amr` value (RFC 8176) for the way in which the user logged in."""
@@ -176,7 +176,8 @@ class SiteTokens:
 
         `login` is None if there is no such login.
 
-        Raises: OAuthError, if the client may no longer have the resource or any of the scopes; RateLimited.
+        Raises: OAuthError, if the request names another resource, or if the client may no longer have the resource or
+            any of the scopes; RateLimited.
         """
         now = self.clock()
         await _ensure_keys(self.keys, self.issuer, now)
@@ -327,7 +328,7 @@ class SiteTokens:
             await end_web_session(self.database, self.clock, client.name, session_id, site_knows=True)
 
     async def _session_in(self, token: str) -> UUID | None:
-        """Return the session of an access token for wxauth's routes or for a resource; None for any other token."""
+        """Return the session's id from a valid access token for wxauth or for a resource; None for any other token."""
         for verifier in (self.verifier, self.resource_verifier):
             with suppress(InvalidToken):
                 return (await verifier.verify(token, now=self.clock().timestamp())).session_id
@@ -335,7 +336,7 @@ class SiteTokens:
 
 
 def _challenge_in(client: Client, form: Parameters, redirect_uri: str) -> str | None:
-    """Return the challenge of the `code_verifier`, or None if the client may omit it. Raises: OAuthError."""
+    """Return the challenge of the `code_verifier`; None if the client was allowed to omit it. Raises: OAuthError."""
     verifier = form.get("code_verifier")
     if verifier is None and client.pkce == "optional":
         return None
