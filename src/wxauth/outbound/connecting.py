@@ -49,7 +49,7 @@ class ProxyFailed(httpx.ConnectError):
 
 
 class Refused(OSError):
-    """The error if the proxy refuses a tunnel, or if the host has no allowed address.
+    """The error if the proxy does not open a tunnel, or if the host's name does not resolve to an allowed address.
 
     The message contains no text from the proxy.
     """
@@ -61,7 +61,7 @@ class Origin(NamedTuple):
     scheme: str
     host: str
     named_port: int | None
-    """The port in the URL; None if the URL contains no port."""
+    """The port in the URL; None if the URL contains no port, or the default port of the scheme."""
 
     @property
     def port(self) -> int:
@@ -206,7 +206,7 @@ def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
 
 
 def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
-    """Return the error to raise for a failure to connect. Its text contains nothing that the peer has sent.
+    """Return the error to raise for a failure to connect. It contains no text from the peer.
 
     `is_at_proxy` says whether the proxy, and not the server, has caused the failure.
     """

@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
         self.stale_at = math.inf
         """The time at which the idle connection must be closed, in the event loop's time."""
         self.can_be_kept = True
-        """Whether another request may follow, because the last response was complete and keeps the connection open."""
+        """Whether another request may follow: on a new connection, or after a complete response that keeps it open."""
 
     def ask(
         self,
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
 
         After a failure, the connection has been closed, and the future raises:
 
-        - httpx.ReadError or httpx.RemoteProtocolError, if the connection ended before the response did.
+        - httpx.ReadError or httpx.RemoteProtocolError, if the connection ended before the response was complete.
         - httpx.ReadTimeout, if the response is late.
         - httpx.DecodingError, if the response is not HTTP, or is too large.
 
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
         self.stale_at = self._kept_at + min(seconds, self._peer_keeps_seconds)
 
     def is_usable(self) -> bool:
-        """Return whether an idle connection is still open, as far as this machine can know."""
+        """Return whether an idle connection is not stale, and is still open as far as this machine can know."""
         now = self._loop.time()
         if self.transport.is_closing() or now >= self.stale_at:
             return False
@@ -199,8 +199,8 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Check the status when the head is complete.
 
-        The status 101 raises an error, because wxauth never requests an upgrade. After any other 1xx response, the
-        final response follows.
+        A status below 100 raises an error, and so does 101, because wxauth never requests an upgrade. After any other
+        1xx response, the final response follows.
         """
         self._status = self._parser.get_status_code()
         if self._status < httpx.codes.CONTINUE or self._status == httpx.codes.SWITCHING_PROTOCOLS:
@@ -229,14 +229,14 @@ class Connection(asyncio.Protocol):
             self.can_be_kept = self._parser.should_keep_alive()
 
     def _reset_head(self) -> None:
-        """Reset the fields that depend on the head, because the head of another response follows."""
+        """Reset the attributes that depend on the head of a response, before the next head arrives."""
         self._status = 0
         self._fields: dict[str, str] = {}
         self._is_encoded = False
         self._ends_with_connection = True
         """Whether the body has no declared length, so that it ends when the peer closes the connection."""
         self._peer_keeps_seconds = math.inf
-        """The time, in seconds, for which the peer keeps an idle connection open; infinite if the peer names none."""
+        """The time, in seconds, for which an idle connection may be reused; infinite if the peer names no time."""
 
     def _handle_end(self, exc: Exception | None) -> None:
         """Give the caller the response if it ends with the connection; otherwise give the caller a failure."""

@@ -70,11 +70,11 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         raise failure
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every idle connection. A connection in use is closed when its request has ended."""
         await self._http.aclose()
 
     async def _allowed_addresses(self, peer: Origin | Proxy) -> Sequence[AddressInfo]:
-        """Return the addresses of a server or proxy to which requests may be sent.
+        """Return the allowed addresses of a server.
 
         Raises: Refused, if there is no such address, or if the name cannot be resolved.
         """
@@ -110,16 +110,17 @@ def _safe_to_show(exc: httpx.RequestError) -> httpx.TransportError:
             # A DecodingError is not a TransportError. The text loses its article, to be as short as "connection lost".
             return httpx.RemoteProtocolError(reason.removeprefix("the "))
         case _:
-            # The connection ended before the response did. A ReadTimeout can't occur, because senders set no deadline.
+            # The connection ended before the response was complete. A ReadTimeout can't occur, because senders set no
+            # deadline.
             return httpx.ReadError(_("connection lost"))
 
 
 def _why_not_connected(reason: str) -> str:
     """Return the text of the error for a connection that failed for this reason.
 
-    `HttpTransport` raises the same class of error for a failure of TLS as for any other failure to connect. But its
-    message begins with the name of the original class (see `connecting._failure`), because texts about WeChat show this
-    name. Therefore, this function recognizes failures of TLS by the name.
+    `HttpTransport` raises the same class of error for a failure of TLS as for any other failure to connect. But the
+    error's message begins with the name of the original class (see `connecting._failure`), because texts about WeChat
+    show this name. Therefore, this function recognizes failures of TLS by the name.
     """
     if reason in (_NO_NAME, _NO_HOST, NOT_ALLOWED):
         return reason

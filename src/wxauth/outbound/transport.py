@@ -1,7 +1,8 @@
 """An httpx transport with its own connection pool. Its errors show whether the request may have arrived.
 
-No request to WeChat is idempotent: even a GET uses up the code that it contains. Therefore the transport sends no
-request twice, and a failure to connect means that the server has received no part of the request. See
+A request to WeChat might not be idempotent. For example, even a GET can use up the code that it contains. Therefore,
+the transport sends no request twice, and a failure to connect means that the server has received no part of the
+request. See
 docs/contribute/decisions/0005-httpx-over-our-transport.md.
 """
 
@@ -130,8 +131,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
             self._slots.release()
         if forward_proxy is not None and answer.status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
             raise ProxyFailed("can't connect through the proxy: the proxy returned status 407")
-        # The response has no header fields, because httpx would decompress a Content-Encoding that nobody requested, to
-        # any size.
+        # The response has no header fields. If it had a Content-Encoding that nobody requested, httpx would decompress
+        # the body to any size.
         response_body = httpx.ByteStream(answer.body)
         return httpx.Response(answer.status, stream=response_body, extensions={ANSWER: answer, "date": answer.date})
 
@@ -146,7 +147,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         await asyncio.sleep(0)  # this lets the event loop close the transports
 
     async def _wait_for_slot(self, deadline: float) -> None:
-        """Wait until another request ends. Raises: httpx.PoolTimeout, if too little time for a response remains."""
+        """Wait for a slot, and take it. Raises: httpx.PoolTimeout, if too little time for a response remains."""
         try:
             async with asyncio.timeout_at(None if deadline == math.inf else deadline - SHORTEST_SECONDS):
                 await self._slots.acquire()
@@ -189,7 +190,10 @@ class HttpTransport(httpx.AsyncBaseTransport):
             self._usual_seconds += (_now() - asked_at - self._usual_seconds) * _WEIGHT_OF_LATEST
 
     def _keep(self, connection: Connection, origin: Origin) -> None:
-        """Keep a connection as idle, or end the connection if it cannot be reused."""
+        """Keep a connection as idle.
+
+        End it instead if it cannot be reused, if there are `MAX_IDLE` idle connections, or if the transport is closed.
+        """
         idle = self._idle.setdefault(origin, [])
         if self._is_closed or not connection.can_be_kept or len(idle) >= MAX_IDLE:
             connection.end()
