@@ -110,7 +110,7 @@ class Phones:
     _calls: dict[bytes, _Call] = field(init=False, default_factory=dict)
     """The calls to WeChat that are in progress, by the hash of the code."""
     _has_logged_unopened: bool = field(init=False, default=False)
-    """Whether housekeeping has logged a response that it cannot decrypt. Housekeeping logs only the first response."""
+    """Whether housekeeping has logged a response that it cannot decrypt. Housekeeping logs only the first of them."""
 
     async def bind(self, user: UserInSession, code: str) -> UserInSession:
         """Bind the number behind a code of the phone button to a user, and return the changed user.
@@ -149,7 +149,8 @@ class Phones:
         The request waits in the queue before it begins a transaction. Otherwise the transaction would stay open while
         it waits for the lock on the user's row.
 
-        Raises: InvalidCode, if this process cannot decrypt the response; WeChatBadResponse.
+        Raises: InvalidCode, if this process cannot decrypt the response; WeChatBadResponse; RateLimited, if the queue
+            is full or too slow.
         """
         try:
             async with self.concurrency.of_session((answer.app_id, answer.openid), user_id):
@@ -159,7 +160,7 @@ class Phones:
             raise errors.InvalidCode("WeChat's response to this code can't be read now: tap again") from exc
 
     async def bind_pending(self, *, size: int) -> None:
-        """Bind up to `size` of the oldest numbers that their own requests did not bind, for example after a crash.
+        """Bind the numbers in the `size` oldest responses whose requests did not bind them, for example after a crash.
 
         Housekeeping calls this method.
         """
@@ -206,7 +207,7 @@ class Phones:
         except (errors.InvalidCode, errors.CodeUsed) as exc:
             if exc.errcode in OPENID_MISMATCH:
                 raise
-            # Another process might have used the code up, and be about to store the response.
+            # Another process might have used up the code, and might be about to store the response.
             found = await self._find_from_others(code_hash)
             if found is None:
                 raise
@@ -214,7 +215,10 @@ class Phones:
         return await queries.find_answer(self.database, code_hash)
 
     async def _find_from_others(self, code_hash: bytes) -> queries.StoredAnswer | UserInSession | None:
-        """Wait for another process to store the response to a code, and return it; None if no process stores it."""
+        """Wait for another process to store the response to a code, and return it as `find_answer` does.
+
+        Return None if no process stores it.
+        """
         for pause in self.pauses_for_others:
             await asyncio.sleep(pause)
             found = await queries.find_answer(self.database, code_hash)
@@ -264,7 +268,7 @@ class Phones:
             raise
 
     def _forget_call(self, identity: tuple[str, str], code_hash: bytes) -> None:
-        """Forget a call to WeChat that has failed, or whose response has been stored or could not be stored."""
+        """Forget a call to WeChat after its task `stored` has ended, and give back the call's place."""
         self._in_progress.give_back(identity)
         stored = self._calls.pop(code_hash).stored
         if not stored.cancelled():
@@ -346,7 +350,7 @@ class Phones:
     ) -> UserInSession | queries.PhoneRefusal:
         """Merge the user of a stored response into the user who has the number.
 
-        Return the merged user, or the refusal.
+        Return the remaining user. If the users are not merged, return the result of another attempt to bind the number.
         """
         linked = await queries.link_phone(
             self.database,
@@ -381,7 +385,7 @@ async def remove_phone_of_caller(database: Database, clock: Clock, caller: Calle
 
 
 async def remove_phone_of(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Remove a user's number, if there is one. A former id stands for the user that remains after a merge.
+    """Remove a user's number, if there is one. A former id stands for the user who remains after a merge.
 
     Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user.
     """

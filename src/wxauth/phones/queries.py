@@ -41,9 +41,13 @@ class PhoneRefusal(StrEnum):
     """Another user has verified the number.
 
     With the policy `move`, this is a reason only if that user verified the number after wxauth requested this response.
+    With the policy `share`, it is never a reason.
     """
     OUTDATED = "outdated"
-    """The user has since bound another number."""
+    """The user has since bound another number.
+
+    This is a reason only if the request that fetched the response has ended.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +122,7 @@ _DELETE_ANSWER: Final = Statement[Nothing]("DELETE FROM phone_answers WHERE code
 REFUSE_ANSWER: Final = Statement[Nothing](
     "UPDATE phone_answers SET refused_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL"
 )
-"""The statement that records that a response cannot be used."""
+"""The statement that records that the number of a response was refused. It changes nothing if the number is bound."""
 # If two requests use the same response, the second request gets no row, and must change nothing.
 _MARK_DONE: Final = Statement[bytes]("""
 UPDATE phone_answers SET sealed = NULL, settled_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL
@@ -215,7 +219,7 @@ async def bind_phone(
     - `share`: both users have the number.
     - `move`: the user who verified the number earlier loses it, because WeChat binds a number to one account at a time.
     - `refuse`: the number is refused.
-    - `link`: the number is refused, and the caller then calls `link_phone`.
+    - `link`: the number is refused, and the caller can then call `link_phone`.
 
     Raises: TooManyChanges.
     """
