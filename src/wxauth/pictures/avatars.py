@@ -92,7 +92,7 @@ class Avatars:
 
     @contextmanager
     def upload(self, user_id: UUID, session_id: UUID) -> Iterator[None]:
-        """Occupy a place for uploads of this user, and one of this session, during the block.
+        """During the block, occupy one of the user's places for uploads and one of the session's.
 
         Raises: RateLimited, if no place is free.
         """
@@ -106,7 +106,7 @@ class Avatars:
         the expensive part.
 
         Raises: InvalidRequest, if wxauth cannot use the picture; RateLimited; InvalidToken, if the user has just been
-            banned or erased.
+            banned, erased or merged.
         """
         thumbnail = await self._make_thumbnail(user, file)
         avatar = queries.Avatar(token_urlsafe(_ID_BYTES), thumbnail.content_type, thumbnail.content)
@@ -147,7 +147,7 @@ class Avatars:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _make_thumbnail(self, user: UserInSession, file: bytes) -> Thumbnail:
-        """Count an upload of a user, and decode the picture in the executor.
+        """Check a file, count the upload, and make the thumbnail in the executor.
 
         Raises: InvalidRequest, if wxauth cannot use the picture; RateLimited.
         """

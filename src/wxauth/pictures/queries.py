@@ -32,7 +32,7 @@ SELECT * FROM changed
 """)
 """The statement that replaces a user's picture and `avatar_url`.
 
-It returns the changed user, or no row if the user is banned or erased.
+It returns the changed user, or no row if the user is banned, erased or merged.
 """
 READ_AVATAR: Final = Statement[Avatar]("SELECT id, content_type, content FROM avatars WHERE id = :avatar_id")
 """The query for the picture with the id `avatar_id`. It returns no row if there is no such picture."""

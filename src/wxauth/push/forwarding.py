@@ -76,8 +76,8 @@ class PushForwarding:
 
         `deadline` is the time by which the response must arrive, in seconds of the event loop's clock.
 
-        Raises: PushNotForwarded, if the message was already forwarded, too many messages are being forwarded, or the
-            handler does not respond as it must.
+        Raises: PushNotForwarded, if the message was already forwarded, if too many messages of the app are being
+            forwarded, or if the handler does not respond as it must.
         """
         if request.is_forwarded:
             raise PushNotForwarded(f"the message was already forwarded: it has the header {FORWARDED}")
@@ -99,8 +99,8 @@ async def send_to_handler(
 
     WeChat verifies a URL with the `method` GET, and sends messages with POST.
 
-    Raises: PushNotForwarded, if there is no response, or if the response has a status other than 200, is compressed, or
-        is too large.
+    Raises: PushNotForwarded, if the request's Content-Type contains control characters, if there is no response, or if
+        the response has a status other than 200, is compressed, or is too large.
     """
     assert app.push_forward is not None
     if request.content_type is not None and not _FIELD_VALUE.fullmatch(request.content_type):

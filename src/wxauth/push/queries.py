@@ -69,7 +69,7 @@ sweep_messages: Final = Sweep.of("push_messages", key="digest", by="kept_until")
 async def claim_signature(database: Database, signature: PushSignature, *, now: datetime) -> None:
     """Record which message a signature belongs to.
 
-    Raises: InvalidSignature, if the signature already belongs to another message.
+    Raises: InvalidSignature, if the signature already belongs to another message, or to a check of the push URL.
     """
     until = now + SIGNATURES_KEPT
     if not await database.value(_CLAIM, digest=signature.digest, content=signature.message_digest, until=until):

@@ -115,7 +115,8 @@ class PushedMessages:
         whether the body may be longer than the bodies of other routes.
 
         Raises: UnknownApp; NotFound, if the app has no push_token; InvalidSignature; InvalidRequest, if the message is
-            malformed; StorageUnavailable, if the database does not respond in time; PushNotForwarded.
+            malformed; StorageUnavailable, if the database does not respond in time; PushNotForwarded; the errors of
+            `read`.
         """
         deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
         counted = _Counted()
@@ -156,6 +157,8 @@ class PushedMessages:
 
     async def _carry_out(self, app: App, message: WeChatMessage, counted: "_Counted") -> bool:
         """Carry out a message if it is a withdrawal. Return whether wxauth knows the user whom the withdrawal names.
+
+        Return True for any repeated withdrawal, and False for a message that is not a withdrawal.
 
         Set the kind in `counted`, even if an exception follows. For an encrypted message that is not a withdrawal,
         wxauth does not query the database, so that it can forward the message even during an outage. The signature of
@@ -201,7 +204,7 @@ class PushedMessages:
     async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
         """Use up the signature for this message, and carry out the withdrawal.
 
-        Return whether the withdrawal names a known user. If an error occurs, raise the error, but also retry in the
+        Return the result of `_erase`. After any error except InvalidSignature, raise the error, but also retry in the
         background, because WeChat soon stops resending the message.
 
         Raises: InvalidSignature, if the signature belongs to another message.
