@@ -183,7 +183,7 @@ def _route_of_check_file(setting: str) -> Route:
 
 
 def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
-    """Store the refusal of a login or a refresh, so that support staff can find it. Ignore all other refusals."""
+    """Store the refusal of a login, or of a banned user's refresh, so that support staff can find it. Ignore others."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     is_login = path == login_routes.LOGIN
     # A refused refresh is stored only if the user is banned. After any other refusal, the phone logs in again, and the

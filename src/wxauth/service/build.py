@@ -94,7 +94,8 @@ _CLOSING_ORDER: Final = (
 )
 """The groups of parts in the order in which they are closed.
 
-The database and the traces are closed after all of them, because some parts store data when they are closed.
+The limiters are closed after all of them. The database and the traces come last, because some parts store data when
+they are closed.
 """
 
 log = get_logger()
@@ -129,7 +130,7 @@ def build_services(
     parts[Sealer] = Sealer(settings.secret_keys)
     limiters = _Limiters(settings, clock)
     # The order matters. If a part is requested before `make` has created it, the part is created with default
-    # arguments, and `make` then fails. Therefore, each step uses only parts of the steps before it.
+    # arguments, and `make` then fails. Therefore, no step requests a part that a later step makes.
     parts.make(Apps, refresh_pause=timeouts.apps_refresh, hint=unknown_app_hint)
     _add_wechat(parts, settings, wechat_transport, timeouts, errcode_hints)
     _add_tokens(parts, settings)
@@ -225,7 +226,7 @@ def _add_outbound(parts: Parts, limiters: _Limiters, timeouts: Timeouts) -> None
         # With `wide=1`, all addresses of an IPv6 /48 share the limit of one address, so that no single /48 can use up
         # `new_of_all`.
         new_of_address=limiters.make(partial(RateLimiter, wide=1), NEW_OF_AN_ADDRESS, "client-document"),
-        # These two limits count for each process, so they do not use Redis.
+        # These two limits apply to each process separately, so they do not use Redis.
         new_of_all=RateLimiter(NEW_OF_ALL, what="client-document", clock=clock),
         assertions_of_client=RateLimiter(ASSERTIONS_OF_A_CLIENT, what="client-assertion", clock=clock),
     )

@@ -27,9 +27,11 @@ def heed_signals(readiness: Readiness) -> None:
     """Install handlers for SIGTERM, SIGINT and the end of the parent process, in place of uvicorn's handlers.
 
     After SIGTERM, the process serves requests for `readiness.notice` seconds more, and then calls uvicorn's handler. If
-    no other worker replaces the process, it reports during this time that it is not ready. Before the process has begun
-    to serve requests, a signal ends it at once. Change nothing if `readiness.notice` is None, if no server has
-    installed handlers, or if this is not the main thread.
+    no other worker replaces the process, it reports during this time that it is not ready. After SIGINT, the process
+    calls uvicorn's handler immediately. Before the process has begun to serve requests, a signal ends it at once.
+
+    Change nothing if `readiness.notice` is None, if no server has installed handlers, or if this is not the main
+    thread.
 
     wxauth does not have to remove its handlers, because uvicorn, when it ends, restores the handlers that were
     installed before it started.

@@ -116,7 +116,7 @@ async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
 
 
 async def _has_our_schema(services: Services) -> bool:
-    """Return whether the database responds and has a schema. A refused URL was reported at the start."""
+    """Return whether the database responds and has a schema. If its URL is refused, return False, too."""
     try:
         return await probes.has_our_schema(services.database)
     except DatabaseUrlRefused:
@@ -126,8 +126,8 @@ async def _has_our_schema(services: Services) -> bool:
 async def check_stored_state(services: Services) -> bool:
     """Check that stored secrets can be decrypted, and that no OAuth client has the name of the audience or an app.
 
-    Also create the first signing keys, and rotate the keys that are due. Return False if nothing could be checked
-    because the database does not respond or has no schema.
+    Also create the first signing keys, and rotate the keys that are due. Return False if the checks cannot be
+    completed because the database does not respond or has no usable schema.
 
     Raises: InvalidSettings, if a check fails, or if the URL of the database is invalid.
     """

@@ -100,7 +100,7 @@ class PrometheusMetrics(Collector):
     sweeps: Sequence[str]
     routes: Sequence[Route] = ()
     _statistics: Statistics | None = field(default=None, init=False)
-    """The numbers from the database; None before the first query, and if the latest query has failed."""
+    """The numbers from the database; None before the first query has succeeded, and if the latest query has failed."""
     _statistics_at: datetime | None = field(default=None, init=False)
     """The time at which the database computed the statistics; None before the first query has succeeded."""
     _query_began_at: datetime | None = field(default=None, init=False)
@@ -129,7 +129,7 @@ class PrometheusMetrics(Collector):
         yield from self._statistics_gauges()
 
     def _make_first_series(self) -> None:
-        """Create the series that must exist, with the value 0, before anything has been counted in them."""
+        """Create, with the value 0, the series that must exist before anything has been counted."""
         for metric in DECLARED:
             metric.make_first()
         app_ids = [known.app.app_id for known in self.apps.all()]

@@ -94,9 +94,9 @@ class Readiness:
     If so, `/readyz` still returns 200, because the service stays available.
     """
     _check: asyncio.Task[Mapping[str, str]] | None = field(init=False, default=None)
-    """The latest query of the database, which might have ended already."""
+    """The latest query of the database, which might have ended already; None before the first query."""
     _checked_at: datetime | None = field(init=False, default=None)
-    """The time at which the latest query began."""
+    """The time at which the latest query began; None before the first query."""
 
     async def checks(self) -> dict[str, str]:
         """Return the result of each check by its name: `OK`, or a description of the failure."""

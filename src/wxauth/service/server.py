@@ -78,9 +78,9 @@ class Server(uvicorn.Server):
             listener.close()
         for connection in waiting:
             await loop.connect_accepted_socket(self._protocol, connection)
-        # uvicorn's shutdown ends only the connections that uvicorn knows. uvicorn gets to know the connections that
-        # uvloop has just accepted in the next round of the event loop. Without a wait for this round, such a connection
-        # would stay open until `DRAIN_SECONDS` are over.
+        # uvicorn's shutdown ends only the connections that uvicorn knows. If uvloop has just accepted a connection,
+        # uvicorn does not know it until the next round of the event loop. Without a wait for this round, such a
+        # connection would stay open until `DRAIN_SECONDS` are over.
         await asyncio.sleep(0)
         await super().shutdown(sockets)
 
