@@ -75,7 +75,8 @@ The query returns at most two rows, because two rows already show that the user 
 # The statement stores the key only in open sessions. It does so even if a session has no key, because wxauth clears a
 # session_key when the secret key that encrypted it is lost. WeChat now accepts only the new key, so the statement also
 # stores it in the session of the identity's newest login. It leaves out the session of a login after the call to
-# WeChat, because that login may have a newer key.
+# WeChat, because that login may have a newer key. ORDER BY begins with the user's id, so that PostgreSQL can use the
+# index on the user's id and the session's id.
 KEEP_KEY: Final = Statement[Nothing]("""
 UPDATE sessions SET session_key = :sealed
  WHERE revoked_at IS NULL
@@ -106,7 +107,8 @@ UPDATE sessions SET session_key = resealed FROM free WHERE sessions.id = free.id
 """)
 # The conditions on the session and the user are the same as in `READ_USER_IN_SESSION`, because the user may have been
 # banned, erased or merged, and the session may have ended. There is one exception: this statement does not check
-# whether a website was removed, because `/v1/me/decrypt` refuses the tokens of websites.
+# whether a website was removed, because `/v1/me/decrypt` refuses the tokens of websites. For the condition on the user
+# and the ORDER BY of the subquery, see `pair_range`.
 KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""
 SELECT s.app_id, s.openid, (
            SELECT newest.session_key FROM sessions newest
