@@ -63,8 +63,8 @@ class SessionKeys:
 
         Callers must never log the data, because it is personal.
 
-        Raises: InvalidToken, if the session has ended, or if the user has been banned or erased; WrongAppKind, if the
-            session's app is not a mini-program; SessionKeyExpired, if no stored session_key decrypts the data;
+        Raises: InvalidToken, if the session has ended, or if the user has been banned, erased or merged; WrongAppKind,
+            if the session's app is not a mini-program; SessionKeyExpired, if no stored session_key decrypts the data;
             InvalidRequest, if the watermark is wrong.
         """
         now = self.clock()
