@@ -13,9 +13,10 @@ from wxauth_desk.i18n import lazy_gettext as _
 def main() -> None:
     """Run the command."""
     if sys.argv[1:2] == ["dev"]:
-        # The handler ends the process instead of raising an exception, because Python drops an exception that is
-        # raised while a callback runs, for example the callback of a weak reference. The signal's default action does
-        # not suffice, because the kernel does not apply it to the first process of a container.
+        # `dev` imports the service, which takes a while, before it installs its own handlers. Until then, these
+        # handlers end the process. They raise no exception, because Python drops an exception that is raised while a
+        # callback runs, for example the callback of a weak reference. The signal's default action does not suffice,
+        # because the kernel does not apply it to the first process of a container.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _exit)
     gc.set_threshold(50_000)  # with the default, collections during the imports took an eighth of a command's start
@@ -33,7 +34,10 @@ def main() -> None:
 
 
 def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End the process immediately, because there is nothing to clean up until `run` installs its own handlers."""
+    """End the process immediately, because there is nothing to clean up until `run.run` installs its own handlers.
+
+    The status is 0, as whenever a signal ends `dev`.
+    """
     os._exit(0)
 
 

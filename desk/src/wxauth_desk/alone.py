@@ -23,7 +23,7 @@ _BACKLOG: Final = 2048
 
 
 def run(port: int) -> None:
-    """Run the simulated WeChat on this port until Ctrl-C or SIGTERM. Raises: TextError, if the port is not free."""
+    """Run the simulated WeChat on this port until Ctrl-C or SIGTERM. Raises: TextError, if the port can't be opened."""
     try:
         listener = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
     except OSError as exc:

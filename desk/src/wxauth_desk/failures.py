@@ -18,7 +18,7 @@ _BY_FAULT: Final[Mapping[str, type[WeChatError] | None]] = {
     "html": WeChatBadResponse,
     "status": WeChatUnavailable,
 }
-"""The error that results from each kind of fault except `errcode`; None if the call succeeds.
+"""The error that results from each kind of fault that the desk offers, except `errcode`; None if the call succeeds.
 
 The error for `status` is right for 500, which is the only status that the desk offers (see `_TRANSPORT_FAULTS` in
 `wechat/offered_faults.py`).

@@ -36,7 +36,10 @@ _OTHER_ORIGIN: Final = "This is for programs and pages of this machine alone.\n"
 
 
 def name_in(host: str) -> str | None:
-    """Return the name or address in a `Host` header, without port and brackets; None if the header is malformed."""
+    """Return the name or address in a `Host` header, in lower case, and without port and brackets.
+
+    Return None if the header is malformed.
+    """
     match = _HOST.fullmatch(host.lower())
     return None if match is None else match["v6"] or match["name"]
 

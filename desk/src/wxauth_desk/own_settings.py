@@ -94,10 +94,10 @@ class OwnSettings(NamedTuple):
 def load_settings(simulated_url: str | None, port: int | None, *, push_forward: str) -> OwnSettings:
     """Read the settings. If there is no simulated WeChat, also check the apps with the real WeChat.
 
-    This function creates `HOME` and the secrets in it. Without a simulated WeChat, it also silences the log below
-    `critical`, so the caller must configure the log afterwards, and it might prompt for the AppSecret. `port` is the
-    port that the caller has chosen for the service. `push_forward` is the URL to which the service forwards the shop's
-    messages.
+    This function creates `HOME` and the secrets in it. Without a simulated WeChat, it might prompt for the AppSecret,
+    and it silences the log below `critical`, so the caller must configure the log afterwards. `port` is the port that
+    the caller has chosen for the service; None to use the settings. `push_forward` is the URL to which the service
+    forwards the shop's messages.
 
     Raises: TextError, if a file in `HOME` cannot be read or written; InvalidSettings.
     """
@@ -147,7 +147,8 @@ def _values_set_by_dev(
     fixed: dict[str, Any] = {} if port is None else {"port": port}
     if simulated_url is not None:
         defaults["scan_link"] = "scheme"  # a scheme needs no request to WeChat
-        defaults["consents"] = "privacy:2026-05,terms:3"  # the consents of the guides, for the simulated phone
+        # These are the documents that the guides use as examples. The simulated phone asks the user to agree to them.
+        defaults["consents"] = "privacy:2026-05,terms:3"
         apps = [{**app, "title": localized(title)} for app, title in _SIMULATED_APPS]
         apps[0]["push_forward"] = push_forward
         fixed |= {
@@ -172,6 +173,6 @@ def _secret_key() -> str:
 
 
 def port_of_environment() -> int | None:
-    """Return `WXAUTH_PORT`; None if it is not set, or if it is wrong. The settings report a wrong value later."""
+    """Return `WXAUTH_PORT`; None if it is not set, or is not a number. The settings report a wrong value later."""
     text = environment().get("WXAUTH_PORT", "")
     return int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) else None

@@ -43,15 +43,15 @@ class Ports:
         self._problems: list[Text] = []
 
     def open_service(self, host: str, port: int) -> socket.socket:
-        """Open the port of the service, as the settings name it. If this fails, `check` reports the reason."""
+        """Open the service's port at the host and port from the settings. If this fails, `check` reports the reason."""
         return self._stack.enter_context(self._listen(host, port, "--port"))
 
     def open(self, offset: int, chosen: int | None = None, *, option: str = "") -> Place:
         """Open the port of another part.
 
-        Without a chosen port, the port is the service's port plus `offset`. If this port is in use, another port near
-        the service's is opened. `option` is the option of `dev` that chooses the port. If a chosen port cannot be
-        opened, `check` reports the reason.
+        Without a chosen port, the port is the service's port plus `offset`. If this port is in use or reserved, another
+        free port is opened, near the service's if possible. `option` is the option of `dev` that chooses the port. If a
+        chosen port cannot be opened, `check` reports the reason.
         """
         listener = self._listen_near(offset) if chosen is None else self._listen("127.0.0.1", chosen, option)
         self._stack.enter_context(listener)

@@ -86,7 +86,7 @@ shutil.rmtree(run_folder, ignore_errors=True)
 
 
 class PostgresUnavailable(TextError):
-    """PostgreSQL is missing or does not start. The message explains what to do."""
+    """PostgreSQL is missing, or cannot be started. The message contains the reason and, if it is known, the remedy."""
 
 
 @dataclass
@@ -108,7 +108,7 @@ class EmbeddedPostgres:
     lock_patience: float = LOCK_TIMEOUT_SECONDS
     """The longest time, in seconds, to wait until no other server uses the data."""
     programs: Path | None = None
-    """The folder with `initdb` and `postgres`; by default, the wheel's or, without the wheel, the one in the PATH."""
+    """The folder with `initdb` and `postgres`; by default, the wheel's or, without the wheel, one in the PATH."""
     options: Mapping[str, str] = field(default_factory=dict)
     """PostgreSQL's own settings, which override the settings in this module."""
     _user: dict[str, Any] = field(init=False, default_factory=dict)

@@ -82,8 +82,8 @@ def run(
     mini-program calls. By default, it is the URL of the example back end. All parts also respond to the host names in
     `allowed_hosts`.
 
-    Raises: TextError, StorageUnavailable; MigrationImpossible, if `WXAUTH_DATABASE_URL` names a database that this
-    version cannot migrate.
+    Raises: TextError, InvalidSettings, StorageUnavailable; MigrationImpossible, if `WXAUTH_DATABASE_URL` names a
+    database that this version cannot migrate.
     """
     has_database = "WXAUTH_DATABASE_URL" in environment()
     try:
@@ -155,7 +155,8 @@ def _open_parts(
 ) -> _Parts:
     """Open the ports of all parts, which `stack` closes, and load the settings, which contain URLs of these parts.
 
-    Raises: TextError, if settings are wrong, or if a chosen port is in use.
+    Raises: InvalidSettings; TextError, if the service's port or a chosen port cannot be opened, or if a file in `HOME`
+    cannot be read or written.
     """
     default_port = Settings.model_fields["port"].default
     reserved = {chosen for chosen in (wechat_port, site_port) if chosen is not None}
@@ -253,12 +254,14 @@ def _welcome(parts: _Parts) -> str:
 
 
 async def _prepare(parts: _Parts) -> Credentials | None:
-    """Migrate the database, and add the example sites, the agent and the shop.
+    """Migrate the database, and add the example sites.
+
+    If `dev` runs the MCP server, also add the agent. With the simulated WeChat, also add the shop.
 
     Return the credentials of the shop's back end; None with the real WeChat, because `dev` runs this back end
     only with the simulated WeChat.
 
-    Raises: ForeignSchema, StorageUnavailable, and the errors of `check_stored_state`.
+    Raises: ForeignSchema, MigrationImpossible, StorageUnavailable, and the errors of `check_stored_state`.
     """
     settings = parts.settings
     database = Database(settings.database_url.get_secret_value())

@@ -1,7 +1,7 @@
 """Two small websites where users log in with one scan (a shop and its admin site), and the shop's back end.
 
-The websites are complete OpenID Connect clients, built with Authlib. Sites in production
-differ from these websites in three ways:
+The websites are complete OpenID Connect clients, built with Authlib. Sites in production differ from these websites in
+three ways:
 
 - Each site has its own secret, from `wxauth clients add NAME --sso --redirect-uri https://…/callback`.
 - All processes of a site share its sessions.
@@ -193,7 +193,7 @@ class Website:
         return RedirectResponse(f"{self._issuer}/v1/end_session?{urlencode(query)}")
 
     async def _state(self, request: Request) -> Response:
-        """Return whether the session in the cookie is open, which the page's script asks repeatedly."""
+        """Return whether the session in the cookie is open. The page's script requests this repeatedly."""
         return JSONResponse(request.session.get("sid") in self._sessions, headers={"Cache-Control": "no-store"})
 
     async def _receive_logout(self, request: Request) -> Response:
@@ -289,7 +289,7 @@ async def add_sites(database: Database, url: str, settings: Settings, *, now: da
 async def add_shop(database: Database, *, now: datetime) -> Credentials:
     """Add the shop as a client with the scope `sign`, and return its credentials.
 
-    If the client exists, replace its secret, because the desk stores no secret between two runs.
+    If the client exists, replace its secret, because the desk does not keep this secret from one run to the next.
     """
     try:
         credentials = await add_client(database, build_client(_SHOP_CLIENT_ID, {"scopes": [Scope.SIGN]}), now=now)

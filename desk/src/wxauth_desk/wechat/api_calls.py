@@ -44,9 +44,9 @@ class Call:
 
     api: Api
     app_id: str | None
-    """The app id next to a secret in the call, or the id of the app whose access token the call contains.
+    """The app id that the call sends together with a secret, or the id of the app whose access token the call contains.
 
-    The app id next to a secret might not be the id of any app. In any other call, the value is None.
+    An app id that is sent with a secret might not be the id of any app. For any other call, the value is None.
     """
     query: Mapping[str, str]
     body: bytes

@@ -29,7 +29,7 @@ class AppTokens:
     """The tickets by the id of the app, each with the time, in seconds since the epoch, at which it expires."""
 
     def replace_older(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `token`, the older interface. Its new token replaces the previous token of this interface.
+        """Answer a call to the older interface, `token`. The new token replaces the previous token of this interface.
 
         Raises: CallRefused, if the app may not get a token.
         """
@@ -54,7 +54,7 @@ class AppTokens:
     def _admit(self, call: Call, account: Account, grant_type: object) -> None:
         """Check that an app may request a token, and count the call.
 
-        Raises: CallRefused, if the app may not get a token, or if its quota is used up.
+        Raises: CallRefused, if `grant_type` is wrong, if the app may not get a token, or if its quota is used up.
         """
         require(grant_type == "client_credential", Errcode.WRONG_GRANT_TYPE)
         # An app of the Open Platform has no token of its own, because it can do only what its users have granted.

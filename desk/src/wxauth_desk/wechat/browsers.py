@@ -17,7 +17,7 @@ from wxauth_desk.wechat.links import URL_LINK_HOST
 _MAX_BROWSERS: Final = 50
 """The largest number of browsers whose cookies are stored. If there are more, the least recently used is forgotten."""
 _MAX_REDIRECTS: Final = 10
-"""The largest number of redirects that a browser follows."""
+"""The number of redirects after which a browser gives up, even if the last one has led to a page."""
 _MAX_FORM_FIELDS: Final = 20
 _MAX_FIELD_LENGTH: Final = 8192
 _LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost"})
@@ -110,7 +110,8 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
     If a response has `REPEAT_HEADER`, the browser follows the redirect twice, and the second response counts. This
     simulates a browser that sends the callback of a login again.
 
-    Raises: HTTPError, if there is no response, or if there are too many redirects.
+    Raises: HTTPError, if there is no response, or if there are too many redirects; InvalidURL; ValueError, if a request
+        would go to another machine.
     """
 
     async def send_again(url: httpx.URL, seconds: float) -> httpx.Response:

@@ -52,8 +52,9 @@ class CallRecord:
         """Record a call when the block begins, and update the record when the block ends.
 
         `direction` is `serviceToWeChat` or `weChatToService`. `repeats` is the id of the first attempt to push the same
-        message. The block gets the record, which has an `id`, and sets the `status` and the `answer` of the response in
-        it. If the block raises an error, the record contains only the values that the block has set before.
+        message; None for this first attempt and for any other call. The block gets the record, which has an `id`,
+        and sets the `status` and the `answer` of the response in it. If the block raises an error, the record contains
+        only the values that the block has set before.
         """
         call = {
             "direction": direction,

@@ -81,8 +81,8 @@ def connect_routes(wechat: Simulator) -> list[Route]:
         parameters = dict(parse_qsl(query))
         person = unquote(request.headers.get(PERSON_HEADER, ""))
         visitor = visitor_of(person, parameters["appid"]) if is_person_name(person) else None
-        # In its own browser, WeChat does not ask if the user follows the account, or if the site requests only the
-        # openid.
+        # In its own browser, WeChat skips the question if the user follows the account, or if the site requests only
+        # the openid.
         if visitor is not None and path != _ON_COMPUTERS and (visitor.follows or parameters["scope"] == "snsapi_base"):
             return _redirect_with_code(wechat, visitor, parameters)
         return _page(_question(path, parameters, query, person))

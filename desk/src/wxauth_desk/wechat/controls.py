@@ -270,11 +270,11 @@ class FaceRequest(Control):
 
 
 class FaultRequest(Control):
-    """The body of `POST /faults`, which makes the next calls of an API fail."""
+    """The body of `POST /faults`, which makes the next calls to an API fail."""
 
     api: Api
     app_id: SimulatedAppId | None = None
-    """The app whose calls fail; by default, all apps."""
+    """The app whose calls fail. By default, the calls of all apps fail."""
     times: Annotated[int, Field(ge=1)] | None = 1
     """The number of calls that fail; null for all calls until `DELETE /faults`."""
     work_is_done: bool = False

@@ -63,7 +63,7 @@ _CHECKOUT: Final = Path(__file__).parents[4]
 
 
 def phone_network(*urls: str) -> Handler:
-    """Return an endpoint that forwards the page's requests to these URLs only, and streams the responses.
+    """Return an endpoint that forwards the page's requests only to URLs below these, and streams the responses.
 
     `wx.request` sends its own user agent, and no `Accept-Language`. A browser does not allow a page to do the same.
     Therefore, the page sends the URL as `X-Phone-Url`, and the user agent as `X-Phone-User-Agent`.

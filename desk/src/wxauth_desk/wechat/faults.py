@@ -1,4 +1,4 @@
-"""The faults with which calls to the simulated WeChat fail, as requested with `POST /faults`, or named by a code."""
+"""The faults that make calls to the simulated WeChat fail. `POST /faults` requests them, or a code names them."""
 
 import asyncio
 import re
@@ -25,7 +25,7 @@ A code cannot name the kinds `cut_off` and `json_type`.
 
 
 class Faults(deque[FaultRequest]):
-    """The requested faults that have not occurred yet, in order.
+    """The requested faults that can still occur, in the order of the requests.
 
     If there are more than `MAX_FAULTS`, the oldest one is forgotten.
     """
@@ -35,7 +35,7 @@ class Faults(deque[FaultRequest]):
 
     @property
     def shown(self) -> list[dict[str, Any]]:
-        """The faults as JSON, in the form in which they were requested."""
+        """The faults as JSON, in the form of a request. `times` is the number of calls that are still to fail."""
         return [fault.model_dump(mode="json", exclude_none=True) for fault in self]
 
     def take_next(self, api: Api, app_id: str | None) -> FaultRequest | None:
@@ -73,6 +73,8 @@ async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
     A fault of the kind `hang` or `drop` ends only when the client disconnects. Nobody then receives the faulty
     response, whose only purpose is that the caller does not carry out the call. The kinds `cut_off` and `json_type`
     change the right response, so this function returns None, and the caller must change its response itself.
+
+    Raises: ConnectionResetError, for a fault of the kind `drop`, if the server is not uvicorn.
     """
     if fault.errcode is not None:
         return json_response(CallRefused(fault.errcode).answer(fault.api), fault.api)

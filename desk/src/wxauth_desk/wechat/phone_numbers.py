@@ -34,7 +34,7 @@ class PhoneNumbers:
         code, openid = text_in(values, "code"), values.get("openid")
         require(code, Errcode.MISSING_CODE)
         require(openid is None or account.openid_check != "refused", Errcode.WRONG_BODY)
-        owner: object  # an openid; for a plain code, the call's own `openid`, which might be no text
+        owner: object  # an openid; for a plain code, the call's own `openid`, which might not be a text
         if code in self.codes:
             request = self.codes.spend(code, account.app_id, errcode_of_expired=Errcode.WRONG_CODE)
             owner = openid_of(request.person, account.app_id)
