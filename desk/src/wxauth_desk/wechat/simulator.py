@@ -210,7 +210,7 @@ class Simulator:
     # The following methods process calls, as the real WeChat does.
 
     def receive(self, api: Api, query: Mapping[str, str], body: bytes) -> tuple[Call, FaultRequest]:
-        """Record a call. Return the call and the fault with which it must fail; `NO_FAULT` if there is none.
+        """Record a call. Return the call and the fault that must be applied to it; `NO_FAULT` if there is none.
 
         The fault is the next one that was requested with `POST /faults` for such a call. The call uses up one of the
         fault's `times`. If none was requested, the fault is the one that the code in the call names, if any.
@@ -221,9 +221,10 @@ class Simulator:
         return call, self.faults.take_next(api, call.app_id) or fault_in(_code_in(call), api) or NO_FAULT
 
     def _app_id_in(self, call: Call) -> str | None:
-        """Return the app id next to a secret in a call, or the id of the app whose access token the call contains.
+        """Return the app id that a call contains together with a secret, or the id of the app whose token it contains.
 
-        An app id next to a secret is returned even if no app has this id. For any other call, return None.
+        An app id that comes together with a secret is returned even if no app has this id. If a call contains neither
+        an app id nor an app's access token, return None.
         """
         if call.api in self._with_secret:
             with suppress(CallRefused):
@@ -253,8 +254,8 @@ class Simulator:
     def _account_with_token(self, call: Call) -> Account:
         """Return the account of the app whose access token the call contains.
 
-        Raises: CallRefused, if the token is missing or wrong, if the app may not make this call, or if its quota is
-        exhausted.
+        Raises: CallRefused, if the token is missing, wrong or expired, if the app may not make this call, or not from
+        this address, or if its quota is exhausted.
         """
         token = call.query.get("access_token", "")
         require(token, Errcode.MISSING_ACCESS_TOKEN)
@@ -301,8 +302,8 @@ class Simulator:
 def _is_address_accepted(account: Account) -> bool:
     """Return whether WeChat accepts calls with the app's secret or access token from the caller's IP address.
 
-    A service account needs the address on its whitelist for all these calls. Any other app needs it only for some APIs,
-    and the functions that answer these APIs check it.
+    For a service account (the kind `official_account`), the address must be on the whitelist for all these calls. For
+    any other app, only some APIs require this, and the functions that answer these APIs check it.
     """
     return account.is_whitelisted or APP_KINDS[account.app_id] != "official_account"
 

@@ -201,7 +201,7 @@ class _Controls:
 
 
 def _api(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
-    """Return the endpoint of an API, which also applies the faults that were requested."""
+    """Return the endpoint of an API, which also applies the faults that were requested or that a code names."""
 
     def carry_out(call: Call) -> Answer:
         """Carry out a call. Then send the waiting verdicts on pictures to the service, in the background."""
@@ -241,8 +241,8 @@ def _response(answer: Answer, api: Api) -> Response:
 async def _refuse_url(request: Request, exc: Exception) -> Response:
     """Refuse an unknown path, or a wrong method of an API, with an errcode, as WeChat does.
 
-    The response to an unknown path of the desk, or to a wrong method of a control, has the HTTP status 404 or 405, and
-    no errcode.
+    The response to an unknown path of the desk, or to a wrong method of a path that belongs to no API, has the HTTP
+    status 404 or 405, and no errcode.
     """
     assert isinstance(exc, HTTPException)
     path = request.url.path
