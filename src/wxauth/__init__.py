@@ -1,6 +1,6 @@
 """The WeChat mini-program login service.
 
-The import of this package removes environment variables that another program has set, if they would interfere with a
+The import of this package removes environment variables that another program has set, and that could interfere with a
 library that wxauth uses.
 """
 
@@ -18,8 +18,8 @@ for _name in os.environ.keys() & {
 }:
     # FastAPI imports OpenTelemetry, which reads the first five variables when it is imported. If another program has
     # set one of them to a name that is not installed here, the import fails. wxauth sets its own propagators in code.
-    # The last variable is an old name of PROMETHEUS_MULTIPROC_DIR. wxauth sets only the new name, but prometheus_client
-    # would also write its files into the folder that the old name gives.
+    # The last variable is an old name of PROMETHEUS_MULTIPROC_DIR. Even if wxauth does not set the new name,
+    # prometheus_client would write its files into the folder that the old name gives.
     del os.environ[_name]
 
 # A debugger may have set SSLKEYLOGFILE. If wxauth can't write this file, Python can't create a TLS context.

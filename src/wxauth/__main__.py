@@ -12,7 +12,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.terminal import localized, os_reason
 
 _STDOUT: Final = 1
-"""The file descriptor of the standard output."""
+"""The file descriptor of standard output."""
 _WRITE_FAILURES: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """The error numbers of a write to a full or broken disk."""
 _INCOMPLETE_ENCODINGS: Final = ("ascii", "latin-1", "charmap", "gbk", "gb2312", "big5")
@@ -23,14 +23,14 @@ def main() -> None:
     """Run the command. If an exception ends it, print the reason without secrets, and exit with status 1."""
     if sys.argv[1:2] == ["serve"] and sys.platform != "win32":
         # The handler ends the process itself, because neither alternative works. Python drops an exception that a
-        # handler raises during a callback, for example when a weak reference ends. In the first process of a container,
-        # the signal's default action has no effect.
+        # handler raises during a callback, for example the callback of a weak reference. In the first process of a
+        # container, the signal's default action has no effect.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end)
         # Until the service handles SIGHUP, the signal is blocked, because it would end the process.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    # If this variable is already set, it belongs to another program, but prometheus_client would read the variable when
-    # it is imported. The service sets the variable itself before it starts several workers. The name is written out,
+    # If this variable is already set, it belongs to another program, but prometheus_client would read the variable
+    # during its import. The service sets the variable itself before it starts several workers. The name is written out,
     # because importing the constant with this name, `service.server.COUNTS`, takes too long.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     # Imported objects live until the end. With the usual threshold, the garbage collector checked them repeatedly,
