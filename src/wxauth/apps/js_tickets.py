@@ -1,7 +1,7 @@
 """The tickets of WeChat's JS-SDK, and the signatures with which pages use the JS-SDK.
 
-WeChat returns the same ticket until shortly before the ticket expires, and limits the number of requests. Therefore one
-process fetches the ticket for all replicas, and each process keeps a copy in memory.
+WeChat returns the same ticket until shortly before the ticket expires, and limits the number of requests. Therefore,
+one process fetches the ticket for all replicas, and each process keeps a copy in memory.
 """
 
 import asyncio
@@ -105,8 +105,8 @@ class JsTickets:
             is_leased = await self.database.value(LEASE_TICKET, **values) is not None
             if is_leased:
                 await self._fetch(app, cached, now)
-            # If this process has no lease, another process fetches the next ticket. A usable stored ticket is enough
-            # until then.
+            # If this process has no lease, another process is fetching the next ticket, or a process has just failed to
+            # fetch it. A usable stored ticket is enough until then.
             if is_leased or is_usable:
                 return
             if loop.time() > deadline:
@@ -116,9 +116,10 @@ class JsTickets:
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     def _use_stored(self, cached: CachedSecret, app_id: str, stored: SealedTicket | None, now: datetime) -> bool:
-        """Put the stored ticket into `cached` if the ticket is valid. Return whether the ticket is valid.
+        """Put the stored ticket into `cached` if the ticket is usable. Return whether the ticket is usable.
 
-        wxauth ignores a ticket with an impossibly late end, because a replica with a wrong clock has stored it.
+        A ticket is usable if it has not expired, and can be decrypted. wxauth ignores a ticket with an impossibly late
+        end, because a replica with a wrong clock has stored it.
         """
         latest = now + timedelta(seconds=LONGEST_LIFE_SECONDS)
         if stored is None or stored.ticket is None or not now < stored.ends_at <= latest:

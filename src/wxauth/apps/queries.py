@@ -77,7 +77,10 @@ class JsTicket(SealedTicket, table=True):
     __tablename__ = "js_tickets"
 
     leased_until: datetime = Field(sa_type=TIME)
-    """The time until which only the process with the lease may fetch a ticket."""
+    """The time until which only the process with the lease may fetch a ticket.
+
+    After a failure, no process may fetch a ticket until this time.
+    """
 
 
 FIND_TICKET: Final = Statement[SealedTicket](
@@ -100,5 +103,6 @@ STORE_TICKET: Final = Statement[Nothing]("""
 UPDATE js_tickets SET ticket = :ticket, ends_at = :ends_at, renews_at = :renews_at, leased_until = :now
  WHERE app_id = :app_id
 """)
-# After a failure, this statement extends the lease, so that no process requests a ticket from WeChat before `until`.
+# After a failure, this statement sets the end of the lease to `until`, so that no process requests a ticket from WeChat
+# before this time.
 PAUSE_TICKET: Final = Statement[Nothing]("UPDATE js_tickets SET leased_until = :until WHERE app_id = :app_id")

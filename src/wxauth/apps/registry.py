@@ -90,7 +90,10 @@ class Apps:
     _ignored: dict[str, Sequence[str]] = field(init=False, default_factory=dict)
     """The ignored fields of each stored app, as last read."""
     unopened: list[str] = field(init=False, default_factory=list)
-    """The ids of the stored apps that `unsealed_app` could not return. Users cannot log in to these apps."""
+    """The ids of the stored apps that `unsealed_app` could not return.
+
+    Users cannot log in to these apps, unless the settings contain an app with the same id.
+    """
 
     def __post_init__(self) -> None:
         self._replace_apps([])
@@ -199,7 +202,7 @@ class Apps:
         self._by_id = in_settings | self._unseal_all(stored) | in_settings
         """All apps by id, in the order of `all`."""
         self.default = next((known for known in self._by_id.values() if known.app.is_mini_program), None)
-        """The app for logins that name no app. It may be disabled."""
+        """The app for logins that name no app; None if there is no mini-program. The app may be disabled."""
         enabled = [known.app for known in self._by_id.values() if known.is_enabled]
         self._enabled: dict[str | None, App] = {app.app_id: app for app in enabled}
         """The enabled apps by id. None is the key of the default app, if it is enabled."""
@@ -293,7 +296,7 @@ class ManagedApps:
     name_resolver: NameResolver
 
     async def add(self, app: App, *, is_enabled: bool, asks_wechat: bool, by: Actor) -> KnownApp:
-        """Add an app. Other processes can use the app after their next refresh.
+        """Add an app, and return it. Other processes can use the app after their next refresh.
 
         If `asks_wechat`, WeChat must first accept the app's id and secret.
 
@@ -429,7 +432,10 @@ def _refusal_of(app: App, exc: errors.WeChatMisconfigured) -> errors.AppRefused:
 
 
 def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
-    """Return the app after these changes. Raises: InvalidRequest, if the result is not valid."""
+    """Return the app after these changes.
+
+    Raises: InvalidRequest, if the result is not valid, or if the changes contain another kind.
+    """
     if changes.get("kind", before.app.kind) != before.app.kind:
         raise InvalidRequest.of("kind", "can't be changed: add another app")
     app_fields = {name: value for name, value in changes.items() if name in AppFields.model_fields}
