@@ -82,7 +82,8 @@ async def _check_stored(
 ) -> AsyncGenerator[CheckResult | None, None]:
     """Check the clock, the rights, the schema and the stored values. Store the apps and the signing keys in `findings`.
 
-    Without sufficient rights or a usable schema, the later checks are omitted, because their queries would fail.
+    Without sufficient rights or a usable schema, the later checks are omitted, because their queries would fail or miss
+    rows.
     """
     yield await _check_clock(database, clock)
     rights = await read_rights(database)
@@ -280,7 +281,10 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
 
 
 def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult | None:
-    """Return the result about the webhooks, which names the stuck or disabled ones; None if no webhooks exist."""
+    """Return the result about the webhooks; None if no webhooks exist.
+
+    The result names the stuck webhooks or, if there are none, the disabled webhooks.
+    """
     if not webhooks:
         return None
     name = "webhooks"

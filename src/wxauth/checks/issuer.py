@@ -47,7 +47,7 @@ class _NotRunning(_Fault):
 
 
 class _Wrong(_Fault):
-    """Any other fault, for example an invalid certificate. The text gives the reason and the fix."""
+    """Any other fault, for example an invalid certificate. The text gives the reason and usually the fix."""
 
 
 async def check_issuer(
@@ -55,8 +55,9 @@ async def check_issuer(
 ) -> AsyncGenerator[CheckResult, None]:
     """Check whether siblings find the stored keys at the issuer's URL.
 
-    All requests together may take `patience` seconds, and `_CONNECT_TIMEOUT_SECONDS` more for connecting. If
-    `read_keys` is given, and none of the keys in `findings` is published, `read_keys` reads the stored keys once more.
+    All requests together may take `patience` seconds, and `_CONNECT_TIMEOUT_SECONDS` more for connecting. If the issuer
+    publishes none of the keys in `findings` that have begun to sign, the check reads the stored keys once more with
+    `read_keys`, if this function is given.
     """
     yield await _judge_issuer(issuer, findings.signing_keys, read_keys=read_keys, now=now, patience=patience)
 
@@ -95,7 +96,7 @@ async def _judge_issuer(
 
 
 def _judge_kids(issuer: str, signing: AbstractSet[str], published: AbstractSet[str]) -> CheckResult:
-    """Compare the ids of the stored keys that sign with the ids of the published keys, and return the result."""
+    """Compare the ids of the stored keys in `signing` with the ids of the published keys, and return the result."""
     if signing.isdisjoint(published):
         text = _(
             "{issuer} returns none of the stored keys, because the service there uses another database. "
@@ -127,7 +128,7 @@ def _judge_kids(issuer: str, signing: AbstractSet[str], published: AbstractSet[s
 async def _published_kids(issuer: str, time_limits: httpx.Timeout) -> set[str]:
     """Return the ids of the keys that the issuer publishes. Also check that no cache stores the issuer's responses.
 
-    The function requests the documents in the same way as the guard, so that it finds every fault that a sibling would
+    The function requests the documents in the same way as the guard, so that it finds the faults that a sibling would
     meet.
 
     Raises: _NotRunning, if no service responds; _Wrong, if siblings cannot use the documents, or if a cache stores
@@ -196,7 +197,7 @@ def _proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
 
 
 async def _check_for_cache(client: httpx.AsyncClient, issuer: str) -> None:
-    """Send two requests to check that no cache stores responses.
+    """Send two requests to check that no cache stores responses. Stop after a response whose status is not 200.
 
     Raises: _Wrong, if a response may have been stored; _NotRunning or _Wrong, if a request fails.
     """

@@ -29,7 +29,7 @@ class PostgresServer:
     engine: str
     """The result of the SQL function `version()`, which names the product."""
     has_plpgsql: bool
-    """Whether PL/pgSQL is installed, which is the language of wxauth's triggers."""
+    """Whether PL/pgSQL, the language of wxauth's triggers, is installed."""
     encoding: str
     """The encoding of the database."""
 
@@ -65,7 +65,8 @@ SELECT id AS session_id, app_id, openid, session_key AS sealed
  WHERE session_key IS NOT NULL
 """)
 # A webhook is stuck if it has accepted no event since `stuck_since`, although a delivery has been waiting since then.
-# `delivered_at` is null if the webhook has never accepted an event. Without a waiting delivery, it is not stuck.
+# `delivered_at` is null if the webhook has never accepted an event. Without a waiting delivery, a webhook is not
+# stuck.
 WEBHOOK_STATES: Final = Statement[WebhookState]("""
 SELECT w.name, w.is_enabled,
        COALESCE(w.delivered_at < :stuck_since, true) AND COALESCE((

@@ -107,7 +107,7 @@ class Findings:
     """The values that one check finds and other checks need. A field is None or empty if its value was not found."""
 
     apps: Sequence[App] = ()
-    """The apps in which users can log in."""
+    """The apps that users can log in to; if only one app is checked, all apps."""
     signing_keys: Sequence[StoredSigningKey] | None = None
     """The stored keys for access tokens that are published now."""
     wechat_readings: list[ClockReading] = field(default_factory=list)

@@ -82,7 +82,7 @@ class RoleRights:
 #   names the schema, or the role can use no schema in the search_path. In the search_path, "$user" stands for the
 #   schema with the role's name.
 # - `policies`: The role with the oid 0 is PUBLIC.
-# - `owner`: Only the owner of a table, or a member of the owner, may alter the table.
+# - `owner`: Only the owner of a table, a member of the owner, or a superuser may alter the table.
 # - `hidden_in`: Row level security hides no rows from the role if each command has a permissive policy without a
 #   condition, and no policy is restrictive. The commands r, a, w and d are SELECT, INSERT, UPDATE and DELETE, and `*`
 #   means all commands.
@@ -170,7 +170,8 @@ class Revocation:
 # The steps of the statement:
 # - `roles_for_all_data` contains PostgreSQL's roles for all data.
 # - `excused` contains the roles that may have rights: superusers, the owner and its members, PostgreSQL's roles for all
-#   data, the current role and, if it lacks the owner's rights, the roles whose rights it has.
+#   data, the role of the session, the current role and, if the current role lacks the owner's rights, the roles whose
+#   rights it has.
 # - `edges` contains the memberships. From PostgreSQL 16 on, a membership may allow neither inheriting nor SET ROLE, and
 #   a REVOKE must name the grantor of the membership. The columns for these options are read as JSON, because older
 #   versions do not have them.

@@ -103,7 +103,9 @@ async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> 
 def judge_signing_keys(
     keys: Sequence[StoredSigningKey], sealer: Sealer, *, max_age: timedelta, now: datetime
 ) -> CheckResult:
-    """Return the result about the keys: which key signs now and which one is next, or which ones cannot be unsealed.
+    """Return the result about the keys: which key signs now, and which key is next or when the next key is created.
+
+    If some keys cannot be unsealed, the result names them instead.
 
     `keys` are in the order in which they begin to sign. `max_age` is the age of the newest key at which the service
     creates the next key.

@@ -1,7 +1,7 @@
 """The checks of each app with WeChat: of the app's secret, its IP whitelist, and its setup in WeChat's console.
 
-The checks send a made-up `wx.login` code, which WeChat refuses. This request costs nothing, and changes nothing in
-WeChat.
+The checks send a made-up login code, which WeChat refuses. This request costs nothing, and changes nothing in WeChat.
+For a mini-program or a service account, the checks also request the app's access token.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 from wxauth_guard.urls import is_loopback
 
 CHECK_TIMEOUT_SECONDS: Final = 10.0
-"""The time limit, in seconds, of one request, even if `WXAUTH_WECHAT_TIMEOUT` is longer."""
+"""The largest time limit, in seconds, of one request. `WXAUTH_WECHAT_TIMEOUT` is the limit if it is shorter."""
 
 _MADE_UP_CODE: Final = "000000000000"
 _NOT_WHITELISTED: Final = (40164, 61004)
@@ -67,9 +67,9 @@ class _Recorder(httpx.AsyncBaseTransport):
         self.unreachable: set[str] = set()
         """The hosts to which no connection could be opened."""
         self.proxy_failure = ""
-        """The reason why the last connection could not be opened, if the proxy has failed; otherwise empty."""
+        """The reason for the last failure to open a connection, if the proxy caused it; otherwise empty."""
         self.connect_failure = ""
-        """The reason why the last connection could not be opened, whether or not the proxy has failed."""
+        """The reason for the last failure to open a connection, whether or not the proxy caused it; empty if none."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         asked_at = self._clock()
@@ -117,9 +117,9 @@ async def _failure(request: Awaitable[object]) -> WeChatError | None:
 
 
 async def _token_failure(app: App, wechat_tokens: WeChatTokens) -> WeChatError | None:
-    """Return the error with which WeChat refuses to issue an access_token for the app.
+    """Return the error with which the request for the app's access_token fails.
 
-    Return None if WeChat issues one, or if the app needs none.
+    Return None if WeChat issues an access_token, or if the app needs none.
     """
     return await _failure(wechat_tokens.get(app)) if app.has_wechat_token else None
 
@@ -290,7 +290,7 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
 def _how_to_set_push_token(app: App, settings: Settings) -> Text:
     """Return the instruction for setting a push_token.
 
-    It depends on where the app is defined: in the database, in WXAUTH_APP_ID, or in WXAUTH_APPS.
+    The instruction depends on where the app is defined: in the database, in WXAUTH_APP_ID, or in WXAUTH_APPS.
     """
     if app.app_id not in {each.app_id for each in settings.apps}:
         return _("Set a push_token with 'wxauth apps set'")
