@@ -49,11 +49,11 @@ MAX_SESSIONS: Final = 1000
 
 The number is limited because a single statement moves all sessions of an identity in a merge, or deletes them when the
 identity is erased. WeChat issues one user 100 codes a minute per app, so at most 50 further sessions accumulate in the
-30 seconds between two checks. A session that ends because of `MAX_OPEN_SESSIONS` is still among the newest 1000, so its
-client can learn why the session has ended.
+30 seconds between two checks. A session that ends because of `MAX_OPEN_SESSIONS` is usually still among the newest
+1000, so its client can learn why the session has ended.
 """
 REPLACEMENTS_PAUSE: Final = timedelta(seconds=30)
-"""The time between two checks for identities with more sessions than the limits."""
+"""The time between two checks for identities with more sessions than the limits allow."""
 SESSIONS_PER_TRANSACTION: Final = 5000
 """The largest number of sessions that one transaction ends, and the largest number that it deletes."""
 ERASE_PAUSE_SECONDS: Final = 5.0
@@ -61,7 +61,10 @@ ERASE_PAUSE_SECONDS: Final = 5.0
 REFUSALS_KEPT: Final = timedelta(days=14)
 """The time for which refused logins are stored for customer support."""
 DELIVERIES_KEPT: Final = timedelta(days=30)
-"""The time for which finished webhook deliveries are stored for operators. Pending deliveries are never deleted."""
+"""The time for which finished webhook deliveries are stored for operators.
+
+Pending deliveries are deleted only after their webhook was removed.
+"""
 SWEEP_EVERY: Final = timedelta(days=1)
 """The time between two sweeps of a large table."""
 MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=30)
@@ -90,13 +93,14 @@ _SWEEP_FAILED: Final = "sweep_failed"
 PAGE_SIZE: Final = 1000
 """The largest number of rows in one page of a sweep."""
 PAGE_PAUSE_SECONDS: Final = 0.1
-"""The pause, in seconds, between two pages."""
+"""The usual pause, in seconds, between two pages. For large tables, `rest_after` calculates the pause from it."""
 ROWS_PER_SECOND: Final = 3000
-"""The largest number of rows of a large table that a sweep writes in a second, on average."""
+"""The largest number of rows of a large table that a sweep with pauses writes in a second, on average."""
 REST_RATIO: Final = 5
-"""The ratio of the rest after a page to the time that the page took, while a large table is swept page by page.
+"""The smallest ratio of the rest after a page to the time that the page took, while a large table is swept.
 
-With this ratio, the sweep uses a sixth of one connection's time, and slows down when the database has other work.
+With this ratio, the sweep uses at most a sixth of one connection's time, and slows down when the database has other
+work.
 """
 
 log = get_logger()
@@ -194,10 +198,10 @@ async def erase_remains(services: Services, pace: Pace) -> None:
 
 
 async def end_removed_clients(services: Services, pace: Pace) -> None:
-    """End the sessions of removed clients, one page of each client in turn. Stop if another worker is doing this.
+    """End the sessions of removed clients, and delete the clients' other rows, one page of each client in turn.
 
-    If a page ends no session of a client, because other transactions have locked the sessions' users, the client waits
-    for the next run.
+    If a page changes no row of a client, for example because other transactions have locked the users of the sessions,
+    the client waits for the next run. Stop if another worker is doing this.
     """
     has_more = True
     while has_more:
@@ -295,10 +299,10 @@ def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelt
 
 
 async def sweep_other_rows(services: Services, pace: Pace) -> None:
-    """Delete retired keys and other expired rows, and merge the counts of logins of past hours.
+    """Delete retired keys and other expired rows, and merge the counts of logins of old hours.
 
-    Before these chores, bind phone numbers that the user's own request has not bound, for example because a process
-    crashed.
+    First, bind phone numbers that the users' own requests have not bound, for example because a process crashed. If the
+    clocks of wxauth and the database differ too much, do nothing else.
     """
     now, database = services.clock(), services.database
     await services[Phones].bind_pending(size=pace.page_size)
@@ -340,7 +344,7 @@ async def lift_ended_bans(services: Services, pace: Pace) -> None:
 
 
 async def erase_those_who_left(services: Services, pace: Pace) -> None:
-    """Erase the users who have requested their erasure, and whose waiting period is over."""
+    """Erase the users who have requested their erasure, and whose waiting period is over, unless they are banned."""
     if not _clocks_agree(services):
         return
     while await erase_next_due(services.database, now=services.clock()):  # noqa: ASYNC110 - this waits for no event
@@ -350,7 +354,7 @@ async def erase_those_who_left(services: Services, pace: Pace) -> None:
 async def _page_by_page(pace: Pace, *chores: Callable[..., Awaitable[int]]) -> None:
     """Repeat each chore until a page is not full.
 
-    A chore takes the `size` of a page, and returns the number of rows.
+    A chore takes the `size` of a page, and returns the number of rows that it has processed.
     """
     for chore in chores:
         while await chore(size=pace.page_size) >= pace.page_size:  # noqa: ASYNC110 - this waits for no event

@@ -34,7 +34,10 @@ class SweepProgress(SQLModel, table=True):
 
     name: str = Field(sa_type=Text, primary_key=True)
     after: UUID
-    """The id of the last row that was checked."""
+    """The id after which the next page begins.
+
+    `replace_old_sessions` checks the identities that have a session with a higher id.
+    """
     due_at: datetime = Field(sa_type=TIME)
     """The time at which the next page is due or, after the last page, the time at which the next sweep is due."""
 
@@ -44,8 +47,7 @@ class SweepProgress(SQLModel, table=True):
 _READ_IN_ORDER: Final = Statement[str](
     "SELECT set_config(setting, 'off', true) FROM unnest(ARRAY['enable_sort', 'enable_bitmapscan']) AS given (setting)"
 )
-# This query returns the last id that a sweep has checked, and the time at which the sweep continues. Before the first
-# page of the first sweep, there is no row.
+# This query returns the progress of a sweep. Before the first page of the first sweep, there is no row.
 _PROGRESS: Final = Statement[tuple[UUID, datetime]]("SELECT after, due_at FROM sweeps WHERE name = :name")
 _NOTE_PROGRESS: Final = Statement[Nothing]("""
 INSERT INTO sweeps (name, after, due_at) VALUES (:name, :after, :due_at)
@@ -168,7 +170,7 @@ async def restart_sweep(database: Database, name: str, *, now: datetime) -> None
 async def sweep_page(
     database: Database, table: TableSweep, *, size: int, older_than: datetime, now: datetime, next_sweep_at: datetime
 ) -> SweptPage | None:
-    """Sweep the next page of a table, which has up to `size` rows, and store the progress.
+    """Sweep the next page of a table, up to `size` rows, and store the progress.
 
     The sweep changes or deletes only rows that are older than `older_than`. After the last page, the next sweep is due
     at `next_sweep_at`. Return None if another worker is processing a page, or if nothing is due yet.
@@ -199,7 +201,7 @@ class ReplacedPage:
     ended: int
     deleted: int
     is_last: bool
-    """Whether this was the last page of the run, because no further session exceeds the limits."""
+    """Whether this was the last page of the run, because it contained fewer sessions than a page can have."""
 
 
 async def replace_old_sessions(
@@ -210,9 +212,9 @@ async def replace_old_sessions(
     An open session ends unless it is among the `open_kept` newest open sessions of its identity. An ended session is
     deleted unless it is among the `all_kept` newest sessions, both open and ended.
 
-    A page has up to `size` sessions of each kind. Each run checks only identities that have logged in since the
-    previous run. The next run is due when `pause` has passed since the last page. Return None if another worker is
-    processing a page, or if the next run is not due yet.
+    A page has up to `size` sessions of each kind. Each run checks only identities that have logged in since a minute
+    before the end of the previous run. The next run is due when `pause` has passed since the last page. Return None if
+    another worker is processing a page, or if the next run is not due yet.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=f"wxauth.{_REPLACING}"):

@@ -27,7 +27,8 @@ class Statistics(SQLModel):
 
 
 # `LEAST` and `GREATEST` ignore nulls, so a number of seconds is 0 if there is no row, or if a time is in the future.
-# Only the age of the signing key is null if there is no key.
+# Only the age of the signing key can be null. It is the age of the newest active ES256 key, because ES256 keys sign the
+# access tokens.
 STATISTICS: Final = Statement[Statistics](f"""
 SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
        (SELECT count(*) FROM erasures) AS erasures_waiting,
