@@ -37,13 +37,14 @@ from wxauth.users.status_queries import ADMIN, StatusAndRoles, StatusChange, cha
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 _WITH_OWN_RULES: Final = ("unionid", "external_id", "created_at", "last_login_at", "consents")
-"""The fields of a user to which `GIVEN_BEFORE` does not apply, because each field has a different rule."""
+"""The fields of a user to which `GIVEN_BEFORE` does not apply, because each of them has its own rule."""
 _SINGLE_VALUED: Final = [
     name for name in Line.model_fields if name in UserToImport.model_fields and name not in _WITH_OWN_RULES
 ]
-"""The fields in which two lines of one identity must agree.
+"""The fields in which two lines of one identity must agree if both lines have a value.
 
-A user has one value of each field, so a second value would be lost.
+A user has one value of each field, so a second value would be lost. Only `attributes` may differ, if the import changes
+the attributes of existing users.
 """
 
 
@@ -61,13 +62,13 @@ class LineOutcome(StrEnum):
 
 
 class LineRefused(Exception):
-    """The error if a line is invalid, or contradicts stored data or an earlier line."""
+    """The error if a line is invalid, or contradicts stored data or another line."""
 
     def __init__(self, faults: Sequence[Fault], others: Sequence[int] = ()) -> None:
         super().__init__()
         self.faults = faults
         self.others = others
-        """The numbers of the other lines that the line contradicts."""
+        """The numbers of the other lines that the line might contradict."""
 
 
 class AdministratorsNotLocked(Exception):
@@ -91,9 +92,9 @@ class Batch:
     Args:
         found: The stored data that the lines name. The caller has locked its users.
         has_all_admins: Whether `found` contains all administrators, so that all of them are locked.
-        made: The changes of the lines, which the batch adds. In a dry run, `made` already contains the changes of
-            earlier batches that concern these lines. Otherwise, `found` contains those changes, and `made` contains
-            only `given`, `first_lines` and `unionid_lines`.
+        made: The data about earlier lines that concerns these lines. The batch adds the changes of its own lines to it.
+            At the start, it contains `given`, `first_lines` and `unionid_lines`. In a dry run, it also contains the
+            changes of earlier batches, because the database, and therefore `found`, does not contain them.
         options: The options of the import.
         now: The time of the changes.
     """
@@ -106,9 +107,9 @@ class Batch:
         self._options_of_new = replace(options, takes_roles=True, takes_status=True, takes_attributes=True)
         self._now = now
         self.made = made
-        self._known = Known(found, made)
+        self._known = Known(found, made)  # `apply` also writes through this view, which changes only `made`
         self._stored_users = {user.id: user for user in found.users}
-        # The set is complete if `has_all_admins`.
+        # The set is complete if `has_all_admins`. In a dry run, it lacks new administrators from earlier batches.
         self._administrators = {
             user_id for user_id in self._stored_users if StatusAndRoles.of(self._known.users[user_id]).is_administrator
         }
@@ -201,7 +202,7 @@ class Batch:
     def _check(self, case: Case) -> None:
         """Check that all ids of the line belong to one user, and that the line may change that user.
 
-        Raises: LineRefused, with all rules that the line breaks.
+        Raises: LineRefused, with the faults for all rules that the line breaks.
         """
         broken_of_line = [rule for rule in RULES_OF_LINES if rule.is_broken(case)]
         broken_of_owner = [rule for rule in RULES_OF_OWNERS if rule.is_broken(case)]
@@ -227,7 +228,9 @@ class Batch:
         hashes = {name: _hash(getattr(line, name)) for name in _SINGLE_VALUED}
         given = {name: GivenValue(number, hash_) for name, hash_ in hashes.items() if hash_ is not None}
         contradicted = [name for name in given if name in earlier and given[name].hash != earlier[name].hash]
-        # Two lines may give different attributes, because attributes are patches that are applied one after the other.
+        # With `takes_attributes`, two lines may give different attributes, because both patches are applied, one after
+        # the other. Otherwise, only a line that creates a user sets attributes, so those of a second line would be
+        # lost.
         if self._options.takes_attributes and "attributes" in contradicted:
             contradicted.remove("attributes")
         if contradicted:
@@ -238,7 +241,7 @@ class Batch:
     def _updated(self, user: UserToImport, line: Line, *, is_new: bool) -> UserToImport:
         """Return a copy of the user with the values that the line adds or changes.
 
-        Raises: LineRefused, if the attributes are invalid.
+        Raises: LineRefused, if the resulting attributes are invalid.
         """
         options = self._options_of_new if is_new else self._options
         updated = user.model_copy()
@@ -376,7 +379,7 @@ def _changes_of(user: UserToImport, stored: UserToImport | None) -> Iterator[tup
     """Yield the types and the data of the events that report how a user differs from the stored user.
 
     A user who is not stored yet is new, so no event reports that the user's profile has changed.
-    `change_status_and_roles` records the ban of a stored user.
+    `change_status_and_roles` records the events about the status and the roles of a stored user.
     """
     before = stored or queries.new_user(user.id, user.created_at)
     changed = [name for name in PROFILE_FIELDS if getattr(before, name) != getattr(user, name)]
@@ -394,7 +397,7 @@ def _changes_of(user: UserToImport, stored: UserToImport | None) -> Iterator[tup
 
 
 def _update_status_and_roles(user: UserToImport, line: Line, options: Options) -> None:
-    """Set the user's roles, and ban or unban the user, as far as the options allow it."""
+    """Set the user's roles, and ban or unban the user, as far as the options allow this."""
     if options.takes_roles and line.roles is not None and set(line.roles) != set(user.roles):
         user.roles = line.roles
     if options.takes_status and line.status is UserStatus.DISABLED:

@@ -19,7 +19,7 @@ from wxauth.settings.roles import ATTRIBUTE_NAME
 from wxauth.users.attributes import typed_attribute
 
 _BEGINNING: Final = 64 * 1024
-"""The number of bytes at the beginning of a file from which `JsonLines` recognizes a file that is one JSON document."""
+"""The number of bytes at the beginning of a file that `JsonLines` reads to recognize a single JSON document."""
 NOT_CSV: Final = Fault(
     "line",
     _(
@@ -45,7 +45,7 @@ NO_HEADER: Final = Fault(
 )
 UNREAD_NAMES: Final = _("must contain the names that --map reads, but no line contains {names}")
 MOST_NAMES: Final = 100
-"""The largest number of ignored names that are reported."""
+"""The largest number of ignored names that are reported for JSON Lines. For CSV, all of them are reported."""
 
 _ATTRIBUTE: Final = "attributes."
 """The beginning of the name of a column that contains an attribute, for example `attributes.tier`."""
@@ -100,17 +100,20 @@ class _Lines:
         self._was_read = False
         """Whether all lines have been read at least once."""
         self.unknown: list[str] = []
-        """The names in the file that are ignored."""
+        """The names in the file that are ignored. `JsonLines` notes only the first `MOST_NAMES` of them."""
 
     def _numbered(self) -> Iterator[NumberedLine]:
-        """Yield each line of the file as the file contains it. Raises: WrongFile."""
+        """Yield each line of the file before it is parsed.
+
+        Raises: WrongFile, if the first line that is not blank shows another kind of file.
+        """
         self._file.seek(self._start)
         yield from numbered_lines(self._file, self.other_kinds)
         self._was_read = True
 
 
 class JsonLines(_Lines):
-    """The lines of a JSON file with their numbers, and with wxauth's names and values.
+    """The lines of a file in JSON Lines, with their numbers, and with wxauth's names and values.
 
     Raises: WrongFile, if the file is not JSON Lines.
     """
@@ -136,7 +139,8 @@ class JsonLines(_Lines):
     def __iter__(self) -> Iterator[NumberedLine]:
         """Yield each line. The first iteration also collects the unknown names in the file.
 
-        Raises: WrongFile, after the last line of the first iteration, if the form maps a name that no line contains.
+        Raises: WrongFile, after the last line of the first iteration, if the file contains objects,
+            but no line contains a name that the form maps.
         """
         is_first_time = not self._was_read
         for line in self._numbered():
@@ -150,7 +154,7 @@ class JsonLines(_Lines):
 
     def _translated(self, text: bytes, *, is_first_time: bool) -> bytes:
         """Return a line with wxauth's names and values. In the first iteration, also note the line's names."""
-        # U+0000 replaces half an emoji, and JSON must not contain it unescaped.
+        # `numbered_lines` and `_without_half` replace half an emoji with U+0000, which JSON must not contain unescaped.
         text = _ESCAPED.sub(_without_half, text).replace(b"\0", rb"\u0000")
         if self._is_plain and not is_first_time:
             return text
@@ -262,7 +266,10 @@ class CsvLines(_Lines):
         return needed
 
     def __iter__(self) -> Iterator[NumberedLine]:
-        """Yield each line except the header. Its text is JSON, or a fault, or None if all of its cells are empty."""
+        """Yield each line except the header.
+
+        The text of a line is JSON, a fault, or None if the line is blank or all of its cells are empty.
+        """
         for line in self._numbered():
             if line.number == self.header.number:
                 continue
@@ -295,7 +302,7 @@ class CsvLines(_Lines):
         return fields
 
     def _cells(self, text: bytes | Fault | None) -> list[str] | Fault:
-        """Return the cells of a line.
+        """Return the cells of a line, or the fault of the line. A blank line has no cells.
 
         Each line is parsed separately, so that a missing quotation mark does not affect other lines.
         """
@@ -344,7 +351,7 @@ def _value_at(values: Mapping[str, object], path: str) -> object:
 
 @cache
 def _fields_without_text() -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names of the fields of `Line` that are not text and, of these, the names of the lists of texts.
+    """Return the names of the fields of `Line` that accept no text, and the names of those that accept lists of texts.
 
     The JSON schema of `Line` shows the types of the fields.
     """

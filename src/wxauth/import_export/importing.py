@@ -40,7 +40,7 @@ BATCH: Final = 1000
 USUAL_OPENID_LENGTH: Final = 28
 """The length of WeChat's openids at present, in characters. WeChat does not guarantee this length."""
 _PAUSES: Final = (1, 2, 4, 8, 15, *[30] * 19)
-"""The pauses, in seconds, before each retry of a batch.
+"""The pauses, in seconds, before the successive retries of a batch.
 
 Together, the pauses last ten minutes, which is longer than a failover or a restart of the database.
 """
@@ -52,7 +52,7 @@ class ImportRefusal(NamedTuple):
     number: int
     faults: Sequence[Fault]
     others: Sequence[int] = ()
-    """The numbers of the other lines that the refused line contradicts."""
+    """The numbers of the other lines that the refused line might contradict."""
     skips_only_fields: bool = False
     """Whether the line is imported without the fields that have these faults."""
 
@@ -104,8 +104,8 @@ For a `dict[UUID, int]`, for example, the parser reads a `tuple[UUID, int]`, whi
 class MadeOnDisk:
     """The data about earlier lines, in a temporary file, because the data may be larger than the memory.
 
-    In a dry run, this data includes all changes that the lines have made so far. Otherwise, the database contains most
-    of the changes.
+    The data also includes the unionids of the whole file. In a dry run, it includes all changes that the lines have
+    made so far. Otherwise, the database contains these changes.
 
     Each row is an entry of one of the dicts of `Made`: the name of the dict (`kind`), the key (`name`) and the value.
     Each method writes all of its rows in one SQLite transaction, because separate transactions would take longer.
@@ -123,7 +123,10 @@ class MadeOnDisk:
         self._connection.execute("CREATE TABLE made (kind, name, value, PRIMARY KEY (kind, name)) WITHOUT ROWID")
 
     def close(self) -> None:
-        """Delete the file. SQLite accepts this call only from the thread that has created the object."""
+        """Close the database, which deletes its temporary file.
+
+        SQLite accepts this call only from the thread that created the object.
+        """
         self._connection.close()
 
     def changes_for(self, wanted: Wanted, users: Iterable[UserToImport]) -> Made:
@@ -144,7 +147,10 @@ class MadeOnDisk:
         return made
 
     def note_unionids(self, lines: Iterable[NumberedLine]) -> None:
-        """Store each unionid of the file with its first line, because a line must not use a unionid as its openid."""
+        """Store each unionid of the file with the number of its first line.
+
+        A line must not use a unionid of the file as its openid.
+        """
         rows = (("unionid_lines", _json(unionid), _json(number)) for number, unionid in _unionids_in(lines))
         self._connection.execute("BEGIN")
         self._connection.executemany("INSERT OR IGNORE INTO made VALUES (?, ?, ?)", rows)
@@ -280,7 +286,10 @@ def _report(
 
 
 def _read(numbered: NumberedLine, parts: Mapping[type, Any], options: Options) -> _ReadLine:
-    """Parse a line and check its fields. If the options allow it, replace invalid `SKIPPABLE` fields with null."""
+    """Parse a line and check its fields. Replace invalid fields with null if the options allow this.
+
+    If a field that is not `SKIPPABLE` is invalid, the whole line is refused.
+    """
     number, text = numbered
     if text is None:
         return _ReadLine(number, None, ())
@@ -308,7 +317,7 @@ async def _import_or_halve(
 ) -> None:
     """Import a batch, and add the result of each line to `outcomes`.
 
-    If logins of the same users write first, import the two halves of the batch separately.
+    If other requests keep changing the same users, import the two halves of the batch separately.
 
     After an error, `outcomes` contains the results of the lines that are stored.
 
@@ -319,7 +328,7 @@ async def _import_or_halve(
     except TooManyChanges:
         if len(lines) == 1:
             raise
-        # A smaller batch takes less time, in which fewer logins can write first.
+        # A smaller batch takes less time, so fewer requests change its users in the meantime.
         middle = len(lines) // 2
         await _import_or_halve(services, lines[:middle], earlier, options, outcomes)
         await _import_or_halve(services, lines[middle:], earlier, options, outcomes)
@@ -344,7 +353,8 @@ async def _import_batch(
     if not options.dry_run:  # the remaining data of an erased user must not become data of a new user with this id
         await erase_waiting_rows(services.database, wanted.ids)
     try:
-        # An import can fill empty tables. With `replan`, PostgreSQL does not use a plan from when a table was empty.
+        # An import can fill empty tables. With `replan`, PostgreSQL does not use a plan from a time when a table was
+        # empty.
         async with services.database.begin(replan=True) as transaction:
             batch = await _locked_batch(
                 transaction, wanted, earlier, options, with_administrators=with_administrators, now=services.clock()

@@ -61,7 +61,7 @@ class Fault(NamedTuple):
     """A fault in a line: the field, and the rule that its value breaks."""
 
     field: str
-    """The name of the field; `line` for the line as a whole."""
+    """The name of the field; `line` or `file` for a fault of the line or the file as a whole."""
     wanted: Text
     """The rule that the field breaks, for example "must be a UUIDv7"."""
 
@@ -97,7 +97,7 @@ _SHORT: Final = _("must be 1 to 64 printable characters")
 
 
 def unwrapped(value: object) -> object:
-    """Return the text inside a wrapped value, and any other value unchanged.
+    """Return the text or the time inside a wrapped value; None for the time 0. Return any other value unchanged.
 
     MongoDB's tools, LeanCloud and Parse wrap ids, times and large numbers in objects.
     """
@@ -170,8 +170,8 @@ def _time_or_none(value: object, info: ValidationInfo) -> object:
 def _e164(value: object, info: ValidationInfo) -> object:
     """Return a phone number in E.164, from the formats that people use.
 
-    A number without a country code belongs to `phone_region` in the settings. Return any other value unchanged, because
-    the field's own check refuses it later.
+    A number without a country code belongs to `phone_region` in the settings. Any other value is left to the field's
+    own check.
     """
     text = str(value) if type(value) is int else value
     # `number_in` would ignore a NUL at the beginning or the end, which the field's own check must refuse.
@@ -206,7 +206,7 @@ ShortText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(pr
 
 
 class _Strict(BaseModel):
-    """A model that does not convert values to other types, and for which an empty text counts as an absent value."""
+    """A model that converts values only for fields that allow this. An empty text counts as an absent value."""
 
     model_config = ConfigDict(strict=True, hide_input_in_errors=True)
 
@@ -299,8 +299,8 @@ class Line(_Strict):
     def read(cls, text: bytes, parts: Mapping[type, Any]) -> Self | list[Fault]:
         """Return the line, or its faults, one for each wrong field.
 
-        `parts` contains, by type, the `Apps`, the `Settings`, and the `ZoneInfo` of times without an offset, which may
-        be None.
+        `parts` contains, by type, the `Apps`, the `Settings`, and the `ZoneInfo` for times without an offset. The
+        `ZoneInfo` may be None.
         """
         try:
             # The validator itself is faster than `model_validate_json`, and an import reads millions of lines.

@@ -1,4 +1,4 @@
-"""The lines of an imported file, with their numbers, as the file contains them."""
+"""The lines of an imported file, with their numbers, before they are parsed."""
 
 import re
 from codecs import BOM_UTF8
@@ -28,7 +28,7 @@ class NumberedLine(NamedTuple):
 
     number: int
     text: bytes | Fault | None
-    """The line in UTF-8, a fault if the line cannot be read, or None if the line is blank.
+    """The bytes of the line, a fault if the line cannot be read, or None if the line is blank.
 
     The lines that `JsonLines` and `CsvLines` yield are JSON.
     """
@@ -39,8 +39,8 @@ def numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterat
 
     This function does not check that the text is UTF-8, because the parsing of each line checks this later.
 
-    Raises: WrongFile, if the first line that is not blank matches a pattern in `other_kinds`, or begins like a file
-        that is neither CSV nor JSON Lines.
+    Raises: WrongFile, if the first line that is not blank matches a pattern in `other_kinds`, or shows that the
+        import cannot read the file.
     """
     number = 0
     is_begun = False

@@ -33,7 +33,7 @@ _UNREADABLE_KINDS: Final = {
     rb"<": _("must be CSV or JSON Lines, but is HTML or XML. Save the file as CSV UTF-8 in a spreadsheet program"),
     rb"\[": _("must be JSON Lines with one object per line, but is a JSON array. Convert the file with jq -c '.[]'"),
 }
-"""The patterns of the beginnings of files that are neither CSV nor JSON Lines, each with advice.
+"""The patterns of the beginnings of files that cannot be read as CSV or JSON Lines, each with advice.
 
 The first pattern that matches counts. For example, the pattern of UTF-16 also matches a file in UTF-32.
 """
@@ -74,9 +74,9 @@ _ADVICE_ON_DELIMITERS: Final = {
 
 
 class WrongFile(Exception):
-    """The error for a file of another kind, or with an invalid header, from which no line is imported.
+    """The error for a file of another kind, with an invalid header, or without the names in `--map`.
 
-    The message of the exception describes the fault in English.
+    No line of the file is imported. The message of the exception describes the fault in English.
     """
 
     def __init__(self, fault: Fault, names: Sequence[str] = ()) -> None:

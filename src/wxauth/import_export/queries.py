@@ -87,7 +87,10 @@ class Found(NamedTuple):
 
     @property
     def user_ids(self) -> frozenset[UUID]:
-        """The ids of all stored users whom the ids in the batch identify. The caller locks these users."""
+        """The ids of the stored users whom the ids in the batch identify, except previous ids of users.
+
+        The caller locks these users.
+        """
         owners = (identity.user_id for identity in self.identities.values())
         return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.ids))
 
@@ -159,8 +162,8 @@ SELECT known.user_id, document, version, given_at
   JOIN consents ON consents.user_id = known.id
 """)
 _STATUS_COLUMNS: Final = ("roles", "status", "ban_reason", "banned_until")
-# In each of the statements below, the keys of `rows` are the names of the table's columns. `_NOTE_CONSENTS` sets
-# users.consents, and `change_status_and_roles` sets the status and the roles of stored users.
+# In each statement below that has the parameter `rows`, the keys of the rows are the names of the table's columns.
+# `_NOTE_CONSENTS` sets users.consents, and `change_status_and_roles` sets the status and the roles of stored users.
 _USER_COLUMNS: Final[list[LiteralString]] = [name for name in columns_of(UserToImport) if name != "consents"]
 _CHANGED_COLUMNS: Final[list[LiteralString]] = [name for name in _USER_COLUMNS if name not in ("id", *_STATUS_COLUMNS)]
 
@@ -299,11 +302,11 @@ async def store(
     identities: Collection[IdentityKey],
     givers: Sequence[UUID],
 ) -> Sequence[ChangedConsents]:
-    """Run each statement with its rows, and return the changed consents of `givers`.
+    """Run each statement with its rows, and update and return the consents of `givers`.
 
-    `givers` are the users who have given new consents. `identities` are the identities in the batch. If the openid of
-    one of these identities is also the unionid of a user, this function makes the next login of that user check the
-    identity, because one of the two ids is probably wrong.
+    `givers` are the users who have given new consents. `identities` are the identities in the batch. If nobody has
+    logged in with one of these identities yet, and its openid is also the unionid of a user, this function makes the
+    next login of that user check the identity, because one of the two ids is probably wrong.
 
     Raises: one of `core.outages.CONFLICTS`, if another transaction has written the same data.
     """

@@ -1,6 +1,7 @@
 """The rules for each line of an import, in three tables, and the data that the rules examine.
 
-Broken rules are reported in the order of the tables.
+Broken rules are reported in the order of the tables. The third table is checked only if no rule of the others is
+broken.
 """
 
 from collections import ChainMap
@@ -62,7 +63,7 @@ class Made:
     openids: dict[tuple[str, str], str] = field(default_factory=dict)
     """The openids, by app and unionid."""
     apps_of_users: dict[UUID, set[str]] = field(default_factory=dict)
-    """The apps in which each user has an openid."""
+    """The apps in which the lines give each user an openid."""
     external_ids: dict[str, UUID] = field(default_factory=dict)
     """The owners of external ids, including previous external ids."""
     former_ids: dict[UUID, UUID] = field(default_factory=dict)
@@ -204,7 +205,7 @@ class Rule(NamedTuple, Generic[Checked]):
 def _has_unionid_as_openid(case: Case) -> bool:
     """Return whether the openid is one of the file's unionids, and may therefore be from the wrong column.
 
-    Lines with a user id come from an export, and are always accepted.
+    Lines with a user id come from an export, and never break this rule.
     """
     line = case.line
     is_unionid = line.openid == line.unionid or line.openid in case.known.made.unionid_lines
