@@ -37,7 +37,7 @@ class EndReason(StrEnum):
     BANNED = "banned"
     """The user was banned."""
     REUSED = "reused"
-    """An authorization code or a refresh token of the session was used again, so it might have been stolen."""
+    """The session's authorization code or refresh token was reused, so the code or token might have been stolen."""
     ERASED = "erased"
     """The user, or the session's identity, was erased."""
     LEAVING = "leaving"

@@ -1,6 +1,7 @@
 """The statements that rotate refresh tokens.
 
-If a refresh token is used again after its grace period, or after its successor was used, the session ends.
+A refresh token is reused if it is used again after its grace period, or after its successor was used. The session then
+ends.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ class RefreshRefusal(StrEnum):
     EXPIRED = "expired"
     """The session has expired, or is older than the maximum age."""
     REUSED = "reused"
-    """The token was used before, so `_rotate` has ended the session."""
+    """The token was reused, so `_rotate` has ended the session."""
     REPLACED = "replaced"
     """A newer session has replaced the session: see `EndReason.REPLACED`."""
     OUT_OF_SCOPE = "out_of_scope"
@@ -87,7 +88,7 @@ class RotatedSession(UserInSession):
     """The generation of the new refresh token."""
     expires_at: datetime
     is_reused: bool
-    """Whether the token was used before. If so, the statement has changed nothing, and `_rotate` ends the session."""
+    """Whether the token was reused. If so, the statement has changed nothing, and `_rotate` ends the session."""
 
 
 Rotated = TypeVar("Rotated", bound=RotatedSession)
@@ -219,7 +220,7 @@ async def rotate_refresh_token(
 ) -> RotatedSession | RefreshRefused:
     """Rotate the refresh token of a session in an app. Return the session, or the reason for the refusal.
 
-    `ip` and `user_agent` belong to the device. If the token was used before, end the session.
+    `ip` and `user_agent` belong to the device. If the token was reused, end the session.
 
     Raises: TooManyChanges, if other requests change the session during each attempt.
     """
@@ -242,7 +243,7 @@ async def rotate_refresh_token_of_website(
     """Rotate the refresh token of a website's session. Return the session, or the reason for the refusal.
 
     The session must be for this resource or, if `resource` is None, for no resource. The user must have granted the
-    website at least one of `scopes`, and all of `demanded`. If the token was used before, end the session. `ip` is the
+    website at least one of `scopes`, and all of `demanded`. If the token was reused, end the session. `ip` is the
     address of the website's server, for the event that records this end.
 
     Raises: TooManyChanges, if other requests change the session during each attempt.
@@ -264,8 +265,8 @@ async def _rotate(
 ) -> Rotated | RefreshRefused:
     """Rotate a refresh token with a statement. Return the session, or the reason for the refusal.
 
-    `further_values` contains the parameters that only this statement has. If the token was used before, end the
-    session. If the token could be used now, although the statement has just found no session, try again.
+    `further_values` contains the parameters that only this statement has. If the token was reused, end the session. If
+    the token could be used now, although the statement has just found no session, try again.
 
     Raises: TooManyChanges, if this happens at each attempt.
     """
