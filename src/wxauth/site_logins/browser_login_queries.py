@@ -27,7 +27,7 @@ class BrowserUser(UserInSession):
 
 @dataclass(frozen=True, slots=True)
 class StoredProof:
-    """The stored login of a browser, just after a user has authenticated in it."""
+    """The stored login of a browser, just after a user's proof has created or renewed it."""
 
     id: UUID
     proof_id: UUID

@@ -1,4 +1,4 @@
-"""The bodies of the phone's requests about a scan, and their responses.
+"""The bodies of the phone's requests about a scan, and of the responses to these requests.
 
 `scans` reads and returns these objects. The other bodies of a phone's requests are next to their routes.
 """

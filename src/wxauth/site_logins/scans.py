@@ -77,8 +77,7 @@ class Scans:
 
         Raises: ScanOver, if no such scan is pending; ScanForwarded, if the phone may have got the code or link from
             another person; ScanTooFar, if the phone might be too far from the browser; LoginTooOld, if a fresh login is
-            required; ScanTaken, if another user has claimed the scan; RateLimited, after too many attempts to type a
-            login code.
+            required; ScanTaken, if another user has claimed the scan; RateLimited, after too many wrong login codes.
         """
         now = self.clock()
         is_typed = opening.user_code is not None
@@ -89,7 +88,7 @@ class Scans:
             refusal = await self._refusal_of_claim(transaction, login, caller, opening, ip=ip, now=now)
             if refusal is None:
                 await _store_claim(transaction, login, caller, is_typed=is_typed, now=now)
-        if is_typed:  # the limit is for codes that do not exist
+        if is_typed:  # the limit is for wrong codes only
             await USER_CODES.uncount_user(self.database, caller.user)
         fields = {"scan_id": login.id, "client_id": login.client_id, "user_id": caller.user.id}
         if refusal is not None:
