@@ -430,7 +430,7 @@ async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[
 async def lease_delivery(
     database: Database, receiver_id: UUID, priority: Priority, *, now: datetime, until: datetime
 ) -> LeasedDelivery | None:
-    """Lease the next delivery of this priority to a receiver. Return None if no such delivery is due."""
+    """Lease the next delivery of this priority to a receiver. Return None if none can be leased now."""
     async with database.begin(replan=True) as transaction:
         return await transaction.row(LEASE_DELIVERY, receiver_id=receiver_id, priority=priority, now=now, until=until)
 
