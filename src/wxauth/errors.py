@@ -174,7 +174,7 @@ class SessionReplaced(WxAuthError, code="session_replaced", status=400):
     title = _("Your account is now logged in on another device.")
 
 
-# Failures of scanned QR codes that this user cannot log in with.
+# Failures of logins with a QR code, a login code or a link.
 
 
 class ScanOver(WxAuthError, code="scan_over", status=404):

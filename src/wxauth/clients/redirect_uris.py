@@ -13,7 +13,7 @@ from wxauth_guard.urls import is_http_url, is_loopback, is_secure
 
 MAX_URI_LENGTH: Final = 2048
 MAX_URIS: Final = 100
-"""The maximum number of redirect URIs of a client, and of its logout URIs.
+"""The maximum number of a client's redirect URIs. The same limit applies to its logout URIs.
 
 The number is limited because wxauth compares the redirect URI of each sign-in request, and the origin of each CORS
 request, with registered URIs.

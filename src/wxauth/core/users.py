@@ -15,7 +15,10 @@ from wxauth.core.statements import columns_of
 ROLES_SCOPE: Final = "roles"
 """The scope that allows a website to read a user's roles."""
 PROFILE_FIELDS: Final = ("nickname", "avatar_url")
-"""The columns whose changes the event `user.profile_changed` reports."""
+"""The columns of a user's profile.
+
+The event `user.profile_changed` also reports changes of other columns, for example of `external_id`.
+"""
 MERGEABLE: Final[tuple[LiteralString, ...]] = (*PROFILE_FIELDS, "phone", "external_id")
 """The columns that a merge copies to the remaining user, if the remaining user has no value in them."""
 
@@ -43,9 +46,12 @@ class UserFields(SQLModel):
     """The time of the last login; null until an imported user first logs in."""
     # Unlike a CHECK constraint, a length limit costs nothing if the column is not written.
     external_id: str | None = Field(max_length=128)
-    """The user's id in the operator's other services, from the time before wxauth."""
+    """The user's id in the operator's other services."""
     phone_verified_at: datetime | None = Field(sa_type=TIME)
-    """The time when the number was last verified with the phone button; null if it was only imported."""
+    """The time when the number was last verified with the phone button.
+
+    Null if there is no number, or if it was only imported.
+    """
     consents: dict[str, str] | None = Field(sa_type=JSONB)
     """The present consents, as the version of each document. Null means that there are none.
 
