@@ -45,7 +45,7 @@ SELECT document, version, given_at, withdrawn_at, app_id, abbrev(ip) AS ip
 """)
 # The statement replaces the id of another actor by `administrator`, and leaves out the actor's address, because both
 # are another user's data. It keeps the names of service clients, and `system`, `operator` and `wechat`, because they
-# belong to no user. It leaves out the reason of a ban, which is only for staff. It also leaves out the id and the apps
+# belong to no user. It leaves out a ban's reason, which is only for staff. It also leaves out the id and the apps
 # of a user who was split from this one, because that user is another person. Before 0.1.0, a split also gave former ids
 # back. Such an id now belongs to another person, so the statement leaves it out of the merge's event.
 _EVENTS: Final = Statement[ExportedRow]("""

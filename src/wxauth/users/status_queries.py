@@ -72,7 +72,7 @@ UPDATE users SET status = CASE WHEN ban IS NULL THEN 'active' ELSE 'disabled' EN
 ADMIN: Final = "admin"
 """The role of administrators, who may use every route of `/v1/admin`."""
 SUPPORT: Final = "support"
-"""The role of customer support, which may read all users, and may ban and sign out users who are not staff."""
+"""The role of customer support, who may read all users, and may ban and sign out users who are not staff."""
 log = get_logger()
 
 

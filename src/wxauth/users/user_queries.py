@@ -36,7 +36,7 @@ SELECT id FROM users WHERE id = :user_id
 SELECT user_id FROM former_users WHERE id = :user_id
  LIMIT 1
 """)
-"""The query for the user of a present or former id. It returns no row if nobody has the id."""
+"""The query for the user of a present or former id. It returns no row if nobody has, or had, the id."""
 FORMER_EXTERNAL_IDS: Final = Statement[str](
     "SELECT external_id FROM former_external_ids WHERE user_id = :user_id ORDER BY external_id"
 )
