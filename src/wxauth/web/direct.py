@@ -187,7 +187,7 @@ class Router:
         return self._add("DELETE", path, declared)
 
     def hidden(self, path: str, *, method: str = "GET") -> Callable[[Endpoint], Endpoint]:
-        """Return a decorator that adds a route that is not documented, because only wxauth's own pages use it."""
+        """Return a decorator that adds a route that is not documented, such as a route that only wxauth's pages use."""
         return self._add(method, path, {"include_in_schema": False})
 
     def _add(self, method: str, path: str, declared: Mapping[str, Any]) -> Callable[[Endpoint], Endpoint]:
@@ -278,7 +278,7 @@ class DirectRoutes:
 
 
 def operation_id(route: APIRoute) -> str:
-    """Return the default operationId in the OpenAPI document, which is the endpoint's name."""
+    """Return the default operationId, which is the endpoint's name."""
     return route.name
 
 

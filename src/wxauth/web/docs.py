@@ -1,4 +1,4 @@
-"""The routes `/docs` and `/openapi.json`, which return the API documentation in each language.
+"""The routes `/docs` and `/openapi.json`, which return the API documentation in the language of the request.
 
 The page `/docs` loads its scripts from the service, and nothing from a CDN.
 """

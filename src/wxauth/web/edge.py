@@ -170,8 +170,8 @@ class Edge:
     Args:
         size_limits: The size limits, in bytes, of bodies for the paths where bodies may be larger than `MAX_BODY`.
         time_limits: The time limits, in seconds, of bodies for the paths that have a limit other than `body_seconds`.
-        refused: A function that is called with the scope and the error of each request that got a problem document,
-            unless the refusal was expected (`EXPECTED_KEY`).
+        refused: A function that is called with the scope and the error of each request that failed with an error of
+            wxauth, unless the failure was expected (`EXPECTED_KEY`).
         leaving: The part that tells whether this process is ending. If it is, the server closes each connection after
             its next response.
         body_seconds: The time limit, in seconds, of a body for any path that is not in `time_limits`.
