@@ -150,7 +150,7 @@ class _Host:
 
 @dataclass
 class WeChat:
-    """The client for WeChat's server API, of which there is one per process.
+    """The client for WeChat's server API. Each process has one client.
 
     Args:
         client: The client that sends the requests. A test may replace it, or mock its requests with respx. See

@@ -136,7 +136,7 @@ KNOWN_ERRCODES: Final = frozenset(number for _api, number in _ROWS)
 
 
 def errcode_label(error: Exception | None) -> str:
-    """Return the label of WeChat's errcode in metrics, which is empty if the error has no errcode.
+    """Return the label of WeChat's errcode in metrics. The label is empty if the error has no errcode.
 
     All errcodes that the table lacks share the label `other`, because each label is a time series.
     """

@@ -162,7 +162,7 @@ class WeChatMessage:
     def unknown_code(self) -> str | None:
         """The field `RevokeInfo` in a form for the log, if none of its codes is known for this kind of app.
 
-        It is None for any event except `_DATA_REVOKED`, and if one of the codes is known.
+        It is None if the event is not `_DATA_REVOKED`, or if one of the codes is known.
         """
         if self.event != _DATA_REVOKED or not self.revoked_codes.isdisjoint(_WITHDRAWN_BY_CODE[self.app_kind]):
             return None

@@ -38,7 +38,7 @@ RENEWAL_SPREAD: Final = timedelta(seconds=60)
 RENEWAL_PAUSE: Final = timedelta(seconds=30)
 """The pause between two requests for an app's token while WeChat still returns the old token."""
 FAILURE_PAUSE: Final = timedelta(seconds=5)
-"""The time after a failure during which all callers get the same failure, without a call to WeChat.
+"""The time after a failure during which wxauth does not call WeChat. Callers without a valid token get the failure.
 
 If the failure has a `retry_after`, that time counts instead.
 """
@@ -105,7 +105,7 @@ class CachedSecret:
         self.failure, self.looked_at, self.paused_until = failure, now, now + pause
 
     def take(self, value: str, expires_in: int, *, now: datetime) -> None:
-        """Store a secret that WeChat has returned, which is valid for `expires_in` seconds, and end the pause.
+        """Store a secret from WeChat that is valid for `expires_in` seconds, and end the pause.
 
         The value of `renews_at` contains a random part, so that not all processes call WeChat at the same moment.
         """
@@ -117,7 +117,7 @@ class CachedSecret:
 
 @dataclass(slots=True)
 class _CachedToken(CachedSecret):
-    """An app's token in memory, which WeChat can refuse before it expires."""
+    """An app's token in memory. WeChat can refuse the token before it expires."""
 
     is_refused: bool = False
     """Whether WeChat has refused the token, so that it must be fetched again before its next use."""
