@@ -21,7 +21,7 @@ class TokenSession:
 
     id: UUID
     seconds_left: int
-    """The time, in seconds, until the session ends."""
+    """The time, in seconds, until the session expires."""
     client_id: str | None = None
     """The client_id of the website that gets the token; None for a session in an app."""
     scope: str = ""
@@ -46,7 +46,7 @@ class AccessToken:
 class Issuer:
     """The part that issues access tokens.
 
-    A token is signed with the current signing key. It expires after `ACCESS_TOKEN_TTL`, or when its session ends if
+    A token is signed with the current signing key. It expires after `ACCESS_TOKEN_TTL`, or when its session expires if
     that is earlier, but it is valid for at least a second.
     """
 

@@ -163,7 +163,7 @@ class KeyRing:
 
     @property
     def jwks(self) -> bytes:
-        """The published keys as a JWK set (RFC 7517, section 5)."""
+        """The published keys that wxauth can decrypt, as a JWK set (RFC 7517, section 5)."""
         return to_json({"keys": [key.public_jwk for key_set in self._key_sets for key in key_set.keys.values()]})
 
     @property
@@ -172,7 +172,7 @@ class KeyRing:
         return bool(self._access_token_keys.keys)
 
     def ensure_ready(self) -> None:
-        """Check that there is a key that signs access tokens. Raises: StorageUnavailable."""
+        """Check that there is a key that signs access tokens. Raises: StorageUnavailable, if there is none."""
         if not self.is_ready:
             raise StorageUnavailable(NOT_READ)
 
@@ -278,9 +278,10 @@ class KeyRing:
         return failed_at is not None and abs(self.clock() - failed_at) < timedelta(seconds=REFRESH_PAUSE_SECONDS)
 
     async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
-        """Add a key for each algorithm that has no next key.
+        """Add a key for each algorithm in use that has no next key.
 
-        A new key begins to sign when every cache has had time to fetch the key.
+        A new key begins to sign when every cache has had time to fetch the key. The first key of an algorithm signs at
+        once.
 
         Return the newest key of access tokens. If `by` is given, the audit trail records the addition of this key,
         but not the addition of a key of id_tokens.
@@ -413,7 +414,7 @@ class KeyAnswer(TypedDict):
 async def list_published(database: Database, *, now: datetime) -> tuple[list[KeyAnswer], list[KeyAnswer]]:
     """Return the descriptions of the published keys that sign access tokens, and of the keys that sign id_tokens.
 
-    Each list begins with the former keys, and ends with the next key.
+    Each list begins with the former keys, and ends with the next key, if there are such keys.
     """
     published = await database.rows(PUBLISHED, now=now)
     return _key_answers(keys_for(ALGORITHM, published), now), _key_answers(keys_for(RSA_ALGORITHM, published), now)

@@ -117,7 +117,10 @@ def has_next(keys: Keys, now: datetime) -> bool:
 
 
 def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
-    """Return whether another key must be created, because the signing key has reached `max_age`, or there is no key."""
+    """Return whether a key must be created.
+
+    This is so if there is no key, or if the signing key has reached `max_age` and there is no next key.
+    """
     if not keys:
         return True
     # Because of `abs`, a key that was created `max_age` in the future, with a wrong clock, is also due to be replaced.
@@ -127,7 +130,8 @@ def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
 def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
     """Return the keys with a next key added. If there are no keys, return one key that signs at once.
 
-    If a replica whose clock was ahead created the last key, that key becomes the next key, with new dates.
+    If a replica whose clock was ahead created the last key, that key becomes the next key, with new dates, unless it is
+    the only key.
     """
     if not keys:
         return [make(now)]
@@ -145,7 +149,7 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
     """Return the keys without the key that has this kid.
 
     If the removed key was the signing key, the next key signs at once or, if there is no next key, a new key. If the
-    removed key was the next key, a new next key replaces it.
+    removed key was the only next key, a new next key replaces it.
 
     Raises: NotFound, if no key has this kid.
     """
