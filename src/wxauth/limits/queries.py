@@ -55,7 +55,7 @@ class AttemptCount(SQLModel, table=True):
 
 
 class _Attempt(SQLModel):
-    """The outcome of `_COUNT`: whether an attempt is within the limit, and when its window began."""
+    """The outcome of `_COUNT`: whether an attempt is within the limit, and the start of the stored window."""
 
     is_within_limit: bool
     since_before: datetime | None
@@ -106,7 +106,7 @@ class Rate:
         """
         row = await database.one(_COUNT, key=self._key(who), now=now, began_by=now - self.window, at_most=self.at_most)
         if not row.is_within_limit:
-            # If a concurrent attempt began the window after this statement's snapshot, its start is not known.
+            # If a concurrent attempt began the window after this statement's snapshot, the start is not known.
             since = row.since_before or now
             raise RateLimited(self.detail, retry_after=max(1, ceil((since + self.window - now).total_seconds())))
 

@@ -19,7 +19,10 @@ REDIS_TIMEOUT_SECONDS: Final = 0.2
 REDIS_RETRY_SECONDS: Final = 5.0
 """The time, in seconds, for which a process does not use Redis after a failure."""
 MAX_COUNTERS: Final = 100_000
-"""The largest number of counters in one process. If there are more, the counter whose window ends first is dropped."""
+"""The largest number of counters of a limiter in one process.
+
+If there are more, the counter whose window ends first is dropped.
+"""
 
 _CONNECTIONS: Final = 16
 """The largest number of connections to Redis that a limiter uses at the same time."""
@@ -66,7 +69,7 @@ class RateLimiter:
         redis_url: The URL of Redis, or None.
         exempt: The networks whose addresses are not counted.
         patience: The time limit, in seconds, for counting an action in Redis, including the wait for a connection.
-        wide: The limit of an IPv6 /48, as a multiple of the limit of one address.
+        wide: The limit of an IPv6 /48, as a multiple of the limit of one /64.
     """
 
     def __init__(
@@ -149,7 +152,7 @@ def counted_as(ip: str) -> Sequence[str]:
 
 
 class Windows:
-    """The counts of this process.
+    """The counts of one limiter in this process.
 
     All limits must have the same `seconds`, because the windows must end in the order in which they began.
     """
