@@ -49,7 +49,7 @@ _COMMON_TYPES: Final[Mapping[str, LiteralString]] = {
 }
 """The PostgreSQL types of the parameters of both statements.
 
-For a parameter of the type inet or jsonb, asyncpg would require a Python object. Therefore the statements take such
+For a parameter of the type inet or jsonb, asyncpg would require a Python object. Therefore, the statements take such
 values as text, and cast them.
 """
 # The condition is true if an imported identity of the app has the person's unionid in place of an openid.
@@ -91,11 +91,11 @@ def _returning_fragment(
 # in. For a user who is banned or about to be erased, it returns the unchanged user, and opens no session.
 #
 # The caller creates the id of the session, so that the statement opens only one session even if wxauth sends it twice.
-# The statement locks only the user's row, because a lock on the identity's row would write another page. If the
-# statement waits for the lock, it still sees the identity's row as it was before the wait. Therefore, a change that
-# takes an identity away from a user sets `identity_lost_at` in the user's row, which PostgreSQL reads again after the
-# wait. If the column is set, the statement returns no row, and the module `login_queries` locks the user to handle the
-# login. A login more than an hour later clears the column, because no
+# The id is null if the login must open no session. The statement locks only the user's row, because a lock on the
+# identity's row would write another page. If the statement waits for the lock, it still sees the identity's row as it
+# was before the wait. Therefore, a change that takes an identity away from a user sets `identity_lost_at` in the user's
+# row, which PostgreSQL reads again after the wait. If the column is set, the statement returns no row, and the module
+# `login_queries` locks the user to handle the login. A login more than an hour later clears the column, because no
 # statement runs that long.
 #
 # The form for several logins waits for no lock, because it leaves out users whom another transaction has locked. If
@@ -158,7 +158,8 @@ _SIGNED_UP: Final = "person.*, :app_id::text AS app_id, :openid::text AS openid"
 # the row of the unionid first. If two logins with one unionid run at the same time, the second waits for the row of the
 # first, and then creates no user. If two logins with one identity have no unionid, the second violates the primary key
 # of identities. The statement leaves out an external id that another user has or had. If two new users get the same
-# external id at the same time, the unique index lets only one of the logins succeed.
+# external id at the same time, the unique index lets only one of the logins succeed. As in `RETURN`, the id of the
+# session is null if the login must open no session.
 #
 # The form for several logins waits at most 20 ms for the row of another login, and then fails, so that each login of
 # the batch runs alone. If the batch contains several logins of one identity, the statement takes the first, and leaves

@@ -312,8 +312,8 @@ class Logins:
     ) -> TokenAnswer:
         """Return the response with a new access token, and with the session's refresh token of this generation.
 
-        `phone_error` and `ignored` are the fields of the response with these names. The response leaves out an empty
-        field.
+        `phone_error` and `ignored` are the fields of the response with these names. The response leaves them out if
+        they are empty.
         """
         claims = self.apps.claims_of(user.app_id)
         issued = self.issuer.issue(

@@ -97,7 +97,7 @@ class Login:
     nickname: str | None = None
     avatar_url: str | None = None
     session_key: bytes | None = None
-    """WeChat's session_key, sealed; None if the app is not a mini-program."""
+    """WeChat's session_key, sealed; None if WeChat has returned none, as for an app that is not a mini-program."""
     ip: str | None = None
     user_agent: str | None = None
     expires_in: int | None
@@ -132,7 +132,10 @@ class Login:
 
 @dataclass(slots=True, kw_only=True)
 class LoggedIn:
-    """A stored login. If its user is banned or about to be erased, the login has opened no session."""
+    """A stored login.
+
+    It has opened no session if the user is banned or about to be erased, or if `Login.expires_in` is None.
+    """
 
     session_id: UUID
     """The id of the session, which exists only if the login has opened a session."""
@@ -140,7 +143,10 @@ class LoggedIn:
     """Whether the login has created the user."""
     user: EnteredUser
     ignored_fields: Sequence[str]
-    """The profile fields that the login has not stored, because the user has changed the profile too often."""
+    """The profile fields that the login has not stored.
+
+    The user has changed the profile too often, or is banned or about to be erased.
+    """
     milliseconds: float
     """The time, in milliseconds, that it took to store the login."""
 
@@ -225,6 +231,8 @@ class _Ids:
 async def _log_in(database: Database, login: Login, ids: _Ids) -> EnteredUser:
     """Log in with the statement `RETURN` or `SIGN_UP`, whichever fits first. If neither fits, log in under a lock.
 
+    A login with `max_sessions` never uses `RETURN`.
+
     Raises: SignUpClosed, AccountDisabled, AccountLeaving, UnionidConflict.
     """
     user: EnteredUser | None = None
@@ -291,8 +299,8 @@ async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: Peop
     Add an unknown identity to the unionid's user, unless that user is about to be erased. If the user is banned or
     about to be erased, open no session.
 
-    Raises, before it writes anything: ChangedMeanwhile, if the identity or the unionid now belongs to another user;
-    UnionidConflict.
+    Raises, before it writes anything: ChangedMeanwhile, if the identity or the unionid now belongs to another user, or
+    if the user was erased; UnionidConflict.
     """
     user = await transaction.row(_LOCK, **_values(_LOCK, login, ids, people.user_id or people.holder_id))
     if user is None or await transaction.one(PEOPLE, **login.identity) != people:

@@ -316,7 +316,7 @@ SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, 
 
 
 def _search_in_order(column: LiteralString) -> Statement[Refusal]:
-    """Return the search that reads one value of a column from the index on this column and the id.
+    """Return the search that finds the rows with one value of a column in the index on this column and the id.
 
     The index returns these rows in the order of their ids, so the search stops when the page is full.
     """

@@ -1,4 +1,4 @@
-"""The routes with which administrators read daily numbers and refused logins."""
+"""The routes with which administrators and support staff read daily numbers and refused logins."""
 
 from datetime import timedelta
 from typing import Annotated, Final

@@ -1,6 +1,6 @@
 """The counts of logins and the refused logins of one process.
 
-A process holds these records in memory, and stores them every few seconds, so that no login waits for a row of counts
+A process holds these records in memory, and stores them after short pauses, so that no login waits for a row of counts
 that another login writes. A process that is killed loses the records of its last seconds.
 
 Each count is for an hour, because days begin at different hours in different time zones. Each process stores running
@@ -46,17 +46,17 @@ One row for each error code counts the other refusals.
 MAX_NEW_ROWS: Final = 30
 """The largest number of new rows per second that a process adds for refusals without a known user.
 
-One row for each error code, without a network, counts further refusals.
+One row for each error code, without a network or a user, counts further refusals.
 """
 MAX_NEW_ROWS_OF_USERS: Final = 100
 """The largest number of new rows per second that a process adds for refusals of known users.
 
-One row for each error code, without a user, counts further refusals.
+One row for each error code, without a network or a user, counts further refusals.
 """
 MAX_IN_MEMORY: Final = 1000
 """The largest number of rows that wait for the next write to the database.
 
-While so many rows wait, because the database is slow, the process drops further refusals.
+While so many rows wait, because the database is slow, the process drops refusals that need another row.
 """
 _FORGET_AFTER: Final = timedelta(days=1)
 """The age of an hour at which a process forgets its totals for the hour. Every login of the hour has ended by then."""
@@ -109,7 +109,7 @@ class Numbers(WriteBuffer):
         return uuid4()
 
     async def _store(self) -> None:
-        """Store the counts that have grown. If that fails, the next store includes them."""
+        """Store the counts that have grown, and forget old ones. If that fails, the next store includes them."""
         hours, self._unstored = self._unstored, set()
         if not hours:
             return
@@ -199,7 +199,7 @@ class Refusals(WriteBuffer):
             DROPPED.count(Dropped.STORAGE)
 
     def _reset_limits(self, second: int) -> None:
-        """Reset the limits when a new second or minute begins."""
+        """Reset the counters when a new second or minute begins."""
         if second != self._second:
             self._second = second
             self._rows_begun.clear()
@@ -246,7 +246,7 @@ def _new_row(
 
 
 def _truncated(ip: str | None) -> str | None:
-    """Return the network of an address; None if there is no address."""
+    """Return the network of an address; None if there is no IP address."""
     try:
         return None if ip is None else TRUNCATED.network_of(ip)
     except ValueError:

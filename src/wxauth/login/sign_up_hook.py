@@ -72,7 +72,10 @@ log = get_logger()
 
 
 class HookFailed(TextError):
-    """The error if the operator's service gave no usable response. It contains no text from the service."""
+    """The error if the operator's service gave no usable response, or was not asked because of a pause.
+
+    It contains no text from the service.
+    """
 
 
 class HookTimedOut(HookFailed):
@@ -98,10 +101,11 @@ class SignUpHook:
     async def initial_fields(self, app: App, identity: WeChatIdentity, *, ip: str | None) -> InitialFields:
         """Ask the service about a new user, and return the user's initial fields. `ip` is the user's address.
 
-        If the service gives no usable response, and `SIGN_UP_HOOK_FAILURE` is `allow`, only `is_undecided` is set.
+        If there is no usable response, and `SIGN_UP_HOOK_FAILURE` is `allow`, only `is_undecided` is set. During a
+        pause, the service is not asked, so there is no response.
 
-        Raises: SignUpRefused, if the service refuses the user; SignUpUnavailable, if the service gives no usable
-            response, and `SIGN_UP_HOOK_FAILURE` is `refuse`.
+        Raises: SignUpRefused, if the service refuses the user; SignUpUnavailable, if there is no usable response,
+            and `SIGN_UP_HOOK_FAILURE` is `refuse`.
         """
         about = {
             "app_id": app.app_id,
