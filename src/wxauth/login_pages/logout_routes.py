@@ -50,7 +50,7 @@ class LoggingOut:
     concurrency: ConcurrencyDep
 
     async def answer(self, text: str) -> Response:
-        """Log the user out in this browser, and return the response. `text` contains the parameters, still encoded.
+        """Handle a request to log out, and return the response. `text` contains the parameters, still encoded.
 
         Raises: RateLimited, if the user has too many requests in progress.
         """
@@ -92,6 +92,7 @@ class LoggingOut:
         is_confirmed = compare_digest(parameters.get(CONFIRMED, "").encode(), confirmation.encode())
         if self.request.method != "POST" or not is_confirmed:
             return pages.log_out(user, client, parameters, confirmation)
+        # A browser's login has its own queue, as a session has.
         async with self.concurrency.of_session(user.login_id, user.id, ends_sessions=True):
             await self.authorization_codes.end_login(browser, of=user.id, now=self.clock())
         if client is not None and "post_logout_redirect_uri" in parameters:
@@ -136,7 +137,7 @@ LoggingOutDep = Annotated[LoggingOut, Depends(LoggingOut)]
     openapi_extra=form_parameters(*_PARAMETERS, client_id="shop"),
 )
 async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOutDep) -> Response:
-    """End the session of the `id_token_hint`, even if it has expired, and redirect to `post_logout_redirect_uri`.
+    """End the session of the `id_token_hint`, even an expired one, and redirect to `post_logout_redirect_uri`.
 
     If this browser has a login of the same user that sites share, that login ends, too, together with the sessions of
     its sites. A request without a hint ends nothing by itself, because anybody could have made the link. If the browser
@@ -148,6 +149,7 @@ async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOut
     if request.method == "POST":
         # A site's form may be sent to a URL that contains some of the parameters.
         text = "&".join(filter(None, (text, pages.form)))
+        # A cross-site POST does not contain wxauth's cookies, but the GET after a redirect does.
         redirect = pages.redirect_to_get(_PATH, text)
         if redirect is not None:
             return redirect

@@ -70,7 +70,7 @@ class Pages(Rendering):
         """Await `work`, and return a redirect or a page for its result or its failure.
 
         `gone` names the message for a login that does not exist anymore. For RateLimited and StorageUnavailable, the
-        page advises the user to try again, and `web.edge` logs the failure.
+        page advises the user to try again, unless no further attempt can succeed, and `web.edge` logs the failure.
         """
         try:
             answer = await work
@@ -255,9 +255,9 @@ class Pages(Rendering):
     ) -> Response:
         """Return a page with the message `name` of `TEXTS`.
 
-        `about` contains further lines, and `parameter` is the name of a wrong parameter. If the browser
-        can send the request again with GET, the page has links to its other languages. `values` are further values for
-        the template.
+        `about` contains further lines, and `parameter` is the name of a wrong parameter. If the request is a GET
+        without an `id_token_hint`, the page has links to its other languages. `values` are further values for the
+        template.
         """
         # A link must not contain the id_token, which can contain personal data.
         is_repeatable = self.request.method == "GET" and HINT not in self.request.query_params

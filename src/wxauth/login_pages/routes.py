@@ -102,7 +102,7 @@ class LoggingIn:
         if site_request.is_silent:
             return await self.single_sign_on.answer_silently(site_request, browser)
         client = site_request.client
-        # For a resource, a phone must scan the QR code, and these browsers are on that phone.
+        # For a resource, a phone must scan the QR code, and these browsers are usually on that phone.
         if site_request.resource is not None and (browser.is_web_view or (pages.is_in_wechat and pages.is_on_a_phone)):
             return pages.elsewhere(site_request, parameters)
         if browser.is_web_view and may_answer(client) and parameters.get(DOOR) != Door.SCAN:
@@ -340,7 +340,7 @@ async def read_picture(scene: str, scan_pictures: ScanPicturesDep) -> Response:
 
 @router.get("/d", summary=_("Show how to scan the QR code or enter the login code"), responses=HTML)
 async def show_device_page(pages: PagesDep) -> Response:
-    """Show a page that explains how to scan or type a login code. It changes nothing."""
+    """Show a page that explains how to scan the QR code or type the login code. The request changes nothing."""
     return pages.message("device")
 
 
