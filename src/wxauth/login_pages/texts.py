@@ -2,7 +2,7 @@
 
 Most texts belong to a message, which has a title. For example, the message `away` consists of the texts `away_title`
 and `away`. The names of the messages after a visit to WeChat's page begin with `visit_`, such as `visit_over`. wxauth
-also shows `visit_gone` after other requests about a login that the browser has not started.
+also shows `visit_gone` after other requests about a login that no longer exists, or that the browser has not started.
 
 On a phone, the page with the QR code shows the texts whose names end with `_on_a_phone`, such as `waiting_on_a_phone`,
 instead of the usual texts of the page's states. The texts for `PageState` and `Mistake` have no title, because the page
@@ -68,7 +68,8 @@ TEXTS: Final[Mapping[str, Text]] = {
     "used_up": _("You can't try this login again. Go back to the site and start again."),
     "away_title": _("Just a moment"),
     "away": _("The service is busy. Reload this page in a few seconds."),
-    # The browser asks for the decision before the user has decided, or after the decision has expired.
+    # The browser asks for the decision before the user has decided, or after the decision has expired. The decision is
+    # also missing if the URL at which a mini-program returns to the site is wrong or has expired.
     "gone_title": _("Not confirmed yet"),
     "gone": _(
         "Confirm on your phone, then reload this page. If the QR code has expired or has already been used, go "
