@@ -143,7 +143,8 @@ class SiteTokens:
     async def _for_code(self, client: Client, form: Parameters) -> dict[str, Any]:
         """Exchange an authorization code.
 
-        If a request contains a used code with the right `redirect_uri` and verifier, the session of the code ends.
+        If a request contains a used code with the right `redirect_uri` and verifier, the session of the code usually
+        ends (see `redeem`).
 
         Raises: OAuthError, RateLimited.
         """
