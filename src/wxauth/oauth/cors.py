@@ -71,7 +71,10 @@ class Cors:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on to the app, and add the CORS headers for the request's path and origin to the response."""
+        """Pass a request on to the app, and add the CORS headers for the request's path and origin to the response.
+
+        For an origin that has CORS headers, `CORSMiddleware` itself responds to preflight requests.
+        """
         # The server also calls the app for the lifespan, which has no path.
         path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
         if path not in self._paths:
