@@ -56,7 +56,7 @@ class Refused(OSError):
 
 
 class Origin(NamedTuple):
-    """The server at the other end of a connection."""
+    """The server that a request is for. A connection may reach it through a proxy."""
 
     scheme: str
     host: str

@@ -22,7 +22,7 @@ That is the head, the 1xx responses before it, the sizes of chunks, and the trai
 _SURELY_OPEN_SECONDS: Final = 1.0
 """The idle time, in seconds, after which wxauth asks the kernel whether the peer has closed the connection.
 
-Before that, wxauth assumes that the connection is open, because the system call takes some µs.
+Until then, wxauth assumes that the connection is open, because the system call takes some µs.
 """
 
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|,)\s*timeout=(\d+)\s*(?:,|$)", re.IGNORECASE)
@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
         self.stale_at = math.inf
         """The time at which the idle connection must be closed, in the event loop's time."""
         self.can_be_kept = True
-        """Whether another request may follow: on a new connection, or after a complete response that keeps it open."""
+        """Whether a request may follow, because the connection is new, or the last response keeps it open."""
 
     def ask(
         self,

@@ -219,7 +219,7 @@ def thumbnail_of(file: bytes) -> Thumbnail:
     try:
         with Image.open(BytesIO(file), formats=_FORMATS) as image:
             _check_size(image, most_pixels)
-            # Pillow can decode a JPEG at a smaller size, which is at least the needed size.
+            # Pillow can reduce a JPEG while decoding it. The result is never smaller than the size given here.
             draft_side = int(LONGEST_SIDE * _DRAFT_FACTOR)
             image.draft(None, (draft_side, draft_side))
             image.load()
