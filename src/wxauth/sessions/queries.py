@@ -43,7 +43,7 @@ class EndReason(StrEnum):
     LEAVING = "leaving"
     """The user has asked to be erased, and the grace period has begun."""
     ADMINISTRATOR = "administrator"
-    """An administrator or operator has ended the session, directly or by another change."""
+    """An administrator, an operator or a service client has ended the session, directly or by another change."""
     REPLACED = "replaced"
     """A newer session exceeded the limit on open sessions.
 
@@ -67,7 +67,7 @@ class LastRow(BaseModel):
 
     id: UUID
     since: datetime
-    """The creation time of this row. All rows with larger ids were created at or after this time."""
+    """The creation time of this row. All rows with larger ids were created in the same millisecond, or later."""
 
 
 # Each request reads the user, because since the token was signed, the user might have been banned, erased or merged,
