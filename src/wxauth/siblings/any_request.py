@@ -18,9 +18,10 @@ class AnyRequest:
     """Middleware that turns each request to `/v1/verify`, or to a path below it, into a GET without a body.
 
     Envoy, Istio and Higress send the method of the client's request, and append the path and the query of the client's
-    request. The client chooses these parts, so this middleware removes them before any other code reads them. There is
-    one exception: if the path is exactly `/v1/verify/`, the middleware keeps a query with a role or resource, so that
-    the route refuses the request, because an administrator meant the query for `/v1/verify`.
+    request. The client chooses these parts, so before any other code reads them, this middleware sets the method to
+    GET, and removes the appended path and query. There is one exception: if the path is exactly `/v1/verify/`, the
+    middleware keeps a query with a role or resource, so that the route refuses the request, because an administrator
+    meant the query for `/v1/verify`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
