@@ -6,7 +6,7 @@ stored. A transaction whose decision leads to a session also locks the user. Ban
 lock while they end all sessions of a user and delete the logins of the user's browsers. Every transaction takes the
 locks in this order, so that no two transactions can deadlock:
 
-1. the user, and then the user's sessions and the logins of the user's browsers, which change only under the user's
+1. the user, and then the user's sessions and the logins of the user's browsers, which wxauth ends only under the user's
    lock;
 2. the site's client, and then the login's row, in one statement. A page's row is locked before the row of a press (a
    use of the page's button).

@@ -3,7 +3,8 @@
 A scene is the random part of a QR code or of a link to WeChat. It identifies the login that the phone can claim.
 
 Page ids, the authorization codes of logins with WeChat's page, and the cookies of browsers' logins are derived from the
-cookie that identifies the browser. Therefore, if the browser repeats a request, it gets the same secret again.
+cookie that identifies the browser. Therefore, wxauth can derive the same secret again, for example if the browser
+repeats a callback, or must return to its page.
 
 A user code, which a user types, has only 34 random bits, so its hash needs a key. Without a key, an attacker with a
 copy of the database could find the code by trying all codes.
