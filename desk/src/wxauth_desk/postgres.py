@@ -108,7 +108,10 @@ class EmbeddedPostgres:
     lock_patience: float = LOCK_TIMEOUT_SECONDS
     """The longest time, in seconds, to wait until no other server uses the data."""
     programs: Path | None = None
-    """The folder with `initdb` and `postgres`; by default, the wheel's or, without the wheel, one in the PATH."""
+    """The folder with `initdb` and `postgres`.
+
+    By default, it is the wheel's folder or, without the wheel, the folder of the `postgres` in the PATH.
+    """
     options: Mapping[str, str] = field(default_factory=dict)
     """PostgreSQL's own settings, which override the settings in this module."""
     _user: dict[str, Any] = field(init=False, default_factory=dict)

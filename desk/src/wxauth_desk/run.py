@@ -258,8 +258,8 @@ async def _prepare(parts: _Parts) -> Credentials | None:
 
     If `dev` runs the MCP server, also add the agent. With the simulated WeChat, also add the shop.
 
-    Return the credentials of the shop's back end; None with the real WeChat, because `dev` runs this back end
-    only with the simulated WeChat.
+    Return the credentials of the shop's back end; None with the real WeChat, because `dev` runs this back end only with
+    the simulated WeChat.
 
     Raises: ForeignSchema, MigrationImpossible, StorageUnavailable, and the errors of `check_stored_state`.
     """

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class Errcode(IntEnum):
-    """The errcodes that the simulated WeChat chooses itself. A fault from the desk can name any other errcode."""
+    """The errcodes that the simulated WeChat chooses itself. A fault can name any other errcode."""
 
     BUSY = -1
     WRONG_ACCESS_TOKEN = 40001
@@ -25,7 +25,7 @@ class Errcode(IntEnum):
     NOT_WHITELISTED = 40164
     UNPUBLISHED_PAGE = 40165
     WRONG_SCENE_LENGTH = 40169
-    """Also the errcode that `getwxacodeunlimit` returns for a body that is not JSON."""
+    """Also the errcode that `getwxacodeunlimit` returns for a body that is not a JSON object."""
     WRONG_QUERY = 40212
     FROZEN_SECRET = 40243
     MISSING_ACCESS_TOKEN = 41001

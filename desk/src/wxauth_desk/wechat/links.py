@@ -34,7 +34,7 @@ class Links:
         """Respond to a call to `getwxacodeunlimit` with the picture of a mini-program code. Raises: CallRefused."""
         try:
             values = call.json
-        except CallRefused:  # this API has its own errcode for a body that is not JSON
+        except CallRefused:  # this API has its own errcode for a body that is not a JSON object
             raise CallRefused(Errcode.WRONG_SCENE_LENGTH) from None
         code = read_code_request(values, account)
         self.quotas.count_in_minute(call.api, account.app_id, at_most=_PICTURES_A_MINUTE, errcode=Errcode.USED_UP_QUOTA)
