@@ -192,7 +192,10 @@ class Deliveries:
         task.add_done_callback(self._tasks.discard)
 
     async def _deliver_one_by_one(self, receiver_id: UUID, priority: Priority) -> None:
-        """Lease and attempt deliveries of a priority to a receiver, until none is due. Log errors, and raise none."""
+        """Lease and attempt deliveries of a priority to a receiver, until none can be leased or the process shuts down.
+
+        Log errors, and raise none.
+        """
         is_first = True
         try:
             while not self._is_closing:

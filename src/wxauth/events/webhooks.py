@@ -180,7 +180,7 @@ class Webhooks:
         Return the number of queued events. `page_size` is the number of events in one transaction.
 
         Raises: ValueError, if neither or both of `event_id` and `since` are given; NotFound, if there is no such
-            webhook or event.
+            webhook, or if the feed does not contain the event.
         """
         webhook = await self.read(name)
         if event_id is not None and since is None:
