@@ -1,13 +1,14 @@
 """Statements that run once for several callers, so that each caller costs less when the service is busy.
 
-If the statement is not running, a caller runs it immediately, for this caller only. Otherwise the caller waits for the
-next batch. The batch starts when the running statement returns, or `Deadlines.batch_wait` after that statement was
-sent, whichever is earlier. Therefore a lock, a slow disk or a distant PostgreSQL delays the next batch by no more than
+If the statement is not running, a caller runs it immediately and alone. Otherwise the caller waits for the next batch.
+The batch starts when the running statement returns, or `Deadlines.batch_wait` after that statement was sent, whichever
+is earlier. Therefore a lock, a slow disk or a distant PostgreSQL delays the next batch by no more than
 `Deadlines.batch_wait`. See docs/contribute/decisions/0018-statements-in-batches.md.
 
 One caller's failure never affects another caller. A separate task sends each batch, so that cancelling one caller does
 not cancel the others. A caller without a row in the result runs the statement alone. If PostgreSQL refuses a batch, or
-if the batch conflicts with other changes or loses its connection, each of its callers runs the statement alone.
+if the batch conflicts with other changes or loses its connection, each of its callers runs the statement alone. If
+there is no connection, or if PostgreSQL does not respond in time, all callers of the batch get this failure.
 """
 
 import asyncio
@@ -42,7 +43,7 @@ Records = Sequence[Any]
 
 
 class _Caller(NamedTuple):
-    """A caller that waits for a batch."""
+    """A caller of a batched statement."""
 
     arguments: Sequence[object]
     row: asyncio.Future[object]

@@ -250,7 +250,7 @@ class Database(_Reader):
                 await self._roll_back(connection, exc, is_from_database=is_from_database, is_committing=is_committing)
                 raise
             finally:
-                transaction.failure = None  # its traceback refers to the transaction, which would be a reference cycle
+                transaction.failure = None  # otherwise, its traceback and the transaction would be a reference cycle
                 # If the rollback has failed, the connection must not be lent again.
                 if not connection.is_closed() and connection.is_in_transaction():
                     connection.terminate()
@@ -283,7 +283,7 @@ class Database(_Reader):
                 raise
             finally:
                 if snapshot is not None:
-                    snapshot.failure = None  # its traceback refers to the snapshot, which would be a reference cycle
+                    snapshot.failure = None  # otherwise, its traceback and the snapshot would be a reference cycle
                 if not connection.is_closed():
                     # The snapshot wrote nothing. The rollback frees the connection of a pooler for other clients.
                     with suppress(Exception):

@@ -36,7 +36,7 @@ _OTHER_ENGINE: Final = re.compile(
     r"|^(?!PostgreSQL)\S+",  # any other first word of version(), which is "PostgreSQL" for PostgreSQL
     re.IGNORECASE,
 )
-"""The engines that use PostgreSQL's protocol but lack features that wxauth needs, by their names in version()."""
+"""The pattern of the names in version() of engines that imitate PostgreSQL, but lack features that wxauth needs."""
 _ENGINE: Final = Statement[tuple[str, bool, str]]("""
 SELECT version() AS engine, EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql') AS has_plpgsql,
        current_setting('server_encoding') AS encoding
