@@ -1,6 +1,6 @@
 """The command `wxauth`, with its help in the language of the terminal.
 
-Each module of this package contains related commands, and is imported only when one of these commands is called.
+Each module in `MODULES` contains related commands, and is imported only when one of these commands is called.
 """
 
 import re
@@ -89,8 +89,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command whose summary is in the language of the terminal; None if there is no such command.
 
-        For a command whose module is not imported, return a placeholder, which has no options, arguments or
-        subcommands, and cannot run. Only `resolve_command` returns the command itself.
+        For a command in `modules`, return a placeholder, which has no options, arguments or subcommands, and cannot
+        run. Only `resolve_command` returns the command itself.
         """
         command = super().get_command(ctx, cmd_name)
         return None if command is None else in_language(command)

@@ -91,7 +91,7 @@ _CHANGED_ARGUMENTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "logo": {"callback": checked(read_picture), "metavar": "FILE", "help": _LOGO},
     "claims": {"multiple": True, "callback": checked(_claims), "metavar": "NAME=VALUE", "help": _CLAIM},
 }
-"""The arguments of `click.option` that replace the arguments from the schema, by field, except the option's name."""
+"""The arguments of `click.option`, except the option's name, that replace the arguments from the schema, by field."""
 _OPTIONS: Final[Mapping[str, Any]] = {
     **{field: {"option": _option_of(field), **_CHANGED_ARGUMENTS.get(field, {})} for field in Client.model_fields},
     "name": None,

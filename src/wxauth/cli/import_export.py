@@ -105,12 +105,13 @@ def _opened(path: str) -> IO[bytes]:
 def _rereadable(file: IO[bytes]) -> IO[bytes]:
     """Return a file that can be read twice, because an import reads it twice.
 
-    This is the file itself or, if it is a pipe, a copy in the temporary folder.
+    This is the file itself or, if it is a pipe, a copy in the temporary folder or in memory.
 
     Raises: Failed, if the temporary folder is full.
     """
     with suppress(OSError):
-        file.tell()  # unlike `seekable()`, which Python remembers, this also fails if standard input was replaced
+        # Python caches the first result of `seekable()`, which is wrong if standard input was redirected later.
+        file.tell()
         return file
     try:
         copy: IO[bytes] = click.get_current_context().with_resource(TemporaryFile())  # noqa: SIM115
@@ -175,7 +176,7 @@ def import_command(
     is lost, wxauth retries for ten minutes. Rejected lines are reported in Chinese if your locale is Chinese. The exit
     status is 1 if a line was rejected.
     """
-    options = Options(**switches)
+    options = Options(**switches)  # `switches` also contains `time_zone`, because this is a field of `Options`, too
     delimiter = _delimiter_of(str(file.name), is_csv=is_csv, is_tsv=is_tsv)
     our_names, our_values = mapped
     # A field that is not in `Line` has the form attributes.NAME. In a JSON file, `attributes` is an object.
@@ -281,7 +282,7 @@ def _failure_of(exc: WrongFile) -> Failed:
 async def _import(
     services: Services, lines: CsvLines | JsonLines, options: Options, report: _Report, app_id: str | None
 ) -> Counts:
-    """Import the lines, report the progress and each refused line, and return the counts.
+    """Import the lines, report the progress, the waiting times and each refused line, and return the counts.
 
     Raises: UnknownApp, if `app_id` is not one of the apps; Failed, if the file cannot be imported, or if the temporary
     folder is full; StorageUnavailable.

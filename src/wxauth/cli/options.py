@@ -94,12 +94,12 @@ def takes(
 
     The types, choices and texts of the options come from the model's schema.
 
-    The command receives `fields`, the values of the options that were given, by field.
+    The command receives `fields`, the values of the options that were given or have a default, by field.
 
     Args:
         model: The body or the query of an operation.
         clear: The word that clears a field; None if options cannot clear fields. The word may be an empty text. The
-            command receives an empty text instead of the word. A switch has a `--no-` form, and no such word.
+            command receives an empty text instead of the word. A switch has a `--no-` form instead of the word.
         changed: The arguments of `click.option` that replace the arguments from the schema, by field. None means that
             the field has no option.
     """
@@ -113,14 +113,15 @@ def takes(
 
 
 def _with_options(options: Mapping[str, Mapping[str, Any]], function: Callable[..., object]) -> Callable[..., object]:
-    """Add options to a command, which receives the values that were given in the single argument `fields`.
+    """Add options to a command, which receives their values in the single argument `fields`, as `takes` describes.
 
     `options` contains the arguments of `click.option`, by field.
     """
 
     @wraps(function)
     def command(**values: Any) -> object:
-        # click passes the values in the order in which the options were given, and `fields` keeps this order.
+        # click passes the values in the order in which the options were given, and then the values of other options.
+        # `fields` keeps this order.
         fields = {name: value for name, value in values.items() if name in options and value is not None}
         others = {name: value for name, value in values.items() if name not in options}
         return function(fields=fields, **others)

@@ -51,7 +51,7 @@ If a command has several of these arguments, the first one in this order counts.
 
 @contextmanager
 def failures_printed() -> Iterator[None]:
-    """Convert an error that the block raises into Failed, which prints a line and ends the command with status 1."""
+    """Convert an error of wxauth that the block raises into Failed, which ends the command with a text and status 1."""
     try:
         yield
     except (WxAuthError, CannotOpen, TextError) as exc:
@@ -59,7 +59,10 @@ def failures_printed() -> Iterator[None]:
 
 
 def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
-    """Return the text that the command prints for an error, with the name of the app, client, user or webhook."""
+    """Return the text that the command prints for an error.
+
+    The text may contain the name of the app, client, user or webhook that the command was called with.
+    """
     arguments = click.get_current_context().params
     nouns_and_names = ((noun, arguments[argument]) for argument, noun in _NOUNS.items() if argument in arguments)
     noun, name = next(nouns_and_names, ("", ""))
@@ -121,8 +124,9 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
     Args:
         use: The function to call.
         calls_wechat: Whether the parts include the clients of WeChat and the apps.
-        seals: Whether the command stores encrypted values. If so, this function fails before it calls `use` if values
-            are stored and the secret key opens none of them, because the service could not open the new values either.
+        seals: Whether the command stores encrypted values. In this case, if values are stored already, but the secret
+            keys open none of them, the function fails before it calls `use`, because the service could not open the
+            new values either.
 
     Raises: Failed.
     """

@@ -106,7 +106,7 @@ def split_command(user_id: UUID, identity: tuple[str, str], external_id: str | N
 
 
 def _echo_status_and_roles(user_id: UUID, nickname: str | None, roles: Sequence[str], ban: Ban | None) -> None:
-    """Print the id, name, roles and ban of a user. Print nothing if the user has no name, roles or ban."""
+    """Print the id, name, roles and ban of a user. Print nothing if the user has neither a name nor roles nor a ban."""
     if not (nickname or roles or ban):
         return
     name = printable(nickname)

@@ -176,9 +176,9 @@ def _times_of(consent: ConsentRow) -> str:
 
 
 def _line_of(session: OpenSession, *, ended: str = "", device: str = "") -> str:
-    """Return the line about a session.
+    """Return the line about a session that is open or has ended.
 
-    `device` describes the device of an open session, and `ended` says why and when a session ended.
+    `device` describes the device of an open session. `ended` says why and when a session has ended.
     """
     used = _("used {time}", time=to_the_minute(session.last_used_at))
     opened = _("opened {time} from {ip}", time=to_the_minute(session.created_at), ip=session.opened["ip"] or "-")
@@ -278,12 +278,12 @@ def _change(user_id: UUID, change: UserChange, *, removes_phone: bool = False) -
 
 
 def _read_user(user_id: UUID) -> UserDetailAnswer:
-    """Return a user with all identities and sessions. Raises: Failed, for example if there is no such user."""
+    """Return a user with their identities and sessions. Raises: Failed, for example if there is no such user."""
     return with_database(lambda database, now: read_user(database, user_id, now=now))
 
 
 def name_of(user_id: UUID) -> str:
-    """Read a user from the database, and return the name for the question that asks for confirmation.
+    """Read a user from the database, and return the name to show in the confirmation prompt.
 
     Raises: Failed, for example if there is no such user.
     """
