@@ -35,7 +35,7 @@ REMOVED_PAGE_SIZE: Final = 1000
 There is a limit because logins of the users of these sessions wait for this transaction.
 """
 _PAGES_PER_REPORT: Final = 10
-"""The number of pages, of `REMOVED_PAGE_SIZE` sessions each, that `end_sessions_left` ends between two reports."""
+"""The largest number of pages, of `REMOVED_PAGE_SIZE` sessions each, that `end_sessions_left` ends before a report."""
 _WAIT_FOR_OTHERS_SECONDS: Final = 0.1
 """The pause, in seconds, before another attempt if another worker is ending the sessions, or their users are locked."""
 
@@ -194,9 +194,9 @@ async def renew_secret(
 async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, now: datetime) -> None:
     """Remove a client, so that its requests fail. End a page of its sessions. Housekeeping ends the remaining sessions.
 
-    If the client was removed before, but some of its sessions are left, the function ends a page of these sessions.
+    If the client was removed before, but is still stored, the function ends a page of its remaining sessions.
 
-    Raises: NotFound, if there is neither such a client nor a session of a removed client with this name.
+    Raises: NotFound, if there is no such client, and no removed client with this name is left.
     """
     async with database.begin() as transaction:
         is_removed = await transaction.value(queries.REMOVE, name=name, by=by.name) is not None
@@ -226,9 +226,10 @@ async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]
 
 
 async def ensure_own_client(database: Database, name: str, *, now: datetime, **fields: Any) -> None:
-    """Add or replace the public client of a page that wxauth itself serves. wxauth calls this function at each start.
+    """Add or replace the public client of a page that wxauth itself serves.
 
-    The name must be reserved. The scopes can include scopes that no command can give. `fields` are fields of `Client`.
+    If the page is enabled, wxauth calls this function at each start. The name must be reserved. The scopes can include
+    scopes that no command can give. `fields` are fields of `Client`.
 
     Raises: ValueError, if the name is not reserved.
     """

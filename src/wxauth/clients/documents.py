@@ -44,7 +44,8 @@ from wxauth_guard.keys import InvalidKey
 NEW_OF_AN_ADDRESS: Final = "10/minute"
 """The highest rate at which wxauth fetches unknown documents for one address, or for one IPv6 /48.
 
-A document is unknown until it has been valid once.
+A document is unknown to a process that has no usable copy of it. This limit and `NEW_OF_ALL` do not apply to clients
+that have sessions.
 """
 NEW_OF_ALL: Final = "30/minute"
 """The highest rate at which one process fetches unknown documents for all addresses.
@@ -54,7 +55,7 @@ A process checks the limit of the address first, so that no single address can u
 ASSERTIONS_OF_A_CLIENT: Final = "50/second"
 """The highest rate at which one process accepts valid assertions from one client.
 
-The rate is limited because wxauth stores each assertion for an hour.
+The rate is limited because each assertion adds a row to the database, which is kept for at least an hour.
 """
 MAX_CLIENT_ID: Final = 512
 """The maximum number of characters of a client's id, which is the URL of its document."""
@@ -111,9 +112,9 @@ class ClientDocuments:
 
     Args:
         transport: The transport, which connects only to allowed addresses.
-        new_of_address: The limit of fetches for one address, for documents that have not been valid yet.
-        new_of_all: The limit of fetches for all addresses, for documents that have not been valid yet.
-        assertions_of_client: The limit of assertions of one client.
+        new_of_address: The limit on fetches of unknown documents for one address.
+        new_of_all: The limit on fetches of unknown documents for all addresses together.
+        assertions_of_client: The limit on valid assertions from one client.
         patience: The time limit, in seconds, of one fetch.
     """
 
@@ -133,7 +134,7 @@ class ClientDocuments:
         self._keys = DocumentCache("client_keys", self.clock, self._read_keys)
 
     async def client(self, client_id: str, *, ip: str | None) -> Client | None:
-        """Return the client that a document describes. Return None if wxauth cannot use the document, and log why.
+        """Return the client that a document describes; None if wxauth cannot use the document. The log says why.
 
         `ip` is the address for which unknown documents are limited.
 
@@ -143,7 +144,7 @@ class ClientDocuments:
         return None if document is None else document.client
 
     async def find(self, client_id: str, *, ip: str | None) -> ClientDocument | None:
-        """Return the document of a client. Return None if wxauth cannot use the document, and log why.
+        """Return the document of a client; None if wxauth cannot use the document. The log says why.
 
         `ip` is the address for which unknown documents are limited.
 
@@ -171,8 +172,8 @@ class ClientDocuments:
     async def authenticate(self, assertion: Assertion, *, ip: str | None) -> ClientDocument | None:
         """Return the document of the client that has signed an assertion. Each assertion can be used only once.
 
-        Return None if wxauth cannot use the document, or if the host of the document's keys is unavailable. `ip` is the
-        address for which unknown documents are limited.
+        Return None if wxauth cannot use the document, or cannot fetch the keys at its `jwks_uri`. `ip` is the address
+        for which unknown documents are limited.
 
         Raises: InvalidAssertion, if the signature or the algorithm is wrong, or if the assertion was used before;
         RateLimited; StorageUnavailable.
@@ -210,8 +211,8 @@ class ClientDocuments:
     ) -> bool:
         """Return whether a key of the client has signed the assertion.
 
-        `keys` contains the client's keys; None if they are not usable. `was_cached` says whether the keys were read
-        from the cache. Fetch cached keys again if the assertion does not name one of them.
+        `keys` contains the client's keys; None if they are not usable. `was_cached` says whether the cache already
+        contained the keys before this request. If so, fetch them again if the assertion does not name one of them.
         """
         key = None if keys is None else keys.find(assertion.alg, assertion.kid)
         if key is not None and assertion.is_signed_by(key):
@@ -226,14 +227,17 @@ class ClientDocuments:
         return key is not None and assertion.is_signed_by(key)
 
     async def _fetch_keys_again(self, client_id: str, document: ClientDocument) -> ClientKeys | None:
-        """Fetch the keys from their own URL, or else with the document. Return None if they are not usable."""
+        """Fetch the keys from their own URL, or else with the document.
+
+        Return None if the keys are not usable, or if the last such fetch was less than `fetched.PAUSE` ago.
+        """
         if document.keys_url is not None:
             return await self._keys.get_again(document.keys_url)
         fetched_document = await self._documents.get_again(client_id)
         return None if fetched_document is None else fetched_document.keys
 
     async def _admit(self, client_id: str, ip: str | None) -> None:
-        """Count a fetch of a document that has not been valid in this process yet.
+        """Count a fetch of a document of which this process has no usable copy.
 
         Raises: RateLimited, if there were too many fetches, and the client has no sessions.
         """
@@ -241,7 +245,7 @@ class ClientDocuments:
             await self.new_of_address.admit_address(ip)
             await self.new_of_all.admit("")  # one name, because this limit counts all addresses together
         except RateLimited:
-            if not await self.has_sessions(client_id):  # sessions show that the document was valid in another process
+            if not await self.has_sessions(client_id):  # sessions show that the document has been valid before
                 raise
 
     async def _read_document(self, client_id: str) -> tuple[ClientDocument, timedelta]:
@@ -320,7 +324,7 @@ def _check_rules(
 
 
 def _methods(document: Mapping[str, Any]) -> frozenset[str]:
-    """Return the methods by which the client may authenticate. If the document names none, return only `none`."""
+    """Return the methods by which the client may authenticate; only `none` if the document does not name a method."""
     method, methods = document.get("token_endpoint_auth_method"), document.get("token_endpoint_auth_methods_supported")
     if method is None and methods is None:
         return frozenset({"none"})
@@ -350,7 +354,8 @@ def client_at(client_id: str, title: str = "", redirect_uris: Sequence[str] = ()
     """Return the client whose document has this URL, with the title and redirect URIs from the document.
 
     The client counts as public even if it signs assertions, because it has no secret. Nobody can set the option `link`
-    for a client that is not registered. Therefore, it is always on, so that users can log in from a phone's browser.
+    for a client that is not registered. Therefore, the option is always on, so that users can log in from a phone's
+    browser.
     """
     return Client(
         name=client_id,

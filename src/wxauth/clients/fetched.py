@@ -1,6 +1,7 @@
 """The JSON documents that third parties publish about their clients. Each process fetches and caches them.
 
-If a process cannot fetch a document again, it uses the cached document for another day.
+If a process cannot fetch a document again, it uses the cached document for up to another day. But if the document is
+gone or breaks a rule, the process no longer uses it.
 """
 
 import asyncio
@@ -33,13 +34,13 @@ MAX_FRESH: Final = timedelta(days=1)
 MAX_STALE: Final = timedelta(days=1)
 """The time for which a process uses an expired document if it cannot fetch the document again."""
 PAUSE: Final = timedelta(minutes=1)
-"""The pause after a refused or failed fetch, and between two fetches that unknown keys have caused."""
+"""The pause after a refused or failed fetch, and between two fetches of a document by `get_again`."""
 MAX_ENTRIES: Final = 1000
 """The largest number of documents and failures in one cache."""
 _JSON: Final = re.compile(r"application/([!#$&^_.+a-z0-9-]+\+)?json", re.ASCII | re.IGNORECASE)
 """The pattern of a media type of JSON, for example `application/json` or `application/jwk-set+json`."""
 _MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b", re.IGNORECASE)
-"""The pattern of the number of seconds in a `Cache-Control`."""
+"""The pattern of `max-age` in a `Cache-Control`. The group is the number of seconds."""
 _NOT_CACHEABLE: Final = re.compile(r"\bno-(store|cache)\b", re.IGNORECASE)
 """The pattern of the directives in a `Cache-Control` that forbid caching, or reuse without another request."""
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -116,18 +117,18 @@ class _Entry(Generic[Read]):
     """A document in the cache of a process, or the last failure to fetch it."""
 
     value: Read | None = None
-    """The document; None if it has not been valid yet, or is no longer valid."""
+    """The document; None if no valid document has been fetched yet, or if the document is gone or breaks a rule."""
     fresh_until: datetime = _NEVER
     """The time until which the document is used without another fetch."""
     not_before: datetime = _NEVER
     """The earliest time of the next fetch after a failure."""
     not_again_before: datetime = _NEVER
-    """The earliest time of the next fetch while the document is fresh."""
+    """The earliest time of the next fetch by `get_again`."""
     is_refused: bool = False
     """Whether the last fetch has shown that the document is gone or breaks a rule."""
 
     def usable_value(self, now: datetime) -> Read | None:
-        """Return the document if it is fresh, or has expired less than `MAX_STALE` ago."""
+        """Return the document if it is fresh, or has expired less than `MAX_STALE` ago; otherwise None."""
         return self.value if now < self.fresh_until + MAX_STALE else None
 
     def drop_future_times(self, now: datetime) -> None:
@@ -158,7 +159,7 @@ class DocumentCache(Generic[Read]):
     """The fetches in progress, by URL."""
 
     async def get(self, url: str, *, admit: Callable[[], Awaitable[None]] | None = None) -> Read | None:
-        """Return the document at a URL. Return None if the document is not usable, and log why.
+        """Return the document at a URL; None if it is not usable. If a fetch fails, log why.
 
         Call `admit` before a fetch if no usable document is cached, and no other caller is fetching the document.
         `admit` can raise an exception, which prevents the fetch.

@@ -94,7 +94,9 @@ class IdTokens:
         return sign(key.signer, base64url(to_json(header)), to_json(claims))
 
     async def read(self, token: str) -> IdTokenHint | None:
-        """Return the content of an id_token of this service, even if it has expired; None for any other text.
+        """Return the content of an id_token of this service, even if it has expired.
+
+        Return None for any other text, and for an id_token without a session.
 
         Raises: StorageUnavailable; CannotOpen, if the stored keys cannot be decrypted.
         """
@@ -121,7 +123,8 @@ class IdTokens:
         """Return the id of the user in a client's id_token, even if the id_token has expired.
 
         After a merge, return the id of the remaining user. For a user who no longer exists, return the id from the
-        id_token. Return None if this service has not issued the id_token for this client.
+        id_token. Return None if this service has not issued the id_token for this client, or if the id_token has no
+        session.
 
         Raises: the errors of `read`.
         """

@@ -175,7 +175,7 @@ class ClientWithSecrets(AddedClient):
 
 
 class StoredClient(ClientWithSecrets, table=True):
-    """The table of the clients, including removed clients that still have sessions."""
+    """The table of the clients, including removed clients whose sessions or other rows are not yet deleted."""
 
     __tablename__ = "clients"
 

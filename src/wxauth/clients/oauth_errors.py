@@ -25,7 +25,7 @@ class OAuthError(Exception):
     """An error response for an OAuth client.
 
     Args:
-        error: One of the codes of RFC 6749 (sections 4.1.2.1, 5.2), RFC 8628 or OpenID Connect.
+        error: One of the codes of RFC 6749 (sections 4.1.2.1, 5.2), RFC 8628, RFC 8707 or OpenID Connect.
         description: A text for the developer. It never contains a secret, or text that the caller sent.
         status: The HTTP status of the response.
         retry_after: The number of seconds for the header `Retry-After`; None if the response does not contain this
@@ -58,7 +58,7 @@ class OAuthError(Exception):
 
 
 def invalid_client(description: str) -> OAuthError:
-    """Return the error for a request whose credentials belong to no client."""
+    """Return the error for a request that does not authenticate a client, or names no known client."""
     return OAuthError("invalid_client", description, status=401)
 
 

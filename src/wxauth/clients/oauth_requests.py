@@ -31,9 +31,9 @@ parameters.
 """
 
 LONGEST_REDIRECT: Final = 8192
-"""The maximum number of characters of a form that becomes the query of a redirect, and of a link to another language.
+"""The maximum number of characters of a form that wxauth moves into the query of a redirect.
 
-The number is limited because most proxies refuse longer URLs.
+The URLs of links to a page in other languages have the same limit. Most proxies refuse longer URLs.
 """
 
 BROWSER_USER_AGENT: Final = "browser_user_agent"
@@ -241,8 +241,10 @@ class SiteCredentials:
     async def _client_without_secret(self, form: Parameters, ip: str | None) -> Client:
         """Return the public client whose id a form contains. The client is registered, or has a document.
 
+        If the document was rejected, and the client has no sessions, the returned client has no redirect URIs.
+
         Raises: OAuthError, if there is no such client, if the client must sign an assertion, or if wxauth cannot use
-        the client's document; RateLimited.
+        the client's document in any other case; RateLimited.
         """
         name = form.get("client_id")
         if name is None:
@@ -252,9 +254,10 @@ class SiteCredentials:
         if is_allowed(self.settings, name):
             document = await self.documents.find(name, ip=ip)
             if document is None and self.documents.is_refused(name) and not await self.documents.has_sessions(name):
-                # wxauth doesn't know how this client would have to authenticate. But a client without sessions has no
-                # tokens, and `SiteTokens` accepts no codes of a client without redirect URIs. So whatever this client
-                # sends is refused as the code or token of another client would be.
+                # This request is not refused here, so that it gets the same response as a request with a code or token
+                # of another client. This is safe, although wxauth doesn't know how the client would have to
+                # authenticate: a client without sessions has no tokens, and `SiteTokens` accepts no codes of a client
+                # without redirect URIs.
                 return client_at(name)
             document = self._require_document(name, document)
             if not document.may_be_public:

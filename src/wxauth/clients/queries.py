@@ -52,7 +52,7 @@ DELETE FROM {table} WHERE ctid = ANY (ARRAY(
 _NO_ROWS_LEFT: Final = " AND ".join(
     f"NOT EXISTS (SELECT FROM {table} WHERE client_id = :name)" for table in ("website_sessions", *_TABLES_OF_CLIENT)
 )
-# The statement deletes a removed client if no other table has rows of this client.
+# The statement deletes a removed client if no sessions, and no rows in `_TABLES_OF_CLIENT`, belong to it.
 _DELETE_IF_EMPTY: Final = Statement[str](f"""
 DELETE FROM clients
  WHERE name = :name
@@ -147,8 +147,9 @@ async def end_removed_page(
 ) -> RemovedPage | None:
     """End up to `size` sessions of a removed client, and delete up to `size` rows of this client in each other table.
 
-    `name` selects the client. If it is None, the function takes the first removed client whose name is after `after`.
-    Return None if there is no such client, or if another worker is running this function.
+    After the last page, also delete the client itself. `name` selects the client. If it is None, the function
+    takes the first removed client whose name is after `after`. Return None if there is no such client, or if another
+    worker is running this function.
     """
     # PostgreSQL plans the statements again, because the tables may have grown since the previous client was removed.
     async with database.begin(replan=True) as transaction:
