@@ -31,7 +31,7 @@ Connections to one host that are opened at the same time share one lookup.
 """
 
 _MAX_REFUSAL: Final = 64 * 1024
-"""The size limit, in bytes, of a proxy's response to a CONNECT request."""
+"""The size limit, in bytes, of the body of a proxy's response to a CONNECT request."""
 _UNKNOWN_AUTHORITY_CODES: Final = range(18, 22)
 """OpenSSL's error codes for a self-signed certificate, or for an authority that this machine does not trust."""
 STRICT_FORM_CODES: Final = range(80, 94)

@@ -1,4 +1,4 @@
-"""The table with which wxauth detects replayed signatures and repeated messages among those that WeChat pushes."""
+"""The table with which wxauth detects replayed signatures and repeated messages of WeChat's message push."""
 
 from datetime import datetime, timedelta
 from typing import Final
