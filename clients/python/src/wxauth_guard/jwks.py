@@ -123,7 +123,7 @@ class RemoteKeys:
         """The reason for the last failure."""
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """Return the issuer's key with this id; None if the issuer has no such key.
+        """Return the issuer's key with this id; None if the issuer had no such key at the last fetch.
 
         If there are no usable keys in memory, or if the id is unknown, the call waits for a fetch that it starts or
         finds under way. For a known key, only the call that starts a fetch waits, and only if the fetch has been due
