@@ -1,4 +1,7 @@
-"""The template of the operator's own claims in access tokens, which refers to facts about the user, and its rules."""
+"""The template of the operator's own claims in access tokens, and the rules for the template.
+
+A template can refer to facts about the user.
+"""
 
 import sys
 from collections.abc import Callable, Mapping
