@@ -76,7 +76,10 @@ SELECT {USER},
 
 
 def _signer_fragment(keys: LiteralString) -> LiteralString:
-    """Return the query for a client and the session_keys that the query `keys` finds, in a row for each session_key."""
+    """Return the query for a client, and for the session_keys that the query `keys` finds.
+
+    It returns a row for each session_key, or a single row if there is none.
+    """
     return f"""
 SELECT {SERVICE_COLUMNS}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true
  WHERE clients.name = :client_id AND removed_by IS NULL"""
