@@ -224,8 +224,8 @@ class EmbeddedPostgres:
 
     def _make_cluster(self, programs: Path) -> None:
         """Create an empty cluster in the folder of the data. Raises: PostgresUnavailable."""
-        # The cluster is created under another name, then renamed, so that a killed run's unfinished cluster is never
-        # used.
+        # The cluster is created under another name, and renamed at the end, so that a killed run's unfinished cluster
+        # is never used.
         fresh = self._sibling_path(".new")
         shutil.rmtree(fresh, ignore_errors=True)
         free = shutil.disk_usage(self.data.parent).free // 2**20

@@ -296,7 +296,7 @@ def _service(settings: Settings, simulated_url: str | None) -> ASGIApp:
         front_page_url = f"{service_url(settings)}/docs"
     else:
         services = build_services(settings, timeouts=_TIMEOUTS, errcode_hints=HINTS, unknown_app_hint=UNKNOWN_APP_HINT)
-        example_code = "alice"  # for the simulated WeChat, any name is a login code
+        example_code = "alice"  # for the simulated WeChat, any plain name is a login code
         front_page_url = f"{simulated_url}{DESK_PATH}"
 
     async def front_page(_request: Request) -> Response:

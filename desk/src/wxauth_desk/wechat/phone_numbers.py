@@ -41,7 +41,7 @@ class PhoneNumbers:
             phone = request.phone or phone_number_of(request.person)
             watermark_app_id = request.watermark_app_id or account.app_id
         elif self.takes_plain_codes and (plain := PLAIN_PHONE.fullmatch(code)):
-            # Such a code belongs to every user. With the call's own `openid`, the comparison below always succeeds.
+            # Such a code belongs to every user. With the call's own `openid`, the last check below always succeeds.
             owner, phone, watermark_app_id = openid, plain[1], account.app_id
         else:
             raise CallRefused(Errcode.WRONG_CODE)
