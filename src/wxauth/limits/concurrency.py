@@ -10,7 +10,7 @@ queue before the queue of its user, and one session cannot fill the user's queue
 separate queues, in which no request waits for WeChat. A request occupies no place in a queue while its client sends the
 request or reads the response.
 
-`Places` refuses phone codes and uploads instead of letting them wait, if a user already has too many in progress.
+`Places` refuses phone codes and uploads instead of letting them wait, if too many are already in progress.
 """
 
 import asyncio

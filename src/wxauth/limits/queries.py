@@ -1,7 +1,7 @@
 """The limits for actions that PostgreSQL counts, so that a limit applies to all replicas together.
 
-For example, these actions use up WeChat's quota, read much data, enter a wrong login code, or may happen only once.
-Each limit is per subject, which is a user or a client's assertion.
+Examples are actions that use up WeChat's quota, read much data, enter a wrong login code, or may happen only once. Each
+limit is per subject, which is a user or a client's assertion.
 """
 
 from collections.abc import Sequence
