@@ -45,6 +45,8 @@ wxauth ignores such a body, and reads it only so that the connection can be reus
 FAILURES_IN_A_ROW: Final = 5
 """The number of consecutive failures after which a process pauses its calls for `PAUSE`.
 
+After a pause, a single further failure begins the next pause.
+
 If `SIGN_UP_HOOK_FAILURE` is `allow`, a pause admits every new user without a decision of the service. In this case,
 only time-outs count as failures, because only a time-out makes a login wait.
 """
