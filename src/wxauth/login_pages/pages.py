@@ -169,7 +169,7 @@ class Pages(Rendering):
         return "in_wechat" if self.is_in_wechat else "type"
 
     def number(self, again: TryAgain, page_id: str, *, link_source: str | None) -> Response:
-        """Return the page after the user has typed a wrong number, or a number that cannot be compared yet.
+        """Return the page that follows a wrong number, or a text that wxauth could not compare with the right number.
 
         On this page, the user can type a number again. Unless `link_source` is None, the user can also open WeChat
         again with a link from this source.

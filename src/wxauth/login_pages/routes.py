@@ -77,7 +77,7 @@ router = Router("websites")
 
 @dataclass(frozen=True, slots=True)
 class LoggingIn:
-    """The handling of a site's sign-in request, which responds with the page that suits the browser.
+    """The handling of a site's sign-in request. The response is the page or the redirect that suits the browser.
 
     This class is a FastAPI dependency that consists of other dependencies.
     """
