@@ -233,7 +233,7 @@ async def test_a_client_names_resources_of_the_settings(clients: Clients) -> Non
     known = {"WXAUTH_RESOURCES": json.dumps([entry])}
     for words in (SHOP, ("set", "shop")):
         refused = await clients.refuse("--resource", *words, "--resource", "https://mcp.test/mcp/", **known)
-        assert "including any slash at the end" in refused
+        assert "with or without a slash at the end as in that setting" in refused
         await clients.do(*words, "--resource", "HTTPS://mcp.test:443/mcp", **known)
         assert await clients.only("resources") == [["https://mcp.test/mcp"]]
     await clients.do("set", "shop", "--title", "Shop")  # works without the setting, which only a new resource needs
