@@ -58,7 +58,7 @@ def patched(attributes: Attributes, patch: Attributes) -> dict[str, Any]:
 
 
 def typed_attribute(text: str) -> Any:
-    """Return the value of an attribute that an operator has given as text.
+    """Return the value of an attribute or a claim that an operator has given as text.
 
     The value is the parsed JSON if the text is JSON, and otherwise the text itself. For example, `true` becomes a
     boolean, but `gold` is not JSON, so it is a text.

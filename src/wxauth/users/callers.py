@@ -3,8 +3,8 @@
 The routes of all packages use these dependencies. Code that has already verified the access token calls `read_caller`
 instead. `locked_caller` locks the caller for a change.
 
-A route that ends the caller's sessions takes `CallerWhoEndsDep`, and any other route that opens a transaction takes
-`CallerInTurnDep`. A route takes `CallerDep` if it only reads, or if it has its own limit on concurrent requests.
+A route takes `CallerDep` if it only reads, or if it limits concurrent requests itself. Any other route takes
+`CallerWhoEndsDep` if it ends the caller's sessions, and otherwise `CallerInTurnDep`.
 """
 
 from collections.abc import AsyncIterator

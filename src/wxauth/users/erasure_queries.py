@@ -94,7 +94,7 @@ DELETE FROM refusals WHERE id = ANY (ARRAY(
      ORDER BY user_id, id LIMIT :size))
 """)
 # This statement deletes logins to sites that only this user could have approved. There are only a few, because wxauth
-# keeps such logins for an hour.
+# keeps such logins only until an hour after their end.
 _DELETE_HINTED: Final = Statement[Nothing]("""
 DELETE FROM site_logins WHERE id = ANY (ARRAY(
     SELECT id FROM site_logins WHERE hinted_user_id = ANY (:user_ids::uuid[]) ORDER BY id FOR UPDATE))

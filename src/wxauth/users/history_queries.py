@@ -34,7 +34,7 @@ _ACTOR: Final = r"^(client:)?[^\x00-\x1f\x7f]{0,64}$"
 
 
 class HistoryQuery(PageQuery):
-    """The filters for events, logins or refused logins."""
+    """The filters that the lists of events, logins and refused logins share."""
 
     user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="List only entries of this user.")
     since: Annotated[Time | None, OrEmpty] = Field(default=None, description="List only entries at or after this time.")
