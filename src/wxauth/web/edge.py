@@ -258,8 +258,8 @@ class Edge:
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start and stop the app.
 
-        If the start fails, the reason is already in the log. Therefore the server gets neither the stack trace in the
-        app's message nor the exception, because it would write them into the log again.
+        If the start fails, the reason has already been logged or printed. Therefore the server gets neither the stack
+        trace in the app's message nor an InvalidSettings, because it would write them into the log again.
         """
 
         async def send_type(message: Message) -> None:

@@ -39,7 +39,7 @@ EXAMPLE_USER_ID: Final = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
 EXAMPLE_OPENID: Final = "oGZUI0egBJY1zhBYw2KhdUfwVJJE"
 EXAMPLE_SESSION_ID: Final = "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"
 PAGE_SIZE: Final = 50
-"""The number of items on a page if the request has no `limit`."""
+"""The number of items on a page of most lists if the request has no `limit`."""
 MAX_PAGE_SIZE: Final = 200
 """The largest number of items on a page of most lists."""
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")
