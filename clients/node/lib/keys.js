@@ -75,9 +75,9 @@ class RemoteKeys {
 
   /**
    * Returns the issuer's key with this id, or null. The call waits for the issuer if there are no usable keys in
-   * memory, or if the id is unknown. For a known key, only the call that starts a fetch waits, and only if the keys are
-   * more than five minutes past their max-age. Rejects with `keys_unavailable` if there are no keys, or they are more
-   * than a day old.
+   * memory, or if the id is unknown. For a known key, only the call that starts a fetch waits, and only if the fetch has
+   * been due for more than five minutes. A fetch is due when the keys have reached their max-age or, after a failure, at
+   * the end of a pause. Rejects with `keys_unavailable` if there are no keys, or they are more than a day old.
    */
   async find(kid) {
     const now = this.#timer()
