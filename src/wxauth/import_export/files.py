@@ -382,7 +382,7 @@ def _is_text(kind: Mapping[str, object]) -> bool:
 def _parsed_cell(name: str, cell: str) -> object:
     """Return the value of a field from the text of a cell, which may be a list separated by `|`, or JSON."""
     no_texts, lists = _fields_without_text()
-    if name in lists and not cell.startswith('["'):  # an export writes a list in this way if its items contain |
+    if name in lists and not cell.startswith('["'):  # the items of a JSON list may contain |
         return cell.split("|")
     if name in no_texts:
         try:
