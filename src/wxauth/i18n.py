@@ -39,7 +39,7 @@ add_catalogues(Path(__file__).with_name("locale"))
 
 
 def pgettext(context: str, message: str, language: str) -> str:
-    """Return an English text in this language, with the meaning that the text has in this context.
+    """Return the translation of an English text into this language, with the meaning of the text in this context.
 
     The language comes last, so that callers can bind a text before they know the language.
     """

@@ -89,7 +89,7 @@ class InitialFields:
 
 @dataclass(kw_only=True)  # no slots, because `_values` calls `vars`; not frozen, which saves 1.3 µs
 class Login:
-    """A login to store. Its fields are the parameters of the statements."""
+    """A login to store. Many parameters of the statements have the names of its fields."""
 
     app_id: str
     openid: str
