@@ -19,7 +19,7 @@ class SealedApp(SQLModel):
     is_enabled: bool
     created_at: datetime = Field(sa_type=TIME)
     fields: dict[str, Any] = Field(sa_type=JSONB)
-    """The fields of `App` by name, without the id and the secrets."""
+    """The fields of `App` that are set, by name, without the id and the secrets."""
     secrets: bytes = Field(sa_type=BYTEA, repr=False)
     """The secrets by name, as one encrypted JSON object."""
 

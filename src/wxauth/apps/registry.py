@@ -47,7 +47,7 @@ A request raises a new exception, because a raised exception keeps its stack fra
 """
 
 _APP_ID_ERRCODES: Final = frozenset({40013, 41002})
-"""WeChat's error codes for a wrong or missing AppID. WeChat's other codes that reject an app concern its secret."""
+"""WeChat's error codes for a wrong or missing AppID. For other codes that reject an app, wxauth names the secret."""
 
 log = get_logger()
 

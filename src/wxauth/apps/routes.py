@@ -1,4 +1,4 @@
-"""The routes for administrators, who list, add, change and remove apps, and for users, who list their openids."""
+"""The routes with which administrators manage apps, staff read the titles of apps, and users list their openids."""
 
 from collections.abc import Callable
 from functools import partial

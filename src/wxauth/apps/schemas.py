@@ -1,4 +1,4 @@
-"""The bodies of requests and responses about apps, for administrators and commands."""
+"""The bodies of requests and responses about apps, for staff and commands."""
 
 from datetime import datetime
 from typing import Any

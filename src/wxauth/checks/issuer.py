@@ -67,7 +67,7 @@ async def _judge_issuer(
 ) -> CheckResult:
     """Return the result about the keys that the issuer publishes.
 
-    `keys` are the stored keys; None if the database was unavailable. The other parameters are those of `check_issuer`.
+    `keys` are the stored keys; None if they could not be read. The other parameters are those of `check_issuer`.
     """
     try:
         async with asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS):
