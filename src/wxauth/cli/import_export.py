@@ -95,7 +95,7 @@ _time_zone = checked(ZoneInfo, _("must be the name of a time zone such as Asia/S
 
 
 def _opened(path: str) -> IO[bytes]:
-    """Open the file to read. `-` means standard input. click closes any other file when the command ends.
+    """Open the file to read, and return it. `-` means standard input. click closes any other file at the command's end.
 
     Raises: OSError.
     """

@@ -23,7 +23,10 @@ from wxauth.users.status_queries import Ban
 
 
 def _identity(value: str) -> tuple[str, str]:
-    """Return the app_id and the openid in `APP_ID:OPENID`. Raises: ValueError, if one of the two is missing."""
+    """Return the app_id and the openid in `APP_ID:OPENID`.
+
+    Raises: ValueError, if one of the two is missing, or if the text is not UTF-8.
+    """
     app_id, _colon, openid = stripped(value).partition(":")
     if not app_id or not openid:
         raise ValueError

@@ -216,6 +216,7 @@ class DocumentCache(Generic[Read]):
             if exc.is_gone:
                 entry.value = None
             entry.not_before = now + PAUSE
+            # The first event means that no usable document is left, even if the fetch has only failed.
             event = f"{self.kind}_refused" if entry.usable_value(now) is None else f"{self.kind}_not_renewed"
             log.warning(event, host=host_of(url), reason=str(exc))
         else:
