@@ -41,7 +41,7 @@ class Identity(SQLModel, table=True):
     user_id: UUID
     created_at: datetime = Field(sa_type=TIME)
     unionid: str | None = Field(sa_type=Text)
-    """The unionid that WeChat has last returned for this identity."""
+    """The unionid that WeChat last returned for this identity, or that an import has stored."""
     phone_proved_at: datetime | None = Field(sa_type=TIME)
     """The time at which this identity last proved the user's present number with the phone button."""
     awaits_login: bool
