@@ -191,8 +191,8 @@ class WeChat:
     async def check_secret(self, app: App) -> None:
         """Check with an invented code whether WeChat accepts the app's id and secret.
 
-        Raises: WeChatMisconfigured, if WeChat rejects them; WeChatRateLimited, WeChatUnavailable, WeChatTimeout,
-            WeChatBadResponse.
+        Raises: WeChatMisconfigured, if WeChat rejects them or, for example, the address of this server;
+            WeChatRateLimited, WeChatUnavailable, WeChatTimeout, WeChatBadResponse.
         """
         try:
             query = _login_query(app, _MADE_UP_CODE)
