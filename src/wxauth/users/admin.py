@@ -242,7 +242,9 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
 
 
 async def end_all_sessions(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """End all sessions of a user. A former id stands for the user who remains after a merge.
+    """End all sessions of a user, and the logins of the user's browsers.
+
+    A former id stands for the user who remains after a merge.
 
     Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user.
     """
@@ -253,6 +255,8 @@ async def end_all_sessions(database: Database, user_id: UUID, *, by: Actor, now:
 
 async def end_one_session(database: Database, user_id: UUID, session_id: UUID, *, by: Actor, now: datetime) -> None:
     """End a session of a user. The session may already have ended.
+
+    If the session was open, also end the login of the browser that opened it.
 
     A former id of the user stands for the user who remains after a merge.
 
