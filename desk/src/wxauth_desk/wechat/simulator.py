@@ -221,10 +221,10 @@ class Simulator:
         return call, self.faults.take_next(api, call.app_id) or fault_in(_code_in(call), api) or NO_FAULT
 
     def _app_id_in(self, call: Call) -> str | None:
-        """Return the app id that a call contains together with a secret, or the id of the app whose token it contains.
+        """Return the id of the app that makes a call; None if the call does not contain it.
 
-        An app id that comes together with a secret is returned even if no app has this id. If a call contains neither
-        an app id nor an app's access token, return None.
+        For an API that requires an app's secret, return the app id in the call, even if no app has this id. For any
+        other API, return the id of the app whose access token the call contains.
         """
         if call.api in self._with_secret:
             with suppress(CallRefused):
