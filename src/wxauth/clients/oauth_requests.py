@@ -255,9 +255,9 @@ class SiteCredentials:
             document = await self.documents.find(name, ip=ip)
             if document is None and self.documents.is_refused(name) and not await self.documents.has_sessions(name):
                 # This request is not refused here, so that it gets the same response as a request with a code or token
-                # of another client. This is safe, although wxauth doesn't know how the client would have to
-                # authenticate: a client without sessions has no tokens, and `SiteTokens` accepts no codes of a client
-                # without redirect URIs.
+                # of another client. wxauth doesn't know how this client would have to authenticate. But it grants
+                # nothing, because a client without sessions has no tokens, and `SiteTokens` accepts no codes of a
+                # client without redirect URIs.
                 return client_at(name)
             document = self._require_document(name, document)
             if not document.may_be_public:

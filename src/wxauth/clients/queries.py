@@ -147,9 +147,9 @@ async def end_removed_page(
 ) -> RemovedPage | None:
     """End up to `size` sessions of a removed client, and delete up to `size` rows of this client in each other table.
 
-    After the last page, also delete the client itself. `name` selects the client. If it is None, the function
-    takes the first removed client whose name is after `after`. Return None if there is no such client, or if another
-    worker is running this function.
+    After the last page, also delete the client itself. `name` selects the client. If it is None, the function takes
+    the first removed client whose name is after `after`. Return None if there is no such client, or if another worker
+    is running this function.
     """
     # PostgreSQL plans the statements again, because the tables may have grown since the previous client was removed.
     async with database.begin(replan=True) as transaction:
