@@ -245,7 +245,10 @@ async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
 
 
 async def erase_next_due(database: Database, *, now: datetime) -> bool:
-    """Erase one user whose `erase_at` has passed, and return whether there was such a user."""
+    """Erase one user whose `erase_at` has passed, and return whether a user was erased.
+
+    Leave out users who are banned, or whom another transaction has locked.
+    """
     async with database.begin() as transaction:
         user_id = await transaction.value(_LOCK_NEXT_DUE, now=now)
         if user_id is None:

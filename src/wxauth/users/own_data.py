@@ -261,7 +261,9 @@ async def export_user(
 ) -> Response:
     """Export all data stored about a user, as in the user's own export. The audit trail records who exported it."""
     export = await export_data(database, user_id, by=administrator, now=clock())
-    # If this call refuses the read, nobody asks for the further pieces, and the event loop closes their generator.
+    # As in other routes, the read is noted only after it has succeeded. If `note_read` refuses it, the audit trail
+    # already contains the export, although nobody receives the document. In that case, nothing refers to the generator
+    # of the further pieces any more, so the event loop closes it.
     reads.note_read(administrator, Read.EXPORT, user_id)
     return _answer(export)
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-# Each function imports `phonenumbers` when it runs, so that a process that handles no phone numbers saves 2 MB of
-# memory.
+# The functions that use `phonenumbers` import it when they run, so that a process that parses no phone numbers saves
+# 2 MB of memory.
 if TYPE_CHECKING:
     from phonenumbers import PhoneNumber
 

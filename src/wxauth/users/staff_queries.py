@@ -102,10 +102,10 @@ class StaffReads(WriteBuffer):
             self._note(EventType.STAFF_SEARCHED, by, None, self._further_searches[by.name])
 
     def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
-        """Record that a member of staff has read data of these users (at least one).
+        """Record that a member of staff has read data of one or more users.
 
-        Another read of the same list within `SAME_LIST` is not recorded. The first id identifies the list, because a
-        list is about one user.
+        If the data are a list (see `_LISTS`), they are about one user, and a repeated read within `SAME_LIST` is not
+        recorded.
 
         Raises: RateLimited, if too many reads wait for the next write.
         """

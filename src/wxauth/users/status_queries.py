@@ -189,8 +189,8 @@ class StatusChange:
     ) -> Self:
         """Return the effect of a change, which consists of the events to record and the sessions to end.
 
-        `why` is additional data for the event of a ban or of a lifted ban. If the user is banned after
-        the change, all sessions end. A new reason or a new end of a ban is also recorded as a ban.
+        `why` is additional data for the event of a ban or of a lifted ban. If the user is banned after the change, all
+        sessions end. A new reason or a new end of a ban is also recorded as a ban.
         """
         events: dict[EventType, Mapping[str, Any] | None] = {}
         if after.ban is None and before.is_banned:
@@ -287,7 +287,10 @@ async def locked_user(
 async def lock_user(
     transaction: Transaction, *, user_id: UUID, may_end_an_administrator: bool = False
 ) -> StatusAndRoles:
-    """Lock a user as `locked_user` does. Raises: UserIsGone, LastAdmin, ChangedMeanwhile."""
+    """Lock a user as `locked_user` does, and return the user's status and roles.
+
+    Raises: UserIsGone, LastAdmin, ChangedMeanwhile.
+    """
     if may_end_an_administrator:
         accounts, administrators = await lock_with_administrators(transaction, user_id)
         if administrators == {user_id}:
