@@ -128,7 +128,8 @@ def example_of(hint: Any) -> Any:
     """Build an example of a response from the examples of its fields: `Field(examples=[...])`.
 
     The example omits an optional field that has neither an example nor a default. A nullable field without an example
-    is null. A time, a boolean or a `Literal` needs no example.
+    is null, unless its type is a model or an enumeration, which has its own example. A time, a boolean or a `Literal`
+    needs no example.
 
     Raises: TypeError, if any other field has no example.
     """
@@ -146,7 +147,7 @@ def _example_in(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
             return example
         case {"$ref": reference}:
             return _example_in(models[reference.rpartition("/")[2]], models)
-        case {"anyOf": [kind, *_]}:  # the type of a nullable field, and then null
+        case {"anyOf": [kind, *_]}:  # a nullable field: its type, followed by null
             return _example_in(kind, models) if "examples" in kind or "$ref" in kind else None
         case {"type": "object", "properties": fields}:
             shown = {

@@ -11,7 +11,8 @@ def cacheable_response(
 ) -> Response:
     """Return a response with the content and its `ETag`. `etag` includes the quotation marks.
 
-    If `If-None-Match` names this `ETag`, return a response with status 304 instead (RFC 9110, section 13.1.2).
+    If `If-None-Match` contains this `ETag`, or `*`, return a response with status 304 instead (RFC 9110, section
+    13.1.2).
     """
     headers = {**headers, "ETag": etag}
     cached_etags = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}

@@ -88,7 +88,7 @@ def _correct_responses(responses: dict[str, Any], declared: Mapping[str, Any]) -
 
     `declared` is the documentation of the operation's response with status 200.
     """
-    # wxauth's own 422 is a problem document, which has another content type.
+    # A 422 with JSON is FastAPI's. wxauth's own 422 is a problem document, which has another content type.
     if "application/json" in responses.get("422", {}).get("content", {}):
         del responses["422"]
     declared_json = declared.get("content", {}).get("application/json")
@@ -136,7 +136,7 @@ def add_docs(app: FastAPI) -> None:
 
 
 def _translated_openapi(app: FastAPI, language: str) -> dict[str, Any]:
-    """Return a copy of an app's OpenAPI document, in which description, tags and summaries are in this language."""
+    """Return a copy of an app's OpenAPI document, in which the description, tags and summaries are in this language."""
     translated = deepcopy(app.openapi())
     translated["info"]["description"] = translate(app.description, language)
     tags = {tag: tag.translated(language) for tag in _TAGS}

@@ -45,7 +45,7 @@ class HttpProtocol(HttpToolsProtocol):
     """
 
     head_seconds = SENDING_SECONDS
-    """The time limit, in seconds, for sending a head, and for sending the rest of a body that no route reads."""
+    """The time limit, in seconds, within which a client must send a head, or the rest of a body that no route reads."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -95,9 +95,9 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Store a header field. Drop a trailer, because it is not a header field (RFC 9110, section 6.5.1).
+        """Store a header field, and drop a trailer field, which is not a header field (RFC 9110, section 6.5.1).
 
-        Up to one field more than `MAX_FIELDS` is stored, because `Edge` must see that there are too many.
+        At most `MAX_FIELDS` + 1 fields are stored. `Edge` then notices that there are too many.
         """
         self._fields += 1
         if self._is_in_head and self._fields <= MAX_FIELDS + 1:

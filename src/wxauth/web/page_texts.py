@@ -23,7 +23,7 @@ There is a limit, because callers may send any text. All language tags in use ar
 
 
 def page_texts(folder: Path, request: Request, declared: Mapping[str, Callable[[str], str]]) -> JSONResponse:
-    """Return a page's texts in the language of the parameter `?language=`, or in English if wxauth lacks the language.
+    """Return a page's texts in the language that `?language=` names, or in English if there is no translation into it.
 
     Args:
         folder: The folder of the page's scripts and of `texts.json`.

@@ -33,7 +33,7 @@ _MAX_ENTRY: Final = 64
 An IPv6 address with a zone, brackets and a port is shorter, so a longer entry is invalid.
 """
 _CACHED_ENTRIES: Final = 4096
-"""The number of entries whose parsed hosts are kept in memory."""
+"""The largest number of entries whose parsed hosts are kept in memory."""
 _ENTRY: Final = re.compile(r"\[([^]]+)\](?::\d{1,5})?|([^:]+)(?::\d{1,5})?|(.+)")
 """The pattern of an entry: an IPv6 address in brackets, an IPv4 address, or an IPv6 address without brackets.
 
@@ -90,7 +90,7 @@ class BehindProxies:
 
     def _apply_forwarded_headers(self, scope: Scope) -> None:
         """Put the client's address and scheme into the scope. If the peer is not trusted, only log a warning, once."""
-        # Several fields `X-Forwarded-For` count as one list.
+        # Several `X-Forwarded-For` fields count as one list.
         forwarded_for: list[bytes] = []
         scheme = None
         for name, value in scope["headers"]:

@@ -266,7 +266,7 @@ class TimedPageQuery(PageQuery):
 def body_like(example: Mapping[str, Any], **options: Unpack[ConfigDict]) -> ConfigDict:
     """Return the `model_config` of a body with this example and these further options.
 
-    Validation errors of such a body never contain its values.
+    Pydantic's message about an invalid body does not contain the body's values.
     """
     return ConfigDict(json_schema_extra={"examples": [dict(example)]}, hide_input_in_errors=True, **options)
 

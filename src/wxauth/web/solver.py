@@ -205,7 +205,8 @@ class Plan:
         arguments: The endpoint's other parameters, except for the request.
         overrides: The dependencies to call in place of other dependencies.
 
-    Raises: TypeError, if a dependency takes anything except the request and other dependencies.
+    Raises: TypeError, if a dependency takes anything except the request and other dependencies, or is a generator that
+        is not asynchronous.
     """
 
     def __init__(
@@ -252,7 +253,8 @@ class Plan:
     def _add_dependency(self, dependant: Dependant) -> int:
         """Add the steps of a dependency, after those of its own dependencies. Return the position of its value.
 
-        Raises: TypeError, if the dependency takes anything except the request and other dependencies.
+        Raises: TypeError, if the dependency takes anything except the request and other dependencies, or is a generator
+            that is not asynchronous.
         """
         assert dependant.call is not None
         if dependant.use_cache and dependant.call in self._places:
@@ -357,7 +359,10 @@ def _metadata_of(hint: Any) -> tuple[Any, ...]:
 
 
 def _function_of(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that a callable runs: `__init__` for a class, and `__call__` for any other object."""
+    """Return the function that a callable runs: itself, `__init__` for a class, or `__call__` for any other object.
+
+    A `partial` counts as the callable that it wraps.
+    """
     while isinstance(call, partial):
         call = call.func
     if inspect.isclass(call):
