@@ -125,7 +125,7 @@ class _Host:
 
         The query contains secrets, so it is in the extension `target` instead of the URL, which errors and logs show.
         Only the parts that vary are built for each request, because parsing a URL takes 50 µs. With `stream`, httpx
-        does not prepare the header fields of a GET again, which would double the time that it takes.
+        does not prepare the header fields of a GET again. Without it, building the request would take twice as long.
         """
         prepared = self._prepared.get(call.api)
         if prepared is None:
@@ -322,9 +322,10 @@ def report_misconfigured(event: str = "wechat_misconfigured", **fields: object) 
 
 
 def log_not_made(event: str, app: App, failure: errors.WeChatError, *, api: str) -> None:
-    """Log `event`, which says that WeChat has not made a picture or a link for an app, with the reason.
+    """Log that WeChat has not made a picture or a link for an app, and why.
 
-    `api` is the name of the WeChat API that failed, because the meaning of an errcode depends on the API.
+    `event` is the name of the log event. `api` is the name of the WeChat API that failed. It is needed because the
+    meaning of an errcode depends on the API.
     """
     fields = {"app_id": app.app_id, "errcode": failure.errcode}
     if isinstance(failure, errors.WeChatMisconfigured):  # this error always has an errcode
@@ -365,7 +366,8 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
 def _identity(app: App, answer: dict[str, Any]) -> WeChatIdentity:
     """Return the identity in WeChat's response. Leave out a unionid that cannot identify one person, and log an error.
 
-    Raises: WeChatBadResponse, if the openid or a mini-program's session_key is missing, or if an id is malformed.
+    Raises: WeChatBadResponse, if the openid or a mini-program's session_key is missing, if an id is malformed, or if
+        the openid is a placeholder.
     """
     openid, unionid = answer.get("openid"), answer.get("unionid") or None
     session_key = answer.get("session_key") if app.is_mini_program else None

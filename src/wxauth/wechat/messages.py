@@ -144,7 +144,7 @@ class WeChatMessage:
     def name(self) -> str:
         """The field `Event` of the message or, if there is none, the field `MsgType`, in a form for the log.
 
-        This form has up to 64 characters, and no control characters.
+        This form has up to 64 characters, all of which are printable.
         """
         return _for_log(text_of(self.fields.get("Event")) or text_of(self.fields.get("MsgType")))
 
@@ -211,7 +211,8 @@ def check_signature(
     signature. If `encrypted` is empty, the function checks the plain signature, which WeChat sends in every mode. The
     app must have a push_token.
 
-    Raises: InvalidSignature, if the signature is wrong, or if the timestamp is more than five minutes from `now`.
+    Raises: InvalidSignature, if the signature is wrong, if the timestamp or the nonce is malformed, or if the timestamp
+        is more than five minutes from `now`.
     """
     timestamp, nonce = query.get("timestamp", ""), query.get("nonce", "")
     expected = sha1(_signed_text(app, timestamp, nonce, encrypted).encode()).hexdigest()  # noqa: S324 - WeChat's choice
@@ -299,7 +300,8 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
 def _withdrawn_by(message: WeChatMessage) -> tuple[Withdrawn | None, Collection[str]]:
     """Return two values: the kind of the withdrawal in a message, if there is one, and the user's fields to clear.
 
-    The kind is None if the message withdraws no data that wxauth stores.
+    The kind is None if the message withdraws no data that wxauth stores. If the kind is `Withdrawn.IDENTITY`, the
+    second value also contains `_IDENTITY`, which is not a field.
     """
     if message.event == _ACCOUNT_CLOSED:
         return Withdrawn.ACCOUNT, ()
@@ -396,7 +398,7 @@ def _xml_fields(text: str) -> dict[str, str]:
 
 
 def _for_log(text: str) -> str:
-    """Return a text from WeChat without control characters, cut off at `_MAX_LOGGED_LENGTH`."""
+    """Return a text from WeChat without its unprintable characters, cut off at `_MAX_LOGGED_LENGTH`."""
     return "".join(filter(str.isprintable, text))[:_MAX_LOGGED_LENGTH]
 
 

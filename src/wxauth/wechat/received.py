@@ -120,8 +120,8 @@ def check_watermark(opened: Mapping[str, Any], *, app_id: str, now: datetime) ->
 def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
     """Return the number in WeChat's `phone_info` in the form E.164, for example +8613800138000.
 
-    Raises: WeChatBadResponse, if there is no phone number, or the watermark names another app. The message never
-        contains the number.
+    Raises: WeChatBadResponse, if there is no possible phone number, or if the watermark is missing or names another
+        app. The message never contains the number.
     """
     # The library is imported here, so that a process without phone numbers saves 2 MB of memory.
     import phonenumbers

@@ -49,7 +49,7 @@ LONGEST_LIFE_SECONDS: Final = 7200
 _LONGEST_SECRET: Final = 4096
 """The length limit, in characters, of a token or a ticket. WeChat's documentation asks for at least 512."""
 _BEIJING: Final = timezone(timedelta(hours=8))
-"""The time zone of WeChat's days, at whose beginning the daily quotas are reset."""
+"""WeChat's time zone. WeChat resets the daily quotas at midnight in this zone."""
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
 """The time that stands for an event that has not happened, or for a limit that does not apply.
 
