@@ -87,8 +87,8 @@ def _returning_fragment(
 
 # This statement is for a known identity, if the login gives no unionid, nickname or picture that differs from the
 # stored one. It compares nickname and picture, because most mini-programs send the stored values with each login. It
-# records the login in the user's row, and opens a session. It does not find an imported identity that has never logged
-# in. For a user who is banned or about to be erased, it returns the unchanged user, and opens no session.
+# records the login in the user's row, and opens a session. It does not find an imported identity with which nobody has
+# logged in yet. For a user who is banned or about to be erased, it returns the unchanged user, and opens no session.
 #
 # The caller creates the id of the session, so that the statement opens only one session even if wxauth sends it twice.
 # The id is null if the login must open no session. The statement locks only the user's row, because a lock on the
@@ -156,10 +156,10 @@ def _signing_up_fragment(source: LiteralString = "", join_asked: LiteralString =
 _SIGNED_UP: Final = "person.*, :app_id::text AS app_id, :openid::text AS openid"
 # This statement is for an unknown identity with an unknown unionid, or without a unionid. It creates a user. It inserts
 # the row of the unionid first. If two logins with one unionid run at the same time, the second waits for the row of the
-# first, and then creates no user. If two logins with one identity have no unionid, the second violates the primary key
-# of identities. The statement leaves out an external id that another user has or had. If two new users get the same
-# external id at the same time, the unique index lets only one of the logins succeed. As in `RETURN`, the id of the
-# session is null if the login must open no session.
+# first, and then creates no user. If two logins with one identity and no unionid run at the same time, the second
+# violates the primary key of identities. The statement leaves out an external id that another user has or had. If two
+# new users get the same external id at the same time, the unique index lets only one of the logins succeed. As in
+# `RETURN`, the id of the session is null if the login must open no session.
 #
 # The form for several logins waits at most 20 ms for the row of another login, and then fails, so that each login of
 # the batch runs alone. If the batch contains several logins of one identity, the statement takes the first, and leaves

@@ -145,9 +145,9 @@ class Logins:
         also stores nothing about an unknown person who lacks the unionid that the app requires, because without a
         unionid, one person could become two users. It refuses a user who has asked to be erased, unless `stay` is set.
 
-        An invalid optional field does not make the login fail, because the login has already used up the login code.
-        The response names the fields that wxauth has left out. These fields include a nickname or picture that
-        the user changes too often.
+        An optional field that is invalid or refused does not make the login fail, because the user can log in without
+        it. The response names the fields that wxauth has left out. These fields include a nickname or picture that the
+        user changes too often.
 
         Raises: WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused, SignUpUnavailable,
         AccountDisabled, AccountLeaving.

@@ -80,6 +80,7 @@ class InitialFields:
     external_id: str | None = None
     """The external id. The sign-up leaves it out if another user has it now, or had it before."""
     roles: Sequence[str] = ()
+    """The hook's roles. The sign-up reads only `Login.roles`, to which `CodeLogins` adds these roles."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     nickname: str | None = None
     """The nickname. The sign-up uses it only if the request contains no nickname."""
@@ -105,7 +106,7 @@ class Login:
     may_sign_up: bool
     """Whether the login may create a user if the person is unknown."""
     roles: Sequence[str] = ()
-    """The roles of a new user."""
+    """All roles of a new user, including those from the sign-up hook."""
     initial: InitialFields = InitialFields()
     """The initial fields that the sign-up hook gives to a new user."""
     max_sessions: int | None = None
@@ -376,6 +377,7 @@ def _sign_up_values(login: Login, ids: _Ids) -> dict[str, Any]:
     initial = login.initial
     created_data: dict[str, object] = {"roles": login.roles} if login.roles else {}
     if initial.is_undecided:
+        # This value is part of the published event, so it keeps its name, although the hook may have been asked.
         created_data["hook"] = "not_asked"
     return _values(
         batched_queries.SIGN_UP,

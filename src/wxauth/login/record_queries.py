@@ -220,7 +220,7 @@ From this sample, the query estimates the numbers of active users. The sample is
 _ACTIVE_PERIODS: Final = (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
 """The fields of `TotalsRow` for active users, and the period of each as a PostgreSQL interval."""
 _MAX_SESSIONS_READ: Final = 20_000
-"""The largest number of sessions, opened in the last 24 hours, whose users the query counts one by one."""
+"""The largest number of sessions that the query reads to count the users who logged in during the last 24 hours."""
 # Each number of active users is the number of all users, multiplied by the share of active users in the sample. This
 # share varies less from sample to sample than the number of active users does. A sample might miss the few users who
 # have logged in during the last 24 hours, so each number is at least `logged_in_today`.

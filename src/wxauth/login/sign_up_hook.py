@@ -185,7 +185,10 @@ class SignUpHook:
         return answer
 
     def _request_of(self, message: Mapping[str, Any], *, now: datetime) -> httpx.Request:
-        """Return the signed request with a message. Raises: httpx.InvalidURL, UnicodeError, if the URL is unusable."""
+        """Return the signed request that carries a message.
+
+        Raises: httpx.InvalidURL or UnicodeError, if the URL is unusable.
+        """
         url, secret = self.settings.sign_up_hook_url, self.settings.sign_up_hook_secret
         assert url is not None, "only if `is_on`"
         assert secret is not None, "the settings require it with the URL"
@@ -220,7 +223,7 @@ def _initial_fields_in(answer: Mapping[str, Any], *, app_id: str) -> InitialFiel
     """Return the new user's initial fields from a response of the operator's service.
 
     Leave out invalid values, and log the names of their fields with `app_id`. Also leave out the roles of staff,
-    because the service may not appoint staff.
+    because the service is not allowed to appoint staff.
     """
     fields: dict[str, Any] = {}
     for name, validator in _VALIDATORS.items():
