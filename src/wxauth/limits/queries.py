@@ -46,7 +46,7 @@ class AttemptCount(SQLModel, table=True):
     key: bytes = Field(sa_type=BYTEA, primary_key=True)
     """The SHA-256 of the kind and of the subject, for example of the user's unionid.
 
-    The erasure of a user does not delete the row, because an erasure must not reset the limit.
+    The erasure of a user does not delete the row, because an erasure must not reset the count.
     """
     since: datetime = Field(sa_type=TIME)
     """The time at which the present window began."""

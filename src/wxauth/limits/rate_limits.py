@@ -17,7 +17,7 @@ from wxauth.settings.addresses import TRUNCATED, plain_address
 REDIS_TIMEOUT_SECONDS: Final = 0.2
 """The default time limit, in seconds, for counting an action in Redis."""
 REDIS_RETRY_SECONDS: Final = 5.0
-"""The time, in seconds, for which a process does not use Redis after a failure."""
+"""The time, in seconds, for which a limiter does not use Redis after a failure."""
 MAX_COUNTERS: Final = 100_000
 """The largest number of counters of a limiter in one process.
 
@@ -209,7 +209,7 @@ class _Redis:
         self._is_down = False
         """Whether Redis has failed, and no request has succeeded since then."""
         self._retry_at = 0.0
-        """The end of the pause in which this process does not use Redis, in epoch seconds."""
+        """The end of the pause in which this limiter does not use Redis, in epoch seconds."""
 
     async def count(self, hits: Sequence[Hit]) -> int | None:
         """Count an action towards each limit, up to the first limit that the action exceeds.
@@ -260,7 +260,7 @@ class _Redis:
         return RedisCounts(self._url, what=self._what, patience=self._patience)
 
     def _fail(self, exc: Exception) -> None:
-        """Begin the pause in which this process does not use Redis, and log the reason once for each outage."""
+        """Begin the pause in which this limiter does not use Redis, and log the reason once for each outage."""
         if self._is_down:
             return
         self._is_down = True
