@@ -35,7 +35,7 @@ router = Router("websites")
 
 @dataclass(frozen=True, slots=True)
 class LoggingOut:
-    """The handling of a request to log out. It ends the session that the request names, and the browser's login.
+    """The handling of a request to log out, which can end a session of the site, and the browser's login.
 
     This class is a FastAPI dependency that consists of other dependencies.
     """

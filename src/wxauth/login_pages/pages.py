@@ -128,7 +128,7 @@ class Pages(Rendering):
 
         `link_source` is the source of the link that opens WeChat, for the Content-Security-Policy; None if the page may
         not have this link. With the link, the page on a phone begins with a button that opens WeChat, and a field for
-        the number that WeChat then shows. `app` is the mini-program that opens; None if wxauth does not know it.
+        the number that WeChat then shows. `app` is the mini-program that opens; None if it is unknown or disabled.
         """
         own_url = self._own_url(started.secret)
         suffix = "_on_a_phone" if self.is_on_a_phone else ""
@@ -169,7 +169,7 @@ class Pages(Rendering):
         return "in_wechat" if self.is_in_wechat else "type"
 
     def number(self, again: TryAgain, page_id: str, *, link_source: str | None) -> Response:
-        """Return the page that follows a wrong number, or a text that wxauth could not compare with the right number.
+        """Return the page that follows a wrong number, or a text that wxauth has not compared with the right number.
 
         On this page, the user can type a number again. Unless `link_source` is None, the user can also open WeChat
         again with a link from this source.
@@ -279,7 +279,7 @@ class Pages(Rendering):
     def not_logged_out(self, name: str, site: Client | None, url: str | None) -> Response:
         """Return a page with the message `name`, which says that a request to log out has changed nothing.
 
-        `url` is the registered address to which the site wants the browser to return. The page contains no other link,
+        `url` is the registered address to which the site wants the browser to return. The page links to no other site,
         because anyone might have created the request.
         """
         way_back = None

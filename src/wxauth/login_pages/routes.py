@@ -127,6 +127,7 @@ class LoggingIn:
     ) -> Response:
         """Return the page with a button to continue as `user`, the user of the browser's login."""
         # Only parameters that wxauth reads are stored, because anybody can add 64 KiB of other parameters to a link.
+        # The hint is not stored, because it can contain personal data.
         stored = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
         query = urlencode({name: parameters[name] for name in stored})
         page_id = await self.site_logins.start_page_with_button(
