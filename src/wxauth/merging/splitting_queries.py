@@ -186,7 +186,7 @@ async def erase_wechat_account(
     user's name, picture and phone number, because wxauth does not know from which identity they come. Record the
     cleared fields, so that services that follow the events delete their copies.
 
-    Return False, and do nothing, if the user does not have this identity, or would keep no identity.
+    Return whether the data was erased. If the user does not have this identity, or would keep no identity, do nothing.
     """
     separation = await Separation.of(transaction, user_id, app_id=app_id, openid=openid)
     if separation is None or not separation.staying:
@@ -209,7 +209,7 @@ async def erase_identity(
 
     The user keeps the name, the picture, the phone number and all other identities, even those with the same unionid.
 
-    Return False, and do nothing, if the user does not have this identity, or has no other identity.
+    Return whether the identity was erased. If the user does not have it, or has no other identity, do nothing.
     """
     separation = await Separation.of(transaction, user_id, app_id=app_id, openid=openid, only_named=True)
     if separation is None or not separation.staying:

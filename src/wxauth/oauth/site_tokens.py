@@ -337,7 +337,10 @@ class SiteTokens:
 
 
 def _challenge_in(client: Client, form: Parameters, redirect_uri: str) -> str | None:
-    """Return the challenge of the `code_verifier`; None if the client was allowed to omit it. Raises: OAuthError."""
+    """Return the challenge of the `code_verifier`; None if the client has omitted it, and was allowed to.
+
+    Raises: OAuthError, if the `code_verifier` is missing or malformed.
+    """
     verifier = form.get("code_verifier")
     if verifier is None and client.pkce == "optional":
         return None
@@ -395,7 +398,8 @@ def _logged_refusal(client: Client, reason: str, redirect_uri: str) -> OAuthErro
 async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
     """Check that wxauth can sign tokens, before a request uses up a code or token.
 
-    Raises: StorageUnavailable, if no key has been read yet; CannotOpen, if the stored keys cannot be decrypted.
+    Raises: StorageUnavailable, if no key has been read yet, or if the database is unavailable; CannotOpen, if the
+        stored keys cannot be decrypted.
     """
     issuer.ensure_ready()
     await keys.id_token_key(ID_TOKEN_ALG, now)
