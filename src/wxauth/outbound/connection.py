@@ -183,8 +183,8 @@ class Connection(asyncio.Protocol):
             raise ValueError("more than was asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Read a header field, and ignore a trailer."""
-        if self._status:  # the head is complete, so this field is a trailer
+        """Read a header field, and ignore a trailer field."""
+        if self._status:  # the head is complete, so this is a trailer field
             return
         name = name.lower()
         if name in _STORED_FIELDS:
