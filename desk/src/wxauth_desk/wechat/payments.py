@@ -37,7 +37,7 @@ _RESULTS: Final[Mapping[int, str]] = {
 }
 """The text that `errMsg` contains for each errCode."""
 Notice = tuple[PushRequest, dict[str, Any]]
-"""A request to push a message about a payment, and the message."""
+"""The request that pushes a message about a payment, and the message."""
 MAX_ORDERS: Final = 1000
 """The largest number of paid orders that are stored. If there are more, the oldest one is forgotten."""
 _ORDER_NUMBER: Final = r"^[0-9A-Za-z\-|*@][0-9A-Za-z_\-|*@]{7,31}$"
@@ -79,7 +79,10 @@ class Order(BaseModel):
 
 @dataclass
 class _PaidOrder:
-    """WeChat's messages about a paid order. Each message is created once, so that its repetitions are identical."""
+    """WeChat's messages about a paid order.
+
+    Each message is created once, so that its repetitions are identical, except for `RetryTimes`.
+    """
 
     delivery: dict[str, Any]
     refund: dict[str, Any] | None = None
@@ -137,7 +140,7 @@ class Payments:
         return self._notice_of(request, REFUNDED, paid.refund)
 
     def _notice_of(self, request: ControlOfPerson, event: str, message: dict[str, Any]) -> Notice:
-        """Return a message, and the request to push it in the format that the app's account uses."""
+        """Return the request that pushes a message in the format of the app's account, and the message."""
         push_format = self.accounts[request.app_id].push_format
         return PushRequest(person=request.person, app_id=request.app_id, event=event, format=push_format), message
 

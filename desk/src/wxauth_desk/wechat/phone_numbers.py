@@ -1,4 +1,4 @@
-"""Phone numbers in the simulated WeChat, which back ends get in exchange for a code of the phone button."""
+"""The phone numbers that back ends get from the simulated WeChat in exchange for codes of the phone button."""
 
 import re
 from collections.abc import Callable

@@ -14,7 +14,7 @@ from wxauth_desk.wechat.controls import Account
 from wxauth_desk.wechat.errcodes import Errcode
 
 VERSIONS: Final = ("release", "trial", "develop")
-"""The versions of a mini-program, which WeChat calls `env_version`."""
+"""The versions of a mini-program: the values of WeChat's `env_version`."""
 _SCENE_CHARACTERS: Final = re.compile(r"[0-9A-Za-z!#$&'()*+,/:;=?@\-._~]*")
 """The pattern of a `scene` that contains only the characters that WeChat allows."""
 _MAX_SCENE_LENGTH: Final = 32
@@ -50,8 +50,8 @@ def read_code_request(values: Mapping[str, Any], account: Account) -> str:
 def read_width(values: Mapping[str, Any]) -> int:
     """Return the requested width of the picture, in pixels.
 
-    WeChat does not document the effect of a wrong width. Here, the nearest allowed width replaces a number, and the
-    default width replaces any other value.
+    WeChat does not document the effect of a wrong width. Here, the nearest allowed width replaces an integer, and
+    the default width replaces any other value.
     """
     width = values.get("width")
     # `isinstance` would accept true and false.

@@ -24,9 +24,9 @@ from wxauth_desk.wechat.call_record import CallRecord
 from wxauth_desk.wechat.controls import APPS_BY_ID, ControlOfPerson, HttpUrl
 
 _NO_PAUSES: Final = (0, 0)
-"""The pauses, in seconds, before each repetition of a message that is not about a payment. WeChat documents none."""
+"""The pause, in seconds, before each repetition of a message that is not about a payment. WeChat documents none."""
 PAYMENT_PAUSES: Final = (15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600, 10800, 10800, 10800, 21600, 21600)
-"""The pauses, in seconds, before each repetition of a notice about a payment."""
+"""The pause, in seconds, before each repetition of a notice about a payment."""
 ATTEMPT_TIMEOUT_SECONDS: Final = 5.0
 """The time limit, in seconds, for one attempt to send a message."""
 

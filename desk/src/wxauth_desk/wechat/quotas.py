@@ -64,17 +64,25 @@ class Quotas:
         return ok(quota={"daily_limit": limit, "used": used, "remain": max(0, limit - used)})
 
     def clear_by_secret(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `clear_quota`. Raises: CallRefused, if the app may not clear its quotas."""
+        """Answer a call to `clear_quota`.
+
+        Raises: CallRefused, if the whitelist lacks the caller's IP address, or if the app has cleared its quotas too
+        often this month.
+        """
         require(account.is_whitelisted, Errcode.NOT_WHITELISTED)
         return self._clear(account)
 
     def clear_by_token(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `clear_quota_by_token`. Raises: CallRefused, if the app may not clear its quotas."""
+        """Answer a call to `clear_quota_by_token`.
+
+        Raises: CallRefused, if the call does not contain the app's own id, or if the app has cleared its quotas too
+        often this month.
+        """
         require(text_in(call.json, "appid") == account.app_id, Errcode.WRONG_APP_ID)
         return self._clear(account)
 
     def _clear(self, account: Account) -> Answer:
-        """Clear the daily counts of an app. Raises: CallRefused, if the app has cleared them too often this month."""
+        """Delete the daily counts of an app. Raises: CallRefused, if the app has done so too often this month."""
         month = month_of(self.clock())
         self._clearings[month, account.app_id] += 1
         require(self._clearings[month, account.app_id] <= _CLEARINGS_A_MONTH, Errcode.TOO_MANY_CLEARINGS)

@@ -254,8 +254,8 @@ class Simulator:
     def _account_with_token(self, call: Call) -> Account:
         """Return the account of the app whose access token the call contains.
 
-        Raises: CallRefused, if the token is missing, wrong or expired, if the app may not make this call, or not from
-        this address, or if its quota is exhausted.
+        Raises: CallRefused, if the token is missing, wrong or expired, if the app may not call this API, if the app may
+        not call from this address, or if the app's daily quota for the API is used up.
         """
         token = call.query.get("access_token", "")
         require(token, Errcode.MISSING_ACCESS_TOKEN)
@@ -309,7 +309,7 @@ def _is_address_accepted(account: Account) -> bool:
 
 
 def _code_in(call: Call) -> str:
-    """Return the login code or phone code in a call; an empty text if there is none. The code may name a fault."""
+    """Return the login code or phone code in a call; an empty string if there is none. The code may name a fault."""
     with suppress(CallRefused):
         match call.api:
             case "code2session":

@@ -34,7 +34,7 @@ _KEY_PREFIX: Final = "whsec_"
 
 
 def _checked_secret(secret: str) -> str:
-    """Return the secret unchanged. Raises: ValueError, if the secret is neither empty nor base64 text."""
+    """Return the secret unchanged. Raises: ValueError, if the secret is not empty, and its key is not base64."""
     if secret:
         _key_in(secret)
     return secret
@@ -103,7 +103,7 @@ class Receiver:
 
 
 def _key_in(secret: str) -> bytes:
-    """Return the key in a secret. Raises: ValueError, if the secret is not base64 text."""
+    """Return the key in a secret. Raises: ValueError, if the key is not base64."""
     return b64decode(secret.strip().removeprefix(_KEY_PREFIX), validate=True)
 
 
