@@ -68,7 +68,7 @@ class SealedTicket(SQLModel):
     ends_at: datetime = Field(sa_type=TIME)
     """The time at which the ticket expires."""
     renews_at: datetime = Field(sa_type=TIME)
-    """The time from which the next ticket is fetched."""
+    """The time from which a process may fetch the next ticket."""
 
 
 class JsTicket(SealedTicket, table=True):

@@ -301,7 +301,8 @@ class ManagedApps:
         If `asks_wechat`, WeChat must first accept the app's id and secret.
 
         Raises: AppTaken; InvalidRequest, if the id is the audience or the name of a site, or if wxauth must not send
-        requests to the URL in `push_forward`; AppRefused, if WeChat rejects the id or the secret; WeChatError.
+        requests to the URL in `push_forward`; AppRefused, if WeChat rejects the id, the secret or, for example, this
+        server's IP address; WeChatError.
         """
         await self.apps.refresh()
         if any(known.app.app_id == app.app_id for known in self.apps.all()):
@@ -406,7 +407,8 @@ class ManagedApps:
     async def _ensure_wechat_accepts(self, app: App) -> None:
         """Check with WeChat that the app's id and secret are valid.
 
-        Raises: AppRefused, if WeChat rejects them; WeChatUnavailable, if WeChat does not respond in time; WeChatError.
+        Raises: AppRefused, if WeChat rejects them or, for example, this server's IP address; WeChatUnavailable, if
+        WeChat does not respond in time; WeChatError.
         """
         try:
             await self.wechat.check_secret(app)
@@ -424,7 +426,10 @@ class ManagedApps:
 
 
 def _refusal_of(app: App, exc: errors.WeChatMisconfigured) -> errors.AppRefused:
-    """Return the error for an app whose id or secret WeChat has rejected. The error names the rejected field."""
+    """Return the error for an app that WeChat has rejected.
+
+    The error names the id if WeChat's error code is about the id, and otherwise the secret.
+    """
     assert exc.errcode is not None  # `check_secret` raises this error only for an errcode
     name = "app_id" if exc.errcode in _APP_ID_ERRCODES else "app_secret"
     detail = f"WeChat: {errcode_of(exc.errcode, api=exchange_api(app)).remedy}"
