@@ -227,7 +227,7 @@ async def _check_for_cache(client: httpx.AsyncClient, issuer: str) -> None:
 def _sign_of_cache(headers: httpx.Headers, previous_id: str) -> Text | None:
     """Return the sign that a cache may have stored a response; None if there is no sign.
 
-    `previous_id` is the X-Request-ID of the previous response; an empty text if there is no previous response.
+    `previous_id` is the X-Request-ID of the previous response; an empty string if there is no previous response.
     """
     if previous_id and headers.get("X-Request-ID") == previous_id:
         return _("repeats an X-Request-ID")
@@ -337,9 +337,10 @@ def _check_status(response: httpx.Response, setting: Text | str) -> None:
 
 
 def _fault_of(exc: httpx.TransportError, url: str, setting: Text | str) -> _NotRunning | _Wrong:
-    """Return the fault that explains an error of httpx, from the errors of TLS or of the socket that caused it.
+    """Return the fault that explains an error of httpx.
 
-    For `setting`, see `_get`.
+    The fault is about the error of TLS or of the socket that caused the error of httpx or, if there is no such cause,
+    about the error of httpx itself. For `setting`, see `_get`.
     """
     parts = urlsplit(url)
     where: Text | str = f"{parts.scheme}://{parts.netloc}"

@@ -104,11 +104,14 @@ def compare(reading: ClockReading, *, name: str, whose: Text, allowed: float, wh
 
 @dataclass(slots=True)
 class Findings:
-    """The values that one check finds and other checks need. A field is None or empty if its value was not found."""
+    """The values that one check finds and other checks need."""
 
     apps: Sequence[App] = ()
-    """The apps that users can log in to; if only one app is checked, all apps."""
+    """The enabled apps. If the database could not be read, these are the apps in the settings.
+
+    If only one app is checked, the disabled apps are included, because the check compares the push_tokens of all apps.
+    """
     signing_keys: Sequence[StoredSigningKey] | None = None
-    """The stored keys for access tokens that are published now."""
+    """The stored keys for access tokens that are published now; None if they could not be read."""
     wechat_readings: list[ClockReading] = field(default_factory=list)
     """The comparisons of wxauth's clock with WeChat's clock."""

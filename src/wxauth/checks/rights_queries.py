@@ -80,7 +80,8 @@ class RoleRights:
 # - `elsewhere`: A schema counts if it contains two of wxauth's tables, because another program may have a table with
 #   one of these names. In addition, one of three conditions must hold: the role may use the schema, the search_path
 #   names the schema, or the role can use no schema in the search_path. In the search_path, "$user" stands for the
-#   schema with the role's name.
+#   schema with the role's name. A schema that the role may not use comes first, because the search_path usually names
+#   this schema, so that only the right to use the schema is missing.
 # - `policies`: The role with the oid 0 is PUBLIC.
 # - `owner`: Only the owner of a table, a member of the owner, or a superuser may alter the table.
 # - `hidden_in`: Row level security hides no rows from the role if each command has a permissive policy without a

@@ -222,7 +222,10 @@ def _text_on_connection(failure: WeChatUnavailable | WeChatTimeout, base: str, o
 
 
 def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
-    """Check whether WeChat can redirect browsers to the issuer after a login with this app, and return the result."""
+    """Return the result about the callback domain, to which WeChat redirects browsers after a login with this app.
+
+    The check covers only the form of the issuer, and not what the operator has entered in WeChat's console.
+    """
     name = f"wechat {app.app_id} callback domain"
     issuer = urlsplit(settings.issuer)
     host = issuer.hostname or ""
@@ -244,7 +247,10 @@ def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
 
 
 def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResult:
-    """Return the result about the settings for the messages that WeChat pushes. `apps` contains all apps."""
+    """Return the result about the settings for the messages that WeChat pushes.
+
+    `apps` contains the apps whose push_tokens are compared with the push_token of this app.
+    """
     name = f"wechat {app.app_id} push"
     url = f"{settings.issuer}{PUSH_PATH.format(app_id=app.app_id)}"
     if app.push_token is None:
@@ -312,7 +318,7 @@ def _time_in(response: httpx.Response) -> datetime | None:
 
 
 def _refused_addresses(body: bytes) -> list[str]:
-    """Return the IP addresses that WeChat names when it refuses a caller who is not in the whitelist.
+    """Return the IP addresses that WeChat names when it refuses a call from an address that is not in the whitelist.
 
     The result contains only valid addresses, and no other part of WeChat's text.
     """
