@@ -34,7 +34,7 @@ _PROMPTED: Final = {"is_flag": True, "default": None, "callback": None, "metavar
 def _hosts(values: Sequence[str]) -> list[str] | str | None:
     """Return the hosts that are not empty; None if the option was not given.
 
-    If only empty hosts were given, return an empty text, which clears the field.
+    If only empty hosts were given, return an empty string, which clears the field.
     """
     if not values:
         return None

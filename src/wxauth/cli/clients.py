@@ -50,11 +50,11 @@ _SCOPE: Final = (
 
 
 def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
-    """Return the template of claims from `NAME=VALUE` texts; None if there are no texts.
+    """Return the template of claims from strings such as `NAME=VALUE`; None if there are no strings.
 
-    Empty texts are ignored. If all texts are empty, the template is empty, and removes all claims.
+    Empty strings are ignored. If all strings are empty, the template is empty, and removes all claims.
 
-    Raises: WrongValue, if a text that is not empty contains no equals sign.
+    Raises: WrongValue, if a string that is not empty contains no equals sign.
     """
     template: dict[str, Any] = {}
     for claim in filter(None, values):
@@ -259,7 +259,7 @@ def _json_of(client: AddedClient) -> dict[str, Any]:
 
 
 def _new_value(value: Any) -> Any:
-    """Return the new value of a field. In a list, leave out empty texts. For an empty text, return None."""
+    """Return the new value of a field. In a list, leave out empty strings. For an empty string, return None."""
     if isinstance(value, list):
         return [each for each in value if each]
     return None if value == "" else value

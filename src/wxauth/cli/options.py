@@ -75,7 +75,7 @@ def unusable_file(file: object, exc: OSError) -> Text:
 def read_picture(path: str) -> str:
     """Return the picture in this file as a `data:` URL.
 
-    For `default` or an empty text, return an empty text, which clears the picture.
+    For `default` or an empty string, return an empty string, which clears the picture.
 
     Raises: WrongValue, if the file is not a suitable picture; OSError, if the file cannot be read.
     """
@@ -98,8 +98,8 @@ def takes(
 
     Args:
         model: The body or the query of an operation.
-        clear: The word that clears a field; None if options cannot clear fields. The word may be an empty text. The
-            command receives an empty text instead of the word. A switch has a `--no-` form instead of the word.
+        clear: The word that clears a field; None if options cannot clear fields. The word may be an empty string.
+            The command receives an empty string instead of the word. A switch has a `--no-` form instead of the word.
         changed: The arguments of `click.option` that replace the arguments from the schema, by field. None means that
             the field has no option.
     """
@@ -147,7 +147,7 @@ class _Field:
 
     @property
     def text_schema(self) -> Mapping[str, Any]:
-        """The schema of the texts that the field accepts; empty if it accepts none."""
+        """The schema of the strings that the field accepts; empty if it accepts none."""
         return self.types.get("string", {})
 
     @property
@@ -196,7 +196,7 @@ def _option_of(field: _Field, clear: str | None, *, is_query: bool, replaced: Ma
 def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:
     """Return the arguments of `click.option` that depend on the type of the field's values.
 
-    If click itself converts the values, the callback is None.
+    If click's own conversion of the values suffices, the callback is None.
     """
     if "boolean" in field.types:
         # With the default None, a switch that was not given differs from a switch that was turned off.
@@ -223,9 +223,9 @@ def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:
 
 
 def _value_of(field: _Field, clear: str | None, is_query: bool, value: str) -> object:
-    """Return the value of an option: a text, a list whose items were separated by commas, or JSON.
+    """Return the value of an option: a string, a list whose items were separated by commas, or the value of JSON text.
 
-    Return an empty text for the word that clears the field, and None for an empty parameter of a query.
+    Return an empty string for the word that clears the field, and None for an empty parameter of a query.
 
     Raises: WrongValue, if a parameter of a query is not UTF-8; ValueError, if a value that must be JSON is not JSON.
     """
