@@ -12,7 +12,7 @@ from wxauth_guard.errors import FieldError, InsufficientScope, InvalidRequest, R
 NICKNAME_REFUSED: Final = _("This nickname can't be used. Please choose another.")
 """The title of `invalid_request` if the nickname is invalid."""
 PICTURE_OF_ANOTHER_KIND: Final = _("Pictures must be JPEG, PNG or WebP files.")
-"""The title of `invalid_request` if the uploaded file is not a picture, or is broken."""
+"""The title of `invalid_request` if the uploaded file is not a complete JPEG, PNG or WebP picture."""
 PICTURE_TOO_LARGE: Final = _("Pictures can be up to 2 MB.")
 """The title of `payload_too_large` if an uploaded picture is too large."""
 
@@ -42,7 +42,7 @@ class NotFound(RequestRefused, code="not_found", status=404):
 
 
 class MethodNotAllowed(RequestRefused, code="method_not_allowed", status=405):
-    """The path exists, but not with this method."""
+    """The path exists, but does not support this method."""
 
     title = _("This request method isn't supported.")
 
@@ -142,7 +142,10 @@ class WeChatMisconfigured(WeChatError, code="wechat_misconfigured", status=502):
 
 
 class InvalidRefreshToken(WxAuthError, code="invalid_refresh_token", status=400):
-    """wxauth has not issued the refresh token, or its user has been erased."""
+    """wxauth has not issued the refresh token, or no longer stores its session.
+
+    wxauth deletes a session when its user is erased, and some time after the session has ended.
+    """
 
     title = _("Your login is no longer valid. Please log in again.")
 
@@ -236,7 +239,7 @@ class NameTaken(WxAuthError, code="name_taken", status=409):
 
 
 class CursorExpired(WxAuthError, code="cursor_expired", status=410):
-    """Events after the cursor have been deleted, or the database was restored from before the cursor."""
+    """Events after the cursor have been deleted, or the database was restored to a time before the cursor."""
 
     title = _("This cursor has expired. Read the data from the beginning.")
 
@@ -257,7 +260,7 @@ class PushNotForwarded(WxAuthError, code="push_not_forwarded", status=503):
 
 
 class RateLimited(WxAuthError, code="rate_limited", status=429):
-    """One address, client or user has sent too many requests of one kind."""
+    """One address, client or user, or all of them together, have sent too many requests of one kind."""
 
     title = _("Too many attempts. Please try again later.")
     retry_after = 60
@@ -388,7 +391,7 @@ class MergeRefused(WxAuthError, code="merge_refused", status=409):
 
 
 class SplitRefused(WxAuthError, code="split_refused", status=409):
-    """This identity cannot be taken out of the user."""
+    """This identity cannot be split off from the user."""
 
     title = _("This identity can't be split off from the account.")
 

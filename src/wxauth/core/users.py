@@ -43,7 +43,7 @@ class UserFields(SQLModel):
     status: Literal["active", "disabled"] = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
     last_login_at: datetime | None = Field(sa_type=TIME)
-    """The time of the last login; null until an imported user first logs in."""
+    """The time of the last login; null for an imported user of whom no login is known."""
     # Unlike a CHECK constraint, a length limit costs nothing if the column is not written.
     external_id: str | None = Field(max_length=128)
     """The user's id in the operator's other services."""
