@@ -77,7 +77,7 @@ class FeedQuery(Parameters):
     def place(self) -> Place | None:
         """The place after which to read; None for the beginning of the feed, and for `now`.
 
-        This property decodes the cursor again after the validator, because the API description shows a string.
+        The validator has already decoded the cursor, but `after` remains a string, as the API description shows it.
         """
         return None if self.after in (None, NOW) else place_in(self.after)
 

@@ -51,7 +51,7 @@ LOGOUTS: Final = metrics.Counter(
 
 @part
 class BackchannelLogouts:
-    """The sender of logout tokens to sites. `Deliveries` decides when to send them."""
+    """The sender of logout tokens to sites. `Deliveries` calls it when a delivery to a site is due."""
 
     settings: Settings
     clock: Clock

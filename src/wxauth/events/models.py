@@ -105,7 +105,7 @@ class DeliveryRow(SQLModel):
     """A delivery, with the fields that a list of deliveries shows."""
 
     id: UUID = Field(schema_extra={"examples": ["01933c62-1a07-7c55-9d3e-0b6f2a8c4e71"]})
-    """The id, a UUIDv7. For a webhook, deliveries that were queued later, or again later, have higher ids.
+    """The id, a UUIDv7. For a webhook, a delivery that is queued (or queued again) later has a higher id.
 
     For a site, this is the id of the session.
     """

@@ -102,7 +102,7 @@ class ReplayedAnswer(BaseModel):
 def trial_answer(answer: Answer) -> TrialAnswer:
     """Return the outcome of a test message.
 
-    The outcome is the status and the duration of the response, or the reason why there was no response.
+    The outcome is the status of the response and the time until it arrived, or the reason why there was no response.
     """
     if answer.status is None:  # there is an `error` then, and only the type checker needs the other text
         return {"status": None, "error": answer.error or "no answer"}

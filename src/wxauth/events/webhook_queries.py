@@ -238,7 +238,10 @@ SELECT receivers.id, priority
 # Only one process leases a delivery, because the statement skips rows that another process has locked, and a leased
 # delivery is not due before its lease ends. For a webhook, the statement leases the first attempt of a delivery only
 # when the first attempts of all earlier deliveries about the same user have ended. For a site, two first attempts about
-# one user may run in parallel, because the tokens that end a user's sessions have no order.
+# one user may run in parallel, because the tokens that end a user's sessions have no order, and a slow response to one
+# token should not delay the next. A third must wait, so that one user does not take all parallel attempts of the site.
+# For a site, only earlier deliveries of the same priority count, so that tokens that a user causes do not delay the
+# tokens of a ban.
 LEASE_DELIVERY: Final = Statement[LeasedDelivery]("""
 WITH due AS (
     SELECT receiver_id, event_id FROM deliveries d

@@ -30,7 +30,7 @@ FORMER_SECRET_KEPT: Final = timedelta(hours=24)
 The receiving service needs this time, because not all of its replicas get the new secret at once.
 """
 TEST_TYPE: Final = "webhook.test"
-"""The type of a test message, which no event has."""
+"""The type of a test message. No event has this type."""
 REPLAY_PAGE_SIZE: Final = 5000
 """The largest number of events that a replay reads at once, and queues in one transaction."""
 NO_SUCH_WEBHOOK: Final = "this webhook doesn't exist"
