@@ -165,7 +165,7 @@ async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
 
 
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE_SECONDS) -> Swept:
-    """Run every chore of `_CHORES` once, and sweep old events and addresses if their sweeps are due.
+    """Run every chore of `_CHORES` once, then run `sweep_aged`, and return its result.
 
     `pause` is the pause between two pages in seconds.
     """
@@ -176,10 +176,10 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
 
 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
-    """Run `sweep` with all daily sweeps, even those that are not due. The command `wxauth sweep` calls this function.
+    """Run `sweep` with all daily sweeps, even those that are not due, and return its result.
 
-    Before the sweep, erase the remaining data of all erased users. Unlike the chore `erase_remains`, wait while another
-    worker is erasing a page.
+    The command `wxauth sweep` calls this function. Before the sweep, erase the remaining data of all erased users.
+    Unlike the chore `erase_remains`, wait while another worker is erasing a page.
     """
     for name in sweep_names(services.settings):
         await queries.restart_sweep(services.database, name, now=services.clock())

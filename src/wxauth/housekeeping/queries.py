@@ -170,7 +170,7 @@ async def restart_sweep(database: Database, name: str, *, now: datetime) -> None
 async def sweep_page(
     database: Database, table: TableSweep, *, size: int, older_than: datetime, now: datetime, next_sweep_at: datetime
 ) -> SweptPage | None:
-    """Sweep the next page of a table, up to `size` rows, and store the progress.
+    """Sweep the next page of a table, up to `size` rows, store the progress, and return the result.
 
     The sweep changes or deletes only rows that are older than `older_than`. After the last page, the next sweep is due
     at `next_sweep_at`. Return None if another worker is processing a page, or if nothing is due yet.
@@ -209,12 +209,14 @@ async def replace_old_sessions(
 ) -> ReplacedPage | None:
     """End a page of open sessions, and delete a page of ended sessions, beyond the limits per identity.
 
+    Return how many were ended and deleted, or None if another worker is processing a page, or if the next run is not
+    due yet.
+
     An open session ends unless it is among the `open_kept` newest open sessions of its identity. An ended session is
     deleted unless it is among the `all_kept` newest sessions, both open and ended.
 
     A page has up to `size` sessions of each kind. Each run checks only identities that have logged in since a minute
-    before the end of the previous run. The next run is due when `pause` has passed since the last page. Return None if
-    another worker is processing a page, or if the next run is not due yet.
+    before the end of the previous run. The next run is due when `pause` has passed since the last page.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=f"wxauth.{_REPLACING}"):
