@@ -1,9 +1,9 @@
-"""The import of users. The lines are read and stored in batches, by the rules of a login.
+"""The import of users. The lines are read and stored in batches, by the same rules as at a login.
 
 A temporary file (`MadeOnDisk`) contains the data about earlier lines that later batches need.
 
-A batch is one transaction. If an import was killed, an operator can run it again, and the result is the same as
-without the interruption.
+A batch is one transaction. If an import is killed, an operator can run it again, with the same result as without the
+interruption.
 """
 
 import asyncio
@@ -157,7 +157,7 @@ class MadeOnDisk:
         self._connection.execute("COMMIT")
 
     def keep(self, made: Made) -> None:
-        """Store the data of a batch, which replaces the data that `changes_for` has returned for the batch."""
+        """Store the data of a batch in place of the data that `changes_for` has returned for the batch."""
         self._connection.execute("BEGIN")
         for kind in _ENTRY_PARSERS:
             rows = ((kind, _json(key), _json(value)) for key, value in getattr(made, kind).items())
@@ -191,7 +191,7 @@ async def import_users(
     waiting: Callable[[StorageUnavailable, float], None],
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Counts:
-    """Import lines of JSON by the rules of a login, and return the counts of the whole file.
+    """Import lines of JSON by the same rules as at a login, and return the counts of the whole file.
 
     The lines are read twice. The first reading collects the unionids of the whole file, because a rule compares the
     openid of each line with them. Errors of the first reading are raised before anything is stored.
@@ -343,7 +343,7 @@ async def _import_batch(
     *,
     with_administrators: bool = False,
 ) -> list[LineOutcome | LineRefused]:
-    """Import a batch in one transaction.
+    """Import a batch in one transaction, and return the result of each line.
 
     If a line would remove an administrator, begin again with all administrators locked.
 

@@ -280,7 +280,7 @@ class Line(_Strict):
     ban_reason: Annotated[Reason | None, _("must be up to 500 characters, without control characters")] = None
     banned_until: TimeOrNone = None
     attributes: Annotated[AttributesPatch | None, ATTRIBUTES.wanted] = None
-    """A merge patch of the attributes."""
+    """A JSON merge patch (RFC 7396) for the user's attributes."""
     erase_at: TimeOrNone = None
     """The time at which a new user will be erased, at the user's request."""
     created_at: TimeOrNone = None

@@ -11,10 +11,10 @@ from wxauth.import_export.other_files import check_kind
 
 MAX_LINE: Final = 8 * 1024
 """The size limit, in bytes, of a line without its line break."""
-_PIECE: Final = 64 * 1024
-"""The largest number of bytes read at once to skip a line that is too long."""
-_LONGEST_PIECE: Final = len(BOM_UTF8) + MAX_LINE + len("\r\n")
+_READ_AT_ONCE: Final = len(BOM_UTF8) + MAX_LINE + len("\r\n")
 """The length, in bytes, of the longest line that is read, with its line break and the mark of the first line."""
+_SKIPPED_AT_ONCE: Final = 64 * 1024
+"""The largest number of bytes read at once to skip the remainder of a line that is too long."""
 TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))
 _HALVES: Final = re.compile(rb"(\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf])|\xed[\xa0-\xbf][\x80-\xbf]")
 """The pattern of an emoji that a database has written as two halves (surrogates), or of only one half.
@@ -44,18 +44,19 @@ def numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterat
     """
     number = 0
     is_begun = False
-    while piece := file.readline(_LONGEST_PIECE):
+    while beginning := file.readline(_READ_AT_ONCE):
         number += 1
-        text = piece.rstrip(b"\r\n")
+        text = beginning.rstrip(b"\r\n")
         if number == 1:
             text = text.removeprefix(BOM_UTF8)  # some programs on Windows begin a file with this mark
         if not is_begun and text.strip():
             is_begun = True
             check_kind(text, other_kinds)
-        if len(piece) > MAX_LINE:
+        if len(beginning) > MAX_LINE:
             # Skip the remainder of the line, up to its line break or to the end of the file.
-            while piece and not piece.endswith(b"\n"):
-                piece = file.readline(_PIECE)
+            skipped = beginning
+            while skipped and not skipped.endswith(b"\n"):
+                skipped = file.readline(_SKIPPED_AT_ONCE)
         if len(text) > MAX_LINE:
             yield NumberedLine(number, TOO_LONG)
         elif text.strip():
