@@ -134,6 +134,9 @@ class _KeySet(Generic[Key]):
 class KeyRing:
     """The keys that sign access tokens and, if there are websites, id_tokens. wxauth rotates them automatically.
 
+    ES256 keys sign the access tokens, and the id_tokens of clients whose `id_token_alg` is ES256. RS256 keys sign all
+    other id_tokens.
+
     The key ring is also the `KeySource` with which wxauth's verifiers find the key of a token.
     """
 
@@ -412,7 +415,7 @@ class KeyAnswer(TypedDict):
 
 
 async def list_published(database: Database, *, now: datetime) -> tuple[list[KeyAnswer], list[KeyAnswer]]:
-    """Return the descriptions of the published keys that sign access tokens, and of the keys that sign id_tokens.
+    """Return the descriptions of the published ES256 keys, and of the published RS256 keys (see `KeyRing`).
 
     Each list begins with the former keys, and ends with the next key, if there are such keys.
     """

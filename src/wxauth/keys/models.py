@@ -18,7 +18,11 @@ from wxauth.errors import NotFound
 
 
 class StoredSigningKey(SQLModel):
-    """A key that signs access tokens (ES256), or id_tokens for websites (RS256). Its private key is encrypted."""
+    """A signing key, with its encrypted private key.
+
+    An ES256 key signs access tokens, and the id_tokens of websites whose `id_token_alg` is ES256. An RS256 key signs
+    other id_tokens.
+    """
 
     id: UUID = Field(primary_key=True)
     alg: str = Field(sa_type=Text)
@@ -36,7 +40,7 @@ class StoredSigningKey(SQLModel):
 class SigningKeyRow(StoredSigningKey, table=True):
     """The table of signing keys.
 
-    It contains keys for id_tokens only if there has been a site, or if clients could become sites without registration.
+    It contains RS256 keys only if there has been a site, or if clients could become sites without registration.
     """
 
     __tablename__ = "signing_keys"
@@ -47,8 +51,8 @@ JWKS_MAX_AGE: Final = 300
 LONGEST_TOKEN_TTL: Final = 86400
 """The largest allowed `ACCESS_TOKEN_TTL`, in seconds.
 
-Keys retire after this time, not after the time in the present setting, because another replica, or this replica before
-a restart, may have issued tokens that live longer.
+The time until a key retires is computed from this limit, not from the present setting, because another replica, or this
+replica before a restart, may have issued tokens that live longer.
 """
 
 # Every worker reads the keys after a pause of 5 s (`REFRESH_PAUSE_SECONDS`), and a statement takes at most 8 s
@@ -72,7 +76,7 @@ MakeKey = Callable[[datetime], StoredSigningKey]
 """A function that creates a key. The argument is the time at which the key begins to sign."""
 
 NO_SUCH_KEY: Final = NotFound("no published key has this ID")
-"""The failure of a request with the id of no published key, for the documentation of routes.
+"""The failure of a request with an id that no published key has, for the documentation of routes.
 
 Functions raise a new error with its `detail`, because an error that is raised repeatedly would collect tracebacks.
 """
