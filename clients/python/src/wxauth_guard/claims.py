@@ -78,7 +78,7 @@ class Principal:
     claims: Annotated[Mapping[str, Any], _AsDict()] = field(hash=False)  # a Mapping cannot be hashed
     """All claims of the token, read-only."""
     external_id: Optional[str] = None  # Pydantic evaluates this type, even in Python 3.9
-    """The user's id in the system from which the operator imported the user; None if the token contains no such id."""
+    """The user's id in the system that the operator used before wxauth; None if the token contains no such id."""
     scope: frozenset[str] = frozenset()
     """The scopes granted to a website or another client; empty for a login in the mini-program."""
 

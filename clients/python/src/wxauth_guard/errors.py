@@ -79,7 +79,7 @@ class RequestRefused(WxAuthError):
 
 
 class InvalidRequest(RequestRefused, code="invalid_request", status=422):
-    """The body or a parameter is invalid. `errors` names the fields, never their values."""
+    """The body, a parameter or a header is invalid. `errors` names the fields, never their values."""
 
     title = _("The request isn't valid.")
 
@@ -149,7 +149,7 @@ class TokenExpired(InvalidToken, code="token_expired"):
 
 
 class InsufficientRole(BearerError, code="insufficient_role", status=403):
-    """The user does not have the required role."""
+    """The user does not have all of the required roles."""
 
     title = _("You don't have permission to do this.")
     bearer_error = "insufficient_scope"  # RFC 6750 has no error for roles

@@ -170,8 +170,8 @@ class Issuer:
         Raises: Unreadable, if the response has a status other than 200, is too large, or is not a JSON object;
             ValueError, if the response is not JSON; httpx.HTTPError.
         """
-        # The response must not be compressed, because a few compressed bytes could decompress to more than
-        # MAX_DOCUMENT.
+        # `aiter_raw` does not decompress, because a few compressed bytes could decompress to more than MAX_DOCUMENT.
+        # So the request forbids compression, and a response that is compressed anyway is refused as not JSON.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         async with (
             httpx.AsyncClient(

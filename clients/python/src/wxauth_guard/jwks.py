@@ -174,7 +174,7 @@ class RemoteKeys:
         return keys.get(kid)
 
     def _usable_keys(self, now: float) -> Mapping[str, VerificationKey]:
-        """Return the keys in memory that are at most a day old."""
+        """Return the keys in memory, by id, or an empty mapping if they are more than a day old."""
         if self._key_set is None or now - self._key_set.read_at > STALE_IF_ERROR:
             return {}
         return self._key_set.keys
@@ -186,7 +186,7 @@ class RemoteKeys:
             keys = self._usable_keys(now)
             is_due = self._is_due(kid, keys, now)
             is_overdue = now >= self._next_refresh + STALE_WHILE_REVALIDATE
-            # A fetch whose thread is dead is not under way, because after a fork, the new process lacks the thread.
+            # After a fork, the new process lacks the thread, so a fetch without a live thread is not under way.
             is_under_way = self._thread is not None and self._thread.is_alive() and not self._result.done()
             is_late = is_under_way and now - self._begun_at > self._timeout
             starts_now = is_due and not is_under_way

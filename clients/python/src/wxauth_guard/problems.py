@@ -46,7 +46,10 @@ class AnyHeaders(Protocol):
 
 
 class ProblemAnswer(NamedTuple):
-    """A response with a problem document. Flask and Sanic accept this tuple as a response."""
+    """A response with a problem document.
+
+    Flask accepts this tuple as a response, and Sanic's function `raw` accepts its items as arguments.
+    """
 
     body: bytes
     status: int

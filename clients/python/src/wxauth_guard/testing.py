@@ -22,7 +22,7 @@ from wxauth_guard.keys import VerificationKey
 from wxauth_guard.names import BearerGuard
 
 USER_ID: Final = UUID("01900000-0000-7000-8000-000000000001")
-"""The default user of a token."""
+"""The id of the default user of a token."""
 
 
 class TestKey:

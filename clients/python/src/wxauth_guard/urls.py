@@ -28,7 +28,7 @@ def is_http_url(url: str) -> bool:
 
 
 def is_secure(url: str) -> bool:
-    """Return whether this URL is https or on loopback.
+    """Return whether this URL is https, or http on loopback.
 
     Nobody on the network can alter the responses of such a URL.
     """

@@ -296,7 +296,7 @@ def json_object(part: str) -> dict[str, Any]:
 
 
 def decoded(part: str) -> bytes:
-    """Decode a part in base64url, which must not be empty.
+    """Decode a part of a token from base64url. The part must not be empty.
 
     Raises: InvalidToken, if the part ends with a character that no encoder produces there.
     """
