@@ -40,8 +40,8 @@ HOME: Final = Path(".wxauth")
 class AppSecret:
     """The AppSecret of `WXAUTH_APP_ID`, if the environment does not contain it.
 
-    This class reads the AppSecret from the file of an earlier run. If there is no such file, it prompts for the
-    AppSecret on the terminal.
+    This class reads the AppSecret from the file of an earlier run. If there is no such file, and standard input is a
+    terminal, it prompts for the AppSecret.
     """
 
     def __init__(self, home: Path, variables: Mapping[str, str]) -> None:
@@ -70,7 +70,8 @@ class AppSecret:
         """Store a new secret for the next run, or delete the stored one if the findings say that WeChat refuses it."""
         if self._path is None or self.value is None:
             return
-        # The results contain no errcodes, but the remedy is the same constant that the check puts into its text.
+        # The results contain no errcodes, so a refused secret is recognized by its remedy, which is a constant that the
+        # check puts into its text.
         if any(WRONG_SECRET_REMEDY in finding.text for finding in findings):
             self._path.unlink(missing_ok=True)
             text = _("The AppSecret is not stored. You will need to enter it again at the next start.")
@@ -133,8 +134,8 @@ def _values_set_by_dev(
 ) -> dict[str, Any]:
     """Return the values that `wxauth-desk dev` sets, by the names of the settings.
 
-    The environment can override all values except a chosen port, and the settings that connect wxauth to the simulated
-    WeChat. `.env` is not read.
+    The environment can override these values. The only exceptions are a chosen port and the settings that connect
+    wxauth to the simulated WeChat. `.env` is not read.
     """
     variables = environment()
     defaults = {
@@ -173,6 +174,6 @@ def _secret_key() -> str:
 
 
 def port_of_environment() -> int | None:
-    """Return `WXAUTH_PORT`; None if it is not set, or is not a number. The settings report a wrong value later."""
+    """Return `WXAUTH_PORT`; None if it is not set, or is not a port. The settings report a wrong value later."""
     text = environment().get("WXAUTH_PORT", "")
     return int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) else None

@@ -11,11 +11,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 _GRACEFUL_SECONDS: Final = 1
-"""The time, in seconds, for which uvicorn waits for requests under way when it stops."""
+"""The longest time, in seconds, for which uvicorn waits for requests under way when it stops."""
 _STOP_TIMEOUT_SECONDS: Final = 5
-"""The longest time, in seconds, to wait for a thread.
+"""The longest time, in seconds, to wait for the end of a server's thread.
 
-The time is limited because a request without an end must not delay the end of the command.
+The time is limited, so that a request that never ends does not keep the command from ending.
 """
 
 

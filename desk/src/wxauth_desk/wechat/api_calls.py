@@ -1,4 +1,4 @@
-"""A call to one of WeChat's APIs, as the simulated WeChat receives the call, and the responses to such a call."""
+"""Calls to WeChat's APIs, as the simulated WeChat receives them, and the responses to these calls."""
 
 import secrets
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ from wxauth_desk.wechat.errcodes import Errcode
 _ERRMSGS: Final = dict(
     line.split(" ", 1) for line in Path(__file__).with_name("errmsgs.txt").read_text("utf-8").splitlines()
 )
-"""WeChat's own errmsgs, by errcode. The errcodes are texts, as in the file `errmsgs.txt`."""
+"""WeChat's own errmsgs, by errcode. The errcodes are strings, as in the file `errmsgs.txt`."""
 _SNS_PATHS: Final = "/sns/"
-"""The beginning of the paths of WeChat's APIs for logins, whose errmsgs end with a comma."""
+"""The beginning of the paths of WeChat's APIs for logins. In their errmsgs, a comma precedes the `rid`."""
 _RENEWAL_ADVICE: Final = (
     ", could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r"
 )
-"""The text at the end of the errmsg for errcode 40001 at all paths except those below `_SNS_PATHS`."""
+"""The text before the `rid` in the errmsg for errcode 40001, at all paths except those below `_SNS_PATHS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,10 @@ def require(condition: object, errcode: int) -> None:
 
 
 def text_in(values: Mapping[str, Any], name: str) -> str:
-    """Return the text with this name in a call; empty if it is missing. Raises: CallRefused, if it is not a text."""
+    """Return the string with this name in a call, or an empty string if it is missing.
+
+    Raises: CallRefused, if the value is not a string.
+    """
     value = values.get(name, "")
     if not isinstance(value, str):
         raise CallRefused(Errcode.WRONG_BODY)

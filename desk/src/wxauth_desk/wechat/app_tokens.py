@@ -42,7 +42,7 @@ class AppTokens:
         return self.access_tokens[account.app_id].hand_out(force=call.json.get("force_refresh") is True)
 
     def read_js_ticket(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `getticket`. Raises: CallRefused, if the app may not get a ticket."""
+        """Answer a call to `getticket`. Raises: CallRefused, if `type` is wrong, or if the app may not get a ticket."""
         require(call.query.get("type") == "jsapi", Errcode.WRONG_ARGUMENT)
         require(APP_KINDS[account.app_id] == "official_account", Errcode.NOT_ALLOWED)
         ticket, ends_at = self.js_tickets.get(account.app_id, ("", 0))

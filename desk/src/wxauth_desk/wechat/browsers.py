@@ -38,7 +38,8 @@ FormText = Annotated[str, Field(max_length=_MAX_FIELD_LENGTH)]
 def trusted_certificates() -> ssl.SSLContext:
     """Return an SSL context with the certificates that httpx trusts.
 
-    The context is cached, because httpx would otherwise read the certificates for each client, which takes 17 ms.
+    The context is cached. Otherwise, httpx would read the certificates for each client, which takes 17 ms, even if the
+    client never uses https.
     """
     return httpx.create_ssl_context(trust_env=False)
 
@@ -51,7 +52,7 @@ class BrowserRequest(Control):
     user_agent: str = Field(max_length=512)
     """The user agent of the person's phone."""
     browser: Literal["web_view", "wechat", "phone", "computer"] = "web_view"
-    """The browser: a mini-program's web-view, WeChat's browser, or another one on a phone or a computer."""
+    """The browser: a mini-program's web-view, WeChat's browser, or another browser on a phone or a computer."""
     language: str = Field("zh-CN", max_length=32)
     """The language that the browser prefers."""
     form: dict[FormText, FormText] | None = Field(None, max_length=_MAX_FORM_FIELDS)
@@ -71,7 +72,7 @@ class Browsers:
         The result contains `url`, `status` and `html`. `opens` is the link that opens a mini-program in WeChat, if the
         last redirect leads to such a link; otherwise None.
 
-        Raises: ValueError, if the page belongs to another machine, or cannot be loaded.
+        Raises: ValueError, if a page is not on this machine, uses https, or cannot be loaded.
         """
         user_agents = {
             "web_view": f"{request.user_agent} miniProgram/wxdev",
@@ -111,7 +112,7 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
     simulates a browser that sends the callback of a login again.
 
     Raises: HTTPError, if there is no response, or if there are too many redirects; InvalidURL; ValueError, if a request
-        would go to another machine.
+        would go to another machine, or would use https.
     """
 
     async def send_again(url: httpx.URL, seconds: float) -> httpx.Response:
@@ -135,6 +136,9 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
 
 
 async def _ensure_local(request: httpx.Request) -> None:
-    """Check that a request goes to this machine. Raises: ValueError, if it goes to another machine."""
+    """Check that a request goes to this machine over plain http. No page of `wxauth-desk dev` uses https.
+
+    Raises: ValueError, if the request goes to another machine, or does not use plain http.
+    """
     if request.url.scheme != "http" or request.url.host not in _LOCAL_HOSTS:
         raise ValueError(f"url: {request.url.host} is not this machine")

@@ -34,7 +34,7 @@ _PICTURE_LABELS: Final = {"pass": 100, "review": 21000, "risky": 20002}
 _MAX_VERDICTS: Final = 1000
 """The largest number of verdicts that wait to be pushed."""
 _VERSIONS: Final = (2, "2")
-"""The version of the checks, which callers send as a number or as a text."""
+"""The version of the checks, which callers send as a number or as a string."""
 _RISK_SCENES: Final = (0, 1)
 """The reasons for ranking a person's risk: a registration and a marketing campaign."""
 _SCENES: Final = (1, 2, 3, 4)

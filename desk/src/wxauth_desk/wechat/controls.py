@@ -223,7 +223,7 @@ class Visitor(ControlOfPerson):
     is_bound: bool = True
     """Whether WeChat returns a unionid for this person, if `Account.has_unionids` allows it for the app."""
     follows: bool = False
-    """Whether the person follows the account, so that a page opened in WeChat logs in without a question."""
+    """Whether the person follows the account, so that WeChat's own browser logs them in without a question."""
     snapshot: Literal["on", "hidden_once", "false_alarm"] | None = None
     """The effect of WeChat's snapshot mode.
 

@@ -34,13 +34,13 @@ _DROPPED_HEADERS: Final = frozenset(
 )
 """The headers of a response that are not forwarded to the page.
 
-The page's own server decodes the body, and sets these headers itself.
+The desk's server decodes the body, so `content-encoding` would be wrong. It sets the other headers itself.
 """
 _TIMEOUT_SECONDS: Final = 60
 """The timeout, in seconds, of a request, as in `wx.request`."""
 DESK_PATH: Final = "/desk/"
 SHOP_PATH: Final = "/membership"
-"""The path of the mini-program's back end, on the address of the example sites."""
+"""The path of the mini-program's back end, at the address of the example sites."""
 AGENT: Final = "wxauth-example-agent"
 """The client_id of the desk's agent."""
 AGENT_PATH: Final = f"{DESK_PATH}agent.html"

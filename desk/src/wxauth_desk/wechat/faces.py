@@ -17,7 +17,7 @@ from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import IssuedSessionKeys
 
 _LIFETIME_SECONDS: Final = 3600
-"""The time, in seconds, after which a verification is forgotten."""
+"""The time, in seconds, after which a verification expires."""
 MAX_VERIFICATIONS: Final = 1000
 """The largest number of verifications that are stored. If there are more, the oldest one is forgotten."""
 _CERT_FIELDS: Final = ("cert_type", "cert_name", "cert_no")
@@ -68,7 +68,7 @@ class _Verification:
 
     subject: _Subject
     ends_at: int
-    """The time at which the verification is forgotten, in seconds since the epoch."""
+    """The time at which the verification expires, in seconds since the epoch."""
     verify_ret: int = _CANCELLED
     """The result, as in `FaceRequest`."""
 

@@ -35,7 +35,10 @@ class Faults(deque[FaultRequest]):
 
     @property
     def shown(self) -> list[dict[str, Any]]:
-        """The faults as JSON, in the form of a request. `times` is the number of calls that are still to fail."""
+        """The faults as JSON, in the form of a request.
+
+        `times` is the number of calls that are still to fail. It is missing if all calls fail until `DELETE /faults`.
+        """
         return [fault.model_dump(mode="json", exclude_none=True) for fault in self]
 
     def take_next(self, api: Api, app_id: str | None) -> FaultRequest | None:

@@ -362,7 +362,7 @@ def seal(key: str, data: dict[str, Any], *, watermark: dict[str, Any]) -> dict[s
     """Return data as `wx` returns it to a page: as signed JSON, and encrypted together with the watermark.
 
     `key` is the session_key in base64. AES-128-CBC encrypts with the decoded key, and the signature covers the JSON
-    and the base64 text.
+    and the key's base64 text.
     """
     raw, iv = to_json(data), secrets.token_bytes(16)
     padder = PKCS7(128).padder()

@@ -28,7 +28,8 @@ class Logins:
     def log_in(self, call: Call, account: Account) -> Answer:
         """Answer a call to `code2session`. Raises: CallRefused."""
         code = call.query.get("js_code", "")
-        # The phone might have used the key of its code before this call. A plain name gets a new key at each login.
+        # The phone might already have used the key of its code, so the login keeps this key. A plain name gets a new
+        # key at each login.
         key_of_code = self.session_keys.of_code(code) if code in self.codes else None
         request = self._spend(call, account, code)
         openid = openid_of(request.person, account.app_id)
@@ -78,7 +79,10 @@ class Logins:
         return self.grants.of_access_token(call.query.get("access_token", ""), call.query.get("openid", ""))
 
     def _spend(self, call: Call, account: Account, code: str) -> CodeRequest:
-        """Use up a login code. Return the request for which it was made. Raises: CallRefused."""
+        """Use up a login code, and return the request for which it was made. Raises: CallRefused.
+
+        If the code is a plain name, return a default request for the person with this name.
+        """
         require(code, Errcode.MISSING_CODE)
         require(call.query.get("grant_type") == "authorization_code", Errcode.WRONG_GRANT_TYPE)
         self.quotas.count(account, call.api)
@@ -88,7 +92,7 @@ class Logins:
         if code in self.codes:
             errcode_of_expired = Errcode.WRONG_CODE if is_mini_program else Errcode.EXPIRED_CODE
             request = self.codes.spend(code, account.app_id, errcode_of_expired=errcode_of_expired)
-            # This limit does not apply to logins with plain names, because the real WeChat has no such codes.
+            # The limit below does not apply to plain names, because the real WeChat does not accept names as codes.
             openid = openid_of(request.person, account.app_id)
             self.quotas.count_in_minute(call.api, openid, at_most=_LOGINS_A_MINUTE, errcode=Errcode.TOO_FREQUENT)
             return request
