@@ -138,7 +138,7 @@ class ClientChanges:
                 raise WrongClient("backchannel_logout_uri", exc.text) from None
 
     def _check_name_of_site(self, client: Client, app_ids: Collection[str]) -> None:
-        """Check that a site has neither the name of the audience nor the id of an app. Raises: WrongClient."""
+        """Check that a site's name is neither the audience nor the id of an app. Raises: WrongClient."""
         if client.is_site and (client.name == self.settings.audience or client.name in app_ids):
             raise WrongClient(
                 "name",
@@ -152,7 +152,7 @@ class ClientChanges:
 async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR, now: datetime) -> Credentials | None:
     """Add a client. Return its credentials, whose secret wxauth does not store; None for a public client.
 
-    Raises: NameTaken, if a client has the name, or a removed client with the name still has sessions.
+    Raises: NameTaken, if a client has the name, or a removed client with the name is not deleted yet.
     """
     secret = None if client.is_public else new_secret()
     secret_hash = None if secret is None else hash_of(secret)
@@ -265,7 +265,7 @@ async def _kinds_of_apps(database: Database, settings: AnyClientSettings) -> Map
 
 
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:
-    """Return the names of sites that are also the audience or the id of an app.
+    """Return the names of the sites whose name is also the audience or the id of an app.
 
     The tokens of these sites could be mistaken for other tokens.
     """

@@ -60,7 +60,7 @@ The rate is limited because each assertion adds a row to the database, which is 
 MAX_CLIENT_ID: Final = 512
 """The maximum number of characters of a client's id, which is the URL of its document."""
 MAX_REDIRECT_URIS: Final = 20
-"""The maximum number of redirect URIs in a document."""
+"""The maximum number of redirect URIs in a document, not counting those that are not allowed."""
 _MAX_LOGGED_HOST: Final = 253
 """The largest number of characters of a refused host that the log shows. No DNS name is longer."""
 
@@ -175,8 +175,8 @@ class ClientDocuments:
         Return None if wxauth cannot use the document, or cannot fetch the keys at its `jwks_uri`. `ip` is the address
         for which unknown documents are limited.
 
-        Raises: InvalidAssertion, if the signature or the algorithm is wrong, or if the assertion was used before;
-        RateLimited; StorageUnavailable.
+        Raises: InvalidAssertion, if the signature or the algorithm is wrong, if the client has no usable keys, or if
+        the assertion was used before; RateLimited; StorageUnavailable.
         """
         was_cached = self._documents.knows(assertion.client_id)
         document = await self.find(assertion.client_id, ip=ip)
@@ -212,7 +212,8 @@ class ClientDocuments:
         """Return whether a key of the client has signed the assertion.
 
         `keys` contains the client's keys; None if they are not usable. `was_cached` says whether the cache already
-        contained the keys before this request. If so, fetch them again if the assertion does not name one of them.
+        contained the keys before this request. If so, and if none of them matches, fetch them again, unless the
+        assertion names one of them.
         """
         key = None if keys is None else keys.find(assertion.alg, assertion.kid)
         if key is not None and assertion.is_signed_by(key):

@@ -24,7 +24,7 @@ from wxauth_guard.errors import InvalidToken
 from wxauth_guard.verifier import decoded, json_object
 
 PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")
-"""The claims that an id_token contains independently of its scopes. They describe the login and the token."""
+"""The claims that an id_token can contain whatever its scopes are. They describe the login and the token."""
 _KID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 """The pattern of a `kid`. The id of each of wxauth's keys is the key's thumbprint (RFC 7638) in base64url."""
 

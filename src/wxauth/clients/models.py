@@ -78,8 +78,9 @@ def _uris(description: str, example: str) -> Any:
 class Client(SQLModel):
     """A service or a site of the operator, as administrators describe it. A site logs users in.
 
-    The fields of requests, and the options of `wxauth clients`, are made from the fields of this class. Only a site has
-    a title. A service has null, false or an empty list in all columns that describe a site, except in `pkce`.
+    The fields of requests, and the options of `wxauth clients`, are made from the fields of this class. Therefore, the
+    descriptions say what null means in a request. Every stored site has a title. A stored service has null, false or an
+    empty list in all columns that describe a site, except in `pkce`.
     """
 
     name: str = Field(sa_type=Text, primary_key=True, schema_extra={"examples": ["shop"]})
@@ -182,8 +183,8 @@ class StoredClient(ClientWithSecrets, table=True):
     removed_by: str | None = Field(sa_type=Text)
     """The actor who has removed the client; null if the client was not removed.
 
-    wxauth refuses a removed client like an unknown client. The row reserves the name until the client's last session
-    has ended, so that a new client with this name does not get the sessions.
+    wxauth refuses a removed client like an unknown client. The row reserves the name until the client's sessions have
+    ended and its other rows are deleted, so that a new client with this name does not get them.
     """
     id: UUID
     """The id of the client in the table `deliveries`. The name does not suffice: a later client may have it."""

@@ -59,7 +59,11 @@ _NAMED: Final = frozenset(
 )
 """The parameters whose names errors may contain. Errors do not echo other names, which callers can choose."""
 _LONG: Final = ("id_token_hint", "access_token", "client_assertion", "state")
-"""The parameters that can have up to `MAX_TOKEN_LENGTH` characters."""
+"""The parameters that can have up to `MAX_TOKEN_LENGTH` characters.
+
+They include `state`, so that `site_logins.requests`, which has a lower limit, can report to the site that the `state`
+is too long.
+"""
 _MAX_PARAMETERS: Final = 100
 """The largest number of parameters in a request."""
 _ASSERTION: Final = "client_assertion"
@@ -139,8 +143,6 @@ def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
 
 def _is_readable(name: str, value: str) -> bool:
     """Return whether the value of a parameter is short enough, and contains only printable characters."""
-    # A longer `state` is accepted here, because `site_logins.requests` reports to the site that the `state` is too
-    # long.
     longest = MAX_TOKEN_LENGTH if name in _LONG else MAX_PARAMETER_LENGTH
     return len(value) <= longest and value.isprintable()
 
@@ -254,10 +256,10 @@ class SiteCredentials:
         if is_allowed(self.settings, name):
             document = await self.documents.find(name, ip=ip)
             if document is None and self.documents.is_refused(name) and not await self.documents.has_sessions(name):
-                # This request is not refused here, so that it gets the same response as a request with a code or token
-                # of another client. wxauth doesn't know how this client would have to authenticate. But it grants
-                # nothing, because a client without sessions has no tokens, and `SiteTokens` accepts no codes of a
-                # client without redirect URIs.
+                # No usable document says how the client would have to authenticate, so wxauth lets it through without
+                # authentication. That is safe, because a client without sessions has no tokens, and `SiteTokens`
+                # accepts no codes of a client without redirect URIs. /v1/token responds with `invalid_grant`, as it
+                # does to another client's code or token.
                 return client_at(name)
             document = self._require_document(name, document)
             if not document.may_be_public:
