@@ -196,7 +196,7 @@ class ConsoleSessions:
         )
 
     async def end(self, cookie: str) -> None:
-        """End the session that a cookie belongs to. If the session has already ended, do nothing."""
+        """End the session that a cookie belongs to. If the cookie is invalid or the session has ended, do nothing."""
         token = self.console_tokens.parse(cookie)
         if token is None:
             return
