@@ -149,7 +149,7 @@ class _Retry:
     until: float
     """The time at which wxauth gives up the retry, in the event loop's time."""
     fields: dict[str, Any]
-    """The fields of each log line about the write."""
+    """The fields of the log lines that say that the retry was queued, has succeeded or was lost."""
 
 
 @part

@@ -40,7 +40,7 @@ _CHANGE: Final = re.compile(
 )
 """The pattern of a clause that changes a column's type (`altered`) or drops a column (`dropped`).
 
-It does not match a clause that drops a constraint or a default.
+It does not match a clause that drops something else, such as a constraint or a default.
 """
 _DROP_TABLE: Final = re.compile(r"\bDROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?P<tables>[^;]*)", re.IGNORECASE)
 """The pattern of a statement that drops tables. The group `tables` contains the list of the tables' names."""

@@ -161,8 +161,8 @@ def password_in_file(dsn: str) -> str | None:
 
     wxauth reads the file itself, because asyncpg would leave the backslashes of `\:` and `\\` in the password.
 
-    Return None if the file has no line for the DSN, or if the DSN already has a password. Also return None if the DSN
-    names a service, because only asyncpg reads the service's file.
+    Return None if the file has no line for the DSN, or if the DSN or the environment contains a password. Also return
+    None if one of them names a service, because only asyncpg reads the service's file.
     """
     parameters = _parameters(dsn)
     if parameters.keys() & {"password", "service"}:

@@ -22,7 +22,7 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the current request, which each of its log lines contains; None outside of requests."""
 
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
-"""The trace that the current request belongs to (W3C Trace Context); None if there is none."""
+"""The id of the trace that the current request belongs to (W3C Trace Context); None if there is no trace."""
 
 _MAX_FRAMES: Final = 14
 """The largest number of stack frames in a log line. The line lists the innermost frames."""
@@ -103,7 +103,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
 
 
 def redact(text: str) -> str:
-    """Replace everything that looks like a secret, or like a value that PostgreSQL has quoted, with `***` in a text."""
+    """Return the text with `***` in place of what looks like a secret, or like a value that PostgreSQL has quoted."""
     # The text is shortened first, because the patterns take quadratic time for some texts.
     text = _QUOTED_VALUES.sub(r"\1 ***", text[:_MAX_SEARCHED])
     return _SECRETS.sub(_hidden, text)
@@ -173,7 +173,7 @@ def console_line(*, colors: bool) -> Render:
 
 
 def _printable(text: str) -> str:
-    """Escape control characters, because clients choose paths and names."""
+    """Return the text with its unprintable characters escaped, because clients choose paths and names."""
     if text.isprintable():
         return text
     return "".join(

@@ -1,10 +1,10 @@
 """The migration of the schema to another revision, from a checkout or from the wheel.
 
 Replicas continue to serve during a migration. An ALTER TABLE waits for the transactions that use the table, and all
-clients that come later wait for the ALTER TABLE. Therefore the revision gives up after a second, and runs again after a
-pause. Slow steps, for example building an index or changing a batch of rows, must not hold such a lock, so they run
-outside of a transaction, in a revision with `transactional = False`. Revisions are written by hand: see
-docs/contribute/decisions/0008-migrations-by-hand.md.
+clients that come later wait for the ALTER TABLE. Therefore a revision in a transaction waits at most a second for a
+lock. If it does not get the lock, it runs again after a pause. Slow steps, for example building an index or changing a
+batch of rows, must not hold such a lock, so they run in a revision with `transactional = False`, outside of a
+transaction. Revisions are written by hand: see docs/contribute/decisions/0008-migrations-by-hand.md.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ HEAD: Final = "head"
 BASE: Final = "base"
 """The name for the state before the first revision, in which the schema is empty."""
 LOCK_TIMEOUT_SECONDS: Final = 1.0
-"""The time, in seconds, that a revision waits for a lock on a table.
+"""The longest time, in seconds, that a revision waits for a lock on a table.
 
 During this time, all other clients that need the table wait, too.
 """
@@ -64,7 +64,7 @@ _TURN_PAUSE_SECONDS: Final = 0.1
 _MAX_DETAIL_LINES: Final = 10
 """The largest number of lines of an error's detail that are shown.
 
-In the detail, PostgreSQL lists the objects that depend on a column.
+In the detail, PostgreSQL lists the objects that depend on a column, which can be many.
 """
 _OTHER_VERSION: Final = _(
     "the schema is at {revision!r}, which belongs to another version of wxauth. Use that version to migrate"

@@ -42,7 +42,8 @@ _AWAY: Final = (
 )
 """The errors that mean that the database is unreachable, starting, stopping, out of resources or now a standby.
 
-They include the errors for a statement that took too long, for example because it waited for a lock.
+They include the errors in `_REFUSED`, and those for a statement that took too long, for example because it waited for a
+lock.
 """
 _REFUSED: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 """The errors that mean that PostgreSQL refuses wxauth, because the password, role or database name is wrong."""
@@ -118,7 +119,7 @@ log = get_logger()
 class OutageLog:
     """The log of outages. It reports an outage at most once per interval, instead of once per request.
 
-    At the end of an outage, it logs how long the outage lasted.
+    At the end of an outage that it has reported, it logs how long the outage lasted.
     """
 
     def __init__(self, interval: float) -> None:
@@ -243,10 +244,10 @@ def is_refusal(exc: BaseException) -> bool:
 
 
 def reason_of(exc: BaseException) -> str:
-    """Return why there is no connection, or the message of PostgreSQL, or of asyncpg about an option of the URL.
+    """Return the reason for a failure of the database, without secrets.
 
-    For other errors, return the name of the error's type. The text contains no part of the URL except the host, the
-    port, and the rule that an option breaks.
+    The reason says why there is no connection, or it is the first line of PostgreSQL's message, or of asyncpg's message
+    about an option of the URL. For other errors, the reason is the name of the error's type.
     """
     cause: BaseException = exc
     # The search ends at a TimeoutError, because its cause is only the CancelledError that ended the wait.
@@ -259,7 +260,7 @@ def reason_of(exc: BaseException) -> str:
             "sslmode=verify-ca and verify-full require a certificate authority: specify its file with "
             "sslrootcert or SSL_CERT_FILE"
         )
-    # The messages of other errors may contain a part of the URL.
+    # The messages of other errors may contain any part of the URL, including the password.
     is_safe = isinstance(cause, asyncpg.ClientConfigurationError) or getattr(cause, "sqlstate", None) is not None
     return message_of(cause).partition("\n")[0] if is_safe else type(cause).__name__
 

@@ -101,6 +101,6 @@ class Services:
         return found
 
     async def aclose(self) -> None:
-        """Close every part, and thereby every connection."""
+        """Close the parts in `closing`, and thereby every connection."""
         for group in self.closing:
             await asyncio.gather(*(part.aclose() for part in group))
