@@ -156,8 +156,8 @@ def new_login(
 ) -> SiteLoginFields:
     """Return a login to store. `columns` are further columns of the login, with their values.
 
-    The login can be used for the time `lasts`. If no user completes the login, wxauth still stores it for the time
-    `kept_for` after it has expired.
+    The login can be used for the time `lasts`. wxauth still stores the login for the time `kept_for` after it has
+    expired, or for longer if a later step, such as a claim, changes `kept_until`.
     """
     return SiteLoginFields(
         **request.request_values,

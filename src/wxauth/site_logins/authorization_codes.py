@@ -85,9 +85,12 @@ class AuthorizationCodes:
     ) -> None:
         """Create or renew the browser's login, if `login` proves who uses the browser, and its site shares logins.
 
-        Set `proof_id` and, after a proof, `browser_login_id` of `login`. The caller must store the login.
+        After a proof, set the `browser_login_id` of `login`, which the caller must store. Also set `proof_id`, which
+        tells `redirect` whether to renew the browser's cookie. `proof_id` is not stored, because it is not a column of
+        the login. Each query reads it from the browser's login.
         """
-        # `redirect` renews the browser's cookie if the login names a proof, so an earlier proof must not be named.
+        # Without a new proof, `redirect` must not renew the cookie. Because `proof_id` is not stored, None does not end
+        # the approval here (see `is_still_approved`).
         login.proof_id = None
         is_shared = login.sso and self.settings.sso_ttl > 0 and not browser.is_web_view
         if not (is_shared and login.taken_door in MAKES_BROWSER_LOGIN and browser.cookie):
@@ -108,7 +111,7 @@ class AuthorizationCodes:
     async def redirect(
         self, login: LockedLogin, user: UserInSession, code: str, browser: Browser, *, now: datetime
     ) -> Onward:
-        """Return the redirect to the site with the code.
+        """Return the redirect to the site with the code and, after a new proof, the new cookie of the browser's login.
 
         If the site shares logins, and the browser's login belongs to another user, end that login.
         """

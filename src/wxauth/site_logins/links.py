@@ -95,14 +95,14 @@ class UrlLinks:
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """The outcome if the typed number is wrong, or cannot be compared yet. The browser then shows the page again."""
+    """The outcome if the typed number is wrong, or was not compared. The browser then shows the page again."""
 
     page: SiteLogin
     is_wrong: bool
     """Whether the number was compared, and counted as wrong.
 
-    If it was not compared, the user has not approved the login, the link has just changed, the number has expired, or
-    the typed text is not six digits.
+    If it was not compared, the page has no link yet, the user has not approved the login, the link has just changed,
+    the number has expired, or the typed text is not six digits.
     """
 
 
@@ -162,10 +162,11 @@ class Links:
         return Onward(self._url_with_scene(link_url, scene))
 
     async def go_on(self, page_id: str, browser: Browser, typed: str) -> Onward | TryAgain:
-        """Return the redirect to the site if the typed number is right, or if it is the last permitted wrong number.
+        """Return the redirect to the site with a code if the typed number is right. Otherwise, return TryAgain.
 
-        Otherwise, return TryAgain. The transaction locks the page before it compares a number. Therefore, simultaneous
-        requests wait for each other, and wxauth compares at most `MAX_WRONG_NUMBERS` wrong numbers.
+        If this was the last permitted wrong number, return the redirect that reports the error to the site instead. The
+        transaction locks the page before it compares a number. Therefore, simultaneous requests wait for each other,
+        and wxauth compares at most `MAX_WRONG_NUMBERS` wrong numbers.
 
         Raises: NotFound, if the page is not open; SentBack, if the user has refused, can no longer log in, or is not
             the user of the site's `id_token_hint`; RateLimited.

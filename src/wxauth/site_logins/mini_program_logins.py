@@ -111,7 +111,7 @@ class MiniProgramLogins:
         """Count a refused request towards the user's limit, and return the URL at which the web-view continues.
 
         `_make_code` counts the accepted requests. If `_make_code` itself refuses a request, the rollback of its
-        transaction undoes this count.
+        transaction undoes its count, so this method counts the request again.
         """
         await SITES.count_user(self.database, caller.user, now=self.clock())
         return self._web_view_url(refused.onward(self.settings))

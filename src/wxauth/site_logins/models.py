@@ -3,9 +3,8 @@
 A site's sign-in request is a row of `site_logins`, whose `stage` is its progress. A page of wxauth or a device shows
 the request, and a phone claims (reserves) and approves it. Then the site gets an authorization code, or the device
 polls, and wxauth opens a session. Some columns belong to only one door (way to log in). Each use of a page's button,
-called a press, is a separate row, which copies the request from the page's row. Each press has a separate secret, which
-is valid once, independently of the page and its other presses. A login that needs no page, through a mini-program or a
-browser's login, is also a row.
+called a press, is a separate row, which copies the request from the page's row, and has its own secret. A login that
+needs no page, through a mini-program or a browser's login, is also a row.
 
 `scan_pictures` contains the pictures of codes, in a separate table because pictures are large and few statements need
 them. `browser_logins` contains the logins of browsers, which sites added with `--sso` share, and which outlive the
@@ -297,13 +296,13 @@ class BrowserLogin(SQLModel, table=True):
     authenticated_by: str = Field(sa_type=Text)
     """The `amr` value (RFC 8176) of the user's method of authentication at that time."""
     codes_at: list[datetime] = Field(sa_type=ARRAY(TIME))
-    """The times at which a site got an authorization code without a new proof, in the minute before the last code."""
+    """The times at which a site got an authorization code without a new proof, in the minute up to the last code."""
 
 
 class BrowserLoginSite(SQLModel, table=True):
     """A site that has received an authorization code from a browser's login.
 
-    The user knows that this site learns their name.
+    The user knows that this site learns their name, so the site can also get codes without a page (`prompt=none`).
     """
 
     __tablename__ = "browser_login_sites"

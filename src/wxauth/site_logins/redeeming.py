@@ -26,9 +26,9 @@ from wxauth.tokens import base64url
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
 """The form of a PKCE verifier (RFC 7636, section 4.1)."""
 PUBLIC_CLIENT_REPEATS_WITHIN: Final = timedelta(seconds=2)
-"""The time for which a public client may send an authorization code again with its verifier.
+"""The time during which a public client's reuse of an authorization code, with its verifier, does not end the session.
 
-For example, React's StrictMode sends each code twice during development.
+This time begins when the session is opened. For example, React's StrictMode sends each code twice during development.
 """
 SLOW_DOWN_SECONDS: Final = 5
 """The number of seconds by which wxauth lengthens the polling interval after a poll that came too early (RFC 8628)."""

@@ -89,8 +89,8 @@ class SiteRequests:
         `ip` is the address of the browser, for the limits of fetched documents. `admits` says whether a client may send
         this request. Without `admits`, any client may send it.
 
-        Raises: Unanswerable, if the client or the redirect URI is wrong; SentBack, if the request breaks another rule;
-            RateLimited.
+        Raises: Unanswerable, if the client or the redirect URI is wrong, or if `admits` returns False; SentBack, if the
+            request breaks another rule; RateLimited.
         """
         client = await self._requesting_client(parameters, ip)
         redirect_uri = self._check_redirect_uri(client, parameters)
@@ -108,7 +108,8 @@ class SiteRequests:
     async def _requesting_client(self, parameters: Parameters, ip: str | None) -> Client:
         """Return the client that a request names.
 
-        Raises: Unanswerable, if there is no such client, or if its metadata document cannot be used; RateLimited.
+        Raises: Unanswerable, if there is no such client, if the request names several, or if the client's metadata
+            document cannot be used; RateLimited.
         """
         name = parameters.get("client_id", "")
         if "client_id" in parameters.repeated:

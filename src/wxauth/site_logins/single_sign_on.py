@@ -111,7 +111,7 @@ class SingleSignOn:
         """
         pressed = await self._find_pressed(page_id, browser, form)
         request = await self.site_requests.check(pressed.parameters, ip=browser.ip)
-        # The stored parameters lack the hint, but the page's row names the user in the hint.
+        # The stored parameters do not contain the hint, but the page's row stores the user whom the hint named.
         request.hinted_user_id = pressed.page.hinted_user_id
         user = await self.user_for(request, browser)
         if user is not None and user.login_id == pressed.page.browser_login_id:
