@@ -93,9 +93,9 @@ def json_like(example: str) -> BeforeValidator:
 
 
 def _refuse_unit(value: object) -> object:
-    """Refuse a number with a unit, such as `15m`, because a setting in seconds takes a plain number.
+    """Return a value unchanged, unless it is a number with a unit, such as `15m`.
 
-    Raises: WrongValue.
+    Raises: WrongValue, if the number has a unit. The text says that the setting is a plain number of seconds.
     """
     if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*[A-Za-z]+\s*", value):
         raise WrongValue(_("must be a number of seconds, such as 900"))
@@ -129,7 +129,7 @@ def check_title(value: str) -> None:
 
 
 def _ignore_service_link(value: object) -> object:
-    """Use the default port if the value is the address that Kubernetes sets for a Service."""
+    """Return a value unchanged, but use the default port if it is the address that Kubernetes sets for a Service."""
     if isinstance(value, str) and SERVICE_LINK.match(value):
         raise PydanticUseDefault
     return value

@@ -16,9 +16,9 @@ from wxauth.users.search_queries import IDENTITIES_FRAGMENT, UserWithIdentities
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ClientWithKey(ServiceClient):
-    """A row that contains the client that requests a signature, and one of the session_keys that match the request.
+    """A row that contains the client that requests a signature, and one `KeyOfLogin` that matches the request.
 
-    If no session_key matches, there is one row, in which the columns of the session_key are null.
+    If no `KeyOfLogin` matches, there is one row, in which the columns of the `KeyOfLogin` are null.
     """
 
     openid: str | None
@@ -76,9 +76,10 @@ SELECT {USER},
 
 
 def _signer_fragment(keys: LiteralString) -> LiteralString:
-    """Return the query for a client, and for the session_keys that the query `keys` finds.
+    """Return the query for a client, and for each `KeyOfLogin` that the query `keys` finds.
 
-    It returns a row for each session_key, or a single row if there is none.
+    The query returns a row for each `KeyOfLogin`, or a single row if `keys` finds none. If there is no such client, the
+    query returns no row.
     """
     return f"""
 SELECT {SERVICE_COLUMNS}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true

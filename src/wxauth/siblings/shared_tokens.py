@@ -15,7 +15,8 @@ from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens
 LOOKED_WITHIN: Final = timedelta(minutes=1)
 """The time for which clients get a cached WeChat token before wxauth requests the current token from WeChat again.
 
-If WeChat replaces the token during this time, clients get the replaced token until this time is over.
+If WeChat issues a new token during this time, clients get the old token until this time is over. `WeChatTokens.get`
+explains `looked_within`.
 """
 
 READS: Final = Counter(
