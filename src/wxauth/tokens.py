@@ -27,7 +27,8 @@ def base64url(data: bytes) -> bytes:
 class PrivateKey:
     """A private key for one algorithm, with its public JWK.
 
-    The subclasses are `SigningKey` for access tokens (ES256), and `keys.keyring.RsaKey` for ID tokens (RS256).
+    The subclasses are `SigningKey` (ES256), which signs access tokens, and `keys.keyring.RsaKey` (RS256). RS256 keys
+    sign the ID tokens and logout tokens of clients that use RS256, and ES256 keys sign those of all other clients.
     """
 
     __slots__ = ("_private_key", "kid", "public_jwk", "signer")
@@ -75,7 +76,7 @@ class PrivateKey:
 
 
 class SigningKey(PrivateKey):
-    """An ES256 key, with its public key and the encoded header of the tokens that it signs."""
+    """An ES256 key, with its public key and the encoded header of the access tokens that it signs."""
 
     __slots__ = ("header", "verification_key")
     alg = ALGORITHM

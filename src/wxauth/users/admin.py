@@ -156,9 +156,9 @@ async def change_user(
 ) -> bool:
     """Make all these changes to a user, and return whether anything has changed. A ban ends all sessions.
 
-    A former id stands for the user who remains after a merge. Without `may_add_roles`, refuse a change that gives the
-    user a role, and any change of a banned user who still has a role of staff afterwards, because the change might lift
-    the ban.
+    A former id stands for the user who remains after a merge. `may_add_roles` is False if the login of the actor is too
+    old for adding roles. Then a change that gives the user a role is refused. Any change of a banned user who still has
+    a role of staff after the change is also refused, because it might lift the ban, and thus restore the role.
 
     Raises: InvalidRequest, if the change is invalid; TextError, if the user would have too many roles; NotFound, if
         there is no such user; InsufficientRole, if the actor must not act on this user; LastAdmin, if the change could

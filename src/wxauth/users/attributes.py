@@ -29,7 +29,7 @@ MAX_DEPTH: Final = 4
 """The largest depth to which lists and objects in a value can be nested."""
 
 Attributes = Mapping[str, Any]
-"""The attributes of a user, or a merge patch of them, by name. The values are JSON values."""
+"""The attributes of a user, or a merge patch for them, by name. The values are JSON values."""
 
 
 class WrongAttributes(WrongValue):
