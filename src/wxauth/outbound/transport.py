@@ -2,8 +2,7 @@
 
 A request to WeChat might not be idempotent. For example, even a GET can use up the code that it contains. Therefore,
 the transport sends no request twice, and a failure to connect means that the server has received no part of the
-request. See
-docs/contribute/decisions/0005-httpx-over-our-transport.md.
+request. See docs/contribute/decisions/0005-httpx-over-our-transport.md.
 """
 
 import asyncio
@@ -192,7 +191,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
     def _keep(self, connection: Connection, origin: Origin) -> None:
         """Keep a connection as idle.
 
-        End it instead if it cannot be reused, if there are `MAX_IDLE` idle connections, or if the transport is closed.
+        End it instead if it cannot be reused, if there are already `MAX_IDLE` idle connections to its origin, or if the
+        transport is closed.
         """
         idle = self._idle.setdefault(origin, [])
         if self._is_closed or not connection.can_be_kept or len(idle) >= MAX_IDLE:
