@@ -160,8 +160,9 @@ class Phones:
             raise errors.InvalidCode("WeChat's response to this code can't be read now: tap again") from exc
 
     async def bind_pending(self, *, size: int) -> None:
-        """Bind the numbers in the `size` oldest responses whose requests did not bind them, for example after a crash.
+        """Bind the numbers in the `size` oldest responses that are neither bound nor refused.
 
+        Such responses remain, for example, after a crash. Leave out responses that are younger than `UNTOUCHED_FOR`.
         Housekeeping calls this method.
         """
         untouched_since = self.clock() - UNTOUCHED_FOR

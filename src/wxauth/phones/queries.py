@@ -36,7 +36,7 @@ class PhoneRefusal(StrEnum):
     ERASED = "erased"
     """The user who shared the number has since been erased, and the identity belongs to a later user."""
     WITHDRAWN = "withdrawn"
-    """Since the user shared the number, the user has withdrawn it in WeChat, or the user or staff has removed it."""
+    """Since the user shared the number, it was withdrawn in WeChat, or removed by the user, staff or an operator."""
     TAKEN = "taken"
     """Another user has verified the number.
 
@@ -46,7 +46,7 @@ class PhoneRefusal(StrEnum):
     OUTDATED = "outdated"
     """The user has since bound another number.
 
-    This is a reason only if the request that fetched the response has ended.
+    This is a reason only with `yields_to_newer`, which means that the request that fetched the response has ended.
     """
 
 
@@ -208,9 +208,8 @@ async def bind_phone(
 ) -> UserInSession | PhoneRefusal:
     """Bind the number of a response to its user, mark the response as done, and return the changed user.
 
-    If the number is refused, return the reason. If the reason is that the user was erased or withdrew the number after
-    wxauth called WeChat, also delete the response. If another request has already bound the number, change nothing, and
-    return the user.
+    If the number is refused, return the reason. If the reason is `ERASED` or `WITHDRAWN`, also delete the response. If
+    another request has already bound the number, change nothing, and return the user.
 
     With `yields_to_newer`, another number that the user has bound after wxauth called WeChat takes precedence. Other
     users who have the number from an import, and have never verified it, lose the number. If another user has verified
@@ -358,7 +357,7 @@ async def _store_refusal(
 ) -> None:
     """Record that the number of a response was refused.
 
-    If the user who shared the number was erased or has withdrawn the number, delete the response instead.
+    If the refusal is `ERASED` or `WITHDRAWN`, delete the response instead.
     """
     if refusal in (PhoneRefusal.ERASED, PhoneRefusal.WITHDRAWN):
         await transaction.run(_DELETE_ANSWER, code_hash=answer.code_hash)
