@@ -12,7 +12,7 @@ class Avatar:
     """A user's picture."""
 
     id: str
-    """The id of the picture. It has 22 characters, which nobody can guess."""
+    """The id of the picture: 22 random characters, so that nobody can guess it."""
     content_type: str
     content: bytes
 

@@ -22,12 +22,12 @@ Pillow reads each of them in Python, so a file of 2 MiB (`MAX_FILE`) full of the
 MAX_SCANS: Final = 100
 """The largest number of scans of a progressive JPEG.
 
-Usual pictures have ten. A scan of 33 bytes takes 6 ms, so 2 MiB (`MAX_FILE`) of such scans would take six minutes.
+Ordinary pictures have ten. A scan of 33 bytes takes 6 ms, so 2 MiB (`MAX_FILE`) of such scans would take six minutes.
 """
 MAX_COMPRESSED: Final = 100
 """The largest number of compressed chunks of a PNG, apart from the image data.
 
-Usual pictures have a few. Pillow decompresses up to 1 MiB of each chunk, which takes 4 ms, so 2 MiB (`MAX_FILE`) of
+Ordinary pictures have a few. Pillow decompresses up to 1 MiB of each chunk, which takes 4 ms, so 2 MiB (`MAX_FILE`) of
 such chunks would take eight seconds. Pillow's own limit for the total covers neither profiles nor truncated texts.
 """
 NO_PICTURE: Final = "Must be a complete JPEG, PNG or WebP picture"
@@ -117,7 +117,8 @@ class UnusablePicture(Exception):
 def check_file(file: bytes) -> None:
     """Check that Pillow can read the parts around the image data quickly. The check takes 10 ms at most.
 
-    Raises: UnusablePicture, if there are too many parts or bytes around the image data, or if there is no image data.
+    Raises: UnusablePicture, if the file is not a JPEG, PNG or WebP with image data, or if it exceeds a limit on its
+        parts, or on the bytes before the image data.
     """
     image_at: int | None = None
     number = 0  # of the parts before the image data, and then of the parts after its beginning
@@ -127,7 +128,8 @@ def check_file(file: bytes) -> None:
             image_at, number = part.offset, 0
         bytes_before = part.offset if image_at is None else image_at
         if number > MAX_PARTS or bytes_before > MAX_BEFORE:
-            # A file with too many parts after its image gets the same message, because no usual picture has so many.
+            # A file with too many parts after its image gets this message, too, although it is about the parts before
+            # the image. A separate message is not worthwhile, because no ordinary picture has so many parts.
             parts = f"after at most {MAX_PARTS} markers, chunks or fill bytes"
             raise UnusablePicture(f"Must begin with its image within {MAX_BEFORE} bytes, {parts}")
     if image_at is None:
@@ -184,8 +186,8 @@ def _png_parts(file: bytes) -> Iterator[_Part]:
             compressed += 1
         if compressed > MAX_COMPRESSED:
             raise UnusablePicture(f"Must have at most {MAX_COMPRESSED} packed texts and profiles")
-        # A chunk consists of the length of its data, its kind, the data and a checksum. The data follows eight bytes,
-        # and the checksum has four.
+        # A chunk has a length (four bytes), a kind (four bytes), the data, and a checksum (four bytes), so twelve bytes
+        # surround the data.
         at += 12 + int.from_bytes(file[at : at + 4])
 
 
@@ -202,11 +204,12 @@ def _webp_parts(file: bytes) -> Iterator[_Part]:
 
 
 def thumbnail_of(file: bytes) -> Thumbnail:
-    """Return the thumbnail of a JPEG, PNG or WebP. It is upright, and has no side longer than `LONGEST_SIDE`.
+    """Return the thumbnail of a JPEG, PNG or WebP. It has no side longer than `LONGEST_SIDE`.
 
-    The caller must have checked the file with `check_file`. The thumbnail of an animation shows its first frame. The
-    thumbnail contains no metadata: no EXIF with its locations, no XMP, no comments and no ICC profile. The thumbnail is
-    a PNG if it has a transparent pixel, and otherwise a JPEG.
+    The caller must have checked the file with `check_file`. The thumbnail is upright, unless the picture's EXIF is too
+    large or broken. The thumbnail of an animation shows its first frame. The thumbnail contains no metadata: no EXIF
+    with its locations, no XMP, no comments and no ICC profile. The thumbnail is a PNG if it has a transparent pixel,
+    and otherwise a JPEG.
 
     Raises: UnusablePicture.
     """
@@ -226,7 +229,7 @@ def thumbnail_of(file: bytes) -> Thumbnail:
             return _encoded(_upright(_shrunk(image)))
     except UnusablePicture:
         raise
-    except Image.DecompressionBombError as exc:  # such a picture is not broken, so its text is that of `_check_size`
+    except Image.DecompressionBombError as exc:  # such a picture is not broken, so it gets `_check_size`'s text
         raise UnusablePicture(_TOO_MANY_PIXELS.format(most_pixels)) from exc
     except Exception as exc:  # decoders raise exceptions of any type for broken files
         raise UnusablePicture(NO_PICTURE) from exc
