@@ -116,8 +116,8 @@ def build_services(
     """Create the parts without opening a connection.
 
     This function creates only parts that need values from it, and parts whose classes are not decorated with `part`.
-    `Parts` creates the other parts when they are first requested. If the clock, the transport to WeChat, the database
-    or the tracing is None, it is created from the settings. By default, the clock shows the database's time. The error
+    `Parts` creates the other parts when they are first requested. If the transport to WeChat, the database or the
+    tracing is None, it is created from the settings. By default, the clock shows the database's time. The error
     details for developers get additional hints: `errcode_hints` by WeChat's errcode, and `unknown_app_hint` for an
     unknown app.
 

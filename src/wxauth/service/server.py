@@ -147,7 +147,10 @@ class Supervisor(Multiprocess):
         )
 
     def keep_subprocess_alive(self) -> None:
-        """Replace workers that have ended, and log that they ended. uvicorn calls this method twice a second."""
+        """Replace workers that have ended or do not respond, and log their ends.
+
+        If a worker did not start, stop the service instead. uvicorn calls this method twice a second.
+        """
         before = list(self.processes)
         super().keep_subprocess_alive()
         for process in before:
@@ -189,7 +192,7 @@ def serve(settings: Settings) -> None:
     With several workers, SIGHUP replaces them with workers that have new settings.
 
     Raises: InvalidSettings, if the host and port are not available, or if several workers have no folder for temporary
-        files.
+        files; SystemExit, if the app or a worker does not start.
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     try:
@@ -223,7 +226,7 @@ def _ignore_reload(_number: int, _frame: FrameType | None) -> None:
 def _serve_by_workers(settings: Settings, listener: socket.socket) -> None:
     """Serve with several workers, which share the counts of their metrics in a temporary folder.
 
-    Raises: InvalidSettings, if the folder cannot be created.
+    Raises: InvalidSettings, if the folder cannot be created; SystemExit, if a worker does not start.
     """
     folder = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
     try:
@@ -254,7 +257,7 @@ def _why_not_listening(exc: OSError, settings: Settings) -> Text:
 
 def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
     """Accept and yield the connections that wait at a listening socket."""
-    with suppress(BlockingIOError):  # no more clients wait
+    with suppress(BlockingIOError):  # no more clients are waiting
         while True:
             connection, _address = listener.accept()
             connection.setblocking(False)

@@ -45,7 +45,7 @@ def share_counts() -> None:
         values.ValueClass = values.MutexValue
         return
     # This file contains only the gauge `PUT_OFF`, the number of waiting retries. The dead worker's retries were lost
-    # with its memory.
+    # with its memory, so their number must not be counted any longer.
     Path(os.environ[COUNTS], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
     values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 
@@ -75,8 +75,8 @@ def own_folder() -> Path | None:
 def process_ids() -> dict[str, int]:
     """Return the process id of each worker by the worker's number, and of the `supervisor` if there is one.
 
-    A worker that has not written its id yet has the id 0, which no process has. If the workers do not share their
-    counts, this process is the only worker, with the number 0.
+    A worker that has not written its id yet has the id 0, which no process has. If this process does not share its
+    counts, it is the only worker in the result, with the number 0.
     """
     locks = Path(os.environ[COUNTS]).glob("*.lock") if COUNTS in os.environ else ()
     workers = {path.stem: int(path.read_text("utf-8") or 0) for path in sorted(locks)} or {"0": os.getpid()}
