@@ -62,7 +62,7 @@ class Session(SQLModel, table=True):
     Null counts as false.
     """
     resource: str | None = Field(sa_type=Text)
-    """The resource for which the session's tokens are valid; null for all services of the operator."""
+    """The resource for which the session's tokens are valid; null if all services of the operator accept them."""
     client_name: str | None = Field(sa_type=Text)
     """The title that the client had at the login; null if `resource` is null.
 

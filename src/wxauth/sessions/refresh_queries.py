@@ -41,7 +41,7 @@ class RefreshRefusal(StrEnum):
     REPLACED = "replaced"
     """A newer session has replaced the session: see `EndReason.REPLACED`."""
     OUT_OF_SCOPE = "out_of_scope"
-    """The user has granted the website none of the scopes that the client may have now."""
+    """The user has granted the website none of the scopes that the website may have now."""
     BEYOND_GRANT = "beyond_grant"
     """The user has not granted the website all of the requested scopes."""
     OTHER_RESOURCE = "other_resource"
