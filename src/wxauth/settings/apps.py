@@ -54,7 +54,7 @@ SignUp = Annotated[Literal["open", "closed"], Lower]
 MaxSessions = Annotated[int, Field(ge=1, le=100, strict=True)]
 """A limit on the open sessions of an identity in an app.
 
-The limit is at most 100, because the housekeeping keeps at most 100 open sessions per identity.
+The limit is at most 100, because housekeeping keeps at most 100 open sessions per identity.
 """
 SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
 JsHosts = Annotated[tuple[HostName, ...], Field(max_length=100)]

@@ -39,9 +39,10 @@ _SETTING: Final = re.compile(
     rf"|(?:{'|'.join(_NAMES_IN_APPS)})(?=\s*{_SIGN}))(?P<rest>\s*(?P<sign>{_SIGN}?).*)",
     re.IGNORECASE | re.DOTALL,
 )
-"""The pattern of a text that contains the name of a setting, or the name of an app's field before a wrong sign.
+"""The pattern of a text that contains the name of a setting.
 
-If several names match, the longest one counts.
+The name of an app's field also matches, but only before a sign that was typed in place of `=` (see `_SIGN`). If several
+names match, the longest one counts.
 """
 _WORD: Final = re.compile(r"\w+", re.ASCII)
 _OTHER_QUOTES: Final = tuple("“”‘’„«＂＇「『`")
@@ -120,7 +121,9 @@ def _fault_of(line: EnvLine) -> Text | None:
     # An app's field is not a separate setting. It belongs in WXAUTH_APPS.
     similar_names = ["APPS"] if word in _NAMES_IN_APPS else difflib.get_close_matches(word, _NAMES, n=1)
     similar = similar_names[0] if similar_names else None
-    # Without a name, or without a value, the text may contain the name of a setting and a wrong sign after it.
+    # A line without a name or a value may contain the name of a setting, followed by a wrong sign. If the line has no
+    # space, the parser returns the name, the sign and the value as one name, for example `WXAUTH_PORT：8000`. In a line
+    # with another name, only this name is searched, because the line's value may mention the name of a setting.
     match = _SETTING.match(line.text if line.name is None or is_setting else line.name)
     fault = None if match is None else _fault_of_setting(match, similar, place)
     return fault or _fault_of_name(line, similar, place)

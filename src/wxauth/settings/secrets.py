@@ -31,7 +31,7 @@ def secret_key_bytes(value: SecretStr) -> bytes:
 def webhook_secret_bytes(value: SecretStr) -> bytes:
     """Decode the key in a secret for signatures.
 
-    Raises: WrongValue, if the secret is not the prefix, followed by 24 to 64 bytes in base64.
+    Raises: WrongValue, if the secret does not consist of the prefix and 24 to 64 bytes in base64.
     """
     text = value.get_secret_value()
     with suppress(ValueError):

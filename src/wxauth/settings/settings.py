@@ -32,7 +32,7 @@ _DEFAULT_REGION: Final = "CN"
 class InvalidSettings(TextError):
     """The error if settings are wrong or missing.
 
-    `problems` names each wrong variable and the rule that it breaks, but never the value, which may be a secret.
+    `problems` names each wrong variable and the rule that it breaks, but contains no value that may be a secret.
     """
 
     def __init__(self, problems: Iterable[Text]) -> None:
