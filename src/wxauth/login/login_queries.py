@@ -232,7 +232,8 @@ class _Ids:
 async def _log_in(database: Database, login: Login, ids: _Ids) -> EnteredUser:
     """Log in with the statement `RETURN` or `SIGN_UP`, whichever fits first. If neither fits, log in under a lock.
 
-    A login with `max_sessions` never uses `RETURN`.
+    A login with `max_sessions` never uses `RETURN`. With `stays`, cancel the user's request for erasure, and log in
+    again.
 
     Raises: SignUpClosed, AccountDisabled, AccountLeaving, UnionidConflict.
     """

@@ -109,7 +109,7 @@ class Numbers(WriteBuffer):
         return uuid4()
 
     async def _store(self) -> None:
-        """Store the counts that have grown, and forget old ones. If that fails, the next store includes them."""
+        """Store the counts that have grown. If that fails, the next call stores them. Otherwise, forget old counts."""
         hours, self._unstored = self._unstored, set()
         if not hours:
             return
