@@ -305,8 +305,9 @@ async def open_mini_program(pages: PagesDep, links: LinksDep, request_id: str) -
 async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
     """Redirect the browser to the site with an authorization code, if the typed number is right.
 
-    The third wrong number ends the sign-in request. If the user has not approved the login on the phone yet, or if the
-    text is not a number with six digits, wxauth shows the page again, and does not count the number as wrong.
+    The third wrong number ends the sign-in request. If the user has not approved the login on the phone yet, if the
+    approval has expired, or if the text is not a number with six digits, wxauth shows the page again, and does not
+    count the number as wrong.
     """
     try:
         form = parse_parameters(pages.form)
