@@ -1,4 +1,4 @@
-"""The statements that separate identities from a user, either for a new user or in order to erase the identities.
+"""The statements that separate identities from a user, either to move them to a new user or to erase them.
 
 wxauth does not know which of the user's data came from which identity. Therefore, a split leaves nearly all data with
 the user. The new user gets the unionid of the separated identities, and an external id if the caller names one. A split
@@ -30,7 +30,7 @@ class OwnedIdentity(SQLModel):
     unionid: str | None
     created_at: datetime
     phone_proved_at: datetime | None
-    """The time at which this identity last verified the user's phone number; None if it has not verified it."""
+    """The time at which this identity last verified the user's phone number; None if it has never done so."""
 
     @property
     def key(self) -> tuple[str, str]:

@@ -128,7 +128,7 @@ class SiteTokens:
         raise OAuthError("unsupported_grant_type", f"grant_type must be one of {', '.join(GRANT_TYPES)}")
 
     async def _for_device_code(self, client: Client, form: Parameters) -> dict[str, Any]:
-        """Exchange a device code. Raises: OAuthError, even if the user has not decided yet; RateLimited."""
+        """Exchange a device code. Raises: OAuthError, for example if the user has not decided yet; RateLimited."""
         if not client.device:
             raise no_device_grant()
         login = await queries.find(self.database, device_code_hash=hash_of(form.required("device_code")))
