@@ -63,7 +63,7 @@ _TRANSPORT_FAULTS: Final[tuple[tuple[dict[str, Any], Text], ...]] = (
     ({"html": True}, _("returns a web page")),
     ({"status": 500}, _("returns HTTP 500")),
 )
-"""The faults of the connection to WeChat, or of its response, each with its meaning."""
+"""The faults of the connection to WeChat, or of WeChat's response, each with its meaning."""
 FailureOf = Callable[[str, Mapping[str, Any]], dict[str, Any] | None]
 """A function that returns the error (code, status and titles) that a phone gets if a call to an API has a fault.
 

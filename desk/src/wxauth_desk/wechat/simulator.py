@@ -50,7 +50,7 @@ from wxauth_desk.wechat.quotas import Quotas
 from wxauth_desk.wechat.session_keys import SessionKeys
 
 MAX_CALLS: Final = 1000
-"""The largest number of calls that are stored, and of refused calls, which are also stored with their responses.
+"""The largest number of calls, and of refused calls with their responses, that are stored.
 
 If there are more, the oldest one is forgotten.
 """
@@ -77,7 +77,9 @@ class _Refusal(NamedTuple):
 class Simulator:
     """The simulated WeChat, without HTTP. It contains the state of all apps, and the functions that answer the APIs.
 
-    With `takes_names`, any plain name such as `alice` works as a code, although the real WeChat has no such codes.
+    With `takes_names`, a plain name such as `alice` works as a login code, and `phone-` with a phone number works as a
+    phone code, although the real WeChat has no such codes.
+
     `clock` returns seconds since the epoch.
     """
 
@@ -196,7 +198,10 @@ class Simulator:
         return make_message(openid, request.event, revoke_info, app_id=request.app_id, now=self.now())
 
     def fail(self, api: Api, **fault: Any) -> None:
-        """Make the next calls to an API fail. `fault` contains the other fields of the `FaultRequest`."""
+        """Make the next call to an API fail, or the next `times` calls.
+
+        `fault` contains the fields of the `FaultRequest`, apart from `api`.
+        """
         self.faults.append(FaultRequest(api=api, **fault))
 
     def account(self, app_id: str) -> Account:
