@@ -53,8 +53,8 @@ async def examine(
 
     The database comes first because the other checks need the apps and the keys that it stores.
 
-    `issuer_patience` is the number of seconds that the documents of the issuer, or of a resource, may take. By default,
-    this is the time for which the guard in other services waits.
+    `issuer_patience` is the number of seconds that the requests for the documents of the issuer, or of a resource, may
+    take. By default, this is the time for which the guard in other services waits.
     """
     findings = Findings(apps=settings.apps)
     results = await _results_of("database", check_database(settings, findings, clock=clock, deadlines=deadlines))

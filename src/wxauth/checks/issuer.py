@@ -197,7 +197,7 @@ def _proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
 
 
 async def _check_for_cache(client: httpx.AsyncClient, issuer: str) -> None:
-    """Send two requests to check that no cache stores responses. Stop after a response whose status is not 200.
+    """Send up to two requests to check that no cache stores responses. Stop after a response whose status is not 200.
 
     Raises: _Wrong, if a response may have been stored; _NotRunning or _Wrong, if a request fails.
     """
@@ -225,7 +225,7 @@ async def _check_for_cache(client: httpx.AsyncClient, issuer: str) -> None:
 
 
 def _sign_of_cache(headers: httpx.Headers, previous_id: str) -> Text | None:
-    """Return the sign that a cache may have stored a response; None if there is no sign.
+    """Return a sign that a cache may have stored a response, as the end of a sentence; None if there is no sign.
 
     `previous_id` is the X-Request-ID of the previous response; an empty string if there is no previous response.
     """

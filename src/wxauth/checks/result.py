@@ -16,7 +16,7 @@ class CheckLevel(StrEnum):
 
     OK = "ok"
     NOTE = "note"
-    """A finding that is right only if the operator intends it. Therefore, the operator should read it."""
+    """A finding about a state that is right only if the operator intends it. Therefore, the operator should read it."""
     BAD = "bad"
     """A finding that something does not work."""
 

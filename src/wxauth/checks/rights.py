@@ -15,7 +15,7 @@ _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 
 
 def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
-    """Yield a result about roles that may change wxauth's tables, and a result about roles that may only read them.
+    """Yield a result about roles that may change wxauth's tables, and one about roles that may only read or lock them.
 
     If there are no roles of one of these kinds, their result is left out.
 

@@ -11,7 +11,7 @@ from wxauth.core.statements import Statement
 MOST_REVOCATIONS: Final = 20
 """The largest number of revocations that the query returns for each kind of role.
 
-The kinds are roles that may change data, and roles that may only read it.
+The kinds are roles that may change data, and roles that may only read or lock it.
 """
 MOST_MEMBERS: Final = 5
 """The largest number of members that are named for each role."""

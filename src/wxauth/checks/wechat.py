@@ -51,7 +51,7 @@ _SECOND: Final = timedelta(seconds=1)
 _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
 """The pattern of the text between IP addresses in WeChat's message.
 
-It matches every character that cannot be part of an address.
+It matches one or more characters that cannot be part of an address.
 """
 
 
