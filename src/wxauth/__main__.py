@@ -31,7 +31,7 @@ def main() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     # If this variable is already set, it belongs to another program, but prometheus_client would read the variable
     # during its import. The service sets the variable itself before it starts several workers. The name is written out,
-    # because importing the constant with this name, `service.server.COUNTS`, takes too long.
+    # because importing the constant that contains it, `service.server.COUNTS`, takes too long.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     # Imported objects live until the end. With the usual threshold, the garbage collector checked them repeatedly,
     # which took an eighth of a command's start time.

@@ -102,7 +102,8 @@ def show_items(
 ) -> None:
     """Print a list, or a page of a list, as a table. For `names` and `shown`, see the function `table`.
 
-    `as_json` is the object that is printed with `--json`. By default, it consists of the items.
+    `as_json` is the object that is printed with `--json`. By default, it contains the items and the cursor of
+    the next page.
     """
     page = items if isinstance(items, Page) else Page(list(items), None)
     notes = []

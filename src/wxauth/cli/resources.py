@@ -125,7 +125,8 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
         use: The function to call.
         calls_wechat: Whether the parts include the clients of WeChat and the apps.
         seals: Whether the command stores encrypted values. In this case, the function fails before it calls `use` if
-            values are stored, but the secret keys open none of them. The service could not open the new values either.
+            values are stored, but the secret keys open none of them, because a service with the right keys could not
+            open the new values.
 
     Raises: Failed.
     """
