@@ -83,7 +83,7 @@ A statement takes 30 to 100 ms to examine 100,000 users.
 INDEXED_FROM: Final = 2
 """The length, in characters, of the shortest text that the index can find. The index contains pairs of characters."""
 SEARCH_SECONDS: Final = 1.0
-"""The time, in seconds, after which a search starts no further statement."""
+"""The time, in seconds, after which a search examines no further window."""
 IDENTITIES_FRAGMENT: Final = """(
     SELECT COALESCE(jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
                               ORDER BY i.created_at, i.app_id, i.openid), '[]')

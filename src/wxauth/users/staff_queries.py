@@ -104,7 +104,7 @@ class StaffReads(WriteBuffer):
     def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
         """Record that a member of staff has read data of one or more users.
 
-        If the data are a list (see `_LISTS`), they are about one user, and a repeated read within `SAME_LIST` is not
+        The data can be a list of one user (see `_LISTS`). A repeated read of the same list within `SAME_LIST` is not
         recorded.
 
         Raises: RateLimited, if too many reads wait for the next write.
