@@ -286,7 +286,7 @@ class BodyWithRules(BaseModel):
     """A body with some fields for which the functions of `bodies` have special rules."""
 
     cleaned: ClassVar[Collection[str]] = ()
-    """The fields whose validators remove lone surrogates, so that a body with lone surrogates is accepted."""
+    """The fields whose validators remove lone surrogates. In these fields, lone surrogates are accepted."""
     titles: ClassVar[Mapping[str, Text]] = {}
     """The title of the error for each field that has its own title, by the name under which the field was sent."""
 
