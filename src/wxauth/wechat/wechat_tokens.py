@@ -36,7 +36,10 @@ clocks may differ.
 RENEWAL_SPREAD: Final = timedelta(seconds=60)
 """The time over which processes distribute their renewals, so that they do not all call WeChat at the same moment."""
 RENEWAL_PAUSE: Final = timedelta(seconds=30)
-"""The pause between two requests for an app's token while WeChat still returns the old token."""
+"""The pause between two requests for an app's token while WeChat still returns the old token.
+
+It is also the time after a refusal of a token during which further refusals of this token are ignored.
+"""
 FAILURE_PAUSE: Final = timedelta(seconds=5)
 """The time after a failure during which wxauth does not call WeChat. Callers without a valid token get the failure.
 
@@ -210,7 +213,7 @@ class WeChatTokens:
         return cached.ends_at if cached.is_good(self.clock()) else None, failure
 
     async def _fetch(self, app: App, cached: _CachedToken) -> WeChatError | None:
-        """Fetch the app's token from WeChat into the cache. If this fails, log and return the failure; otherwise None.
+        """Fetch the app's token from WeChat into the cache. Return None, or the failure, which is logged.
 
         The failure is not raised, because several callers share it.
         """
