@@ -170,7 +170,7 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
       SnapshotUser.
     - Otherwise, the function ignores the unionid, and logs in with the identity alone.
 
-    Raises: SignUpClosed, SnapshotUser, AccountDisabled, AccountLeaving.
+    Raises: SignUpClosed, SnapshotUser, AccountDisabled, AccountLeaving, TooManyChanges.
     """
     ids = _Ids(now)
     with DATABASE_SECONDS.time() as storing:
@@ -235,7 +235,7 @@ async def _log_in(database: Database, login: Login, ids: _Ids) -> EnteredUser:
     A login with `max_sessions` never uses `RETURN`. With `stays`, cancel the user's request for erasure, and log in
     again.
 
-    Raises: SignUpClosed, AccountDisabled, AccountLeaving, UnionidConflict.
+    Raises: SignUpClosed, AccountDisabled, AccountLeaving, UnionidConflict, TooManyChanges.
     """
     user: EnteredUser | None = None
     if login.max_sessions is None:
