@@ -68,7 +68,7 @@ class Principal:
 
     id: UUID
     app_id: str
-    """The app of WeChat to which the openid belongs, even in a website's token.
+    """The id of the app of WeChat to which the openid belongs, even in a website's token.
 
     In the token of an unregistered client, `app_id` and `openid` are empty.
     """

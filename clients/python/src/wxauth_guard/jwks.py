@@ -22,7 +22,7 @@ from wxauth_guard.keys import VerificationKey
 UNKNOWN_KEY_PAUSE: Final = 10.0
 """The shortest time, in seconds, between two fetches that unknown key ids cause."""
 MAX_PAUSE: Final = 60.0
-"""The upper limit, in seconds, of the pause after failed fetches.
+"""The upper limit, in seconds, of the pause after failed fetches while the guard has usable keys.
 
 The pause begins with `UNKNOWN_KEY_PAUSE`, and doubles with each failure.
 """
@@ -114,7 +114,7 @@ class RemoteKeys:
         self._next_refresh = 0.0
         """The timer's time until which known keys are used without a fetch."""
         self._next_for_unknown = 0.0
-        """The timer's time until which an unknown key does not cause a fetch."""
+        """The timer's time until which an unknown key does not cause a fetch, unless a refresh is due."""
         self._failures = 0
         """The number of failures since the last success."""
         self._failed_at = float("-inf")

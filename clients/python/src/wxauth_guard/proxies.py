@@ -29,8 +29,9 @@ def proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
     """Return the URL of the proxy for this URL, and the name of the variable that sets the proxy.
 
     The variable is `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY`. Return None for both if there is no proxy, or if
-    `NO_PROXY` covers the host. A malformed variable is ignored. The log contains one warning about each malformed
-    variable, even if this URL uses another variable. If `NO_PROXY` covers the host, no other variable is checked.
+    `NO_PROXY` covers the host. A malformed variable, or a malformed entry of `NO_PROXY`, is ignored. The log contains
+    one warning about each such variable, even if this URL uses another variable. If `NO_PROXY` covers the host, no
+    other variable is checked.
     """
     value_by_kind = getproxies()  # for example {"https": "http://proxy:3128", "no": "localhost"}
     parts = urlsplit(url)
