@@ -142,7 +142,7 @@ class EmbeddedPostgres:
         self._stop()
 
     def url(self, database: str = "postgres") -> str:
-        """Return the URL of a database of this server."""
+        """Return the URL of a database on this server."""
         return f"postgresql://postgres@/{database}?host={quote(str(self._run_folder))}&port={_PORT}"
 
     @property
@@ -331,10 +331,11 @@ class EmbeddedPostgres:
             os.chown(path, self._user["user"], self._user["group"])
 
     def _reachable_path(self, folder: Path) -> str:
-        """Return a path of this folder that works for the user that runs the programs.
+        """Return a path to this folder that works for the user that runs the programs.
 
-        The folders above, for example root's home, might be closed to that user, and must stay closed. In this case,
-        the path leads through a descriptor of the folder, which the programs inherit. Such a path works only on Linux.
+        The folders above, for example root's home, might be closed to that user, and must stay closed. If they are
+        closed, the path leads through a descriptor of the folder, and the programs inherit the descriptor. Such a path
+        works only on Linux.
         """
         if not self._user or _is_reachable(folder.parent):
             return str(folder)

@@ -178,7 +178,7 @@ class Control(BaseModel):
 
 
 class ControlOfPerson(Control):
-    """The body of a request that controls the simulated WeChat, about a person in an app."""
+    """The body of a request that controls the simulated WeChat, and concerns a person in an app."""
 
     person: PersonName
     app_id: SimulatedAppId = APPS[0]["app_id"]
@@ -306,7 +306,7 @@ class FaultRequest(Control):
 
 
 class Account(Control):
-    """The body of `POST /accounts`, which sets the state of an app in WeChat. It is also the stored state."""
+    """The body of `POST /accounts`, which sets the state of an app in WeChat. The simulator stores it as this state."""
 
     model_config = ConfigDict(validate_assignment=True)  # the callers of `Simulator.account` assign fields
 
