@@ -174,7 +174,7 @@ def _add_wechat(
     timeouts: Timeouts,
     errcode_hints: Mapping[int, str],
 ) -> None:
-    """Create the two clients for WeChat: one for logins, and one for the rest of WeChat's API.
+    """Create two clients for WeChat: one for logins and access tokens, and one for the APIs that need an access token.
 
     The clients have separate connections, because an API of WeChat that does not respond must not use up the
     connections that logins need.
