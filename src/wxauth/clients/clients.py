@@ -99,7 +99,8 @@ class ClientChanges:
         A site's sessions continue, with the scopes that the site still has. Null, false or an empty list clears an
         optional field.
 
-        Raises: NotFound, if there is no such client; WrongClient, if a value is invalid.
+        Raises: NotFound, if there is no such client; WrongClient, if a value is invalid, or if the change is not
+        allowed.
         """
         changes = _with_known_resources(changes, self.settings.resources)
         kinds = await _kinds_of_apps(self.database, self.settings)

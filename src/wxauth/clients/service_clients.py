@@ -35,7 +35,7 @@ _NO_HASH: Final = bytes(sha256().digest_size)
 FORM: Final = "application/x-www-form-urlencoded"
 """The content type of a form."""
 MAX_ESCAPES: Final = 8192
-"""The maximum number of percent signs in a form.
+"""The maximum number of percent signs in a form, or in the query of an OAuth request.
 
 Decoding a body of 64 KiB that contains only percent signs would take 35 ms. During this time, the process would handle
 no other request.
