@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import asyncpg
 
 MAX_IDLE_SECONDS: Final = 240.0
-"""The idle time, in seconds, after which wxauth closes a connection.
+"""The idle time, in seconds, after which wxauth closes a connection instead of lending it again.
 
 Firewalls and proxies often drop an idle connection after five minutes.
 """
