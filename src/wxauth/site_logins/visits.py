@@ -262,6 +262,8 @@ class Visits:
     async def _log_in(self, visit: SiteLogin, callback: WeChatCallback, door: Door) -> None:
         """Exchange WeChat's code, find or create the user, and make the site's code.
 
+        If the site shares logins, and the browser's login belongs to another user, end that login.
+
         Raises: VisitRefused, SentBack, WxAuthError.
         """
         app = self.apps.for_login(visit.app_id)
