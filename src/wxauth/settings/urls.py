@@ -22,7 +22,7 @@ from wxauth_guard.urls import is_http_url, is_secure
 OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "readyz", "metrics", "admin"})
 """The first segments of the service's paths. No file in `RootFiles` may have such a name.
 
-A test compares the names with the routes.
+A test compares the names with the routes. `.well-known` is missing, because no file in `RootFiles` begins with a dot.
 """
 # The parts of the patterns below: a user name and password with `@`, a host, a port, and hosts of PostgreSQL.
 _USER: Final = r"([^/?#@\[\]\t\r\n]*@)?"

@@ -39,7 +39,7 @@ class SharedWeChatTokens:
     async def read(self, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
         """Return the app's WeChat token for a service client, which sent the request from the address `ip`.
 
-        For each client and app, the audit trail records the first read of each day.
+        For each client and app, the audit trail records the first read of each UTC day.
 
         Raises: UnknownApp; WrongAppKind, if WeChat issues no such tokens to this kind of app; WeChatError.
         """

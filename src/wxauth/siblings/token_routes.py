@@ -313,7 +313,7 @@ async def introspect(
 async def _current_claims(
     verifier: Verifier, database: Database, token: str, *, resources: Collection[str], now: datetime
 ) -> dict[str, Any] | None:
-    """Return a token's claims, with the user's current roles and external id.
+    """Return a token's claims, with the user's current roles and external id if the token may show them.
 
     Return None if the token is invalid, if its session has ended, or if it is for none of the resources. Without
     `resources`, the verifier alone checks the audience.
