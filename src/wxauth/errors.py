@@ -181,7 +181,10 @@ class SessionReplaced(WxAuthError, code="session_replaced", status=400):
 
 
 class ScanOver(WxAuthError, code="scan_over", status=404):
-    """The QR code is unknown, expired or already decided, or another scan has taken it over."""
+    """The QR code is unknown, expired or already decided, or another scan has taken it over.
+
+    The error is also returned if the resource of the login is no longer in the settings.
+    """
 
     title = _("This QR code has expired. Refresh it on the web page.")
 
@@ -189,15 +192,20 @@ class ScanOver(WxAuthError, code="scan_over", status=404):
 class ScanForwarded(WxAuthError, code="scan_forwarded", status=403):
     """The page was opened in a way that another person could have caused by forwarding the QR code or the link.
 
-    A QR code must be scanned with the camera, and not be read from a picture or opened by a link. A login link must be
-    opened outside WeChat. The error is also returned if the user has typed a login code, and the login accepts none.
+    A QR code must be scanned with the camera, and not be read from a picture (unless `SCAN_ENTRY` is `any`) or opened
+    by a link. A login link must be opened outside WeChat. The error is also returned if the user has typed a login
+    code, and the login accepts none.
     """
 
     title = _("Scan the QR code on the screen, not one that someone sent.")
 
 
 class ScanTooFar(WxAuthError, code="scan_too_far", status=403):
-    """The phone and the browser must be on the same network, but it is not certain that they are."""
+    """The phone and the browser must be on the same network, but it is not certain that they are.
+
+    The error is also returned if administrators or support staff try to log in through a login link, because they must
+    scan a QR code.
+    """
 
     title = _("Connect your phone to the computer's network. Scan again.")
 
@@ -230,7 +238,10 @@ class ClientLacksScope(InsufficientScope):
 
 
 class NameTaken(WxAuthError, code="name_taken", status=409):
-    """A client or webhook of this name exists already."""
+    """A client or webhook with this name exists already.
+
+    The name of a removed client remains taken until all of the client's sessions have ended.
+    """
 
     title = _("This name is already taken.")
 
@@ -245,13 +256,21 @@ class CursorExpired(WxAuthError, code="cursor_expired", status=410):
 
 
 class InvalidSignature(WxAuthError, code="invalid_signature", status=403):
-    """The message push is not from WeChat, or not for this app."""
+    """The message push is not from WeChat, or not for this app.
+
+    wxauth also assumes this if the timestamp is wrong, if the signature already belongs to another message, or if the
+    message is not encrypted as the app's settings require.
+    """
 
     title = _("This message isn't from WeChat.")
 
 
 class PushNotForwarded(WxAuthError, code="push_not_forwarded", status=503):
-    """The receiver at the app's `push_forward` did not accept the message, so WeChat must send it again."""
+    """The receiver at the app's `push_forward` did not accept the message, so WeChat must send it again.
+
+    The error is also returned if wxauth has not sent the message to the receiver, for example because too many messages
+    of the app are being forwarded.
+    """
 
     title = _("The message couldn't be forwarded.")
 
@@ -326,7 +345,11 @@ class WrongPerson(WxAuthError, code="wrong_person", status=403):
 
 
 class SnapshotUser(WxAuthError, code="snapshot_user", status=403):
-    """WeChat showed a preview of the page, and invented the user of this preview."""
+    """WeChat showed a preview of the page, and invented the user of this preview.
+
+    The error is also returned if WeChat might have invented the user, because the unionid already belongs to another
+    openid of the app.
+    """
 
     title = _("This is only a preview. Use the full service to continue.")
 

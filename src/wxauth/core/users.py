@@ -62,7 +62,8 @@ class UserFields(SQLModel):
     erase_at: datetime | None = Field(sa_type=TIME)
     """The time when housekeeping erases the user at the user's request; null if there is no request.
 
-    Until then the user has no session, and nobody can merge or split the user. See `users/erasure_queries.py`.
+    A user who is banned at this time is erased only after the ban has ended. Until the erasure, the user has no
+    session, and nobody can merge or split the user. See `users/erasure_queries.py`.
     """
 
     @property
