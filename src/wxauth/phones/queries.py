@@ -194,7 +194,7 @@ async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | Us
 
 
 async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
-    """Store a response. Return False if its identity has been erased."""
+    """Store a response, unless it is stored already. Return False if its identity has been erased."""
     try:
         await database.run(_ADD, **asdict(answer))
     except asyncpg.ForeignKeyViolationError:

@@ -71,7 +71,8 @@ A request without a file raises a new exception, because a raised exception keep
 async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SECONDS) -> bytes:
     """Return the content of the uploaded file, regardless of its file name and Content-Type.
 
-    Other fields of the form are ignored. The body may take up to `patience` seconds to arrive.
+    Other fields with text are ignored, but a second file is refused. The body may take up to `patience` seconds to
+    arrive.
 
     Raises: InvalidRequest, PayloadTooLarge.
     """
