@@ -23,8 +23,9 @@ _GUARDED: Final = "wxauth_guard.guarded"
 class BearerGuard(Guard, SecurityBase):
     """A guard that is a FastAPI dependency, for HTTP and WebSocket routes.
 
-    It rejects a request without a valid access token with `application/problem+json`. In a route behind the guard, your
-    own code can reject a user in the same form: raise `InsufficientScope`, or call `require_roles` or `check_scopes`.
+    If a request has no valid access token, the guard rejects it with `application/problem+json`. In a route behind the
+    guard, your own code can reject a user in the same form: raise `InsufficientScope`, or call `require_roles` or
+    `check_scopes`.
     The app need not register a handler for these responses. For the arguments and everything else, see `Guard`.
     """
 

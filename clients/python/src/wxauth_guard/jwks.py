@@ -162,12 +162,15 @@ class RemoteKeys:
         return key
 
     def _fresh_key(self, kid: str) -> VerificationKey | None:
-        """Return the key if it is in memory, and does not have to be fetched again yet."""
+        """Return the key if it is in memory, and does not have to be fetched again yet; otherwise None."""
         now = self._timer()
         return self._usable_keys(now).get(kid) if now < self._next_refresh else None
 
     def _key_at_hand(self, kid: str) -> VerificationKey | None:
-        """Return the key if it is in memory, even if it is not fresh. Raises: KeysUnavailable, if no key is usable."""
+        """Return the key, even if it is not fresh; None if it is not in memory.
+
+        Raises: KeysUnavailable, if no key in memory is usable.
+        """
         keys = self._usable_keys(self._timer())
         if not keys:
             raise KeysUnavailable(f"the issuer's keys cannot be read: {self._failure or 'not yet'}")

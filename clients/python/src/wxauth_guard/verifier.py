@@ -207,7 +207,7 @@ def _compact_form(token: str) -> re.Match[str]:
 
 
 def _fault_of(token: str) -> str:
-    """Return the reason why a text does not have the form of a token. The reason echoes only words of `_NO_TOKEN`."""
+    """Return why a text does not have the form of a token. The reason echoes only words that match `_NO_TOKEN`."""
     bare = token.strip(_QUOTES)
     if not bare or _NO_TOKEN.fullmatch(bare):
         return f"the client sent {bare or 'empty quotation marks'} in place of a token"
@@ -314,7 +314,7 @@ def _object_of_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _finite(literal: str) -> float:
-    """Return the number that a JSON text means. Raises: ValueError, if the number is too large for a float."""
+    """Return the number that a JSON literal represents. Raises: ValueError, if the number is too large for a float."""
     number = float(literal)
     if not isfinite(number):
         raise ValueError("a number is beyond any float")
@@ -322,7 +322,7 @@ def _finite(literal: str) -> float:
 
 
 def _finite_integer(literal: str) -> int:
-    """Return the integer that a JSON text means. Raises: ValueError, if the number is too large for a float."""
+    """Return the integer that a JSON literal represents. Raises: ValueError, if the number is too large for a float."""
     # JavaScript reads every number as a float, and both guards must reach the same decision about a huge number.
     if len(literal) >= _FINITE_DIGITS:
         _finite(literal)
