@@ -37,7 +37,10 @@ class AppTokens:
         return self.access_tokens[account.app_id].replace_older()
 
     def hand_out(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `stable_token`. Raises: CallRefused, if the app may not get a token."""
+        """Answer a call to `stable_token`.
+
+        Raises: CallRefused, if the app may not get a token, or has used `force_refresh` too often.
+        """
         self._admit(call, account, call.json.get("grant_type"))
         return self.access_tokens[account.app_id].hand_out(force=call.json.get("force_refresh") is True)
 

@@ -306,7 +306,10 @@ class FaultRequest(Control):
 
 
 class Account(Control):
-    """The body of `POST /accounts`, which sets the state of an app in WeChat. The simulator stores it as this state."""
+    """The body of `POST /accounts`, which sets the state of an app in WeChat.
+
+    The simulator stores the body as the state.
+    """
 
     model_config = ConfigDict(validate_assignment=True)  # the callers of `Simulator.account` assign fields
 

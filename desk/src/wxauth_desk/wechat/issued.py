@@ -57,7 +57,7 @@ If there are more, the oldest one is forgotten.
 _EXPIRED_CODE_SECONDS: Final = 600.0
 """The time, in seconds, for which a code is still stored after it has expired.
 
-WeChat distinguishes a code that has expired from a code that never existed.
+The code is stored because WeChat distinguishes an expired code from a code that never existed.
 """
 _BEIJING_OFFSET_SECONDS: Final = 8 * 3600
 _ACTIVE_SECONDS: Final = 2 * 3600.0

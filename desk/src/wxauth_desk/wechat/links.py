@@ -57,7 +57,7 @@ class Links:
     def _check_link(self, account: Account, *, opened: Mapping[str, Any], lifetime: Mapping[str, Any]) -> None:
         """Check a requested link. `opened` contains the page to open, and `lifetime` contains the fields of the expiry.
 
-        Raises: CallRefused, if the app may not have such a link.
+        Raises: CallRefused, if a field is wrong, or if the app may not have such a link.
         """
         require(APP_KINDS[account.app_id] == "mini_program", Errcode.NOT_ALLOWED)
         env, path = opened.get("env_version", "release"), text_in(opened, "path").removeprefix("/")
