@@ -313,8 +313,8 @@ SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
  ORDER BY d.id DESC LIMIT :limit
 """)
 """The query for a page of a webhook's deliveries in the given states, the newest first."""
-# The sweep deletes the oldest finished deliveries of each webhook and state, which it finds through the index. It also
-# deletes all deliveries of removed webhooks.
+# For each webhook and state, the sweep reads the oldest deliveries through the index. It deletes the finished ones that
+# were queued before `:before`, and all deliveries of removed webhooks.
 sweep_deliveries: Final = Sweep(
     Statement[Nothing]("""
 WITH RECURSIVE known (id) AS (

@@ -61,7 +61,7 @@ ERASE_PAUSE_SECONDS: Final = 5.0
 REFUSALS_KEPT: Final = timedelta(days=14)
 """The time for which refused logins are stored for customer support."""
 DELIVERIES_KEPT: Final = timedelta(days=30)
-"""The time for which finished webhook deliveries are stored for operators.
+"""The time for which finished webhook deliveries are stored for operators, counted from the last time they were queued.
 
 Pending deliveries are deleted only after their webhook was removed.
 """
