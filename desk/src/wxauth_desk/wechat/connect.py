@@ -158,8 +158,8 @@ def _question(path: str, parameters: Mapping[str, str], query: str, person: str)
 def _redirect_with_code(wechat: Simulator, visitor: Visitor, parameters: Mapping[str, str]) -> Response:
     """Make an authorization code for a visitor, and redirect the browser to the site with this code.
 
-    If the visitor's snapshot is `hidden_once`, set it to `on` for the next visit. If the visitor has `comes_twice`, the
-    response contains `REPEAT_HEADER`.
+    If the visitor's snapshot is `hidden_once`, set it to `on` for the next visit. If `comes_twice` is set, the response
+    contains `REPEAT_HEADER`.
     """
     code_request = {
         "person": visitor.person,
