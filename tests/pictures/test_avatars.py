@@ -283,10 +283,12 @@ async def test_uploads_at_once_hold_nobody_up(album: Album) -> None:
 @pytest.mark.slow
 async def test_a_users_uploads_queue_without_delaying_other_users(album: Album) -> None:
     bob = await album.stage.login("bob")
-    file = encoded(plain("RGBA", (2048, 2048), (*RED, 128)), "PNG", compress_level=1)
+    # The pictures are so large that even on a busy machine, decoding one takes longer than the other user's request.
+    file = encoded(plain("RGBA", (4096, 4096), (*RED, 128)), "PNG", compress_level=1)
     uploads = [asyncio.create_task(album.upload(file)) for _ in range(UPLOADS_OF_ONE_SESSION)]
-    assert (await album.upload(encoded(plain()), by=bob)).status_code == 200  # sent after all uploads of the other user
-    assert not all(task.done() for task in uploads)
+    await asyncio.wait(uploads, return_when=asyncio.FIRST_COMPLETED)
+    assert (await album.upload(encoded(plain()), by=bob)).status_code == 200
+    assert sum(task.done() for task in uploads) <= UPLOADS_OF_ONE_SESSION // 2
     assert {answer.status_code for answer in await asyncio.gather(*uploads)} == {200}
 
 
