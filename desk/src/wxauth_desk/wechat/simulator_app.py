@@ -171,14 +171,20 @@ class _Controls:
         ]
 
     async def _push(self, body: PushRequest) -> dict[str, Any]:
+        """Send a message. In the result, `is_taken` says whether the service has accepted the message."""
         return await self._sender.send(body, self._wechat.push_message(body))
 
     async def _pay(self, body: PayRequest) -> dict[str, Any]:
+        """Carry out a payment, and send the notice about it, if there is one.
+
+        In the result, `is_taken` says whether the service accepted the first attempt to send the notice.
+        """
         errcode, notice = self._wechat.payments.pay(body)
         is_taken = False if notice is None else await self._sender.send_and_repeat(*notice)
         return answer_of(errcode, is_taken=is_taken)
 
     async def _notify(self, body: NoticeRequest) -> dict[str, Any]:
+        """Send a notice about a payment. The result is the `is_taken` that `_pay` returns."""
         return {"is_taken": await self._sender.send_and_repeat(*self._wechat.payments.notice(body))}
 
     def _add_fault(self, body: FaultRequest) -> dict[str, Any]:
