@@ -272,7 +272,7 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
         )
         return bad(name, text)
     mode = _("security mode (安全模式)") if app.push_aes_key else _("plain mode (明文模式)")
-    if is_loopback(urlsplit(url).hostname):
+    if is_loopback(urlsplit(url).hostname):  # the check of the issuer reports this once for all apps
         text = _("configured ({mode}), but WeChat can't reach {url}. Set WXAUTH_ISSUER", mode=mode, url=url)
         return good(name, text)
     instructions = _("in WeChat's console, under 消息推送, enter {url} and select {mode}", url=url, mode=mode)

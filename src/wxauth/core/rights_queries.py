@@ -1,4 +1,4 @@
-"""The SQL that finds wxauth's tables and sequences, and the query for the rights that PUBLIC has on them."""
+"""The SQL that finds wxauth's tables and sequences, and the query that returns the REVOKE statements for them."""
 
 from typing import Final, LiteralString
 
@@ -28,7 +28,8 @@ own_tables (oid) AS (
 `own_tables` contains wxauth's tables, `tables` also contains their partitions, and `relations` contains these tables
 and their sequences. The parameter `tables` is the result of `our_tables`.
 """
-# In an access control list, the grantee 0 stands for PUBLIC. Rights can also be granted on single columns.
+# In an access control list, the grantee 0 stands for PUBLIC. Rights can also be granted on single columns. A REVOKE on
+# the table takes these rights, too.
 REVOKES_FROM_PUBLIC: Final = Statement[str](f"""
 WITH RECURSIVE {OUR_RELATIONS}
 SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, name)

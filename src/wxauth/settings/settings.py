@@ -187,7 +187,7 @@ class Settings(DatabaseSettings):
             raise WrongValue(_("must contain each app_id only once"))
         return (App(app_id=app_id, app_secret=app_secret),) if app_id else apps
 
-    @field_validator("issuer")
+    @field_validator("issuer")  # does not run for the default issuer, which WeChat cannot reach
     @classmethod
     def _no_forward_to_ourselves(cls, issuer: str, info: ValidationInfo) -> str:
         for app in info.data.get("apps", ()):
