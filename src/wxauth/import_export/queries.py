@@ -87,9 +87,10 @@ class Found(NamedTuple):
 
     @property
     def user_ids(self) -> frozenset[UUID]:
-        """The ids of the stored users whom the ids in the batch identify, except previous ids of users.
+        """The ids of the stored users whom the batch names, whom the caller locks.
 
-        The caller locks these users.
+        The batch names a user by an openid, a unionid, a current or previous external id, or the user's current id.
+        Users whom it names only by a previous id are not included.
         """
         owners = (identity.user_id for identity in self.identities.values())
         return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.ids))

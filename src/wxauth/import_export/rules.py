@@ -52,7 +52,9 @@ GivenFields = dict[str, GivenValue]
 class Made:
     """The changes that the lines have made, and what later lines must know about earlier lines.
 
-    The changes are new entries, and entries that replace stored ones.
+    The changes are new entries, and entries that replace stored ones. Each batch has its own object. At the start, the
+    object contains `unionid_lines`, and what earlier batches have noted in `given` and `first_lines`. In a dry run, it
+    also contains the changes of earlier batches.
     """
 
     users: dict[UUID, UserToImport] = field(default_factory=dict)
@@ -72,7 +74,10 @@ class Made:
     given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
     """The user's fields that the lines about each identity have given."""
     unionid_lines: dict[str, int] = field(default_factory=dict)
-    """The unionids in the file that a line of the batch uses as an openid, each with the number of its first line."""
+    """The unionids in the file that a line of the batch uses as an openid.
+
+    The value is the number of the first line in the file that has this unionid.
+    """
 
 
 class Known:
