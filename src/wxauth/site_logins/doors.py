@@ -119,7 +119,7 @@ page of wxauth that no phone claims is deleted when it expires, because anyone c
 
 
 def count_redeemed(numbers: Numbers, door: Door, *, now: datetime) -> None:
-    """Count a login to a site, once the site has its session or id_token."""
+    """Count a completed login, in which a site has got its session or id_token."""
     DOORS.count(door, DoorOutcome.LOGGED_IN)
     if door not in BY_WECHATS_PAGE:  # `Visits` has counted those logins already, and knows which users are new
         numbers.count_login(is_new=False, at=now)

@@ -32,9 +32,10 @@ from wxauth.site_logins.doors import MAX_WRONG_NUMBERS, POLL_INTERVAL_SECONDS, S
 class Stage(StrEnum):
     """The stage of a login to a site.
 
-    `requests` checks a site's request, and `asking` stores it. The user approves it through a door: on a phone
-    (`scans`, `links`, `mini_program_logins`), by WeChat's page (`visits`), or in a browser with a login
-    (`single_sign_on`). `authorization_codes` gives the browser a code, and `redeeming` opens the site's session.
+    The modules of this package take a login from stage to stage: `requests` checks a site's request, and `asking`
+    stores it. The user approves it through a door: on a phone (`scans`, `links`, `mini_program_logins`), by WeChat's
+    page (`visits`), or in a browser with a login (`single_sign_on`). `authorization_codes` gives the browser a code,
+    and `redeeming` opens the site's session.
     """
 
     ASKED = "asked"

@@ -61,7 +61,7 @@ class NotRedeemed(StrEnum):
     SPENT = "spent"
     """The authorization code or device code has been used.
 
-    In the case of an authorization code, the session has ended.
+    If it was an authorization code, the session that the code opened has ended, too.
     """
     PENDING = "pending"
     """The user has not decided yet."""

@@ -77,7 +77,7 @@ class Scans:
 
         Raises: ScanOver, if no such scan is pending; ScanForwarded, if the phone may have got the code or link from
             another person; ScanTooFar, if the phone might be too far from the browser; LoginTooOld, if a fresh login is
-            required; ScanTaken, if another user has claimed the scan; RateLimited, after too many wrong login codes.
+            required; ScanTaken, if another user has claimed the scan; RateLimited, after too many wrong user codes.
         """
         now = self.clock()
         is_typed = opening.user_code is not None
@@ -309,7 +309,7 @@ async def _store_claim(
 ) -> None:
     """Store that the caller's session has claimed a locked login.
 
-    `is_typed` says whether the user has typed the login code.
+    `is_typed` says whether the user has typed the user code.
     """
     if login.door != Door.LINK:
         login.door = Door.TYPED if is_typed else Door.SCAN
@@ -369,7 +369,7 @@ def refusal_of_opening(
         "the QR code must be scanned with the camera: entry scene 1047 or 1011, or scanned by the camera"
     )
     if opening.user_code is not None:
-        # On wxauth's own pages, the login code can always be typed. For a device, `--user-code` allows this.
+        # On wxauth's own pages, the user code can always be typed. For a device, `--user-code` allows this.
         return None if login.user_code or login.has_page else not_scanned
     if entry != "any" and not _is_from_camera(opening, now):
         return not_scanned
@@ -391,7 +391,7 @@ async def _refusal_if_claimed(
 
 
 def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
-    """Return whether a camera has read the code while the code could be valid.
+    """Return whether a camera has read the code, and, if the time is given, recently enough for the code to be valid.
 
     If not, the user might have opened a picture that another person has forwarded.
     """

@@ -38,7 +38,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _PressedPage:
-    """A page on which the user has pressed a button. The page shows the user of the browser's login."""
+    """A page on which the user has pressed a button. The page shows who is logged in to this browser."""
 
     page: SiteLogin
     parameters: Parameters
