@@ -335,7 +335,7 @@ def _methods(document: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _keys_in(document: Mapping[str, Any]) -> tuple[ClientKeys | None, str | None]:
-    """Return the usable keys in a document, and the URL of its keys. At least one of the two values is None.
+    """Return the usable keys in a document, or else the URL of its keys, as a pair with None for each missing value.
 
     If a document contains both, return neither, because it must contain only one of them (RFC 7591, section 2).
     """

@@ -103,7 +103,7 @@ class Thumbnail(NamedTuple):
     content: bytes
 
 
-# Pillow's warnings concern only harmless pictures, and pictures that the code below refuses.
+# Pillow warns only about pictures that are harmless or that the code below refuses anyway, so its warnings are ignored.
 warnings.filterwarnings("ignore", module="PIL")
 
 

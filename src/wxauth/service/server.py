@@ -149,7 +149,8 @@ class Supervisor(Multiprocess):
     def keep_subprocess_alive(self) -> None:
         """Replace workers that have ended or do not respond, and log their ends.
 
-        If a worker did not start, stop the service instead. uvicorn calls this method twice a second.
+        If a worker did not start, uvicorn's method, which this one calls, stops the service instead. uvicorn calls this
+        method twice a second.
         """
         before = list(self.processes)
         super().keep_subprocess_alive()

@@ -86,8 +86,8 @@ SELECT {SERVICE_COLUMNS}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys
  WHERE clients.name = :client_id AND removed_by IS NULL"""
 
 
-# One query finds both the client and the requested keys, because a second query would take half as long as all the rest
-# of a signature.
+# One query finds both the client and the requested keys. A second query would make a signing request take half as long
+# again.
 _SIGNER_FOR_OPENID: Final = Statement[_ClientWithKey](_signer_fragment(KEY_OF_OPENID_FRAGMENT))
 _SIGNER_FOR_USER: Final = Statement[_ClientWithKey](_signer_fragment(KEYS_OF_USER_FRAGMENT))
 

@@ -83,7 +83,10 @@ async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep,
 
 @router.delete("/v1/me/sessions/{session_id}", summary=_("End one of my sessions"), failures=[NotFound])
 async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
-    """End one of the caller's sessions, even the session of this request. Repeating the request changes nothing."""
+    """End one of the caller's sessions, which may be the session of this request.
+
+    Repeating the request changes nothing.
+    """
     # This query compares the owners of both sessions, because a merge might just have moved them to another user.
     if not await database.value(ARE_OF_ONE_USER, one_id=session_id, other_id=caller.session_id):
         raise NotFound("you don't have this session")

@@ -119,7 +119,7 @@ class UserChangeRequest(Changes):
 
 
 class SessionsQuery(TimedPageQuery):
-    """The parameters for a list of one's own open sessions.
+    """The parameters for the list of the caller's own open sessions.
 
     By default, a page contains as many sessions as a user can keep in one app.
     """

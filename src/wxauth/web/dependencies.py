@@ -22,7 +22,7 @@ Part = TypeVar("Part")
 async def services_of(connection: HTTPConnection) -> Services:
     """Return the services of the app that received the request.
 
-    Only this function and the solver read the app's state.
+    Only this function and `web.solver` read these services from the app's state.
     """
     services: Services = connection.app.state.services
     return services
@@ -41,7 +41,10 @@ class Provided(Generic[Part]):
     kind: type[Part]
 
     async def __call__(self, services: ServicesDep) -> Part:
-        """Return the part. Unless a test overrides dependencies, a direct route reads the part without this call."""
+        """Return the part.
+
+        Unless a test overrides dependencies, a direct route (`web.direct`) reads the part without this call.
+        """
         return services[self.kind]
 
 

@@ -137,6 +137,7 @@ def add_docs(app: FastAPI) -> None:
 
 def _translated_openapi(app: FastAPI, language: str) -> dict[str, Any]:
     """Return a copy of an app's OpenAPI document, in which the description, tags and summaries are in this language."""
+    # The service replaces FastAPI's `openapi` with a function that calls `openapi_of`.
     translated = deepcopy(app.openapi())
     translated["info"]["description"] = translate(app.description, language)
     tags = {tag: tag.translated(language) for tag in _TAGS}

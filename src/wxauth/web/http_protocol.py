@@ -17,12 +17,12 @@ MAX_WAITING: Final = 32
 uvicorn itself parses all requests that arrive, without a limit.
 """
 UNREAD_SECONDS: Final = 0.1
-"""The time, in seconds, that an idle connection stays open when the server ends.
+"""The time, in seconds, that an idle connection stays open when the server shuts down.
 
 In this time, the server reads a request that may already have arrived.
 """
 FIRST_REQUEST_SECONDS: Final = 2
-"""The time, in seconds, that a connection without a request stays open when the server ends.
+"""The time, in seconds, that a connection on which no request has arrived yet stays open when the server shuts down.
 
 On a busy machine, some time may pass between a client's connection and its first request.
 """
