@@ -101,7 +101,7 @@ class TestIssuer:
             roles: If empty, the token has no claim `roles`.
             app_id: By default, the app of this issuer.
             openid: The user's openid in the app.
-            session_id: The UUID of the login that opened the session.
+            session_id: The UUID of the session, as in the claim `sid`.
             expires_in: The seconds until the token expires. Guards allow 30 s of clock skew, so they refuse a token
                 with -31, and accept a token with -29.
             scope: The scopes granted to a website or an agent, as a list or separated by spaces. With a scope, the

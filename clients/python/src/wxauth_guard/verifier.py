@@ -44,7 +44,7 @@ All remembered tokens together take at most 9 MiB.
 """
 
 _MAX_SHOWN = 200
-"""The largest number of characters that the log shows of a value."""
+"""The maximum number of characters of a value that the log shows."""
 _BY_OUR_CLOCK = "by this machine's clock"
 _FINITE_DIGITS = sys.float_info.max_10_exp
 """The number of digits below which each integer is within the range of a float."""
