@@ -110,7 +110,8 @@ class EmbeddedPostgres:
     programs: Path | None = None
     """The folder with `initdb` and `postgres`.
 
-    By default, it is the wheel's folder or, without the wheel, the folder of the `postgres` in the PATH.
+    By default, it is the folder in the installed wheel of PostgreSQL or, if no wheel is installed, the folder of the
+    `postgres` on the PATH.
     """
     options: Mapping[str, str] = field(default_factory=dict)
     """PostgreSQL's own settings, which override the settings in this module."""

@@ -50,7 +50,7 @@ class BrowserRequest(Control):
     person: PersonName
     url: str
     user_agent: str = Field(max_length=512)
-    """The user agent of the person's phone."""
+    """The user agent of WeChat on the person's phone. It is used only for `web_view` and `wechat`."""
     browser: Literal["web_view", "wechat", "phone", "computer"] = "web_view"
     """The browser: a mini-program's web-view, WeChat's browser, or another browser on a phone or a computer."""
     language: str = Field("zh-CN", max_length=32)

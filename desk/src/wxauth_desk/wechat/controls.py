@@ -221,7 +221,10 @@ class Visitor(ControlOfPerson):
 
     app_id: SimulatedAppId
     is_bound: bool = True
-    """Whether WeChat returns a unionid for this person, if `Account.has_unionids` allows it for the app."""
+    """Whether WeChat returns a unionid for this person, if `Account.has_unionids` allows it for the app.
+
+    The codes of WeChat's page get this value as `CodeRequest.has_unionid`.
+    """
     follows: bool = False
     """Whether the person follows the account, so that WeChat's own browser logs them in without a question."""
     snapshot: Literal["on", "hidden_once", "false_alarm"] | None = None
@@ -343,6 +346,6 @@ class Account(Control):
     push_url: HttpUrl | None = None
     """The URL to which messages are pushed, as set in WeChat's console; by default, the URL of the service."""
     push_format: Literal["json", "xml"] = "json"
-    """The format of the notices about payments."""
+    """The format of the notices about payments. It does not change the format of other messages."""
     picture_verdict: Literal["pass", "review", "risky"] | None = "pass"
     """The verdict on each picture, which is pushed to the service; null if no verdict is ever sent."""

@@ -23,7 +23,7 @@ class Logins:
     grants: Grants
     quotas: Quotas
     takes_names: bool
-    """Whether any plain name works as a code, which logs in the person with this name."""
+    """Whether any plain name works as a code that logs in the person with this name."""
 
     def log_in(self, call: Call, account: Account) -> Answer:
         """Answer a call to `code2session`. Raises: CallRefused."""
