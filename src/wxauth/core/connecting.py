@@ -93,8 +93,8 @@ class Connector:
 def _options_for(url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadlines) -> dict[str, object]:
     """Return asyncpg's options for a connection.
 
-    If the URL also sets one of the session's settings, the URL's value counts. Of wxauth's settings, a pooler gets only
-    the application's name, because PgBouncer refuses most settings at the start of a connection.
+    A value in the URL takes precedence over wxauth's own setting of the session. Behind a pooler, wxauth sets only the
+    application's name, because PgBouncer refuses most settings when a client connects.
     """
     settings = {"application_name": "wxauth"}
     options: dict[str, object] = {"command_timeout": deadlines.silence}

@@ -148,7 +148,7 @@ class CountedBlock:
 
 @dataclass(slots=True, eq=False)
 class Stopwatch:
-    """A context manager that passes the duration of its block in seconds to `observe`, even if the block fails."""
+    """A context manager that passes the duration of its block, in seconds, to `observe`, even if the block fails."""
 
     observe: Callable[[float], object]
     milliseconds: float = field(init=False)

@@ -23,7 +23,8 @@ class UnplacedEvent(SQLModel, table=True):
     number: int = Field(sa_type=BigInteger)
     """The number that orders a user's events by their commits.
 
-    The numbers are in this order, because each transaction that records an event locks the user until its commit.
+    Each transaction that records an event locks the user until its commit. Therefore a user's numbers are in the order
+    of the commits. The numbers of different users might not be in this order.
     """
     event_id: UUID = Field(primary_key=True)
 

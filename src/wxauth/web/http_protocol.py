@@ -55,7 +55,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._fields = 0
         """The number of header and trailer fields of the current request so far."""
         self._bytes_outside_body = 0
-        """The number of bytes that have arrived since a head, a part of a body, or a request last ended."""
+        """The number of bytes that have arrived outside of a body since the last reset.
+
+        The end of a head, a part of a body, and the end of a request each reset it. The other bytes of the read in
+        which they arrive are not counted.
+        """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the time limit when a client has connected."""
