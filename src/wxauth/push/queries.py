@@ -15,7 +15,7 @@ from wxauth.wechat.messages import PushSignature
 
 
 class PushMessage(SQLModel, table=True):
-    """A used signature, or a message that wxauth has carried out.
+    """A used signature, or a message that wxauth has acted on.
 
     Both are stored as digests. The table contains nothing about users.
     """
@@ -30,7 +30,7 @@ class PushMessage(SQLModel, table=True):
     content: bytes | None = Field(sa_type=BYTEA)
     """The SHA-256 of the first message with this signature.
 
-    It is null for WeChat's check of the push URL, and for a message that has been carried out.
+    It is null for WeChat's check of the push URL, and for a message that wxauth has acted on.
     """
     kept_until: datetime = Field(sa_type=TIME)
     """The time after which the sweep deletes the row."""

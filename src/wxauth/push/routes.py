@@ -24,7 +24,7 @@ MAX_MESSAGE: Final = 1024 * 1024
 PushedMessagesDep = Annotated[PushedMessages, Depends(provide(PushedMessages))]
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
-# The following failures are for the API's documentation. `PushedMessages` raises the failures of requests.
+# The following failures are only for the API's documentation. When a request fails, `PushedMessages` raises its own.
 _WRONG_BODY: Final = InvalidRequest.of("OpenID", "Field required")
 _WRONG_ECHOSTR: Final = InvalidRequest.of("echostr", WRONG_ECHOSTR)
 _REFUSALS: Final = (UnknownApp, InvalidSignature, NotFound, StorageUnavailable)
