@@ -33,7 +33,7 @@ _NAME: Final = "issuer"
 _CONNECT_TIMEOUT_SECONDS: Final = 3.0
 _ISSUER_SETTING: Final = "WXAUTH_ISSUER"
 _LONGEST_URL: Final = 200
-"""The largest number of characters of a URL from a response that a result shows."""
+"""The maximum number of characters that a result shows of a URL in a response."""
 _BAD_GATEWAY: Final = frozenset({502, 503, 504})
 """The statuses that a proxy returns if the service behind it does not respond."""
 
@@ -339,8 +339,8 @@ def _check_status(response: httpx.Response, setting: Text | str) -> None:
 def _fault_of(exc: httpx.TransportError, url: str, setting: Text | str) -> _NotRunning | _Wrong:
     """Return the fault that explains an error of httpx.
 
-    The fault is about the error of TLS or of the socket that caused the error of httpx or, if there is no such cause,
-    about the error of httpx itself. For `setting`, see `_get`.
+    If an error of TLS or of the socket caused the error of httpx, the fault describes that cause. Otherwise, it
+    describes the error of httpx itself. For `setting`, see `_get`.
     """
     parts = urlsplit(url)
     where: Text | str = f"{parts.scheme}://{parts.netloc}"

@@ -112,6 +112,6 @@ class Findings:
     If only one app is checked, the disabled apps are included, because the check compares the push_tokens of all apps.
     """
     signing_keys: Sequence[StoredSigningKey] | None = None
-    """The stored keys for access tokens that are published now; None if they could not be read."""
+    """The stored keys that sign access tokens and are published now; None if they could not be read."""
     wechat_readings: list[ClockReading] = field(default_factory=list)
     """The comparisons of wxauth's clock with WeChat's clock."""

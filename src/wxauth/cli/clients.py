@@ -248,7 +248,8 @@ def remove_command(client_name: str) -> None:
 def _json_of(client: AddedClient) -> dict[str, Any]:
     """Return the object that `wxauth clients list --json` prints for a client.
 
-    For a client that is not a site, the object omits the fields that describe a site, and empty `resources`.
+    For a client that is not a site, the object omits the fields that describe a site, and also `resources` if it is
+    empty.
     """
     if client.is_site:
         fields = {*Client.model_fields} - {"name"}

@@ -120,8 +120,6 @@ def _with_options(options: Mapping[str, Mapping[str, Any]], function: Callable[.
 
     @wraps(function)
     def command(**values: Any) -> object:
-        # click passes the values in the order in which the options were given, and then the values of other options.
-        # `fields` keeps this order.
         fields = {name: value for name, value in values.items() if name in options and value is not None}
         others = {name: value for name, value in values.items() if name not in options}
         return function(fields=fields, **others)
@@ -177,7 +175,7 @@ def _option_of(field: _Field, clear: str | None, *, is_query: bool, replaced: Ma
     arguments from the schema.
     """
     # In a description, "Null:" introduces the meaning of an absent value. In the help, it is replaced by "Default:" or,
-    # if a word that is not empty clears the field, by this word.
+    # if a word that is not empty clears the field, by this word in quotation marks and "means:".
     arguments = {
         "option": f"--{field.name.replace('_', '-')}",
         "help": re.sub("[Nn]ull:", f'"{clear}" means:' if clear else "Default:", field.description),

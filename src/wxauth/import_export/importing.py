@@ -191,10 +191,10 @@ async def import_users(
     waiting: Callable[[StorageUnavailable, float], None],
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Counts:
-    """Import lines of JSON by the same rules as at a login, and return the counts of the whole file.
+    """Import lines of JSON under the same rules as a login, and return the counts of the whole file.
 
-    The lines are read twice. The first reading collects the unionids of the whole file, because a rule compares the
-    openid of each line with them. Errors of the first reading are raised before anything is stored.
+    The lines are read twice. The first reading collects the unionids of the whole file, because the check of
+    each line's openid needs them. Errors of the first reading are raised before anything is stored.
 
     Args:
         services: The parts of the service.

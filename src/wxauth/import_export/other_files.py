@@ -124,7 +124,7 @@ def check_delimiter(header: bytes, delimiter: str) -> None:
 def _query_for_records(beginning: str, names: AbstractSet[str]) -> str | None:
     """Return the jq query for the records of a file that is one JSON document with this beginning.
 
-    Return None if the file is not such a document, or if the beginning is a line with one of these names.
+    Return None if the file is not such a document, or if the beginning is a JSON Lines record with one of these names.
     """
     try:
         document = from_json(beginning)

@@ -83,7 +83,7 @@ class Found(NamedTuple):
     consents: frozenset[tuple[UUID, ConsentKey]]
     """Every consent that the locked users have ever given, including withdrawn ones."""
     apps_of_users: frozenset[tuple[UUID, str]]
-    """The pairs of a locked user and an app in which the user has an openid, for the apps that the lines name."""
+    """Each pair of a locked user and an app that the lines name, if the user has an openid in this app."""
 
     @property
     def user_ids(self) -> frozenset[UUID]:
