@@ -106,7 +106,7 @@ class JsTickets:
             if is_leased:
                 await self._fetch(app, cached, now)
             # If this process has no lease, another process is fetching the next ticket, or a process has just failed to
-            # fetch it. A usable stored ticket is enough until then.
+            # fetch it. Until the next ticket is stored, a usable stored ticket is enough.
             if is_leased or is_usable:
                 return
             if loop.time() > deadline:

@@ -241,7 +241,10 @@ def _is_only_for(audience: object, issuer: str, endpoints: Collection[str]) -> b
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:
-    """Return a claim in epoch seconds; None if the claim is absent. Raises: InvalidAssertion, if it is not a number."""
+    """Return the time in a claim, in epoch seconds; None if the claim is absent.
+
+    Raises: InvalidAssertion, if the claim is not a number.
+    """
     if name not in claims:
         return None
     value = claims[name]

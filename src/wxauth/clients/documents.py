@@ -55,7 +55,7 @@ A process checks the limit of the address first, so that no single address can u
 ASSERTIONS_OF_A_CLIENT: Final = "50/second"
 """The highest rate at which one process accepts valid assertions from one client.
 
-The rate is limited because each assertion adds a row to the database, which is kept for at least an hour.
+The rate is limited because each assertion adds a row that the database keeps for at least an hour.
 """
 MAX_CLIENT_ID: Final = 512
 """The maximum number of characters of a client's id, which is the URL of its document."""

@@ -41,7 +41,7 @@ from wxauth_guard.errors import InsufficientRole
 CONSOLE_TITLE: Final = "管理后台 Console"
 """The title of the console, which the scanning phone shows."""
 MAX_UNUSED_SECONDS: Final = 3600
-"""The time without use, in seconds, after which a console session ends."""
+"""The time, in seconds, after which an unused console session ends."""
 MAX_LIFETIME_SECONDS: Final = 12 * 3600
 """The time, in seconds, after which a console session ends even if it is in use."""
 

@@ -139,7 +139,7 @@ class LoggedIn:
     """
 
     session_id: UUID
-    """The id of the session, which exists only if the login has opened a session."""
+    """The id of the session. If the login has opened no session, no session has this id."""
     is_new: bool
     """Whether the login has created the user."""
     user: EnteredUser

@@ -1,4 +1,4 @@
-"""The rendering of a page for the browser of a request: its language, cookies, template and Content-Security-Policy."""
+"""The rendering of a page for a browser: the page's language, cookies, template and Content-Security-Policy."""
 
 import re
 from collections.abc import Mapping

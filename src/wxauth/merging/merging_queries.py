@@ -142,8 +142,8 @@ async def merge_users(
     """Merge a locked user into another one, and store the removed user's id. Return the app_id of each moved identity.
 
     The remaining user keeps the unionid and the `MERGEABLE` fields, and gets the removed user's values only in empty
-    fields. The earlier creation time and the later last login count. If both users have the same number, the later
-    proof of the number counts. In a merge by phone number, the remaining user's proof counts instead, because the
+    fields. The earlier creation time and the later time of last login are kept. If both users have the same number, the
+    later proof of it is kept. In a merge by phone number, the remaining user's proof is kept instead, because the
     removed user might be another person, to whom the carrier has given the number.
 
     This function changes neither the status, the roles nor the attributes of the remaining user.

@@ -131,7 +131,9 @@ class SiteLogins:
         return page_id
 
     async def _add_scan(self, login: SiteLoginFields, secret: str) -> StartedScan:
-        """Store a login with a new scene and user code. Return both, with the `secret` of the device or page.
+        """Store a login with a new scene and a new user code.
+
+        Return the scene and the code, together with the `secret` of the device or page.
 
         Raises: Unanswerable, if the client no longer exists; StorageUnavailable, if no user code is free.
         """

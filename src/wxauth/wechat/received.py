@@ -162,8 +162,8 @@ def read_json(body: bytes) -> Any:
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError:
-        # Python's own parser is slower, but accepts control characters and lone surrogates. Encoding and decoding then
-        # replaces the lone surrogates.
+        # Python's own parser is slower, but accepts control characters and lone surrogates. Encoding and then
+        # decoding the text replaces the lone surrogates.
         text = json.dumps(read_loosely(body, strict=False), ensure_ascii=False)
         return json.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
 
