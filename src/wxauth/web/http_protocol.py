@@ -143,7 +143,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._limit_time()
 
     def shutdown(self) -> None:
-        """When the server ends, close the connection soon, but only after the requests that have arrived are served.
+        """When the server shuts down, close the connection soon, but only after the arrived requests are served.
 
         uvicorn would close a connection without a running request at once, even if a request has arrived that has not
         been read yet.
