@@ -31,14 +31,16 @@ async def split(
 
     `app_id` and `openid` name the identity. If `external_id` is given, move it to the new user, too. All other data
     stays with the user, with two exceptions. Delete a phone number that only the moved identities have verified. If the
-    user is not banned, also delete the unionids that no remaining identity has. If the user is banned, ban the new
-    user, too. End the sessions of the moved identities. wxauth never merges the two users automatically again (see
-    `ARE_SPLIT`).
+    user is not banned, also delete the unionids that no remaining identity has. If the user is banned, keep these
+    unionids, because otherwise a login with one of them would create another user, who is not banned. In this case, ban
+    the new user, too. End the sessions of the moved identities. wxauth never merges the two users automatically again
+    (see `ARE_SPLIT`).
 
     If `user_id` was merged into another user, split that user. Return the ids of the split user and of the new user.
 
     Raises: NotFound, if there is no such user; SplitRefused, if the user has requested erasure, has no such identity or
-    external id, or would keep no identity.
+    external id, or would keep no identity; InsufficientRole, if the user is staff, and the actor must not act on
+        staff.
     """
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, account):
         if account.is_leaving:
