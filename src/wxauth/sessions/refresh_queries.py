@@ -70,7 +70,9 @@ class RefreshRefused:
 # twice, perhaps by the user and by a thief. For such a token, the statement changes nothing, and `_rotate` ends the
 # session, with a statement that locks the user first. If two requests use one token at the same time, the second
 # request waits here for the row, and then reads the generation that the first request has stored. RETURNING evaluates
-# `_IS_GOOD` with the changed row. A token that was good before the change is also good after it.
+# `_IS_GOOD` with the changed row. A token that was good before the change is also good after it. If it was the
+# newest, it is then the token just before the newest, and its grace period has just begun. Otherwise, the statement
+# changes neither `generation` nor `rotated_at`.
 #
 # The clock might have been ahead when wxauth wrote a row. A token whose rotation is more than a grace period in the
 # future has no grace period. If the creation time of a session is in the future, the age of the session begins now,
