@@ -43,7 +43,7 @@ It is also the time after a refusal of a token during which further refusals of 
 FAILURE_PAUSE: Final = timedelta(seconds=5)
 """The time after a failure during which wxauth does not call WeChat. Callers without a valid token get the failure.
 
-If the failure has a `retry_after`, that time counts instead.
+If the failure has a `retry_after`, that time counts instead. A refusal of the token ends the pause early: see `renew`.
 """
 LOOK_TIMEOUT_SECONDS: Final = 0.5
 """The longest time, in seconds, that a caller waits for WeChat's current token while the one in memory is valid."""
@@ -195,6 +195,7 @@ class WeChatTokens:
         if is_current and not cached.is_refused and now >= cached.accepts_refusals_at:
             log.warning("access_token_refused", app_id=app.app_id)
             cached.is_refused = True
+            # A pause after a failure ends here. Otherwise, `get` would raise the failure, because no token is good now.
             cached.paused_until, cached.accepts_refusals_at = NEVER, now + RENEWAL_PAUSE
         return await self.get(app)
 
