@@ -63,7 +63,10 @@ def _parameters(*names: str) -> list[dict[str, Any]]:
     openapi_extra={"parameters": _parameters("signature", "timestamp", "nonce", "echostr")},
 )
 async def verify_push_url(app_id: str, request: Request, pushed: PushedMessagesDep) -> PlainTextResponse:
-    """Return `echostr` if `signature` was made with the app's `push_token`, at most five minutes ago."""
+    """Return `echostr` if `signature` was made with the app's `push_token`.
+
+    `timestamp` may differ from wxauth's clock by at most five minutes.
+    """
     text = await pushed.echo(app_id, request.query_params)
     return PlainTextResponse(text, headers=_NO_STORE)
 
