@@ -64,9 +64,9 @@ It also stores the site that gets the newest code. That site must exist.
 # A browser has two cookies. `browser_hash` is the hash of the cookie that identifies the browser, and `cookie_hash` is
 # the hash of the login's own cookie. If the login's cookie that a browser sends is not the current one, the browser has
 # not received the current cookie yet, because two of its tabs continued simultaneously, or because a proof was
-# repeated. In this case, the statement keeps the current cookie, so that both responses contain the same cookie. If the
-# browser sends the cookie of one login, and another login has the browser's `browser_hash`, the statement renews both
-# logins, and the browser gets the cookie of one of them.
+# repeated. In this case, the statement keeps the current cookie, so that both responses contain the same cookie. The
+# statement may find two logins: one by its cookie, and one by the browser's `browser_hash`. It then renews both, and
+# the browser gets the cookie of the first row returned. Either login will do, because both belong to the user.
 _RENEW_BROWSER_LOGIN: Final = Statement[StoredProof]("""
 UPDATE browser_logins l
    SET browser_hash = :browser_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,

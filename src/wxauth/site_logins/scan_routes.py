@@ -180,11 +180,11 @@ async def authorize_site(
 ) -> AuthorizationAnswer:
     """Complete the sign-in request that a site in a web-view has sent to `/v1/authorize`.
 
-    Open `redirect_to` in a web-view.
-
     The body contains the parameters of that request, as strings, and `login_code`, because an access token alone cannot
-    open a session. An error that concerns the site is in `redirect_to`, as `error`. If it is `login_required`, the site
-    requires a newer login, so log in again and repeat the request.
+    open a session.
+
+    Open the returned `redirect_to` in a web-view. An error that is meant for the site is in its parameter `error`. If
+    the error is `login_required`, the site requires a newer login, so log in again and repeat the request.
     """
     try:
         parameters = check_parameters(list(body.parameters.items()))
