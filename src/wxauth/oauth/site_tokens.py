@@ -159,11 +159,12 @@ class SiteTokens:
         if not (is_described_by_document or is_registered(redirect_uri, client.redirect_uris)):
             problem = "is not registered for this client" if redirect_uri else "must be sent"
             raise _logged_refusal(client, f"redirect_uri {problem}", redirect_uri)
-        login = await login_of_code(
-            self.database, code, client_id=client.name, redirect_uri=redirect_uri, code_challenge=challenge
-        )
-        if not client.redirect_uris:
-            login = None  # the client's document has been rejected since the sign-in request
+        login = None
+        # There are no redirect URIs if wxauth has rejected the client's document since the sign-in request.
+        if client.redirect_uris:
+            login = await login_of_code(
+                self.database, code, client_id=client.name, redirect_uri=redirect_uri, code_challenge=challenge
+            )
         outcome = await self._redeem(client, login, form)
         if isinstance(outcome, NotRedeemed):
             if outcome is NotRedeemed.SPENT:
