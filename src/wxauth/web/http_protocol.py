@@ -16,12 +16,12 @@ MAX_WAITING: Final = 32
 
 uvicorn itself parses all requests that arrive, without a limit.
 """
-UNREAD_SECONDS: Final = 0.1
+_UNREAD_SECONDS: Final = 0.1
 """The time, in seconds, that an idle connection stays open when the server shuts down.
 
 In this time, the server reads a request that may already have arrived.
 """
-FIRST_REQUEST_SECONDS: Final = 2
+_FIRST_REQUEST_SECONDS: Final = 2
 """The time, in seconds, that a connection on which no request has arrived yet stays open when the server shuts down.
 
 On a busy machine, some time may pass between a client's connection and its first request.
@@ -153,7 +153,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._is_ending = True
         self._timer.cancel()
-        delay = FIRST_REQUEST_SECONDS if self.cycle is None else UNREAD_SECONDS
+        delay = _FIRST_REQUEST_SECONDS if self.cycle is None else _UNREAD_SECONDS
         self._timer = self._loop.call_later(delay, self._connection.close)
 
     def _limit_time(self) -> None:
