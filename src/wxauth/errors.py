@@ -18,7 +18,7 @@ PICTURE_TOO_LARGE: Final = _("Pictures can be up to 2 MB.")
 
 
 class AppRefused(InvalidRequest):
-    """WeChat rejects the id or the secret given for an app."""
+    """WeChat rejects the id or the secret given for an app, or this server's requests about the app."""
 
     def __init__(self, detail: str, *, errcode: int, errors: Sequence[FieldError] = ()) -> None:
         super().__init__(detail, errors=errors)

@@ -156,6 +156,14 @@ async def test_a_wrong_secret_is_not_stored(root: Office, secrets: Secrets) -> N
     assert (await root.add(app_secret=SECRET_OF_NOBODY, check=False)).status_code == 200
 
 
+async def test_a_rejected_ip_address_is_no_fault_of_the_secret(root: Office) -> None:
+    root.stage.simulator.fail("code2session", times=1, errcode=40164)
+    problem = refused(await root.add())
+    assert problem["wechat_errcode"] == 40164
+    assert "IP whitelist" in problem["detail"]
+    assert await root.stage.number("apps") == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [{"hang": True}, {"drop": True}, {"status": 503}, {"errcode": -1}], ids=str)
 async def test_no_app_is_stored_while_wechat_is_unavailable(root: Office, fault: dict[str, Any]) -> None:

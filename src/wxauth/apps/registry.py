@@ -46,8 +46,15 @@ NO_SUCH_APP: Final = errors.NotFound("this app doesn't exist")
 A request raises a new exception, because a raised exception keeps its stack frames alive.
 """
 
-_APP_ID_ERRCODES: Final = frozenset({40013, 41002})
-"""WeChat's error codes for a wrong or missing AppID. For other codes that reject an app, wxauth names the secret."""
+_FIELDS_OF_ERRCODES: Final = {
+    40001: "app_secret",
+    40013: "app_id",
+    40125: "app_secret",
+    40243: "app_secret",
+    41002: "app_id",
+    41004: "app_secret",
+}
+"""The field that each of WeChat's error codes is about. Other codes, such as 40164, are not about a field."""
 
 log = get_logger()
 
@@ -428,12 +435,13 @@ class ManagedApps:
 def _refusal_of(app: App, exc: errors.WeChatMisconfigured) -> errors.AppRefused:
     """Return the error for an app that WeChat has rejected.
 
-    The error names the id if WeChat's error code is about the id, and otherwise the secret.
+    If WeChat's error code is about the id or the secret, the error names this field.
     """
     assert exc.errcode is not None  # `check_secret` raises this error only for an errcode
-    name = "app_id" if exc.errcode in _APP_ID_ERRCODES else "app_secret"
+    field_name = _FIELDS_OF_ERRCODES.get(exc.errcode)
+    field_errors = [FieldError(field_name, "WeChat rejects the value")] if field_name else []
     detail = f"WeChat: {errcode_of(exc.errcode, api=exchange_api(app)).remedy}"
-    return errors.AppRefused(detail, errcode=exc.errcode, errors=[FieldError(name, "WeChat rejects the value")])
+    return errors.AppRefused(detail, errcode=exc.errcode, errors=field_errors)
 
 
 def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
