@@ -102,6 +102,16 @@ async def test_a_consent_that_another_replica_is_storing_is_not_stored_again(pho
     assert await events(rows) == []
 
 
+async def test_a_version_that_returns_is_neither_recorded_nor_logged_again(stage: Stage) -> None:
+    for version in ("1", "2", "1"):
+        phone = AgreeingPhone((await stage.replica(consents=f"privacy:{version}")).login)
+        await phone.log_in(consents={"privacy": version})
+        assert await phone.due() == []
+    given = ["1", "2"]
+    assert [data["version"] for _, data, _ in await events(stage.rows)] == given
+    assert [line["version"] for line in stage.log_lines() if line["event"] == "consent_given"] == given
+
+
 @pytest.mark.oldest_postgres
 async def test_a_withdrawn_consent_stays_on_record_and_is_due_again(stage: Stage, phone: AgreeingPhone) -> None:
     await phone.log_in(consents=IN_FORCE)

@@ -159,6 +159,7 @@ async def give_consents(
     """
     user_id, app_id = user.id, user.app_id
     by = Actor(str(user_id), ip)
+    recorded: list[Mapping[str, str]] = []
     async with database.begin() as transaction:
         before = await _lock_consents(transaction, user_id)
         new_consents = missing_from(before, requested)
@@ -170,10 +171,11 @@ async def give_consents(
                 await record_event(
                     transaction, EventType.CONSENT_GIVEN, by=by, at=now, user_id=user_id, app_id=app_id, data=consent
                 )
+                recorded.append(consent)
         if new_consents:
             await transaction.run(_ADD_TO_USER, user_id=user_id, given=new_consents)
-    for document, version in new_consents.items():
-        log.info("consent_given", user_id=user_id, app_id=app_id, document=document, version=version)
+    for recorded_consent in recorded:
+        log.info("consent_given", user_id=user_id, app_id=app_id, **recorded_consent)
     return {**before, **new_consents}
 
 
