@@ -10,7 +10,7 @@ from wxauth.clients.models import CLIENT_NAME
 from wxauth.core.trail import SENT_TO_SIBLINGS, EventType
 from wxauth.events.models import DeliveryState, WebhookAnswer
 from wxauth.events.sending import Answer
-from wxauth.outbound.urls import MAX_URL
+from wxauth.settings.http_urls import MAX_URL
 from wxauth.web.schemas import Changes, OrEmpty, PageQuery, Time, body_like
 
 _EXAMPLE_NAME: Final = "orders"

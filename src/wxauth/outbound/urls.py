@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from wxauth.core.background import once
 from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.addresses import Scheme, is_refused, numeric_addresses_of
+from wxauth.settings.http_urls import MAX_URL
 from wxauth.settings.types import LAST_PORT
 from wxauth.terminal import WrongValue
 from wxauth_guard.urls import is_http_url
@@ -23,8 +24,6 @@ MAX_CONCURRENT_NAMES: Final = 32
 
 A further name waits until the lookup of one of these names has succeeded or failed.
 """
-MAX_URL: Final = 2048
-"""The length limit, in characters, of a receiver's URL."""
 
 
 LookUp = Callable[[str], Sequence[str]]
