@@ -82,8 +82,8 @@ class BearerMiddleware:
             return False
         # Litestar and other dispatchers remove a handler's mount point from the path, and the rest might look like a
         # public path. Therefore the path that the client sent must be public, too.
-        sent = scope.get("raw_path")
-        return sent is not None and _path_in_app(scope, unquote(sent)) == path
+        raw_path = scope.get("raw_path")
+        return raw_path is not None and _path_in_app(scope, unquote(raw_path)) == path
 
 
 def _path_in_app(scope: Scope, path: str) -> str:
@@ -104,9 +104,9 @@ async def _refuse(refusal: WxAuthError, scope: Scope, send: Send) -> None:
     if is_websocket and WEBSOCKET_DENIAL not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal.code})
         return
-    answer = asgi_problem(refusal, scope)
-    fields = {**answer.headers, "Content-Length": str(len(answer.body))}
-    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields.items()]
+    response = asgi_problem(refusal, scope)
+    headers = {**response.headers, "Content-Length": str(len(response.body))}
+    raw_headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
     response_type = WEBSOCKET_DENIAL if is_websocket else "http.response"
-    await send({"type": f"{response_type}.start", "status": answer.status, "headers": headers})
-    await send({"type": f"{response_type}.body", "body": answer.body})
+    await send({"type": f"{response_type}.start", "status": response.status, "headers": raw_headers})
+    await send({"type": f"{response_type}.body", "body": response.body})

@@ -69,8 +69,8 @@ class Guard:
         keys: The source of verification keys. By default, the guard finds the keys through the issuer's metadata.
         clock: A function that returns the time, in epoch seconds.
 
-    Raises: ValueError, if issuer or audience is empty, if a scope is malformed, or if both internal_url and keys are
-        given. Without keys, issuer and internal_url must be URLs that `RemoteKeys` accepts.
+    Raises: ValueError, if issuer or audience is not a non-empty string, if a scope is malformed, or if both
+        internal_url and keys are given. Without keys, also if `RemoteKeys` does not accept issuer or internal_url.
     """
 
     def __init__(

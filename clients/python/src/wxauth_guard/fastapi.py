@@ -23,10 +23,9 @@ _GUARDED: Final = "wxauth_guard.guarded"
 class BearerGuard(Guard, SecurityBase):
     """A guard that is a FastAPI dependency, for HTTP and WebSocket routes.
 
-    If a request has no valid access token, the guard rejects it with `application/problem+json`. In a route behind the
-    guard, your own code can reject a user in the same form: raise `InsufficientScope`, or call `require_roles` or
-    `check_scopes`.
-    The app need not register a handler for these responses. For the arguments and everything else, see `Guard`.
+    If a request has no valid access token, the guard rejects it with `application/problem+json`. To reject a user in
+    the same form, code in a guarded route can raise `InsufficientScope`, or call `require_roles` or `check_scopes`. The
+    app need not register a handler for these responses. For the arguments and everything else, see `Guard`.
     """
 
     # FastAPI reads these two attributes, and describes the guard in the OpenAPI document with them.
@@ -83,13 +82,16 @@ class BearerGuard(Guard, SecurityBase):
 
 @contextmanager
 def _answering(scope: Scope) -> Iterator[None]:
-    """Let `answer_problem` answer the errors in this block, and the errors that the route raises about its user."""
-    # Starlette stores two mappings here: the handlers by exception, and the handlers by status. The guard adds its own
-    # handler to the first mapping, so the app need not register one. If the app has a handler for WxAuthError, that
-    # handler stays in use.
+    """Have `_answer_own` respond to the errors in this block, and to the errors that the route raises about its user.
+
+    If the app has its own handler for `WxAuthError`, that handler responds instead.
+    """
+    # Starlette stores two mappings here: the handlers by exception, and the handlers by status. They belong to the app,
+    # so a handler that the guard adds stays registered after this request.
     handlers = scope.get("starlette.exception_handlers")
     if handlers is not None:
-        handlers[0].setdefault(WxAuthError, _answer_own)
+        handlers_by_exception = handlers[0]
+        handlers_by_exception.setdefault(WxAuthError, _answer_own)
         scope[_GUARDED] = True
     try:
         yield

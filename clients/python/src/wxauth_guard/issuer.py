@@ -96,16 +96,16 @@ class Issuer:
         self._is_on_loopback = is_loopback(urlsplit(url).hostname)
         self._timer = timer
         self._timeout = timeout
-        self._ssl = ssl_context
+        self._ssl_context = ssl_context
 
     async def read_keys(self) -> KeySet:
         """Read the metadata and the JWK set, within the timeout. Raises: any exception, which `cause` explains."""
-        if self._ssl is None:
-            self._ssl = httpx.create_ssl_context()
+        if self._ssl_context is None:
+            self._ssl_context = httpx.create_ssl_context()
         # httpx imports forty modules when it creates its first transport. This transport is not used. It is created
         # only so that these imports are finished before the timeout begins.
-        httpx.AsyncHTTPTransport(verify=self._ssl)
-        return await asyncio.wait_for(self._fetch(self._ssl), self._timeout)
+        httpx.AsyncHTTPTransport(verify=self._ssl_context)
+        return await asyncio.wait_for(self._fetch(self._ssl_context), self._timeout)
 
     def cause(self, error: Exception) -> str:
         """Return the reason why the keys could not be read.
@@ -113,8 +113,8 @@ class Issuer:
         Responses contain this reason, so it names no hosts, except in the URLs of issuers.
         """
         _proxy, variable = self._proxy_for(self.url)
-        by_proxy = isinstance(error, httpx.TransportError) and variable is not None
-        return self._reason(error) + (f" (by the proxy of {variable})" if by_proxy else "")
+        is_from_proxy = isinstance(error, httpx.TransportError) and variable is not None
+        return self._reason(error) + (f" (by the proxy of {variable})" if is_from_proxy else "")
 
     def _proxy_for(self, url: str) -> tuple[str, str] | tuple[None, None]:
         """Return the proxy and the name of its variable, as `proxy_for` does.
@@ -149,13 +149,13 @@ class Issuer:
             return f"no connection: {type(error).__name__}"
         return type(error).__name__
 
-    async def _fetch(self, trusted: ssl.SSLContext) -> KeySet:
+    async def _fetch(self, ssl_context: ssl.SSLContext) -> KeySet:
         """Read the metadata and the JWK set. Raises: Unreadable, httpx.HTTPError, ValueError."""
-        metadata, _headers = await self._get_json((self.internal_url or self.url) + METADATA_PATH, trusted)
+        metadata, _headers = await self._get_json((self.internal_url or self.url) + METADATA_PATH, ssl_context)
         issuer = metadata.get("issuer")
         if issuer != self.url:
             raise Unreadable(f"the metadata names another issuer, {_shown(issuer)}, in place of {self.url!a}")
-        jwks, headers = await self._get_json(self._jwks_url(metadata.get("jwks_uri")), trusted)
+        jwks, headers = await self._get_json(self._jwks_url(metadata.get("jwks_uri")), ssl_context)
         members = jwks.get("keys")
         if not isinstance(members, list):
             raise Unreadable("the JWK set has no list of keys")
@@ -164,7 +164,7 @@ class Issuer:
             raise Unreadable("the JWK set has no usable key")
         return KeySet(keys, read_at=self._timer(), max_age=_max_age(headers))
 
-    async def _get_json(self, url: str, trusted: ssl.SSLContext) -> tuple[dict[str, Any], httpx.Headers]:
+    async def _get_json(self, url: str, ssl_context: ssl.SSLContext) -> tuple[dict[str, Any], httpx.Headers]:
         """Return the JSON object at a URL, and the header fields of the response.
 
         Raises: Unreadable, if the response has a status other than 200, is too large, or is not a JSON object;
@@ -175,7 +175,7 @@ class Issuer:
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         async with (
             httpx.AsyncClient(
-                verify=trusted,
+                verify=ssl_context,
                 timeout=httpx.Timeout(self._timeout, connect=self._timeout * CONNECT_SHARE),
                 follow_redirects=False,
                 trust_env=False,
@@ -221,12 +221,15 @@ class Issuer:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and its causes."""
+    """Yield an error, then its causes.
+
+    If a connection fails, an ExceptionGroup contains one error for each address of the host. Only the first of these
+    errors is followed.
+    """
     while error is not None:
         yield error
-        # Only the first error of an ExceptionGroup is used. The group has one error for each address of the host.
-        for each in getattr(error, "exceptions", ())[:1]:
-            yield from _chain(each)
+        for first in getattr(error, "exceptions", ())[:1]:
+            yield from _chain(first)
         error = error.__cause__ or error.__context__
 
 

@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 class _Fetch(NamedTuple):
     """A fetch of the keys, as one call to `find` or `find_sync` sees it."""
 
-    done: Future[None]
+    completion: Future[None]
     """The future that is completed at the end of the fetch, even if the fetch fails."""
     is_needed: bool
     """Whether the call needs the result of the fetch.
@@ -107,7 +107,7 @@ class RemoteKeys:
         """
         self._thread: threading.Thread | None = None
         """The thread of the current or last fetch."""
-        self._result: Future[None] = Future()
+        self._completion: Future[None] = Future()
         """The future of the current or last fetch."""
         self._begun_at = 0.0
         """The timer's time at which the current or last fetch began."""
@@ -135,7 +135,7 @@ class RemoteKeys:
             return key
         fetch = self._fetch_for(kid)
         if fetch.is_needed:
-            await asyncio.wrap_future(fetch.done)
+            await asyncio.wrap_future(fetch.completion)
         return self._key_at_hand(kid)
 
     def find_sync(self, kid: str) -> VerificationKey | None:
@@ -153,11 +153,11 @@ class RemoteKeys:
         is_first = self._key_set is None and self._failures == 0
         fetch = self._fetch_for(kid)
         if is_first:
-            fetch.done.result()
+            fetch.completion.result()
         elif fetch.needs_a_thread:
-            wait([fetch.done], self._timeout * PATIENCE_SHARE)
+            wait([fetch.completion], self._timeout * PATIENCE_SHARE)
         key = self._key_at_hand(kid)
-        if key is None and fetch.is_needed and not fetch.done.done():
+        if key is None and fetch.is_needed and not fetch.completion.done():
             raise KeysUnavailable("the issuer's keys are being read")
         return key
 
@@ -190,7 +190,7 @@ class RemoteKeys:
             is_due = self._is_due(kid, keys, now)
             is_overdue = now >= self._next_refresh + STALE_WHILE_REVALIDATE
             # After a fork, the new process lacks the thread, so a fetch without a live thread is not under way.
-            is_under_way = self._thread is not None and self._thread.is_alive() and not self._result.done()
+            is_under_way = self._thread is not None and self._thread.is_alive() and not self._completion.done()
             is_late = is_under_way and now - self._begun_at > self._timeout
             starts_now = is_due and not is_under_way
             if starts_now:
@@ -198,11 +198,12 @@ class RemoteKeys:
                     # A client can invent key ids, which must not cause a fetch for each request.
                     self._next_for_unknown = now + UNKNOWN_KEY_PAUSE
                 self._begun_at = now
-                self._start_reading()
+                self._start_fetch()
             # A known key is used while new keys are fetched. Only the call that starts an overdue fetch waits for it.
-            # An unknown key must be fetched.
-            is_needed = (starts_now and is_overdue) if kid in keys else (is_due or is_under_way)
-            return _Fetch(self._result, is_needed=is_needed, needs_a_thread=starts_now or is_late)
+            is_needed_for_known_key = starts_now and is_overdue
+            is_needed_for_unknown_key = is_due or is_under_way
+            is_needed = is_needed_for_known_key if kid in keys else is_needed_for_unknown_key
+            return _Fetch(self._completion, is_needed=is_needed, needs_a_thread=starts_now or is_late)
 
     def _is_due(self, kid: str, keys: Mapping[str, VerificationKey], now: float) -> bool:
         """Return whether a token with this key is a reason to fetch the keys if no fetch is under way.
@@ -224,33 +225,34 @@ class RemoteKeys:
         doublings = min(max(self._failures - 1, 0), _MAX_DOUBLINGS)
         return min(first * 2.0**doublings, most)
 
-    def _start_reading(self) -> None:
+    def _start_fetch(self) -> None:
         """Start a fetch. The caller holds the lock."""
         # The fetch has its own thread and event loop. Therefore any thread or event loop can wait for the fetch, and
         # none can end it. The timeout also covers host names that do not resolve, and responses that arrive byte by
         # byte.
-        reading: Future[None] = Future()
-        reading.set_running_or_notify_cancel()  # so that a cancelled waiter does not cancel the fetch for other waiters
+        completion: Future[None] = Future()
+        # So that a waiter that is cancelled does not cancel the future for the other waiters.
+        completion.set_running_or_notify_cancel()
         name = f"read the keys of {self._issuer.url}"
-        self._thread = threading.Thread(target=self._run, args=(reading,), name=name, daemon=True)
-        self._result = reading
+        self._thread = threading.Thread(target=self._run_fetch, args=(completion,), name=name, daemon=True)
+        self._completion = completion
         try:
             self._thread.start()
         except RuntimeError as exc:  # the process has reached its limit of threads
             self._note_failure(self._issuer.cause(exc))
-            reading.set_result(None)
+            completion.set_result(None)
 
-    def _run(self, reading: Future[None]) -> None:
+    def _run_fetch(self, completion: Future[None]) -> None:
         """Fetch the keys, in the thread of the fetch, and complete the future even after a failure."""
         try:
             _wait_for_another_loop(self._timeout)
-            asyncio.run(self._read(reading))
+            asyncio.run(self._fetch_keys(completion))
         except Exception as exc:  # for example, too many open files. Waiters must not wait forever.
-            if not reading.done():
+            if not completion.done():
                 self._note_failure(self._issuer.cause(exc))
-                reading.set_result(None)
+                completion.set_result(None)
 
-    async def _read(self, reading: Future[None]) -> None:
+    async def _fetch_keys(self, completion: Future[None]) -> None:
         """Read the keys in the event loop of the fetch, and complete the future even after a failure."""
         try:
             key_set = await self._issuer.read_keys()
@@ -260,7 +262,7 @@ class RemoteKeys:
             self._key_set = key_set
             self._failures = 0
             self._next_refresh = key_set.read_at + key_set.max_age
-        reading.set_result(None)
+        completion.set_result(None)
 
     def _note_failure(self, reason: str) -> None:
         """Log a failure, and postpone the next fetch."""

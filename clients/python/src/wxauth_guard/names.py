@@ -12,7 +12,7 @@ from wxauth_guard.wsgi import BearerWSGIMiddleware
 
 if TYPE_CHECKING or find_spec("fastapi") is not None:
     from wxauth_guard.fastapi import BearerGuard
-else:  # for WSGI and other frameworks, see docs/contribute/decisions/0013-the-guard-without-fastapi.md
+else:  # services in Flask or Django need no FastAPI: docs/contribute/decisions/0013-the-guard-without-fastapi.md
     from wxauth_guard.bearer import Guard as BearerGuard
 
 __all__ = [

@@ -85,18 +85,18 @@ def preferred_language(headers: Headers) -> str:
 def _language(accept_language: Iterable[str], user_agent: str) -> str:
     """Return the language that these values of `Accept-Language` prefer, as `preferred_language` does."""
     ranges = ",".join(accept_language)[:_MAX_ACCEPT_LANGUAGE].split(",")
-    specific_ranges = [each for each in ranges if each.partition(";")[0].strip() not in ("", "*")]
+    specific_ranges = [text for text in ranges if text.partition(";")[0].strip() not in ("", "*")]
     if not specific_ranges:
         wechat = _WECHAT_USER_AGENT.search(user_agent)
         language = None if wechat is None else find_language(wechat["tag"] or "zh")
         return language or SOURCE
-    quality_and_tag = []
-    for language_range in specific_ranges:
-        match = _LANGUAGE_RANGE.fullmatch(language_range)
+    qualities_and_tags = []
+    for text in specific_ranges:
+        match = _LANGUAGE_RANGE.fullmatch(text)
         if match is not None:
-            quality_and_tag.append((float(match["quality"] or 1), match["tag"]))
+            qualities_and_tags.append((float(match["quality"] or 1), match["tag"]))
     # Tags of equal quality stay in the order of the header.
-    for quality, tag in sorted(quality_and_tag, key=lambda pair: pair[0], reverse=True):
+    for quality, tag in sorted(qualities_and_tags, key=lambda pair: pair[0], reverse=True):
         language = find_language(tag)
         if quality > 0 and language is not None:
             return language
@@ -126,9 +126,9 @@ def problem(error: WxAuthError, headers: AnyHeaders) -> ProblemAnswer:
     """
     request_id = accepted_request_id(headers.get("X-Request-ID"))
     language = _language([headers.get("Accept-Language") or ""], headers.get("User-Agent") or "")
-    answer = _localized(error, language, request_id)
-    answer.headers["X-Request-ID"] = request_id
-    return answer
+    response = _localized(error, language, request_id)
+    response.headers["X-Request-ID"] = request_id
+    return response
 
 
 def asgi_problem(error: WxAuthError, scope: Mapping[str, Any]) -> ProblemAnswer:
@@ -136,18 +136,18 @@ def asgi_problem(error: WxAuthError, scope: Mapping[str, Any]) -> ProblemAnswer:
     stored_id: str | None = scope.get(REQUEST_ID_KEY)
     request_id = stored_id or accepted_request_id(next(iter(values_of(scope, b"x-request-id")), None))
     language = _language(values_of(scope, b"accept-language"), next(iter(values_of(scope, b"user-agent")), ""))
-    answer = _localized(error, language, request_id)
+    response = _localized(error, language, request_id)
     if stored_id is None:  # otherwise, the service's own middleware adds the header to each response
-        answer.headers["X-Request-ID"] = request_id
-    return answer
+        response.headers["X-Request-ID"] = request_id
+    return response
 
 
 def problem_response(error: WxAuthError, scope: Mapping[str, Any]) -> Response:
     """Return the response of `asgi_problem`, for Starlette and FastAPI."""
     from starlette.responses import Response
 
-    answer = asgi_problem(error, scope)
-    return Response(answer.body, answer.status, answer.headers)
+    body, status, headers = asgi_problem(error, scope)
+    return Response(body, status, headers)
 
 
 def values_of(scope: Mapping[str, Any], name: bytes) -> list[str]:

@@ -78,21 +78,22 @@ def _covers(entry: str, parts: SplitResult) -> bool:
     with a scheme.
     """
     scheme, _separator, host_or_range = entry.rpartition("://")
-    is_of_scheme = scheme in ("", "all", parts.scheme)
+    fits_scheme = scheme in ("", "all", parts.scheme)
     host = (parts.hostname or "").rstrip(".")
     try:
         network = ip_network(re.sub(r"[\[\]]", "", host_or_range), strict=False)  # IPv6 may be in brackets
     except ValueError:
         pass  # neither an address nor a range, so the entry must be `*` or a domain
     else:
-        return is_of_scheme and _is_address(host) and ip_address(host) in network
+        return fits_scheme and _is_address(host) and ip_address(host) in network
     domain = _NO_PROXY_DOMAIN.fullmatch(host_or_range)
     if domain is None:
-        raise ValueError("no entry of NO_PROXY")
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        raise ValueError("neither `*` nor an address, a range or a domain")
     name = domain["name"] or host  # `*` names every host
-    is_named = host == name or (host.endswith(f".{name}") and not _is_address(host))
-    return is_of_scheme and is_named and domain["port"] in (None, str(port))
+    fits_host = host == name or (host.endswith(f".{name}") and not _is_address(host))
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    fits_port = domain["port"] in (None, str(port))
+    return fits_scheme and fits_host and fits_port
 
 
 def _is_address(host: str) -> bool:

@@ -55,7 +55,7 @@ class TestKey:
 
 
 class TestIssuer:
-    """An issuer, with its own key, of access tokens like wxauth's. It also creates guards that accept these tokens.
+    """An issuer of access tokens like wxauth's, with its own key. It also creates guards that accept these tokens.
 
     Args:
         issuer: The `iss` of the tokens. No request is sent to this URL.

@@ -92,8 +92,8 @@ def _path(environ: WSGIEnvironment) -> str:
     return path.encode("latin-1", "replace").decode(errors="replace")
 
 
-def _send(answer: ProblemAnswer, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+def _send(response: ProblemAnswer, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     """Start the response, and return its body, which is empty for HEAD."""
-    headers = [*answer.headers.items(), ("Content-Length", str(len(answer.body)))]
-    start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
-    return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+    headers = [*response.headers.items(), ("Content-Length", str(len(response.body)))]
+    start_response(f"{response.status} {HTTPStatus(response.status).phrase}", headers)
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
