@@ -14,7 +14,7 @@ from tests.sweeps import swept
 from tests.world import NOBODY, NUMBER, Admin, Body, Stage, recorded
 from wxauth.errors import StorageUnavailable
 from wxauth.users.phone_numbers import masked
-from wxauth.users.search_queries import Term, term_of
+from wxauth.users.search_queries import TermKind, term_kind_of
 from wxauth.users.staff_queries import MAX_WAITING, StaffReads
 
 MASKED = "+86138****8000"
@@ -192,20 +192,20 @@ def test_four_digits_of_a_number_are_hidden(phone: str, shown: str) -> None:
 @swept(
     ("text", "term"),
     [
-        ("13800138001", Term.PHONE),
-        ("+86 138 0013 8001", Term.PHONE),
-        ("8613800138001", Term.PHONE),
-        ("+852 9123 4567", Term.PHONE),
-        ("01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17", Term.USER_ID),
-        ("01933C5E-8F1A-7C3E-9B1D-2F6A4E8C0D17", Term.USER_ID),
-        ("oGZUI0egBJY1zhBYw2KhdUfwVJJE", Term.WECHAT_ID),
-        ("小明", Term.TEXT),
-        ("10023", Term.TEXT),
-        ("138", Term.TEXT),
-        ("Alice", Term.TEXT),
-        ("", Term.NONE),
-        (None, Term.NONE),
+        ("13800138001", TermKind.PHONE),
+        ("+86 138 0013 8001", TermKind.PHONE),
+        ("8613800138001", TermKind.PHONE),
+        ("+852 9123 4567", TermKind.PHONE),
+        ("01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17", TermKind.USER_ID),
+        ("01933C5E-8F1A-7C3E-9B1D-2F6A4E8C0D17", TermKind.USER_ID),
+        ("oGZUI0egBJY1zhBYw2KhdUfwVJJE", TermKind.WECHAT_ID),
+        ("小明", TermKind.TEXT),
+        ("10023", TermKind.TEXT),
+        ("138", TermKind.TEXT),
+        ("Alice", TermKind.TEXT),
+        ("", TermKind.NONE),
+        (None, TermKind.NONE),
     ],
 )
-def test_the_form_of_a_term_says_what_it_is(text: str | None, term: Term) -> None:
-    assert term_of(text, region="CN") is term
+def test_the_form_of_a_term_says_what_it_is(text: str | None, term: TermKind) -> None:
+    assert term_kind_of(text, region="CN") is term

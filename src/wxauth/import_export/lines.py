@@ -32,7 +32,7 @@ from wxauth.errors import UnknownApp
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.settings import Settings
 from wxauth.users.attributes import AttributesPatch
-from wxauth.users.ids import LOOKS_LIKE, ExternalId, Openid, Unionid, printable
+from wxauth.users.ids import LOOKS_LIKE, ExternalId, Openid, Unionid, refuse_invisible
 from wxauth.users.phone_numbers import number_in
 from wxauth.users.schemas import MAX_AVATAR_URL, MAX_NICKNAME, AvatarUrl, Nickname, Reason, Roles
 from wxauth.web import schemas
@@ -202,7 +202,7 @@ NoneIfBlank = AfterValidator(lambda text: text or None)
 Time = Annotated[schemas.Time, Field(strict=False)]
 TimeOrNone = Annotated[Time | None, BeforeValidator(_time_or_none), _TIME]
 UserId = Annotated[UUID, Field(strict=False), AfterValidator(_version_7)]
-ShortText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
+ShortText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(refuse_invisible)]
 
 
 class _Strict(BaseModel):

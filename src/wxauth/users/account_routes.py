@@ -58,7 +58,7 @@ async def read_me(caller: CallerDep, settings: SettingsDep) -> UserAnswer:
 async def list_my_sessions(
     caller: CallerDep, database: DatabaseDep, clock: ClockDep, query: Annotated[SessionsQuery, Query()]
 ) -> Items[SessionAnswer]:
-    """List the open sessions, the last used first. In one app, a user keeps the newest hundred."""
+    """List the open sessions, the most recently used first. In one app, a user keeps the newest hundred."""
     # The query reads one row more than fits on the page, because the additional row shows that there is a next page.
     rows = await database.rows(OPEN_SESSIONS, user_id=caller.user.id, now=clock(), limit=query.limit + 1, **query.after)
     page = Page.with_cursor(rows, query.limit, lambda session: timed_cursor(session.last_used_at, session.id))

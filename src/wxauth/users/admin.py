@@ -96,10 +96,10 @@ class UserChange:
             # The user stays banned. The request changes the reason or the end only if it contains a new value.
             return Ban(requested.reason or before.reason, requested.until or before.until)
         # The user is active, or becomes active again.
-        if requested.data:
-            errors = [
-                FieldError(name, "Must be given with a ban, because this user isn't banned") for name in requested.data
-            ]
+        fields_of_ban = requested.data
+        if fields_of_ban:
+            message = "Must be given with a ban, because this user isn't banned"
+            errors = [FieldError(name, message) for name in fields_of_ban]
             raise InvalidRequest("only a ban has a reason and an end", errors=errors)
         return None
 
@@ -111,7 +111,7 @@ class UserChange:
 
 
 async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetailAnswer:
-    """Return a user, with all identities, and with the most recently used sessions and the newest consents.
+    """Return a user with all identities, the most recently used sessions, open and ended, and the newest consents.
 
     If `user_id` is the former id of a merged user, return the user who remains after the merge.
 
@@ -125,10 +125,12 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
         "ended_sessions": list(await database.rows(PAST_SESSIONS, **newest_of_user, now=now)),
         "consents": list(await database.rows(NEWEST_CONSENTS, **newest_of_user, **FIRST_PAGE)),
     }
-    if former := await database.values(user_queries.FORMER_IDS, user_id=user.id):
-        answer["former_ids"] = list(former)
-    if external := await database.values(user_queries.FORMER_EXTERNAL_IDS, user_id=user.id):
-        answer["former_external_ids"] = list(external)
+    former_ids = await database.values(user_queries.FORMER_IDS, user_id=user.id)
+    if former_ids:
+        answer["former_ids"] = list(former_ids)
+    former_external_ids = await database.values(user_queries.FORMER_EXTERNAL_IDS, user_id=user.id)
+    if former_external_ids:
+        answer["former_external_ids"] = list(former_external_ids)
     return answer
 
 
@@ -157,8 +159,9 @@ async def change_user(
     """Make all these changes to a user, and return whether anything has changed. A ban ends all sessions.
 
     A former id stands for the user who remains after a merge. `may_add_roles` is False if the login of the actor is too
-    old for adding roles. Then a change that gives the user a role is refused. Any change of a banned user who still has
-    a role of staff after the change is also refused, because it might lift the ban, and thus restore the role.
+    old for adding roles. In that case, a change that gives the user a role is refused. Any change of a banned user who
+    still has a role of staff after the change is also refused, because it might lift the ban, and thus restore the
+    role.
 
     Raises: InvalidRequest, if the change is invalid; TextError, if the user would have too many roles; NotFound, if
         there is no such user; InsufficientRole, if the actor must not act on this user; LastAdmin, if the change could

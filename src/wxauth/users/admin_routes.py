@@ -17,7 +17,7 @@ from wxauth.users.callers import FreshAdministratorDep, FreshLoginDep, StaffDep
 from wxauth.users.history_queries import EventsQuery, ListedLogin, LoginsQuery, UserSummary
 from wxauth.users.phone_numbers import masked
 from wxauth.users.schemas import ListedUserAnswer, UserChangeRequest, UserDetailAnswer, UsersAnswer, users_answer
-from wxauth.users.search_queries import UsersQuery, find_users, id_in, term_of
+from wxauth.users.search_queries import UsersQuery, find_users, id_in, term_kind_of
 from wxauth.users.staff_queries import Read, StaffReads
 from wxauth.users.user_queries import UNKNOWN_USER
 from wxauth.web.answers import Entails
@@ -45,7 +45,7 @@ class NamesQuery(BaseModel):
     """The ids of the users whose names the caller wants to read."""
 
     user_id: Annotated[list[UUID], Field(min_length=1, max_length=MAX_NAMES)] = Field(
-        description=f"Repeated for several, at most {MAX_NAMES}."
+        description=f"The ID of a user. Repeat the parameter for up to {MAX_NAMES} users."
     )
 
 
@@ -77,7 +77,7 @@ async def list_users(
     """
     region = settings.phone_region
     page = await find_users(database, query, region=region)
-    reads.note_search(staff, term=term_of(query.q, region=region), found=len(page.items))
+    reads.note_search(staff, term_kind=term_kind_of(query.q, region=region), found=len(page.items))
     answer = users_answer(page)
     for user in answer["items"]:
         _mask_for(staff, user)
@@ -88,7 +88,7 @@ async def list_users(
 async def read_user(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, clock: ClockDep, user_id: UUID
 ) -> UserDetailAnswer:
-    """Return a user with all identities, and with the most recently used sessions.
+    """Return a user with all identities, the most recently used sessions, open and ended, and the newest consents.
 
     The role `support` sees a masked phone number.
     """
@@ -177,7 +177,8 @@ async def list_events(
     await reads.store()  # so that the list also contains the reads that this process still has in memory
     page = await history_queries.find_events(database, query)
     # A list of the events about a user, and a list of the events by a user, both count as reads of the user's data.
-    for user_id in {query.user_id, id_in(query.actor or "")}:
+    actor_id = None if query.actor is None else id_in(query.actor)
+    for user_id in {query.user_id, actor_id}:
         if user_id is not None and page.items:
             reads.note_read(staff, Read.EVENTS, user_id)
     return items_of(page)

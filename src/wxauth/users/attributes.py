@@ -61,7 +61,7 @@ def typed_attribute(text: str) -> Any:
     """Return the value of an attribute or a claim that an operator has given as text.
 
     The value is the parsed JSON if the text is JSON, and otherwise the text itself. For example, `true` becomes a
-    boolean, but `gold` is not JSON, so it is a text.
+    boolean, but `gold` is not JSON, so it remains a text.
     """
     try:
         return from_json(text, allow_inf_nan=False)
@@ -71,7 +71,8 @@ def typed_attribute(text: str) -> Any:
 
 def changed_names(before: Attributes, after: Attributes) -> list[str]:
     """Return the sorted names of the attributes whose values differ before and after a change."""
-    return sorted(name for name in before.keys() | after.keys() if _canonical(before, name) != _canonical(after, name))
+    names = before.keys() | after.keys()
+    return sorted(name for name in names if _comparable(before, name) != _comparable(after, name))
 
 
 async def patch_attributes(
@@ -106,11 +107,13 @@ async def _store(
     transaction: Transaction, user_id: UUID, before: Attributes, after: Attributes, *, by: Actor, now: datetime
 ) -> bool:
     """If the attributes of a locked user have changed, store and record them. Return whether they have changed."""
-    if names := changed_names(before, after):
-        await transaction.run(WRITE_ATTRIBUTES, user_id=user_id, attributes=after)
-        kind = EventType.ATTRIBUTES_CHANGED
-        await record_event(transaction, kind, by=by, at=now, user_id=user_id, data={"names": names})
-    return bool(names)
+    names = changed_names(before, after)
+    if not names:
+        return False
+    await transaction.run(WRITE_ATTRIBUTES, user_id=user_id, attributes=after)
+    kind = EventType.ATTRIBUTES_CHANGED
+    await record_event(transaction, kind, by=by, at=now, user_id=user_id, data={"names": names})
+    return True
 
 
 def _merged(target: Any, patch: Any) -> Any:
@@ -157,7 +160,7 @@ def _check_value(value: Any, *, depth: int) -> None:
 def _stored_size(attributes: Attributes) -> int:
     """Return the size, in bytes, of the attributes as compact JSON with numbers as PostgreSQL writes them.
 
-    PostgreSQL writes no exponents: 1e300, for example, has 301 digits.
+    PostgreSQL writes no exponents. For example, it writes 1e300 as 301 digits.
     """
     size = len(to_json(attributes))
     for number in _floats_in(attributes):
@@ -176,10 +179,10 @@ def _floats_in(value: Any) -> Iterator[float]:
             yield from _floats_in(part)
 
 
-def _canonical(attributes: Attributes, name: str) -> str | None:
-    """Return an attribute's value as a text that is equal for equal JSON values; None if there is no such attribute.
+def _comparable(attributes: Attributes, name: str) -> str | None:
+    """Return an attribute's value as JSON with sorted keys, for comparison; None if there is no such attribute.
 
-    Python's own comparison of the values is not exact enough, because 1 equals True.
+    Python's own comparison of the values is not exact enough, because in Python 1 equals True.
     """
     return json.dumps(attributes[name], sort_keys=True) if name in attributes else None
 
@@ -199,6 +202,6 @@ ShownAttributes = Annotated[
 
 
 class AttributesRequest(RootModel[AttributesPatch]):
-    """A merge patch (RFC 7396) of a user's attributes. null removes a name."""
+    """A merge patch (RFC 7396) of a user's attributes. The value null removes an attribute."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"tier": "gold", "trial": None}]})

@@ -1,10 +1,10 @@
 """The erasure of a user, immediately or after a grace period.
 
 With `ERASURE_GRACE_DAYS`, wxauth erases a user only some days after the request. Until then, the user cannot log in,
-except to cancel the request.
-Such a user has no open session, because the request ends all sessions, and no login opens a session before the request
-is cancelled. Therefore, code that requires a session does not check for a requested erasure. Splits, imports and most
-merges do not change such users. If such a user is banned, the erasure waits for the end of the ban.
+except to cancel the request. Such a user has no open session, because the request ends all sessions, and no login opens
+a session before the request is cancelled. Therefore, code that requires a session does not check for a requested
+erasure. Splits, imports and most merges do not change such users. If such a user is banned, the erasure waits for the
+end of the ban.
 
 If a user has many rows, the transaction that deletes the user erases only some of them. A worker erases the remaining
 rows later, in pages.
@@ -178,16 +178,16 @@ async def _erase_page(
     `about_after` and `acted_after` are the values of these columns in the table `erasures` (see
     `users.models.Erasure`).
     """
-    about = await transaction.values(_ERASE_ABOUT, user_id=user_id, after=about_after, size=size)
-    acted = await transaction.values(_ERASE_ACTED, user_id=user_id, after=acted_after, size=size - len(about))
-    number = len(about) + len(acted)
+    about_ids = await transaction.values(_ERASE_ABOUT, user_id=user_id, after=about_after, size=size)
+    acted_ids = await transaction.values(_ERASE_ACTED, user_id=user_id, after=acted_after, size=size - len(about_ids))
+    number = len(about_ids) + len(acted_ids)
     number += await transaction.run(_ERASE_CONSENTS, user_id=user_id, size=size - number)
     number += await transaction.run(_ERASE_REFUSALS, user_id=user_id, size=size - number)
     if number < size:
         await transaction.run(_FINISH, user_id=user_id)
     else:
-        last_about = about[-1] if about else about_after
-        last_acted = acted[-1] if acted else acted_after
+        last_about = about_ids[-1] if about_ids else about_after
+        last_acted = acted_ids[-1] if acted_ids else acted_after
         await transaction.run(_SAVE_PROGRESS, user_id=user_id, about_after=last_about, acted_after=last_acted)
     return number
 
@@ -200,11 +200,11 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
     """
     if by.name == str(user_id):
         by = Actor(by.name)  # without the address
-    former = await transaction.values(FORMER_IDS, user_id=user_id)
+    former_ids = await transaction.values(FORMER_IDS, user_id=user_id)
     await end_sessions(transaction, user_id, reason=EndReason.ERASED, by=by, now=now)
     await transaction.run(_DELETE_USER, user_id=user_id)
-    await erase_or_queue_rows(transaction, [user_id, *former])
-    data = {"former_ids": former}
+    await erase_or_queue_rows(transaction, [user_id, *former_ids])
+    data = {"former_ids": former_ids}
     await record_event(transaction, EventType.USER_ERASED, by=by, at=now, user_id=user_id, data=data)
 
 

@@ -105,7 +105,7 @@ class UserSummary(BaseModel):
     avatar_url: ShownPictureUrl
     app_id: str | None = Field(description="The app of the newest session; null if there is none.")
     device: DescribedDevice = Field(description="The device of the newest session.")
-    ip: Address = Field(description="The address of its last use.")
+    ip: Address = Field(description="The IP address from which that session was last used.")
     last_login_at: datetime | None
 
 
@@ -240,8 +240,8 @@ async def find_events(database: Database, query: EventsQuery) -> Page[EventField
     if query.user_id is not None:
         events = await database.rows(_EVENTS_OF_USER, user_id=query.user_id, actor=actor, types=types, **query.bounds)
     elif actor is not None:
-        by_actor = {"actor": actor, "actor_id": id_in(actor), "types": types or list(EventType)}
-        events = await database.rows(_EVENTS_OF_ACTOR, **by_actor, **query.bounds)
+        filters = {"actor": actor, "actor_id": id_in(actor), "types": types or list(EventType)}
+        events = await database.rows(_EVENTS_OF_ACTOR, **filters, **query.bounds)
     elif types:
         events = await database.rows(_EVENTS_OF_TYPES, types=types, **query.bounds)
     else:

@@ -45,31 +45,31 @@ Such texts are valid as external ids.
 """
 
 
-def no_placeholder(value: str) -> str:
+def _refuse_placeholder(value: str) -> str:
     """Return the text unchanged. Raises: ValueError, if programs write this text in place of a missing id."""
     if is_placeholder(value):
         raise ValueError("Must not be a placeholder")
     return value
 
 
-def printable(value: str) -> str:
+def refuse_invisible(value: str) -> str:
     """Return the text unchanged. Raises: ValueError, if the text contains invisible characters."""
     if not value.isprintable():
         raise ValueError("Must not contain invisible characters")
     return value
 
 
-def _only_id(mistaken: dict[str, Text], value: object) -> object:
-    """Return the value unchanged.
+def _refuse_mistaken(patterns: dict[str, Text], value: object) -> object:
+    """Return the value unchanged. `patterns` contains the patterns of mistaken texts, with a description of each.
 
-    Raises: PydanticCustomError, if the value is a text that matches one of the `mistaken` patterns.
+    Raises: PydanticCustomError, with the description, if the value is a text that matches one of the patterns.
     """
     if not isinstance(value, str):
         return value
     # The function truncates the text, because normalizing n combining marks that are out of order takes n² steps. A
     # later check refuses texts that are too long.
     text = unicodedata.normalize("NFKC", value[: _MAX_LENGTH + 1]).strip().lower()
-    for pattern, description in mistaken.items():
+    for pattern, description in patterns.items():
         if re.fullmatch(pattern, text, re.DOTALL):
             message = "Must be only the ID, but the value looks like {it}"
             raise PydanticCustomError(LOOKS_LIKE, message, {"it": description})
@@ -80,16 +80,18 @@ def _only_id(mistaken: dict[str, Text], value: object) -> object:
 Openid = Annotated[
     str,
     StringConstraints(pattern=rf"^[A-Za-z0-9_-]{{6,{_MAX_LENGTH}}}$"),
-    BeforeValidator(partial(_only_id, _MISTAKEN | _NO_OPENID)),
-    AfterValidator(no_placeholder),
+    BeforeValidator(partial(_refuse_mistaken, _MISTAKEN | _NO_OPENID)),
+    AfterValidator(_refuse_placeholder),
 ]
-_OnlyId = BeforeValidator(partial(_only_id, _MISTAKEN))
-Unionid = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{24,36}$"), _OnlyId, AfterValidator(no_placeholder)]
+_NotMistaken = BeforeValidator(partial(_refuse_mistaken, _MISTAKEN))
+Unionid = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{24,36}$"), _NotMistaken, AfterValidator(_refuse_placeholder)
+]
 ExternalId = Annotated[
     str,
     StringConstraints(min_length=1, max_length=_MAX_LENGTH),
-    _OnlyId,
-    AfterValidator(printable),
-    AfterValidator(no_placeholder),
+    _NotMistaken,
+    AfterValidator(refuse_invisible),
+    AfterValidator(_refuse_placeholder),
 ]
 """The id of a user in the system that the operator used before wxauth."""

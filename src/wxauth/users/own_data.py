@@ -154,6 +154,9 @@ async def _pieces(
 ) -> AsyncGenerator[bytes]:
     """Yield the document in pieces. If the document is not large, the first piece is the whole document.
 
+    The first piece of a large document joins the parts from `_parts` until they exceed `MAX_BYTES_IN_MEMORY`. Each
+    further piece is one part.
+
     The download of a large document holds a database connection until the reader has taken the last piece. Because a
     reader can be slow, a process sends only a few large documents at the same time.
 
@@ -210,18 +213,18 @@ async def _parts(snapshot: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGe
     user = await snapshot.row(queries.USER_OF_EXPORT, user_id=user_id)
     if user is None:
         raise NotFound(UNKNOWN_USER)
-    former = await snapshot.values(FORMER_IDS, user_id=user_id)
+    former_ids = await snapshot.values(FORMER_IDS, user_id=user_id)
     profile = {
         **user.model_dump(exclude={"consents"}),  # the document lists the consents with their history
         "phone_verified": user.phone_verified,
         "attributes": user.attributes or {},
-        "former_ids": former,
+        "former_ids": former_ids,
         "former_external_ids": await snapshot.values(FORMER_EXTERNAL_IDS, user_id=user_id),
         "unionids": await snapshot.values(queries.UNIONIDS, user_id=user_id),
     }
     # The closing brace of the object follows the lists and the picture.
     yield to_json({"exported_at": now, "user": profile})[:-1]
-    for name, pages in queries.lists_of(snapshot, user_id, former):
+    for name, pages in queries.lists_of(snapshot, user_id, former_ids):
         yield b',"%b":[' % name.encode()
         separator = b""
         async for page in pages:
@@ -238,13 +241,13 @@ async def export_me(caller: CallerInTurnDep, database: DatabaseDep, clock: Clock
     """Export all data stored about the caller as one document.
 
     The document contains the user, and the user's identities, sessions, browser logins, consents, events, refused
-    logins and picture. It contains no secrets and no other user's data: administrators appear as `administrator`. A
-    user can export it once a minute.
+    logins and picture. It contains no secrets and no other user's data: administrators appear as `administrator`.
+    Each user can request the export once a minute.
     """
     user_id, now = caller.user.id, clock()
     await EXPORTS.count(database, str(user_id), now=now)
     try:
-        return _answer(await export_data(database, user_id, by=Actor(str(user_id), device.ip), now=now))
+        return _response_with(await export_data(database, user_id, by=Actor(str(user_id), device.ip), now=now))
     except NotFound:
         raise InvalidToken("this user has just been erased") from None
 
@@ -265,7 +268,7 @@ async def export_user(
     # already contains the export, although nobody receives the document. In that case, nothing refers to the generator
     # of the further pieces any more, so the event loop closes it.
     reads.note_read(administrator, Read.EXPORT, user_id)
-    return _answer(export)
+    return _response_with(export)
 
 
 class _Download(StreamingResponse):
@@ -292,7 +295,7 @@ class _Download(StreamingResponse):
                 log.warning("export_broken_off", reason=reason_of(exc))
 
 
-def _answer(export: Export) -> Response:
+def _response_with(export: Export) -> Response:
     """Return the response with a document. If the document is large, the response is a stream."""
     if export.further_pieces is None:
         return Response(export.first_piece, media_type="application/json", headers=_HEADERS)

@@ -79,7 +79,7 @@ def lists_of(
 ) -> Iterator[tuple[str, AsyncGenerator[Sequence[ExportedRow]]]]:
     """Yield the name of each list of the export, with the pages of its rows."""
     yield "identities", _pages(snapshot, _IDENTITIES, user_id=user_id)
-    yield "sessions", _pages(snapshot, _SESSIONS, convert=_session, user_id=user_id)
+    yield "sessions", _pages(snapshot, _SESSIONS, convert=_with_devices, user_id=user_id)
     yield "browsers", _pages(snapshot, _BROWSERS, user_id=user_id)
     # The rows of the following lists keep the id that the user had when they were stored, even after a merge.
     user_ids = [user_id, *former_ids]
@@ -100,7 +100,7 @@ async def _pages(
         yield [convert(row) for row in page]
 
 
-def _session(row: Mapping[str, Any]) -> ExportedRow:
+def _with_devices(row: Mapping[str, Any]) -> ExportedRow:
     """Return a session with descriptions of its devices, and with the address and device from which it was opened."""
     session = dict(row)
     ip, user_agent = session.pop("opened_ip"), session.pop("opened_user_agent")

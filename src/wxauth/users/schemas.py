@@ -69,8 +69,8 @@ MAX_NICKNAME: Final = 64
 """
 MAX_AVATAR_URL: Final = 2048
 """The length limit of a picture's URL in characters."""
-MAX_CONSENTS: Final = 100
-"""The largest size of a page of consents, which is also the default."""
+MAX_CONSENTS_PER_PAGE: Final = 100
+"""The largest number of consents on a page, which is also the default."""
 
 
 def _without_duplicates(roles: list[str]) -> list[str]:
@@ -226,7 +226,10 @@ class FormerExternalIds(TypedDict):
     former_external_ids: NotRequired[
         Annotated[
             list[str],
-            Field(description="External ids of users merged into this one by WeChat's unionid. Absent if none."),
+            Field(
+                description="The external IDs of users who were merged into this one, and those from an import. Absent "
+                "if there are none."
+            ),
         ]
     ]
 
@@ -273,21 +276,21 @@ class UsersAnswer(TypedDict):
 
 
 @cache
-def _required(form: Any) -> Sequence[str]:
+def _required_fields(response_type: Any) -> Sequence[str]:
     """Return the names of the fields that a TypedDict requires, in the order in which a response shows them.
 
     The order of the declaration would put `id` after the fields of the base classes, but a response begins with `id`.
     """
-    required = [name for name in form.__annotations__ if name in form.__required_keys__]
+    required = [name for name in response_type.__annotations__ if name in response_type.__required_keys__]
     return sorted(required, key=lambda name: name != "id")  # the other names keep their order
 
 
-def shown_in(form: Any, user: UserFields) -> Any:
-    """Return a user's values for the required fields of `form`, the TypedDict of a response.
+def shown_in(response_type: Any, user: UserFields) -> Any:
+    """Return a user's values for the required fields of `response_type`, the TypedDict of a response.
 
     The caller adds the other fields. Attributes that are None become an empty object.
     """
-    answer = {name: getattr(user, name) for name in _required(form)}
+    answer = {name: getattr(user, name) for name in _required_fields(response_type)}
     if "attributes" in answer and answer["attributes"] is None:
         answer["attributes"] = {}
     return answer
@@ -331,7 +334,7 @@ def is_own_picture(url: str | None, issuer: str) -> TypeGuard[str]:
     return url is not None and url.startswith(issuer + AVATARS_PATH)
 
 
-def _picture_url(value: str, info: ValidationInfo) -> str:
+def _check_picture_url(value: str, info: ValidationInfo) -> str:
     """Check the URL of a picture, and return it unchanged. The URL may be empty.
 
     Raises: ValueError, if the URL is neither https, nor wxauth's own, nor WeChat's for users who have set no picture.
@@ -343,23 +346,23 @@ def _picture_url(value: str, info: ValidationInfo) -> str:
     raise ValueError("Must be an https URL. Upload a picture from the phone with POST /v1/me/avatar")
 
 
-def _clean(value: object) -> object:
+def _cleaned(value: object) -> object:
     """Return a text without the characters that `clean_text` removes, and any other value unchanged."""
     return clean_text(value) if isinstance(value, str) else value
 
 
-def _unless_stand_in(value: str) -> str:
+def _empty_if_stand_in(value: str) -> str:
     """Return a name or URL, or an empty text if WeChat sends this value for every user who has set none."""
     return "" if is_stand_in(value) else value
 
 
-_Name = Annotated[str, StringConstraints(max_length=MAX_NICKNAME), BeforeValidator(_clean)]
+_Name = Annotated[str, StringConstraints(max_length=MAX_NICKNAME), BeforeValidator(_cleaned)]
 _Picture = Annotated[
-    str, StringConstraints(strip_whitespace=True, max_length=MAX_AVATAR_URL), AfterValidator(_picture_url)
+    str, StringConstraints(strip_whitespace=True, max_length=MAX_AVATAR_URL), AfterValidator(_check_picture_url)
 ]
-Nickname = Annotated[_Name, AfterValidator(_unless_stand_in)]
+Nickname = Annotated[_Name, AfterValidator(_empty_if_stand_in)]
 """A user's nickname. The name that WeChat sends for users who have set none counts as empty."""
-AvatarUrl = Annotated[_Picture, AfterValidator(_unless_stand_in)]
+AvatarUrl = Annotated[_Picture, AfterValidator(_empty_if_stand_in)]
 """The URL of a user's picture. The pictures that WeChat sends for users who have set none count as empty."""
 NICKNAMES: Final = AliasChoices("nickname", "nickName", "userName")
 """The names under which requests can send the nickname."""
@@ -398,8 +401,8 @@ class ProfileChange(Changes, BodyWithRules):
 
         The placeholder name and pictures, which WeChat sends for users who have not set their own, are left out.
         """
-        given = {name: getattr(self, name) for name in self.model_fields_set}
-        return {name: value or None for name, value in given.items() if not is_stand_in(value)}
+        requested = {name: getattr(self, name) for name in self.model_fields_set}
+        return {name: value or None for name, value in requested.items() if not is_stand_in(value)}
 
 
 def _check_versions(value: object) -> object:
@@ -417,6 +420,6 @@ class ConsentsRequest(RootModel[Annotated[dict[str, str], BeforeValidator(_check
 
 
 class ConsentsQuery(TimedPageQuery):
-    """The parameters for a list of one's own consents."""
+    """The parameters for the list of the caller's own consents."""
 
-    limit: Annotated[int, Field(ge=1, le=MAX_CONSENTS), OrEmpty] = MAX_CONSENTS
+    limit: Annotated[int, Field(ge=1, le=MAX_CONSENTS_PER_PAGE), OrEmpty] = MAX_CONSENTS_PER_PAGE

@@ -59,7 +59,7 @@ class ListedUser(UserWithIdentities):
     banned_until: datetime | None
 
 
-class Term(StrEnum):
+class TermKind(StrEnum):
     """The kind of a search term.
 
     The search looks up the first three kinds only as complete values, because nicknames do not look like them.
@@ -166,12 +166,12 @@ async def find_users(
     # If a text has not filled a page from the first two windows, it is rare in nicknames, so the index finds the
     # remaining users. The search with the index has no other filters.
     is_indexed = filters.keys() == {"part"} and len(filters["part"]) >= INDEXED_FROM
-    with_rare_part = partial(_users_between, database, {"rare_part": query.q}, is_admin=False)
+    users_with_rare_part = partial(_users_between, database, {"rare_part": query.q}, is_admin=False)
     return await search_in_windows(
         database,
         _FLOOR,
         users_between,
-        search_remaining=with_rare_part if is_indexed else None,
+        search_remaining=users_with_rare_part if is_indexed else None,
         before=before,
         limit=query.limit,
         windows=WINDOWS,
@@ -189,7 +189,7 @@ async def _filters_of(database: Database, query: UsersQuery, *, region: str) -> 
     named = await database.values(_NAMED_USERS, text=query.q, phones=phones, id=id_in(query.q))
     if named:
         return {**filters, "named": named}
-    if term_of(query.q, region=region) is Term.TEXT:
+    if term_kind_of(query.q, region=region) is TermKind.TEXT:
         return {**filters, "part": query.q}
     return None
 
@@ -231,7 +231,8 @@ async def search_in_windows(
     began_at = monotonic()
     for size in chain(windows, repeat(windows[-1])):
         floor = await database.value(floor_query, before=before, size=size)
-        rows += await search(before, max(floor or lowest, lowest), limit + 1 - len(rows))
+        lowest_in_window = lowest if floor is None else max(floor, lowest)
+        rows += await search(before, lowest_in_window, limit + 1 - len(rows))
         if floor is None or floor <= lowest or len(rows) > limit:
             break
         before = floor
@@ -258,18 +259,18 @@ def _search_statement(names: frozenset[str], *, is_admin: bool) -> Statement[Lis
     return Statement[ListedUser](f"{_WITH_IDENTITIES} WHERE {where} ORDER BY users.id DESC LIMIT :limit")
 
 
-def term_of(text: str | None, *, region: str) -> Term:
+def term_kind_of(text: str | None, *, region: str) -> TermKind:
     """Return the kind of a search term.
 
     A phone number without a country code is read as a number of `region`.
     """
     if not text:
-        return Term.NONE
+        return TermKind.NONE
     if id_in(text) is not None:
-        return Term.USER_ID
+        return TermKind.USER_ID
     if is_number(text, region=region):
-        return Term.PHONE
-    return Term.WECHAT_ID if _WECHAT_ID.fullmatch(text) else Term.TEXT
+        return TermKind.PHONE
+    return TermKind.WECHAT_ID if _WECHAT_ID.fullmatch(text) else TermKind.TEXT
 
 
 def id_in(text: str) -> UUID | None:

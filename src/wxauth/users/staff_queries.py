@@ -20,7 +20,7 @@ from wxauth.core.services import part
 from wxauth.core.statements import Nothing, Statement
 from wxauth.core.trail import Actor, EventType
 from wxauth.errors import RateLimited
-from wxauth.users.search_queries import Term
+from wxauth.users.search_queries import TermKind
 
 # The statement does not store the address of a member of staff who was erased. An erasure locks the user, so this
 # statement waits until the erasure ends, and then does not find the user. The statement locks users in the order of
@@ -29,12 +29,12 @@ from wxauth.users.search_queries import Term
 _STORE: Final = Statement[Nothing]("""
 WITH noted AS (
     SELECT * FROM jsonb_populate_recordset(NULL::events, :events)
-), there AS (
+), existing AS (
     SELECT id FROM users WHERE id IN (SELECT actor::uuid FROM noted) ORDER BY id FOR KEY SHARE
 )
 INSERT INTO events (id, type, at, actor, user_id, ip, data)
-SELECT noted.id, type, at, actor, user_id, CASE WHEN there.id IS NOT NULL THEN ip END, data
-  FROM noted LEFT JOIN there ON there.id = actor::uuid
+SELECT noted.id, type, at, actor, user_id, CASE WHEN existing.id IS NOT NULL THEN ip END, data
+  FROM noted LEFT JOIN existing ON existing.id = actor::uuid
  ORDER BY noted.id
 ON CONFLICT (id) DO NOTHING
 """)
@@ -87,19 +87,19 @@ class StaffReads(WriteBuffer):
     _list_read_at: dict[tuple[str, UUID, Read], datetime] = field(init=False, default_factory=dict)
     """The time of the last recorded read of each list, by member of staff, user whose list it is, and kind of list."""
 
-    def note_search(self, by: Actor, *, term: Term, found: int) -> None:
+    def note_search(self, by: Actor, *, term_kind: TermKind, found: int) -> None:
         """Record that a member of staff has searched, with the kind of the search term and the number of users found.
 
         The term itself is never recorded, because it may be personal data such as a phone number. If `MAX_WAITING`
         searches already wait for the next write, this search is only counted.
         """
         if self._has_place(EventType.STAFF_SEARCHED, by):
-            self._note(EventType.STAFF_SEARCHED, by, None, {"term": term.value, "found": found})
+            self._note(EventType.STAFF_SEARCHED, by, {"term": term_kind.value, "found": found})
         elif by.name in self._further_searches:
             self._further_searches[by.name]["count"] += 1
         else:
             self._further_searches[by.name] = {"count": 1}
-            self._note(EventType.STAFF_SEARCHED, by, None, self._further_searches[by.name])
+            self._note(EventType.STAFF_SEARCHED, by, self._further_searches[by.name])
 
     def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
         """Record that a member of staff has read data of one or more users.
@@ -120,9 +120,9 @@ class StaffReads(WriteBuffer):
         if what in _LISTS:
             self._list_read_at[key] = now
         if len(user_ids) == 1:
-            self._note(EventType.STAFF_READ, by, user_ids[0], {"what": what.value})
+            self._note(EventType.STAFF_READ, by, {"what": what.value}, user_id=user_ids[0])
         else:
-            self._note(EventType.STAFF_READ, by, None, {"what": what.value, "user_ids": user_ids})
+            self._note(EventType.STAFF_READ, by, {"what": what.value, "user_ids": user_ids})
 
     async def _store(self) -> None:
         """Store the reads. If that fails, the reads wait for the next write."""
@@ -142,7 +142,7 @@ class StaffReads(WriteBuffer):
         """Return whether fewer than `MAX_WAITING` events of this type by this member of staff wait to be stored."""
         return self._places_taken[kind, by.name] < MAX_WAITING
 
-    def _note(self, kind: EventType, by: Actor, user_id: UUID | None, data: Mapping[str, Any]) -> None:
+    def _note(self, kind: EventType, by: Actor, data: Mapping[str, Any], *, user_id: UUID | None = None) -> None:
         """Add an event to the events that wait for the next write. If `is_on` is False, do nothing."""
         if self.is_on:
             now = self.clock()

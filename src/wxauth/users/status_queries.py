@@ -118,9 +118,10 @@ class StatusAndRoles:
 
         If all bans have ended, or there is none, the user is active.
         """
-        # In the order of these keys, a ban without an end is longer than any ban with an end.
         lasting = [ban for ban in bans if ban.until is None or ban.until > now]
-        return replace(self, ban=max(lasting, key=lambda ban: (ban.until is None, ban.until), default=None))
+        # In the order of these keys, a ban without an end is longer than any ban with an end.
+        longest = max(lasting, key=lambda ban: (ban.until is None, ban.until), default=None)
+        return replace(self, ban=longest)
 
     @property
     def is_banned(self) -> bool:
@@ -162,7 +163,8 @@ class Ending(Enum):
     BROWSERS = auto()
     """The logins and website sessions in browsers.
 
-    They end when a user gets a staff role, because a browser in which staff log in must be near their phone.
+    They end when a user gets a staff role. Staff may log in only in a browser near their phone, and wxauth has not
+    checked this for the user's earlier logins.
     """
 
 

@@ -212,7 +212,9 @@ async def change_profile_of(
     changed = [name for name in PROFILE_FIELDS if name in changes and changes[name] != getattr(user, name)]
     if changed:
         await PROFILE_CHANGES.count_user(transaction, user, now=now)
-        kind, by, data = EventType.PROFILE_CHANGED, Actor(str(user.id), ip), {"fields": changed}
+        kind = EventType.PROFILE_CHANGED
+        by = Actor(str(user.id), ip)
+        data = {"fields": changed}
         await record_event(transaction, kind, by=by, at=now, user_id=user.id, app_id=user.app_id, data=data)
     identity = {"app_id": user.app_id, "openid": user.openid}
     return await transaction.one(_CHANGE, user_id=user.id, changed=changed, changes=changes, **identity)
