@@ -19,7 +19,7 @@ _IDS_OF_OTHER: Final = ids_of(":other_id::uuid")
 HAVE_BOTH_EXTERNAL_IDS: Final = Statement[bool](
     "SELECT count(external_id) = 2 AS have_both FROM users WHERE id IN (:one_id, :other_id)"
 )
-"""The query that returns whether each of two users has an external id."""
+"""The query that returns whether both of two users have an external id."""
 # The caller holds the locks of both users and of the number.
 MAY_LINK_BY_PHONE: Final = Statement[bool]("""
 SELECT EXISTS (
@@ -68,7 +68,7 @@ SELECT (EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
 
 
 class UserInMerge(UserFields, LockedUser):
-    """The data of a user before or after a merge."""
+    """The data of a user who is merged, before or after the merge."""
 
     @property
     def status_and_roles(self) -> StatusAndRoles:
@@ -139,32 +139,38 @@ async def read_user(transaction: Transaction, user_id: UUID) -> UserInMerge:
 async def merge_users(
     transaction: Transaction, former_id: UUID, *, into: UUID, is_by_phone: bool, now: datetime
 ) -> Sequence[str]:
-    """Merge a locked user into another one, and store the removed user's id. Return the app_id of each moved identity.
+    """Merge a locked user into another locked user, and delete the first one. Return the app_id of each moved identity.
 
-    The remaining user keeps the unionid and the `MERGEABLE` fields, and gets the removed user's values only in empty
-    fields. The earlier creation time and the later time of last login are kept. If both users have the same number, the
-    later proof of it is kept. In a merge by phone number, the remaining user's proof is kept instead, because the
-    removed user might be another person, to whom the carrier has given the number.
+    The identities, unionids and previous ids of the removed user move to the remaining user. The removed user's own id
+    and, if both users have an external id, the removed user's external id become previous ids of the remaining user.
+
+    The remaining user keeps their unionid and `MERGEABLE` fields. If one of these is empty, the user gets the removed
+    user's value. The earlier creation time, the later time of last login, and the consents of both users are kept. If
+    both users have the same number, the later proof of it is kept. In a merge by phone number, the remaining user's
+    proof is kept instead, because the removed user might be another person, to whom the carrier has given the number.
 
     This function changes neither the status, the roles nor the attributes of the remaining user.
     """
-    both = {"former_id": former_id, "into": into}
-    app_ids = await transaction.values(_MOVE_IDENTITIES, **both)
-    await transaction.run(_MOVE_UNIONIDS, **both)
-    await transaction.run(_MOVE_FORMER_IDS, **both)
-    await transaction.run(_MOVE_FORMER_EXTERNAL_IDS, **both)
-    await transaction.run(_REMEMBER_EXTERNAL_ID, **both)
-    await transaction.run(_MOVE_PICTURE, **both)
-    # This statement must run before `_MERGE`, which finds the consents of the removed user through the new row.
-    await transaction.run(_REMEMBER_ID, **both, now=now)
-    await transaction.run(_MERGE, **both, is_by_phone=is_by_phone)
+    ids = {"former_id": former_id, "into": into}
+    app_ids = await transaction.values(_MOVE_IDENTITIES, **ids)
+    await transaction.run(_MOVE_UNIONIDS, **ids)
+    await transaction.run(_MOVE_FORMER_IDS, **ids)
+    await transaction.run(_MOVE_FORMER_EXTERNAL_IDS, **ids)
+    await transaction.run(_REMEMBER_EXTERNAL_ID, **ids)
+    await transaction.run(_MOVE_PICTURE, **ids)
+    await transaction.run(_REMEMBER_ID, **ids, now=now)
+    # `_MERGE` runs last, because it deletes the row of the removed user. It finds this user's consents through the row
+    # that `_REMEMBER_ID` has added.
+    await transaction.run(_MERGE, **ids, is_by_phone=is_by_phone)
     return app_ids
 
 
 async def record_gained_data(
     transaction: Transaction, user_id: UUID, before: UserInMerge, *, by: Actor, now: datetime
 ) -> None:
-    """Record the name, picture, number and consents that the remaining user has received from the removed user.
+    """Record an event for each kind of data that the remaining user has received from the removed user.
+
+    These are the nickname and picture, the phone number, and each consent.
 
     `user_id` is the id of the remaining user, and `before` is the data of this user before the merge.
     """

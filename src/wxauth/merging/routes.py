@@ -23,7 +23,7 @@ router = Router("admin")
 
 
 class MergeRequest(BaseModel):
-    """The user that remains."""
+    """The user into whom another user is merged."""
 
     model_config = body_like({"into": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"})
 
@@ -42,7 +42,7 @@ class BeforeMerge(TypedDict):
 
 
 class MergeAnswer(UserDetailAnswer):
-    """The user that remains."""
+    """The user who remains after a merge, and both users before it."""
 
     before: Annotated[list[BeforeMerge], Field(description="The merged user and this user, as they were before.")]
 
@@ -53,14 +53,15 @@ class SplitRequest(BaseModel):
     model_config = body_like({"app_id": EXAMPLE_APP_ID, "openid": EXAMPLE_OPENID})
 
     app_id: StoredText
-    openid: StoredText = Field(description="The user's other identities with its unionid move too.")
+    openid: StoredText = Field(description="The user's other identities with the same unionid move, too.")
     external_id: StoredText | None = Field(
-        default=None, description="A current or previous external_id of the user that moves too. Default or null: none."
+        default=None,
+        description="A current or previous external_id of the user, which moves, too. Default or null: none.",
     )
 
 
 class SplitAnswer(TypedDict):
-    """A user and the new user split from it."""
+    """A user, and the new user whom a split has created."""
 
     user: UserDetailAnswer
     new_user: UserDetailAnswer
@@ -74,7 +75,7 @@ class SplitAnswer(TypedDict):
 async def merge_users(
     administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: MergeRequest
 ) -> MergeAnswer:
-    """Merge a user into another one, and return the user that remains.
+    """Merge a user into another one, and return the user who remains.
 
     That user has the identities, sessions in apps, consents and roles of both, and a ban of either. The merged
     user's sessions at websites end.
@@ -104,12 +105,12 @@ async def merge_users(
 async def split_user(
     administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: SplitRequest
 ) -> SplitAnswer:
-    """Split an identity, and the user's other identities with its unionid, off into a new user.
+    """Split an identity, and the user's other identities with the same unionid, off into a new user.
 
     The new user has a new id, these identities, their unionid, and the `external_id` if one is named. All other data
     stays with the user, with two exceptions. If only these identities have verified the user's phone number, it is
-    removed. Unless the user is banned, unionids that no remaining identity has are forgotten. If the user is banned,
-    the new user is banned too. The sessions of these identities end. The two users are never merged automatically
+    removed. Unless the user is banned, unionids that no remaining identity has are deleted. If the user is banned,
+    the new user is banned, too. The sessions of these identities end. The two users are never merged automatically
     again.
     """
     now = clock()

@@ -39,7 +39,7 @@ async def split(
     If `user_id` was merged into another user, split that user. Return the ids of the split user and of the new user.
 
     Raises: NotFound, if there is no such user; SplitRefused, if the user has requested erasure, has no such identity or
-    external id, or would keep no identity; InsufficientRole, if the user is staff, and the actor must not act on
+        external id, or would keep no identity; InsufficientRole, if the user is staff, and the actor must not act on
         staff.
     """
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, account):
@@ -56,8 +56,9 @@ async def split(
         data = {"new_user_id": new_user_id, "app_ids": separation.app_ids, "kept_app_ids": separation.kept_app_ids}
         await record_event(transaction, EventType.USER_SPLIT, by=by, at=now, user_id=remaining_id, data=data)
         # The new user is active and has no roles. If the user is banned, this change bans the new user, too.
-        change = (new_user_id, StatusAndRoles(roles=()), StatusAndRoles(roles=(), ban=account.ban))
-        (effect,) = await change_status_and_roles(transaction, [change], by=by, now=now)
+        before = StatusAndRoles(roles=())
+        after = StatusAndRoles(roles=(), ban=account.ban)
+        [effect] = await change_status_and_roles(transaction, [(new_user_id, before, after)], by=by, now=now)
         if has_lost_number:
             await record_event(transaction, EventType.PHONE_REMOVED, by=by, at=now, user_id=remaining_id)
     log.info("user_split", user_id=remaining_id, new_user_id=new_user_id, actor=by.name)

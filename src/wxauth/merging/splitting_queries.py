@@ -9,7 +9,7 @@ unionids that no remaining identity has (see `_divide_unionids`).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final, Self
 from uuid import UUID
 
 from sqlmodel import SQLModel
@@ -46,6 +46,7 @@ _HAS_EXTERNAL_ID: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM users WHERE id = :user_id AND external_id = :external_id)
     OR EXISTS (SELECT FROM former_external_ids WHERE user_id = :user_id AND external_id = :external_id) AS has_it
 """)
+# The statement removes the external id from both places that can contain it.
 _REMOVE_EXTERNAL_ID: Final = Statement[Nothing]("""
 WITH former AS (
     DELETE FROM former_external_ids WHERE user_id = :user_id AND external_id = :external_id
@@ -114,8 +115,8 @@ class Separation:
     @classmethod
     async def of(
         cls, transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, only_named: bool = False
-    ) -> "Separation | None":
-        """Return the separation in which the named identity leaves. Return None if the user does not have it.
+    ) -> Self | None:
+        """Return the separation in which the named identity leaves; None if the user does not have this identity.
 
         `app_id` and `openid` name the identity. Unless `only_named` is set, the user's other identities with the same
         unionid leave, too.
@@ -144,8 +145,8 @@ class Separation:
         return sorted({each.app_id for each in self.staying})
 
     @property
-    def keys(self) -> Mapping[str, Any]:
-        """The identities that leave, as the parameters of a statement."""
+    def leaving_parameters(self) -> Mapping[str, object]:
+        """The identities that leave, as the parameters :app_ids and :openids of a statement."""
         return identity_parameters([each.key for each in self.leaving])
 
     async def end_sessions(self, transaction: Transaction, *, reason: EndReason, by: Actor, now: datetime) -> None:
@@ -171,7 +172,7 @@ async def move_to_new_user(
     if external_id is not None:
         await transaction.run(_REMOVE_EXTERNAL_ID, user_id=separation.user_id, external_id=external_id)
     await transaction.run(_ADD_USER, **ids, external_id=external_id, created_at=separation.leaving[0].created_at)
-    await transaction.run(_MOVE_IDENTITIES, **ids, **separation.keys)
+    await transaction.run(_MOVE_IDENTITIES, **ids, **separation.leaving_parameters)
     await _divide_unionids(transaction, separation, new_user_id, is_banned=is_banned)
     return await _update_phone(transaction, separation)
 
@@ -222,7 +223,7 @@ async def _erase(transaction: Transaction, separation: Separation, *, by: Actor,
     """Erase the identities that leave. Also erase their unionid if no remaining identity has it."""
     user_id = separation.user_id
     await separation.end_sessions(transaction, reason=EndReason.ERASED, by=by, now=now)
-    await transaction.run(_DELETE_IDENTITIES, user_id=user_id, **separation.keys)
+    await transaction.run(_DELETE_IDENTITIES, user_id=user_id, **separation.leaving_parameters)
     await transaction.run(_DELETE_UNIONID, user_id=user_id, unionid=separation.unionid)
     await transaction.run(_REPLACE_LOST_UNIONID, user_id=user_id)
     for app_id in sorted(set(separation.app_ids).difference(separation.kept_app_ids)):

@@ -33,7 +33,10 @@ class People:
     holder_id: UUID | None
     """The user of the unionid."""
     misnamed_id: UUID | None = None
-    """The user of an imported identity of this app that has this unionid in place of an openid."""
+    """The user of an imported identity of this app that has this unionid in place of an openid.
+
+    It is None after the first login with that identity, too.
+    """
 
     @property
     def two_users(self) -> tuple[UUID, UUID] | None:
@@ -43,6 +46,7 @@ class People:
         return self.user_id, self.holder_id
 
 
+# `awaits_login` means that nobody has logged in with the identity since its import.
 PEOPLE: Final = Statement[People]("""
 SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid) AS user_id,
        (SELECT user_id FROM unionids WHERE unionid = :unionid) AS holder_id,
@@ -114,9 +118,8 @@ async def check_unionid(
 
     `may_be_snapshot` means that WeChat might have made up this identity, or the other identity that has the unionid.
 
-    Raises: OfAnotherOpenid, if another openid of the app has the unionid, or if the unionid's user does not have this
-    identity, but has another openid of the app that does not belong to another account of that user; UnionidConflict,
-    if the two users were split.
+    Raises: OfAnotherOpenid, in the two cases that the comment on `_IS_OF_ANOTHER_PERSON` describes; UnionidConflict, if
+        an administrator has split the unionid's user and the identity's user.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     if await database.value(_IS_OF_ANOTHER_PERSON, **identity, may_be_snapshot=may_be_snapshot) is not None:
@@ -130,8 +133,8 @@ async def check_unionid(
 async def correct_openid(transaction: Transaction, *, app_id: str, openid: str, unionid: str) -> None:
     """Correct the openid of an identity that has a unionid as its openid.
 
-    If another identity already has the right openid, delete the identity instead. The caller has locked the user of the
-    unionid, who is also the user of the identity to correct.
+    If another identity already has the right openid, delete the identity with the wrong openid instead. The caller has
+    locked the user of the unionid, who is also the user of the identity with the wrong openid.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     await transaction.run(_CORRECT_OPENID, **identity)
