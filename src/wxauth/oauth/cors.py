@@ -28,7 +28,7 @@ CORS_PATHS: Final = frozenset(
 """The paths of the endpoints that a public client calls from its web page."""
 _FOR_ANY_ORIGIN: Final = CORS_PATHS - {"/v1/userinfo", "/.well-known/jwks.json"}
 """The paths that unregistered clients call. wxauth does not know their origins, so it allows any origin here."""
-_HEADERS: Final = ["Authorization", "Content-Type", "X-Request-ID"]
+_HEADERS: Final = ("Authorization", "Content-Type", "X-Request-ID")
 """The request headers that web pages of other origins may send."""
 _EXPOSED: Final = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
 """The response headers that scripts in web pages of other origins may read."""
@@ -39,7 +39,8 @@ class Cors:
 
     Pages at the origins in `CORS_ORIGINS` may call every route. Pages of public clients may call only the paths in
     `CORS_PATHS`. If the setting `CLIENT_DOCUMENTS` allows unregistered clients, pages of any origin may call the paths
-    in `_FOR_ANY_ORIGIN`. The path of `metadata_at_root` belongs to both sets.
+    in `_FOR_ANY_ORIGIN`. If the issuer's URL has a path, the path of its metadata at the host's root belongs to both
+    sets (see `oauth.routes.metadata_at_root`).
 
     A change to the public clients takes effect immediately, because wxauth reads their origins from the database for
     each request that the settings do not already allow.
@@ -48,9 +49,11 @@ class Cors:
     def __init__(self, app: ASGIApp, settings: Settings, database: Database) -> None:
         self._database = database
         self._origins = frozenset(settings.cors_origins)
-        at_root = {METADATA_PATH + urlsplit(settings.issuer).path}  # see `metadata_at_root`
+        at_root = {METADATA_PATH + urlsplit(settings.issuer).path}
         self._paths = CORS_PATHS | at_root
-        self._for_any_origin = _FOR_ANY_ORIGIN | at_root if settings.client_documents else frozenset[str]()
+        self._for_any_origin = frozenset[str]()
+        if settings.client_documents:
+            self._for_any_origin = _FOR_ANY_ORIGIN | at_root
         self._for_configured = app
         if self._origins:
             self._for_configured = CORSMiddleware(
@@ -60,13 +63,12 @@ class Cors:
                 allow_headers=_HEADERS,
                 expose_headers=_EXPOSED,
             )
-        headers = [*_HEADERS, "MCP-Protocol-Version"]  # MCP clients send this header when they read metadata
         # This middleware allows any origin, because `__call__` uses it only for requests that `_is_for_clients` allows.
         self._for_clients = CORSMiddleware(
             app,
             allow_origin_regex=".*",
             allow_methods=["GET", "POST"],
-            allow_headers=headers,
+            allow_headers=[*_HEADERS, "MCP-Protocol-Version"],  # MCP clients send this header when they read metadata
             expose_headers=_EXPOSED,
         )
 
@@ -75,8 +77,9 @@ class Cors:
 
         For an origin that has CORS headers, `CORSMiddleware` itself responds to preflight requests.
         """
-        # The server also calls the app for the lifespan, which has no path.
-        path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
+        path = ""  # for the lifespan, for which the server also calls the app
+        if scope["type"] == "http":
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path not in self._paths:
             await self._for_configured(scope, receive, send)
             return

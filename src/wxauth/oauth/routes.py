@@ -103,15 +103,18 @@ def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
     `has_documents` says whether clients may be described by metadata documents.
     """
     # Several resources can have the same scope. Unlike a set, a dict keeps the order of the names.
-    scopes = dict.fromkeys((*SITE_SCOPE_NAMES, *(name for each in resources for name in each.scopes)))
+    scopes = dict.fromkeys(SITE_SCOPE_NAMES)
+    for resource in resources:
+        scopes.update(dict.fromkeys(resource.scopes))
     methods = [*_WITH_SECRET, "none"]
+    document_features: dict[str, Any] = {}
     if has_documents:
         methods.append(PRIVATE_KEY_JWT)
-    document_features = {
-        "client_id_metadata_document_supported": True,
-        "token_endpoint_auth_signing_alg_values_supported": list(SIGNING_ALGS),
-        "revocation_endpoint_auth_signing_alg_values_supported": list(SIGNING_ALGS),
-    }
+        document_features = {
+            "client_id_metadata_document_supported": True,
+            "token_endpoint_auth_signing_alg_values_supported": list(SIGNING_ALGS),
+            "revocation_endpoint_auth_signing_alg_values_supported": list(SIGNING_ALGS),
+        }
     return {
         "issuer": issuer,
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
@@ -141,7 +144,7 @@ def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": list(ID_TOKEN_ALGS),
         "ui_locales_supported": languages()[::-1],  # English, the language of the code, comes last
-        **(document_features if has_documents else {}),
+        **document_features,
     }
 
 
@@ -175,9 +178,11 @@ async def metadata(settings: SettingsDep) -> JSONResponse:
 
 
 def metadata_at_root(path: str) -> list[DirectRoute]:
-    """Return the metadata routes of an issuer whose URL has a path.
+    """Return the additional metadata routes, for GET and HEAD, of an issuer whose URL has a path.
 
-    These routes begin at the host's root (RFC 8414, section 3.1).
+    `path` is the path of the issuer's URL. It comes after the well-known path, which begins at the host's root (RFC
+    8414, section 3.1). For example, the issuer `https://example.com/auth` has its metadata at
+    `https://example.com/.well-known/oauth-authorization-server/auth`.
     """
     at_root = Router("keys")
     for method in ("GET", "HEAD"):
@@ -232,7 +237,7 @@ async def authorize_device(
     credentials: SiteCredentialsDep,
     device: DeviceDep,
 ) -> dict[str, Any]:
-    """Start a login, and get a login code to show and a `device_code` to poll for the user's decision.
+    """Start a login, and get the codes to show to the user, and a `device_code` to poll for the user's decision.
 
     If the user uses a browser, send its `browser_ip` and `browser_user_agent`. The phone shows them, so that users can
     distinguish their own login from somebody else's.
@@ -315,7 +320,7 @@ async def revoke(
 
 
 class _MalformedBearer(InvalidRequest):
-    """The error if a request contains a malformed form, or an access token in both the header and the form."""
+    """The error if a request's form is malformed, or contains an access token in addition to the header."""
 
     def headers(self) -> dict[str, str]:
         """Return the header `WWW-Authenticate` (RFC 6750, section 3.1)."""
@@ -358,7 +363,7 @@ _BearerDep = Annotated[Principal, Depends(bearer_of_userinfo), Entails(failures=
 async def read_userinfo(principal: _BearerDep, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
     """Return the current claims about the user that the scopes of a website's access token allow.
 
-    By POST, the token may be in the form's `access_token` instead.
+    With POST, the form's `access_token` may contain the token instead of the header.
     """
     if OPENID_SCOPE not in principal.scope:
         raise InsufficientScope("this request requires a website's token with the scope openid")

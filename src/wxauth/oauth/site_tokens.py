@@ -158,7 +158,7 @@ class SiteTokens:
         # not read the document of an unregistered client again.
         if not (is_described_by_document or is_registered(redirect_uri, client.redirect_uris)):
             problem = "is not registered for this client" if redirect_uri else "must be sent"
-            raise _logged_refusal(client, f"redirect_uri {problem}", redirect_uri)
+            raise _log_refusal(client, f"redirect_uri {problem}", redirect_uri)
         login = None
         # There are no redirect URIs if wxauth has rejected the client's document since the sign-in request.
         if client.redirect_uris:
@@ -170,7 +170,7 @@ class SiteTokens:
             if outcome is NotRedeemed.SPENT:
                 log.warning("code_reused", client_id=client.name, consequence="the session has ended")
             reason = "the code doesn't belong to this client, redirect_uri and code_verifier, or has expired"
-            raise _logged_refusal(client, reason, redirect_uri)
+            raise _log_refusal(client, reason, redirect_uri)
         return outcome
 
     async def _redeem(self, client: Client, login: SiteLogin | None, form: Parameters) -> dict[str, Any] | NotRedeemed:
@@ -200,11 +200,10 @@ class SiteTokens:
                 expires_at=expires_at,
                 now=now,
             )
-            if not isinstance(redeemed, NotRedeemed):
-                # If no scope is left, the error rolls back the session and the use of the code.
-                _scopes_left(redeemed.login.scope, target)
-        if isinstance(redeemed, NotRedeemed):
-            return redeemed
+            if isinstance(redeemed, NotRedeemed):
+                return redeemed
+            # If no scope is left, the error rolls back the session and the use of the code.
+            _scopes_left(redeemed.login.scope, target)
         self._note_redeemed(client, redeemed, session_id, now)
         session = _first_session(redeemed.login, session_id, expires_at)
         return await self._token_answer(target, redeemed.user, session, now)
@@ -240,7 +239,10 @@ class SiteTokens:
             target = Target.granted(self.settings, client, outcome.resource, form)
             outcome = await self._rotate(target, token, form, ip=ip)
         if isinstance(outcome, RefreshRefused):
-            raise _error_of_refresh(outcome.why, token.session_id)
+            if outcome.why == RefreshRefusal.REUSED:
+                consequence = "the session has ended"
+                log.warning("refresh_token_reused", session_id=token.session_id, consequence=consequence)
+            raise _error_of_refresh(outcome.why)
         # A site may request fewer scopes than were granted, but never more (RFC 6749, section 6).
         requested = target.explicit_scopes(form.get("scope")) or outcome.scope.split()
         added = self.settings.added_in_log(ip)  # the address of the site's server
@@ -348,7 +350,7 @@ def _challenge_in(client: Client, form: Parameters, redirect_uri: str) -> str | 
     challenge = None if verifier is None else challenge_of(verifier)
     if challenge is None:
         problem = "must be 43 to 128 characters of A-Z a-z 0-9 - . _ ~" if verifier else "must be sent"
-        raise _logged_refusal(client, f"code_verifier {problem}", redirect_uri)
+        raise _log_refusal(client, f"code_verifier {problem}", redirect_uri)
     return challenge
 
 
@@ -367,10 +369,8 @@ def _first_session(login: LockedLogin, session_id: UUID, expires_at: datetime) -
     )
 
 
-def _error_of_refresh(reason: str, session_id: UUID) -> OAuthError:
-    """Return the OAuth error for a refused refresh token. Log the reuse of a token."""
-    if reason == RefreshRefusal.REUSED:
-        log.warning("refresh_token_reused", session_id=session_id, consequence="the session has ended")
+def _error_of_refresh(reason: str) -> OAuthError:
+    """Return the OAuth error for a refresh token that was refused for this `RefreshRefusal`."""
     if reason == RefreshRefusal.BEYOND_GRANT:
         return OAuthError("invalid_scope", "the session was not granted all of these scopes")
     return OAuthError("invalid_grant", _REFRESH_REFUSALS[reason])
@@ -384,7 +384,7 @@ def _scopes_left(scope: str, target: Target) -> list[str]:
     return names
 
 
-def _logged_refusal(client: Client, reason: str, redirect_uri: str) -> OAuthError:
+def _log_refusal(client: Client, reason: str, redirect_uri: str) -> OAuthError:
     """Log the refusal of a code, because sites seldom show the error. Return the error, which the caller raises."""
     log.warning(
         "grant_refused",
