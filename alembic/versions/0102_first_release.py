@@ -9,8 +9,8 @@ from alembic import op
 revision = "0102"
 down_revision = None
 
-# These are Latin, Greek, Cyrillic, and the wide letters of Chinese keyboards. lower() folds them like the machine's
-# locale.
+# The capital letters outside ASCII that a search for nicknames folds: Latin, Greek, Cyrillic, and the full-width
+# letters of Chinese keyboards. PostgreSQL's own lower() folds them only in some locales.
 CAPITALS = "".join(
     letter
     for first, last in ("Àſ", "ΆΫ", "ЀЯ", "ＡＺ")
@@ -42,8 +42,8 @@ def upgrade() -> None:
         )
     """)
     op.execute("CREATE INDEX events_actor_id_idx ON events (actor, id) WHERE ip IS NOT NULL")
-    # This index finds what an actor did to others. Most events are of users about themselves, and are found by
-    # `user_id`.
+    # This index finds the events that an actor caused and that are not about the actor. Most events are caused by users
+    # and are about themselves, so the index on `user_id` finds them.
     op.execute(
         "CREATE INDEX events_actor_type_id_idx ON events (actor, type, id) WHERE (actor = user_id::text) IS NOT TRUE"
     )
@@ -68,12 +68,15 @@ def upgrade() -> None:
             FOR EACH ROW WHEN (current_setting('wxauth.sweeping', true) IS DISTINCT FROM 'on')
             EXECUTE FUNCTION events_are_append_only()
     """)
-    # Each event about a user sorts after the user's newest event, by id and by time. The transaction that records it
-    # has locked the user, so this is the order of the commits, even if the clocks of two replicas differ or one is set
-    # back. A plan made while the table was small, or analyzed while it contained one user, would read the whole table
-    # for each event, so that 30,000 events took over two minutes. Without sequential scans, only the index on these two
-    # columns fits a comparison of rows. With `user_id = …`, the planner drops any order by the user, and might read the
-    # primary key backwards.
+    # Each event about a user sorts after the user's newest event, by id and by time. The transaction that records the
+    # event has locked the user, so this is the order of the commits, even if the clocks of two replicas differ, or a
+    # clock is set back. An id (UUIDv7) begins with 48 bits of milliseconds. If the new id or time is too early, the
+    # trigger sets the id, and if necessary the time, to the millisecond after the newest event.
+    #
+    # A plan made while the table was small, or analyzed while it contained one user, would read the whole table for
+    # each event, so that 30,000 events took over two minutes. Therefore the function forbids sequential scans, and
+    # compares rows, for which only the index on both columns fits. With `user_id = …`, the planner would drop any order
+    # by the user, and might read the primary key backwards.
     op.execute("""
         CREATE FUNCTION put_after_newest() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
         DECLARE
@@ -97,9 +100,11 @@ def upgrade() -> None:
         CREATE TRIGGER events_put_after_newest BEFORE INSERT ON events
             FOR EACH ROW EXECUTE FUNCTION put_after_newest()
     """)
-    # A trigger ensures that no statement that records an event can omit the feed. It selects events by the names of
-    # their types, so that a new type needs no revision. The feed contains events about a user, except reads. A WHEN
-    # with these types would be parsed from its stored form for each statement, which made a first login 4 % slower.
+    # Other services read the feed, which numbers the events about users. A new event waits in `events_unplaced` for its
+    # number. With a trigger, no statement that records an event can omit the feed. The trigger selects events by the
+    # beginning of their types, so that a new type needs no revision. The export of a user only reads data, so it is not
+    # in the feed. The condition is not a WHEN, because PostgreSQL would parse the stored form of a WHEN for each
+    # statement, which made a first login 4 % slower.
     op.execute("""
         CREATE FUNCTION mark_unplaced() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -115,7 +120,8 @@ def upgrade() -> None:
         CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events
             FOR EACH ROW EXECUTE FUNCTION mark_unplaced()
     """)
-    # With a trigger, a sweep (deletion by age) of events needs no statement for the feed.
+    # With a trigger, the statement that deletes old events need not delete their rows in the feed. `feed_swept` has one
+    # row, with the last place that was deleted. A reader that has not got that far learns that it has missed events.
     op.execute("""
         CREATE FUNCTION delete_places() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -147,10 +153,10 @@ def upgrade() -> None:
             CONSTRAINT apps_fields_check CHECK (jsonb_typeof(fields) = 'object')
         )
     """)
-    # A public client with a secret would be accepted where only confidential clients are. A public client cannot prove
-    # its name, so an attacker could start a device's scan in its name, and the phone would show the wrong site. Without
-    # PKCE and without a secret, an attacker who intercepts a code could redeem it. A service has only scopes of
-    # services, and a site has at least one other scope.
+    # The constraints have these reasons. With a secret, a public client would be accepted where only confidential
+    # clients are. A public client cannot prove its name, so an attacker could start a device's scan in its name, and
+    # the phone would show the wrong site. Without PKCE and without a secret, an attacker who intercepts a code could
+    # redeem it. A service, which has no title, has only scopes of services, and a site has at least one other scope.
     op.execute("""
         CREATE TABLE clients (
             name TEXT COLLATE "C" NOT NULL,
@@ -233,9 +239,10 @@ def upgrade() -> None:
             CONSTRAINT consents_version_check CHECK (version <> '')
         )
     """)
-    # If the table was analyzed while it contained one user, a join would read the whole table.
+    # PostgreSQL assumes five consents for each user. Otherwise, if it analyzed the table while the table contained one
+    # user, a join would read the whole table.
     op.execute("ALTER TABLE consents ALTER COLUMN user_id SET (n_distinct = -0.2)")
-    # The index is small, however many consents have been withdrawn.
+    # Without the withdrawn consents, the index stays small.
     op.execute("CREATE INDEX consents_present_idx ON consents (user_id, document) WHERE withdrawn_at IS NULL")
     op.execute("CREATE INDEX consents_user_id_given_at_id_idx ON consents (user_id, given_at, id)")
     op.execute("""
@@ -387,8 +394,8 @@ def upgrade() -> None:
     op.execute("CREATE INDEX refusals_network_id_idx ON refusals (network, id) WHERE network IS NOT NULL")
     op.execute("CREATE INDEX refusals_request_id_idx ON refusals (request_id)")
     op.execute("CREATE INDEX refusals_user_id_id_idx ON refusals (user_id, id) WHERE user_id IS NOT NULL")
-    # Each page has free room, and no index is on the columns that a login changes, so its update stays in the page
-    # (HOT).
+    # A login updates the user's row. The new version of the row stays in the same page (HOT), because each page has
+    # free space, and the columns that a login changes are in no index.
     op.execute("""
         CREATE TABLE users (
             id UUID NOT NULL,
@@ -424,8 +431,10 @@ def upgrade() -> None:
     op.execute("CREATE INDEX users_erase_at_idx ON users (erase_at) WHERE erase_at IS NOT NULL AND status = 'active'")
     op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
     op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
-    # A trigger replaces CHECKs. PostgreSQL prepares every CHECK again for each statement that writes a row, which was a
-    # fifth of a login's cost in PostgreSQL. This trigger runs only if one of its columns is written.
+    # A trigger replaces CHECK constraints. PostgreSQL prepares every constraint again for each statement that writes a
+    # row, which was a fifth of a login's cost in PostgreSQL. An update runs the trigger only if the update sets one of
+    # the trigger's columns. The first comparison accepts most new users, so that PostgreSQL does not prepare the
+    # others.
     op.execute(r"""
         CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
         DECLARE
@@ -465,9 +474,9 @@ def upgrade() -> None:
                 OF unionid, status, roles, nickname, avatar_url, phone, ban_reason, banned_until ON users
             FOR EACH ROW EXECUTE FUNCTION check_user()
     """)
-    # This index finds parts of nicknames from two characters on, because two characters are a whole Chinese name.
-    # Trigrams need three, and an extension. The function is in plpgsql, because in SQL it takes fourteen times as long
-    # (170 µs).
+    # The index over this function finds parts of nicknames with two characters or more, because two characters can be a
+    # whole Chinese name. Trigrams would need three characters, and an extension. The function is in PL/pgSQL, because a
+    # function in SQL takes fourteen times as long (170 µs).
     op.execute(f"""
         CREATE FUNCTION nickname_bigrams(nickname text) RETURNS text[]
             LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -522,8 +531,8 @@ def upgrade() -> None:
     """)
     # The content is already compressed.
     op.execute("ALTER TABLE avatars ALTER COLUMN content SET STORAGE EXTERNAL")
-    # With a trigger, the statements that change avatar_url need not delete the picture. A login sets that column, too,
-    # and pays only one comparison.
+    # With a trigger, the statements that change avatar_url need not delete the previous picture. A login sets this
+    # column, too, but if the value stays the same, the only cost is the comparison in WHEN.
     op.execute("""
         CREATE FUNCTION delete_former_avatar() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -538,8 +547,8 @@ def upgrade() -> None:
             FOR EACH ROW WHEN (OLD.avatar_url IS DISTINCT FROM NEW.avatar_url)
             EXECUTE FUNCTION delete_former_avatar()
     """)
-    # A session belongs to its identity's user, which a trigger on `identities` ensures. By default, autovacuum waits
-    # until a fifth of the rows are dead, which would be 20 million of 100 million sessions.
+    # A session belongs to the user of its identity, which a trigger on `identities` ensures. By default, autovacuum
+    # waits until a fifth of the rows are dead, which would be 20 million of 100 million sessions.
     op.execute("""
         CREATE TABLE sessions (
             id UUID NOT NULL,
@@ -572,8 +581,8 @@ def upgrade() -> None:
          WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02)
     """)
     op.execute("CREATE INDEX sessions_user_id_id_idx ON sessions (user_id, id)")
-    # A trigger replaces a CHECK, as for users. Its cost to a login is a third of the CHECK's. It runs after the write,
-    # because PostgreSQL locks a row for every trigger that runs before its update.
+    # A trigger replaces a CHECK constraint, as for users, and costs a login a third as much. It runs after the write,
+    # because PostgreSQL locks a row for every trigger that runs before an update.
     op.execute("""
         CREATE FUNCTION check_session() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -593,8 +602,8 @@ def upgrade() -> None:
                 OF generation, created_at, expires_at, revoked_at, revoked_reason, session_key ON sessions
             FOR EACH ROW EXECUTE FUNCTION check_session()
     """)
-    # A trigger ensures that no statement that ends a session can omit its site. A session that has already expired
-    # ended at its expiry.
+    # With a trigger, no statement that ends a session can omit the message to its site (back-channel logout). A session
+    # that has expired is already over, so no message is sent.
     op.execute("""
         CREATE FUNCTION queue_backchannel_logout() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -615,8 +624,9 @@ def upgrade() -> None:
         CREATE TRIGGER sessions_queue_backchannel_logout AFTER UPDATE OF revoked_at ON sessions
             FOR EACH ROW EXECUTE FUNCTION queue_backchannel_logout()
     """)
-    # This trigger replaces a foreign key, for which PostgreSQL would search that table for each of millions of phones'
-    # sessions that are deleted. A statement that adds a row there also adds its session.
+    # This trigger replaces a foreign key of `website_sessions`. For a foreign key, PostgreSQL would search that table
+    # for every session that is deleted, but millions of sessions are of phones, and have no row there. Each statement
+    # that adds a row to `website_sessions` also adds its session.
     op.execute("""
         CREATE FUNCTION delete_website_sessions() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -644,7 +654,7 @@ def upgrade() -> None:
             CONSTRAINT identities_openid_check CHECK (openid <> '')
         )
     """)
-    # WeChat gives each person one openid in each app.
+    # The index is unique, because WeChat gives each person one openid in each app.
     op.execute("""
         CREATE UNIQUE INDEX identities_app_id_unionid_idx ON identities (app_id, unionid) WHERE unionid IS NOT NULL
     """)
@@ -670,9 +680,9 @@ def upgrade() -> None:
     op.execute("CREATE INDEX picture_checks_app_id_openid_idx ON picture_checks (app_id, openid)")
     op.execute("CREATE INDEX picture_checks_at_idx ON picture_checks (at)")
     # Sessions move with their identity to another user, and are deleted with it. A foreign key would do that, too, but
-    # each login would lock, and so write, the identity's row. Every transaction that opens a session has locked the
-    # user's row, so the trigger updates that row first. Sessions that were being opened are then visible here, and a
-    # login that waits for the row sees `identity_lost_at`.
+    # each login would lock, and so write, the identity's row. Every transaction that opens a session locks the user's
+    # row, so the trigger updates this row first. That way, the trigger sees the sessions that such a transaction has
+    # opened, and a login that waits for the row sees `identity_lost_at`.
     op.execute("""
         CREATE FUNCTION take_sessions_along() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -751,7 +761,8 @@ def upgrade() -> None:
         )
     """)
     op.execute("CREATE INDEX former_external_ids_user_id_idx ON former_external_ids (user_id)")
-    # The rows of an identity are deleted with it, and move with it in a merge.
+    # WeChat's responses to phone codes. They are deleted with their identity, and keep it if a merge moves it to
+    # another user.
     op.execute("""
         CREATE TABLE phone_answers (
             code_hash BYTEA NOT NULL,
@@ -787,8 +798,9 @@ def upgrade() -> None:
         CREATE INDEX website_sessions_browser_login_id_idx ON website_sessions (browser_login_id) WHERE
             browser_login_id IS NOT NULL
     """)
-    # At the doors (ways to log in) account, website and sso, no session of a phone approves. At every other door, one
-    # does, and the login ends with that session.
+    # A door is a way to log in. Through the doors account, website and sso, a login is approved without a session on a
+    # phone. Through every other door, such a session claims and approves the login. If the session ends before the site
+    # has logged the user in, the login ends, too.
     op.execute("""
         CREATE TABLE site_logins (
             scope TEXT COLLATE "C" NOT NULL,
@@ -872,7 +884,8 @@ def upgrade() -> None:
         CREATE INDEX site_logins_claimed_session_id_idx ON site_logins (claimed_session_id) WHERE openid IS NULL AND
             claimed_session_id IS NOT NULL
     """)
-    # This index is for erasures, which find what a user has approved by the identity.
+    # An erasure uses this index to find the logins that only this user could have approved. It finds the logins that
+    # the user has approved by their identity.
     op.execute("""
         CREATE INDEX site_logins_hinted_user_id_idx ON site_logins (hinted_user_id) WHERE hinted_user_id IS NOT NULL
     """)

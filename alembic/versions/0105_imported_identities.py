@@ -1,4 +1,8 @@
-"""A mark on the identities that an import has created, and that no user has logged in with yet."""
+"""A mark on the identities that an import has created, and that no user has logged in with yet.
+
+A file can contain a user's unionid in place of the openid. A login of the user corrects such an identity, but only
+while the identity has this mark.
+"""
 
 from alembic import op
 

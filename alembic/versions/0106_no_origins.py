@@ -8,9 +8,13 @@ from alembic import op
 
 revision, down_revision = "0106", "0105"
 
+# The removed columns with their types, by table.
 COLUMNS = {
     "users": {
-        **dict.fromkeys(("nickname_from", "avatar_url_from", "phone_from", "external_id_from"), "UUID"),
+        "nickname_from": "UUID",
+        "avatar_url_from": "UUID",
+        "phone_from": "UUID",
+        "external_id_from": "UUID",
         "earlier_bans": "JSONB",
     },
     "identities": {"came_from": "UUID"},
@@ -23,10 +27,12 @@ COLUMNS = {
 def upgrade() -> None:
     """Drop the columns."""
     for table, columns in COLUMNS.items():
-        op.execute(f"ALTER TABLE {table} {', '.join(f'DROP COLUMN {name}' for name in columns)}")
+        actions = ", ".join(f"DROP COLUMN {name}" for name in columns)
+        op.execute(f"ALTER TABLE {table} {actions}")
 
 
 def downgrade() -> None:
     """Add the columns without their values."""
     for table, columns in COLUMNS.items():
-        op.execute(f"ALTER TABLE {table} {', '.join(f'ADD COLUMN {name} {kind}' for name, kind in columns.items())}")
+        actions = ", ".join(f"ADD COLUMN {name} {column_type}" for name, column_type in columns.items())
+        op.execute(f"ALTER TABLE {table} {actions}")
