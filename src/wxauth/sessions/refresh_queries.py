@@ -64,25 +64,6 @@ class RefreshRefused:
     """The resource that the session is for; None if it is for no resource, or if its token was reused."""
 
 
-# Each rotation statement replaces the newest token with its successor. It does the same for a token that is newer than
-# the stored generation. Such a token exists if this database was restored from an older backup. During the grace
-# period, the statement returns the newest token in exchange for the token just before it. Any other token was used
-# twice, perhaps by the user and by a thief. For such a token, the statement changes nothing, and `_rotate` ends the
-# session, with a statement that locks the user first. If two requests use one token at the same time, the second
-# request waits here for the row, and then reads the generation that the first request has stored. RETURNING evaluates
-# `_IS_GOOD` with the changed row. A token that was good before the change is also good after it. If it was the
-# newest, it is then the token just before the newest, and its grace period has just begun. Otherwise, the statement
-# changes neither `generation` nor `rotated_at`.
-#
-# The clock might have been ahead when wxauth wrote a row. A token whose rotation is more than a grace period in the
-# future has no grace period. If the creation time of a session is in the future, the age of the session begins now,
-# because a session must not end before it begins.
-_IS_NEWEST: Final = ":generation >= s.generation"
-_IS_GOOD: Final = f"""({_IS_NEWEST} OR (:generation = s.generation - 1
-    AND s.rotated_at BETWEEN :grace_began_at AND :now::timestamptz + (:now::timestamptz - :grace_began_at)))"""
-_BEGAN_AT: Final = "LEAST(s.created_at, :now)"
-
-
 class RotatedSession(UserInSession):
     """A session after the use of its refresh token, and its user."""
 
@@ -104,6 +85,16 @@ class RotatedSessionOfWebsite(RotatedSession):
     authenticated_by: str
 
 
+# A token that is newer than the stored generation exists if this database was restored from an older backup.
+_IS_NEWEST: Final = ":generation >= s.generation"
+# A token is good if it is the newest, or if it is the token just before the newest, and its grace period has not ended.
+# `rotated_at` is in the future if a clock was ahead when wxauth stored this time. If `rotated_at` is more than a grace
+# period in the future, the token has no grace period.
+_IS_GOOD: Final = f"""({_IS_NEWEST} OR (:generation = s.generation - 1
+    AND s.rotated_at BETWEEN :grace_began_at AND :now::timestamptz + (:now::timestamptz - :grace_began_at)))"""
+# If a clock was ahead when the session was opened, the age of the session begins now, because a session must not end
+# before it begins.
+_BEGAN_AT: Final = "LEAST(s.created_at, :now)"
 # A refresh stores the address and the User-Agent of its device. If one of them has changed, the refresh also keeps the
 # value with which the session was opened: see `OPENED` in `list_queries`. If that value is unknown, `NO_ADDRESS` or an
 # empty text stands for it.
@@ -134,6 +125,17 @@ def _rotating_fragment(
     return_further: LiteralString = "",
 ) -> LiteralString:
     """Return the statement that rotates the tokens of the sessions in `source`.
+
+    The statement replaces the newest token with its successor. During the grace period, it returns the newest token in
+    exchange for the token just before it. Any other token was used twice, perhaps by the user and by a thief. For such
+    a token, the statement changes nothing, and `_rotate` ends the session, with a statement that locks the user first.
+
+    If two requests use one token at the same time, the second request waits for the row that the first has locked, and
+    then reads the generation that the first has stored.
+
+    RETURNING evaluates `_IS_GOOD` with the changed row. A token that was good before the change is also good after it.
+    If it was the newest, it is then the token just before the newest, and its grace period has just begun. Otherwise,
+    the statement has changed neither `generation` nor `rotated_at`.
 
     Args:
         source: The SQL after FROM, with the condition for the sessions.
