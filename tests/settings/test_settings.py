@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from tests.fakes import APP, OTHER_APP, SECRET_KEY
 from tests.processes import environment, free_port, run
 from tests.sweeps import swept
+from wxauth.settings.http_urls import host_of
 from wxauth.settings.loading import load_settings, setting_faults
 from wxauth.settings.settings import InvalidSettings, Settings
 
@@ -566,3 +567,8 @@ def test_the_push_pair_is_optional(load: Load) -> None:
     assert [(app.push_token is not None, app.push_aes_key is not None) for app in loaded] == [
         (bool(token), bool(key)) for token, key in pairs
     ]
+
+
+@pytest.mark.parametrize("rest", ["", "/keys", "?token=hunter2", "#hunter2"])
+def test_the_host_of_a_url_contains_nothing_after_the_host(rest: str) -> None:
+    assert host_of(f"https://app.example.com:8443{rest}") == "app.example.com:8443"

@@ -21,10 +21,11 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 def plain_url(url: str) -> re.Match[str] | None:
-    """Return the parts of a URL in its plain form, or None for any other text.
+    """Match a URL in its plain form. Return None for any other text.
 
-    The parts are `scheme`, `host` (with its port), `path` and `query`. In this form, the host is in lower case, all
-    characters are allowed by RFC 3986, and there is no user name and no fragment.
+    The groups of the match are `scheme`, `host` (with its port), `path` and `query` (with its question mark). In its
+    plain form, a URL has a lower-case host, contains only characters that RFC 3986 allows, and has neither a user name
+    nor a fragment.
     """
     # The pattern allows ports and IPv6 addresses that do not exist, so `is_http_url` checks them.
     return _PLAIN.fullmatch(url) if is_http_url(url) else None
@@ -41,8 +42,11 @@ def is_url_without_user(url: str) -> bool:
 
 
 def host_of(url: str) -> str:
-    """Return the host of an http or https URL, with the port if the URL contains one, for pages and logs."""
-    return url.split("/")[2]
+    """Return the host of an http or https URL, with the port if the URL contains one, for pages and logs.
+
+    The URL must not contain a user name.
+    """
+    return re.split("[/?#]", url)[2]
 
 
 def as_compared(url: str) -> str:
