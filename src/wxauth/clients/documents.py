@@ -36,7 +36,7 @@ from wxauth.limits.queries import ASSERTIONS
 from wxauth.limits.rate_limits import RateLimiter
 from wxauth.sessions.queries import HAS_SESSIONS
 from wxauth.settings.http_urls import host_of, plain_url
-from wxauth.settings.resources import BESIDE_RESOURCE
+from wxauth.settings.resources import SCOPES_BESIDE_RESOURCE
 from wxauth.settings.settings import Settings
 from wxauth.texts import clean_text, is_title
 from wxauth_guard.keys import InvalidKey
@@ -361,7 +361,7 @@ def client_at(client_id: str, title: str = "", redirect_uris: Sequence[str] = ()
     return Client(
         name=client_id,
         title=title,
-        scopes=list(BESIDE_RESOURCE),
+        scopes=list(SCOPES_BESIDE_RESOURCE),
         is_public=True,
         redirect_uris=list(redirect_uris),
         link=True,

@@ -7,7 +7,7 @@ from pydantic_core import to_json
 
 from wxauth.core.logs import get_logger
 from wxauth.core.users import UserInSession
-from wxauth.settings.claims import ATTRIBUTE, FACTS, MAX_CONTAINERS, Template, replace_facts
+from wxauth.settings.claims import ATTRIBUTE_PREFIX, FACTS, MAX_CONTAINERS, Template, replace_facts
 from wxauth_guard.json_texts import has_too_many_containers
 
 MAX_ADDED_BYTES: Final = 3 * 1024
@@ -48,5 +48,5 @@ def _value(user: UserInSession, sees_roles: bool, fact: str) -> object:
     if fact in FACTS:
         value = getattr(user, fact.removeprefix("user."))
     else:
-        value = (user.attributes or {}).get(fact.removeprefix(ATTRIBUTE))
+        value = (user.attributes or {}).get(fact.removeprefix(ATTRIBUTE_PREFIX))
     return None if value == [] else value

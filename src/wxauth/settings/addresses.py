@@ -19,6 +19,7 @@ from wxauth.terminal import WrongValue
 
 IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network
+Scheme = Literal["http", "https"]
 
 
 class PrefixLengths(NamedTuple):
@@ -28,7 +29,7 @@ class PrefixLengths(NamedTuple):
     v6: int
 
     def network_of(self, ip: str) -> str:
-        """Return the network of an address. Raises: ValueError, if the text is not an address."""
+        """Return the network of an address, such as `192.0.2.0/24`. Raises: ValueError, if `ip` is not an address."""
         address = plain_address(ip)
         return str(ip_network((address, self.length_of(address)), strict=False))
 
@@ -45,7 +46,6 @@ TRUNCATED: Final = PrefixLengths(24, 48)
 """The prefix lengths of the network that is stored, shown or logged where the whole address must not appear."""
 NEARBY: Final = PrefixLengths(24, 56)
 """The prefix lengths of the network that two devices in one home or office probably share."""
-Scheme = Literal["http", "https"]
 _PRIVATE: Final = tuple(
     map(
         ip_network,
@@ -173,7 +173,7 @@ def _check_proxies(value: tuple[str, ...]) -> tuple[str, ...]:
     if value == ("*",):
         return value
     try:
-        items = tuple(str(ip_network(item, strict=False)) if "/" in item else str(ip_address(item)) for item in value)
+        items = tuple(map(_in_usual_form, value))
     except ValueError:
         raise WrongValue(
             _("must be addresses or networks such as 10.0.0.0/8, separated by commas, or a single *")
@@ -183,6 +183,13 @@ def _check_proxies(value: tuple[str, ...]) -> tuple[str, ...]:
     if any(item.endswith("/0") for item in items):
         raise WrongValue(_("must be the networks of your proxies, not all addresses. * trusts only the last hop"))
     return items
+
+
+def _in_usual_form(item: str) -> str:
+    """Return an address or a network in its usual form. Raises: ValueError, if the text is neither."""
+    if "/" in item:
+        return str(ip_network(item, strict=False))
+    return str(ip_address(item))
 
 
 def _check_exempt(value: tuple[str, ...]) -> tuple[str, ...]:

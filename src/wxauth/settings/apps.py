@@ -156,13 +156,17 @@ class App(AppFields):
 
     @property
     def secrets(self) -> dict[str, str]:
-        """The values of the secret fields that are set, in plain text, by the name of the field."""
+        """The values of the secret fields that are not None, in plain text, by the name of the field."""
         return {name: value.get_secret_value() for name, value in self if isinstance(value, SecretStr)}
 
     @property
     def plain_fields(self) -> dict[str, object]:
-        """The values of the fields that are set and not secret, except for the id, by the name of the field."""
-        return {name: value for name, value in self if not isinstance(value, SecretStr | None) and name != "app_id"}
+        """The values of the fields that are neither None nor secret, except for the id, by the name of the field."""
+        return {
+            name: value
+            for name, value in self
+            if value is not None and not isinstance(value, SecretStr) and name != "app_id"
+        }
 
 
 AppList = Annotated[tuple[App, ...], json_like('[{"app_id": "wx…", "app_secret": "…"}]')]

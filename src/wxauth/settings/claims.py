@@ -24,8 +24,8 @@ RESERVED_CLAIMS: Final = frozenset(
     """.split()  # noqa: SIM905 - a list would need a line for each name
 )
 """The claims that a template must not set, because they have a defined meaning."""
-MAX_TEMPLATE: Final = 1024
-"""The size limit, in bytes of compact JSON, of a template."""
+MAX_TEMPLATE_BYTES: Final = 1024
+"""The largest number of bytes of compact JSON in a template."""
 MAX_CONTAINERS: Final = 56
 """The largest number of objects and lists that a template may add to one token.
 
@@ -33,7 +33,7 @@ A guard accepts a token with at most 64 objects and lists, some of which wxauth'
 """
 FACTS: Final = ("user.id", "user.roles", "user.external_id", "user.unionid", "app_id", "openid")
 """The facts about a user that a template may refer to, besides the user's attributes."""
-ATTRIBUTE: Final = "attributes."
+ATTRIBUTE_PREFIX: Final = "attributes."
 """The beginning of the name of a fact that is one of the user's attributes, such as `attributes.tier`."""
 
 Template = Mapping[str, Any]
@@ -58,18 +58,19 @@ def check_claims(template: Template) -> None:
     # such a pair is not an escape.
     if b"\\u0000" in text.replace(b"\\\\", b""):
         raise WrongValue(_("must not contain U+0000"))
-    if len(text) > MAX_TEMPLATE:
-        raise WrongValue(_("must be up to {n} bytes", n=MAX_TEMPLATE))
+    if len(text) > MAX_TEMPLATE_BYTES:
+        raise WrongValue(_("must be up to {n} bytes", n=MAX_TEMPLATE_BYTES))
     if has_too_many_containers(text.decode(), MAX_CONTAINERS):
         raise WrongValue(_("must contain no more than {n} arrays and objects in total", n=MAX_CONTAINERS))
     replace_facts(template, _check_fact)  # only for its errors
 
 
 def replace_facts(value: object, value_of: Callable[[str], object]) -> object:
-    """Return a part of a template in which the references to facts are replaced with the facts' values.
+    """Return a template, or a part of one, in which the values of facts replace the references to these facts.
 
-    `value_of` returns the value of a fact, and gets the name of the fact without `$`. An entry whose value is or
-    becomes None is removed. A list that is or becomes empty counts as None, but an empty object stays.
+    `value_of` gets the name of a fact without `$`, and returns the fact's value. An entry of an object, or an element
+    of a list, is removed if it is or becomes None. A list that is or becomes empty counts as None, but an empty object
+    stays.
 
     Raises: WrongValue, if a number is outside the range that JavaScript can represent; the errors of `value_of`.
     """
@@ -89,10 +90,12 @@ def replace_facts(value: object, value_of: Callable[[str], object]) -> object:
 
 
 def _check_fact(fact: str) -> None:
-    is_attribute = fact.startswith(ATTRIBUTE) and ATTRIBUTE_NAME.fullmatch(fact.removeprefix(ATTRIBUTE))
-    if fact not in FACTS and not is_attribute:
-        facts = ", ".join(f"${known}" for known in FACTS)
-        raise WrongValue(_("must refer only to {facts} and $attributes.NAME", facts=facts))
+    if fact in FACTS:
+        return
+    if fact.startswith(ATTRIBUTE_PREFIX) and ATTRIBUTE_NAME.fullmatch(fact.removeprefix(ATTRIBUTE_PREFIX)):
+        return
+    facts = ", ".join(f"${known}" for known in FACTS)
+    raise WrongValue(_("must refer only to {facts} and $attributes.NAME", facts=facts))
 
 
 Claims = Annotated[dict[str, Any], checked(check_claims)]

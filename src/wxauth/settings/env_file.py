@@ -31,7 +31,7 @@ class EnvFile:
     """The contents of a `.env` file. Both fields are empty if there is no such file."""
 
     values: Mapping[str, str | None]
-    """The values that the file sets, by the names of their variables. None means that a name has no `=`."""
+    """The values that the file sets, by the names of their variables. The value of a name without `=` is None."""
     lines: Sequence[EnvLine]
     """The statements of the file, without comments and blank lines."""
 
@@ -44,12 +44,16 @@ def read_env_file(path: Path) -> EnvFile:
     # If the file that is to be mounted does not exist, Docker creates a folder in its place.
     if not path.exists() or path.is_dir():
         return EnvFile({}, [])
+    stream = StringIO(path.read_text(encoding="utf-8-sig"))
     lines = []
-    for name, value, (text, number), is_wrong in parse_stream(StringIO(path.read_text(encoding="utf-8-sig"))):
-        if name is not None or is_wrong:
-            # The parser counts the blank lines before a statement as part of the statement.
-            blank_lines = text[: -len(text.lstrip())].count("\n")
-            lines.append(EnvLine(number + blank_lines, text.strip(), name, value))
+    for statement in parse_stream(stream):
+        if statement.key is None and not statement.error:
+            continue  # a comment, or blank lines
+        # The parser counts the blank lines before a statement as part of the statement.
+        text = statement.original.string
+        blank_lines = text[: -len(text.lstrip())].count("\n")
+        first_line = statement.original.line + blank_lines
+        lines.append(EnvLine(first_line, text.strip(), statement.key, statement.value))
     assignments = [(line.name, line.value) for line in lines if line.name is not None]
     # In a value, `${NAME}` means the value that an earlier line sets or, if none does, the value in the environment.
     return EnvFile(resolve_variables(assignments, override=True), lines)

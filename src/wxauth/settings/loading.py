@@ -111,30 +111,42 @@ def _fault_of(line: EnvLine) -> Text | None:
     place = _(".env, line {n}", n=line.number) if line.number is not None else _("the environment")
     is_setting = name.startswith(PREFIX) and name.removeprefix(PREFIX) in _NAMES
     if is_setting and line.value is not None:
-        if not value.startswith(_OTHER_QUOTES):
-            return None
-        return _("{name}: must use straight quotes or no quotes ({place})", name=name, place=place)
+        if value.startswith(_OTHER_QUOTES):
+            return _("{name}: must use straight quotes or no quotes ({place})", name=name, place=place)
+        return None
     if _SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and types.SERVICE_LINK.match(value)):
         return None
-    first_word = _WORD.match(name.removeprefix(PREFIX))
-    word = first_word[0] if first_word else ""
-    # An app's field is not a separate setting. It belongs in WXAUTH_APPS.
-    similar_names = ["APPS"] if word in _NAMES_IN_APPS else difflib.get_close_matches(word, _NAMES, n=1)
-    similar = similar_names[0] if similar_names else None
+    similar = _similar_setting(name)
     # A line without a name or a value may contain the name of a setting, followed by a wrong sign. If the line has no
     # space, the parser returns the name, the sign and the value as one name, for example `WXAUTH_PORT：8000`. In a line
     # with another name, only this name is searched, because the line's value may mention the name of a setting.
-    match = _SETTING.match(line.text if line.name is None or is_setting else line.name)
-    fault = None if match is None else _fault_of_setting(match, similar, place)
-    return fault or _fault_of_name(line, similar, place)
+    searched_text = line.text if line.name is None or is_setting else line.name
+    match = _SETTING.match(searched_text)
+    if match is not None:
+        fault = _fault_of_setting(match, similar, place)
+        if fault is not None:
+            return fault
+    return _fault_of_name(line, similar, place)
+
+
+def _similar_setting(name: str) -> str | None:
+    """Return the setting that the operator may have meant, without wxauth's prefix; None if no setting is similar.
+
+    `name` is in upper case.
+    """
+    match = _WORD.match(name.removeprefix(PREFIX))
+    word = match[0] if match else ""
+    if word in _NAMES_IN_APPS:
+        return "APPS"  # an app's field is not a separate setting, but belongs in WXAUTH_APPS
+    similar_names = difflib.get_close_matches(word, _NAMES, n=1)
+    return similar_names[0] if similar_names else None
 
 
 def _fault_of_name(line: EnvLine, similar: str | None, place: Text) -> Text | None:
     """Return a text about a line without a name, or about a name with wxauth's prefix that isn't a setting.
 
-    Return None for a name without this prefix, because it belongs to another program.
-
-    `similar` is the name of the most similar setting, if there is one.
+    `similar` is the result of `_similar_setting`. Return None for a name without wxauth's prefix, because such a name
+    belongs to another program.
     """
     if line.name is None:
         return _("{name}: {rule}", name=place, rule=_("must have the form NAME=value"))
@@ -144,8 +156,10 @@ def _fault_of_name(line: EnvLine, similar: str | None, place: Text) -> Text | No
     # The name of an environment variable may end with a secret if the operator has left out the `=` between a name and
     # its value. Therefore, only a name of capital letters is shown.
     can_show_name = line.number is None and re.fullmatch("[A-Z_]+", line.text) is not None
-    text = _("{name}: no such setting. Did you mean {meant}?") if similar else _("{name}: no such setting")
-    return Text(text, name=line.text if can_show_name else place, meant=f"{PREFIX}{similar}" if similar else "")
+    shown_name = line.text if can_show_name else place
+    if similar is None:
+        return _("{name}: no such setting", name=shown_name)
+    return _("{name}: no such setting. Did you mean {meant}?", name=shown_name, meant=f"{PREFIX}{similar}")
 
 
 def _fault_of_setting(match: re.Match[str], similar: str | None, place: Text) -> Text | None:
@@ -154,13 +168,14 @@ def _fault_of_setting(match: re.Match[str], similar: str | None, place: Text) ->
     Return None if the name is only the beginning of another name, or if the operator meant the setting `similar`.
     """
     setting, rest, sign = match["setting"].upper(), match["rest"], match["sign"]
-    # If a single letter follows, the name is misspelled, for example a plural. Several letters may be a value whose `=`
-    # is missing.
-    if re.fullmatch("[A-Za-z]", rest) or (_WORD.match(rest) and similar not in (None, setting)):
+    if re.fullmatch("[A-Za-z]", rest):
+        return None  # with a single letter after it, the name is misspelled, for example a plural
+    # Several letters after the name belong to the name of another setting, or are a value whose `=` is missing.
+    if _WORD.match(rest) and similar not in (None, setting):
         return None
     if match["before"]:
         text = _("{name}: must be at the beginning of its line ({place})")
-    elif rest.startswith("="):  # the parser of `.env` would have found a name before `=` if the quotes were right
+    elif rest.startswith("="):  # if the quotes were right, the parser of `.env` would have returned the name alone
         text = _("{name}: a quoted value must end with a closing quote, and nothing may follow the quote ({place})")
     elif sign:
         text = _("{name}: must be followed by '=', not by '{sign}' ({place})")
@@ -197,17 +212,23 @@ def _read_files(folder: Path, names: Collection[str]) -> dict[str, str]:
 
 
 def _problem(error: Mapping[str, Any]) -> Text:
-    """Return a text about one of pydantic's errors. It names the variable, and the rule that the value breaks."""
+    """Return a text about one of pydantic's errors.
+
+    The text names the variable, and the rule that the value breaks, for example `WXAUTH_APPS[0].app_secret: is
+    required`.
+    """
     location: tuple[str | int, ...] = error["loc"]
     rule = rule_of(error)
     if rule.startswith(PREFIX):  # a rule about several settings names them itself
         return rule
     if error["type"] == "extra_forbidden":
         kind = Resource if location[0] == "resources" else App
-        location, rule = location[:-1], _("must contain only {names}", names=", ".join(kind.model_fields))
+        rule = _("must contain only {names}", names=", ".join(kind.model_fields))
+        location = location[:-1]  # the rule is about the object that contains the extra field
     elif error["type"] == "missing":
         rule = _("is required")
     elif error["type"] == "string_pattern_mismatch" and location[-1] == "app_id":
         rule = _("must be an AppID, such as wx0123456789abcdef")
-    inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:])
-    return _("{name}: {rule}", name=f"{PREFIX}{str(location[0]).upper()}{inside}", rule=rule)
+    setting = f"{PREFIX}{str(location[0]).upper()}"
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:])
+    return _("{name}: {rule}", name=f"{setting}{path}", rule=rule)

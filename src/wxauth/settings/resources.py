@@ -25,10 +25,10 @@ OWN_SCOPES: Final = frozenset(
 
 A test compares this list with the scopes in other packages, which this package cannot import.
 """
-BESIDE_RESOURCE: Final = ("openid", "profile", "offline_access")
+SCOPES_BESIDE_RESOURCE: Final = ("openid", "profile", "offline_access")
 """The scopes of wxauth that a client without registration may request together with a resource's scopes."""
 MAX_RESOURCE: Final = 512
-"""The maximum number of characters of a resource's URL."""
+"""The maximum number of characters in a resource's URL."""
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,64}")
 """The pattern of a scope's name (RFC 6749, section 3.3)."""
 
@@ -71,25 +71,26 @@ class Resource(BaseModel):
 
 def find_resource(resources: Iterable[Resource], url: str) -> Resource | None:
     """Return the resource with this URL, even if the URL is spelled differently; None if there is none."""
-    wanted = as_compared(url)
-    return next((each for each in resources if as_compared(each.resource) == wanted), None)
+    wanted_url = as_compared(url)
+    return next((resource for resource in resources if as_compared(resource.resource) == wanted_url), None)
 
 
-def check_distinct(resources: tuple[Resource, ...], others: Collection[str] = ()) -> tuple[Resource, ...]:
-    """Check that no resource's URL occurs twice, or is among the URLs `others`. Return the resources.
+def check_distinct(resources: tuple[Resource, ...], other_urls: Collection[str] = ()) -> tuple[Resource, ...]:
+    """Check that no resource's URL occurs twice, or is among `other_urls`. Return the resources.
 
-    Raises: WrongValue, which names the resource with such a URL.
+    Raises: WrongValue, which names the first resource with such a URL.
     """
-    used = {as_compared(other) for other in others}
-    for number, each in enumerate(resources):
-        if as_compared(each.resource) in used:
+    used_urls = {as_compared(url) for url in other_urls}
+    for index, resource in enumerate(resources):
+        url = as_compared(resource.resource)
+        if url in used_urls:
             raise WrongValue(
                 _(
                     "WXAUTH_RESOURCES[{n}].resource: must differ from the other resources and from WXAUTH_AUDIENCE",
-                    n=number,
+                    n=index,
                 )
             )
-        used.add(as_compared(each.resource))
+        used_urls.add(url)
     return resources
 
 

@@ -190,6 +190,7 @@ class Settings(DatabaseSettings):
     @field_validator("issuer")  # does not run for the default issuer, which WeChat cannot reach
     @classmethod
     def _no_forward_to_ourselves(cls, issuer: str, info: ValidationInfo) -> str:
+        """Check that no app forwards WeChat's messages to wxauth itself. Raises: WrongValue."""
         for app in info.data.get("apps", ()):
             if app.push_forward is not None and is_below(app.push_forward, issuer):
                 text = _("push_forward for {app_id} in WXAUTH_APPS must not point to wxauth itself", app_id=app.app_id)
@@ -223,7 +224,9 @@ class Settings(DatabaseSettings):
 
         Otherwise, calls meant for another host, such as a simulated WeChat, would go to the real WeChat.
         """
-        return WECHAT_FALLBACK_URL if value is None and info.data.get("wechat_base_url") == WECHAT_URL else value
+        if value is None and info.data.get("wechat_base_url") == WECHAT_URL:
+            return WECHAT_FALLBACK_URL
+        return value
 
     @property
     def secret_keys(self) -> list[bytes]:

@@ -38,17 +38,17 @@ _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
 """The pattern of the name of a document that users agree to, a colon, and the version of the document."""
 
 
-def _split_at_commas(value: object) -> object:
-    """Return the items of a comma-separated text. A value of another type stays unchanged."""
-    return comma_separated(value) if isinstance(value, str) else value
-
-
 def comma_separated(text: str) -> list[str]:
     """Return the items of a comma-separated text.
 
     Spaces around an item are removed. An empty item is left out.
     """
     return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _split_at_commas(value: object) -> object:
+    """Return the items of a comma-separated text. A value of another type stays unchanged."""
+    return comma_separated(value) if isinstance(value, str) else value
 
 
 def _read_documents(value: object) -> object:
@@ -172,7 +172,9 @@ AnySeconds = Annotated[int, Field(ge=0, le=CENTURY_SECONDS), BeforeValidator(_re
 Seconds = Annotated[int, Field(ge=1, le=CENTURY_SECONDS), BeforeValidator(_refuse_unit)]
 """A number of seconds, at least 1."""
 Days = Annotated[int, Field(ge=0, le=CENTURY_DAYS)]
+"""A number of days, which may be 0."""
 TrailDays = Annotated[Days, checked(_check_events_kept)]
+"""The number of days for which the audit trail is kept; 0 to keep it forever."""
 
 Audience = Annotated[str, Field(min_length=1)]
 Title = Annotated[str, checked(check_title)]

@@ -77,7 +77,8 @@ def _checked_parts(url: str, pattern: str, example: str) -> SplitResult:
     except ValueError:
         # For example, `urlsplit` refuses a password with a character that Unicode normalization turns into a separator.
         raise refusal from None
-    _check_ports(port for host in hosts for port in re.findall(r":(\d+)$", host))
+    matches = [re.search(r":(\d+)$", host) for host in hosts]
+    _check_ports(match[1] for match in matches if match is not None)
     return parts
 
 
@@ -88,17 +89,20 @@ def _check_ports(ports: Iterable[str]) -> None:
 
 
 def _check_database_url(value: SecretStr) -> SecretStr:
-    """Check the URL, and return it with the scheme `postgresql`. Raises: WrongValue, if the URL is malformed."""
+    """Check the URL of a database, and return it with the scheme `postgresql`. Raises: WrongValue."""
     url = re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", value.get_secret_value())
     # In a password with `/` or `?`, the part before that character may look like a host and port. Therefore, the part
     # after the host must not contain `@`, except in the path of a socket.
-    pattern = rf"postgresql://{_USER}{_HOSTS}(/[^?#@]*)?(\?(host=/[^#&]*|[^#&@]*)(&(host=/[^#&]*|[^#&@]*))*)?"
+    parameter = "(host=/[^#&]*|[^#&@]*)"
+    pattern = rf"postgresql://{_USER}{_HOSTS}(/[^?#@]*)?(\?{parameter}(&{parameter})*)?"
     parts = _checked_parts(url, pattern, "postgresql://user:password@host:5432/database")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    ports = query["port"].split(",") if query.get("port") else []
-    _check_ports(ports)
-    if len(ports) not in (0, 1, len(query.get("host", "").split(","))):
-        raise WrongValue(_("must have one port, or one port for each host"))
+    if query.get("port"):
+        ports = query["port"].split(",")
+        hosts = query.get("host", "").split(",")
+        _check_ports(ports)
+        if len(ports) not in (1, len(hosts)):
+            raise WrongValue(_("must have one port, or one port for each host"))
     return SecretStr(url)
 
 

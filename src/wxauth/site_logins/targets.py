@@ -10,7 +10,7 @@ from wxauth.clients.models import OFFLINE_ACCESS, Client
 from wxauth.clients.oauth_errors import OAuthError
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.http_urls import as_compared, host_of
-from wxauth.settings.resources import BESIDE_RESOURCE, Resource, find_resource
+from wxauth.settings.resources import SCOPES_BESIDE_RESOURCE, Resource, find_resource
 from wxauth.settings.settings import Settings
 from wxauth_guard.claims import is_document_url
 
@@ -55,7 +55,7 @@ class Target:
 
     @classmethod
     def requested(cls, settings: Settings, client: Client, parameters: Mapping[str, str]) -> Self:
-        """Return the target that a client requests. A client that nobody registered must name a resource.
+        """Return the target that a client requests. An unregistered client must name a resource.
 
         Raises: OAuthError, if the client may not request the target.
         """
@@ -110,7 +110,7 @@ class Target:
           `openid` must not get the phone number, e-mail address and roles.
         """
         names = (requested or "").split()
-        uncounted = {OFFLINE_ACCESS} if self.resource is None else set(BESIDE_RESOURCE)
+        uncounted = {OFFLINE_ACCESS} if self.resource is None else set(SCOPES_BESIDE_RESOURCE)
         if uncounted.issuperset(names):
             return []
         return names
@@ -146,5 +146,5 @@ def for_resource(client: Client) -> Client:
 
 
 def _may_request(client: Client, url: str) -> bool:
-    """Return whether a client may request a resource. A client that nobody registered may request any resource."""
+    """Return whether a client may request a resource. An unregistered client may request any resource."""
     return is_document_url(client.name) or url in client.resources
