@@ -19,9 +19,11 @@ class AnyRequest:
 
     Envoy, Istio and Higress send the method of the client's request, and append the path and the query of the client's
     request. The client chooses these parts, so before any other code reads them, this middleware sets the method to
-    GET, and removes the appended path and query. There is one exception: if the path is exactly `/v1/verify/`, the
-    middleware keeps a query with a role or resource, so that the route refuses the request, because an administrator
-    meant the query for `/v1/verify`.
+    GET, and removes the appended path and query.
+
+    There is one exception. If the path is exactly `/v1/verify/`, and the query names a role or resource, an
+    administrator meant the query for `/v1/verify`. In this case, the middleware keeps the query, so that the route
+    refuses the request.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -30,20 +32,30 @@ class AnyRequest:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http" and VERIFY_PATH in scope["path"]:  # other requests skip the exact comparisons
-            root = scope.get("root_path", "")
-            path = scope["path"].removeprefix(root)
-            is_below = path.startswith(f"{VERIFY_PATH}/")
-            if is_below or path == VERIFY_PATH:
-                headers = [field for field in scope["headers"] if field[0] not in _BODY_FIELDS]
-                scope = {**scope, "method": "GET", "headers": headers}
-            if is_below:  # `scope` is now a copy
-                is_mistaken = path == f"{VERIFY_PATH}/" and _has_demands(scope["query_string"])
-                # The appended path becomes a single segment, because the route's parameter matches only one segment.
-                scope["path"] = f"{root}{VERIFY_PATH}/-"
-                scope["raw_path"] = scope["path"].encode()
-                if not is_mistaken:
-                    scope["query_string"] = b""
+            scope = _uniform(scope)
         await self._app(scope, receive, send)
+
+
+def _uniform(scope: Scope) -> Scope:
+    """Return the scope of a GET without a body, if the request is for `VERIFY_PATH` or for a path below it.
+
+    Return the scope of any other request unchanged.
+    """
+    root = scope.get("root_path", "")
+    path = scope["path"].removeprefix(root)
+    is_below = path.startswith(f"{VERIFY_PATH}/")
+    if not is_below and path != VERIFY_PATH:
+        return scope
+    headers = [field for field in scope["headers"] if field[0] not in _BODY_FIELDS]
+    uniform = {**scope, "method": "GET", "headers": headers}
+    if is_below:
+        # The appended path becomes a single segment, because the route's parameter matches only one segment.
+        uniform["path"] = f"{root}{VERIFY_PATH}/-"
+        uniform["raw_path"] = uniform["path"].encode()
+        is_mistaken = path == f"{VERIFY_PATH}/" and _has_demands(scope["query_string"])
+        if not is_mistaken:
+            uniform["query_string"] = b""
+    return uniform
 
 
 def _has_demands(query: bytes) -> bool:

@@ -98,7 +98,8 @@ async def client_and_keys(
     """Return the client with this id, or None if there is none, and the session_keys that match the request.
 
     If `openid` is given, the session_key of this identity in the app matches. Otherwise, the session_keys of the user's
-    identities in the app match, and the result contains at most two of them.
+    identities in the app match. The result then contains at most two of them, because two already show that the request
+    is ambiguous.
     """
     if openid is not None:
         rows = await database.rows(_SIGNER_FOR_OPENID, client_id=client_id, app_id=app_id, openid=openid)

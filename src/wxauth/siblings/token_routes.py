@@ -38,7 +38,7 @@ router = Router("siblings")
 # character.
 _SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
 _MAX_PARAMETERS: Final = 32
-"""The largest number of parameters in a query. A query contains roles, and at most one resource."""
+"""The largest number of parameters in a query, which are the roles and at most one resource."""
 
 
 class IntrospectionAnswer(TypedDict, total=False):
@@ -67,9 +67,9 @@ class IntrospectionAnswer(TypedDict, total=False):
 
 
 def _wrong_parameter() -> InvalidRequest:
-    """Return the refusal of an unknown parameter.
+    """Return the error for an unknown parameter.
 
-    Each request gets a new exception, because a raised exception keeps its stack frames alive.
+    Each call returns a new exception, because a raised exception keeps its stack frames alive.
     """
     message = "Accepts only the parameters 'role', which can be repeated, and 'resource'"
     what_to_write = "the proxy must not add the client's query: in a Caddyfile, write 'uri /v1/verify?', with the '?'"
@@ -77,7 +77,7 @@ def _wrong_parameter() -> InvalidRequest:
 
 
 def _no_such_resource() -> InvalidRequest:
-    """Return the refusal of an unknown resource, or of several resources.
+    """Return the error for an unknown resource, or for several resources.
 
     As in `_wrong_parameter`, each call returns a new exception.
     """
@@ -85,7 +85,7 @@ def _no_such_resource() -> InvalidRequest:
 
 
 def _no_token() -> InvalidRequest:
-    """Return the refusal of a form without a token. As in `_wrong_parameter`, each call returns a new exception."""
+    """Return the error for a form without a token. As in `_wrong_parameter`, each call returns a new exception."""
     return InvalidRequest.of("token", "Field required")
 
 
@@ -219,7 +219,7 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
 
     Every method gets the same response. The user is in its header fields. A revoked session or a banned user is refused
     immediately. The roles are the user's current ones, not those in the token. A body is ignored. Any parameter other
-    than `role` and `resource` is refused, because a misspelled parameter would admit every user.
+    than `role` and `resource` is refused, because a misspelled `role` would admit every user.
     """
     if not roles <= set(caller.user.roles):
         raise InsufficientRole("the user lacks a role that this request requires")

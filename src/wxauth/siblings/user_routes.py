@@ -62,12 +62,14 @@ class LookupRequest(BaseModel):
 
     @model_validator(mode="after")
     def _check_names_users(self) -> Self:
-        lists = [names for names in (self.ids, self.openids, self.external_ids, self.unionids) if names is not None]
+        named_lists = [
+            names for names in (self.ids, self.openids, self.external_ids, self.unionids) if names is not None
+        ]
         # Unknown fields are ignored. Without this check, a request with a single field whose name is misspelled would
         # get no users, as if all of them had been erased.
-        if not lists:
+        if not named_lists:
             raise ValueError("Must have ids, openids, external_ids or unionids")
-        if sum(map(len, lists)) > LOOKED_UP_AT_ONCE:
+        if sum(map(len, named_lists)) > LOOKED_UP_AT_ONCE:
             raise ValueError(f"Must have at most {LOOKED_UP_AT_ONCE} of all kinds together")
         return self
 

@@ -64,6 +64,8 @@ router = Router("siblings")
 SharedWeChatTokensDep = Annotated[SharedWeChatTokens, Depends(provide(SharedWeChatTokens))]
 JsTicketsDep = Annotated[JsTickets, Depends(provide(JsTickets))]
 _NO_KEY: Final = SessionKeyExpired(LOG_IN_AGAIN)
+_NO_OPENID: Final = ""
+"""The openid that the query looks up if the body is invalid. No identity has it."""
 _URL_RULE: Final = f"Must be an http or https URL of at most {MAX_URL} characters, without a user"
 
 
@@ -146,28 +148,30 @@ async def signer_of(
     try:
         credentials = basic_credentials(request)
         name = credentials.client_id
-        invalid_body: InvalidRequest | None = None
-        # If the body is invalid, the query finds no key for the empty openid.
-        openid: str | None = ""
-        user_id: UUID | None = None
-        try:
-            body = read_body(SignatureRequest, await request.body())
-            openid, user_id = body.openid, body.user_id
-        except InvalidRequest as exc:
-            invalid_body = exc
-        found: ServiceClient | None = None
+        body = await _body_or_error(request)
+        openid = _NO_OPENID if isinstance(body, InvalidRequest) else body.openid
+        user_id = None if isinstance(body, InvalidRequest) else body.user_id
+        stored_client: ServiceClient | None = None
         keys: Sequence[KeyOfLogin] = ()
         if is_client_name(name):
-            found, keys = await client_and_keys(database, name, app_id=app_id, openid=openid, user_id=user_id)
-        client = check_secret(credentials, found, now=clock())
+            stored_client, keys = await client_and_keys(database, name, app_id=app_id, openid=openid, user_id=user_id)
+        client = check_secret(credentials, stored_client, now=clock())
         await limits.admit(name, ClientOperation.SIGN)
         check_scope(client, Scope.SIGN)
-        if invalid_body is not None:
-            raise invalid_body
+        if isinstance(body, InvalidRequest):
+            raise body
     except WxAuthError as exc:
         SIGNATURES.count(apps.label_of(app_id), exc.code)
         raise
     return Signer(name, keys)
+
+
+async def _body_or_error(request: Request) -> SignatureRequest | InvalidRequest:
+    """Return the body of a request for a signature, or the error if the body is invalid."""
+    try:
+        return read_body(SignatureRequest, await request.body())
+    except InvalidRequest as exc:
+        return exc
 
 
 SignerDep = Annotated[Signer, Depends(signer_of), FOR_LIMITED_CLIENT]
