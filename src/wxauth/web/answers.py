@@ -103,15 +103,15 @@ class Problem(BaseModel):
     )
 
 
-def failures_of(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
+def failures_of(*failures: Failure) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` for FastAPI: each status, with an example for each error code.
 
     If several failures have the same status and code, the last one is the example. `InternalError` is always included,
     because any operation may fail with it.
     """
     examples: dict[int, dict[str, Any]] = defaultdict(dict)
-    for kind in (*kinds, errors.InternalError):
-        error = kind if isinstance(kind, WxAuthError) else _typical_error(kind)
+    for failure in (*failures, errors.InternalError):
+        error = failure if isinstance(failure, WxAuthError) else _typical_error(failure)
         examples[error.status][error.code] = {
             "value": problem_document(error, language="zh-CN", request_id="0f8fad5bd9cb469fa16570867728950e")
         }
@@ -169,6 +169,10 @@ def _example_in(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
 def _typical_error(kind: type[WxAuthError]) -> WxAuthError:
     """Return the documented example of a class of errors.
 
-    If `_TYPICAL` lacks the class, the `detail` of the example is the first line of the class's docstring.
+    If `_TYPICAL` lacks the class, the `detail` of the example is the first line of the class's docstring, without the
+    full stop.
     """
-    return _TYPICAL.get(kind) or kind((kind.__doc__ or "").partition("\n")[0].rstrip("."))
+    if kind in _TYPICAL:
+        return _TYPICAL[kind]
+    first_line = (kind.__doc__ or "").partition("\n")[0]
+    return kind(first_line.rstrip("."))

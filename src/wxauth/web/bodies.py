@@ -1,4 +1,4 @@
-"""The reading of JSON bodies, even with incomplete characters, and the errors about bodies and parameters."""
+"""The reading of JSON bodies, which may contain incomplete characters, and the errors about bodies and parameters."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -54,11 +54,11 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
     checked = None
     if not is_json:  # pydantic could not parse this body, and has not validated its fields yet
         checked, errors = _validated(model, values, context)
-    fields, left_out = _fields_of(model), set[str]()
+    fields = _fields_of(model)
+    left_out: set[str] = set()
     # One round isn't enough, because validators of the whole model run only when all fields are valid.
     while checked is None:
-        # An error of an unknown field, or of the body as a whole, belongs to "", which is never optional.
-        invalid = {fields.get(error["loc"][0], "") if error["loc"] else "" for error in errors}
+        invalid = {_field_with(error, fields) for error in errors}
         if not invalid <= optional:
             raise invalid_request(errors, model)
         left_out |= invalid
@@ -84,6 +84,15 @@ def _validated(model: type[Model], values: Any, context: Mapping[Any, Any] | Non
         return None, errors_of(exc)
 
 
+def _field_with(error: Mapping[str, Any], fields: Mapping[str, str]) -> str:
+    """Return the model's field with this error of pydantic. `fields` is the result of `_fields_of`.
+
+    For an error of an unknown field, or of the body as a whole, return an empty text, which is never optional.
+    """
+    location = error["loc"]
+    return fields.get(location[0], "") if location else ""
+
+
 def json_form(model: type[BaseModel]) -> str:
     """Return the form of a JSON body of this model, such as `{"code": "…"}`.
 
@@ -106,9 +115,9 @@ def check_place(model: type[BaseModel], errors: list[Any], elsewhere: Iterable[s
     Raises: InvalidRequest.
     """
     fields = _fields_of(model)
-    sent = {fields[name] for name in elsewhere if name in fields}
+    sent_elsewhere = {fields[name] for name in elsewhere if name in fields}
     for error in errors:
-        if error["type"] == "missing" and fields.get(error["loc"][0]) in sent:
+        if error["type"] == "missing" and fields.get(error["loc"][0]) in sent_elsewhere:
             raise InvalidRequest.of(error["loc"][0], f"Must be in the body: send {json_form(model)} as JSON")
 
 
@@ -172,8 +181,9 @@ def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] 
 
 
 def _field_name(location: tuple[str | int, ...]) -> str:
-    """Return the names in a location, separated by dots, or `body`. A lone surrogate becomes `?`."""
-    return ".".join(part for part in location if isinstance(part, str)).encode(errors="replace").decode() or "body"
+    """Return the names in a location, separated by dots; `body` if there are none. A lone surrogate becomes `?`."""
+    names = ".".join(part for part in location if isinstance(part, str))
+    return names.encode(errors="replace").decode() or "body"
 
 
 def _message(error: Mapping[str, Any], model: type[BaseModel] | None) -> str:

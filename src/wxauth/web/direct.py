@@ -5,7 +5,7 @@ five alternating rounds, 32 clients). This module can be removed when FastAPI so
 and not for each request. See docs/contribute/decisions/0006-flattened-dependencies.md.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import NoneType
 from typing import Any, Final, Required, TypeVar, Unpack, get_type_hints
@@ -63,13 +63,13 @@ class DirectRoute(APIRoute):
         **declared: Any,
     ) -> None:
         hints = get_type_hints(endpoint, include_extras=True)
-        returned = hints.pop("return", None)
+        return_type = hints.pop("return", None)
         # The endpoint returns nothing, or sometimes a response that it has created.
-        if returned is NoneType or returned == Response | None:
+        if return_type is NoneType or return_type == Response | None:
             declared.setdefault("status_code", 204)
             declared.setdefault("response_model", None)
-        elif isinstance(returned, type) and issubclass(returned, Response):
-            declared.setdefault("response_class", returned)
+        elif isinstance(return_type, type) and issubclass(return_type, Response):
+            declared.setdefault("response_class", return_type)
         super().__init__(path, endpoint, summary=summary, **declared)
         if self.dependencies or self.status_code not in (None, 200, 204):
             raise TypeError(
@@ -103,11 +103,11 @@ class DirectRoute(APIRoute):
         """Run the plan, and send the value that the endpoint returns.
 
         If the app overrides dependencies, build another plan.
+
+        Raises: the failure of the route, if the scope contains the failure because `Shortcut` has called the route.
         """
-        # If the scope has this key, the shortcut has already called this route, and the route has failed. The failure
-        # is raised again here, where FastAPI's handlers catch it.
         if _FAILURE_KEY in scope:
-            raise scope.pop(_FAILURE_KEY)
+            raise scope.pop(_FAILURE_KEY)  # here, FastAPI's handlers catch the failure
         request = DirectRequest(scope, receive)
         overrides = scope["app"].dependency_overrides
         plan = Plan(self.dependant, self._arguments, overrides) if overrides else self.plan
@@ -259,10 +259,9 @@ class DirectRoutes:
             if route.path in with_parameters:
                 self._by_pattern.append(route)
             elif not route.param_convertors:
-                earlier = [each for each in routes[:place] if isinstance(each, Route)]
-                same_path = [each for each in earlier if each.path_regex.match(route.path)]
-                hidden = {method for each in same_path for method in each.methods or ()}
-                self._by_path |= {(method, route.path): route for method in (route.methods or set()) - hidden}
+                hidden_methods = _methods_at(route.path, routes[:place])
+                for method in (route.methods or set()) - hidden_methods:
+                    self._by_path[method, route.path] = route
 
     def find(self, scope: Scope) -> DirectRoute | None:
         """Return the route of a request, and put the path parameters into the scope; None if there is no such route."""
@@ -271,10 +270,22 @@ class DirectRoutes:
         if route_at_path is not None:
             return route_at_path
         for route in self._by_pattern:
-            if method in (route.methods or ()) and (match := route.path_regex.match(path)):
+            if method not in (route.methods or ()):
+                continue
+            match = route.path_regex.match(path)
+            if match is not None:
                 scope["path_params"] = match.groupdict()
                 return route
         return None
+
+
+def _methods_at(path: str, routes: Iterable[BaseRoute]) -> set[str]:
+    """Return the methods that those of the routes with this path take."""
+    methods: set[str] = set()
+    for route in routes:
+        if isinstance(route, Route) and route.path_regex.match(path):
+            methods.update(route.methods or ())
+    return methods
 
 
 def operation_id(route: APIRoute) -> str:

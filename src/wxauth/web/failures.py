@@ -20,10 +20,10 @@ from wxauth_guard.problems import problem_response
 def add_failures(app: FastAPI) -> None:
     """Add the exception handlers that convert every failure of an app into a problem document."""
     for kind in (WxAuthError, HTTPException, ClientDisconnect, Exception):
-        app.add_exception_handler(kind, _answer_failure)
+        app.add_exception_handler(kind, _response_to)
 
 
-async def _answer_failure(request: Request, exc: Exception) -> Response:
+async def _response_to(request: Request, exc: Exception) -> Response:
     """Return the problem document for an exception, and keep the error in the request's scope for the log."""
     request.scope[PROBLEM_KEY] = error = _error_of(request, exc)
     return problem_response(error, request.scope)
@@ -78,7 +78,12 @@ def _path_hint(request: Request) -> str:
 
     In any other case, return an empty text.
     """
-    path, root = request.scope["path"], request.scope.get("root_path", "")
-    plain = "/" + "/".join(part for part in path.split("/") if part)
-    route = next(_routes_at(request, plain), None) if plain != path else None
-    return f": write {root}{route.path}, with single slashes and none at the end" if route else ""
+    path = request.scope["path"]
+    corrected = "/" + "/".join(part for part in path.split("/") if part)
+    if corrected == path:
+        return ""
+    route = next(_routes_at(request, corrected), None)
+    if route is None:
+        return ""
+    root = request.scope.get("root_path", "")
+    return f": write {root}{route.path}, with single slashes and none at the end"

@@ -83,7 +83,8 @@ class BehindProxies:
         """Correct the scope of a request, and pass the request on to the app."""
         if scope["type"] == "http":
             scope["root_path"] = self._root_path or scope.get("root_path", "")
-            if (peer := scope.get("client")) is not None and peer[0].startswith(_MAPPED):
+            peer = scope.get("client")
+            if peer is not None and peer[0].startswith(_MAPPED):
                 scope["client"] = (peer[0].removeprefix(_MAPPED), peer[1])
             self._apply_forwarded_headers(scope)
         await self._app(scope, receive, send)
@@ -107,8 +108,10 @@ class BehindProxies:
             return
         if scheme is not None:
             scope["scheme"] = scheme
-        if forwarded_for and (address := self._client_of(forwarded_for)) is not None:
-            scope["client"] = (address, 0)  # the client's port is unknown
+        if forwarded_for:
+            address = self._client_of(forwarded_for)
+            if address is not None:
+                scope["client"] = (address, 0)  # the client's port is unknown
 
     def _client_of(self, forwarded_for: list[bytes]) -> str | None:
         """Return the address in the client's entry, or None if that entry is not an address.
@@ -136,6 +139,7 @@ class BehindProxies:
         return _NO_HOST if len(entry) > _MAX_ENTRY else self._parse_cached(entry)
 
     def _parse_entry(self, entry: bytes) -> _Host:
+        """Return the host in an entry that has no white space around it, without using the cache."""
         match = _ENTRY.fullmatch(entry.decode("latin-1"))
         # Exactly one group of the pattern matches, and contains the address.
         text = match[match.lastindex or 0] if match is not None else ""
@@ -146,6 +150,7 @@ class BehindProxies:
         return _Host(str(address), any(address in network for network in self._trusted))
 
     def _warn_once(self, peer: tuple[str, int] | None) -> None:
+        """Log that this peer is not trusted. Later calls do nothing, even for other peers."""
         if not self._has_warned:
             self._has_warned = True
             log.warning(

@@ -57,6 +57,7 @@ Row = TypeVar("Row")
 
 
 def _check_has_date(value: object) -> object:
+    """Return a text that begins with a date and a separator. Raises: ValueError, for any other value."""
     # Pydantic would also accept a number, and guess whether the number means seconds or milliseconds.
     if not isinstance(value, str) or not _DATE.match(value):
         raise ValueError("Must be a time with an offset, such as 2026-11-20T08:00:00+08:00")
@@ -64,6 +65,7 @@ def _check_has_date(value: object) -> object:
 
 
 def _in_utc(time: datetime) -> datetime:
+    """Convert a time to UTC. Raises: ValueError, if the result is not in the years 1 to 9999."""
     try:
         return time.astimezone(UTC)
     except OverflowError:
@@ -75,6 +77,7 @@ Time = Annotated[AwareDatetime, BeforeValidator(_check_has_date), AfterValidator
 
 
 def _parse_network(value: object) -> object:
+    """Return the network in a text, and any other value unchanged. Raises: ValueError, if the text is not a network."""
     try:
         return ip_network(value.strip(), strict=False) if isinstance(value, str) else value
     except ValueError:
@@ -155,7 +158,8 @@ class Page(Generic[Row]):
 
         `cursor_after` returns the cursor for the rows after a given row.
         """
-        return cls(rows[:limit], cursor_after(rows[limit - 1]) if len(rows) > limit else None)
+        has_next_page = len(rows) > limit
+        return cls(rows[:limit], cursor_after(rows[limit - 1]) if has_next_page else None)
 
 
 def cursor_at(row_id: UUID) -> str:
@@ -209,7 +213,7 @@ OrEmpty: Final = _OrEmpty()
 
 
 class Items(BaseModel, Generic[Row]):
-    """Some rows of a list."""
+    """Some rows of a list, with the cursor for the next page."""
 
     items: list[Row]
     next_cursor: NextCursor
@@ -231,6 +235,7 @@ class Parameters(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _drop_empty(cls, value: Any) -> Any:
+        """Use the default in place of an empty value, and remove empty values from a list."""
         if value == "":
             raise PydanticUseDefault
         return [each for each in value if each != ""] if isinstance(value, list) else value
@@ -276,7 +281,8 @@ class Changes(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _is_not_empty(cls, values: Any) -> Any:
+    def _check_not_empty(cls, values: Any) -> Any:
+        """Return the body unchanged. Raises: ValueError, if the body is an empty object."""
         if values == {}:
             raise ValueError("Must name a field to change")
         return values

@@ -89,8 +89,8 @@ def _model_argument(hint: Any) -> Argument:
     kinds = get_args(hint) or (hint,)
     if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
         if any(isinstance(meta, Query) for meta in _metadata_of(hint)):
-            return _query(kinds[0])
-        return _body(kinds[0], may_be_empty=NoneType in kinds)
+            return _query_argument(kinds[0])
+        return _body_argument(kinds[0], may_be_empty=NoneType in kinds)
     raise TypeError(f"a direct route cannot take {hint}")
 
 
@@ -99,12 +99,12 @@ def _path_argument(name: str, hint: Any) -> Argument:
     validate = TypeAdapter(hint).validate_strings
 
     async def read(request: Request) -> Any:
-        return _valid(validate, request.path_params[name], name=name)
+        return _validated(validate, request.path_params[name], name=name)
 
     return Argument(read, Entails(failures=_refusals(validate, ["?"], name=name)))
 
 
-def _query(model: type[BaseModel]) -> Argument:
+def _query_argument(model: type[BaseModel]) -> Argument:
     """Return the argument for the query parameters that a model describes.
 
     The parameter for a list may occur several times in a query.
@@ -115,13 +115,13 @@ def _query(model: type[BaseModel]) -> Argument:
     async def read(request: Request) -> Any:
         query = request.query_params
         names = model.model_fields.keys() & query.keys()
-        return _valid(validate, {name: query.getlist(name) if name in lists else query[name] for name in names})
+        return _validated(validate, {name: query.getlist(name) if name in lists else query[name] for name in names})
 
     samples = ({name: ["?"] if name in lists else "?"} for name in model.model_fields)
     return Argument(read, Entails(failures=_refusals(validate, samples)), query_names=tuple(model.model_fields))
 
 
-def _valid(validate: Callable[[Any], Any], value: Any, *, name: str | None = None) -> Any:
+def _validated(validate: Callable[[Any], Any], value: Any, *, name: str | None = None) -> Any:
     """Validate the path parameter `name`, or all query parameters if `name` is None. Raises: InvalidRequest."""
     try:
         return validate(value)
@@ -139,13 +139,13 @@ def _refusals(validate: Callable[[Any], Any], samples: Iterable[Any], *, name: s
     """
     for value in samples:
         try:
-            _valid(validate, value, name=name)
+            _validated(validate, value, name=name)
         except WxAuthError as exc:
             return (exc.with_traceback(None),)  # a traceback would keep its frames in memory
     return ()
 
 
-def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
+def _body_argument(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
     """Return the argument for the JSON body that a model describes. With `may_be_empty`, an empty body becomes None."""
     validate = model.__pydantic_validator__.validate_json
 
@@ -221,16 +221,17 @@ class Plan:
         self._places: dict[Callable[..., Any], int] = {}
         """The positions of the values of dependencies and parts."""
         dependencies = {each.name: each for each in dependant.dependencies}
-        takes = {}
+        places_by_name = {}
         for name in inspect.signature(dependant.call).parameters:
             if name in dependencies:
-                takes[name] = self._add_dependency(dependencies[name])
+                places_by_name[name] = self._add_dependency(dependencies[name])
             elif name in arguments:
                 argument = arguments[name]
-                takes[name] = self._add(argument.read, (_REQUEST, *map(self._add_part, argument.parts)))
+                part_places = [self._add_part(kind) for kind in argument.parts]
+                places_by_name[name] = self._add(argument.read, (_REQUEST, *part_places))
             else:
-                takes[name] = _REQUEST
-        self._add(*_by_place(dependant.call, takes))
+                places_by_name[name] = _REQUEST
+        self._add(*_with_positional_arguments(dependant.call, places_by_name))
         self._has_parts = any(step.place == _PART for step in self._steps)
 
     async def run(self, request: Request, stack: AsyncExitStack | None = None) -> Any:
@@ -269,10 +270,10 @@ class Plan:
         for field in _UNSUPPORTED:
             if getattr(called, field):
                 raise TypeError(f"{called.call} takes {field}: on a direct route it takes the request and dependencies")
-        takes = {each.name or "": self._add_dependency(each) for each in called.dependencies}
-        requests = (called.request_param_name, called.http_connection_param_name)
-        takes |= {name: _REQUEST for name in requests if name is not None}
-        place = self._add_called(called.call, takes)
+        places_by_name = {each.name or "": self._add_dependency(each) for each in called.dependencies}
+        request_names = (called.request_param_name, called.http_connection_param_name)
+        places_by_name |= {name: _REQUEST for name in request_names if name is not None}
+        place = self._add_called(called.call, places_by_name)
         # With `use_cache=False`, a dependency is called several times. Other parameters reuse the first value.
         self._places.setdefault(dependant.call, place)
         return place
@@ -283,16 +284,16 @@ class Plan:
             self._places[kind] = self._append(_Step(kind, _PART, None))
         return self._places[kind]
 
-    def _add_called(self, call: Callable[..., Any], takes: dict[str, int]) -> int:
+    def _add_called(self, call: Callable[..., Any], places_by_name: Mapping[str, int]) -> int:
         """Add the step that calls a dependency, and return the position of the value that it returns or yields.
 
-        `call` may be a function, a coroutine function or an asynchronous generator. `takes` contains the positions of
-        the arguments by their names.
+        `call` may be a function, a coroutine function or an asynchronous generator. `places_by_name` contains the
+        positions of the arguments by their names.
 
         Raises: TypeError, if the dependency is a generator that is not asynchronous.
         """
         function = _function_of(call)
-        positional, places = _by_place(call, takes)
+        positional, places = _with_positional_arguments(call, places_by_name)
         if inspect.iscoroutinefunction(function):
             return self._add(positional, places)
         if inspect.isgeneratorfunction(function):
@@ -324,17 +325,20 @@ class Plan:
         return _STACK + len(self._steps)  # the values begin with the request and the stack
 
 
-def _by_place(call: Callable[..., Any], takes: Mapping[str, int]) -> tuple[Callable[..., Any], tuple[int, ...]]:
+def _with_positional_arguments(
+    call: Callable[..., Any], places_by_name: Mapping[str, int]
+) -> tuple[Callable[..., Any], tuple[int, ...]]:
     """Return a function that calls `call`, and the positions in the plan of the arguments that the function takes.
 
     The arguments of the function are positional, because a call with named arguments takes twice as long.
     """
     parameters = inspect.signature(call).parameters
-    if parameters.keys() == takes.keys() and all(each.kind is not each.KEYWORD_ONLY for each in parameters.values()):
-        return call, tuple(takes[name] for name in parameters)
+    has_keyword_only = any(each.kind is each.KEYWORD_ONLY for each in parameters.values())
+    if parameters.keys() == places_by_name.keys() and not has_keyword_only:
+        return call, tuple(places_by_name[name] for name in parameters)
     # A parameter is keyword-only, or has a default value that the call keeps.
-    names = tuple(takes)
-    return lambda *values: call(**dict(zip(names, values, strict=True))), tuple(takes.values())
+    names = tuple(places_by_name)
+    return lambda *values: call(**dict(zip(names, values, strict=True))), tuple(places_by_name.values())
 
 
 def entailed_by(dependant: Dependant, arguments: Mapping[str, Argument]) -> Iterator[Entails]:
