@@ -70,7 +70,7 @@ class WeChatApi:
         limit.
 
         Raises: InvalidCode (errcode 40029; errcode 40003: the openid belongs to another app; errcode 43104: the phone
-        code belongs to another user), CodeUsed (errcode 40163), other WeChatError.
+            code belongs to another user), CodeUsed (errcode 40163), other WeChatError.
         """
         body = {"code": code} if openid is None else {"code": code, "openid": openid}
         return await self._call(Api.PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_time=extra_time)
@@ -103,7 +103,7 @@ class WeChatApi:
         `scene` is a secret, so the log never contains it.
 
         Raises: WeChatMisconfigured (errcode 40097: no such version; errcode 41030: no such page), WeChatRateLimited
-        (errcode 45009: too many in this minute), other WeChatError.
+            (errcode 45009: too many pictures in this minute), other WeChatError.
         """
         body = {"scene": scene, "page": page, "env_version": env, "check_path": env == "release"}
         return await self._call(Api.MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene])
@@ -112,7 +112,7 @@ class WeChatApi:
         """Return a URL Link that opens this page in the mini-program's version `env`, for `URL_LINK_LASTS`.
 
         Raises: WeChatMisconfigured (for example errcode 40002: the account is personal; errcode 85079: the mini-program
-        is not released), other WeChatError.
+            is not released), other WeChatError.
         """
         # With this `expire_type`, `expire_interval` is a number of days.
         body = {"path": page, "expire_type": 1, "expire_interval": URL_LINK_LASTS.days, "env_version": env}

@@ -332,7 +332,8 @@ def _signed_text(app: App, *texts: str) -> str:
 
 def _encrypted_in(body: bytes) -> str:
     """Return the encrypted text in the body of a message. Raises: InvalidSignature, if the message is not encrypted."""
-    encrypted = text_of((_fields_or_none(body) or {}).get("Encrypt"))
+    fields = _fields_or_none(body) or {}
+    encrypted = text_of(fields.get("Encrypt"))
     if not encrypted:
         raise InvalidSignature("this app has a push_aes_key, so it accepts only encrypted messages")
     return encrypted
@@ -382,10 +383,12 @@ def _xml_fields(text: str) -> dict[str, str]:
     """
     if max(text.count("<"), text.count("=")) > _MAX_XML_PARTS:
         raise ValueError("too many elements")
-    depth, root = 0, None
+    depth = 0
+    root = None
     # The parser reports each element while it reads, so that a message that is nested too deeply is refused halfway.
     for kind, element in iterparse(StringIO(text), ("start", "end"), forbid_dtd=True):
-        root = element if root is None else root
+        if root is None:
+            root = element
         depth += 1 if kind == "start" else -1
         if depth > _MAX_XML_DEPTH:
             raise ValueError("nested too deeply")

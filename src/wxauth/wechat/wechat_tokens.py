@@ -105,16 +105,21 @@ class CachedSecret:
 
     def fail(self, failure: WeChatError, *, now: datetime, pause: timedelta) -> None:
         """Store the failure of a call that should have returned a new secret, and begin the pause."""
-        self.failure, self.looked_at, self.paused_until = failure, now, now + pause
+        self.failure = failure
+        self.looked_at = now
+        self.paused_until = now + pause
 
     def take(self, value: str, expires_in: int, *, now: datetime) -> None:
         """Store a secret from WeChat that is valid for `expires_in` seconds, and end the pause.
 
         The value of `renews_at` contains a random part, so that not all processes call WeChat at the same moment.
         """
+        self.value = value
+        self.failure = None
+        self.paused_until = NEVER
+        self.looked_at = now
+        self.ends_at = now + timedelta(seconds=expires_in)
         jitter = random.random()  # noqa: S311 - not used as a secret
-        self.value, self.failure, self.paused_until = value, None, NEVER
-        self.looked_at, self.ends_at = now, now + timedelta(seconds=expires_in)
         self.renews_at = max(self.ends_at - RENEWAL_LEAD + jitter * RENEWAL_SPREAD, now + RENEWAL_PAUSE)
 
 
@@ -196,7 +201,8 @@ class WeChatTokens:
             log.warning("access_token_refused", app_id=app.app_id)
             cached.is_refused = True
             # A pause after a failure ends here. Otherwise, `get` would raise the failure, because no token is good now.
-            cached.paused_until, cached.accepts_refusals_at = NEVER, now + RENEWAL_PAUSE
+            cached.paused_until = NEVER
+            cached.accepts_refusals_at = now + RENEWAL_PAUSE
         return await self.get(app)
 
     async def aclose(self) -> None:
@@ -211,7 +217,8 @@ class WeChatTokens:
         """
         cached = self._cached[_key_of(app)]
         failure = None if cached.failure is None else cached.failure.code
-        return cached.ends_at if cached.is_good(self.clock()) else None, failure
+        expires_at = cached.ends_at if cached.is_good(self.clock()) else None
+        return expires_at, failure
 
     async def _fetch(self, app: App, cached: _CachedToken) -> WeChatError | None:
         """Fetch the app's token from WeChat into the cache. Return None, or the failure, which is logged.
@@ -245,7 +252,8 @@ class WeChatTokens:
         )
         if value != cached.value:
             log.info("access_token_renewed", app_id=app.app_id, expires_in=expires_in)
-            cached.is_refused, cached.accepts_refusals_at = False, NEVER
+            cached.is_refused = False
+            cached.accepts_refusals_at = NEVER
         cached.take(value, expires_in, now=now)
 
 
