@@ -1,6 +1,6 @@
 """The WeChat mini-program login service.
 
-The import of this package removes environment variables that another program has set, and that could interfere with a
+Importing this package removes environment variables that another program may have set, and that could interfere with a
 library that wxauth uses.
 """
 
@@ -8,18 +8,19 @@ import os
 
 __version__ = "0.1.0"
 
-for _name in os.environ.keys() & {
+_UNWANTED_VARIABLES = {
+    # FastAPI imports OpenTelemetry, which reads these variables during its import. If another program has set one of
+    # them to a name that is not installed here, the import fails. wxauth sets its own propagators in code.
     "OTEL_PROPAGATORS",
     "OTEL_PYTHON_CONTEXT",
     "OTEL_PYTHON_TRACER_PROVIDER",
     "OTEL_PYTHON_METER_PROVIDER",
     "OTEL_PYTHON_LOGGER_PROVIDER",
+    # This is an old name of PROMETHEUS_MULTIPROC_DIR. Even if wxauth does not set the new name, prometheus_client would
+    # write its files into the folder that the old name gives.
     "prometheus_multiproc_dir",
-}:
-    # FastAPI imports OpenTelemetry, which reads the first five variables when it is imported. If another program has
-    # set one of them to a name that is not installed here, the import fails. wxauth sets its own propagators in code.
-    # The last variable is an old name of PROMETHEUS_MULTIPROC_DIR. Even if wxauth does not set the new name,
-    # prometheus_client would write its files into the folder that the old name gives.
+}
+for _name in os.environ.keys() & _UNWANTED_VARIABLES:
     del os.environ[_name]
 
 # A debugger may have set SSLKEYLOGFILE. If wxauth can't write this file, Python can't create a TLS context.

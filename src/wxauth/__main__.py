@@ -20,7 +20,10 @@ _INCOMPLETE_ENCODINGS: Final = ("ascii", "latin-1", "charmap", "gbk", "gb2312", 
 
 
 def main() -> None:
-    """Run the command. If an exception ends it, print the reason without secrets, and exit with status 1."""
+    """Run the command. If an exception ends it, print the reason without secrets, and exit with status 1.
+
+    Only if one of wxauth's own modules is missing, Python prints the traceback.
+    """
     if sys.argv[1:2] == ["serve"] and sys.platform != "win32":
         # The handler ends the process itself, because neither alternative works. Python drops an exception that a
         # handler raises during a callback, for example the callback of a weak reference. In the first process of a
@@ -46,11 +49,11 @@ def main() -> None:
             raise
         sys.exit(localized(_("{package} isn't installed. Install wxauth again", package=package)))
     except Exception as exc:
-        sys.exit(_reason_of(exc))
+        _exit_because_of(exc)
 
 
-def _reason_of(exc: Exception) -> str:
-    """Return the reason why a command has failed, without secrets.
+def _exit_because_of(exc: Exception) -> NoReturn:
+    """Print the reason why a command has failed, without secrets, and end the process with status 1.
 
     If the disk is full or broken, also discard the output that is still in the buffer.
     """
@@ -60,11 +63,12 @@ def _reason_of(exc: Exception) -> str:
     if isinstance(exc, OSError) and exc.errno in _WRITE_FAILURES and exc.filename is None:
         # At exit, Python writes the rest of its buffer, which would fail again on the full disk.
         os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
-        return localized(_("can't write the output: {error}", error=os_reason(exc)))
+        sys.exit(localized(_("can't write the output: {error}", error=os_reason(exc))))
     if isinstance(exc, UnicodeEncodeError) and exc.encoding in _INCOMPLETE_ENCODINGS:
-        return localized(_("can't write the output in {encoding}. Set PYTHONIOENCODING=utf-8", encoding=exc.encoding))
+        text = _("can't write the output in {encoding}. Set PYTHONIOENCODING=utf-8", encoding=exc.encoding)
+        sys.exit(localized(text))
     # Python's own traceback would contain values from PostgreSQL's message.
-    return "\n".join(lines_of(exc))
+    sys.exit("\n".join(lines_of(exc)))
 
 
 def _end(_signal: int, _frame: FrameType | None) -> NoReturn:

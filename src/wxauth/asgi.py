@@ -31,7 +31,7 @@ def create_app() -> "ASGIApp":
 def _create_app(settings: Settings) -> "ASGIApp":
     """Create the service, and set up the log, the metrics and the garbage collector of this process.
 
-    Raises: InvalidSettings, if a setting is wrong, even if the fault appears only when the parts are created.
+    Raises: InvalidSettings, if creating the parts shows that a setting is wrong.
     """
     # These modules are imported only now, so that a worker that refuses its settings ends quickly. With these modules
     # loaded, a worker's exit takes up to 8 s on a busy machine. uvicorn's supervisor would treat the worker as hung,
