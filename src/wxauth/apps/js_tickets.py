@@ -36,9 +36,10 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class JsSignature:
-    """The parameters of `wx.config`, except for the app's id."""
+    """The parameters with which a page calls `wx.config`, apart from the app's id and the list of APIs."""
 
     timestamp: int
+    """The time of the signature, in epoch seconds."""
     nonce: str
     signature: str
 
@@ -62,7 +63,7 @@ class JsTickets:
 
         Raises: WeChatError, if there is no valid ticket, and no process can fetch one.
         """
-        now, nonce = self.clock(), secrets.token_urlsafe(_NONCE_BYTES)
+        now = self.clock()
         cached = self._cached[app.app_id]
         if now < cached.looked_at:  # the clock was set back
             cached.looked_at = cached.ends_at = cached.paused_until = NEVER
@@ -73,7 +74,9 @@ class JsTickets:
             await once(self._under_way, app.app_id, renew)
         elif now >= max(cached.renews_at, cached.paused_until):
             _ = task_of(self._under_way, app.app_id, renew)  # this caller does not await the task
-        timestamp, url_without_fragment = int(now.timestamp()), url.partition("#")[0]
+        nonce = secrets.token_urlsafe(_NONCE_BYTES)
+        timestamp = int(now.timestamp())
+        url_without_fragment = url.partition("#")[0]
         text = f"jsapi_ticket={cached.value}&noncestr={nonce}&timestamp={timestamp}&url={url_without_fragment}"
         # WeChat prescribes SHA-1.
         return JsSignature(timestamp, nonce, sha1(text.encode(), usedforsecurity=False).hexdigest())

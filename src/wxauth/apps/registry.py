@@ -110,7 +110,7 @@ class Apps:
 
         The default is the first mini-program in the settings or, if there is none, the mini-program that was added
         first. A disabled app remains the default app, so that logins without an app id fail instead of using another
-        app.
+        app. But an app whose secrets cannot be decrypted is never the default app.
 
         Raises: UnknownApp, including for a disabled app; StorageUnavailable, if the stored apps could not be read
         yet, or if the app's secrets cannot be decrypted.
@@ -155,13 +155,17 @@ class Apps:
         If the app is unknown or has no template, return the template in the settings.
         """
         known = self._by_id.get(app_id)
-        return self.settings.claims if known is None or known.app.claims is None else known.app.claims
+        if known is None or known.app.claims is None:
+            return self.settings.claims
+        return known.app.claims
 
     def roles_of_new_users(self) -> frozenset[str]:
         """Return the roles that a new user can get by signing up with one of the enabled apps that allow sign-ups."""
-        enabled = (known.app for known in self.all() if known.is_enabled)
-        open_apps = (app for app in enabled if self.settings.may_sign_up(app))
-        return frozenset(role for app in open_apps for role in self.settings.roles_at_sign_up(app))
+        roles: set[str] = set()
+        for known in self.all():
+            if known.is_enabled and self.settings.may_sign_up(known.app):
+                roles.update(self.settings.roles_at_sign_up(known.app))
+        return frozenset(roles)
 
     def label_of(self, app_id: str | None) -> str:
         """Return an app's label in metrics. None means the default app.
@@ -387,12 +391,12 @@ class ManagedApps:
         Raises: NotFound; StorageUnavailable, if the app's secrets cannot be decrypted.
         """
         await self.apps.refresh()
-        known = next((each for each in self.apps.all() if each.app.app_id == app_id), None)
-        if known is None:
-            if app_id in self.apps.unopened:
-                raise errors.StorageUnavailable(_NOT_OPENED)
-            raise errors.NotFound(NO_SUCH_APP.detail)
-        return known
+        for known in self.apps.all():
+            if known.app.app_id == app_id:
+                return known
+        if app_id in self.apps.unopened:
+            raise errors.StorageUnavailable(_NOT_OPENED)
+        raise errors.NotFound(NO_SUCH_APP.detail)
 
     def _refuse_app_in_settings(self, app_id: str) -> None:
         """Raise AppInSettings if the app is defined in the settings."""

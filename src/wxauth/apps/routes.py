@@ -92,9 +92,9 @@ async def change_app(
 ) -> AppAnswer:
     """Set the given fields, and leave the others unchanged.
 
-    Changes take effect immediately in this process, and within seconds in every other process. A new secret is checked
-    with WeChat first, as when an app is added. Users cannot log in to a disabled app, but its open sessions continue,
-    and wxauth still accepts WeChat's message push.
+    Changes take effect immediately in this process, and within seconds in every other process. With `check`, wxauth
+    first checks a new secret with WeChat. Users cannot log in to a disabled app, but its open sessions continue, and
+    wxauth still accepts WeChat's message push.
     """
     known = await managed.change(app_id, body.changes, asks_wechat=body.asks_wechat, by=administrator)
     return answer_about(known)

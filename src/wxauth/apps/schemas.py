@@ -42,7 +42,10 @@ class AppChangeRequest(Changes, AppFields, _Administered):
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The new values of the fields that the request contains, by name, in the order of the model."""
+        """The new values of the fields that the request contains, by name, in the order of the model.
+
+        The option `asks_wechat` is left out, because it is not a field of the app.
+        """
         names = self.model_fields_set - {"asks_wechat"}
         return {name: getattr(self, name) for name in type(self).model_fields if name in names}
 
@@ -108,8 +111,10 @@ def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, know
     app = known.app
     expires_at, failure = wechat_tokens.state_of(app)
     values = dict(app) | {name: getattr(known, name) for name in ("source", "is_enabled", "created_at")}
-    # A response says whether a secret is set, for example in `has_app_secret`, but does not contain the secret.
-    values |= {f"has_{name}": value is not None for name, value in app if f"has_{name}" in AppAnswer.model_fields}
+    for name, value in app:
+        # A response says whether a secret is set, for example in `has_app_secret`, but does not contain the secret.
+        if f"has_{name}" in AppAnswer.model_fields:
+            values[f"has_{name}"] = value is not None
     values |= {
         "unionid": app.unionid_in_force,
         "is_default": known == apps.default,
