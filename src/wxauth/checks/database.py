@@ -7,7 +7,7 @@ from typing import Final
 
 from wxauth.apps.registry import Apps
 from wxauth.checks import queries
-from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, compare, good, note
+from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, good, judge_clock, note
 from wxauth.checks.rights import judge_outsiders
 from wxauth.checks.rights_queries import RoleRights, read_revocations, read_rights
 from wxauth.checks.sealed import judge_sealed, judge_signing_keys, some_values
@@ -47,7 +47,7 @@ async def check_database(
 
     A check that has nothing to report yields None. `findings` receives the apps and the signing keys for later checks.
     """
-    name = "database"  # the name of the result if the database stops responding
+    current_check = "database"  # the name of the result if the database stops responding during this check
     async with aclosing(Database(settings.database_url.get_secret_value(), deadlines=deadlines)) as database:
         try:
             async with database.time_limit():  # one time limit for all queries together
@@ -55,7 +55,7 @@ async def check_database(
                 yield judge_server(server)
                 if why_unfit(server.engine, server.has_plpgsql, server.encoding) is not None:
                     return
-                name = "stored"
+                current_check = "stored"
                 async for result in _check_stored(database, settings, findings, clock):
                     yield result
         except StorageUnavailable as exc:
@@ -63,7 +63,7 @@ async def check_database(
                 "{trouble}. Make sure that the database is running, and check WXAUTH_DATABASE_URL",
                 trouble=outage_text(exc),
             )
-            yield bad(name, text)
+            yield bad(current_check, text)
 
 
 async def read_signing_keys(settings: Settings, *, clock: Clock, deadlines: Deadlines) -> Sequence[StoredSigningKey]:
@@ -119,7 +119,7 @@ async def _check_clock(database: Database, clock: Clock) -> CheckResult:
     database_time = await database.time()
     reading = ClockReading.of(database_time, asked_at=asked_at, answered_at=clock())
     whose, why = _("the database's"), _("and wxauth relies on the database's clock")
-    return compare(reading, name="clock database", whose=whose, allowed=MAX_CLOCK_DIFFERENCE_SECONDS, why=why)
+    return judge_clock(reading, name="clock database", whose=whose, allowed=MAX_CLOCK_DIFFERENCE_SECONDS, why=why)
 
 
 async def _check_login(database: Database, now: datetime) -> CheckResult | None:
@@ -138,7 +138,7 @@ async def _check_login(database: Database, now: datetime) -> CheckResult | None:
 
 
 def _judge_apps(apps: Apps) -> CheckResult | None:
-    """Return the result about apps whose secrets cannot be unsealed; None if there are no such apps."""
+    """Return the result about apps whose secrets cannot be decrypted; None if there are no such apps."""
     if not apps.unopened:
         return None
     text = _(

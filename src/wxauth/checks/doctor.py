@@ -10,7 +10,7 @@ from typing import Final
 from wxauth.checks.database import check_database, read_signing_keys
 from wxauth.checks.handlers import check_push_forward, check_sign_up_hook
 from wxauth.checks.issuer import check_issuer, check_resource
-from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, compare, good
+from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, good, judge_clock
 from wxauth.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
 from wxauth.core.clock import Clock, utc_now
 from wxauth.core.deadlines import DEADLINES, Deadlines
@@ -73,14 +73,14 @@ async def examine(
             *(_results_of_forward(app, settings, clock) for app in findings.apps),
         )
     if findings.wechat_readings:
-        results.append(_judge_clock(findings.wechat_readings))
+        results.append(_judge_wechat_clock(findings.wechat_readings))
     if not findings.apps:
         text = _("no apps are configured, so users can't log in. Run 'wxauth apps add APP_ID', or set WXAUTH_APPS")
         results.append(bad("apps", text))
     return [*results, *chain.from_iterable(others)]
 
 
-def _judge_clock(readings: Sequence[ClockReading]) -> CheckResult:
+def _judge_wechat_clock(readings: Sequence[ClockReading]) -> CheckResult:
     """Return the result of a comparison of this machine's clock with WeChat's.
 
     An error of this machine's clock appears in all readings. A difference in only some of them has another cause, for
@@ -88,7 +88,7 @@ def _judge_clock(readings: Sequence[ClockReading]) -> CheckResult:
     """
     nearest = min(readings, key=lambda reading: abs(reading.ahead))
     why = _("but tokens tolerate a difference of only {seconds} s", seconds=CLOCK_SKEW)
-    return compare(nearest, name="clock wechat", whose=_("WeChat's"), allowed=CLOCK_SKEW, why=why)
+    return judge_clock(nearest, name="clock wechat", whose=_("WeChat's"), allowed=CLOCK_SKEW, why=why)
 
 
 async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> list[CheckResult]:
@@ -117,11 +117,13 @@ def _transport(settings: Settings) -> HttpTransport:
 async def _results_of_app(
     app: App, settings: Settings, findings: Findings, transport: HttpTransport, clock: Clock
 ) -> list[CheckResult]:
+    """Check an app with WeChat, and return the results."""
     check = check_app(app, settings, findings, transport=transport, clock=clock)
     return await _results_of(f"wechat {app.app_id}", check)
 
 
 async def _results_of_forward(app: App, settings: Settings, clock: Clock) -> list[CheckResult]:
+    """Check the handler to which wxauth forwards an app's messages, and return the results; empty without a handler."""
     check = check_push_forward(app, settings, clock=clock)
     return await _results_of(f"wechat {app.app_id} push_forward", check)
 

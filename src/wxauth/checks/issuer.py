@@ -243,7 +243,8 @@ async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGene
 
     The request may take `patience` seconds, and `_CONNECT_TIMEOUT_SECONDS` more for connecting.
     """
-    name, parts = f"resource {url}", urlsplit(url)
+    name = f"resource {url}"
+    parts = urlsplit(url)
     metadata_url = f"{parts.scheme}://{parts.netloc}{RESOURCE_METADATA_PATH}{parts.path.removesuffix('/')}"
     time_limits = httpx.Timeout(patience, connect=_CONNECT_TIMEOUT_SECONDS)
     try:
@@ -315,14 +316,14 @@ def _check_status(response: httpx.Response, setting: Text | str) -> None:
         )
         raise _NotRunning(text)
     if response.has_redirect_location:
-        to = urlsplit(response.headers["Location"])
-        where = f"{to.scheme}://{to.hostname}{to.path}" if to.hostname else to.path
+        location = urlsplit(response.headers["Location"])
+        target = f"{location.scheme}://{location.hostname}{location.path}" if location.hostname else location.path
         raise _Wrong(
             _(
                 "{url} redirects to {where}, but services don't follow redirects. Serve the document at the "
                 "first address, or set {setting} to the second address",
                 url=url,
-                where=where[:_LONGEST_URL],
+                where=target[:_LONGEST_URL],
                 setting=setting,
             )
         )

@@ -6,7 +6,7 @@ from typing import Final
 from wxauth.core.statements import Statement
 from wxauth.session_keys.queries import SealedSessionKey
 
-SAMPLE: Final = 1000
+SAMPLE_SIZE: Final = 1000
 """The largest number of rows in a sample, except in the sample of sessions.
 
 The sample of sessions contains up to this number of the oldest, and up to this number of the newest sessions.
@@ -57,6 +57,7 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
        current_setting('server_encoding') AS encoding
 """)
 # The sample contains the oldest and the newest sessions, because an old session may still need the previous secret key.
+# UNION removes duplicates. There are some if the table has fewer than 2 × :size rows.
 SOME_SESSION_KEYS: Final = Statement[SealedSessionKey]("""
 SELECT id AS session_id, app_id, openid, session_key AS sealed
   FROM ((SELECT id, app_id, openid, session_key FROM sessions ORDER BY id LIMIT :size)

@@ -40,17 +40,17 @@ class CheckResult:
 
 
 def good(name: str, text: Text) -> CheckResult:
-    """Return a result that reports that nothing is wrong."""
+    """Return a result that says that nothing is wrong."""
     return CheckResult(name, CheckLevel.OK, text)
 
 
 def note(name: str, text: Text) -> CheckResult:
-    """Return a result that reports a state that the operator may intend."""
+    """Return a result about a state that the operator may intend."""
     return CheckResult(name, CheckLevel.NOTE, text)
 
 
 def bad(name: str, text: Text) -> CheckResult:
-    """Return a result that reports that something does not work."""
+    """Return a result that says that something does not work."""
     return CheckResult(name, CheckLevel.BAD, text)
 
 
@@ -74,7 +74,7 @@ class ClockReading:
         return cls((midpoint - theirs - grain / 2).total_seconds(), abs(uncertainty.total_seconds()))
 
 
-def compare(reading: ClockReading, *, name: str, whose: Text, allowed: float, why: Text) -> CheckResult:
+def judge_clock(reading: ClockReading, *, name: str, whose: Text, allowed: float, why: Text) -> CheckResult:
     """Return the result of a comparison of this machine's clock with another clock.
 
     Args:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import Final
 
 from wxauth.checks.result import CheckResult, bad, note
@@ -29,7 +28,7 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
             "roles other than the owner can change wxauth's tables, and could therefore become "
             "administrators: {roles}. As the tables' owner or a superuser, run {to_run} If one of these "
             "roles belongs to the service, run this check as that role",
-            roles=_named(writing),
+            roles=_role_list(writing),
             to_run=" ".join(_statements(writing)),
         )
         yield bad("rights", text)
@@ -38,49 +37,54 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
             "roles other than the owner can read or lock wxauth's tables: {roles}. If these roles don't need "
             "this access, run as the tables' owner or a superuser: {to_run} If one of these roles belongs to "
             "the service, run this check as that role",
-            roles=_named(reading),
+            roles=_role_list(reading),
             to_run=" ".join(_statements(reading)),
         )
         yield note("rights to read", text)
 
 
-def _named(steps: Sequence[Revocation]) -> Text:
-    """Return the roles of these steps as a list, with the members of each role, because they have the role's rights.
+def _role_list(steps: Sequence[Revocation]) -> Text:
+    """Return the roles of these steps as a text. It also names the members of each role, which have the role's rights.
 
     The list ends with the number of revocations that were not read. All steps of a kind contain this number. It can be
     higher than the number of unnamed roles, because a role can need several revocations.
     """
-    names: dict[str, str] = {}
+    names: dict[str, str] = {}  # by role, because several steps can concern the same role
     for step in steps:
         name = _printable(step.role)
         if step.members:
-            others = step.member_count - len(step.members)
-            members = listed(map(_printable, step.members), others)
+            unlisted_count = step.member_count - len(step.members)
+            members = listed(map(_printable, step.members), unlisted_count)
             name = _("{name} (and its members {members})", name=name, members=members)
         names.setdefault(step.role, name)
-    return listed(names.values(), steps[0].others)
+    return listed(names.values(), steps[0].unlisted_count)
 
 
 def _statements(steps: Sequence[Revocation]) -> list[str]:
     """Return the SQL statements that revoke the rights in these steps. Roles with equal rights share one statement."""
-    alike: dict[tuple[object, ...], list[Revocation]] = {}
+    steps_by_right: dict[tuple[object, ...], list[Revocation]] = {}
     for step in steps:
-        key = (step.group, tuple(step.relations), step.are_sequences, step.grantor, step.has_passed_on)
-        alike.setdefault(key, []).append(step)
+        right = (step.group, tuple(step.relations), step.are_sequences, step.grantor, step.may_have_passed_on)
+        steps_by_right.setdefault(right, []).append(step)
     # A role can revoke a right that it has granted only while it has the right itself. Therefore, rights that a role
     # other than the owner has granted are revoked before rights that the owner has granted. Within both groups, a right
     # comes last if its holder might have granted it to other roles.
-    order = sorted(alike.values(), key=lambda each: (each[0].grantor is None, each[0].has_passed_on))
-    return list(chain.from_iterable(map(_revoke, order)))
+    in_order = sorted(
+        steps_by_right.values(), key=lambda alike: (alike[0].grantor is None, alike[0].may_have_passed_on)
+    )
+    statements: list[str] = []
+    for alike in in_order:
+        statements += _statements_for(alike)
+    return statements
 
 
-def _revoke(steps: Sequence[Revocation]) -> list[str]:
+def _statements_for(steps: Sequence[Revocation]) -> list[str]:
     """Return the SQL statements that revoke rights from several roles. The steps must differ only in their roles."""
     step = steps[0]
     kind = "SEQUENCE" if step.are_sequences else "TABLE"
     what = _printable(step.group) if step.group else f"ALL ON {kind} {', '.join(map(_printable, step.relations))}"
     statement = f"REVOKE {what} FROM {', '.join(_printable(each.role) for each in steps)}"
-    cascade = " CASCADE" if step.has_passed_on else ""
+    cascade = " CASCADE" if step.may_have_passed_on else ""
     if step.grantor is None:
         return [f"{statement}{cascade};"]
     if step.group:

@@ -156,7 +156,7 @@ class Revocation:
     are_sequences: bool
     grantor: str | None
     """The role that must run the REVOKE; None if the owner or a superuser can run it."""
-    has_passed_on: bool
+    may_have_passed_on: bool
     """Whether the role might have granted the right to other roles."""
     members: list[str]
     """The roles that have the rights through a membership in this role, at most `MOST_MEMBERS`."""
@@ -164,8 +164,8 @@ class Revocation:
     """The number of all roles that have the rights through a membership in this role, including unlisted roles."""
     may_write: bool
     """Whether the role may change data. If not, it may only read or lock data."""
-    others: int
-    """The number of further revocations of this kind that are not listed."""
+    unlisted_count: int
+    """The number of further revocations for roles of this kind, writing or reading, that the result does not list."""
 
 
 # The steps of the statement:
@@ -224,7 +224,7 @@ WITH RECURSIVE {OUR_RELATIONS}, owners AS (
 ), steps AS (
     SELECT grantee AS role, NULL::oid AS of_group,
            (array_agg(DISTINCT name))[1 : :most_relations] AS relations, is_sequence,
-           CASE WHEN grantor <> relowner THEN grantor END AS by_whom, bool_or(is_grantable) AS has_passed_on
+           CASE WHEN grantor <> relowner THEN grantor END AS by_whom, bool_or(is_grantable) AS may_have_passed_on
       FROM grants
      WHERE grantee = 0 OR grantee NOT IN (SELECT oid FROM excused)
                       AND EXISTS (SELECT FROM below WHERE top = grantee
@@ -243,11 +243,11 @@ WITH RECURSIVE {OUR_RELATIONS}, owners AS (
 )
 SELECT CASE s.role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(s.role)) END AS role,
        quote_ident(pg_get_userbyid(of_group)) AS "group", relations, is_sequence AS are_sequences,
-       quote_ident(pg_get_userbyid(by_whom)) AS grantor, has_passed_on,
+       quote_ident(pg_get_userbyid(by_whom)) AS grantor, may_have_passed_on,
        ARRAY(SELECT quote_ident(pg_get_userbyid(b.role)) FROM below b WHERE top = s.role AND b.role <> s.role
               ORDER BY 1 LIMIT :most_members) AS members,
        (SELECT count(*) FROM below b WHERE top = s.role AND b.role <> s.role) AS member_count,
-       may_write, GREATEST(size - :most, 0) AS others
+       may_write, GREATEST(size - :most, 0) AS unlisted_count
   FROM numbered s WHERE place <= :most ORDER BY may_write DESC, place
 """)
 """The query for the revocations of the rights that other roles have on wxauth's tables and sequences."""

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
 from wxauth.apps.queries import STORED_APPS, SealedApp
-from wxauth.checks.queries import SAMPLE, SOME_SESSION_KEYS
+from wxauth.checks.queries import SAMPLE_SIZE, SOME_SESSION_KEYS
 from wxauth.checks.result import CheckResult, bad, good, note
 from wxauth.core import sealing
 from wxauth.core.database import Database
@@ -63,7 +63,7 @@ SEALED_PHONE_ANSWERS: Final[SealedKind[StoredAnswer]] = SealedKind(
 )
 SEALED_WEBHOOKS: Final[SealedKind[Webhook]] = SealedKind(
     lambda webhook: [
-        (each, sealing.webhook_secret_context(webhook.id)) for each in (webhook.secret, webhook.former_secret)
+        (secret, sealing.webhook_secret_context(webhook.id)) for secret in (webhook.secret, webhook.former_secret)
     ]
 )
 SEALED_APPS: Final[SealedKind[SealedApp]] = SealedKind(lambda app: [(app.secrets, sealing.app_context(app.app_id))])
@@ -78,8 +78,8 @@ async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes,
     All signing keys are checked separately.
     """
     kinds: Sequence[tuple[SealedKind[Any], Sequence[Any]]] = (
-        (SEALED_SESSION_KEYS, await database.rows(SOME_SESSION_KEYS, size=SAMPLE)),
-        (SEALED_PHONE_ANSWERS, await database.rows(PENDING_ANSWERS, asked_before=now, size=SAMPLE)),
+        (SEALED_SESSION_KEYS, await database.rows(SOME_SESSION_KEYS, size=SAMPLE_SIZE)),
+        (SEALED_PHONE_ANSWERS, await database.rows(PENDING_ANSWERS, asked_before=now, size=SAMPLE_SIZE)),
         (SEALED_WEBHOOKS, await database.rows(ALL_WEBHOOKS)),
         (SEALED_APPS, await database.rows(STORED_APPS)),
     )
@@ -125,7 +125,8 @@ def judge_signing_keys(
             why=WRONG_SECRET_KEY,
         )
         return bad(name, text)
-    n, kid = len(keys), signing_key_of(keys, now).kid
+    n = len(keys)
+    kid = signing_key_of(keys, now).kid
     newest = keys[-1]  # the key that begins to sign last
     if newest.activates_at > now:
         text = _(
@@ -179,4 +180,5 @@ def judge_sealed(
 
 
 def _minute(time: datetime) -> str:
+    """Return the text of a time to the minute, such as `2026-11-27T10:00+00:00`."""
     return time.isoformat(timespec="minutes")

@@ -1,7 +1,8 @@
-"""The checks of each app with WeChat: of the app's secret, its IP whitelist, and its setup in WeChat's console.
+"""The checks of each app with WeChat: of the app's secret, its IP whitelist, and the settings for its message push.
 
 The checks send a made-up login code, which WeChat refuses. This request costs nothing, and changes nothing in WeChat.
-For a mini-program or a service account, the checks also request the app's access token.
+For a mini-program or a service account, the checks also request the app's access token. No check can read what the
+operator has entered in WeChat's console. Therefore, the results say what to enter there.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 from wxauth_guard.urls import is_loopback
 
 CHECK_TIMEOUT_SECONDS: Final = 10.0
-"""The largest time limit, in seconds, of one request. `WXAUTH_WECHAT_TIMEOUT` is the limit if it is shorter."""
+"""The longest time limit, in seconds, of one request. A shorter `WXAUTH_WECHAT_TIMEOUT` takes precedence."""
 
 _MADE_UP_CODE: Final = "000000000000"
 _NOT_WHITELISTED: Final = (40164, 61004)
@@ -72,6 +73,7 @@ class _Recorder(httpx.AsyncBaseTransport):
         """The reason for the last failure to open a connection, whether or not the proxy caused it; empty if none."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Pass on a request, record facts about the response or the failure to connect, and return the response."""
         asked_at = self._clock()
         try:
             response = await self._inner.handle_async_request(request)
@@ -81,17 +83,20 @@ class _Recorder(httpx.AsyncBaseTransport):
             self.proxy_failure = exc.args[0] if isinstance(exc, ProxyFailed) else ""
             raise
         answered_at = self._clock()
-        if (wechat_time := _time_in(response)) is not None:
+        wechat_time = _time_in(response)
+        if wechat_time is not None:
             reading = ClockReading.of(wechat_time, asked_at=asked_at, answered_at=answered_at, grain=_SECOND)
             self._readings.append(reading)
-        self.addresses = self.addresses or _refused_addresses(await response.aread())
+        body = await response.aread()
+        if not self.addresses:
+            self.addresses = _refused_addresses(body)
         return response
 
 
 async def check_app(
     app: App, settings: Settings, findings: Findings, *, transport: httpx.AsyncBaseTransport, clock: Clock
 ) -> AsyncGenerator[CheckResult, None]:
-    """Check whether WeChat accepts the app and this server, and how the app is set up in WeChat's console."""
+    """Check whether WeChat accepts the app and this server, and say what to enter in WeChat's console for the app."""
     observed = _Recorder(transport, clock, findings.wechat_readings)
     wechat = WeChat(client_over(observed), settings, at_most=CHECK_TIMEOUT_SECONDS, reports_refusals=False)
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
@@ -165,7 +170,7 @@ def _judge_token(
     return _judge_failure(name, Api.STABLE_TOKEN, failure, settings, observed)
 
 
-def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, observed: _Recorder) -> CheckResult:
+def _judge_failure(name: str, api: Api, failure: WeChatError, settings: Settings, observed: _Recorder) -> CheckResult:
     """Return the result for a failure caused by the app, this server or WeChat, not by the made-up request.
 
     `api` is the API that failed, because the meaning of an errcode depends on the API.
@@ -198,7 +203,8 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
             )
             return bad(name, text)
     assert errcode is not None  # each error without an errcode has returned above
-    if (remedy := errcode_of(errcode, api=api).remedy) is not None:
+    remedy = errcode_of(errcode, api=api).remedy
+    if remedy is not None:
         return bad(name, _("{remedy} (errcode {errcode})", remedy=remedy, errcode=errcode))
     text = _(
         "WeChat rejected the call. Look up the errcode in WeChat's table of return codes (errcode {errcode})",
