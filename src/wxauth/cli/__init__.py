@@ -52,6 +52,11 @@ def _of_click(message: str) -> str:
     return pgettext("click", message, terminal_language())
 
 
+def _of_click_for(singular: str, plural: str, n: int) -> str:
+    """Return the form of one of click's own texts for this number, in the language of the terminal."""
+    return _of_click(singular if n == 1 else plural)
+
+
 def _adapt_click() -> None:
     """Replace click's translations and its line breaks, because click has no setting for them.
 
@@ -60,7 +65,7 @@ def _adapt_click() -> None:
     """
     for name, module in sys.modules.items():
         if name.startswith("click."):  # click's modules look up their texts with these two functions of gettext
-            vars(module).update(_=_of_click, ngettext=lambda one, many, n: _of_click(one if n == 1 else many))
+            vars(module).update(_=_of_click, ngettext=_of_click_for)
     # click counts characters. But on a terminal, a Chinese character is as wide as two Latin letters.
     for module in (click.formatting, click_wrapping):
         vars(module).update(term_len=width)
@@ -81,9 +86,11 @@ class LazyGroup(click.Group):
 
     def __init__(self, *, modules: Mapping[str, Mapping[str, str]], **options: Any) -> None:
         super().__init__(**options)
-        self._modules = {name: module for module, names in modules.items() for name in names}
-        for names in modules.values():
-            for name, summary in names.items():
+        self._module_of: dict[str, str] = {}
+        """The name of the module that contains each command."""
+        for module, summaries in modules.items():
+            for name, summary in summaries.items():
+                self._module_of[name] = module
                 self.add_command(click.Command(name, help=summary))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -98,10 +105,13 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that the arguments name, after importing the command's module."""
+        """Return the command that the first argument names, with its name and the remaining arguments.
+
+        If the command is one of `modules`, import its module first.
+        """
         name, command, remaining = super().resolve_command(ctx, args)
-        if name in self._modules:
-            module = import_module(f"{__name__}.{self._modules[name]}")
+        if name in self._module_of:
+            module = import_module(f"{__name__}.{self._module_of[name]}")
             # The function of a subcommand has a suffix, because names such as `import` are not possible in Python.
             command = in_language(getattr(module, f"{name}_command", None) or getattr(module, name))
         return name, command, remaining

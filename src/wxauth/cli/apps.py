@@ -25,7 +25,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 _LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}
 """WeChat's names for the secrets, in the order of the prompts."""
-_OF_PUSH: Final = ("push_token", "push_aes_key", "push_forward")
+_PUSH_FIELDS: Final = ("push_token", "push_aes_key", "push_forward")
 """The fields that `--no-push` clears."""
 _PROMPTED: Final = {"is_flag": True, "default": None, "callback": None, "metavar": None}
 """The arguments that turn a field's option into a switch. With the switch, the command prompts for the secret."""
@@ -55,7 +55,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "multiple": True,
         "metavar": "HOST",
         "callback": checked(_hosts),
-        # The field's description ends with the meaning of null, which an option cannot have.
+        # The field's description cannot be used, because it ends with the meaning of null. An option cannot be null.
         "help": "The hosts whose pages can use the JS-SDK, as entered in WeChat's console. Only for an "
         "official_account. Repeatable. An empty value removes all hosts.",
     },
@@ -97,7 +97,7 @@ def add_command(app_id: str, disabled: bool, no_check: bool, fields: dict[str, A
     """
     secrets = _prompted({"app_secret": True, **fields})
     request = _valid(AppRequest, {"app_id": app_id, "is_enabled": not disabled, **fields, **secrets})
-    _show_app(
+    _store_and_show(
         lambda parts: parts[ManagedApps].add(
             request.app, is_enabled=request.is_enabled, asks_wechat=not no_check, by=OPERATOR
         ),
@@ -131,12 +131,12 @@ def set_command(
     The command prompts you for the secrets. You can also send them on standard input, one per line in this order:
     AppSecret, Token, EncodingAESKey.
     """
-    if no_push and not fields.keys().isdisjoint(_OF_PUSH):
+    if no_push and not fields.keys().isdisjoint(_PUSH_FIELDS):
         raise WrongCall(_("--no-push can't be used together with --push-token, --push-aes-key or --push-forward"))
     if no_push_forward and "push_forward" in fields:
         raise WrongCall(_("--no-push-forward can't be used together with --push-forward"))
     if no_push:
-        fields |= dict.fromkeys(_OF_PUSH)  # the value None clears a field
+        fields |= dict.fromkeys(_PUSH_FIELDS)  # the value None clears a field
     if no_push_forward:
         fields["push_forward"] = None
     if is_enabled is not None:
@@ -144,7 +144,7 @@ def set_command(
     if not fields:
         raise WrongCall(_("specify at least one option"))
     changes = _valid(AppChangeRequest, fields | _prompted(fields)).changes
-    _show_app(
+    _store_and_show(
         lambda parts: parts[ManagedApps].change(app_id, changes, asks_wechat=not no_check, by=OPERATOR),
         _("changed {name}", name=app_id),
     )
@@ -207,10 +207,11 @@ def _valid(model: type[Body], values: dict[str, Any]) -> Body:
         raise error_class("\n".join(lines)) from None
 
 
-def _show_app(write: Callable[[Parts], Awaitable[KnownApp]], text: Text) -> None:
+def _store_and_show(write: Callable[[Parts], Awaitable[KnownApp]], text: Text) -> None:
     """Store an app by calling `write`. Then print `text` or, with `--json`, the app that `write` returned."""
 
-    async def write_and_answer(parts: Parts) -> AppAnswer:
-        return app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], await write(parts))
+    async def store(parts: Parts) -> AppAnswer:
+        known = await write(parts)
+        return app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], known)
 
-    show(_with_parts(write_and_answer, seals=True), text)
+    show(_with_parts(store, seals=True), text)

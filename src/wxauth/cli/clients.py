@@ -34,7 +34,7 @@ from wxauth.users.attributes import typed_attribute
 from wxauth.web.schemas import all_of
 from wxauth_guard.errors import InvalidRequest
 
-# The help texts of options. A field without a text here has the text of its schema.
+# These are the help texts of options. The other options have the descriptions of their fields.
 _CLAIM: Final = (
     "A claim in the site's tokens, such as tier=$attributes.tier. If VALUE is JSON, it is stored as JSON. Repeatable."
 )
@@ -57,7 +57,9 @@ def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
     Raises: WrongValue, if a string that is not empty contains no equals sign.
     """
     template: dict[str, Any] = {}
-    for claim in filter(None, values):
+    for claim in values:
+        if not claim:
+            continue
         name, equals, value = claim.partition("=")
         if not equals:
             raise WrongValue(_("must have the form NAME=VALUE"))
@@ -183,8 +185,9 @@ def set_command(client_name: str, fields: dict[str, Any]) -> None:
         lambda database, now: ClientChanges(database, NameResolver(), settings).change(client_name, changes, now=now)
     )
     shown = [name for name in changes if name != "logo"]  # a logo is a picture, which a table cannot show
-    rows = [("client_id", client_name), *((name, getattr(changed, name)) for name in shown)]
-    print_table((word(name), value) for name, value in rows)
+    rows = [(word("client_id"), client_name)]
+    rows += [(word(name), getattr(changed, name)) for name in shown]
+    print_table(rows)
 
 
 @clients.command()
@@ -239,8 +242,8 @@ def remove_command(client_name: str) -> None:
     async def remove(database: Database, now: datetime) -> None:
         await remove_client(database, client_name, now=now)
         echo(_("removed {name}", name=client_name))
-        async for left in end_sessions_left(database, client_name):
-            echo(_("sessions left: {left}", left=left))
+        async for sessions_left in end_sessions_left(database, client_name):
+            echo(_("sessions left: {left}", left=sessions_left))
 
     with_database(remove)
 
@@ -253,14 +256,19 @@ def _json_of(client: AddedClient) -> dict[str, Any]:
     """
     if client.is_site:
         fields = {*Client.model_fields} - {"name"}
+    elif client.resources:
+        fields = {"scopes", "resources"}
     else:
-        fields = {"scopes", "resources"} if client.resources else {"scopes"}
+        fields = {"scopes"}
     created_at = client.created_at.isoformat(timespec="seconds")
     return {"client_id": client.name, "created_at": created_at, **client.model_dump(include=fields)}
 
 
 def _new_value(value: Any) -> Any:
-    """Return the new value of a field. In a list, leave out empty strings. For an empty string, return None."""
+    """Return the value that an option gives to a field.
+
+    In a list, leave out empty strings. For an empty string, return None, which clears the field.
+    """
     if isinstance(value, list):
         return [each for each in value if each]
     return None if value == "" else value

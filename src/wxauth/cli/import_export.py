@@ -94,12 +94,16 @@ def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str,
 _time_zone = checked(ZoneInfo, _("must be the name of a time zone such as Asia/Shanghai"))
 
 
-def _opened(path: str) -> IO[bytes]:
-    """Open the file to read, and return it. `-` means standard input. click closes any other file at the command's end.
+def _open_input(path: str) -> IO[bytes]:
+    """Open the file to import, and return it. `-` means standard input.
 
-    Raises: OSError.
+    When the command ends, click closes the file, but not standard input.
+
+    Raises: OSError, if the file cannot be opened.
     """
-    return sys.stdin.buffer if path == "-" else click.get_current_context().with_resource(Path(path).open("rb"))
+    if path == "-":
+        return sys.stdin.buffer
+    return click.get_current_context().with_resource(Path(path).open("rb"))
 
 
 def _rereadable(file: IO[bytes]) -> IO[bytes]:
@@ -125,8 +129,11 @@ def _rereadable(file: IO[bytes]) -> IO[bytes]:
     return copy
 
 
-def _switches(command: Command) -> Command:
-    """Add an option to the command for each switch of `Options`."""
+def _add_switches(command: Command) -> Command:
+    """Add an option to the command for each switch of `Options`, and return the command.
+
+    The field of a switch has metadata, which contain the name and the help text of the option.
+    """
     switches = [field for field in fields(Options) if field.metadata]
     for field in reversed(switches):  # click shows options in the reverse of the order in which they are added
         command = click.option(field.metadata["option"], field.name, is_flag=True, help=field.metadata["help"])(command)
@@ -134,7 +141,7 @@ def _switches(command: Command) -> Command:
 
 
 @click.command()
-@click.argument("file", callback=checked(_opened))
+@click.argument("file", callback=checked(_open_input))
 @click.option(
     "--csv", "is_csv", is_flag=True, help="FILE is a CSV file. You can omit this option if the file name ends in .csv."
 )
@@ -159,7 +166,7 @@ def _switches(command: Command) -> Command:
     callback=_time_zone,
     help="The time zone, such as Asia/Shanghai, for times that don't specify a time zone.",
 )
-@_switches
+@_add_switches
 @json_option
 def import_command(
     file: IO[bytes],
@@ -210,7 +217,8 @@ class _Report:
     """The output of an import, which goes to standard error, except for the counts at the end."""
 
     def __init__(self) -> None:
-        # On a terminal, the last line shows the progress. Each further line replaces it.
+        # On a terminal, the last line shows the progress, and each further line replaces it. These control characters
+        # move the cursor to the beginning of the line, and erase the line.
         self._clear = "\r\x1b[K" if sys.stderr.isatty() else ""
         self._faults: Counter[str] = Counter()
         self.done = Counts()
@@ -229,15 +237,15 @@ class _Report:
         self._faults.update(faults)
         self.print(_("line {number}: {faults}", number=refusal.number, faults=text))
 
-    def progress(self, counts: Counts) -> None:
-        """Note the counts, and show the progress if standard error is a terminal."""
+    def show_progress(self, counts: Counts) -> None:
+        """Store the counts, and show the progress if standard error is a terminal."""
         self.done = counts
         if self._clear:
             pace = counts.lines / max(monotonic() - self._began, 1)  # in the first second, the pace would be too high
             text = _("{n:,} lines, {pace:,.0f} per second", n=counts.lines, pace=pace)
             click.echo(self._clear + localized(text), err=True, nl=False)
 
-    def waiting(self, exc: StorageUnavailable, seconds: float) -> None:
+    def print_wait(self, exc: StorageUnavailable, seconds: float) -> None:
         """Print why a batch was not stored, and after how many seconds the import tries again."""
         self.print(_("{trouble}; trying again in {seconds:.0f} s", trouble=outage_text(exc), seconds=seconds))
 
@@ -289,10 +297,10 @@ async def _import(
     """
     if app_id:
         services[Apps].entry(app_id)
-    report.progress(Counts())
+    report.show_progress(Counts())
     try:
         return await import_users(
-            services, lines, options, refuse=report.refuse, progress=report.progress, waiting=report.waiting
+            services, lines, options, refuse=report.refuse, progress=report.show_progress, waiting=report.print_wait
         )
     except WrongFile as exc:
         raise _failure_of(exc) from None
@@ -330,10 +338,10 @@ def export_command(file: Path) -> None:
         raise click.UsageError(localized(unusable_file(file, exc))) from None
     try:
         with os.fdopen(descriptor, "wb") as opened:
-            number, unionids = with_database(lambda database, _now: export_users(database, opened.write))
+            identity_count, unionid_count = with_database(lambda database, _now: export_users(database, opened.write))
     except OSError as exc:
         raise Failed(unusable_file(file, exc)) from None
-    text = _("{number} identities", number=number)
-    if unionids:
-        text += _(", unionids without an identity: {n}", n=unionids)
+    text = _("{number} identities", number=identity_count)
+    if unionid_count:
+        text += _(", unionids without an identity: {n}", n=unionid_count)
     echo(text, err=True)

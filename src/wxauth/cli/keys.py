@@ -22,7 +22,7 @@ from wxauth.settings.secrets import SECRET_KEY_BYTES
 from wxauth.settings.settings import Settings
 from wxauth.web.schemas import all_of
 
-# `wxauth.service` takes long to load, so only the commands that need it import it.
+# `wxauth.service` takes a long time to load, so only the commands that need it import it.
 if TYPE_CHECKING:
     from wxauth.service.resealing import SealedCounts
 
@@ -62,7 +62,7 @@ def rotate_command() -> None:
     If a published key hasn't begun to sign tokens yet, no new key is created. If you have sites, the keys that sign
     id_tokens are rotated too.
     """
-    key = _with_key_ring(lambda keys: keys.rotate(by=OPERATOR))
+    key = _with_key_ring(lambda key_ring: key_ring.rotate(by=OPERATOR))
     row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
     show(row, _("{kid} signs from {time}", kid=key.kid, time=to_the_second(key.activates_at)))
 
@@ -79,9 +79,9 @@ def withdraw_command(kid: str) -> None:
     once. If no key is waiting, a new key does.
     """
 
-    async def withdraw(keys: KeyRing) -> StoredSigningKey:
+    async def withdraw(key_ring: KeyRing) -> StoredSigningKey:
         try:
-            return await keys.withdraw(kid, by=OPERATOR)
+            return await key_ring.withdraw(kid, by=OPERATOR)
         except NotFound:
             raise Failed(_("there is no published key with this ID. Run 'wxauth keys list'")) from None
 

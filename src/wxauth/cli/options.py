@@ -106,9 +106,9 @@ def takes(
     is_query = issubclass(model, PageQuery)
     options = {}
     for field in _fields_of(model):
-        replaced = changed.get(field.name, {})
-        if replaced is not None:
-            options[field.name] = _option_of(field, clear, is_query=is_query, replaced=replaced)
+        replacements = changed.get(field.name, {})
+        if replacements is not None:
+            options[field.name] = _option_of(field, clear, is_query=is_query, replacements=replacements)
     return partial(_with_options, options)
 
 
@@ -168,23 +168,25 @@ def _fields_of(model: type[BaseModel]) -> Iterator[_Field]:
         yield _Field(name, property_schema.get("description", ""), property_schema.get("default"), types)
 
 
-def _option_of(field: _Field, clear: str | None, *, is_query: bool, replaced: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the arguments of `click.option` for a field, and under the key `option` the names of the option.
+def _option_of(
+    field: _Field, clear: str | None, *, is_query: bool, replacements: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the arguments of `click.option` for a field. The key `option` contains the option's names.
 
-    `clear` is the word that clears the field; None if there is none. `replaced` contains the arguments that replace the
-    arguments from the schema.
+    `clear` is the word that clears the field; None if there is none. `replacements` contains the arguments that replace
+    the arguments from the schema.
     """
     # In a description, "Null:" introduces the meaning of an absent value. In the help, it is replaced by "Default:" or,
     # if a word that is not empty clears the field, by this word in quotation marks and "means:".
     arguments = {
         "option": f"--{field.name.replace('_', '-')}",
         "help": re.sub("[Nn]ull:", f'"{clear}" means:' if clear else "Default:", field.description),
-        "callback": checked(partial(_value_of, field, clear, is_query), _NOT_JSON),
+        "callback": checked(partial(_value_of, field, clear=clear, is_query=is_query), _NOT_JSON),
         **_type_of(field, clear),
     }
-    if replaced.get("multiple"):
+    if replacements.get("multiple"):
         arguments |= {"callback": _distinct_values, "help": f"{arguments['help']} Repeatable."}
-    arguments |= replaced
+    arguments |= replacements
     has_off_form = "/" in arguments["option"]  # such as --enable/--disable
     if "boolean" in field.types and clear is not None and not has_off_form:
         arguments["option"] += f"/--no-{arguments['option'].removeprefix('--')}"
@@ -205,7 +207,8 @@ def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:
             choices.append(clear)
         return {"type": click.Choice(choices)}
     # A number without a default can be cleared with a word, so `_value_of` parses it.
-    if field.default is not None and (bounds := field.types.get("integer")):
+    if "integer" in field.types and field.default is not None:
+        bounds = field.types["integer"]
         number = click.IntRange(bounds["minimum"], bounds["maximum"])
         return {"type": number, "default": field.default, "show_default": True, "callback": None}
     if field.text_schema.get("format") == "uuid":
@@ -220,7 +223,7 @@ def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:
     return {"metavar": _METAVARS[next(iter(field.types))]}  # the type that the schema lists first
 
 
-def _value_of(field: _Field, clear: str | None, is_query: bool, value: str) -> object:
+def _value_of(field: _Field, value: str, *, clear: str | None, is_query: bool) -> object:
     """Return the value of an option: a string, a list whose items were separated by commas, or the value of JSON text.
 
     Return an empty string for the word that clears the field, and None for an empty parameter of a query.

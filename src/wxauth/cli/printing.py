@@ -37,6 +37,7 @@ def _switch(name: str, text: str) -> Callable[[Command], Command]:
 
 
 def _is_given(name: str) -> bool:
+    """Return whether the command was called with this switch, such as `--yes`."""
     return bool(click.get_current_context().meta.get(name))
 
 
@@ -122,7 +123,8 @@ def table(items: Iterable[Any], names: str, **shown: Callable[[Any], object]) ->
         shown: Functions that return the values of the columns that are not simply fields, by the names of the columns.
     """
     columns = names.split()
-    rows = [tuple(shown.get(name, partial(_field, name=name))(item) for name in columns) for item in items]
+    value_functions = [shown.get(name, partial(_field, name=name)) for name in columns]
+    rows = [tuple(value_of(item) for value_of in value_functions) for item in items]
     return [header(*columns), *rows]
 
 

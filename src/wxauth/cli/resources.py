@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -64,8 +64,7 @@ def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
     The text may contain the name of the app, client, user or webhook that the command was called with.
     """
     arguments = click.get_current_context().params
-    nouns_and_names = ((noun, arguments[argument]) for argument, noun in _NOUNS.items() if argument in arguments)
-    noun, name = next(nouns_and_names, ("", ""))
+    noun, name = _noun_and_name_in(arguments)
     match exc:
         case TextError():
             return exc.text
@@ -73,7 +72,8 @@ def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
             return WRONG_SECRET_KEY
         case StorageUnavailable():
             return _("{name}: {rule}", name="WXAUTH_DATABASE_URL", rule=outage_text(exc))
-        # This detail means that the argument of the command names nothing that exists. Other details are printed below.
+        # No app, client, user or webhook has the id or the name in the command's argument. Other details are printed
+        # below.
         case NotFound() if exc.detail == f"this {noun} doesn't exist":
             return _("{noun} {name} does not exist", noun=noun, name=name)
         case NameTaken() | AppTaken():
@@ -93,6 +93,14 @@ def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
             return exc.detail or exc.title
         case _:  # the detail is only in English, so the translated title precedes it
             return _("{title} ({detail})", title=exc.title, detail=exc.detail)
+
+
+def _noun_and_name_in(arguments: Mapping[str, Any]) -> tuple[str, object]:
+    """Return the noun and the value of the first argument in `_NOUNS`; two empty strings if there is none."""
+    for argument, noun in _NOUNS.items():
+        if argument in arguments:
+            return noun, arguments[argument]
+    return "", ""
 
 
 def read_settings(kind: type[AnySettings]) -> AnySettings:
@@ -186,7 +194,7 @@ def with_services(use: Callable[["Services"], Awaitable[T]]) -> T:
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, T]], *, log_level: str) -> T:
-    """Run a coroutine, return its result, and log to standard error from this level on. Raises: Failed."""
+    """Run `work` in an event loop, and return its result. Log to standard error from this level on. Raises: Failed."""
     configure_logging(level=log_level, log_format="console", stream=sys.stderr.buffer)
     with failures_printed():
         return asyncio.run(work())

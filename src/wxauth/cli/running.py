@@ -73,7 +73,7 @@ def _address() -> tuple[str, int]:
     """Return the host and the port of the service on this machine.
 
     The function reads only the environment and the file `.env`. Loading all settings would take half a second of CPU
-    time, and a health check runs every few seconds.
+    time, and a health check runs every few seconds. If the file cannot be read, the function ends the process.
     """
     from wxauth.settings.env_file import read_env_file
 

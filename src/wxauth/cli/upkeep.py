@@ -1,6 +1,6 @@
 """The commands `wxauth migrate`, `check` and `sweep`, with which an operator maintains the service.
 
-Modules that only one command needs are imported when this command is called, because these imports take long.
+Modules that only one command needs are imported when this command is called, because these imports take a long time.
 """
 
 import asyncio
@@ -41,9 +41,9 @@ def migrate(revision: str) -> None:
         # If the migration has to wait for another program's lock, the log says so.
         configure_logging(level="warning", log_format="console", stream=sys.stderr.buffer)
         url = read_settings(DatabaseSettings).database_url.get_secret_value()
-        schema = asyncio.run(_migrate(url, revision))
-    text = _("schema at {revision}", revision=schema or "base")
-    if is_newer(schema):
+        current_revision = asyncio.run(_migrate(url, revision))
+    text = _("schema at {revision}", revision=current_revision or "base")
+    if is_newer(current_revision):
         text += _(", which belongs to a newer version of wxauth. The running version can still serve requests")
     echo(text)
 

@@ -105,7 +105,8 @@ def split_command(user_id: UUID, identity: tuple[str, str], external_id: str | N
     if prints_json():
         return
     for each in (user, new_user):
-        ban = Ban(each.get("reason"), each.get("until")) if each["status"] == "disabled" else None
+        is_banned = each["status"] == "disabled"
+        ban = Ban(each.get("reason"), each.get("until")) if is_banned else None
         _echo_status_and_roles(each["id"], each["nickname"], each["roles"], ban)
 
 

@@ -1,6 +1,6 @@
 """The command `wxauth users`, which finds, bans and erases users, and manages their roles.
 
-Modules that only one command needs are imported when this command is called, because these imports take long.
+Modules that only one command needs are imported when this command is called, because these imports take a long time.
 """
 
 from collections.abc import Mapping, Sequence
