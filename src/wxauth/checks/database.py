@@ -53,7 +53,7 @@ async def check_database(
             async with database.time_limit():  # one time limit for all queries together
                 server = await database.one(queries.READ_SERVER)
                 yield judge_server(server)
-                if why_unfit(server.engine, server.has_plpgsql, server.encoding) is not None:
+                if why_unfit(server.engine, has_plpgsql=server.has_plpgsql, encoding=server.encoding) is not None:
                     return
                 current_check = "stored"
                 async for result in _check_stored(database, settings, findings, clock):
@@ -183,7 +183,7 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
     does not see the changes of the transaction that held the lock.
     """
     name = "database"
-    unfit = why_unfit(server.engine, server.has_plpgsql, server.encoding)
+    unfit = why_unfit(server.engine, has_plpgsql=server.has_plpgsql, encoding=server.encoding)
     if unfit is not None:
         return bad(name, unfit)
     if server.is_standby:

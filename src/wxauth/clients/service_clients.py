@@ -128,7 +128,7 @@ def _client_with(
     the client may send its name and secret as `client_id` and `client_secret` in a form.
     """
 
-    async def client(
+    async def authenticate(
         request: Request, database: DatabaseDep, clock: ClockDep, limits: ClientLimitsDep
     ) -> ServiceClient:
         credentials = await _credentials_of_form(request) if may_use_form else None
@@ -142,7 +142,7 @@ def _client_with(
         check_scope(caller, scope)
         return caller
 
-    return Depends(client), FOR_LIMITED_CLIENT if operation is not None else FOR_CLIENT
+    return Depends(authenticate), FOR_LIMITED_CLIENT if operation is not None else FOR_CLIENT
 
 
 IntrospectingClientDep = Annotated[ServiceClient, *_client_with(Scope.INTROSPECT, may_use_form=True)]
@@ -222,14 +222,17 @@ def check_scope(client: ServiceClient, needed: Scope) -> None:
     """
     if needed in client.scopes:
         return
+    # The command replaces all scopes, so it must repeat the client's present scopes. A client that is also a site has
+    # scopes of both kinds, and `scopes_in_order` returns only those of services.
+    service_scopes = scopes_in_order([*client.scopes, needed])
     site_scopes = [scope for scope in client.scopes if scope in SITE_SCOPE_NAMES]
-    scopes = [*scopes_in_order([*client.scopes, needed]), *site_scopes]
+    scopes = [*service_scopes, *site_scopes]
     command = " ".join([f"wxauth clients set {client.name}", *(f"--scope {scope}" for scope in scopes)])
     raise ClientLacksScope(f"this request requires the scope {needed}: {command}")
 
 
 def check_secret(credentials: Credentials, stored: AnyStored | None, *, now: datetime) -> AnyStored:
-    """Return `stored` if the credentials contain its present secret, or a previous secret that still works.
+    """Return `stored` if the credentials contain its present secret, or its previous secret while that one still works.
 
     `stored` is the client with the name in `credentials`; None if there is no such client. For an unknown name, and for
     a client without a secret, this function takes the same steps as for a wrong secret, because its duration must
@@ -237,25 +240,30 @@ def check_secret(credentials: Credentials, stored: AnyStored | None, *, now: dat
 
     Raises: InvalidClient, if the name or the secret is wrong.
     """
+    present_hash = None if stored is None else stored.secret_hash
+    former_hash = None if stored is None else stored.former_secret_hash
+    former_until = None if stored is None else stored.former_secret_until
     sent_hash = hash_of(credentials.client_secret)
-    is_present = compare_digest(sent_hash, (stored and stored.secret_hash) or _NO_HASH)
-    is_former = compare_digest(sent_hash, (stored and stored.former_secret_hash) or _NO_HASH)
-    until = None if stored is None else stored.former_secret_until
-    former_works = is_former and until is not None and now < until
+    is_present = compare_digest(sent_hash, present_hash or _NO_HASH)
+    is_former = compare_digest(sent_hash, former_hash or _NO_HASH)
+    former_works = is_former and former_until is not None and now < former_until
     if stored is None or not (is_present or former_works):
         log.warning(
             "client_refused",
             client_id=credentials.client_id if is_client_name(credentials.client_id) else None,
             received=f"a secret of {len(credentials.client_secret)} characters",
-            registered=_registered_secret(stored, is_former=is_former),
+            registered=_describe_registered_secret(stored, is_former=is_former),
             what_to_change="the client's own setting; 'wxauth clients secret NAME' prints a new secret",
         )
         raise InvalidClient("the service client's name or secret is wrong")
     return stored
 
 
-def _registered_secret(stored: ServiceClient | ClientWithSecrets | None, *, is_former: bool) -> str:
-    """Return a description of the registered secret, for the log line about a wrong secret."""
+def _describe_registered_secret(stored: ServiceClient | ClientWithSecrets | None, *, is_former: bool) -> str:
+    """Describe the registered secret for the log line about a wrong secret.
+
+    `is_former` says whether the sent secret is the client's previous secret, which has ended.
+    """
     if stored is None:
         return "no client has this name"
     if stored.secret_hash is None:

@@ -18,13 +18,13 @@ WITH expired AS (
 INSERT INTO admin_links (digest, user_id, expires_at) VALUES (:digest, :user_id, :expires_at)
 """)
 # This statement uses up a link. If the link's user is staff, may log in and has an identity, the statement opens a
-# session with the user's newest identity. A second request with the same link waits for the first request, and then
-# finds no link.
+# session with the user's newest identity. Otherwise, it returns no row. A second request with the same link waits for
+# the first request, and then finds no link.
 #
 # The statement locks the user, so that it waits for a change of roles that is in progress. `change_status_and_roles`
 # holds the same lock while it ends the open sessions. Without the lock, a session could outlive the role. The statement
 # also locks the identity, so that the identity still belongs to the user when the session is stored.
-OPEN: Final = Statement[UserInSession](f"""
+OPEN_SESSION_BY_LINK: Final = Statement[UserInSession](f"""
 WITH link AS (
     DELETE FROM admin_links WHERE digest = :digest AND expires_at > :now RETURNING user_id
 ), link_user AS (

@@ -75,6 +75,7 @@ class ScanRequest(BaseModel):
 
 
 _OPENING: Final = TypeAdapter[LinkRequest | ScanRequest](LinkRequest | ScanRequest)
+"""The parser of the body of a request that opens a session."""
 
 
 def add_console(app: FastAPI) -> None:
@@ -132,13 +133,13 @@ async def _open(request: Request) -> Response:
     """
     services = await _services_for_own_page(request)
     device = await device_of(request)
-    match await _opening_in(request):
+    match await _parse_opening(request):
         case LinkRequest(secret=secret):
             opened = await services[ConsoleSessions].open_by_link(secret, device=device)
         case ScanRequest(code=code, code_verifier=verifier):
             opened = await services[ConsoleSessions].open_by_scan(code, verifier, device=device)
     await services[ConsoleSessions].end(_cookie_in(request, services.settings))
-    return _answer(services.settings, opened)
+    return _session_response(opened, services.settings)
 
 
 async def _resume(request: Request) -> Response:
@@ -155,7 +156,7 @@ async def _resume(request: Request) -> Response:
         opened = await services[ConsoleSessions].resume(cookie, device=await device_of(request))
     except (SessionRevoked, InsufficientRole) as exc:
         return _without_cookie(problem_response(exc, request.scope), services.settings)
-    return _answer(services.settings, opened)
+    return _session_response(opened, services.settings)
 
 
 async def _end(request: Request) -> Response:
@@ -188,14 +189,18 @@ async def _services_for_own_page(request: Request) -> Services:
     services = await _services_if_enabled(request)
     issuer = urlsplit(services.settings.issuer)
     own_origins = {f"{issuer.scheme}://{issuer.netloc}", f"{request.url.scheme}://{request.headers.get('host', '')}"}
-    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
-    if _HEADER not in request.headers or site != "same-origin" or (origin is not None and origin not in own_origins):
+    origin = request.headers.get("origin")
+    is_from_own_origin = origin is None or origin in own_origins
+    is_from_own_site = request.headers.get("sec-fetch-site", "same-origin") == "same-origin"
+    if _HEADER not in request.headers or not is_from_own_origin or not is_from_own_site:
         raise InvalidRequest("only the console's own page can send this request", status=403)
     return services
 
 
-async def _opening_in(request: Request) -> LinkRequest | ScanRequest:
-    """Return the secret of a link, or the authorization code and the verifier of a scan, from the body of a request.
+async def _parse_opening(request: Request) -> LinkRequest | ScanRequest:
+    """Parse the body of a request that opens a session.
+
+    The body contains the secret of a link, or the authorization code and the code verifier of a scan.
 
     Raises: InvalidRequest, if the body contains neither.
     """
@@ -206,10 +211,11 @@ async def _opening_in(request: Request) -> LinkRequest | ScanRequest:
 
 
 def _cookie_in(request: Request, settings: Settings) -> str:
+    """Return the value of the session's cookie, or an empty string if there is no cookie."""
     return cookie_in(request, _cookie_options(settings)["key"]) or ""
 
 
-def _answer(settings: Settings, opened: OpenedConsole) -> Response:
+def _session_response(opened: OpenedConsole, settings: Settings) -> Response:
     """Return the response that gives an access token to the page, and sets the session's cookie."""
     user = opened.user
     body: dict[str, Any] = {
@@ -225,6 +231,7 @@ def _answer(settings: Settings, opened: OpenedConsole) -> Response:
 
 
 def _without_cookie(response: Response, settings: Settings) -> Response:
+    """Make a response delete the session's cookie, and return the response."""
     response.delete_cookie(**_cookie_options(settings))
     return response
 

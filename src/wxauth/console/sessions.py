@@ -1,8 +1,10 @@
 """The opening, continuation and end of the console's sessions.
 
-A console session is a session of wxauth's own website `wxauth-admin`, but differs from other sessions in three ways.
-Its refresh token is in a cookie, and only the console accepts this token. Its lifetime is shorter. The session also
-ends when its user loses one of the staff roles (`admin` and `support`).
+A console session is a session of wxauth's own website `wxauth-admin`, but differs from other sessions in three ways:
+
+- Its refresh token is in a cookie, and only the console accepts this token.
+- Its lifetime is shorter.
+- It also ends when its user loses one of the staff roles (`admin` and `support`).
 """
 
 from dataclasses import dataclass, field
@@ -118,7 +120,7 @@ class ConsoleSessions:
         session_id = new_id(now)
         async with self.database.begin() as transaction:
             user = await transaction.row(
-                queries.OPEN,
+                queries.OPEN_SESSION_BY_LINK,
                 digest=hash_of(secret),
                 staff_roles=list(STAFF_ROLES),
                 session_id=session_id,
@@ -136,13 +138,13 @@ class ConsoleSessions:
                 "the link has been used or has expired, or its user has no role for the console: create another link"
             )
         log.info("console_opened", user_id=user.id, session_id=session_id, by="link")
-        return self._opened(user, session_id, generation=0, seconds_left=MAX_UNUSED_SECONDS, now=now)
+        return self._with_new_tokens(user, session_id, generation=0, seconds_left=MAX_UNUSED_SECONDS, now=now)
 
     async def open_by_scan(self, code: str, verifier: str, *, device: Device) -> OpenedConsole:
         """Open a session with the authorization code and the PKCE verifier of a login to the console.
 
-        If a used code is sent again with its verifier, end the session that the code has opened, as `/v1/token` does,
-        because somebody else might have the code and the verifier.
+        If a used code is sent again with its verifier, usually end the session that the code has opened, because
+        somebody else might have the code and the verifier. `redeem` says when the session stays open.
 
         Raises: SessionRevoked, if the code is unknown, used or expired, if it does not match the verifier, or if the
             user can no longer log in; InsufficientRole, if the user is not staff; RateLimited, if too many requests of
@@ -150,9 +152,10 @@ class ConsoleSessions:
         """
         now = self.clock()
         session_id = new_id(now)
-        redeemed: Redeemed | NotRedeemed = NotRedeemed.UNKNOWN
         login = await self._login_of(code, verifier)
-        if login is not None:
+        if login is None:
+            redeemed: Redeemed | NotRedeemed = NotRedeemed.UNKNOWN
+        else:
             redeemed = await self._redeem(login, session_id, device=device, now=now)
         if redeemed is NotRedeemed.SPENT:
             log.warning("code_reused", client_id=CONSOLE, consequence="the session has ended")
@@ -160,7 +163,7 @@ class ConsoleSessions:
             raise SessionRevoked("the code doesn't belong to this page, has been used or has expired: log in again")
         count_redeemed(self.numbers, redeemed.login.taken_door, now=now)
         log.info("console_opened", user_id=redeemed.user.id, session_id=session_id, by="scan")
-        return self._opened(redeemed.user, session_id, generation=0, seconds_left=MAX_UNUSED_SECONDS, now=now)
+        return self._with_new_tokens(redeemed.user, session_id, generation=0, seconds_left=MAX_UNUSED_SECONDS, now=now)
 
     async def resume(self, cookie: str, *, device: Device) -> OpenedConsole:
         """Continue the session that a cookie belongs to, and return the session with new tokens.
@@ -191,7 +194,7 @@ class ConsoleSessions:
         # `now` is the time after the wait for the database, so that the access token does not outlive the session.
         now = self.clock()
         seconds_left = int((outcome.expires_at - now).total_seconds())
-        return self._opened(
+        return self._with_new_tokens(
             outcome, token.session_id, generation=outcome.generation, seconds_left=seconds_left, now=now
         )
 
@@ -235,12 +238,13 @@ class ConsoleSessions:
             await _record_opened(transaction, redeemed.user.id, session_id, means="scan", device=device, now=now)
             return redeemed
 
-    def _opened(
+    def _with_new_tokens(
         self, user: UserInSession, session_id: UUID, *, generation: int, seconds_left: int, now: datetime
     ) -> OpenedConsole:
-        """Return a session with new tokens.
+        """Issue tokens for an open session of this user, and return the session with the tokens.
 
-        `generation` is the number of the refresh token, and `seconds_left` is the time until the session ends.
+        `generation` is the number of the new refresh token within its session. The first one has the number 0.
+        `seconds_left` is the time until the session ends if it is not used.
         """
         session = TokenSession(id=session_id, seconds_left=seconds_left, client_id=CONSOLE, scope=ADMIN_SCOPE)
         issued = self.issuer.issue(user, session, now=now)
@@ -260,5 +264,6 @@ async def _record_opened(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, means: str, device: Device, now: datetime
 ) -> None:
     """Record that a session was opened. `means` says how the user logged in: `link` or `scan`."""
-    actor, data = Actor(str(user_id), device.ip), {"session_id": session_id, "by": means}
+    actor = Actor(str(user_id), device.ip)
+    data = {"session_id": session_id, "by": means}
     await record_event(transaction, EventType.CONSOLE_OPENED, by=actor, at=now, user_id=user_id, data=data)

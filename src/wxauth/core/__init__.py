@@ -1,4 +1,4 @@
-"""The code that most packages use: the clock, logs, encryption of secrets, the database and the audit trail.
+"""The code that most packages use, for example the clock, logs, the database and the audit trail.
 
-Use cases belong to the packages that import this one, for example to `wxauth.login`.
+This package contains no use cases. They belong to the packages that import it, for example to `wxauth.login`.
 """

@@ -133,7 +133,10 @@ class WriteBuffer(ABC):
         await keep_doing(self.store, pause=self.store_pause, failure_event=self.failure_event)
 
     async def aclose(self) -> None:
-        """Store the remaining data. If that fails or takes longer than `LAST_STORE_SECONDS`, the data is lost."""
+        """Store the remaining data. If the database is unavailable, or responds too late, the data is lost.
+
+        The limit is `LAST_STORE_SECONDS`. Any other error is raised.
+        """
         try:
             async with asyncio.timeout(LAST_STORE_SECONDS):
                 await self.store()
@@ -145,7 +148,7 @@ class WriteBuffer(ABC):
 class _Retry:
     """A failed write, and the time until which wxauth retries it."""
 
-    do: Callable[[], Awaitable[object]]
+    write: Callable[[], Awaitable[object]]
     until: float
     """The time at which wxauth gives up the retry, in the event loop's time."""
     fields: dict[str, Any]
@@ -171,17 +174,17 @@ class Retries:
         self,
         what: str,
         key: Hashable,
-        do: Callable[[], Awaitable[object]],
+        write: Callable[[], Awaitable[object]],
         *,
         failure: BaseException,
         patience: float,
         **fields: Any,
     ) -> None:
-        """Retry `do`, a write of the kind `what`, until it succeeds, for at most `patience` seconds.
+        """Retry `write`, a write of the kind `what`, until it succeeds, for at most `patience` seconds.
 
-        If a retry of the same kind and key is already waiting, that retry continues, and `do` is ignored. `do` may be
-        called several times. `failure` is the error of the first attempt. The log lines contain `fields`, from which an
-        operator must be able to repeat a lost write by hand.
+        If a retry of the same kind and key is already waiting, that retry continues, and `write` is ignored. `write`
+        may be called several times. `failure` is the error of the first attempt. The log lines contain `fields`, from
+        which an operator must be able to repeat a lost write by hand.
         """
         if (what, key) in self._retries:
             return
@@ -197,22 +200,25 @@ class Retries:
             exc_info=failure if is_fault else None,
             **fields,
         )
-        self._retries[what, key] = _Retry(do, _now() + patience, fields)
+        self._retries[what, key] = _Retry(write, _now() + patience, fields)
         self._count(what, 1)
         if not self._is_closing and (self._running is None or self._running.done()):
             self._running = asyncio.create_task(self._run_rounds(), name="retries")
 
     async def run_now(self, what: str, key: Hashable) -> None:
         """Run the retry of this kind and key now, if one is waiting. Raises: any error of the write."""
-        if retry := self._retries.get((what, key)):
-            await retry.do()
+        retry = self._retries.get((what, key))
+        if retry is not None:
+            await retry.write()
             self.note_done(what, key)
 
     def note_done(self, what: str, key: Hashable) -> None:
         """Remove the retry of this kind and key, if one is waiting, because its write has been done."""
-        if (retry := self._retries.pop((what, key), None)) is not None:
-            log.info("retry_done", what=what, **retry.fields)
-            self._count(what, -1)
+        retry = self._retries.pop((what, key), None)
+        if retry is None:
+            return
+        log.info("retry_done", what=what, **retry.fields)
+        self._count(what, -1)
 
     async def drain(self) -> None:
         """Wait until every retry has ended."""
@@ -276,10 +282,11 @@ async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
 async def once(
     under_way: dict[Key, asyncio.Task[Value]], key: Key, make: Callable[[], Coroutine[Any, Any, Value]]
 ) -> Value:
-    """Return the value that `make` returns.
+    """Call `make`, and return its value. Callers that request the same key at the same time share one call.
 
-    If several callers request the same key at the same time, `make` runs only once. `under_way` contains the running
-    tasks by their keys.
+    `under_way` contains the running tasks by their keys.
+
+    Raises: any error of `make`, in each of these callers.
     """
     # The task continues if this request is cancelled, because other requests may wait for its value.
     return await asyncio.shield(task_of(under_way, key, make))

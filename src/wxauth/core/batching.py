@@ -125,13 +125,15 @@ class Batches:
         batch_wait: float,
     ) -> None:
         self._statement = statement
-        self._answer, self._wait = answer, wait
-        self._time_limit, self._batch_wait = time_limit, batch_wait
+        self._answer = answer
+        self._wait = wait
+        self._time_limit = time_limit
+        self._batch_wait = batch_wait
         self._waiting: deque[_Caller] = deque()
         self._newest: asyncio.Future[Any] | None = None
         """The statement that was sent last: the task of a batch, or the future of a caller that runs it alone.
 
-        None before the first statement, and after the result has arrived.
+        None if no statement has been sent yet, or if the result of the last one has arrived and no caller is waiting.
         """
         self._sent_at = 0.0
         """The time at which `_newest` was sent, in the event loop's time."""
@@ -224,5 +226,5 @@ class Batches:
                 # The next batch starts before the rows are delivered, so that PostgreSQL has work during that time.
                 self._send()
             for caller, row in zip(batch, rows, strict=True):
-                if not caller.row.done():  # if a caller was cancelled, so was its future
+                if not caller.row.done():  # a cancelled caller's future is cancelled, too
                     caller.row.set_result(row)

@@ -36,7 +36,6 @@ _TOO_SLOW_SECONDS: Final = 1.0
 """The shortest response time, in seconds, at which the database's time is too inexact to set the clock."""
 REPORTED_FROM: Final = timedelta(seconds=5)
 """The smallest difference between the clocks that is logged as a warning."""
-
 _REPORTED_EVERY: Final = timedelta(minutes=10)
 """The shortest time between two warnings about a difference between the clocks."""
 _STEP_BYTES: Final = 4
@@ -82,28 +81,28 @@ class DatabaseClock:
 
         It is negative if this machine's clock was behind.
         """
-        self._read: tuple[datetime, float] | None = None
-        """The database's time, and the reading of `since_boot` at that moment."""
+        self._reading: tuple[datetime, float] | None = None
+        """The database's time, and the value of `since_boot` at that moment; None before the first correction."""
 
     @property
     def is_set(self) -> bool:
         """Whether the clock has been corrected at least once."""
-        return self._read is not None
+        return self._reading is not None
 
     def __call__(self) -> datetime:
         """Return the current time."""
-        if self._read is None:
+        if self._reading is None:
             return self.own()
-        theirs, read_at = self._read
-        return theirs + timedelta(seconds=since_boot() - read_at)
+        database_time, read_at = self._reading
+        return database_time + timedelta(seconds=since_boot() - read_at)
 
-    def correct(self, theirs: datetime, *, asked_at: float, answered_at: float) -> None:
-        """Set the clock to `theirs`, the database's time.
+    def correct(self, database_time: datetime, *, asked_at: float, answered_at: float) -> None:
+        """Set the clock to the database's time, as the database has returned it.
 
-        This method assumes that the database read its clock halfway between request and response. `asked_at` and
-        `answered_at` are readings of `since_boot`.
+        `asked_at` and `answered_at` are the values of `since_boot` at the request and at the response. This method
+        assumes that the database read its clock halfway between them.
         """
-        self._read = theirs, (asked_at + answered_at) / 2
+        self._reading = database_time, (asked_at + answered_at) / 2
         self.ahead = self.own() - self()
 
 
@@ -135,12 +134,12 @@ async def correct_clock(clock: DatabaseClock, database: Database) -> None:
     """Correct the clock once. If the database does not respond, or responds too slowly, the clock stays unchanged."""
     asked_at = since_boot()
     try:
-        theirs = await database.time()
+        database_time = await database.time()
     except StorageUnavailable:
         return
     answered_at = since_boot()
     if answered_at - asked_at < _TOO_SLOW_SECONDS:
-        clock.correct(theirs, asked_at=asked_at, answered_at=answered_at)
+        clock.correct(database_time, asked_at=asked_at, answered_at=answered_at)
 
 
 def new_id(now: datetime) -> UUID:

@@ -1,4 +1,4 @@
-"""The opening of connections to PostgreSQL: wxauth tries each address of each host in the URL until it is connected."""
+"""The opening of connections to PostgreSQL. wxauth tries each address of each host in the URL until one accepts."""
 
 import asyncio
 from collections.abc import Mapping
@@ -44,6 +44,7 @@ class Connector:
         self._dsns = parsed.dsns
         self._options = _options_for(parsed, is_pooled=self.is_pooled, deadlines=deadlines)
         self._last_place = _Place(self._dsns[0], None)
+        """The place to which the last connection was opened. Before the first connection, it is the first host."""
 
     async def connect(self, **options: object) -> asyncpg.Connection:
         """Open a connection. `options` are passed to asyncpg, and override the options that wxauth sets.
@@ -85,8 +86,9 @@ class Connector:
         except Exception as exc:
             outages.raise_if_not_connected(exc, place.dsn, place.address)
             raise
-        json = {"encoder": lambda value: to_json(value).decode(), "decoder": from_json}
-        await connection.set_type_codec("jsonb", schema="pg_catalog", **json)
+        await connection.set_type_codec(
+            "jsonb", schema="pg_catalog", encoder=lambda value: to_json(value).decode(), decoder=from_json
+        )
         return connection
 
 
@@ -108,7 +110,7 @@ def _options_for(url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadline
         # PostgreSQL overestimates the cost of many plans, so its JIT compiler would spend 16 ms on a statement that
         # runs for 0.3 ms.
         settings["jit"] = "off"
-        settings |= {name: str(value) for name, value in deadlines.limits.items()}
+        settings |= {name: str(value) for name, value in deadlines.server_limits.items()}
     options["server_settings"] = {name: value for name, value in settings.items() if name not in url.parameters}
     return options
 
@@ -141,4 +143,6 @@ async def _places_of(dsn: str, *, seconds: float) -> list[_Place]:
     """
     host, _port = libpq.host_and_port(dsn)
     addresses = await addresses_of(host, seconds=seconds)
-    return [_Place(dsn, address) for address in addresses] if len(addresses) > 1 else [_Place(dsn, None)]
+    if len(addresses) > 1:
+        return [_Place(dsn, address) for address in addresses]
+    return [_Place(dsn, None)]

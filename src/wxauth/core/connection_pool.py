@@ -52,11 +52,13 @@ class Connections:
         return connection
 
     def release(self, connection: asyncpg.Connection) -> None:
-        """Take a connection back. If it is closed, or was lent before the last `expire` or `aclose`, drop it.
+        """Take a connection back, and keep it for the next caller if it is open.
 
-        Also close the connection that has been idle for longest, if its idle time reaches `MAX_IDLE_SECONDS`. The pool
-        lends the connection that was released last, so the additional connections from a busy period would otherwise
-        stay open unused.
+        If it was lent before the last `expire` or `aclose`, close it instead.
+
+        If the connection is kept, also close the connection that has been idle for longest, if its idle time has
+        reached `MAX_IDLE_SECONDS`. The pool lends the connection that was released last, so the additional connections
+        from a busy period would otherwise stay open unused.
         """
         is_current = self._lent.pop(connection) == self._generation
         if is_current and not connection.is_closed():

@@ -85,7 +85,7 @@ class _Reader(ABC):
         return statement.read(await self._answer(statement.text, statement.arguments(values)))
 
     async def value(self, statement: Statement[T_co], /, **values: object) -> T_co | None:
-        """Return the first value of the first row, or None if there is no row."""
+        """Return the first value of the first row. Return None if there is no row, or if the value is null."""
         records = await self._answer(statement.text, statement.arguments(values))
         value: T_co | None = records[0][0] if records else None
         return value
@@ -179,8 +179,8 @@ class Database(_Reader):
         self.is_pooled: Final = self.connector.is_pooled
         # A pooler does not keep a session's settings, so each transaction sets the limits. Without a pooler, the
         # connector sets the limits once for each connection.
-        limits = [f"SET LOCAL {name} = {value}" for name, value in deadlines.limits.items()] if self.is_pooled else []
-        self._begin = "; ".join([_BEGIN, *limits])
+        server_limits = deadlines.server_limits if self.is_pooled else {}
+        self._begin = "; ".join([_BEGIN, *(f"SET LOCAL {name} = {value}" for name, value in server_limits.items())])
         self._connections = Connections(self.connector.connect, size=MAX_CONNECTIONS)
         self._transactions = asyncio.Semaphore(MAX_TRANSACTIONS)
         self._snapshots = asyncio.Semaphore(MAX_SNAPSHOTS)

@@ -9,7 +9,10 @@ class Deadlines:
     """The time limits of database access, in seconds."""
 
     total: float = 8.0
-    """The time limit for a whole statement or transaction, including the wait for a connection."""
+    """The time limit for a whole statement or transaction, including the wait for a connection.
+
+    The server also closes a connection whose transaction has been idle for this time.
+    """
     statement: float = 4.0
     """The time after which the server cancels a statement, so that its transaction releases its locks.
 
@@ -34,14 +37,14 @@ class Deadlines:
     """The time after which a running statement no longer delays the next batch (see `core.batching`)."""
 
     @property
-    def limits(self) -> dict[str, int]:
-        """The limits that the server enforces, as PostgreSQL settings in milliseconds."""
-        limits = {
+    def server_limits(self) -> dict[str, int]:
+        """The limits that the server enforces: the names of PostgreSQL's settings, and their values in milliseconds."""
+        seconds_by_name = {
             "statement_timeout": self.statement,
             "lock_timeout": self.lock,
             "idle_in_transaction_session_timeout": self.total,
         }
-        return {name: round(seconds * 1000) for name, seconds in limits.items()}
+        return {name: round(seconds * 1000) for name, seconds in seconds_by_name.items()}
 
 
 DEADLINES: Final = Deadlines()

@@ -1,4 +1,6 @@
-"""The search for objects that use wxauth's tables, that wxauth has not created, and that make a migration fail.
+"""The search for foreign objects that would make a migration fail, because they use columns that it changes.
+
+An object is foreign if wxauth has not created it, for example a view that an operator has added to a table.
 
 The search runs before a migration changes anything.
 """
@@ -65,11 +67,12 @@ def sql_of(script: Script, *, is_upgrade: bool) -> str:
 
     The SQL ends before the first statement that depends on the contents of the database.
     """
+    run = script.module.upgrade if is_upgrade else script.module.downgrade
     sql = StringIO()
     options = {"as_sql": True, "output_buffer": sql}
     with Operations.context(MigrationContext.configure(dialect_name="postgresql", opts=options)):
         try:
-            (script.module.upgrade if is_upgrade else script.module.downgrade)()
+            run()
         except AttributeError as exc:
             # A revision that queries the database finds None here in place of a connection.
             if exc.obj is not None:
@@ -79,20 +82,20 @@ def sql_of(script: Script, *, is_upgrade: bool) -> str:
 
 def changes_in(sql: str) -> Iterator[Change]:
     """Yield the changes in `sql` that PostgreSQL refuses if an object depends on the column or table."""
-    for altered in _ALTER_TABLE.finditer(sql):
-        for change in _CHANGE.finditer(altered["changes"]):
+    for statement in _ALTER_TABLE.finditer(sql):
+        for change in _CHANGE.finditer(statement["changes"]):
             column = change["altered"] or change["dropped"]
-            yield Change(altered["table"], column, is_dropped=change["dropped"] is not None)
-    for dropped in _DROP_TABLE.finditer(sql):
-        for name in _LISTED.finditer(dropped["tables"]):
+            yield Change(statement["table"], column, is_dropped=change["dropped"] is not None)
+    for statement in _DROP_TABLE.finditer(sql):
+        for name in _LISTED.finditer(statement["tables"]):
             yield Change(name["table"], None, is_dropped=True)
 
 
 async def refusal_for_dependents(database: Database, sql: str, scripts: Iterable[Script]) -> Text | None:
-    """Return a message that names the objects that make this SQL fail, and says what to do; None if there are none.
+    """Return a message that names the foreign objects that make this SQL fail, and says what to do.
 
-    `scripts` are all revisions. If the name of a trigger, foreign key or other object occurs in the SQL of a revision,
-    the object belongs to wxauth, and the message does not name it.
+    Return None if there are no such objects. `scripts` are all revisions. If the name of a trigger, foreign key or
+    other object occurs in the SQL of a revision, the object is not foreign.
     """
     changes = list(changes_in(sql))
     if not changes:
@@ -105,8 +108,9 @@ async def refusal_for_dependents(database: Database, sql: str, scripts: Iterable
     )
     if not dependents:
         return None
-    words_of_ours = set(re.findall(r"\w+", " ".join(sql_of(script, is_upgrade=True) for script in scripts)))
-    foreign = [f"{each.object} ({each.uses})" for each in dependents if each.name not in words_of_ours]
+    sql_of_all_upgrades = " ".join(sql_of(script, is_upgrade=True) for script in scripts)
+    our_words = set(re.findall(r"\w+", sql_of_all_upgrades))
+    foreign = [f"{each.object} ({each.uses})" for each in dependents if each.name not in our_words]
     if not foreign:
         return None
     return Text(_REFUSAL, objects=listed(foreign[:_MOST_NAMED], others=max(0, len(foreign) - _MOST_NAMED)))

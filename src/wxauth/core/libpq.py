@@ -91,9 +91,9 @@ def read_url(url: str) -> DatabaseUrl:
     }
     user, at, first_host = parts.netloc.rpartition("@")
     if first_host:
-        # libpq uses the port in the query for each host before the query that has no port of its own. asyncpg would
-        # ignore the port in the query, so wxauth adds it to these hosts. If the query names hosts, too, its ports
-        # belong to those hosts, and asyncpg ignores both.
+        # In libpq, the port in the query applies to each host in the URL's authority that has no port of its own.
+        # asyncpg would ignore the port in the query, so wxauth adds it to these hosts. If the query names hosts, too,
+        # its ports belong to those hosts, and asyncpg ignores both.
         port = "" if query.get("host") else query.get("port", "")
         netlocs_and_queries = [(f"{user}{at}{_with_port(host, port)}", query) for host in hosts]
     else:
@@ -108,7 +108,8 @@ def read_url(url: str) -> DatabaseUrl:
 
 def _with_port(host: str, port: str) -> str:
     """Return a host of a URL with this port. If the host already has a port, or if `port` is empty, return the host."""
-    return f"{host}:{port}" if port and not re.search(r":\d+$", host) else host
+    has_port = re.search(r":\d+$", host) is not None
+    return f"{host}:{port}" if port and not has_port else host
 
 
 def _places_in(query: Mapping[str, str]) -> list[dict[str, str]]:
@@ -214,13 +215,17 @@ def unusable_file(dsn: str) -> tuple[str, str] | None:
     parameters = _parameters(dsn)
     sslmode = parameters.get("sslmode", "prefer")
     # asyncpg opens a file only under these conditions.
-    names = [
-        *(_AUTHORITY_FILES if sslmode in _MODES_READING_AUTHORITIES else ()),
-        *(_CLIENT_FILES if sslmode != "disable" else ()),
-        *(("passfile",) if "password" not in parameters else ()),
-    ]
+    names: list[str] = []
+    if sslmode in _MODES_READING_AUTHORITIES:
+        names += _AUTHORITY_FILES
+    if sslmode != "disable":
+        names += _CLIENT_FILES
+    if "password" not in parameters:
+        names.append("passfile")
     for name in names:
-        reason = _why_unusable(name, parameters) if name in parameters else None
+        if name not in parameters:
+            continue
+        reason = _why_unusable(name, parameters)
         if reason is not None:
             return parameters[name], reason
     return None
@@ -229,8 +234,9 @@ def unusable_file(dsn: str) -> tuple[str, str] | None:
 def _why_unusable(name: str, parameters: Mapping[str, str]) -> str | None:
     """Return why asyncpg would fail to use the file of this parameter, or None if asyncpg can use the file."""
     file = parameters[name]
-    if (error := _why_unreadable(Path(file))) is not None:
-        return os.strerror(error)
+    error_number = _why_unreadable(Path(file))
+    if error_number is not None:
+        return os.strerror(error_number)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if name in (*_AUTHORITY_FILES, "sslcert"):

@@ -1,6 +1,6 @@
 """The classes of metrics.
 
-The module that counts a metric declares it, and `wxauth.service.metrics` reports all of them. Each label has few
+The module that counts a metric declares it, and `wxauth.service.metrics` reports all metrics. Each label has few
 values. No label identifies a user, and no label contains text that a caller chooses.
 """
 
@@ -56,7 +56,9 @@ class _Metric(dict[Any, Series]):
         DECLARED.append(self)
 
     def __missing__(self, labels: tuple[object, ...]) -> Series:
-        series = self[labels] = self._make().labels(*labels) if labels else self._make()
+        metric = self._make()
+        series = metric.labels(*labels) if labels else metric  # a metric without labels is its own only series
+        self[labels] = series
         return series
 
     def make_first(self, *further: tuple[object, ...]) -> None:
@@ -70,6 +72,7 @@ class _Metric(dict[Any, Series]):
         self._make()  # so that a metric without series is reported, too
 
     def _make(self) -> Series:
+        """Return the metric of prometheus_client. If it does not exist yet, create it."""
         if self.made is None:
             arguments, options = self._declaration
             self.made = self.kind(*arguments, registry=REGISTRY, **options)

@@ -54,7 +54,9 @@ GIVE_UP_SECONDS: Final = 900.0
 # to do afterwards. A replica polls for the lock instead of waiting in the database, because CREATE INDEX CONCURRENTLY
 # would wait for the transaction of a waiting replica.
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.migrations'))"
+# The transaction that holds this lock is idle while the revisions run on other connections, so it has no limit.
 _BEGIN_WITHOUT_LIMIT: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
+# The limits apply to the transaction if `is_local` is true, and otherwise to the session. 0 means no limit.
 _SET_LIMITS: Final = text("""
     SELECT set_config('statement_timeout', '0', :is_local), set_config('lock_timeout', :lock_timeout, :is_local),
            set_config('idle_in_transaction_session_timeout', '0', :is_local)
@@ -125,19 +127,22 @@ async def migrate(
     to a newer version and `revision` is `head`, the schema stays unchanged, because this version works with it. In each
     case, the migration ends by revoking the rights of PUBLIC on wxauth's tables and sequences.
 
-    `scripts` is the folder of Alembic's revisions. The times are in seconds. `LOCK_TIMEOUT_SECONDS` explains
-    `lock_patience`, `RETRY_PAUSE_SECONDS` explains `pause`, and `GIVE_UP_SECONDS` explains `patience`.
+    `scripts` is the folder of Alembic's revisions. A revision waits for a lock for `lock_patience` seconds, and runs
+    again after a pause of about `pause` seconds, until `patience` seconds have passed. The defaults of these arguments
+    have docstrings with the reasons.
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationRefused, MigrationBlocked, MigrationImpossible.
     """
     known = revisions.revisions_in(scripts)
     order = [BASE, *reversed(known)]
     directory = ScriptDirectory.from_config(_config(scripts))
-    if (unfit := await revisions.refusal_of_engine(database)) is not None:
+    unfit = await revisions.refusal_of_engine(database)
+    if unfit is not None:
         raise MigrationImpossible(_("the database {unfit}", unfit=unfit))
     async with _turn(database):
         stored = await revisions.current_revision(database)
-        if (refusal := revisions.refusal_of(stored, known)) is not None:
+        refusal = revisions.refusal_of(stored, known)
+        if refusal is not None:
             raise MigrationImpossible(refusal)
         if revision == HEAD and revisions.is_newer(stored, known):
             target = stored
@@ -149,7 +154,8 @@ async def migrate(
                 all_scripts = (directory.get_revision(number) for number in known)
                 await _refuse_dependents(database, steps, all_scripts)
             for step in steps:
-                await _with_retries(partial(_run_step, database, scripts, step, lock_patience), step, pause, patience)
+                run = partial(_run_step, database, scripts, step, lock_patience=lock_patience)
+                await _with_retries(run, step, pause=pause, patience=patience)
         await _revoke_rights_of_public(database)
     return None if target == BASE else target
 
@@ -180,9 +186,11 @@ async def begin_migration(
             await connection.execute(_SET_LIMITS, limits)
             yield connection
     except Exception as exc:
-        cause, is_lost = exc, False
+        cause: BaseException = exc
+        is_lost = False
         if isinstance(exc, DBAPIError):
-            cause, is_lost = exc.driver_exception, exc.connection_invalidated
+            cause = exc.driver_exception
+            is_lost = exc.connection_invalidated
         if isinstance(cause, _NOT_ALLOWED):
             raise MigrationForbidden(message_of(cause)) from exc
         # Elsewhere, LockNotAvailableError is an outage. Here, it only means that other clients use the table.
@@ -233,7 +241,8 @@ async def _refuse_dependents(database: Database, steps: Sequence[_Step], all_scr
     Raises: MigrationRefused, if there is such an object; StorageUnavailable.
     """
     sql = ";".join(sql_of(step.script, is_upgrade=step.is_upgrade) for step in steps)
-    if (refusal := await refusal_for_dependents(database, sql, all_scripts)) is not None:
+    refusal = await refusal_for_dependents(database, sql, all_scripts)
+    if refusal is not None:
         raise MigrationRefused(refusal)
 
 
@@ -244,13 +253,14 @@ async def _revoke_rights_of_public(database: Database) -> None:
 
     Raises: StorageUnavailable, MigrationForbidden.
     """
-    if statements := await database.values(REVOKES_FROM_PUBLIC, tables=our_tables()):
+    statements = await database.values(REVOKES_FROM_PUBLIC, tables=our_tables())
+    if statements:
         async with begin_migration(database) as connection:
             for statement in statements:
                 await connection.exec_driver_sql(statement)
 
 
-async def _run_step(database: Database, scripts: Path, step: _Step, lock_patience: float) -> None:
+async def _run_step(database: Database, scripts: Path, step: _Step, *, lock_patience: float) -> None:
     """Run a step once. In a transaction, `lock_patience` limits the wait for a lock, in seconds."""
 
     def run(connection: Connection) -> None:
@@ -266,7 +276,7 @@ async def _run_step(database: Database, scripts: Path, step: _Step, lock_patienc
         await connection.run_sync(run)
 
 
-async def _with_retries(run: Callable[[], Awaitable[None]], step: _Step, pause: float, patience: float) -> None:
+async def _with_retries(run: Callable[[], Awaitable[None]], step: _Step, *, pause: float, patience: float) -> None:
     """Run a step by calling `run`. Retry while other transactions lock its tables, for at most `patience` seconds.
 
     The average pause between two attempts is `pause` seconds.

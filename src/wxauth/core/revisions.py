@@ -109,16 +109,14 @@ async def refusal_of_engine(database: Database) -> Text | None:
             "isn't PostgreSQL ({reason}). docs/run/database.md lists the databases that you can use",
             reason=reason_of(exc),
         )
-    return why_unfit(engine, has_plpgsql, encoding)
+    return why_unfit(engine, has_plpgsql=has_plpgsql, encoding=encoding)
 
 
-def why_unfit(engine: str, has_plpgsql: bool, encoding: str) -> Text | None:
+def why_unfit(engine: str, *, has_plpgsql: bool, encoding: str) -> Text | None:
     """Return why the database's engine or its encoding is unsuitable, or None if both are suitable.
 
-    The text is a predicate, as in `refusal_of_engine`.
-
-    `engine` is the result of version(). PostgreSQL is suitable, and so are engines such as Aurora that replace only
-    PostgreSQL's storage.
+    The text is a predicate, as in `refusal_of_engine`. `engine` is the result of version(). PostgreSQL is suitable, and
+    so are engines such as Aurora that replace only PostgreSQL's storage.
     """
     match = _OTHER_ENGINE.search(engine)
     if match is not None or not has_plpgsql:

@@ -27,9 +27,9 @@ def part(kind: type[Part]) -> type[Part]:
 
     Two objects of the class are equal only if they are the same object.
     """
-    made = dataclass(kw_only=True, eq=False, repr=False)(kind)
-    _PART_CLASSES.add(made)
-    return made
+    part_class = dataclass(kw_only=True, eq=False, repr=False)(kind)
+    _PART_CLASSES.add(part_class)
+    return part_class
 
 
 class Parts(dict[Any, Any]):
@@ -97,8 +97,8 @@ class Services:
 
     def __getitem__(self, kind: type[Part]) -> Part:
         """Return the part of this type. Raises: KeyError, if there is none."""
-        found: Part = self.parts[kind]  # the annotation gives the value of type Any a type
-        return found
+        requested: Part = self.parts[kind]
+        return requested
 
     async def aclose(self) -> None:
         """Close the parts in `closing`, and thereby every connection."""

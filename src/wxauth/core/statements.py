@@ -44,9 +44,10 @@ def pair_range(
     after: LiteralString = "'00000000-0000-0000-0000-000000000000'",
     before: LiteralString = "'ffffffff-ffff-ffff-ffff-ffffffffffff'",
 ) -> LiteralString:
-    """Return SQL that is true if a column has a value, and the row's id is at least `after` and less than `before`.
+    """Return SQL that is true if `column` equals `value`, and the row's id is at least `after` and less than `before`.
 
-    `column` begins with the name of the table or its alias, for example `events.user_id`.
+    `column` begins with the name of the table or its alias, for example `events.user_id`. `value`, `after` and `before`
+    are SQL expressions, for example `:user_id`.
 
     The SQL compares pairs of the column and the id, for example `(events.user_id, events.id) >= (:user_id, :after)`.
     This comparison suits an index on both columns, and `ORDER BY` must name both. With `user_id = :user_id … ORDER BY
@@ -76,18 +77,18 @@ def columns_of(model: type[BaseModel]) -> tuple[LiteralString, ...]:
     return tuple(fragment(name) for name in model.model_fields)
 
 
-def with_parameters(text: str, written: Callable[[str], str]) -> str:
-    """Replace each `:name` in a statement with the text that `written` returns for the name.
+def with_parameters(text: str, parameter_of: Callable[[str], str]) -> str:
+    """Replace each `:name` in a statement with the text that `parameter_of` returns for the name.
 
     Raises: ValueError, if the statement contains a numbered parameter, such as `$1`.
     """
 
-    def replaced(piece: re.Match[str]) -> str:
+    def replacement_of(piece: re.Match[str]) -> str:
         if piece["number"] is not None:
             raise ValueError(f"{piece['number']} must be a name")
-        return piece[0] if piece["name"] is None else written(piece["name"])
+        return piece[0] if piece["name"] is None else parameter_of(piece["name"])
 
-    return _PIECES.sub(replaced, text)
+    return _PIECES.sub(replacement_of, text)
 
 
 class Nothing(TypedDict):
@@ -158,8 +159,9 @@ class Statement(Generic[T_co]):
             try:
                 return self._pick(values)
             except KeyError:
-                pass  # this is reported below
-        missing, unknown = sorted(set(self.names) - set(values)), sorted(set(values) - set(self.names))
+                pass  # the name that is missing is reported below
+        missing = sorted(set(self.names) - set(values))
+        unknown = sorted(set(values) - set(self.names))
         raise TypeError(f"missing: {missing}, unknown: {unknown}, of:{self.text}")
 
 

@@ -28,7 +28,8 @@ def filled_claims(template: Template | None, user: UserInSession, *, sees_roles:
     if not template:
         return {}
     # `replace_facts` returns a dictionary for a dictionary, but its type does not say so.
-    claims = cast(dict[str, object], replace_facts(template, partial(_value, user, sees_roles)))
+    value_of = partial(_value_of_fact, user=user, sees_roles=sees_roles)
+    claims = cast(dict[str, object], replace_facts(template, value_of))
     encoded = to_json(claims)
     if len(encoded) > MAX_ADDED_BYTES or has_too_many_containers(encoded.decode(), MAX_CONTAINERS):
         log.error("claims_left_out", user_id=user.id, app_id=user.app_id, reason="too much for one token")
@@ -36,10 +37,11 @@ def filled_claims(template: Template | None, user: UserInSession, *, sees_roles:
     return claims
 
 
-def _value(user: UserInSession, sees_roles: bool, fact: str) -> object:
-    """Return the value of a fact; None if there is none, or if the token may not contain the fact.
+def _value_of_fact(fact: str, *, user: UserInSession, sees_roles: bool) -> object:
+    """Return the value of a fact about the user, for example of `user.roles` or `attributes.level`.
 
-    None removes the entry from the claims. An empty list counts as None, as in `replace_facts`.
+    Return None if the user has no value, if the value is an empty list, or if the token may not contain the fact. Then
+    `replace_facts` leaves the entry out of the claims.
     """
     if fact == "user.id":
         return str(user.id)

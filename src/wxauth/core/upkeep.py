@@ -21,12 +21,11 @@ class Sweep:
         The statement skips locked rows, so that several processes can delete old rows at the same time, and so that no
         process waits for a request that uses a row.
         """
-        return cls(
-            Statement[Nothing](f"""
+        statement = Statement[Nothing](f"""
 DELETE FROM {table} WHERE {key} = ANY (ARRAY(
     SELECT {key} FROM {table} WHERE {by} < :before ORDER BY {by} LIMIT :size FOR UPDATE SKIP LOCKED))
 """)
-        )
+        return cls(statement)
 
     async def __call__(self, database: Database, *, before: Any, size: int) -> int:
         """Delete at most `size` old rows, and return how many were deleted.
@@ -44,21 +43,21 @@ class Reseal:
     """The replacement of the sealed values in some columns of a row, unless a value has changed since it was read."""
 
     key: str
+    """The name of the primary key."""
     columns: Sequence[str]
+    """The names of the columns with sealed values."""
     statement: Statement[bool]
+    """The UPDATE of one row. It returns no row if a value has changed, or if the row has been deleted."""
 
     @classmethod
     def of(cls, table: LiteralString, *columns: LiteralString, key: LiteralString) -> Self:
         """Build the replacement for some columns of a table with the primary key `key`."""
-        resealed = ", ".join(f"{name} = :{name}_resealed" for name in columns)
-        same = " AND ".join(f"{name} IS NOT DISTINCT FROM :{name}" for name in columns)
-        return cls(
-            key,
-            columns,
-            Statement[bool](
-                f"UPDATE {table} SET {resealed} WHERE {key} = :{key} AND {same} RETURNING true AS is_replaced"
-            ),
+        assignments = ", ".join(f"{name} = :{name}_resealed" for name in columns)
+        are_unchanged = " AND ".join(f"{name} IS NOT DISTINCT FROM :{name}" for name in columns)
+        statement = Statement[bool](
+            f"UPDATE {table} SET {assignments} WHERE {key} = :{key} AND {are_unchanged} RETURNING true AS is_replaced"
         )
+        return cls(key, columns, statement)
 
     async def __call__(self, database: Database | Transaction, row: object, *resealed: bytes | None) -> bool:
         """Replace the values of `row` with `resealed`, in the order of `columns`. Return whether they were replaced.
