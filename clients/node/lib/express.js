@@ -3,12 +3,13 @@ const { rolesOf } = require('./guard.js')
 const { problem } = require('./problems.js')
 const { AuthError } = require('./refusals.js')
 
-/** Returns middleware that checks a request's token, and requires all of these roles. */
+/** Returns middleware that checks a request's token, requires all of these roles, and sets `request.user`. */
 function bearer(guard, ...roles) {
-  const demanded = rolesOf(roles)
+  const requiredRoles = rolesOf(roles)
   return async (request, response, next) => {
     try {
-      request.user = (await guard.user(request, ...demanded)) ?? request.user
+      const user = await guard.user(request, ...requiredRoles)
+      request.user = user ?? request.user // an optional guard keeps the user of another login
     } catch (error) {
       if (!(error instanceof AuthError)) return next(error)
       const { status, headers, body } = problem(error, request)

@@ -10,22 +10,27 @@ const { Verifier } = require('./verifier.js')
  */
 const trust = Symbol('trust')
 
-const PAUSE = 60 // seconds between two log lines about the same cause
-const METADATA_PATH = '/.well-known/oauth-protected-resource' // goes between host and path (RFC 9728, section 3.1)
-const SCOPE = /^[!#-[\]-~]+$/ // a scope by RFC 6749, section 3.3, which cannot end a header's quotes
+const LOG_PAUSE_SECONDS = 60 // between two log lines about the same cause
+// The beginning of the path of a resource's metadata. The resource's own path follows (RFC 9728, section 3.1).
+const METADATA_PATH = '/.well-known/oauth-protected-resource'
+// Matches a scope (RFC 6749, section 3.3). A scope cannot contain the quote that ends it in `WWW-Authenticate`.
+const SCOPE = /^[!#-[\]-~]+$/
+const NO_RESOURCE = "a resource's metadata needs an audience that is an https URL, or http on loopback"
 
 class BearerGuard {
   #options
   #scopes
   #isOptional = false
-  #metadata // the URL of the resource's metadata, or null
-  #trusted // verifier and clock, shared with the guards that `requires` makes
+  #metadata // the URL and the path of the resource's metadata, or null
+  #trusted // the verifier and the clock, shared with the guards that `requires` and `optional` make
   #warn
-  #toldAt = new Map() // the time of the last log line about each cause; the causes are the verifier's fixed messages
+  #loggedAt = new Map() // the time of the last log line about each cause; the causes are the verifier's fixed messages
 
   constructor(options = {}) {
     const { issuer, audience = 'wxauth', scopes = [], keys, now = () => Date.now(), ...remote } = options
-    if (keys && remote.internalUrl) throw new TypeError('internalUrl is where keys are read: with keys it must be left out')
+    if (keys && remote.internalUrl) {
+      throw new TypeError('internalUrl is where keys are read: with keys it must be left out')
+    }
     const verifier = new Verifier({ issuer, audience, keys: keys ?? new RemoteKeys(issuer, remote) })
     this.#options = { ...options, audience }
     this.#scopes = checkedScopes(scopes)
@@ -41,57 +46,57 @@ class BearerGuard {
     try {
       user = await verifier.verify(token, seconds)
     } catch (refusal) {
-      this.#tell(refusal, seconds)
-      throw this.#challenging(refusal)
+      this.#logCause(refusal, seconds)
+      throw this.#withMetadataUrl(refusal)
     }
     if (this.#scopes.length > 0) this.checkScopes(user)
     return user
   }
 
   /**
-   * Logs the value in the token and the expected value, because the response omits both. Writes at most one line a
-   * minute for each cause, and none for a malformed token.
+   * Logs why a token was refused, with the details that the response omits. Logs at most one line a minute for each
+   * cause, and none about a malformed token.
    */
-  #tell(refusal, now) {
-    const toldAt = this.#toldAt.get(refusal.message) ?? -Infinity
-    // After the clock has been set back, `toldAt` is in the future. With the absolute value, the log soon continues.
-    if (!refusal[forLog] || Math.abs(now - toldAt) < PAUSE) return
-    this.#toldAt.set(refusal.message, now)
+  #logCause(refusal, now) {
+    const loggedAt = this.#loggedAt.get(refusal.message) ?? -Infinity
+    // If the clock is set back, `loggedAt` is in the future. Because of Math.abs, logging resumes soon anyway.
+    if (!refusal[forLog] || Math.abs(now - loggedAt) < LOG_PAUSE_SECONDS) return
+    this.#loggedAt.set(refusal.message, now)
     this.#warn(`A token was refused: ${refusal[forLog]}`)
   }
 
   async user(request, ...roles) {
-    const demanded = rolesOf(roles)
+    const requiredRoles = rolesOf(roles)
     let token
     try {
       token = this.#tokenOf(request)
     } catch (refusal) {
-      if (this.#isOptional && demanded.length === 0 && refusal.code === 'missing_token') return null
+      if (this.#isOptional && requiredRoles.length === 0 && refusal.code === 'missing_token') return null
       throw refusal
     }
     const user = await this.verify(token)
-    if (!demanded.every((role) => user.roles.includes(role))) {
-      throw new AuthError('insufficient_role', `this request requires the role ${demanded.sort().join(', ')}`)
+    if (!requiredRoles.every((role) => user.roles.includes(role))) {
+      throw new AuthError('insufficient_role', `this request requires the role ${requiredRoles.sort().join(', ')}`)
     }
     return user
   }
 
   requires(...scopes) {
     if (scopes.length === 0) throw new TypeError('requires needs a scope')
-    return this.#with(checkedScopes(scopes))
+    return this.#copyWith(checkedScopes(scopes))
   }
 
   optional() {
-    const guard = this.#with([])
+    const guard = this.#copyWith([])
     guard.#isOptional = true
     return guard
   }
 
   /** Returns a guard that also requires these scopes, and shares everything else with this guard. */
-  #with(scopes) {
+  #copyWith(scopes) {
     const guard = new BearerGuard({ ...this.#options, scopes: [...this.#scopes, ...scopes] })
     guard.#trusted = this.#trusted
-    guard.#toldAt = this.#toldAt
+    guard.#loggedAt = this.#loggedAt
     guard.#isOptional = this.#isOptional
     return guard
   }
@@ -101,7 +106,7 @@ class BearerGuard {
     if (needed.every((scope) => user.scope.includes(scope))) return
     const scope = needed.join(' ')
     const refusal = new AuthError('insufficient_scope', `this request requires the scope ${scope}`)
-    throw this.#challenging(challengeWith(refusal, { scope }))
+    throw this.#withMetadataUrl(challengeWith(refusal, { scope }))
   }
 
   resourceMetadata({ scopesSupported, resourceName } = {}) {
@@ -120,17 +125,19 @@ class BearerGuard {
     return this.#metadata.path
   }
 
-  /** Returns the token in a request's header. A refusal names the URL of the resource's metadata. */
+  /**
+   * Returns the token in a request's header. If there is none, the refusal names the URL of the resource's metadata.
+   */
   #tokenOf(request) {
     try {
       return bearerToken(request)
     } catch (refusal) {
-      throw this.#challenging(refusal)
+      throw this.#withMetadataUrl(refusal)
     }
   }
 
-  /** Adds the URL of the resource's metadata to a 401, and to the refusal for a missing scope. */
-  #challenging(refusal) {
+  /** Adds the URL of the resource's metadata, if there is one, to a refusal with a challenge. Returns the refusal. */
+  #withMetadataUrl(refusal) {
     return challengeWith(refusal, { resource_metadata: this.#metadata?.url })
   }
 
@@ -141,17 +148,19 @@ class BearerGuard {
   }
 }
 
-const NO_RESOURCE = "a resource's metadata needs an audience that is an https URL, or http on loopback"
-
-/** Returns the URL of the metadata of this audience, or null if it is not the URL of a resource. */
+/** Returns the URL and the path of this audience's metadata, or null if the audience is not the URL of a resource. */
 function metadataOf(audience) {
-  if (!isPlain(audience.replace(/\/$/, '')) || !isSecure(audience) || /"|[^!-~]/.test(audience)) return null
-  const [, host, below] = /^(https?:\/\/[^/]+)(.*)$/i.exec(audience)
-  const path = METADATA_PATH + (below === '/' ? '' : below)
-  return { url: host + path, path }
+  const isSecureUrl = isPlain(audience.replace(/\/$/, '')) && isSecure(audience)
+  if (!isSecureUrl || /"|[^!-~]/.test(audience)) return null
+  const [, origin, audiencePath] = /^(https?:\/\/[^/]+)(.*)$/i.exec(audience)
+  const path = METADATA_PATH + (audiencePath === '/' ? '' : audiencePath)
+  return { url: origin + path, path }
 }
 
-/** Returns the scopes as a list. Throws for any other value, because such a mistake must not admit every user. */
+/**
+ * Returns the scopes as a list. Throws a TypeError for any value but scopes, because such a mistake must not admit
+ * every user.
+ */
 function checkedScopes(scopes) {
   const names = [scopes].flat()
   if (names.every((scope) => typeof scope === 'string' && SCOPE.test(scope))) return names
@@ -159,17 +168,20 @@ function checkedScopes(scopes) {
 }
 
 /**
- * Returns the roles that the caller of middleware requires. Throws for any value but names, because such a mistake must
- * not admit every user.
+ * Returns the required roles, each of them once. Throws a TypeError for any value but names, because such a mistake
+ * must not admit every user.
  */
 function rolesOf(roles) {
   const names = [...new Set(roles.flat())]
   if (!names.every((name) => typeof name === 'string' && name)) throw new TypeError('a role is a string, and not empty')
-  if (roles.some((given) => given.length === 0)) throw new TypeError('a list of roles is not empty')
+  if (roles.some((role) => role.length === 0)) throw new TypeError('a list of roles is not empty')
   return names
 }
 
-/** Returns the token in the only `Authorization` header of a request. Throws `AuthError` if there is none. */
+/**
+ * Returns the token in the only `Authorization` header of a request. Throws an `AuthError` if there is no Bearer token,
+ * or if there are two headers.
+ */
 function bearerToken(request) {
   const values = authorizations(request)
   if (values.length > 1) throw new AuthError('invalid_request', 'there are two Authorization headers', { status: 400 })

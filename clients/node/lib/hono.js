@@ -3,12 +3,13 @@ const { rolesOf } = require('./guard.js')
 const { problem } = require('./problems.js')
 const { AuthError } = require('./refusals.js')
 
-/** Returns middleware that checks a request's token, and requires all of these roles. */
+/** Returns middleware that checks a request's token, requires all of these roles, and sets the variable `user`. */
 function bearer(guard, ...roles) {
-  const demanded = rolesOf(roles)
+  const requiredRoles = rolesOf(roles)
   return async (context, next) => {
     try {
-      context.set('user', (await guard.user(context.req.raw, ...demanded)) ?? context.get('user'))
+      const user = await guard.user(context.req.raw, ...requiredRoles)
+      context.set('user', user ?? context.get('user')) // an optional guard keeps the user of another login
     } catch (error) {
       if (!(error instanceof AuthError)) throw error
       const { status, headers, body } = problem(error, context.req.raw)

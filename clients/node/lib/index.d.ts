@@ -32,7 +32,7 @@ export type RefusalCode =
 export class AuthError extends Error {
   constructor(code: RefusalCode, message: string, options?: { status?: number })
   readonly code: RefusalCode
-  /** 400, 401, 403 or 503. */
+  /** The HTTP status of the response. A guard's errors have 400, 401, 403 or 503. */
   readonly status: number
   /** One short sentence for the user. */
   readonly title: { readonly en: string; readonly zh: string }
@@ -65,9 +65,12 @@ export interface GuardOptions {
    * allowed. The metadata there must still name the public issuer.
    */
   internalUrl?: string
-  /** The required `aud`, by default `wxauth`. If it is a resource's URL, a 401 names the resource's metadata. */
+  /**
+   * The required `aud`, by default `wxauth`. If it is a resource's URL, a 401 names the resource's metadata, and so
+   * does a refusal for a missing scope.
+   */
   audience?: string
-  /** The scopes that the token requires. The token must contain all of them. */
+  /** The required scopes. The token must contain all of them. */
   scopes?: string | readonly string[] | undefined
   /** The source of keys, by default the issuer's metadata. */
   keys?: KeySource
@@ -102,11 +105,17 @@ export interface ResourceMetadata {
  * process.
  */
 export class BearerGuard {
-  /** Throws a TypeError for a malformed issuer, audience or scope. */
+  /**
+   * Throws a TypeError for a malformed issuer, audience, scope or `internalUrl`, or if `keys` and `internalUrl` are
+   * given.
+   */
   constructor(options: GuardOptions)
-  /** Returns the user behind a token. Rejects with an `AuthError`. */
+  /** Returns the user behind a token. Rejects with an `AuthError`, or with a TypeError if the token is not a string. */
   verify(token: string): Promise<Principal>
-  /** Returns the user behind a request, who must have all of these roles. Rejects with an `AuthError`. */
+  /**
+   * Returns the user behind a request, who must have all of these roles. Rejects with an `AuthError`, or with a
+   * TypeError if a role is malformed.
+   */
   user(request: AnyRequest, ...roles: string[]): Promise<Principal>
   /** Returns a guard that also requires these scopes, and shares everything else with this guard. */
   requires(scope: string, ...others: string[]): BearerGuard
@@ -116,12 +125,16 @@ export class BearerGuard {
    */
   optional(): OptionalGuard
   /**
-   * Throws an `AuthError` if a scope is missing. Call it in code that is not a route, such as a tool of an MCP server.
+   * Throws an `AuthError` if the user's token lacks one of these scopes or of the guard's own. Call it in code that is
+   * not a route, such as a tool of an MCP server.
    */
   checkScopes(user: Principal, ...scopes: string[]): void
-  /** Returns the resource's metadata. Throws a TypeError if the audience is not a URL. */
-  resourceMetadata(told?: { scopesSupported?: readonly string[]; resourceName?: string }): ResourceMetadata
-  /** The path of the metadata on the audience's host. Throws a TypeError if the audience is not a URL. */
+  /**
+   * Returns the resource's metadata. Throws a TypeError if the audience is not a resource's URL, or a scope is
+   * malformed.
+   */
+  resourceMetadata(members?: { scopesSupported?: readonly string[]; resourceName?: string }): ResourceMetadata
+  /** The path of the metadata on the audience's host. Throws a TypeError if the audience is not a resource's URL. */
   readonly resourceMetadataPath: string
 }
 

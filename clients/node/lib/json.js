@@ -10,7 +10,7 @@ const STRINGS = /"[^"\\]*(?:\\.[^"\\]*)*"?/gs
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /** Returns the number of opening brackets in a text. */
-const opened = (text) => text.split(/[{[]/).length - 1
+const bracketsIn = (text) => text.split(/[{[]/).length - 1
 
 /**
  * Returns the JSON object in these bytes of a token. Throws `invalid_token` for any other content, including repeated
@@ -20,7 +20,7 @@ function jsonObject(bytes) {
   let value
   try {
     const text = utf8.decode(bytes)
-    if (opened(text) > MAX_CONTAINERS && opened(text.replace(STRINGS, '')) > MAX_CONTAINERS) {
+    if (bracketsIn(text) > MAX_CONTAINERS && bracketsIn(text.replace(STRINGS, '')) > MAX_CONTAINERS) {
       throw invalidToken('a part of the token has too many objects and lists')
     }
     value = JSON.parse(text)
@@ -36,31 +36,31 @@ function jsonObject(bytes) {
 }
 
 /**
- * Checks that names in valid JSON are unique in their objects, and that strings and numbers survive being written
- * again.
+ * Checks that no object in valid JSON has a name twice, that its strings are well-formed Unicode, and that its numbers
+ * are finite as floats. Throws a SyntaxError otherwise.
  */
 function checkPieces(text) {
-  const objects = []
+  const openObjects = [] // the names of each object that has not ended yet
   for (const [piece, colon] of text.matchAll(PIECES)) {
-    if (piece === '{') objects.push(new Set())
-    else if (piece === '}') objects.pop()
-    else if (colon) checkName(piece.slice(0, -colon.length), objects.at(-1))
+    if (piece === '{') openObjects.push(new Set())
+    else if (piece === '}') openObjects.pop()
+    else if (colon) checkName(piece.slice(0, -colon.length), openObjects.at(-1))
     else if (piece.startsWith('"')) stringOf(piece)
     else if (!Number.isFinite(Number(piece))) throw new SyntaxError('a number is beyond any float')
   }
 }
 
-/** Adds a name to the names of its object. Throws if the object already has the name. */
+/** Adds a name to the names of its object. Throws a SyntaxError if the object already has the name. */
 function checkName(piece, names) {
   const name = stringOf(piece)
-  if (names.has(name)) throw new SyntaxError('a name stands twice')
+  if (names.has(name)) throw new SyntaxError('a name occurs twice')
   names.add(name)
 }
 
-/** Returns the string in a piece of JSON. Throws for half a surrogate pair, which UTF-8 cannot encode. */
+/** Returns the string in a piece of JSON. Throws a SyntaxError for a lone surrogate, which UTF-8 cannot encode. */
 function stringOf(piece) {
   const string = JSON.parse(piece)
-  if (!string.isWellFormed()) throw new SyntaxError('half a surrogate pair is no character')
+  if (!string.isWellFormed()) throw new SyntaxError('a string contains a lone surrogate')
   return string
 }
 

@@ -5,24 +5,25 @@ const { AuthError } = require('./refusals.js')
 
 const METADATA_PATH = '/.well-known/oauth-authorization-server'
 const SECOND = 1000
-const UNKNOWN_KEY_PAUSE = 10 * SECOND // between two fetches that an unknown kid has caused
-const MAX_PAUSE = 60 * SECOND // the upper limit of this pause, which doubles with each failed fetch
-const RETRY_PAUSE = SECOND // between two attempts while there is no key at all
-const MAX_RETRY_PAUSE = 5 * SECOND // the upper limit of this pause, which doubles with each failure
-const KEPT_FOR = 86400 * SECOND // the time for which keys are used while the issuer is unavailable
-// The time after the max-age of the keys during which they are used while new keys are fetched. If the keys are older,
-// the call that starts the fetch waits for new keys.
-const KEPT_UNASKED = 300 * SECOND
+const UNKNOWN_KEY_PAUSE = 10 * SECOND // between two fetches that unknown key ids cause, and after a failed fetch
+const MAX_PAUSE = 60 * SECOND // the upper limit of the pause after failed fetches, which doubles with each failure
+const RETRY_PAUSE = SECOND // between two attempts while there is no usable key
+const MAX_RETRY_PAUSE = 5 * SECOND // the upper limit of the pause without keys, which doubles with each failure
+const STALE_IF_ERROR = 86400 * SECOND // the longest time for which keys are used while the issuer is unavailable
+// The time for which a fetch that is due does not delay requests with known keys. If the fetch begins later, the call
+// that starts it waits for the new keys.
+const STALE_WHILE_REVALIDATE = 300 * SECOND
 const FETCH_TIMEOUT = 5 * SECOND
 const DEFAULT_MAX_AGE = 300 * SECOND
 const MAX_DOCUMENT = 256 * 1024 // bytes
 const MAX_KID_LENGTH = 256
-const MAX_TOLD = 200 // characters of another issuer's URL in the log
+const MAX_SHOWN = 200 // characters of another issuer's URL in an error
 
-const COORDINATE = /^[A-Za-z0-9_-]{43}$/
-const MAX_AGE = /(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})/i
-const AGE = /^(\d{1,9})\s*(?:,|$)/
-const BELOW = /^(?:\/(?!\.{1,2}(?:\/|$))[A-Za-z0-9._~-]+)+$/
+const COORDINATE = /^[A-Za-z0-9_-]{43}$/ // a coordinate of a point on P-256: 32 bytes in base64url
+const MAX_AGE_DIRECTIVE = /(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})/i
+const AGE_HEADER = /^(\d{1,9})\s*(?:,|$)/
+// Matches a path that cannot lead out of the URL to which it is appended, as a path with `..` could.
+const PATH_BELOW = /^(?:\/(?!\.{1,2}(?:\/|$))[A-Za-z0-9._~-]+)+$/
 
 const NAME_FAILURES = { ENOTFOUND: 'Name or service not known', EAI_AGAIN: 'Temporary failure in name resolution' }
 const CONNECTION_FAILURES = {
@@ -38,7 +39,7 @@ const TLS_FAILURE = /^(?:ERR_(?:SSL|TLS)_|CERT_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZE
 /** The issuer's keys could not be read. Responses may contain the message. */
 class Unreadable extends Error {}
 
-/** The keys of an issuer by `kid`. The optional arguments are for tests and unusual networks. */
+/** A source of keys that reads an issuer's metadata and JWK set. The optional arguments are those of `GuardOptions`. */
 class RemoteKeys {
   #issuer
   #internalUrl
@@ -47,10 +48,10 @@ class RemoteKeys {
   #timeout
   #warn
   #keySet = null
-  #reading = null
-  #nextRefresh = 0
-  #nextForUnknown = 0
-  #failures = 0
+  #fetching = null
+  #nextRefresh = 0 // known keys are used without a fetch until this time
+  #nextForUnknown = 0 // an unknown key does not cause a fetch until this time, unless a refresh is due
+  #failures = 0 // since the last success
   #failedAt = -Infinity
   #failure = ''
 
@@ -75,34 +76,35 @@ class RemoteKeys {
 
   /**
    * Returns the issuer's key with this id, or null. The call waits for the issuer if there are no usable keys in
-   * memory, or if the id is unknown. For a known key, only the call that starts a fetch waits, and only if the fetch has
-   * been due for more than five minutes. A fetch is due when the keys have reached their max-age or, after a failure, at
-   * the end of a pause. Rejects with `keys_unavailable` if there are no keys, or they are more than a day old.
+   * memory, or if the id is unknown. For a known key, only the call that starts a fetch waits, and only if the fetch
+   * has been due for at least five minutes. A fetch is due when the keys have reached their max-age or, after a
+   * failure, at the end of a pause. Rejects with `keys_unavailable` if there are no keys, or they are more than a day
+   * old.
    */
   async find(kid) {
     const now = this.#timer()
     const keys = this.#usableKeys(now)
     if (keys.size === 0) {
-      if (now - this.#failedAt >= this.#pause(RETRY_PAUSE, MAX_RETRY_PAUSE)) await this.#read()
+      if (now - this.#failedAt >= this.#pause(RETRY_PAUSE, MAX_RETRY_PAUSE)) await this.#fetchKeys()
     } else if (keys.has(kid)) {
-      if (now < this.#nextRefresh || this.#reading !== null) return keys.get(kid)
-      const isLate = now >= this.#nextRefresh + KEPT_UNASKED
-      const reading = this.#read()
-      if (!isLate) return keys.get(kid)
-      await reading
+      if (now < this.#nextRefresh || this.#fetching !== null) return keys.get(kid)
+      const isOverdue = now >= this.#nextRefresh + STALE_WHILE_REVALIDATE
+      const fetching = this.#fetchKeys()
+      if (!isOverdue) return keys.get(kid)
+      await fetching
     } else {
-      if (this.#reading === null) {
+      if (this.#fetching === null) {
         if (now < Math.min(this.#nextForUnknown, this.#nextRefresh)) return null
         this.#nextForUnknown = now + UNKNOWN_KEY_PAUSE
       }
-      await this.#read()
+      await this.#fetchKeys()
     }
     return this.#keysAtHand().get(kid) ?? null
   }
 
-  /** Returns the keys in memory that are at most a day old. */
+  /** Returns the keys in memory by id, or an empty map if they are more than a day old. */
   #usableKeys(now) {
-    const isUsable = this.#keySet !== null && now - this.#keySet.readAt <= KEPT_FOR
+    const isUsable = this.#keySet !== null && now - this.#keySet.readAt <= STALE_IF_ERROR
     return isUsable ? this.#keySet.keys : new Map()
   }
 
@@ -120,15 +122,16 @@ class RemoteKeys {
     return Math.min(first * 2 ** Math.max(this.#failures - 1, 0), most)
   }
 
-  /** Starts a fetch, or joins the current fetch. Never rejects, because after a failure, the current keys are kept. */
-  #read() {
-    this.#reading ??= this.#readOnce().finally(() => {
-      this.#reading = null
+  /** Starts a fetch, or joins the current fetch. Never rejects, because the keys in memory are kept after a failure. */
+  #fetchKeys() {
+    this.#fetching ??= this.#fetchOnce().finally(() => {
+      this.#fetching = null
     })
-    return this.#reading
+    return this.#fetching
   }
 
-  async #readOnce() {
+  /** Fetches the keys, and notes the success or the failure. */
+  async #fetchOnce() {
     try {
       this.#keySet = await this.#fetchKeySet(AbortSignal.timeout(this.#timeout))
       this.#failures = 0
@@ -139,6 +142,7 @@ class RemoteKeys {
     }
   }
 
+  /** Logs a failure, and postpones the next fetch. */
   #noteFailure(reason) {
     const place = this.#internalUrl === null ? '' : ` at ${this.#internalUrl}`
     this.#warn(`The keys of ${this.#issuer} could not be read${place}: ${reason}`)
@@ -146,36 +150,44 @@ class RemoteKeys {
     this.#failedAt = this.#timer()
     this.#failures += 1
     const nextTry = this.#failedAt + this.#pause(UNKNOWN_KEY_PAUSE, MAX_PAUSE)
-    this.#nextRefresh = Math.max(this.#nextRefresh, nextTry) // keys stay fresh if an unknown id caused the fetch
+    // An unknown id can cause a fetch while the keys are fresh. Because of Math.max, they stay fresh after a failure.
+    this.#nextRefresh = Math.max(this.#nextRefresh, nextTry)
     this.#nextForUnknown = Math.max(this.#nextForUnknown, nextTry)
   }
 
+  /** Reads the metadata and the JWK set. Rejects with `Unreadable`, or with an error of `fetch` or `JSON.parse`. */
   async #fetchKeySet(signal) {
     const [metadata] = await this.#getJson((this.#internalUrl ?? this.#issuer) + METADATA_PATH, signal)
     if (metadata.issuer !== this.#issuer) {
-      throw new Unreadable(`the metadata names another issuer, ${told(metadata.issuer)}, in place of '${this.#issuer}'`)
+      throw new Unreadable(`the metadata names another issuer, ${shown(metadata.issuer)}, in place of '${this.#issuer}'`)
     }
     const [jwks, headers] = await this.#getJson(this.#jwksUrl(metadata.jwks_uri), signal)
     if (!Array.isArray(jwks.keys)) throw new Unreadable('the JWK set has no list of keys')
     const keys = verificationKeys(jwks.keys)
-    // For example, a gateway returns 200 during maintenance. The current keys are kept.
+    // For example, a gateway returns such a set during maintenance. The keys in memory stay in use.
     if (keys.size === 0) throw new Unreadable('the JWK set has no usable key')
     return { keys, readAt: this.#timer(), maxAge: maxAge(headers) }
   }
 
+  /**
+   * Returns the URL of the JWK set: `jwksUri`, or its counterpart below the internal URL. Throws `Unreadable` if
+   * `jwksUri` is missing, less secure than the issuer's URL or, with an internal URL, not below the issuer's URL.
+   */
   #jwksUrl(jwksUri) {
     if (this.#internalUrl !== null) {
-      const isText = typeof jwksUri === 'string'
-      const path = isText && jwksUri.startsWith(this.#issuer) ? jwksUri.slice(this.#issuer.length) : ''
-      if (!BELOW.test(path)) throw new Unreadable("the metadata's jwks_uri is not below the issuer")
+      const isBelow = typeof jwksUri === 'string' && jwksUri.startsWith(this.#issuer)
+      const path = isBelow ? jwksUri.slice(this.#issuer.length) : ''
+      if (!PATH_BELOW.test(path)) throw new Unreadable("the metadata's jwks_uri is not below the issuer")
       return this.#internalUrl + path
     }
+    // The metadata of another machine must not direct the guard to plain http on this machine.
     if (!isSecure(jwksUri) || (!isOnLoopback(this.#issuer) && !isHttps(jwksUri))) {
       throw new Unreadable("the metadata's jwks_uri is missing or not https")
     }
     return jwksUri
   }
 
+  /** Returns the JSON object at a URL, and the headers of the response. */
   async #getJson(url, signal) {
     const response = await this.#fetch(url, { headers: { Accept: 'application/json' }, redirect: 'manual', signal })
     if (response.status !== 200) {
@@ -198,24 +210,25 @@ class RemoteKeys {
 }
 
 /** Returns the usable keys of a JWK set, by kid. If two usable keys have the same kid, both are ignored. */
-function verificationKeys(documents) {
-  const found = new Map()
+function verificationKeys(jwks) {
+  const byKid = new Map()
   const ambiguous = new Set()
-  for (const document of documents) {
-    const key = verificationKey(document ?? {})
+  for (const jwk of jwks) {
+    const key = verificationKey(jwk ?? {})
     if (key === null) continue
-    if (found.has(key.kid)) ambiguous.add(key.kid)
-    found.set(key.kid, key)
+    if (byKid.has(key.kid)) ambiguous.add(key.kid)
+    byKid.set(key.kid, key)
   }
-  for (const kid of ambiguous) found.delete(kid)
-  return found
+  for (const kid of ambiguous) byKid.delete(kid)
+  return byKid
 }
 
 /** Returns the key in a JWK with its kid, or null if ES256 cannot use it. */
 function verificationKey({ kid, kty, crv, x, y, use = 'sig', alg = 'ES256' }) {
   const isNamed = typeof kid === 'string' && kid.length > 0 && kid.length <= MAX_KID_LENGTH
   const isForES256 = kty === 'EC' && crv === 'P-256' && use === 'sig' && alg === 'ES256'
-  if (!isNamed || !isForES256 || ![x, y].every((value) => typeof value === 'string' && COORDINATE.test(value))) return null
+  const hasCoordinates = [x, y].every((value) => typeof value === 'string' && COORDINATE.test(value))
+  if (!isNamed || !isForES256 || !hasCoordinates) return null
   try {
     return { kid, key: createPublicKey({ key: { kty, crv, x, y }, format: 'jwk' }) }
   } catch {
@@ -225,10 +238,11 @@ function verificationKey({ kid, kty, crv, x, y, use = 'sig', alg = 'ES256' }) {
 
 /** Returns the time for which a response is still fresh (RFC 9111, section 4.2): at least a second, at most a day. */
 function maxAge(headers) {
-  const match = MAX_AGE.exec(headers.get('cache-control') ?? '')
+  const match = MAX_AGE_DIRECTIVE.exec(headers.get('cache-control') ?? '')
   if (match === null) return DEFAULT_MAX_AGE
-  const age = AGE.exec(headers.get('age') ?? '')
-  return Math.min(Math.max((Number(match[1]) - Number(age?.[1] ?? 0)) * SECOND, SECOND), KEPT_FOR)
+  const age = AGE_HEADER.exec(headers.get('age') ?? '')
+  const remaining = (Number(match[1]) - Number(age?.[1] ?? 0)) * SECOND
+  return Math.min(Math.max(remaining, SECOND), STALE_IF_ERROR)
 }
 
 /**
@@ -236,7 +250,7 @@ function maxAge(headers) {
  * contain the text.
  */
 function causeOf(error, timeout) {
-  // If the host has several addresses, there is an error for each of them, and the first error counts.
+  // If the host has several addresses, there is one error for each of them. Only the first of these errors is used.
   const cause = error.cause?.errors?.[0] ?? error.cause
   const code = cause?.code
   if (typeof code === 'string') {
@@ -249,9 +263,9 @@ function causeOf(error, timeout) {
 }
 
 /** Returns another issuer's URL without the parts that might be secret: before an @, and from a ? or # on. */
-function told(issuer) {
+function shown(issuer) {
   const [plain] = String(issuer).split('@').at(-1).split(/[?#]/)
-  return `'${plain.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_TOLD)}'`
+  return `'${plain.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_SHOWN)}'`
 }
 
 /** Throws a TypeError if one of the URLs cannot be used. */
@@ -268,10 +282,13 @@ function checkUrls(issuer, internalUrl) {
   }
 }
 
-/** Returns only the scheme and the host of a wrong URL, because the other parts might contain a secret. */
+/**
+ * Returns only the scheme, host and port of a wrong URL, because the other parts might contain a secret. If the URL has
+ * no valid scheme and host, returns 'this one', which completes the sentence of the error.
+ */
 const hostOf = (url) => /^https?:\/\/[\w.-]+(:\d+)?(?=[/?#]|$)/.exec(url)?.[0] ?? 'this one'
 
-/** Returns the first fault of an issuer's URL, as the predicate of a sentence. */
+/** Returns the first fault of an issuer's URL, as the predicate of a sentence, for example 'has a user'. */
 function faultOf(url) {
   if (/[?#]/.test(url)) return 'has a query or a fragment'
   if (/@/.test(url)) return 'has a user'
@@ -289,7 +306,9 @@ function isPlain(url) {
 const isHttps = (url) => new URL(url).protocol === 'https:'
 const isOnLoopback = (url) => /^(localhost|\[::1\]|127(\.\d{1,3}){3})$/.test(new URL(url).hostname)
 
-/** Returns whether this URL is https or on loopback, so that an attacker on the network cannot alter its responses. */
+/**
+ * Returns whether this URL is https, or http on loopback. Nobody on the network can alter the responses of such a URL.
+ */
 function isSecure(url) {
   if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
   return isHttps(url) || isOnLoopback(url)

@@ -3,12 +3,13 @@ const { rolesOf } = require('./guard.js')
 const { problem } = require('./problems.js')
 const { AuthError } = require('./refusals.js')
 
-/** Returns middleware that checks a request's token, and requires all of these roles. */
+/** Returns middleware that checks a request's token, requires all of these roles, and sets `context.state.user`. */
 function bearer(guard, ...roles) {
-  const demanded = rolesOf(roles)
+  const requiredRoles = rolesOf(roles)
   return async (context, next) => {
     try {
-      context.state.user = (await guard.user(context.req, ...demanded)) ?? context.state.user
+      const user = await guard.user(context.req, ...requiredRoles)
+      context.state.user = user ?? context.state.user // an optional guard keeps the user of another login
     } catch (error) {
       if (!(error instanceof AuthError)) throw error
       const { status, headers, body } = problem(error, context.req)

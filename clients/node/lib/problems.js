@@ -9,7 +9,7 @@ const LANGUAGE_RANGE = /^\s*([A-Za-z]{1,8}|\*)(?:[-_][A-Za-z0-9_-]*)?\s*(?:;\s*q
 /** Returns the status, headers and body of the response to a refused request, in the sender's language. */
 function problem(refusal, request) {
   const language = languageOf(request)
-  const requestId = acceptedRequestId(header(request, 'x-request-id'))
+  const requestId = acceptedRequestId(headerOf(request, 'x-request-id'))
   const { code, status, message: detail, challenge, retryAfter } = refusal
   const document = {
     type: `urn:wxauth:problem:${code}`,
@@ -31,19 +31,20 @@ function problem(refusal, request) {
   return { status, headers, body: JSON.stringify(document) }
 }
 
-/**
- * Returns every `Authorization` header of a Node or Fetch request. Two joined headers count as two.
- */
+/** Returns the values of all `Authorization` headers of a Node or Fetch request. Two joined headers count as two. */
 function authorizations(request) {
   const { headers, rawHeaders = [] } = request
   const isFetch = typeof headers.get === 'function'
-  const sent = rawHeaders.filter((_, index) => index % 2 === 1 && /^authorization$/i.test(rawHeaders[index - 1]))
-  const made = isFetch ? headers.get('authorization') : headers.authorization // serverless adapters have no raw headers
-  return (sent.length > 0 ? sent : [made ?? []].flat()).flatMap((value) => value.split(ANOTHER_HEADER))
+  // Node's `headers` contains only the first of several `Authorization` headers, and `rawHeaders` contains all of them,
+  // as a list of names and values in turn. Serverless adapters make requests without raw headers.
+  const rawValues = rawHeaders.filter((_, index) => index % 2 === 1 && /^authorization$/i.test(rawHeaders[index - 1]))
+  const parsedValue = isFetch ? headers.get('authorization') : headers.authorization
+  const values = rawValues.length > 0 ? rawValues : [parsedValue ?? []].flat()
+  return values.flatMap((value) => value.split(ANOTHER_HEADER))
 }
 
 /** Returns the first value of a header of a Node or Fetch request, or an empty text. The name is in lower case. */
-function header({ headers }, name) {
+function headerOf({ headers }, name) {
   const value = typeof headers.get === 'function' ? headers.get(name) : headers[name]
   return [value].flat()[0] ?? ''
 }
@@ -54,15 +55,15 @@ function acceptedRequestId(value) {
 }
 
 /**
- * Returns the language of a response, which `Accept-Language` selects. `wx.request` sends no such header, and
- * Node's `fetch` sends `*`. In these cases, the language is that of WeChat's user agent, or Chinese if the user agent
- * is WeChat's but names no language.
+ * Returns the language of a response, `zh` or `en`, which `Accept-Language` selects. `wx.request` sends no such header,
+ * and Node's `fetch` sends `*`. In these cases, the user agent decides. The language is Chinese if the user agent is
+ * WeChat's, unless it names another language, and otherwise English.
  */
 function languageOf(request) {
-  const parts = header(request, 'accept-language').slice(0, 1024).split(',')
+  const parts = headerOf(request, 'accept-language').slice(0, 1024).split(',')
   const accepted = parts.filter((part) => !['', '*'].includes(part.split(';')[0].trim()))
   if (accepted.length > 0) return preferredLanguage(accepted)
-  const userAgent = header(request, 'user-agent')
+  const userAgent = headerOf(request, 'user-agent')
   return userAgent.includes('MicroMessenger') && !/\bLanguage\/(?!zh)/.test(userAgent) ? 'zh' : 'en'
 }
 

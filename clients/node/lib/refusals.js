@@ -55,7 +55,7 @@ class AuthError extends Error {
   }
 }
 
-/** Adds the parameters that have a value to a refusal's challenge, if it has one, and returns the refusal. */
+/** Appends the parameters that have a value to the challenge of a refusal, if it has one. Returns the same refusal. */
 function challengeWith(refusal, parameters) {
   for (const [name, value] of Object.entries(parameters)) {
     if (!value || !refusal.challenge) continue
@@ -64,9 +64,12 @@ function challengeWith(refusal, parameters) {
   return refusal
 }
 
-const invalidToken = (message, logged) => refused('invalid_token', message, logged)
-const tokenExpired = (message, logged) => refused('token_expired', message, logged)
+const invalidToken = (message, logText) => tokenRefusal('invalid_token', message, logText)
+const tokenExpired = (message, logText) => tokenRefusal('token_expired', message, logText)
 
-const refused = (code, message, logged = null) => Object.assign(new AuthError(code, message), { [forLog]: logged })
+/** Returns a refusal of a token. Without `logText`, the guard logs nothing about the refusal. */
+function tokenRefusal(code, message, logText = null) {
+  return Object.assign(new AuthError(code, message), { [forLog]: logText })
+}
 
 module.exports = { forLog, AuthError, challengeWith, invalidToken, tokenExpired }

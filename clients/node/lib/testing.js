@@ -5,7 +5,7 @@ const { verificationKeys } = require('./keys.js')
 
 const USER_ID = '01900000-0000-7000-8000-000000000001'
 
-const base64url = (value) => Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url')
+const base64url = (value) => Buffer.from(JSON.stringify(value)).toString('base64url')
 
 class TestIssuer {
   #privateKey
@@ -42,22 +42,22 @@ class TestIssuer {
   } = {}) {
     const now = Math.floor(this.#now() / 1000)
     const app = appId ?? this.appId
-    const derived = uuid5(userId, app)
-    const granted = [scope ?? []].flat().join(' ')
-    const ofUser = {
-      openid: openid ?? `openid-${derived.replaceAll('-', '').slice(0, 21)}`,
+    const derivedId = uuid5(userId, app)
+    const scopeClaim = [scope ?? []].flat().join(' ')
+    const userClaims = {
+      openid: openid ?? `openid-${derivedId.replaceAll('-', '').slice(0, 21)}`, // 28 characters, like WeChat's openids
       ...(roles.length > 0 ? { roles } : {}),
     }
-    let ofClient = ofUser
+    let clientClaims = userClaims // of a login in the mini-program
     if (client_id?.startsWith('https://')) {
       if (roles.length > 0 || appId || openid) {
         throw new TypeError('the token of a client with a metadata document has no roles, appId or openid')
       }
-      ofClient = { scope: granted, auth_time: now }
+      clientClaims = { scope: scopeClaim, auth_time: now }
     } else if (scope !== undefined || client_id !== undefined) {
-      ofClient = { ...ofUser, scope: granted, app_id: app }
+      clientClaims = { ...userClaims, scope: scopeClaim, app_id: app } // a website's token also names the openid's app
     }
-    const all = {
+    const payload = {
       iss: this.issuer,
       sub: asUuid(userId),
       aud: this.audience,
@@ -65,14 +65,15 @@ class TestIssuer {
       iat: now,
       jti: randomUUID().replaceAll('-', ''),
       client_id: client_id ?? app,
-      sid: asUuid(sessionId ?? derived),
-      ...ofClient,
+      sid: asUuid(sessionId ?? derivedId),
+      ...clientClaims,
       ...claims,
     }
-    const told = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== null))
-    const signed = `${base64url({ alg: 'ES256', kid: this.#publicJwk.kid, typ: 'at+jwt' })}.${base64url(told)}`
-    const signature = sign('sha256', Buffer.from(signed), { key: this.#privateKey, dsaEncoding: 'ieee-p1363' })
-    return `${signed}.${signature.toString('base64url')}`
+    const header = { alg: 'ES256', kid: this.#publicJwk.kid, typ: 'at+jwt' }
+    const withoutNulls = Object.fromEntries(Object.entries(payload).filter(([, value]) => value !== null))
+    const signedPart = `${base64url(header)}.${base64url(withoutNulls)}`
+    const signature = sign('sha256', Buffer.from(signedPart), { key: this.#privateKey, dsaEncoding: 'ieee-p1363' })
+    return `${signedPart}.${signature.toString('base64url')}`
   }
 
   headers(fields) {
@@ -98,6 +99,7 @@ class TestIssuer {
   }
 }
 
+/** Returns a UUID in lower case. Throws a TypeError for any other value. */
 function asUuid(value) {
   if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value)) throw new TypeError(`not a UUID: ${value}`)
   return value.toLowerCase()

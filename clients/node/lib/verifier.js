@@ -8,10 +8,10 @@ const { jsonObject } = require('./json.js')
 const verifyInThread = util.promisify(crypto.verify)
 const MAX_TOKEN_LENGTH = 8192
 const CLOCK_SKEW = 30 // seconds, for exp, iat and nbf
-const MAX_SHOWN = 200
-const BY = "by this machine's clock"
-const REMEMBERED_TOKENS = 4096
-const MAX_REMEMBERED_LENGTH = 2048
+const MAX_SHOWN = 200 // characters of a value in the log
+const BY_OUR_CLOCK = "by this machine's clock"
+const REMEMBERED_TOKENS = 4096 // the maximum number of tokens that are remembered
+const MAX_REMEMBERED_LENGTH = 2048 // the maximum number of characters of a remembered token
 
 const COMPACT_FORM = /^([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})$/
 // The characters that a part may end with, by its length modulo four. The unused bits of the last character must be
@@ -32,7 +32,7 @@ class Verifier {
   #issuer
   #audience
   #keys
-  #remembered = new Map()
+  #remembered = new Map() // {key, claims} by token, in the order in which the tokens were first remembered
 
   constructor({ issuer, audience, keys }) {
     for (const name of [issuer, audience]) {
@@ -45,18 +45,21 @@ class Verifier {
 
   /** Returns the user behind a token. `now` is in seconds since 1970. */
   async verify(token, now) {
-    const known = this.#remembered.get(token)
-    const isKnown = known !== undefined && (await this.#keys.find(known.key.kid)) === known.key
-    const claims = isKnown ? known.claims : await this.#signedClaims(token)
+    const remembered = this.#remembered.get(token)
+    // Another key object means that the keys have been read again. It might be another key with the same id.
+    const isSigned = remembered !== undefined && (await this.#keys.find(remembered.key.kid)) === remembered.key
+    const claims = isSigned ? remembered.claims : await this.#signedClaims(token)
     return this.#principal(claims, now)
   }
 
-  /** Checks the form and the signature of a token, remembers the token, and returns its claims. */
+  /**
+   * Checks the form and the signature of a token, remembers the token if it is not too long, and returns its claims.
+   */
   async #signedClaims(token) {
     if (typeof token !== 'string') throw new TypeError('a token is a string')
     if (token.length > MAX_TOKEN_LENGTH) throw invalidToken('the token is too long')
     const [, header, payload, signature] = COMPACT_FORM.exec(token) ?? []
-    if (!signature) throw invalidToken(whatWasSent(token))
+    if (!signature) throw invalidToken(faultOf(token))
     const kid = keyId(jsonObject(bytesOf(header)))
     const key = await this.#keys.find(kid)
     if (key === null) {
@@ -65,9 +68,10 @@ class Verifier {
         `its kid is ${shown(kid)}, which is no key of ${shown(this.#issuer)}`,
       )
     }
-    const [claimsBytes, signatureBytes] = [payload, signature].map(bytesOf)
-    const signed = Buffer.from(`${header}.${payload}`)
-    if (!(await verifyInThread('sha256', signed, { key: key.key, dsaEncoding: 'ieee-p1363' }, signatureBytes))) {
+    const claimsBytes = bytesOf(payload)
+    const signedPart = Buffer.from(`${header}.${payload}`)
+    const publicKey = { key: key.key, dsaEncoding: 'ieee-p1363' }
+    if (!(await verifyInThread('sha256', signedPart, publicKey, bytesOf(signature)))) {
       throw invalidToken(
         'the signature does not fit',
         `its signature does not fit the key ${shown(kid)} of ${shown(this.#issuer)}`,
@@ -78,52 +82,71 @@ class Verifier {
     return claims
   }
 
-  #remember(token, known) {
-    this.#remembered.delete(token)
-    this.#remembered.set(token, known)
+  #remember(token, keyAndClaims) {
+    this.#remembered.delete(token) // so that the token becomes the newest one
+    this.#remembered.set(token, keyAndClaims)
     if (this.#remembered.size > REMEMBERED_TOKENS) {
-      this.#remembered.delete(this.#remembered.keys().next().value) // the oldest token expires first
+      this.#remembered.delete(this.#remembered.keys().next().value) // the oldest token usually expires first
     }
   }
 
-  /** Checks the claims, and returns the user. */
-  #principal(claims, now) {
-    const { iss, aud, client_id: clientId, jti } = claims
-    // The token of a login in a mini-program has no claim app_id. A website's token has one, and a scope.
-    const { app_id: appId = clientId, openid } = isByDocument(claims) ? { app_id: '', openid: '' } : claims
-    const { roles = [], external_id: externalId, scope = Object.hasOwn(claims, 'app_id') ? null : '' } = claims
+  /** Checks that the token is from this issuer, and for this audience. */
+  #checkIssuerAndAudience(claims) {
+    const { iss, aud } = claims
     if (iss !== this.#issuer) throw invalidToken('iss is another issuer', differing('iss', claims, this.#issuer))
     if (aud !== this.#audience && !(isTextList(aud) && aud.includes(this.#audience))) {
       throw invalidToken('aud does not name this audience', differing('aud', claims, this.#audience))
     }
+  }
+
+  /** Checks the claims, and returns the user. `now` is in seconds since 1970. */
+  #principal(claims, now) {
+    this.#checkIssuerAndAudience(claims)
+    const { client_id: clientId, jti, roles = [], external_id: externalId = '' } = claims
+    const hasAppId = Object.hasOwn(claims, 'app_id')
+    let { openid } = claims
+    // The token of a login in a mini-program has no claim app_id, because its client_id names the mini-program.
+    let appId = hasAppId ? claims.app_id : clientId
+    if (isOfUnregisteredClient(claims)) openid = appId = ''
+    // A website's token, which has an app_id, must also have a scope.
+    const scope = hasAppId || Object.hasOwn(claims, 'scope') ? claims.scope : ''
     if (![clientId, openid, jti].every(isText)) throw invalidToken('client_id, openid or jti is missing or not a string')
-    if (![appId, scope, externalId ?? ''].every(isText) || externalId === null) {
+    if (![appId, scope, externalId].every(isText)) {
       throw invalidToken('app_id, external_id or scope is missing or not a string')
     }
     if (!isTextList(roles)) throw invalidToken('roles is not a list of strings')
     const [id, sessionId] = [uuid(claims, 'sub'), uuid(claims, 'sid')]
-    for (const name of Object.hasOwn(claims, 'nbf') ? ['iat', 'nbf'] : ['iat']) {
-      const begins = time(claims, name)
-      if (begins <= now + CLOCK_SKEW) continue
-      throw invalidToken(`${name} is in the future`, `${name} is ${seconds(begins - now)} in the future ${BY}`)
-    }
-    const ends = time(claims, 'exp')
-    if (ends + CLOCK_SKEW <= now) throw tokenExpired('the token has expired', `expired ${seconds(now - ends)} ago ${BY}`)
+    checkTimes(claims, now)
     return frozen({
       id,
       appId,
       openid,
       sessionId,
       roles: [...roles],
-      externalId: externalId ?? null,
+      externalId: claims.external_id ?? null,
       scope: scope.split(' ').filter(Boolean),
       claims,
     })
   }
 }
 
+/** Checks that the token is already valid, and has not expired. `now` is in seconds since 1970. */
+function checkTimes(claims, now) {
+  const beginnings = Object.hasOwn(claims, 'nbf') ? ['iat', 'nbf'] : ['iat'] // only `iat` is required
+  for (const name of beginnings) {
+    const ahead = time(claims, name) - now
+    if (ahead > CLOCK_SKEW) {
+      throw invalidToken(`${name} is in the future`, `${name} is ${seconds(ahead)} in the future ${BY_OUR_CLOCK}`)
+    }
+  }
+  const expiredFor = now - time(claims, 'exp')
+  if (expiredFor >= CLOCK_SKEW) {
+    throw tokenExpired('the token has expired', `expired ${seconds(expiredFor)} ago ${BY_OUR_CLOCK}`)
+  }
+}
+
 /** Returns why a text does not have the form of a token. The reason contains no part of the text except known words. */
-function whatWasSent(token) {
+function faultOf(token) {
   const quoted = /^["'`]|["'`]$/.test(token)
   const bare = quoted ? token.replace(/^["'`]+/, '').replace(/(?<!["'`])["'`]+$/, '') : token
   if (!bare || NO_TOKEN.test(bare)) return `the client sent ${bare || 'empty quotation marks'} in place of a token`
@@ -132,13 +155,13 @@ function whatWasSent(token) {
 }
 
 /**
- * Returns whether this is the token of a client that is described by a metadata document, which gets no openid in any
- * app.
+ * Returns whether this is the token of a client that a metadata document describes. Such a token contains a scope, but
+ * neither an openid nor an app_id.
  */
-function isByDocument(claims) {
-  const isByUrl = isText(claims.client_id) && claims.client_id.startsWith('https://')
+function isOfUnregisteredClient(claims) {
+  const hasDocument = isText(claims.client_id) && claims.client_id.startsWith('https://')
   const has = (name) => Object.hasOwn(claims, name)
-  return isByUrl && has('scope') && !has('openid') && !has('app_id')
+  return hasDocument && has('scope') && !has('openid') && !has('app_id')
 }
 
 /** Checks a token's header, and returns the id of the key that it names. */
@@ -157,26 +180,31 @@ function bytesOf(part) {
   return Buffer.from(part, 'base64url')
 }
 
+/** Returns the UUID in a claim, in lower case. */
 function uuid(claims, name) {
   const value = claims[name]
   if (!isText(value) || !UUID.test(value)) throw invalidToken(`${name} is missing or not a UUID`)
   return value.toLowerCase()
 }
 
+/** Returns the time in a claim, in seconds since 1970. */
 function time(claims, name) {
   const value = claims[name]
   if (!Number.isFinite(value)) throw invalidToken(`${name} is missing or not a finite number`)
   return value
 }
 
+/** Returns a line for the log that compares a claim with its expected value. */
 function differing(name, claims, expected) {
-  const found = Object.hasOwn(claims, name) ? shown(claims[name]) : 'missing'
-  return `${name} is ${found}, this guard expects ${shown(expected)}`
+  const actual = Object.hasOwn(claims, name) ? shown(claims[name]) : 'missing'
+  return `${name} is ${actual}, this guard expects ${shown(expected)}`
 }
 
 /** Returns a value for the log, shortened, and escaped because a kid is read before the signature is checked. */
 function shown(value) {
-  const text = isText(value) ? `'${value}'` : Array.isArray(value) ? `[${value.map(shown).join(', ')}]` : JSON.stringify(value)
+  let text = JSON.stringify(value)
+  if (isText(value)) text = `'${value}'`
+  else if (Array.isArray(value)) text = `[${value.map(shown).join(', ')}]`
   return text.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_SHOWN)
 }
 
