@@ -70,12 +70,12 @@ def localized(text: object) -> str:
     return str(translate(text, terminal_language()))
 
 
-def listed(names: Iterable[str], others: int) -> Text:
-    """Return a list of names, followed by the number of other names if there are any."""
+def listed(names: Iterable[str], other_count: int) -> Text:
+    """Return a list of names, such as `a, b and 3 more`. Without other names, it is only `a, b`."""
     some = _(", ").join(names)
-    if others == 0:
+    if other_count == 0:
         return some
-    return _("{some} and {n} more", some=some, n=others)
+    return _("{some} and {n} more", some=some, n=other_count)
 
 
 def os_reason(exc: OSError) -> Text:

@@ -113,4 +113,4 @@ async def refusal_for_dependents(database: Database, sql: str, scripts: Iterable
     foreign = [f"{each.object} ({each.uses})" for each in dependents if each.name not in our_words]
     if not foreign:
         return None
-    return Text(_REFUSAL, objects=listed(foreign[:_MOST_NAMED], others=max(0, len(foreign) - _MOST_NAMED)))
+    return Text(_REFUSAL, objects=listed(foreign[:_MOST_NAMED], other_count=max(0, len(foreign) - _MOST_NAMED)))

@@ -225,7 +225,7 @@ class Logins:
 
         # Read the clock again, because the statement might have waited for several seconds.
         now = self.clock()
-        added = self.settings.added_in_log(device.ip)
+        added = self.settings.address_field(device.ip)
         log.info("refreshed", user_id=outcome.id, app_id=outcome.app_id, session_id=token.session_id, **added)
         return self._tokens(
             outcome,
@@ -262,7 +262,7 @@ class Logins:
             is_new=login.is_new,
             wechat_ms=wechat_ms,
             database_ms=login.milliseconds,
-            **self.settings.added_in_log(device.ip),
+            **self.settings.address_field(device.ip),
         )
 
     async def _with_consents(

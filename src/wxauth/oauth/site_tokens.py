@@ -245,7 +245,7 @@ class SiteTokens:
             raise _error_of_refresh(outcome.why)
         # A site may request fewer scopes than were granted, but never more (RFC 6749, section 6).
         requested = target.explicit_scopes(form.get("scope")) or outcome.scope.split()
-        added = self.settings.added_in_log(ip)  # the address of the site's server
+        added = self.settings.address_field(ip)  # the address of the site's server
         log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **added)
         session = _OpenSession(
             id=token.session_id,

@@ -233,10 +233,10 @@ class Settings(DatabaseSettings):
         """The current secret key as bytes, followed by the previous secret keys."""
         return [secrets.secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
 
-    def added_in_log(self, ip: str | None) -> dict[str, Any]:
-        """Return the fields to add to the log line of a login or refresh.
+    def address_field(self, ip: str | None) -> dict[str, Any]:
+        """Return the field `ip` for the log line of a login or refresh. Unless `LOG_ADDRESSES` is on, return no field.
 
-        The only field is the client's IP address, and it is only added if `LOG_ADDRESSES` is on.
+        `ip` is the address from which the request came.
         """
         return {"ip": ip} if self.log_addresses else {}
 
