@@ -30,7 +30,7 @@ from wxauth.site_logins.responses import Browser
 from wxauth.site_logins.secrets import UserCodes, new_scene, page_id_of
 
 _MAX_USER_CODES_TRIED: Final = 5
-"""The largest number of random user codes that wxauth tries until one is free."""
+"""The largest number of random user codes that wxauth tries for one scan, because a code may be taken."""
 
 
 class ScanLimits:
@@ -41,16 +41,16 @@ class ScanLimits:
 
     def __init__(self, settings: Settings, make_limiter: Callable[[str, str], RateLimiter]) -> None:
         self.browsers = make_limiter(settings.scan_rate_limit, "scan")
-        """The limit on scans, links to WeChat, and visits to WeChat's page: per IP address of the browser."""
+        """The limit, per IP address of the browser, on scans, links to WeChat, and visits to WeChat's page."""
         self.pages = make_limiter(settings.scan_rate_limit, "scan-page")
         """The limit on pages with a button.
 
-        It is per browser login if the page shows a user, and otherwise per IP address of the browser.
+        If the page shows a user, the limit applies per browser login. Otherwise, it applies per IP address.
         """
         self.clients = make_limiter(settings.scan_client_limit, "scan-client")
-        """The limit on scans for devices: per client."""
+        """The limit, per client, on scans for devices."""
         self.pictures = make_limiter(settings.scan_picture_limit, "scan-picture")
-        """The limit on pictures that WeChat makes: per app."""
+        """The limit, per app, on pictures that WeChat makes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,9 @@ class AuthorizationCodes:
             user = await browser_login_queries.lock_browser_user(
                 transaction, hash_of(browser.login_cookie), client_id="", proved_after=after
             )
-            if user is None or user.id == other_than or of not in (None, user.id):
+            if user is None or user.id == other_than:
+                return
+            if of is not None and user.id != of:
                 return
             await transaction.run(browser_login_queries.DELETE_BROWSER_LOGIN, id=user.login_id)
             sessions = {"browser_login_id": user.login_id, "user_id": user.id}
@@ -155,8 +157,8 @@ async def lock_user_and_login(
 ) -> tuple[LockedLogin | None, UserInSession | None]:
     """Lock the user of an approved login, even during a merge, and then the login.
 
-    The returned login is None if it was deleted, or if its site was removed. The returned user is None in these cases,
-    if the user cannot log in, or if the login has no identity.
+    The returned login is None if it was deleted, or if its site was removed. In these cases, the returned user is also
+    None. Otherwise, the user is None if the user cannot log in, or if the login has no identity.
     """
     user = await person_queries.lock_user(transaction, app_id=login.app_id, openid=login.openid)
     locked = await transaction.row(queries.LOCK, id=login.id, now=now)
@@ -236,9 +238,9 @@ async def record_authorized(
 
     `request` is the site's sign-in request; None for an id_token, which needs no request.
     """
-    data = {"client_id": client_id, "door": door}
+    details = {"client_id": client_id, "door": door}
     if request is not None and request.resource is not None:
-        data |= {"resource": request.resource, "scope": request.scope}
+        details |= {"resource": request.resource, "scope": request.scope}
     await record_event(
         transaction,
         EventType.SITE_AUTHORIZED,
@@ -246,7 +248,7 @@ async def record_authorized(
         at=now,
         user_id=user.id,
         app_id=user.app_id,
-        data=data,
+        data=details,
     )
 
 

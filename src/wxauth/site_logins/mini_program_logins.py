@@ -34,7 +34,10 @@ from wxauth.users.callers import ADMIN_SCOPE, Caller
 from wxauth_guard.errors import InvalidToken, WxAuthError
 
 FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"
-"""The path of the page that posts a form to the site. The parameter `answer` of its URL contains the sealed form."""
+"""The path of the page that posts a form to the site.
+
+The parameter `answer` of the page's URL contains the form and the site's URL, sealed.
+"""
 _NEW_LOGIN_AGE: Final = timedelta(seconds=30)
 """The age up to which the phone's login is recent enough for any site, even for a site that requires a new login.
 

@@ -96,9 +96,12 @@ class LoginFields(SQLModel):
     browser_user_agent: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
     expires_at: datetime = Field(sa_type=TIME)
-    """The time until which the login can be used. A code to scan can expire earlier, see `scan_ends_at`."""
+    """The time until which the login can be used. A code to scan can expire earlier (see `scan_ends_at`)."""
     kept_until: datetime = Field(sa_type=TIME)
-    """The time after which the sweep deletes the row. For a press, the sweep also waits for this time of the page."""
+    """The time after which the sweep (the deletion of expired rows) deletes the row.
+
+    The sweep deletes the row of a press only if the `kept_until` of the page has also passed.
+    """
 
 
 class PageFields(SQLModel):
@@ -215,26 +218,10 @@ class SiteLoginFields(
 ):
     """A login to a site, with all its columns."""
 
-    def approve(
-        self, user: UserInSession, *, authenticated_at: datetime, authenticated_by: str, until: datetime
-    ) -> None:
-        """Set the user who has approved the login, and the time until which the approval is valid.
-
-        The caller has locked the row.
-        """
-        self.stage = Stage.APPROVED
-        self.app_id, self.openid = user.app_id, user.openid
-        self.authenticated_at, self.authenticated_by = authenticated_at, authenticated_by
-        self.granted_until = until
-
     @property
     def scan_ends_at(self) -> datetime:
         """The time until which a phone can scan the code of the login, and approve the login."""
         return min(self.created_at + SCAN_LASTS, self.expires_at)
-
-    def is_page_open(self, now: datetime) -> bool:
-        """Return whether the browser may still continue from the page of this login."""
-        return self.expires_at > now and self.wrong_numbers < MAX_WRONG_NUMBERS
 
     @property
     def taken_door(self) -> Door:
@@ -244,8 +231,28 @@ class SiteLoginFields(
 
     @property
     def has_page(self) -> bool:
-        """Whether this is the row of a page or of a press. If not, a device shows the login, or it needs no page."""
+        """Whether this is the row of a page or of a press.
+
+        If not, a device shows the login, or the login needs no page.
+        """
         return self.browser_hash is not None
+
+    def is_page_open(self, now: datetime) -> bool:
+        """Return whether the browser may still continue from the page of this login."""
+        return self.expires_at > now and self.wrong_numbers < MAX_WRONG_NUMBERS
+
+    def approve(
+        self, user: UserInSession, *, authenticated_at: datetime, authenticated_by: str, until: datetime
+    ) -> None:
+        """Set the stage `APPROVED`, the user, and the time and method of the user's authentication.
+
+        The approval is valid until `until`. The caller must store the login and, if it is stored already, must have
+        locked its row.
+        """
+        self.stage = Stage.APPROVED
+        self.app_id, self.openid = user.app_id, user.openid
+        self.authenticated_at, self.authenticated_by = authenticated_at, authenticated_by
+        self.granted_until = until
 
 
 class StoredSiteLogin(SiteLoginFields, table=True):

@@ -86,12 +86,12 @@ class ScanPages:
         """
         page = await self._find_scan(page_id, browser)
         now = self.clock()
-        match _state_of(page, now=now):
-            case PageState.DENIED:
-                raise SentBack(page, REFUSED)
-            case PageState.APPROVED:
-                return await self._redirect_with_code(page, browser, now=now)
-        raise NotFound("there is no decision yet")
+        state = _state_of(page, now=now)
+        if state is PageState.DENIED:
+            raise SentBack(page, REFUSED)
+        if state is not PageState.APPROVED:
+            raise NotFound("there is no decision yet")
+        return await self._redirect_with_code(page, browser, now=now)
 
     async def cancel(self, page_id: str, browser: Browser) -> NoReturn:
         """Send the browser back to the site, because the user does not want to log in.

@@ -153,7 +153,10 @@ _FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
         ("code_hash",),
     )
 }
-"""The statement that finds a login, by the columns whose values it compares, in alphabetical order."""
+"""The statements that find a login.
+
+The key of each statement contains the columns whose values the statement compares, in alphabetical order.
+"""
 # The statement finds the last link to WeChat that the browser of a page has received. The order of ids does not show
 # which link is the last, because the clocks of replicas differ. Therefore, wxauth numbers the links while it holds the
 # lock of their page.
@@ -241,7 +244,7 @@ async def save(transaction: Transaction, login: SiteLogin) -> None:
 async def find(database: Database, **key: UUID | bytes) -> SiteLogin | None:
     """Return the login whose columns have the values in `key`; None if there is none.
 
-    The names of the columns must be one of the keys of `_FOUND_BY`.
+    `_FOUND_BY` must contain a statement for these columns.
     """
     return await database.row(_FOUND_BY[tuple(sorted(key))], **key)
 

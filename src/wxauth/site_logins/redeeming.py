@@ -89,7 +89,7 @@ async def login_of_code(
 
 async def redeem(
     transaction: Transaction,
-    found: SiteLogin,
+    found_login: SiteLogin,
     *,
     session_id: UUID,
     resource_title: str | None = None,
@@ -97,7 +97,7 @@ async def redeem(
     expires_at: datetime,
     now: datetime,
 ) -> Redeemed | NotRedeemed:
-    """Open the session of a login that the caller has found by an authorization code or a device code.
+    """Open the session of `found_login`, which the caller has found by an authorization code or a device code.
 
     Return the redeemed login and its user, or the reason if the site gets no session. If the authorization code has
     been used before, end its session, because somebody else might have the code and the verifier. `_refuse_used_code`
@@ -107,11 +107,11 @@ async def redeem(
     session is for, if there is one. `is_public` says whether the client is a public client, which has no secret.
     """
     # Only a device redeems a login that has no authorization code.
-    if found.code_hash is None and found.stage != Stage.APPROVED:
-        return await _refuse_poll(transaction, found, now=now)
-    login, user = await lock_user_and_login(transaction, found, now=now)
-    # The login has just been deleted, or a newer authorization code has just replaced this one.
-    if login is None or login.code_hash != found.code_hash:
+    if found_login.code_hash is None and found_login.stage != Stage.APPROVED:
+        return await _refuse_poll(transaction, found_login, now=now)
+    login, user = await lock_user_and_login(transaction, found_login, now=now)
+    if login is None or login.code_hash != found_login.code_hash:
+        # The login has just been deleted, or a newer authorization code has just replaced this one.
         return NotRedeemed.UNKNOWN
     if login.stage == Stage.REDEEMED:
         return await _refuse_used_code(transaction, login, is_public=is_public, now=now)

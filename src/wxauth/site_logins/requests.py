@@ -33,6 +33,7 @@ _DEFAULT_MODE: Final = "query"
 RESPONSE_MODES: Final = (_DEFAULT_MODE, "form_post")
 """The supported response modes (OAuth 2.0 Multiple Response Types, Form Post Response Mode)."""
 CHALLENGE_METHOD: Final = "S256"
+"""The only supported method of PKCE (RFC 7636, section 4.2)."""
 MAX_ECHOED: Final = {"state": 4096, "nonce": 512}
 """The maximum number of characters of each value that wxauth stores, and sends back to the site.
 
@@ -40,6 +41,7 @@ The values are limited because any visitor can send them. The state may be long 
 into it.
 """
 PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
+"""The values of `prompt` that a request may contain."""
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 """The form of a code challenge, which is a SHA-256 hash in base64url."""
 _NOT_SUPPORTED: Final[Mapping[str, str]] = {
@@ -181,10 +183,13 @@ def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
 
     wxauth refuses request objects, but reads `state` and `response_mode` from them to report the refusal to the site.
     """
-    payload = parameters.get("request", "").partition(".")[2].partition(".")[0]
+    # A request object is a JWT: the header, the payload and the signature, separated by dots.
+    _header, _, payload_and_signature = parameters.get("request", "").partition(".")
+    payload = payload_and_signature.partition(".")[0]
+    padding = "=" * (-len(payload) % 4)  # a JWT omits the padding of base64
     try:
-        claims = from_json(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))  # with the padding that a JWT omits
-    except ValueError:  # not base64, or not JSON: there is no way back in the request object
+        claims = from_json(urlsafe_b64decode(payload + padding))
+    except ValueError:  # the payload is not base64, or not JSON
         return {}
     return claims if isinstance(claims, dict) else {}
 

@@ -69,7 +69,7 @@ class SentBack(Exception):
     """The error with which wxauth sends the browser back to the site.
 
     `error` and `description` are the parameters `error` and `error_description` of the response (RFC 6749, section
-    4.1.2.1). The default `error` means that the user refused.
+    4.1.2.1). The default `error` says that the user or wxauth has refused.
     """
 
     def __init__(self, request: RequestFields, description: str, error: str = "access_denied") -> None:

@@ -29,9 +29,9 @@ class ShownCode:
         return CodePicture(self.content, self.content_type) if self.content and self.content_type else None
 
 
-# The statement finds the code only until the user has decided, or the code has expired. `created_after`
-# excludes a code that has expired although the login has not: see `scan_ends_at`. The row of a link also has a scene,
-# but only a login with a code to scan has a user code.
+# The statement finds the code only until the user has decided, or the code has expired. `created_after` excludes a code
+# that has expired although the login has not (see `scan_ends_at`). The row of a link also has a scene, but only a login
+# with a code to scan has a user code.
 SHOWN_CODE: Final = Statement[ShownCode](f"""
 SELECT l.id, c.app_id, p.content, p.content_type
   FROM site_logins l LEFT JOIN clients c ON c.name = l.site LEFT JOIN scan_pictures p ON p.login_id = l.id

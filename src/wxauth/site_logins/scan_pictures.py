@@ -28,7 +28,10 @@ from wxauth.wechat.client import log_not_made
 from wxauth.wechat.errcodes import Api
 
 _SCALE: Final = 8
-"""The number of pixels per module of the QR code. 37 modules and a border of 4 on each side make 360 pixels."""
+"""The number of pixels per module of the QR code.
+
+For example, a code with 37 modules per side and a border of 4 modules is 360 pixels wide.
+"""
 
 log = get_logger()
 

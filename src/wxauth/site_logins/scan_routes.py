@@ -192,8 +192,8 @@ async def authorize_site(
     except OAuthError as exc:
         raise InvalidRequest.of("body", exc.description) from None
     except Unanswerable as exc:
-        wrong = _WRONG_FIELDS[exc.mistake]
-        raise InvalidRequest.of(wrong.field, wrong.message) from None
+        wrong_field = _WRONG_FIELDS[exc.mistake]
+        raise InvalidRequest.of(wrong_field.field, wrong_field.message) from None
     return AuthorizationAnswer(redirect_to=url)
 
 

@@ -146,9 +146,9 @@ class Scans:
         browser = None
         if login.has_page or login.browser_ip is not None:
             browser = BrowserAnswer(device=describe_device(login.browser_user_agent), ip=login.browser_ip)
-        # Whether the approval can create a login of the browser, with which the user continues to other sites.
         can_log_in_browser = (
-            login.sso
+            self.settings.sso_ttl > 0
+            and login.sso
             and login.has_page
             and not is_web_view(login.browser_user_agent or "")
             and door in doors.MAKES_BROWSER_LOGIN
@@ -167,7 +167,7 @@ class Scans:
             browser=browser,
             same_network=same_network,
             typed=door is Door.TYPED,
-            sso_ttl=self.settings.sso_ttl if can_log_in_browser and self.settings.sso_ttl > 0 else None,
+            sso_ttl=self.settings.sso_ttl if can_log_in_browser else None,
             link=door is Door.LINK,
             created_at=login.created_at,
             expires_at=login.scan_ends_at,
@@ -298,10 +298,51 @@ class Scans:
         return login
 
     def _set_number(self, login: SiteLogin, login_code: str) -> None:
-        """Choose the number of a link. Set it, sealed, and the hash of the login code that is needed to read it."""
+        """Choose the number of a link, and set the sealed number.
+
+        Also set the hash of the login code. Only a request with this login code gets the number again.
+        """
         number = f"{secrets.randbelow(10**NUMBER_DIGITS):0{NUMBER_DIGITS}}"
         login.number = self.sealer.seal(number.encode(), context=link_number_context(login.id))
         login.login_code_hash = hash_of(login_code)
+
+
+def refusal_of_opening(
+    login: SiteLogin, opening: ClaimRequest, *, entry: str, now: datetime
+) -> errors.ScanForwarded | None:
+    """Return the error if a phone that has opened the page in this way may not claim a login; None if it may.
+
+    The way matters because somebody else might have sent the picture of the code, or the link, to the phone's user.
+    `entry` is the value of the setting `SCAN_ENTRY`.
+    """
+    is_by_link = opening.entry_scene in BY_LINK
+    if login.door == Door.LINK:  # `SCAN_ENTRY` does not apply to links
+        if is_by_link and not opening.is_read_by_camera:
+            return None
+        return errors.ScanForwarded("a link outside WeChat must open the page: entry scene 1286, 1065 or 1194")
+    not_scanned = errors.ScanForwarded(
+        "the QR code must be scanned with the camera: entry scene 1047 or 1011, or scanned by the camera"
+    )
+    if opening.user_code is not None:
+        # On wxauth's own pages, the user code can always be typed. For a device, `--user-code` allows this.
+        return None if login.user_code or login.has_page else not_scanned
+    if entry != "any" and not _is_from_camera(opening, now):
+        return not_scanned
+    if is_by_link:
+        return errors.ScanForwarded("a link opened the page, but this scene belongs to a QR code")
+    return None
+
+
+def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
+    """Return whether a camera has read the code, and, if the time is given, recently enough for the code to be valid.
+
+    If not, the user might have opened a picture that another person has forwarded.
+    """
+    if opening.scancode_time is not None:
+        age_seconds = now.timestamp() - opening.scancode_time
+        if age_seconds > doors.SCAN_LASTS.total_seconds():
+            return False
+    return opening.is_read_by_camera or opening.entry_scene in FROM_CAMERA
 
 
 async def _store_claim(
@@ -352,32 +393,6 @@ def _same_network(login: SiteLogin, ip: str | None) -> bool | None:
     return NEARBY.network_of(ip) == NEARBY.network_of(login.browser_ip)
 
 
-def refusal_of_opening(
-    login: SiteLogin, opening: ClaimRequest, *, entry: str, now: datetime
-) -> errors.ScanForwarded | None:
-    """Return the error if a phone that has opened the page in this way may not claim a login; None if it may.
-
-    The way matters because somebody else might have sent the picture of the code, or the link, to the phone's user.
-    `entry` is the value of the setting `SCAN_ENTRY`.
-    """
-    is_by_link = opening.entry_scene in BY_LINK
-    if login.door == Door.LINK:  # `SCAN_ENTRY` does not apply to links
-        if is_by_link and not opening.is_read_by_camera:
-            return None
-        return errors.ScanForwarded("a link outside WeChat must open the page: entry scene 1286, 1065 or 1194")
-    not_scanned = errors.ScanForwarded(
-        "the QR code must be scanned with the camera: entry scene 1047 or 1011, or scanned by the camera"
-    )
-    if opening.user_code is not None:
-        # On wxauth's own pages, the user code can always be typed. For a device, `--user-code` allows this.
-        return None if login.user_code or login.has_page else not_scanned
-    if entry != "any" and not _is_from_camera(opening, now):
-        return not_scanned
-    if is_by_link:
-        return errors.ScanForwarded("a link opened the page, but this scene belongs to a QR code")
-    return None
-
-
 async def _refusal_if_claimed(
     transaction: Transaction, login: SiteLogin, user_id: UUID, *, now: datetime
 ) -> WxAuthError | None:
@@ -388,15 +403,3 @@ async def _refusal_if_claimed(
     if claimed_by in (None, user_id):  # None: the session has been deleted
         return None
     return errors.ScanTaken("another user has claimed this scan")
-
-
-def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
-    """Return whether a camera has read the code, and, if the time is given, recently enough for the code to be valid.
-
-    If not, the user might have opened a picture that another person has forwarded.
-    """
-    if opening.scancode_time is not None:
-        age_seconds = now.timestamp() - opening.scancode_time
-        if age_seconds > doors.SCAN_LASTS.total_seconds():
-            return False
-    return opening.is_read_by_camera or opening.entry_scene in FROM_CAMERA

@@ -32,6 +32,8 @@ from wxauth.site_logins.secrets import NO_SUCH_PAGE
 CODES_PER_MINUTE: Final = 60
 """The maximum number of authorization codes that sites can get from a browser's login in a minute."""
 _MINUTE: Final = timedelta(minutes=1)
+_NO_LOGIN: Final = "this browser has no login that can be used"
+"""The error description for a site that requests a code without a page, but cannot get one."""
 
 log = get_logger()
 
@@ -93,13 +95,14 @@ class SingleSignOn:
         Raises: SentBack, with the error for the site; Unanswerable.
         """
         user = await self.user_for(request, browser)
-        if user is not None and not user.knows_site:
+        if user is None:
+            raise refusal(request, "login_required", _NO_LOGIN)
+        if not user.knows_site:
             raise refusal(request, "interaction_required", "the user hasn't continued to this site yet")
-        if user is not None:
-            onward = await self._give_code(request, browser, expected=user)
-            if onward is not None:
-                return onward
-        raise refusal(request, "login_required", "this browser has no login that can be used")
+        onward = await self._give_code(request, browser, expected=user)
+        if onward is None:  # the browser's login has just changed or ended
+            raise refusal(request, "login_required", _NO_LOGIN)
+        return onward
 
     async def go_on(self, page_id: str, browser: Browser, form: str) -> Onward:
         """Return the redirect after the button "continue": to the site, with an authorization code, or to a new page.
@@ -158,7 +161,7 @@ class SingleSignOn:
             ):
                 user = await self._store_code(transaction, request, browser, code, expected=expected, now=now)
         except RateLimited:
-            raise self._too_many(request, "this user has too many requests in progress") from None
+            raise _limit_exceeded(request, "this user has too many requests in progress") from None
         if user is None:
             return None
         client_id = request.client.name
@@ -190,7 +193,7 @@ class SingleSignOn:
         # Because of abs(), times in the far future, which a clock that was ahead has stored, do not count.
         recent_codes_at = [at for at in user.codes_at if abs(now - at) < _MINUTE]
         if len(recent_codes_at) >= CODES_PER_MINUTE:
-            raise self._too_many(request, "this browser has requested too many codes")
+            raise _limit_exceeded(request, "this browser has requested too many codes")
         await add_with_code(
             transaction,
             request,
@@ -211,10 +214,11 @@ class SingleSignOn:
         )
         return user
 
-    def _too_many(self, request: SiteRequest, description: str) -> SentBack:
-        """Count and log a request that exceeds a limit, and return the error for the site."""
-        DOORS.count(Door.SSO, DoorOutcome.REFUSED)
-        return refusal(request, "temporarily_unavailable", description)
+
+def _limit_exceeded(request: SiteRequest, description: str) -> SentBack:
+    """Count and log a request that exceeds a limit, and return the error for the site."""
+    DOORS.count(Door.SSO, DoorOutcome.REFUSED)
+    return refusal(request, "temporarily_unavailable", description)
 
 
 def _satisfies(user: BrowserUser, request: SiteRequest, *, now: datetime) -> bool:

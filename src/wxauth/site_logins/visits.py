@@ -72,7 +72,7 @@ class VisitOutcome(StrEnum):
     """WeChat has refused the code. The user can try again."""
 
 
-_REFUSED: Final = frozenset({"", "authdeny"})
+_CODES_AFTER_REFUSAL: Final = frozenset({"", "authdeny"})
 """The values of `code` in callbacks after the user has refused. Older versions of WeChat send `authdeny`."""
 _TEMPORARY_STATUSES: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 """The statuses of errors after which another visit can succeed. The site gets `temporarily_unavailable`."""
@@ -104,7 +104,7 @@ class WeChatCallback:
     browser: Browser
     state: str
     code: str
-    """The code from WeChat. If the user has refused, it is one of the values in `_REFUSED`."""
+    """The code from WeChat. If the user has refused, it is one of the values in `_CODES_AFTER_REFUSAL`."""
 
     @property
     def sites_code(self) -> str:
@@ -231,7 +231,7 @@ class Visits:
         door = visit.taken_door
         fields = {"client_id": visit.client_id, "app_id": visit.app_id}
         try:
-            if callback.code in _REFUSED:
+            if callback.code in _CODES_AFTER_REFUSAL:
                 raise VisitRefused("the user refused")
             if door is Door.WEBSITE and visit.near:  # an operator has set `--near` during the visit
                 raise VisitRefused("this site was added with --near")
@@ -392,4 +392,6 @@ def _log_and_classify(error: VisitRefused | WxAuthError, **fields: str | None) -
     log.warning("visit_failed", **fields)
     if error.status == HTTPStatus.FORBIDDEN or isinstance(error, LacksUnionid):
         return VisitOutcome.ACCESS_DENIED
-    return VisitOutcome.TEMPORARILY_UNAVAILABLE if error.status in _TEMPORARY_STATUSES else VisitOutcome.SERVER_ERROR
+    if error.status in _TEMPORARY_STATUSES:
+        return VisitOutcome.TEMPORARILY_UNAVAILABLE
+    return VisitOutcome.SERVER_ERROR
