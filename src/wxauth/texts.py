@@ -74,7 +74,8 @@ def clean_text(text: str) -> str:
         text = _FLAG_OR_REMOVED.sub(r"\1", text)
         text = _NEEDLESS_JOINERS.sub(r"\1\2", text)
         text = _STACKED_DIACRITICS.sub(r"\1", text)
-        text = text if _VISIBLE.search(text) else ""
+        if _VISIBLE.search(text) is None:
+            return ""
     return " ".join(text.split())
 
 

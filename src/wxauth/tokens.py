@@ -141,7 +141,7 @@ class TokenIssuer:
             roles: The user's roles. If there are none, the token has no claim `roles`.
             now: The time at which the token is issued, in epoch seconds.
             expires_in: The lifetime of the token, in seconds.
-            external_id: The id of the user in the system that the operator used before wxauth.
+            external_id: The user's id in the operator's own or previous system; None if there is none.
             client_id: The website that gets the token; None for a token of the app itself, whose claim `client_id` is
                 the `app_id`.
             scope: The scopes of a website's token, separated by spaces.
