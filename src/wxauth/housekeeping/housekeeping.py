@@ -150,8 +150,8 @@ async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
     ended = deleted = 0
     while page := await queries.replace_old_sessions(
         services.database,
-        open_kept=MAX_OPEN_SESSIONS,
-        all_kept=MAX_SESSIONS,
+        max_open=MAX_OPEN_SESSIONS,
+        max_stored=MAX_SESSIONS,
         size=SESSIONS_PER_TRANSACTION,
         now=services.clock(),
         pause=REPLACEMENTS_PAUSE,

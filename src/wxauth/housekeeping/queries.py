@@ -53,7 +53,8 @@ _NOTE_PROGRESS: Final = Statement[Nothing]("""
 INSERT INTO sweeps (name, after, due_at) VALUES (:name, :after, :due_at)
 ON CONFLICT (name) DO UPDATE SET after = excluded.after, due_at = excluded.due_at
 """)
-# The statement skips locked rows, so that it waits for no other transaction and cannot deadlock.
+# The statement skips locked rows, so that it waits for no other transaction and cannot deadlock. The next sweep deletes
+# the skipped rows.
 _DELETE_SESSIONS: Final = Statement[Nothing]("""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
     SELECT id FROM sessions
@@ -105,6 +106,9 @@ UPDATE events
                    ELSE data END
  WHERE id > :after AND id <= :until AND at < :older_than AND ({_IS_IP_NOT_TRUNCATED} OR {_IS_BROWSER_IP_NOT_TRUNCATED})
 """)
+# `ip` is the address of the session's last login or refresh, and `opened_ip` is the address of its login. Therefore,
+# `ip` is old if the session was last used long ago, and `opened_ip` is old if the session was opened long ago.
+#
 # The statement skips locked rows, because a sweep that waits for locks could deadlock. The next sweep truncates the
 # addresses in the skipped rows.
 _TRUNCATE_IN_SESSIONS: Final = Statement[Nothing](f"""
@@ -114,7 +118,7 @@ UPDATE sessions
  WHERE id = ANY (ARRAY(
      SELECT id FROM sessions
       WHERE id > :after AND id <= :until AND created_at < :older_than
-        AND (last_used_at < :older_than AND {_IS_IP_NOT_TRUNCATED} OR {_IS_OPENED_IP_NOT_TRUNCATED})
+        AND ((last_used_at < :older_than AND {_IS_IP_NOT_TRUNCATED}) OR {_IS_OPENED_IP_NOT_TRUNCATED})
         FOR UPDATE SKIP LOCKED))
 """)
 _TRUNCATE_IN_CONSENTS: Final = Statement[Nothing](f"""
@@ -185,38 +189,40 @@ async def sweep_page(
         last = await transaction.row(table.end_of_page, after=after, skipped=size - 1)
         until = LAST_ID if last is None else last.id
         await transaction.value(_MAY_SWEEP)
-        written = await transaction.run(table.work, after=after, until=until, older_than=older_than)
+        rows = await transaction.run(table.work, after=after, until=until, older_than=older_than)
         is_last = last is None or last.since >= older_than
         if is_last:
             await transaction.run(_NOTE_PROGRESS, name=table.name, after=FIRST_ID, due_at=next_sweep_at)
         else:
             await transaction.run(_NOTE_PROGRESS, name=table.name, after=until, due_at=due_at)
-        return SweptPage(written, is_last)
+        return SweptPage(rows, is_last)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplacedPage:
-    """The numbers of sessions that were ended, and of ended sessions that were deleted, in one page."""
+    """The result of one page of `replace_old_sessions`."""
 
     ended: int
+    """The number of sessions that were ended."""
     deleted: int
+    """The number of ended sessions that were deleted."""
     is_last: bool
-    """Whether this was the last page of the run, because it contained fewer sessions than a page can have."""
+    """Whether this was the last page of the run, which has fewer than `size` sessions of each kind."""
 
 
 async def replace_old_sessions(
-    database: Database, *, open_kept: int, all_kept: int, size: int, now: datetime, pause: timedelta
+    database: Database, *, max_open: int, max_stored: int, size: int, now: datetime, pause: timedelta
 ) -> ReplacedPage | None:
     """End a page of open sessions, and delete a page of ended sessions, beyond the limits per identity.
 
-    Return how many were ended and deleted, or None if another worker is processing a page, or if the next run is not
-    due yet.
+    An open session ends unless it is among the `max_open` newest open sessions of its identity. An ended session is
+    deleted unless it is among the `max_stored` newest sessions of its identity, both open and ended. A page has up to
+    `size` sessions of each kind. An expired session counts as open until something ends it.
 
-    An open session ends unless it is among the `open_kept` newest open sessions of its identity. An ended session is
-    deleted unless it is among the `all_kept` newest sessions, both open and ended.
+    Each run checks only identities that have logged in since a minute before the end of the previous run. The first run
+    checks the logins of the last `pause`. The next run is due when `pause` has passed since the last page.
 
-    A page has up to `size` sessions of each kind. Each run checks only identities that have logged in since a minute
-    before the end of the previous run. The next run is due when `pause` has passed since the last page.
+    Return None if another worker is processing a page, or if the next run is not due yet.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=f"wxauth.{_REPLACING}"):
@@ -225,8 +231,8 @@ async def replace_old_sessions(
         if due_at > now:
             return None
         await transaction.values(_READ_IN_ORDER)
-        ended = await end_replaced_sessions(transaction, after_id=after_id, at_most=open_kept, size=size, now=now)
-        deleted = await transaction.run(DELETE_ENDED_SESSIONS, after_id=after_id, at_most=all_kept, size=size)
+        ended = await end_replaced_sessions(transaction, after_id=after_id, at_most=max_open, size=size, now=now)
+        deleted = await transaction.run(DELETE_ENDED_SESSIONS, after_id=after_id, at_most=max_stored, size=size)
         is_last = max(ended, deleted) < size
         if is_last:
             # The next run begins with the logins of a minute ago, to include logins that are in progress now.

@@ -28,7 +28,7 @@ class Statistics(SQLModel):
 
 # `LEAST` and `GREATEST` ignore nulls, so a number of seconds is 0 if there is no row, or if a time is in the future.
 # Only the age of the signing key can be null. It is the age of the newest active ES256 key, because ES256 keys sign the
-# access tokens.
+# access tokens. `:sweeps` contains the names of the daily sweeps.
 STATISTICS: Final = Statement[Statistics](f"""
 SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
        (SELECT count(*) FROM erasures) AS erasures_waiting,
