@@ -39,9 +39,9 @@ add_catalogues(Path(__file__).with_name("locale"))
 
 
 def pgettext(context: str, message: str, language: str) -> str:
-    """Return the translation of an English text into this language, with the meaning of the text in this context.
+    """Return the translation of an English text in a context. A text can have a different translation in each context.
 
-    The language comes last, so that callers can bind a text before they know the language.
+    If the catalogue of this language has no translation in this context, return the English text.
     """
     # In a catalogue, the character U+0004 separates the context from the text, as in gettext's MO files.
     return translations_into(language).get(f"{context}\4{message}", message)
@@ -49,5 +49,5 @@ def pgettext(context: str, message: str, language: str) -> str:
 
 def own_name(language: str) -> str:
     """Return the name of a language in that language."""
-    # Each catalogue translates `English` in this context with the name of its own language.
+    # In this context, each catalogue translates "English" as the name of its own language.
     return pgettext("language", "English", language)
