@@ -27,7 +27,7 @@ class TokenSession:
     scope: str = ""
     """The scopes of a website's token, separated by spaces."""
     claims: Template | None = None
-    """The template of the operator's claims, which wxauth adds to the token; None if there are no such claims."""
+    """The template of the operator's own claims in the token; None if there are no such claims."""
     resource: str | None = None
     """The URL of the resource that accepts the token. It becomes the token's audience. None if there is no resource."""
     authenticated_at: datetime | None = None
@@ -58,8 +58,8 @@ class Issuer:
     def ensure_ready(self) -> None:
         """Check that there is a signing key.
 
-        Callers do this before they use up a code from WeChat, an authorization code or a refresh token, because `issue`
-        would otherwise fail when the code or the refresh token cannot be used again.
+        Callers do this before they use up a code from WeChat, an authorization code or a refresh token. Otherwise, if
+        `issue` failed, the code or the refresh token would be lost.
 
         Raises: StorageUnavailable, if no key has been read yet.
         """
@@ -101,11 +101,11 @@ class ResourceVerifier(Verifier):
 
     def __init__(self, settings: Settings, keys: KeyRing) -> None:
         super().__init__(issuer=settings.issuer, audience=settings.audience, keys=keys)
-        self._resources = frozenset(each.resource for each in settings.resources)
+        self._resource_urls = frozenset(resource.resource for resource in settings.resources)
 
     def _accepts_audience(self, audience: object) -> bool:
         """Return whether the claim `aud` is the URL of a resource.
 
         This method is overridden because the base class accepts only one audience.
         """
-        return isinstance(audience, str) and audience in self._resources
+        return isinstance(audience, str) and audience in self._resource_urls

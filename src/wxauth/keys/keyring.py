@@ -145,7 +145,7 @@ class KeyRing:
     sealer: Sealer
     clock: Clock
     _site_checks: int = field(init=False, default=0)
-    """The number of times that `refresh_for_first_site` has queried the database."""
+    """The number of times that `refresh_for_first_site` has begun to query the database."""
     _site_check_lock: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _site_check_failed_at: datetime | None = field(init=False, default=None)
     """The time at which a query of `refresh_for_first_site` last failed; None if none has failed."""
@@ -258,7 +258,8 @@ class KeyRing:
         """Refresh if there is a site but no key for id_tokens, because the first site may just have been added.
 
         The next response with the JWK set must contain the new key, because caches store the response. At most one
-        request at a time queries the database, and the requests that waited for it use its result.
+        request at a time queries the database, and the requests that waited for it use its result. If the database is
+        unavailable, log this, and query it again only after `REFRESH_PAUSE_SECONDS`.
         """
         checks_before = self._site_checks
         async with self._site_check_lock:

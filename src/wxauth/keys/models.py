@@ -145,8 +145,8 @@ def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
     ahead = {key.kid for key in keys if key.activates_at > now + _WAITS_AT_MOST}
     active = [_activating_at(key, now) if key.kid in ahead else key for key in keys]
     if len(keys) > 1 and keys[-1].kid in ahead:
-        return _with_successor(active[:-1], _activating_at(active[-1], now + SIGNS_AFTER), until_then=current)
-    return _with_successor(active, make(now + SIGNS_AFTER), until_then=current)
+        return _with_successor(active[:-1], _activating_at(active[-1], now + SIGNS_AFTER), signer=current)
+    return _with_successor(active, make(now + SIGNS_AFTER), signer=current)
 
 
 def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
@@ -173,23 +173,24 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
     return others
 
 
-def _with_successor(keys: Keys, successor: StoredSigningKey, *, until_then: StoredSigningKey | None = None) -> Keys:
+def _with_successor(keys: Keys, successor: StoredSigningKey, *, signer: StoredSigningKey | None = None) -> Keys:
     """Return the keys with this successor of the signing key added.
 
-    The other keys retire when all tokens that they have signed have expired. `until_then` is the key that signs until
-    the successor begins to sign. If this key would retire earlier than the others, the function postpones its
-    retirement.
+    The other keys retire when all tokens that they have signed have expired. `signer` is the key that signs until the
+    successor begins to sign; None if the successor signs at once. If `signer` would retire earlier than the others, the
+    function postpones its retirement.
     """
     retires_at = successor.activates_at + RETIRES_AFTER
 
     def retiring(key: StoredSigningKey) -> StoredSigningKey:
+        """Return the key with the time at which it retires."""
         retires_earlier = key.retires_at is not None and key.retires_at <= retires_at
-        signs_until_then = until_then is not None and key.kid == until_then.kid
-        if retires_earlier and not signs_until_then:
+        is_signer = signer is not None and key.kid == signer.kid
+        if retires_earlier and not is_signer:
             return key
         return key.model_copy(update={"retires_at": retires_at})
 
-    return [*map(retiring, keys), successor]
+    return [*(retiring(key) for key in keys), successor]
 
 
 def _activating_at(key: StoredSigningKey, activates_at: datetime) -> StoredSigningKey:

@@ -26,9 +26,8 @@ UPDATE signing_keys SET created_at = :created_at, activates_at = :activates_at, 
 """)
 _DELETE: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE id = :id")
 reseal_key: Final = Reseal.of("signing_keys", "private_key", key="id")
-"""The statement that replaces an encrypted private key, after it was encrypted with a new `WXAUTH_SECRET_KEY`."""
-# After a key of id_tokens retires, it is stored for as long as the longest session lasts, because an id_token can end
-# its website's session until then. PostgreSQL cannot infer the types of parameters within CASE, so they have casts.
+"""The replacement of an encrypted private key with the same key, encrypted with a new `WXAUTH_SECRET_KEY`."""
+# PostgreSQL cannot infer the types of parameters within CASE, so they have casts.
 DELETE_RETIRED: Final = Statement[str]("""
 DELETE FROM signing_keys
  WHERE retires_at <= CASE alg WHEN 'RS256' THEN :longest_session_ago::timestamptz ELSE :now::timestamptz END
@@ -36,7 +35,8 @@ RETURNING kid
 """)
 """The statement that deletes the keys that no token needs any more, and returns their `kid`.
 
-`longest_session_ago` is so long before `now` that every session that began before it has ended.
+A retired key of id_tokens is deleted only after the longest session has ended, because until then, an id_token can end
+its website's session. `longest_session_ago` is so long before `now` that every session that began before it has ended.
 """
 # The query includes retired keys, because an expired id_token still identifies the session that it can end.
 PUBLIC_HALF: Final = Statement[dict[str, Any]]("""
