@@ -148,15 +148,20 @@ def _connection_trying(addresses: Sequence[str], connection_class: type[Any], se
 
     class TryingConnection(connection_class):  # type: ignore[misc]
         address = order[0]
+        """The address to which this connection connects, or is connected."""
 
-        # redis-py has no public method that changes only the address of a connection.
         def _connection_arguments(self) -> dict[str, Any]:
+            """Return redis-py's arguments for the connection, with the address in place of the host's name.
+
+            This private method is overridden because redis-py has no public way to change only the address.
+            """
             arguments = {**super()._connection_arguments(), "host": self.address}
             if "ssl" in arguments:
                 arguments["server_hostname"] = self.host
             return arguments
 
         async def connect(self) -> None:
+            """Connect to the first address that works. Raises: the error of the last address, if none works."""
             failure: Exception | None = None
             for address in tuple(order):
                 self.address = address
@@ -168,7 +173,7 @@ def _connection_trying(addresses: Sequence[str], connection_class: type[Any], se
                     await self.disconnect(nowait=True)
                 else:
                     # The address that works becomes the first one. The sort keeps the order of the others.
-                    order.sort(key=lambda address: address != self.address)
+                    order.sort(key=lambda other: other != self.address)
                     return
             if failure is not None:
                 raise failure
@@ -177,5 +182,6 @@ def _connection_trying(addresses: Sequence[str], connection_class: type[Any], se
 
 
 def redis_reason(exc: Exception) -> str:
-    """Return the error message for the operator, without secrets, and without redis-py's details after ` : `."""
-    return redact(str(exc).partition(" : ")[0])[:_MAX_REASON_LENGTH]
+    """Return the message of an error for the log, without secrets, and without the details that redis-py adds to it."""
+    message, _colon, _details = str(exc).partition(" : ")
+    return redact(message)[:_MAX_REASON_LENGTH]
