@@ -56,7 +56,7 @@ BY_NAME: dict[str, Any] = {
     "ip": "127.0.0.1",
 }
 OF_ALL = {
-    "import_export.queries._ALL",
+    "import_export.queries._EXPORTED_LINES",
     "login.record_queries._SEARCHES.None",
     "users.history_queries._ALL_LOGINS",
 }

@@ -9,7 +9,7 @@ from typing import Any, Self
 from tests.world import Stage, recorded
 from wxauth.i18n import Text
 from wxauth.import_export.exporting import export_users
-from wxauth.import_export.files import DEFAULT_FORM, CsvLines, Form, JsonLines
+from wxauth.import_export.files import DEFAULT_FORMAT, CsvLines, FileFormat, JsonLines
 from wxauth.import_export.importing import Counts, ImportRefusal, import_users
 from wxauth.import_export.numbered_lines import NumberedLine
 from wxauth.import_export.options import Options
@@ -39,10 +39,10 @@ class Mover:
         return self.__class__(await self.stage.replica(**settings))
 
     async def import_text(self, text: bytes, *, is_csv: bool = False, **options: Any) -> Counts:
-        return await self.import_as(DEFAULT_FORM, text, is_csv=is_csv, **options)
+        return await self.import_as(DEFAULT_FORMAT, text, is_csv=is_csv, **options)
 
-    async def import_as(self, form: Form, text: bytes, *, is_csv: bool = False, **options: Any) -> Counts:
-        return await self.import_numbered((CsvLines if is_csv else JsonLines)(io.BytesIO(text), form), **options)
+    async def import_as(self, file_format: FileFormat, text: bytes, *, is_csv: bool = False, **options: Any) -> Counts:
+        return await self.import_numbered((CsvLines if is_csv else JsonLines)(io.BytesIO(text), file_format), **options)
 
     async def import_numbered(
         self, lines: Iterable[NumberedLine], how: Mapping[str, Any] | None = None, **options: Any

@@ -23,7 +23,7 @@ from tests.import_export.mover import Mover
 from tests.processes import WXAUTH, environment
 from tests.sweeps import swept
 from tests.world import Body, Stage
-from wxauth.import_export.files import CsvLines, Form, JsonLines
+from wxauth.import_export.files import CsvLines, FileFormat, JsonLines
 from wxauth.import_export.other_files import WrongFile
 
 OPENID = "oGZUI0egBJY1zhBYw2KhdUfwVJJE"
@@ -102,13 +102,15 @@ DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
 async def test_a_name_that_is_mapped_wins_over_a_column_of_the_fields_name(mover: Mover, kind: str) -> None:
-    form = Form(fields={"routine_openid": "openid", "user_id": "external_id"}, delimiter=DELIMITERS.get(kind, ","))
+    file_format = FileFormat(
+        fields={"routine_openid": "openid", "user_id": "external_id"}, delimiter=DELIMITERS.get(kind, ",")
+    )
     rows = [COLUMNS, {**COLUMNS, "routine_openid": ""}]
     if kind == "jsonl":
-        lines: Any = JsonLines(io.BytesIO("\n".join(map(json.dumps, rows)).encode()), form)
+        lines: Any = JsonLines(io.BytesIO("\n".join(map(json.dumps, rows)).encode()), file_format)
     else:
-        cells = [form.delimiter.join(row) for row in ([*COLUMNS], *([*row.values()] for row in rows))]
-        lines = CsvLines(io.BytesIO("\n".join(cells).encode()), form)
+        cells = [file_format.delimiter.join(row) for row in ([*COLUMNS], *([*row.values()] for row in rows))]
+        lines = CsvLines(io.BytesIO("\n".join(cells).encode()), file_format)
     counts = await mover.import_numbered(lines)
     assert (counts.created, counts.refused, lines.unknown) == (1, 1, ["openid"])
     line = json.loads(await mover.export())

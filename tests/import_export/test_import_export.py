@@ -57,7 +57,7 @@ from wxauth.core.deadlines import DEADLINES
 from wxauth.core.users import PROFILE_FIELDS
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text
-from wxauth.import_export.files import NO_HEADER, WRONG_ATTRIBUTE, CsvLines, Form, JsonLines
+from wxauth.import_export.files import NO_HEADER, WRONG_ATTRIBUTE, CsvLines, FileFormat, JsonLines
 from wxauth.import_export.importing import Counts
 from wxauth.import_export.lines import EXPECTED, Line
 from wxauth.import_export.numbered_lines import MAX_LINE
@@ -899,7 +899,7 @@ async def test_a_file_may_have_names_and_numbers_of_its_own(
     mover: Mover, text: bytes, is_csv: bool, delimiter: str
 ) -> None:
     names = {"weixin_openid": "openid", "mobile": "phone"}
-    own = Form(app_id=ALICE["app_id"], fields=names, delimiter=delimiter)
+    own = FileFormat(app_id=ALICE["app_id"], fields=names, delimiter=delimiter)
     counts = await mover.import_as(own, text.replace(b"{openid}", ALICE["openid"].encode()), is_csv=is_csv)
     assert (counts.created, mover.refusals) == (1, [])
     user = await mover.user()
@@ -908,7 +908,7 @@ async def test_a_file_may_have_names_and_numbers_of_its_own(
 
 
 async def test_a_file_may_have_values_of_its_own(mover: Mover) -> None:
-    own = Form(values={"status": {"2": "disabled"}, "roles": {"vip": "gold|editor"}})
+    own = FileFormat(values={"status": {"2": "disabled"}, "roles": {"vip": "gold|editor"}})
     assert (await mover.import_as(own, json.dumps({**ALICE, "status": 2, "roles": "vip"}).encode())).created == 1
     user = await mover.user()
     assert (user["status"], user["roles"]) == ("disabled", ["gold", "editor"])

@@ -16,7 +16,7 @@ from tests.sweeps import swept
 from tests.world import Body, Stage
 from wxauth.i18n import lazy_gettext as _
 from wxauth.import_export import files
-from wxauth.import_export.files import MOST_NAMES, CsvLines, Form, JsonLines
+from wxauth.import_export.files import MOST_NAMES, CsvLines, FileFormat, JsonLines
 from wxauth.import_export.lines import Line
 from wxauth.import_export.other_files import WrongFile
 from wxauth_desk.wechat.controls import unionid_of
@@ -38,8 +38,8 @@ def jsonl(*lines: object) -> bytes:
     return "".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines).encode()
 
 
-def lines_of(form: Form, *lines: object) -> JsonLines:
-    return JsonLines(io.BytesIO(jsonl(*lines)), form)
+def lines_of(file_format: FileFormat, *lines: object) -> JsonLines:
+    return JsonLines(io.BytesIO(jsonl(*lines)), file_format)
 
 
 def read(lines: JsonLines | CsvLines) -> Iterator[Body]:
@@ -48,73 +48,79 @@ def read(lines: JsonLines | CsvLines) -> Iterator[Body]:
 
 # Names of fields.
 
-NAMES: dict[str, tuple[Form, list[object], list[str]]] = {
+NAMES: dict[str, tuple[FileFormat, list[object], list[str]]] = {
     "in some line": (
-        Form(),
+        FileFormat(),
         [LINE, {**LINE, "unionId": UNION, "externalId": "7"}, {**LINE, "nickName": None}],
         ["unionId", "externalId", "nickName"],
     ),
     "of the field that another name is mapped onto": (
-        Form(fields={"wx": "openid"}),
+        FileFormat(fields={"wx": "openid"}),
         [{**LINE, "wx": OPENID}],
         ["openid"],
     ),
-    "beside a nested field": (Form(fields={"a.b": "openid"}), [{"app_id": APP_ID, "a": {"b": OPENID}, "c": 1}], ["c"]),
-    "with an app for all": (Form(app_id=APP_ID), [{"openid": OPENID, "Unionid": UNION}], ["Unionid"]),
-    "of attributes in JSON": (Form(), [{**LINE, "attributes.tier": "gold"}], ["attributes.tier"]),
-    "none": (Form(), [LINE, "\n", "no JSON\n", "[1]\n"], []),
+    "beside a nested field": (
+        FileFormat(fields={"a.b": "openid"}),
+        [{"app_id": APP_ID, "a": {"b": OPENID}, "c": 1}],
+        ["c"],
+    ),
+    "with an app for all": (FileFormat(app_id=APP_ID), [{"openid": OPENID, "Unionid": UNION}], ["Unionid"]),
+    "of attributes in JSON": (FileFormat(), [{**LINE, "attributes.tier": "gold"}], ["attributes.tier"]),
+    "none": (FileFormat(), [LINE, "\n", "no JSON\n", "[1]\n"], []),
     "many": (
-        Form(),
+        FileFormat(),
         [{**LINE, **{f"name{n}": n for n in range(2 * MOST_NAMES)}}],
         [f"name{n}" for n in range(MOST_NAMES)],
     ),
 }
 
 
-@swept(("form", "lines", "names"), NAMES.values(), ids=NAMES)
-def test_names_that_are_ignored_are_named(form: Form, lines: list[object], names: list[str]) -> None:
-    read_twice = lines_of(form, *lines)
+@swept(("file_format", "lines", "names"), NAMES.values(), ids=NAMES)
+def test_names_that_are_ignored_are_named(file_format: FileFormat, lines: list[object], names: list[str]) -> None:
+    read_twice = lines_of(file_format, *lines)
     for _again in range(2):
         list(read_twice)
         assert read_twice.unknown == names
 
 
-MISSING: list[tuple[Form, list[object], str]] = [
-    (Form(fields={"objectid": "external_id"}), [{**LINE, "objectId": "7"}], "objectid"),
-    (Form(fields={"a.c": "external_id"}), [{**LINE, "a": {"b": "7"}}, {**LINE, "a": "c"}], "a.c"),
-    (Form(fields={"a.b.c": "external_id"}), [{**LINE, "a": {"b": None}}, {**LINE, "a": [{"b": 1}]}], "a.b.c"),
-    (Form(values={"status": {"1": "disabled"}}), [{**LINE, "state": 1}], "status"),
-    (Form(fields={"x": "phone", "y": "nickname"}), [LINE], "x, y"),
-    (Form(fields={"x": "app_id"}), [LINE], "x"),
-    (Form(fields={"a.b": "app_id"}, app_id=APP_ID), [{"openid": OPENID}], "a.b"),
-    (Form(values={"app_id": {"1": APP_ID}}, app_id=APP_ID), [{"openid": OPENID}], "app_id"),
+MISSING: list[tuple[FileFormat, list[object], str]] = [
+    (FileFormat(fields={"objectid": "external_id"}), [{**LINE, "objectId": "7"}], "objectid"),
+    (FileFormat(fields={"a.c": "external_id"}), [{**LINE, "a": {"b": "7"}}, {**LINE, "a": "c"}], "a.c"),
+    (FileFormat(fields={"a.b.c": "external_id"}), [{**LINE, "a": {"b": None}}, {**LINE, "a": [{"b": 1}]}], "a.b.c"),
+    (FileFormat(values={"status": {"1": "disabled"}}), [{**LINE, "state": 1}], "status"),
+    (FileFormat(fields={"x": "phone", "y": "nickname"}), [LINE], "x, y"),
+    (FileFormat(fields={"x": "app_id"}), [LINE], "x"),
+    (FileFormat(fields={"a.b": "app_id"}, app_id=APP_ID), [{"openid": OPENID}], "a.b"),
+    (FileFormat(values={"app_id": {"1": APP_ID}}, app_id=APP_ID), [{"openid": OPENID}], "app_id"),
 ]
 
 
-@pytest.mark.parametrize(("form", "lines", "names"), MISSING)
+@pytest.mark.parametrize(("file_format", "lines", "names"), MISSING)
 async def test_a_map_of_a_name_that_no_line_has_refuses_the_file(
-    mover: Mover, form: Form, lines: list[object], names: str
+    mover: Mover, file_format: FileFormat, lines: list[object], names: str
 ) -> None:
     for dry_run in (True, False):
         with pytest.raises(WrongFile, match=f"no line contains {names}$"):
-            await mover.import_numbered(lines_of(form, *lines), dry_run=dry_run)
+            await mover.import_numbered(lines_of(file_format, *lines), dry_run=dry_run)
     assert await mover.users() == []
 
 
-TAKEN: list[tuple[Form, list[object]]] = [
-    (Form(fields={"x": "nickname"}), [LINE, {**LINE, "x": None}]),
-    (Form(fields={"a.b": "nickname"}), [LINE, {**LINE, "a": {"b": "N"}}]),
-    (Form(fields={"a.b": "nickname"}), [{**LINE, "a.b": "N"}]),
-    (Form(fields={"s": "status"}, values={"status": {"1": "disabled"}}), [{**LINE, "s": 1}]),
-    (Form(fields={"x": "app_id"}, values={"app_id": {"1": APP_ID}}), [{"openid": OPENID, "x": 1}]),
-    (Form(fields={"x": "nickname"}), []),
-    (Form(fields={"x": "nickname"}), ["\n", "no JSON\n"]),
+TAKEN: list[tuple[FileFormat, list[object]]] = [
+    (FileFormat(fields={"x": "nickname"}), [LINE, {**LINE, "x": None}]),
+    (FileFormat(fields={"a.b": "nickname"}), [LINE, {**LINE, "a": {"b": "N"}}]),
+    (FileFormat(fields={"a.b": "nickname"}), [{**LINE, "a.b": "N"}]),
+    (FileFormat(fields={"s": "status"}, values={"status": {"1": "disabled"}}), [{**LINE, "s": 1}]),
+    (FileFormat(fields={"x": "app_id"}, values={"app_id": {"1": APP_ID}}), [{"openid": OPENID, "x": 1}]),
+    (FileFormat(fields={"x": "nickname"}), []),
+    (FileFormat(fields={"x": "nickname"}), ["\n", "no JSON\n"]),
 ]
 
 
-@swept(("form", "lines"), TAKEN)
-def test_a_name_in_one_line_is_enough_and_a_file_without_lines_lacks_none(form: Form, lines: list[object]) -> None:
-    assert len(list(lines_of(form, *lines))) == len(lines)
+@swept(("file_format", "lines"), TAKEN)
+def test_a_name_in_one_line_is_enough_and_a_file_without_lines_lacks_none(
+    file_format: FileFormat, lines: list[object]
+) -> None:
+    assert len(list(lines_of(file_format, *lines))) == len(lines)
 
 
 WITHOUT: list[Body] = [{}, {"a": None}, {"a": []}, {"a": {"b": "c"}}, {"a": {"b.c": "no"}}, {"a": {"b": {}}}]
@@ -129,7 +135,9 @@ NESTED: list[tuple[Body, object]] = [
 
 @swept(("line", "found"), NESTED)
 def test_a_map_follows_nested_fields_unless_the_line_has_a_field_of_that_name(line: Body, found: object) -> None:
-    lines = lines_of(Form(fields={"a.b.c": "external_id"}), {**line, "external_id": "own"}, {"a": {"b": {"c": "7"}}})
+    lines = lines_of(
+        FileFormat(fields={"a.b.c": "external_id"}), {**line, "external_id": "own"}, {"a": {"b": {"c": "7"}}}
+    )
     [first, second] = read(lines)
     assert (first.get("external_id", "absent"), second["external_id"]) == (found, "7")
 
@@ -181,13 +189,15 @@ async def test_what_only_looks_like_such_a_value_is_refused(mover: Mover) -> Non
 async def test_what_is_no_number_is_refused_where_values_are_mapped_too(mover: Mover, number: str) -> None:
     for name, value in (("created_at", f'{{"$date": {number}}}'), ("external_id", number)):
         text = f'{{"app_id": "{APP_ID}", "openid": "{OPENID}", "{name}": {value}}}\n'.encode()
-        for form in (Form(), Form(values={name: {"1": "2"}})):
-            assert ((await mover.import_as(form, text)).refused, mover.refusals) == (1, [(1, name)])
+        for file_format in (FileFormat(), FileFormat(values={name: {"1": "2"}})):
+            assert ((await mover.import_as(file_format, text)).refused, mover.refusals) == (1, [(1, name)])
 
 
 async def test_a_value_is_mapped_as_it_is_read(mover: Mover) -> None:
-    form = Form(fields={"s": "status", "_id": "external_id"}, values={"status": {"1": "disabled"}})
-    counts = await mover.import_numbered(lines_of(form, {**LINE, "s": {"$numberInt": "1"}, "_id": {"$oid": "5f1e0b"}}))
+    file_format = FileFormat(fields={"s": "status", "_id": "external_id"}, values={"status": {"1": "disabled"}})
+    counts = await mover.import_numbered(
+        lines_of(file_format, {**LINE, "s": {"$numberInt": "1"}, "_id": {"$oid": "5f1e0b"}})
+    )
     user = await mover.user()
     assert (counts.created, user["status"], user["external_id"]) == (1, "disabled", "5f1e0b")
 
@@ -246,7 +256,9 @@ ARE_LINES: list[object] = [
 @swept("line", ARE_LINES)
 def test_a_file_of_one_line_is_no_document(line: object) -> None:
     assert list(read(JsonLines(io.BytesIO(jsonl(line))))) == [line]
-    mapped = JsonLines(io.BytesIO(jsonl({"wx": {"id": OPENID}, "orders": [{}]})), Form(fields={"wx.id": "openid"}))
+    mapped = JsonLines(
+        io.BytesIO(jsonl({"wx": {"id": OPENID}, "orders": [{}]})), FileFormat(fields={"wx.id": "openid"})
+    )
     assert [line["openid"] for line in read(mapped)] == [OPENID]
 
 

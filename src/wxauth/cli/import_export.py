@@ -27,7 +27,7 @@ from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.import_export.exporting import export_users
-from wxauth.import_export.files import CsvLines, Form, JsonLines, is_field
+from wxauth.import_export.files import CsvLines, FileFormat, JsonLines, is_field
 from wxauth.import_export.importing import USUAL_OPENID_LENGTH, Counts, ImportRefusal, import_users
 from wxauth.import_export.lines import Line
 from wxauth.import_export.options import Options
@@ -191,10 +191,10 @@ def import_command(
         raise WrongCall(_("--map attributes.NAME is only for CSV"))
     # Only `CsvLines` uses the delimiter. `--app-id ''`, for example from a script with an unset variable, is treated
     # like an absent option.
-    form = Form(delimiter=delimiter or ",", app_id=app_id or None, fields=our_names, values=our_values)
+    file_format = FileFormat(delimiter=delimiter or ",", app_id=app_id or None, fields=our_names, values=our_values)
     read_lines = JsonLines if delimiter is None else CsvLines
     try:
-        lines = read_lines(_rereadable(file), form)
+        lines = read_lines(_rereadable(file), file_format)
     except WrongFile as exc:
         raise _failure_of(exc) from None
     report = _Report()

@@ -103,7 +103,7 @@ class Batch:
         self._found = found
         self._has_all_admins = has_all_admins
         self._options = options
-        # These options protect the data of existing users. A new user gets all data of the line.
+        # These three options protect the data of existing users. A new user gets all data of the line.
         self._options_of_new = replace(options, takes_roles=True, takes_status=True, takes_attributes=True)
         self._now = now
         self.made = made
@@ -150,7 +150,7 @@ class Batch:
 
         If the operator wants no events, record only events about the status and the roles of stored users.
 
-        Return the changes of status and roles, which the caller reports after the commit.
+        Return the changes of the status and the roles, which the caller reports after the commit.
 
         Raises: one of `core.outages.CONFLICTS`, if another transaction has written the same data.
         """
@@ -165,8 +165,11 @@ class Batch:
         )
         if not self._options.quiet_events:
             await record_events(transaction, list(self._events([*new, *changed], consents)))
-        states = [(user.id, StatusAndRoles.of(stored[user.id]), StatusAndRoles.of(user)) for user in changed]
-        changes = [(user_id, before, after) for user_id, before, after in states if before != after]
+        changes: list[tuple[UUID, StatusAndRoles, StatusAndRoles]] = []
+        for user in changed:
+            before, after = StatusAndRoles.of(stored[user.id]), StatusAndRoles.of(user)
+            if before != after:
+                changes.append((user.id, before, after))
         return await change_status_and_roles(transaction, changes, by=OPERATOR, now=self._now)
 
     def _rows(self, new: Sequence[UserToImport], changed: Sequence[UserToImport]) -> queries.RowsByStatement:
@@ -245,7 +248,8 @@ class Batch:
         """
         options = self._options_of_new if is_new else self._options
         updated = user.model_copy()
-        self._update_profile(updated, line, overwrites=options.overwrite)
+        _update_profile(updated, line, overwrites=options.overwrite)
+        self._update_phone(updated, line, overwrites=options.overwrite)
         _update_status_and_roles(updated, line, options)
         if is_new:
             updated.erase_at = line.erase_at
@@ -262,18 +266,14 @@ class Batch:
         updated.last_login_at = max(filter(None, (user.last_login_at, line.last_login_at)), default=None)
         return updated
 
-    def _update_profile(self, user: UserToImport, line: Line, *, overwrites: bool) -> None:
-        """Set the profile fields and the phone number.
-
-        A field that already has a value changes only if `overwrites`.
-        """
-        for name in PROFILE_FIELDS:
-            value = getattr(line, name)
-            if value is not None and (overwrites or getattr(user, name) is None):
-                setattr(user, name, value)
-        is_wanted = line.phone != user.phone and (overwrites or user.phone is None)
+    def _update_phone(self, user: UserToImport, line: Line, *, overwrites: bool) -> None:
+        """Set the phone number. A user who already has a number gets another one only if `overwrites`."""
+        if line.phone is None or line.phone == user.phone:
+            return
+        if user.phone is not None and not overwrites:
+            return
         # A number that another user has verified is not taken away from that user.
-        if line.phone is not None and is_wanted and not self._known.is_verified_by_another(line.phone, user.id):
+        if not self._known.is_verified_by_another(line.phone, user.id):
             user.phone, user.phone_verified_at = line.phone, None
 
     def _check_change(self, change: Change) -> None:
@@ -392,8 +392,17 @@ def _changes_of(user: UserToImport, stored: UserToImport | None) -> Iterator[tup
         yield EventType.PHONE_BOUND, {}
     if before.erase_at != user.erase_at:
         yield EventType.USER_LEAVING, {"erase_at": user.erase_at}
-    if names := changed_names(before.attributes or {}, user.attributes or {}):
+    names = changed_names(before.attributes or {}, user.attributes or {})
+    if names:
         yield EventType.ATTRIBUTES_CHANGED, {"names": names}
+
+
+def _update_profile(user: UserToImport, line: Line, *, overwrites: bool) -> None:
+    """Set the profile fields for which the line has a value. A field that has a value changes only if `overwrites`."""
+    for name in PROFILE_FIELDS:
+        value = getattr(line, name)
+        if value is not None and (overwrites or getattr(user, name) is None):
+            setattr(user, name, value)
 
 
 def _update_status_and_roles(user: UserToImport, line: Line, options: Options) -> None:

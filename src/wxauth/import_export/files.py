@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence, Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import chain
 from typing import IO, Any, ClassVar, Final
 
 from pydantic_core import from_json, to_json
@@ -46,14 +45,15 @@ NO_HEADER: Final = Fault(
 UNREAD_NAMES: Final = _("must contain the names that --map reads, but no line contains {names}")
 MOST_NAMES: Final = 100
 """The largest number of ignored names that are reported for JSON Lines. For CSV, all of them are reported."""
-
 _ATTRIBUTE: Final = "attributes."
 """The beginning of the name of a column that contains an attribute, for example `attributes.tier`."""
+_ESCAPED: Final = re.compile(rb"\\(?:u[Dd][89ABab]..\\u[Dd][C-Fc-f]..|(u[Dd][89A-Fa-f]..)|.)", re.DOTALL)
+"""The pattern of an escape in JSON. The group matches the escape of half an emoji without its other half."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
-    """The options for reading a file."""
+class FileFormat:
+    """The format of an imported file, as the operator has described it with the options of the command."""
 
     delimiter: str = ","
     """The character that separates the cells of a CSV file."""
@@ -81,10 +81,7 @@ class Form:
         return frozenset(self.fields).union(name.partition(".")[0] for name in self.fields)
 
 
-DEFAULT_FORM: Final = Form()
-
-_ESCAPED: Final = re.compile(rb"\\(?:u[Dd][89ABab]..\\u[Dd][C-Fc-f]..|(u[Dd][89A-Fa-f]..)|.)", re.DOTALL)
-"""The pattern of an escape in JSON. The group matches the escape of half an emoji without its other half."""
+DEFAULT_FORMAT: Final = FileFormat()
 
 
 class _Lines:
@@ -93,9 +90,9 @@ class _Lines:
     other_kinds: ClassVar[Mapping[bytes, Text]]
     """The patterns of first lines that show another kind of file, each with advice."""
 
-    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
+    def __init__(self, file: IO[bytes], file_format: FileFormat = DEFAULT_FORMAT) -> None:
         self._file = file
-        self._form = form
+        self._format = file_format
         self._start = file.tell()
         self._was_read = False
         """Whether all lines have been read at least once."""
@@ -120,11 +117,11 @@ class JsonLines(_Lines):
 
     other_kinds = NO_JSON_LINES
 
-    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
-        super().__init__(file, form)
-        self._is_plain = form.app_id is None and not form.fields and not form.values
+    def __init__(self, file: IO[bytes], file_format: FileFormat = DEFAULT_FORMAT) -> None:
+        super().__init__(file, file_format)
+        self._is_plain = file_format.app_id is None and not file_format.fields and not file_format.values
         """Whether the lines already have wxauth's names and values, and name their apps."""
-        self._unread = {*form.fields, *form.values}
+        self._unread = {*file_format.fields, *file_format.values}
         """The names that `--map` reads, and that no line has contained so far.
 
         `--map` reads the names in the file for which it sets another name, and wxauth's names for the fields whose
@@ -133,14 +130,14 @@ class JsonLines(_Lines):
         self._has_objects = False
         """Whether any line so far is a JSON object."""
         beginning = file.read(_BEGINNING).decode("utf-8-sig", errors="ignore")
-        check_document(beginning, form.roots | {"openid", "unionid"})
+        check_document(beginning, file_format.roots | {"openid", "unionid"})
         first_of(self._numbered())  # raises WrongFile if the first line shows another kind of file
 
     def __iter__(self) -> Iterator[NumberedLine]:
         """Yield each line. The first iteration also collects the unknown names in the file.
 
-        Raises: WrongFile, after the last line of the first iteration, if the file contains objects,
-            but no line contains a name that the form maps.
+        Raises: WrongFile, after the last line of the first iteration, if the file contains objects, and if `--map`
+            reads a name that no line contains.
         """
         is_first_time = not self._was_read
         for line in self._numbered():
@@ -171,21 +168,21 @@ class JsonLines(_Lines):
 
         `values` is the line with the file's names, and `ours` is the line with wxauth's names.
         """
-        form = self._form
         self._has_objects = True
+        fields, roots = self._format.fields, self._format.roots
         for name in values:
-            is_read = name in form.roots or (name in Line.model_fields and name not in form.fields.values())
+            is_read = name in roots or (name in Line.model_fields and name not in fields.values())
             if not is_read and name not in self.unknown and len(self.unknown) < MOST_NAMES:
                 self.unknown.append(name)
         # A name such as `authData.openid` is a path, which `values` does not contain, but `ours` contains its field.
-        self._unread -= {name for name in self._unread if name in values or form.fields.get(name, name) in ours}
+        self._unread -= {name for name in self._unread if name in values or fields.get(name, name) in ours}
 
     def _with_fields(self, values: Mapping[str, object]) -> dict[str, object]:
         """Return the line with wxauth's names of fields.
 
         If `--map` reads a field under another name, the value under the field's own name is left out.
         """
-        fields = self._form.fields
+        fields = self._format.fields
         mapped = frozenset(fields.values())
         ours = {name: value for name, value in values.items() if name not in fields and name not in mapped}
         for path, name in fields.items():
@@ -194,15 +191,15 @@ class JsonLines(_Lines):
         return ours
 
     def _with_values(self, line: Mapping[str, object]) -> dict[str, object]:
-        """Return the line with wxauth's values, and with the form's app if the line has no app."""
+        """Return the line with wxauth's values, and with the app in the file's format if the line has no app."""
         ours = dict(line)
-        for name, values in self._form.values.items():
+        for name, values in self._format.values.items():
             value = unwrapped(line.get(name))
             # `--map` contains the JSON of a value that is not text, for example of a number in status:1=disabled.
             our_value = values.get(value if isinstance(value, str) else to_json(value).decode())
             if our_value is not None:
                 ours[name] = _parsed_cell(name, our_value) if our_value else None  # an empty value removes the field
-        ours["app_id"] = ours.get("app_id") or self._form.app_id
+        ours["app_id"] = ours.get("app_id") or self._format.app_id
         return ours
 
 
@@ -216,17 +213,17 @@ class CsvLines(_Lines):
     header: NumberedLine
     """The first line that is not blank."""
 
-    def __init__(self, file: IO[bytes], form: Form = DEFAULT_FORM) -> None:
-        super().__init__(file, form)
+    def __init__(self, file: IO[bytes], file_format: FileFormat = DEFAULT_FORMAT) -> None:
+        super().__init__(file, file_format)
         self.header = first_of(self._numbered())
-        check_delimiter(self.header.text if isinstance(self.header.text, bytes) else b"", form.delimiter)
+        check_delimiter(self.header.text if isinstance(self.header.text, bytes) else b"", file_format.delimiter)
         cells = self._cells(self.header.text)
         if isinstance(cells, Fault):
             raise WrongFile(cells)
         columns = [name.strip() for name in cells]
-        self._names = list(map(self._name_of, columns))
+        self._names = [self._name_of(column) for column in columns]
         """The names of the columns, after `--map` has replaced names of the file with names of wxauth."""
-        self._known = frozenset(filter(is_field, self._names))
+        self._known = frozenset(name for name in self._names if is_field(name))
         """The names of the columns that are imported."""
         self._check_names(columns)
         self.unknown = [
@@ -235,7 +232,7 @@ class CsvLines(_Lines):
 
     def _name_of(self, column: str) -> str:
         """Return the name under which a column is imported; empty if `--map` reads this field from another column."""
-        fields = self._form.fields
+        fields = self._format.fields
         if fields.get(column):
             return fields[column]
         return "" if column in fields.values() else column
@@ -248,6 +245,7 @@ class CsvLines(_Lines):
         attributes = [name for name in self._names if name.startswith(_ATTRIBUTE)]
         if wrong := [name for name in attributes if not is_field(name)]:
             raise WrongFile(WRONG_ATTRIBUTE, wrong)
+        # `_known` contains each name only once.
         is_repeated = len([name for name in self._names if is_field(name)]) > len(self._known)
         # The column `attributes` may contain an attribute that also has a column of its own.
         is_attribute_repeated = "attributes" in self._known and bool(attributes)
@@ -260,9 +258,9 @@ class CsvLines(_Lines):
         They are wxauth's names in `--map`, and the names of an identity's fields. A file with unionids but no openids
         needs no identities. With `--app-id`, the header need not contain `app_id`.
         """
-        needed = {*self._form.fields.values(), *self._form.values}
+        needed = {*self._format.fields.values(), *self._format.values}
         if "openid" in self._known or "unionid" not in self._known:  # a line with only a unionid needs no app
-            needed.update(["openid"] if self._form.app_id else ["openid", "app_id"])
+            needed.update(["openid"] if self._format.app_id else ["openid", "app_id"])
         return needed
 
     def __iter__(self) -> Iterator[NumberedLine]:
@@ -273,7 +271,10 @@ class CsvLines(_Lines):
         for line in self._numbered():
             if line.number == self.header.number:
                 continue
-            yield line._replace(text=self._json(line.text)) if isinstance(line.text, bytes) else line
+            if isinstance(line.text, bytes):
+                yield line._replace(text=self._json(line.text))
+            else:
+                yield line
 
     def _json(self, text: bytes) -> bytes | Fault | None:
         """Return a line of CSV as JSON, the fault of the line, or None if all of its cells are empty."""
@@ -282,15 +283,16 @@ class CsvLines(_Lines):
             return cells
         if len(cells) != len(self._names):
             return WRONG_CELLS
-        # Spreadsheets add rows of empty cells at the end of a table.
-        return to_json(self._fields_of(cells)) if any(cells) else None
+        if not any(cells):  # spreadsheets add rows of empty cells at the end of a table
+            return None
+        return to_json(self._fields_of(cells))
 
     def _fields_of(self, cells: list[str]) -> dict[str, object]:
         """Return the values of a line's fields. Fields whose cells are empty are absent."""
-        fields: dict[str, object] = {"app_id": self._form.app_id} if self._form.app_id else {}
+        fields: dict[str, object] = {"app_id": self._format.app_id} if self._format.app_id else {}
         attributes: dict[str, object] = {}
         for name, text in zip(self._names, cells, strict=True):
-            cell = self._form.values.get(name, {}).get(text, text)
+            cell = self._format.values.get(name, {}).get(text, text)
             if not cell or name not in self._known:
                 continue
             if name.startswith(_ATTRIBUTE):
@@ -311,7 +313,7 @@ class CsvLines(_Lines):
         if isinstance(text, Fault):
             return text
         try:
-            return next(csv.reader([text.decode()], delimiter=self._form.delimiter, strict=True), [])
+            return next(csv.reader([text.decode()], delimiter=self._format.delimiter, strict=True), [])
         except csv.Error:
             return NOT_CSV
         except UnicodeDecodeError:
@@ -362,16 +364,17 @@ def _fields_without_text() -> tuple[frozenset[str], frozenset[str]]:
         if "$ref" in field:
             field = schema["$defs"][field["$ref"].rpartition("/")[2]]
         if "anyOf" in field:
-            yield from chain.from_iterable(map(kinds_of, field["anyOf"]))
+            for alternative in field["anyOf"]:
+                yield from kinds_of(alternative)
         elif field.get("type") != "null":
             yield field
 
     def is_list_of_texts(kind: Mapping[str, Any]) -> bool:
-        return "items" in kind and all(map(_is_text, kinds_of(kind["items"])))
+        return "items" in kind and all(_is_text(item) for item in kinds_of(kind["items"]))
 
     kinds_by_name = {name: list(kinds_of(field)) for name, field in schema["properties"].items()}
-    no_texts = {name for name, kinds in kinds_by_name.items() if not any(map(_is_text, kinds))}
-    lists = {name for name in no_texts if any(map(is_list_of_texts, kinds_by_name[name]))}
+    no_texts = {name for name, kinds in kinds_by_name.items() if not any(_is_text(kind) for kind in kinds)}
+    lists = {name for name in no_texts if any(is_list_of_texts(kind) for kind in kinds_by_name[name])}
     return frozenset(no_texts), frozenset(lists)
 
 
@@ -392,9 +395,9 @@ def _parsed_cell(name: str, cell: str) -> object:
     return cell
 
 
-def _without_half(found: re.Match[bytes]) -> bytes:
+def _without_half(escape: re.Match[bytes]) -> bytes:
     """Return the replacement for an escape found by `_ESCAPED`.
 
     For half an emoji, return U+0000, which the field's check refuses or removes. Return any other escape unchanged.
     """
-    return b"\0" if found[1] else found[0]
+    return b"\0" if escape[1] else escape[0]

@@ -1,9 +1,7 @@
 """The import of users. The lines are read and stored in batches, by the same rules as at a login.
 
-A temporary file (`MadeOnDisk`) contains the data about earlier lines that later batches need.
-
 A batch is one transaction. If an import is killed, an operator can run it again, with the same result as without the
-interruption.
+interruption. A temporary file (`MadeOnDisk`) contains the data about earlier lines that later batches need.
 """
 
 import asyncio
@@ -16,6 +14,7 @@ from itertools import islice
 from tempfile import gettempdir
 from types import GenericAlias
 from typing import Any, Final, NamedTuple, cast, get_args, get_type_hints
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from pydantic import TypeAdapter
@@ -216,9 +215,9 @@ async def import_users(
     with closing(MadeOnDisk()) as earlier:
         earlier.note_unionids(lines)
         remaining = iter(lines)
-        while batch := list(islice(remaining, BATCH)):
-            read_lines = [_read(line, parts, options) for line in batch]
-            readable = [(each.number, each.line) for each in read_lines if each.line is not None]
+        while numbered_lines := list(islice(remaining, BATCH)):
+            read_lines = [_read(numbered, parts, options) for numbered in numbered_lines]
+            readable = [(number, line) for number, line, _faults in read_lines if line is not None]
             outcomes = await _import_patiently(services, readable, earlier, options, waiting=waiting, pause=pause)
             _report(read_lines, outcomes, counts, refuse)
             progress(counts)
@@ -343,7 +342,7 @@ async def _import_batch(
     *,
     with_administrators: bool = False,
 ) -> list[LineOutcome | LineRefused]:
-    """Import a batch in one transaction, and return the result of each line.
+    """Import a batch in one transaction, and return the result of each line. In a dry run, store nothing.
 
     If a line would remove an administrator, begin again with all administrators locked.
 
@@ -412,14 +411,20 @@ def _outcome(batch: Batch, number: int, line: Line) -> LineOutcome | LineRefused
 
 def _wanted(lines: Sequence[Line]) -> Wanted:
     """Return the identities, ids and phone numbers that these lines contain, each once."""
-    ids = {line.user_id for line in lines if line.user_id is not None}
+    external_ids: set[str] = set()
+    ids: set[UUID] = set()
+    for line in lines:
+        if line.external_id is not None:
+            external_ids.add(line.external_id)
+        external_ids.update(line.former_external_ids)
+        if line.user_id is not None:
+            ids.add(line.user_id)
+        ids.update(line.former_ids)
     return Wanted(
         identities=list({line.key for line in lines}),
         unionids=list({(line.key.app_id, line.unionid) for line in lines if line.unionid}),
-        external_ids=list(
-            {name for line in lines for name in (line.external_id, *line.former_external_ids) if name is not None}
-        ),
-        ids=list(ids.union(*(line.former_ids for line in lines))),
+        external_ids=list(external_ids),
+        ids=list(ids),
         phones=list({line.phone for line in lines if line.phone}),
     )
 

@@ -85,12 +85,12 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECONDS: Final = re.compile(r"-?\d{1,15}", re.ASCII)
 _SECONDS_OR_MILLISECONDS: Final = re.compile(r"(\d{10})(\d{3})?", re.ASCII)
 """The pattern of the seconds since 1970 (ten digits), or of the milliseconds (thirteen digits)."""
-_TIME: Final = _(
+_TIME_RULE: Final = _(
     "must be a time with a time zone, such as 2026-11-20T08:00:00+08:00, the seconds or "
     "milliseconds since 1970, or empty. With --time-zone, 2026-11-20, 2026/11/20 8:00 and "
     "2026年11月20日 are also accepted"
 )
-_SHORT: Final = _("must be 1 to 64 printable characters")
+_SHORT_TEXT_RULE: Final = _("must be 1 to 64 printable characters")
 
 
 # The messages of the errors below are never shown, because each field has its own text.
@@ -147,24 +147,27 @@ def _time_or_none(value: object, info: ValidationInfo) -> object:
 
     Return None for zeros, which tables contain in place of a missing date. Return any other value unchanged.
     """
-    # `type` tells true and false from 1 and 0.
+    # `isinstance` would also accept true and false, which are ints in Python.
     text = str(value).translate(_DATE_SEPARATORS).strip() if type(value) in (int, str) else ""
     if text == "0" or text.startswith(_ZERO_DATE):
         return None
-    if number := _SECONDS_OR_MILLISECONDS.fullmatch(text):
-        seconds, thousandths = number.groups("000")  # "000" if the number has no milliseconds
+    epoch_match = _SECONDS_OR_MILLISECONDS.fullmatch(text)
+    if epoch_match is not None:
+        seconds, thousandths = epoch_match.groups("000")  # "000" if the number has no milliseconds
         return datetime.fromtimestamp(int(seconds), UTC).replace(microsecond=int(thousandths) * 1000).isoformat()
-    if written := _DATE_AND_TIME.fullmatch(text):
-        year, month, day, hour, minute, second, offset = written.groups("")
-        text = f"{year}-{month:0>2}-{day:0>2}T{hour:0>2}{minute or ':00'}{second}{offset.upper()}"
-        try:
-            time = datetime.fromisoformat(text)
-        except ValueError:
-            return value
-        if time.tzinfo is None:
-            time = time.replace(tzinfo=(info.context or {}).get(ZoneInfo))
-        return time.isoformat()
-    return value
+    date_match = _DATE_AND_TIME.fullmatch(text)
+    if date_match is None:
+        return value
+    year, month, day, hour, minute, second, offset = date_match.groups("")
+    try:
+        time = datetime.fromisoformat(
+            f"{year}-{month:0>2}-{day:0>2}T{hour:0>2}{minute or ':00'}{second}{offset.upper()}"
+        )
+    except ValueError:  # for example the 30th of February
+        return value
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=(info.context or {}).get(ZoneInfo))
+    return time.isoformat()
 
 
 def _e164(value: object, info: ValidationInfo) -> object:
@@ -200,7 +203,7 @@ def _address(value: str) -> str:
 NoneIfBlank = AfterValidator(lambda text: text or None)
 """A validator that returns None if the previous validators have left nothing of the text."""
 Time = Annotated[schemas.Time, Field(strict=False)]
-TimeOrNone = Annotated[Time | None, BeforeValidator(_time_or_none), _TIME]
+TimeOrNone = Annotated[Time | None, BeforeValidator(_time_or_none), _TIME_RULE]
 UserId = Annotated[UUID, Field(strict=False), AfterValidator(_version_7)]
 ShortText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(refuse_invisible)]
 
@@ -227,11 +230,11 @@ class _Strict(BaseModel):
 class LineOfConsent(_Strict):
     """A consent: the user has agreed to a version of a document."""
 
-    document: Annotated[ShortText, _SHORT]
-    version: Annotated[ShortText, _SHORT]
-    given_at: Annotated[Time, BeforeValidator(_time_or_none), _TIME]
+    document: Annotated[ShortText, _SHORT_TEXT_RULE]
+    version: Annotated[ShortText, _SHORT_TEXT_RULE]
+    given_at: Annotated[Time, BeforeValidator(_time_or_none), _TIME_RULE]
     withdrawn_at: TimeOrNone = None
-    app_id: Annotated[ShortText | None, _SHORT] = None
+    app_id: Annotated[ShortText | None, _SHORT_TEXT_RULE] = None
     ip: Annotated[Annotated[str, AfterValidator(_address)] | None, _("must be an IP address or a network")] = None
 
 
@@ -323,14 +326,14 @@ class Line(_Strict):
         return IdentityKey(self.app_id or "", self.openid) if self.openid else IdentityKey("", self.unionid or "")
 
 
-def _missing(given: Mapping[str, object]) -> list[Fault]:
+def _missing(values: Mapping[str, object]) -> list[Fault]:
     """Return the faults of a line that has neither an identity nor a unionid, or that has an openid but no app.
 
     For any other line, return an empty list.
     """
-    if given.get("unionid") and not given.get("openid"):
+    if values.get("unionid") and not values.get("openid"):
         return []
-    return [Fault(name, EXPECTED[name]) for name in ("app_id", "openid") if not given.get(name)]
+    return [Fault(name, EXPECTED[name]) for name in ("app_id", "openid") if not values.get(name)]
 
 
 def _fault(error: ErrorDetails) -> Fault:

@@ -12,7 +12,7 @@ from wxauth.import_export.other_files import check_kind
 MAX_LINE: Final = 8 * 1024
 """The size limit, in bytes, of a line without its line break."""
 _READ_AT_ONCE: Final = len(BOM_UTF8) + MAX_LINE + len("\r\n")
-"""The length, in bytes, of the longest line that is read, with its line break and the mark of the first line."""
+"""The length, in bytes, of the longest line that is read, with its line break and the mark before the first line."""
 _SKIPPED_AT_ONCE: Final = 64 * 1024
 """The largest number of bytes read at once to skip the remainder of a line that is too long."""
 TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))
@@ -78,9 +78,9 @@ def first_of(lines: Iterator[NumberedLine]) -> NumberedLine:
     return last
 
 
-def _joined_halves(found: re.Match[bytes]) -> bytes:
+def _joined_halves(match: re.Match[bytes]) -> bytes:
     """Return the emoji of two halves. For half an emoji, return U+0000, which the field's check refuses or removes."""
-    if found[1] is None:
+    if match[1] is None:
         return b"\0"
-    halves = found[0].decode("utf-8", "surrogatepass")
+    halves = match[0].decode("utf-8", "surrogatepass")
     return halves.encode("utf-16-le", "surrogatepass").decode("utf-16-le").encode()  # UTF-16 joins the halves

@@ -76,6 +76,7 @@ class Found(NamedTuple):
     former_ids: dict[UUID, UUID]
     """The id of the user who has each of these ids as a previous id, because of a merge."""
     erased_ids: frozenset[UUID]
+    """The ids of erased users, including the previous ids of these users."""
     verified: dict[str, list[UUID]]
     """The users who have verified each phone number."""
     users: Sequence[UserToImport]
@@ -102,7 +103,10 @@ RowsByStatement = Mapping[Statement[Nothing], Sequence[object]]
 
 @dataclass(frozen=True, slots=True)
 class ChangedConsents:
-    """A user's consents before and after a batch, as the version of each document. None means that there are none."""
+    """A user's consents before and after a batch. None means that there are none.
+
+    The keys are the names of the documents, and the values are the versions.
+    """
 
     user_id: UUID
     before: dict[str, str] | None
@@ -134,8 +138,8 @@ _FORMER_IDS: Final = Statement[tuple[UUID, UUID]]("SELECT id, user_id FROM forme
 _VERIFIED: Final = Statement[tuple[str, UUID]](
     "SELECT phone, id FROM users WHERE phone = ANY (:phones) AND phone_verified_at IS NOT NULL"
 )
-# This statement finds the ids of `:ids` that were erased, either as a user's own id, or as an id that was merged into
-# an erased user.
+# This statement finds the erased ids among `:ids`. An erased id belonged to an erased user, either as the current id or
+# as a previous id.
 _ERASED: Final = Statement[tuple[UUID]]("""
 SELECT user_id AS id FROM events WHERE user_id = ANY (:ids) AND type = 'user.erased'
  UNION
@@ -221,11 +225,12 @@ WITH noted AS (
 SELECT id AS user_id, users.consents AS before, noted.consents AS after FROM noted JOIN users USING (id)
 """)
 _NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
-"""The columns that `_ALL` names explicitly, and `phone_verified_at`, which is not exported."""
+"""The columns that `_EXPORTED_LINES` names explicitly, and `phone_verified_at`, which is not exported."""
 _COPIED: Final = ", ".join(f"u.{name}" for name in columns_of(UserFields) if name not in _NOT_COPIED)
-# A unionid that no identity of its user has becomes a line without an identity, after all other lines. The columns are
-# the fields of an exported line. The first ones have the order of the example in docs/start/import-file.md.
-_ALL: Final = Statement[Mapping[str, object]](f"""
+# The columns are the fields of an exported line. The first ones have the order of the example in
+# docs/start/import-file.md. If no identity of a user has one of the user's unionids, the unionid becomes a line without
+# an identity. These lines come after all other lines.
+_EXPORTED_LINES: Final = Statement[Mapping[str, object]](f"""
 SELECT i.app_id, i.openid, i.unionid, u.external_id, {_COPIED},
        u.id AS user_id, i.created_at AS identity_created_at,
        COALESCE(
@@ -258,7 +263,7 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
     """
 
     async def look_up(statement: Statement[Row], **keys: Sequence[object]) -> Sequence[Row]:
-        """Return the rows that a statement finds for these keys. Without keys, return no rows, and send no query."""
+        """Return the rows that a statement finds for these keys. If a list of keys is empty, send no query."""
         return await transaction.rows(statement, **keys) if all(keys.values()) else ()
 
     # This query always has keys, because even a line without an identity has a key (see `IdentityKey`).
@@ -323,6 +328,6 @@ async def all_identities(database: Database) -> AsyncIterator[Sequence[Mapping[s
 
     The last pages contain every unionid that no identity of its user has.
     """
-    async with database.snapshot() as state, aclosing(state.pages(_ALL, _PAGE_SIZE)) as pages:
+    async with database.snapshot() as state, aclosing(state.pages(_EXPORTED_LINES, _PAGE_SIZE)) as pages:
         async for rows in pages:
             yield rows

@@ -155,10 +155,12 @@ class Case:
     def adds_second_openid(self) -> bool:
         """Whether the line adds an openid to a user who already has another openid in the line's app.
 
-        WeChat gives each person one openid in each app. A user may have two openids only if the line is from an export,
-        which contains the user's id, or if the operator confirms the second openid with --join.
+        WeChat gives each person one openid in each app. Therefore, the rules refuse such a line, unless only
+        external_id finds the owner, and the operator has added --join. For a line with a user id, which comes from an
+        export and may add a second openid, the property is False.
         """
         is_new = self.owners.by_identity is None and self.line.user_id is None
+        # Without an openid, the app_id of the key is empty, and no user is in such an app.
         return self.owner is not None and is_new and self.known.is_in_app(self.owner.id, self.line.key.app_id)
 
     @property
