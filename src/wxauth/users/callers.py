@@ -235,7 +235,8 @@ async def staff_of(
     """
     if is_of_website(principal) and ADMIN_SCOPE not in principal.scope:
         raise InsufficientScope("administration doesn't accept a website's token")
-    user = (await read_caller(database, principal, now=clock())).user
+    caller = await read_caller(database, principal, now=clock())
+    user = caller.user
     if STAFF_ROLES.isdisjoint(user.roles):
         raise InsufficientRole("this request requires the role admin or, for some requests, support")
     check_query_names(connection)

@@ -189,7 +189,8 @@ async def withdraw(
     """
     by, kind = Actor(str(user_id), ip), EventType.CONSENT_WITHDRAWN
     async with database.begin() as transaction:
-        version = (await _lock_consents(transaction, user_id)).get(document)
+        agreed = await _lock_consents(transaction, user_id)
+        version = agreed.get(document)
         if version is None:
             raise NotFound(NOT_AGREED)
         await transaction.run(_WITHDRAW, user_id=user_id, document=document, now=now)

@@ -201,9 +201,11 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
     """Return a page of the newest logins that match a query.
 
     The address of a login matches if it is in the requested network. A truncated address stands for a network, and
-    matches if the two networks overlap. An index finds the newest logins, which have the highest ids, and another index
-    finds the logins of one user. If a query filters by app or network, but not by user, the search examines sessions in
-    windows, the newest first, until the page is full or `SEARCH_SECONDS` have passed.
+    matches if the two networks overlap.
+
+    An index finds the newest logins, which have the highest ids, and another index finds the logins of one user. If a
+    query filters by app or network, but not by user, the search examines sessions in windows, the newest first, until
+    the page is full or `SEARCH_SECONDS` have passed.
     """
     lowest, before = query.bounding_ids
     network = None if query.network is None else str(query.network)

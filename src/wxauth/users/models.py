@@ -19,7 +19,7 @@ class User(UserFields, table=True):
     __tablename__ = "users"
 
     ban_reason: str | None = Field(sa_type=Text)
-    """The reason for the ban, for staff only."""
+    """The reason for the ban, for staff only; null if the ban has no reason, or if there is no ban."""
     banned_until: datetime | None = Field(sa_type=TIME)
     """The time at which wxauth lifts the ban; null if the ban has no end, or if there is no ban."""
     identity_lost_at: datetime | None = Field(sa_type=TIME)
@@ -41,9 +41,12 @@ class Identity(SQLModel, table=True):
     user_id: UUID
     created_at: datetime = Field(sa_type=TIME)
     unionid: str | None = Field(sa_type=Text)
-    """The unionid that WeChat last returned for this identity, or that an import has stored."""
+    """The unionid that WeChat last returned for this identity, or that an import has stored; null if there is none."""
     phone_proved_at: datetime | None = Field(sa_type=TIME)
-    """The time at which this identity last proved the user's present number with the phone button."""
+    """The time at which this identity last proved the user's present number with the phone button.
+
+    It is null if the identity has not proved this number.
+    """
     awaits_login: bool
     """Whether an import has created the identity, and nobody has logged in with it yet.
 

@@ -237,7 +237,8 @@ async def lock_status_and_roles(transaction: Transaction, user_id: UUID) -> Stat
 
     Return None if the user does not exist.
     """
-    return (await lock_status_and_roles_of(transaction, [user_id])).get(user_id)
+    accounts = await lock_status_and_roles_of(transaction, [user_id])
+    return accounts.get(user_id)
 
 
 async def lock_status_and_roles_of(transaction: Transaction, user_ids: Iterable[UUID]) -> dict[UUID, StatusAndRoles]:

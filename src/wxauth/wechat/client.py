@@ -144,8 +144,9 @@ class _Host:
 
     def __str__(self) -> str:
         """Return the host and port for the log. If the settings name a relay, return the host and port of the relay."""
-        host, port = self.url.host, self.url.port or (443 if self.url.scheme == "https" else 80)
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        default_port = 443 if self.url.scheme == "https" else 80
+        host, port = self.url.host, self.url.port or default_port
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"  # an IPv6 address is in brackets
 
 
 @dataclass

@@ -254,19 +254,19 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
     Raises: InvalidSignature, if the app has a push_aes_key, and the message is not encrypted, has a wrong signature,
         cannot be decrypted, or is for another app.
     """
-    text = body
+    message = body
     if app.push_aes_key is not None:
         encrypted = _encrypted_in(body)
         check_signature(app, query, name="msg_signature", encrypted=encrypted, now=now)
-        text = _decrypt(encrypted, aes_key=app.push_aes_key, app_id=app.app_id)
-    # The digest covers the text, not the body, because WeChat may encrypt a message again for each delivery.
-    fields = _fields_or_none(text)
+        message = _decrypt(encrypted, aes_key=app.push_aes_key, app_id=app.app_id)
+    # The `message_digest` is of the decrypted message, because WeChat may encrypt a message again for each delivery.
+    fields = _fields_or_none(message)
     return WeChatMessage(
         app_id=app.app_id,
         app_kind=app.kind,
         fields=fields or {},
         is_readable=fields is not None,
-        signature=_signature(app, query, text),
+        signature=_signature(app, query, message),
         is_sealed=app.push_aes_key is not None,
     )
 
@@ -288,12 +288,12 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
         raise InvalidRequest("the message doesn't specify a user", errors=[FieldError("OpenID", "Field required")])
     # According to WeChat's documentation, the user and the time identify an event. If the time is missing, wxauth uses
     # the signature in place of the time.
-    sent = text_of(fields.get("CreateTime")) or message.signature.digest.hex()
+    time_or_signature = text_of(fields.get("CreateTime")) or message.signature.digest.hex()
     return Withdrawal(
         openid=openid,
         what=what,
         fields=tuple(field for field in _WITHDRAWABLE_FIELDS if field in withdrawn),
-        mark=_digest_of(message.app_id, message.event, openid, sent, *sorted(message.revoked_codes)),
+        mark=_digest_of(message.app_id, message.event, openid, time_or_signature, *sorted(message.revoked_codes)),
     )
 
 
@@ -316,12 +316,12 @@ def _withdrawn_by(message: WeChatMessage) -> tuple[Withdrawn | None, Collection[
     return (Withdrawn.DATA if withdrawn else None), withdrawn
 
 
-def _signature(app: App, query: Mapping[str, str], text: bytes | None) -> PushSignature:
-    """Return the query's plain signature, bound to the message or, if `text` is None, to the handshake."""
+def _signature(app: App, query: Mapping[str, str], message: bytes | None) -> PushSignature:
+    """Return the query's plain signature, bound to the message or, if `message` is None, to the handshake."""
     # The digest covers the joined text, as WeChat signs it. If the text is split differently into timestamp and nonce,
     # the signature is the same, and must not count as a new one.
     digest = _digest_of(app.app_id, _signed_text(app, query["timestamp"], query["nonce"]))
-    return PushSignature(digest, None if text is None else sha256(text).digest())
+    return PushSignature(digest, None if message is None else sha256(message).digest())
 
 
 def _signed_text(app: App, *texts: str) -> str:
@@ -361,8 +361,8 @@ def _decrypt(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
 def _fields_or_none(body: bytes) -> dict[str, Any] | None:
     """Return the fields of a message in JSON or XML; None if it is neither."""
     try:
-        text = body.removeprefix(BOM_UTF8).strip()
-        fields = _xml_fields(text.decode()) if text.startswith(b"<") else read_json(text)
+        content = body.removeprefix(BOM_UTF8).strip()
+        fields = _xml_fields(content.decode()) if content.startswith(b"<") else read_json(content)
     except (ValueError, ParseError):  # defusedxml raises a ValueError for a DTD
         return None
     if not isinstance(fields, dict):
