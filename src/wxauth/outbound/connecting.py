@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
@@ -90,7 +90,7 @@ class Proxy:
 
 
 Resolve = Callable[[Origin | Proxy], Coroutine[Any, Any, Sequence[AddressInfo]]]
-"""A function that returns the addresses of a server. Raises: OSError, ValueError."""
+"""A function that returns the addresses of a server or proxy. Raises: OSError, ValueError."""
 
 
 class Connector:
@@ -99,7 +99,7 @@ class Connector:
     Args:
         proxy: The proxy for all connections, if any.
         tls: The TLS context. By default, it trusts the certificates that this machine trusts.
-        resolve: The function that returns the addresses of a server. By default, the system resolves the server's name.
+        resolve: The function that returns the addresses of a server or proxy. By default, the system resolves the name.
     """
 
     def __init__(self, *, proxy: Proxy | None, tls: ssl.SSLContext | None, resolve: Resolve | None = None) -> None:
@@ -120,7 +120,7 @@ class Connector:
         """
         proxy = self._proxy
         is_https = origin.scheme == "https"
-        is_at_proxy = proxy is not None  # whether the next failure would be the proxy's
+        is_at_proxy = proxy is not None  # until the connection to the server is open, a failure is the proxy's
         # If an error occurs, `undo` closes the connection.
         with ExitStack() as undo:
             try:
@@ -173,6 +173,7 @@ class Connector:
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
+        """The TLS context. It is created for the first TLS connection, unless it was given."""
         if self._given_tls is not None:
             return self._given_tls
         context = ssl.create_default_context()  # this call takes 17 ms, and plain HTTP does not need it
@@ -186,9 +187,9 @@ async def _resolve(peer: Origin | Proxy) -> Sequence[AddressInfo]:
 
 
 def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
-    """Return OpenSSL's reason for refusing a certificate.
+    """Return a text with OpenSSL's reason for refusing a certificate.
 
-    Also say what to do if the authority is unknown, or if the certificate does not conform to RFC 5280.
+    If the authority is unknown, or if the certificate does not conform to RFC 5280, the text also says what to do.
     """
     reason = exc.verify_message
     if exc.verify_code in _UNKNOWN_AUTHORITY_CODES:
@@ -247,19 +248,15 @@ async def _first_connected(addresses: Sequence[AddressInfo]) -> Connection:
     Raises: OSError, if no attempt succeeds. The error is the failure of the address that failed last, or an error
         without a text if there are no addresses.
     """
-    families: dict[int, list[AddressInfo]] = {}
-    for address in addresses:
-        families.setdefault(address[0], []).append(address)
-    # The first addresses of all families come first, then the second addresses, and so on.
-    untried = deque(filter(None, chain.from_iterable(zip_longest(*families.values()))))
+    untried = deque(_alternating(addresses))
     attempts: set[asyncio.Task[Connection]] = set()
     failure: BaseException = OSError()
     try:
         while untried or attempts:
             if untried:
                 attempts.add(asyncio.create_task(_connected(untried.popleft())))
-            patience = HEAD_START_SECONDS if untried else None
-            done, _pending = await asyncio.wait(attempts, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            head_start = HEAD_START_SECONDS if untried else None
+            done, _pending = await asyncio.wait(attempts, timeout=head_start, return_when=asyncio.FIRST_COMPLETED)
             for attempt in done:
                 attempts.discard(attempt)
                 exc = attempt.exception()
@@ -271,6 +268,18 @@ async def _first_connected(addresses: Sequence[AddressInfo]) -> Connection:
         for attempt in attempts:
             attempt.cancel()
             attempt.add_done_callback(_end_unused)
+
+
+def _alternating(addresses: Sequence[AddressInfo]) -> Sequence[AddressInfo]:
+    """Return the addresses in the order in which they are tried: the first of each family, then the second, and so on.
+
+    The families are IPv4 and IPv6. The family of the first address comes first.
+    """
+    families: dict[int, list[AddressInfo]] = {}
+    for address in addresses:
+        family = address[0]
+        families.setdefault(family, []).append(address)
+    return [address for group in zip_longest(*families.values()) for address in group if address is not None]
 
 
 async def _connected(address: AddressInfo) -> Connection:

@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._on_status: OnStatus | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reset_head()
-        # `connection_made`, `ask` and `keep` set the other attributes, before another method reads them.
+        # `connection_made`, `ask` and `keep` create the other attributes, before any other method reads them.
         self.stale_at = math.inf
         """The time at which the idle connection must be closed, in the event loop's time."""
         self.can_be_kept = True
@@ -107,9 +107,13 @@ class Connection(asyncio.Protocol):
         self._max_body = max_body
         self._has_body = has_body
         self._on_status = on_status
-        self._overhead = self._body_size = 0  # in bytes; everything outside of the body is overhead
+        self._overhead = 0
+        """The size, in bytes, of everything in the response except its body."""
+        self._body_size = 0
+        """The size of the body, in bytes."""
         self._body: list[bytes] = []
-        self._is_complete = self.can_be_kept = False
+        self._is_complete = False
+        self.can_be_kept = False
         self._reset_head()
         self.transport.write(request)
         return self._answer
@@ -130,8 +134,8 @@ class Connection(asyncio.Protocol):
             return False
         if now < self._kept_at + _SURELY_OPEN_SECONDS:
             return True
-        # If the socket is readable, the peer has closed the connection or sent unexpected data, and the event loop has
-        # not noticed yet.
+        # If the socket is readable, the peer has closed the connection or sent unexpected data, but the event loop has
+        # not noticed this yet.
         with selectors.DefaultSelector() as selector:
             selector.register(self.transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
             return not selector.select(0)
@@ -152,7 +156,7 @@ class Connection(asyncio.Protocol):
             self.end()  # no request is waiting for a response
             return
         is_valid = True
-        self._overhead += len(data)
+        self._overhead += len(data)  # while the parser reads the data, `on_body` subtracts the parts of the body
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):  # the parser turns any error of a method below into such an error
@@ -266,7 +270,10 @@ class Connection(asyncio.Protocol):
             answer.set_result(HttpAnswer(self._status, b"".join(self._body), self._is_encoded, **self._fields))
 
     def _fail(self, failure: httpx.RequestError) -> None:
-        """Give the caller the failure, or the response if the caller needs only its status. Close the connection."""
+        """Close the connection, and give the caller the failure.
+
+        If the caller needs only the status, give the caller the incomplete response instead.
+        """
         if self._needs_only_status:
             self._succeed()  # after that, no future is left for the failure
         answer = self._end_wait()
@@ -275,15 +282,18 @@ class Connection(asyncio.Protocol):
         self.end()
 
     def _end_wait(self) -> asyncio.Future[HttpAnswer] | None:
-        """Cancel the time limit, detach the future of the response from the connection, and return the future.
+        """Cancel the time limit, and return the future of the response, which the caller must now complete.
 
         Return None if nobody waits for the response.
         """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        answer, self._answer = self._answer, None
-        return None if answer is None or answer.done() else answer
+        answer = self._answer
+        self._answer = None
+        if answer is None or answer.done():  # a future whose caller was cancelled is done, too
+            return None
+        return answer
 
 
 def _seconds_in(keep_alive: bytes) -> float:

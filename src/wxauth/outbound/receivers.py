@@ -78,6 +78,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
 
         Raises: Refused, if there is no such address, or if the name cannot be resolved.
         """
+        # `peer` is always an origin, because this transport has no proxy.
         scheme: Scheme = "https" if isinstance(peer, Origin) and peer.scheme == "https" else "http"
         try:
             addresses = await self._resolve(peer.host)
@@ -85,7 +86,8 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
             raise Refused(_NO_NAME) from None
         except (OSError, UnicodeError):
             raise Refused(_NO_HOST) from None
-        allowed = [address for address in dict.fromkeys(addresses) if not is_refused(address, scheme)]
+        distinct = dict.fromkeys(addresses)  # unlike a set, a dict keeps their order
+        allowed = [address for address in distinct if not is_refused(address, scheme)]
         if not allowed:
             raise Refused(NOT_ALLOWED)
         return [
@@ -110,8 +112,8 @@ def _safe_to_show(exc: httpx.RequestError) -> httpx.TransportError:
             # A DecodingError is not a TransportError. The text loses its article, to be as short as "connection lost".
             return httpx.RemoteProtocolError(reason.removeprefix("the "))
         case _:
-            # The connection ended before the response was complete. A ReadTimeout can't occur, because senders set no
-            # deadline.
+            # The connection ended before the response was complete. It can't be a ReadTimeout, because senders limit
+            # the time themselves, and set no deadline.
             return httpx.ReadError(_("connection lost"))
 
 

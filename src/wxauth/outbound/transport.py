@@ -41,7 +41,7 @@ _TARGET: Final = re.compile(rb"[!-~]+")
 
 
 class HttpTransport(httpx.AsyncBaseTransport):
-    """A transport that raises httpx's errors.
+    """A transport for httpx that sends each request at most once.
 
     Optional extensions of a request:
 
@@ -70,9 +70,9 @@ class HttpTransport(httpx.AsyncBaseTransport):
     Args:
         connect_timeout: The time limit, in seconds, for opening a connection, including name resolution, TCP, proxy and
             TLS.
-        proxy: `http://[user:password@]host:port`, the proxy for all requests.
+        proxy: The URL of the proxy for all requests, `http://[user:password@]host:port`. By default, there is none.
         tls: The TLS context. By default, it trusts the certificates that this machine trusts.
-        resolve: The function that returns the addresses of a server. By default, the system resolves the server's name.
+        resolve: The function that returns the addresses of a server or proxy. By default, the system resolves the name.
         max_connections: The largest number of requests that may be in progress at the same time. Further requests
             wait in order.
         idle_seconds: The time, in seconds, for which an idle connection is kept open.
@@ -96,8 +96,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
         self._idle: dict[Origin, list[Connection]] = {}
         """The idle connections of each origin.
 
-        The connection that was used last is at the end of the list, and is reused first. Therefore connections that are
-        not needed expire.
+        The connection that was used last is at the end of the list, and is reused first. Therefore, connections that
+        are not needed expire.
         """
         self._next_check: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -111,7 +111,10 @@ class HttpTransport(httpx.AsyncBaseTransport):
         # For https, the proxy only opens a tunnel.
         forward_proxy = self._proxy if origin.scheme == "http" else None
         stream = request.stream
-        body = b"".join(stream) if isinstance(stream, httpx.ByteStream) else await request.aread()
+        if isinstance(stream, httpx.ByteStream):
+            body = b"".join(stream)  # if httpx has not stored the body, this is faster than `aread`
+        else:
+            body = await request.aread()
         message = _message(request, body, forward_proxy)
         deadline = request.extensions.get("deadline", math.inf)
         if self._slots.locked():
@@ -120,7 +123,9 @@ class HttpTransport(httpx.AsyncBaseTransport):
             await self._slots.acquire()  # a slot is free, so this needs no time limit
         try:
             until = min(_now() + self._connect_timeout, deadline - SHORTEST_SECONDS)
-            connection = self._idle_connection(origin) or await self._connector.connect(origin, until=until)
+            connection = self._take_idle(origin)
+            if connection is None:
+                connection = await self._connector.connect(origin, until=until)
             if _now() > deadline - SHORTEST_SECONDS:
                 self._keep(connection, origin)
                 raise httpx.PoolTimeout("too late to be answered")
@@ -160,8 +165,11 @@ class HttpTransport(httpx.AsyncBaseTransport):
             self._slots.release()
         raise httpx.PoolTimeout("all connections were in use")
 
-    def _idle_connection(self, origin: Origin) -> Connection | None:
-        """Take a usable connection from the idle connections, and end unusable ones. Return None if none is usable."""
+    def _take_idle(self, origin: Origin) -> Connection | None:
+        """Take and return the usable idle connection that was used last; None if there is none.
+
+        End the unusable connections that this method finds before it.
+        """
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
@@ -171,7 +179,10 @@ class HttpTransport(httpx.AsyncBaseTransport):
         return None
 
     async def _exchange(self, connection: Connection, message: bytes, request: httpx.Request) -> HttpAnswer:
-        """Send the request, read the response, and update the average response time."""
+        """Send `message`, which is the request as bytes, read the response, and update the average response time.
+
+        If this fails or is cancelled, close the connection.
+        """
         asked_at = _now()
         extensions = request.extensions
         try:

@@ -25,7 +25,6 @@ MAX_CONCURRENT_NAMES: Final = 32
 A further name waits until the lookup of one of these names has succeeded or failed.
 """
 
-
 LookUp = Callable[[str], Sequence[str]]
 """A function that returns the addresses of a name, and may block the thread. Raises: OSError, UnicodeError."""
 
@@ -83,14 +82,17 @@ async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool =
 
     The name of an https URL must not resolve to an address that wxauth never connects to, such as a link-local address.
     An https URL is accepted even if its name does not resolve now, because each connection checks the address again. If
-    `resolves_https` is False, the name of an https URL is not looked up.
+    `resolves_https` is False, the name of an https URL is not looked up, so this function checks the address only if
+    the URL contains an address in place of a name.
 
     Raises: WrongValue.
     """
     scheme, name = _scheme_and_name(text)
     try:
-        must_resolve = scheme == "http" or resolves_https
-        addresses = await resolver.resolve(name) if must_resolve else numeric_addresses_of(name)
+        if scheme == "http" or resolves_https:
+            addresses = await resolver.resolve(name)
+        else:
+            addresses = numeric_addresses_of(name)
     except (OSError, UnicodeError):  # a TimeoutError is an OSError, too
         addresses = ()
     if not addresses and scheme == "http":
