@@ -27,7 +27,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_body(model: type[Model], body: bytes) -> Model:
-    """Validate a JSON body, and return it as this model. Raises: InvalidRequest."""
+    """Validate a JSON body, and return it as this model, without its invalid optional fields.
+
+    Raises: InvalidRequest, if other parts are invalid.
+    """
     try:
         return model.model_validate_json(body)
     except ValidationError as exc:
@@ -58,7 +61,7 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
     left_out: set[str] = set()
     # One round isn't enough, because validators of the whole model run only when all fields are valid.
     while checked is None:
-        invalid = {_field_with(error, fields) for error in errors}
+        invalid = {_concerned_field(error, fields) for error in errors}
         if not invalid <= optional:
             raise invalid_request(errors, model)
         left_out |= invalid
@@ -84,10 +87,10 @@ def _validated(model: type[Model], values: Any, context: Mapping[Any, Any] | Non
         return None, errors_of(exc)
 
 
-def _field_with(error: Mapping[str, Any], fields: Mapping[str, str]) -> str:
-    """Return the model's field with this error of pydantic. `fields` is the result of `_fields_of`.
+def _concerned_field(error: Mapping[str, Any], fields: Mapping[str, str]) -> str:
+    """Return the name of the model's field that an error of pydantic concerns. `fields` is the result of `_fields_of`.
 
-    For an error of an unknown field, or of the body as a whole, return an empty text, which is never optional.
+    For an error of an unknown field, or of the body as a whole, return an empty text, which names no optional field.
     """
     location = error["loc"]
     return fields.get(location[0], "") if location else ""
@@ -103,8 +106,11 @@ def json_form(model: type[BaseModel]) -> str:
         return "{…}"
     fields = list(model.model_fields.items())
     shown = [(name, field) for name, field in fields if field.is_required()] or fields[:1]
-    members = (f'"{name}": ' + ('"…"' if field.annotation is str else "…") for name, field in shown)
-    return f"{{{', '.join(members)}}}"
+    members = []
+    for name, field in shown:
+        placeholder = '"…"' if field.annotation is str else "…"
+        members.append(f'"{name}": {placeholder}')
+    return "{" + ", ".join(members) + "}"
 
 
 def check_place(model: type[BaseModel], errors: list[Any], elsewhere: Iterable[str]) -> None:

@@ -92,7 +92,8 @@ class DirectRoute(APIRoute):
             responses[200] = {"content": {"application/json": {"example": example_of(self.response_model)}}}
         # An operation may return a page and problems with the same status, so the content types of both are documented.
         for status, declared in self.responses.items():
-            content = {**responses.get(status, {}).get("content", {}), **declared.get("content", {})}
+            problems = responses.get(status, {}).get("content", {})
+            content = {**problems, **declared.get("content", {})}
             responses[status] = {**declared, "content": content} if content else declared
         self.responses = responses
         security = next((each.security for each in entailed if each.security), None)

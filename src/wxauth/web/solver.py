@@ -115,7 +115,8 @@ def _query_argument(model: type[BaseModel]) -> Argument:
     async def read(request: Request) -> Any:
         query = request.query_params
         names = model.model_fields.keys() & query.keys()
-        return _validated(validate, {name: query.getlist(name) if name in lists else query[name] for name in names})
+        values = {name: query.getlist(name) if name in lists else query[name] for name in names}
+        return _validated(validate, values)
 
     samples = ({name: ["?"] if name in lists else "?"} for name in model.model_fields)
     return Argument(read, Entails(failures=_refusals(validate, samples)), query_names=tuple(model.model_fields))
@@ -128,7 +129,9 @@ def _validated(validate: Callable[[Any], Any], value: Any, *, name: str | None =
     except ValidationError as exc:
         errors = errors_of(exc)
     # Inside the `except`, the new exception would keep pydantic's, which contains the values that were sent.
-    raise invalid_request(errors if name is None else [{**error, "loc": (name,)} for error in errors])
+    if name is not None:
+        errors = [{**error, "loc": (name,)} for error in errors]
+    raise invalid_request(errors)
 
 
 def _refusals(validate: Callable[[Any], Any], samples: Iterable[Any], *, name: str | None = None) -> Sequence[Failure]:
