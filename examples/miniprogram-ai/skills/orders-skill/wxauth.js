@@ -1,8 +1,11 @@
 /* eslint-disable */
 // This module manages a mini-program's session, as wxauth.d.ts documents it.
 
+// The codes of errors after which a second attempt can succeed.
 const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/
-const SHUT_OUT = /^(account_(disabled|leaving)|session_replaced)$/
+// The codes of errors that end the session on this phone.
+const LOCKED_OUT = /^(account_(disabled|leaving)|session_replaced)$/
+const SINGLE_PAGE_SCENE = 1154 // WeChat's scene number of a page opened from Moments, where users cannot log in
 const TITLES = {
 	__proto__: null,
 	network_error: '网络不可用|No network connection',
@@ -26,9 +29,10 @@ export class AuthError extends Error {
 		super(detail ? `${code}: ${detail}`.replace(/(eyJ|wxr_)[\w.-]+/g, '$1…') : code)
 		// Needed if the class was compiled to ES5.
 		if (!(this instanceof AuthError)) Object.setPrototypeOf(this, AuthError.prototype)
-		this.title = isText(title) ? title : (TITLES[code] || '出错了，请重试|Please try again').split('|')[column()]
+		const titles = TITLES[code] || '出错了，请重试|Please try again'
+		this.title = isText(title) ? title : titles.split('|')[languageIndex()]
 		const end = isText(until) && attempt(() => minuteOf(until))
-		if (end) this.title += ['解封时间：', ' Until '][column()] + end
+		if (end) this.title += ['解封时间：', ' Until '][languageIndex()] + end
 		Object.assign(this, { name: 'AuthError', code, errors: Array.isArray(errors) ? errors : [] })
 		const names = 'status requestId retryAfter wechatErrcode until eraseAt'.split(' ')
 		for (const name of names) this[name] = more[name] === undefined ? null : more[name]
@@ -40,65 +44,66 @@ export function createAuth(options) {
 	const { baseURL: url, appId: id, origins = [], silent = true, isRefused } = Object(options)
 	const { platform, storageKey = 'wxauth', now = Date.now } = Object(options)
 	const baseURL = `${url}`.replace(/\/+$/, '')
-	const trusted = [originGiven('baseURL', baseURL), ...[].concat(origins).map((one) => originGiven('origins', one))]
+	const others = [].concat(origins).map((origin) => checkedOrigin('origins', origin))
+	const trusted = [checkedOrigin('baseURL', baseURL), ...others]
 	// Interceptors might have changed the functions of uni.
 	// @ts-ignore
 	const host = platform || attempt(() => wx.login && wx.request && wx) || attempt(() => uni)
 	const appId = id || attempt(() => host.getAccountInfoSync().miniProgram.appId)
 
-	const place = JSON.stringify([baseURL, appId])
+	const serviceAndApp = JSON.stringify([baseURL, appId])
 	/** @type {any} */
 	let user = null
 	let tokens // { access, refresh, at, life, until }, in ms by the phone's clock
-	let stored
+	let storedText
 	let lastTime = 0
 	// An era lasts until a logout. Its id is random and stored with the session, so that every instance with this storage
-	// knows whether its session continues. `error` says why it has ended, `owner` is the last user, and `turn` is the
-	// number of that user.
+	// knows whether its session continues. `error` says why the session has ended, `owner` is the openid of the last user,
+	// and `turn` counts the changes of the user.
 	/** @type {any} */
 	let era = { turn: 0 }
-	let underWay = {}
+	let underWay = {} // the promises of a login and of a refresh
 	let isReplaced // by a login on another device; without it, the two devices would log each other out forever
 	let listeners = []
 
-	// The item contains the id of the last era. Without this id, the app might only have cleared the storage.
+	// This item contains the id of the era that ended. Without it, the app might only have cleared the storage.
 	const endedKey = storageKey + '.ended'
 	const read = (key = storageKey) => attempt(() => host.getStorageSync(key))
 
 	// Takes over a refresh, a login or a logout of another instance with this storage.
 	function load() {
 		const text = read()
-		if (text === stored) return
-		stored = text
-		if (!text && era.id && read(endedKey) === era.id) leave()
+		if (text === storedText) return
+		storedText = text
+		if (!text && era.id && read(endedKey) === era.id) dropSession()
 		attempt(() => {
-			const kept = JSON.parse(text)
-			if (kept.place !== place) return
-			if (kept.isReplaced) return leave(new AuthError('session_replaced'))
-			if (!isText(kept.user.id) || (kept.tokens && !kept.tokens.refresh)) return
-			if (era.id && era.id !== kept.era) endEra()
-			era.id = kept.era
+			const content = JSON.parse(text)
+			if (content.place !== serviceAndApp) return
+			if (content.isReplaced) return dropSession(new AuthError('session_replaced'))
+			if (!isText(content.user.id) || (content.tokens && !content.tokens.refresh)) return
+			if (era.id && era.id !== content.era) endEra()
+			era.id = content.era
 			isReplaced = undefined
-			set(kept.tokens || silent ? kept.user : null, kept.tokens)
+			setUser(content.tokens || silent ? content.user : null, content.tokens)
 		})
 	}
 
-	function keep(newUser, newTokens, id = era.id) {
+	function store(newUser, newTokens, id = era.id) {
 		if (newUser && !id) id = era.id = Math.random().toString(36).slice(2)
-		const known = { place, era: id, user: newUser, tokens: newTokens, isReplaced }
-		const text = newUser || isReplaced ? JSON.stringify(known) : ''
-		if (text !== stored) {
+		const content = { place: serviceAndApp, era: id, user: newUser, tokens: newTokens, isReplaced }
+		const text = newUser || isReplaced ? JSON.stringify(content) : ''
+		if (text !== storedText) {
 			attempt(() => host.setStorageSync(storageKey, text))
 			// If the write failed, the old token is removed, because a used token is worse than no session.
 			if (!text || text !== read()) attempt(() => host.removeStorageSync(storageKey))
-			if (text && !stored) attempt(() => host.removeStorageSync(endedKey))
-			stored = read()
+			if (text && !storedText) attempt(() => host.removeStorageSync(endedKey))
+			storedText = read()
 		}
 		if (!text && id) attempt(() => host.setStorageSync(endedKey, id))
-		set(newUser, newTokens)
+		setUser(newUser, newTokens)
 	}
 
-	function set(newUser, newTokens) {
+	function setUser(newUser, newTokens) {
 		const isChanged = JSON.stringify(newUser) !== JSON.stringify(user)
 		if (newUser && era.owner && era.owner !== newUser.openid) era.turn += 1
 		if (newUser) era.owner = newUser.openid
@@ -115,34 +120,38 @@ export function createAuth(options) {
 		underWay = {}
 	}
 
-	function leave(error) {
+	// Ends the session in memory only, because another instance has ended it in the storage.
+	function dropSession(error) {
 		endEra(error)
-		set(null, null)
+		setUser(null, null)
 	}
 
-	function forget(error) {
+	// Ends the session in memory and in the storage.
+	function deleteSession(error) {
 		const { id } = era
 		endEra(error)
-		keep(null, null, id)
+		store(null, null, id)
 	}
 
-	function begin(name, promise) {
+	// Lets other calls wait for the same promise until it has settled.
+	function share(name, promise) {
 		const end = () => underWay[name] === promise && delete underWay[name]
 		promise.then(end, end)
 		return (underWay[name] = promise)
 	}
 
-	// After a logout, or another user's login, earlier requests are useless.
-	function isOver({ era: begun, turn }) {
+	// Returns whether the user has logged out, or another user has logged in, since a call began. `call` is the call's
+	// era and turn, and the token that it has sent.
+	function isOver(call) {
 		load()
-		return begun !== era || (turn !== undefined && turn !== era.turn)
+		return call.era !== era || (call.turn !== undefined && call.turn !== era.turn)
 	}
 
-	function check(asked) {
-		if (isOver(asked)) throw (asked.era !== era && asked.era.error) || new AuthError('session_revoked')
+	function checkSession(call) {
+		if (isOver(call)) throw (call.era !== era && call.era.error) || new AuthError('session_revoked')
 	}
 
-	// A phone's clock can be wrong, so only durations count.
+	// A phone's clock can be wrong, so only durations count. The token must be valid for half a minute, or half its life.
 	function isFresh({ access, at, life }) {
 		const time = now()
 		if (!access || time < Math.max(at, lastTime)) return false
@@ -150,9 +159,8 @@ export function createAuth(options) {
 		return time <= at + life - Math.min(31000, life / 2 + 1000, life * 0.75)
 	}
 
-	async function call(name, args, observe, isGuest) {
-		// The page was opened from Moments, where users cannot log in.
-		if (!isGuest && attempt(() => host.getEnterOptionsSync().scene) === 1154) fail('single_page')
+	async function callWx(name, args, observe, isGuest) {
+		if (!isGuest && attempt(() => host.getEnterOptionsSync().scene) === SINGLE_PAGE_SCENE) fail('single_page')
 		if (!attempt(() => host[name].call)) fail('no_platform', name)
 		let timer
 		try {
@@ -175,21 +183,22 @@ export function createAuth(options) {
 		}
 	}
 
-	const header = { 'Accept-Language': ['zh-CN', 'en'][column()] }
-	const to = (path, args) => ({ timeout: /refresh$/.test(path) ? 10000 : 20000, header, ...args, url: baseURL + path })
-	const post = async (path, data, wanted) => bodyOf(await call('request', to(path, POST(data))), wanted)
+	const header = { 'Accept-Language': ['zh-CN', 'en'][languageIndex()] }
+	const timeoutOf = (path) => (/refresh$/.test(path) ? 10000 : 20000)
+	const requestTo = (path, args) => ({ timeout: timeoutOf(path), header, ...args, url: baseURL + path })
+	const post = async (path, data, wanted) => bodyOf(await callWx('request', requestTo(path, POST(data))), wanted)
 	const endSession = (refresh_token) => post('/v1/logout', { refresh_token }).catch(() => {})
 
-	function take(answer, at) {
+	function storeLogin(answer, at) {
 		const { access_token: access, refresh_token: refresh, expires_in, refresh_expires_in } = answer
 		lastTime = at
 		isReplaced = undefined
-		keep(answer.user, { access, refresh, at, life: expires_in * 1000, until: at + refresh_expires_in * 1000 })
+		store(answer.user, { access, refresh, at, life: expires_in * 1000, until: at + refresh_expires_in * 1000 })
 	}
 
 	const loginCode = () =>
 		twice(
-			async () => (await call('login', { provider: 'weixin', timeout: 20000 })).code || fail('wx_login_failed'),
+			async () => (await callWx('login', { provider: 'weixin', timeout: 20000 })).code || fail('wx_login_failed'),
 			(e) => /^(wx_login_failed|network_error)$/.test(e.code),
 		)
 
@@ -202,30 +211,30 @@ export function createAuth(options) {
 		})
 	}
 
-	async function logIn(fields, asked) {
-		check(asked)
+	async function logIn(fields, call) {
+		checkSession(call)
 		try {
 			const { nickname, avatarUrl: avatar_url, phoneCode, phone, consents, stay } = fields
 			const tap = phone || phoneCode
 			let phoneError = null
 			let at
 			const ask = async (code) => {
-				check(asked)
+				checkSession(call)
 				const phone_code = tap && attempt(() => codeOf(tap), (e) => (phoneError = e.code))
 				at = now()
 				const body = { code, app_id: appId, nickname, avatar_url, phone_code, consents, stay }
 				return post('/v1/login', body, 'refresh_token')
 			}
-			const answer = await withCode(ask, (e) => isPassing(e) && !isOver(asked))
-			if (isOver(asked)) endSession(answer.refresh_token)
-			check(asked)
+			const answer = await withCode(ask, (e) => isPassing(e) && !isOver(call))
+			if (isOver(call)) endSession(answer.refresh_token)
+			checkSession(call)
 			const { is_new_user: isNewUser, phone_error, ignored = null } = answer
 			Object.assign(auth, { isNewUser, phoneError: phone_error || phoneError, ignored })
-			take(answer, at)
+			storeLogin(answer, at)
 			return answer.user
 		} catch (e) {
-			check(asked)
-			if (SHUT_OUT.test(e.code)) forget(e)
+			checkSession(call)
+			if (LOCKED_OUT.test(e.code)) deleteSession(e)
 			throw e
 		}
 	}
@@ -237,10 +246,10 @@ export function createAuth(options) {
 		if (underWay.login && (isPlain || wanted === underWay.wanted)) return underWay.login
 		load()
 		if (isPlain && !force && tokens && now() < tokens.until) return user
-		const asked = { era } // without a turn, because a login can change the user
+		const call = { era } // without a turn, because a login can change the user
 		const turn = Promise.resolve(underWay.login).catch(() => {})
 		underWay.wanted = wanted
-		return begin('login', turn.then(() => logIn(fields, asked)))
+		return share('login', turn.then(() => logIn(fields, call)))
 	}
 
 	// Sends the token again if the response might be lost, because a token always has the same successor.
@@ -252,29 +261,29 @@ export function createAuth(options) {
 		const isWanted = () => (load(), tokens === old) // otherwise, another refresh was faster, or the session has ended
 		try {
 			const answer = await sendRefresh(old.refresh, isWanted)
-			if (isWanted()) take(answer, at)
+			if (isWanted()) storeLogin(answer, at)
 		} catch (e) {
 			if (!isWanted()) return
-			if (SHUT_OUT.test(e.code)) return forget(e)
+			if (LOCKED_OUT.test(e.code)) return deleteSession(e)
 			if (e.status !== 400) throw e
-			keep(user, null)
+			store(user, null)
 			era.error = e
 		}
 	}
 
-	async function current(asked, refused, mayLogIn = silent) {
-		check(asked)
+	async function currentToken(call, refused, mayLogIn = silent) {
+		checkSession(call)
 		if (!tokens || tokens.access === refused || !isFresh(tokens)) {
-			const refreshing = underWay.refresh || (tokens && begin('refresh', refresh(tokens)))
+			const refreshing = underWay.refresh || (tokens && share('refresh', refresh(tokens)))
 			if (refreshing) {
 				await refreshing
-				check(asked)
-				if (!tokens && !mayLogIn) keep(null, null)
+				checkSession(call)
+				if (!tokens && !mayLogIn) store(null, null)
 			}
 			if (!tokens && !mayLogIn) throw ((refused || refreshing) && era.error) || new AuthError('login_required')
 			if (!tokens && isReplaced) fail('session_replaced')
 			if (!tokens) await login()
-			check(asked)
+			checkSession(call)
 		}
 		return tokens.access
 	}
@@ -286,13 +295,13 @@ export function createAuth(options) {
 		for (const key in header) if (/^authorization$/i.test(key)) delete header[key]
 		if (token) header.Authorization = `Bearer ${token}`
 		if (watch.check) watch.check(token)
-		const answer = await call(name, { ...args, header }, watch.begin, !token)
+		const answer = await callWx(name, { ...args, header }, watch.begin, !token)
 		if (!token || refused || watch.hasPiece) return answer
-		const isRefusal = answer.statusCode === 401 || (await told(watch.isRefused, answer))
+		const isRefusal = answer.statusCode === 401 || (await callBack(watch.isRefused, answer))
 		return isRefusal ? send(name, args, tokenFor, watch, token) : answer
 	}
 
-	function watched(enableChunked, onChunk, onTask) {
+	function createWatch(enableChunked, onChunk, onTask) {
 		let stop
 		let abort = () => {} // aborts the latest task
 		const watch = Object({ aborted: new Promise((_, reject) => (stop = reject)), begin })
@@ -308,7 +317,7 @@ export function createAuth(options) {
 						wait()
 						if (status === 401 || watch.isAborted) return
 						watch.hasPiece = true
-						told(onChunk, data)
+						callBack(onChunk, data)
 					}),
 				)
 			}
@@ -319,29 +328,30 @@ export function createAuth(options) {
 				abort()
 			}
 			// `then` is removed, so that the task is not taken for a promise.
-			told(onTask, Object.create(Object(task), { abort: { value }, then: {} }))
+			callBack(onTask, Object.create(Object(task), { abort: { value }, then: {} }))
 		}
 		return watch
 	}
 
-	async function guarded(asked, name, { onChunk, onTask, silent: mayLogIn = silent, ...args }, isOpen) {
-		const path = given(args.url, 'url')
+	async function sendInSession(call, name, { onChunk, onTask, silent: mayLogIn = silent, ...args }, isOpen) {
+		const path = textOf(args.url, 'url')
 		const url = /^[\w+.-]+:/.test(path) ? path : baseURL + (/^[/?#]/.test(path) ? '' : '/') + path
 		if (!trusted.includes(originOf(url))) {
-			fail('origin_not_allowed', `${shown(url)} is not at baseURL, nor in origins: ${trusted.join(', ')}`)
+			fail('origin_not_allowed', `${redacted(url)} is not at baseURL, nor in origins: ${trusted.join(', ')}`)
 		}
-		const watch = watched(args.enableChunked, (piece) => (asked.token && isOver(asked)) || told(onChunk, piece), onTask)
+		const passOn = (piece) => (call.token && isOver(call)) || callBack(onChunk, piece)
+		const watch = createWatch(args.enableChunked, passOn, onTask)
 		if (isOpen) watch.isRefused = isRefused
 		// The check comes at the last moment before the request is sent.
 		watch.check = (token) => {
-			asked.token = token
-			if (token) check(asked)
+			call.token = token
+			if (token) checkSession(call)
 			if (watch.isAborted) fail('aborted')
 		}
 		const tokenFor = (refused) =>
-			current(asked, refused, mayLogIn).catch((e) => {
-				// The session has ended, or wxauth is unavailable.
-				const hasEnded = e === asked.era.error || e.status > 428 || isPassing(e)
+			currentToken(call, refused, mayLogIn).catch((e) => {
+				// The session has ended, or wxauth is unavailable or limits the rate.
+				const hasEnded = e === call.era.error || e.status > 428 || isPassing(e)
 				const isGuest = hasEnded ? /^(get|head|)$/i.test(args.method || '') : e.code === 'login_required' && !refused
 				if (!isOpen || mayLogIn || !isGuest) throw e
 			})
@@ -350,26 +360,27 @@ export function createAuth(options) {
 		return { statusCode, data, header }
 	}
 
-	const own = async (asked, path, wanted, args, name = 'request') =>
-		bodyOf(await guarded(asked, name, to('/v1/me' + path, args)), wanted)
+	const requestMe = async (call, path, wanted, args, name = 'request') =>
+		bodyOf(await sendInSession(call, name, requestTo('/v1/me' + path, args)), wanted)
 
 	// A new wx.login is the proof, because a thief of the access token cannot make one.
-	const proved = (asked, path, wanted, data) =>
+	const requestWithProof = (call, path, wanted, data) =>
 		withCode(
-			async (login_code) => own(asked, path, wanted, POST({ ...data, login_code })),
+			async (login_code) => requestMe(call, path, wanted, POST({ ...data, login_code })),
 			(e) => e.status && isPassing(e),
 		)
 
-	const remove = async (asked, path, id) =>
-		void (await own(asked, path + encodeURIComponent(given(id, 'id')), null, DELETE))
+	const removeMine = async (call, path, id) =>
+		void (await requestMe(call, path + encodeURIComponent(textOf(id, 'id')), null, DELETE))
 
-	async function change(asked, path, args, name) {
-		const changed = await own(asked, path, 'id', args, name)
-		if (!isOver(asked) && user && user.id === changed.id) keep(changed, tokens)
+	async function changeUser(call, path, args, name) {
+		const changed = await requestMe(call, path, 'id', args, name)
+		if (!isOver(call) && user && user.id === changed.id) store(changed, tokens)
 		return changed
 	}
 
 	load()
+	/** @type {any} */
 	const auth = {
 		get user() {
 			load() // a user who has logged out in another instance is logged out here, too
@@ -378,61 +389,65 @@ export function createAuth(options) {
 		isNewUser: false,
 		phoneError: null,
 		ignored: null,
-		onChange(fn) {
-			const tell = () => told(fn, user)
+		onChange(listener) {
+			const tell = () => callBack(listener, user)
 			listeners = listeners.concat(tell)
-			return () => void (listeners = listeners.filter((one) => one !== tell))
+			return () => void (listeners = listeners.filter((other) => other !== tell))
 		},
+	}
+	const forGuests = {
 		login: (_, fields) => login(fields),
 		loginCode,
-		request: (asked, options) => guarded(asked, 'request', options, true),
+		request: (call, options) => sendInSession(call, 'request', options, true),
 		async logout(_, options) {
 			const old = tokens
-			forget()
+			deleteSession()
 			if (!old) return
 			if (Object(options).everywhere) {
 				const tokenFor = async (refused) => (refused ? (await sendRefresh(old.refresh)).access_token : old.access)
-				await send('request', to('/v1/me/sessions', DELETE), tokenFor).catch(() => {})
+				await send('request', requestTo('/v1/me/sessions', DELETE), tokenFor).catch(() => {})
 			}
 			await endSession(old.refresh)
 		},
-		// The functions from here on are not for guests.
-		getToken: async (asked) => (asked.token = await current(asked)),
-		updateProfile: (asked, { avatarUrl: avatar_url, ...fields }) => change(asked, '', POST({ avatar_url, ...fields })),
-		setAvatar(asked, picture) {
-			const args = { filePath: given(picture, 'avatarUrl'), name: 'file', timeout: 60000 }
-			return change(asked, '/avatar', args, 'uploadFile')
+	}
+	const forUsers = {
+		getToken: async (call) => (call.token = await currentToken(call)),
+		updateProfile: (call, { avatarUrl: avatar_url, ...fields }) =>
+			changeUser(call, '', POST({ avatar_url, ...fields })),
+		setAvatar(call, picture) {
+			const args = { filePath: textOf(picture, 'avatarUrl'), name: 'file', timeout: 60000 }
+			return changeUser(call, '/avatar', args, 'uploadFile')
 		},
-		bindPhone: (asked, tap) => change(asked, '/phone', POST({ code: codeOf(tap) })),
-		decrypt: async (asked, { encryptedData: encrypted_data, iv }) =>
-			(await own(asked, '/decrypt', 'data', POST({ encrypted_data, iv }))).data,
-		sessions: async (asked) => (await own(asked, '/sessions?limit=200', 'items')).items,
-		revokeSession: (asked, id) => remove(asked, '/sessions/', id),
-		consent: (asked, documents) =>
-			own(asked, '/consents', 'items', POST(documents)).then(() => change(asked, '')),
-		withdrawConsent: (asked, document) => remove(asked, '/consents/', document).then(() => change(asked, '')),
-		async idToken(asked, clientId, options) {
-			const data = { client_id: given(clientId, 'clientId'), nonce: Object(options).nonce }
-			return (await proved(asked, '/id-token', 'id_token', data)).id_token
+		bindPhone: (call, tap) => changeUser(call, '/phone', POST({ code: codeOf(tap) })),
+		decrypt: async (call, { encryptedData: encrypted_data, iv }) =>
+			(await requestMe(call, '/decrypt', 'data', POST({ encrypted_data, iv }))).data,
+		sessions: async (call) => (await requestMe(call, '/sessions?limit=200', 'items')).items,
+		revokeSession: (call, id) => removeMine(call, '/sessions/', id),
+		consent: (call, documents) =>
+			requestMe(call, '/consents', 'items', POST(documents)).then(() => changeUser(call, '')),
+		withdrawConsent: (call, document) =>
+			removeMine(call, '/consents/', document).then(() => changeUser(call, '')),
+		async idToken(call, clientId, options) {
+			const data = { client_id: textOf(clientId, 'clientId'), nonce: Object(options).nonce }
+			return (await requestWithProof(call, '/id-token', 'id_token', data)).id_token
 		},
-		async deleteAccount(asked) {
-			await proved(asked, '/erasure')
-			check(asked)
-			forget()
-			asked.token = null // because the end of its own session is not a failure
+		async deleteAccount(call) {
+			await requestWithProof(call, '/erasure')
+			checkSession(call)
+			deleteSession()
+			call.token = null // because the end of its own session is not a failure
 		},
 	}
 	// Each call belongs to the session that exists when the call begins. A request that was sent with a token of that
 	// session fails if the session ends before the page learns of the response.
-	Object.keys(auth).slice(5).forEach((name, i) => {
-		const member = auth[name]
+	Object.keys({ ...forGuests, ...forUsers }).forEach((name) => {
 		auth[name] = (...args) => {
 			load()
-			const asked = { era, turn: era.turn, token: null }
-			const checkSent = () => asked.token && check(asked)
+			const call = { era, turn: era.turn, token: null }
+			const checkSent = () => call.token && checkSession(call)
 			return (async () => {
-				if (!silent && i > 3 && !tokens) fail('login_required')
-				return member(asked, ...args)
+				if (!silent && forUsers[name] && !tokens) fail('login_required')
+				return (forGuests[name] || forUsers[name])(call, ...args)
 			})().then(
 				(value) => (checkSent(), value),
 				(e) => {
@@ -451,15 +466,16 @@ const DELETE = { method: 'DELETE' }
 const fail = (code, detail) => {
 	throw new AuthError(code, { detail })
 }
-const column = () => attempt(() => +/^(?!zh)/i.test(wx.getAppBaseInfo().language || 'zh')) || 0
+// Returns 0 for Chinese, and 1 for English.
+const languageIndex = () => attempt(() => +/^(?!zh)/i.test(wx.getAppBaseInfo().language || 'zh')) || 0
 const isPassing = (e) => ONCE_MORE.test(e.code)
 const twice = (ask, mayRepeat) =>
 	ask().catch((e) => {
 		if (!mayRepeat(e)) throw e
 		return ask()
 	})
-// Errors in a callback of the page are only logged. The result is then undefined.
-const told = (fn, value) => (async () => fn && fn(value))().catch((e) => attempt(() => void console.error(e)))
+// Calls a callback of the page. An error in it is only logged, and the result is then undefined.
+const callBack = (fn, value) => (async () => fn && fn(value))().catch((e) => attempt(() => void console.error(e)))
 const isText = (value) => typeof value === 'string' && value !== ''
 
 // Formats a time in the phone's time zone, such as 2027-01-01 08:00.
@@ -476,8 +492,8 @@ function attempt(action, otherwise = (_) => {}) {
 	}
 }
 
-// Returns a text, or this member of an event's detail.
-function given(value, name) {
+// Returns a text, or the text in this member of an event's detail.
+function textOf(value, name) {
 	const detail = value && value.detail
 	const text = detail ? detail[name] : value
 	const why = /cancel/i.test(detail && detail.errMsg) ? 'aborted' : 'invalid_argument'
@@ -487,19 +503,19 @@ function given(value, name) {
 // Returns the code of a tap, from the tap itself or its event.
 function codeOf(tap) {
 	const detail = tap && tap.detail
-	if (!detail || isText(detail.code)) return given(tap, 'code')
+	if (!detail || isText(detail.code)) return textOf(tap, 'code')
 	const { errMsg = 'no code', errno, encryptedData } = detail
 	const why = encryptedData ? '; the base library is older than 2.21.2' : ''
 	fail(codeOfTap(+errno, errMsg), errMsg + (errno ? `, errno ${errno}` : '') + why)
 }
 
-const BY_THE_PERSON = /\b(user|auth)[ :_-]*(deny|denied|cancel)|privacy permission is not authorized/i
+const BY_THE_USER = /\b(user|auth)[ :_-]*(deny|denied|cancel)|privacy permission is not authorized/i
 
 function codeOfTap(errno, errMsg) {
 	if (errno === 103 || errno === 104) return 'phone_refused'
 	// 1400001 of WeChat means that the account must buy more quota.
 	if (errno === 1400001 || /no enough quota/i.test(errMsg)) return 'phone_quota_used_up'
-	return BY_THE_PERSON.test(errMsg) ? 'phone_refused' : 'phone_unavailable'
+	return BY_THE_USER.test(errMsg) ? 'phone_refused' : 'phone_unavailable'
 }
 
 const codeOfLoginFailure = (detail) =>
@@ -512,21 +528,21 @@ function codeOfFailure(detail) {
 	return isOurs ? 'invalid_argument' : 'network_error'
 }
 
-// An ambiguous URL has no origin.
+// Returns the origin of a URL, or an empty text if the URL is malformed or ambiguous.
 function originOf(url) {
 	const match = /^(https?:\/\/([a-z\d._-]+|\[[\da-f:.]+\])(:\d+)?)(?=[/?#]|$)[^\\]*$/i.exec(url)
 	return match ? match[1].toLowerCase().replace(/^(http:.*):80$|^(https:.*):443$/, '$1$2') : ''
 }
 
-function originGiven(name, url) {
+function checkedOrigin(name, url) {
 	const must = 'must be http:// or https:// and a host, without a user or a backslash'
 	const like = name === 'baseURL' ? "'https://auth.example.com'" : "['https://api.example.com']"
-	const what = `${name} ${must}, not ${shown(url) || 'empty'}; write createAuth({ ${name}: ${like} })`
+	const what = `${name} ${must}, not ${redacted(url) || 'empty'}; write createAuth({ ${name}: ${like} })`
 	return originOf(url) || fail('invalid_argument', what)
 }
 
 // Returns a URL without query, user and password.
-const shown = (url) => `${url}`.replace(/[?#][^]*/, '').replace(/^[^]*@/, '…@')
+const redacted = (url) => `${url}`.replace(/[?#][^]*/, '').replace(/^[^]*@/, '…@')
 
 // Returns the body of a 2xx response that contains the required member, or at least is not a web page.
 function bodyOf({ statusCode: status, data, header }, wanted) {
