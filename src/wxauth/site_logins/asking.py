@@ -45,7 +45,8 @@ class ScanLimits:
         self.pages = make_limiter(settings.scan_rate_limit, "scan-page")
         """The limit on pages with a button.
 
-        If the page shows a user, the limit applies per browser login. Otherwise, it applies per IP address.
+        If the page shows a user, the limit applies per browser login. Otherwise, it applies per IP address of the
+        browser.
         """
         self.clients = make_limiter(settings.scan_client_limit, "scan-client")
         """The limit, per client, on scans for devices."""

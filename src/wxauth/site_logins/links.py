@@ -148,8 +148,10 @@ class Links:
         async with self.database.begin() as transaction:
             locked = await lock_open_page(transaction, page, now=now)
             previous = await transaction.row(queries.LINK, page_id=locked.id)
-            press = next_press(0 if previous is None else previous.presses)
-            if previous is not None:
+            if previous is None:
+                press = next_press(0)
+            else:
+                press = next_press(previous.presses)
                 # A phone may be deciding about the previous link, so its row must be locked before it changes.
                 locked_previous = await transaction.row(queries.LOCK, id=previous.id, now=now)
                 if locked_previous is not None:

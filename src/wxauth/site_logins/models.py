@@ -216,7 +216,7 @@ class CodeFields(SQLModel):
 class SiteLoginFields(
     CodeFields, ApprovalFields, VisitFields, PhoneFields, DeviceFields, PageFields, LoginFields, RequestFields
 ):
-    """A login to a site, with all its columns."""
+    """A login to a site, with all columns that wxauth writes."""
 
     @property
     def scan_ends_at(self) -> datetime:
@@ -256,14 +256,15 @@ class SiteLoginFields(
 
 
 class StoredSiteLogin(SiteLoginFields, table=True):
-    """A login to a site, through any door."""
+    """A login to a site, through any door, with the column that PostgreSQL computes."""
 
     __tablename__ = "site_logins"
 
     site: str | None = Field(sa_type=Text)
-    """The name of the registered client, which PostgreSQL computes; null for an unregistered client.
+    """The name of the registered client; null for an unregistered client.
 
-    When the client's row is deleted, PostgreSQL also deletes this row.
+    PostgreSQL computes this column from `client_id` and `client_name`. When the client's row is deleted, PostgreSQL
+    also deletes this row.
     """
 
 
@@ -278,7 +279,9 @@ class ScanPicture(SQLModel, table=True):
 
 
 class BrowserLogin(SQLModel, table=True):
-    """The login of a browser, which sites share. It is deleted when it ends.
+    """The login of a browser, which sites share.
+
+    wxauth deletes the row when the login ends, for example because the user logs out. The sweep deletes expired logins.
 
     The login belongs to the user of its identity. A change that ends all sessions of a user also deletes the logins of
     the user's browsers.

@@ -60,4 +60,6 @@ async def keep_picture(database: Database, login_id: UUID, picture: CodePicture)
         )
     except asyncpg.ForeignKeyViolationError:  # the login was deleted during the statement
         return picture
-    return stored or picture  # `stored` is None if the login was deleted before the statement
+    if stored is None:  # the login was deleted before the statement
+        return picture
+    return stored

@@ -91,7 +91,9 @@ class ScanPictures:
         scan = await self._find_scan(scene)  # again, because another request may have stored a picture since
         if scan.picture:
             return scan.picture
-        picture = await self._mini_program_code(scan, scene) or await self._link_picture(scene)
+        picture = await self._mini_program_code(scan, scene)
+        if picture is None:
+            picture = await self._link_picture(scene)
         return await scan_picture_queries.keep_picture(self.database, scan.id, picture)
 
     async def _mini_program_code(self, scan: ShownCode, scene: str) -> CodePicture | None:

@@ -78,7 +78,8 @@ class AuthorizationAnswer(BaseModel):
     """The response with the URL to open in the web-view."""
 
     redirect_to: str = Field(
-        description="The site's `redirect_uri` with `code`, `state` and `iss`, or with `error`.",
+        description="The site's `redirect_uri` with `code`, `state` and `iss`, or with `error`. For `form_post`, the "
+        "URL of a page that posts these parameters to the site.",
         examples=[
             "https://shop.example.com/callback?code=SplxlOBeZQQYbYS6&state=af0&iss=https%3A%2F%2Fauth.example.com"
         ],
@@ -183,8 +184,9 @@ async def authorize_site(
     The body contains the parameters of that request, as strings, and `login_code`, because an access token alone cannot
     open a session.
 
-    Open the returned `redirect_to` in a web-view. An error that is meant for the site is in its parameter `error`. If
-    the error is `login_required`, the site requires a newer login, so log in again and repeat the request.
+    Open the returned `redirect_to` in a web-view. An error that is meant for the site is in its parameter `error`,
+    unless the site has chosen `form_post`. If the error is `login_required`, the site requires a newer login, so log in
+    again and repeat the request.
     """
     try:
         parameters = check_parameters(list(body.parameters.items()))

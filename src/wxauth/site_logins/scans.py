@@ -138,6 +138,34 @@ class Scans:
             refusal = await _refusal_if_claimed(transaction, login, caller.user.id, now=now)
         return refusal
 
+    async def _refusal_of_user(
+        self,
+        transaction: Transaction,
+        login: SiteLogin,
+        session_id: UUID,
+        user: UserInSession,
+        *,
+        ip: str | None,
+        now: datetime,
+    ) -> WxAuthError | None:
+        """Return the error that says why a user may not claim or approve a login; None if the user may.
+
+        Both the claim and the approval check this, because the user's roles can change between these steps.
+        """
+        is_staff = not STAFF_ROLES.isdisjoint(user.roles)
+        if login.door == Door.LINK:
+            if is_staff:
+                return errors.ScanTooFar("administrators and support staff must scan the QR code with the camera")
+            return None
+        must_be_near = login.near or (is_staff and not self.settings.scan_admin_anywhere)
+        if must_be_near and not _same_network(login, ip):
+            return errors.ScanTooFar("the phone and the browser aren't known to be on the same network")
+        if is_staff and ADMIN_SCOPE in login.scopes:
+            max_age_seconds = self.settings.admin_fresh_login
+            if not await is_fresh(transaction, session_id, max_age_seconds=max_age_seconds, now=now):
+                return errors.LoginTooOld()
+        return None
+
     async def _answer(
         self, login: SiteLogin, resource: Resource | None, language: str, *, same_network: bool | None
     ) -> ClaimedAnswer:
@@ -172,34 +200,6 @@ class Scans:
             created_at=login.created_at,
             expires_at=login.scan_ends_at,
         )
-
-    async def _refusal_of_user(
-        self,
-        transaction: Transaction,
-        login: SiteLogin,
-        session_id: UUID,
-        user: UserInSession,
-        *,
-        ip: str | None,
-        now: datetime,
-    ) -> WxAuthError | None:
-        """Return the error that says why a user may not claim or approve a login; None if the user may.
-
-        Both the claim and the approval check this, because the user's roles can change between these steps.
-        """
-        is_staff = not STAFF_ROLES.isdisjoint(user.roles)
-        if login.door == Door.LINK:
-            if is_staff:
-                return errors.ScanTooFar("administrators and support staff must scan the QR code with the camera")
-            return None
-        must_be_near = login.near or (is_staff and not self.settings.scan_admin_anywhere)
-        if must_be_near and not _same_network(login, ip):
-            return errors.ScanTooFar("the phone and the browser aren't known to be on the same network")
-        if is_staff and ADMIN_SCOPE in login.scopes:
-            max_age_seconds = self.settings.admin_fresh_login
-            if not await is_fresh(transaction, session_id, max_age_seconds=max_age_seconds, now=now):
-                return errors.LoginTooOld()
-        return None
 
     async def approve(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> NumberAnswer | None:
         """Approve a scan that the caller's session has claimed, with a new `wx.login` code as proof.

@@ -65,7 +65,7 @@ class SingleSignOn:
     site_requests: SiteRequests
 
     async def user_of(self, browser: Browser, *, client_id: str = "") -> BrowserUser | None:
-        """Return the user of this browser's login; None if the browser has no login.
+        """Return the user of this browser's login; None if the browser has no login, or if its user may not log in.
 
         The result's `knows_site` is about the site `client_id`. Without `client_id`, it is False.
         """

@@ -192,14 +192,14 @@ class Visits:
             raise NotFound("the state isn't from wxauth")
         hashes = {"state_hash": hash_of(callback.state), "browser_hash": hash_of(callback.browser.cookie)}
         code_hash = hash_of(callback.code)
-        visit = await self._record_first_callback(hashes, code_hash)
-        if visit is not None:
+        pending = await self._record_first_callback(hashes, code_hash)
+        if pending is not None:
             # The task continues even if the browser closes the connection, because the browser might repeat the
             # callback.
-            completion = self.background.start(self._complete(visit, callback), name="wechat_visit")
+            completion = self.background.start(self._complete(pending, callback), name="wechat_visit")
             outcome = await asyncio.shield(completion)
             if outcome is not VisitOutcome.LOGGED_IN:
-                return self._destination(visit, outcome, callback)
+                return self._destination(pending, outcome, callback)
         # A repeated callback waits for the outcome. After a login, the outcome is stored, so this call returns at once,
         # with the visit as the login has changed it.
         visit = await self._wait_for_outcome(hashes)
