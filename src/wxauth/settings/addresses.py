@@ -95,7 +95,9 @@ def plain_address(text: str) -> IpAddress:
     Raises: ValueError, if the text is not an address.
     """
     address = ip_address(text.partition("%")[0])
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+    if isinstance(address, IPv4Address):
+        return address
+    return address.ipv4_mapped or address
 
 
 async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:

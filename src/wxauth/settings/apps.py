@@ -134,7 +134,7 @@ class App(AppFields):
     def _nothing_without_token(cls, value: object, info: ValidationInfo) -> object:
         """Check that the field is set only together with `push_token`. Raises: WrongValue."""
         # If the token is invalid, `info.data` does not contain it, and the token has already been reported.
-        has_no_token = info.data.get("push_token", "invalid") is None
+        has_no_token = "push_token" in info.data and info.data["push_token"] is None
         if value is not None and has_no_token:
             raise WrongValue(_("must be set together with {name}", name="push_token"))
         return value

@@ -93,9 +93,11 @@ def setting_faults(environ: Mapping[str, str] = os.environ, *, env_file: Path | 
     - a line of `.env` that sets nothing
     - a value that begins with a wrong quotation mark, such as `“`
 
-    The texts contain the name of a setting, or the name of an environment variable if it consists of capital letters.
-    They contain no other name, because a secret might be in its place. They never contain a value. If `env_file` is
+    A text contains the name of a setting, or the name of an environment variable that consists of capital letters and
+    underscores. It contains no other name, because a secret might be in its place, and never a value. If `env_file` is
     None, only the environment is examined.
+
+    Raises: OSError; UnicodeDecodeError, if the file is not UTF-8.
     """
     lines = [EnvLine(None, name, name, value) for name, value in sorted(environ.items())]
     lines += read_env_file(env_file).lines if env_file else []
@@ -154,7 +156,7 @@ def _fault_of_name(line: EnvLine, similar: str | None, place: Text) -> Text | No
         return None
     # For a line of `.env`, the text contains only the line's number, because a secret may be in the place of the name.
     # The name of an environment variable may end with a secret if the operator has left out the `=` between a name and
-    # its value. Therefore, only a name of capital letters is shown.
+    # its value. Therefore, the text shows only a name of capital letters and underscores.
     can_show_name = line.number is None and re.fullmatch("[A-Z_]+", line.text) is not None
     shown_name = line.text if can_show_name else place
     if similar is None:

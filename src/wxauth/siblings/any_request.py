@@ -32,11 +32,11 @@ class AnyRequest:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http" and VERIFY_PATH in scope["path"]:  # other requests skip the exact comparisons
-            scope = _uniform(scope)
+            scope = _normalized(scope)
         await self._app(scope, receive, send)
 
 
-def _uniform(scope: Scope) -> Scope:
+def _normalized(scope: Scope) -> Scope:
     """Return the scope of a GET without a body, if the request is for `VERIFY_PATH` or for a path below it.
 
     Return the scope of any other request unchanged.
@@ -47,15 +47,15 @@ def _uniform(scope: Scope) -> Scope:
     if not is_below and path != VERIFY_PATH:
         return scope
     headers = [field for field in scope["headers"] if field[0] not in _BODY_FIELDS]
-    uniform = {**scope, "method": "GET", "headers": headers}
+    normalized = {**scope, "method": "GET", "headers": headers}
     if is_below:
         # The appended path becomes a single segment, because the route's parameter matches only one segment.
-        uniform["path"] = f"{root}{VERIFY_PATH}/-"
-        uniform["raw_path"] = uniform["path"].encode()
+        normalized["path"] = f"{root}{VERIFY_PATH}/-"
+        normalized["raw_path"] = normalized["path"].encode()
         is_mistaken = path == f"{VERIFY_PATH}/" and _has_demands(scope["query_string"])
         if not is_mistaken:
-            uniform["query_string"] = b""
-    return uniform
+            normalized["query_string"] = b""
+    return normalized
 
 
 def _has_demands(query: bytes) -> bool:

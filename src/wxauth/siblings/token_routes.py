@@ -330,8 +330,8 @@ async def _current_claims(
     if user is None or (resources and principal.claims["aud"] not in resources):
         return None
     # The claims `roles` and `external_id` are added below with their current values.
-    copied = IntrospectionAnswer.__annotations__.keys() - {"roles", "external_id"}
-    claims = {name: value for name, value in principal.claims.items() if name in copied}
+    copied_names = IntrospectionAnswer.__annotations__.keys() - {"roles", "external_id"}
+    claims = {name: value for name, value in principal.claims.items() if name in copied_names}
     if user.roles and sees_roles(principal):
         claims["roles"] = user.roles
     # The token of a client with a metadata document contains no openid, and shows nothing of the user but the id.

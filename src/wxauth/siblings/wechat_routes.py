@@ -46,12 +46,12 @@ from wxauth.web.schemas import EXAMPLE_OPENID, body_like
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
-MAX_SIGNED: Final = 16 * 1024
+MAX_SIGNED_BYTES: Final = 16 * 1024
 """The size limit, in bytes, of the data to sign."""
 MAX_SIGNATURE_BODY: Final = 128 * 1024
 """The size limit, in bytes, of the body of a request for a signature.
 
-It exceeds six times `MAX_SIGNED`, because JSON can escape one byte as six bytes.
+It exceeds six times `MAX_SIGNED_BYTES`, because JSON can escape one byte as six bytes.
 """
 SIGNATURES: Final = Counter(
     "wxauth_signatures",
@@ -96,8 +96,8 @@ async def read_wechat_token(
 
 
 def _check_size(data: str) -> str:
-    if len(data.encode()) > MAX_SIGNED:
-        raise ValueError(f"Must have at most {MAX_SIGNED} bytes")
+    if len(data.encode()) > MAX_SIGNED_BYTES:
+        raise ValueError(f"Must have at most {MAX_SIGNED_BYTES} bytes")
     return data
 
 
@@ -111,7 +111,7 @@ class SignatureRequest(BaseModel):
 
     openid: ShortText | None = None
     user_id: UUID | None = Field(default=None, description="Must have exactly one identity in the app.")
-    data: _Signed = Field(description=f"Up to {MAX_SIGNED:,} bytes of UTF-8, which are signed unchanged.")
+    data: _Signed = Field(description=f"Up to {MAX_SIGNED_BYTES:,} bytes of UTF-8, which are signed unchanged.")
     check: StrictBool = Field(
         default=False,
         description="Whether wxauth first verifies with WeChat that the session_key is valid.",
