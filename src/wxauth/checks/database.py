@@ -249,7 +249,7 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
     """
     wrong = [sequence for sequence in sequences if sequence.is_wrong]
     not_permitted = [sequence for sequence in sequences if not sequence.may_set]
-    numbers = ", ".join(f"{sequence.name} ({sequence.at}, {sequence.highest})" for sequence in wrong)
+    numbers = ", ".join(f"{sequence.name} ({sequence.last_number}, {sequence.highest})" for sequence in wrong)
     grant = ""
     if not_permitted:
         names = ", ".join(sequence.name for sequence in not_permitted)

@@ -21,9 +21,9 @@ order even if a tool has set the sequence of the numbers back.
 
 **A wrong sequence.** The sequence of places may have a wrong value, for example after the database was moved without
 the sequence. Therefore, wxauth compares each new place with the last place of the feed. If a new place is not after the
-last place, wxauth rolls the transaction back, and counts the places from the last place instead of using the sequence.
-The last place is the highest one in the feed or, if the newest events have been deleted by age, the place in
-`feed_swept`.
+last place, or is above `MAX_SENSIBLE_NUMBER`, wxauth rolls the transaction back, and counts the places from the last
+place instead of using the sequence. The last place is the highest one in the feed or, if the newest events have been
+deleted by age, the place in `feed_swept`.
 
 Each place is stored with the event's type, so that reading events of one type does not scan the events of other types.
 """
@@ -221,10 +221,9 @@ async def place_by_sequence(transaction: Transaction, *, limit: int) -> Sequence
     """
     [last_position] = await transaction.values(_HIGHEST_POSITION)
     placed = await transaction.rows(_PLACE_BY_SEQUENCE, limit=limit)
-    positions = [last_position, *(placement.position for placement in placed)]
-    are_rising = all(earlier < later for earlier, later in pairwise(positions))
-    are_too_high = bool(placed) and positions[-1] > MAX_SENSIBLE_NUMBER
-    if not are_rising or are_too_high:
+    new_positions = [placement.position for placement in placed]
+    is_rising = all(earlier < later for earlier, later in pairwise([last_position, *new_positions]))
+    if not is_rising or max(new_positions, default=0) > MAX_SENSIBLE_NUMBER:
         raise WrongPlace
     return placed
 
@@ -250,7 +249,7 @@ async def read_page(
 
     Raises: CursorExpired, if the feed no longer contains all events after `after`.
     """
-    position, event_id = after or (0, FIRST_ID)
+    position, event_id = (0, FIRST_ID) if after is None else after
     values = {"position": position, "event_id": event_id, "is_after": after is not None, "limit": limit}
     if types:
         rows = await database.rows(_PAGE_OF_TYPES, **values, types=sorted(set(types)))

@@ -122,7 +122,9 @@ class DeliveryRow(SQLModel):
     state: Literal["pending", "delivered", "failed"] = Field(sa_type=Text)
     attempts: int = Field(schema_extra={"examples": [1]})
     status: int | None = Field(description="The status of the last response.", schema_extra={"examples": [500]})
-    error: str | None = Field(sa_type=Text, description="The reason why the last attempt got no response.")
+    error: str | None = Field(
+        sa_type=Text, description="The reason why the last attempt got no response, or why nothing was sent."
+    )
     next_at: datetime | None = Field(
         sa_type=TIME,
         description="The earliest time of the next attempt.",

@@ -1,4 +1,4 @@
-"""The function that sends a message once to a third party's server, and the outcome of the message."""
+"""The function that sends a message once to the server of a webhook or site, and the outcome of the message."""
 
 import asyncio
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from wxauth.outbound.connection import HttpAnswer
 from wxauth.outbound.receivers import USER_AGENT
 from wxauth.outbound.transport import ANSWER
 
-MAX_ANSWER: Final = 4096
+MAX_ANSWER_BYTES: Final = 4096
 """The maximum number of bytes that wxauth reads of a response body.
 
-If the body is longer, wxauth closes the connection.
+If the body is longer, wxauth closes the connection. The status of the response counts all the same.
 """
 BODY_SECONDS: Final = 1.0
 """The longest time, in seconds, for reading the body of a response.
@@ -69,7 +69,7 @@ async def send(
             url,
             content=content,
             headers={**headers, "accept": "*/*", "user-agent": USER_AGENT},
-            extensions={"on_status": note_status, "max_body": MAX_ANSWER},
+            extensions={"on_status": note_status, "max_body": MAX_ANSWER_BYTES},
         )
         async with wait_for_status:
             response = await transport.handle_async_request(request)

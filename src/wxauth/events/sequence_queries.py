@@ -21,8 +21,11 @@ class SequenceState:
 
     name: str
     """The name of the sequence, quoted for SQL."""
-    at: int | None
-    """The last number that the sequence has produced, 0 before the first; None if wxauth's role may not read it."""
+    last_number: int | None
+    """The last number that the sequence has produced. It is 0 before the first number.
+
+    None if wxauth's role may not read the sequence.
+    """
     highest: int
     """The highest number in the tables that use the sequence."""
     may_set: bool
@@ -36,9 +39,11 @@ class SequenceState:
 
         False if wxauth's role may not read the sequence.
         """
-        if self.at is None:
+        if self.last_number is None:
             return False
-        return self.at < self.highest or self.at > max(self.highest, MAX_SENSIBLE_NUMBER)
+        is_behind = self.last_number < self.highest
+        is_far_too_high = self.last_number > max(self.highest, MAX_SENSIBLE_NUMBER)
+        return is_behind or is_far_too_high
 
 
 # `pg_sequence_last_value` requires either of the rights SELECT and USAGE.
@@ -48,7 +53,8 @@ WITH wanted (name, highest) AS (VALUES
     (pg_get_serial_sequence('events_unplaced', 'number'), (SELECT COALESCE(max(number), 0) FROM events_unplaced))
 )
 SELECT name::regclass::text AS name,
-       CASE WHEN has_sequence_privilege(name, 'SELECT, USAGE') THEN COALESCE(pg_sequence_last_value(name), 0) END AS at,
+       CASE WHEN has_sequence_privilege(name, 'SELECT, USAGE')
+            THEN COALESCE(pg_sequence_last_value(name), 0) END AS last_number,
        highest, has_sequence_privilege(name, 'SELECT') AND has_sequence_privilege(name, 'UPDATE') AS may_set,
        quote_ident(current_user) AS role
   FROM wanted WHERE name IS NOT NULL
@@ -76,6 +82,8 @@ async def correct_sequences(transaction: Transaction) -> None:
         # The highest number of an empty table is 0, but a sequence cannot be set to 0.
         highest = max(sequence.highest, 1)
         if sequence.may_set and await transaction.value(_SET, name=sequence.name, highest=highest):
-            log.warning("sequence_corrected", sequence=sequence.name, was=sequence.at, now=highest)
+            log.warning("sequence_corrected", sequence=sequence.name, was=sequence.last_number, now=highest)
         else:
-            log.warning("sequence_not_corrected", sequence=sequence.name, at=sequence.at, what_to_do="wxauth check")
+            log.warning(
+                "sequence_not_corrected", sequence=sequence.name, at=sequence.last_number, what_to_do="wxauth check"
+            )

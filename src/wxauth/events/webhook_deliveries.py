@@ -181,10 +181,10 @@ class Deliveries:
     def _begin(self, receiver_id: UUID, priority: Priority) -> None:
         """Start another task that delivers to a receiver, in parallel with the others, if the limits allow it."""
         running = self._running[priority]
-        for_receiver = running[receiver_id]
+        has_task = running[receiver_id] > 0
+        is_at_limit = running[receiver_id] >= MAX_CONCURRENT_FOR_ONE or running.total() >= MAX_CONCURRENT
         # A receiver without a task can always have one, even if the tasks of other receivers have reached the limit.
-        is_at_limit = for_receiver > 0 and (for_receiver >= MAX_CONCURRENT_FOR_ONE or running.total() >= MAX_CONCURRENT)
-        if self._is_closing or is_at_limit:
+        if self._is_closing or (has_task and is_at_limit):
             return
         running[receiver_id] += 1
         task = asyncio.create_task(self._deliver_one_by_one(receiver_id, priority), name=f"delivery to {receiver_id}")
@@ -214,7 +214,10 @@ class Deliveries:
         except Exception:
             log.exception("delivery_failed", receiver=str(receiver_id))
         finally:
-            self._running[priority] -= Counter([receiver_id])  # subtraction removes receivers whose count is zero
+            running = self._running[priority]
+            running[receiver_id] -= 1
+            if running[receiver_id] == 0:
+                del running[receiver_id]  # so that the counter does not grow with each receiver
 
     async def _deliver_and_store(self, delivery: LeasedDelivery, *, leased_at: datetime) -> None:
         """Attempt a delivery once, and store the outcome. If a webhook has become available, resume its deliveries."""

@@ -165,7 +165,7 @@ SELECT new.id, receiver_id, event_id, new.type, events.user_id,
 
 # Among events that got their places in the feed together, the events of an actor who caused at most ten are due first,
 # so that one ban does not wait for the thousands of bans that an import or a service has caused. The `next_at` of these
-# events is a day in the past. This time only ranks them, and `_LISTED` hides it from administrators.
+# events is a day in the past. This time only ranks them, and `_LISTED_COLUMNS` hides it from administrators.
 _RANKED_FRAGMENT: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor) <= 10
                    THEN interval '1 day' ELSE interval '0' END"""
 _QUEUE: Final = Statement[Nothing](f"{_queued_fragment(_RANKED_FRAGMENT)} ON CONFLICT DO NOTHING")
@@ -283,7 +283,7 @@ UPDATE webhooks SET delivered_at = :now
 RETURNING webhooks.id
 """)
 # A finished delivery to a site is deleted, because it has no further use and names a user.
-_FORGET: Final = Statement[Nothing](
+_DELETE_FINISHED_LOGOUT: Final = Statement[Nothing](
     "DELETE FROM deliveries WHERE receiver_id = :receiver_id AND event_id = :event_id AND attempts = :attempts"
 )
 # This statement makes deliveries due that have failed twice or more, and does not count the additional attempt. If it
@@ -300,14 +300,14 @@ UPDATE deliveries SET next_at = :now, attempts = attempts - 1
           FOR UPDATE SKIP LOCKED))
 """)
 # Before the first attempt, `next_at` is only a rank in the queue, so the list shows `at` instead.
-_LISTED: Final = ", ".join(
+_LISTED_COLUMNS: Final = ", ".join(
     "CASE WHEN attempts > 0 THEN next_at ELSE at END AS next_at" if name == "next_at" else name
     for name in columns_of(DeliveryRow)
 )
 # For each chosen state, PostgreSQL reads the newest deliveries from the part of the index that has this state.
 LIST_DELIVERIES: Final = Statement[DeliveryRow](f"""
 SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
-       SELECT {_LISTED} FROM deliveries
+       SELECT {_LISTED_COLUMNS} FROM deliveries
         WHERE receiver_id = :receiver_id AND state = chosen AND (:before::uuid IS NULL OR id < :before)
         ORDER BY id DESC LIMIT :limit) d
  ORDER BY d.id DESC LIMIT :limit
@@ -356,7 +356,7 @@ async def write_webhook(
 async def change_webhook(
     transaction: Transaction, kind: EventType, *, by: Actor, now: datetime, **values: object
 ) -> Webhook | None:
-    """Change a webhook and record the event, like `write_webhook`, but in a transaction of the caller."""
+    """Change a webhook and record the event in the caller's transaction, as `write_webhook` does in its own."""
     webhook: Webhook | None = await transaction.row(_CHANGES[kind], **values)
     if webhook is not None:
         data = webhook.model_dump(include=set(kind.data))
@@ -397,19 +397,19 @@ async def _queue_with(
     `webhooks` are the ids of the receivers, each with the types of events that it receives. An empty list of types
     stands for all types.
     """
-    new = [
+    deliveries = [
         (webhook_id, event.event_id, event.type, new_id(now))
         for event in events
         for webhook_id, types in webhooks
         if not types or event.type in types
     ]
-    if not new:
+    if not deliveries:
         return 0
-    webhook_ids, event_ids, event_types, ids = zip(*new, strict=True)
-    keys = {"webhook_ids": webhook_ids, "event_ids": event_ids}
-    values = {"ids": ids, "types": event_types, "now": now}
-    queued = await transaction.run(statement, **keys, **values)
-    await transaction.run(_HASTEN, **keys)
+    webhook_ids, event_ids, event_types, ids = zip(*deliveries, strict=True)
+    queued = await transaction.run(
+        statement, webhook_ids=webhook_ids, event_ids=event_ids, types=event_types, ids=ids, now=now
+    )
+    await transaction.run(_HASTEN, webhook_ids=webhook_ids, event_ids=event_ids)
     return queued
 
 
@@ -449,6 +449,6 @@ async def settle_delivery(
     leased = delivery.model_dump(include={"receiver_id", "event_id", "attempts"})
     async with database.begin(replan=True) as transaction:
         if delivery.is_logout and outcome.state is not DeliveryState.PENDING:
-            await transaction.run(_FORGET, **leased)
+            await transaction.run(_DELETE_FINISHED_LOGOUT, **leased)
             return False
         return await transaction.value(_SETTLE, **leased, **asdict(outcome), now=now) is not None
