@@ -1,4 +1,8 @@
-"""The failures that only the service reports. `wxauth_guard.errors` contains the base class and the other failures."""
+"""The failures that only the service reports. `wxauth_guard.errors` contains the base class and the other failures.
+
+The API documentation usually shows the first line of a class's docstring as the example of `detail`, so this line must
+be a sentence for developers who use the API.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime

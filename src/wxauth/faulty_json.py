@@ -45,7 +45,8 @@ def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
             in numbers become 0. Otherwise, more than 1,000 arrays and objects are an error, and so are integers of more
             than 4,300 digits.
 
-    Raises: ValueError, if the text is not JSON in UTF-8, or exceeds one of these limits.
+    Raises: ValueError, if the text is not JSON in UTF-8, if it exceeds one of these limits, or if it contains more than
+        100 incomplete characters.
     """
     decoded = _decoded(text.removeprefix(BOM_UTF8))
     # This conversion joins the two halves of a character that was written as two surrogates.
@@ -69,7 +70,7 @@ def _decoded(text: bytes) -> str:
     character of one byte, another incomplete character is accepted only if the text also contains a complete UTF-8
     character of at least three bytes.
 
-    Raises: UnicodeDecodeError, if the text is in another encoding.
+    Raises: UnicodeDecodeError, if the text seems to be in another encoding.
     """
     parts = list[str]()
     start = 0  # the position of the first byte that is not decoded yet
@@ -78,7 +79,8 @@ def _decoded(text: bytes) -> str:
         try:
             return "".join((*parts, text[start:].decode("utf-8", "surrogatepass")))
         except UnicodeDecodeError as exc:
-            begin, end = start + exc.start, start + exc.end
+            begin = start + exc.start
+            end = start + exc.end
             has_too_many = len(parts) >= 2 * _MAX_INCOMPLETE  # each incomplete character adds two parts
             # A character that was cut off begins with a valid byte. Python does not translate this reason.
             if exc.reason == "invalid start byte" or has_too_many:
@@ -95,20 +97,21 @@ def _cut(text: str) -> str:
 
     This function only finds brackets, strings and numbers, so the text need not be valid JSON.
     """
-    parts, depth = list[str](), 0
-    begin = 0  # the position at which the text to copy next begins
+    parts = list[str]()
+    depth = 0
+    copied_to = 0  # the position up to which the text is copied or replaced
     for match in _SIZE_TOKEN.finditer(text):
         start, end = match.span()
         piece = match[0]
         if piece in "[{":
             depth += 1
             if depth == _MAX_DEPTH + 1:
-                parts += text[begin:start], "null"
+                parts += text[copied_to:start], "null"
         elif piece in "]}":
             depth -= 1
             if depth == _MAX_DEPTH:
-                begin = end
+                copied_to = end
         elif not piece.startswith('"') and depth <= _MAX_DEPTH:
-            parts += text[begin:start], "0"
-            begin = end
-    return "".join((*parts, text[begin:]))
+            parts += text[copied_to:start], "0"
+            copied_to = end
+    return "".join((*parts, text[copied_to:]))

@@ -4,8 +4,7 @@ For example, they delete sessions that ended long ago, lift bans that have ended
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -224,44 +223,51 @@ async def sweep_aged(services: Services, pace: Pace) -> Swept:
     """
     if not _clocks_agree(services):
         return Swept()
-    written = Counter[queries.TableSweep]()
+    events = addresses = 0
     for table, kept in _table_sweeps(services.settings):
-        await _sweep_table(services, table, written, pace, kept=kept)
-    events = written[queries.EVENTS]
-    swept = Swept(events, addresses=written.total() - events)
+        async for rows in _sweep_pages(services, table, pace, kept=kept):
+            if table is queries.EVENTS:
+                events += rows
+            else:
+                addresses += rows
+    swept = Swept(events, addresses)
     if swept != Swept():
         log.info("aged_swept", events=swept.events, addresses=swept.addresses)
     return swept
 
 
 async def sweep_sessions(services: Services, pace: Pace) -> None:
-    """Delete the sessions that ended long ago (`ENDED_SESSIONS_KEPT_DAYS`), if a sweep is due."""
+    """Delete the sessions that ended long ago (`ENDED_SESSIONS_KEPT_DAYS`), if a sweep is due.
+
+    If the clocks of wxauth and the database differ too much, log an error instead.
+    """
     if not _clocks_agree(services):
         # Only this chore logs the difference, because one line for all chores is enough.
         log.error("sweep_put_off", reason="the clocks differ")
         return
-    written = Counter[queries.TableSweep]()
     kept = timedelta(days=services.settings.ended_sessions_kept_days)
+    deleted = 0
     try:
-        await _sweep_table(services, queries.ENDED_SESSIONS, written, pace, kept=kept)
+        async for rows in _sweep_pages(services, queries.ENDED_SESSIONS, pace, kept=kept):
+            deleted += rows
     finally:  # a sweep can take hours, so the number is logged even if a later page fails
-        if written[queries.ENDED_SESSIONS]:
-            log.info("sessions_swept", sessions=written[queries.ENDED_SESSIONS])
+        if deleted:
+            log.info("sessions_swept", sessions=deleted)
 
 
-async def _sweep_table(
-    services: Services, table: queries.TableSweep, written: Counter[queries.TableSweep], pace: Pace, *, kept: timedelta
-) -> None:
-    """Sweep the pages of a table if its sweep is due. Add the number of written rows to `written`.
+async def _sweep_pages(
+    services: Services, table: queries.TableSweep, pace: Pace, *, kept: timedelta
+) -> AsyncIterator[int]:
+    """Sweep a table page by page if its sweep is due. For each page, yield the number of rows changed or deleted.
 
-    The sweep changes only rows that are older than `kept`. If the sweep fails, `written` contains the number of rows
-    that the previous pages have written.
+    The sweep changes and deletes only rows that are older than `kept`.
     """
-    now, began = services.clock(), perf_counter()
+    now = services.clock()
+    began = perf_counter()
     while page := await queries.sweep_page(
         services.database, table, size=pace.page_size, older_than=now - kept, now=now, next_sweep_at=now + SWEEP_EVERY
     ):
-        written[table] += page.rows
+        yield page.rows
         if page.is_last:
             break
         await asyncio.sleep(rest_after(perf_counter() - began, page.rows, pause=pace.pause))
@@ -323,7 +329,10 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
 
 
 async def sweep_logins_to_sites(services: Services, pace: Pace) -> None:
-    """Delete the expired logins to sites, and the expired logins of browsers."""
+    """Delete the expired logins to sites, and the expired logins of browsers.
+
+    If the clocks of wxauth and the database differ too much, do nothing.
+    """
     if not _clocks_agree(services):
         return
     now, database = services.clock(), services.database
@@ -339,12 +348,15 @@ async def sweep_logins_to_sites(services: Services, pace: Pace) -> None:
 
 async def lift_ended_bans(services: Services, pace: Pace) -> None:
     """Lift the bans that have ended."""
-    of_bans = Pace(min(pace.page_size, BANS_PER_TRANSACTION), pace.pause)
-    await _page_by_page(of_bans, partial(lift_bans, services.database, now=services.clock()))
+    pace_of_bans = Pace(min(pace.page_size, BANS_PER_TRANSACTION), pace.pause)
+    await _page_by_page(pace_of_bans, partial(lift_bans, services.database, now=services.clock()))
 
 
-async def erase_those_who_left(services: Services, pace: Pace) -> None:
-    """Erase the users who have requested their erasure, and whose waiting period is over, unless they are banned."""
+async def erase_due_users(services: Services, pace: Pace) -> None:
+    """Erase the users whose requested erasure is due, except those who are banned.
+
+    If the clocks of wxauth and the database differ too much, do nothing.
+    """
     if not _clocks_agree(services):
         return
     while await erase_next_due(services.database, now=services.clock()):  # noqa: ASYNC110 - this waits for no event
@@ -377,7 +389,7 @@ _CHORES: Final = (
     (sweep_other_rows, CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
     (sweep_logins_to_sites, SITE_REQUESTS_CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
     (lift_ended_bans, BANS_CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
-    (erase_those_who_left, LEAVING_CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
+    (erase_due_users, LEAVING_CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
     (sweep_sessions, CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
 )
 """The chores of a sweep, each with the pause, in seconds, between two checks for due work, and the event of a failure.
