@@ -62,9 +62,9 @@ export declare function scanOf(
 ): Scan | null
 
 /**
- * Returns the scan in the result of `wx.scanCode({ onlyFromCamera: true })`; null if it contains no code. Never pass it
- * the options of `onLoad`, because they come from the link to the page. They could claim that a camera has seen
- * the code.
+ * Returns the scan in the result of `wx.scanCode({ onlyFromCamera: true })`; null if it contains no code. Never pass
+ * the options of `onLoad` to this function. They come from the link to the page, and would count as a code that a
+ * camera has seen.
  */
 export declare function scanSeen(
   seen: { result?: string; path?: string; scanType?: string } | undefined,
@@ -78,9 +78,10 @@ export declare function scanSeen(
 export declare function claim(auth: Pick<Auth, 'login' | 'request' | 'user'>, scan: Scan | null): Promise<Claimed>
 
 /**
- * Approves the login, with a new `wx.login` as proof, which this function makes. Rejects with an `AuthError`:
+ * Approves the login. As proof that the user is present, this function calls `wx.login`. Rejects with an `AuthError`:
  * `scan_over`, `scan_too_far` or `login_too_old` (if the user has become staff since the claim, or is in another
- * network), `wrong_person` (another user's WeChat), `wx_login_failed`, or one of WeChat's failures as in a login.
+ * network), `wrong_person` (another user's WeChat), `wx_login_failed`, one of WeChat's failures as in a login, or an
+ * error of `auth.request`.
  *
  * If a link in this phone's browser opened the page, it resolves to a number. Show it, and ask the user to return to
  * the browser and type it there within `expiresIn` seconds.
@@ -90,5 +91,5 @@ export declare function approve(
   claimed: Pick<Claimed, 'id'> & Partial<Pick<Claimed, 'link'>>,
 ): Promise<{ number: string; expiresIn: number } | undefined>
 
-/** Denies the login. Rejects with an `AuthError`: `scan_over`. */
+/** Denies the login. Rejects with an `AuthError`: `scan_over`, or an error of `auth.request`. */
 export declare function deny(auth: Pick<Auth, 'request' | 'user'>, claimed: Pick<Claimed, 'id'>): Promise<void>

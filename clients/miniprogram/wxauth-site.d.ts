@@ -3,10 +3,10 @@
 import { Auth } from './wxauth.js'
 
 /**
- * Completes the sign-in request of a website that this mini-program shows in a web-view. Resolves to the URL to open in
- * a `<web-view>`. At this URL, the site logs the user in, or learns why it cannot. `query` is the object that `onLoad`
- * receives. Its values can be encoded. As proof that the user is present, this function calls `wx.login`. If the site
- * requires a new login, it first logs in again.
+ * Completes the sign-in request of a website that this mini-program shows in a web-view. `query` is the object that the
+ * page's `onLoad` receives. Its values can be encoded. Resolves to the URL to open in a `<web-view>`. At this URL, the
+ * site logs the user in, or learns why it cannot. As proof that the user is present, this function calls `wx.login`. If
+ * the site requires a new login, it logs in again, and repeats the request.
  *
  * Never call it on the page with which the mini-program was opened, because a card or a link could contain another
  * person's sign-in request.

@@ -400,8 +400,8 @@ export interface Auth {
   readonly isNewUser: boolean
   /**
    * The error code that explains why the last login did not bind the number of its `phone`. It is null if the number
-   * was bound.
-   * 最近一次登录未能绑定手机号的原因（code）。已绑定时为 null。
+   * was bound, or if the login had no `phone` or `phoneCode`.
+   * 最近一次登录未能绑定手机号的原因（code）。已绑定、或登录时未传 `phone` 或 `phoneCode` 时为 null。
    */
   readonly phoneError: string | null
   /**
