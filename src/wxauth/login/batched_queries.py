@@ -57,7 +57,7 @@ values as text, and cast them.
 _IS_MISNAMED: Final = """EXISTS (SELECT FROM identities misnamed
                       WHERE misnamed.app_id = :app_id AND misnamed.openid = :unionid AND misnamed.awaits_login)"""
 _IS_KNOWN: Final = "EXISTS (SELECT FROM identities i WHERE i.app_id = :app_id AND i.openid = :openid)"
-# The condition selects the user of a login that `RETURN` serves.
+# The condition selects the user of a login that `RETURNING_LOGIN` serves.
 _IS_RETURNING: Final = """i.app_id = :app_id AND i.openid = :openid AND users.id = i.user_id AND NOT i.awaits_login
        AND (:unionid::text IS NULL OR i.unionid = :unionid OR (i.unionid IS NULL AND users.unionid = :unionid))
        AND (users.status <> 'active' OR users.erase_at IS NOT NULL
@@ -102,7 +102,7 @@ def _returning_fragment(
 # the batch contains several logins of one user, UPDATE changes the row for one, and the statement leaves out the
 # others. `Batched` then runs these logins alone. A login with an unknown identity gets a row of nulls, which counts as
 # no row.
-RETURN: Final = Batched[EnteredUser](
+RETURNING_LOGIN: Final = Batched[EnteredUser](
     "returning_login",
     f"WITH {_returning_fragment(f'identities i WHERE {_IS_RETURNING}')} SELECT * FROM person",
     f""", locked AS (
@@ -159,7 +159,7 @@ _SIGNED_UP: Final = "person.*, :app_id::text AS app_id, :openid::text AS openid"
 # first, and then creates no user. If two logins with one identity and no unionid run at the same time, the second
 # violates the primary key of identities. The statement leaves out an external id that another user has or had. If two
 # new users get the same external id at the same time, the unique index lets only one of the logins succeed. As in
-# `RETURN`, the id of the session is null if the login must open no session.
+# `RETURNING_LOGIN`, the id of the session is null if the login must open no session.
 #
 # The form for several logins waits at most 20 ms for the row of another login, and then fails, so that each login of
 # the batch runs alone. If the batch contains several logins of one identity, the statement takes the first, and leaves

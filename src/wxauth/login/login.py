@@ -45,7 +45,7 @@ LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class LoginRequest(Lenient):
-    """A `wx.login` code, and profile fields that the user gave.
+    """The code of a login, and the profile fields, phone code and consents that the user gave.
 
     Only `code`, `app_id` and `stay` can make the login fail.
     """

@@ -1,7 +1,7 @@
 """The statements of a login, which find or create the user and the identity, and open a session.
 
-The login of most returning users takes one statement, `RETURN`. The login of a new user takes a second one, `SIGN_UP`.
-The module `batched_queries` contains both statements.
+The login of most returning users takes one statement, `RETURNING_LOGIN`. The login of a new user takes a second one,
+`SIGN_UP`. The module `batched_queries` contains both statements.
 
 All other logins lock the user, decide in Python, and write with small statements. For example, these are logins with a
 new nickname or picture, with a unionid that was unknown or has changed, with a new identity of a known user, with an
@@ -55,8 +55,8 @@ UPDATE identities SET unionid = COALESCE(:unionid, unionid), awaits_login = fals
  WHERE app_id = :app_id AND openid = :openid AND (awaits_login OR unionid IS DISTINCT FROM COALESCE(:unionid, unionid))
 """)
 # `identity_lost_at` is set when the user loses an identity, or when an import requires a check of the next login. While
-# the column is set, `RETURN` finds no row. After an hour, this statement clears the column, so that `RETURN` serves the
-# next logins again.
+# the column is set, `RETURNING_LOGIN` finds no row. After an hour, this statement clears the column, so that
+# `RETURNING_LOGIN` serves the next logins again.
 _RECORD_LOGIN: Final = Statement[EnteredUser](f"""
 UPDATE users
    SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE last_login_at END, unionid = COALESCE(:unionid, unionid),
@@ -204,7 +204,9 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
     try:
         async with database.begin() as transaction:
             await transaction.row(batched_queries.SIGN_UP, **_sign_up_values(login, _Ids(now)))
-            await transaction.row(batched_queries.RETURN, **_values(batched_queries.RETURN, login, _Ids(now)))
+            await transaction.row(
+                batched_queries.RETURNING_LOGIN, **_values(batched_queries.RETURNING_LOGIN, login, _Ids(now))
+            )
             raise _Undone
     except _Undone:
         return None
@@ -230,16 +232,18 @@ class _Ids:
 
 @retrying(conflicts=(*CONFLICTS, NothingCommitted))
 async def _log_in(database: Database, login: Login, ids: _Ids) -> EnteredUser:
-    """Log in with the statement `RETURN` or `SIGN_UP`, whichever fits first. If neither fits, log in under a lock.
+    """Log in with the statement `RETURNING_LOGIN` or `SIGN_UP`. If neither returns a user, log in under a lock.
 
-    A login with `max_sessions` never uses `RETURN`. With `stays`, cancel the user's request for erasure, and log in
-    again.
+    A login with `max_sessions` skips `RETURNING_LOGIN`, and a login that may not sign up the person skips `SIGN_UP`.
+    With `stays`, cancel the user's request for erasure, and log in again.
 
     Raises: SignUpClosed, AccountDisabled, AccountLeaving, UnionidConflict, TooManyChanges.
     """
     user: EnteredUser | None = None
     if login.max_sessions is None:
-        user = await database.row(batched_queries.RETURN, **_values(batched_queries.RETURN, login, ids))
+        user = await database.row(
+            batched_queries.RETURNING_LOGIN, **_values(batched_queries.RETURNING_LOGIN, login, ids)
+        )
     if user is None and login.may_sign_up:
         user = await database.row(batched_queries.SIGN_UP, **_sign_up_values(login, ids))
     if user is None:

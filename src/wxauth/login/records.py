@@ -181,7 +181,7 @@ class Refusals(WriteBuffer):
         network, user_id = _truncated(ip), error.user_id
         source = user_id or network
         if (source, error.code) not in self._shared_rows and not self._claim_new_row(is_of_user=user_id is not None):
-            # So many rows have begun in this second that one row without user and network counts this refusal.
+            # So many rows have begun in this second that a row without a user and a network counts this refusal.
             source = network = user_id = None
         row = self._shared_rows.get((source, error.code))
         if row is not None:
@@ -210,7 +210,8 @@ class Refusals(WriteBuffer):
 
     def _claim_new_row(self, *, is_of_user: bool) -> bool:
         """Count a new row, and return True. If too many have begun in this second, return False without counting it."""
-        if self._rows_begun[is_of_user] >= (MAX_NEW_ROWS_OF_USERS if is_of_user else MAX_NEW_ROWS):
+        limit = MAX_NEW_ROWS_OF_USERS if is_of_user else MAX_NEW_ROWS
+        if self._rows_begun[is_of_user] >= limit:
             return False
         self._rows_begun[is_of_user] += 1
         return True

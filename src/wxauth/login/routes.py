@@ -213,14 +213,16 @@ async def log_out(
 ) -> None:
     """End the session of the refresh token in the body or, without one, of the access token.
 
-    The response is 204 whether or not the session was still open. The refresh token is void at once. Other services
-    accept the access token until it expires.
+    The response is 204 even if the session has already ended, or if the refresh token is not one of wxauth's. The
+    session's refresh token is void at once. Other services accept the access token until it expires.
     """
     if body is None or body.refresh_token is None:
         # Check only the token and not the session, because the session might have ended already.
         principal = await verified(request, verifier, clock)
         await logins.log_out(session_id=principal.session_id)
-    elif (token := refresh_tokens.parse(body.refresh_token)) is not None:
+        return
+    token = refresh_tokens.parse(body.refresh_token)
+    if token is not None:
         await logins.log_out(session_id=token.session_id)
 
 

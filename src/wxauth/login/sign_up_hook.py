@@ -138,7 +138,8 @@ class SignUpHook:
 
         Raises: HookFailed, if the service gives no usable response, or is not asked because of a pause.
         """
-        started_at, outcome = perf_counter(), "failed"
+        started_at = perf_counter()
+        outcome = "failed"
         try:
             if self._pause_until is not None and now < self._pause_until:
                 outcome = "not_asked"

@@ -26,8 +26,8 @@ class User(UserFields, table=True):
     """The time at which this user last lost an identity, or at which an import might have given one to another user.
 
     Only logins read the column. They need it, because a login that has waited for a lock might still see the identity
-    as it was before the loss. See `RETURN` in `login/batched_queries.py`. A login at least an hour later sets the
-    column to null.
+    as it was before the loss. See `RETURNING_LOGIN` in `login/batched_queries.py`. A login at least an hour later sets
+    the column to null.
     """
 
 
