@@ -137,11 +137,13 @@ LoggingOutDep = Annotated[LoggingOut, Depends(LoggingOut)]
     openapi_extra=form_parameters(*_PARAMETERS, client_id="shop"),
 )
 async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOutDep) -> Response:
-    """End the session of the `id_token_hint`, even an expired one, and redirect to `post_logout_redirect_uri`.
+    """End the session that the `id_token_hint` names, and redirect to `post_logout_redirect_uri`, if it is registered.
 
-    If this browser has a login of the same user that sites share, that login ends, too, together with the sessions of
-    its sites. A request without a hint ends nothing by itself, because anybody could have made the link. If the browser
-    has a login, a page asks the user whether to log out.
+    The hint may have expired. If the same user has a login in this browser that sites share, that login and the
+    sessions of these sites end, too.
+
+    A request without a hint ends nothing by itself, because anybody could have made the link. If the browser has a
+    login, a page asks the user whether to log out.
 
     The parameters are in the query or, by POST, in a form.
     """

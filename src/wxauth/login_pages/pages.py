@@ -292,9 +292,11 @@ class Pages(Rendering):
 
         The page names the site and the received address, if they are known.
         """
-        about, way_back = [self._say(TEXTS[refusal.mistake])], None
+        about = [self._say(TEXTS[refusal.mistake])]
+        way_back: Link | None = None
         if refusal.site is not None:
-            title, origin = refusal.site.title or refusal.site.name, origin_shown(refusal.site.redirect_uris)
+            title = refusal.site.title or refusal.site.name
+            origin = origin_shown(refusal.site.redirect_uris)
             about.append(self._say(_("Site: {site}"), site=title if origin is None else f"{title}, {origin}"))
             if origin is not None and origin.startswith("https:"):
                 way_back = Link(origin, self._say(_("Back to {title}"), title=title))
@@ -317,10 +319,15 @@ class Pages(Rendering):
         """
         site: SiteLogin | Client
         if isinstance(login, SiteLogin):
-            site, client_id, logo = login, login.client_id, None
+            site = login
+            client_id = login.client_id
+            logo = None  # a stored login does not contain the logo
         else:
-            site, client_id, logo = login.client, login.client.name, login.client.logo
-        own_url = way_back = None
+            site = login.client
+            client_id = login.client.name
+            logo = login.client.logo
+        own_url: str | None = None
+        way_back: Link | None = None
         if page_id is not None:
             own_url = self._own_url(page_id)
             way_back = Link(f"{own_url}/cancel", self._say(_("Back to {title}"), title=site.title))
@@ -329,8 +336,12 @@ class Pages(Rendering):
         # redirect URIs itself, so the page shows the document's host, and the origin of the requested redirect URI. The
         # page also shows this origin if a registered site has lost its redirect URIs after the request.
         host = None if login.client_name is None else host_of(client_id)
-        uris, redirect_uri = site.redirect_uris, login.redirect_uri
-        is_on_computer = is_local(redirect_uri)
+        origin: str | None
+        if host is not None or not site.redirect_uris:
+            origin = origin_of(login.redirect_uri)
+        else:
+            origin = origin_shown(site.redirect_uris, login.redirect_uri)
+        is_on_computer = is_local(login.redirect_uri)
         other_languages: list[Link] = []
         if parameters:
             other_languages = self._in_other_languages(f"{self.root}{AUTHORIZE_PATH}", urlencode(parameters))
@@ -342,7 +353,7 @@ class Pages(Rendering):
             host=host,
             is_local=is_on_computer,
             resource=None if resource is None else ResourceAnswer.of(resource, login.scope, self.language),
-            origin=origin_of(redirect_uri) if host or not uris else origin_shown(uris, redirect_uri),
+            origin=origin,
             own_url=own_url,
             way_back=way_back,
             other_languages=other_languages,

@@ -192,6 +192,7 @@ class Rendering:
         return _GAP_IN_CHINESE.sub("", translated) if values.keys() & {"name", "title"} else translated
 
     def _own_url(self, page_id: str) -> str:
+        """Return the path of a page, to which the page appends the paths of its actions, such as `/cancel`."""
         return f"{self.root}{AUTHORIZE_PATH}/{page_id}"
 
     def _in_other_languages(self, path: str, query: str) -> list[Link]:

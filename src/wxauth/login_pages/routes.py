@@ -71,6 +71,7 @@ _PARAMETERS: Final = (
 )
 """The parameters of a sign-in request that wxauth reads."""
 _AWAY_PATH: Final = f"{CALLBACK}/away"
+"""The path to which wxauth redirects a callback from WeChat's page if the database is unavailable."""
 _FILES: Final = StaticFiles(directory=PAGES_FOLDER)
 router = Router("websites")
 
@@ -204,7 +205,10 @@ async def read_state(pages: PagesDep, scan_pages: ScanPagesDep, request_id: str)
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/next")
 async def redirect_after_decision(pages: PagesDep, scan_pages: ScanPagesDep, request_id: str) -> Response:
-    """Redirect the page's browser to the site after the user's decision."""
+    """Redirect the page's browser to the site with an authorization code or, if the user has refused, with an error.
+
+    If the user has not decided yet, or if the login has ended, show a page that explains this.
+    """
     return await pages.answer(scan_pages.go_on(request_id, pages.browser), gone="gone")
 
 
@@ -227,7 +231,8 @@ async def post_answer(request: Request, pages: PagesDep, mini_program_logins: Mi
 async def continue_with_login(pages: PagesDep, single_sign_on: SingleSignOnDep, request_id: str) -> Response:
     """Redirect the browser to the site with an authorization code for the user whom the page shows.
 
-    If the browser's login now belongs to another user, or has ended, redirect to a new page for the request.
+    If the browser's login now belongs to another user, has ended, or no longer satisfies the request, redirect to a new
+    page for the request.
     """
     return await pages.answer(single_sign_on.go_on(request_id, pages.browser, pages.form))
 
@@ -285,7 +290,7 @@ async def show_outage(pages: PagesDep) -> Response:
 async def show_outcome(pages: PagesDep, request_id: str, name: str) -> Response:
     """Show the outcome `name` of a visit to WeChat's page.
 
-    The page has a link to try again, unless the user is already logged in. This route does not query the database.
+    The page has a button to try again, unless the user is already logged in. This route does not query the database.
     """
     if name not in VISIT_PAGES or not SCENE.fullmatch(request_id):  # the id of a page has the form of a scene
         raise NotFound("this path doesn't exist")
@@ -305,9 +310,11 @@ async def open_mini_program(pages: PagesDep, links: LinksDep, request_id: str) -
 async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
     """Redirect the browser to the site with an authorization code, if the typed number is right.
 
-    The third wrong number ends the sign-in request. If the user has not approved the login on the phone yet, if the
-    approval has expired, or if the text is not a number with six digits, wxauth shows the page again, and does not
-    count the number as wrong.
+    If the number is wrong, show the page again. The third wrong number ends the sign-in request, and the browser
+    returns to the site with an error. The browser also returns with an error if the user has refused.
+
+    If the user has not approved the login on the phone yet, if the approval has expired, or if the text is not a number
+    with six digits, show the page again, and do not count the number as wrong.
     """
     try:
         form = parse_parameters(pages.form)
@@ -348,7 +355,7 @@ async def show_device_page(pages: PagesDep) -> Response:
 
 @router.get("/d/{scene}", summary=_("Show a page for QR codes scanned outside WeChat"), responses=HTML)
 async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> Response:
-    """Show a page that asks the user to scan the QR code with WeChat. It changes nothing.
+    """Show a page that asks the user to scan the QR code with WeChat. The request changes nothing.
 
     For the name in `WXAUTH_LINK_CHECK_FILE`, the response is the file with which WeChat checks this prefix.
     """
