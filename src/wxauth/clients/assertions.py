@@ -25,7 +25,7 @@ MAX_ASSERTION_LENGTH: Final = 8192
 """The maximum number of characters of an assertion."""
 MAX_LIFETIME: Final = timedelta(minutes=5)
 """The longest time from now until an assertion's `exp`."""
-MAX_JTI: Final = 256
+MAX_JTI_LENGTH: Final = 256
 """The maximum number of characters of `jti`."""
 RSA_BITS: Final = range(2048, 8192 + 1)
 """The accepted lengths of RSA keys, in bits.
@@ -40,7 +40,7 @@ COMPACT_JWS: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-
 """The pattern of a JWS in compact form. The groups are the encoded header, payload and signature."""
 _NUMBER: Final = re.compile(r"[A-Za-z0-9_-]{1,1400}", re.ASCII)
 """The pattern of a number in an RSA key, in base64url. The longest number, of 8192 bits, has 1366 characters."""
-_MAX_KID: Final = 256
+_MAX_KID_LENGTH: Final = 256
 """The maximum number of characters of the id of an RSA key. `VerificationKey` has the same limit for EC keys."""
 _TYPES: Final = frozenset({"jwt", "client-authentication+jwt"})
 """The accepted values of `typ`, in lower case and without `application/`."""
@@ -85,8 +85,8 @@ class ClientKey:
     @classmethod
     def _from_rsa_jwk(cls, document: Mapping[str, Any]) -> Self:
         kid = document.get("kid")
-        if not (kid is None or (isinstance(kid, str) and 0 < len(kid) <= _MAX_KID)):
-            raise InvalidKey(f"kid must be a string of 1 to {_MAX_KID} characters")
+        if not (kid is None or (isinstance(kid, str) and 0 < len(kid) <= _MAX_KID_LENGTH)):
+            raise InvalidKey(f"kid must be a string of 1 to {_MAX_KID_LENGTH} characters")
         if document.get("use", "sig") != "sig" or document.get("alg", "RS256") != "RS256":
             raise InvalidKey("the key isn't for RS256 signatures")
         n, e = document.get("n"), document.get("e")
@@ -153,8 +153,9 @@ def _usable_keys(documents: Iterable[object]) -> Iterable[ClientKey]:
 
 
 def has_private_keys(jwks: object) -> bool:
-    """Return whether a JWK set contains private or symmetric keys."""
-    return any(isinstance(each, Mapping) and bool(_PRIVATE_MEMBERS & each.keys()) for each in _members(jwks) or ())
+    """Return whether a JWK set contains private or symmetric keys; False if the value is not a JWK set."""
+    members = _members(jwks) or []
+    return any(isinstance(each, Mapping) and not _PRIVATE_MEMBERS.isdisjoint(each) for each in members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,9 @@ class Assertion:
     client_id: str
     jti: str
     _signed: bytes
+    """The encoded header and payload with the dot between them, which the signature covers."""
     _signature: bytes
+    """The decoded signature."""
 
     @classmethod
     def read(cls, text: str, *, issuer: str, endpoints: Collection[str], now: datetime) -> Self:
@@ -220,10 +223,12 @@ def _client_id_and_jti(
         raise InvalidAssertion("exp is missing or past")
     if expires_at > now + MAX_LIFETIME.total_seconds():
         raise InvalidAssertion(f"exp is more than {MAX_LIFETIME // timedelta(minutes=1)} minutes ahead")
-    if any((_time(claims, name) or 0) > now + CLOCK_SKEW for name in ("iat", "nbf")):
-        raise InvalidAssertion("iat or nbf is in the future")
-    if not (isinstance(jti, str) and 0 < len(jti) <= MAX_JTI):
-        raise InvalidAssertion(f"jti must have 1 to {MAX_JTI} characters")
+    for name in ("iat", "nbf"):
+        time = _time(claims, name)
+        if time is not None and time > now + CLOCK_SKEW:
+            raise InvalidAssertion("iat or nbf is in the future")
+    if not (isinstance(jti, str) and 0 < len(jti) <= MAX_JTI_LENGTH):
+        raise InvalidAssertion(f"jti must have 1 to {MAX_JTI_LENGTH} characters")
     return client_id, jti
 
 

@@ -130,7 +130,8 @@ class ClientChanges:
         for field, (kind, rule) in APPS_OF_SITE.items():
             if values.get(field) and kinds.get(values[field], "mini_program") != kind:
                 raise WrongClient(field, rule)
-        if uri := values.get("backchannel_logout_uri"):
+        uri = values.get("backchannel_logout_uri")
+        if uri:
             if "#" in uri:
                 raise WrongClient("backchannel_logout_uri", _("must not contain a fragment"))
             try:
@@ -187,8 +188,9 @@ async def renew_secret(
     if scopes is None:
         # The statement has found no client with a secret: either the client is public, or there is no such client.
         # `FIND_SERVICE` finds every client, including public ones.
-        is_public = await database.row(queries.FIND_SERVICE, name=name) is not None
-        raise InvalidRequest.of("name", CLIENT_IS_PUBLIC) if is_public else NotFound(NO_SUCH_CLIENT)
+        if await database.row(queries.FIND_SERVICE, name=name) is not None:
+            raise InvalidRequest.of("name", CLIENT_IS_PUBLIC)
+        raise NotFound(NO_SUCH_CLIENT)
     return Credentials(name, secret), scopes
 
 
@@ -210,10 +212,11 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
 
 
 async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]:
-    """End the remaining sessions of a removed client, page by page.
+    """End the remaining sessions of a removed client, page by page, until the client itself is deleted.
 
-    Before every `_PAGES_PER_REPORT` pages, yield the number of remaining sessions. Commands call this function, so that
-    operators do not need to wait for housekeeping.
+    Yield the number of remaining sessions at the start, and again after every `_PAGES_PER_REPORT` pages. If no removed
+    client has this name, yield nothing. Commands call this function, so that operators do not need to wait for
+    housekeeping.
     """
     while (sessions_left := await database.value(queries.SESSIONS_LEFT, name=name)) is not None:
         yield sessions_left

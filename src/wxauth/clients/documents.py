@@ -66,7 +66,6 @@ _MAX_LOGGED_HOST: Final = 253
 
 log = get_logger()
 
-
 FETCHED: Final = Counter(
     "wxauth_client_documents",
     "Documents fetched about clients that nobody has registered, by outcome: ok, failed or refused.",
@@ -127,7 +126,9 @@ class ClientDocuments:
     assertions_of_client: RateLimiter
     patience: float = FETCH_SECONDS
     _documents: DocumentCache[ClientDocument] = field(init=False)
+    """The documents, by the client's id."""
     _keys: DocumentCache[ClientKeys] = field(init=False)
+    """The keys that documents do not contain, by their `jwks_uri`."""
 
     def __post_init__(self) -> None:
         self._documents = DocumentCache("client_document", self.clock, self._read_document, on_outcome=FETCHED.count)
@@ -276,7 +277,8 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
     redirect_uris = [uri for uri in uris if _is_allowed_redirect(uri)] if isinstance(uris, list) else []
     methods = _methods(document)
     keys, keys_url = _keys_in(document)
-    may_authenticate = "none" in methods or (PRIVATE_KEY_JWT in methods and (keys is not None or keys_url is not None))
+    has_keys = keys is not None or keys_url is not None
+    may_authenticate = "none" in methods or (PRIVATE_KEY_JWT in methods and has_keys)
     _check_rules(document, client_id, title, redirect_uris, may_authenticate=may_authenticate)
     alg = document.get("token_endpoint_auth_signing_alg")  # if absent, the client may use any algorithm
     return ClientDocument(
@@ -284,7 +286,7 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
         may_be_public="none" in methods,
         keys=keys,
         keys_url=keys_url,
-        algs=frozenset(each for each in SIGNING_ALGS if alg in (None, each)),
+        algs=frozenset(each for each in SIGNING_ALGS if alg is None or alg == each),
     )
 
 
@@ -314,8 +316,8 @@ def _check_rules(
             1 <= len(redirect_uris) <= MAX_REDIRECT_URIS
         ),
         "token_endpoint_auth_method must be none, or private_key_jwt with a jwks_uri or jwks": may_authenticate,
-        "grant_types must contain authorization_code": _has(document, "grant_types", "authorization_code"),
-        "response_types must contain code": _has(document, "response_types", "code"),
+        "grant_types must contain authorization_code": _list_contains(document, "grant_types", "authorization_code"),
+        "response_types must contain code": _list_contains(document, "response_types", "code"),
         "client_secret must be absent": "client_secret" not in document,
         "jwks must contain only public keys": not has_private_keys(document.get("jwks")),
     }
@@ -377,7 +379,7 @@ def _is_allowed_redirect(uri: object) -> bool:
         return False
 
 
-def _has(document: Mapping[str, Any], name: str, value: str) -> bool:
-    """Return whether the list with this name contains a value. An absent list counts as a list of only this value."""
+def _list_contains(document: Mapping[str, Any], name: str, value: str) -> bool:
+    """Return whether the list `name` in a document contains a value. An absent list counts as containing it."""
     values = document.get(name, [value])
     return isinstance(values, list) and value in values

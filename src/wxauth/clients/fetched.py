@@ -47,7 +47,7 @@ _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 """A time before all others, for a limit that has passed."""
 
 log = get_logger()
-Read = TypeVar("Read")
+Document = TypeVar("Document")
 
 
 class DocumentOutcome(StrEnum):
@@ -113,10 +113,10 @@ def _fresh_time(cache_control: str) -> timedelta:
 
 
 @dataclass(slots=True)
-class _Entry(Generic[Read]):
+class _Entry(Generic[Document]):
     """A document in the cache of a process, or the last failure to fetch it."""
 
-    value: Read | None = None
+    value: Document | None = None
     """The document; None if no valid document has been fetched yet, or if the document is gone or breaks a rule."""
     fresh_until: datetime = _NEVER
     """The time until which the document is used without another fetch."""
@@ -127,19 +127,22 @@ class _Entry(Generic[Read]):
     is_refused: bool = False
     """Whether the last fetch has shown that the document is gone or breaks a rule."""
 
-    def usable_value(self, now: datetime) -> Read | None:
+    def usable_value(self, now: datetime) -> Document | None:
         """Return the document if it is fresh, or has expired less than `MAX_STALE` ago; otherwise None."""
         return self.value if now < self.fresh_until + MAX_STALE else None
 
     def drop_future_times(self, now: datetime) -> None:
         """Drop times that are too far in the future, because they were computed before the clock was set back."""
-        self.fresh_until = self.fresh_until if self.fresh_until <= now + MAX_FRESH else _NEVER
-        self.not_before = self.not_before if self.not_before <= now + PAUSE else _NEVER
-        self.not_again_before = self.not_again_before if self.not_again_before <= now + PAUSE else _NEVER
+        if self.fresh_until > now + MAX_FRESH:
+            self.fresh_until = _NEVER
+        if self.not_before > now + PAUSE:
+            self.not_before = _NEVER
+        if self.not_again_before > now + PAUSE:
+            self.not_again_before = _NEVER
 
 
 @dataclass(slots=True)
-class DocumentCache(Generic[Read]):
+class DocumentCache(Generic[Document]):
     """A cache that fetches documents of one kind, and finds them by URL.
 
     Args:
@@ -151,20 +154,21 @@ class DocumentCache(Generic[Read]):
 
     kind: str
     clock: Clock
-    read: Callable[[str], Awaitable[tuple[Read, timedelta]]]
+    read: Callable[[str], Awaitable[tuple[Document, timedelta]]]
     on_outcome: Callable[[DocumentOutcome], None] | None = None
-    _entries: OrderedDict[str, _Entry[Read]] = field(default_factory=OrderedDict)
+    _entries: OrderedDict[str, _Entry[Document]] = field(default_factory=OrderedDict)
     """The entries by URL. The most recently used entry is at the end."""
     _under_way: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    """The fetches in progress, by URL."""
+    """The tasks of the fetches in progress, by URL."""
 
-    async def get(self, url: str, *, admit: Callable[[], Awaitable[None]] | None = None) -> Read | None:
+    async def get(self, url: str, *, admit: Callable[[], Awaitable[None]] | None = None) -> Document | None:
         """Return the document at a URL; None if it is not usable. If a fetch fails, log why.
 
         Call `admit` before a fetch if no usable document is cached, and no other caller is fetching the document.
         `admit` can raise an exception, which prevents the fetch.
         """
-        now, entry = self.clock(), self._entries.get(url, _Entry())
+        now = self.clock()
+        entry = self._entries.get(url, _Entry())
         entry.drop_future_times(now)
         if url in self._entries:
             self._entries.move_to_end(url)
@@ -176,13 +180,14 @@ class DocumentCache(Generic[Read]):
         # If the URL was new, `_fetch` has created and cached its own entry.
         return self._entries.get(url, entry).usable_value(now)
 
-    async def get_again(self, url: str) -> Read | None:
+    async def get_again(self, url: str) -> Document | None:
         """Fetch a cached document again even if it is fresh, at most once per `PAUSE`, and return the document.
 
         Return None if the last call for this URL, or the last failed fetch, was less than `PAUSE` ago. Also return None
         if the document is not usable.
         """
-        now, entry = self.clock(), self._entries.get(url, _Entry())
+        now = self.clock()
+        entry = self._entries.get(url, _Entry())
         if now < max(entry.not_again_before, entry.not_before):
             return None
         entry.not_again_before = now + PAUSE
@@ -211,12 +216,13 @@ class DocumentCache(Generic[Read]):
         try:
             entry.value, fresh_time = await self.read(url)
         except NotFetched as exc:
-            outcome, now = exc.outcome, self.clock()
+            outcome = exc.outcome
+            now = self.clock()
             entry.is_refused = exc.is_gone
             if exc.is_gone:
                 entry.value = None
             entry.not_before = now + PAUSE
-            # The first event means that no usable document is left, even if the fetch has only failed.
+            # The event `…_refused` means that no usable document is left, even if the fetch has only failed.
             event = f"{self.kind}_refused" if entry.usable_value(now) is None else f"{self.kind}_not_renewed"
             log.warning(event, host=host_of(url), reason=str(exc))
         else:

@@ -19,6 +19,7 @@ CLIENT_NAME: Final = "[a-z0-9][a-z0-9_-]{0,63}"
 IdTokenAlg = Literal["RS256", "ES256"]
 """The algorithm of a site's id_tokens. RS256 has separate keys, and ES256 uses the keys of access tokens."""
 ID_TOKEN_ALGS: Final[tuple[str, ...]] = get_args(IdTokenAlg)
+"""The algorithms in `IdTokenAlg`."""
 ID_TOKEN_ALG: Final[IdTokenAlg] = "RS256"  # noqa: S105 - an algorithm
 """The default algorithm of a site's id_tokens."""
 Pkce = Literal["required", "optional"]
@@ -187,7 +188,7 @@ class StoredClient(ClientWithSecrets, table=True):
     ended and its other rows are deleted, so that a new client with this name does not get them.
     """
     id: UUID
-    """The id of the client in the table `deliveries`. The name does not suffice: a later client may have it."""
+    """The id with which the table `deliveries` refers to the client, because a later client may have the same name."""
 
 
 SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], object]]]] = {

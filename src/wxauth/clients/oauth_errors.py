@@ -62,7 +62,7 @@ def invalid_client(description: str) -> OAuthError:
     return OAuthError("invalid_client", description, status=401)
 
 
-def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
+def oauth_error_for(error: WxAuthError) -> OAuthError | None:
     """Return the OAuth error for an error of wxauth; None if OAuth has no error code for it."""
     match error:
         case errors.InvalidClient():
@@ -77,7 +77,7 @@ def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
     return None
 
 
-def answering_clients(
+def with_oauth_errors(
     endpoint: Callable[..., Awaitable[dict[str, Any]]],
 ) -> Callable[..., Awaitable[dict[str, Any] | Response]]:
     """Wrap an endpoint, so that its failures become OAuth error responses.
@@ -94,7 +94,7 @@ def answering_clients(
             refusal = exc
         except WxAuthError as exc:
             request.scope[PROBLEM_KEY] = exc  # for the log, which shows wxauth's error and its cause
-            converted = in_terms_of_oauth(exc)
+            converted = oauth_error_for(exc)
             if converted is None:
                 raise
             refusal = converted

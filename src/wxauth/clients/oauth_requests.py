@@ -181,7 +181,8 @@ def refuse_repeated(parameters: Parameters) -> None:
         raise OAuthError("invalid_target", "resource occurs twice: a token is valid for only one resource")
     if parameters.repeated:
         description = "a parameter occurs twice"
-        if names := parameters.repeated & _NAMED:
+        names = parameters.repeated & _NAMED
+        if names:
             description += f": {', '.join(sorted(names))}"
         raise OAuthError("invalid_request", description)
 
@@ -217,11 +218,15 @@ class SiteCredentials:
     ) -> tuple[Client, Parameters]:
         """Check the credentials of the client that has sent a form. Return the client and the form.
 
-        A client with a secret authenticates with HTTP Basic, or with `client_id` and `client_secret`. A public client
-        sends no secret. The document of a client that is not registered must be at an allowed host. Such a client sends
-        no secret either. It sends an assertion for one of these `endpoints`, or only its `client_id` if its document
-        allows this. `endpoints` contains paths, and is empty if the route accepts no assertions. `ip` is the caller's
-        address, for which fetches of unknown documents are limited.
+        A registered client with a secret authenticates with HTTP Basic, or with `client_id` and `client_secret`. A
+        registered public client sends only its `client_id`. A client that is not registered must have a document at an
+        allowed host. It sends an assertion or, if its document allows this, only its `client_id`.
+
+        Args:
+            request: The request with the form.
+            ip: The caller's address, for which fetches of unknown documents are limited.
+            endpoints: The paths whose URLs may be the audience of an assertion, like the issuer; empty if the route
+                accepts no assertions.
 
         Raises: OAuthError, InvalidClient, InvalidRequest, PayloadTooLarge, RateLimited, StorageUnavailable.
         """
@@ -313,6 +318,7 @@ class SiteCredentials:
 
 
 def _has_assertion(form: Parameters) -> bool:
+    """Return whether a form contains an assertion or its type. `_client_by_assertion` refuses one without the other."""
     return _ASSERTION in form or _ASSERTION_TYPE in form
 
 

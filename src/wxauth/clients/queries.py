@@ -83,6 +83,7 @@ def _select(*columns: LiteralString) -> LiteralString:
 
 
 def _columns_without_logo(kind: type[Client]) -> list[LiteralString]:
+    """Return the columns of a class, with null in place of the logo."""
     return ["NULL::text AS logo" if column == "logo" else column for column in columns_of(kind)]
 
 
@@ -111,7 +112,7 @@ INSERT INTO clients ({_COLUMNS}, secret_hash, created_at)
 SELECT {_COLUMNS}, :secret_hash, :now FROM jsonb_populate_record(NULL::clients, :client)"""
 
 
-def _all_but_the_name(source: LiteralString) -> LiteralString:
+def _assignments_from(source: LiteralString) -> LiteralString:
     """Return the assignments of an UPDATE that copies all columns of `Client` except the name from the row `source`.
 
     The name is left out, because setting it, even to the same value, would lock the row against new sign-in requests,
@@ -124,11 +125,11 @@ def _all_but_the_name(source: LiteralString) -> LiteralString:
 # the other requests.
 ADD: Final = Statement[str](f"{_ADDED_FRAGMENT} ON CONFLICT DO NOTHING RETURNING name")
 ADD_OR_REPLACE: Final = Statement[Nothing](
-    f"{_ADDED_FRAGMENT} ON CONFLICT (name) DO UPDATE SET {_all_but_the_name('excluded')}"
+    f"{_ADDED_FRAGMENT} ON CONFLICT (name) DO UPDATE SET {_assignments_from('excluded')}"
 )
 CHANGE: Final = Statement[Nothing](f"""
-UPDATE clients SET {_all_but_the_name("given")}
-  FROM jsonb_populate_record(NULL::clients, :client) AS given WHERE clients.name = given.name
+UPDATE clients SET {_assignments_from("changed")}
+  FROM jsonb_populate_record(NULL::clients, :client) AS changed WHERE clients.name = changed.name
 """)
 
 
@@ -159,8 +160,8 @@ async def end_removed_page(
         if removed is None:
             return None
         name, by = removed
-        numbers = [await end_page_of_client(transaction, name, size=size, by=Actor(by), now=now)]
-        numbers += [await transaction.run(statement, name=name, size=size) for statement in _DELETE_PAGES]
+        row_counts = [await end_page_of_client(transaction, name, size=size, by=Actor(by), now=now)]
+        row_counts += [await transaction.run(statement, name=name, size=size) for statement in _DELETE_PAGES]
         # If a page is full, more rows are probably left, so `_DELETE_IF_EMPTY` would only cost time.
-        is_last = max(numbers) < size and await transaction.value(_DELETE_IF_EMPTY, name=name) is not None
-        return RemovedPage(name, sum(numbers), is_last)
+        is_last = max(row_counts) < size and await transaction.value(_DELETE_IF_EMPTY, name=name) is not None
+        return RemovedPage(name, sum(row_counts), is_last)

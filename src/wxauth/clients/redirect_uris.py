@@ -12,6 +12,7 @@ from wxauth.terminal import WrongValue
 from wxauth_guard.urls import is_http_url, is_loopback, is_secure
 
 MAX_URI_LENGTH: Final = 2048
+"""The maximum number of characters of a URI."""
 MAX_URIS: Final = 100
 """The maximum number of a client's redirect URIs. The same limit applies to its logout URIs.
 
@@ -45,12 +46,16 @@ HOST_RULE: Final = _(
     "must have a host that contains only letters, digits, - and . (write other characters as "
     "xn--…), and must not contain a user name"
 )
-# A native app on the user's own computer may use a different port each time (RFC 8252, section 7.3).
 _ON_LOOPBACK: Final = re.compile(
     r"(?P<before_port>https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]|(?P<localhost>localhost)))"
     r"(?::[0-9]{1,5})?"
     r"(?P<after_port>(?:[/?].*)?)"
 )
+"""The pattern of a loopback URI, with groups for the parts around its port.
+
+The port is ignored, because a native app on the user's computer may use a different port each time (RFC 8252, section
+7.3).
+"""
 
 
 def check_uris(uris: Sequence[str]) -> None:
@@ -116,17 +121,19 @@ def is_registered(uri: str, registered: Iterable[str], *, allows_localhost: bool
     documents describe, because many of these documents contain `localhost`.
     """
     without_port = _without_port(uri, allows_localhost=allows_localhost)
-    return any(
-        each == uri
-        or (without_port is not None and without_port == _without_port(each, allows_localhost=allows_localhost))
-        for each in registered
-    )
+    for each in registered:
+        if each == uri:
+            return True
+        if without_port is not None and without_port == _without_port(each, allows_localhost=allows_localhost):
+            return True
+    return False
 
 
 def _without_port(uri: str, *, allows_localhost: bool) -> tuple[str, str] | None:
     """Return the parts of a loopback URI before and after its port.
 
-    Return None if the host is not a loopback address, or if no program can listen on the port.
+    Return None if the host is not a loopback address, or if no program can listen on the port. Without
+    `allows_localhost`, also return None for the name `localhost`.
     """
     parts = _ON_LOOPBACK.fullmatch(uri)
     if parts is None or (parts["localhost"] and not allows_localhost):

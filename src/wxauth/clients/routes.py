@@ -109,15 +109,17 @@ class ClientSecretAnswer(BaseModel):
 
 def client_answer(client: AddedClient, *, now: datetime) -> ClientAnswer:
     """Return the response about a client, without its secret. A `former_secret_until` in the past is shown as null."""
-    until = client.former_secret_until
-    if until is not None and until <= now:
-        until = None  # the database still contains the time at which an old secret ended
-    return ClientAnswer(**{**client.model_dump(), "former_secret_until": until})
+    values = client.model_dump()
+    # The database still contains the time at which an old secret ended.
+    if client.former_secret_until is not None and client.former_secret_until <= now:
+        values["former_secret_until"] = None
+    return ClientAnswer(**values)
 
 
 async def _client_changes(
     database: DatabaseDep, resolver: NameResolverDep, settings: SettingsDep
 ) -> clients.ClientChanges:
+    """Return the operations that add and change clients, with the settings of the service."""
     return clients.ClientChanges(database, resolver, settings)
 
 

@@ -87,7 +87,7 @@ class WrongClient(InvalidRequest):
 def check_name(name: str) -> str:
     """Check the name that an administrator gives to a client, and return it.
 
-    Raises: ValueError, if the name is not allowed.
+    Raises: WrongValue, if the name is not allowed.
     """
     if not is_client_name(name) or is_own_name(name):
         raise WrongValue(NAME_RULE)
@@ -128,6 +128,28 @@ def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None
     return _as_site(client) if _makes_a_site(values) else _as_service(client)
 
 
+def change_client(client: Client, changes: Mapping[str, Any]) -> Client:
+    """Return a copy of the client with the new values in `changes`.
+
+    Raises: WrongClient, if the changed client breaks a rule, or if the change is not allowed.
+    """
+    after: dict[str, Any] = {**client.model_dump(), **changes}
+    # If a confidential client became public, its requests would need no secret. Then an attacker who knows the client's
+    # name could use the sessions that were opened with the secret. The reverse change is refused, too, because a public
+    # client has no secret that its requests could contain.
+    if bool(after["is_public"]) != client.is_public:
+        raise WrongClient("is_public", _("can't be changed. Remove the client and add it again"))
+    if client.is_site and not _makes_a_site(after):
+        raise WrongClient(
+            "redirect_uris",
+            _(
+                "can be empty only with the device grant or id_tokens for phones, because the client would otherwise "
+                "no longer be a site"
+            ),
+        )
+    return build_client(client.name, after, stored=client)
+
+
 def _makes_a_site(options: Mapping[str, Any]) -> bool:
     """Return whether a client with these options is a site."""
     return any(options.get(field) for field in _SITE_MAKING_FIELDS)
@@ -142,7 +164,7 @@ def _as_site(client: Client) -> Client:
         update={
             "title": client.title or client.name,
             "id_token_alg": client.id_token_alg or ID_TOKEN_ALG,
-            "scopes": [*scopes_in_order(client.scopes), *site_scopes],
+            "scopes": [*service_scopes_in(client.scopes), *site_scopes],
         }
     )
 
@@ -162,7 +184,7 @@ def _as_service(client: Client) -> Client:
                     "phones"
                 ),
             )
-    return client.model_copy(update={"scopes": scopes_in_order(client.scopes) or list(DEFAULT_SCOPES)})
+    return client.model_copy(update={"scopes": service_scopes_in(client.scopes) or list(DEFAULT_SCOPES)})
 
 
 def _check_scopes(client: Client, known: Collection[str]) -> None:
@@ -200,8 +222,9 @@ def _check_public_site(client: Client) -> None:
                 "client's name"
             ),
         )
-    if scopes := scopes_in_order(client.scopes):
-        raise WrongClient("scopes", _("{scope} is only for services with a secret", scope=scopes[0]))
+    service_scopes = service_scopes_in(client.scopes)
+    if service_scopes:
+        raise WrongClient("scopes", _("{scope} is only for services with a secret", scope=service_scopes[0]))
     if client.pkce == "optional":
         raise WrongClient("pkce", _("must remain required, because a public client has no secret"))
 
@@ -244,28 +267,6 @@ def _check_near_site(client: Client) -> None:
         )
 
 
-def change_client(client: Client, changes: Mapping[str, Any]) -> Client:
-    """Return a copy of the client with the new values in `changes`.
-
-    Raises: WrongClient, if the changed client breaks a rule, or if the change is not allowed.
-    """
-    after: dict[str, Any] = {**client.model_dump(), **changes}
-    # If a confidential client became public, its requests would need no secret. Then an attacker who knows the client's
-    # name could use the sessions that were opened with the secret. The reverse change is refused, too, because a public
-    # client has no secret that its requests could contain.
-    if bool(after["is_public"]) != client.is_public:
-        raise WrongClient("is_public", _("can't be changed. Remove the client and add it again"))
-    if client.is_site and not _makes_a_site(after):
-        raise WrongClient(
-            "redirect_uris",
-            _(
-                "can be empty only with the device grant or id_tokens for phones, because the client would otherwise "
-                "no longer be a site"
-            ),
-        )
-    return build_client(client.name, after, stored=client)
-
-
-def scopes_in_order(scopes: Collection[str]) -> list[Scope]:
-    """Return the given scopes that a service can have, each once, in the order of `Scope`."""
+def service_scopes_in(scopes: Collection[str]) -> list[Scope]:
+    """Return those of the given scopes that a service can have, each once, in the order of `Scope`."""
     return [scope for scope in Scope if scope in scopes]

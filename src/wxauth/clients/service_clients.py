@@ -18,7 +18,7 @@ from starlette.requests import Request
 from wxauth.clients.clients import Credentials
 from wxauth.clients.models import SITE_SCOPE_NAMES, ClientWithSecrets, Scope
 from wxauth.clients.queries import FIND_SERVICE, ServiceClient
-from wxauth.clients.rules import is_client_name, scopes_in_order
+from wxauth.clients.rules import is_client_name, service_scopes_in
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
@@ -223,8 +223,8 @@ def check_scope(client: ServiceClient, needed: Scope) -> None:
     if needed in client.scopes:
         return
     # The command replaces all scopes, so it must repeat the client's present scopes. A client that is also a site has
-    # scopes of both kinds, and `scopes_in_order` returns only those of services.
-    service_scopes = scopes_in_order([*client.scopes, needed])
+    # scopes of both kinds, and `service_scopes_in` returns only those of services.
+    service_scopes = service_scopes_in([*client.scopes, needed])
     site_scopes = [scope for scope in client.scopes if scope in SITE_SCOPE_NAMES]
     scopes = [*service_scopes, *site_scopes]
     command = " ".join([f"wxauth clients set {client.name}", *(f"--scope {scope}" for scope in scopes)])

@@ -13,7 +13,7 @@ from wxauth.clients.assertions import PRIVATE_KEY_JWT, SIGNING_ALGS
 from wxauth.clients.clients import find_site
 from wxauth.clients.id_tokens import PROTOCOL_CLAIMS
 from wxauth.clients.models import CLAIMS, ID_TOKEN_ALGS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
-from wxauth.clients.oauth_errors import OAuthError, answering_clients, invalid_client
+from wxauth.clients.oauth_errors import OAuthError, invalid_client, with_oauth_errors
 from wxauth.clients.oauth_requests import BROWSER_USER_AGENT, SiteCredentials, form_of, form_parameters, is_form
 from wxauth.i18n import languages, lazy_gettext as _
 from wxauth.keys.models import JWKS_MAX_AGE
@@ -229,7 +229,7 @@ def _form(example: dict[str, str], others: Iterable[str]) -> dict[str, Any]:
         {"scope": "openid profile", "browser_ip": "203.0.113.7", "browser_user_agent": "Mozilla/5.0 …"}, ["resource"]
     ),
 )
-@answering_clients
+@with_oauth_errors
 async def authorize_device(
     request: Request,
     settings: SettingsDep,
@@ -286,7 +286,7 @@ async def authorize_device(
         ["code", "redirect_uri", "code_verifier", "refresh_token", "scope", "resource", *_ASSERTION],
     ),
 )
-@answering_clients
+@with_oauth_errors
 async def exchange(
     request: Request, site_tokens: SiteTokensDep, credentials: SiteCredentialsDep, device: DeviceDep
 ) -> dict[str, Any]:
@@ -308,7 +308,7 @@ async def exchange(
     },
     openapi_extra=_form({"token": "wxr_..."}, ["token_type_hint", *_ASSERTION]),
 )
-@answering_clients
+@with_oauth_errors
 async def revoke(
     request: Request, site_tokens: SiteTokensDep, credentials: SiteCredentialsDep, device: DeviceDep
 ) -> dict[str, Any]:
