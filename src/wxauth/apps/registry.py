@@ -91,16 +91,23 @@ class Apps:
     settings: Settings
     refresh_pause: float = REFRESH_PAUSE_SECONDS
     hint: str = ""
-    _is_read: bool = field(init=False, default=False)
-    """Whether the stored apps have been read at least once."""
-    _last_read_failed: bool = field(init=False, default=False)
-    _ignored: dict[str, Sequence[str]] = field(init=False, default_factory=dict)
-    """The ignored fields of each stored app, as last read."""
+    default: KnownApp | None = field(init=False)
+    """The app for logins that name no app; None if there is no mini-program. The app may be disabled."""
     unopened: list[str] = field(init=False, default_factory=list)
     """The ids of the stored apps that `unsealed_app` could not return.
 
     Users cannot log in to these apps, unless the settings contain an app with the same id.
     """
+    _by_id: dict[str, KnownApp] = field(init=False)
+    """All apps by id, in the order of `all`."""
+    _enabled: dict[str | None, App] = field(init=False)
+    """The enabled apps by id. None is the key of the default app, if it is enabled."""
+    _ignored: dict[str, Sequence[str]] = field(init=False, default_factory=dict)
+    """The ignored fields of each stored app that has such fields, as last read."""
+    _is_read: bool = field(init=False, default=False)
+    """Whether the stored apps have been read at least once."""
+    _last_read_failed: bool = field(init=False, default=False)
+    """Whether the database was unavailable during the last read."""
 
     def __post_init__(self) -> None:
         self._replace_apps([])
@@ -211,12 +218,8 @@ class Apps:
         in_settings = {app.app_id: KnownApp(app, "settings") for app in self.settings.apps}
         # The first operand puts the apps in the settings first. The last operand gives them precedence.
         self._by_id = in_settings | self._unseal_all(stored) | in_settings
-        """All apps by id, in the order of `all`."""
         self.default = next((known for known in self._by_id.values() if known.app.is_mini_program), None)
-        """The app for logins that name no app; None if there is no mini-program. The app may be disabled."""
-        enabled = [known.app for known in self._by_id.values() if known.is_enabled]
-        self._enabled: dict[str | None, App] = {app.app_id: app for app in enabled}
-        """The enabled apps by id. None is the key of the default app, if it is enabled."""
+        self._enabled = {app_id: known.app for app_id, known in self._by_id.items() if known.is_enabled}
         if self.default is not None and self.default.is_enabled:
             self._enabled[None] = self.default.app
 

@@ -95,7 +95,8 @@ def is_allowed(settings: Settings, client_id: str) -> bool:
     if parts is None or parts["host"] not in settings.client_documents:
         return False
     # The draft requires a path, and forbids dot segments. wxauth also refuses a query, which the draft discourages.
-    has_dot_segment = not {".", ".."}.isdisjoint(parts["path"].lower().replace("%2e", ".").split("/"))
+    segments = parts["path"].lower().replace("%2e", ".").split("/")
+    has_dot_segment = "." in segments or ".." in segments
     return parts["path"] not in ("", "/") and not has_dot_segment and not parts["query"]
 
 
