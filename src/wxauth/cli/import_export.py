@@ -221,6 +221,7 @@ class _Report:
         # move the cursor to the beginning of the line, and erase the line.
         self._clear = "\r\x1b[K" if sys.stderr.isatty() else ""
         self._faults: Counter[str] = Counter()
+        """The number of lines with each fault, by the text about the fault."""
         self.done = Counts()
         """The counts after the last batch."""
         self._began = monotonic()
@@ -256,16 +257,19 @@ class _Report:
         if counts.joined:
             self.print(Text(_JOINED, n=counts.joined))
         for fault, n in self._faults.most_common():
-            text = _("{n:,} line: {faults}") if n == 1 else _("{n:,} lines: {faults}")
-            self.print(Text(text, n=n, faults=fault))
+            template = _("{n:,} line: {faults}") if n == 1 else _("{n:,} lines: {faults}")
+            self.print(Text(template, n=n, faults=fault))
         if unknown:
             self.print(_("ignored columns: {names}", names=", ".join(map(printable, unknown))))
         if counts.odd_openids:
             self.print(Text(_ODD_OPENIDS, n=counts.odd_openids, length=USUAL_OPENID_LENGTH))
         numbers = asdict(counts)
-        incomplete = _(", imported without their invalid fields: {n}", n=counts.incomplete) if counts.incomplete else ""
-        blank = _(", blank lines: {n}", n=counts.blank) if counts.blank else ""
-        show(numbers, Text(_COUNTS, **numbers) + incomplete + blank)
+        text = Text(_COUNTS, **numbers)
+        if counts.incomplete:
+            text += _(", imported without their invalid fields: {n}", n=counts.incomplete)
+        if counts.blank:
+            text += _(", blank lines: {n}", n=counts.blank)
+        show(numbers, text)
         if counts.refused:
             self.print(_RUN_AGAIN)
         if is_dry_run:
@@ -329,11 +333,7 @@ def export_command(file: Path) -> None:
         sys.stdout.buffer.flush()
         return
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE)
-        # `os.open` does not change the permissions of an existing file. A device such as /dev/null keeps its
-        # permissions.
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.fchmod(descriptor, _PRIVATE)
+        descriptor = _open_private(file)
     except OSError as exc:
         raise click.UsageError(localized(unusable_file(file, exc))) from None
     try:
@@ -345,3 +345,16 @@ def export_command(file: Path) -> None:
     if unionid_count:
         text += _(", unionids without an identity: {n}", n=unionid_count)
     echo(text, err=True)
+
+
+def _open_private(file: Path) -> int:
+    """Open a file for writing, remove its content, and return the descriptor. Only the file's owner gets access to it.
+
+    A device such as /dev/null keeps its permissions.
+
+    Raises: OSError, if the file cannot be opened, or belongs to another user.
+    """
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.fchmod(descriptor, _PRIVATE)  # `os.open` does not change the permissions of an existing file
+    return descriptor
