@@ -1,6 +1,7 @@
-"""Write the rows that tables of guides lack, and the copies of the phone's client.
+"""Add the rows that are missing in tables of the guides, and write the copies of files below `examples/`.
 
-A row that an author has written stays. A row that is added has the words of the declaration, in the page's language.
+Existing rows stay unchanged, because an author may have edited them. A new row contains the text from the declaration,
+for example the summary of an operation, in the language of the guide.
 """
 
 import json
@@ -24,121 +25,163 @@ from wxauth.web.answers import example_of
 from wxauth.web.direct import DirectRoute
 
 ROOT: Final = Path(__file__).parents[1]
-ACCESS: Final = ROOT / "tests/web/operations.txt"
-CLIENT: Final = ROOT / "clients/miniprogram"
-AI_DEMO: Final = ROOT / "examples/miniprogram-ai"
-BUILT: Final = frozenset({"dist", "node_modules"})
-PAGES: Final = {"en": "docs", "zh-CN": "docs/zh"}
-"""The folders of the guides in each language."""
-_WITH_LISTS: Final = ("build/events", "start/import-file", "manage/privacy", "reference/http", "reference/commands")
+_FOLDERS: Final = {"en": "docs", "zh-CN": "docs/zh"}
+"""The folder of the guides in each language."""
+_COMMAS: Final = {"en": ", ", "zh-CN": "、"}
+"""The text between two items of a list in each language."""
+_OPERATIONS: Final = ROOT / "tests/web/operations.txt"
+"""The list of all operations: the method, the path, the name and the callers, among other columns."""
+_SDK: Final = ROOT / "clients/miniprogram"
+_AI_DEMO: Final = ROOT / "examples/miniprogram-ai"
+_GENERATED_FOLDERS: Final = frozenset({"dist", "node_modules"})
+"""The names of folders that contain the output of build tools and installed packages."""
+
+
+def main() -> None:
+    """Write the files. Exit if a text has no translation yet, because its row in the Chinese guide would be English."""
+    # This module is on the path only if this file runs as a script, and tests import this file as a module.
+    from check_languages import text_faults  # type: ignore[import-not-found]
+
+    faults = list(text_faults())
+    if faults:
+        raise SystemExit("\n".join([*faults, "Then run scripts/docs again."]))
+    for guide, text in guides():
+        guide.write_text(text, "utf-8")
+    for copy, original in copies():
+        shutil.copyfile(original, copy)
 
 
 def copies() -> Iterator[tuple[Path, Path]]:
-    """Yield each copy below `examples/`, which WeChat's tools open as a folder of its own, with its original."""
-    for file in CLIENT.glob("wxauth*.*s"):
-        found = (ROOT / "examples").glob(f"**/{file.name}")
-        yield from ((copy, file) for copy in found if BUILT.isdisjoint(copy.relative_to(ROOT).parts))
+    """Yield each copy below `examples/`, and its original.
+
+    The examples contain copies, because WeChat's tools open the folder of an example without its parents.
+    """
+    for original in _SDK.glob("wxauth*.*s"):  # wxauth.js and wxauth.d.ts, for example
+        for copy in (ROOT / "examples").glob(f"**/{original.name}"):
+            if _GENERATED_FOLDERS.isdisjoint(copy.relative_to(ROOT).parts):
+                yield copy, original
     yield ROOT / "examples/uni-app/src/config.js", ROOT / "examples/miniprogram/config.js"
-    yield from ((AI_DEMO / "skills/orders-skill" / name, AI_DEMO / name) for name in ("auth.js", "teas.js"))
+    for name in ("auth.js", "teas.js"):
+        yield _AI_DEMO / "skills/orders-skill" / name, _AI_DEMO / name
 
 
 def guides() -> Iterator[tuple[Path, str]]:
-    """Yield each guide with such a list, and its text with the complete list."""
-    for language, folder in PAGES.items():
-        page = {name.split("/")[1]: ROOT / folder / f"{name}.md" for name in _WITH_LISTS}
-        texts = {name: path.read_text("utf-8") for name, path in page.items()}
-        comma = ", " if language == "en" else "、"
-        for place, rows in enumerate(_rows_of_events(language, comma)):
-            texts["events"] = _completed(texts["events"], "type", rows, table=place)
-        rules = {name: EXPECTED[name].translated(language) for name in Line.model_fields}
-        texts["import-file"] = _completed(texts["import-file"], "field|字段", rules)
-        profile = comma.join(f"`{name}`" for name in PROFILE_FIELDS)
-        texts["privacy"] = re.sub(rf"(?m)^\| `nickname`({comma}`\w+`)*", f"| {profile}", texts["privacy"])
-        texts["http"] = _with_members(texts["http"], example_of(UserAnswer))
-        for place, rows in enumerate(_rows_of_operations(language)):
-            texts["http"] = _completed(texts["http"], "method and path|方法与路径", rows, table=place)
-        helps = {
-            f"wxauth {' '.join(words)}": Text(text).translated(language) for words, text in _commands(main_command)
-        }
-        rows = {name: text.partition("\n\n")[0].replace("\n", " ") for name, text in helps.items()}
-        texts["commands"] = _completed(texts["commands"], "command|命令", rows)
-        yield from ((page[name], text) for name, text in texts.items())
+    """Yield each guide with such a table, and its text with the missing rows."""
+    functions = {
+        "build/events": _with_events,
+        "start/import-file": _with_import_fields,
+        "manage/privacy": _with_profile_fields,
+        "reference/http": _with_operations,
+        "reference/commands": _with_commands,
+    }
+    for language, folder in _FOLDERS.items():
+        for name, add_missing in functions.items():
+            path = ROOT / folder / f"{name}.md"
+            yield path, add_missing(path.read_text("utf-8"), language)
 
 
-def _rows_of_events(language: str, comma: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Return the cells of each type, for other services, and for the audit log."""
-    sent: dict[str, str] = {}
-    recorded: dict[str, str] = {}
+def _with_events(page: str, language: str) -> str:
+    """Return a page whose first table of event types contains all types that other services receive.
+
+    The second table contains the types whose data, or part of it, is only in the audit log.
+    """
 
     def cells(kind: EventType, names: Iterable[str]) -> str:
-        return f"{comma.join(f'`{name}`' for name in names)} | {kind.meaning.translated(language)}"
+        data = _COMMAS[language].join(f"`{name}`" for name in names)
+        return f"{data} | {kind.meaning.translated(language)}"
 
+    sent: dict[str, str] = {}
+    recorded: dict[str, str] = {}
     for kind in EventType:
-        further = kind.data.difference(kind.sent or ())
         if kind.sent is not None:
             sent[kind] = cells(kind, kind.sent)
-        if further or kind.sent is None:
-            recorded[kind] = cells(kind, sorted(further))
-    return sent, recorded
+        only_recorded = kind.data.difference(kind.sent or ())
+        if only_recorded or kind.sent is None:
+            recorded[kind] = cells(kind, sorted(only_recorded))
+    page = _with_rows(page, "type", sent, table=0)
+    return _with_rows(page, "type", recorded, table=1)
 
 
-def _rows_of_operations(language: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Return the cells of each operation, with its users and its purpose.
+def _with_import_fields(page: str, language: str) -> str:
+    """Return a page whose table of fields contains all fields of a line to import, with their rules."""
+    rules = {name: EXPECTED[name].translated(language) for name in Line.model_fields}
+    return _with_rows(page, "field|字段", rules)
 
-    Operations for administrators are separate.
+
+def _with_profile_fields(page: str, language: str) -> str:
+    """Return a page whose row about the profile names all profile fields. The row begins with `nickname`."""
+    comma = _COMMAS[language]
+    names = comma.join(f"`{name}`" for name in PROFILE_FIELDS)
+    return re.sub(rf"^\| `nickname`({comma}`\w+`)*", f"| {names}", page, flags=re.MULTILINE)
+
+
+def _with_operations(page: str, language: str) -> str:
+    """Return a page whose example of a user has all members, and whose two tables contain all operations.
+
+    The second table contains the operations for administrators.
     """
-    tables: tuple[dict[str, str], dict[str, str]] = {}, {}
-    lines = (line.split() for line in ACCESS.read_text("utf-8").splitlines())
-    access = {f"{method} {path}": who for method, path, _, who, *_ in lines}
+    lines = (line.split() for line in _OPERATIONS.read_text("utf-8").splitlines())
+    callers = {f"{method} {path}": who for method, path, _name, who, *_ in lines}
+    public: dict[str, str] = {}
+    for_administrators: dict[str, str] = {}
     for route in create_api().routes:
         if isinstance(route, DirectRoute) and route.include_in_schema:
-            for name in (f"{method} {route.path}" for method in route.methods or ()):
-                summary = translate(route.summary, language)
-                tables[route.path.startswith("/v1/admin/")][name] = f"`{access.get(name, '?')}` | {summary}"
-    return tables
+            rows = for_administrators if route.path.startswith("/v1/admin/") else public
+            for method in route.methods or ():
+                operation = f"{method} {route.path}"
+                rows[operation] = f"`{callers.get(operation, '?')}` | {translate(route.summary, language)}"
+    page = _with_members(page, example_of(UserAnswer))
+    page = _with_rows(page, "method and path|方法与路径", public, table=0)
+    return _with_rows(page, "method and path|方法与路径", for_administrators, table=1)
 
 
-def _commands(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield each command below this one, by its words, and the first paragraph of its help."""
+def _with_members(page: str, user: Mapping[str, object]) -> str:
+    """Return a page whose first JSON block, which contains a user as its last member, has all members of the user."""
+    before, _, block = page.partition("```json\n")
+    shown, end, after = block.partition("\n  }\n}\n```")
+    missing = {name: value for name, value in user.items() if f'"{name}":' not in shown}
+    added = "".join(f',\n    "{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in missing.items())
+    return f"{before}```json\n{shown}{added}{end}{after}"
+
+
+def _with_commands(page: str, language: str) -> str:
+    """Return a page whose table of commands contains all commands, with the first paragraph of their help texts."""
+    rows = {}
+    for words, text in _commands_below(main_command):
+        summary = Text(text).translated(language).partition("\n\n")[0]
+        rows[f"wxauth {' '.join(words)}"] = summary.replace("\n", " ")
+    return _with_rows(page, "command|命令", rows)
+
+
+def _commands_below(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the words and the help text of each command below a group; of the command itself if it is not a group.
+
+    `words` are the words of the command, without `wxauth`.
+    """
     if not isinstance(command, click.Group):
         yield words, cleandoc(command.help or "")
         return
     with click.Context(command) as context:
         for name in command.list_commands(context):
-            yield from _commands(command.resolve_command(context, [name])[1] or command, *words, name)
+            _name, subcommand, _arguments = command.resolve_command(context, [name])
+            yield from _commands_below(subcommand or command, *words, name)
 
 
-def _completed(text: str, header: str, rows: Mapping[str, str], *, table: int = 0) -> str:
-    """Return the page with a row for each of these that its table lacks.
+def _with_rows(page: str, header: str, rows: Mapping[str, str], *, table: int = 0) -> str:
+    """Return a page with the rows that its table lacks, at the end of the table.
 
-    `table` is the number of the table, among the tables whose header begins with `header`.
+    `header` is a pattern of the table's first header cell. `rows` contains the other cells of each row, by the name in
+    its first cell. If several tables have this header, `table` is the index of the table among them.
     """
-    found = list(re.finditer(rf"^\| (?:{header}) \|.*\n\|[-|]+\|\n(?:\|.*\n)+", text, re.MULTILINE))[table]
-    cells = re.findall("`(.*?)`", "".join(row.split("|")[1] for row in found[0].splitlines()))
-    named = {*cells, *(f"{method} {words[-1]}" for words in map(str.split, cells) for method in words[:-1])}
-    added = "".join(f"| `{name}` | {cells} |\n" for name, cells in rows.items() if name not in named)
-    return text[: found.end()] + added + text[found.end() :]
-
-
-def _with_members(text: str, user: Mapping[str, object]) -> str:
-    """Return the page with all members of the user in its first JSON."""
-    before, _, rest = text.partition("```json\n")
-    shown, end, behind = rest.partition("\n  }\n}\n```")
-    lacking = {name: value for name, value in user.items() if f'"{name}":' not in shown}
-    added = "".join(f',\n    "{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in lacking.items())
-    return f"{before}```json\n{shown}{added}{end}{behind}"
-
-
-def main() -> None:
-    """Write the files. Exit if a text has no translation yet, because its row in the Chinese guide would be English."""
-    from check_languages import wrong_languages  # type: ignore[import-not-found]  # beside this script alone
-
-    if wrong := [*wrong_languages()]:
-        raise SystemExit("\n".join([*wrong, "Then run scripts/docs again."]))
-    for page, text in guides():
-        page.write_text(text, "utf-8")
-    for copy, original in copies():
-        shutil.copyfile(original, copy)
+    pattern = re.compile(rf"^\| (?:{header}) \|.*\n\|[-|]+\|\n(?:\|.*\n)+", re.MULTILINE)
+    match = list(pattern.finditer(page))[table]
+    first_cells = "".join(line.split("|")[1] for line in match[0].splitlines())
+    names = set()
+    for name in re.findall("`(.*?)`", first_cells):
+        *methods, path = name.split(" ")
+        names |= {name, *(f"{method} {path}" for method in methods)}  # `GET PATCH /v1/me` names two operations
+    added = "".join(f"| `{name}` | {cells} |\n" for name, cells in rows.items() if name not in names)
+    return page[: match.end()] + added + page[match.end() :]
 
 
 if __name__ == "__main__":
