@@ -1,43 +1,76 @@
-"""Write the tables of `compare.md`, in both languages, from `docs/start/compare.json`."""
+"""Write the tables of `compare.md`, in English and Chinese, from `docs/start/compare.json`."""
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
 FACTS: Final = ROOT / "docs/start/compare.json"
+"""The file of the facts.
+
+Its `sources` have a URL, and the month in which we read it. Its `rows` have a fact about each system; null if we know
+none. A fact about another system names its source. All texts are pairs of English and Chinese.
+"""
 PAGES: Final = {"en": ROOT / "docs/start/compare.md", "zh": ROOT / "docs/zh/start/compare.md"}
 OTHERS: Final = ("casdoor", "logto", "uni-id", "authing", "pocket-id", "tutorial", "wx.cloud")
-HEADS: Final = {
+"""The names in `FACTS` of the other systems, in the order of the columns."""
+_HEADERS: Final = {
     "en": ("", "wxauth", "Casdoor", "Logto", "uni-id", "Authing", "Pocket ID", "a tutorial", "`wx.cloud`"),
     "zh": ("", "wxauth", "Casdoor", "Logto", "uni-id", "Authing", "Pocket ID", "教程代码", "`wx.cloud`"),
 }
 
 
 def written(language: str) -> str:
-    """Return the page with its current tables."""
-    facts, column = json.loads(FACTS.read_text(encoding="utf-8")), tuple(PAGES).index(language)
-    numbers = {name: number for number, name in enumerate(facts["sources"], 1)}
+    """Return the page in this language, with tables that contain the current facts."""
+    facts = json.loads(FACTS.read_text(encoding="utf-8"))
+    page = PAGES[language].read_text(encoding="utf-8")
+    page = _with_section(page, "table", _table(facts, language))
+    return _with_section(page, "sources", _sources(facts))
 
-    def cell(said: dict[str, Any] | None) -> str:
-        if said is None:
-            return "–"
-        return f"{said['says'][column]} [{numbers[said['source']]}]"
 
-    lines = [HEADS[language], ("---",) * len(HEADS[language])]
+def _with_section(page: str, name: str, text: str) -> str:
+    """Return a page whose section, which begins with `<!-- name -->` and ends with `<!-- end -->`, has this text."""
+    section = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", re.DOTALL)
+    page, replaced = section.subn(lambda _old: f"\n{text}\n", page)
+    assert replaced == 1, f"the page must have one section {name}"
+    return page
+
+
+def _table(facts: Mapping[str, Any], language: str) -> str:
+    """Return the table that compares wxauth with the other systems. Each cell refers to its source by a number."""
+    index = tuple(PAGES).index(language)
+    numbers = _numbers_of_sources(facts)
+
+    def cell(fact: Mapping[str, Any] | None) -> str:
+        return "–" if fact is None else f"{fact['says'][index]} [{numbers[fact['source']]}]"
+
+    header = _HEADERS[language]
+    lines = [header, ("---",) * len(header)]
     for row in facts["rows"]:
-        own = f"{row['wxauth'][column]} (`{row['test']}`)" if row["test"] else row["wxauth"][column]
-        lines.append((row["row"][column], own, *(cell(row[name]) for name in OTHERS)))
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    listed = "".join(f"- [{numbers[name]}] {url}, {month}\n" for name, (url, month) in facts["sources"].items())
-    links = "".join(f"[{numbers[name]}]: {url}\n" for name, (url, _) in facts["sources"].items())
-    text = PAGES[language].read_text(encoding="utf-8")
-    for mark, made in (("table", table), ("sources", f"{listed}\n{links}")):
-        before, found, rest = text.partition(f"<!-- {mark} -->\n")
-        text = f"{before}{found}\n{made}\n{rest[rest.index('<!-- end -->') :]}"
-    return text
+        wxauth = row["wxauth"][index]
+        if row["test"]:
+            wxauth += f" (`{row['test']}`)"
+        lines.append((row["row"][index], wxauth, *(cell(row[name]) for name in OTHERS)))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _sources(facts: Mapping[str, Any]) -> str:
+    """Return the list of the sources, followed by the definitions that make links of the numbers in the table."""
+    items = definitions = ""
+    for name, number in _numbers_of_sources(facts).items():
+        url, month = facts["sources"][name]
+        items += f"- [{number}] {url}, {month}\n"
+        definitions += f"[{number}]: {url}\n"
+    return f"{items}\n{definitions}"
+
+
+def _numbers_of_sources(facts: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of each source, by its name. The numbers begin with 1, in the order of the file."""
+    return {name: number for number, name in enumerate(facts["sources"], 1)}
 
 
 if __name__ == "__main__":
-    for each, page in PAGES.items():
-        page.write_text(written(each), encoding="utf-8")
+    for language, path in PAGES.items():
+        path.write_text(written(language), encoding="utf-8")

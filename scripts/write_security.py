@@ -1,6 +1,7 @@
-"""Write the tables of `security.md`, in both languages.
+"""Write the tables of `security.md` and the results of the conformance suites in it, in English and Chinese.
 
-They come from `tests/requirements.toml`, the marks of tests, and `docs/reference/conformance.json`.
+The tables come from `tests/requirements.toml` and from the marks of tests, and the results come from
+`docs/reference/conformance.json`.
 """
 
 import ast
@@ -13,14 +14,18 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
 GUIDES: Final = {"en": ROOT / "docs/reference/security.md", "zh": ROOT / "docs/zh/reference/security.md"}
-HEAD: Final = {"en": "| requirement | how | test |", "zh": "| 要求 | 做法 | 测试 |"}
-STANDARDS: Final = {"en": "Standards", "zh": "标准"}
-"""The heading of all sections except ASVS's and the contract's."""
-BEHIND: Final = "\n### OpenSSF Scorecard\n"
-"""The text that follows the tables."""
-CONFORMANCE: Final = re.compile(r"(?<=<!-- conformance -->\n).*?(?=<!-- end -->)", re.DOTALL)
-COLUMNS: Final = ("modules", "passed", "review", "skipped", "warning", "failed")
-SUITES: Final = {
+_REQUIREMENTS: Final = ROOT / "tests/requirements.toml"
+_CONFORMANCE: Final = ROOT / "docs/reference/conformance.json"
+_TABLE_HEADERS: Final = {"en": "| requirement | how | test |", "zh": "| 要求 | 做法 | 测试 |"}
+_STANDARDS_HEADINGS: Final = {"en": "Standards", "zh": "标准"}
+"""The heading above the table that contains all sections except those of ASVS and of the contract."""
+_AFTER_TABLES: Final = "\n### OpenSSF Scorecard\n"
+"""The text that follows the tables in the guide."""
+_RESULTS_SECTION: Final = re.compile(r"(?<=<!-- conformance -->\n).*?(?=<!-- end -->)", re.DOTALL)
+"""The pattern of the guide's text about the conformance suites."""
+_RESULT_COLUMNS: Final = ("modules", "passed", "review", "skipped", "warning", "failed")
+"""The names in `conformance.json` of the numbers in the table of results."""
+_RESULTS: Final = {
     "en": """
 On {date}, we ran version {version} of the OpenID Foundation's conformance suite (commit {commit}, unmodified). We
 registered the suite's clients with these options: `{clients}`.
@@ -49,19 +54,105 @@ We also ran `{mcp[package]}` {mcp[version]}, the conformance suite of MCP. wxaut
 }
 
 
-def suites(language: str) -> str:
-    """Return the results of the conformance suites."""
-    found = json.loads((ROOT / "docs/reference/conformance.json").read_text(encoding="utf-8"))
+def written(language: str) -> str:
+    """Return the guide in this language, with the current tables and results."""
+    guide = GUIDES[language].read_text(encoding="utf-8")
+    first_heading = f"\n### {sections()[0]['title'][_index_of(language)]}\n"
+    before, after = guide[: guide.index(first_heading)], guide[guide.index(_AFTER_TABLES) :]
+    guide = f"{before}{''.join(_tables(language))}{after}"
+    return _RESULTS_SECTION.sub(lambda _old: _results(language), guide)
+
+
+def sections() -> list[dict[str, Any]]:
+    """Return the sections of `tests/requirements.toml`, each of which describes a standard or a chapter of one.
+
+    Each section has rows. A row contains its ids, the English text, the Chinese text and, if there is no test, the
+    reason.
+    """
+    content: dict[str, list[dict[str, Any]]] = tomllib.loads(_REQUIREMENTS.read_text(encoding="utf-8"))
+    return content["section"]
+
+
+def id_of(section: Mapping[str, Any], row: Sequence[str]) -> str:
+    """Return the id by which the marks of tests refer to a row, such as `rfc7636-4.6`.
+
+    It consists of the section's prefix and the first id in the row.
+    """
+    first_id = re.split(",| to ", row[0])[0]
+    return f"{section['prefix']}-{first_id}"
+
+
+def marked() -> dict[str, list[str]]:
+    """Return the names of the tests for each requirement, by the requirement's id in `pytest.mark.requirement`."""
+    tests: dict[str, list[str]] = {}
+    for file in sorted((ROOT / "tests").glob("*/**/test_*.py")):
+        if "node_modules" in file.parts:
+            continue
+        text = file.read_text(encoding="utf-8")
+        if "requirement(" not in text:  # saves the time to parse the file
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                for requirement in _requirements_in(node.decorator_list):
+                    tests.setdefault(requirement, []).append(node.name)
+    return tests
+
+
+def _requirements_in(decorators: Sequence[ast.expr]) -> Iterator[str]:
+    """Yield the ids of the requirements with which these decorators mark a test."""
+    for decorator in decorators:
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.requirement":
+            for argument in decorator.args:
+                yield ast.literal_eval(argument)
+
+
+def _tables(language: str) -> Iterator[str]:
+    """Yield the lines of the tables: one for each chapter of ASVS, one for the standards, and one for the contract."""
+    tests = marked()
+    previous_heading = ""
+    for section in sections():
+        heading = _STANDARDS_HEADINGS[language] if _is_of_standards(section) else section["title"][_index_of(language)]
+        if heading != previous_heading:  # all standards share one table
+            yield f"\n### {heading}\n\n{_TABLE_HEADERS[language]}\n|---|---|---|\n"
+            previous_heading = heading
+        for row in section["rows"]:
+            names = ", ".join(f"`{test}`" for test in tests.get(id_of(section, row), ()))
+            last_cell = f" {names} " if names else " "
+            yield f"| {_shown_ids(section, row, language)} | {row[1 + _index_of(language)]} |{last_cell}|\n"
+
+
+def _shown_ids(section: Mapping[str, Any], row: Sequence[str], language: str) -> str:
+    """Return the ids of a row as the table shows them, with a link to the standard, except for ASVS."""
+    ids, prefix, link = row[0], section["prefix"], section["link"]
+    if language == "zh":
+        ids = ids.replace(", ", "、").replace(" to ", " 至 ")
+    if prefix == "asvs":
+        return ids
+    if prefix.startswith("rfc"):
+        return f"[{prefix.replace('rfc', 'RFC ')}, {ids}]({link}#section-{ids})"
+    if _is_of_standards(section):
+        return f"[{section['title'][_index_of(language)]}, {ids}]({link})"
+    return f"[{ids}]({link})"
+
+
+def _is_of_standards(section: Mapping[str, Any]) -> bool:
+    """Return whether the table of the standards contains this section."""
+    return section["prefix"] not in ("asvs", "wxauth")
+
+
+def _results(language: str) -> str:
+    """Return the text about the results of the conformance suites."""
+    results = json.loads(_CONFORMANCE.read_text(encoding="utf-8"))
+    openid, mcp = results["openid"], results["mcp"]
     comma = ", " if language == "en" else "、"
     rows = ""
-    for each in found["openid"]["plans"]:
-        cells = (comma.join(each["plan"]), *(str(each[column]) for column in COLUMNS))
+    for plan in openid["plans"]:
+        cells = (comma.join(plan["plan"]), *(str(plan[column]) for column in _RESULT_COLUMNS))
         rows += f"| {' | '.join(cells)} |\n"
-    mcp = found["mcp"]
-    return SUITES[language].format(
-        **found["openid"],
+    return _RESULTS[language].format(
+        **openid,
         rows=rows,
-        modules=sum(each["modules"] for each in found["openid"]["plans"]),
+        modules=sum(plan["modules"] for plan in openid["plans"]),
         mcp=mcp,
         server=mcp["authorization_server"],
         examples=mcp["servers"],
@@ -69,62 +160,11 @@ def suites(language: str) -> str:
     )
 
 
-def sections() -> list[dict[str, Any]]:
-    """Return the standards, with their rows of ids, English, Chinese, and the reason if there is no test."""
-    found: list[dict[str, Any]] = tomllib.loads((ROOT / "tests/requirements.toml").read_text(encoding="utf-8"))[
-        "section"
-    ]
-    return found
-
-
-def id_of(section: Mapping[str, Any], row: Sequence[str]) -> str:
-    """Return the id that tests name a row by, such as `rfc7636-4.6`."""
-    return f"{section['prefix']}-{re.split(',| to ', row[0])[0]}"
-
-
-def marked() -> dict[str, list[str]]:
-    """Return the tests of each requirement, by their marks."""
-    tests: dict[str, list[str]] = {}
-    for file in sorted((ROOT / "tests").glob("*/**/test_*.py")):
-        if "node_modules" in file.parts or "requirement(" not in (text := file.read_text(encoding="utf-8")):
-            continue
-        for made in ast.walk(ast.parse(text)):
-            if isinstance(made, ast.FunctionDef | ast.AsyncFunctionDef):
-                for mark in made.decorator_list:
-                    if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.requirement":
-                        for name in map(ast.literal_eval, mark.args):
-                            tests.setdefault(name, []).append(made.name)
-    return tests
-
-
-def tables(language: str) -> Iterator[str]:
-    """Yield a table for each chapter of ASVS, one for the standards, and one for the contract."""
-    tests, column, heading = marked(), ("en", "zh").index(language), ""
-    for section in sections():
-        title, prefix = section["title"][column], section["prefix"]
-        of_standard = prefix not in ("asvs", "wxauth")
-        if heading != (heading := STANDARDS[language] if of_standard else title):
-            yield f"\n### {heading}\n\n{HEAD[language]}\n|---|---|---|\n"
-        for row in section["rows"]:
-            ids = row[0] if language == "en" else row[0].replace(", ", "、").replace(" to ", " 至 ")
-            if prefix.startswith("rfc"):
-                ids = f"[{prefix.replace('rfc', 'RFC ')}, {ids}]({section['link']}#section-{ids})"
-            elif prefix != "asvs":
-                ids = f"[{f'{title}, {ids}' if of_standard else ids}]({section['link']})"
-            shown = ", ".join(f"`{test}`" for test in tests.get(id_of(section, row), ()))
-            yield f"| {ids} | {row[1 + column]} | {shown}{' ' if shown else ''}|\n"
-
-
-def written(language: str) -> str:
-    """Return the guide with its current tables."""
-    text = GUIDES[language].read_text(encoding="utf-8")
-    [first, *_] = sections()
-    before = text.index(f"\n### {first['title'][('en', 'zh').index(language)]}\n")
-    behind = text.index(BEHIND)
-    text = f"{text[:before]}{''.join(tables(language))}{text[behind:]}"
-    return CONFORMANCE.sub(lambda _: suites(language), text)
+def _index_of(language: str) -> int:
+    """Return the index of a language in pairs of English and Chinese texts."""
+    return tuple(GUIDES).index(language)
 
 
 if __name__ == "__main__":
-    for each, guide in GUIDES.items():
-        guide.write_text(written(each), encoding="utf-8")
+    for language, path in GUIDES.items():
+        path.write_text(written(language), encoding="utf-8")
