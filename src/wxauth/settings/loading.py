@@ -101,7 +101,8 @@ def setting_faults(environ: Mapping[str, str] = os.environ, *, env_file: Path | 
     """
     lines = [EnvLine(None, name, name, value) for name, value in sorted(environ.items())]
     lines += read_env_file(env_file).lines if env_file else []
-    return list(filter(None, map(_fault_of, lines)))
+    faults = [_fault_of(line) for line in lines]
+    return [fault for fault in faults if fault is not None]
 
 
 def _fault_of(line: EnvLine) -> Text | None:
@@ -109,7 +110,8 @@ def _fault_of(line: EnvLine) -> Text | None:
 
     Return None if there is nothing to report.
     """
-    name, value = (line.name or "").upper(), line.value or ""
+    name = (line.name or "").upper()
+    value = line.value or ""
     place = _(".env, line {n}", n=line.number) if line.number is not None else _("the environment")
     is_setting = name.startswith(PREFIX) and name.removeprefix(PREFIX) in _NAMES
     if is_setting and line.value is not None:

@@ -24,6 +24,10 @@ WECHAT_OPEN_URL: Final = "https://open.weixin.qq.com"
 WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
 """WeChat's second host, which wxauth uses if it cannot connect to the first one."""
 
+_HOUR: Final = 3600
+"""The number of seconds in an hour."""
+_DAY: Final = 24 * _HOUR
+
 _DEFAULT_ISSUER: Final = "http://127.0.0.1:8000"
 _DEFAULT_AUDIENCE: Final = "wxauth"
 _DEFAULT_REGION: Final = "CN"
@@ -101,11 +105,11 @@ class Settings(DatabaseSettings):
 
     issuer: urls.Issuer = _DEFAULT_ISSUER
     audience: types.Audience = _DEFAULT_AUDIENCE
-    access_token_ttl: Annotated[types.Seconds, Field(le=86400)] = 900
-    refresh_token_ttl: types.Seconds = 2592000
-    session_max_age: types.Seconds = 31536000
+    access_token_ttl: Annotated[types.Seconds, Field(le=_DAY)] = 900
+    refresh_token_ttl: types.Seconds = 30 * _DAY
+    session_max_age: types.Seconds = 365 * _DAY
     refresh_reuse_grace: types.AnySeconds = 60
-    signing_key_max_age: Annotated[types.Seconds, Field(ge=3600)] = 7776000
+    signing_key_max_age: Annotated[types.Seconds, Field(ge=_HOUR)] = 90 * _DAY
 
     wechat_base_url: urls.SecureUrl = WECHAT_URL
     wechat_fallback_url: types.OrNone[urls.SecureUrl] = Field(None, validate_default=True)
@@ -142,9 +146,9 @@ class Settings(DatabaseSettings):
     scan_client_limit: types.RateText = "600/minute"
     scan_picture_limit: types.RateText = "3000/minute"
     scan_admin_anywhere: bool = False
-    web_session_ttl: types.Seconds = 43200
-    web_session_max_age: types.Seconds = 2592000
-    sso_ttl: types.AnySeconds = 28800
+    web_session_ttl: types.Seconds = 12 * _HOUR
+    web_session_max_age: types.Seconds = 30 * _DAY
+    sso_ttl: types.AnySeconds = 8 * _HOUR
     resources: Resources = ()
     client_documents: Annotated[tuple[urls.HostName, ...], types.CommaList] = ()
     link_check_file: types.OrNone[urls.DomainFile] = None
@@ -160,7 +164,7 @@ class Settings(DatabaseSettings):
 
     admin_page: bool = False
     staff_reads: bool = True
-    admin_fresh_login: types.AnySeconds = 3600
+    admin_fresh_login: types.AnySeconds = _HOUR
 
     # `wxauth alive` repeats the defaults of the host and the port, because it does not load the settings.
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"

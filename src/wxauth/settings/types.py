@@ -162,8 +162,11 @@ def matching(pattern: str, refusal: Text) -> Callable[[str | SecretStr], None]:
 
 # The following validators are used in types such as `Annotated[tuple[AppId, ...], CommaList]`.
 CommaList = BeforeValidator(_split_at_commas)
+"""A validator that splits a comma-separated text."""
 Documents = BeforeValidator(_read_documents)
+"""A validator that parses documents with their versions, such as `privacy:2026-05,terms:3`."""
 Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+"""A validator that converts a text to lower case."""
 OrNone = Annotated[T | None, BeforeValidator(lambda value: None if value == "" else value)]
 """A value, or None if the text is empty."""
 

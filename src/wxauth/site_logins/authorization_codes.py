@@ -73,7 +73,8 @@ class AuthorizationCodes:
         await _check_hint(transaction, login, user)
         await self._store_proof(transaction, login, user, browser, now=now)
         is_first = login.code_hash is None
-        login.stage, login.code_hash, login.code_expires_at = Stage.CODED, hash_of(code), now + AUTHORIZATION_CODE_LASTS
+        login.stage = Stage.CODED
+        login.code_hash, login.code_expires_at = hash_of(code), now + AUTHORIZATION_CODE_LASTS
         await queries.save(transaction, login)
         if is_first:
             await record_authorized(
