@@ -61,20 +61,22 @@ class EventsQuery(HistoryQuery):
 
     actor: Annotated[str, StringConstraints(strip_whitespace=True, pattern=_ACTOR)] | None = Field(
         default=None,
-        description="Who did it: the id of a user, the name of a service client (`client:NAME` for what it does to "
-        "users by the scope `moderate`), `system`, `operator` or `wechat`.",
+        description="List only events that this actor caused: the ID of a user, the name of a service client "
+        "(`client:NAME` for its changes to users with the scope `moderate`), `system`, `operator` or `wechat`.",
     )
     type: list[StoredText] = Field(
-        default=[], description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}; repeated for several."
+        default=[],
+        description="List only events of this type. Repeat the parameter for several types. The types are "
+        f"{', '.join(f'`{kind}`' for kind in EventType)}.",
     )
 
 
 class LoginsQuery(HistoryQuery):
     """The filters for logins."""
 
-    app_id: StoredText | None = Field(default=None, description="The app.")
+    app_id: StoredText | None = Field(default=None, description="List only logins in this app.")
     network: Annotated[Network | None, OrEmpty] = Field(
-        default=None, description="Only logins from this network (CIDR) or address, such as `203.0.113.0/24`."
+        default=None, description="List only logins from this network (CIDR) or address, such as `203.0.113.0/24`."
     )
 
 

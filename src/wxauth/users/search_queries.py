@@ -100,7 +100,7 @@ USER_BY_ID: Final = Statement[ListedUser](f"""
 # nickname, and would therefore examine ten million users to find fifty. In the collation of the column, "C", lower()
 # would not change É.
 _CONDITIONS: Final[Mapping[str, LiteralString]] = {
-    "named": "users.id = ANY (:named)",
+    "user_ids": "users.id = ANY (:user_ids)",
     "part": 'strpos(lower(users.nickname COLLATE "default"), lower(:part)) > 0',
     "rare_part": """users.id = ANY (ARRAY(WITH fitting AS MATERIALIZED (
         SELECT u.id FROM users u
@@ -161,7 +161,7 @@ async def find_users(
         return Page((), None)
     users_between = partial(_users_between, database, filters, is_admin=query.role == ADMIN)
     before = query.cursor or LAST_ID
-    if "named" in filters or query.role == ADMIN:  # an index finds these users
+    if "user_ids" in filters or query.role == ADMIN:  # an index finds these users
         return Page.of(await users_between(before, FIRST_ID, query.limit + 1), query.limit)
     # If a text has not filled a page from the first two windows, it is rare in nicknames, so the index finds the
     # remaining users. The search with the index has no other filters.
@@ -186,9 +186,9 @@ async def _filters_of(database: Database, query: UsersQuery, *, region: str) -> 
     if not query.q:
         return filters
     phones = possible_numbers(query.q, region=region)
-    named = await database.values(_NAMED_USERS, text=query.q, phones=phones, id=id_in(query.q))
-    if named:
-        return {**filters, "named": named}
+    user_ids = await database.values(_NAMED_USERS, text=query.q, phones=phones, id=id_in(query.q))
+    if user_ids:
+        return {**filters, "user_ids": user_ids}
     if term_kind_of(query.q, region=region) is TermKind.TEXT:
         return {**filters, "part": query.q}
     return None

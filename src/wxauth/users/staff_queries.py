@@ -144,8 +144,17 @@ class StaffReads(WriteBuffer):
 
     def _note(self, kind: EventType, by: Actor, data: Mapping[str, Any], *, user_id: UUID | None = None) -> None:
         """Add an event to the events that wait for the next write. If `is_on` is False, do nothing."""
-        if self.is_on:
-            now = self.clock()
-            self._places_taken[kind, by.name] += 1
-            event = {"id": new_id(now), "type": kind, "at": now, "actor": by.name, "user_id": user_id, "ip": by.ip}
-            self._waiting.append({**event, "data": data})
+        if not self.is_on:
+            return
+        now = self.clock()
+        self._places_taken[kind, by.name] += 1
+        event = {
+            "id": new_id(now),
+            "type": kind,
+            "at": now,
+            "actor": by.name,
+            "user_id": user_id,
+            "ip": by.ip,
+            "data": data,
+        }
+        self._waiting.append(event)

@@ -236,9 +236,8 @@ class Edge:
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request that got a response. Log an unexpected failure, and pass its error to `refused`.
 
-        The scope of an expected failure contains `EXPECTED_KEY`.
-
-        `status` is 0 if the client disconnected before anything was sent. `seconds` is the duration of the request.
+        The scope of an expected failure contains `EXPECTED_KEY`. `status` is 0 if the client disconnected before
+        anything was sent. `seconds` is the duration of the request.
         """
         scope[STATUS_KEY] = status
         if status:
