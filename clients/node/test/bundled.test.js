@@ -15,67 +15,75 @@ import { rollup } from 'rollup'
 const GUARD = dirname(dirname(fileURLToPath(import.meta.url)))
 const MODULES = ['express', 'fastify', 'hono', 'koa', 'nest']
 
-const names = MODULES.map((name) => `bearer as ${name}`)
-const imported = `
+const IMPORTS = `
 import { AuthError, BearerGuard, problem } from 'wxauth-guard'
 import { TestIssuer, USER_ID } from 'wxauth-guard/testing'
-${MODULES.map((name, number) => `import { ${names[number]} } from 'wxauth-guard/${name}'`).join('\n')}
+${MODULES.map((name) => `import { bearer as ${name} } from 'wxauth-guard/${name}'`).join('\n')}
 import { User } from 'wxauth-guard/nest'
 `
-const required = `
+const REQUIRES = `
 const { AuthError, BearerGuard, problem } = require('wxauth-guard')
 const { TestIssuer, USER_ID } = require('wxauth-guard/testing')
-${MODULES.map((name, number) => `const { ${names[number].replace(' as ', ': ')} } = require('wxauth-guard/${name}')`).join('\n')}
+${MODULES.map((name) => `const { bearer: ${name} } = require('wxauth-guard/${name}')`).join('\n')}
 const { User } = require('wxauth-guard/nest')
 `
+// A service that uses everything the package exports, and prints the results.
 const SERVICE = `
 async function serve() {
-  const [issuer, guard] = [new TestIssuer(), new BearerGuard({ issuer: 'https://auth.example.com' })]
+  const issuer = new TestIssuer()
+  const guard = new BearerGuard({ issuer: 'https://auth.example.com' })
   issuer.trustedBy(guard)
-  const made = [${MODULES}].every((bearer) => bearer(guard, 'clerk')) && User instanceof Function
+  const areMade = [${MODULES}].every((bearer) => bearer(guard, 'clerk')) && User instanceof Function
   const refusal = await guard.verify('nonsense').catch((error) => error)
   const { status } = problem(refusal, { headers: {} })
-  const away = await new BearerGuard({ issuer: 'http://127.0.0.1:1', warn() {} }).verify(issuer.token()).catch((error) => error)
+  const guardWithoutKeys = new BearerGuard({ issuer: 'http://127.0.0.1:1', warn() {} })
+  const outage = await guardWithoutKeys.verify(issuer.token()).catch((error) => error)
   const { id } = await guard.verify(issuer.token())
-  console.log(made, refusal instanceof AuthError, status, away.status, id === USER_ID)
+  console.log(areMade, refusal instanceof AuthError, status, outage.status, id === USER_ID)
 }
 serve()
 `
 
-let folder // a folder in which the package is installed
-let alone // a folder in which only Nest is installed, because the bundles do not contain Nest
+let sourceFolder // a folder in which the package is installed
+let targetFolder // a folder in which only Nest is installed, because the bundles do not contain Nest
 before(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'wxauth-bundled-'))
-  alone = await mkdtemp(join(tmpdir(), 'wxauth-alone-'))
-  await mkdir(join(alone, 'node_modules'), { recursive: true })
-  await mkdir(join(folder, 'node_modules'))
-  await symlink(GUARD, join(folder, 'node_modules/wxauth-guard'))
+  sourceFolder = await mkdtemp(join(tmpdir(), 'wxauth-bundled-'))
+  targetFolder = await mkdtemp(join(tmpdir(), 'wxauth-alone-'))
+  await mkdir(join(targetFolder, 'node_modules'), { recursive: true })
+  await mkdir(join(sourceFolder, 'node_modules'))
+  await symlink(GUARD, join(sourceFolder, 'node_modules/wxauth-guard'))
   for (const name of ['@nestjs', 'reflect-metadata', 'rxjs']) {
-    await symlink(join(GUARD, 'node_modules', name), join(alone, 'node_modules', name))
+    await symlink(join(GUARD, 'node_modules', name), join(targetFolder, 'node_modules', name))
   }
-  await writeFile(join(folder, 'imported.mjs'), imported + SERVICE)
-  await writeFile(join(folder, 'required.cjs'), required + SERVICE)
+  await writeFile(join(sourceFolder, 'imported.mjs'), IMPORTS + SERVICE)
+  await writeFile(join(sourceFolder, 'required.cjs'), REQUIRES + SERVICE)
 })
-after(() => Promise.all([folder, alone].map((each) => rm(each, { recursive: true }))))
+after(() => Promise.all([sourceFolder, targetFolder].map((each) => rm(each, { recursive: true }))))
 
 const external = ['@nestjs/common']
 const options = { bundle: true, platform: 'node', logLevel: 'error', external }
-const byEsbuild = (format, more) => (from, outfile) => build({ ...options, ...more, entryPoints: [from], outfile, format })
-const byRollup = async (from, file) => {
-  const bundle = await rollup({ input: from, external, plugins: [nodeResolve(), commonjs()] })
+
+/** Returns a function that bundles a file with esbuild in this format. */
+function withEsbuild(format, moreOptions) {
+  return (source, outfile) => build({ ...options, ...moreOptions, entryPoints: [source], outfile, format })
+}
+
+async function bundleWithRollup(source, file) {
+  const bundle = await rollup({ input: source, external, plugins: [nodeResolve(), commonjs()] })
   await bundle.write({ file, format: 'es' })
 }
 
-for (const [number, [bundler, from, kind, make]] of [
-  ['esbuild', 'imported.mjs', 'mjs', byEsbuild('esm')],
-  ['esbuild', 'imported.mjs', 'cjs', byEsbuild('cjs')],
-  ['esbuild', 'required.cjs', 'cjs', byEsbuild('cjs')],
-  ['esbuild, minified,', 'imported.mjs', 'mjs', byEsbuild('esm', { minify: true })],
-  ['rollup', 'imported.mjs', 'mjs', byRollup],
-].entries()) {
-  test(`${bundler} bundles ${from} into one .${kind} file, which runs without the package`, async () => {
-    const bundle = join(alone, `${number}.${kind}`)
-    await make(join(folder, from), bundle)
+const CASES = [
+  ['esbuild', 'imported.mjs', 'mjs', withEsbuild('esm')],
+  ['esbuild', 'imported.mjs', 'cjs', withEsbuild('cjs')],
+  ['esbuild', 'required.cjs', 'cjs', withEsbuild('cjs')],
+  ['esbuild, minified,', 'imported.mjs', 'mjs', withEsbuild('esm', { minify: true })],
+  ['rollup', 'imported.mjs', 'mjs', bundleWithRollup],
+]
+for (const [number, [bundler, source, extension, bundleFile]] of CASES.entries()) {
+  test(`${bundler} bundles ${source} into one .${extension} file, which runs without the package`, async () => {
+    const bundle = join(targetFolder, `${number}.${extension}`)
+    await bundleFile(join(sourceFolder, source), bundle)
     const { stdout } = await promisify(execFile)(process.execPath, [bundle])
     assert.equal(stdout, 'true true 401 503 true\n')
   })

@@ -12,7 +12,7 @@ import Express from 'express'
 import Fastify from 'fastify'
 import { Hono } from 'hono'
 import Koa from 'koa'
-import { blocks, written } from './shown.js'
+import { blocks, writeCode } from './readme.js'
 
 const issuer = new TestIssuer({ issuer: 'http://127.0.0.1:8000' })
 const guard = new BearerGuard({ issuer: 'http://127.0.0.1:8000' })
@@ -22,7 +22,8 @@ const ALLOWED = { 'access-control-allow-origin': '*', 'access-control-allow-head
 const greeting = (user) => (user ? `welcome, ${user.openid ?? user}` : 'welcome')
 
 /**
- * The projects. In each of them, CORS and another login, which recognizes `staff` by a cookie, run before the guard.
+ * The existing projects. In each of them, CORS and another login run before the guard. Any cookie logs in the user
+ * `staff`.
  */
 const projects = {
   Express(app = Express()) {
@@ -79,6 +80,7 @@ const projects = {
   },
 }
 
+/** Requests: a description, the path, the headers, and the expected status with the text or the error code. */
 const CASES = [
   ['a guest at an open page', '/welcome', {}, [200, 'welcome']],
   ['a user at an open page', '/welcome', issuer.headers({ openid: 'o1' }), [200, 'welcome, o1']],
@@ -98,14 +100,14 @@ for (const [name, start] of Object.entries(projects)) {
     t.after(() => server.close())
     if (!server.address()) await new Promise((done) => server.once('listening', done))
     const url = `http://127.0.0.1:${server.address().port}`
-    for (const [situation, path, headers, [status, told]] of CASES) {
+    for (const [situation, path, headers, [status, expected]] of CASES) {
       const answer = await fetch(url + path, { headers })
-      const said = await answer.text()
+      const body = await answer.text()
       assert.equal(answer.status, status, situation)
-      if (told) assert.equal(status === 401 ? JSON.parse(said).code : said, told, situation)
+      if (expected) assert.equal(status === 401 ? JSON.parse(body).code : body, expected, situation)
     }
-    const preflight = { method: 'OPTIONS', headers: { origin: 'https://shop.test', 'access-control-request-method': 'GET' } }
-    const answer = await fetch(`${url}/orders`, preflight)
+    const headers = { origin: 'https://shop.test', 'access-control-request-method': 'GET' }
+    const answer = await fetch(`${url}/orders`, { method: 'OPTIONS', headers })
     assert.deepEqual([answer.status, answer.headers.get('access-control-allow-origin')], [204, '*'])
   })
 }
@@ -119,10 +121,14 @@ test('an optional guard requires roles like any other guard, and keeps its scope
   await assert.rejects(optional.user({ headers: { authorization: 'Bearer a, Bearer b' } }), { code: 'invalid_request' })
 })
 
-const shown = (words, change = (code) => code) => import(written(change(blocks.find(({ code }) => code.includes(words)).code), `${words.length}.js`))
+/** Imports the README's block of code that contains these words, after `change` has changed the code. */
+function importBlock(words, change = (code) => code) {
+  const { code } = blocks.find((block) => block.code.includes(words))
+  return import(writeCode(change(code), `${words.length}.js`))
+}
 
 test("in the README's app, the public page greets users, and only users can see orders", async (t) => {
-  const { app, guard } = await shown('guard.optional()')
+  const { app, guard } = await importBlock('guard.optional()')
   t.after(issuer.trustedBy(guard))
   const server = app.listen(0, '127.0.0.1')
   t.after(() => server.close())
@@ -134,7 +140,8 @@ test("in the README's app, the public page greets users, and only users can see 
 })
 
 test('the route handler for Next.js in the README accepts Fetch requests', async (t) => {
-  const { GET, guard } = await shown('export async function GET', (code) => code.replace('const guard', 'export const guard'))
+  const exportGuard = (code) => code.replace('const guard', 'export const guard')
+  const { GET, guard } = await importBlock('export async function GET', exportGuard)
   t.after(issuer.trustedBy(guard))
   const ask = (headers) => GET(new Request('https://shop.test/api/orders', { headers }))
   assert.equal((await (await ask(issuer.headers({ openid: 'o1' }))).json()).openid, 'o1')

@@ -4,22 +4,22 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { after, before, describe, test } from 'node:test'
 import { TestIssuer, USER_ID } from 'wxauth-guard/testing'
-import { frameworks } from './shown.js'
+import { frameworks } from './readme.js'
 
 const issuer = new TestIssuer()
 
 for (const [name, start] of Object.entries(frameworks)) {
   describe(name, () => {
-    const ends = []
+    const cleanups = []
     let url
 
     before(async () => {
-      const service = await start((end) => ends.push(end))
-      ends.push(issuer.trustedBy(service.guard))
+      const service = await start((cleanUp) => cleanups.push(cleanUp))
+      cleanups.push(issuer.trustedBy(service.guard))
       url = `${service.url}/orders`
     })
 
-    after(() => Promise.all(ends.map((end) => end())))
+    after(() => Promise.all(cleanups.map((cleanUp) => cleanUp())))
 
     const ask = (headers = {}) => fetch(url, { headers })
     const erase = (headers = {}) => fetch(`${url}/7`, { method: 'DELETE', headers })
@@ -58,8 +58,8 @@ for (const [name, start] of Object.entries(frameworks)) {
     })
 
     test("the title is in WeChat's language if the request names no language", async () => {
-      for (const none of ['', '*', '*;q=0.5', '*, *;q=0.1']) {
-        const answer = await ask({ 'accept-language': none, 'user-agent': 'MicroMessenger/8.0.44 Language/zh_CN' })
+      for (const noLanguage of ['', '*', '*;q=0.5', '*, *;q=0.1']) {
+        const answer = await ask({ 'accept-language': noLanguage, 'user-agent': 'MicroMessenger/8.0.44 Language/zh_CN' })
         assert.equal((await answer.json()).title, '请先登录。')
       }
     })
@@ -88,10 +88,10 @@ for (const [name, start] of Object.entries(frameworks)) {
       const { authorization } = issuer.headers()
       const { hostname, port, pathname } = new URL(url)
       const joined = [`${authorization}, ${authorization}`, `Basic eDp5, ${authorization}`] // joined by proxies
-      for (const headers of [[authorization, authorization], ...joined.map((value) => [value])]) {
-        const sent = headers.map((value) => `Authorization: ${value}\r\n`).join('')
+      for (const values of [[authorization, authorization], ...joined.map((value) => [value])]) {
+        const headers = values.map((value) => `Authorization: ${value}\r\n`).join('')
         const socket = connect(port, hostname)
-        socket.end(`GET ${pathname} HTTP/1.1\r\nHost: ${hostname}\r\nConnection: close\r\n${sent}\r\n`)
+        socket.end(`GET ${pathname} HTTP/1.1\r\nHost: ${hostname}\r\nConnection: close\r\n${headers}\r\n`)
         const chunks = []
         socket.on('data', (chunk) => chunks.push(chunk))
         await once(socket, 'close')

@@ -1,18 +1,24 @@
-// This program checks each line of tests/foreign/key_documents.py with the guard, and prints the statuses.
+// This program tells tests/foreign/test_key_documents.py how the guard treats the keys of an issuer. Each line of its
+// standard input contains an issuer, a valid token, and a stranger's token, which names an unknown key. For each line,
+// the program prints the status (200 if the guard accepts the token) of the valid token, the stranger's, and the valid
+// one again. In between, the issuer might publish unusable keys.
 import { createInterface } from 'node:readline'
 import { BearerGuard } from 'wxauth-guard'
 
 for await (const line of createInterface({ input: process.stdin })) {
   const [issuer, token, stranger] = line.split(' ')
   const guard = new BearerGuard({ issuer, warn() {} })
-  const status = (given) => guard.verify(given).then(() => 200, (refusal) => refusal.status)
-  const first = await status(token)
+  const statusOf = (sentToken) => guard.verify(sentToken).then(() => 200, (refusal) => refusal.status)
+  const first = await statusOf(token)
   if (!issuer.endsWith('/hanging')) {
-    console.log(first, await status(stranger), await status(token))
+    console.log(first, await statusOf(stranger), await statusOf(token))
     continue
   }
-  for (let number = 0; number < 32; number += 1) status(stranger)
-  const user = await status(token)
-  console.log(first, user, await (await fetch(`${issuer}/answered`)).text())
+  // After its first response, this issuer does not respond while the strangers' tokens wait for its keys. A user must
+  // not wait. The issuer then tells whether the guard still waits.
+  for (let number = 0; number < 32; number += 1) statusOf(stranger)
+  const second = await statusOf(token)
+  const isWaitedFor = await (await fetch(`${issuer}/answered`)).text()
+  console.log(first, second, isWaitedFor)
   process.exit()
 }

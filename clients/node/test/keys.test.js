@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { generateKeyPairSync } from 'node:crypto'
 import { createServer } from 'node:http'
 import { beforeEach, describe, test } from 'node:test'
-import { setImmediate as turn } from 'node:timers/promises'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { BearerGuard } from 'wxauth-guard'
 import { TestIssuer } from 'wxauth-guard/testing'
 import { RemoteKeys } from '../lib/keys.js'
@@ -19,19 +19,19 @@ const freshKey = (kid) => {
   return { ...key, kid: kid ?? key.kid }
 }
 
-/** An issuer that publishes metadata and keys, which a test can change. */
+/** An issuer that publishes metadata and keys. A test can change them, and read the requests for them. */
 class FakeIssuer {
   key = freshKey()
   keys = [this.key]
   document = { issuer: ISSUER, jwks_uri: JWKS }
   headers = { 'cache-control': 'public, max-age=300' }
-  asked = []
-  isAway = false
-  gate = null
+  requests = []
+  isDown = false
+  gate = null // a promise for which the response with the keys waits
 
   fetch = async (url, init) => {
-    this.asked.push({ url, ...init })
-    if (this.isAway) throw new TypeError('fetch failed', { cause: { code: 'ECONNREFUSED' } })
+    this.requests.push({ url, ...init })
+    if (this.isDown) throw new TypeError('fetch failed', { cause: { code: 'ECONNREFUSED' } })
     if (url !== JWKS) return Response.json(this.document)
     await this.gate
     return Response.json({ keys: this.keys }, { headers: this.headers })
@@ -39,7 +39,7 @@ class FakeIssuer {
 
   /** The number of requests for the metadata, and for the keys. */
   get fetches() {
-    const count = (wanted) => this.asked.filter(({ url }) => url === wanted).length
+    const count = (wanted) => this.requests.filter(({ url }) => url === wanted).length
     return [count(METADATA), count(JWKS)]
   }
 }
@@ -55,7 +55,7 @@ beforeEach(() => {
 
 /** Waits until a background fetch has finished. */
 async function settled() {
-  for (let turns = 0; turns < 20; turns += 1) await turn()
+  for (let turns = 0; turns < 20; turns += 1) await nextTurn()
 }
 
 const times = (count, action) => Promise.all(Array.from({ length: count }, (_, number) => action(number)))
@@ -75,10 +75,10 @@ describe('fetching', () => {
     await settled()
     assert.deepEqual(issuer.fetches, [1, 1])
     time += SECOND
-    let open
-    issuer.gate = new Promise((resolve) => (open = resolve))
+    let openGate
+    issuer.gate = new Promise((resolve) => (openGate = resolve))
     assert.ok((await times(20, () => keys.find(issuer.key.kid))).every(Boolean)) // no call waits
-    open()
+    openGate()
     await settled()
     assert.deepEqual(issuer.fetches, [2, 2])
   })
@@ -116,17 +116,17 @@ describe('fetching', () => {
   test('no call waits for the keys in the first five minutes after their max-age', async () => {
     await keys.find(issuer.key.kid)
     time += 600 * SECOND - 1
-    let open
-    issuer.gate = new Promise((resolve) => (open = resolve))
+    let openGate
+    issuer.gate = new Promise((resolve) => (openGate = resolve))
     assert.ok(await keys.find(issuer.key.kid))
-    open()
+    openGate()
     await settled()
     assert.deepEqual(issuer.fetches, [2, 2])
   })
 
   test('requests ask for JSON, and do not follow redirects', async () => {
     await keys.find(issuer.key.kid)
-    assert.ok(issuer.asked.every(({ redirect, headers }) => redirect === 'manual' && headers.Accept === 'application/json'))
+    assert.ok(issuer.requests.every(({ redirect, headers }) => redirect === 'manual' && headers.Accept === 'application/json'))
   })
 
   for (const [size, isRead] of [
@@ -145,7 +145,7 @@ describe('fetching', () => {
 describe('an outage', () => {
   test('keys are kept for a day, and the pauses between requests to the issuer grow', async () => {
     await keys.find(issuer.key.kid)
-    issuer.isAway = true
+    issuer.isDown = true
     time += 300 * SECOND
     const askedAt = []
     for (let second = 0; second < 200; second += 1) {
@@ -162,7 +162,7 @@ describe('an outage', () => {
     time += 1
     await settled()
     await assert.rejects(keys.find(issuer.key.kid), unavailable)
-    issuer.isAway = false
+    issuer.isDown = false
     time += 5 * SECOND
     assert.ok(await keys.find(issuer.key.kid))
     assert.match(warnings[0], /could not be read: no connection: Connection refused$/)
@@ -170,7 +170,7 @@ describe('an outage', () => {
 
   test('after a long pause, only the first call waits', async () => {
     await keys.find(issuer.key.kid)
-    issuer.isAway = true
+    issuer.isDown = true
     time += 3600 * SECOND
     assert.ok(await keys.find(issuer.key.kid))
     assert.ok((await times(20, () => keys.find(issuer.key.kid))).every(Boolean))
@@ -179,7 +179,7 @@ describe('an outage', () => {
   })
 
   test('without keys, the issuer is asked again after a second, and then after growing pauses', async () => {
-    issuer.isAway = true
+    issuer.isDown = true
     const askedAt = []
     for (let second = 0; second < 20; second += 1) {
       const [count] = issuer.fetches
@@ -188,7 +188,7 @@ describe('an outage', () => {
       time += SECOND
     }
     assert.deepEqual(askedAt, [0, 1, 3, 7, 12, 17])
-    issuer.isAway = false
+    issuer.isDown = false
     time += 5 * SECOND
     assert.ok(await keys.find(issuer.key.kid))
   })
@@ -248,7 +248,7 @@ for (const jwksUri of ['keys', '/keys', 'https:///keys', 'xhttp://localhost/keys
     issuer.document = { issuer: here, jwks_uri: jwksUri }
     const found = new RemoteKeys(here, { fetch: issuer.fetch, warn() {} }).find('any')
     await assert.rejects(found, { message: /jwks_uri is missing or not https$/ })
-    assert.equal(issuer.asked.length, 1)
+    assert.equal(issuer.requests.length, 1)
   })
 }
 
@@ -307,11 +307,11 @@ describe("an internal URL", () => {
 })
 
 describe('the reason of a failed fetch', () => {
-  const cause = (internalUrl) =>
+  const reasonFor = (internalUrl) =>
     new RemoteKeys(ISSUER, { internalUrl, warn() {} }).find('any').catch(({ message }) => message.replace(/^.*?: /, ''))
 
   test('says that a host has no address', async () => {
-    assert.match(await cause('http://wxauth.invalid'), /^the host's name could not be resolved: /)
+    assert.match(await reasonFor('http://wxauth.invalid'), /^the host's name could not be resolved: /)
   })
 
   test('says that a connection was refused, or that a server has no TLS', async (t) => {
@@ -319,10 +319,10 @@ describe('the reason of a failed fetch', () => {
     await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
     const { port } = server.address()
     t.after(() => server.close())
-    assert.match(await cause(`https://127.0.0.1:${port}`), /^TLS failed: /)
+    assert.match(await reasonFor(`https://127.0.0.1:${port}`), /^TLS failed: /)
     server.closeAllConnections()
     await new Promise((resolve) => server.close(resolve))
-    assert.equal(await cause(`http://127.0.0.1:${port}`), 'no connection: Connection refused')
+    assert.equal(await reasonFor(`http://127.0.0.1:${port}`), 'no connection: Connection refused')
   })
 
   test('says that a certificate is not valid', async () => {
@@ -345,7 +345,7 @@ describe('the reason of a failed fetch', () => {
 
   test('goes to the console by default', async (t) => {
     const warn = t.mock.method(console, 'warn', () => {})
-    issuer.isAway = true
+    issuer.isDown = true
     await assert.rejects(new RemoteKeys(ISSUER, { fetch: issuer.fetch }).find('any'), unavailable)
     assert.deepEqual(
       warn.mock.calls.map((call) => call.arguments),
@@ -390,17 +390,17 @@ describe('changes of the keys', () => {
 
   test('calls for a known key do not wait for an unknown key', async () => {
     await keys.find(issuer.key.kid)
-    let open
-    issuer.gate = new Promise((resolve) => (open = resolve))
-    const asking = keys.find('unknown')
+    let openGate
+    issuer.gate = new Promise((resolve) => (openGate = resolve))
+    const unknownKey = keys.find('unknown')
     assert.ok(await keys.find(issuer.key.kid))
-    open()
-    assert.equal(await asking, null)
+    openGate()
+    assert.equal(await unknownKey, null)
   })
 
   test('during an outage, an unknown key does not make the known key stale', async () => {
     await keys.find(issuer.key.kid)
-    issuer.isAway = true
+    issuer.isDown = true
     assert.equal(await keys.find('unknown'), null)
     for (let second = 10; second < 300; second += 10) {
       time += 10 * SECOND
@@ -413,12 +413,12 @@ describe('changes of the keys', () => {
   test('calls for a known key do not wait for an unknown key, even after a long pause', async () => {
     await keys.find(issuer.key.kid)
     time += 3600 * SECOND
-    let open
-    issuer.gate = new Promise((resolve) => (open = resolve))
-    const asking = keys.find('unknown')
+    let openGate
+    issuer.gate = new Promise((resolve) => (openGate = resolve))
+    const unknownKey = keys.find('unknown')
     assert.ok(await keys.find(issuer.key.kid))
-    open()
-    assert.equal(await asking, null)
+    openGate()
+    assert.equal(await unknownKey, null)
   })
 
   test('a withdrawn key stops working after the next fetch', async () => {
@@ -540,7 +540,7 @@ describe('a guard', () => {
         String(wrong),
       )
     }
-    for (const [wrong, told] of [
+    for (const [wrong, described] of [
       ['https://auth.test/', 'https://auth.test has a slash at the end'],
       ['https://auth.test:8443/', 'https://auth.test:8443 has a slash at the end'],
       ['https://auth.test?x', 'https://auth.test has a query or a fragment'],
@@ -551,7 +551,7 @@ describe('a guard', () => {
       ['see https://auth.test', 'this one does not begin with https://'],
       ['see https://auth.test/', 'this one has a slash at the end'],
     ]) {
-      assert.throws(() => new BearerGuard({ issuer: wrong }), ({ message }) => message.endsWith(`: ${told}`), wrong)
+      assert.throws(() => new BearerGuard({ issuer: wrong }), ({ message }) => message.endsWith(`: ${described}`), wrong)
     }
     assert.throws(() => new BearerGuard(), TypeError)
     assert.throws(() => new BearerGuard({ issuer: ISSUER, audience: '' }), TypeError)

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { blocks, written } from './shown.js'
+import { blocks, writeCode } from './readme.js'
 
 const run = promisify(execFile)
 const here = (path) => fileURLToPath(new URL(path, import.meta.url))
@@ -19,10 +19,11 @@ const modules = Object.entries(exports).map(([path, files]) => [name + path.slic
 test('the package contains only its modules, their types, the licence and both READMEs', async () => {
   const { stdout } = await run('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { cwd: here('..') })
   const packed = JSON.parse(stdout)
-  const { files, filename } = Array.isArray(packed) ? packed[0] : packed[name]
+  const { files, filename } = Array.isArray(packed) ? packed[0] : packed[name] // the form depends on the version of npm
   const paths = files.map(({ path }) => path)
   assert.equal(filename, `wxauth-guard-${version}.tgz`)
-  for (const [, files] of modules) assert.ok(Object.values(files).every((file) => paths.includes(file.slice(2))))
+  const exported = modules.flatMap(([, filesOfModule]) => Object.values(filesOfModule))
+  for (const file of exported) assert.ok(paths.includes(file.slice('./'.length)), file)
   const others = paths.filter((path) => !/^lib\/[a-z]+\.(m?js|d\.ts)$/.test(path))
   assert.deepEqual(others.sort(), ['LICENSE', 'README.md', 'README.zh-CN.md', 'lib/package.json', 'package.json'])
 })
@@ -31,7 +32,8 @@ for (const [path, { types }] of modules) {
   test(`${path} exports the names in its types, with import and with require`, async () => {
     const declared = readFileSync(here(`../${types}`), 'utf8').matchAll(/^export (?:class|function|const) (\w+)/gm)
     const names = [...declared].map(([, name]) => name).sort()
-    const [imported, required] = [await import(path), createRequire(import.meta.url)(path)]
+    const imported = await import(path)
+    const required = createRequire(import.meta.url)(path)
     for (const exported of [imported, required]) assert.deepEqual(Object.keys(exported).sort(), names)
     if (!path.endsWith('/nest')) for (const name of names) assert.equal(imported[name], required[name])
   })
@@ -44,9 +46,9 @@ test('the types are compatible with the frameworks', async () => {
 })
 
 test("the README's test passes with the README's service", async () => {
-  written(blocks[0].code, 'app.js')
+  writeCode(blocks[0].code, 'app.js')
   const env = { ...process.env, NODE_TEST_CONTEXT: undefined }
-  const file = written(blocks.at(-1).code, 'app.test.js')
+  const file = writeCode(blocks.at(-1).code, 'app.test.js')
   const { stdout } = await run(process.execPath, ['--test', '--test-reporter=spec', file], { env })
   assert.match(stdout, /pass 1\n/)
 })
@@ -54,13 +56,13 @@ test("the README's test passes with the README's service", async () => {
 test("after the README's installation, npm ci and npm install keep the package", async () => {
   const folder = await mkdtemp(join(tmpdir(), 'wxauth-guard-'))
   const env = { ...process.env, npm_config_prefer_offline: 'true', npm_config_fetch_retries: '1' }
-  const sh = (command) => run('sh', ['-ec', command], { cwd: folder, env })
-  const [, shown] = /^```sh\n(npm init[^]*?)^```$/m.exec(readFileSync(here('../README.md'), 'utf8'))
-  const used = `node -e "import('wxauth-guard').then(({ BearerGuard }) => console.log(BearerGuard.name))"`
+  const runShell = (command) => run('sh', ['-ec', command], { cwd: folder, env })
+  const [, installation] = /^```sh\n(npm init[^]*?)^```$/m.exec(readFileSync(here('../README.md'), 'utf8'))
+  const useGuard = `node -e "import('wxauth-guard').then(({ BearerGuard }) => console.log(BearerGuard.name))"`
   try {
-    await sh(shown.replace('../wxauth/clients/node', here('..')).replace(' express', ''))
+    await runShell(installation.replace('../wxauth/clients/node', here('..')).replace(' express', ''))
     for (const again of ['npm install', 'rm -r node_modules && npm ci']) {
-      assert.equal((await sh(`${again} >&2; ${used}`)).stdout, 'BearerGuard\n')
+      assert.equal((await runShell(`${again} >&2; ${useGuard}`)).stdout, 'BearerGuard\n')
     }
   } finally {
     await rm(folder, { recursive: true })

@@ -1,12 +1,13 @@
-// This program runs all services in the README for an issuer with given keys, and prints their URLs. It ends when its
-// standard input ends.
+// This program runs all services in the README, and prints their URLs. Its argument is {jwks, issuer, now} as JSON: the
+// keys and the issuer whose tokens the services accept, and their time, in seconds since 1970. The program ends when
+// its standard input ends.
 import { BearerGuard } from 'wxauth-guard'
 import { trust } from '../lib/guard.js'
 import { verificationKeys } from '../lib/keys.js'
-import { frameworks } from './shown.js'
+import { frameworks } from './readme.js'
 
 const { jwks, issuer, now } = JSON.parse(process.argv[2])
-const keys = await verificationKeys(jwks.keys)
+const keys = verificationKeys(jwks.keys)
 const trusted = new BearerGuard({ issuer, keys: { find: async (kid) => keys.get(kid) ?? null }, now: () => now * 1000 })
 
 const urls = {}

@@ -11,8 +11,8 @@ const SESSION_ID = '0192f0c1-2b3c-7d4e-8f50-cba987654321'
 
 test('a token contains the requested user', async () => {
   const issuer = new TestIssuer()
-  const fields = { userId: SESSION_ID.toUpperCase(), roles: ['clerk'], appId: 'wxother', openid: 'o-1', sessionId: SESSION_ID }
-  const { claims, ...user } = await issuer.guard().verify(issuer.token(fields))
+  const ids = { userId: SESSION_ID.toUpperCase(), appId: 'wxother', openid: 'o-1', sessionId: SESSION_ID }
+  const { claims, ...user } = await issuer.guard().verify(issuer.token({ ...ids, roles: ['clerk'] }))
   assert.deepEqual(user, {
     id: SESSION_ID,
     appId: 'wxother',
@@ -63,16 +63,22 @@ test('a guard made by requires also needs these scopes, and shares its keys with
   const guard = new BearerGuard({ issuer: 'https://auth.example.com', audience: issuer.audience, scopes: ['orders:read'] })
   const writing = guard.requires('orders:write')
   t.after(issuer.trustedBy(writing))
-  const asked = async (scope) => {
-    const answer = {}
-    const response = { writeHead: (status, headers) => Object.assign(answer, { status, headers }) && { end() {} } }
-    await bearer(writing)({ headers: issuer.headers({ scope }) }, response, () => (answer.status = 200))
-    return answer
+  /** Returns the status and headers of the response to a token with this scope. */
+  async function responseTo(scope) {
+    const response = {
+      writeHead(status, headers) {
+        Object.assign(this, { status, headers })
+        return this
+      },
+      end() {},
+    }
+    await bearer(writing)({ headers: issuer.headers({ scope }) }, response, () => (response.status = 200))
+    return response
   }
-  assert.equal((await asked('orders:read orders:write')).status, 200)
+  assert.equal((await responseTo('orders:read orders:write')).status, 200)
   assert.ok(await guard.verify(issuer.token({ scope: 'orders:read' })))
   for (const scope of ['orders:read', 'orders:write', 'profile']) {
-    const { status, headers } = await asked(scope)
+    const { status, headers } = await responseTo(scope)
     assert.equal(status, 403)
     assert.match(headers['WWW-Authenticate'], /^Bearer error="insufficient_scope", scope="orders:read orders:write", res/)
   }
@@ -171,6 +177,11 @@ test('all roles are required, and a malformed role throws immediately', async ()
     await assert.rejects(issuer.guard().user(request, mistake), TypeError)
   }
   assert.throws(() => issuer.token({ userId: 'alice' }), TypeError)
+})
+
+test('an audience with characters outside ASCII has no metadata, because a header could not contain its URL', () => {
+  const resource = new BearerGuard({ issuer: 'https://auth.example.com', audience: 'https://mcp.example.com/店' })
+  assert.throws(() => resource.resourceMetadataPath, TypeError)
 })
 
 test('the published keys verify the tokens', async () => {
