@@ -335,7 +335,11 @@ class KeyRing:
             log.exception("signing_keys_not_read")
 
     async def _read(self, wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None = None) -> None:
-        """Read the stored keys, and add a key for each algorithm for which `wants_another` returns True."""
+        """Read the stored keys, and add a key for each algorithm for which `wants_another` returns True.
+
+        If `by` is given, the audit trail records the addition of a key of access tokens. Skip the keys of id_tokens if
+        none is stored, and none is needed.
+        """
         now = self.clock()
         published = await self.database.rows(PUBLISHED, now=now)
         for key_set in self._key_sets:
@@ -346,7 +350,8 @@ class KeyRing:
             elif key_set is self._id_token_keys and not await self._may_issue_id_tokens():
                 continue
             if wants_another(stored, now):
-                await self._add(key_set, wants_another, by=by if key_set is self._access_token_keys else None, now=now)
+                recorded_actor = by if key_set is self._access_token_keys else None
+                await self._add(key_set, wants_another, by=recorded_actor, now=now)
 
     async def _may_issue_id_tokens(self) -> bool:
         """Return whether there is a site, or whether a client can become a site without registration."""
