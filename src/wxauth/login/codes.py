@@ -160,9 +160,10 @@ class Proofs:
         """Check with WeChat that a `wx.login` code belongs to the session's identity, within the rate limit of logins.
 
         `ip` is the address of the client, whose logins are limited. The call to `wx.login` might have replaced the
-        identity's session_key, so this method stores the new session_key in the session, and in the session of the
-        identity's newest login. It does not store a new unionid, because the next login does that. It does not check
-        that the session is still open, because the statement that relies on the proof must check that.
+        identity's session_key. Therefore, this method stores the new session_key in the session, and in the session of
+        the identity's newest login, if these sessions are open. It does not store a new unionid, because the next login
+        does that. It raises no error if the session has ended, because the statement that relies on the proof must
+        check that.
 
         Raises: RateLimited, UnknownApp, WeChatError; WrongPerson, if the code belongs to another identity.
         """

@@ -69,7 +69,7 @@ class Refusal(SQLModel):
 
 
 class RefusedLogin(Refusal, table=True):
-    """The table of refused logins."""
+    """The table of refused logins, and of refreshes that were refused because the user is banned."""
 
     __tablename__ = "refusals"
 

@@ -154,7 +154,7 @@ DROPPED: Final = metrics.Counter(
 
 @part
 class Refusals(WriteBuffer):
-    """The refused logins of one process."""
+    """The refused logins of one process, and the refreshes that were refused because the user is banned."""
 
     failure_event = "refusals_not_stored"
     store_pause = REFUSALS_STORE_SECONDS
@@ -172,7 +172,7 @@ class Refusals(WriteBuffer):
     """The number of rows begun in this second, with a user (True) and without a user (False)."""
 
     def note(self, error: WxAuthError, *, ip: str | None, request_id: str) -> None:
-        """Record a login that was refused with this error, in a new row or in the count of a row of this minute.
+        """Record a login or refresh that was refused with this error, in a new row or in the count of an existing row.
 
         The `app_id` of the error can be any text from the client.
         """
