@@ -165,6 +165,7 @@ class MadeOnDisk:
 
     def _entries(self, kind: str, keys: Iterable[object]) -> dict[Any, Any]:
         """Return the entries with these keys that are stored for the dict `kind` of `Made`."""
+        # The keys are a single parameter, because SQLite limits the number of a statement's parameters.
         select = "SELECT name, value FROM made WHERE kind = ? AND name IN (SELECT value FROM json_each(?))"
         rows = self._connection.execute(select, (kind, _json([_json(key) for key in keys])))
         return dict(_ENTRY_PARSERS[kind].validate_json(f"[{name},{value}]") for name, value in rows)
