@@ -65,11 +65,15 @@ class ConsentRow(SQLModel):
     document: str = Field(sa_type=Text, schema_extra={"examples": ["privacy"]})
     version: str = Field(sa_type=Text, schema_extra={"examples": ["2026-05"]})
     given_at: datetime = Field(sa_type=TIME)
-    withdrawn_at: datetime | None = Field(sa_type=TIME, description="Null while it is valid.")
-    app_id: str | None = Field(
-        sa_type=Text, description="The app in which it was given.", schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]}
+    withdrawn_at: datetime | None = Field(
+        sa_type=TIME, description="When the consent was withdrawn; null while it is valid."
     )
-    ip: Address = Field(sa_type=INET, description="The IP address from which it was given.")
+    app_id: str | None = Field(
+        sa_type=Text,
+        description="The app in which the consent was given.",
+        schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]},
+    )
+    ip: Address = Field(sa_type=INET, description="The IP address from which the consent was given.")
 
 
 class Consent(ConsentRow, table=True):

@@ -153,12 +153,12 @@ class SharedFields(TypedDict):
 class PhoneAnswer(TypedDict):
     """A phone number."""
 
-    phone: Annotated[str | None, Field(description="E.164.", examples=["+8613800138000"])]
+    phone: Annotated[str | None, Field(description="The phone number in E.164 form.", examples=["+8613800138000"])]
     phone_verified: Annotated[
         bool | None,
         Field(
             description="Whether the phone number button verified the number. False for an imported number, "
-            "null without a number.",
+            "and null if there is no number.",
             examples=[True],
         ),
     ]
@@ -209,7 +209,7 @@ class OwnIdentitiesAnswer(BaseModel):
 class OperatorsFields(TypedDict):
     """The fields of every response about a user to staff and other services."""
 
-    identities: Annotated[list[IdentityJson], Field(description="The oldest first.")]
+    identities: Annotated[list[IdentityJson], Field(description="The user's identities, the oldest first.")]
     attributes: ShownAttributes
     erase_at: Annotated[
         datetime | None,

@@ -98,9 +98,10 @@ class Problem(BaseModel):
         None
     )
     erase_at: Annotated[datetime | None, Field(description="For `account_leaving`: when the user is erased.")] = None
-    errors: Annotated[list[dict[str, str]] | None, Field(description="For `invalid_request`: field and message.")] = (
-        None
-    )
+    errors: Annotated[
+        list[dict[str, str]] | None,
+        Field(description="For `invalid_request`: the field and the message of each error."),
+    ] = None
 
 
 def failures_of(*failures: Failure) -> dict[int | str, dict[str, Any]]:
