@@ -334,18 +334,21 @@ def _search_and_sort(column: LiteralString) -> Statement[Refusal]:
     return _search(f"{_CONDITIONS[column]} AND {_IN_ID_RANGE}", filter_in_bounds=column)
 
 
-_NETWORKS: Final = "networks"
-"""The key of the search for a network that contains several of the stored networks, which are /24 and /48."""
+_WIDE_NETWORK: Final = "wide_network"
+"""The key of the search for a network that contains several of the stored networks, such as a /16.
+
+Stored networks are a /24 of IPv4, or a /48 of IPv6.
+"""
 _SEARCHES: Final[Mapping[str | None, Statement[Refusal]]] = {
     "request_id": _search_and_sort("request_id"),
     "user_id": _search_in_order("user_id"),
     "network": _search_in_order("network"),
-    _NETWORKS: _search_and_sort("network"),
+    _WIDE_NETWORK: _search_and_sort("network"),
     "code": _search_in_order("code"),
     "app_id": _search_in_order("app_id"),
     None: _search(_IN_ID_RANGE),
 }
-"""The searches, by the column whose index a search uses. The search for None uses only the ids."""
+"""The searches, by the filter whose index a search uses. The search for None uses only the ids."""
 
 
 async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refusal]:
@@ -365,15 +368,15 @@ async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refus
 
 def _key_of_search(search: RefusalSearch, network: IPv4Network | IPv6Network | None) -> str | None:
     """Return the key of the search that examines the fewest rows. `network` is the widened network of the search."""
-    is_stored = network is not None and network.prefixlen == TRUNCATED.length_of(network)
+    is_stored_network = network is not None and network.prefixlen == TRUNCATED.length_of(network)
     is_sortable = network is not None and network.prefixlen >= _MIN_PREFIX_LENGTHS[network.version]
     # The first filter has the fewest rows for each value, and the last has the most. With no filter that can use an
     # index, the search examines the newest refusals.
     usable: dict[str, bool] = {
         "request_id": search.request_id is not None,
         "user_id": search.user_id is not None,
-        "network": is_stored,
-        _NETWORKS: is_sortable,
+        "network": is_stored_network,
+        _WIDE_NETWORK: is_sortable,
         "code": search.code is not None,
         "app_id": search.app_id is not None,
     }
