@@ -103,8 +103,9 @@ class Rendering:
     Web-views of mini-programs do not count, and neither does WeCom.
     """
     is_on_a_phone: bool = field(init=False)
+    """Whether a phone or a tablet shows the page."""
     is_in_phones_browser: bool = field(init=False)
-    """Whether a phone's browser outside WeChat and WeCom shows the page."""
+    """Whether the browser of a phone or a tablet, outside WeChat and WeCom, shows the page."""
 
     def __post_init__(self) -> None:
         user_agent = self.request.headers.get("user-agent", "")
