@@ -136,7 +136,7 @@ class TokenIssuer:
             key: The key that signs the token.
             user_id: The claim `sub`.
             session_id: The claim `sid`.
-            app_id: The app of the identity with which the user has logged in.
+            app_id: The app of the identity that the user has logged in with.
             openid: The openid of this identity.
             roles: The user's roles. If there are none, the token has no claim `roles`.
             now: The time at which the token is issued, in epoch seconds.

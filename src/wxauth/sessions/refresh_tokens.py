@@ -41,7 +41,7 @@ class RefreshTokens:
     PREFIX: ClassVar = "wxr_"
     """The beginning of each token. A subclass for other tokens sets another prefix and another purpose."""
     PURPOSE: ClassVar = "refresh-token"
-    """The purpose for which the keys are derived."""
+    """The purpose of the keys that are derived from the secret keys."""
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
         self._keys = [derive_key(key, self.PURPOSE) for key in secret_keys]
@@ -76,7 +76,7 @@ class Lifetimes:
     at_most: int
     """The time since the login after which the session expires, even if the device refreshes it."""
     reuse_grace: int
-    """The time after a refresh for which the old token can still be exchanged for the same new token.
+    """The time after a refresh during which the old token can still be exchanged for the same new token.
 
     This time ends early if the new token is used.
     """

@@ -1,4 +1,4 @@
-"""IP addresses and networks, and the addresses to which wxauth never sends a request.
+"""IP addresses and networks, and the addresses that wxauth never sends a request to.
 
 An operator enters URLs, for example URLs of webhooks. A request to such a URL must not reach a cloud's metadata
 service, which only this machine can reach.

@@ -24,7 +24,7 @@ from wxauth.settings.urls import HookUrl, HostName
 from wxauth.terminal import WrongValue
 
 PUSH_PATH: Final = "/v1/wechat/push/{app_id}"
-"""The path to which WeChat pushes an app's messages. The operator enters the URL with this path in WeChat's console."""
+"""The path that WeChat pushes an app's messages to. The operator enters the URL with this path in WeChat's console."""
 
 
 def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def check_claims(template: Template) -> None:
 
 
 def replace_facts(value: object, value_of: Callable[[str], object]) -> object:
-    """Return a template, or a part of one, in which the values of facts replace the references to these facts.
+    """Return a template, or a part of one, with the values of facts in place of the references to these facts.
 
     `value_of` gets the name of a fact without `$`, and returns the fact's value. An entry of an object, or an element
     of a list, is removed if it is or becomes None. A list that is or becomes empty counts as None, but an empty object

@@ -240,7 +240,7 @@ class Settings(DatabaseSettings):
     def address_field(self, ip: str | None) -> dict[str, Any]:
         """Return the field `ip` for the log line of a login or refresh. Unless `LOG_ADDRESSES` is on, return no field.
 
-        `ip` is the address from which the request came.
+        `ip` is the address that the request came from.
         """
         return {"ip": ip} if self.log_addresses else {}
 

@@ -18,7 +18,7 @@ from wxauth.users.search_queries import IDENTITIES_FRAGMENT, UserWithIdentities
 class _ClientWithKey(ServiceClient):
     """A row that contains the client that requests a signature, and one `KeyOfLogin` that matches the request.
 
-    If no `KeyOfLogin` matches, there is one row, in which the columns of the `KeyOfLogin` are null.
+    If no `KeyOfLogin` matches, the only row contains the client, and the columns below are null.
     """
 
     openid: str | None
@@ -41,9 +41,9 @@ class UserForSiblings(UserWithIdentities):
 
 
 # The users are in the order of the parameters. A user named twice is returned once, at the first position. The id or
-# external id of a user who was merged stands for the user into whom they were merged. `app_ids` and `openids` form
-# pairs. WITH ORDINALITY numbers the elements of each parameter, and the sum of this number and the lengths of the
-# earlier parameters is the element's position among all elements.
+# external id of a user who was merged into another user stands for that other user. `app_ids` and `openids` form pairs.
+# WITH ORDINALITY numbers the elements of each parameter, and the sum of this number and the lengths of the earlier
+# parameters is the element's position among all elements.
 LOOK_UP: Final = Statement[UserForSiblings](f"""
 WITH asked AS (
     SELECT COALESCE(f.user_id, a.id) AS user_id, a.place

@@ -270,7 +270,7 @@ def _authorized(caller: Caller) -> Response:
 
 
 def _in_header(value: str) -> str:
-    """Return the value of a header field, in which all characters that are not safe there are percent-encoded.
+    """Return a value for a header field. All characters that are not safe in a header field are percent-encoded.
 
     Most openids do not change, because the class `WeChat` accepts only printable ASCII as an openid.
     """

@@ -1,4 +1,4 @@
-"""The routes with which services look users up, change their attributes and external ids, and moderate them.
+"""The routes for services that look users up, change users' attributes and external ids, and moderate users.
 
 To moderate users, services clear the users' profiles, ban and unban the users, and sign them out.
 """

@@ -70,7 +70,7 @@ _URL_RULE: Final = f"Must be an http or https URL of at most {MAX_URL} character
 
 
 class WeChatTokenAnswer(BaseModel):
-    """The token with which a service calls WeChat's server API for an app."""
+    """The token that a service needs to call WeChat's server API for an app."""
 
     access_token: str = Field(repr=False, description="512 characters or more.", examples=["88_kVQ1PSZ6XO7..."])
     expires_in: int = Field(description="Seconds.", examples=[6871])
@@ -233,7 +233,7 @@ class JsSignatureAnswer(TypedDict):
 async def sign_page(
     _client: JsSigningClientDep, app_id: str, apps: AppsDep, js_tickets: JsTicketsDep, body: JsSignatureRequest
 ) -> JsSignatureAnswer:
-    """Return the signature with which a page in WeChat calls `wx.config`, for a client with the scope `js_sign`.
+    """Return the signature that a page in WeChat needs to call `wx.config`, for a client with the scope `js_sign`.
 
     The app must be an `official_account`, and the page's host one of its `js_hosts`, as in WeChat's console. wxauth
     stores WeChat's ticket, and returns it to no client. A client can sign 100 times a second in each process.

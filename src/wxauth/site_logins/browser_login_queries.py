@@ -31,7 +31,7 @@ class StoredProof:
 
     id: UUID
     proof_id: UUID
-    """The id of the proof from which the login's cookie is derived."""
+    """The id of the proof that the login's cookie is derived from."""
 
 
 _FROM_BROWSER_LOGIN: Final = """

@@ -89,21 +89,21 @@ DOORS: Final = Counter(
 POLL_INTERVAL_SECONDS: Final = 2
 """The initial number of seconds between two polls of a device. If a device polls too fast, its interval grows."""
 SCAN_LASTS: Final = timedelta(seconds=180)
-"""The time within which the user can scan a QR code, or follow a link to WeChat, and approve the login."""
+"""The time that the user has to scan a QR code, or to follow a link to WeChat, and to approve the login."""
 CLAIM_LASTS: Final = timedelta(seconds=60)
 """The time after which another user can take over a claim (a phone's reservation of a login) that has no decision."""
 VISIT_LASTS: Final = timedelta(seconds=600)
 """The time that a visit to WeChat's page can take. During this time, the page's button can start another visit."""
 LINK_REQUEST_LASTS: Final = timedelta(seconds=600)
-"""The time for which a sign-in request is valid if its page has a link to WeChat."""
+"""The lifetime of a sign-in request whose page has a link to WeChat."""
 MAX_PRESSES: Final = 10
 """The maximum number of times that the button of one page can open WeChat's page, or request a link to WeChat."""
 MAX_WRONG_NUMBERS: Final = 3
-"""The number of wrong attempts to type the number of a link, after which wxauth ends the page and its link."""
+"""The number of wrong attempts to type the number of a link. The last one ends the page and its link."""
 NUMBER_LASTS: Final = timedelta(seconds=120)
-"""The time after the approval on the phone within which the user can type the number of a link."""
+"""The time that the user has, after the approval on the phone, to type the number of a link."""
 AUTHORIZATION_CODE_LASTS: Final = timedelta(seconds=60)
-"""The longest time for which an authorization code is valid."""
+"""The maximum lifetime of an authorization code."""
 REPEATED_WITHIN: Final = timedelta(seconds=15)
 """The time after the opening of a session during which a reuse of its authorization code does not end the session.
 
@@ -119,7 +119,7 @@ page of wxauth that no phone claims is deleted when it expires, because anyone c
 
 
 def count_redeemed(numbers: Numbers, door: Door, *, now: datetime) -> None:
-    """Count a completed login, in which a site has got its session or id_token."""
+    """Count a login after which the site has its session or, for `Door.PHONE`, the phone has its id_token."""
     DOORS.count(door, DoorOutcome.LOGGED_IN)
     if door not in BY_WECHATS_PAGE:  # `Visits` has counted those logins already, and knows which users are new
         numbers.count_login(is_new=False, at=now)

@@ -49,7 +49,7 @@ _NUMBER: Final = re.compile(rf"[0-9]{{{NUMBER_DIGITS}}}")
 _RENEWED_AFTER: Final = URL_LINK_LASTS - timedelta(days=5)
 """The age at which wxauth requests a new URL Link, so that no link expires while a page shows it."""
 _PAUSE_AFTER_FAILURE: Final = timedelta(minutes=1)
-"""The time for which wxauth does not call WeChat again after WeChat has failed to make a link."""
+"""The time that wxauth waits after WeChat has failed to make a link, before it requests a link again."""
 
 log = get_logger()
 

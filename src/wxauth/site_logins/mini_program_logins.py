@@ -70,7 +70,7 @@ class MiniProgramLogins:
     async def answer(self, caller: Caller, login_code: str, parameters: Parameters, *, device: Device) -> str:
         """Complete a site's sign-in request with a new `wx.login` code as proof.
 
-        Return the URL at which the web-view continues.
+        Return the URL that the web-view opens next.
 
         Raises: Unanswerable, if the client or the redirect URI is wrong; InvalidToken, if the session has ended;
             RateLimited, UnknownApp, WeChatError, WrongPerson.
@@ -111,7 +111,7 @@ class MiniProgramLogins:
         return Onward(url, form)
 
     async def _count_and_send_back(self, caller: Caller, refused: SentBack) -> str:
-        """Count a refused request towards the user's limit, and return the URL at which the web-view continues.
+        """Count a refused request towards the user's limit, and return the URL that the web-view opens next.
 
         `_make_code` counts the accepted requests. If `_make_code` itself refuses a request, the rollback of its
         transaction undoes its count, so this method counts the request again.
@@ -120,7 +120,7 @@ class MiniProgramLogins:
         return self._web_view_url(refused.onward(self.settings))
 
     def _web_view_url(self, onward: Onward) -> str:
-        """Return the URL at which the web-view continues.
+        """Return the URL that the web-view opens next.
 
         For a redirect with a form, it is the URL of a page of wxauth that posts the form, because a mini-program can
         only open URLs. The URL contains the redirect, sealed in the form that `unseal` reads. It works for as long

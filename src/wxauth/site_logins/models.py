@@ -62,7 +62,7 @@ class RequestFields(SQLModel):
     """The redirect URI; empty for a device, which polls."""
     state: str | None = Field(default=None, sa_type=Text)
     response_mode: str = Field(default="query", sa_type=Text)
-    """The way in which the browser sends the response to the site: `query` or `form_post`."""
+    """The way the browser sends the response to the site: `query` or `form_post`."""
     nonce: str | None = Field(default=None, sa_type=Text)
     """The value that the id_token contains unchanged; null if the site has sent none."""
     code_challenge: str | None = Field(default=None, sa_type=Text)
@@ -73,7 +73,7 @@ class RequestFields(SQLModel):
     wxauth issues no authorization code for any other user.
     """
     resource: str | None = Field(default=None, sa_type=Text)
-    """The resource for which the token is valid, spelled as in the settings; null for all services of the operator."""
+    """The resource that the token is for, spelled as in the settings; null for all services of the operator."""
     client_name: str | None = Field(default=None, sa_type=Text)
     """The name that an unregistered client gives itself; null for a registered client."""
 
@@ -91,7 +91,7 @@ class LoginFields(SQLModel):
     """The name of the site's client or, if the client is unregistered, the URL of its metadata document."""
     stage: str = Field(default=Stage.ASKED, sa_type=Text)
     door: str | None = Field(default=None, sa_type=Text)
-    """The `Door` through which the user logs in; null until the door is known."""
+    """The `Door` that the user logs in through; null until the door is known."""
     browser_ip: str | None = Field(default=None, sa_type=INET)
     browser_user_agent: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
@@ -199,7 +199,7 @@ class ApprovalFields(SQLModel):
     browser_login_id: UUID | None = Field(default=None)
     """For a page with a `query`, the browser's login whose user the page shows.
 
-    For any other login, it is the browser's login from which this login was made, or which this login has proved. In
+    For any other login, it is the browser's login that this login was made from, or that this login has proved. In
     these two cases, this login ends when the browser's login ends.
     """
 
@@ -225,7 +225,7 @@ class SiteLoginFields(
 
     @property
     def taken_door(self) -> Door:
-        """The door through which the user logs in. The door must be known."""
+        """The door that the user logs in through. The door must be known."""
         assert self.door is not None
         return Door(self.door)
 

@@ -45,7 +45,7 @@ SELECT {USER}, s.app_id, s.openid
 """)
 # The statement returns whether the user of this identity, or of this unionid, has one of these roles. It also compares
 # openids with the unionid, because an import might have stored the unionid in place of the openid. `awaits_login` marks
-# the identities that an import has created, and with which nobody has logged in yet.
+# the identities that an import has created, and that nobody has logged in with yet.
 HAS_ANY_ROLE: Final = Statement[bool]("""
 SELECT EXISTS (
     SELECT FROM users

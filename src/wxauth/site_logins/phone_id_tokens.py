@@ -1,4 +1,4 @@
-"""The id_tokens with which a mini-program or a mobile app logs its user in to another back end."""
+"""The id_tokens that mini-programs and mobile apps use to log their users in to another back end."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -45,9 +45,9 @@ class SiteOptions(SQLModel):
     site_app_id: str | None
     """The app that the site's QR codes and links open; None for the default app."""
     account_app_id: str | None
-    """The service account through which users log in to the site in WeChat's browser, if any."""
+    """The service account for logins in WeChat's browser; None if the site has none, or the login is for a resource."""
     website_app_id: str | None
-    """The website app through which users log in to the site with WeChat's page on a computer, if any."""
+    """The website app for logins with WeChat's page on a computer; None in the same cases as `account_app_id`."""
 
 
 class SiteLogin(SiteLoginFields, SiteOptions):

@@ -1,6 +1,6 @@
 """The redemption of an approved login, which opens the site's session.
 
-A site sends the authorization code that the browser has brought back. A device sends the device code with which it
+A site sends the authorization code that the browser has brought back. A device sends its device code each time it
 polls.
 """
 
@@ -31,7 +31,7 @@ PUBLIC_CLIENT_REPEATS_WITHIN: Final = timedelta(seconds=2)
 This time begins when the session is opened. For example, React's StrictMode sends each code twice during development.
 """
 SLOW_DOWN_SECONDS: Final = 5
-"""The number of seconds by which wxauth lengthens the polling interval after a poll that came too early (RFC 8628)."""
+"""The number of seconds that wxauth adds to the polling interval after a poll that came too early (RFC 8628)."""
 SESSIONS_OF_BROWSER_LOGIN: Final = 20
 """The largest number of open sessions that each site can have from one browser's login. Older sessions end.
 
@@ -47,7 +47,7 @@ def challenge_of(verifier: str) -> str | None:
 
 
 class Redeemed(NamedTuple):
-    """The login for which a site gets a session, and the user of that login."""
+    """The login that has given a site its session, and the user of that login."""
 
     login: LockedLogin
     user: UserInSession

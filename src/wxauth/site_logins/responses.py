@@ -46,7 +46,7 @@ class Onward:
     """The response that leads a browser to its next URL, by a redirect or by a form that the browser posts."""
 
     url: str = field(repr=False)
-    """The URL of the redirect, or the URL to which the browser posts the form.
+    """The URL of the redirect, or the URL that the browser posts the form to.
 
     `login_pages` puts the issuer's path before a URL that is only a path.
     """
@@ -66,7 +66,7 @@ class Onward:
 
 
 class SentBack(Exception):
-    """The error with which wxauth sends the browser back to the site.
+    """The error that sends the browser back to the site.
 
     `error` and `description` are the parameters `error` and `error_description` of the response (RFC 6749, section
     4.1.2.1). The default `error` says that the user or wxauth has refused.

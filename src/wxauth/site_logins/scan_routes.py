@@ -1,4 +1,4 @@
-"""The routes with which a phone claims and decides scans, logs in to a site in its web-view, and gets id_tokens."""
+"""The routes for phones, which claim and decide scans, log in to sites in a web-view, and get id_tokens."""
 
 from collections.abc import Mapping
 from typing import Annotated, Final

@@ -42,7 +42,7 @@ class ClaimRequest(BaseModel):
     )
     entry_scene: StrictInt | None = Field(
         default=None,
-        description="WeChat's number for the way in which the page was opened, from `wx.getEnterOptionsSync().scene`.",
+        description="WeChat's number for the way the page was opened, from `wx.getEnterOptionsSync().scene`.",
     )
     scanned: str | None = Field(
         default=None,
@@ -100,7 +100,7 @@ class ClaimedAnswer(BaseModel):
     id: UUID = Field(examples=["01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71"])
     client: SiteAnswer
     resource: ResourceAnswer | None = Field(
-        description="The resource to which the client gets access after the approval, with the scopes. Show all of it, "
+        description="The resource that the client gets access to after the approval, with the scopes. Show all of it, "
         "each scope on its own line. Null if the user only logs in to the site."
     )
     browser: BrowserAnswer | None

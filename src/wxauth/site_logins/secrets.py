@@ -61,7 +61,7 @@ def _scan_link_prefix(issuer: str) -> str:
 
 
 def page_hashes(page_id: str, cookie: str) -> dict[str, bytes]:
-    """Return the hashes with which `queries.find` finds the page with this id in the browser with this cookie.
+    """Return the hashes that `queries.find` needs to find the page with this id in the browser with this cookie.
 
     Raises: NotFound, if the browser has no cookie, or if the id is malformed.
     """
@@ -73,7 +73,7 @@ def page_hashes(page_id: str, cookie: str) -> dict[str, bytes]:
 def page_id_of(cookie: str, login_id: UUID) -> str:
     """Return the id in the URLs of a login's page.
 
-    Only the page's browser has the cookie from which the id is derived.
+    Only the page's browser has the cookie that the id is derived from.
     """
     return _derive(cookie, "request", str(login_id))[:_SCENE_LENGTH]
 
@@ -124,7 +124,7 @@ class UserCodes:
         self._keys = [derive_key(key, "user-code") for key in secret_keys]
 
     def new(self) -> tuple[str, bytes]:
-        """Return a new user code, in the form in which it is shown, and its hash."""
+        """Return a new user code, formatted for the user, and its hash."""
         letters = "".join(secrets.choice(_USER_CODE_ALPHABET) for _ in range(_USER_CODE_LENGTH))
         half = _USER_CODE_LENGTH // 2
         return f"{letters[:half]}-{letters[half:]}", self._hashes_of(letters)[0]

@@ -49,7 +49,7 @@ class _PressedPage:
     """The site's `id_token_hint`, which the page's form contains."""
 
     def repeated(self, **changed: str) -> Onward:
-        """Return the redirect with which the browser repeats the site's request. `changed` replaces parameters."""
+        """Return the redirect that repeats the site's request. `changed` replaces or adds parameters."""
         hint = {} if self.hint is None else {"id_token_hint": self.hint}
         return Onward(f"{AUTHORIZE_PATH}?{urlencode({**self.parameters, **hint, **changed})}")
 

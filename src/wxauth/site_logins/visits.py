@@ -41,7 +41,7 @@ from wxauth.wechat.client import WeChatIdentity
 from wxauth_guard.errors import WxAuthError
 
 CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"
-"""The path to which WeChat's page redirects the browser."""
+"""The path that WeChat's page redirects the browser to."""
 CALLBACK_EXTRA_SECONDS: Final = 2.0
 """The number of seconds that a repeated callback waits for the outcome, in addition to the setting `wechat_timeout`."""
 OUTCOME_CHECK_PAUSE_SECONDS: Final = 0.1
@@ -212,7 +212,7 @@ class Visits:
     async def _record_first_callback(self, hashes: dict[str, bytes], code_hash: bytes) -> SiteLogin | None:
         """Record the first callback of a visit that has not expired, and return the visit. Otherwise, return None.
 
-        `hashes` contains the values of the columns with which a visit is found: the hashes of its state and browser.
+        `hashes` contains the hashes of the visit's `state` and of its browser, by the names of their columns.
         """
         found = await queries.find(self.database, **hashes)
         now = self.clock()
