@@ -106,8 +106,8 @@ UPDATE events
                    ELSE data END
  WHERE id > :after AND id <= :until AND at < :older_than AND ({_IS_IP_NOT_TRUNCATED} OR {_IS_BROWSER_IP_NOT_TRUNCATED})
 """)
-# `ip` is the address of the session's last login or refresh, and `opened_ip` is the address of its login. Therefore,
-# `ip` is old if the session was last used long ago, and `opened_ip` is old if the session was opened long ago.
+# `ip` is the address at the login or at the last refresh, and `opened_ip` is the address at the login. Therefore, `ip`
+# is old if the session was last used long ago, and `opened_ip` is old if the session was opened long ago.
 #
 # The statement skips locked rows, because a sweep that waits for locks could deadlock. The next sweep truncates the
 # addresses in the skipped rows.

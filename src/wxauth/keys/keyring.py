@@ -258,8 +258,8 @@ class KeyRing:
         """Refresh if there is a site but no key for id_tokens, because the first site may just have been added.
 
         The next response with the JWK set must contain the new key, because caches store the response. At most one
-        request at a time queries the database, and the requests that waited for it use its result. If the database is
-        unavailable, log this, and query it again only after `REFRESH_PAUSE_SECONDS`.
+        request at a time queries the database, and the requests that waited for it use its result. If the query for
+        sites fails, log this, and send the next query only after `REFRESH_PAUSE_SECONDS`.
         """
         checks_before = self._site_checks
         async with self._site_check_lock:
