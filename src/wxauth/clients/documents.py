@@ -41,23 +41,23 @@ from wxauth.settings.settings import Settings
 from wxauth.texts import clean_text, is_title
 from wxauth_guard.keys import InvalidKey
 
-NEW_OF_AN_ADDRESS: Final = "10/minute"
+NEW_DOCUMENTS_PER_ADDRESS: Final = "10/minute"
 """The highest rate at which wxauth fetches unknown documents for one address, or for one IPv6 /48.
 
-A document is unknown to a process that has no usable copy of it. This limit and `NEW_OF_ALL` do not apply to clients
-that have sessions.
+A document is unknown to a process that has no usable copy of it. This limit and `NEW_DOCUMENTS_PER_PROCESS` do not
+apply to clients that have sessions.
 """
-NEW_OF_ALL: Final = "30/minute"
+NEW_DOCUMENTS_PER_PROCESS: Final = "30/minute"
 """The highest rate at which one process fetches unknown documents for all addresses.
 
 A process checks the limit of the address first, so that no single address can use up this limit.
 """
-ASSERTIONS_OF_A_CLIENT: Final = "50/second"
+ASSERTIONS_PER_CLIENT: Final = "50/second"
 """The highest rate at which one process accepts valid assertions from one client.
 
 The rate is limited because each assertion adds a row that the database keeps for at least an hour.
 """
-MAX_CLIENT_ID: Final = 512
+MAX_CLIENT_ID_LENGTH: Final = 512
 """The maximum number of characters of a client's id, which is the URL of its document."""
 MAX_REDIRECT_URIS: Final = 20
 """The maximum number of redirect URIs in a document, not counting those that are not allowed."""
@@ -102,7 +102,7 @@ def is_allowed(settings: Settings, client_id: str) -> bool:
 
 def _https_url(url: str) -> re.Match[str] | None:
     """Return the parts of a URL that wxauth may fetch for a client; None for any other text."""
-    parts = plain_url(url) if len(url) <= MAX_CLIENT_ID else None
+    parts = plain_url(url) if len(url) <= MAX_CLIENT_ID_LENGTH else None
     return parts if parts is not None and parts["scheme"] == "https" else None
 
 
@@ -112,9 +112,9 @@ class ClientDocuments:
 
     Args:
         transport: The transport, which connects only to allowed addresses.
-        new_of_address: The limit on fetches of unknown documents for one address.
-        new_of_all: The limit on fetches of unknown documents for all addresses together.
-        assertions_of_client: The limit on valid assertions from one client.
+        new_documents_per_address: The limit on fetches of unknown documents for one address.
+        new_documents_per_process: The limit on fetches of unknown documents by this process, for all addresses.
+        assertions_per_client: The limit on valid assertions from one client.
         patience: The time limit, in seconds, of one fetch.
     """
 
@@ -122,9 +122,9 @@ class ClientDocuments:
     clock: Clock
     database: Database
     transport: httpx.AsyncBaseTransport
-    new_of_address: RateLimiter
-    new_of_all: RateLimiter
-    assertions_of_client: RateLimiter
+    new_documents_per_address: RateLimiter
+    new_documents_per_process: RateLimiter
+    assertions_per_client: RateLimiter
     patience: float = FETCH_SECONDS
     _documents: DocumentCache[ClientDocument] = field(init=False)
     """The documents, by the client's id."""
@@ -194,7 +194,7 @@ class ClientDocuments:
                 return None
         if not await self._is_signed(assertion, document, keys, was_cached=was_cached):
             raise InvalidAssertion("the assertion isn't signed with a key of the document")
-        await self.assertions_of_client.admit(assertion.client_id)
+        await self.assertions_per_client.admit(assertion.client_id)
         try:  # the limit of `ASSERTIONS` is one use of each `jti`
             await ASSERTIONS.count(self.database, assertion.client_id, assertion.jti, now=self.clock())
         except RateLimited:
@@ -245,8 +245,8 @@ class ClientDocuments:
         Raises: RateLimited, if there were too many fetches, and the client has no sessions.
         """
         try:
-            await self.new_of_address.admit_address(ip)
-            await self.new_of_all.admit("")  # one name, because this limit counts all addresses together
+            await self.new_documents_per_address.admit_address(ip)
+            await self.new_documents_per_process.admit("")  # one name, because this limit counts all addresses together
         except RateLimited:
             if not await self.has_sessions(client_id):  # sessions show that the document has been valid before
                 raise

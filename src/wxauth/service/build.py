@@ -12,7 +12,12 @@ import httpx
 from wxauth.apps import registry
 from wxauth.apps.js_tickets import JsTickets
 from wxauth.apps.registry import Apps
-from wxauth.clients.documents import ASSERTIONS_OF_A_CLIENT, NEW_OF_ALL, NEW_OF_AN_ADDRESS, ClientDocuments
+from wxauth.clients.documents import (
+    ASSERTIONS_PER_CLIENT,
+    NEW_DOCUMENTS_PER_ADDRESS,
+    NEW_DOCUMENTS_PER_PROCESS,
+    ClientDocuments,
+)
 from wxauth.console.sessions import ConsoleTokens
 from wxauth.core import background
 from wxauth.core.background import Background, Retries
@@ -224,11 +229,13 @@ def _add_outbound(parts: Parts, limiters: _Limiters, timeouts: Timeouts) -> None
     parts.make(
         ClientDocuments,
         # With `wide=1`, all addresses of an IPv6 /48 share the limit of one address, so that no single /48 can use up
-        # `new_of_all`.
-        new_of_address=limiters.make(partial(RateLimiter, wide=1), NEW_OF_AN_ADDRESS, "client-document"),
+        # `new_documents_per_process`.
+        new_documents_per_address=limiters.make(
+            partial(RateLimiter, wide=1), NEW_DOCUMENTS_PER_ADDRESS, "client-document"
+        ),
         # These two limits apply to each process separately, so they do not use Redis.
-        new_of_all=RateLimiter(NEW_OF_ALL, what="client-document", clock=clock),
-        assertions_of_client=RateLimiter(ASSERTIONS_OF_A_CLIENT, what="client-assertion", clock=clock),
+        new_documents_per_process=RateLimiter(NEW_DOCUMENTS_PER_PROCESS, what="client-document", clock=clock),
+        assertions_per_client=RateLimiter(ASSERTIONS_PER_CLIENT, what="client-assertion", clock=clock),
     )
 
 
