@@ -106,8 +106,8 @@ class Apps:
     """The ignored fields of each stored app that has such fields, as last read."""
     _is_read: bool = field(init=False, default=False)
     """Whether the stored apps have been read at least once."""
-    _last_read_failed: bool = field(init=False, default=False)
-    """Whether the database was unavailable during the last read."""
+    _has_failed: bool = field(init=False, default=False)
+    """Whether at least one read has failed because the database was unavailable."""
 
     def __post_init__(self) -> None:
         self._replace_apps([])
@@ -192,11 +192,11 @@ class Apps:
         return None if self.default is None else self.default.app.app_id
 
     async def refresh(self) -> None:
-        """Read the stored apps."""
+        """Read the stored apps. Raises: StorageUnavailable."""
         try:
             stored = await self.database.rows(queries.STORED_APPS)
         except errors.StorageUnavailable:
-            self._last_read_failed = True
+            self._has_failed = True
             raise
         self._replace_apps(stored)
         self._is_read = True
@@ -246,7 +246,7 @@ class Apps:
 
     def _unknown_app(self, app_id: str | None) -> errors.UnknownApp | errors.StorageUnavailable:
         """Return the error for an app that is unknown, disabled, not read yet, or not decrypted."""
-        if self._last_read_failed and not self._is_read:
+        if self._has_failed and not self._is_read:
             return errors.StorageUnavailable("the apps have not been read yet")
         if app_id in self.unopened:
             return errors.StorageUnavailable(_NOT_OPENED)

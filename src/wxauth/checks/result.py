@@ -56,10 +56,12 @@ def bad(name: str, text: Text) -> CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """The time, in seconds, by which wxauth's clock is ahead of another clock, and the possible error of this time."""
+    """The comparison of wxauth's clock with another clock."""
 
     ahead: float
+    """The number of seconds by which wxauth's clock is ahead; negative if it is behind."""
     uncertainty: float
+    """The largest possible error of `ahead`, in seconds."""
 
     @classmethod
     def of(cls, theirs: datetime, *, asked_at: datetime, answered_at: datetime, grain: timedelta = timedelta()) -> Self:

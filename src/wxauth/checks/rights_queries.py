@@ -35,7 +35,7 @@ class RoleRights:
     owner: str | None
     """The owner of the tables, if the role lacks the owner's rights; otherwise None."""
     hidden_in: list[str]
-    """The tables in which row level security might hide rows from the role."""
+    """The tables in which row-level security might hide rows from the role."""
     elsewhere: str | None
     """A schema that contains wxauth's tables, if the role finds none of them in its search_path; otherwise None."""
     may_use_elsewhere: bool
@@ -67,9 +67,9 @@ class RoleRights:
 
     @property
     def to_see_all_rows(self) -> str:
-        """The statements, separated by semicolons, that let this role see all rows despite row level security.
+        """The statements, separated by semicolons, that let this role see all rows despite row-level security.
 
-        Row level security hides rows from a role with the owner's rights only if it is forced on the owner.
+        Row-level security hides rows from a role with the owner's rights only if it is forced on the owner.
         """
         if self.owner is None:
             return "; ".join(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY" for table in self.hidden_in)
@@ -84,7 +84,7 @@ class RoleRights:
 #   this schema, so that only the right to use the schema is missing.
 # - `policies`: The role with the oid 0 is PUBLIC.
 # - `owner`: Only the owner of a table, a member of the owner, or a superuser may alter the table.
-# - `hidden_in`: Row level security hides no rows from the role if each command has a permissive policy without a
+# - `hidden_in`: Row-level security hides no rows from the role if each command has a permissive policy without a
 #   condition, and no policy is restrictive. The commands r, a, w and d are SELECT, INSERT, UPDATE and DELETE, and `*`
 #   means all commands.
 _RIGHTS: Final = Statement[RoleRights](f"""
