@@ -53,9 +53,13 @@ class IntrospectionAnswer(TypedDict, total=False):
     iat: Annotated[int, Field(examples=[1795161600])]
     jti: Annotated[str, Field(examples=["01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71"])]
     client_id: Annotated[
-        str, Field(description="The mini-program's app_id, or a website's name.", examples=[schemas.EXAMPLE_APP_ID])
+        str,
+        Field(
+            description="The app's app_id, a website's name, or the URL of a client's metadata document.",
+            examples=[schemas.EXAMPLE_APP_ID],
+        ),
     ]
-    app_id: Annotated[str, Field(description="The mini-program's app_id, in a website's token only.")]
+    app_id: Annotated[str, Field(description="The app's app_id, in a website's token only.")]
     auth_time: Annotated[int, Field(description="When the login was approved, in a resource's token only.")]
     scope: Annotated[str, Field(description="The granted scopes, in a website's token only.")]
     sid: Annotated[schemas.ShownSessionId, Field(description="The session's id.")]
@@ -178,9 +182,13 @@ _AUTHORIZED_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
         "description": "The request is authorized, and the headers identify the user",
         "headers": {
             "X-Auth-User-Id": _header("UUIDv7.", schemas.EXAMPLE_USER_ID),
-            "X-Auth-App-Id": _header("The mini-program.", schemas.EXAMPLE_APP_ID),
+            "X-Auth-App-Id": _header(
+                "The app's app_id. Empty if the client has a metadata document.", schemas.EXAMPLE_APP_ID
+            ),
             "X-Auth-Openid": _header(
-                "Percent-encoded, unless it is plain ASCII without spaces.", schemas.EXAMPLE_OPENID
+                "Percent-encoded, unless it is plain ASCII without spaces and percent signs. Empty if the client has a "
+                "metadata document.",
+                schemas.EXAMPLE_OPENID,
             ),
             "X-Auth-Session-Id": _header("UUIDv7.", schemas.EXAMPLE_SESSION_ID),
             "X-Auth-Roles": _header("Separated by commas; empty if there are none.", "admin,editor"),
