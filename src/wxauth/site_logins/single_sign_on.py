@@ -110,7 +110,8 @@ class SingleSignOn:
         A new page is necessary if the browser's login has changed or ended, or no longer satisfies the request. The
         page's `form` contains the site's `id_token_hint`, if the site has sent one.
 
-        Raises: NotFound, if the page is not open; SentBack, with the error for the site; Unanswerable; OAuthError.
+        Raises: NotFound, if the page is not open, or shows no user; SentBack, with the error for the site;
+            Unanswerable; OAuthError, if the form is invalid.
         """
         pressed = await self._find_pressed(page_id, browser, form)
         request = await self.site_requests.check(pressed.parameters, ip=browser.ip)
@@ -128,7 +129,7 @@ class SingleSignOn:
 
         The repeated request requires a new proof.
 
-        Raises: NotFound, if the page is not open; OAuthError.
+        Raises: NotFound, if the page is not open, or shows no user; OAuthError, if the form is invalid.
         """
         pressed = await self._find_pressed(page_id, browser, form)
         return pressed.repeated(prompt="login")
