@@ -75,11 +75,12 @@ class RemoteKeys {
   }
 
   /**
-   * Returns the issuer's key with this id, or null. The call waits for the issuer if there are no usable keys in
-   * memory, or if the id is unknown. For a known key, only the call that starts a fetch waits, and only if the fetch
-   * has been due for at least five minutes. A fetch is due when the keys have reached their max-age or, after a
-   * failure, at the end of a pause. Rejects with `keys_unavailable` if there are no keys, or they are more than a day
-   * old.
+   * Returns the issuer's key with this id, or null if the issuer had no such key at the last fetch.
+   *
+   * If there are no usable keys in memory, or if the id is unknown, the call waits for a fetch that it starts or finds
+   * under way. For a known key, only the call that starts a fetch waits, and only if the fetch has been due for at
+   * least five minutes. A fetch is due when the keys have reached their max-age or, after a failure, at the end of a
+   * pause. Rejects with `keys_unavailable` if there are no keys, or if they are more than a day old.
    */
   async find(kid) {
     const now = this.#timer()

@@ -107,7 +107,8 @@ function asUuid(value) {
 
 /** Returns the UUID of a name within another UUID (RFC 9562, section 5.5), as in wxauth_guard.testing. */
 function uuid5(namespace, name) {
-  const bytes = createHash('sha1').update(Buffer.from(asUuid(namespace).replaceAll('-', ''), 'hex')).update(name).digest()
+  const namespaceBytes = Buffer.from(asUuid(namespace).replaceAll('-', ''), 'hex')
+  const bytes = createHash('sha1').update(namespaceBytes).update(name).digest()
   bytes[6] = (bytes[6] & 0x0f) | 0x50
   bytes[8] = (bytes[8] & 0x3f) | 0x80
   return bytes.toString('hex', 0, 16).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')

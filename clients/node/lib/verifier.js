@@ -36,7 +36,8 @@ class Verifier {
 
   constructor({ issuer, audience, keys }) {
     for (const name of [issuer, audience]) {
-      if (typeof name !== 'string' || !name) throw new TypeError('issuer and audience must be one string each, and not empty')
+      if (typeof name === 'string' && name) continue
+      throw new TypeError('issuer and audience must be one string each, and not empty')
     }
     this.#issuer = issuer
     this.#audience = audience
@@ -110,7 +111,9 @@ class Verifier {
     if (isOfUnregisteredClient(claims)) openid = appId = ''
     // A website's token, which has an app_id, must also have a scope.
     const scope = hasAppId || Object.hasOwn(claims, 'scope') ? claims.scope : ''
-    if (![clientId, openid, jti].every(isText)) throw invalidToken('client_id, openid or jti is missing or not a string')
+    if (![clientId, openid, jti].every(isText)) {
+      throw invalidToken('client_id, openid or jti is missing or not a string')
+    }
     if (![appId, scope, externalId].every(isText)) {
       throw invalidToken('app_id, external_id or scope is missing or not a string')
     }

@@ -247,9 +247,9 @@ export function createAuth(options) {
 		load()
 		if (isPlain && !force && tokens && now() < tokens.until) return user
 		const call = { era } // without a turn, because a login can change the user
-		const turn = Promise.resolve(underWay.login).catch(() => {})
+		const previous = Promise.resolve(underWay.login).catch(() => {})
 		underWay.wanted = wanted
-		return share('login', turn.then(() => logIn(fields, call)))
+		return share('login', previous.then(() => logIn(fields, call)))
 	}
 
 	// Sends the token again if the response might be lost, because a token always has the same successor.
@@ -322,13 +322,13 @@ export function createAuth(options) {
 				)
 			}
 			Object(task).then ? task.then(listen, () => {}) : listen(task) // the task is a promise if an interceptor wraps it
-			const value = () => {
+			const cancel = () => {
 				watch.isAborted = true
 				stop(new AuthError('aborted'))
 				abort()
 			}
 			// `then` is removed, so that the task is not taken for a promise.
-			callBack(onTask, Object.create(Object(task), { abort: { value }, then: {} }))
+			callBack(onTask, Object.create(Object(task), { abort: { value: cancel }, then: {} }))
 		}
 		return watch
 	}
