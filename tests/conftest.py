@@ -255,9 +255,9 @@ def uncounted() -> None:
     vars(outage_log).update(vars(OutageLog(10.0)))
     for metric in DECLARED:
         metric.clear()
-        if metric.made is not None:
-            REGISTRY.unregister(metric.made)
-            metric.made = None
+        if metric.created is not None:
+            REGISTRY.unregister(metric.created)
+            metric.created = None
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from wxauth_guard.errors import FieldError, InvalidRequest
 _NO_HASH: Final = bytes(sha256().digest_size)
 """The value to which wxauth compares the hash of a sent secret if no hash is stored. No secret has this hash."""
 FORM: Final = "application/x-www-form-urlencoded"
-"""The content type of a form."""
+"""The media type of a form."""
 MAX_ESCAPES: Final = 8192
 """The maximum number of percent signs in a form, or in the query of an OAuth request.
 

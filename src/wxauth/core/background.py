@@ -246,7 +246,10 @@ class Retries:
                     self._lose(what, key, "the write did not succeed in time")
 
     async def _run_all(self) -> None:
-        """Run each waiting retry once, the oldest first, until one of them shows that the database is unavailable."""
+        """Run each waiting retry once, the oldest first.
+
+        Stop when one of them raises StorageUnavailable, because the others would probably fail, too.
+        """
         for what, key in list(self._retries):
             try:
                 await self.run_now(what, key)

@@ -41,7 +41,10 @@ class Connections:
         """A number that increases when all connections expire, and when the pool is closed."""
 
     async def acquire(self) -> asyncpg.Connection:
-        """Lend the idle connection that was released last, or open one. The caller must `release` it."""
+        """Lend the idle connection that was released last, or open one. The caller must `release` it.
+
+        If the largest number of connections is lent, wait until one is released.
+        """
         await self._free.acquire()
         try:
             connection = self._take_idle() or await self._connect()

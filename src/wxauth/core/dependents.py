@@ -1,4 +1,4 @@
-"""The search for foreign objects that would make a migration fail, because they use columns that it changes.
+"""The search for foreign objects that make a migration fail, because they use columns that the migration changes.
 
 An object is foreign if wxauth has not created it, for example a view that an operator has added to a table.
 

@@ -51,12 +51,12 @@ class _Metric(dict[Any, Series]):
     ) -> None:
         self._declaration = (name, help, label_names), options
         self._first = [(labels,) if isinstance(labels, str) else labels for labels in first]
-        self.made: Series | None = None
-        """The metric of prometheus_client; None until `_make` creates it."""
+        self.created: Series | None = None
+        """The metric of prometheus_client; None until `_metric` creates it."""
         DECLARED.append(self)
 
     def __missing__(self, labels: tuple[object, ...]) -> Series:
-        metric = self._make()
+        metric = self._metric()
         series = metric.labels(*labels) if labels else metric  # a metric without labels is its own only series
         self[labels] = series
         return series
@@ -69,14 +69,14 @@ class _Metric(dict[Any, Series]):
         """
         for labels in (*self._first, *further):
             self[labels]  # `__missing__` creates the series
-        self._make()  # so that a metric without series is reported, too
+        self._metric()  # so that a metric without series is reported, too
 
-    def _make(self) -> Series:
+    def _metric(self) -> Series:
         """Return the metric of prometheus_client. If it does not exist yet, create it."""
-        if self.made is None:
+        if self.created is None:
             arguments, options = self._declaration
-            self.made = self.kind(*arguments, registry=REGISTRY, **options)
-        return self.made
+            self.created = self.kind(*arguments, registry=REGISTRY, **options)
+        return self.created
 
 
 class Counter(_Metric[prometheus_client.Counter]):

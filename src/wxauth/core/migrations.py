@@ -127,9 +127,9 @@ async def migrate(
     to a newer version and `revision` is `head`, the schema stays unchanged, because this version works with it. In each
     case, the migration ends by revoking the rights of PUBLIC on wxauth's tables and sequences.
 
-    `scripts` is the folder of Alembic's revisions. A revision waits for a lock for `lock_patience` seconds, and runs
-    again after a pause of about `pause` seconds, until `patience` seconds have passed. The defaults of these arguments
-    have docstrings with the reasons.
+    `scripts` is the folder of Alembic's revisions. A revision waits at most `lock_patience` seconds for a lock. If it
+    does not get the lock, it runs again after `pause` seconds on average, until `patience` seconds have passed. The
+    docstrings of the default values give the reasons.
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationRefused, MigrationBlocked, MigrationImpossible.
     """

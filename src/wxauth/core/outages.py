@@ -146,14 +146,15 @@ class OutageLog:
         The level is warning. If PostgreSQL rejects the password, the role or the name of the database, the level is
         error, because such an outage lasts until the operator changes something.
         """
-        if self.claim():
-            self._is_logged = True
-            # If no connection could be opened, the cause of `exc` is NotConnected, whose cause is the driver's error.
-            refusal = None if exc.__cause__ is None else exc.__cause__.__cause__
-            write = log.error if isinstance(refusal, _REFUSED) else log.warning
-            is_read_only = isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError)
-            event = "database_takes_no_writes" if is_read_only else "database_does_not_answer"
-            write(event, reason=outage_text(exc), consequence="not ready until it does")
+        if not self.claim():
+            return
+        self._is_logged = True
+        # If no connection could be opened, the cause of `exc` is NotConnected, whose cause is the driver's error.
+        driver_error = None if exc.__cause__ is None else exc.__cause__.__cause__
+        write = log.error if isinstance(driver_error, _REFUSED) else log.warning
+        is_read_only = isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError)
+        event = "database_takes_no_writes" if is_read_only else "database_does_not_answer"
+        write(event, reason=outage_text(exc), consequence="not ready until it does")
 
     def begin(self) -> None:
         """Note that no connection can be opened."""

@@ -20,7 +20,10 @@ PROFILE_FIELDS: Final = ("nickname", "avatar_url")
 The event `user.profile_changed` also reports changes of other columns, for example of `external_id`.
 """
 MERGEABLE: Final[tuple[LiteralString, ...]] = (*PROFILE_FIELDS, "phone", "external_id")
-"""The columns that a merge copies to the remaining user, if the remaining user has no value in them."""
+"""The columns that a merge copies to the remaining user, if the remaining user has no value in them.
+
+A split, an administrator or WeChat can also clear these columns (`clear_fields` in `users/user_queries.py`).
+"""
 
 
 class UserStatus(StrEnum):
