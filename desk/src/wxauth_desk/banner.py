@@ -7,7 +7,7 @@ import re
 import shlex
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.request import getproxies_environment, proxy_bypass
@@ -49,16 +49,18 @@ def welcome(
     with the data of `wxauth-desk dev`, and `language` is the language of the text.
     """
     address = _address_in_network(settings.host)
-    file_name = "banner.zh.txt" if language.startswith("zh") else "banner.en.txt"
-    text = Path(__file__).with_name(file_name).read_text("utf-8")
-    blocks = dict(re.findall(r"^\[(\w+)\]\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL))
     is_simulated = simulated_url is not None
     # The block `beside` lists the addresses of the websites and the console, which `simulated` contains itself.
     left_out = {"real", "beside"} if is_simulated else {"simulated", "log_in", "alice", "own_app"}
-    is_shown = {"mcp": mcp_url is not None, "network": address != "", "proxied": _is_behind_a_proxy()}
-    left_out |= {name for name, shown in is_shown.items() if not shown}
+    if mcp_url is None:
+        left_out.add("mcp")
+    if not address:
+        left_out.add("network")
+    if not _is_behind_a_proxy():
+        left_out.add("proxied")
+    template = "".join(block for name, block in _blocks(language).items() if name not in left_out)
     # Some values below make no sense if their block is left out, for example `desk_url` with the real WeChat.
-    return "".join(block for name, block in blocks.items() if name not in left_out).format(
+    return template.format(
         url=service_url(settings),
         # With a tunnel to this machine, the issuer is the tunnel's URL, which a phone can open.
         phone_url=settings.issuer if settings.issuer.startswith("https:") else service_url(settings),
@@ -69,7 +71,7 @@ def welcome(
         site_url=site_url,
         mcp_url=mcp_url,
         findings="\n".join(
-            f"  {MARKS[each.level]:4}  {each.name}: {each.text.translated(language)}" for each in findings
+            f"  {MARKS[finding.level]:4}  {finding.name}: {finding.text.translated(language)}" for finding in findings
         ),
         program="scripts/dev" if Path("scripts/dev").exists() else f"{_PROGRAM} dev",
         # With the simulated WeChat, a command in the text sets `USER_ID`. With the real one, the reader inserts an id.
@@ -81,8 +83,15 @@ def welcome(
     )
 
 
+def _blocks(language: str) -> Mapping[str, str]:
+    """Return the blocks of the text in this language, by name. In the file, each block follows its `[name]`."""
+    file_name = "banner.zh.txt" if language.startswith("zh") else "banner.en.txt"
+    text = Path(__file__).with_name(file_name).read_text("utf-8")
+    return dict(re.findall(r"^\[(\w+)\]\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL))
+
+
 def _is_behind_a_proxy() -> bool:
-    """Return whether curl would use a proxy for this machine."""
+    """Return whether curl would use a proxy for requests to this machine."""
     proxies = getproxies_environment()
     return bool(proxies.get("http") or proxies.get("all")) and not proxy_bypass("127.0.0.1")
 
@@ -107,4 +116,5 @@ def _address_in_network(host: str) -> str:
 
 
 def _url(host: str, port: int) -> str:
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    host_in_url = f"[{host}]" if ":" in host else host  # an IPv6 address is in brackets
+    return f"http://{host_in_url}:{port}"

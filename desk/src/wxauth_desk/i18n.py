@@ -91,9 +91,11 @@ def find_language(tag_or_locale: str) -> str | None:
     If there is no exact match, return a language with the same first subtag; None if there is no such language.
     """
     tag = re.split("[.@]", tag_or_locale, maxsplit=1)[0].replace("_", "-").lower()
-    by_tag = {each.lower(): each for each in languages()}
-    related = (each for other, each in by_tag.items() if other.partition("-")[0] == tag.partition("-")[0])
-    return by_tag.get(tag) or next(related, None)
+    by_tag = {language.lower(): language for language in languages()}
+    if tag in by_tag:
+        return by_tag[tag]
+    first_subtag = tag.partition("-")[0]
+    return next((language for other, language in by_tag.items() if other.partition("-")[0] == first_subtag), None)
 
 
 def languages() -> Sequence[str]:
@@ -119,12 +121,18 @@ def translations_into(language: str) -> Mapping[str, str]:
         return {}
     translations = {}
     for entry in catalogue_paths()[language].read_text("utf-8").split("\n\n"):
-        parts: dict[str, str] = {}
-        current = ""
-        for keyword, text in _LINE.findall(entry):
-            current = keyword or current
-            parts[current] = parts.get(current, "") + json.loads(f'"{text}"')
-        if parts.get("msgid") and parts.get("msgstr"):  # neither the file's header nor an untranslated text
-            key = "\4".join(parts[each] for each in ("msgctxt", "msgid") if each in parts)
-            translations[key] = parts["msgstr"]
+        texts = _texts_in_entry(entry)
+        if texts.get("msgid") and texts.get("msgstr"):  # neither the file's header nor an untranslated text
+            key = f"{texts['msgctxt']}\4{texts['msgid']}" if "msgctxt" in texts else texts["msgid"]
+            translations[key] = texts["msgstr"]
     return translations
+
+
+def _texts_in_entry(entry: str) -> Mapping[str, str]:
+    """Return the texts in an entry of a catalogue, by their keywords, for example `msgid`."""
+    texts: dict[str, str] = {}
+    keyword = ""
+    for own_keyword, quoted in _LINE.findall(entry):
+        keyword = own_keyword or keyword  # a line without a keyword continues the text of the previous line
+        texts[keyword] = texts.get(keyword, "") + json.loads(f'"{quoted}"')
+    return texts

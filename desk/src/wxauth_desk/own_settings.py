@@ -38,13 +38,13 @@ HOME: Final = Path(".wxauth")
 
 
 class AppSecret:
-    """The AppSecret of `WXAUTH_APP_ID`, if the environment does not contain it.
-
-    This class reads the AppSecret from the file of an earlier run. If there is no such file, and standard input is a
-    terminal, it prompts for the AppSecret.
-    """
+    """The AppSecret of `WXAUTH_APP_ID`, if the environment contains only the app's id."""
 
     def __init__(self, home: Path, variables: Mapping[str, str]) -> None:
+        """Read the AppSecret from the file of an earlier run in `home`, or prompt for it.
+
+        `variables` are the variables of the environment. If standard input is not a terminal, there is no prompt.
+        """
         app_id = variables.get("WXAUTH_APP_ID", "")
         has_only_id = (variables.keys() & REAL_APP_NAMES) == {"WXAUTH_APP_ID"}
         can_name_file = re.fullmatch(r"[\w-]{1,64}", app_id, re.ASCII) is not None
@@ -56,6 +56,7 @@ class AppSecret:
         self.value: str | None = None
         """The secret; None if no secret is needed, or if it can neither be read nor prompted for."""
         self._is_new = False
+        """Whether the secret comes from a prompt, so that it is not stored yet."""
         if self._path is None:
             return
         if self._path.exists():

@@ -47,6 +47,7 @@ LOCK_TIMEOUT_SECONDS: Final = 2.0
 If the previous parent has just been killed, its server still holds the lock for a moment, until it has stopped.
 """
 _START_TIMEOUT_SECONDS: Final = 30.0
+"""The longest time, in seconds, to wait until the server accepts connections."""
 _STOP_TIMEOUT_SECONDS: Final = 20.0
 """The longest time, in seconds, to wait for the supervisor, which sends SIGQUIT after 15 seconds."""
 _SHOWN_OUTPUT_CHARACTERS: Final = 800
@@ -54,31 +55,31 @@ _SHOWN_OUTPUT_CHARACTERS: Final = 800
 
 # The supervisor is a string, which an isolated Python runs (`-I -S`). Therefore it starts fast, and needs no file of
 # this package, which might change during the run. The arguments are the log, the user and the group that run the server
-# (empty without root), the folder to remove at the end, and the server's command. SIGINT is PostgreSQL's fast shutdown,
-# and SIGQUIT the immediate one. The pause between these signals must be shorter than `_STOP_TIMEOUT_SECONDS`. The
-# server inherits the lock's descriptor, so that the lock is released only when no process uses the data any more.
+# (empty without root), the folder to remove at the end, and the server's command. The supervisor itself ignores the
+# signals that stop programs, so that it always outlives the server. SIGINT is PostgreSQL's fast shutdown, and SIGQUIT
+# the immediate one. The pause between these two must be shorter than `_STOP_TIMEOUT_SECONDS`. The server inherits the
+# lock's descriptor, so that the lock is released only when no process uses the data any more.
 _SUPERVISOR: Final = """
 import ctypes, os, shutil, signal, subprocess, sys, threading, time
 log, user, group, run_folder, *command = sys.argv[1:]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-def prepare():
-    for name in SIGNALS:
-        signal.signal(name, signal.SIG_DFL)
+def prepare_server():
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)  # even this supervisor may be killed
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)  # stops the server even if this supervisor is killed
 def stop_after_parent():
     os.read(0, 1)
     server.send_signal(signal.SIGINT)
     time.sleep(15)
     server.send_signal(signal.SIGQUIT)
-for name in SIGNALS:
-    signal.signal(name, signal.SIG_IGN)
-drop = {"user": int(user), "group": int(group), "extra_groups": []} if user else {}
+for number in SIGNALS:
+    signal.signal(number, signal.SIG_IGN)
+owner = {"user": int(user), "group": int(group), "extra_groups": []} if user else {}
 with open(log, "wb") as output:
-    server = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=prepare, close_fds=False, **drop
-    )
+    streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+    server = subprocess.Popen(command, preexec_fn=prepare_server, close_fds=False, **streams, **owner)
 threading.Thread(target=stop_after_parent, daemon=True).start()
 server.wait()
 shutil.rmtree(run_folder, ignore_errors=True)
@@ -218,8 +219,8 @@ class EmbeddedPostgres:
         libraries = package.with_name(package.name + ".libs")  # next to the package, where its programs look for them
         for part in (package, libraries):
             if part.exists():
-                copy = shutil.copytree(part, self._run_folder / part.name, ignore=shutil.ignore_patterns("include"))
-                for path in (copy, *copy.rglob("*")):
+                copied = shutil.copytree(part, self._run_folder / part.name, ignore=shutil.ignore_patterns("include"))
+                for path in (copied, *copied.rglob("*")):
                     self._change_owner(path)
         return self._run_folder / package.name
 
@@ -227,21 +228,21 @@ class EmbeddedPostgres:
         """Create an empty cluster in the folder of the data. Raises: PostgresUnavailable."""
         # The cluster is created under another name, and renamed at the end, so that a killed run's unfinished cluster
         # is never used.
-        fresh = self._sibling_path(".new")
-        shutil.rmtree(fresh, ignore_errors=True)
-        free = shutil.disk_usage(self.data.parent).free // 2**20
-        if free < _NEEDED_MEGABYTES:
+        unfinished = self._sibling_path(".new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        free_megabytes = shutil.disk_usage(self.data.parent).free // 2**20
+        if free_megabytes < _NEEDED_MEGABYTES:
             text = _(
                 "{folder} requires {needed} MB of disk space, but only {free} MB are free",
                 folder=self.data.parent,
                 needed=_NEEDED_MEGABYTES,
-                free=free,
+                free=free_megabytes,
             )
             raise PostgresUnavailable(text)
-        fresh.mkdir(mode=0o700)
-        self._change_owner(fresh)
+        unfinished.mkdir(mode=0o700)
+        self._change_owner(unfinished)
         locale = "--no-locale" if sys.platform == "darwin" else "--locale=C.UTF-8"  # not every macOS has C.UTF-8
-        command = [str(programs / "initdb"), "-D", self._reachable_path(fresh), "-U", "postgres", "--auth=trust"]
+        command = [str(programs / "initdb"), "-D", self._reachable_path(unfinished), "-U", "postgres", "--auth=trust"]
         command += ["--encoding=UTF8", locale, "--no-sync", "--no-instructions"]
         result = subprocess.run(  # noqa: S603 - our own arguments
             command, capture_output=True, cwd="/", check=False, pass_fds=self._descriptors, **self._user
@@ -249,7 +250,7 @@ class EmbeddedPostgres:
         if result.returncode != 0:
             reason = result.stderr.decode(errors="replace").strip()[-_SHOWN_OUTPUT_CHARACTERS:]
             raise PostgresUnavailable(_("initdb failed: {reason}", reason=reason))
-        fresh.rename(self.data)
+        unfinished.rename(self.data)
 
     def _start_server(self, programs: Path) -> None:
         """Start the supervisor, which starts the server."""
@@ -350,8 +351,11 @@ def _unprivileged_user(data: Path) -> dict[str, Any]:
 
     It is the owner of the data, or `nobody` if root owns the data, or if there is no data yet.
     """
-    owner = data.stat() if data.exists() else None
-    user, group = (owner.st_uid, owner.st_gid) if owner is not None and owner.st_uid != 0 else (_NOBODY, _NOBODY)
+    user, group = _NOBODY, _NOBODY
+    if data.exists():
+        status = data.stat()
+        if status.st_uid != 0:
+            user, group = status.st_uid, status.st_gid
     return {"user": user, "group": group, "extra_groups": []}
 
 

@@ -155,6 +155,8 @@ def _open_parts(
 ) -> _Parts:
     """Open the ports of all parts, which `stack` closes, and load the settings, which contain URLs of these parts.
 
+    The function also configures the log, and prints the problems of the settings that do not prevent the start.
+
     Raises: InvalidSettings; TextError, if the service's port or a chosen port cannot be opened, or if a file in `HOME`
     cannot be read or written.
     """
@@ -168,15 +170,16 @@ def _open_parts(
     loaded = load_settings(None if wechat is None else wechat.url, port, push_forward=shop_url + PUSH_PATH)
     settings = loaded.settings
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    for line in setting_faults(env_file=None):
-        click.echo(localized(line), err=True)
+    for fault in setting_faults(env_file=None):
+        click.echo(localized(fault), err=True)
     listener = ports.open_service(settings.host, settings.port)
     ports.check()
     # The MCP server's port is opened after the check, because `check` reports only chosen ports and the service's.
     # If the developer has set resources, there is no MCP server, because its resource would replace them.
-    mcp = ports.open(MCP_PORT_OFFSET) if is_simulated and not settings.resources and has_mcp() else None
-    if mcp is not None:
-        mcp = mcp._replace(url=f"{mcp.url}/mcp")
+    mcp = None
+    if is_simulated and not settings.resources and has_mcp():
+        place = ports.open(MCP_PORT_OFFSET)
+        mcp = Place(place.listener, f"{place.url}/mcp")
         settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp.url)),)})
     host_names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
     return _Parts(

@@ -109,9 +109,10 @@ def create_sites(issuer: str, *, url: str, cookie_secret: str, back_end: Sequenc
         # The routes below admit only the paths `/site.css` and `/site.js`.
         return FileResponse(_HERE / request.url.path.removeprefix("/"))
 
-    own = [Route("/site.css", send_file), Route("/site.js", send_file), Route(ADMIN.path, add_slash)]
+    shared_routes = [Route("/site.css", send_file), Route("/site.js", send_file), Route(ADMIN.path, add_slash)]
+    # The shop comes last, because its path is empty, and therefore its mount matches every path.
     sites = [Mount(ADMIN.path, admin), Mount(SHOP.path, shop)]
-    return Starlette(routes=[*own, *back_end, *sites], middleware=[Middleware(LimitedBody)])
+    return Starlette(routes=[*shared_routes, *back_end, *sites], middleware=[Middleware(LimitedBody)])
 
 
 class Website:
@@ -145,7 +146,7 @@ class Website:
     def app(self, cookie_secret: str) -> Starlette:
         """Return the website as an ASGI app. `cookie_secret` signs its session cookies."""
         site = self._site
-        cookies: dict[str, Any] = {"session_cookie": site.client_id, "path": site.path or "/", "max_age": None}
+        cookie: dict[str, Any] = {"session_cookie": site.client_id, "path": site.path or "/", "max_age": None}
         return Starlette(
             routes=[
                 Route("/", self._home),
@@ -155,7 +156,7 @@ class Website:
                 Route("/state", self._state),
                 Route("/backchannel-logout", self._receive_logout, methods=["POST"]),
             ],
-            middleware=[Middleware(SessionMiddleware, secret_key=cookie_secret, **cookies)],
+            middleware=[Middleware(SessionMiddleware, secret_key=cookie_secret, **cookie)],
         )
 
     async def _home(self, request: Request) -> Response:
@@ -268,14 +269,14 @@ async def add_sites(database: Database, url: str, settings: Settings, *, now: da
         return app_id if app_id in known_app_ids else None
 
     for site in SITES:
-        here = f"http://127.0.0.1{site.path}"  # any port is allowed (RFC 8252, section 7.3)
+        loopback_url = f"http://127.0.0.1{site.path}"  # without a port, it stands for all ports (RFC 8252, section 7.3)
         await ensure_own_client(
             database,
             site.client_id,
             title=localized(site.title),
             logo=site.logo,
-            redirect_uris=[f"{here}/callback"],
-            logout_uris=[f"{here}/"],
+            redirect_uris=[f"{loopback_url}/callback"],
+            logout_uris=[f"{loopback_url}/"],
             backchannel_logout_uri=f"{url}{site.path}/backchannel-logout",
             sso=True,
             link=True,

@@ -115,9 +115,9 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
         would go to another machine, or would use https.
     """
 
-    async def send_again(url: httpx.URL, seconds: float) -> httpx.Response:
+    async def request_later(target: httpx.URL, seconds: float) -> httpx.Response:
         await asyncio.sleep(seconds)
-        return await browser.get(url)
+        return await browser.get(target)
 
     if form is None:
         page = await browser.get(url)
@@ -125,13 +125,14 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
         origin = str(httpx.URL(url).join("/")).rstrip("/")
         page = await browser.post(url, data=form, headers={"origin": origin})
     for _redirect in range(_MAX_REDIRECTS):
-        request, repeat_after = page.next_request, page.headers.get(REPEAT_HEADER)
+        request = page.next_request
         if request is None or request.url.scheme == "weixin" or request.url.host == URL_LINK_HOST:
             return page
+        repeat_after = page.headers.get(REPEAT_HEADER)
         if repeat_after is None:
             page = await browser.send(request)
         else:
-            _first, page = await asyncio.gather(browser.send(request), send_again(request.url, float(repeat_after)))
+            _first, page = await asyncio.gather(browser.send(request), request_later(request.url, float(repeat_after)))
     raise httpx.TooManyRedirects("too many redirects")
 
 

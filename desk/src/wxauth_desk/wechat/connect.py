@@ -111,14 +111,16 @@ def connect_routes(wechat: Simulator) -> list[Route]:
 def _error_in(wechat: Simulator, path: str, query: str) -> _Error | None:
     """Return the error that WeChat's page shows for this request; None if the request is accepted."""
     pairs = parse_qsl(query, keep_blank_values=True)
-    names, parameters = [name for name, _ in pairs], dict(pairs)
-    app_id, kind = parameters.get("appid", ""), _KINDS.get(path)
+    parameters = dict(pairs)
+    app_id = parameters.get("appid", "")
+    kind = _KINDS.get(path)
     if kind is None or app_id not in APP_KINDS:
         return _Error.WRONG_APP_ID
     if APP_KINDS[app_id] != kind:
         return _Error.APP_OF_ANOTHER_KIND
     # WeChat requires this order of the parameters, and allows no other parameters.
-    is_in_order = [name for name in _PARAMETER_ORDER if name in names] == names
+    names = [name for name, _value in pairs]
+    is_in_order = names == [name for name in _PARAMETER_ORDER if name in names]
     if not is_in_order or parameters.get("response_type") != "code":
         return _Error.WRONG_SCOPE
     scope = parameters.get("scope", "")
@@ -136,23 +138,23 @@ def _error_in(wechat: Simulator, path: str, query: str) -> _Error | None:
 def _question(path: str, parameters: Mapping[str, str], query: str, person: str) -> str:
     """Return the HTML that asks a person whether to log in.
 
-    The page has a form and, if `person` is known, links, which a test can follow. The links contain `query`, which
+    The page has a form and, if `person` is not empty, links, which a test can follow. The links contain `query`, which
     is the query of the request.
     """
     path_of_answer = f"/connect/{path}/answer"
     fields = "".join(
         f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in parameters.items()
     )
-    links = "".join(
-        f'<a href="{path_of_answer}?{escape(query)}&amp;{escape(urlencode({"person": person, "answer": answer}))}">'
-        f"{text}</a> "
-        for answer, text in (("allow", f"允许 {escape(person)}"), ("refuse", "拒绝"))
-    )
+    links = ""
+    if person:
+        for answer, text in (("allow", f"允许 {person}"), ("refuse", "拒绝")):
+            target = f"{path_of_answer}?{query}&{urlencode({'person': person, 'answer': answer})}"
+            links += f'<a href="{escape(target)}">{escape(text)}</a> '
     return f"""<h1>微信登录（模拟）</h1><p>{escape(parameters["appid"])}</p>
 <form method="get" action="{path_of_answer}">{fields}
 <label>person <input name="person" value="{escape(person or "alice")}"></label>
 <button name="answer" value="allow">允许</button> <button name="answer" value="refuse">拒绝</button></form>
-{links if person else ""}"""
+{links}"""
 
 
 def _redirect_with_code(wechat: Simulator, visitor: Visitor, parameters: Mapping[str, str]) -> Response:

@@ -102,11 +102,11 @@ ENDPOINTS: Final = {
     "clear_quota": Endpoint("POST", "/cgi-bin/clear_quota/v2"),
     "clear_quota_by_token": Endpoint("POST", "/cgi-bin/clear_quota"),
     "getverifyid": Endpoint("POST", "/cityservice/face/identify/getverifyid"),
+    "queryverifyinfo": Endpoint("POST", "/cityservice/face/identify/queryverifyinfo"),
     "getbalance": Endpoint("POST", "/wxa/game/getbalance"),
     "pay": Endpoint("POST", "/wxa/game/pay"),
     "cancelpay": Endpoint("POST", "/wxa/game/cancelpay"),
     "present": Endpoint("POST", "/wxa/game/present"),
-    "queryverifyinfo": Endpoint("POST", "/cityservice/face/identify/queryverifyinfo"),
 }
 """The endpoint of each API, by the API's name in this simulation."""
 FAULT_KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "html", "cut_off", "json_type")

@@ -110,8 +110,9 @@ def desk_routes(
 ) -> list[Route]:
     """Return the routes of the page and its files, of the data that the page shows, and of the phone's network.
 
-    If there is no MCP server, `mcp_url` is None. With `is_alone`, no wxauth runs next to the desk. The URLs and
-    `failure_of` are those of `create_simulator`.
+    `service_url` is the URL of wxauth, `site_url` the URL of the example sites, and `shop_url` the URL of the back end
+    that the shop's mini-program calls. If there is no MCP server, `mcp_url` is None. With `is_alone`, no wxauth runs
+    next to the desk. `failure_of` returns the error that a phone gets because of a fault.
     """
     setup = {
         "is_alone": is_alone,
@@ -128,7 +129,7 @@ def desk_routes(
     if mcp_url is not None:
         servers.append(mcp_url.removesuffix("/mcp"))  # the server's metadata is not below `/mcp`
 
-    page = _page_endpoint(service_url)
+    send_page_file = _page_endpoint(service_url)
 
     async def read_setup(_request: Request) -> Response:
         return JSONResponse(setup, headers={"Cache-Control": "no-store"})
@@ -145,12 +146,12 @@ def desk_routes(
 
     return [
         Route(DESK_PATH.rstrip("/"), add_slash),
-        Route(DESK_PATH, page),
+        Route(DESK_PATH, send_page_file),
         Route(DESK_PATH + "request", phone_network(*servers), methods=["GET", "POST", "PATCH", "PUT", "DELETE"]),
         Route(DESK_PATH + "setup", read_setup),
         Route(DESK_PATH + "texts.json", read_texts),
         Route(DESK_PATH + "wires/{revision:int}", read_calls),
-        Route(DESK_PATH + "{name}", page),
+        Route(DESK_PATH + "{name}", send_page_file),
     ]
 
 

@@ -87,12 +87,7 @@ async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
         return PlainTextResponse("", status_code=fault.status)
     elif fault.hang or fault.drop:
         if fault.drop:
-            # ASGI cannot close a connection without a response. uvicorn's object can, and its method is the original
-            # `receive`, which `LimitedBody` wraps. Without uvicorn, for example in a test, there is no such object.
-            connection = getattr(unwrap(request.receive), "__self__", None)
-            if connection is None:
-                raise ConnectionResetError("dropped")
-            connection.transport.abort()
+            _drop_connection(request)
         while (await request.receive())["type"] != "http.disconnect":
             pass
         return Response()  # nobody receives this response
@@ -102,3 +97,16 @@ async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
         # The status is 200 so that only the body reveals the failure. The fault `status` covers all other statuses.
         return Response("<html><body><h1>502 Bad Gateway</h1></body></html>", media_type="text/html")
     return None
+
+
+def _drop_connection(request: Request) -> None:
+    """Close the connection of a request. Raises: ConnectionResetError, if the server is not uvicorn.
+
+    ASGI cannot close a connection without a response, but uvicorn's object for the request can. The original `receive`,
+    which `LimitedBody` wraps, is a method of this object. Without uvicorn, for example in a test, there is no such
+    object.
+    """
+    uvicorn_request = getattr(unwrap(request.receive), "__self__", None)
+    if uvicorn_request is None:
+        raise ConnectionResetError("dropped")
+    uvicorn_request.transport.abort()

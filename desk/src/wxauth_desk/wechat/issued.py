@@ -89,11 +89,11 @@ class Codes(Generic[AnyCodeRequest]):
         self._errcode_of_another_app = errcode_of_another_app
         self._codes: BoundedDict[str, _Code[AnyCodeRequest]] = BoundedDict(MAX_CODES)
 
-    def make(self, request: AnyCodeRequest, *, lasts: float = CODE_LIFETIME_SECONDS) -> str:
-        """Return a new code, which is valid for `lasts` seconds."""
+    def make(self, request: AnyCodeRequest, *, lifetime_seconds: float = CODE_LIFETIME_SECONDS) -> str:
+        """Return a new code, which is valid for `lifetime_seconds`."""
         self._forget_expired()
         code = "0" + secrets.token_hex(16)[:31]  # 32 characters, the first of which is 0, as in WeChat's codes
-        self._codes[code] = _Code(request, self._clock() + lasts, busy=request.busy)
+        self._codes[code] = _Code(request, self._clock() + lifetime_seconds, busy=request.busy)
         return code
 
     def __contains__(self, code: str) -> bool:
@@ -262,10 +262,16 @@ class Grants:
 
         The response contains `refresh_token` or, if that is None, a new refresh token.
         """
-        access, refresh = secrets.token_urlsafe(64), refresh_token or secrets.token_urlsafe(64)
-        self._access[access] = replace(grant, expires_at=self._clock() + ACCESS_TOKEN_LIFETIME_SECONDS)
-        self._refresh[refresh] = grant
-        return {"access_token": access, "expires_in": int(ACCESS_TOKEN_LIFETIME_SECONDS), "refresh_token": refresh}
+        if refresh_token is None:
+            refresh_token = secrets.token_urlsafe(64)
+        access_token = secrets.token_urlsafe(64)
+        self._access[access_token] = replace(grant, expires_at=self._clock() + ACCESS_TOKEN_LIFETIME_SECONDS)
+        self._refresh[refresh_token] = grant
+        return {
+            "access_token": access_token,
+            "expires_in": int(ACCESS_TOKEN_LIFETIME_SECONDS),
+            "refresh_token": refresh_token,
+        }
 
     def of_access_token(self, token: str, openid: str) -> Grant:
         """Return the grant of an access token.

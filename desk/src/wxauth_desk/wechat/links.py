@@ -60,16 +60,21 @@ class Links:
         Raises: CallRefused, if a field is wrong, or if the app may not have such a link.
         """
         require(APP_KINDS[account.app_id] == "mini_program", Errcode.NOT_ALLOWED)
-        env, path = opened.get("env_version", "release"), text_in(opened, "path").removeprefix("/")
+        env = opened.get("env_version", "release")
+        path = text_in(opened, "path").removeprefix("/")
         require(env in VERSIONS, Errcode.WRONG_VERSION)
         require(env != "release" or account.pages, Errcode.NO_RELEASE)
         require(env != "release" or not path or path in account.pages, Errcode.UNPUBLISHED_PAGE)
         require(len(text_in(opened, "query")) <= _MAX_QUERY_LENGTH, Errcode.WRONG_QUERY)
-        latest = self.clock() + _MAX_LINK_DAYS * DAY_SECONDS
-        match lifetime.get("expire_type", 0), lifetime.get("expire_time", 0), lifetime.get("expire_interval"):
-            case (0, int(at), _) if at == 0 or self.clock() < at <= latest:
-                pass  # the link expires at this time or, if the time is 0, at the latest time allowed
-            case (1, _, int(days)) if 1 <= days <= _MAX_LINK_DAYS:
-                pass  # the link expires after this number of days
-            case _:
-                raise CallRefused(Errcode.WRONG_EXPIRY)
+        require(self._is_allowed_expiry(lifetime), Errcode.WRONG_EXPIRY)
+
+    def _is_allowed_expiry(self, lifetime: Mapping[str, Any]) -> bool:
+        """Return whether a link may expire at the requested time, or after the requested number of days."""
+        match lifetime.get("expire_type", 0):
+            case 0:  # at a time, in seconds since the epoch; 0 stands for the latest time allowed
+                at, now = lifetime.get("expire_time", 0), self.clock()
+                return isinstance(at, int) and (at == 0 or now < at <= now + _MAX_LINK_DAYS * DAY_SECONDS)
+            case 1:  # after a number of days
+                days = lifetime.get("expire_interval")
+                return isinstance(days, int) and 1 <= days <= _MAX_LINK_DAYS
+        return False

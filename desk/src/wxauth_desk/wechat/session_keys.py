@@ -13,7 +13,7 @@ from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import MAX_SESSION_KEYS, IssuedSessionKeys
 
 _ENCRYPT_KEY_LIFETIME_SECONDS: Final = 3600
-"""The time, in seconds, for which a phone encrypts data with the same key."""
+"""The lifetime of an encryption key, in seconds. After this time, the next call creates a new key."""
 _MAX_ENCRYPT_KEYS: Final = 3
 """The largest number of encryption keys that WeChat returns for a person. WeChat returns the latest keys."""
 
@@ -47,11 +47,17 @@ class SessionKeys:
     def read_encrypt_keys(self, call: Call, account: Account) -> Answer:
         """Answer a call to `getuserencryptkey`. Raises: CallRefused."""
         self.check(call, account)
-        keys, now = self._encrypt_keys.setdefault(call.query["openid"], []), self.clock()
+        now = self.clock()
+        keys = self._encrypt_keys.setdefault(call.query["openid"], [])
         if not keys or keys[0]["create_time"] + _ENCRYPT_KEY_LIFETIME_SECONDS <= now:
             version = keys[0]["version"] + 1 if keys else 1
-            key, iv = (b64encode(secrets.token_bytes(16)).decode() for _ in range(2))
-            keys.insert(0, {"encrypt_key": key, "iv": iv, "version": version, "create_time": now})
+            new_key = {"encrypt_key": _random_text(), "iv": _random_text(), "version": version, "create_time": now}
+            keys.insert(0, new_key)
             del keys[_MAX_ENCRYPT_KEYS:]
         shown = [{**key, "expire_in": max(0, key["create_time"] + _ENCRYPT_KEY_LIFETIME_SECONDS - now)} for key in keys]
         return ok(key_info_list=shown)
+
+
+def _random_text() -> str:
+    """Return 16 random bytes in base64."""
+    return b64encode(secrets.token_bytes(16)).decode()

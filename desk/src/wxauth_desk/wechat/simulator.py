@@ -160,8 +160,9 @@ class Simulator:
 
         In a mini-program, `wx.login` returns such a code. In an app of another kind, WeChat's page or SDK returns it.
         """
-        lasts_longer = APP_KINDS[request.app_id] in ("website", "mobile_app")
-        return self._codes.make(request, lasts=LONG_CODE_LIFETIME_SECONDS if lasts_longer else CODE_LIFETIME_SECONDS)
+        is_long_lived = APP_KINDS[request.app_id] in ("website", "mobile_app")
+        lifetime_seconds = LONG_CODE_LIFETIME_SECONDS if is_long_lived else CODE_LIFETIME_SECONDS
+        return self._codes.make(request, lifetime_seconds=lifetime_seconds)
 
     def make_phone_code(self, request: PhoneCodeRequest) -> str:
         """Return a single-use phone code such as the phone button returns. The code is valid for five minutes."""
@@ -223,7 +224,23 @@ class Simulator:
         call = Call(api, app_id=None, query=query, body=body)
         call = replace(call, app_id=self._app_id_in(call))  # a second step, because `_app_id_in` takes a call
         self.calls.append(call)
-        return call, self.faults.take_next(api, call.app_id) or fault_in(_code_in(call), api) or NO_FAULT
+        fault = self.faults.take_next(api, call.app_id)
+        if fault is None:
+            fault = fault_in(_code_in(call), api)
+        return call, NO_FAULT if fault is None else fault
+
+    def answer(self, call: Call) -> Answer:
+        """Carry out a call, and return the response, which may be a refusal. This method applies no faults."""
+        try:
+            if call.api in self._with_grant:
+                return self._with_grant[call.api](call)
+            if call.api in self._with_secret:
+                return self._with_secret[call.api](call, self._account_with_secret(call))
+            return self._with_token[call.api](call, self._account_with_token(call))
+        except CallRefused as refusal:
+            answer = refusal.answer(call.api)
+            self._refusals[refusal.rid] = _Refusal(self._clock(), call, answer)
+            return answer
 
     def _app_id_in(self, call: Call) -> str | None:
         """Return the id of the app that makes a call; None if the call does not contain it.
@@ -272,19 +289,6 @@ class Simulator:
         require(call.api not in account.denied, Errcode.NOT_ALLOWED)
         self._quotas.count(account, call.api)
         return account
-
-    def answer(self, call: Call) -> Answer:
-        """Carry out a call, and return the response, which may be a refusal. This method applies no faults."""
-        try:
-            if call.api in self._with_grant:
-                return self._with_grant[call.api](call)
-            if call.api in self._with_secret:
-                return self._with_secret[call.api](call, self._account_with_secret(call))
-            return self._with_token[call.api](call, self._account_with_token(call))
-        except CallRefused as refusal:
-            answer = refusal.answer(call.api)
-            self._refusals[refusal.rid] = _Refusal(self._clock(), call, answer)
-            return answer
 
     def _read_refusal(self, call: Call, account: Account) -> Answer:
         """Answer a call to `rid_get`. Raises: CallRefused, if no refused call of this app has the rid."""
