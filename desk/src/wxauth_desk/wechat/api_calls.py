@@ -117,7 +117,7 @@ def require(condition: object, errcode: int) -> None:
 
 
 def text_in(values: Mapping[str, Any], name: str) -> str:
-    """Return the string with this name in a call, or an empty string if it is missing.
+    """Return the string with this name in the JSON of a call, or an empty string if it is missing.
 
     Raises: CallRefused, if the value is not a string.
     """

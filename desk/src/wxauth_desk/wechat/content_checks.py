@@ -19,6 +19,7 @@ from wxauth_desk.wechat.push import CHECKED, PushRequest, make_verdict
 _JSON_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
 r"""The pattern of the beginning of an escape such as \u4f60 in JSON. An escaped backslash before a u does not match."""
 _PASS_VERDICT: Final = ("pass", 100)
+"""The verdict on a text without any of the words below."""
 _TEXT_VERDICTS: Final = {
     "risky": ("risky", 20006),
     "违规": ("risky", 20006),

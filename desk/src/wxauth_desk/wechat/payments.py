@@ -35,7 +35,7 @@ _RESULTS: Final[Mapping[int, str]] = {
     _ErrCode.WRONG_PAY_SIG: "fail PAY_SIG_INVALID",
     _ErrCode.WRONG_SIGN_DATA: "fail SIGN_DATA_INVALID",
 }
-"""The text that `errMsg` contains for each errCode."""
+"""The end of `errMsg` for each errCode."""
 Notice = tuple[PushRequest, dict[str, Any]]
 """The request that pushes a message about a payment, and the message."""
 MAX_ORDERS: Final = 1000

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import phonenumbers
 
@@ -16,6 +16,15 @@ PLAIN_PHONE: Final = re.compile(r"phone-(\+?\d[\d -]*)")
 """The pattern of a code that contains the phone number to return. The real WeChat has no such codes."""
 _CHINA: Final = 86
 """The country code of mainland China. WeChat leaves out this code in `phoneNumber`."""
+
+
+class _SpentCode(NamedTuple):
+    """The values that a code stands for."""
+
+    phone: str
+    owner: str | None
+    """The openid of the person who pressed the phone button; None for a plain code, which belongs to every user."""
+    watermark_app_id: str
 
 
 @dataclass
@@ -34,22 +43,29 @@ class PhoneNumbers:
         code, openid = text_in(values, "code"), values.get("openid")
         require(code, Errcode.MISSING_CODE)
         require(openid is None or account.openid_check != "refused", Errcode.WRONG_BODY)
-        owner: object  # an openid; for a plain code, the call's own `openid`, which might not be a text
-        if code in self.codes:
-            request = self.codes.spend(code, account.app_id, errcode_of_expired=Errcode.WRONG_CODE)
-            owner = openid_of(request.person, account.app_id)
-            phone = request.phone or phone_number_of(request.person)
-            watermark_app_id = request.watermark_app_id or account.app_id
-        elif self.takes_plain_codes and (plain := PLAIN_PHONE.fullmatch(code)):
-            # Such a code belongs to every user. With the call's own `openid`, the last check below always succeeds.
-            owner, phone, watermark_app_id = openid, plain[1], account.app_id
-        else:
-            raise CallRefused(Errcode.WRONG_CODE)
+        spent = self._spend(code, account)
         if openid is not None and account.openid_check == "on":  # "ignored" skips the comparison
             require(isinstance(openid, str) and openid.startswith(openid_prefix(account.app_id)), Errcode.WRONG_OPENID)
-            require(openid == owner, Errcode.OPENID_OF_ANOTHER)
-        watermark = {"timestamp": self.clock(), "appid": watermark_app_id}
-        return ok(phone_info={**_parts_of(phone, account), "watermark": watermark})
+            require(spent.owner in (None, openid), Errcode.OPENID_OF_ANOTHER)
+        watermark = {"timestamp": self.clock(), "appid": spent.watermark_app_id}
+        return ok(phone_info={**_parts_of(spent.phone, account), "watermark": watermark})
+
+    def _spend(self, code: str, account: Account) -> _SpentCode:
+        """Use up a code of the phone button, or read a plain code, which can be used again.
+
+        Raises: CallRefused, if the code is unknown, expired, used, busy, or a code of another app.
+        """
+        if code in self.codes:
+            request = self.codes.spend(code, account.app_id, errcode_of_expired=Errcode.WRONG_CODE)
+            return _SpentCode(
+                phone=request.phone or phone_number_of(request.person),
+                owner=openid_of(request.person, account.app_id),
+                watermark_app_id=request.watermark_app_id or account.app_id,
+            )
+        plain = PLAIN_PHONE.fullmatch(code) if self.takes_plain_codes else None
+        if plain is None:
+            raise CallRefused(Errcode.WRONG_CODE)
+        return _SpentCode(phone=plain[1], owner=None, watermark_app_id=account.app_id)
 
 
 def _parts_of(phone: str, account: Account) -> dict[str, Any]:
