@@ -83,7 +83,8 @@ def guides() -> Iterator[tuple[Path, str]]:
 def _with_events(page: str, language: str) -> str:
     """Return a page whose first table of event types contains all types that other services receive.
 
-    The second table contains the types whose data, or part of it, is only in the audit log.
+    The second table, about the audit log, contains the types that other services do not receive, and the types with
+    further data that other services do not receive.
     """
 
     def cells(kind: EventType, names: Iterable[str]) -> str:

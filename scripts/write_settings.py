@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, get_args, get_origin
 
@@ -105,7 +105,7 @@ def _rows_of(language: str) -> dict[str, _Row]:
     return {match["name"].lower(): _Row(match["default"], match["description"]) for match in matches}
 
 
-def _missing_rows(language: str, names: Iterable[str]) -> Iterator[str]:
+def _missing_rows(language: str, names: Collection[str]) -> Iterator[str]:
     """Yield a new row, and its place, for each setting that the guide lacks. `names` are the settings in the guide."""
     previous = ""
     for name, field in Settings.model_fields.items():
