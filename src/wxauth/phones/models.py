@@ -25,6 +25,7 @@ class PhoneAnswerRow(SQLModel, table=True):
     sealed: bytes | None = Field(sa_type=BYTEA)
     """WeChat's `phone_info`, encrypted; null after the number was bound."""
     asked_at: datetime = Field(sa_type=TIME)
+    """The time of the request for which wxauth called WeChat."""
     refused_at: datetime | None = Field(sa_type=TIME)
     """The time at which wxauth refused to bind the number; null if it has not refused.
 

@@ -76,10 +76,10 @@ log = get_logger()
 class _Call:
     """A call to WeChat for the number behind a code."""
 
-    answered: asyncio.Task[Mapping[str, Any]]
+    fetch: asyncio.Task[Mapping[str, Any]]
     """The task that calls WeChat and returns its `phone_info`."""
-    stored: asyncio.Task[None]
-    """The task that stores the response. This task ends after `answered`, and fails if `answered` fails."""
+    storage: asyncio.Task[None]
+    """The task that stores the response. This task ends after `fetch`, and fails if `fetch` fails."""
 
 
 @part
@@ -120,7 +120,7 @@ class Phones:
         Raises: UnknownApp; WrongAppKind, if the app is not a mini-program; WeChatError, if WeChat returns no number;
             RateLimited, if there are too many requests or codes; PhoneTaken, if another user has the number;
             InvalidCode, if the user must tap again; InvalidToken, if the user has just been banned or erased, or is
-            about to be erased.
+            about to be erased; TooManyChanges.
         """
         app, openid = self.apps.find(user.app_id), user.openid
         if not app.is_mini_program:
@@ -129,11 +129,11 @@ class Phones:
         code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
         with self._in_progress.place((app.app_id, openid)):
             outcome: UserInSession | queries.PhoneRefusal | None
-            found = await self._find_or_fetch(app, openid, code, code_hash, asked_at=asked_at)
-            if isinstance(found, queries.StoredAnswer):
-                outcome = await self._bind_in_turn(found, user.id)
+            answer_or_user = await self._find_or_fetch(app, openid, code, code_hash, asked_at=asked_at)
+            if isinstance(answer_or_user, queries.StoredAnswer):
+                outcome = await self._bind_in_turn(answer_or_user, user.id)
             else:
-                outcome = found  # the number was bound before, or the user was erased
+                outcome = answer_or_user  # the number was bound before, or the user was erased
         match outcome:
             case queries.PhoneRefusal.TAKEN:
                 raise errors.PhoneTaken("this number belongs to another user")
@@ -180,13 +180,13 @@ class Phones:
     async def aclose(self) -> None:
         """Wait up to `farewell` seconds until WeChat's responses arrive and are stored. Cancel the remaining calls."""
         if self._calls:
-            await asyncio.wait([call.stored for call in self._calls.values()], timeout=self.farewell)
+            await asyncio.wait([call.storage for call in self._calls.values()], timeout=self.farewell)
         remaining = list(self._calls.values())
-        unanswered = [call for call in remaining if not call.answered.done()]
+        unanswered = [call for call in remaining if not call.fetch.done()]
         if unanswered:
             reason = "the service stopped before WeChat responded"
             log.error("phone_answers_lost", answers=len(unanswered), reason=reason)
-        await cancel(task for call in remaining for task in (call.answered, call.stored))
+        await cancel(task for call in remaining for task in (call.fetch, call.storage))
 
     async def _find_or_fetch(
         self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime
@@ -200,19 +200,19 @@ class Phones:
         """
         # This process might still hold the response in memory, because the database was down.
         await self.retries.run_now(_ANSWER, code_hash)
-        found = await queries.find_answer(self.database, code_hash)
-        if found is not None:
-            return found
+        answer_or_user = await queries.find_answer(self.database, code_hash)
+        if answer_or_user is not None:
+            return answer_or_user
         try:
             await self._fetch(app, openid, code, code_hash, asked_at=asked_at)
         except (errors.InvalidCode, errors.CodeUsed) as exc:
             if exc.errcode in OPENID_MISMATCH:
                 raise
             # Another process might have used up the code, and might be about to store the response.
-            found = await self._find_from_others(code_hash)
-            if found is None:
+            answer_or_user = await self._find_from_others(code_hash)
+            if answer_or_user is None:
                 raise
-            return found
+            return answer_or_user
         return await queries.find_answer(self.database, code_hash)
 
     async def _find_from_others(self, code_hash: bytes) -> queries.StoredAnswer | UserInSession | None:
@@ -222,9 +222,9 @@ class Phones:
         """
         for pause in self.pauses_for_others:
             await asyncio.sleep(pause)
-            found = await queries.find_answer(self.database, code_hash)
-            if found is not None:
-                return found
+            answer_or_user = await queries.find_answer(self.database, code_hash)
+            if answer_or_user is not None:
+                return answer_or_user
         return None
 
     async def _fetch(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> None:
@@ -236,21 +236,27 @@ class Phones:
         """
         call = self._calls.get(code_hash)
         if call is None:
-            if len(self._calls) >= MAX_CALLS:
-                raise errors.RateLimited("too many phone number requests are in progress", retry_after=RETRY_AFTER)
-            identity = (app.app_id, openid)
-            # Separate tasks make the call and store the response, because both must finish even if the request is
-            # cancelled.
-            answered = asyncio.create_task(self._exchange(app, openid, code))
-            stored = asyncio.create_task(self._store_when_answered(answered, identity, code_hash, asked_at=asked_at))
-            call = self._calls[code_hash] = _Call(answered, stored)
-            self._in_progress.take(identity)  # a second place, because the call may outlast this request
-            stored.add_done_callback(lambda _task: self._forget_call(identity, code_hash))
+            call = self._start_call(app, openid, code, code_hash, asked_at=asked_at)
         timeout = self.settings.wechat_timeout
-        await asyncio.wait({call.answered}, timeout=timeout)
-        if not call.answered.done():
+        await asyncio.wait({call.fetch}, timeout=timeout)
+        if not call.fetch.done():
             raise errors.WeChatTimeout(f"WeChat didn't respond within {timeout:g} s: send the same code again")
-        await asyncio.shield(call.stored)
+        await asyncio.shield(call.storage)
+
+    def _start_call(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> _Call:
+        """Start a call to WeChat for the number behind a code. Raises: RateLimited, if there are too many calls."""
+        if len(self._calls) >= MAX_CALLS:
+            raise errors.RateLimited("too many phone number requests are in progress", retry_after=RETRY_AFTER)
+        identity = (app.app_id, openid)
+        # Separate tasks make the call and store the response, because both must finish even if the request is
+        # cancelled.
+        fetch = asyncio.create_task(self._exchange(app, openid, code))
+        storage = asyncio.create_task(self._store_when_fetched(fetch, identity, code_hash, asked_at=asked_at))
+        call = _Call(fetch, storage)
+        self._calls[code_hash] = call
+        self._in_progress.take(identity)  # a second place, because the call may outlast this request
+        storage.add_done_callback(lambda _task: self._forget_call(identity, code_hash))
+        return call
 
     async def _exchange(self, app: App, openid: str, code: str) -> Mapping[str, Any]:
         """Count an attempt of the identity, and exchange a code with WeChat. Return WeChat's `phone_info`.
@@ -269,26 +275,26 @@ class Phones:
             raise
 
     def _forget_call(self, identity: tuple[str, str], code_hash: bytes) -> None:
-        """Forget a call to WeChat after its task `stored` has ended, and give back the call's place."""
+        """Forget a call to WeChat after its task `storage` has ended, and give back the call's place."""
         self._in_progress.give_back(identity)
-        stored = self._calls.pop(code_hash).stored
-        if not stored.cancelled():
-            # Otherwise asyncio logs that the exception was never retrieved.
-            stored.exception()
+        storage = self._calls.pop(code_hash).storage
+        if not storage.cancelled():
+            # Otherwise, asyncio would log that the exception was never retrieved.
+            storage.exception()
 
-    async def _store_when_answered(
+    async def _store_when_fetched(
         self,
-        answered: asyncio.Task[Mapping[str, Any]],
+        fetch: asyncio.Task[Mapping[str, Any]],
         identity: tuple[str, str],
         code_hash: bytes,
         *,
         asked_at: datetime,
     ) -> None:
-        """Wait for WeChat's response, and store it.
+        """Wait for WeChat's response from the task `fetch`, and store it.
 
         If the storage fails, keep the response in memory, try again in the background, and raise the error.
         """
-        phone_info = await answered
+        phone_info = await fetch
         app_id, openid = identity
         answer = queries.StoredAnswer(
             code_hash=code_hash,
@@ -376,7 +382,8 @@ def _log_unopened(app_id: str, exc: CannotOpen) -> None:
 
 async def remove_phone_of_caller(database: Database, clock: Clock, caller: Caller) -> None:
     """Remove the caller's number, if there is one. Raises: InvalidToken, if the session has just ended."""
-    user_id, now = caller.user.id, clock()
+    user_id = caller.user.id
+    now = clock()
     async with locked_caller(database, caller, now=now) as transaction:
         is_removed = await remove_phone(
             transaction, user_id, by=Actor(str(user_id)), app_id=caller.user.app_id, now=now

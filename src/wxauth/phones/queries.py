@@ -25,7 +25,7 @@ from wxauth.users.status_queries import lock_status_and_roles_of
 from wxauth.users.user_queries import USER_OF, lock_user_of
 
 MOVED: Final = "moved"
-"""The reason in the event `user.phone_removed`, if the user lost the number because another user has verified it."""
+"""The reason in the event `user.phone_removed`, if another user has verified a number that the user had verified."""
 
 
 class PhoneRefusal(StrEnum):
@@ -61,7 +61,10 @@ class StoredAnswer:
     sealed: bytes = field(repr=False)
     """WeChat's `phone_info`, encrypted."""
     asked_at: datetime
-    """The time at which wxauth called WeChat. Actions of the user after this time take precedence over the response."""
+    """The time of the request for which wxauth called WeChat.
+
+    Actions of the user after this time take precedence over the response.
+    """
 
     @property
     def identity(self) -> dict[str, str]:
@@ -182,7 +185,9 @@ async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | Us
     Return None if there is no response, or if its identity has been erased.
     """
     row = await database.row(_FIND, code_hash=code_hash)
-    if row is None or row.sealed is None:
+    if row is None:
+        return None
+    if row.sealed is None:
         return row  # an `_AnswerAndUser` is also a `UserInSession`
     return StoredAnswer(
         code_hash=code_hash,
