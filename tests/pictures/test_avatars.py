@@ -19,7 +19,7 @@ from tests.pictures.samples import MAKER, RED, encoded, every_format, is_close, 
 from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Body, Stage, bearer, behind, body_of, leave, unread
-from wxauth.pictures.avatars import UPLOADS_OF_ONE_SESSION
+from wxauth.pictures.avatars import MAX_UPLOADS_OF_ONE_SESSION
 from wxauth.pictures.routes import uploaded_file
 from wxauth.pictures.thumbnails import MAX_SIDE
 from wxauth_guard.errors import InvalidRequest
@@ -266,7 +266,7 @@ async def test_a_body_that_comes_at_once_is_parsed_in_pieces() -> None:
 @pytest.mark.slow
 async def test_uploads_at_once_hold_nobody_up(album: Album) -> None:
     file = encoded(plain("RGBA", (4096, 4096), (*RED, 128)), "PNG", compress_level=1)
-    uploads = [asyncio.create_task(album.upload(file)) for _ in range(UPLOADS_OF_ONE_SESSION)]
+    uploads = [asyncio.create_task(album.upload(file)) for _ in range(MAX_UPLOADS_OF_ONE_SESSION)]
     answered = 0
     while not all(task.done() for task in uploads):
         await asyncio.sleep(0.001)  # without this pause, the threads that decode would mostly wait for the interpreter
@@ -285,10 +285,10 @@ async def test_a_users_uploads_queue_without_delaying_other_users(album: Album) 
     bob = await album.stage.login("bob")
     # The pictures are so large that even on a busy machine, decoding one takes longer than the other user's request.
     file = encoded(plain("RGBA", (4096, 4096), (*RED, 128)), "PNG", compress_level=1)
-    uploads = [asyncio.create_task(album.upload(file)) for _ in range(UPLOADS_OF_ONE_SESSION)]
+    uploads = [asyncio.create_task(album.upload(file)) for _ in range(MAX_UPLOADS_OF_ONE_SESSION)]
     await asyncio.wait(uploads, return_when=asyncio.FIRST_COMPLETED)
     assert (await album.upload(encoded(plain()), by=bob)).status_code == 200
-    assert sum(task.done() for task in uploads) <= UPLOADS_OF_ONE_SESSION // 2
+    assert sum(task.done() for task in uploads) <= MAX_UPLOADS_OF_ONE_SESSION // 2
     assert {answer.status_code for answer in await asyncio.gather(*uploads)} == {200}
 
 
@@ -304,7 +304,7 @@ async def test_more_uploads_than_there_is_room_for_come_back_later(album: Album)
     async def send() -> httpx.Response:
         return await album.post(content=slow(), headers=WHOLE["headers"])
 
-    uploads = [asyncio.create_task(send()) for _ in range(UPLOADS_OF_ONE_SESSION)]
+    uploads = [asyncio.create_task(send()) for _ in range(MAX_UPLOADS_OF_ONE_SESSION)]
     for _ in uploads:
         await begun.acquire()
     too_many = await send()

@@ -33,15 +33,15 @@ from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 MAX_FILE: Final = 2 * 1024 * 1024
 """The size limit, in bytes, of an uploaded picture."""
-UPLOADS: Final = 64
+MAX_UPLOADS: Final = 64
 """The largest number of uploads that this process accepts at the same time.
 
 In the worst case, the bodies of these uploads occupy 132 MiB, because each body has up to 2 MiB for the picture and
 64 KiB for the form around it.
 """
-UPLOADS_OF_ONE_USER: Final = 8
+MAX_UPLOADS_OF_ONE_USER: Final = 8
 """The largest number of uploads that one user may send at the same time."""
-UPLOADS_OF_ONE_SESSION: Final = 4
+MAX_UPLOADS_OF_ONE_SESSION: Final = 4
 """The largest number of uploads that one session may send at the same time.
 
 This limit is lower than the limit of a user, so that someone with a stolen token cannot occupy all places of the
@@ -67,14 +67,14 @@ class Avatars:
     _uploads: Places[UUID] = field(
         init=False,
         default_factory=partial(
-            Places, of_one=UPLOADS_OF_ONE_USER, in_all=UPLOADS, detail="too many pictures are being uploaded"
+            Places, of_one=MAX_UPLOADS_OF_ONE_USER, in_all=MAX_UPLOADS, detail="too many pictures are being uploaded"
         ),
     )
     """The places for uploads of this process, with a limit for each user."""
     _session_uploads: Places[UUID] = field(
         init=False,
         default_factory=partial(
-            Places, of_one=UPLOADS_OF_ONE_SESSION, detail="this session is uploading too many pictures"
+            Places, of_one=MAX_UPLOADS_OF_ONE_SESSION, detail="this session is uploading too many pictures"
         ),
     )
     """The places for uploads of each session."""
@@ -91,8 +91,8 @@ class Avatars:
         self._base_url = self.settings.issuer + AVATARS_PATH
 
     @contextmanager
-    def upload(self, user_id: UUID, session_id: UUID) -> Iterator[None]:
-        """During the block, occupy one of the user's places for uploads and one of the session's.
+    def place_for_upload(self, user_id: UUID, session_id: UUID) -> Iterator[None]:
+        """During the block, occupy one of the user's places for uploads, and one of the session's places.
 
         Raises: RateLimited, if no place is free.
         """
@@ -100,7 +100,7 @@ class Avatars:
             yield
 
     async def replace(self, user: UserInSession, file: bytes) -> UserInSession:
-        """Replace a user's picture with the picture in `file`, give it a new URL, and return the changed user.
+        """Replace a user's picture with the picture in `file`, which gets a new URL, and return the changed user.
 
         A picture that turns out to be broken when it is decoded counts towards the rate limit, too, because decoding is
         the expensive part.
@@ -119,15 +119,15 @@ class Avatars:
         # The transaction is not retried after a lost connection, because the user may have withdrawn the picture in
         # WeChat in the meantime, and the retry would store the picture again.
         async with self.database.begin() as transaction:
-            changed = await transaction.row(queries.REPLACE_AVATAR, **identity, url=url, **asdict(avatar), now=now)
-            if changed is not None:
+            changed_user = await transaction.row(queries.REPLACE_AVATAR, **identity, url=url, **asdict(avatar), now=now)
+            if changed_user is not None:
                 await record_event(
                     transaction, EventType.PROFILE_CHANGED, by=by, at=now, user_id=user.id, app_id=app_id, data=data
                 )
-        if changed is None:
+        if changed_user is None:
             raise InvalidToken("the session has ended")
         log.info("profile_changed", user_id=user.id, fields=["avatar_url"])
-        return changed
+        return changed_user
 
     async def read(self, file_name: str) -> queries.Avatar:
         """Return the picture with this file name, which consists of the picture's id and an extension.

@@ -23,6 +23,9 @@ from wxauth.web.direct import Router
 from wxauth.web.edge import BODY_IS_LATE, MAX_BODY
 from wxauth_guard.errors import InvalidRequest
 
+UPLOAD_PATH: Final = "/v1/me/avatar"
+MAX_UPLOAD: Final = MAX_FILE + MAX_BODY
+"""The size limit, in bytes, of an upload's body: the picture and the multipart form around it."""
 UPLOAD_TIMEOUT_SECONDS: Final = 60.0
 """The longest time, in seconds, that a file may take to arrive. `wx.uploadFile` has the same timeout."""
 
@@ -35,16 +38,13 @@ _BOUNDARY_LENGTHS: Final = range(8, 71)
 RFC 2046 allows up to 70 characters. A very short boundary slows down the parser, which stops wherever the data contains
 the beginning of the boundary.
 """
-_PIECE: Final = 8 * 1024
+_PIECE_BYTES: Final = 8 * 1024
 """The largest number of bytes that are parsed without a break. Parsing them takes 2 ms at most.
 
 During a break, the process can handle other requests.
 """
 # The parser stores parts in memory, because there may be no writable directory. `Edge` limits the size of the body.
 _IN_MEMORY: Final = {"MAX_MEMORY_FILE_SIZE": inf}
-UPLOAD_PATH: Final = "/v1/me/avatar"
-MAX_UPLOAD: Final = MAX_FILE + MAX_BODY
-"""The size limit, in bytes, of an upload's body: the picture and the multipart form around it."""
 _FIELD: Final = "file"
 """The name of the form's field with the picture."""
 _BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
@@ -57,8 +57,6 @@ _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
 """The headers of a response with a picture, in addition to the Content-Type and the ETag."""
-router = Router("me")
-AvatarsDep = Annotated[Avatars, Depends(provide(Avatars))]
 _REQUIRED: Final = "Field required"
 """The message about a missing file. It is also FastAPI's message about any missing field."""
 _NO_FILE: Final = InvalidRequest.of(_FIELD, _REQUIRED)
@@ -67,6 +65,9 @@ _NO_FILE: Final = InvalidRequest.of(_FIELD, _REQUIRED)
 A request without a file raises a new exception, because a raised exception keeps its stack frames alive.
 """
 
+router = Router("me")
+AvatarsDep = Annotated[Avatars, Depends(provide(Avatars))]
+
 
 async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SECONDS) -> bytes:
     """Return the content of the uploaded file, regardless of its file name and Content-Type.
@@ -74,7 +75,8 @@ async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SE
     Other fields with text are ignored, but a second file is refused. The body may take up to `patience` seconds to
     arrive.
 
-    Raises: InvalidRequest, PayloadTooLarge.
+    Raises: InvalidRequest, if the body is not such a form, contains no usable file, or arrives too late;
+        PayloadTooLarge.
     """
     content = _only_file(await _read_parts(request, _boundary_of(request), patience=patience))
     if len(content) > MAX_FILE:
@@ -99,7 +101,10 @@ def _boundary_of(request: Request) -> bytes:
 
 
 async def _read_parts(request: Request, boundary: bytes, *, patience: float) -> Sequence[Field | File]:
-    """Return the parts of a multipart form. Raises: InvalidRequest, PayloadTooLarge."""
+    """Return the parts of a multipart form.
+
+    Raises: InvalidRequest, if the form is malformed, has too many parts, or arrives too late; PayloadTooLarge.
+    """
     parts: list[Field | File] = []
 
     def add_part(part: Field | File) -> None:
@@ -112,8 +117,8 @@ async def _read_parts(request: Request, boundary: bytes, *, patience: float) -> 
         parser = FormParser(_MULTIPART, add_part, add_part, boundary=boundary, config=_IN_MEMORY)
         async with asyncio.timeout(patience):
             async for chunk in request.stream():
-                for start in range(0, len(chunk), _PIECE):
-                    parser.write(chunk[start : start + _PIECE])
+                for start in range(0, len(chunk), _PIECE_BYTES):
+                    parser.write(chunk[start : start + _PIECE_BYTES])
                     await asyncio.sleep(0)  # other requests are handled during this break
     except FormParserError:
         raise InvalidRequest.of(
@@ -131,10 +136,12 @@ def _only_file(parts: Sequence[Field | File]) -> bytes:
 
     Raises: InvalidRequest, whose message says what is wrong with the form.
     """
-    # The list also contains files in other fields, and a field `file` that is not a file, so that the message can say
-    # what is wrong with them.
-    match [part for part in parts if isinstance(part, File) or part.field_name == _FIELD.encode()]:
-        case [File() as file] if file.field_name == _FIELD.encode():
+    # The candidates also include files in other fields, and a field `file` that is not a file, so that the message can
+    # say what is wrong with them.
+    expected_name = _FIELD.encode()
+    candidates = [part for part in parts if isinstance(part, File) or part.field_name == expected_name]
+    match candidates:
+        case [File() as file] if file.field_name == expected_name:
             file.file_object.seek(0)
             return file.file_object.read()
         case [File()]:
@@ -175,7 +182,7 @@ async def change_my_avatar(
     it is transparent. The longer side of the stored picture has at most 512 pixels. After 20 pictures in an hour, the
     next upload fails with `rate_limited`.
     """
-    with avatars.upload(caller.user.id, caller.session_id):
+    with avatars.place_for_upload(caller.user.id, caller.session_id):
         file = await uploaded_file(request)
         return user_answer(await avatars.replace(caller.user, file), settings.consents)
 

@@ -60,12 +60,15 @@ Pillow reads the entries in Python, and 64,000 of them take a second.
 """
 _ORIENTATION: Final = 0x0112
 """The tag of the orientation in EXIF."""
-_TRANSPOSITIONS: Final = dict(
-    enumerate(
-        ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"],
-        start=2,
-    )
-)
+_TRANSPOSITIONS: Final = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 """The transposition that turns a picture upright, by its EXIF orientation. Orientation 1 is upright already."""
 _DRAFT_FACTOR: Final = 2.0
 """The size to which a fast method first reduces a picture, as a multiple of the final size.
@@ -87,6 +90,9 @@ _SEGMENTS: Final = frozenset([0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDC, 0xDD, *range(0
 _COMPRESSED_CHUNKS: Final = (b"iCCP", b"iTXt", b"zTXt")
 """The chunks of a PNG, apart from the image data, that may be compressed: profiles and texts."""
 
+# Pillow warns only about pictures that are harmless or that the code below refuses anyway, so its warnings are ignored.
+warnings.filterwarnings("ignore", module="PIL")
+
 
 class _Part(NamedTuple):
     """A marker, a chunk or a fill byte of a file."""
@@ -103,10 +109,6 @@ class Thumbnail(NamedTuple):
     content: bytes
 
 
-# Pillow warns only about pictures that are harmless or that the code below refuses anyway, so its warnings are ignored.
-warnings.filterwarnings("ignore", module="PIL")
-
-
 class UnusablePicture(Exception):
     """The error if wxauth cannot use a file as a picture, or refuses it because of a limit.
 
@@ -120,19 +122,20 @@ def check_file(file: bytes) -> None:
     Raises: UnusablePicture, if the file is not a JPEG, PNG or WebP with image data, or if it exceeds a limit on its
         parts, or on the bytes before the image data.
     """
-    image_at: int | None = None
-    number = 0  # of the parts before the image data, and then of the parts after its beginning
+    image_offset: int | None = None
+    part_count = 0
     for part in _parts(file):
-        number += 1
-        if part.is_image and image_at is None:
-            image_at, number = part.offset, 0
-        bytes_before = part.offset if image_at is None else image_at
-        if number > MAX_PARTS or bytes_before > MAX_BEFORE:
+        part_count += 1
+        if part.is_image and image_offset is None:
+            image_offset = part.offset
+            part_count = 0  # from now on, the parts after the beginning of the image data are counted
+        bytes_before_image = part.offset if image_offset is None else image_offset
+        if part_count > MAX_PARTS or bytes_before_image > MAX_BEFORE:
             # A file with too many parts after its image gets this message, too, although it is about the parts before
             # the image. A separate message is not worthwhile, because no ordinary picture has so many parts.
             parts = f"after at most {MAX_PARTS} markers, chunks or fill bytes"
             raise UnusablePicture(f"Must begin with its image within {MAX_BEFORE} bytes, {parts}")
-    if image_at is None:
+    if image_offset is None:
         raise UnusablePicture(NO_PICTURE)
 
 
@@ -153,22 +156,24 @@ def _parts(file: bytes) -> Iterator[_Part]:
 def _jpeg_parts(file: bytes) -> Iterator[_Part]:
     """Yield the parts up to the first scan, and no later ones, because Pillow reads the scans in C, which is fast.
 
+    If there is no scan, no part is the image data.
+
     Raises: UnusablePicture, if a segment is not allowed, or if there are too many scans.
     """
-    at = len(_JPEG_START)
-    while at + 2 <= len(file) and not file.startswith(_SCAN, at):
-        yield _Part(at, is_image=False)
-        if file[at] != 0xFF or file[at + 1] in (0x00, 0xFF):  # this is no marker, so Pillow skips one byte
-            at += 1
-        elif file[at + 1] in _SEGMENTS:
+    offset = len(_JPEG_START)
+    while offset + 2 <= len(file) and not file.startswith(_SCAN, offset):
+        yield _Part(offset, is_image=False)
+        if file[offset] != 0xFF or file[offset + 1] in (0x00, 0xFF):  # this is no marker, so Pillow skips one byte
+            offset += 1
+        elif file[offset + 1] in _SEGMENTS:
             # After the marker, the first two bytes of a segment state its length, including these two bytes.
-            at += 2 + max(2, int.from_bytes(file[at + 2 : at + 4]))
+            offset += 2 + max(2, int.from_bytes(file[offset + 2 : offset + 4]))
         else:
             raise UnusablePicture(NO_PICTURE)
-    if file.count(_SCAN, at) > MAX_SCANS:
+    if file.count(_SCAN, offset) > MAX_SCANS:
         raise UnusablePicture(f"Must have at most {MAX_SCANS} scans")
-    if at + 2 <= len(file):
-        yield _Part(at, is_image=True)
+    if offset + 2 <= len(file):
+        yield _Part(offset, is_image=True)
 
 
 def _png_parts(file: bytes) -> Iterator[_Part]:
@@ -176,31 +181,32 @@ def _png_parts(file: bytes) -> Iterator[_Part]:
 
     Raises: UnusablePicture, if there are too many compressed chunks.
     """
-    at = len(_PNG_SIGNATURE)
+    offset = len(_PNG_SIGNATURE)
     kind = b""
-    compressed = 0
-    while at + 8 <= len(file) and kind != b"IEND":
-        kind = file[at + 4 : at + 8]
-        yield _Part(at, is_image=kind == b"IDAT")
+    compressed_count = 0
+    while offset + 8 <= len(file) and kind != b"IEND":
+        kind = file[offset + 4 : offset + 8]
+        yield _Part(offset, is_image=kind == b"IDAT")
         if kind in _COMPRESSED_CHUNKS:
-            compressed += 1
-        if compressed > MAX_COMPRESSED:
+            compressed_count += 1
+        if compressed_count > MAX_COMPRESSED:
             raise UnusablePicture(f"Must have at most {MAX_COMPRESSED} packed texts and profiles")
         # A chunk has a length (four bytes), a kind (four bytes), the data, and a checksum (four bytes), so twelve bytes
         # surround the data.
-        at += 12 + int.from_bytes(file[at : at + 4])
+        offset += 12 + int.from_bytes(file[offset : offset + 4])
 
 
 def _webp_parts(file: bytes) -> Iterator[_Part]:
     """Yield the parts up to the image data, and no later ones, because Pillow reads the image data in C."""
-    at = _WEBP_HEADER_LENGTH
+    offset = _WEBP_HEADER_LENGTH
     is_image = False
-    while at + 8 <= len(file) and not is_image:
+    while offset + 8 <= len(file) and not is_image:
         # The image data begins with the pixels (VP8, VP8L), the alpha channel (ALPH) or the first frame (ANMF).
-        is_image = file[at : at + 4] in (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
-        yield _Part(at, is_image)
-        size = int.from_bytes(file[at + 4 : at + 8], "little")
-        at += 8 + size + size % 2  # a chunk of odd size ends with a fill byte
+        is_image = file[offset : offset + 4] in (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
+        yield _Part(offset, is_image)
+        # A chunk has a kind (four bytes), a size (four bytes) and the data.
+        size = int.from_bytes(file[offset + 4 : offset + 8], "little")
+        offset += 8 + size + size % 2  # a chunk of odd size ends with a fill byte
 
 
 def thumbnail_of(file: bytes) -> Thumbnail:
@@ -218,10 +224,10 @@ def thumbnail_of(file: bytes) -> Thumbnail:
     # Pillow must refuse a huge WebP itself, because its decoder allocates memory before `_check_size` runs. Pillow
     # refuses a picture only if it has more than twice as many pixels as this limit.
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    most_pixels = MAX_WEBP_PIXELS if file.startswith(b"RIFF") else MAX_PIXELS
+    max_pixels = MAX_WEBP_PIXELS if file.startswith(b"RIFF") else MAX_PIXELS
     try:
         with Image.open(BytesIO(file), formats=_FORMATS) as image:
-            _check_size(image, most_pixels)
+            _check_size(image, max_pixels)
             # Pillow can reduce a JPEG while decoding it. The result is never smaller than the size given here.
             draft_side = int(LONGEST_SIDE * _DRAFT_FACTOR)
             image.draft(None, (draft_side, draft_side))
@@ -230,18 +236,18 @@ def thumbnail_of(file: bytes) -> Thumbnail:
     except UnusablePicture:
         raise
     except Image.DecompressionBombError as exc:  # such a picture is not broken, so it gets `_check_size`'s text
-        raise UnusablePicture(_TOO_MANY_PIXELS.format(most_pixels)) from exc
+        raise UnusablePicture(_TOO_MANY_PIXELS.format(max_pixels)) from exc
     except Exception as exc:  # decoders raise exceptions of any type for broken files
         raise UnusablePicture(NO_PICTURE) from exc
 
 
-def _check_size(image: "Image", most_pixels: int) -> None:
+def _check_size(image: "Image", max_pixels: int) -> None:
     """Check the size that the header states, before the picture is decoded.
 
     Raises: UnusablePicture, if the picture is too large.
     """
-    if image.width * image.height > most_pixels:
-        raise UnusablePicture(_TOO_MANY_PIXELS.format(most_pixels))
+    if image.width * image.height > max_pixels:
+        raise UnusablePicture(_TOO_MANY_PIXELS.format(max_pixels))
     if max(image.size) > MAX_SIDE:
         raise UnusablePicture(f"Must have sides of at most {MAX_SIDE} pixels")
 
@@ -250,7 +256,8 @@ def _shrunk(image: "Image") -> "Image":
     """Return a picture in RGB or RGBA, with no side longer than `LONGEST_SIDE`."""
     from PIL.Image import Resampling
 
-    # The modes that begin with "I" are 16-bit gray. Pillow would clip the values to 8 bits instead of scaling them.
+    # Pillow opens a picture in 16-bit gray in a mode that begins with "I". `convert` alone would clip the values to 8
+    # bits instead of scaling them.
     if image.mode.startswith("I"):
         image = image.point(lambda value: value / 256).convert("L")
         image.info.pop("transparency", None)  # this 16-bit value is meaningless after the scaling
