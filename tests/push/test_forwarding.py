@@ -25,7 +25,7 @@ from wxauth.errors import PushNotForwarded
 from wxauth.outbound.connecting import NAME_SECONDS
 from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
-from wxauth.push.forwarding import AT_ONCE, PushForwarding, PushRequest
+from wxauth.push.forwarding import MAX_FORWARDED_AT_ONCE, PushForwarding, PushRequest
 from wxauth.push.receiving import ANSWER_SECONDS
 from wxauth.settings.apps import App
 from wxauth.settings.settings import InvalidSettings, Settings
@@ -292,13 +292,13 @@ async def test_what_the_request_and_wxauth_take_counts_towards_the_four_seconds(
 async def test_sixty_four_are_handed_on_at_once_and_beyond_only_wxauths_own_is_done(relay: Relay) -> None:
     openid = await relay.openid(SEALED)
     relay.handler.usual = relay.hang
-    waiting = [asyncio.create_task(relay.push(PAID, SEALED)) for _ in range(AT_ONCE)]
-    await until(lambda: relay.handler.under_way == AT_ONCE)
-    assert AT_ONCE == 64
+    waiting = [asyncio.create_task(relay.push(PAID, SEALED)) for _ in range(MAX_FORWARDED_AT_ONCE)]
+    await until(lambda: relay.handler.under_way == MAX_FORWARDED_AT_ONCE)
+    assert MAX_FORWARDED_AT_ONCE == 64
     for content in (PAID, message(openid, LEFT, app=SEALED)):
         await relay.fail(content, SEALED)
     assert await relay.stage.number("users") == 0
-    assert relay.handler.under_way == AT_ONCE
+    assert relay.handler.under_way == MAX_FORWARDED_AT_ONCE
     relay.handler.released.set()
     assert {answer.content for answer in await asyncio.gather(*waiting)} == {DELIVERED}
     assert (await relay.push(PAID, SEALED)).content == DELIVERED
@@ -314,8 +314,8 @@ async def test_a_handler_that_hangs_delays_no_other_app_no_login_and_no_withdraw
     await relay.receive_with(apps=apps)
     people = [await relay.openid(SEALED, f"person{n}") for n in range(20)]
     relay.handler.usual = relay.hang
-    hanging = [asyncio.create_task(relay.push(PAID)) for _ in range(AT_ONCE + 20)]
-    await until(lambda: relay.handler.under_way == AT_ONCE)
+    hanging = [asyncio.create_task(relay.push(PAID)) for _ in range(MAX_FORWARDED_AT_ONCE + 20)]
+    await until(lambda: relay.handler.under_way == MAX_FORWARDED_AT_ONCE)
     relay.handler.usual = answering(DELIVERED)
     loop = asyncio.get_running_loop()
     began = loop.time()

@@ -18,9 +18,9 @@ from wxauth.outbound.receivers import USER_AGENT
 from wxauth.outbound.transport import ANSWER
 from wxauth.settings.apps import App
 
-AT_ONCE: Final = 64
+MAX_FORWARDED_AT_ONCE: Final = 64
 """The largest number of messages of one app that a process forwards at the same time."""
-FORWARDED: Final = "Wxauth-Forwarded"
+FORWARDED_HEADER: Final = "Wxauth-Forwarded"
 """The header that marks forwarded messages.
 
 Without this mark, two services that forward messages to each other would cause a loop.
@@ -67,7 +67,7 @@ class PushForwarding:
 
     transport: httpx.AsyncBaseTransport
     _limits: defaultdict[str, asyncio.Semaphore] = field(
-        init=False, default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
+        init=False, default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(MAX_FORWARDED_AT_ONCE))
     )
     """The limit on the messages of each app that are forwarded at the same time, by app_id."""
 
@@ -80,10 +80,10 @@ class PushForwarding:
             forwarded, or if the handler does not respond as it must.
         """
         if request.is_forwarded:
-            raise PushNotForwarded(f"the message was already forwarded: it has the header {FORWARDED}")
+            raise PushNotForwarded(f"the message was already forwarded: it has the header {FORWARDED_HEADER}")
         limit = self._limits[app.app_id]
         if limit.locked():  # the message is not lost, because WeChat sends it again
-            raise PushNotForwarded(f"{AT_ONCE} messages of this app are already being forwarded")
+            raise PushNotForwarded(f"{MAX_FORWARDED_AT_ONCE} messages of this app are already being forwarded")
         try:
             with FORWARD_SECONDS.time():
                 async with limit, asyncio.timeout_at(deadline):
@@ -106,7 +106,7 @@ async def send_to_handler(
     if request.content_type is not None and not _FIELD_VALUE.fullmatch(request.content_type):
         raise PushNotForwarded("the Content-Type contains control characters")
     headers = [
-        (FORWARDED.encode(), b"1"),
+        (FORWARDED_HEADER.encode(), b"1"),
         (b"Accept", b"*/*"),
         (b"User-Agent", USER_AGENT.encode()),
         (b"Accept-Encoding", b"identity"),

@@ -69,6 +69,14 @@ log = get_logger()
 Result = TypeVar("Result")
 
 
+@dataclass(slots=True)
+class _Counted:
+    """The labels under which the metrics count a message. The steps that handle the message set them."""
+
+    kind: MessageKind = MessageKind.OTHER
+    outcome: Literal["forwarded", "not_forwarded", "refused", "done", "ignored"] = "refused"
+
+
 @part
 class PushedMessages:
     """The part that receives the messages that WeChat pushes.
@@ -155,7 +163,7 @@ class PushedMessages:
         async with self._long_messages:
             return await read()
 
-    async def _carry_out(self, app: App, message: WeChatMessage, counted: "_Counted") -> bool:
+    async def _carry_out(self, app: App, message: WeChatMessage, counted: _Counted) -> bool:
         """Carry out a message if it is a withdrawal. Return whether wxauth knows the user whom the withdrawal names.
 
         Return True for any repeated withdrawal, and False for a message that is not a withdrawal.
@@ -198,14 +206,16 @@ class PushedMessages:
         # Other log lines report withdrawals, and messages with an unknown code.
         is_reported = message.unknown_code is not None or withdrawal_in(message) is not None
         if not is_reported and self._warned.claim((message.app_id, message.name), self.clock().date()):
-            what = "no service receives this message: set the app's push_forward to the URL of a service that does"
-            log.warning("push_ignored", app_id=message.app_id, message=message.name, what_to_change=what)
+            advice = "no service receives this message: set the app's push_forward to the URL of a service that does"
+            log.warning("push_ignored", app_id=message.app_id, message=message.name, what_to_change=advice)
 
     async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
         """Use up the signature for this message, and carry out the withdrawal.
 
-        Return the result of `_erase`. After any error except InvalidSignature, raise the error, but also retry in the
-        background, because WeChat soon stops resending the message.
+        Return False if the withdrawal names no known user. Otherwise, and for any repeated message, return True.
+
+        After any error except InvalidSignature, raise the error, but also retry in the background, because WeChat soon
+        stops resending the message.
 
         Raises: InvalidSignature, if the signature belongs to another message.
         """
@@ -243,7 +253,10 @@ class PushedMessages:
             log.error("push_refused", app_id=message.app_id, openid=withdrawal.openid, reason=exc.detail)
 
     async def _claim_and_erase(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
-        """Use up the signature for this message, and then erase what the withdrawal names. Raises: InvalidSignature."""
+        """Use up the signature for this message, and then carry out the withdrawal. Return the result of `_erase`.
+
+        Raises: InvalidSignature, if the signature belongs to another message.
+        """
         await claim_signature(self.database, message.signature, now=self.clock())
         return await self._erase(message.app_id, withdrawal)
 
@@ -290,11 +303,3 @@ class PushedMessages:
                 return await asyncio.shield(self.background.start(work, name=name))
         except TimeoutError as exc:
             raise StorageUnavailable("the database doesn't respond within the time that WeChat allows") from exc
-
-
-@dataclass(slots=True)
-class _Counted:
-    """The labels under which the metrics count a message. The steps that handle the message set them."""
-
-    kind: MessageKind = MessageKind.OTHER
-    outcome: Literal["forwarded", "not_forwarded", "refused", "done", "ignored"] = "refused"

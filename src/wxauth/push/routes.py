@@ -8,7 +8,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from wxauth.errors import InvalidSignature, NotFound, PayloadTooLarge, PushNotForwarded, StorageUnavailable, UnknownApp
 from wxauth.i18n import lazy_gettext as _
-from wxauth.push.forwarding import FORWARDED, PushRequest
+from wxauth.push.forwarding import FORWARDED_HEADER, PushRequest
 from wxauth.push.receiving import WRONG_ECHOSTR, PushedMessages
 from wxauth.settings.apps import PUSH_PATH
 from wxauth.web.dependencies import provide
@@ -115,7 +115,7 @@ async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep)
         return PushRequest(
             query=request.scope["query_string"],
             content_type=content_type,
-            is_forwarded=FORWARDED in request.headers,
+            is_forwarded=FORWARDED_HEADER in request.headers,
             body=await request.body(),
         )
 
