@@ -176,14 +176,17 @@ def _route_of_check_file(setting: str) -> Route:
     """
     path, _colon, text = setting.partition(":")
 
-    async def read(_request: Request) -> Response:
+    async def read_check_file(_request: Request) -> Response:
         return PlainTextResponse(text, headers={"Cache-Control": "no-store"})
 
-    return Route(f"/{path}", read)
+    return Route(f"/{path}", read_check_file)
 
 
 def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
-    """Store the refusal of a login, or of a banned user's refresh, so that support staff can find it. Ignore others."""
+    """Store the refusal of a login, or of a banned user's refresh, so that support staff can find it.
+
+    Do nothing for the refusal of any other request.
+    """
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     is_login = path == login_routes.LOGIN
     # A refused refresh is stored only if the user is banned. After any other refusal, the phone logs in again, and the

@@ -86,6 +86,7 @@ class Timeouts:
 
 
 TIMEOUTS: Final = Timeouts()
+"""The time limits and pauses in production."""
 
 _CLOSING_ORDER: Final = (
     (Avatars,),  # first, because all requests have ended, so nobody waits for a picture

@@ -28,7 +28,8 @@ def heed_signals(readiness: Readiness) -> None:
 
     After SIGTERM, the process serves requests for `readiness.notice` seconds more, and then calls uvicorn's handler. If
     no other worker replaces the process, it reports during this time that it is not ready. After SIGINT, the process
-    calls uvicorn's handler immediately. Before the process has begun to serve requests, a signal ends it at once.
+    calls uvicorn's handler immediately. Before the process has begun to serve requests, a signal ends it at once. A
+    worker ignores SIGHUP, which is for its parent.
 
     Change nothing if `readiness.notice` is None, if no server has installed handlers, or if this is not the main
     thread.
@@ -48,7 +49,7 @@ def heed_signals(readiness: Readiness) -> None:
         signal.signal(number, leaving.handle)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the signal is for the parent
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         leaving.loop.add_reader(parent.sentinel, leaving.leave_without_parent, parent.sentinel)
 
 
@@ -94,6 +95,7 @@ class _Leaving:
         `sentinel` is the file descriptor that becomes readable when the parent ends.
         """
         self.loop.remove_reader(sentinel)
-        if (folder := own_folder()) is not None:
+        folder = own_folder()
+        if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)  # the other workers delete the folder at the same time
         signal.raise_signal(signal.SIGTERM)

@@ -51,7 +51,7 @@ async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
     """Start and stop the service. The background tasks run during the block. Afterwards, all parts are closed."""
     heed_signals(services[probes.Readiness])
     is_loaded = await _prepare(services)
-    keeping = asyncio.create_task(_run_background_tasks(services, is_loaded=is_loaded), name="keeping")
+    background_tasks = asyncio.create_task(_run_background_tasks(services, is_loaded=is_loaded), name="keeping")
     log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services[Apps].all()))
     if is_loaded and not services[Apps].all():
         log.warning("no_app", consequence="nobody can log in", what_to_do="'wxauth apps add APP_ID', or WXAUTH_APPS")
@@ -59,7 +59,7 @@ async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await cancel([keeping])
+        await cancel([background_tasks])
         await services.aclose()
         log.info("stopped")
 

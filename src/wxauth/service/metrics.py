@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Final
@@ -136,7 +137,8 @@ class PrometheusMetrics(Collector):
         LOGINS.make_first(*product(app_ids, OUTCOMES, [""]))  # without an errcode of WeChat
         for route in self.routes:
             # Only FastAPI's routes have a `status_code`, which is None for the usual 200.
-            statuses = (getattr(route, "status_code", None) or 200, *(fault.status for fault in OUR_FAULTS))
+            status_of_success = getattr(route, "status_code", None) or HTTPStatus.OK.value
+            statuses = [status_of_success, *(fault.status for fault in OUR_FAULTS)]
             REQUESTS.make_first(*product(sorted(route.methods or ()), [route.path], statuses))
 
     def _statistics_gauges(self) -> Iterator[Metric]:

@@ -64,11 +64,11 @@ async def has_our_schema(database: Database) -> bool:
         outage_log.note(exc)
         return False
     if outage_log.claim():
-        log.warning(
-            "schema_missing" if refusal is None else "schema_refused",
-            what_to_do="run 'wxauth migrate'" if refusal is None else str(refusal),
-            consequence="not ready until this is done",
-        )
+        consequence = "not ready until this is done"
+        if refusal is None:
+            log.warning("schema_missing", what_to_do="run 'wxauth migrate'", consequence=consequence)
+        else:
+            log.warning("schema_refused", what_to_do=str(refusal), consequence=consequence)
     return False
 
 

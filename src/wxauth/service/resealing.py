@@ -224,7 +224,8 @@ async def _write_session_keys(
 
     Return the number of keys that `write` has written on all pages together.
     """
-    total, after = 0, FIRST_ID
+    total = 0
+    after = FIRST_ID
     while True:
         page, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
         result = await write(page)

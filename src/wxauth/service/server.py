@@ -70,7 +70,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept waiting connections before uvicorn's own shutdown, which would reset them."""
-        loop, listeners = asyncio.get_running_loop(), sockets or []
+        loop = asyncio.get_running_loop()
+        listeners = sockets or []
         waiting = [connection for listener in listeners for connection in _accepted(listener)]
         for server in self.servers:
             server.close()
@@ -190,7 +191,8 @@ class Supervisor(Multiprocess):
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    With several workers, SIGHUP replaces them with workers that have new settings.
+    With several workers, SIGHUP replaces them with workers that have new settings. With one process, SIGHUP only logs
+    that the service must be restarted instead.
 
     Raises: InvalidSettings, if the host and port are not available, or if several workers have no folder for temporary
         files; SystemExit, if the app or a worker does not start.
@@ -214,7 +216,7 @@ def serve(settings: Settings) -> None:
     except SystemExit as exc:
         # uvicorn raises SystemExit if the app did not start. The app has reported the reason. uvicorn's own status is
         # only for a supervisor, so the command ends with 1, as after any other failure.
-        sys.exit(int(bool(exc.code)))
+        sys.exit(1 if exc.code else 0)
 
 
 def _ignore_reload(_number: int, _frame: FrameType | None) -> None:

@@ -78,7 +78,12 @@ def process_ids() -> dict[str, int]:
     A worker that has not written its id yet has the id 0, which no process has. If this process does not share its
     counts, it is the only worker in the result, with the number 0.
     """
-    locks = Path(os.environ[COUNTS]).glob("*.lock") if COUNTS in os.environ else ()
-    workers = {path.stem: int(path.read_text("utf-8") or 0) for path in sorted(locks)} or {"0": os.getpid()}
-    has_supervisor = multiprocessing.parent_process() is not None
-    return {"supervisor": os.getppid(), **workers} if has_supervisor else workers
+    workers: dict[str, int] = {}
+    if COUNTS in os.environ:
+        for path in sorted(Path(os.environ[COUNTS]).glob("*.lock")):
+            workers[path.stem] = int(path.read_text("utf-8") or 0)
+    if not workers:
+        workers = {"0": os.getpid()}
+    if multiprocessing.parent_process() is None:
+        return workers
+    return {"supervisor": os.getppid(), **workers}

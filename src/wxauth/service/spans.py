@@ -116,10 +116,12 @@ class _TracedApp:
         if scope["type"] != "http" or scope["path"].removeprefix(scope.get("root_path", "")) in _UNTRACED:
             await self._app(scope, receive, send)
             return
-        carried = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _TRACE_HEADERS}
+        trace_headers = {
+            name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _TRACE_HEADERS
+        }
         with self._tracer.start_as_current_span(
             "request",
-            context=_PROPAGATOR.extract(carried),
+            context=_PROPAGATOR.extract(trace_headers),
             kind=SpanKind.SERVER,
             record_exception=False,
             set_status_on_exception=False,
@@ -210,8 +212,9 @@ def _span_within(tracer: Tracer, name: Callable[[], str], attributes: Mapping[st
 def _calling_function() -> str:
     """Return the name of the public function that uses the database, because this name tells the purpose of the use."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and (
-        frame.f_globals["__name__"] in _PASSED_OVER or frame.f_code.co_name.startswith("_")
-    ):
+    while frame.f_back is not None:
+        is_private = frame.f_code.co_name.startswith("_")
+        if not is_private and frame.f_globals["__name__"] not in _PASSED_OVER:
+            break
         frame = frame.f_back
     return frame.f_code.co_name
