@@ -33,7 +33,7 @@ def _from_base64(value: object) -> bytes:
     """Return the bytes of a field that contains base64.
 
     Raises: ValueError, if the value is not text, is too long, or is not base64. If pydantic has the same rule, the
-    message is the same as pydantic's.
+        message is the same as pydantic's.
     """
     if not isinstance(value, str):
         raise ValueError("Input should be a valid string")

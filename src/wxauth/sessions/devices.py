@@ -63,7 +63,8 @@ def describe_device(user_agent: str | None) -> str | None:
         program = None
     else:
         program = _first_match(_BROWSERS, text)
-    return ", ".join(filter(None, (system, program))) or None
+    parts = [part for part in (system, program) if part is not None]
+    return ", ".join(parts) if parts else None
 
 
 def _first_match(patterns: Iterable[tuple[re.Pattern[str], str]], text: str) -> str | None:

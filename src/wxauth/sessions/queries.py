@@ -104,13 +104,17 @@ HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessio
 """The query that returns whether a website, or a client with a metadata document, has sessions, open or ended."""
 
 
-# This statement ends one session. It returns no row if the session has ended already, for example because wxauth has
-# sent the statement twice. If the session has expired, the statement ends it, but records no event. It locks the user
-# first, as each statement that records an event about a user does. If another transaction ends the session, or moves it
-# to another user, while the statement waits for the lock, the statement changes nothing, and returns null. `site_knows`
-# says that the website itself has ended the session, so that wxauth sends the website no logout token. If the user ends
-# the session from another session, the statement also deletes the login of the browser that opened the session, so that
-# the browser must log in again.
+# This statement ends one session, and returns its user's id. It returns no row if the session has ended already, for
+# example because wxauth has sent the statement twice. If the session has expired, the statement ends it, but records no
+# event. `site_knows` says that the website itself has ended the session, so that wxauth sends the website no logout
+# token.
+#
+# The statement locks the user first, as each statement that records an event about a user does. If another transaction
+# ends the session, or moves it to another user, while the statement waits for the lock, the statement changes nothing,
+# and returns null.
+#
+# If the user ends the session from another session, the statement also deletes the login of the browser that opened the
+# session, so that the browser must log in again.
 _END: Final = Statement[tuple[UUID | None]](f"""
 WITH open AS (
     SELECT id, user_id FROM sessions
@@ -216,7 +220,7 @@ RETURNING id, user_id, expires_at > :now AS was_open
 _END_ONE: Final = _ending("SELECT :session_id::uuid")
 _END_OF_USERS: Final = _ending(f"""
     SELECT id FROM sessions
-     WHERE user_id = ANY (:user_ids::uuid[]) AND id IS DISTINCT FROM :kept_id AND {_identity_fragment("sessions")}""")
+     WHERE user_id = ANY (:user_ids::uuid[]) AND id IS DISTINCT FROM :except_id AND {_identity_fragment("sessions")}""")
 END_CONSOLES: Final = _ending(
     f"SELECT id FROM sessions WHERE user_id = ANY (:user_ids::uuid[]) AND client_id = '{CONSOLE}'"
 )
@@ -346,12 +350,14 @@ async def end_sessions(
     An erasure calls this function before it deletes the sessions, so that websites get logout tokens. With the
     reason `ERASED`, also clear the addresses and User-Agents of browsers in logins that the users' phones have claimed.
     """
-    which = {"user_ids": user_ids, **(_ALL_IDENTITIES if identities is None else identity_parameters(identities))}
-    await transaction.run(_END_LOGINS_TO_SITES, **which)
-    await transaction.run(_END_BROWSER_LOGINS, **which)
+    selected_identities = _ALL_IDENTITIES if identities is None else identity_parameters(identities)
+    parameters = {"user_ids": user_ids, **selected_identities}
+    await transaction.run(_END_LOGINS_TO_SITES, **parameters)
+    await transaction.run(_END_BROWSER_LOGINS, **parameters)
     if reason is EndReason.ERASED:
-        await transaction.run(_CLEAR_CLAIMED_LOGINS, **which)
-    await end_selected(transaction, _END_OF_USERS, {**which, "kept_id": except_id}, reason=reason, by=by, now=now)
+        await transaction.run(_CLEAR_CLAIMED_LOGINS, **parameters)
+    parameters["except_id"] = except_id
+    await end_selected(transaction, _END_OF_USERS, parameters, reason=reason, by=by, now=now)
 
 
 async def end_session_of(
@@ -379,8 +385,9 @@ async def end_replaced_sessions(
     """
     replaced = await transaction.values(_BEYOND_IDENTITY, after_id=after_id, at_most=at_most, size=size)
     locked_users = await transaction.values(_LOCK_USERS, session_ids=replaced)
-    which = {"session_ids": replaced, "user_ids": locked_users}
-    return len(await end_selected(transaction, _END_THESE, which, reason=EndReason.REPLACED, by=SYSTEM, now=now))
+    parameters = {"session_ids": replaced, "user_ids": locked_users}
+    ended = await end_selected(transaction, _END_THESE, parameters, reason=EndReason.REPLACED, by=SYSTEM, now=now)
+    return len(ended)
 
 
 async def end_page_of_client(transaction: Transaction, client_id: str, *, size: int, by: Actor, now: datetime) -> int:
@@ -390,8 +397,8 @@ async def end_page_of_client(transaction: Transaction, client_id: str, *, size: 
     """
     page = await transaction.values(_PAGE_OF_CLIENT, client_id=client_id, size=size)
     locked_users = await transaction.values(_LOCK_FREE_USERS, session_ids=page)
-    which = {"session_ids": page, "user_ids": locked_users}
-    await end_selected(transaction, _END_THESE, which, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+    parameters = {"session_ids": page, "user_ids": locked_users}
+    await end_selected(transaction, _END_THESE, parameters, reason=EndReason.ADMINISTRATOR, by=by, now=now)
     return await transaction.run(_TAKE_ENDED_OFF_LIST, client_id=client_id, session_ids=page)
 
 
@@ -408,8 +415,8 @@ async def end_logins_in_browsers(
     if becomes_staff:
         await transaction.run(_END_LOGINS_TO_SITES, user_ids=user_ids, **_ALL_IDENTITIES)
     await transaction.run(_END_BROWSER_LOGINS, user_ids=user_ids, **_ALL_IDENTITIES)
-    which = {"user_ids": user_ids, "spares_console": reason is not EndReason.MERGED}
-    await end_selected(transaction, _END_OF_WEBSITES, which, reason=reason, by=by, now=now)
+    parameters = {"user_ids": user_ids, "spares_console": reason is not EndReason.MERGED}
+    await end_selected(transaction, _END_OF_WEBSITES, parameters, reason=reason, by=by, now=now)
 
 
 def identity_parameters(identities: Collection[tuple[str, str]]) -> Mapping[str, object]:
@@ -420,7 +427,7 @@ def identity_parameters(identities: Collection[tuple[str, str]]) -> Mapping[str,
 async def end_selected(
     transaction: Transaction,
     statement: Statement[EndedSession],
-    which: Mapping[str, object],
+    parameters: Mapping[str, object],
     *,
     reason: EndReason,
     by: Actor,
@@ -429,12 +436,12 @@ async def end_selected(
 ) -> Sequence[EndedSession]:
     """End sessions of locked users, and record the ends of the sessions that were open.
 
-    `statement` was made by `_ending`, and `which` contains the parameters of its selection. `app_id` is the app that
+    `statement` was made by `_ending`, and `parameters` are the parameters of its selection. `app_id` is the app that
     the events name, if all sessions belong to it. Record separate events for each user, each with up to
     `MAX_SESSIONS_IN_EVENT` session ids, the oldest first. Return all sessions that this call has ended, including the
     sessions that had expired.
     """
-    ended = await transaction.rows(statement, **which, reason=reason, now=now)
+    ended = await transaction.rows(statement, **parameters, reason=reason, now=now)
     were_open: defaultdict[UUID, list[UUID]] = defaultdict(list)
     for row in ended:
         if row.was_open:
