@@ -101,7 +101,7 @@ async def check_app(
     wechat = WeChat(client_over(observed), settings, at_most=CHECK_TIMEOUT_SECONDS, reports_refusals=False)
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
         login_failure, token_failure = await asyncio.gather(
-            _failure(wechat.exchange(app, _MADE_UP_CODE)),
+            _failure_of(wechat.exchange(app, _MADE_UP_CODE)),
             _token_failure(app, wechat_tokens),
         )
     yield _judge_login(app, login_failure, settings, observed)
@@ -112,7 +112,7 @@ async def check_app(
         yield _judge_callback_domain(app, settings)
 
 
-async def _failure(request: Awaitable[object]) -> WeChatError | None:
+async def _failure_of(request: Awaitable[object]) -> WeChatError | None:
     """Return the error with which a request to WeChat fails; None if it succeeds."""
     try:
         await request
@@ -126,7 +126,7 @@ async def _token_failure(app: App, wechat_tokens: WeChatTokens) -> WeChatError |
 
     Return None if WeChat issues an access_token, or if the app needs none.
     """
-    return await _failure(wechat_tokens.get(app)) if app.has_wechat_token else None
+    return await _failure_of(wechat_tokens.get(app)) if app.has_wechat_token else None
 
 
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: _Recorder) -> CheckResult:

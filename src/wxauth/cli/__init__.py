@@ -112,8 +112,12 @@ class LazyGroup(click.Group):
         name, command, remaining = super().resolve_command(ctx, args)
         if name in self._module_of:
             module = import_module(f"{__name__}.{self._module_of[name]}")
-            # The function of a subcommand has a suffix, because names such as `import` are not possible in Python.
-            command = in_language(getattr(module, f"{name}_command", None) or getattr(module, name))
+            # The function of a subcommand has a suffix, such as `import_command`, because `import` is a keyword. The
+            # function of a main command, such as `serve`, has no suffix.
+            function_name = f"{name}_command"
+            if not hasattr(module, function_name):
+                function_name = name
+            command = in_language(getattr(module, function_name))
         return name, command, remaining
 
     def make_context(

@@ -96,7 +96,7 @@ def add_command(app_id: str, disabled: bool, no_check: bool, fields: dict[str, A
     the AppSecret. If you use the options for the Token and the EncodingAESKey, these two values follow.
     """
     secrets = _prompted({"app_secret": True, **fields})
-    request = _valid(AppRequest, {"app_id": app_id, "is_enabled": not disabled, **fields, **secrets})
+    request = _validated(AppRequest, {"app_id": app_id, "is_enabled": not disabled, **fields, **secrets})
     _store_and_show(
         lambda parts: parts[ManagedApps].add(
             request.app, is_enabled=request.is_enabled, asks_wechat=not no_check, by=OPERATOR
@@ -143,7 +143,7 @@ def set_command(
         fields["is_enabled"] = is_enabled
     if not fields:
         raise WrongCall(_("specify at least one option"))
-    changes = _valid(AppChangeRequest, fields | _prompted(fields)).changes
+    changes = _validated(AppChangeRequest, fields | _prompted(fields)).changes
     _store_and_show(
         lambda parts: parts[ManagedApps].change(app_id, changes, asks_wechat=not no_check, by=OPERATOR),
         _("changed {name}", name=app_id),
@@ -188,7 +188,7 @@ def _ask_for(label: str) -> str:
     return line
 
 
-def _valid(model: type[Body], values: dict[str, Any]) -> Body:
+def _validated(model: type[Body], values: dict[str, Any]) -> Body:
     """Return the values as a validated request body.
 
     Raises: Failed, if only values from prompts are wrong; click.UsageError, if a value from the command line is wrong.

@@ -58,7 +58,7 @@ _LONGEST_SHOWN_NAME: Final = 40
 """The largest number of characters of a name in an error message."""
 
 
-def _mapped(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+def _mappings_in(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """Return the two mappings that the `--map` options describe.
 
     The first mapping contains wxauth's name for each name in the file. The second one contains, for each field,
@@ -157,7 +157,7 @@ def _add_switches(command: Command) -> Command:
     "mapped",
     metavar="FIELD=COLUMN",
     multiple=True,
-    callback=checked(_mapped),
+    callback=checked(_mappings_in),
     help="The name that FILE uses for a field, such as openid=weixin_openid, or for a value, such as "
     "status:banned=disabled. Repeatable.",
 )

@@ -79,16 +79,16 @@ def echo(text: str, *, err: bool = False) -> None:
     click.echo(localized(text), err=err)
 
 
-def show(answer: object, text: str | Iterable[tuple[object, ...]], *notes: str) -> None:
+def show(as_json: object, text: str | Iterable[tuple[object, ...]], *notes: str) -> None:
     """Print the result of a command.
 
     Args:
-        answer: The object that is printed with `--json`.
+        as_json: The object that is printed with `--json`.
         text: The line, or the rows of a table, that are printed without `--json`.
         notes: Further lines, which are printed to standard error without `--json`.
     """
     if prints_json():
-        click.echo(to_json(answer))
+        click.echo(to_json(as_json))
         return
     if isinstance(text, str):
         echo(text)
