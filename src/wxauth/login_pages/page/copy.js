@@ -1,13 +1,13 @@
-// The button that copies the code or address that the user types or opens elsewhere.
-const typed = document.querySelector('.typed')
-const copy = document.querySelector('.copy')
-copy.hidden = false
-copy.addEventListener('click', async () => {
+// The button that copies a login code, or an address to open on another device. Without scripts, the button is hidden.
+const text = document.querySelector('.typed')
+const button = document.querySelector('.copy')
+button.hidden = false
+button.addEventListener('click', async () => {
   try {
-    await navigator.clipboard.writeText(typed.textContent)
+    await navigator.clipboard.writeText(text.textContent)
   } catch {
-    getSelection().selectAllChildren(typed) // at least, the user can copy the selected text
+    getSelection().selectAllChildren(text) // if the command below fails, too, the user can still copy the selection
     if (!document.execCommand('copy')) return
   }
-  copy.textContent = copy.dataset.copied
+  button.textContent = button.dataset.copied
 })

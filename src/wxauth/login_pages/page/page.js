@@ -1,21 +1,24 @@
-// Polls the scan's state, shows it, and continues to the site after the decision.
+// Polls the state of the login, shows the state, and continues to the site after the user's decision.
 import './copy.js'
+
+const POLL_MS = 2000
+const COUNTDOWN_SECONDS = 30 // the page counts down the last seconds
 
 const main = document.querySelector('main')
 const status = document.querySelector('.status')
 const renew = document.querySelector('.renew')
 const { stateUrl, nextUrl, texts } = JSON.parse(main.dataset.page)
-const pollMs = 2000
-const countdownSeconds = 30 // the page counts down the last seconds
 const endsAt = Date.now() + Number(main.dataset.expiresIn) * 1000
 
 let isPolling = false
 
+const isUndecided = (state) => state === 'waiting' || state === 'claimed'
+
 function show(state) {
   main.dataset.state = state
-  const left = Math.max(0, Math.ceil((endsAt - Date.now()) / 1000))
-  const isEnding = left <= countdownSeconds && (state === 'waiting' || state === 'claimed')
-  status.textContent = texts[state] + (isEnding ? texts.left.replace('{seconds}', left) : '')
+  const secondsLeft = Math.max(0, Math.ceil((endsAt - Date.now()) / 1000))
+  const isEnding = secondsLeft <= COUNTDOWN_SECONDS && isUndecided(state)
+  status.textContent = texts[state] + (isEnding ? texts.left.replace('{seconds}', secondsLeft) : '')
   renew.hidden = state !== 'over'
 }
 
@@ -23,16 +26,13 @@ async function poll() {
   if (isPolling) return
   isPolling = true
   try {
-    const answer = await fetch(stateUrl, { cache: 'no-store', credentials: 'same-origin', redirect: 'error' })
-    if (answer.status === 404) return show('over')
-    if (!answer.ok) return
-    const { state } = await answer.json()
+    const response = await fetch(stateUrl, { cache: 'no-store', credentials: 'same-origin', redirect: 'error' })
+    if (response.status === 404) return show('over')
+    if (!response.ok) return
+    const { state } = await response.json()
     show(state)
-    if (state === 'approved' || state === 'denied') {
-      stop()
-      location.replace(nextUrl)
-    }
-    if (state === 'over') stop()
+    if (!isUndecided(state)) stop()
+    if (state === 'approved' || state === 'denied') location.replace(nextUrl)
   } catch {
     // The network might be down for a moment. The next poll tries again.
   } finally {
@@ -40,11 +40,12 @@ async function poll() {
   }
 }
 
+/** Update the countdown. A QR code that nobody has scanned expires without a response of the service. */
 function tick() {
   const { state } = main.dataset
-  if (state !== 'waiting' && state !== 'claimed') return
-  if (Date.now() >= endsAt && state === 'waiting') show('over')
-  else show(state)
+  if (!isUndecided(state)) return
+  const isExpired = state === 'waiting' && Date.now() >= endsAt
+  show(isExpired ? 'over' : state)
 }
 
 function stop() {
@@ -52,13 +53,15 @@ function stop() {
   clearInterval(ticking)
 }
 
-// Show the field for the number only to a user who returns from WeChat.
-const pressed = () => (main.dataset.pressed = 'true')
-document.querySelector('main > form')?.addEventListener('submit', pressed)
-document.addEventListener('visibilitychange', pressed)
+// The field for the number is hidden (page.css) until the user opens WeChat, or leaves or returns to the page.
+const showNumberField = () => (main.dataset.pressed = 'true')
+document.querySelector('main > form')?.addEventListener('submit', showNumberField)
+document.addEventListener('visibilitychange', showNumberField)
 
-const polling = setInterval(poll, pollMs)
+const polling = setInterval(poll, POLL_MS)
 const ticking = setInterval(tick, 1000)
 show('waiting')
-// A page restored from the back/forward cache polls at once, because its code may have expired long ago.
-addEventListener('pageshow', (event) => event.persisted && poll())
+addEventListener('pageshow', (event) => {
+  // The code of a page that is restored from the back/forward cache may have expired long ago.
+  if (event.persisted) poll()
+})

@@ -1,15 +1,18 @@
-// Make the mini-program around this page answer the site's request. WeChat adds this bridge to every web-view.
+// Makes the mini-program around this page open its page for the site's request. WeChat adds the object WeixinJSBridge,
+// with which a page calls the mini-program, to every web-view.
+const BRIDGE_TIMEOUT_MS = 3000
+
 const { url, codeUrl } = JSON.parse(document.querySelector('main').dataset.page)
-const patienceMs = 3000 // without a bridge after this time, the page with the QR code opens
+const showCodeWithoutBridge = setTimeout(() => location.replace(codeUrl), BRIDGE_TIMEOUT_MS)
 
-const withoutBridge = setTimeout(() => location.replace(codeUrl), patienceMs)
-
+/** Open the mini-program's page, like `wx.miniProgram.redirectTo` of WeChat's JS-SDK. Requires the bridge. */
 function open() {
-  clearTimeout(withoutBridge)
-  // Equivalent to `wx.miniProgram.redirectTo` of WeChat's JS-SDK.
+  clearTimeout(showCodeWithoutBridge)
   window.WeixinJSBridge.invoke('invokeMiniProgramAPI', { name: 'redirectTo', arg: { url } }, () => {})
 }
 
-document.querySelector('.open').addEventListener('click', () => window.WeixinJSBridge && open())
+document.querySelector('.open').addEventListener('click', () => {
+  if (window.WeixinJSBridge) open()
+})
 if (window.WeixinJSBridge) open()
 else document.addEventListener('WeixinJSBridgeReady', open, { once: true })
