@@ -107,7 +107,7 @@ class UserSummary(BaseModel):
     avatar_url: ShownPictureUrl
     app_id: str | None = Field(description="The app of the newest session; null if there is none.")
     device: DescribedDevice = Field(description="The device of the newest session.")
-    ip: Address = Field(description="The IP address from which that session was last used.")
+    ip: Address = Field(description="The IP address of that session, from its login or its last refresh.")
     last_login_at: datetime | None
 
 

@@ -281,7 +281,7 @@ class DirectRoutes:
 
 
 def _methods_at(path: str, routes: Iterable[BaseRoute]) -> set[str]:
-    """Return the methods that those of the routes with this path take."""
+    """Return the methods of the routes whose pattern matches this path."""
     methods: set[str] = set()
     for route in routes:
         if isinstance(route, Route) and route.path_regex.match(path):
