@@ -68,7 +68,7 @@ SELECT (EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
 
 
 class UserInMerge(UserFields, LockedUser):
-    """The data of a user who is merged, before or after the merge."""
+    """The data of one of the two users in a merge, before the merge or after it."""
 
     @property
     def status_and_roles(self) -> StatusAndRoles:

@@ -200,8 +200,8 @@ async def add_with_code(
 ) -> None:
     """Store a login that needs no page, with its authorization code, and record it. The caller has locked the user.
 
-    `lasts` is the lifetime of the code. `claimed_session_id` is the phone's session that has approved the
-    login, and `browser_login_id` is the browser's login that the login depends on, if there is one.
+    `lasts` is the lifetime of the code. `claimed_session_id` is the phone's session that has approved the login, and
+    `browser_login_id` is the browser's login that the login depends on, if there is one.
 
     Raises: SentBack, if the site's `id_token_hint` names another user; Unanswerable, if the client no longer exists.
     """
