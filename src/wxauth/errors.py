@@ -87,13 +87,19 @@ class WeChatError(WxAuthError):
 
 
 class InvalidCode(WeChatError, code="invalid_code", status=400):
-    """The `wx.login` code is invalid, has expired, or belongs to another app."""
+    """The `wx.login` code is invalid, has expired, or belongs to another app.
+
+    The error is also returned for a phone code, for example if the number was removed after the user shared it.
+    """
 
     title = _("WeChat couldn't verify this request. Please try again.")
 
 
 class CodeUsed(WeChatError, code="code_used", status=400):
-    """The `wx.login` code has been exchanged before."""
+    """The `wx.login` code has been exchanged before.
+
+    The error is also returned for a phone code that has been exchanged before.
+    """
 
     title = _("This WeChat code has already been used. Please try again.")
 
@@ -105,7 +111,10 @@ class WeChatUserBlocked(WeChatError, code="wechat_user_blocked", status=403):
 
 
 class SessionKeyExpired(WeChatError, code="session_key_expired", status=409):
-    """The session_key is not the one that WeChat now uses for this user."""
+    """The session_key is not the one that WeChat now uses for this user.
+
+    The error is also returned if wxauth stores no session_key of the user, or cannot decrypt the stored one.
+    """
 
     title = _("Your WeChat session has expired. Log in and tap again.")
 
@@ -170,7 +179,10 @@ class RefreshTokenReused(WxAuthError, code="refresh_token_reused", status=400):
 
 
 class SessionRevoked(WxAuthError, code="session_revoked", status=400):
-    """The session has been ended."""
+    """The session has been ended.
+
+    The console also returns this error if a link or an authorization code opens no session.
+    """
 
     title = _("You have been logged out. Please log in again.")
 

@@ -31,7 +31,7 @@ from wxauth_guard.bearer import single_authorization
 from wxauth_guard.errors import FieldError, InvalidRequest
 
 _NO_HASH: Final = bytes(sha256().digest_size)
-"""The value to which wxauth compares the hash of a sent secret if no hash is stored. No secret has this hash."""
+"""The value that wxauth compares with the hash of a sent secret if no hash is stored. No secret has this hash."""
 FORM: Final = "application/x-www-form-urlencoded"
 """The media type of a form."""
 MAX_ESCAPES: Final = 8192
@@ -79,9 +79,9 @@ class ClientOperation(StrEnum):
     SIGN = "sign"
     """The client gets data signed with a session_key."""
     SIGN_CHECK = "sign_check"
-    """Before signing, wxauth asks WeChat whether the session_key is valid, if the client requests this check."""
+    """The client requests that wxauth, before it signs data, asks WeChat whether the session_key is still valid."""
     MODERATE = "moderate"
-    """The client bans, unbans or signs out a user."""
+    """The client bans or unbans a user, clears the user's nickname or picture, or signs the user out."""
     JS_SIGN = "js_sign"
     """The client gets the signature that WeChat's JS-SDK requires on a page."""
 
@@ -232,7 +232,7 @@ def check_scope(client: ServiceClient, needed: Scope) -> None:
 
 
 def check_secret(credentials: Credentials, stored: AnyStored | None, *, now: datetime) -> AnyStored:
-    """Return `stored` if the credentials contain its present secret, or its previous secret while that one still works.
+    """Return `stored` if the credentials contain its present secret, or its previous secret if that still works.
 
     `stored` is the client with the name in `credentials`; None if there is no such client. For an unknown name, and for
     a client without a secret, this function takes the same steps as for a wrong secret, because its duration must

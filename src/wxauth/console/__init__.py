@@ -1,1 +1,1 @@
-"""The console, which is a web page for administrators that uses `/v1/admin`, and the console's sessions."""
+"""The console and its sessions. The console is a web page for administrators and support staff."""

@@ -61,7 +61,10 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
 
 
 async def _only_administrator(database: Database) -> UUID:
-    """Return the id of the only administrator. Raises: NoLink, if there is not exactly one administrator."""
+    """Return the id of the only administrator. Raises: NoLink, if there is not exactly one administrator.
+
+    Administrators who are banned or have requested erasure do not count.
+    """
     administrators = await database.values(queries.ADMINISTRATORS)
     if not administrators:
         raise NoLink(_NO_ADMINISTRATOR)

@@ -41,7 +41,7 @@ from wxauth.users.callers import ADMIN_SCOPE
 from wxauth_guard.errors import InsufficientRole
 
 CONSOLE_TITLE: Final = "管理后台 Console"
-"""The title of the console, which the scanning phone shows."""
+"""The title of the console on the phone that scans the QR code."""
 MAX_UNUSED_SECONDS: Final = 3600
 """The time, in seconds, after which an unused console session ends."""
 MAX_LIFETIME_SECONDS: Final = 12 * 3600

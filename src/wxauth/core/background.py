@@ -83,17 +83,17 @@ class Background:
 
 
 async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, failure_event: str) -> NoReturn:
-    """Repeat a task forever, with a pause of `pause` seconds after each run. Log failures as `attempt` does."""
+    """Call `chore` forever, with a pause of `pause` seconds after each call. Log failures as `attempt` does."""
     while True:
         await attempt(chore, failure_event=failure_event)
         await asyncio.sleep(pause)
 
 
 async def attempt(chore: Callable[[], Awaitable[object]], *, failure_event: str) -> None:
-    """Run a task once, and log its failure.
+    """Call `chore` once. If it fails, log the failure instead of raising it.
 
     The name of the log event is `failure_event`. But a database outage is logged under another name, and only at
-    intervals for the whole process, however many tasks fail.
+    intervals for the whole process, however many chores fail.
     """
     try:
         await chore()
@@ -183,8 +183,9 @@ class Retries:
         """Retry `write`, a write of the kind `what`, until it succeeds, for at most `patience` seconds.
 
         If a retry of the same kind and key is already waiting, that retry continues, and `write` is ignored. `write`
-        may be called several times. `failure` is the error of the first attempt. The log lines contain `fields`, from
-        which an operator must be able to repeat a lost write by hand.
+        may be called several times. `failure` is the error of the first attempt. The log lines contain `fields`, so
+        that an operator can repeat a lost write by hand. After `aclose` has begun, only its last
+        round may still call `write`.
         """
         if (what, key) in self._retries:
             return

@@ -44,6 +44,8 @@ class Connections:
         """Lend the idle connection that was released last, or open one. The caller must `release` it.
 
         If the largest number of connections is lent, wait until one is released.
+
+        Raises: any error of the function that opens connections.
         """
         await self._free.acquire()
         try:
@@ -89,7 +91,8 @@ class Connections:
     def _take_idle(self) -> asyncpg.Connection | None:
         """Return the usable idle connection that was released last; None if there is none.
 
-        Close the unusable connections that were released after it.
+        A connection is unusable if it is closed, or has been idle for `MAX_IDLE_SECONDS`. Close the unusable
+        connections that were released after the returned connection.
         """
         now = asyncio.get_running_loop().time()
         while self._idle:

@@ -103,7 +103,7 @@ class Transaction(_Reader):
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
         self.failure: BaseException | None = None
-        """The error of the statement that failed last.
+        """The error of the statement that failed last; None if no statement has failed.
 
         Any other error that leaves the block did not come from the database.
         """

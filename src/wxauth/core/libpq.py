@@ -139,7 +139,7 @@ def _defaults_for(query: Mapping[str, str], *, has_several_hosts: bool) -> dict[
 
 
 def hide_unreadable_home() -> None:
-    """Replace HOME if this process may not read libpq's files in the home directory, for example under `sudo -E`.
+    """Set HOME to `/dev/null` if this process may not read libpq's files in it, for example under `sudo -E`.
 
     libpq ignores files that it may not read, but asyncpg fails.
     """

@@ -46,7 +46,7 @@ _QUOTED_VALUES: Final = re.compile(
 _MAX_NAMES_PER_DAY: Final = 1000
 """The largest number of names that `OncePerDay` allows on one day."""
 _MAX_SEARCHED: Final = 8192
-"""The largest number of characters that `redact` searches for secrets. `redact` removes all further characters."""
+"""The largest number of characters that `redact` searches for secrets."""
 _DATA_EXCEPTION: Final = "22"
 """The class of SQLSTATE codes whose messages quote values.
 
@@ -68,7 +68,7 @@ def get_logger() -> FilteringBoundLogger:
 def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = None) -> None:
     """Write wxauth's events and the log lines of libraries to one stream, by default standard output.
 
-    `level` applies to wxauth and uvicorn. Other libraries write at most warnings and errors. `log_format` is `json`, or
+    `level` applies to wxauth and uvicorn. Other libraries write nothing below a warning. `log_format` is `json`, or
     `console` for lines that people read in a terminal.
     """
     output = _Unfailing(stream or sys.stdout.buffer)
@@ -103,7 +103,10 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
 
 
 def redact(text: str) -> str:
-    """Return the text with `***` in place of what looks like a secret, or like a value that PostgreSQL has quoted."""
+    """Return the text with `***` in place of what looks like a secret, or like a value that PostgreSQL has quoted.
+
+    The text is cut off after `_MAX_SEARCHED` characters.
+    """
     # The text is shortened first, because the patterns take quadratic time for some texts.
     text = _QUOTED_VALUES.sub(r"\1 ***", text[:_MAX_SEARCHED])
     return _SECRETS.sub(_hidden, text)

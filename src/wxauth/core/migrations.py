@@ -169,7 +169,8 @@ async def begin_migration(
     A statement may wait `lock_patience` seconds for a lock, where 0 means no limit. If `is_transactional`, the
     connection is in a transaction. Otherwise the connection commits each statement.
 
-    Raises: StorageUnavailable, MigrationForbidden.
+    Raises: StorageUnavailable, MigrationForbidden; sqlalchemy.exc.DBAPIError for any other error of PostgreSQL, for
+        example if the wait for a lock takes too long.
     """
     engine = create_async_engine(
         "postgresql+asyncpg://",

@@ -16,7 +16,7 @@ from wxauth.errors import StorageUnavailable
 ATTEMPTS: Final = 5
 """The default number of attempts."""
 ATTEMPTS_OF_OPERATORS: Final = 50
-"""The number of attempts for a merge, or for a change of one user, that the user has not requested.
+"""The number of attempts for a merge or another change of one user that staff, an operator or a service requests.
 
 If fifty merges and splits of one user run at the same time, only one merge or split succeeds in each round, so the last
 one needs fifty attempts.

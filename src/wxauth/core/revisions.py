@@ -62,9 +62,9 @@ KNOWN_REVISIONS: Final = revisions_in(SCRIPTS)
 
 
 async def current_revision(database: Database) -> str | None:
-    """Return the schema's revision, or None if there is no schema, or no revision in it.
+    """Return the schema's revision; None if Alembic's table of the revision is missing or empty.
 
-    If another program has created the schema, return a value that `refusal_of` refuses.
+    If another program has created this table, return a value that `refusal_of` refuses.
     """
     if not await database.value(_HAS_VERSION_TABLE):
         return None

@@ -41,6 +41,8 @@ class Parts(dict[Any, Any]):
     def make(self, kind: type[Part], **values: Any) -> Part:
         """Create a part. For each argument that is not given, use the part of the argument's type, if there is one.
 
+        If such a part does not exist yet, this method creates it first, with default arguments.
+
         Create this part before the parts that need it. Otherwise, the first of those parts creates it with default
         arguments, and this method then fails.
 

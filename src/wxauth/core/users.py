@@ -22,7 +22,7 @@ The event `user.profile_changed` also reports changes of other columns, for exam
 MERGEABLE: Final[tuple[LiteralString, ...]] = (*PROFILE_FIELDS, "phone", "external_id")
 """The columns that a merge copies to the remaining user, if the remaining user has no value in them.
 
-A split, an administrator or WeChat can also clear these columns (`clear_fields` in `users/user_queries.py`).
+A split, an administrator or WeChat can also clear some of these columns (`clear_fields` in `users/user_queries.py`).
 """
 
 

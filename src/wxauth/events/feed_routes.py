@@ -87,7 +87,7 @@ class FeedQuery(Parameters):
 
 
 class FeedAnswer(BaseModel):
-    """Some events, the oldest first. They contain only ids: look up the user for names and numbers."""
+    """Some events, the oldest first. They contain no names or phone numbers, so look these up by the user's id."""
 
     items: list[SharedEvent]
     next_cursor: str = Field(

@@ -41,7 +41,7 @@ class FeedPlace(SQLModel, table=True):
 
 
 class SweptPlace(SQLModel, table=True):
-    """The place of the last deleted event. Before the first deletion, there is no row."""
+    """The highest place of a deleted event. Before the first deletion, there is no row."""
 
     __tablename__ = "feed_swept"
 
@@ -95,7 +95,7 @@ class StoredWebhook(Webhook, table=True):
 
 
 class DeliveryState(StrEnum):
-    """The state of a delivery."""
+    """The state of a delivery: waiting for an attempt, accepted by the receiver, or given up."""
 
     PENDING = "pending"
     DELIVERED = "delivered"

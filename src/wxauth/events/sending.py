@@ -49,7 +49,10 @@ class Answer:
 async def send(
     transport: httpx.AsyncBaseTransport, url: str, *, content: bytes, headers: dict[str, str], patience: float
 ) -> Answer:
-    """POST a message once, and return the outcome. Wait at most `patience` seconds for the status of the response."""
+    """POST a message once, and return the outcome. A failure is returned, not raised.
+
+    Wait at most `patience` seconds for the status of the response.
+    """
     started_at = perf_counter()
     response: httpx.Response | None = None
     error: str | None = None

@@ -169,9 +169,9 @@ class Deliveries:
         return await send(self.transport, webhook.url, content=body, headers=headers, patience=self.patience)
 
     async def aclose(self) -> None:
-        """Start no more deliveries, and wait briefly for running attempts.
+        """Start no more deliveries, and cancel the attempts that do not end within `SHUTDOWN_SECONDS`.
 
-        Other processes make the remaining deliveries.
+        Another process makes the remaining deliveries, at the latest after a restart of the service.
         """
         self._is_closing = True
         if self._tasks:
@@ -330,7 +330,7 @@ class Deliveries:
 def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
     """Return the pause that a Retry-After header requests as seconds or as a date (RFC 9110, section 10.2.3).
 
-    Return None if there is no header, or if its value is malformed.
+    Return None if there is no header, or if its value is malformed. For a date in the past, the pause is negative.
     """
     if retry_after is None:
         return None

@@ -51,7 +51,7 @@ class Priority(IntEnum):
 
     @property
     def sql(self) -> LiteralString:
-        """The number of the priority in a statement."""
+        """The value of the priority as SQL."""
         return str(self.value)  # pyrefly: ignore[bad-return]  # a number
 
 

@@ -1,1 +1,1 @@
-"""The background work that deletes sessions, logins and other data that have ended or expired."""
+"""The background work that deletes old data, for example ended sessions and expired logins."""

@@ -144,7 +144,8 @@ async def keep_house(services: Services, pace: Pace = USUAL_PACE, *, check_pause
 async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
     """For each identity, end the oldest open sessions, and delete the oldest ended sessions, beyond the limits.
 
-    Only identities with a recent login are checked, because only a login adds a session.
+    Only identities with a recent login are checked, because only a login adds a session. Stop if another worker is
+    doing this.
     """
     ended = deleted = 0
     while page := await queries.replace_old_sessions(
@@ -260,7 +261,7 @@ async def _sweep_pages(
 ) -> AsyncIterator[int]:
     """Sweep a table page by page if its sweep is due. For each page, yield the number of rows changed or deleted.
 
-    The sweep changes and deletes only rows that are older than `kept`.
+    The sweep changes and deletes only rows that are older than `kept`. It stops if another worker is processing a page.
     """
     now = services.clock()
     began = perf_counter()
