@@ -1,7 +1,7 @@
 """The limits for actions that PostgreSQL counts, so that a limit applies to all replicas together.
 
-Examples are actions that use up WeChat's quota, read much data, enter a wrong login code, or may happen only once. Each
-limit is per subject, which is a user or a client's assertion.
+For example, phone codes use up WeChat's quota, exports read much data, and a wrong login code may be a guess. Each
+limit applies to one subject, which is a user, or a client's assertion that may be used only once.
 """
 
 from collections.abc import Sequence

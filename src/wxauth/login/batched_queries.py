@@ -14,7 +14,7 @@ from wxauth.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
 
 
 class EnteredUser(UserInSession):
-    """A user who has logged in, or whose login wxauth refuses, because the user is banned or about to be erased."""
+    """A user who has logged in, or whose login wxauth refuses because the user is banned or about to be erased."""
 
     banned_until: datetime | None
     """The time at which the ban ends; None if the user is not banned, or if the ban has no end."""
@@ -157,9 +157,10 @@ _SIGNED_UP: Final = "person.*, :app_id::text AS app_id, :openid::text AS openid"
 # This statement is for an unknown identity with an unknown unionid, or without a unionid. It creates a user. It inserts
 # the row of the unionid first. If two logins with one unionid run at the same time, the second waits for the row of the
 # first, and then creates no user. If two logins with one identity and no unionid run at the same time, the second
-# violates the primary key of identities. The statement leaves out an external id that another user has or had. If two
-# new users get the same external id at the same time, the unique index lets only one of the logins succeed. As in
-# `RETURNING_LOGIN`, the id of the session is null if the login must open no session.
+# violates the primary key of identities. If an imported identity has the unionid in place of an openid, the statement
+# creates no user, and the module `login_queries` corrects the identity. The statement leaves out an external id that
+# another user has or had. If two new users get the same external id at the same time, the unique index lets only one of
+# the logins succeed. As in `RETURNING_LOGIN`, the id of the session is null if the login must open no session.
 #
 # The form for several logins waits at most 20 ms for the row of another login, and then fails, so that each login of
 # the batch runs alone. If the batch contains several logins of one identity, the statement takes the first, and leaves

@@ -87,7 +87,8 @@ class CodeLogins:
         contains. Before this method creates a user, it asks the sign-up hook, if there is one.
 
         Raises: AccountDisabled, AccountLeaving; SnapshotUser, if the identity is probably made up; SignUpClosed,
-            LacksUnionid, SignUpRefused, SignUpUnavailable, if the person is unknown and may not sign up.
+            LacksUnionid, SignUpRefused, SignUpUnavailable, if the person is unknown and may not sign up;
+            TooManyChanges.
         """
         lacks_unionid = identity.unionid is None and app.unionid_in_force == "required"
         may_sign_up = self.settings.may_sign_up(app) and not lacks_unionid
@@ -165,7 +166,8 @@ class Proofs:
         does that. It raises no error if the session has ended, because the statement that relies on the proof must
         check that.
 
-        Raises: RateLimited, UnknownApp, WeChatError; WrongPerson, if the code belongs to another identity.
+        Raises: RateLimited, UnknownApp, WeChatError, StorageUnavailable; WrongPerson, if the code belongs to another
+            identity.
         """
         app_id = caller.user.app_id
         await self.limiter.admit_address(ip)

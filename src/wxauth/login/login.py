@@ -150,7 +150,7 @@ class Logins:
         user changes too often.
 
         Raises: WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused, SignUpUnavailable,
-        AccountDisabled, AccountLeaving.
+        AccountDisabled, AccountLeaving, StorageUnavailable.
         """
         if app.kind not in _KINDS_WITHOUT_BROWSER:
             raise errors.WrongAppKind(
@@ -203,7 +203,7 @@ class Logins:
         The session stores the address and the User-Agent of `device`.
 
         Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionReplaced, SessionRevoked,
-        AccountDisabled.
+        AccountDisabled, StorageUnavailable.
         """
         now = self.clock()
         token = self.refresh_tokens.parse(refresh_token)
@@ -339,8 +339,8 @@ class Logins:
 def _error_of(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> WxAuthError:
     """Return the error for a refused refresh, and log the reuse of a token.
 
-    `has_limit` says whether `max_sessions` limits the sessions of the app. If it does, the error for a replaced session
-    mentions this limit.
+    `has_limit` says whether `max_sessions` limits the sessions of the app. If a newer login has replaced the session,
+    the error is SessionReplaced with such a limit, and SessionRevoked without it.
     """
     match refused.why:
         case RefreshRefusal.DISABLED:

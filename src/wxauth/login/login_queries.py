@@ -146,7 +146,7 @@ class LoggedIn:
     ignored_fields: Sequence[str]
     """The profile fields that the login has not stored.
 
-    The user has changed the profile too often, or is banned or about to be erased.
+    wxauth ignores them if the user has changed the profile too often, or is banned or about to be erased.
     """
     milliseconds: float
     """The time, in milliseconds, that it took to store the login."""
@@ -261,7 +261,7 @@ async def _log_in_without_unionid(
 
     If the unionid's user is banned, return that user, so that the caller refuses the login.
 
-    Raises: SnapshotUser, if WeChat might have made up one of the openids; SignUpClosed.
+    Raises: SnapshotUser, if WeChat might have made up one of the openids; SignUpClosed; TooManyChanges.
     """
     # Without this check, a banned user could log in with a new identity whose unionid wxauth ignores.
     banned = await database.row(_BANNED_HOLDER, **_values(_BANNED_HOLDER, login, ids))

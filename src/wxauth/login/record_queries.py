@@ -99,7 +99,8 @@ class DayRow(SQLModel):
 class TotalsRow(SQLModel):
     """The numbers of users and of open sessions.
 
-    A user counts as active in a period if there was a login or a refresh in it. The number of devices does not matter.
+    A user is active in a period if the user has logged in or refreshed tokens during this period. A user with several
+    devices counts once.
     """
 
     users: int = Field(schema_extra={"examples": [52310]})

@@ -164,8 +164,8 @@ async def log_in(
 ) -> TokenAnswer:
     """Exchange a one-time `wx.login` code for an access token and a refresh token.
 
-    The first login creates the user. A code works once: after any failure, call `wx.login` again. A mobile app sends
-    the code of the SDK's `SendAuth`, and its `app_id`.
+    The first login creates the user. A code works only once, so call `wx.login` again after any failure. A mobile app
+    sends the code of the SDK's `SendAuth`, and its `app_id`.
     """
     app_id = body.app_id or None
     with _counted_login(apps, app_id) as counted:

@@ -52,7 +52,8 @@ class LoggingOut:
     async def answer(self, text: str) -> Response:
         """Handle a request to log out, and return the response. `text` contains the parameters, still encoded.
 
-        Raises: RateLimited, if the user has too many requests in progress.
+        Raises: RateLimited, if the user has too many requests in progress; StorageUnavailable; CannotOpen, if the
+            stored signing keys cannot be decrypted.
         """
         pages = self.pages
         try:
@@ -79,8 +80,11 @@ class LoggingOut:
     async def _without_hint(self, parameters: Parameters) -> Response:
         """Ask the user whether to log out. After the user has confirmed, end the browser's login.
 
-        If the browser has no login, or if the user chooses to stay logged in, return a page that says so. The form that
-        asks contains a field that only wxauth can create, so that no other site can send the confirmation.
+        Then redirect to the requested URL if the site has registered it. If the browser has no login, or if the user
+        chooses to stay logged in, return a page that says so. The form that asks contains a field that only wxauth can
+        create, so that no other site can send the confirmation.
+
+        Raises: RateLimited, if the user has too many requests in progress.
         """
         pages, browser = self.pages, self.pages.browser
         client = await find_site(self.database, parameters.get("client_id", ""))

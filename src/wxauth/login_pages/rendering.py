@@ -209,7 +209,7 @@ class Rendering:
 
 
 def redirect_to(url: str) -> Response:
-    """Return a redirect of the browser to a URL, without a referrer. The URL is not changed, and must be encoded."""
+    """Return a redirect to a URL, which must already be encoded. The browser sends no referrer."""
     return Response(status_code=SEE_OTHER, headers={**PRIVATE, "Location": url})
 
 

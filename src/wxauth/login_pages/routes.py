@@ -205,9 +205,10 @@ async def read_state(pages: PagesDep, scan_pages: ScanPagesDep, request_id: str)
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/next")
 async def redirect_after_decision(pages: PagesDep, scan_pages: ScanPagesDep, request_id: str) -> Response:
-    """Redirect the page's browser to the site with an authorization code or, if the user has refused, with an error.
+    """Redirect the page's browser to the site with an authorization code.
 
-    If the user has not decided yet, or if the login has ended, show a page that explains this.
+    If the user has refused or may not log in, redirect with an error instead. If the user has not decided yet, or if
+    the login has ended, show a page that explains this.
     """
     return await pages.answer(scan_pages.go_on(request_id, pages.browser), gone="gone")
 
@@ -311,7 +312,7 @@ async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Resp
     """Redirect the browser to the site with an authorization code, if the typed number is right.
 
     If the number is wrong, show the page again. The third wrong number ends the sign-in request, and the browser
-    returns to the site with an error. The browser also returns with an error if the user has refused.
+    returns to the site with an error. It also returns with an error if the user has refused or may not log in.
 
     If the user has not approved the login on the phone yet, if the approval has expired, or if the text is not a number
     with six digits, show the page again, and do not count the number as wrong.
