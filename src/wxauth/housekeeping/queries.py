@@ -36,7 +36,8 @@ class SweepProgress(SQLModel, table=True):
     after: UUID
     """The id after which the next page begins.
 
-    `replace_old_sessions` checks the identities that have a session with a higher id.
+    `replace_old_sessions` uses the same id for all pages of a run. It checks the identities that have a session with a
+    higher id.
     """
     due_at: datetime = Field(sa_type=TIME)
     """The time at which the next page is due or, after the last page, the time at which the next sweep is due."""

@@ -267,7 +267,10 @@ class Batch:
         return updated
 
     def _update_phone(self, user: UserToImport, line: Line, *, overwrites: bool) -> None:
-        """Set the phone number. A user who already has a number gets another one only if `overwrites`."""
+        """Set the line's phone number, which counts as unverified.
+
+        If the user already has a number, replace it only if `overwrites` is set.
+        """
         if line.phone is None or line.phone == user.phone:
             return
         if user.phone is not None and not overwrites:

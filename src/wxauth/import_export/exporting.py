@@ -13,7 +13,7 @@ _RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_
 
 
 async def export_users(database: Database, write: Callable[[bytes], object]) -> tuple[int, int]:
-    """Write a consistent snapshot of all users. Call `write` with several lines at once.
+    """Write a consistent snapshot of all users as JSON Lines. Each call of `write` gets several whole lines.
 
     Return the numbers of identities and of unionids without an identity.
     """

@@ -231,7 +231,10 @@ class CsvLines(_Lines):
         ]
 
     def _name_of(self, column: str) -> str:
-        """Return the name under which a column is imported; empty if `--map` reads this field from another column."""
+        """Return wxauth's name for a column; an empty name if `--map` reads this field from another column.
+
+        A column that wxauth does not know keeps its name.
+        """
         fields = self._format.fields
         if fields.get(column):
             return fields[column]
@@ -240,7 +243,7 @@ class CsvLines(_Lines):
     def _check_names(self, columns: Sequence[str]) -> None:
         """Check that the header has each required field, no field twice, and only valid names of attributes.
 
-        Raises: WrongFile.
+        Raises: WrongFile, with the wrong names of attributes, or with all columns.
         """
         attributes = [name for name in self._names if name.startswith(_ATTRIBUTE)]
         if wrong := [name for name in attributes if not is_field(name)]:

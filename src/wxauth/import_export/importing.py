@@ -207,8 +207,9 @@ async def import_users(
             of seconds until the retry.
         pause: A function that waits for a number of seconds before a retry.
 
-    Raises: StorageUnavailable, if the database accepts no batch for ten minutes, or if a retry cannot help. The stored
-        batches are not undone, and the same lines can be imported again.
+    Raises: StorageUnavailable, if the database accepts no batch for ten minutes, if a retry cannot help, or if the
+        secrets of an app in the lines cannot be decrypted. The stored batches are not undone, and the same lines can be
+        imported again.
     """
     counts = Counts()
     await services[Apps].refresh()

@@ -93,13 +93,13 @@ _TIME_RULE: Final = _(
 _SHORT_TEXT_RULE: Final = _("must be 1 to 64 printable characters")
 
 
-# The messages of the errors below are never shown, because each field has its own text.
+# The messages of the ValueErrors below are never shown, because each field has its own text.
 
 
 def unwrapped(value: object) -> object:
     """Return the text or the time inside a wrapped value; None for the time 0. Return any other value unchanged.
 
-    MongoDB's tools, LeanCloud and Parse wrap ids, times and large numbers in objects.
+    MongoDB's tools, LeanCloud and Parse wrap ids, times and large numbers in objects, such as `{"$oid": "65a0…"}`.
     """
     if not isinstance(value, dict):
         return value
@@ -129,7 +129,10 @@ def _as_time(date: object) -> object:
 
 
 def _known_app(value: str, info: ValidationInfo) -> str:
-    """Return the app_id of a known app unchanged. Raises: ValueError, if the app is unknown."""
+    """Return the app_id of a known app unchanged.
+
+    Raises: ValueError, if the app is unknown; StorageUnavailable, if the app's secrets cannot be decrypted.
+    """
     parts: Mapping[type, Any] = info.context or {}
     apps: Apps = parts[Apps]
     try:
@@ -140,7 +143,7 @@ def _known_app(value: str, info: ValidationInfo) -> str:
 
 
 def _time_or_none(value: object, info: ValidationInfo) -> object:
-    """Return a time in ISO 8601, from one of the formats that tables use.
+    """Return a time in ISO 8601. The value may be in another format that tables use, such as `2026/11/20 8:00`.
 
     A time without an offset gets the offset of the import's time zone. If the import has no time zone, the time
     gets no offset, and the field's own check refuses it later.
@@ -304,6 +307,8 @@ class Line(_Strict):
 
         `parts` contains, by type, the `Apps`, the `Settings`, and the `ZoneInfo` for times without an offset. The
         `ZoneInfo` may be None.
+
+        Raises: StorageUnavailable, if the secrets of the line's app cannot be decrypted.
         """
         try:
             # The validator itself is faster than `model_validate_json`, and an import reads millions of lines.

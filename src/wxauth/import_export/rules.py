@@ -22,7 +22,10 @@ Checked = TypeVar("Checked")
 
 
 class Owners(NamedTuple):
-    """The ids of the users that the ids in a line belong to. The order of the fields is the order of precedence."""
+    """The user to whom each id in a line belongs, as a user id; None if no user has this id.
+
+    The order of the fields is the order of precedence.
+    """
 
     by_identity: UUID | None
     by_unionid: UUID | None
@@ -96,7 +99,7 @@ class Known:
         self.former_ids = ChainMap(made.former_ids, found.former_ids)
 
     def owners_of(self, line: Line) -> Owners:
-        """Return the ids of the users that the ids in a line belong to."""
+        """Return the owner of each id in a line."""
         identity = self.identities.get(line.key)
         return Owners(
             by_identity=None if identity is None else identity.user_id,

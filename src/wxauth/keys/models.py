@@ -127,7 +127,8 @@ def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
     """
     if not keys:
         return True
-    # Because of `abs`, a key that was created `max_age` in the future, with a wrong clock, is also due to be replaced.
+    # A replica with a wrong clock may have stored a creation time in the future. Because of `abs`, such a key is also
+    # due to be replaced, if this time is at least `max_age` ahead.
     return not has_next(keys, now) and abs(now - signing_key_of(keys, now).created_at) >= max_age
 
 
