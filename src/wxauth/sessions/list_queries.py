@@ -52,7 +52,9 @@ class OpenSession(BaseModel):
         description="The granted scopes. Null for a login that isn't for a resource.", examples=[["orders:read"]]
     )
     device: DescribedDevice = Field(description="Operating system, and WeChat or browser, from the User-Agent.")
-    ip: Address = Field(description="The IP address of its last use.")
+    ip: Address = Field(
+        description="The IP address of its last use. For a website's session, the address of the login."
+    )
     opened: OpenedFrom
     created_at: datetime
     last_used_at: datetime = Field(examples=["2026-11-20T09:30:00Z"])
