@@ -1,7 +1,7 @@
 """The WeChat mini-program login service.
 
-Importing this package removes environment variables that another program may have set, and that could interfere with a
-library that wxauth uses.
+Importing this package removes environment variables that another program may have set, because they would disturb
+libraries that wxauth uses.
 """
 
 import os
@@ -23,7 +23,8 @@ _UNWANTED_VARIABLES = {
 for _name in os.environ.keys() & _UNWANTED_VARIABLES:
     del os.environ[_name]
 
-# A debugger may have set SSLKEYLOGFILE. If wxauth can't write this file, Python can't create a TLS context.
+# A debugger may have set SSLKEYLOGFILE. If wxauth can't write to the file that this variable names, Python can't create
+# a TLS context, so the variable is removed.
 if os.environ.get("SSLKEYLOGFILE"):
     try:
         open(os.environ["SSLKEYLOGFILE"], "a").close()

@@ -22,7 +22,7 @@ _INCOMPLETE_ENCODINGS: Final = ("ascii", "latin-1", "charmap", "gbk", "gb2312", 
 def main() -> None:
     """Run the command. If an exception ends it, print the reason without secrets, and exit with status 1.
 
-    Only if one of wxauth's own modules is missing, Python prints the traceback.
+    Python prints a traceback only if one of wxauth's own modules is missing.
     """
     if sys.argv[1:2] == ["serve"] and sys.platform != "win32":
         # The handler ends the process itself, because neither alternative works. Python drops an exception that a
@@ -36,8 +36,8 @@ def main() -> None:
     # during its import. The service sets the variable itself before it starts several workers. The name is written out,
     # because importing the constant that contains it, `service.server.COUNTS`, takes too long.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    # Imported objects live until the end. With the usual threshold, the garbage collector checked them repeatedly,
-    # which took an eighth of a command's start time.
+    # Imported objects live until the process ends. With the default threshold, the garbage collector would check them
+    # repeatedly, which takes an eighth of a command's start time.
     gc.set_threshold(50_000)
     try:
         from wxauth import cli  # imported only now, after the handlers and variables are set

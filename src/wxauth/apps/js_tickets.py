@@ -1,4 +1,4 @@
-"""The tickets of WeChat's JS-SDK, and the signatures with which pages use the JS-SDK.
+"""The tickets of WeChat's JS-SDK, and the signatures that pages need to use the JS-SDK.
 
 WeChat returns the same ticket until shortly before the ticket expires, and limits the number of requests. Therefore,
 one process fetches the ticket for all replicas, and each process keeps a copy in memory.
@@ -56,12 +56,13 @@ class JsTickets:
     _cached: dict[str, CachedSecret] = field(init=False, default_factory=partial(defaultdict, CachedSecret))
     """The ticket of each app in memory, by app_id."""
     _under_way: dict[str, asyncio.Task[None]] = field(init=False, default_factory=dict)
-    """The task that fetches an app's ticket for all callers in this process, by app_id."""
+    """The tasks that fetch tickets, by app_id. All callers in this process share the task of an app."""
 
     async def sign(self, app: App, url: str) -> JsSignature:
         """Return the signature for the page at this URL. The call waits for WeChat only if there is no valid ticket.
 
-        Raises: WeChatError, if there is no valid ticket, and no process can fetch one.
+        Raises: WeChatError, if there is no valid ticket, and no process can fetch one; StorageUnavailable, if there is
+        no valid ticket in memory, and the database is unavailable.
         """
         now = self.clock()
         cached = self._cached[app.app_id]
@@ -88,7 +89,7 @@ class JsTickets:
     async def _renew(self, app: App, cached: CachedSecret) -> None:
         """Load the stored ticket, or fetch a new one, or wait for the process that is fetching one.
 
-        Raises: WeChatError, if this process or the other process cannot fetch a ticket.
+        Raises: WeChatError, if this process or the other process cannot fetch a ticket; StorageUnavailable.
         """
         # The patience covers one timeout for the token, and one for the ticket.
         patience = timedelta(seconds=2 * self.settings.wechat_timeout)
@@ -135,7 +136,7 @@ class JsTickets:
         return True
 
     async def _fetch(self, app: App, cached: CachedSecret, now: datetime) -> None:
-        """Fetch a ticket from WeChat, and store it for all processes. Raises: WeChatError."""
+        """Fetch a ticket from WeChat, and store it for all processes. Raises: WeChatError, StorageUnavailable."""
         app_id = app.app_id
         try:
             value, expires_in = await self.wechat_api.js_ticket(app)

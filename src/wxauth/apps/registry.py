@@ -143,7 +143,7 @@ class Apps:
         return known
 
     def kind_of(self, app_id: str) -> AppKind | None:
-        """Return the kind of an app; None if the app is unknown, or was removed."""
+        """Return the kind of an app; None if the app is unknown, for example because it was removed."""
         known = self._by_id.get(app_id)
         return None if known is None else known.app.kind
 
@@ -175,9 +175,9 @@ class Apps:
         return frozenset(roles)
 
     def label_of(self, app_id: str | None) -> str:
-        """Return an app's label in metrics. None means the default app.
+        """Return the label that an app has in metrics, which is its id. None means the default app.
 
-        All unknown ids share one label, because a caller may send any text as an id.
+        All unknown ids share the label `unknown`, because a caller may send any text as an id.
         """
         label = self.default_id if app_id is None else app_id
         return label if label is not None and label in self._by_id else "unknown"
@@ -316,7 +316,7 @@ class ManagedApps:
 
         Raises: AppTaken; InvalidRequest, if the id is the audience or the name of a site, or if wxauth must not send
         requests to the URL in `push_forward`; AppRefused, if WeChat rejects the id, the secret or, for example, this
-        server's IP address; WeChatError.
+        server's IP address; WeChatError, if the check fails for another reason; StorageUnavailable.
         """
         await self.apps.refresh()
         if any(known.app.app_id == app.app_id for known in self.apps.all()):
@@ -347,8 +347,8 @@ class ManagedApps:
         `changes` contains the new values by name. None clears an optional field. If `asks_wechat`, WeChat must first
         accept a new secret.
 
-        Raises: NotFound, AppInSettings, InvalidRequest, AppRefused, WeChatError; StorageUnavailable, if the app's
-        secrets cannot be decrypted.
+        Raises: NotFound; AppInSettings; InvalidRequest, if a value is invalid, or if the kind would change;
+        AppRefused or WeChatError, as in `add`; StorageUnavailable, including if the app's secrets cannot be decrypted.
         """
         self._refuse_app_in_settings(app_id)
         await self._check_forward(changes.get("push_forward"))
@@ -389,9 +389,9 @@ class ManagedApps:
         await self.apps.refresh()
 
     async def read(self, app_id: str) -> KnownApp:
-        """Read the stored apps, and return the stored app or the app in the settings with this id.
+        """Read the stored apps again, and return the app with this id, which the settings or the database define.
 
-        Raises: NotFound; StorageUnavailable, if the app's secrets cannot be decrypted.
+        Raises: NotFound; StorageUnavailable, including if the app's secrets cannot be decrypted.
         """
         await self.apps.refresh()
         for known in self.apps.all():

@@ -37,7 +37,7 @@ MAX_CLOCK_DIFFERENCE_SECONDS: Final = 5.0
 `serve` corrects any difference, but a larger difference is a sign that one of the clocks is not synchronized.
 """
 OLDEST_SERVER: Final = 11
-"""The first PostgreSQL version that can run the migrations."""
+"""The oldest major version of PostgreSQL that can run the migrations."""
 
 
 async def check_database(
@@ -46,6 +46,8 @@ async def check_database(
     """Check the database server, its clock, the rights of roles, the schema, and the stored values.
 
     A check that has nothing to report yields None. `findings` receives the apps and the signing keys for later checks.
+    If the database does not respond, the last result says so. If a result shows that the later checks cannot work, for
+    example because the schema does not exist yet, they are omitted.
     """
     current_check = "database"  # the name of the result if the database stops responding during this check
     async with aclosing(Database(settings.database_url.get_secret_value(), deadlines=deadlines)) as database:
@@ -123,9 +125,9 @@ async def _check_clock(database: Database, clock: Clock) -> CheckResult:
 
 
 async def _check_login(database: Database, now: datetime) -> CheckResult | None:
-    """Run the statements of a login without storing anything.
+    """Run the statements of a login, and roll them back.
 
-    Return a result if the database rejects them, and otherwise None.
+    Return a result if the database rejects the statements; otherwise None.
     """
     reason = await rehearse_login(database, now=now)
     if reason is None:
@@ -150,7 +152,7 @@ def _judge_apps(apps: Apps) -> CheckResult | None:
 
 
 def _judge_rights(rights: RoleRights) -> CheckResult | None:
-    """Return the result if wxauth's role cannot use the tables, or cannot see all rows; None if nothing is wrong."""
+    """Return a bad result if wxauth's role cannot use the tables, or might not see all rows; otherwise None."""
     if rights.missing_to_serve is not None:
         text = _(
             "can't be used by the role of WXAUTH_DATABASE_URL. As the schema's owner, run {grant};",

@@ -123,7 +123,7 @@ async def _results_of_app(
 
 
 async def _results_of_forward(app: App, settings: Settings, clock: Clock) -> list[CheckResult]:
-    """Check the handler to which wxauth forwards an app's messages, and return the results; empty without a handler."""
+    """Check the handler to which wxauth forwards an app's messages. Return no results if the app has no handler."""
     check = check_push_forward(app, settings, clock=clock)
     return await _results_of(f"wechat {app.app_id} push_forward", check)
 

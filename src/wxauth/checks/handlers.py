@@ -22,7 +22,7 @@ from wxauth.settings.apps import App
 from wxauth.settings.settings import Settings
 from wxauth.wechat.messages import make_handshake
 
-# A handshake from WeChat contains decimal numbers with up to this many digits.
+# The `echostr` and the nonce in a handshake from WeChat are decimal numbers with up to this many digits.
 _ECHOSTR_DIGITS: Final = 19
 _NONCE_DIGITS: Final = 10
 

@@ -43,7 +43,7 @@ class _Fault(TextError):
 
 
 class _NotRunning(_Fault):
-    """No service responds, which is normal before wxauth has started."""
+    """The fault that no service responds, which is normal before wxauth has started."""
 
 
 class _Wrong(_Fault):

@@ -103,9 +103,9 @@ async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> 
 def judge_signing_keys(
     keys: Sequence[StoredSigningKey], sealer: Sealer, *, max_age: timedelta, now: datetime
 ) -> CheckResult:
-    """Return the result about the keys: which key signs now, and which key is next or when the next key is created.
+    """Return the result about the signing keys: which key signs now, and which key is next or when it will be created.
 
-    If some keys cannot be unsealed, the result names them instead.
+    If some keys cannot be unsealed, the result names these keys instead. If there are no keys yet, it says so.
 
     `keys` are in the order in which they begin to sign. `max_age` is the age of the newest key at which the service
     creates the next key.

@@ -158,7 +158,10 @@ def _judge_token(
     settings: Settings,
     observed: _Recorder,
 ) -> CheckResult:
-    """Return the result about the access_token that WeChat issues for the app."""
+    """Return the result about the access_token that WeChat issues for the app.
+
+    If the login with the made-up code failed for the same reason, the result does not repeat this reason.
+    """
     name = f"wechat {app.app_id} access_token"
     if failure is None:
         return good(name, _("can be obtained from this machine"))

@@ -132,7 +132,7 @@ def _rereadable(file: IO[bytes]) -> IO[bytes]:
 def _add_switches(command: Command) -> Command:
     """Add an option to the command for each switch of `Options`, and return the command.
 
-    The field of a switch has metadata, which contain the name and the help text of the option.
+    A field of `Options` is a switch if it has metadata. The metadata contains the option's name and help text.
     """
     switches = [field for field in fields(Options) if field.metadata]
     for field in reversed(switches):  # click shows options in the reverse of the order in which they are added

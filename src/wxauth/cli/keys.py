@@ -166,7 +166,7 @@ def forget_command() -> None:
 
 
 def _text_of(counts: "SealedCounts") -> Text:
-    """Return a text that lists how many stored values of each kind there are."""
+    """Return a text that lists how many values of each kind were encrypted again or erased."""
     return _(
         "{signing_keys} signing keys, {session_keys} session keys, {phone_answers} phone number "
         "responses, {webhook_secrets} webhook secrets, {apps} apps",

@@ -49,7 +49,10 @@ def migrate(revision: str) -> None:
 
 
 async def _migrate(url: str, revision: str) -> str | None:
-    """Migrate the schema, and return its revision, which is None for `base`. Raises: Failed, if a right is missing."""
+    """Migrate the schema, and return its revision, which is None for `base`.
+
+    Raises: Failed, if the role lacks a right; the other errors of `migrations.migrate`.
+    """
     from wxauth.core import migrations
 
     async with aclosing(Database(url)) as database:

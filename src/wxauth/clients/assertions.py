@@ -1,4 +1,4 @@
-"""The authentication of clients by a signed assertion, and the parsing of their keys.
+"""The authentication of clients with signed assertions, and the parsing of the clients' keys.
 
 The method is `private_key_jwt` (RFC 7523), and the keys are JWKs (RFC 7517). wxauth uses only the key objects of
 python-jose, here and for access tokens. This module itself checks the assertion's header and claims.

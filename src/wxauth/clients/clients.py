@@ -152,9 +152,9 @@ class ClientChanges:
 
 
 async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR, now: datetime) -> Credentials | None:
-    """Add a client. Return its credentials, whose secret wxauth does not store; None for a public client.
+    """Add a client, and return its credentials; None for a public client. wxauth stores only the hash of the secret.
 
-    Raises: NameTaken, if a client has the name, or a removed client with the name is not deleted yet.
+    Raises: NameTaken, if a client has the name, or if a removed client with this name is not deleted yet.
     """
     secret = None if client.is_public else new_secret()
     secret_hash = None if secret is None else hash_of(secret)
@@ -214,8 +214,8 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
 async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]:
     """End the remaining sessions of a removed client, page by page, until the client itself is deleted.
 
-    Yield the number of remaining sessions at the start, and again after every `_PAGES_PER_REPORT` pages. If no removed
-    client has this name, yield nothing. Commands call this function, so that operators do not need to wait for
+    Yield the number of remaining sessions at the start, and again after at most `_PAGES_PER_REPORT` pages. If no
+    removed client has this name, yield nothing. Commands call this function, so that operators do not need to wait for
     housekeeping.
     """
     while (sessions_left := await database.value(queries.SESSIONS_LEFT, name=name)) is not None:

@@ -140,7 +140,7 @@ class ClientDocuments:
 
         `ip` is the address for which unknown documents are limited.
 
-        Raises: RateLimited, if too many unknown documents were fetched.
+        Raises: RateLimited, if too many unknown documents were fetched; StorageUnavailable.
         """
         document = await self.find(client_id, ip=ip)
         return None if document is None else document.client
@@ -150,7 +150,7 @@ class ClientDocuments:
 
         `ip` is the address for which unknown documents are limited.
 
-        Raises: RateLimited, if too many unknown documents were fetched.
+        Raises: RateLimited, if too many unknown documents were fetched; StorageUnavailable.
         """
         if not is_allowed(self.settings, client_id):
             reason = (
@@ -163,7 +163,8 @@ class ClientDocuments:
     def is_refused(self, client_id: str) -> bool:
         """Return whether a document that `find` did not return is gone or breaks a rule.
 
-        If the result is False, wxauth could not fetch the document, for example because its host is unavailable.
+        For a `client_id` that `is_allowed` accepts, False means that wxauth could not fetch the document, for example
+        because its host is unavailable.
         """
         return self._documents.is_refused(client_id)
 
@@ -214,8 +215,8 @@ class ClientDocuments:
         """Return whether a key of the client has signed the assertion.
 
         `keys` contains the client's keys; None if they are not usable. `was_cached` says whether the cache already
-        contained the keys before this request. If so, and if none of them matches, fetch them again, unless the
-        assertion names one of them.
+        contained the keys before this request. Such keys may be outdated. Therefore, if none of them matches, and the
+        assertion does not name one of them, fetch the keys again.
         """
         key = None if keys is None else keys.find(assertion.alg, assertion.kid)
         if key is not None and assertion.is_signed_by(key):
@@ -230,9 +231,10 @@ class ClientDocuments:
         return key is not None and assertion.is_signed_by(key)
 
     async def _fetch_keys_again(self, client_id: str, document: ClientDocument) -> ClientKeys | None:
-        """Fetch the keys from their own URL, or else with the document.
+        """Fetch the keys from their `jwks_uri`. If the document names no such URL, fetch the document with its keys.
 
-        Return None if the keys are not usable, or if the last such fetch was less than `fetched.PAUSE` ago.
+        Return None if the keys are not usable, or if the last such fetch, or the last failed fetch, was less than
+        `fetched.PAUSE` ago.
         """
         if document.keys_url is not None:
             return await self._keys.get_again(document.keys_url)
@@ -242,7 +244,7 @@ class ClientDocuments:
     async def _admit(self, client_id: str, ip: str | None) -> None:
         """Count a fetch of a document of which this process has no usable copy.
 
-        Raises: RateLimited, if there were too many fetches, and the client has no sessions.
+        Raises: RateLimited, if there were too many fetches, and the client has no sessions; StorageUnavailable.
         """
         try:
             await self.new_documents_per_address.admit_address(ip)
@@ -338,7 +340,7 @@ def _methods(document: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _keys_in(document: Mapping[str, Any]) -> tuple[ClientKeys | None, str | None]:
-    """Return the usable keys in a document, or else the URL of its keys, as a pair with None for each missing value.
+    """Return the usable keys in a document, and the URL of its keys. At least one of the two values is None.
 
     If a document contains both, return neither, because it must contain only one of them (RFC 7591, section 2).
     """
@@ -381,6 +383,9 @@ def _is_allowed_redirect(uri: object) -> bool:
 
 
 def _list_contains(document: Mapping[str, Any], name: str, value: str) -> bool:
-    """Return whether the list `name` in a document contains a value. An absent list counts as containing it."""
+    """Return whether the list `name` in a document contains a value.
+
+    An absent list counts as containing the value, because `value` is the list's default (RFC 7591, section 2).
+    """
     values = document.get(name, [value])
     return isinstance(values, list) and value in values

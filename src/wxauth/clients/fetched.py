@@ -44,7 +44,7 @@ _MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b", re.IGNOREC
 _NOT_CACHEABLE: Final = re.compile(r"\bno-(store|cache)\b", re.IGNORECASE)
 """The pattern of the directives in a `Cache-Control` that forbid caching, or reuse without another request."""
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
-"""A time before all others, for a limit that has passed."""
+"""The time that stands for a limit that does not apply. It is always in the past."""
 
 log = get_logger()
 Document = TypeVar("Document")
@@ -61,7 +61,7 @@ class DocumentOutcome(StrEnum):
 
 
 class NotFetched(Exception):
-    """The error if a fetch gives no usable document. The message is for the log, and does not quote the response.
+    """The error for a fetch without a usable document. The message is for the log, and does not quote the response.
 
     If `is_gone`, the document no longer exists or breaks a rule, and a cached copy is not usable either.
     """
@@ -146,7 +146,7 @@ class DocumentCache(Generic[Document]):
     """A cache that fetches documents of one kind, and finds them by URL.
 
     Args:
-        kind: One word for the kind, with which the names of log events begin.
+        kind: The name of the kind, with which the names of log events begin, for example `client_document`.
         read: The function that fetches and parses a document. It returns the document and the time for which to cache
             it, or raises NotFetched.
         on_outcome: The function that receives the outcome of each fetch; None if the outcomes are not counted.
@@ -165,7 +165,7 @@ class DocumentCache(Generic[Document]):
         """Return the document at a URL; None if it is not usable. If a fetch fails, log why.
 
         Call `admit` before a fetch if no usable document is cached, and no other caller is fetching the document.
-        `admit` can raise an exception, which prevents the fetch.
+        If `admit` raises an exception, this method raises it too, and does not fetch the document.
         """
         now = self.clock()
         entry = self._entries.get(url, _Entry())

@@ -33,10 +33,10 @@ class OAuthError(Exception):
     """
 
     parameter: str | None = None
-    """The name of the parameter that cannot be read, which the subclass `Unreadable` sets.
+    """The name of the unreadable parameter. Only the subclass `Unreadable` sets this value.
 
-    The value is None for all other errors, and for a parameter whose name the caller may have chosen, because errors do
-    not echo such a name.
+    The value is None for all other errors. It is also None for a parameter whose name the caller may have chosen,
+    because errors do not echo such a name.
     """
 
     def __init__(self, error: str, description: str, *, status: int = 400, retry_after: int | None = None) -> None:

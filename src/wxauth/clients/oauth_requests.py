@@ -171,7 +171,7 @@ def form_parameters(*names: str, required: Sequence[str] = (), **example: str) -
 
 
 def is_form(request: Request) -> bool:
-    """Return whether the request is a POST with a form. A missing `Content-Type` counts as a form's."""
+    """Return whether the request is a POST with a form. A missing `Content-Type` counts as that of a form."""
     return request.method == "POST" and media_type_of(request, default=FORM) == FORM
 
 
@@ -228,7 +228,8 @@ class SiteCredentials:
             endpoints: The paths whose URLs may be the audience of an assertion, like the issuer; empty if the route
                 accepts no assertions.
 
-        Raises: OAuthError, InvalidClient, InvalidRequest, PayloadTooLarge, RateLimited, StorageUnavailable.
+        Raises: OAuthError, InvalidClient or InvalidRequest, if the form or the credentials are not accepted, or if the
+        client's document cannot be fetched; PayloadTooLarge; RateLimited; StorageUnavailable.
         """
         form = await form_of(request)
         credentials = _credentials_in(request, form)
@@ -251,7 +252,7 @@ class SiteCredentials:
         If the document was rejected, and the client has no sessions, the returned client has no redirect URIs.
 
         Raises: OAuthError, if there is no such client, if the client must sign an assertion, or if wxauth cannot use
-        the client's document in any other case; RateLimited.
+        the client's document in any other case; RateLimited; StorageUnavailable.
         """
         name = form.get("client_id")
         if name is None:
@@ -278,7 +279,8 @@ class SiteCredentials:
     async def _client_by_assertion(self, form: Parameters, ip: str | None, endpoints: Collection[str]) -> Client:
         """Return the client that has signed the assertion in a form. Only a client with a document can sign assertions.
 
-        Raises: OAuthError, RateLimited, StorageUnavailable.
+        Raises: OAuthError, if the assertion is not accepted, or if wxauth cannot use the client's document;
+        RateLimited; StorageUnavailable.
         """
         if form.get(_ASSERTION_TYPE) != ASSERTION_TYPE:
             raise invalid_client(f"client_assertion_type must be {ASSERTION_TYPE}")

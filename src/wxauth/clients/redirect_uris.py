@@ -173,7 +173,8 @@ def origin_shown(redirect_uris: Sequence[str], requested_uri: str | None = None)
 def loggable_uri(uri: str) -> str:
     """Return a URI for the log, without user name, password, query and fragment, because they can contain secrets.
 
-    In the result, `…@` stands for a user name and password, and `?…` at the end stands for a query or fragment.
+    In the result, `…@` stands for a user name and password, and `?…` at the end stands for a query or fragment. The
+    rest is cut after `_MAX_LOGGED` characters.
     """
     without_query = re.split(r"[?#]", uri, maxsplit=1)[0]
     loggable = re.sub(r"//[^/]*@", "//…@", without_query)[:_MAX_LOGGED]
