@@ -348,7 +348,10 @@ class AccountLeaving(WxAuthError, code="account_leaving", status=403):
 
 
 class LoginTooOld(WxAuthError, code="login_too_old", status=403):
-    """The change has lasting effect and requires a session that was opened recently."""
+    """The change has lasting effect and requires a session that was opened recently.
+
+    The error is also returned if staff try to approve a login with the scope `wxauth:admin` in an older session.
+    """
 
     title = _("Please log in again to continue.")
     detail = "this request requires a login within the last ADMIN_FRESH_LOGIN seconds: log in again"

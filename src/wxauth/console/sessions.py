@@ -70,7 +70,7 @@ class OpenedConsole:
     cookie: str = field(repr=False)
     """The refresh token, which is the value of the cookie."""
     cookie_seconds: int
-    """The time, in seconds, after which the session ends if it is not used, and after which the cookie expires."""
+    """The time, in seconds, until the cookie expires and, if the session is not used, the session ends."""
     user: UserInSession
 
 
@@ -144,7 +144,8 @@ class ConsoleSessions:
         """Open a session with the authorization code and the PKCE verifier of a login to the console.
 
         If a used code is sent again with its verifier, usually end the session that the code has opened, because
-        somebody else might have the code and the verifier. `redeem` says when the session stays open.
+        another person might have the code and the verifier. `_refuse_used_code` in `site_logins/redeeming.py` lists the
+        exceptions.
 
         Raises: SessionRevoked, if the code is unknown, used or expired, if it does not match the verifier, or if the
             user can no longer log in; InsufficientRole, if the user is not staff; RateLimited, if too many requests of

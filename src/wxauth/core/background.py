@@ -183,8 +183,8 @@ class Retries:
         """Retry `write`, a write of the kind `what`, until it succeeds, for at most `patience` seconds.
 
         If a retry of the same kind and key is already waiting, that retry continues, and `write` is ignored. `write`
-        may be called several times. `failure` is the error of the first attempt. The log lines contain `fields`, so
-        that an operator can repeat a lost write by hand. After `aclose` has begun, only its last
+        may be called several times. `failure` is the error of the first attempt. The log lines contain `fields`,
+        which must be enough for an operator to repeat a lost write by hand. After `aclose` has begun, only its last
         round may still call `write`.
         """
         if (what, key) in self._retries:

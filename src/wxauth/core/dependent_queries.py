@@ -34,8 +34,9 @@ class Dependent:
 #   if the table is dropped.
 # - `deptype` 'n' is a dependency that makes PostgreSQL refuse to drop a table. Objects with another kind of dependency,
 #   such as the indexes of the table, are dropped with the table.
-# - PostgreSQL rebuilds indexes and constraints when the type of a column changes, and drops them together with the
-#   column. Therefore the only constraints listed are foreign keys, and only if their column or table is dropped.
+# - PostgreSQL rebuilds indexes and constraints when the type of a column changes, and drops most of them together with
+#   the column. Only a foreign key to the column makes it refuse to drop the column. Therefore the only constraints
+#   listed are foreign keys, and only if their column or table is dropped.
 # `described` adds the name of each object, for one kind of object after another. It finds a view through the view's
 # rule `_RETURN`.
 DEPENDENTS: Final = Statement[Dependent]("""

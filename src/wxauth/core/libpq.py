@@ -40,7 +40,7 @@ _OPTIONAL_FEATURES: Final = frozenset(
 )
 """The parameters of features that asyncpg lacks, with the values for which a connection does not need the feature."""
 _AUTHORITY_FILES: Final = ("sslrootcert", "sslcrl")
-"""The parameters that name the files with which asyncpg checks the server's certificate."""
+"""The parameters that name the files that asyncpg needs to check the server's certificate."""
 _CLIENT_FILES: Final = ("sslcert", "sslkey")
 """The parameters that name the files of the client's certificate."""
 _IN_ENVIRONMENT: Final = (
@@ -251,7 +251,7 @@ def _why_unusable(name: str, parameters: Mapping[str, str]) -> str | None:
 
 
 def _why_unreadable(file: Path) -> int | None:
-    """Return the errno with which reading the file would fail, or None if the file can be read.
+    """Return the errno that reading the file would fail with, or None if the file can be read.
 
     The function does not open the file, because opening a pipe waits for its writer. It does not use `Path.exists`,
     because from Python 3.14 on, `Path.exists` also returns False if this process may not search the folder.

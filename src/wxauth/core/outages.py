@@ -1,6 +1,6 @@
-"""The classification of database failures: which of them are outages, and which text explains them to an operator.
+"""The classification of database failures, the texts that explain outages to an operator, and the log of outages.
 
-The module also contains the errors that the rest of wxauth catches, and the log of outages.
+The module also contains the errors that the rest of wxauth catches.
 """
 
 import socket

@@ -72,7 +72,7 @@ The ticket lives for two hours, so it is never sealed again with a new key.
 webhook_secret_context: Final = partial(_context, b"webhooks")
 """The context of a webhook's secret, built from the webhook's id."""
 link_number_context: Final = partial(_context, b"links")
-"""The context of the number with which a user confirms a login by link, built from the login's id.
+"""The context of the number that a user types to confirm a login by link, built from the login's id.
 
 The number lives for two minutes, so it is never sealed again with a new key.
 """

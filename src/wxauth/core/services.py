@@ -103,6 +103,6 @@ class Services:
         return requested
 
     async def aclose(self) -> None:
-        """Close the parts in `closing`, and thereby every connection."""
+        """Close the parts in `closing`. This also closes every connection."""
         for group in self.closing:
             await asyncio.gather(*(part.aclose() for part in group))

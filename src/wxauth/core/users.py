@@ -46,7 +46,7 @@ class UserFields(SQLModel):
     status: Literal["active", "disabled"] = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
     last_login_at: datetime | None = Field(sa_type=TIME)
-    """The time of the last login; null for an imported user of whom no login is known."""
+    """The time of the last login; null for an imported user whose last login is unknown."""
     # Unlike a CHECK constraint, a length limit costs nothing if the column is not written.
     external_id: str | None = Field(max_length=128)
     """The user's id in the operator's other services."""

@@ -15,7 +15,7 @@ from wxauth.outbound.transport import ANSWER
 MAX_ANSWER_BYTES: Final = 4096
 """The maximum number of bytes that wxauth reads of a response body.
 
-If the body is longer, wxauth closes the connection. The status of the response counts all the same.
+If the body is longer, wxauth closes the connection. This does not change the outcome, which depends on the status.
 """
 BODY_SECONDS: Final = 1.0
 """The longest time, in seconds, for reading the body of a response.

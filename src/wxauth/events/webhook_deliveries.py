@@ -72,7 +72,7 @@ RETRY_SCHEDULE: Final = (
 A delivery finally fails if the attempt after the last pause fails.
 """
 SPREAD: Final = 0.1
-"""The largest fraction by which a pause is randomly longer or shorter, so that retries do not all come at once."""
+"""The largest fraction of a pause that is randomly added or subtracted, so that retries do not all come at once."""
 LONGEST_RETRY_AFTER: Final = timedelta(days=1)
 """The longest pause that a receiver can request with the header Retry-After."""
 OUTAGE: Final = timedelta(minutes=5)
@@ -86,7 +86,7 @@ SHUTDOWN_SECONDS: Final = 3.0
 """The longest time, in seconds, for which a process that shuts down waits for running attempts."""
 
 _GONE: Final = 410
-"""The status with which a receiver says that it wants no more events."""
+"""The status that means that the receiver wants no more events."""
 _STORE_PAUSE_SECONDS: Final = 0.5
 """The number of seconds before another attempt to store an outcome during a database outage."""
 

@@ -71,9 +71,9 @@ class DeliveryOutcome:
 class LeasedDelivery(EventToSend):
     """A delivery that this process has leased, with its receiver and its event.
 
-    A delivery to a site has no event and no secret. For such a delivery, the fields of the secret, and those of the
-    event except `user_id`, are None, although their types do not say so. Only the code that sends events to webhooks
-    reads them, and it receives no delivery to a site (see `is_logout`).
+    A delivery to a site has no event and no secret. In such a delivery, the fields of the secret are None, although
+    their types do not say so, and so are the fields of the event except `user_id`. Only the code that sends events to
+    webhooks reads these fields, and this code receives no delivery to a site (see `is_logout`).
     """
 
     receiver_id: UUID

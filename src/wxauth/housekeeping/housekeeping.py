@@ -67,7 +67,7 @@ Pending deliveries are deleted only after their webhook was removed.
 SWEEP_EVERY: Final = timedelta(days=1)
 """The time between two sweeps of a large table."""
 MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=30)
-"""The largest difference between the clocks of wxauth and the database with which wxauth still deletes rows by age."""
+"""The largest difference between the clocks of wxauth and the database at which wxauth still deletes rows by age."""
 CHECK_PAUSE_SECONDS: Final = 300.0
 """The pause, in seconds, between two checks for due work."""
 BANS_CHECK_PAUSE_SECONDS: Final = 20.0
@@ -85,7 +85,7 @@ BANS_PER_TRANSACTION: Final = 100
 SITE_REQUESTS_CHECK_PAUSE_SECONDS: Final = 30.0
 """The pause, in seconds, between two checks for expired logins to sites, and for expired logins of browsers.
 
-The pause is short because anybody who opens an authorize page causes a row to be stored.
+The pause is short because everyone who opens an authorize page causes a row to be stored.
 """
 _SWEEP_FAILED: Final = "sweep_failed"
 """The log event for a chore that fails, unless the chore has its own event."""
@@ -377,8 +377,8 @@ async def _page_by_page(pace: Pace, *chores: Callable[..., Awaitable[int]]) -> N
 def _clocks_agree(services: Services) -> bool:
     """Return whether the clocks of wxauth and of the database differ by at most `MAX_CLOCK_DIFFERENCE`.
 
-    If they differ more, one of them is badly wrong. In this case, wxauth must not delete rows by age, because
-    deletions cannot be undone.
+    If they differ more, one of them is wrong. In this case, wxauth must not delete rows by age, because a deletion
+    cannot be undone.
     """
     clock = services.clock
     return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MAX_CLOCK_DIFFERENCE
