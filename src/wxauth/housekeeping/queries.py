@@ -43,8 +43,9 @@ class SweepProgress(SQLModel, table=True):
     """The time at which the next page is due or, after the last page, the time at which the next sweep is due."""
 
 
-# These settings keep the planner from sorting. It expects a user to have few sessions. For a user with a million
-# sessions, it would otherwise read and sort all of them for each page, although the index contains them in order.
+# These settings keep the planner from sorting. The planner expects a user to have few sessions. For a user with a
+# million sessions, it would otherwise read and sort all of them for each page, although the index contains them in
+# order.
 _READ_IN_ORDER: Final = Statement[str](
     "SELECT set_config(setting, 'off', true) FROM unnest(ARRAY['enable_sort', 'enable_bitmapscan']) AS given (setting)"
 )
@@ -163,7 +164,7 @@ class SweptPage:
     rows: int
     """The number of rows that were changed or deleted."""
     is_last: bool
-    """Whether the sweep has ended, because no later row can be old enough."""
+    """Whether this was the last page of the sweep, after which no row can be old enough."""
 
 
 async def restart_sweep(database: Database, name: str, *, now: datetime) -> None:
@@ -177,8 +178,8 @@ async def sweep_page(
 ) -> SweptPage | None:
     """Sweep the next page of a table, up to `size` rows, store the progress, and return the result.
 
-    The sweep changes or deletes only rows that are older than `older_than`. After the last page, the next sweep is due
-    at `next_sweep_at`. Return None if another worker is processing a page, or if nothing is due yet.
+    The sweep deletes only rows, and truncates only addresses, from before `older_than`. After the last page, the next
+    sweep is due at `next_sweep_at`. Return None if another worker is processing a page, or if nothing is due yet.
     """
     # With `replan`, PostgreSQL does not use a plan from a time when the table was small.
     async with database.begin(replan=True) as transaction:

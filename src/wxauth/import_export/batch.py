@@ -148,7 +148,7 @@ class Batch:
     async def store(self, transaction: Transaction) -> list[StatusChange]:
         """Write the changes of the lines, and record the events of these changes.
 
-        If the operator wants no events, record only events about the status and the roles of stored users.
+        With the option `quiet_events`, record only events about the status and the roles of stored users.
 
         Return the changes of the status and the roles, which the caller reports after the commit.
 

@@ -148,7 +148,7 @@ class MadeOnDisk:
     def note_unionids(self, lines: Iterable[NumberedLine]) -> None:
         """Store each unionid of the file with the number of its first line.
 
-        A line must not use a unionid of the file as its openid.
+        The rule `UNIONID_AS_OPENID` needs them, because a line must not use a unionid of the file as its openid.
         """
         rows = (("unionid_lines", _json(unionid), _json(number)) for number, unionid in _unionids_in(lines))
         self._connection.execute("BEGIN")

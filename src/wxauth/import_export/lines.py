@@ -176,8 +176,8 @@ def _time_or_none(value: object, info: ValidationInfo) -> object:
 def _e164(value: object, info: ValidationInfo) -> object:
     """Return a phone number in E.164, from the formats that people use.
 
-    A number without a country code belongs to `phone_region` in the settings. Any other value is left to the field's
-    own check.
+    A number without a country code belongs to `phone_region` in the settings. Return a value that is not a phone number
+    as it is, because the field's own check refuses it later.
     """
     text = str(value) if type(value) is int else value
     # `number_in` would ignore a NUL at the beginning or the end, which the field's own check must refuse.

@@ -10,7 +10,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.import_export.lines import Fault
 
 _LONGEST_NAME: Final = 64
-"""The largest number of characters in a name that occurs in a suggested query."""
+"""The largest number of characters of a name in a suggested jq query. The search skips longer names."""
 _PACKED: Final = _("must be text, but is {kind}. Unpack the file with {program}")
 _UNREADABLE_KINDS: Final = {
     rb"\xff\xfe\0\0|\0\0\xfe\xff": _("must be UTF-8, but is UTF-32. Convert the file with iconv -f UTF-32 -t UTF-8"),
@@ -113,7 +113,7 @@ def check_document(beginning: str, names: AbstractSet[str]) -> None:
 def check_delimiter(header: bytes, delimiter: str) -> None:
     """Check that the columns of a CSV file are separated by this delimiter, and not by another character.
 
-    Raises: WrongFile, with advice.
+    Raises: WrongFile, with advice, if the header contains another delimiter more often than this one.
     """
     unquoted = re.sub(rb'"[^"]*"', b"", header)
     most_frequent = max(_ADVICE_ON_DELIMITERS, key=lambda each: unquoted.count(each.encode()))

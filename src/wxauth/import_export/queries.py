@@ -88,7 +88,7 @@ class Found(NamedTuple):
 
     @property
     def user_ids(self) -> frozenset[UUID]:
-        """The ids of the stored users whom the batch names, whom the caller locks.
+        """The ids of the stored users whom the batch names. The caller locks these users.
 
         The batch names a user by an openid, a unionid, a current or previous external id, or the user's current id.
         Users whom it names only by a previous id are not included.

@@ -39,7 +39,7 @@ Networks with shorter prefixes have too many rows to sort.
 
 
 class Refusal(SQLModel):
-    """A refused login, or several within one minute. The fields describe the first of them."""
+    """A refused login, or several within one minute. All fields except `count` describe the first of them."""
 
     id: UUID = Field(primary_key=True, exclude=True)
     at: datetime = Field(sa_type=TIME, schema_extra={"examples": ["2026-11-20T10:02:00Z"]})
@@ -317,7 +317,7 @@ SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, 
 
 
 def _search_in_order(column: LiteralString) -> Statement[Refusal]:
-    """Return the search that finds the rows with one value of a column in the index on this column and the id.
+    """Return the search for the rows with one value of a column. It uses the index on this column and the id.
 
     The index returns these rows in the order of their ids, so the search stops when the page is full.
     """
