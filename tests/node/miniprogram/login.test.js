@@ -638,6 +638,10 @@ test('a client cannot be made for an origin that is none, and says for which', a
     assert.throws(() => start({ origins }), { code: 'invalid_argument', message: /: origins must be .*, not \*; write createAuth\({ origins: \['https:/ })
 })
 
+test('if the address of the service and an origin are both none, the client names the address', () => {
+  assert.throws(() => createAuth({ baseURL: '*', origins: '*' }), { message: /: baseURL must be / })
+})
+
 test('a slash at the end of the address of the service makes no difference', async () => {
   const { auth, phone, person } = start({ baseURL: `${SERVICE_URL}/` })
   const { id } = await auth.login()

@@ -44,8 +44,8 @@ export function createAuth(options) {
 	const { baseURL: url, appId: id, origins = [], silent = true, isRefused } = Object(options)
 	const { platform, storageKey = 'wxauth', now = Date.now } = Object(options)
 	const baseURL = `${url}`.replace(/\/+$/, '')
-	const others = [].concat(origins).map((origin) => checkedOrigin('origins', origin))
-	const trusted = [checkedOrigin('baseURL', baseURL), ...others]
+	const trusted = [checkedOrigin('baseURL', baseURL)]
+	for (const origin of [].concat(origins)) trusted.push(checkedOrigin('origins', origin))
 	// Interceptors might have changed the functions of uni.
 	// @ts-ignore
 	const host = platform || attempt(() => wx.login && wx.request && wx) || attempt(() => uni)
