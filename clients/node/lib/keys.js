@@ -171,8 +171,9 @@ class RemoteKeys {
   }
 
   /**
-   * Returns the URL of the JWK set: `jwksUri`, or its counterpart below the internal URL. Throws `Unreadable` if
-   * `jwksUri` is missing, less secure than the issuer's URL or, with an internal URL, not below the issuer's URL.
+   * Returns the URL of the JWK set: `jwksUri`, or its counterpart below the internal URL. Throws `Unreadable` if, with
+   * an internal URL, `jwksUri` is not below the issuer's URL or, without one, it is neither https nor, like the issuer,
+   * on loopback.
    */
   #jwksUrl(jwksUri) {
     if (this.#internalUrl !== null) {

@@ -52,6 +52,12 @@ for (const [sent, detail] of [
   })
 }
 
+test('with a clock that returns no number, every token is refused', async () => {
+  clockSeconds = NaN
+  const token = issuer.token({ claims: { iat: NOW, exp: NOW + 900 } })
+  await assert.rejects(guard.verify(token), { code: 'invalid_token', message: 'iat is in the future' })
+})
+
 test('the same cause is logged once a minute', async () => {
   for (const [later, lines] of [[0, 1], [59, 1], [60, 2], [119, 2], [-3600, 3]]) {
     clockSeconds = NOW + later
