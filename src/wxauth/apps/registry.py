@@ -54,7 +54,10 @@ _FIELDS_OF_ERRCODES: Final = {
     41002: "app_id",
     41004: "app_secret",
 }
-"""The field that each of WeChat's error codes is about. Other codes, such as 40164, are not about a field."""
+"""The field that each of WeChat's error codes is about.
+
+Other codes are not about a field. For example, 40164 means that this server's IP address is not in the whitelist.
+"""
 
 log = get_logger()
 
@@ -152,7 +155,10 @@ class Apps:
         return self._enabled.get(app_id)
 
     def max_sessions_of(self, app_id: str) -> int | None:
-        """Return the maximum number of a user's sessions in an app; None if the app is unknown or sets no limit."""
+        """Return the maximum number of open sessions of an identity in an app.
+
+        Return None if the app is unknown or sets no limit.
+        """
         known = self._by_id.get(app_id)
         return None if known is None else known.app.max_sessions
 
@@ -422,7 +428,7 @@ class ManagedApps:
         """Check with WeChat that the app's id and secret are valid.
 
         Raises: AppRefused, if WeChat rejects them or, for example, this server's IP address; WeChatUnavailable, if
-        WeChat does not respond in time; WeChatError.
+        WeChat does not respond in time; WeChatError, for any other failure.
         """
         try:
             await self.wechat.check_secret(app)

@@ -63,7 +63,8 @@ async def _send_handshake(app: App, settings: Settings, *, echostr: str, now: da
     The signature is marked as used before it is sent, because the handler may log it. Otherwise an attacker who reads
     that log could use the signature for a forged message about a withdrawn authorization.
 
-    Raises: StorageUnavailable, PushNotForwarded, TimeoutError.
+    Raises: StorageUnavailable; PushNotForwarded, if there is no usable response; TimeoutError, if the handler does not
+    respond within `ANSWER_SECONDS`.
     """
     nonce = str(secrets.randbelow(10**_NONCE_DIGITS))
     query, signature = make_handshake(app, nonce=nonce, echostr=echostr, now=now)

@@ -7,9 +7,9 @@ from wxauth.core.statements import Statement
 from wxauth.session_keys.queries import SealedSessionKey
 
 SAMPLE_SIZE: Final = 1000
-"""The largest number of rows in a sample, except in the sample of sessions.
+"""The largest number of rows in a sample.
 
-The sample of sessions contains up to this number of the oldest, and up to this number of the newest sessions.
+A sample of sessions can have twice this number of rows, because it contains the oldest and the newest sessions.
 """
 
 

@@ -44,10 +44,10 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
 
 
 def _role_list(steps: Sequence[Revocation]) -> Text:
-    """Return the roles of these steps as a text. It also names the members of each role, which have the role's rights.
+    """Return the roles of these steps as a text, each with its members, which have the role's rights.
 
-    The list ends with the number of revocations that were not read. All steps of a kind contain this number. It can be
-    higher than the number of unnamed roles, because a role can need several revocations.
+    If there are revocations that were not read, the text ends with their number, which is the same in all these steps.
+    This number can be higher than the number of unnamed roles, because a role can need several revocations.
     """
     names: dict[str, str] = {}  # by role, because several steps can concern the same role
     for step in steps:

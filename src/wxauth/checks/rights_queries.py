@@ -180,7 +180,8 @@ class Revocation:
 # - `sources` contains each role that has a right by itself, and whether the right allows writing.
 # - `reach` contains each role that has a right, and all roles that have the right through a membership. A role with
 #   NOINHERIT counts, because it can `SET ROLE`.
-# - `below` pairs each such role that is not excused with itself, and with each role that has the right through it.
+# - `below` contains pairs of roles that are not excused: each role in `reach` with itself, and with each role that has
+#   the right through it.
 # - `steps` contains the revocations. A role that may not use the schema cannot use the tables in it, so its rights are
 #   not reported. The grantor with the oid 10 is the first superuser. Any superuser can revoke in its name.
 # - `judged` adds whether the role may write. Rights on other relations, or through a membership, count as well.

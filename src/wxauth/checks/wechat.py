@@ -48,7 +48,7 @@ _NOT_WHITELISTED: Final = (40164, 61004)
 _MINUTE_QUOTA: Final = 45011
 """The errcode for too many calls in a minute."""
 _SECOND: Final = timedelta(seconds=1)
-"""The precision of the header Date."""
+"""The precision of the time in the HTTP header `Date`."""
 _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
 """The pattern of the text between IP addresses in WeChat's message.
 

@@ -208,7 +208,10 @@ def _validated(model: type[Body], values: dict[str, Any]) -> Body:
 
 
 def _store_and_show(write: Callable[[Parts], Awaitable[KnownApp]], text: Text) -> None:
-    """Store an app by calling `write`. Then print `text` or, with `--json`, the app that `write` returned."""
+    """Store an app by calling `write`. Then print `text` or, with `--json`, the app that `write` returned.
+
+    Raises: Failed, if the app cannot be stored.
+    """
 
     async def store(parts: Parts) -> AppAnswer:
         known = await write(parts)

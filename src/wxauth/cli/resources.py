@@ -72,8 +72,8 @@ def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
             return WRONG_SECRET_KEY
         case StorageUnavailable():
             return _("{name}: {rule}", name="WXAUTH_DATABASE_URL", rule=outage_text(exc))
-        # No app, client, user or webhook has the id or the name in the command's argument. Other details are printed
-        # below.
+        # This detail means that nothing has the id or the name that the command was called with. The last cases print
+        # any other detail.
         case NotFound() if exc.detail == f"this {noun} doesn't exist":
             return _("{noun} {name} does not exist", noun=noun, name=name)
         case NameTaken() | AppTaken():
@@ -112,7 +112,7 @@ def read_settings(kind: type[AnySettings]) -> AnySettings:
 def with_database(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
     """Call `use` with the database of WXAUTH_DATABASE_URL and the database's time, and return the result.
 
-    Raises: Failed.
+    Raises: Failed, if a setting is missing or invalid, or if `use` or the database raises an error of wxauth.
     """
     settings = read_settings(DatabaseSettings)
 
@@ -136,7 +136,7 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
             values are stored, but the secret keys open none of them, because a service with the right keys could not
             open the new values.
 
-    Raises: Failed.
+    Raises: Failed, if a setting is missing or invalid, for the reason in `seals`, or for an error of wxauth.
     """
     from wxauth.core.services import Parts
 
@@ -194,7 +194,10 @@ def with_services(use: Callable[["Services"], Awaitable[T]]) -> T:
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, T]], *, log_level: str) -> T:
-    """Run `work` in an event loop, and return its result. Log to standard error from this level on. Raises: Failed."""
+    """Run `work` in an event loop, and return its result. Log to standard error from this level on.
+
+    Raises: Failed, if `work` raises an error of wxauth.
+    """
     configure_logging(level=log_level, log_format="console", stream=sys.stderr.buffer)
     with failures_printed():
         return asyncio.run(work())

@@ -1,7 +1,7 @@
 """The authentication of clients with signed assertions, and the parsing of the clients' keys.
 
-The method is `private_key_jwt` (RFC 7523), and the keys are JWKs (RFC 7517). wxauth uses only the key objects of
-python-jose, here and for access tokens. This module itself checks the assertion's header and claims.
+The method is `private_key_jwt` (RFC 7523), and the keys are JWKs (RFC 7517). From python-jose, wxauth uses only the key
+objects, here and for access tokens. This module itself checks the assertion's header and claims.
 """
 
 import re

@@ -307,7 +307,7 @@ def _json_object_in(body: bytes) -> Mapping[str, Any]:
 def _check_rules(
     document: Mapping[str, Any], client_id: str, title: str, redirect_uris: Sequence[str], *, may_authenticate: bool
 ) -> None:
-    """Check that a document keeps all rules. Raises: NotFetched, with the first rule that it breaks.
+    """Check that a document follows all rules. Raises: NotFetched, with the first rule that it breaks.
 
     `title` is the cleaned `client_name`. `redirect_uris` contains only the allowed URIs of the document.
     `may_authenticate` says whether wxauth supports a method by which the client can authenticate.

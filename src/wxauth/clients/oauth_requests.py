@@ -126,6 +126,8 @@ def parse_parameters(text: str) -> Parameters:
 def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
     """Check decoded parameters, and return them. Leave out unreadable parameters that change nothing.
 
+    The values of the parameters in `_UNCHECKED` are not checked.
+
     Raises: OAuthError, if there are too many parameters, or if any other parameter is unreadable.
     """
     if len(pairs) > _MAX_PARAMETERS:
