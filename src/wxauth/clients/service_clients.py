@@ -33,7 +33,6 @@ from wxauth_guard.errors import FieldError, InvalidRequest
 _NO_HASH: Final = bytes(sha256().digest_size)
 """The value that wxauth compares with the hash of a sent secret if no hash is stored. No secret has this hash."""
 FORM: Final = "application/x-www-form-urlencoded"
-"""The media type of a form."""
 MAX_ESCAPES: Final = 8192
 """The maximum number of percent signs in a form, or in the query of an OAuth request.
 

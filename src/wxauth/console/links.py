@@ -42,7 +42,7 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
     """
     if user_id is None:
         user_id = await _only_administrator(database)
-        refusal = _NO_ADMINISTRATOR  # if the administrator is, for example, demoted before the lock below
+        refusal = _NO_ADMINISTRATOR  # the error if this user stops being an administrator before the lock
     else:
         refusal = _(
             "{user_id} doesn't exist, is banned, has requested erasure, or has neither the admin nor the "

@@ -43,7 +43,7 @@ Records = Sequence[Any]
 
 
 class _Caller(NamedTuple):
-    """A caller of a batched statement."""
+    """A caller that waits for the row of a batched statement."""
 
     arguments: Sequence[object]
     row: asyncio.Future[object]

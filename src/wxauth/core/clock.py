@@ -90,7 +90,7 @@ class DatabaseClock:
         return self._reading is not None
 
     def __call__(self) -> datetime:
-        """Return the current time."""
+        """Return the database's current time; before the first correction, the time of `own`."""
         if self._reading is None:
             return self.own()
         database_time, read_at = self._reading

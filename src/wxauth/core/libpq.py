@@ -65,7 +65,7 @@ class DatabaseUrl(NamedTuple):
     """The URL of the database, in the form that asyncpg understands."""
 
     dsns: Sequence[str]
-    """A DSN for each host."""
+    """A DSN for each host, in the order of the URL."""
     parameters: Collection[str]
     """The names of the parameters in the query, some of which are settings of the session."""
     pooler: str

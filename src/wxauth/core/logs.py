@@ -164,7 +164,10 @@ def _to_json_line(_logger: object, _name: str, event: LogEvent) -> bytes:
 
 
 def console_line(*, colors: bool) -> Render:
-    """Return a function that renders a log line for a terminal."""
+    """Return a function that renders a log line for a terminal.
+
+    The function lists an exception's frames below the line, and escapes unprintable characters.
+    """
     render = structlog.dev.ConsoleRenderer(colors=colors)
 
     def line(logger: Any, name: str, event: LogEvent) -> bytes:

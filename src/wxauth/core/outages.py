@@ -157,7 +157,7 @@ class OutageLog:
         write(event, reason=outage_text(exc), consequence="not ready until it does")
 
     def begin(self) -> None:
-        """Note that no connection can be opened."""
+        """Note that no connection can be opened. This begins an outage, unless one has begun already."""
         if self._since is None:
             self._since = monotonic()
 

@@ -14,7 +14,7 @@ from wxauth.core.database import Database, Transaction
 from wxauth.errors import StorageUnavailable
 
 ATTEMPTS: Final = 5
-"""The default number of attempts."""
+"""The default number of attempts of `retrying` and `begin_locked`."""
 ATTEMPTS_OF_OPERATORS: Final = 50
 """The number of attempts for a merge or another change of one user that staff, an operator or a service requests.
 

@@ -20,7 +20,7 @@ _IN_CHECKOUT: Final = Path(__file__).parents[3] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 """The folder with Alembic's revisions. A wheel and a checkout have this folder at different paths."""
 _REVISION: Final = re.compile("[0-9]{4}")
-"""The pattern of wxauth's revisions."""
+"""The pattern of wxauth's revisions, for example `0102`."""
 _FOREIGN_REVISION: Final = ""
 """The revision of a schema that belongs to another program.
 

@@ -126,7 +126,7 @@ class EventType(StrEnum):
 
     @property
     def log_event(self) -> str:
-        """The name of the event's log line."""
+        """The name of the event in the log, for example `user_banned`."""
         return self.value.replace(".", "_")
 
 

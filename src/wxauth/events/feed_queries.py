@@ -64,7 +64,7 @@ class EventToSend(SharedEvent):
 
 
 class Place(NamedTuple):
-    """A place in the feed."""
+    """A place in the feed, and the event at this place."""
 
     position: int
     """The number of the place. Later events have higher positions."""

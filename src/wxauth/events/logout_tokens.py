@@ -26,7 +26,7 @@ LOGOUT_TOKEN_TYPE: Final = "logout+jwt"  # noqa: S105 - a media type
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 """The key in the claim `events` that makes a token a logout token."""
 LOGOUT_TOKEN_LASTS: Final = timedelta(seconds=120)
-"""The lifetime of a logout token."""
+"""The lifetime of a logout token. The specification recommends at most two minutes."""
 LOGOUT_TIMEOUT_SECONDS: Final = 5.0
 """The longest time, in seconds, to wait for a site's response."""
 LOGOUT_RETRIES: Final = (

@@ -146,7 +146,7 @@ class Delivery(DeliveryRow, table=True):
     __tablename__ = "deliveries"
 
     receiver_id: UUID = Field(primary_key=True)
-    """The id of a webhook or of a client."""
+    """The id of the webhook, or of the site in the table `clients`."""
     user_id: UUID | None
     """The event's user. wxauth makes the first attempts of one user's events to a webhook one after the other."""
     is_leased: bool

@@ -47,7 +47,7 @@ class NewWebhookAnswer(WebhookAnswer):
 
 
 class WebhookChange(Changes):
-    """The changes of a webhook. An absent or null field is unchanged."""
+    """The changes to a webhook. A field that is absent or null stays unchanged."""
 
     model_config = body_like({"is_enabled": True})
 
@@ -86,7 +86,7 @@ class DeliveriesQuery(PageQuery):
 
 
 class TrialAnswer(TypedDict):
-    """The outcome of a test message."""
+    """The outcome of a test message. `milliseconds` is present only with a status, and `error` only without one."""
 
     status: Annotated[int | None, Field(examples=[204])]
     milliseconds: NotRequired[Annotated[int, Field(examples=[12])]]

@@ -78,7 +78,8 @@ LONGEST_RETRY_AFTER: Final = timedelta(days=1)
 OUTAGE: Final = timedelta(minutes=5)
 """The time after which a webhook that accepts nothing counts as unavailable.
 
-The next success of the webhook makes its waiting retries due immediately.
+A webhook that has never accepted a delivery also counts as unavailable. The next success of an unavailable webhook
+makes its waiting retries due immediately.
 """
 RESUMED_AT_ONCE: Final = 1000
 """The largest number of retries that one transaction makes due."""

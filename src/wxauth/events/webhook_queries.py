@@ -57,7 +57,7 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryOutcome:
-    """The outcome of an attempt."""
+    """The outcome of an attempt to make a delivery."""
 
     state: DeliveryState
     status: int | None = None
@@ -95,7 +95,7 @@ class LeasedDelivery(EventToSend):
     The time may be up to a minute too early.
     """
     id_token_alg: str | None
-    """The algorithm of the site's tokens; None for a webhook."""
+    """The algorithm that signs the site's id_tokens and logout tokens; None for a webhook, and for a removed site."""
     is_swept: bool
     """Whether the event has been deleted by age. If so, the fields of the event except `user_id` are None.
 
@@ -343,7 +343,7 @@ reseal_webhook: Final = Reseal.of("webhooks", "secret", "former_secret", key="id
 async def write_webhook(
     database: Database, kind: EventType, *, by: Actor, now: datetime, **values: object
 ) -> Webhook | None:
-    """Make the change of a webhook that an event of this type reports, and record the event. Return the webhook.
+    """Make the change to a webhook that an event of this type reports, and record the event. Return the webhook.
 
     `values` are the parameters of the statement that makes the change. Return None if the name of a new webhook is
     taken, if the webhook does not exist, or if a webhook to disable is disabled already. The sweep deletes the

@@ -200,8 +200,8 @@ async def erase_remains(services: Services, pace: Pace) -> None:
 async def end_removed_clients(services: Services, pace: Pace) -> None:
     """End the sessions of removed clients, and delete the clients' other rows, one page of each client in turn.
 
-    If a page changes no row of a client, for example because other transactions have locked the users of the sessions,
-    the client waits for the next run. Stop if another worker is doing this.
+    If such a round changes no row of the clients that remain, for example because other transactions have locked the
+    users of the sessions, these clients wait for the next run. Stop if another worker is doing this.
     """
     has_more = True
     while has_more:
