@@ -1,3 +1,10 @@
-// A page that stays open follows a logout on another page.
-const look = async () => (await (await fetch('state')).json()) || location.reload()
-setInterval(() => look().catch(() => {}), 1000)
+// Reload this page after the user has logged out on another page.
+
+async function reloadAfterLogout() {
+  const response = await fetch('state')
+  const isLoggedIn = await response.json()
+  if (!isLoggedIn) location.reload()
+}
+
+const ignoreFailure = () => {} // the next request follows in a second
+setInterval(() => reloadAfterLogout().catch(ignoreFailure), 1000)

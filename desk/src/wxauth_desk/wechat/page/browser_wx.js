@@ -4,75 +4,98 @@
 //   const wx = createWx({ login: async () => ({ code: await aCodeFromSomewhere() }) })
 //   const auth = createAuth({ baseURL: 'https://auth.example.com', platform: wx })
 //
-// Callbacks, answers and failures have WeChat's form. Three things differ in a browser. A redirect fails, because a
-// browser does not reveal its target. Answers from another origin can be read only if CORS allows it. And a `filePath`
-// is a blob: or data: URL.
+// Callbacks, responses and failures have WeChat's form. Three things differ in a browser. A redirect fails, because a
+// browser does not reveal its target. Responses from another origin can be read only if CORS allows it. A `filePath` is
+// a blob: or data: URL.
 
-const TIMEOUT = 60000
+const DEFAULT_TIMEOUT_MS = 60_000
 
 /**
  * @param {object} options
- * @param {() => Promise<{ code: string }>} options.login Answers `wx.login`. A rejection becomes its failure.
+ * @param {() => Promise<{ code: string }>} options.login Returns what `wx.login` returns, or fails.
  * @param {Storage} [options.storage] Where items are stored.
  * @param {string} [options.prefix] The prefix of the items' names in that storage.
  * @param {() => string} [options.userAgent] The phone's user agent, for a `send` that can set it; a browser cannot.
  * @param {typeof fetch} [options.send] Sends requests.
  * @param {(exchange: Exchange) => void} [options.observe] Called when a call starts, and again when it ends.
  *
- * @typedef {object} Exchange The same object both times.
+ * @typedef {object} Exchange A call and its outcome. `observe` gets the same object both times.
  * @property {'login' | 'request' | 'uploadFile'} api
  * @property {string} method
  * @property {string} url
- * @property {Record<string, string>} header The request's header; `body` is its body.
- * @property {number} at When it began, in ms since the epoch.
- * @property {number | null} ms How long it took; null until it has ended.
- * @property {number | null} status Null without an answer. `answerHeader` and `answer` belong to it.
- * @property {string} [error] The reason why there was no answer.
+ * @property {Record<string, string>} header The request's header.
+ * @property {any} [body] The request's body.
+ * @property {number} at When the call began, in ms since the epoch.
+ * @property {number | null} ms How long the call took, in ms; null until it has ended.
+ * @property {number | null} status The HTTP status; null without a response, and for `login`.
+ * @property {Record<string, string>} [answerHeader] The response's header.
+ * @property {any} [answer] The response's body, or the result of `login`.
+ * @property {string} [error] The reason why there was no response.
  */
-export function createWx({ login, storage = localStorage, prefix = '', userAgent, send: fetched = fetch, observe = () => {} }) {
-  const watched = async (exchange, work, { success, fail, complete }) => {
+export function createWx({
+  login,
+  storage = localStorage,
+  prefix = '',
+  userAgent,
+  send: sendRequest = fetch,
+  observe = () => {},
+}) {
+  /** Run the call `work`, report it to `observe`, and then call the caller's callbacks. */
+  async function observed(exchange, work, { success, fail, complete }) {
     Object.assign(exchange, { at: Date.now(), ms: null, status: null })
     observe(exchange)
     const started = performance.now()
-    let tell
+    let callBack
     try {
-      const answer = await work()
-      exchange.answer = answer.data ?? answer
-      exchange.answerHeader = answer.header
-      exchange.status = answer.statusCode ?? null
-      tell = () => (success?.({ ...answer, errMsg: `${exchange.api}:ok` }), complete?.(answer))
+      const result = await work()
+      exchange.answer = result.data ?? result
+      exchange.answerHeader = result.header
+      exchange.status = result.statusCode ?? null
+      callBack = () => {
+        success?.({ ...result, errMsg: `${exchange.api}:ok` })
+        complete?.(result)
+      }
     } catch (error) {
       exchange.error = { TimeoutError: 'timeout', AbortError: 'abort' }[error.name] ?? error.message
       const failure = { errMsg: `${exchange.api}:fail ${exchange.error}` }
-      tell = () => (fail?.(failure), complete?.(failure))
+      callBack = () => {
+        fail?.(failure)
+        complete?.(failure)
+      }
     }
     exchange.ms = performance.now() - started
     observe(exchange)
-    tell()
+    callBack()
   }
 
-  const send = async (exchange, body, { timeout = TIMEOUT, redirect = 'follow' }, aborted, heard = {}) => {
-    const { method, url, header: headers } = exchange
-    const signal = AbortSignal.any([AbortSignal.timeout(timeout), ...(aborted ? [aborted] : [])])
-    const response = await fetched(url, {
+  /**
+   * Send a request, and return its response with its body as text. `listeners.onHeaders` gets the status and the
+   * header, and `listeners.onChunk` gets each piece of the body. Throws: Error, if there is no response, or a redirect
+   * that the options do not follow.
+   */
+  async function send({ method, url, header: headers }, body, options, aborted = null, listeners = {}) {
+    const { timeout = DEFAULT_TIMEOUT_MS, redirect = 'follow' } = options
+    const signals = [AbortSignal.timeout(timeout)]
+    if (aborted) signals.push(aborted)
+    const response = await sendRequest(url, {
       method,
       headers,
       body,
       redirect,
-      signal,
+      signal: AbortSignal.any(signals),
       credentials: 'omit',
       cache: 'no-store',
     })
     if (response.type === 'opaqueredirect') throw new Error('a redirect')
-    const [statusCode, header] = [response.status, Object.fromEntries(response.headers)]
-    heard.head?.({ statusCode, header })
-    if (!heard.piece) return { statusCode, header, data: await response.text() }
+    const statusCode = response.status
+    const header = Object.fromEntries(response.headers)
+    listeners.onHeaders?.({ statusCode, header })
+    if (!listeners.onChunk) return { statusCode, header, data: await response.text() }
     const decoder = new TextDecoder()
     let data = ''
-    const reader = response.body.getReader()
-    for (let part = await reader.read(); !part.done; part = await reader.read()) {
-      data += decoder.decode(part.value, { stream: true })
-      heard.piece({ data: part.value.slice().buffer })
+    for await (const chunk of chunksOf(response.body)) {
+      data += decoder.decode(chunk, { stream: true })
+      listeners.onChunk({ data: chunk.slice().buffer })
     }
     return { statusCode, header, data }
   }
@@ -80,59 +103,75 @@ export function createWx({ login, storage = localStorage, prefix = '', userAgent
   const phoneHeader = () => (userAgent ? { 'User-Agent': userAgent() } : {})
 
   return {
-    login: (options) => void watched({ api: 'login', method: '', url: '', header: {} }, login, options),
+    login(options) {
+      observed({ api: 'login', method: '', url: '', header: {} }, login, options)
+    },
 
     request(options) {
-      const { url, method = 'GET', data, header, dataType = 'json' } = options
-      const headers = { ...phoneHeader(), ...header }
+      const { url, method = 'GET', data, dataType = 'json' } = options
+      const header = { ...phoneHeader(), ...options.header }
       const isInUrl = method === 'GET' || method === 'HEAD'
       const target = new URL(url)
       if (isInUrl) for (const [name, value] of Object.entries(data ?? {})) target.searchParams.append(name, value)
-      const exchange = { api: 'request', method, url: target.href, header: headers, body: isInUrl ? undefined : data }
-      const work = async () => {
-        await null // listeners are added to the task after the call
-        const sent = isInUrl ? undefined : bodyOf(data, headers)
-        const answer = await send(exchange, sent, options, controller.signal, heard)
-        return dataType === 'json' ? { ...answer, data: parsed(answer.data) } : answer
-      }
+      const exchange = { api: 'request', method, url: target.href, header, body: isInUrl ? undefined : data }
       const controller = new AbortController()
-      const heard = {}
-      watched(exchange, work, options)
+      const listeners = {}
+      const work = async () => {
+        await null // the caller adds listeners to the returned task after this call
+        const body = isInUrl ? undefined : bodyOf(data, header)
+        const response = await send(exchange, body, options, controller.signal, listeners)
+        return dataType === 'json' ? { ...response, data: parsed(response.data) } : response
+      }
+      observed(exchange, work, options)
       return {
         abort: () => controller.abort(),
-        onHeadersReceived: (listener) => (heard.head = listener),
-        onChunkReceived: (listener) => (heard.piece = listener),
+        onHeadersReceived: (listener) => (listeners.onHeaders = listener),
+        onChunkReceived: (listener) => (listeners.onChunk = listener),
       }
     },
 
     uploadFile(options) {
       const { url, filePath, name, formData } = options
       const header = { ...phoneHeader(), ...options.header }
+      const exchange = { api: 'uploadFile', method: 'POST', url, header, body: `${name}: ${filePath}` }
       const work = async () => {
         const form = new FormData()
         for (const [field, value] of Object.entries(formData ?? {})) form.append(field, value)
-        form.append(name, await (await fetch(filePath)).blob(), 'picture')
+        const file = await fetch(filePath)
+        form.append(name, await file.blob(), 'picture')
         return send(exchange, form, options)
       }
-      const exchange = { api: 'uploadFile', method: 'POST', url, header, body: `${name}: ${filePath}` }
-      watched(exchange, work, options)
+      observed(exchange, work, options)
     },
 
-    getStorageSync: (key) => parsed(storage.getItem(prefix + key) ?? '""'),
+    getStorageSync: (key) => parsed(storage.getItem(prefix + key) ?? '""'), // a missing item is '', as in WeChat
     setStorageSync: (key, data) => storage.setItem(prefix + key, JSON.stringify(data)),
     removeStorageSync: (key) => storage.removeItem(prefix + key),
   }
 }
 
-/** Return the body as `wx.request` writes it, in JSON unless the header names a form. */
-function bodyOf(data, headers) {
-  const name = Object.keys(headers).find((name) => /^content-type$/i.test(name)) ?? 'content-type'
-  headers[name] ??= 'application/json'
-  if (data === undefined || typeof data === 'string') return data
-  return headers[name].includes('urlencoded') ? new URLSearchParams(data) : JSON.stringify(data)
+/** Return the pieces of a body as they arrive. Not all browsers can iterate over a stream. */
+async function* chunksOf(stream) {
+  const reader = stream.getReader()
+  for (;;) {
+    const { done, value } = await reader.read()
+    if (done) return
+    yield value
+  }
 }
 
-/** Return a response as `wx.request` reads it, as JSON if that is valid, otherwise as text. */
+/**
+ * Return the body as `wx.request` sends it. Without a content type in the header, the body is JSON, and its content
+ * type is added to the header.
+ */
+function bodyOf(data, header) {
+  const name = Object.keys(header).find((name) => /^content-type$/i.test(name)) ?? 'content-type'
+  header[name] ??= 'application/json'
+  if (data === undefined || typeof data === 'string') return data
+  return header[name].includes('urlencoded') ? new URLSearchParams(data) : JSON.stringify(data)
+}
+
+/** Return a response as `wx.request` does: as a value if the text is JSON, otherwise as text. */
 function parsed(text) {
   try {
     return JSON.parse(text)

@@ -1,14 +1,17 @@
-// An element with `data-text` shows the text of that name.
+// The texts of the desk. An element with `data-text` shows the text of that name. An element with `data-only` is shown
+// only with wxauth ("wxauth"), or only with another back end ("alone").
 
-import { language, nextLanguage, text as find } from './languages.js'
+import { isText, language, nextLanguage, text as textInFile } from './languages.js'
 
 export * from './languages.js'
 
-const OTHER = new Set(['title', 'lead', 'tabUse', 'webViewLead', 'noWires', 'elsewhere', 'told', 'serviceToWeChat', 'weChatToService'])
 let isAlone = false
 
-/** Return the text of this name. With a back end other than wxauth, some texts differ. */
-export const text = (name) => find(isAlone && OTHER.has(name) ? `${name}.alone` : name)
+/** Return the text of this name. With a back end other than wxauth, a text `NAME.alone` takes precedence. */
+export function text(name) {
+  const nameAlone = `${name}.alone`
+  return textInFile(isAlone && isText(nameAlone) ? nameAlone : name)
+}
 
 /** Show only what works with a back end other than wxauth. */
 export function beAlone() {
@@ -16,6 +19,7 @@ export function beAlone() {
   for (const element of document.querySelectorAll('[data-only]')) element.hidden = element.dataset.only === 'wxauth'
 }
 
+/** Show all texts of the page in the current language, and the next language on the button that switches to it. */
 export function showTexts() {
   document.documentElement.lang = language()
   document.title = isAlone ? text('title') : `wxauth · ${text('title')}`

@@ -3,18 +3,18 @@
 import { duration, h, pretty } from './elements.js'
 import { text } from './texts.js'
 
-const TIMES = ['exp', 'iat']
+const TIME_CLAIMS = ['exp', 'iat']
 
 /**
  * @typedef {object} Tokens
  * @property {string} access
  * @property {string} refresh
- * @property {number} at When the tokens arrived, by the phone's clock, in ms.
- * @property {number} life
- * @property {number} refreshLife
+ * @property {number} at When the tokens arrived, by the phone's clock, in ms since the epoch.
+ * @property {number} life How long the access token is valid, in ms.
+ * @property {number} refreshLife How long the refresh token is valid, in ms.
  */
 
-/** Return the tokens in a response of /v1/login or /v1/refresh. */
+/** Return the tokens in a response of /v1/login or /v1/refresh, which arrived `at` this time of the phone. */
 export const tokensOf = (answer, at) => ({
   access: answer.access_token,
   refresh: answer.refresh_token,
@@ -23,7 +23,12 @@ export const tokensOf = (answer, at) => ({
   refreshLife: answer.refresh_expires_in * 1000,
 })
 
-/** @param {HTMLElement} place @param {Tokens | null} tokens */
+/**
+ * Show both tokens, or that there are none. `tick` then fills in the remaining times.
+ *
+ * @param {HTMLElement} place
+ * @param {Tokens | null} tokens
+ */
 export function showTokens(place, tokens) {
   if (!tokens) return place.replaceChildren(h('p', { class: 'quiet' }, text('noTokens')))
   const [header, claims] = tokens.access.split('.').slice(0, 2).map(decoded)
@@ -35,51 +40,54 @@ export function showTokens(place, tokens) {
       h('td', {}, readable(name, value), h('small', {}, text(`claim.${name}`))),
     ),
   )
-  const copied = h('button', { type: 'button', class: 'small', onclick: copy }, text('copy'))
+  const copyButton = h('button', { type: 'button', class: 'small', onclick: copy }, text('copy'))
   async function copy() {
     await navigator.clipboard.writeText(tokens.access)
-    copied.textContent = text('copied')
+    copyButton.textContent = text('copied')
   }
   place.replaceChildren(
-    h('h3', {}, text('accessToken'), copied),
-    life('access'),
+    h('h3', {}, text('accessToken'), copyButton),
+    remainingTime('access'),
     h('h4', {}, text('header')),
     h('pre', { tabIndex: 0 }, pretty(header)),
     h('h4', {}, text('claims')),
     h('table', {}, h('tbody', {}, rows)),
     h('h3', {}, text('refreshToken')),
     h('p', {}, h('code', {}, pretty(tokens.refresh))),
-    life('refresh'),
+    remainingTime('refresh'),
   )
 }
 
-/** Update the remaining times. `now` is the phone's time. */
+/** Update the remaining times. `now` is the phone's time, in ms since the epoch. */
 export function tick(place, tokens, now) {
   if (!tokens) return
-  for (const [name, span] of [
-    ['access', tokens.life],
-    ['refresh', tokens.refreshLife],
-  ]) {
-    const rest = tokens.at + span - now
-    place.querySelector(`[data-bar=${name}]`).value = Math.max(0, rest / span)
-    const said = rest > 0 ? text('left').replace('…', duration(rest)) : text('expired')
-    place.querySelector(`[data-left=${name}]`).textContent = said
+  const lives = { access: tokens.life, refresh: tokens.refreshLife }
+  for (const [name, life] of Object.entries(lives)) {
+    const left = tokens.at + life - now
+    place.querySelector(`[data-bar=${name}]`).value = Math.max(0, left / life)
+    const caption = left > 0 ? text('left').replace('…', duration(left)) : text('expired')
+    place.querySelector(`[data-left=${name}]`).textContent = caption
   }
 }
 
-function life(name) {
+/** Return the bar and the text for the remaining time of the token `access` or `refresh`. */
+function remainingTime(name) {
   const bar = h('progress', { max: 1, value: 1, ariaLabel: text(`${name}Token`) })
-  const left = h('span', {})
-  bar.dataset.bar = left.dataset.left = name
-  return h('p', { class: 'life' }, bar, left)
+  const caption = h('span', {})
+  bar.dataset.bar = name
+  caption.dataset.left = name
+  return h('p', { class: 'life' }, bar, caption)
 }
 
-const readable = (name, value) =>
-  TIMES.includes(name) ? `${value} · ${new Date(value * 1000).toLocaleTimeString('en-GB')}` : pretty(value)
+/** Return the value of a claim, followed by the time of day if the value is a time. */
+function readable(name, value) {
+  if (!TIME_CLAIMS.includes(name)) return pretty(value)
+  return `${value} · ${new Date(value * 1000).toLocaleTimeString('en-GB')}`
+}
 
+/** Return the JSON in a part of a token, which is UTF-8 in base64url. */
 function decoded(part) {
-  const bytes = Uint8Array.from(atob(part.replace(/-/g, '+').replace(/_/g, '/')), (character) =>
-    character.charCodeAt(0),
-  )
+  const binary = atob(part.replace(/-/g, '+').replace(/_/g, '/'))
+  const bytes = Uint8Array.from(binary, (character) => character.charCodeAt(0))
   return JSON.parse(new TextDecoder().decode(bytes))
 }

@@ -1,101 +1,128 @@
-// The requests and responses ("wires"), grouped by the tap that caused them, newest first.
+// The calls between phone, service, WeChat and shop. A call, with its request and response, is a "wire". The wires are
+// grouped by the tap that caused them, with the newest tap first.
 
 import { clockTime, h, pretty, shortened } from './elements.js'
 import { text } from './texts.js'
 
-const MOST_TAPS = 50
-const SHOWN = ['authorization', 'user-agent', 'content-type', 'www-authenticate', 'retry-after', 'x-request-id']
+const MAX_TAPS = 50
+const INFERRED = 0 // in place of the HTTP status, for a call that only its effect proves
+const SHOWN_HEADERS = ['authorization', 'user-agent', 'content-type', 'www-authenticate', 'retry-after', 'x-request-id']
 
 /**
- * @param {HTMLElement} place The element that shows them.
- * @param {string} serviceURL
+ * @param {HTMLElement} place The element that shows the wires.
+ * @param {string} serviceURL The URL of the service, which the wires leave out, as they do the shop's.
  * @param {string} shopURL
  */
 export function createWires(place, serviceURL, shopURL) {
   const taps = [] // { name, start, wires, element }, newest first
-  const known = new Map() // maps an exchange of the phone, or the id of a call of the service, to its wire
-  let current = null // the last tap on this page
+  const wireByKey = new Map() // the key is the phone's exchange, or the id of a call of the service
+  let lastTap = null // the last tap on this page, which is not "elsewhere"
 
+  /** Begin the group of a tap on this page, or of calls that no tap on this page caused (`elsewhere`). */
   function begin(name) {
     const tap = { name, start: Date.now(), wires: [] }
     const isElsewhere = name === 'elsewhere'
     tap.element = h('section', { class: isElsewhere ? 'tap elsewhere' : 'tap' }, h('h3'), h('ol'))
     taps.unshift(tap)
     place.prepend(tap.element)
-    for (const old of taps.splice(MOST_TAPS)) {
-      old.element.remove()
-      for (const wire of old.wires) known.delete(wire.key)
+    for (const oldTap of taps.splice(MAX_TAPS)) {
+      oldTap.element.remove()
+      for (const wire of oldTap.wires) wireByKey.delete(wire.key)
     }
     showTitle(tap)
-    if (!isElsewhere) current = tap
+    if (!isElsewhere) lastTap = tap
     return tap
   }
 
-  // Phone and service share this machine's clock, so the service's request to WeChat falls within the time of the
-  // phone's request.
+  /**
+   * Return the tap that caused a call at this time. Phone and service share this machine's clock, so a request from the
+   * service to WeChat falls within the time of the phone's request.
+   */
   function tapAt(time) {
-    const isAround = ({ at, until }) => at <= time && time <= until
-    const found = [...known.values()].findLast((wire) => /^phoneTo(Service|Shop)$/.test(wire.direction) && isAround(wire))
-    return found?.tap ?? elsewhere()
+    const isCause = ({ direction, at, until }) =>
+      /^phoneTo(Service|Shop)$/.test(direction) && at <= time && time <= until
+    const cause = [...wireByKey.values()].findLast(isCause)
+    return cause?.tap ?? elsewhere()
   }
 
   const elsewhere = () => (taps[0]?.name === 'elsewhere' ? taps[0] : begin('elsewhere'))
 
-  // A message from WeChat belongs to the last tap, but a repetition belongs to the tap of the first attempt.
+  /**
+   * Return the tap of a message from WeChat: the last tap or, for a repetition, the tap of the first attempt, whose id
+   * is `repeats`. Return undefined if the message is older than the last tap.
+   */
   function tapOfMessage(repeats, at) {
-    if (repeats) return known.get(repeats)?.tap ?? elsewhere()
-    return current?.start <= at ? current : undefined
+    if (repeats) return wireByKey.get(repeats)?.tap ?? elsewhere()
+    return lastTap?.start <= at ? lastTap : undefined
   }
 
-  function note(key, wire) {
-    const shown = known.get(key)
-    if (shown) return show(Object.assign(shown, wire, { tap: shown.tap }))
-    const tap = (wire.tap ??= tapAt(wire.at))
-    const element = h('details', { class: 'wire' })
-    known.set(key, Object.assign(wire, { key, element }))
-    tap.wires.push(wire)
-    tap.wires.sort((one, other) => one.at - other.at)
-    tap.element
-      .querySelector('ol')
-      .replaceChildren(...tap.wires.map((each) => each.item ?? (each.item = h('li', {}, each.element))))
+  /** Add a wire to its tap, or to the tap at its time if it has none. Update the wire if its key is known. */
+  function record(key, wire) {
+    const recorded = wireByKey.get(key)
+    if (recorded) return show(Object.assign(recorded, wire, { tap: recorded.tap }))
+    wire.key = key
+    wire.tap ??= tapAt(wire.at)
+    wire.element = h('details', { class: 'wire' })
+    wire.item = h('li', {}, wire.element)
+    wireByKey.set(key, wire)
+    const { wires, element } = wire.tap
+    wires.push(wire)
+    wires.sort((one, other) => one.at - other.at)
+    element.querySelector('ol').replaceChildren(...wires.map(({ item }) => item))
     show(wire)
   }
 
-  /** Show a call of the phone, or of the agent. This is called when it starts and when it ends. */
+  /** Show a call of the phone or of the agent. The caller reports each call when it starts and when it ends. */
   function notePhone(exchange, from = 'phone') {
     const { api, method, url, header, body, at, ms, status, answer, answerHeader, error } = exchange
-    const isLogin = api === 'login'
-    note(exchange, {
-      direction: isLogin ? 'phoneToWeChat' : `${from}To${url.startsWith(`${serviceURL}/`) ? 'Service' : 'Shop'}`,
-      what: isLogin ? 'wx.login()' : `${method} ${url.replace(serviceURL, '').replace(shopURL, '')}`,
+    let direction, what
+    if (api === 'login') {
+      direction = 'phoneToWeChat'
+      what = 'wx.login()'
+    } else {
+      direction = from + (url.startsWith(`${serviceURL}/`) ? 'ToService' : 'ToShop')
+      what = `${method} ${url.replace(serviceURL, '').replace(shopURL, '')}`
+    }
+    record(exchange, {
+      direction,
+      what,
       header: { ...header },
+      body,
+      at,
+      ms,
+      status,
+      answer,
       answerHeader: { ...answerHeader },
-      until: ms === null ? Infinity : Date.now(), // `at` and `ms` exclude the time for showing it
-      tap: current,
-      ...{ body, at, ms, status, answer, error },
+      error,
+      until: ms === null ? Infinity : Date.now(), // later than `at + ms`, which excludes the time for showing the call
+      tap: lastTap,
     })
   }
 
   /** Show a call between the service and WeChat, as reported by the simulator. */
   function noteService({ id, direction, repeats, at, method, path, query, body, status, answer, ms }) {
     const parameters = Object.entries(query).map(([name, value]) => `${name}=${value}`)
-    note(id, {
+    record(id, {
       direction,
-      tap: direction === 'weChatToService' ? tapOfMessage(repeats, at) : undefined,
       what: `${method} ${path}`,
       query: parameters.join('\n'),
-      ...{ body, at, ms, status, answer },
+      body,
+      at,
+      ms,
+      status,
+      answer,
+      tap: direction === 'weChatToService' ? tapOfMessage(repeats, at) : undefined,
     })
   }
 
-  /** Show a call between service and shop. Neither phone nor WeChat sees it, but its effect proves it. */
+  /** Show a call between service and shop, which neither phone nor WeChat sees. Only the call's effect proves it. */
   function noteInferred(direction, what, body, at) {
-    note({}, { direction, what, body, at, status: 0, tap: current })
+    record({}, { direction, what, body, at, status: INFERRED, tap: lastTap })
   }
 
   function empty() {
     taps.length = 0
-    known.clear()
+    wireByKey.clear()
     place.replaceChildren()
   }
 
@@ -115,37 +142,49 @@ function showTitle({ name, start, element }) {
 }
 
 function show(wire) {
-  const { element, direction, what, ms, status, answer, error } = wire
-  const said = answer ?? error ?? (status ? '' : text('nothing'))
-  const parts = [
-    part('request', [headerLines(wire.header), wire.query, pretty(wire.body ?? '')]),
-    ms === null || status === 0 ? null : part('answer', [headerLines(wire.answerHeader), pretty(said)]),
-  ]
+  const { element, direction, what, ms, status } = wire
+  const request = part('request', [headerLines(wire.header), wire.query, pretty(wire.body ?? '')])
+  const isAnswerKnown = ms !== null && status !== INFERRED
+  const response = isAnswerKnown ? part('answer', [headerLines(wire.answerHeader), pretty(answerOf(wire))]) : null
   const names = [h('span', { class: 'direction' }, text(direction)), h('code', { class: 'what' }, what)]
   element.dataset.direction = direction
-  element.replaceChildren(h('summary', {}, ...names, ...outcome(wire)), h('div', { class: 'wire-parts' }, ...parts))
+  const summary = h('summary', {}, ...names, ...outcome(wire))
+  element.replaceChildren(summary, h('div', { class: 'wire-parts' }, request, response))
 }
 
-function outcome({ ms, status, answer, error, direction }) {
-  if (ms === null) return [h('span', { class: 'outcome waiting' }, text('underWay'))]
-  if (status === 0) return [h('span', { class: 'outcome' }, text('inferred'))]
-  const isHTTP = direction !== 'phoneToWeChat'
-  const errcode = answer?.errcode ? `errcode ${answer.errcode}` : ''
-  const isGood = !error && !errcode && (!isHTTP || (status >= 200 && status < 300))
-  const reason = isGood ? (isHTTP ? '' : 'code') : error || errcode || answer?.code
-  const said = [isHTTP ? (status ?? text('nothing')) : '', reason].filter(Boolean).join(' ')
+/** Return the body of the response, or the reason why there was no response. */
+function answerOf({ answer, error, status }) {
+  const withoutBody = status ? '' : text('nothing')
+  return answer ?? error ?? withoutBody
+}
+
+/** Return the elements that say how a wire ended, and how long it took. */
+function outcome(wire) {
+  if (wire.ms === null) return [h('span', { class: 'outcome waiting' }, text('underWay'))]
+  if (wire.status === INFERRED) return [h('span', { class: 'outcome' }, text('inferred'))]
+  const { isGood, words } = wire.direction === 'phoneToWeChat' ? loginOutcome(wire) : httpOutcome(wire)
   return [
-    h('span', { class: isGood ? 'outcome' : 'outcome bad' }, said),
-    h('span', { class: 'ms' }, `${Math.round(ms)} ms`),
+    h('span', { class: isGood ? 'outcome' : 'outcome bad' }, words),
+    h('span', { class: 'ms' }, `${Math.round(wire.ms)} ms`),
   ]
 }
 
+const loginOutcome = ({ error }) => ({ isGood: !error, words: error ?? 'code' })
+
+function httpOutcome({ status, answer, error }) {
+  const errcode = answer?.errcode ? `errcode ${answer.errcode}` : ''
+  const isGood = !error && !errcode && status >= 200 && status < 300
+  const reason = isGood ? '' : error || errcode || answer?.code
+  return { isGood, words: [status ?? text('nothing'), reason].filter(Boolean).join(' ') }
+}
+
+/** Return a part of a wire, with its heading, from texts of which some can be empty; null if all are empty. */
 function part(name, texts) {
-  const written = texts.filter(Boolean).join('\n\n')
-  return written ? h('div', {}, h('h4', {}, text(name)), h('pre', { tabIndex: 0 }, written)) : null
+  const content = texts.filter(Boolean).join('\n\n')
+  return content ? h('div', {}, h('h4', {}, text(name)), h('pre', { tabIndex: 0 }, content)) : null
 }
 
 function headerLines(header = {}) {
-  const shown = Object.entries(header).filter(([name]) => SHOWN.includes(name.toLowerCase()))
+  const shown = Object.entries(header).filter(([name]) => SHOWN_HEADERS.includes(name.toLowerCase()))
   return shown.map(([name, value]) => `${name}: ${shortened(value)}`).join('\n')
 }
