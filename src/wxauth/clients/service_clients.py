@@ -234,8 +234,8 @@ def check_secret(credentials: Credentials, stored: AnyStored | None, *, now: dat
     """Return `stored` if the credentials contain its present secret, or its previous secret if that still works.
 
     `stored` is the client with the name in `credentials`; None if there is no such client. For an unknown name, and for
-    a client without a secret, this function takes the same steps as for a wrong secret, because its duration must
-    not reveal which of these three cases has occurred.
+    a client without a secret, this function takes the same steps as for a wrong secret. Otherwise, its duration would
+    reveal which names exist, and which clients have a secret.
 
     Raises: InvalidClient, if the name or the secret is wrong.
     """

@@ -202,7 +202,7 @@ async def _parse_opening(request: Request) -> LinkRequest | ScanRequest:
 
     The body contains the secret of a link, or the authorization code and the code verifier of a scan.
 
-    Raises: InvalidRequest, if the body contains neither.
+    Raises: InvalidRequest, if the body contains neither, or arrives too late; PayloadTooLarge, if it is too large.
     """
     try:
         return _OPENING.validate_json(await request.body())
@@ -211,7 +211,10 @@ async def _parse_opening(request: Request) -> LinkRequest | ScanRequest:
 
 
 def _cookie_in(request: Request, settings: Settings) -> str:
-    """Return the value of the session's cookie, or an empty string if there is no cookie."""
+    """Return the value of the session's cookie, or an empty string if there is no cookie.
+
+    Raises: InvalidRequest, if there are several cookies of this name.
+    """
     return cookie_in(request, _cookie_options(settings)["key"]) or ""
 
 

@@ -39,8 +39,8 @@ class _Metric(dict[Any, Series]):
     wxauth looks the series up itself, because a lookup by prometheus_client costs more than counting does.
 
     The declaration of a metric creates no series. Otherwise the process that forks the workers would also create the
-    series, in a separate file. `make_first` creates the series with the labels `first` before anything is counted in
-    them, with the value 0, because alerts depend on increases, and the first value of a new series is not an increase.
+    series, in a separate file. `make_first` creates the series with the labels `first` with the value 0, before
+    anything is counted in them. Alerts depend on increases, and the first value of a new series is not an increase.
     """
 
     kind: ClassVar[Any]

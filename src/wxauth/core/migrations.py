@@ -3,8 +3,8 @@
 Replicas continue to serve during a migration. An ALTER TABLE waits for the transactions that use the table, and all
 clients that come later wait for the ALTER TABLE. Therefore a revision in a transaction waits at most a second for a
 lock. If it does not get the lock, it runs again after a pause. Slow steps, for example building an index or changing a
-batch of rows, must not hold such a lock, so they run in a revision with `transactional = False`, outside of a
-transaction. Revisions are written by hand: see docs/contribute/decisions/0008-migrations-by-hand.md.
+batch of rows, must not hold such a lock. Therefore they run outside of a transaction, in a revision with
+`transactional = False`. Revisions are written by hand: see docs/contribute/decisions/0008-migrations-by-hand.md.
 """
 
 import asyncio

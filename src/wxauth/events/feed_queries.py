@@ -121,8 +121,8 @@ _HIGHEST_POSITION: Final = Statement[int](f"SELECT {HIGHEST_POSITION_FRAGMENT} A
 # The statement takes the events with the lowest ids first, so that an earlier event of a user never stays without a
 # place when a later event of that user gets one. If an event already has a place, because an older `events_unplaced`
 # was restored next to a newer `feed`, the event keeps that place.
-# `max` raises the number of each event to the highest number of the user's earlier events, so that the events of a user
-# are ordered by their ids even if a tool has set the sequence of the numbers back. An event without a user is a
+# `max` raises the number of each event to the highest number of the user's earlier events. Therefore, the events of a
+# user are ordered by their ids, even if a tool has set the sequence of the numbers back. An event without a user is a
 # partition of its own.
 # The join is LATERAL, so that PostgreSQL looks up each event through the index. It could execute any other join
 # by reading the whole table, if its statistics are old.

@@ -163,9 +163,9 @@ SELECT new.id, receiver_id, event_id, new.type, events.user_id,
        SELECT user_id, data, actor FROM events WHERE events.id = event_id LIMIT 1) events ON true"""
 
 
-# Among events that got their places in the feed together, the events of an actor who caused at most ten are due first,
-# so that one ban does not wait for the thousands of bans that an import or a service has caused. The `next_at` of these
-# events is a day in the past. This time only ranks them, and `_LISTED_COLUMNS` hides it from administrators.
+# Among events that got their places in the feed together, the events of an actor who caused at most ten are due first.
+# For example, one ban does not wait for the thousands of bans that an import or a service has caused. The `next_at` of
+# these events is a day in the past. This time only ranks them, and `_LISTED_COLUMNS` hides it from administrators.
 _RANKED_FRAGMENT: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor) <= 10
                    THEN interval '1 day' ELSE interval '0' END"""
 _QUEUE: Final = Statement[Nothing](f"{_queued_fragment(_RANKED_FRAGMENT)} ON CONFLICT DO NOTHING")
@@ -238,10 +238,10 @@ SELECT receivers.id, priority
 # Only one process leases a delivery, because the statement skips rows that another process has locked, and a leased
 # delivery is not due before its lease ends. For a webhook, the statement leases the first attempt of a delivery only
 # when the first attempts of all earlier deliveries about the same user have ended. For a site, two first attempts about
-# one user may run in parallel, because the tokens that end a user's sessions have no order, and a slow response to one
-# token should not delay the next. A third must wait, so that one user does not take all parallel attempts of the site.
-# For a site, only earlier deliveries of the same priority count, so that tokens that a user causes do not delay the
-# tokens of a ban.
+# one user may run in parallel. The tokens that end a user's sessions have no order, and a slow response to one token
+# should not delay the next. A third attempt must wait, so that one user does not take all parallel attempts of the
+# site. For a site, only earlier deliveries of the same priority count, so that tokens that a user causes do not delay
+# the tokens of a ban.
 LEASE_DELIVERY: Final = Statement[LeasedDelivery]("""
 WITH due AS (
     SELECT receiver_id, event_id FROM deliveries d
