@@ -1,6 +1,6 @@
 """The routes `/v1/me`, where users read and change their account, end their sessions, and manage their consents.
 
-`users/callers.py` says which dependency on the caller is for which kind of route.
+`users/callers.py` explains which of its dependencies a route takes to identify the caller.
 """
 
 from typing import Annotated, Final
@@ -58,7 +58,11 @@ async def read_me(caller: CallerDep, settings: SettingsDep) -> UserAnswer:
 async def list_my_sessions(
     caller: CallerDep, database: DatabaseDep, clock: ClockDep, query: Annotated[SessionsQuery, Query()]
 ) -> Items[SessionAnswer]:
-    """List the open sessions, the most recently used first. In one app, a user keeps the newest hundred."""
+    """List the open sessions, the most recently used first.
+
+    For each of the user's openids, wxauth keeps only the 100 newest sessions open, or fewer if the app has
+    `max_sessions`.
+    """
     # The query reads one row more than fits on the page, because the additional row shows that there is a next page.
     rows = await database.rows(OPEN_SESSIONS, user_id=caller.user.id, now=clock(), limit=query.limit + 1, **query.after)
     page = Page.with_cursor(rows, query.limit, lambda session: timed_cursor(session.last_used_at, session.id))
@@ -87,7 +91,7 @@ async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: D
 
     Repeating the request changes nothing.
     """
-    # This query compares the owners of both sessions, because a merge might just have moved them to another user.
+    # This query compares the owners of both sessions, because a merge might just have given them a different owner.
     if not await database.value(ARE_OF_ONE_USER, one_id=session_id, other_id=caller.session_id):
         raise NotFound("you don't have this session")
     is_this_one = session_id == caller.session_id
@@ -100,7 +104,7 @@ async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: D
 async def list_my_consents(
     caller: CallerDep, database: DatabaseDep, query: Annotated[ConsentsQuery, Query()]
 ) -> Items[ConsentRow]:
-    """List every consent ever given, the newest first. `withdrawn_at` is set if the consent was withdrawn."""
+    """List all consents that the caller has ever given, the newest first. In a valid one, `withdrawn_at` is null."""
     rows = await database.rows(NEWEST_CONSENTS, user_id=caller.user.id, limit=query.limit + 1, **query.after)
     page = Page.with_cursor(rows, query.limit, lambda consent: timed_cursor(consent.given_at, consent.id))
     return items_of(page)
@@ -117,7 +121,7 @@ async def give_my_consents(
 ) -> Items[ConsentRow]:
     """Record the caller's consent to these documents, in the versions in force.
 
-    Repeating the request changes nothing. The response lists the caller's consents to documents in force. After 20
+    Repeating the request changes nothing. The response lists the caller's consents to all documents in force. After 20
     consents in an hour, the next one fails with `rate_limited`.
     """
     in_force = settings.consents
@@ -149,9 +153,9 @@ async def change_me(
     database: DatabaseDep,
     clock: ClockDep,
 ) -> UserAnswer:
-    """Set the given fields, and clear those that are null or empty. Others are unchanged.
+    """Set the given fields, and clear those that are null or empty. The other fields are unchanged.
 
-    `wx.request` has no PATCH, so POST does the same. After 60 changes in an hour, the next one fails with
+    `wx.request` can't send PATCH, so POST does the same. After 60 changes in an hour, the next one fails with
     `rate_limited`.
     """
     changes = body.changes()

@@ -165,7 +165,7 @@ async def change_user(
 
     Raises: InvalidRequest, if the change is invalid; TextError, if the user would have too many roles; NotFound, if
         there is no such user; InsufficientRole, if the actor must not act on this user; LastAdmin, if the change could
-        demote or ban the only administrator; LoginTooOld, if the change requires `may_add_roles`.
+        demote or ban the only administrator; LoginTooOld, if the change requires `may_add_roles`; TooManyChanges.
     """
     if change.until is not None and change.until <= now:
         raise InvalidRequest.of("until", _("Must be a time in the future"))
@@ -217,7 +217,8 @@ async def set_external_id(
     A former id of the user stands for the user who remains after a merge.
 
     Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user;
-        ExternalIdTaken, if another user has the external id, or if it is a former external id of another user.
+        ExternalIdTaken, if another user has the external id, or if it is a former external id of another user;
+        TooManyChanges.
     """
     try:
         async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
@@ -236,7 +237,7 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
     """Erase a user. A former id stands for the user who remains after a merge.
 
     Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user; LastAdmin, if
-        the user is the only administrator.
+        the user is the only administrator; TooManyChanges.
     """
     locked = locked_remaining(database, user_id, by=by, may_end_an_administrator=True)
     async with locked as (transaction, remaining_id, _account):
@@ -249,7 +250,8 @@ async def end_all_sessions(database: Database, user_id: UUID, *, by: Actor, now:
 
     A former id stands for the user who remains after a merge.
 
-    Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user.
+    Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user;
+        TooManyChanges.
     """
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
         await end_sessions(transaction, remaining_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
@@ -259,11 +261,12 @@ async def end_all_sessions(database: Database, user_id: UUID, *, by: Actor, now:
 async def end_one_session(database: Database, user_id: UUID, session_id: UUID, *, by: Actor, now: datetime) -> None:
     """End a session of a user. The session may already have ended.
 
-    If the session was open, also end the login of the browser that opened it.
+    If the session was open, and was opened in a browser, also end the login of that browser.
 
     A former id of the user stands for the user who remains after a merge.
 
-    Raises: NotFound, if there is no such user or session; InsufficientRole, if the actor must not act on this user.
+    Raises: NotFound, if there is no such user, or if the user does not have this session; InsufficientRole, if the
+        actor must not act on this user; TooManyChanges.
     """
     reason = EndReason.ADMINISTRATOR
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
@@ -282,7 +285,8 @@ async def locked_remaining(
     `status_queries.locked_user`. If a merge has just given the id to another user, that user is locked instead.
 
     Raises: NotFound, if there is no such user; LastAdmin, if the user is the only administrator, and
-        `may_end_an_administrator` is True; InsufficientRole, if the user is staff, and the actor must not act on staff.
+        `may_end_an_administrator` is True; InsufficientRole, if the user is staff, and the actor must not act on staff;
+        TooManyChanges, if other transactions have changed the user first at each attempt.
     """
     lock = partial(_lock_remaining, user_id=user_id, by=by, may_end_an_administrator=may_end_an_administrator)
     locked = begin_locked(database, lock, attempts=ATTEMPTS_OF_OPERATORS)
@@ -296,7 +300,7 @@ async def _lock_remaining(
     """Lock the user as `locked_remaining` does, and return the user's present id, and the status and roles.
 
     Raises: ChangedMeanwhile, if the user has just been merged or erased, or has just become an administrator; NotFound,
-        LastAdmin, InsufficientRole.
+        LastAdmin and InsufficientRole, as `locked_remaining` does.
     """
     remaining_id = await user_queries.current_user(transaction, user_id)
     try:

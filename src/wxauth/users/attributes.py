@@ -190,12 +190,12 @@ def _comparable(attributes: Attributes, name: str) -> str | None:
 def _checked_patch(patch: dict[str, Any]) -> dict[str, Any]:
     """Check the merge patch of a request, and return it unchanged. Raises: WrongAttributes, if it breaks a rule."""
     check_patch(patch)
-    patched({}, patch)  # raises an error if the patch alone is too large
+    patched({}, patch)  # raises an error if the patch alone has too many names or bytes
     return patch
 
 
 AttributesPatch = Annotated[dict[str, Any], AfterValidator(_checked_patch)]
-"""A merge patch for a user's attributes, in a request."""
+"""A merge patch in a request for a user's attributes. Validation checks the names, the values and the size."""
 ShownAttributes = Annotated[
     dict[str, Any], Field(description="The operator's own facts about the user.", examples=[{"tier": "gold"}])
 ]

@@ -38,7 +38,7 @@ from wxauth_guard.errors import InsufficientRole, InsufficientScope, InvalidRequ
 _MAX_USER_AGENT: Final = 512
 """The largest number of bytes of a User-Agent that wxauth reads.
 
-There is a limit, because a client can send a very long User-Agent.
+wxauth cuts off the rest, because it stores the User-Agent with each session, and a client can send a very long one.
 """
 
 ADMIN_SCOPE: Final = "wxauth:admin"
@@ -77,8 +77,8 @@ async def locked_caller(
     identity might have been split off. A route whose change may remove an administrator sets
     `may_end_an_administrator`. In that case, the caller must not be the only administrator.
 
-    Raises: InvalidToken, if the session has ended, or the user was merged or erased; LastAdmin, if the caller is the
-        only administrator.
+    Raises: InvalidToken, if the session has ended, or the user was merged or erased; LastAdmin, if
+        `may_end_an_administrator` is True, and the caller is the only administrator; TooManyChanges.
     """
     user_id, session_id = caller.user.id, caller.session_id
     try:
@@ -134,7 +134,7 @@ PrincipalDep = Annotated[Principal, Depends(principal_of), Entails(failures=(Ins
 
 
 async def caller_of(principal: PrincipalDep, database: DatabaseDep, clock: ClockDep) -> Caller:
-    """Return the caller with this app's access token. Raises: the errors of `read_caller`."""
+    """Return the caller of a request with an app's access token. Raises: InvalidToken, as `read_caller` does."""
     return await read_caller(database, principal, now=clock())
 
 
@@ -156,7 +156,7 @@ async def caller_in_turn_of(
 
     The function waits for the body first, so that a slow upload does not hold a place in the queues.
 
-    Raises: RateLimited, if a queue is full, or if no place becomes free in time; the errors of `read_caller`.
+    Raises: RateLimited, if a queue is full, or if no place becomes free in time; InvalidToken, as `read_caller` does.
     """
     await request.body()
     async with concurrency.of_session(principal.session_id, principal.id):
@@ -179,7 +179,7 @@ async def caller_who_ends_of(
     Requests that end the access token's own session wait in a separate queue. An attacker with a stolen token cannot
     keep that queue full, because each request in it ends the stolen session.
 
-    Raises: RateLimited, if a queue is full, or if no place becomes free in time; the errors of `read_caller`.
+    Raises: RateLimited, if a queue is full, or if no place becomes free in time; InvalidToken, as `read_caller` does.
     """
     await request.body()
     ends_own_session = request.path_params.get("session_id") == str(principal.session_id)
@@ -199,7 +199,7 @@ async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: Cl
 
     If a website's token lacks the scope `roles`, the returned user has no roles.
 
-    Raises: the errors of `read_caller`.
+    Raises: InvalidToken, as `read_caller` does.
     """
     caller = await read_caller(database, principal, now=clock())
     if sees_roles(principal):
@@ -210,7 +210,8 @@ async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: Cl
 async def device_of(connection: HTTPConnection) -> Device:
     """Return the device that has sent the request, with the address that `BehindProxies` has found.
 
-    The address is None if the client has connected through a Unix socket.
+    The address is None if the client has connected through a Unix socket. The User-Agent is None if the request has no
+    such header, and is cut off after `_MAX_USER_AGENT` bytes.
     """
     client, headers = connection.scope.get("client"), connection.scope["headers"]
     user_agents = (value[:_MAX_USER_AGENT].decode("latin-1") for name, value in headers if name == b"user-agent")
@@ -231,7 +232,7 @@ async def staff_of(
     Refuse unknown query parameters, because a search that ignored a misspelled filter would find everything.
 
     Raises: InsufficientRole, if the user is not staff; InsufficientScope, if a website's token lacks `ADMIN_SCOPE`;
-        InvalidRequest, if a query parameter is unknown; the errors of `read_caller`.
+        InvalidRequest, if a query parameter is unknown; InvalidToken, as `read_caller` does.
     """
     if is_of_website(principal) and ADMIN_SCOPE not in principal.scope:
         raise InsufficientScope("administration doesn't accept a website's token")

@@ -30,7 +30,7 @@ from wxauth.web.schemas import (
 )
 
 _ACTOR: Final = r"^(client:)?[^\x00-\x1f\x7f]{0,64}$"
-"""The pattern of the filter by actor. A service client's name has up to 64 characters."""
+"""The pattern of the filter by actor. The name of a service client has up to 64 characters after `client:`."""
 
 
 class HistoryQuery(PageQuery):
@@ -81,7 +81,7 @@ class LoginsQuery(HistoryQuery):
 
 
 class ListedLogin(BaseModel):
-    """A login in a list, with the device and IP address that opened the session, and the time at which it ended."""
+    """A login in a list, with the device and IP address that opened the session, and the session's end."""
 
     session_id: ShownSessionId
     at: datetime = Field(examples=["2026-11-20T10:02:00Z"])
@@ -100,7 +100,7 @@ class ListedLogin(BaseModel):
 
 
 class UserSummary(BaseModel):
-    """The short description of a user."""
+    """The short description of a user, for lists of events, logins and refused logins."""
 
     id: ShownUserId
     nickname: ShownNickname

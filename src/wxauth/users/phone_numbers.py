@@ -23,7 +23,7 @@ _HIDDEN_DIGITS: Final = 4
 _SHOWN_DIGITS_IF_SHORT: Final = 2
 """The number of digits at the end of a masked short number that remain visible. All others are hidden."""
 _LONG_FROM: Final = 9
-"""The number of digits from which a phone number does not count as short."""
+"""The smallest number of digits of a phone number that does not count as short."""
 
 
 def is_number(text: str, *, region: str) -> bool:
@@ -85,7 +85,7 @@ def masked(phone: str) -> str:
 
 
 def _parsed(text: str, region: str) -> "PhoneNumber | None":
-    """Return the number that this text means when dialled in the region; None if there is none."""
+    """Return the number that this text means when dialled in the region; None if the text is not a phone number."""
     import phonenumbers
 
     try:

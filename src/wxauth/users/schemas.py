@@ -92,10 +92,10 @@ Reason = Annotated[
 
 
 class UserChangeRequest(Changes):
-    """The changes of a user.
+    """The changes to a user.
 
-    An absent field is unchanged. Null clears `nickname`, `avatar_url` and `erase_at`, and leaves every other field
-    unchanged.
+    An absent field is unchanged. In `nickname` and `avatar_url`, null clears the field. In `erase_at`, null cancels the
+    erasure. In every other field, null changes nothing.
     """
 
     model_config = body_like(
@@ -121,7 +121,7 @@ class UserChangeRequest(Changes):
 class SessionsQuery(TimedPageQuery):
     """The parameters for the list of the caller's own open sessions.
 
-    By default, a page contains as many sessions as a user can keep in one app.
+    By default, a page contains up to 100 sessions, which is the number that wxauth keeps open for one openid.
     """
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = 100
@@ -151,7 +151,7 @@ class SharedFields(TypedDict):
 
 
 class PhoneAnswer(TypedDict):
-    """A phone number."""
+    """A user's phone number, and whether it is verified."""
 
     phone: Annotated[str | None, Field(description="The phone number in E.164 form.", examples=["+8613800138000"])]
     phone_verified: Annotated[
@@ -371,7 +371,7 @@ AVATAR_URLS: Final = AliasChoices("avatar_url", "avatarUrl")
 
 
 class ProfileChange(Changes, BodyWithRules):
-    """The changes of the caller's profile. An absent field is unchanged, and null or empty clears a field."""
+    """The changes to the caller's profile. An absent field is unchanged. A field that is null or empty is cleared."""
 
     cleaned = ("nickname",)
     titles = dict.fromkeys(map(str, NICKNAMES.choices), NICKNAME_REFUSED)

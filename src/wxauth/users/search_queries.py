@@ -72,7 +72,7 @@ class TermKind(StrEnum):
     TEXT = "text"
     """Any other text: an external id, or a part of a nickname."""
     NONE = "none"
-    """No text."""
+    """No search term, for example if the search has only filters."""
 
 
 WINDOWS: Final = (1_000, 100_000)

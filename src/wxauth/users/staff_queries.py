@@ -50,7 +50,7 @@ SAME_LIST: Final = timedelta(minutes=1)
 
 
 class Read(StrEnum):
-    """The kind of data that staff have read about users."""
+    """The kinds of data about users that staff can read."""
 
     USER = "user"
     PHONE = "phone"
@@ -104,8 +104,8 @@ class StaffReads(WriteBuffer):
     def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
         """Record that a member of staff has read data of one or more users.
 
-        The data can be a list that belongs to one user (see `_LISTS`). A repeated read of the same list within
-        `SAME_LIST` is not recorded.
+        The data can be a list that belongs to one user (see `_LISTS`). If the same member of staff reads the same list
+        again within `SAME_LIST`, the second read is not recorded.
 
         Raises: RateLimited, if too many reads wait for the next write.
         """

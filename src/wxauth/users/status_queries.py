@@ -72,7 +72,11 @@ UPDATE users SET status = CASE WHEN ban IS NULL THEN 'active' ELSE 'disabled' EN
 ADMIN: Final = "admin"
 """The role of administrators, who may use every route of `/v1/admin`."""
 SUPPORT: Final = "support"
-"""The role of customer support, who may read all users, and may ban and sign out users who are not staff."""
+"""The role of customer support.
+
+Support may read all users. If a user is not staff, support may also ban the user, end the user's sessions, and clear
+the nickname, the picture and the phone number.
+"""
 log = get_logger()
 
 
@@ -91,7 +95,7 @@ class Ban:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The details of the ban, as the audit trail stores them."""
+        """The details of the ban, as the audit trail stores them. Details that are None are left out."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -125,7 +129,7 @@ class StatusAndRoles:
 
     @property
     def is_banned(self) -> bool:
-        """Whether the user is banned."""
+        """Whether the user is banned. A ban whose end has passed counts until wxauth has lifted it."""
         return self.ban is not None
 
     @property
@@ -135,7 +139,7 @@ class StatusAndRoles:
 
     @property
     def is_administrator(self) -> bool:
-        """Whether the user is an active administrator, who can log in."""
+        """Whether the user is an administrator who can log in: neither banned nor waiting to be erased."""
         return ADMIN in self.roles and not self.is_banned and not self.is_leaving
 
     @property
@@ -280,7 +284,8 @@ async def locked_user(
     A caller whose change may remove an administrator sets `may_end_an_administrator`. In that case, the user must not
     be the only administrator.
 
-    Raises: UserIsGone, if there is no such user; LastAdmin, if the user is the only administrator.
+    Raises: UserIsGone, if there is no such user; LastAdmin, if `may_end_an_administrator` is True, and the user is the
+        only administrator; TooManyChanges, if the user has just become an administrator at each attempt.
     """
     lock = partial(lock_user, user_id=user_id, may_end_an_administrator=may_end_an_administrator)
     async with begin_locked(database, lock) as (transaction, account):
@@ -292,7 +297,8 @@ async def lock_user(
 ) -> StatusAndRoles:
     """Lock a user as `locked_user` does, and return the user's status and roles.
 
-    Raises: UserIsGone, LastAdmin, ChangedMeanwhile.
+    Raises: UserIsGone and LastAdmin, as `locked_user` does; ChangedMeanwhile, if `may_end_an_administrator` is True,
+        and the user has just become an administrator.
     """
     if may_end_an_administrator:
         accounts, administrators = await lock_with_administrators(transaction, user_id)
@@ -339,7 +345,7 @@ async def change_status_and_roles(
 
 
 async def _end_sessions(transaction: Transaction, effects: Sequence[StatusChange], *, by: Actor, now: datetime) -> None:
-    """End the kinds of sessions that the effects of changes name."""
+    """End the sessions that these effects of changes list as `endings`."""
     banned = [effect.user_id for effect in effects if Ending.ALL in effect.endings]
     demoted = [effect.user_id for effect in effects if Ending.CONSOLES in effect.endings]
     promoted = [effect.user_id for effect in effects if Ending.BROWSERS in effect.endings]

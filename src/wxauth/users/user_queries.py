@@ -73,7 +73,7 @@ UPDATE users SET external_id = :external_id
  WHERE id = :user_id AND external_id IS DISTINCT FROM :external_id
 RETURNING id
 """)
-"""The statement that replaces a locked user's external id.
+"""The statement that replaces a locked user's external id, or removes it if `external_id` is null.
 
 It returns no row if the id does not change, and fails with a conflict if another user has the id.
 """
@@ -134,8 +134,8 @@ async def current_user(database: Database | Transaction, user_id: UUID) -> UUID:
 async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
     """Lock the user who has this identity until the transaction ends, and return the user's id.
 
-    Return None if nobody has the identity. The identity does not change its user until the transaction ends, because
-    each transaction that moves or deletes an identity takes the same lock.
+    Return None if nobody has the identity. Until the transaction ends, the identity stays with this user, because each
+    transaction that moves or deletes an identity takes the same lock.
     """
     user_id = await transaction.value(USER_OF, app_id=app_id, openid=openid)
     while user_id is not None:

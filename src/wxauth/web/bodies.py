@@ -15,9 +15,9 @@ from wxauth.web.schemas import BodyWithRules, Lenient
 from wxauth_guard.errors import FieldError, InvalidRequest
 
 _MAX_ERRORS: Final = 20
-"""The largest number of errors that are reported for one request.
+"""The largest number of errors that a response reports. Further errors are left out.
 
-The limit exists because some bodies may have any number of fields, and because the errors are also logged.
+There is a limit, because some bodies may have any number of fields, and because wxauth also logs the errors.
 """
 _MAX_FIELD_NAME: Final = 64
 """The largest number of characters of a field's name that an error contains."""
@@ -76,7 +76,7 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
 def _validated(model: type[Model], values: Any, context: Mapping[Any, Any] | None) -> tuple[Model | None, list[Any]]:
     """Return the values of a body as this model. If they are invalid, return None and the errors.
 
-    Pydantic can check the values only if they contain no lone surrogates.
+    Lone surrogates are checked first, because pydantic would accept them in fields that may contain any JSON value.
     """
     errors = _surrogate_errors(values, model)
     if errors:
@@ -114,11 +114,11 @@ def json_form(model: type[BaseModel]) -> str:
 
 
 def check_place(model: type[BaseModel], errors: list[Any], elsewhere: Iterable[str]) -> None:
-    """Check that no field that is missing from the body was sent in another place.
+    """Check that the caller did not send a required field of the body in the query or in a header instead.
 
     `errors` are pydantic's errors of the body. `elsewhere` are the names of the query parameters and headers.
 
-    Raises: InvalidRequest.
+    Raises: InvalidRequest, for a field that is missing from the body and that was sent elsewhere.
     """
     fields = _fields_of(model)
     sent_elsewhere = {fields[name] for name in elsewhere if name in fields}
@@ -129,7 +129,7 @@ def check_place(model: type[BaseModel], errors: list[Any], elsewhere: Iterable[s
 
 @cache
 def _fields_of(model: type[BaseModel]) -> Mapping[str, str]:
-    """Return, for each name that a body may use, the name of the model's field."""
+    """Return the names of the model's fields, by the names under which a body may contain the fields."""
     fields: dict[str, str] = {}
     for name, field in model.model_fields.items():
         aliases = field.validation_alias

@@ -51,7 +51,7 @@ STATUS_KEY: Final = "wxauth.status"
 EXPECTED_KEY: Final = "wxauth.expected"
 """The key in the ASGI scope that marks an expected refusal, for example of a poll that came too early.
 
-Such a refusal is neither logged nor counted in `REFUSED`.
+Such a refusal is not logged, not counted in `REFUSED`, and not passed to the function `refused` of `Edge`.
 """
 CONTROL_CHARACTERS_REFUSED: Final = "a path must not contain control characters"
 """The `detail` of the refusal of a path with control characters."""
@@ -86,7 +86,7 @@ Clear them, then load this page again.</p></div></html>
 It is about cookies, because a browser sends a head that is too large only if it has too many cookies for the site.
 """
 FIRST_FAILURE: Final = 400
-"""The lowest status of a failure."""
+"""The lowest HTTP status that counts as a failure."""
 BODY_IS_LATE: Final = 408
 """The status of the response if the body did not arrive in time (Request Timeout).
 
@@ -95,7 +95,7 @@ After such a response, `Edge` closes the connection, because the rest of the bod
 _HEAD_TOO_LARGE: Final = 431
 """The status of the response if the head is too large (Request Header Fields Too Large)."""
 FIRST_FAULT: Final = 500
-"""The lowest status of a failure for which the client is not responsible."""
+"""The lowest HTTP status of a failure for which the client is not responsible."""
 REQUESTS: Final = Counter(
     "wxauth_requests",
     "Requests, by method, route template (none if no route matches) and status of the answer.",
@@ -195,7 +195,7 @@ class Edge:
         self.body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check a request, pass it on to the app, and log the failure if there is one."""
+        """Check the head of a request, and refuse the request or pass it on to the app. Log any failure."""
         if scope["type"] == "lifespan":
             await self._run_lifespan(scope, receive, send)
             return

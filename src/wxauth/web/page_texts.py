@@ -25,6 +25,8 @@ There is a limit, because callers may send any text. All language tags in use ar
 def page_texts(folder: Path, request: Request, declared: Mapping[str, Callable[[str], str]]) -> JSONResponse:
     """Return a page's texts in the language that `?language=` names, or in English if there is no translation into it.
 
+    The response also contains all languages that the page can offer, with the name of each language in that language.
+
     Args:
         folder: The folder of the page's scripts and of `texts.json`.
         request: The request for the texts.

@@ -43,11 +43,11 @@ PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 200
 """The largest number of items on a page of most lists."""
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")
-"""The form of a cursor of `cursor_at`, which is the base64url of 16 bytes."""
+"""The form of a cursor that `cursor_at` makes, which is the base64url of 16 bytes."""
 _TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
-"""The form of a cursor of `timed_cursor`, which is the base64url of 24 bytes: the time, and then the id."""
+"""The form of a cursor that `timed_cursor` makes: the base64url of the time (8 bytes) and the id (16 bytes)."""
 _TIME_BYTES: Final = 8
-"""The number of bytes of the time in a cursor of `timed_cursor`."""
+"""The number of bytes of the time in a cursor that `timed_cursor` makes."""
 _NOT_A_CURSOR: Final = "Must be a next_cursor of this list"
 FIRST_PAGE: Final[dict[str, object]] = {"after_at": None, "after_id": None}
 """The parameters with which a statement returns the first rows of a list that is sorted by time and id."""
@@ -168,7 +168,10 @@ def cursor_at(row_id: UUID) -> str:
 
 
 def id_in_cursor(cursor: str) -> UUID:
-    """Return the id in a cursor, which is the id of the last row before the page. Raises: ValueError."""
+    """Return the id in a cursor made by `cursor_at`, which is the id of the last row before the page.
+
+    Raises: ValueError, if the cursor has another form.
+    """
     if not _CURSOR.fullmatch(cursor):
         raise ValueError(_NOT_A_CURSOR)
     return UUID(bytes=urlsafe_b64decode(cursor + "=="))
@@ -181,7 +184,10 @@ def timed_cursor(at: datetime, row_id: UUID) -> str:
 
 
 def _place_in(cursor: str) -> tuple[datetime, UUID]:
-    """Return the time and id in a cursor made by `timed_cursor`. Raises: ValueError."""
+    """Return the time and id in a cursor made by `timed_cursor`.
+
+    Raises: ValueError, if the cursor has another form, or if its time is after the year 9999.
+    """
     if not _TIMED_CURSOR.fullmatch(cursor):
         raise ValueError(_NOT_A_CURSOR)
     time_and_id = urlsafe_b64decode(cursor)
@@ -271,7 +277,7 @@ class TimedPageQuery(PageQuery):
 def body_like(example: Mapping[str, Any], **options: Unpack[ConfigDict]) -> ConfigDict:
     """Return the `model_config` of a body with this example and these further options.
 
-    Pydantic's message about an invalid body does not contain the body's values.
+    With this configuration, pydantic's message about an invalid body does not contain the body's values.
     """
     return ConfigDict(json_schema_extra={"examples": [dict(example)]}, hide_input_in_errors=True, **options)
 
@@ -289,7 +295,7 @@ class Changes(BaseModel):
 
 
 class BodyWithRules(BaseModel):
-    """A body with some fields for which the functions of `bodies` have special rules."""
+    """A body with fields that `web/bodies.py` treats in a special way: see `cleaned` and `titles`."""
 
     cleaned: ClassVar[Collection[str]] = ()
     """The fields whose validators remove lone surrogates. In these fields, lone surrogates are accepted."""

@@ -28,8 +28,9 @@ from wxauth_guard.errors import InvalidRequest, WxAuthError
 _PART: Final = -1
 """The `place` of a step that reads a part of the service instead of calling a function."""
 _REQUEST: Final = 0
+"""The position of the request, the first of the two values that exist before the first step."""
 _STACK: Final = 1
-"""The positions of the values that exist before the first step."""
+"""The position of the stack that closes dependencies with `yield`. It also exists before the first step."""
 _UNSUPPORTED: Final = (
     "path_params",
     "query_params",

@@ -26,10 +26,10 @@ _REPORTED_BY_CALLERS: Final = frozenset({Api.MINI_PROGRAM_CODE, Api.URL_LINK})
 """The APIs whose errcodes the callers log, so that the log says which picture or link is missing."""
 _URL_LINK: Final = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/-]{1,256}")
 """The form of a URL Link."""
+# Every PNG or JPEG begins, and every JPEG ends, with these bytes.
 _PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG_START: Final = b"\xff\xd8\xff"
 _JPEG_END: Final = b"\xff\xd9"
-"""The bytes with which every picture of these types begins or ends."""
 
 T = TypeVar("T")
 Version = Literal["release", "trial", "develop"]
@@ -58,15 +58,15 @@ class WeChatApi:
     wechat_tokens: WeChatTokens
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections to WeChat."""
         await self.wechat.aclose()
 
     async def phone_number(self, app: App, code: str, *, openid: str | None, extra_time: float = 0.0) -> dict[str, Any]:
         """Exchange the phone code of a phone button for WeChat's `phone_info`.
 
-        A phone code works once, for five minutes, and each success costs money. Therefore, this method does not check
-        the content of `phone_info`, so that the caller can store it before any further step can fail. If `openid` is
-        given, WeChat checks that the phone code belongs to this user. `extra_time`, in seconds, is added to the time
+        A phone code works only once, within five minutes, and each success costs money. Therefore, this method does not
+        check the content of `phone_info`, so that the caller can store it before any further step can fail. If `openid`
+        is given, WeChat checks that the phone code belongs to this user. `extra_time`, in seconds, is added to the time
         limit.
 
         Raises: InvalidCode (errcode 40029; errcode 40003: the openid belongs to another app; errcode 43104: the phone
@@ -102,8 +102,8 @@ class WeChatApi:
         `env` selects the mini-program's version. For the published version, WeChat checks whether the page exists.
         `scene` is a secret, so the log never contains it.
 
-        Raises: WeChatMisconfigured (errcode 40097: no such version; errcode 41030: no such page), WeChatRateLimited
-            (errcode 45009: too many pictures in this minute), other WeChatError.
+        Raises: WeChatMisconfigured (errcode 40097 or 85402: no such version; errcode 40066 or 41030: no such page),
+            WeChatRateLimited (errcode 45009: too many pictures in this minute), other WeChatError.
         """
         body = {"scene": scene, "page": page, "env_version": env, "check_path": env == "release"}
         return await self._call(Api.MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene])
@@ -139,6 +139,8 @@ class WeChatApi:
         """Call an API with the app's access token. Send the body with POST, or send a GET request if the body is None.
 
         `query` begins with `&`, because it follows the access token. The other arguments are those of `WeChat.call`.
+
+        Raises: WeChatError, if WeChat refuses the call, or returns no token.
         """
         # pydantic's JSON contains no \uXXXX escapes, which not every API of WeChat decodes.
         content = None if body is None else to_json(body)

@@ -87,7 +87,10 @@ def client_over(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
 
 
 def transport_for(settings: Settings, *, at_most: float = inf) -> HttpTransport:
-    """Return the transport for exchanges with WeChat that take at most `at_most` seconds."""
+    """Return the transport for calls to WeChat, each of which may take up to `at_most` seconds.
+
+    If the setting `WECHAT_TIMEOUT` is shorter, that time counts. One attempt to connect may take only a part of it.
+    """
     timeout = min(settings.wechat_timeout, at_most)
     return HttpTransport(connect_timeout=timeout * _CONNECT_SHARE, proxy=settings.wechat_proxy)
 
@@ -182,9 +185,10 @@ class WeChat:
         The code comes from `wx.login` in a mini-program, and from OAuth in any other app. A code works once, within
         some minutes. This method ignores the access and refresh tokens in an OAuth response.
 
-        Raises: InvalidCode (40029, 42003), CodeUsed (40163), WeChatUserBlocked (40226), WeChatRateLimited (45009,
-            45011), WeChatMisconfigured (if only the operator can end the failure), WeChatUnavailable (-1 after two
-            retries, a missing or lost connection, or a status of 500 or more), WeChatTimeout, WeChatBadResponse.
+        Raises: InvalidCode (errcode 40029 and, except for mini-programs, 42003), CodeUsed (errcode 40163),
+            WeChatUserBlocked (errcode 40226), WeChatRateLimited (errcode 45009 or 45011), WeChatMisconfigured (if only
+            the operator can end the failure), WeChatUnavailable (errcode -1 after two retries, a missing or lost
+            connection, or a status of 500 or more), WeChatTimeout, WeChatBadResponse.
         """
         query = _login_query(app, code)
         return await self.call(exchange_api(app), app, query, read=partial(_identity, app), secrets=[code])
@@ -258,7 +262,7 @@ class WeChat:
         return asyncio.get_running_loop().time() + self.timeout + extra_time
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections to WeChat."""
         await self.client.aclose()
 
     async def _ask_until_not_busy(self, call: _Call) -> dict[str, Any]:

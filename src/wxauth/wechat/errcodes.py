@@ -86,15 +86,16 @@ class Errcode:
 
     number: int
     meaning: Text | None = None
+    """The meaning of the errcode; None if the table does not state it."""
     remedy: Text | None = None
-    """The instruction for the operator on how to end the failure."""
+    """The instruction for the operator on how to end the failure; None if the table lacks the errcode."""
     error: type[WeChatError] = WeChatBadResponse
     """The error that wxauth raises for the errcode.
 
     WeChatMisconfigured means that WeChat refuses all such calls of the app until the operator acts.
     """
     retry_after: int | None = None
-    """The number of seconds after which a retry may succeed."""
+    """The number of seconds after which a retry may succeed; None for the default of the error."""
     at: Collection[str] = ()
     """The APIs to which the row applies. If empty, the row applies to all APIs without a separate row."""
 

@@ -211,5 +211,8 @@ def can_name_a_person(unionid: str) -> bool:
 
 
 def text_of(value: object) -> str:
-    """Return the text of a field, which may be a number in JSON; empty for any other value, for example a list."""
+    """Return a text or a number from a JSON field as text, without the white space around it.
+
+    For any other value, for example a list, return an empty text.
+    """
     return str(value).strip() if isinstance(value, str | int) else ""

@@ -92,7 +92,7 @@ class CachedSecret:
     """The time until which wxauth does not call WeChat again, because of `failure`."""
 
     def is_good(self, now: datetime) -> bool:
-        """Return whether the secret has not expired yet, so that WeChat should still accept it."""
+        """Return whether the secret is valid at this time, so that WeChat should accept it."""
         return now < self.ends_at
 
     def ensure_not_paused(self, now: datetime) -> None:
@@ -192,7 +192,7 @@ class WeChatTokens:
         If another caller has already fetched a new token, return that token. If WeChat returns the refused token again,
         return it, because other APIs of WeChat may still accept it.
 
-        Raises: WeChatError.
+        Raises: WeChatError, as `get` does.
         """
         cached, now = self._cached[_key_of(app)], self.clock()
         cached.drop_future_times(now)
