@@ -51,7 +51,8 @@ DELETE FROM apps WHERE app_id = :app_id AND secrets = :secrets RETURNING app_id
 # `wxauth secret reseal` calls this object to store the secrets that it has encrypted again.
 reseal_app: Final = Reseal.of("apps", "secrets", key="app_id")
 # An app must not have the name of a site, because the claim `client_id` of a token contains either the app's id or the
-# site's name, and services could not tell which. A client is a site if it has a title.
+# site's name, and services could not tell which. A client is a site if it has a title. A removed site also counts
+# until its row is deleted.
 IS_NAME_OF_SITE: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE name = :name AND title IS NOT NULL)")
 
 

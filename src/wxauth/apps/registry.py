@@ -104,7 +104,7 @@ class Apps:
     _by_id: dict[str, KnownApp] = field(init=False)
     """All apps by id, in the order of `all`."""
     _enabled: dict[str | None, App] = field(init=False)
-    """The enabled apps by id. None is the key of the default app, if it is enabled."""
+    """The enabled apps by id. The key None also finds the default app, if this app is enabled."""
     _ignored: dict[str, Sequence[str]] = field(init=False, default_factory=dict)
     """The ignored fields of each stored app that has such fields, as last read."""
     _is_read: bool = field(init=False, default=False)
@@ -292,7 +292,10 @@ def unsealed_app(row: queries.SealedApp, sealer: Sealer) -> KnownApp:
 
 
 def sealed_app(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> queries.SealedApp:
-    """Return the row that stores an app, with its secrets encrypted."""
+    """Return the row that stores an app, with its secrets encrypted.
+
+    `created_at` is a separate argument, because `known` does not contain this time if the app is new.
+    """
     app = known.app
     return queries.SealedApp(
         app_id=app.app_id,

@@ -110,7 +110,7 @@ async def check_apps(settings: Settings) -> list[CheckResult]:
 
 
 def _transport(settings: Settings) -> HttpTransport:
-    """Return the transport for the requests to WeChat, with the time limit of the checks."""
+    """Return the transport for the requests to WeChat. Its time limit for connecting suits `CHECK_TIMEOUT_SECONDS`."""
     return transport_for(settings, at_most=CHECK_TIMEOUT_SECONDS)
 
 

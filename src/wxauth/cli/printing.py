@@ -75,7 +75,7 @@ class WrongCall(click.UsageError):
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print a text in the language of the terminal."""
+    """Print a text in the language of the terminal. With `err`, print to standard error."""
     click.echo(localized(text), err=err)
 
 

@@ -35,7 +35,7 @@ REMOVED_PAGE_SIZE: Final = 1000
 There is a limit because logins of the users of these sessions wait for this transaction.
 """
 _PAGES_PER_REPORT: Final = 10
-"""The largest number of pages, of `REMOVED_PAGE_SIZE` sessions each, that `end_sessions_left` ends before a report."""
+"""The largest number of pages that `end_sessions_left` processes before it reports the number of remaining sessions."""
 _WAIT_FOR_OTHERS_SECONDS: Final = 0.1
 """The pause, in seconds, before another attempt if another worker is ending the sessions, or their users are locked."""
 
@@ -43,7 +43,7 @@ NO_SUCH_CLIENT: Final = "this service client doesn't exist"
 NAME_TAKEN: Final = "a service client with this name already exists"
 NAME_REMOVED: Final = "the sessions of the removed client with this name are still being ended, which can take minutes"
 CLIENT_IS_PUBLIC: Final = "belongs to a public client, which has no secret"
-"""The message about the field `name` with which wxauth refuses to renew a public client's secret."""
+"""The message for the field `name` if an administrator tries to renew the secret of a public client."""
 
 AnyClientSettings = Settings | ClientCommandSettings
 """The settings of the service, or of the commands about clients."""

@@ -55,7 +55,7 @@ class DocumentOutcome(StrEnum):
 
     OK = "ok"
     FAILED = "failed"
-    """There was no connection, no response in time, or a status other than 200."""
+    """There was no connection or no response in time, or the response had a status other than 200."""
     REFUSED = "refused"
     """The address is not allowed, or the response breaks a rule."""
 
