@@ -49,7 +49,7 @@ _UNKNOWN_FILTER: Final = InvalidRequest.of("filter", NO_PARAMETERS)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller of a request: the session of the access token, and the session's user as stored now."""
+    """The caller of a request: the session of the access token, and its user as read for this request."""
 
     session_id: UUID
     user: UserInSession

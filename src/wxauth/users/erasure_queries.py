@@ -173,7 +173,9 @@ async def erase_waiting_rows(database: Database, user_ids: Sequence[UUID] | None
 async def _erase_page(
     transaction: Transaction, user_id: UUID, *, about_after: UUID, acted_after: UUID, size: int
 ) -> int:
-    """Erase up to `size` rows of a user, and return their number. If that was fewer than `size`, finish the erasure.
+    """Erase up to `size` rows of a user, and return their number.
+
+    If that is fewer than `size`, no rows with this id remain, so the id is taken off the queue.
 
     `about_after` and `acted_after` are the values of these columns in the table `erasures` (see
     `users.models.Erasure`).

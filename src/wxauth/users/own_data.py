@@ -119,7 +119,8 @@ class Export:
     further_pieces: AsyncGenerator[bytes] | None
     """The further pieces of a large document; None for any other document.
 
-    The caller must close this generator, because it holds a database connection.
+    The caller must close this generator, because it holds a database connection. If the caller reads too slowly, the
+    generator raises StorageUnavailable.
     """
 
 

@@ -274,7 +274,10 @@ def term_kind_of(text: str | None, *, region: str) -> TermKind:
 
 
 def id_in(text: str) -> UUID | None:
-    """Return the id in this text, in upper or lower case; None if the text lacks the form of the ids in responses."""
+    """Return the user id that a text consists of, in upper or lower case; None if the text is not a UUID with hyphens.
+
+    Responses contain ids only in this form. `UUID` would also accept other forms, for example without hyphens.
+    """
     try:
         user_id = UUID(text)
     except ValueError:

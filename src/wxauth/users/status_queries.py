@@ -30,7 +30,7 @@ from wxauth.settings.roles import STAFF_ROLES
 
 
 class LockedUser(SQLModel):
-    """The status and roles of a locked user."""
+    """The stored status and roles of a locked user, with the details of a ban and of a requested erasure."""
 
     id: UUID
     status: Literal["active", "disabled"]

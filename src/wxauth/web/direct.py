@@ -105,7 +105,7 @@ class DirectRoute(APIRoute):
 
         If the app overrides dependencies, build another plan.
 
-        Raises: the failure of the route, if the scope contains the failure because `Shortcut` has called the route.
+        Raises: the failure in the scope, if `Shortcut` has already called the route, and the route has failed.
         """
         if _FAILURE_KEY in scope:
             raise scope.pop(_FAILURE_KEY)  # here, FastAPI's handlers catch the failure

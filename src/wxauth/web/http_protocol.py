@@ -57,8 +57,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._bytes_outside_body = 0
         """The number of bytes that have arrived outside of a body since the last reset.
 
-        The end of a head, a part of a body, and the end of a request each reset it. The other bytes of the read in
-        which they arrive are not counted.
+        The end of a head, a part of a body, and the end of a request each reset the number to 0. The bytes that follow
+        in the same read are not counted, either.
         """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -68,7 +68,10 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(self._connection)
 
     def data_received(self, data: bytes) -> None:
-        """Parse data from the client. If a head or the trailers are too large, respond with 431."""
+        """Parse data from the client, but hide a request for an upgrade from the parser.
+
+        If a head or the trailers are too large, respond with 431.
+        """
         self._bytes_outside_body += len(data)
         if not self._is_in_body and b"\nupgrade" in data[:MAX_HEAD].lower():
             # Java's client asks for HTTP/2 with each request, and the parser would drop the body of such a request.

@@ -67,7 +67,7 @@ T = TypeVar("T")
 
 
 class _Client(httpx.AsyncClient):
-    """A client that sends a request without the steps that httpx would add."""
+    """A client that sends requests without steps of httpx that wxauth does not need, such as storing cookies."""
 
     async def send(self, request: httpx.Request, **_options: Any) -> httpx.Response:
         """Send the request.

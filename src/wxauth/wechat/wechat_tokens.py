@@ -50,7 +50,7 @@ LOOK_TIMEOUT_SECONDS: Final = 0.5
 LONGEST_LIFE_SECONDS: Final = 7200
 """The longest lifetime, in seconds, that wxauth assumes for a token or a ticket."""
 _LONGEST_SECRET: Final = 4096
-"""The length limit, in characters, of a token or a ticket. WeChat's documentation asks for at least 512."""
+"""The length limit, in characters, of a token or a ticket. WeChat asks callers to leave room for at least 512."""
 _BEIJING: Final = timezone(timedelta(hours=8))
 """WeChat's time zone. WeChat resets the daily quotas at midnight in this zone."""
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
