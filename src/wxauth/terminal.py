@@ -18,9 +18,9 @@ WORDS: Final = """
     signs_from published_until former signing next event_id type attempts answer next_at pending delivered
     failed
 """.split()  # noqa: SIM905 - a list would need a line for each word
-"""The names of columns and the values of states in the tables that commands print, all of which are translated.
+"""The words that `word` translates: the names of columns and the values of states in the tables that commands print.
 
-The commands also print the fields in `core.users.PROFILE_FIELDS` as columns.
+The commands also print the fields in `core.users.PROFILE_FIELDS` as columns, so these names are translated, too.
 """
 _SYSTEM_REASONS: Final[Mapping[int | None, Text]] = {
     errno.EADDRINUSE: _("Address already in use"),
@@ -71,7 +71,10 @@ def localized(text: object) -> str:
 
 
 def listed(names: Iterable[str], other_count: int) -> Text:
-    """Return a list of names, such as `a, b and 3 more`. Without other names, it is only `a, b`."""
+    """Return a list of names, such as `a, b and 3 more`.
+
+    `other_count` is the number of names that are left out. If it is 0, the list is only `a, b`.
+    """
     some = _(", ").join(names)
     if other_count == 0:
         return some

@@ -26,9 +26,9 @@ _CONTROLS: Final = "\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"
 _IGNORED: Final = "\xad\u061c\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff0-\ufff8"
 """The bidirectional controls and other characters that programs ignore."""
 _UNASSIGNABLE: Final = "\ud800-\uf8ff\ufdd0-\ufdef\U000f0000-\U0010ffff"
-"""The surrogates, the characters for private use, and the noncharacters in the middle or at the end of Unicode."""
+"""The surrogates, the characters for private use, the noncharacters from U+FDD0 to U+FDEF, and the last two planes."""
 _PLANES: Final = range(0, 0xF0000, 0x10000)
-"""The first characters of the planes of Unicode, except for the last two planes, which are in `_UNASSIGNABLE`."""
+"""The first code points of the planes of Unicode, except for the last two planes, which are in `_UNASSIGNABLE`."""
 _ENDS_OF_PLANES: Final = "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in _PLANES)
 """The last two characters of each plane, which are noncharacters."""
 _REMOVED: Final = f"{_CONTROLS}{_IGNORED}{_UNASSIGNABLE}{_ENDS_OF_PLANES}"
@@ -42,7 +42,7 @@ Most texts contain no such character, so this single search is enough for them.
 _FLAG_OR_REMOVED: Final = re.compile(
     rf"(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{{3,6}}\U000e007f)|[{_REMOVED}{_TAGS}]+"
 )
-"""The pattern of a region's flag, which the group contains and `clean_text` keeps, or of characters that it removes."""
+"""The pattern of a region's flag, or of characters that `clean_text` removes. The group contains only the flag."""
 _NEEDLESS_JOINERS: Final = re.compile(
     # A row after a visible character of an emoji, or of a script other than Latin, Greek and Cyrillic:
     rf"(?=[{_SELECTORS}{_JOINERS}])(?<=[#*0-9\xa9\xae\u0530-\U0010ffff])(?<![\s{_INVISIBLE}])"

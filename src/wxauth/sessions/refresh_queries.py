@@ -1,4 +1,4 @@
-"""The statements that rotate refresh tokens.
+"""The statements that rotate refresh tokens, which means that they replace a used token with its successor.
 
 A refresh token is reused if it is used again after its grace period, or after its successor was used. The session then
 ends.
@@ -55,13 +55,13 @@ class RefreshRefused:
     why: str
     """The value of a member of `RefreshRefusal`."""
     user_id: UUID | None = None
-    """The session's user; None if there is no such session."""
+    """The session's user; None if the reason is `UNKNOWN`."""
     banned_until: datetime | None = None
     """The time at which the user's ban ends; None if the user is not banned, or the ban has no end."""
     app_id: str | None = None
-    """The app of the session; None if there is no such session, or if its token was reused."""
+    """The app of the session; None if the reason is `UNKNOWN` or `REUSED`."""
     resource: str | None = None
-    """The resource that the session is for; None if it is for no resource, or if its token was reused."""
+    """The resource that the session is for; None if there is none, or if the reason is `UNKNOWN` or `REUSED`."""
 
 
 class RotatedSession(UserInSession):
@@ -87,9 +87,9 @@ class RotatedSessionOfWebsite(RotatedSession):
 
 # A token that is newer than the stored generation exists if this database was restored from an older backup.
 _IS_NEWEST: Final = ":generation >= s.generation"
-# A token is good if it is the newest, or if it is the token just before the newest, and its grace period has not ended.
-# `rotated_at` is in the future if a clock was ahead when wxauth stored this time. If `rotated_at` is more than a grace
-# period in the future, the token has no grace period.
+# The newest token is good. The token just before the newest is also good, until its grace period ends. `rotated_at` is
+# in the future if a clock was ahead when wxauth stored this time. If `rotated_at` is more than a grace period in the
+# future, the token has no grace period.
 _IS_GOOD: Final = f"""({_IS_NEWEST} OR (:generation = s.generation - 1
     AND s.rotated_at BETWEEN :grace_began_at AND :now::timestamptz + (:now::timestamptz - :grace_began_at)))"""
 # If a clock was ahead when the session was opened, the age of the session begins now, because a session must not end
@@ -105,7 +105,7 @@ _SET_DEVICE_FRAGMENT: Final = f""",
                                 THEN COALESCE(s.opened_user_agent, s.user_agent, '') ELSE s.opened_user_agent END,
        ip = CASE WHEN {_IS_GOOD} THEN :ip::text::inet ELSE s.ip END,
        user_agent = CASE WHEN {_IS_GOOD} THEN :user_agent ELSE s.user_agent END"""
-# The scopes that a website's session has, as an SQL array, and conditions on its scopes and its resource.
+# The scopes of a website's session as an SQL array, and the conditions on the session's resource and scopes.
 _GRANTED: Final = "string_to_array(s.scope, ' ')"
 _IS_FOR_RESOURCE: Final = "s.resource IS NOT DISTINCT FROM :resource::text"
 _IS_IN_SCOPE: Final = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
@@ -267,7 +267,7 @@ async def _rotate(
     lifetimes: Lifetimes,
     now: datetime,
 ) -> Rotated | RefreshRefused:
-    """Rotate a refresh token with a statement. Return the session, or the reason for the refusal.
+    """Rotate a refresh token with `statement`. Return the session, or the reason for the refusal.
 
     `further_values` contains the parameters that only this statement has. If the token was reused, end the session. If
     the token could be used now, although the statement has just found no session, try again.
@@ -301,7 +301,7 @@ async def _refusal(
     lasts_at_most: int,
     now: datetime,
 ) -> RefreshRefused:
-    """Return the reason why a statement has found no session to rotate.
+    """Return the reason why the statement of `_rotate` has found no session.
 
     `further_values` contains the values that only `_rotate`'s statement gets. For a session in an app, it contains no
     values about a website.

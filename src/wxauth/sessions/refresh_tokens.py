@@ -27,7 +27,7 @@ class RefreshToken(NamedTuple):
 
     session_id: UUID
     generation: int
-    """The number of refreshes of the session before this token was issued."""
+    """The number of the session's earlier refresh tokens, so the token from the login has the generation 0."""
 
 
 class RefreshTokens:
@@ -57,7 +57,7 @@ class RefreshTokens:
         return self.PREFIX + urlsafe_b64encode(signed + mac).decode().removesuffix(_PADDING)
 
     def parse(self, token: str) -> RefreshToken | None:
-        """Verify a token, and return its content. Return None if the token was not created with any of the keys."""
+        """Verify a token, and return its content. Return None if it is malformed, or if no key has signed it."""
         if self._form.fullmatch(token) is None:
             return None
         raw = urlsafe_b64decode(token.removeprefix(self.PREFIX) + _PADDING)

@@ -24,8 +24,8 @@ def plain_url(url: str) -> re.Match[str] | None:
     """Match a URL in its plain form. Return None for any other text.
 
     The groups of the match are `scheme`, `host` (with its port), `path` and `query` (with its question mark). In its
-    plain form, a URL has a lower-case host, contains only characters that RFC 3986 allows, and has neither a user name
-    nor a fragment.
+    plain form, a URL has a lower-case scheme and host, contains only characters that RFC 3986 allows, and has neither a
+    user name nor a fragment.
     """
     # The pattern allows ports and IPv6 addresses that do not exist, so `is_http_url` checks them.
     return _PLAIN.fullmatch(url) if is_http_url(url) else None
@@ -76,7 +76,8 @@ def is_below(url: str, issuer: str) -> bool:
 def _host_and_path(url: str) -> tuple[tuple[str, int | None], str]:
     """Return a URL's host with its port, and its decoded path, without `..` and without a final slash.
 
-    In this form, `is_below` also recognizes a URL that is spelled differently, such as `https://host:443/a/../v1`.
+    If the URL contains no port, the port is the default of its scheme. In this form, `is_below` also recognizes a URL
+    that is spelled differently, such as `https://host:443/a/../v1`.
     """
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")

@@ -79,7 +79,10 @@ def load_settings(
 
 
 def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
-    """Create settings. `values` take precedence over the environment. Raises: InvalidSettings."""
+    """Create settings. `values` take precedence over the environment.
+
+    Raises: InvalidSettings, if a setting is wrong or missing.
+    """
     try:
         return kind(**values)
     except ValidationError as exc:
@@ -191,7 +194,8 @@ def _fault_of_setting(match: re.Match[str], similar: str | None, place: Text) ->
 def _read_files(folder: Path, names: Collection[str]) -> dict[str, str]:
     """Return the texts of the files in a folder whose names, in upper case, are among `names`. Ignore other files.
 
-    The keys of the result are the upper-case names. If the folder is missing, return no texts.
+    The keys of the result are the upper-case names. The texts have no whitespace around them. If the folder is missing,
+    return no texts.
 
     Raises: InvalidSettings, if the folder cannot be read, or if one of these names is not a readable UTF-8 file.
     """

@@ -123,7 +123,7 @@ def _check_secrets_folder(value: Path) -> None:
 
 
 def check_title(value: str) -> None:
-    """Check the title of an app, a site, a resource or a scope. Raises: WrongValue."""
+    """Check the title of an app, a site, a resource or a scope. Raises: WrongValue, if `is_title` refuses the title."""
     if not is_title(value):
         raise WrongValue(_("must be 1 to 64 characters, without control characters, and not only spaces"))
 

@@ -1,1 +1,1 @@
-"""The routes for siblings (services that verify wxauth's tokens) about tokens and users, and for calls to WeChat."""
+"""The routes for siblings (services that verify wxauth's tokens): about tokens and users, and for calls to WeChat."""

@@ -17,9 +17,9 @@ _BODY_FIELDS: Final = frozenset({b"content-length", b"content-type", b"expect", 
 class AnyRequest:
     """Middleware that turns each request to `/v1/verify`, or to a path below it, into a GET without a body.
 
-    Envoy, Istio and Higress send the method of the client's request, and append the path and the query of the client's
-    request. The client chooses these parts, so before any other code reads them, this middleware sets the method to
-    GET, and removes the appended path and query.
+    Envoy, Istio and Higress use the method of the client's request, and append its path and query. The client chooses
+    all three, so this middleware sets the method to GET, and removes the appended path and query, before any other code
+    reads them.
 
     There is one exception. If the path is exactly `/v1/verify/`, and the query names a role or resource, an
     administrator meant the query for `/v1/verify`. In this case, the middleware keeps the query, so that the route
@@ -30,7 +30,7 @@ class AnyRequest:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Pass a request to the wrapped app, in the form that `_normalized` returns."""
         if scope["type"] == "http" and VERIFY_PATH in scope["path"]:  # other requests skip the exact comparisons
             scope = _normalized(scope)
         await self._app(scope, receive, send)

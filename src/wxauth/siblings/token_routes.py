@@ -96,7 +96,7 @@ def _no_token() -> InvalidRequest:
 async def required_roles(request: Request) -> frozenset[str]:
     """Return the roles that a proxy requires.
 
-    Other parameters are refused, because a misspelled `role` would admit every user.
+    The query must contain only `role` and `resource`. If wxauth ignored a misspelled `role`, it would admit every user.
 
     Raises: InvalidRequest, if there is another parameter, or if there are too many parameters.
     """
@@ -227,7 +227,7 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
 
     Every method gets the same response. The user is in its header fields. A revoked session or a banned user is refused
     immediately. The roles are the user's current ones, not those in the token. A body is ignored. Any parameter other
-    than `role` and `resource` is refused, because a misspelled `role` would admit every user.
+    than `role` and `resource` is refused, because if wxauth ignored a misspelled `role`, it would admit every user.
     """
     if not roles <= set(caller.user.roles):
         raise InsufficientRole("the user lacks a role that this request requires")
@@ -350,7 +350,10 @@ async def _current_claims(
 
 
 async def _token_in(request: Request) -> str:
-    """Return the field `token` of a form. Raises: InvalidRequest, if the field is missing or repeated."""
+    """Return the field `token` of a form.
+
+    Raises: InvalidRequest, if the field is missing or repeated; the errors of `form_values`.
+    """
     tokens = await form_values(request, "token")
     if not tokens:
         raise _no_token()

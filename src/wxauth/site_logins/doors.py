@@ -99,7 +99,7 @@ LINK_REQUEST_LASTS: Final = timedelta(seconds=600)
 MAX_PRESSES: Final = 10
 """The maximum number of times that the button of one page can open WeChat's page, or request a link to WeChat."""
 MAX_WRONG_NUMBERS: Final = 3
-"""The number of wrong attempts to type the number of a link. The last one ends the page and its link."""
+"""The maximum number of wrong numbers that a user can type on one page. The last one ends the page and its link."""
 NUMBER_LASTS: Final = timedelta(seconds=120)
 """The time that the user has, after the approval on the phone, to type the number of a link."""
 AUTHORIZATION_CODE_LASTS: Final = timedelta(seconds=60)

@@ -80,7 +80,7 @@ class UrlLinks:
     async def _make(self, app: App, link: CachedSecret) -> None:
         """Request a link from WeChat, and store it in `link`.
 
-        If WeChat fails, send no further request for `_PAUSE_AFTER_FAILURE`.
+        If WeChat fails, log the failure. `of` then sends no further request for `_PAUSE_AFTER_FAILURE`.
         """
         now = self.clock()
         try:
@@ -136,7 +136,8 @@ class Links:
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
         """End the page's previous link, store a new link, and return the redirect that opens the mini-program with it.
 
-        Raises: NotFound, if the page has ended, or its site has no link now; PressesUsedUp, RateLimited.
+        Raises: NotFound, if the page has ended, or its site has no link now; PressesUsedUp, if the button was pressed
+            too often; RateLimited.
         """
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
         link_url = await self._url_without_scene(page.site_app_id) if page.link else None
@@ -249,7 +250,10 @@ class Links:
 
 
 async def _end_link(transaction: Transaction, link: LockedLogin) -> None:
-    """End a link that has no authorization code yet, and remove its claim, its user and its number."""
+    """End a link, and remove its claim, its user and its number.
+
+    A link that the user has refused, or that has an authorization code, stays unchanged.
+    """
     if link.stage in (*OPEN, Stage.APPROVED):
         link.stage, link.claimed_session_id, link.claimed_at = Stage.REFUSED, None, None
         link.app_id = link.openid = link.number = link.login_code_hash = None

@@ -73,7 +73,8 @@ class MiniProgramLogins:
         Return the URL that the web-view opens next.
 
         Raises: Unanswerable, if the client or the redirect URI is wrong; InvalidToken, if the session has ended;
-            RateLimited, UnknownApp, WeChatError, WrongPerson.
+            CannotOpen, if wxauth cannot read the site's `id_token_hint`; RateLimited, UnknownApp, WeChatError,
+            WrongPerson.
         """
         try:
             request = await self.site_requests.check(parameters, ip=device.ip, admits=may_answer)
@@ -115,6 +116,8 @@ class MiniProgramLogins:
 
         `_make_code` counts the accepted requests. If `_make_code` itself refuses a request, the rollback of its
         transaction undoes its count, so this method counts the request again.
+
+        Raises: RateLimited, if the user has sent too many sign-in requests.
         """
         await SITES.count_user(self.database, caller.user, now=self.clock())
         return self._web_view_url(refused.onward(self.settings))
@@ -151,7 +154,7 @@ class MiniProgramLogins:
         """Store a login of the user who owns the phone's session now, and return its authorization code.
 
         Raises: InvalidToken, if the session has ended; RateLimited; SentBack, if the site's `id_token_hint` names
-            another user; Unanswerable.
+            another user; Unanswerable, if the client no longer exists.
         """
         now = self.clock()
         code = new_secret()

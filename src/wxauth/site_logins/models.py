@@ -40,7 +40,7 @@ class Stage(StrEnum):
 
     ASKED = "asked"
     CLAIMED = "claimed"
-    """A phone asks its user, or the browser has returned from WeChat's page, and wxauth is exchanging WeChat's code."""
+    """A phone asks its user for a decision or, after a visit to WeChat's page, wxauth exchanges WeChat's code."""
     APPROVED = "approved"
     REFUSED = "refused"
     CODED = "coded"
@@ -192,7 +192,7 @@ class ApprovalFields(SQLModel):
     authenticated_by: str | None = Field(default=None, sa_type=Text)
     """The `amr` value (RFC 8176) of the user's method of authentication."""
     granted_until: datetime | None = Field(default=None, sa_type=TIME)
-    """The time until which wxauth can make an authorization code for the login.
+    """The time until which wxauth can make an authorization code for the login; null until the user has approved it.
 
     For a device, it is the time until which the login can be redeemed.
     """
@@ -225,7 +225,7 @@ class SiteLoginFields(
 
     @property
     def taken_door(self) -> Door:
-        """The door that the user logs in through. The door must be known."""
+        """The door that the user logs in through. Raises: AssertionError, if the door is not known yet."""
         assert self.door is not None
         return Door(self.door)
 

@@ -96,7 +96,7 @@ class ScanPages:
     async def cancel(self, page_id: str, browser: Browser) -> NoReturn:
         """Send the browser back to the site, because the user does not want to log in.
 
-        Raises: SentBack; or NotFound, if this browser has no such page, or if the page is not open.
+        Raises: NotFound, if this browser has no such page, or if the page is not open; otherwise SentBack.
         """
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
         raise SentBack(page, "the user returned to the site")

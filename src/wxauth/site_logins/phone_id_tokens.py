@@ -43,9 +43,10 @@ class PhoneIdTokens:
     numbers: Numbers
 
     async def issue(self, caller: Caller, client_id: str, login_code: str, nonce: str | None, *, ip: str | None) -> str:
-        """Check the caller with a new `wx.login` code, and return an id_token for the client. Open no session.
+        """Check the caller with a new login code, and return an id_token for the client. Open no session.
 
-        The id_token contains `nonce`, if one is given. `ip` is the caller's address.
+        In a mini-program, the login code is from `wx.login`, and in a mobile app from WeChat's OAuth. The id_token
+        contains `nonce`, if one is given. `ip` is the caller's address.
 
         Raises: InvalidRequest, if the client may not get such id_tokens; WrongAppKind, if the session's app does not
             run on a phone; InvalidToken, if the session has ended; StorageUnavailable or CannotOpen, if no key can
@@ -83,7 +84,10 @@ class PhoneIdTokens:
 
 
 async def _find_client(database: Database | Transaction, client_id: str) -> Client:
-    """Return the client with this name, if a phone may get id_tokens for it. Raises: InvalidRequest, otherwise."""
+    """Return the client with this name.
+
+    Raises: InvalidRequest, if there is no such client, or if phones may not get id_tokens for it.
+    """
     client = await find_site(database, client_id)
     if client is None or not client.phone_id_token:
         raise InvalidRequest.of("client_id", "must be a client that was added with --phone-id-token")

@@ -88,11 +88,12 @@ class SiteRequests:
     ) -> SiteRequest:
         """Return a sign-in request that has passed all checks.
 
-        `ip` is the address of the browser, for the limits of fetched documents. `admits` says whether a client may send
-        this request. Without `admits`, any client may send it.
+        `ip` is the address of the browser, for the limits on fetching metadata documents. `admits` says whether a
+        client may send this request. Without `admits`, any client may send it.
 
         Raises: Unanswerable, if the client or the redirect URI is wrong, or if `admits` returns False; SentBack, if the
-            request breaks another rule; RateLimited.
+            request breaks another rule; RateLimited; CannotOpen, if the keys that verify the `id_token_hint` cannot be
+            decrypted.
         """
         client = await self._requesting_client(parameters, ip)
         redirect_uri = self._check_redirect_uri(client, parameters)

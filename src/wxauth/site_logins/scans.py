@@ -76,8 +76,9 @@ class Scans:
         could approve a login to the console, and would get a fresh session.
 
         Raises: ScanOver, if no such scan is pending; ScanForwarded, if the phone may have got the code or link from
-            another person; ScanTooFar, if the phone might be too far from the browser; LoginTooOld, if a fresh login is
-            required; ScanTaken, if another user has claimed the scan; RateLimited, after too many wrong user codes.
+            another person; ScanTooFar, if the phone might be too far from the browser, or if staff has used a link;
+            LoginTooOld, if a fresh login is required; ScanTaken, if another user has claimed the scan; RateLimited,
+            after too many wrong user codes.
         """
         now = self.clock()
         is_typed = opening.user_code is not None
@@ -334,9 +335,10 @@ def refusal_of_opening(
 
 
 def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
-    """Return whether a camera has read the code, and, if the time is given, recently enough for the code to be valid.
+    """Return whether the phone's camera has read the code.
 
-    If not, the user might have opened a picture that another person has forwarded.
+    Without the camera, the user might have opened a picture that another person has forwarded. If the phone has sent
+    the time of the scan, return False for a scan longer ago than `SCAN_LASTS`, because its code has expired.
     """
     if opening.scancode_time is not None:
         age_seconds = now.timestamp() - opening.scancode_time
@@ -381,7 +383,7 @@ def _log_decision(login: SiteLogin, user: UserInSession, decision: Literal["appr
 
 
 def _is_claimed_by(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:
-    """Return whether this session has claimed the login, and can still make or repeat its decision."""
+    """Return whether this session has claimed the login, and can still make or repeat the user's decision."""
     until = login.granted_until or login.scan_ends_at
     return login.door in _DOORS_OF_PHONE and login.claimed_session_id == caller.session_id and until > now
 

@@ -142,7 +142,8 @@ class Visits:
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
         """Return the redirect to WeChat's page after a press of the button.
 
-        Raises: NotFound, PressesUsedUp, RateLimited; SentBack, if the visit cannot begin.
+        Raises: NotFound, if the page has ended, or the site has no app for this visit; PressesUsedUp, if the button was
+            pressed too often; RateLimited; SentBack, if the visit cannot begin.
         """
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
         # A page with a QR code is for a computer. A page with only a button is for WeChat's browser.
@@ -167,7 +168,7 @@ class Visits:
     async def _store_visit(self, page: SiteLogin, door: Door, app_id: str) -> str:
         """Store a new visit of a page, and return its `state`. Extend the page for as long as the visit can take.
 
-        Raises: NotFound, PressesUsedUp.
+        Raises: NotFound, if the page has ended; PressesUsedUp, if the button was pressed too often.
         """
         now = self.clock()
         state = secrets.token_hex(_STATE_BYTES)
