@@ -12,14 +12,14 @@ from wxauth.core.users import MERGEABLE, PROFILE_FIELDS, UserFields
 from wxauth.users.consent_queries import PRESENT_CONSENTS, ids_of
 from wxauth.users.status_queries import LockedUser, StatusAndRoles
 
-# The SQL of the arrays of all ids, present and former, of two users. `ARE_SPLIT` needs the former ids, because an event
-# keeps the id that its user had at the time.
+# For each of two users, the SQL of an array of the user's present id and all former ids. `ARE_SPLIT` needs the former
+# ids, because an event keeps the id that its user had at the time.
 _IDS_OF_ONE: Final = ids_of(":one_id::uuid")
 _IDS_OF_OTHER: Final = ids_of(":other_id::uuid")
 HAVE_BOTH_EXTERNAL_IDS: Final = Statement[bool](
     "SELECT count(external_id) = 2 AS have_both FROM users WHERE id IN (:one_id, :other_id)"
 )
-"""The query that returns whether both of two users have an external id."""
+"""The query that returns whether each of two users has an external id."""
 # The caller holds the locks of both users and of the number.
 MAY_LINK_BY_PHONE: Final = Statement[bool]("""
 SELECT EXISTS (
@@ -40,7 +40,7 @@ SELECT EXISTS (
 """)
 """The query that checks whether wxauth may merge a new user into the holder of the same phone number.
 
-`link_by_phone` lists all conditions, which prevent the theft of accounts, and checks some of them itself.
+The conditions prevent the theft of accounts. `link_by_phone` lists all of them, and checks some of them itself.
 """
 ARE_SPLIT: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM events
@@ -132,7 +132,7 @@ UPDATE users
 
 
 async def read_user(transaction: Transaction, user_id: UUID) -> UserInMerge:
-    """Return the data of a locked user."""
+    """Return the data that a merge needs of a locked user. The user must exist."""
     return await transaction.one(_USER, user_id=user_id)
 
 
@@ -141,15 +141,16 @@ async def merge_users(
 ) -> Sequence[str]:
     """Merge a locked user into another locked user, and delete the first one. Return the app_id of each moved identity.
 
-    The identities, unionids and previous ids of the removed user move to the remaining user. The removed user's own id
-    and, if both users have an external id, the removed user's external id become previous ids of the remaining user.
+    The removed user's identities, with their sessions, move to the remaining user. So do the unionids and the previous
+    ids. The removed user's own id becomes a previous id of the remaining user. If both users have an external id, the
+    removed user's external id becomes a previous external id.
 
     The remaining user keeps their unionid and `MERGEABLE` fields. If one of these is empty, the user gets the removed
     user's value. The earlier creation time, the later time of last login, and the consents of both users are kept. If
     both users have the same number, the later proof of it is kept. In a merge by phone number, the remaining user's
     proof is kept instead, because the removed user might be another person, to whom the carrier has given the number.
 
-    This function changes neither the status, the roles nor the attributes of the remaining user.
+    This function does not change the status, the roles or the attributes of the remaining user.
     """
     ids = {"former_id": former_id, "into": into}
     app_ids = await transaction.values(_MOVE_IDENTITIES, **ids)
@@ -170,7 +171,7 @@ async def record_gained_data(
 ) -> None:
     """Record an event for each kind of data that the remaining user has received from the removed user.
 
-    These are the nickname and picture, the phone number, and each consent.
+    One event reports the nickname and the picture, one the phone number, and one each consent.
 
     `user_id` is the id of the remaining user, and `before` is the data of this user before the merge.
     """

@@ -77,8 +77,8 @@ async def merge_users(
 ) -> MergeAnswer:
     """Merge a user into another one, and return the user who remains.
 
-    That user has the identities, sessions in apps, consents and roles of both, and a ban of either. The merged
-    user's sessions at websites end.
+    The remaining user gets the identities, sessions in apps, consents and roles of the merged user. If either user
+    is banned, the remaining user is banned. The merged user's sessions at websites end.
     """
     now = clock()
     merged = await merge_by_operator(database, user_id, into=body.into, by=administrator, now=now)
@@ -105,7 +105,7 @@ async def merge_users(
 async def split_user(
     administrator: FreshAdministratorDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, body: SplitRequest
 ) -> SplitAnswer:
-    """Split an identity, and the user's other identities with the same unionid, off into a new user.
+    """Split an identity off into a new user, together with the user's other identities with the same unionid.
 
     The new user has a new id, these identities, their unionid, and the `external_id` if one is named. All other data
     stays with the user, with two exceptions. If only these identities have verified the user's phone number, it is

@@ -27,7 +27,7 @@ async def split(
     by: Actor,
     now: datetime,
 ) -> tuple[UUID, UUID]:
-    """Move an identity, its unionid, and the user's other identities with the same unionid, to a new user.
+    """Move an identity, the user's other identities with the same unionid, and this unionid to a new user.
 
     `app_id` and `openid` name the identity. If `external_id` is given, move it to the new user, too. All other data
     stays with the user, with two exceptions. Delete a phone number that only the moved identities have verified. If the

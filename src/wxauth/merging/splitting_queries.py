@@ -180,7 +180,7 @@ async def move_to_new_user(
 async def erase_wechat_account(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
 ) -> bool:
-    """Erase all data that may come from one WeChat account of a locked user.
+    """Erase all data that might come from one WeChat account of a locked user.
 
     `app_id` and `openid` name an identity of this account. Erase this identity, and the user's other identities with
     the same unionid. Delete the sessions of these identities, and record that the sessions have ended. Also clear the

@@ -35,7 +35,7 @@ class People:
     misnamed_id: UUID | None = None
     """The user of an imported identity of this app that has this unionid in place of an openid.
 
-    It is None after the first login with that identity, too.
+    After the first login with that identity, it is None, too.
     """
 
     @property
@@ -82,7 +82,7 @@ UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id
 # This condition is true if the identity `other` and :unionid belong to two WeChat accounts of one user:
 # (1) `other` has a different unionid, or it has none and neither of the two openids can belong to a snapshot; and
 # (2) the user has several accounts, because the user was merged from several users, or because `other` has a unionid
-#     and another identity of the user has :unionid. If (2) is false, the user may have only one account. `other` then
+#     and another identity of the user has :unionid. If (2) is false, the user might have only one account. `other` then
 #     belongs to this account, and :unionid is an earlier unionid of the same account.
 _IS_OF_ANOTHER_ACCOUNT: Final = """
        /* (1) */ (other.unionid <> :unionid OR (other.unionid IS NULL AND NOT :may_be_snapshot))
@@ -119,7 +119,7 @@ async def check_unionid(
     `may_be_snapshot` means that WeChat might have made up this identity, or the other identity that has the unionid.
 
     Raises: OfAnotherOpenid, in the two cases that the comment on `_IS_OF_ANOTHER_PERSON` describes; UnionidConflict, if
-        an administrator has split the unionid's user and the identity's user.
+        an administrator has split the unionid's user off from the identity's user, or the other way round.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     if await database.value(_IS_OF_ANOTHER_PERSON, **identity, may_be_snapshot=may_be_snapshot) is not None:

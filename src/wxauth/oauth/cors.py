@@ -75,7 +75,7 @@ class Cors:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on to the app, and add the CORS headers for the request's path and origin to the response.
 
-        For an origin that has CORS headers, `CORSMiddleware` itself responds to preflight requests.
+        A preflight request that reaches `CORSMiddleware` gets its response there, and does not reach the app.
         """
         path = ""  # for the lifespan, for which the server also calls the app
         if scope["type"] == "http":
@@ -109,6 +109,6 @@ class Cors:
         if self._origins.isdisjoint(("*", origin)):  # `*` in `CORS_ORIGINS` allows any origin
             with suppress(StorageUnavailable):
                 redirect_uris = await self._database.values(PUBLIC_REDIRECT_URIS)
-                # On a loopback address, the page's port may differ from the port in the redirect URI.
+                # On a loopback address, the page's port is allowed to differ from the port in the redirect URI.
                 return is_registered(origin, map(origin_of, redirect_uris))
         return False

@@ -100,7 +100,8 @@ class UserinfoAnswer(TypedDict):
 def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents: bool = False) -> dict[str, Any]:
     """Return the metadata of wxauth as an authorization server (RFC 8414).
 
-    `has_documents` says whether clients may be described by metadata documents.
+    The scopes of `resources` are listed after the scopes of sites. `has_documents` says whether metadata documents may
+    describe clients.
     """
     # Several resources can have the same scope. Unlike a set, a dict keeps the order of the names.
     scopes = dict.fromkeys(SITE_SCOPE_NAMES)

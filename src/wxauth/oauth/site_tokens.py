@@ -83,7 +83,7 @@ class _OpenSession:
 
     id: UUID
     scope: str
-    """The scopes for the tokens, separated by spaces. The client may have lost some of them since the grant."""
+    """The scopes for the tokens, separated by spaces. The client might have lost some of them since the grant."""
     generation: int = 0
     """The number of the session's present refresh token. Each rotation increases this number."""
     nonce: str | None = None
@@ -96,7 +96,7 @@ class _OpenSession:
 
 @part
 class SiteTokens:
-    """The exchange of sites' codes and refresh tokens for tokens, and the revocation of tokens."""
+    """The part that exchanges the codes and refresh tokens of sites for tokens, and revokes tokens."""
 
     clock: Clock
     settings: Settings
@@ -113,7 +113,7 @@ class SiteTokens:
     async def issue(self, client: Client, form: Parameters, *, ip: str | None) -> dict[str, Any]:
         """Exchange an authorization code, a device code or a refresh token for tokens.
 
-        Raises: OAuthError, RateLimited.
+        Raises: OAuthError; RateLimited; TooManyChanges; the errors of `_ensure_keys`.
         """
         # The console's sessions are shorter, and their token is in a cookie that scripts cannot read.
         if ADMIN_SCOPE in client.scopes:
@@ -128,7 +128,10 @@ class SiteTokens:
         raise OAuthError("unsupported_grant_type", f"grant_type must be one of {', '.join(GRANT_TYPES)}")
 
     async def _for_device_code(self, client: Client, form: Parameters) -> dict[str, Any]:
-        """Exchange a device code. Raises: OAuthError, for example if the user has not decided yet; RateLimited."""
+        """Exchange a device code.
+
+        Raises: OAuthError, for example if the user has not decided yet; RateLimited; the errors of `_ensure_keys`.
+        """
         if not client.device:
             raise no_device_grant()
         login = await queries.find(self.database, device_code_hash=hash_of(form.required("device_code")))
@@ -146,7 +149,7 @@ class SiteTokens:
         If a request contains a used code with the right `redirect_uri` and verifier, the session of the code usually
         ends (see `redeem`).
 
-        Raises: OAuthError, RateLimited.
+        Raises: OAuthError; RateLimited; the errors of `_ensure_keys`.
         """
         redirect_uri = form.get("redirect_uri", "")
         is_described_by_document = is_document_url(client.name)
@@ -179,7 +182,7 @@ class SiteTokens:
         `login` is None if there is no such login.
 
         Raises: OAuthError, if the request names another resource, or if the client may no longer have the resource or
-            any of the scopes; RateLimited.
+            any of the scopes; RateLimited; the errors of `_ensure_keys`.
         """
         now = self.clock()
         await _ensure_keys(self.keys, self.issuer, now)
@@ -224,7 +227,7 @@ class SiteTokens:
     async def _for_refresh_token(self, client: Client, form: Parameters, *, ip: str | None) -> dict[str, Any]:
         """Exchange a refresh token. If the token was exchanged before, and its grace period is over, end the session.
 
-        Raises: OAuthError.
+        Raises: OAuthError; TooManyChanges; the errors of `_ensure_keys`.
         """
         token = self.refresh_tokens.parse(form.required("refresh_token"))
         if token is None:
@@ -266,6 +269,8 @@ class SiteTokens:
         The client must still have at least one of the granted scopes. If the request names scopes, the client must
         still have at least one of them, and the user must have granted all of them to the site. `offline_access` does
         not count, because wxauth issues refresh tokens without this scope, too.
+
+        Raises: TooManyChanges, if other requests change the session during each attempt.
         """
         demanded = [name for name in target.explicit_scopes(form.get("scope")) if name != OFFLINE_ACCESS]
         return await rotate_refresh_token_of_website(
@@ -325,14 +330,22 @@ class SiteTokens:
         return answer
 
     async def revoke(self, client: Client, token: str) -> None:
-        """End the session of an access token or a refresh token, if the token belongs to this client."""
+        """End the session of an access token or a refresh token, if the token belongs to this client.
+
+        Ignore any other token, even one that is malformed or expired.
+
+        Raises: KeysUnavailable, if an access token cannot be verified now; TooManyChanges.
+        """
         refresh_token = self.refresh_tokens.parse(token)
         session_id = await self._session_in(token) if refresh_token is None else refresh_token.session_id
         if session_id is not None:
             await end_web_session(self.database, self.clock, client.name, session_id, site_knows=True)
 
     async def _session_in(self, token: str) -> UUID | None:
-        """Return the session's id from a valid access token for wxauth or for a resource; None for any other token."""
+        """Return the session's id from a valid access token for wxauth or for a resource; None for any other token.
+
+        Raises: KeysUnavailable, if no key has been read yet.
+        """
         for verifier in (self.verifier, self.resource_verifier):
             with suppress(InvalidToken):
                 return (await verifier.verify(token, now=self.clock().timestamp())).session_id
@@ -340,9 +353,9 @@ class SiteTokens:
 
 
 def _challenge_in(client: Client, form: Parameters, redirect_uri: str) -> str | None:
-    """Return the challenge of the `code_verifier`; None if the client has omitted it, and was allowed to.
+    """Return the challenge of the `code_verifier`; None if the client may omit it, and has omitted it.
 
-    Raises: OAuthError, if the `code_verifier` is missing or malformed.
+    Raises: OAuthError, if the `code_verifier` is malformed, or if it is missing although the client must send it.
     """
     verifier = form.get("code_verifier")
     if verifier is None and client.pkce == "optional":
@@ -417,6 +430,8 @@ async def end_web_session(
     """End a session if it belongs to this client.
 
     With `site_knows`, wxauth sends the client no logout token, because the client has requested the end itself.
+
+    Raises: TooManyChanges.
     """
     user_id = await end_session(
         database,

@@ -109,7 +109,7 @@ class Connector:
         self._lookups: dict[Origin | Proxy, tuple[float, asyncio.Task[Sequence[AddressInfo]]]] = {}
         """The latest lookup of each server or proxy, and the time at which it began.
 
-        The key contains the scheme, because fewer addresses may be allowed without TLS.
+        The key contains the scheme, because fewer addresses might be allowed without TLS.
         """
 
     async def connect(self, origin: Origin, *, until: float) -> Connection:
@@ -145,18 +145,21 @@ class Connector:
         try:
             return await _first_connected(await self._addresses(peer))
         except OSError:
-            # The host may have a new address, so the next attempt resolves its name again.
+            # The host might have a new address, so the next attempt resolves its name again.
             self._lookups.pop(peer, None)
             raise
 
     async def _addresses(self, peer: Origin | Proxy) -> Sequence[AddressInfo]:
-        """Return the addresses of a server or proxy, from a lookup that began at most `NAME_SECONDS` ago."""
+        """Return the addresses of a server or proxy, from a lookup that began at most `NAME_SECONDS` ago.
+
+        Raises: OSError, ValueError.
+        """
         loop = asyncio.get_running_loop()
         asked_at, lookup = self._lookups.get(peer, (-math.inf, None))
         if lookup is None or loop.time() > asked_at + NAME_SECONDS:
             lookup = loop.create_task(self._resolve(peer))
             self._lookups[peer] = (loop.time(), lookup)
-        # If this request is cancelled, the lookup goes on, because other requests may wait for it, too.
+        # If this request is cancelled, the lookup goes on, because other requests might wait for it, too.
         return await asyncio.shield(lookup)
 
     async def _secured(self, connection: Connection, host: str) -> Connection:
@@ -243,7 +246,10 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
 
 
 async def _first_connected(addresses: Sequence[AddressInfo]) -> Connection:
-    """Connect to the address that responds first. IPv6 and IPv4 addresses are tried alternately (RFC 8305).
+    """Return a connection to the first address that accepts one.
+
+    IPv6 and IPv4 addresses are tried alternately, each `HEAD_START_SECONDS` after the previous one, or as soon as an
+    attempt fails (RFC 8305).
 
     Raises: OSError, if no attempt succeeds. The error is the failure of the address that failed last, or an error
         without a text if there are no addresses.

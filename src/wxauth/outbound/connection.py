@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
     ) -> asyncio.Future[HttpAnswer]:
         """Send a request, and return the future of its response.
 
-        A caller that stops waiting must close the connection, because the response may still arrive.
+        A caller that stops waiting must close the connection, because the response might still arrive.
 
         `until` is the time limit of the response, in the event loop's time. `max_body` is the size limit of the body,
         in bytes. `has_body` is False if the response has no body although its head may declare one, as for HEAD. If
@@ -201,7 +201,7 @@ class Connection(asyncio.Protocol):
             self._peer_keeps_seconds = _seconds_in(value)
 
     def on_headers_complete(self) -> None:
-        """Check the status when the head is complete.
+        """Check the status when the head is complete. If it is final, call the caller's `on_status` with it.
 
         A status below 100 raises an error, and so does 101, because wxauth never requests an upgrade. After any other
         1xx response, the final response follows.

@@ -60,7 +60,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and read the response."""
+        """Send a request, and read the response. Raises: httpx.TransportError, as the class describes."""
         try:
             return await self._http.handle_async_request(request)
         except httpx.RequestError as exc:

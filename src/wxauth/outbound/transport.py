@@ -1,4 +1,4 @@
-"""An httpx transport with its own connection pool. Its errors show whether the request may have arrived.
+"""An httpx transport with its own connection pool. Its errors show whether the request might have arrived.
 
 A request to WeChat might not be idempotent. For example, even a GET can use up the code that it contains. Therefore,
 the transport sends no request twice, and a failure to connect means that the server has received no part of the
@@ -21,7 +21,7 @@ from wxauth.outbound.connection import Connection, HttpAnswer
 MAX_ANSWER: Final = 64 * 1024
 """The size limit, in bytes, of a response's body, unless the request has the extension `max_body`."""
 MAX_CONNECTIONS: Final = 256
-"""The largest number of requests that may be in progress at the same time by default."""
+"""The largest number of requests that are in progress at the same time, by default."""
 MAX_IDLE: Final = 128
 """The largest number of idle connections to one origin that are kept open."""
 IDLE_SECONDS: Final = 30.0
@@ -45,7 +45,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
     Optional extensions of a request:
 
-    - `target`: the request target (RFC 9112, section 3.2), in place of the URL's path and query. The target may contain
+    - `target`: the request target (RFC 9112, section 3.2), in place of the URL's path and query. The target can contain
       secrets. If it is passed as an extension, no URL that is printed or logged contains these secrets.
     - `deadline`: the time by which the response must arrive, in the event loop's time. If too little time for a
       response remains after a connection is available, the request is not sent.
@@ -63,8 +63,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
     - httpx.LocalProtocolError means that the request has an invalid target, or a body of unknown length.
     - httpx.ConnectError, httpx.ConnectTimeout and httpx.PoolTimeout mean that the server has certainly not received the
       request.
-    - httpx.ReadError, httpx.ReadTimeout and httpx.RemoteProtocolError mean that the request may have arrived, but that
-      no complete response has arrived.
+    - httpx.ReadError, httpx.ReadTimeout and httpx.RemoteProtocolError mean that the request might have arrived, but
+      that no complete response has arrived.
     - httpx.DecodingError means that the response is not HTTP, or is too large.
 
     Args:
@@ -181,7 +181,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
     async def _exchange(self, connection: Connection, message: bytes, request: httpx.Request) -> HttpAnswer:
         """Send `message`, which is the request as bytes, read the response, and update the average response time.
 
-        If this fails or is cancelled, close the connection.
+        If the request fails or is cancelled, close the connection. Raises: the errors of `Connection.ask`.
         """
         asked_at = _now()
         extensions = request.extensions

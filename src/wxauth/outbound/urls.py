@@ -26,7 +26,7 @@ A further name waits until the lookup of one of these names has succeeded or fai
 """
 
 LookUp = Callable[[str], Sequence[str]]
-"""A function that returns the addresses of a name, and may block the thread. Raises: OSError, UnicodeError."""
+"""A function that returns the addresses of a name, and can block the thread. Raises: OSError, UnicodeError."""
 
 
 def addresses_of(host: str) -> Sequence[str]:
@@ -85,7 +85,7 @@ async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool =
     `resolves_https` is False, the name of an https URL is not looked up, so this function checks the address only if
     the URL contains an address in place of a name.
 
-    Raises: WrongValue.
+    Raises: WrongValue, if the URL breaks one of these rules, or is malformed.
     """
     scheme, name = _scheme_and_name(text)
     try:
@@ -126,6 +126,6 @@ def _scheme_and_name(text: str) -> tuple[Scheme, str]:
     if "@" in urlsplit(text).netloc:  # `url.userinfo` would not show an empty user name, as in `https://@example.com`
         raise WrongValue(_("must not contain a user name or a password"))
     scheme: Scheme = "https" if url.scheme == "https" else "http"
-    # Browsers and some resolvers ignore a final dot after an address, but the system's resolver may not find such an
+    # Browsers and some resolvers ignore a final dot after an address, but the system's resolver might not find such an
     # address. Therefore the address is checked without the dot.
     return scheme, url.raw_host.decode().removesuffix(".")

@@ -41,7 +41,7 @@ from wxauth_guard.errors import InvalidToken
 LATE_ANSWER_SECONDS: Final = 30.0
 """The longest time, in seconds, for which wxauth waits for WeChat's response after the time limit of the request.
 
-WeChat may already have charged for the number, so wxauth stores a late response for the next request with the same
+WeChat might already have charged for the number, so wxauth stores a late response for the next request with the same
 code.
 """
 KEPT_IN_MEMORY_SECONDS: Final = 600.0
@@ -49,7 +49,7 @@ KEPT_IN_MEMORY_SECONDS: Final = 600.0
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
 """The age that a response must have before housekeeping binds its number.
 
-The request that fetched a younger response may still be about to bind the number.
+The request that fetched a younger response might still be about to bind the number.
 """
 
 MAX_CALLS: Final = 200
@@ -150,7 +150,7 @@ class Phones:
         it waits for the lock on the user's row.
 
         Raises: InvalidCode, if this process cannot decrypt the response; WeChatBadResponse; RateLimited, if the queue
-            is full or too slow.
+            is full or too slow; TooManyChanges.
         """
         try:
             async with self.concurrency.of_session((answer.app_id, answer.openid), user_id):
@@ -164,6 +164,8 @@ class Phones:
 
         Such responses remain, for example, after a crash. Leave out responses that are younger than `UNTOUCHED_FOR`.
         Housekeeping calls this method.
+
+        Raises: TooManyChanges. The response that causes this error, and the later ones, stay pending.
         """
         untouched_since = self.clock() - UNTOUCHED_FOR
         for answer in await self.database.rows(queries.PENDING_ANSWERS, asked_before=untouched_since, size=size):
@@ -196,7 +198,8 @@ class Phones:
         If the number has already been bound, return the user instead. Return None if the user was erased during the
         call.
 
-        Raises: the errors of `_fetch`.
+        Raises: the errors of `_fetch`; the error of another attempt to store the response, if this process still holds
+            it in memory.
         """
         # This process might still hold the response in memory, because the database was down.
         await self.retries.run_now(_ANSWER, code_hash)
@@ -232,7 +235,8 @@ class Phones:
 
         Simultaneous requests with the same code share one call. The call continues after the time limit of a request.
 
-        Raises: WeChatError, if WeChat returns no number in time; RateLimited, if there are too many calls or codes.
+        Raises: WeChatError, if WeChat returns no number in time; RateLimited, if there are too many calls or codes; the
+            error of the database, if the response cannot be stored yet.
         """
         call = self._calls.get(code_hash)
         if call is None:
@@ -254,7 +258,7 @@ class Phones:
         storage = asyncio.create_task(self._store_when_fetched(fetch, identity, code_hash, asked_at=asked_at))
         call = _Call(fetch, storage)
         self._calls[code_hash] = call
-        self._in_progress.take(identity)  # a second place, because the call may outlast this request
+        self._in_progress.take(identity)  # a second place, because the call can outlast this request
         storage.add_done_callback(lambda _task: self._forget_call(identity, code_hash))
         return call
 
@@ -262,6 +266,8 @@ class Phones:
         """Count an attempt of the identity, and exchange a code with WeChat. Return WeChat's `phone_info`.
 
         If the call fails, and the code is not the cause, the attempt does not count.
+
+        Raises: RateLimited, if the identity has made too many attempts; WeChatError, if WeChat returns no number.
         """
         # Counting before the call keeps simultaneous calls from exceeding the limit.
         await PHONE_CODES.count(self.database, app.app_id, openid, now=self.clock())
@@ -292,7 +298,8 @@ class Phones:
     ) -> None:
         """Wait for WeChat's response from the task `fetch`, and store it.
 
-        If the storage fails, keep the response in memory, try again in the background, and raise the error.
+        If the storage fails, keep the response in memory, try again in the background, and raise the error. If the task
+        `fetch` has failed, raise its error.
         """
         phone_info = await fetch
         app_id, openid = identity
@@ -323,7 +330,8 @@ class Phones:
         `is_late` means that the request that fetched the response has ended without binding the number. In this case,
         another number that the user has bound in the meantime takes precedence, and users are not merged.
 
-        Raises: WeChatBadResponse, if the response contains no usable number; CannotOpen, if it cannot be decrypted.
+        Raises: WeChatBadResponse, if the response contains no usable number; CannotOpen, if it cannot be decrypted;
+            TooManyChanges.
         """
         now = self.clock()
         phone = await self._open_phone(answer, now=now)
@@ -358,6 +366,8 @@ class Phones:
         """Merge the user of a stored response into the user who has the number.
 
         Return the remaining user. If the users are not merged, return the result of another attempt to bind the number.
+
+        Raises: TooManyChanges.
         """
         linked = await queries.link_phone(
             self.database,

@@ -25,7 +25,7 @@ from wxauth.users.status_queries import lock_status_and_roles_of
 from wxauth.users.user_queries import USER_OF, lock_user_of
 
 MOVED: Final = "moved"
-"""The reason in the event `user.phone_removed`, if another user has verified a number that the user had verified."""
+"""The reason in the event `user.phone_removed` of a user whose verified number another user has now verified."""
 
 
 class PhoneRefusal(StrEnum):
@@ -267,7 +267,7 @@ async def link_phone(
     erased, if not exactly one other user has verified the number, or if `link_by_phone` does not allow the merge.
     `link_by_phone` explains `verified_since` and `harmless_roles`.
 
-    The time at which the holder verified the number does not change, because the carrier may have given the number to
+    The time at which the holder verified the number does not change, because the carrier might have given the number to
     another person. If each link renewed this time, the number's next owner would be merged, too.
 
     Raises: TooManyChanges.
@@ -290,7 +290,7 @@ async def link_phone(
         )
         if merged is None:
             return None
-        # While this transaction waited for the locks, the identity may have moved to another user.
+        # While this transaction waited for the locks, the identity might have moved to another user.
         refusal = await _refusal(transaction, answer, holder_id, phone, policy="link", yields_to_newer=False, now=now)
         if refusal is not None or await transaction.value(USER_OF, **answer.identity) != holder_id:
             raise ChangedMeanwhile
@@ -313,7 +313,7 @@ async def _lock_user_and_losers(
         user_id = await transaction.value(USER_OF, **answer.identity)
         to_lock = [*losers] if user_id is None else [*losers, user_id]
         await lock_status_and_roles_of(transaction, to_lock)
-    # The identity may have moved to another user during the wait for the locks, so its user is read again.
+    # The identity might have moved to another user during the wait for the locks, so its user is read again.
     return await lock_user_of(transaction, **answer.identity), losers
 
 

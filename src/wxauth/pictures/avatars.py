@@ -116,7 +116,7 @@ class Avatars:
         identity = {"user_id": user.id, "app_id": app_id, "openid": user.openid}
         by = Actor(str(user.id))
         data = {"fields": ["avatar_url"]}
-        # The transaction is not retried after a lost connection, because the user may have withdrawn the picture in
+        # The transaction is not retried after a lost connection, because the user might have withdrawn the picture in
         # WeChat in the meantime, and the retry would store the picture again.
         async with self.database.begin() as transaction:
             changed_user = await transaction.row(queries.REPLACE_AVATAR, **identity, url=url, **asdict(avatar), now=now)

@@ -16,7 +16,7 @@ class StoredAvatar(SQLModel, table=True):
     __tablename__ = "avatars"
 
     id: str = Field(sa_type=Text, primary_key=True)
-    """The secret part of the picture's URL. Anybody who has the URL may see the picture."""
+    """The secret part of the picture's URL. Anybody who has the URL can see the picture."""
     user_id: UUID
     content_type: str = Field(sa_type=Text)
     content: bytes = Field(sa_type=BYTEA)

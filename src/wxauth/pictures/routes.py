@@ -43,14 +43,14 @@ _PIECE_BYTES: Final = 8 * 1024
 
 During a break, the process can handle other requests.
 """
-# The parser stores parts in memory, because there may be no writable directory. `Edge` limits the size of the body.
+# The parser stores parts in memory, because there might be no writable directory. `Edge` limits the size of the body.
 _IN_MEMORY: Final = {"MAX_MEMORY_FILE_SIZE": inf}
 _FIELD: Final = "file"
 """The name of the form's field with the picture."""
 _BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
 """The schema of a file in the API's documentation."""
 _HEADERS: Final = {
-    # A picture at a URL never changes, but it may be deleted. Therefore a cache may store a picture for a day, and must
+    # A picture at a URL never changes, but it can be deleted. Therefore a cache may store a picture for a day, and must
     # then revalidate it.
     "Cache-Control": "public, max-age=86400, must-revalidate",
     "Content-Disposition": "inline",
@@ -75,7 +75,7 @@ async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SE
     Other fields with text are ignored, but a second file is refused. The body may take up to `patience` seconds to
     arrive.
 
-    Raises: InvalidRequest, if the body is not such a form, contains no usable file, or arrives too late;
+    Raises: InvalidRequest, if the body is not a multipart form, contains no usable file, or arrives too late;
         PayloadTooLarge.
     """
     content = _only_file(await _read_parts(request, _boundary_of(request), patience=patience))

@@ -88,7 +88,7 @@ _SCAN: Final = b"\xff\xda"
 # allowed, because nobody uses arithmetic coding, and decoding a hundred such scans in 2 KB takes five seconds.
 _SEGMENTS: Final = frozenset([0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE])
 _COMPRESSED_CHUNKS: Final = (b"iCCP", b"iTXt", b"zTXt")
-"""The chunks of a PNG, apart from the image data, that may be compressed: profiles and texts."""
+"""The chunks of a PNG, apart from the image data, that can be compressed: profiles and texts."""
 
 # Pillow warns only about pictures that are harmless or that the code below refuses anyway, so its warnings are ignored.
 warnings.filterwarnings("ignore", module="PIL")
@@ -278,7 +278,7 @@ def _upright(image: "Image") -> "Image":
         return image
     try:
         transposition = _TRANSPOSITIONS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a picture with broken EXIF may still be good
+    except Exception:  # a picture with broken EXIF might still be good
         return image
     return image if transposition is None else image.transpose(Transpose[transposition])
 

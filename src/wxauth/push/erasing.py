@@ -48,7 +48,7 @@ class Erasure:
         """Erase the user of a closed WeChat account.
 
         If a phone number, an operator or an import has joined several WeChat accounts, erase only the closed account,
-        and the data that may have come from it.
+        and the data that might have come from it.
         """
         if await self.transaction.value(IS_JOINED, user_id=self.user_id):
             is_erased = await erase_wechat_account(
@@ -88,7 +88,10 @@ class Erasure:
         return "user_erased", _BY_WECHAT
 
     async def _erase_data(self) -> LogLine:
-        """Clear the fields whose authorization the user has withdrawn, and record the withdrawal."""
+        """Clear the fields whose authorization the user has withdrawn, and record the withdrawal.
+
+        If the phone number is one of them, also delete WeChat's responses to the user's phone codes.
+        """
         fields = self.withdrawal.fields
         cleared = await clear_fields(self.transaction, self.user_id, fields)
         if "phone" in fields:

@@ -77,7 +77,7 @@ class PushForwarding:
         `deadline` is the time by which the response must arrive, in seconds of the event loop's clock.
 
         Raises: PushNotForwarded, if the message was already forwarded, if too many messages of the app are being
-            forwarded, or if the handler does not respond as it must.
+            forwarded, if the handler does not respond by the deadline, or if `send_to_handler` raises this error.
         """
         if request.is_forwarded:
             raise PushNotForwarded(f"the message was already forwarded: it has the header {FORWARDED_HEADER}")

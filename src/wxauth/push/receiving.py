@@ -120,7 +120,7 @@ class PushedMessages:
         """Carry out a message if it concerns wxauth, and forward it if the app has a `push_forward`.
 
         Return the response for WeChat. `read` reads the request, after the query has been checked. `is_long` says
-        whether the body may be longer than the bodies of other routes.
+        whether the body might be longer than the bodies of other routes.
 
         Raises: UnknownApp; NotFound, if the app has no push_token; InvalidSignature; InvalidRequest, if the message is
             malformed; StorageUnavailable, if the database does not respond in time; PushNotForwarded; the errors of
@@ -237,7 +237,7 @@ class PushedMessages:
                 withdrawn=withdrawal.fields or withdrawal.what,
             )
             raise
-        # An earlier delivery of this message may have failed. The retry of that delivery is no longer needed.
+        # An earlier delivery of this message might have failed. The retry of that delivery is no longer needed.
         self.retries.note_done(_WITHDRAWAL, key)
         return names_known_user
 
@@ -296,7 +296,7 @@ class PushedMessages:
         If the time is up, the work continues in the background, so that it can be done when WeChat sends the message
         again.
 
-        Raises: StorageUnavailable, if the time is up.
+        Raises: StorageUnavailable, if the time is up; any error of the work.
         """
         try:
             async with asyncio.timeout(self.patience):

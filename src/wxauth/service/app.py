@@ -100,16 +100,16 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
 
 
 def surround(api: FastAPI, services: Services) -> ASGIApp:
-    """Put the middleware around the routes, and give the routes to the metrics, which report each route.
+    """Return the app with the middleware around it, and give the routes to the metrics, which report each route.
 
     Tests may set `api.dependency_overrides` before or after this call.
     """
     settings, readiness = services.settings, services[probes.Readiness]
     services[metrics.PrometheusMetrics].routes = [route for route in api.routes if isinstance(route, Route)]
     # Each layer prepares the request for the layers inside it. The outermost, `BehindProxies`, sets the client's
-    # address and the issuer's path. `AnyRequest` then turns what a gateway sends to `/v1/verify` into a plain GET, and
-    # `Edge` limits and counts the request. `Cors` wraps the routes and FastAPI's handlers of failures, so that browsers
-    # can also read the responses to failures.
+    # address and the issuer's path. `AnyRequest` then turns what a gateway sends to `/v1/verify` into a plain GET. If
+    # traces are enabled, the next layer opens a span. `Edge` limits and counts the request. `Cors` wraps the routes and
+    # FastAPI's handlers of failures, so that browsers can also read the responses to failures.
     app: ASGIApp = Cors(Shortcut(api, _DIRECT_ROUTES), settings, services.database)
     app = Edge(
         app,

@@ -93,7 +93,7 @@ _CLOSING_ORDER: Final = (
     # Each part waits some seconds for its unfinished work. All of these parts wait at the same time, so that a stop
     # takes no longer than the slowest part.
     (Background, Phones, Deliveries, ClientDocuments),
-    (Retries,),  # after the parts above, which may have added retries
+    (Retries,),  # after the parts above, which might have added retries
     (WeChatTokens, JsTickets),  # before the connections that their requests use
     (WeChat, WeChatApi, httpx.AsyncBaseTransport),  # after all parts that use these connections
     (Numbers, Refusals, StaffReads),  # at the same time, because each of them also waits some seconds
@@ -272,7 +272,7 @@ def make_tracing(settings: Settings) -> Tracing:
 
 def _tracing_without_spans(exc: Exception) -> Tracing:
     """Log why OpenTelemetry cannot be used, and return a tracing that creates no spans."""
-    # Another program may have set one of OpenTelemetry's many variables.
+    # Another program might have set one of OpenTelemetry's many variables.
     variables = sorted(name for name in os.environ if name.startswith("OTEL_"))
     log.error("traces_not_sent", reason=message_of(exc), what_to_change=", ".join(variables))
     return Tracing()

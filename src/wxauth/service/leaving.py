@@ -71,7 +71,7 @@ class _Leaving:
         not want to wait.
         """
         readiness = self.readiness
-        # In a worker, a second SIGTERM does not ask for an immediate end, because systemd may send SIGTERM to all
+        # In a worker, a second SIGTERM does not ask for an immediate end, because systemd might send SIGTERM to all
         # processes, and the supervisor then also sends SIGTERM to each worker.
         is_worker = multiprocessing.parent_process() is not None
         is_urgent = readiness.is_leaving and (number == signal.SIGINT or not is_worker)
@@ -85,7 +85,7 @@ class _Leaving:
         readiness.is_replaced = folder is not None and folder.exists() and not (folder / ENDING).exists()
         # SIGINT comes from a developer at a terminal, who has no proxy.
         seconds = 0.0 if number == signal.SIGINT else self.notice
-        # A handler may interrupt any code, so the event loop logs the line and sets the timer.
+        # A handler can interrupt any code, so the event loop logs the line and sets the timer.
         self.loop.call_soon_threadsafe(log.info, "leaving")
         self.loop.call_soon_threadsafe(self.loop.call_later, seconds, self.handlers_of_server[number], number, frame)
 

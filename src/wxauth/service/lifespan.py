@@ -69,7 +69,8 @@ async def _prepare(services: Services) -> bool:
 
     If a check fails, print the reason. A worker then ends at once.
 
-    Raises: InvalidSettings, if a check fails and this process is not a worker.
+    Raises: InvalidSettings, if a check fails and this process is not a worker; any unexpected error, which is logged
+        first.
     """
     try:
         is_ready = await check_stored_state(services)
@@ -135,7 +136,7 @@ async def check_stored_state(services: Services) -> bool:
     try:
         if not await probes.has_our_schema(database):
             return False
-        # The clock is corrected first, because `refresh` may create and date the first key.
+        # The clock is corrected first, because `refresh` might create and date the first key.
         if isinstance(services.clock, DatabaseClock):
             await correct_clock(services.clock, database)
         await ensure_opens(database, services[Sealer], now=services.clock())

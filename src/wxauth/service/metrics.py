@@ -107,7 +107,7 @@ class PrometheusMetrics(Collector):
     _query_began_at: datetime | None = field(default=None, init=False)
     """The time at which the latest query began; None before the first query.
 
-    The query may still be running, or may have failed.
+    The query might still be running, or might have failed.
     """
 
     async def scrape(self) -> bytes:

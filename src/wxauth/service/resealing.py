@@ -63,7 +63,7 @@ class SealedCounts:
 
 @dataclass(slots=True)
 class Resealed(SealedCounts):
-    """The number of values of each kind that were re-encrypted, and the number that no secret key decrypts."""
+    """The numbers of re-encrypted values by kind, and the number of values that no secret key decrypts."""
 
     not_opened: int = 0
 

@@ -194,8 +194,8 @@ def serve(settings: Settings) -> None:
     With several workers, SIGHUP replaces them with workers that have new settings. With one process, SIGHUP only logs
     that the service must be restarted instead.
 
-    Raises: InvalidSettings, if the host and port are not available, or if several workers have no folder for temporary
-        files; SystemExit, if the app or a worker does not start.
+    Raises: InvalidSettings, if the host and port are not available, or if the temporary folder that several workers
+        need cannot be created; SystemExit, if the app or a worker does not start.
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     try:
@@ -222,7 +222,7 @@ def serve(settings: Settings) -> None:
 def _ignore_reload(_number: int, _frame: FrameType | None) -> None:
     """Handle SIGHUP in a service with one process, which cannot replace itself."""
     fields = {"reason": "one process cannot replace itself", "what_to_do": "restart the service"}
-    # A thread logs the line, because the signal may have interrupted another log call.
+    # A thread logs the line, because the signal might have interrupted another log call.
     Thread(target=log.warning, args=["reload_ignored"], kwargs=fields).start()
 
 

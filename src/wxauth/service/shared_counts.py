@@ -51,7 +51,10 @@ def share_counts() -> None:
 
 
 def _try_lock(path: Path) -> bool:
-    """Lock a worker's file, and write the process id into it. Return False if another worker holds the lock."""
+    """Lock a worker's file, and write the process id into it. Return False if another worker holds the lock.
+
+    Raises: OSError, if the file cannot be written.
+    """
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,7 +18,7 @@ from wxauth.sessions.queries import LAST_OF_PAGE
 
 @dataclass(frozen=True, slots=True)
 class KeysInSession:
-    """The session_keys with which WeChat may have encrypted a session's data.
+    """The session_keys with which WeChat might have encrypted a session's data.
 
     The keys are stored encrypted with wxauth's secret key.
     """
@@ -75,7 +75,7 @@ The query returns at most two rows, because two rows already show that the user 
 # The statement stores the key only in open sessions. It does so even if a session has no key, because wxauth clears a
 # session_key when the secret key that encrypted it is lost. WeChat now accepts only the new key, so the statement also
 # stores it in the session of the identity's newest login. It leaves out the session of a login after the call to
-# WeChat, because that login may have a newer key. ORDER BY begins with the user's id, so that PostgreSQL can use the
+# WeChat, because that login might have a newer key. ORDER BY begins with the user's id, so that PostgreSQL can use the
 # index on the user's id and the session's id.
 KEEP_KEY: Final = Statement[Nothing]("""
 UPDATE sessions SET session_key = :sealed
@@ -87,7 +87,8 @@ UPDATE sessions SET session_key = :sealed
 """)
 """The statement that stores a key that WeChat has returned for the user of an open session.
 
-The key is stored in that session, and in the session of the identity's newest login, if that session is open.
+The key is stored in that session. It is also stored in the newest session of the identity that was opened before the
+call to WeChat, if that newest session is open.
 """
 # Values that are encrypted with the current secret key begin with the prefix. The conditions on the id select one page
 # of sessions.
@@ -105,8 +106,8 @@ WITH free AS (
        FOR NO KEY UPDATE OF sessions SKIP LOCKED)
 UPDATE sessions SET session_key = resealed FROM free WHERE sessions.id = free.id
 """)
-# The conditions on the session and the user are the same as in `READ_USER_IN_SESSION`, because the user may have been
-# banned, erased or merged, and the session may have ended. There is one exception: this statement does not check
+# The conditions on the session and the user are the same as in `READ_USER_IN_SESSION`, because the user might have
+# been banned, erased or merged, and the session might have ended. There is one exception: this statement does not check
 # whether a website was removed, because `/v1/me/decrypt` refuses the tokens of websites. For the condition on the user
 # and the ORDER BY of the subquery, see `pair_range`.
 KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""

@@ -34,7 +34,7 @@ log = get_logger()
 
 
 class SignatureAnswer(TypedDict):
-    """A signature with the session_key of this identity."""
+    """A signature, and the openid of the identity whose session_key made it."""
 
     signature: Annotated[
         str,
@@ -129,7 +129,7 @@ class SessionKeys:
         """Return the decrypted data; None if neither the newest session_key nor the session's own one decrypts it.
 
         Both are tried, because WeChat now encrypts with the newest session_key, but data from before the newest login
-        may need the session's own session_key.
+        might need the session's own session_key.
         """
         for sealed in dict.fromkeys((keys.newest, keys.own)):
             session_key = self._unseal(keys.app_id, keys.openid, sealed)

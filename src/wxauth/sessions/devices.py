@@ -41,7 +41,7 @@ The first matching pattern counts, because nearly all browsers also claim to be 
 _WECHAT: Final = re.compile(r"MicroMessenger/(\d+\.\d+\.\d+)")
 """The pattern of WeChat, with the version as a group."""
 WECHAT_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
-"""The pattern of WeChat on a computer, whose User-Agent always contains the same old version."""
+"""The pattern of WeChat on a computer. Its User-Agent always contains the same old version, so no version is shown."""
 
 
 @dataclass(frozen=True, slots=True)

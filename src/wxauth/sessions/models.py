@@ -47,7 +47,7 @@ class Session(SQLModel, table=True):
     """The time at which the session ended; null if it is open, or has expired without being ended."""
     revoked_reason: str | None = Field(sa_type=Text)
     """The `EndReason`; null if `revoked_at` is null."""
-    # Only the sessions of websites use the columns below.
+    # The columns below matter only for the sessions of websites.
     client_id: str | None = Field(sa_type=Text)
     """The client_id of the website."""
     scope: str | None = Field(sa_type=Text)

@@ -305,8 +305,8 @@ async def end_session(
 ) -> UUID | None:
     """End a session, and return its user's id. Return None if the session has ended already, or does not exist.
 
-    Without `by`, the session's user is the actor. If the user ends the session from another session, also end the login
-    of the browser that opened the session. With `client_id`, return None for a session that does not belong to that
+    Without `by`, the session's user is the actor. With the reason `SIGNED_OUT_ELSEWHERE`, also end the login of the
+    browser that opened the session. With `client_id`, do nothing and return None if the session does not belong to that
     website. With `site_knows`, wxauth sends the website no logout token.
 
     Raises: TooManyChanges, if other transactions move the session to another user during each attempt.
@@ -342,10 +342,10 @@ async def end_sessions(
 ) -> None:
     """End all sessions of locked users except `except_id`, and record the ends of the sessions that were open.
 
-    With `identities`, which are pairs of app_id and openid, end only the sessions of these identities.
-
     Also end the logins of the users' browsers, and the approved website logins that have not opened a session yet, even
     if the session `except_id` approved them.
+
+    With `identities`, which are pairs of app_id and openid, end only the sessions and logins of these identities.
 
     An erasure calls this function before it deletes the sessions, so that websites get logout tokens. With the
     reason `ERASED`, also clear the addresses and User-Agents of browsers in logins that the users' phones have claimed.
