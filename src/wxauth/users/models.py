@@ -23,7 +23,7 @@ class User(UserFields, table=True):
     banned_until: datetime | None = Field(sa_type=TIME)
     """The time at which wxauth lifts the ban; null if the ban has no end, or if there is no ban."""
     identity_lost_at: datetime | None = Field(sa_type=TIME)
-    """The time at which the user last lost an identity, or at which an import might have given another user one.
+    """The time at which the user last lost an identity, or might have lost an identity in an import.
 
     Only logins read the column. They need it, because a login that has waited for a lock might still see the identity
     as it was before the loss. See `RETURNING_LOGIN` in `login/batched_queries.py`. A login at least an hour later sets

@@ -223,9 +223,10 @@ async def search_in_windows(
     `floor_query` is the query for the lowest id of a window. It returns no row for the last window.
 
     The search finds rows with ids from `lowest` to just below `before`. `search` takes the id before which to find
-    rows, the lowest id of the rows, and the largest number of rows. If `search_remaining` is given, the function calls
-    it with the same kinds of arguments to find all remaining rows, after the first window of the last size, or when the
-    time is over.
+    rows, the lowest id of the rows, and the largest number of rows.
+
+    `search_remaining` takes the same kinds of arguments, and finds rows without windows. If it is given, the function
+    calls it after the first window of the last size, or earlier if the time is over, and then ends the search.
     """
     rows: list[RowWithId] = []
     began_at = monotonic()
