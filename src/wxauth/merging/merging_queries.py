@@ -100,7 +100,7 @@ SELECT former.external_id, remaining.id
  WHERE former.id = :former_id AND remaining.id = :into
    AND former.external_id IS NOT NULL AND remaining.external_id IS NOT NULL
 """)
-# If the remaining user has no picture, this user gets the uploaded picture of the removed user.
+# The uploaded picture of the removed user moves only if the remaining user has no picture.
 _MOVE_PICTURE: Final = Statement[Nothing]("""
 UPDATE avatars SET user_id = remaining.id
   FROM users remaining

@@ -220,7 +220,10 @@ async def erase_identity(
 
 
 async def _erase(transaction: Transaction, separation: Separation, *, by: Actor, now: datetime) -> None:
-    """Erase the identities that leave. Also erase their unionid if no remaining identity has it."""
+    """Erase the identities that leave, with their sessions, and record this.
+
+    Also erase their unionid if no remaining identity has it.
+    """
     user_id = separation.user_id
     await separation.end_sessions(transaction, reason=EndReason.ERASED, by=by, now=now)
     await transaction.run(_DELETE_IDENTITIES, user_id=user_id, **separation.leaving_parameters)
@@ -235,11 +238,12 @@ async def _divide_unionids(
 ) -> None:
     """Give the new user the unionid of the identities that have left.
 
-    If this was the present unionid of the old user, the old user gets the unionid of a remaining identity instead.
-
     Delete the unionids that no identity of the old user has, because wxauth does not know which of the two persons
     they belong to, and a login with one of them must not lead to the wrong user. If the old user is banned, keep these
     unionids, because otherwise a login with one of them would create a new user, who is not banned.
+
+    If the old user loses their present unionid in either way, they get the unionid of a remaining identity, if one has
+    a unionid.
     """
     ids = {"user_id": separation.user_id, "new_user_id": new_user_id}
     await transaction.run(_MOVE_UNIONID, **ids, unionid=separation.unionid)

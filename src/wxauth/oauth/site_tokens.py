@@ -332,7 +332,7 @@ class SiteTokens:
     async def revoke(self, client: Client, token: str) -> None:
         """End the session of an access token or a refresh token, if the token belongs to this client.
 
-        Ignore any other token, even one that is malformed or expired.
+        Ignore any other token, for example a malformed token or an expired access token.
 
         Raises: KeysUnavailable, if an access token cannot be verified now; TooManyChanges.
         """

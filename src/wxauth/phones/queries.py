@@ -32,7 +32,7 @@ class PhoneRefusal(StrEnum):
     """The reason why a number from WeChat was not bound."""
 
     CANNOT_LOG_IN = "cannot_log_in"
-    """The user is banned, erased, or about to be erased."""
+    """The user is banned, erased, or about to be erased, or the identity has just moved to another user."""
     ERASED = "erased"
     """The user who shared the number has since been erased, and the identity belongs to a later user."""
     WITHDRAWN = "withdrawn"

@@ -205,7 +205,7 @@ async def change_my_avatar(
     failures=[NotFound, StorageUnavailable],
 )
 async def read_avatar(file_name: str, request: Request, avatars: AvatarsDep) -> Response:
-    """Return the picture of an `avatar_url` of this service. The picture of a URL never changes."""
+    """Return the picture at an `avatar_url` of this service. The picture at a URL never changes, but can be deleted."""
     avatar = await avatars.read(file_name)
     return cacheable_response(
         request, avatar.content, etag=f'"{file_name}"', headers=_HEADERS, media_type=avatar.content_type

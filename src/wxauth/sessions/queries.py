@@ -379,9 +379,10 @@ async def end_session_of(
 async def end_replaced_sessions(
     transaction: Transaction, *, after_id: UUID, at_most: int, size: int, now: datetime
 ) -> int:
-    """End the open sessions of each identity except its `at_most` newest ones. Return the number of ended sessions.
+    """End the sessions of each identity except its `at_most` newest ones. Return the number of ended sessions.
 
-    Check only identities that have a session with an id above `after_id`, and end at most `size` sessions.
+    Sessions that have ended before do not count, but sessions that have only expired do. Check only identities that
+    have a session with an id above `after_id`, and end at most `size` sessions.
     """
     replaced = await transaction.values(_BEYOND_IDENTITY, after_id=after_id, at_most=at_most, size=size)
     locked_users = await transaction.values(_LOCK_USERS, session_ids=replaced)
