@@ -1,4 +1,4 @@
-"""Functions that clean users' texts, and that check titles."""
+"""Functions that clean the texts of users and clients, and that check titles."""
 
 import re
 from typing import Final
@@ -44,11 +44,11 @@ _FLAG_OR_REMOVED: Final = re.compile(
 )
 """The pattern of a region's flag, or of characters that `clean_text` removes. The group contains only the flag."""
 _NEEDLESS_JOINERS: Final = re.compile(
-    # A row after a visible character of an emoji, or of a script other than Latin, Greek and Cyrillic:
+    # A row after a visible character of an emoji, or of a script other than Latin, Greek and Cyrillic, consists of
+    # the first selector, which is kept, further selectors,
     rf"(?=[{_SELECTORS}{_JOINERS}])(?<=[#*0-9\xa9\xae\u0530-\U0010ffff])(?<![\s{_INVISIBLE}])"
-    # its first selector, and further selectors,
     rf"([{_SELECTORS}]?)[{_SELECTORS}]*"
-    # and its first joiner, if such a character also follows the row, and everything up to the end of the row.
+    # the first joiner, which is kept if such a character also follows the row, and the rest.
     rf"(?:([{_JOINERS}])[{_SELECTORS}{_JOINERS}]*(?=[\u0530-\U0010ffff])(?![\s{_INVISIBLE}]))?[{_SELECTORS}{_JOINERS}]*"
     # Any other row is removed completely.
     rf"|[{_SELECTORS}{_JOINERS}]+"
@@ -56,7 +56,7 @@ _NEEDLESS_JOINERS: Final = re.compile(
 """The pattern of a row of variation selectors and joiners. All are removed except for those in the two groups.
 
 One of each remains in emoji, and in scripts that use them. For example, one U+FE0F and one U+200D remain between a
-heart and a flame, so that the emoji is still a burning heart. Latin, Greek and Cyrillic do not use them.
+heart and a flame, so that the emoji is still a burning heart. The scripts Latin, Greek and Cyrillic do not use them.
 """
 _STACKED_DIACRITICS: Final = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
 """The pattern of more than two diacritics in a row. The group contains the first two, which `clean_text` keeps."""
@@ -65,7 +65,7 @@ _VISIBLE: Final = re.compile(rf"[^\s{_INVISIBLE}]")
 
 
 def clean_text(text: str) -> str:
-    """Return a user's text as one line, without characters that disturb the text around it.
+    """Return a text of a user or a client as one line, without characters that disturb the text around it.
 
     The result is empty if no character of the text is visible. Joined emoji, and the marks and joiners that scripts
     need, remain. Characters that this version of Python does not know yet also remain.

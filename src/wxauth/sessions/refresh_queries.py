@@ -41,7 +41,7 @@ class RefreshRefusal(StrEnum):
     REPLACED = "replaced"
     """A newer session has replaced the session: see `EndReason.REPLACED`."""
     OUT_OF_SCOPE = "out_of_scope"
-    """The user has granted the website none of the scopes that the website may have now."""
+    """The website may no longer have any of the granted scopes or, if the request names scopes, any of these."""
     BEYOND_GRANT = "beyond_grant"
     """The user has not granted the website all of the requested scopes."""
     OTHER_RESOURCE = "other_resource"
@@ -85,7 +85,7 @@ class RotatedSessionOfWebsite(RotatedSession):
     authenticated_by: str
 
 
-# A token that is newer than the stored generation exists if this database was restored from an older backup.
+# After the database was restored from an older backup, a token can be newer than the stored generation.
 _IS_NEWEST: Final = ":generation >= s.generation"
 # The newest token is good. The token just before the newest is also good, until its grace period ends. `rotated_at` is
 # in the future if a clock was ahead when wxauth stored this time. If `rotated_at` is more than a grace period in the
@@ -110,7 +110,7 @@ _GRANTED: Final = "string_to_array(s.scope, ' ')"
 _IS_FOR_RESOURCE: Final = "s.resource IS NOT DISTINCT FROM :resource::text"
 _IS_IN_SCOPE: Final = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
 
-# The condition selects an open session, with its user, who must be active.
+# The condition for an open session whose user is active.
 _IS_OPEN: Final = """s.id = :session_id AND users.id = s.user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND s.created_at + make_interval(secs => :lasts_at_most) > :now
    AND users.status = 'active'"""
@@ -182,8 +182,8 @@ _ROTATE: Final = Batched[RotatedSession](
     ip="text",
     user_agent="text",
 )
-# A website's server sends the refresh, so the address of the request is not the user's, and the statement does not
-# change the stored address of the browser. If the user has not granted all scopes that the request demands, the
+# Usually, a website's server sends the refresh, so the address of the request is not the user's, and the statement does
+# not change the stored address of the browser. If the user has not granted all scopes that the request demands, the
 # statement finds no row, and does not use up the token.
 _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
     _rotating_fragment(
@@ -248,7 +248,7 @@ async def rotate_refresh_token_of_website(
 
     The session must be for this resource or, if `resource` is None, for no resource. The user must have granted the
     website at least one of `scopes`, and all of `demanded`. If the token was reused, end the session. `ip` is the
-    address of the website's server, for the event that records this end.
+    address that sent the request, usually the website's server, for the event that records this end.
 
     Raises: TooManyChanges, if other requests change the session during each attempt.
     """

@@ -37,7 +37,7 @@ ATTRIBUTE_PREFIX: Final = "attributes."
 """The beginning of the name of a fact that is one of the user's attributes, such as `attributes.tier`."""
 
 Template = Mapping[str, Any]
-"""The claims by their names.
+"""The values of the operator's claims, by the names of the claims.
 
 A string that begins with `$` refers to a fact, for example `$user.id`. A string that begins with `$$` is used without
 its first `$`, so it refers to nothing.

@@ -42,7 +42,8 @@ _SETTING: Final = re.compile(
 """The pattern of a text that contains the name of a setting.
 
 The name of an app's field also matches, but only before a sign that was typed in place of `=` (see `_SIGN`). If several
-names match, the longest one counts.
+names match, the longest one counts. The groups `before` and `rest` contain the text before and after the name, and
+`sign` contains the sign, or is empty.
 """
 _WORD: Final = re.compile(r"\w+", re.ASCII)
 _OTHER_QUOTES: Final = tuple("“”‘’„«＂＇「『`")

@@ -21,7 +21,7 @@ OWN_SCOPES: Final = frozenset(
     introspect access_token users phones unionids events attributes sign moderate js_sign
     """.split()  # noqa: SIM905 - a list would need a line for each name
 )
-"""wxauth's own scopes: in the first line for sites, in the second for services. No resource may define such a scope.
+"""wxauth's own scopes. The first line is for sites, and the second for services. No resource may define such a scope.
 
 A test compares this list with the scopes in other packages, which this package cannot import.
 """

@@ -1,6 +1,7 @@
 """The settings of the service and of its commands. They are validated once, and never change afterwards.
 
-Each setting is an environment variable with the prefix `WXAUTH_`.
+In the environment, the name of a setting is the field's name in upper case, after the prefix `WXAUTH_`. `loading` lists
+the other sources of settings.
 """
 
 import sys

@@ -228,7 +228,7 @@ DomainFile = Annotated[
         _("must be the name and content of the file from WeChat's console, such as a1B2c3.txt:0f1e2d3c"),
     ),
 ]
-"""The name and the content of a file from WeChat's console. With the file, WeChat verifies who owns a domain."""
+"""The name of a file from WeChat's console, a colon, and the file's content. WeChat verifies a domain with the file."""
 HostName = Annotated[str, checked(_check_host)]
 """A lower-case host name or address, with or without a port, such as `claude.ai` or `127.0.0.1:8080`."""
 RootFiles = Annotated[tuple[DomainFile, ...], CommaList, checked(_check_root_files)]

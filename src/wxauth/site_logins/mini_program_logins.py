@@ -98,7 +98,7 @@ class MiniProgramLogins:
         return self._web_view_url(response_to_site(self.settings, request, code=code))
 
     async def unseal(self, sealed: str) -> Onward:
-        """Return the redirect that `_web_view_url` has sealed, with its form. The errors call the redirect a decision.
+        """Return the redirect that `_web_view_url` has sealed, with its form. The errors' texts call it a decision.
 
         Raises: NotFound, if `sealed` is not from this service, or if the URL has expired.
         """

@@ -54,7 +54,7 @@ class SiteLogin(SiteLoginFields, SiteOptions):
     """A stored login, with the options of its site, the proof of its browser's login, and its user."""
 
     proof_id: UUID | None
-    """The `proof_id` of the login `browser_login_id`; None if that field is null, or if that login has ended."""
+    """The `proof_id` of the browser's login `browser_login_id`; None if there is none, or if that login has ended."""
     user_id: UUID | None
     """The id of the user whose identity logs in; None if the login has no identity."""
 
@@ -62,7 +62,7 @@ class SiteLogin(SiteLoginFields, SiteOptions):
 class LockedLogin(SiteLogin):
     """A login whose row `LOCK` has locked.
 
-    `LOCK_SHOWN` also locks the row, but a login that a phone is about to claim does not need the field below.
+    `LOCK_SHOWN` also locks the row, but returns a `SiteLogin`, because the field below is not needed before a claim.
     """
 
     is_phone_session_open: bool

@@ -311,7 +311,7 @@ class Scans:
 def refusal_of_opening(
     login: SiteLogin, opening: ClaimRequest, *, entry: str, now: datetime
 ) -> errors.ScanForwarded | None:
-    """Return the error if a phone that has opened the page in this way may not claim a login; None if it may.
+    """Return the error if a phone may not claim a login because of the way it has opened the page; None if it may.
 
     The way matters because somebody else might have sent the picture of the code, or the link, to the phone's user.
     `entry` is the value of the setting `SCAN_ENTRY`.
