@@ -78,10 +78,10 @@ def chart() -> str:
 
 
 def _rows_of(group: _Group, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the measurements of a group, one for each service in `NAMES`, in this order."""
+    """Return the measurements of a group, one for each measured service in `NAMES`, in this order."""
     situation = {"kind": group.kind, "connections": _CONNECTIONS, "upstream_ms": group.upstream_ms}
     by_service = {row["service"]: row for row in rows if row["situation"] == situation}
-    return [by_service[name] for name in NAMES]
+    return [by_service[name] for name in NAMES if name in by_service]
 
 
 def _bar(row: Mapping[str, Any], *, y: int, pixels_per_us: float) -> Iterator[str]:

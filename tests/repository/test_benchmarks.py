@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,17 @@ def test_every_benchmark_finds_all_that_it_imports_and_has_help() -> None:
 
 def test_the_chart_is_of_the_samples() -> None:
     assert CHART.read_text() == chart(), "run scripts/docs"
+
+
+def test_the_chart_leaves_out_a_service_that_was_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row for row in json.loads(SAMPLES.read_text())["rows"] if row["service"] != "express"]
+    samples = tmp_path / "performance.json"
+    samples.write_text(json.dumps({"rows": rows}))
+    assert ">Express<" in chart()
+    monkeypatch.setattr("scripts.write_chart.SAMPLES", samples)
+    drawn = chart()
+    assert ">Express<" not in drawn
+    assert ">wxauth<" in drawn
 
 
 @pytest.mark.parametrize(("language", "header"), [("", "CPU µs .*"), (".zh-CN", ".* CPU 微秒数")])
