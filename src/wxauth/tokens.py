@@ -166,7 +166,7 @@ class TokenIssuer:
         if auth_time is not None:
             claims["auth_time"] = auth_time
         if client_id is not None and is_document_url(client_id):
-            # Anybody can publish such a document, so the client learns nothing about the user except the id.
+            # Anyone can publish such a document, so the client learns nothing about the user except the id.
             del claims["openid"], claims["app_id"]
         else:
             if roles:

@@ -140,6 +140,8 @@ def is_refused(address: str, scheme: Scheme) -> bool:
     Link-local, multicast, unspecified, reserved, Teredo and metadata addresses are always refused. Without TLS, only
     private addresses are allowed. An IPv4-mapped, NAT64 or 6to4 address is treated as the IPv4 address that it
     contains.
+
+    Raises: ValueError, if `address` is not an address.
     """
     as_written = ip_address(address.partition("%")[0])
     unwrapped = _unwrapped(as_written)

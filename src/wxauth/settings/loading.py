@@ -91,7 +91,9 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
 
 
 def setting_faults(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[Text]:
-    """Return texts about the following faults, which wxauth would otherwise ignore.
+    """Return texts about faults that wxauth would otherwise ignore.
+
+    The faults are:
 
     - a name with wxauth's prefix that isn't a setting
     - a line of `.env` that sets nothing

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from pydantic import StringConstraints
 
 ROLE: Final = "[a-z][a-z0-9_-]{0,31}"
-"""The pattern of a role."""
+"""The pattern of a role, without anchors, so that `re.fullmatch` can also use it."""
 Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
 MAX_ROLES: Final = 32
 """The maximum number of roles that a user can have."""

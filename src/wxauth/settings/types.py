@@ -19,7 +19,7 @@ from wxauth.texts import is_title
 T = TypeVar("T")
 
 SECRETS_DIR: Final = Path("/run/secrets")
-"""The folder in which Docker mounts secrets, which is the default of WXAUTH_SECRETS_DIR."""
+"""The default of WXAUTH_SECRETS_DIR, which is the folder in which Docker mounts secrets."""
 SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 """The pattern of the scheme of an address in the variables that Kubernetes sets for a Service.
 
@@ -74,7 +74,8 @@ def _read_documents(value: object) -> object:
 def json_like(example: str) -> BeforeValidator:
     """Return a validator that parses JSON of the same kind as the example: a list or an object.
 
-    An empty text becomes an empty list or object. A value that is not a text stays unchanged.
+    An empty text becomes an empty list or object. A value that is not a text stays unchanged. For any other text, the
+    validator raises WrongValue.
     """
     kind = type(from_json(example))
 

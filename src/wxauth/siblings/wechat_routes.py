@@ -142,7 +142,8 @@ async def signer_of(
     If the request is refused, count the refusal by its error code. As in all routes, an invalid client is reported
     before an invalid body, although the body is read first. The route reads the body again.
 
-    Raises: InvalidClient, ClientLacksScope, RateLimited, InvalidRequest.
+    Raises: InvalidClient, if the credentials are missing or wrong; RateLimited; ClientLacksScope, if the client lacks
+        the scope `sign`; InvalidRequest, if the body is invalid, or if there are two Authorization headers.
     """
     app_id = request.path_params["app_id"]
     try:

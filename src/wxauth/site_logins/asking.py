@@ -30,7 +30,7 @@ from wxauth.site_logins.responses import Browser
 from wxauth.site_logins.secrets import UserCodes, new_scene, page_id_of
 
 _MAX_USER_CODES_TRIED: Final = 5
-"""The largest number of random user codes that wxauth tries for one scan, because another scan may have a code."""
+"""The largest number of random user codes that wxauth tries for one scan. A code fails if another scan has it."""
 
 
 class ScanLimits:

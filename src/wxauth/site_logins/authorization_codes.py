@@ -172,8 +172,9 @@ def is_still_approved(login: LockedLogin, until: datetime | None, *, now: dateti
     """Return whether the approval of a locked login is still valid.
 
     `until` is the time at which the approval expires or, if the caller redeems a code, the time at which the code
-    expires. The phone's session that approved the login, and the browser's login that the login depends on, must not
-    have ended. The caller checks separately whether the user can log in.
+    expires. Without this time, the approval is not valid. The phone's session that approved the login, and the
+    browser's login that the login depends on, must not have ended. The caller checks separately whether the user can
+    log in.
     """
     if login.stage not in (Stage.APPROVED, Stage.CODED) or until is None or until <= now:
         return False
@@ -259,7 +260,7 @@ def proved_after(settings: Settings, now: datetime) -> datetime:
 
 
 async def _check_hint(transaction: Transaction, request: RequestFields, user: UserInSession) -> None:
-    """Check that the site's `id_token_hint`, if any, names this user, even after a merge.
+    """Check that the site's `id_token_hint`, if any, names this user, or a user who was merged into this user.
 
     Raises: SentBack, if the hint names another user.
     """

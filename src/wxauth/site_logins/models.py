@@ -70,7 +70,7 @@ class RequestFields(SQLModel):
     hinted_user_id: UUID | None = Field(default=None)
     """The user in the site's `id_token_hint`; null without a hint.
 
-    wxauth issues no authorization code for any other user.
+    wxauth issues an authorization code only for this user or, after a merge, for the remaining user.
     """
     resource: str | None = Field(default=None, sa_type=Text)
     """The resource that the token is for, spelled as in the settings; null for all services of the operator."""

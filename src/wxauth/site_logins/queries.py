@@ -47,7 +47,7 @@ class SiteOptions(SQLModel):
     account_app_id: str | None
     """The service account for logins in WeChat's browser; None if the site has none, or the login is for a resource."""
     website_app_id: str | None
-    """The website app for logins with WeChat's page on a computer; None in the same cases as `account_app_id`."""
+    """The website app for WeChat's page on a computer; None if the site has none, or the login is for a resource."""
 
 
 class SiteLogin(SiteLoginFields, SiteOptions):

@@ -235,7 +235,10 @@ def _request_of(settings: Settings, client: Client, parameters: Parameters, **wa
 
 
 def _check_supported(client: Client, parameters: Parameters, redirect_uri: str) -> None:
-    """Check that a request uses only what wxauth supports, and that no value is too long. Raises: OAuthError."""
+    """Check that a request uses only what wxauth supports, and that no value is too long.
+
+    Raises: OAuthError, otherwise.
+    """
     refuse_repeated(parameters)
     for name, error in _NOT_SUPPORTED.items():
         if name in parameters:

@@ -151,7 +151,7 @@ class SingleSignOn:
         Return None if the browser no longer has the login `expected`, which the caller has read, or if that login does
         not satisfy the request. Since the caller read it, another user might have logged in with this browser.
 
-        Raises: SentBack, Unanswerable.
+        Raises: SentBack, if the user or the browser exceeds a limit; Unanswerable, if the client no longer exists.
         """
         now = self.clock()
         code = new_secret()
@@ -183,7 +183,7 @@ class SingleSignOn:
 
         Return None in the same cases as `_give_code`.
 
-        Raises: SentBack, Unanswerable.
+        Raises: SentBack, if the user or the browser exceeds a limit; Unanswerable, if the client no longer exists.
         """
         after = proved_after(self.settings, now)
         client_id = request.client.name

@@ -265,7 +265,8 @@ class Visits:
 
         If the site shares logins, and the browser's login belongs to another user, end that login.
 
-        Raises: VisitRefused, SentBack, WxAuthError.
+        Raises: VisitRefused, if this user may not log in, or if the site has been removed; SentBack, if the site's
+            `id_token_hint` names another user; UnknownApp; the errors of `exchange_code` and `record_identity`.
         """
         app = self.apps.for_login(visit.app_id)
         browser = callback.browser
@@ -326,7 +327,7 @@ class Visits:
             await asyncio.sleep(OUTCOME_CHECK_PAUSE_SECONDS)
 
     def _destination(self, visit: SiteLogin, outcome: VisitOutcome, callback: WeChatCallback) -> Onward:
-        """Return the redirect to the next URL, which contains neither the code nor the `state` of the callback."""
+        """Return the redirect to the next URL, which contains neither WeChat's code nor the `state` of the callback."""
         if outcome is VisitOutcome.LOGGED_IN:
             if visit.stage == Stage.REDEEMED:
                 return self._redirect_to_page(visit, callback, "done")
