@@ -1,20 +1,23 @@
 // The session, and the requests to /v1/admin. Only this module's memory contains the access token.
 
 const SESSION = 'session'
-const SPARE_MS = 30_000 // a token is renewed this long before it expires
+const RENEWED_BEFORE_END_MS = 30_000 // a token is renewed this long before it expires
 const RENEWED_AFTER_MS = 300_000 // an older token is renewed when the user is active, so that the session does not end
-const UNUSED_MS = 3_600_000 // the session ends if the user has not been active for this long
+const MAX_IDLE_MS = 3_600_000 // the session ends if the user has not been active for this long
 
 let token = null
 let user = null
 let role = null
-let endsAt = 0
+let endsAt = 0 // these times are in ms since the epoch
 let renewedAt = 0
 let usedAt = Date.now()
-let renewing = null
+let renewal = null // the promise of the renewal that is under way
 let onEnd = () => {} // called with the reason when the session ends by itself
 
-/** A failed request, in the words of the service's response. Without a response, its code is `offline`. */
+/**
+ * A failed request, with the fields of the service's problem response. Without a response, the code is `offline` and
+ * the status is 0.
+ */
 export class Failure extends Error {
   constructor({ status = 0, code = 'offline', title = '', detail = '', errors = [], wechat_errcode = null } = {}) {
     super(title || code)
@@ -22,30 +25,33 @@ export class Failure extends Error {
   }
 }
 
-/** Return the administrator or support user, or null. */
+/** Return the user who is signed in, with `id`, `nickname` and `avatar_url`; null without a session. */
 export const administrator = () => user
 
 /** Return the claims of the access token, such as `iss` and `aud` of this deployment. */
 export const claims = () => JSON.parse(atob(token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/')))
 
-/** Return whether the user has the role `admin`, not only `support`, which can read, ban and sign out. */
+/** Return whether the user has the role `admin`. The role `support` may only read, ban users and end sessions. */
 export const mayAdminister = () => role === 'admin'
 
-/** Call the listener with the reason (`over`, `role`) when the session ends by itself. */
+/**
+ * Call the listener with the reason when the session ends by itself, because it has expired (`over`), or because the
+ * user has lost the role (`role`).
+ */
 export const whenItEnds = (listener) => (onEnd = listener)
 
 /** Record that the user is active, so that the session continues. */
 export const noteUse = () => (usedAt = Date.now())
 
-/** Open a session with the `secret` of a link, or the `code` of a scan and its `code_verifier`. */
+/** Open a session with the `secret` of a link, or with the `code` and `code_verifier` of a scan. Throws: Failure. */
 export const openBy = async (opening) => keep(await ask('POST', SESSION, { body: opening }))
 
-/** Continue the session in the cookie. Return whether there is one. */
+/** Continue the session in the cookie. Return whether there is one. Throws: Failure, if the service is unavailable. */
 export async function resume() {
   try {
-    const answer = await ask('PUT', SESSION)
-    if (answer) keep(answer)
-    return Boolean(answer)
+    const session = await ask('PUT', SESSION)
+    if (session) keep(session)
+    return Boolean(session)
   } catch (failure) {
     if (failure.status >= 500 || !failure.status) throw failure
     return false
@@ -63,7 +69,10 @@ export const post = (path, body) => request('POST', path, { body })
 export const patch = (path, body) => request('PATCH', path, { body })
 export const remove = (path) => request('DELETE', path)
 
-/** Send a request to /v1/admin. Return its response as JSON, or null. Throws: Failure. */
+/**
+ * Send a request to /v1/admin. Return the response's JSON, or null for a 204. If the service refuses the token, renew
+ * it and try once more. Throws: Failure.
+ */
 export async function request(method, path, { query, body } = {}) {
   const url = `../v1/admin${path}${queryOf(query)}`
   try {
@@ -76,63 +85,69 @@ export async function request(method, path, { query, body } = {}) {
   }
 }
 
-/** Return the items of all pages of a list, at most `atMost`. */
-export async function all(path, query, atMost) {
+/** Return the items of all pages of a list, but not more than `maxItems`. */
+export async function all(path, query, maxItems) {
   const items = []
   let cursor = null
   do {
     const page = await get(path, { ...query, limit: 200, cursor })
     items.push(...page.items)
     cursor = page.next_cursor
-  } while (cursor && items.length < atMost)
-  return items.slice(0, atMost)
+  } while (cursor && items.length < maxItems)
+  return items.slice(0, maxItems)
 }
 
-/** Return an object as a query, without empty values. A list becomes a parameter for each of its values. */
-export function queryOf(query = {}) {
-  const given = Object.entries(query).flatMap(([name, value]) => [value].flat().map((each) => [name, each]))
-  const text = new URLSearchParams(given.filter(([, value]) => value !== null && value !== undefined && value !== ''))
-  return text.size ? `?${text}` : ''
+/**
+ * Return an object as a query, such as `?type=a&type=b` for `{ type: ['a', 'b'], actor: null }`. Values that are null,
+ * undefined or empty are left out, and without any other value, the query is empty.
+ */
+export function queryOf(values = {}) {
+  const parameters = new URLSearchParams()
+  for (const [name, valueOrList] of Object.entries(values))
+    for (const value of [valueOrList].flat())
+      if (value !== null && value !== undefined && value !== '') parameters.append(name, value)
+  return parameters.size ? `?${parameters}` : ''
 }
 
-/** Return the access token, renewed if that is due. Throws: Failure, if the session has ended. */
+/** Return the access token, renewed if that is due. Throws: Failure, if the session has ended, or the renewal fails. */
 async function validToken() {
   const now = Date.now()
-  if (now - usedAt > UNUSED_MS) await end('over')
+  if (now - usedAt > MAX_IDLE_MS) await end('over')
   const isOldAndUsed = now - renewedAt > RENEWED_AFTER_MS && usedAt > renewedAt
-  if (now > endsAt - SPARE_MS || isOldAndUsed) await renew()
+  if (now > endsAt - RENEWED_BEFORE_END_MS || isOldAndUsed) await renew()
   return token
 }
 
-/** Renew the token. Simultaneous callers share one renewal. */
+/** Renew the token. Simultaneous callers share one renewal. Throws: Failure, also if the session has ended. */
 function renew() {
-  renewing ??= ask('PUT', SESSION)
-    .then((answer) => (answer ? keep(answer) : end('over')))
+  renewal ??= ask('PUT', SESSION)
+    .then((session) => (session ? keep(session) : end('over')))
     .catch((failure) => {
-      if (failure.status === 400 || failure.status === 403) return end(failure.status === 403 ? 'role' : 'over')
+      if (failure.status === 400) return end('over')
+      if (failure.status === 403) return end('role')
       throw failure
     })
-    .finally(() => (renewing = null))
-  return renewing
+    .finally(() => (renewal = null))
+  return renewal
 }
 
-/** End the session, and tell the listener why. Always throws: Failure. */
-async function end(why) {
+/** End a session that cannot go on, and tell the listener why. Always throws: Failure. */
+async function end(reason) {
   const wasOpen = token !== null
   forget()
   if (wasOpen) {
     await ask('DELETE', SESSION).catch(() => {})
-    onEnd(why)
+    onEnd(reason)
   }
   throw new Failure({ status: 401, code: 'session_over' })
 }
 
-function keep(answer) {
-  token = answer.access_token
-  user = answer.user
-  role = answer.role
+function keep(session) {
+  token = session.access_token
+  user = session.user
+  role = session.role
   renewedAt = Date.now()
-  endsAt = renewedAt + answer.expires_in * 1000
+  endsAt = renewedAt + session.expires_in * 1000
 }
 
 function forget() {
@@ -140,19 +155,19 @@ function forget() {
   endsAt = 0
 }
 
-/** Send a request. Return its response as JSON, or null for a 204. Throws: Failure. */
+/** Send a request. Return the response's JSON, or null for a 204. Throws: Failure. */
 async function ask(method, url, { body, bearer } = {}) {
   const headers = { 'X-Wxauth-Console': '1', 'Accept-Language': document.documentElement.lang }
   if (body !== undefined) headers['Content-Type'] = 'application/json'
   if (bearer) headers.Authorization = `Bearer ${bearer}`
-  let answer
+  let response
   try {
-    answer = await fetch(url, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) })
+    response = await fetch(url, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) })
   } catch {
     throw new Failure()
   }
-  if (answer.status === 204) return null
-  const content = await answer.json().catch(() => ({}))
-  if (!answer.ok) throw new Failure({ code: `http_${answer.status}`, ...content, status: answer.status })
+  if (response.status === 204) return null
+  const content = await response.json().catch(() => ({}))
+  if (!response.ok) throw new Failure({ code: `http_${response.status}`, ...content, status: response.status })
   return content
 }

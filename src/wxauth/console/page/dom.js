@@ -1,22 +1,29 @@
-// Elements that are made without markup, so that a user's name can never become markup.
+// Functions that make elements without markup, so that a user's name can never become markup.
 
 /**
- * Make an element with children. A function is added as a listener, for example `onclick` for clicks. A form with the
- * listener `onsubmit` is not submitted by the browser. Names of DOM properties are set as properties, and all other
- * names as attributes. Children that are null, undefined or false are left out.
+ * Make an element with children, which can be elements, texts, and lists of them. A function is added as a listener,
+ * for example `onclick` for clicks. The browser does not submit a form with the listener `onsubmit`. Other names are
+ * set as DOM properties if the element has them, otherwise as attributes. Properties that are null or undefined are
+ * left out, and so are children that are null, undefined or false.
  */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag)
   for (const [name, value] of Object.entries(properties)) {
     if (value === undefined || value === null) continue
     if (name === 'class') element.className = value
-    else if (name === 'onsubmit') element.addEventListener('submit', (event) => (event.preventDefault(), value(event)))
+    else if (name === 'onsubmit') element.addEventListener('submit', withoutDefault(value))
     else if (typeof value === 'function') element.addEventListener(name.slice(2), value)
     else if (name in element) element[name] = value
     else element.setAttribute(name, value)
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false))
+  const isShown = (child) => child !== null && child !== undefined && child !== false
+  element.append(...children.flat(Infinity).filter(isShown))
   return element
+}
+
+const withoutDefault = (listener) => (event) => {
+  event.preventDefault()
+  listener(event)
 }
 
 /** Make an SVG element with children. All names are attributes. */

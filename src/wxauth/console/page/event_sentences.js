@@ -7,19 +7,30 @@ import { dateAndTime, isText, namesOf, number, phrase, text } from './texts.js'
 export const TYPES = namesOf('event_')
 
 /** The types that other services receive, also by webhook. */
-export const SENT_TYPES = TYPES.filter((type) => /^(user|identity|consent|session)\./.test(type) && type !== 'user.exported')
+export const SENT_TYPES = TYPES.filter(
+  (type) => /^(user|identity|consent|session)\./.test(type) && type !== 'user.exported',
+)
 
-/** Return types of events, each with its meaning in words. */
+/** Return each of these types of events in a pair with its meaning in words. */
 export const withMeaning = (types) => types.map((type) => [type, text(`event_${type}`)])
 
-/** Return an event's sentence in pieces; no pieces for an unknown type. `link` makes the link to a user from an id. */
+/**
+ * Return an event's sentence in pieces, which are texts and elements. An unknown type has no pieces. `link` returns a
+ * link to the user with an id.
+ */
 export function sentence({ type, data, actor }, link) {
   if (!isText(`event_${type}`)) return []
-  return [text(type === 'user.created' && actor === 'operator' ? 'imported' : `event_${type}`), ...(DETAILS[type]?.(data, link) ?? named(data))]
+  const isImport = type === 'user.created' && actor === 'operator'
+  const details = Object.hasOwn(DETAILS, type) ? DETAILS[type](data, link) : subjectOf(data)
+  return [text(isImport ? 'imported' : `event_${type}`), ...details]
 }
 
+/** The functions that return the rest of the sentence, for the types whose data needs words of its own. */
 const DETAILS = {
-  'user.created': ({ roles, hook }) => [roles?.length ? text('rolesAdded', { roles: roles.join(', ') }) : '', hook ? text('hookNotAsked') : ''],
+  'user.created': ({ roles, hook }) => [
+    roles?.length ? text('rolesAdded', { roles: roles.join(', ') }) : '',
+    hook ? text('hookNotAsked') : '',
+  ],
   'user.merged': ({ former_id, by }, link) => [
     { phone: text('byPhone'), operator: text('byOperator') }[by] ?? '',
     ...(former_id ? phrase('fromUser', { id: link(former_id) }) : []),
@@ -42,26 +53,33 @@ const DETAILS = {
     isText(`ended_${reason}`) ? text('because', { reason: text(`ended_${reason}`) }) : '',
   ],
   'staff.searched': ({ term, found, count }) => [
-    term ? text('searchedBy', { term: text(`term_${term}`), n: number(found) }) : text('manyTimes', { n: number(count) }),
+    term
+      ? text('searchedBy', { term: text(`term_${term}`), n: number(found) })
+      : text('manyTimes', { n: number(count) }), // one event for many searches
   ],
-  'staff.read': ({ what, user_ids }) => [text(`read_${what}`), user_ids ? text('readOfMany', { n: number(user_ids.length) }) : ''],
+  'staff.read': ({ what, user_ids }) => [
+    text(`read_${what}`),
+    user_ids ? text('readOfMany', { n: number(user_ids.length) }) : '',
+  ],
   'console.opened': ({ by }) => [{ scan: text('openedByScan'), link: text('openedByLink') }[by] ?? ''],
 }
 
-/** Return the text `name` with the roles that are in one list and not in the other; empty if there are none. */
-function rolesOnlyIn(these, others, name) {
-  const roles = these.filter((role) => !others.includes(role))
+/** Return the text `name` with the roles of the first list that the second list lacks; empty if there are none. */
+function rolesOnlyIn(first, second, name) {
+  const roles = first.filter((role) => !second.includes(role))
   return roles.length ? text(name, { roles: roles.join(', ') }) : ''
 }
 
-/** Return the subject of an event (a document, a client, a key, or the changed fields). */
-function named({ document, version, name, client_id, kid, fields, names, label }) {
-  const words = [
+/** Return what an event is about, in pieces: a document, a client, a key, or the changed fields. */
+function subjectOf({ document, version, name, client_id, kid, fields, names, label }) {
+  const subjects = [
     document ? `${document} ${version}` : null,
     name ?? client_id,
     kid ? code(kid) : null,
     (fields ?? names)?.join(', '),
     label === undefined ? null : String(label),
   ].filter(Boolean)
-  return words.length ? phrase('named', { name: words[0] }).concat(words.slice(1).map((word) => `, ${word}`)) : []
+  if (!subjects.length) return []
+  const [first, ...others] = subjects
+  return [...phrase('named', { name: first }), ...others.map((other) => `, ${other}`)]
 }

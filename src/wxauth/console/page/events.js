@@ -10,30 +10,37 @@ import { text } from './texts.js'
 import { sentence, TYPES, withMeaning } from './event_sentences.js'
 
 const FOLLOW_MS = 3000 // the pause between two requests for new events
-const EXPORTED_AT_MOST = 100_000
+const MAX_EXPORTED = 100_000 // events
 
-/** The index of the column about the user and the app, which the page about one user leaves out. */
-export const ABOUT = 3
+/** The index of the column about the user and the app. The page about a user leaves this column out. */
+export const ABOUT_COLUMN = 3
 
 export const eventColumns = () => ['time', 'type', 'happened', 'about', 'actor', 'address'].map(text)
 
 export const eventCells = (event) => [
   time(event.at),
   code(event.type),
-  happened(event),
-  [event.user_id ? personOf(event.user_id) : null, event.app_id ? h('div', {}, appOf(event.app_id)) : null].filter(Boolean),
+  sentenceAndJson(event),
+  userAndApp(event),
   personOf(event.actor),
   whole(event.ip),
 ]
 
-/** Return the event as a sentence, with its JSON. */
-const happened = (event) => [
-  h('div', { class: 'sentence' }, sentence(event, personOf)),
-  h('details', { class: 'raw' }, h('summary', {}, text('raw')), h('pre', { tabIndex: 0 }, JSON.stringify(event, null, 2))),
-]
+/** Return an event as a sentence, and as JSON that is folded. */
+function sentenceAndJson(event) {
+  const json = h('pre', { tabIndex: 0 }, JSON.stringify(event, null, 2))
+  return [
+    h('div', { class: 'sentence' }, sentence(event, personOf)),
+    h('details', { class: 'raw' }, h('summary', {}, text('raw')), json),
+  ]
+}
 
-/** Return how a row of an event opens: it shows the event's JSON, or hides it. */
-export const unfold = () => (row) => {
+/** Return the user and the app that an event is about. An event can lack either of them. */
+const userAndApp = ({ user_id, app_id }) =>
+  [user_id ? personOf(user_id) : null, app_id ? h('div', {}, appOf(app_id)) : null].filter(Boolean)
+
+/** Show the JSON of an event in its row, or hide it. */
+function toggleJson(row) {
   const details = row.querySelector('details')
   details.open = !details.open
 }
@@ -41,12 +48,21 @@ export const unfold = () => (row) => {
 export function showEvents(main, { query }) {
   const fields = [
     field({ name: 'user_id', label: text('personId'), type: 'search', value: query.get('user_id') ?? '' }),
-    withChoices(field({ name: 'type', label: text('types'), value: query.getAll('type').join(', '), hint: text('typesHint'), read: words }), withMeaning(TYPES)),
+    withChoices(
+      field({
+        name: 'type',
+        label: text('types'),
+        value: query.getAll('type').join(', '),
+        hint: text('typesHint'),
+        read: words,
+      }),
+      withMeaning(TYPES),
+    ),
     field({ name: 'actor', label: text('actor'), value: query.get('actor') ?? '', hint: text('actorHint') }),
     moment({ name: 'since', label: text('since'), value: query.get('since') }),
     moment({ name: 'until', label: text('until'), value: query.get('until') }),
   ]
-  const wanted = { ...Object.fromEntries(query), type: query.getAll('type') }
+  const search = { ...Object.fromEntries(query), type: query.getAll('type') }
   const format = field({
     name: 'format',
     label: text('format'),
@@ -55,25 +71,25 @@ export function showEvents(main, { query }) {
     options: Object.entries({ jsonl: 'JSON Lines', csv: 'CSV' }),
   })
   const trouble = h('div', {})
-  const exported = act('export', () => busy(exported, trouble, () => exportEvents(wanted, format.value())))
-  const follow = act('follow', () => toggle())
-  follow.setAttribute('aria-pressed', 'false')
+  const exportButton = act('export', () => busy(exportButton, trouble, () => exportEvents(search, format.value())))
+  const followButton = act('follow', () => toggleFollowing())
+  followButton.setAttribute('aria-pressed', 'false')
   const place = h('div', {})
   format.element.querySelector('label').className = 'unseen'
-  main.append(filters(fields, 'events', { others: [follow, format.element, exported] }), trouble, place)
+  main.append(filters(fields, 'events', { others: [followButton, format.element, exportButton] }), trouble, place)
 
-  let newest = ''
-  let prepend = null
+  let newestId = '' // of the events in the list; ids grow with time
+  let prepend = null // adds events to the list, as soon as the list is loaded
   list({
     place,
     caption: text('events'),
     columns: eventColumns(),
-    ask: (cursor) => get('/events', { ...wanted, cursor }),
+    ask: (cursor) => get('/events', { ...search, cursor }),
     cells: eventCells,
-    open: unfold,
+    open: () => toggleJson,
     nothing: () => nothingFits('events', query, 'tryWider'),
     onFirst: (page, add) => {
-      newest = page.items[0]?.id ?? ''
+      newestId = page.items[0]?.id ?? ''
       prepend = add
     },
   })
@@ -83,17 +99,17 @@ export function showEvents(main, { query }) {
     if (prepend && !document.hidden) {
       // `busy` needs a button, but no button of the page starts this request.
       await busy(h('button'), trouble, async () => {
-        const { items } = await get('/events', { ...wanted, limit: 200 })
-        const news = items.filter(({ id }) => id > newest)
-        if (news.length) newest = news[0].id
-        prepend(news)
+        const { items } = await get('/events', { ...search, limit: 200 })
+        const newItems = items.filter(({ id }) => id > newestId)
+        if (newItems.length) newestId = newItems[0].id
+        prepend(newItems)
       })
     }
     if (timer !== null) timer = setTimeout(poll, FOLLOW_MS)
   }
-  const toggle = () => {
+  const toggleFollowing = () => {
     const begins = timer === null
-    follow.setAttribute('aria-pressed', String(begins))
+    followButton.setAttribute('aria-pressed', String(begins))
     clearTimeout(timer)
     timer = begins ? setTimeout(poll, 0) : null
   }
@@ -103,8 +119,8 @@ export function showEvents(main, { query }) {
   }
 }
 
-async function exportEvents(wanted, format) {
-  const events = await all('/events', wanted, EXPORTED_AT_MOST)
+async function exportEvents(search, format) {
+  const events = await all('/events', search, MAX_EXPORTED)
   if (format === 'csv') download('events.csv', csv(events), 'text/csv;charset=utf-8')
   else download('events.jsonl', jsonLines(events), 'application/x-ndjson')
 }

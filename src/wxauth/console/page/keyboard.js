@@ -1,26 +1,31 @@
-// The keyboard: `/` focuses the search field, the arrows select a row of a list, and Enter opens it.
+// The keyboard: `/` focuses the search field, and the up and down arrows select a row of a list. Enter opens the row,
+// for which the row itself listens (`makeOpenable` in parts.js).
 
-const TYPED_IN = 'input, select, textarea, summary, pre, dialog'
+const USES_KEYS = 'input, select, textarea, summary, pre, dialog'
 
-/** Handle the keys of the page, except while the user types. */
+/** Handle the keys of the page, except in elements that use keys themselves, and while a dialog is open. */
 export function listenToKeys() {
   addEventListener('keydown', (event) => {
     const { key, target } = event
-    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || target.closest(TYPED_IN)) return
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || target.closest(USES_KEYS)) return
     if (document.querySelector('dialog[open]')) return
-    if (key === '/') goTo(document.querySelector('[role=search] input[type=search]'), event)
-    else if (key === 'ArrowDown' || key === 'ArrowUp') goTo(nextRow(target, key === 'ArrowDown'), event)
+    if (key === '/') focusInstead(document.querySelector('[role=search] input[type=search]'), event)
+    else if (key === 'ArrowDown' || key === 'ArrowUp') focusInstead(nextRow(target, key === 'ArrowDown'), event)
   })
 }
 
-/** Return the row below or above the row with the focus; the first row if no row has it. */
+/**
+ * Return the row below or above the row with the focus; null if there is none. If no row has the focus, the row below
+ * is the first row.
+ */
 function nextRow(target, isDown) {
   const row = target.closest('tr.opens')
   if (!row) return isDown ? document.querySelector('main tr.opens') : null
   return isDown ? row.nextElementSibling : row.previousElementSibling
 }
 
-function goTo(element, event) {
+/** Focus an element, if there is one, in place of the browser's own reaction to the key. */
+function focusInstead(element, event) {
   if (!element) return
   event.preventDefault()
   element.focus()

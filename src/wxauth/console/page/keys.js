@@ -7,24 +7,24 @@ import { searchedList } from './search.js'
 import { text } from './texts.js'
 
 export function showKeys(main, { query }) {
-  const changed = async (ask) => {
-    await ask()
+  const changeKeys = async (path) => {
+    await post(path)
     toast(text('done'))
     reload()
   }
-  const rotate = () => sure(text('rotateTitle'), text('sureRotate'), 'rotate', () => changed(() => post('/keys/rotate')))
+  const rotate = () => sure(text('rotateTitle'), text('sureRotate'), 'rotate', () => changeKeys('/keys/rotate'))
   const reload = searchedList(main, 'keys', query, [act('rotate', rotate)], {
     columns: ['kid', 'state', 'signsFrom', 'publishedUntil', 'acts'],
     ask: async () => {
-      const { items, id_token_keys, ...rest } = await get('/keys')
-      return { ...rest, items: [...items, ...id_token_keys] }
+      const { items, id_token_keys, ...page } = await get('/keys')
+      return { ...page, items: [...items, ...id_token_keys] }
     },
     cells: ({ kid, alg, state, signs_from, published_until }) => [
       [code(kid), h('small', {}, text(`alg_${alg}`))],
       tag(text(`state_${state}`), { signing: 'ok', next: 'note' }[state]),
       time(signs_from),
       time(published_until),
-      sureAbout('withdraw', kid, 'sureWithdraw', () => changed(() => post(`/keys/${encodeURIComponent(kid)}/withdraw`))),
+      sureAbout('withdraw', kid, 'sureWithdraw', () => changeKeys(`/keys/${encodeURIComponent(kid)}/withdraw`)),
     ],
   })
 }

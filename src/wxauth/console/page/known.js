@@ -5,50 +5,58 @@ import { h } from './dom.js'
 import { field } from './parts.js'
 import { text } from './texts.js'
 
-const CHANGES_READ = 200 // the newest changes of roles in which other roles are found
+const CHANGES_READ = 200 // only the newest changes of users' roles are searched for roles
 
-/** Return the apps, with the roles of their new users; no apps for the role `support`, which may not read them. */
-const knownApps = async () => (mayAdminister() ? (await get('/apps')).items : [])
+/** Return the apps; no apps if the user has the role `support`, which may not read them. */
+async function readableApps() {
+  if (!mayAdminister()) return []
+  const { items } = await get('/apps')
+  return items
+}
 
-/** Return the roles that apps give, and the roles granted or revoked recently. */
+/** Return the roles of staff, the roles that new users of the apps get, and the roles granted or revoked recently. */
 export async function knownRoles() {
   const [apps, changes] = await Promise.all([
-    knownApps(),
+    readableApps(),
     get('/events', { type: 'user.roles_changed', limit: CHANGES_READ }),
   ])
-  const given = apps.flatMap((app) => app.sign_up_roles ?? [])
+  const ofNewUsers = apps.flatMap((app) => app.sign_up_roles ?? [])
   const changed = changes.items.flatMap(({ data }) => [...(data.before ?? []), ...(data.after ?? [])])
-  return [...new Set(['admin', 'support', ...given, ...changed])]
+  return [...new Set(['admin', 'support', ...ofNewUsers, ...changed])]
 }
 
 /** Return a field for one role, with known roles as suggestions. */
 export function roleField({ name, label, value }) {
-  const suggested = h('datalist', { id: `known-${name}` })
-  const made = field({ name, label, value })
-  made.control.setAttribute('list', suggested.id)
-  made.element.append(suggested)
+  const suggestions = h('datalist', { id: `known-${name}` })
+  const role = field({ name, label, value })
+  role.control.setAttribute('list', suggestions.id)
+  role.element.append(suggestions)
   knownRoles().then(
-    (roles) => suggested.append(...roles.map((role) => h('option', { value: role }))),
-    () => {}, // the role can still be typed
+    (roles) => suggestions.append(...roles.map((value) => h('option', { value }))),
+    () => {}, // without suggestions, the role can still be typed
   )
-  return made
+  return role
 }
 
 /**
- * Return a field for an app, chosen by its title. `none` is the text for no app. `kinds` limits the choice to these
- * kinds.
+ * Return a field for an app, chosen by its title. `value` is an app id, or empty. `none` is the text for no app.
+ * `kinds` limits the choice to apps of these kinds. The apps are added when they have been loaded.
  */
 export function appField({ name, label, value, none, kinds }) {
-  const options = [['', none], ...(value ? [[value, value]] : [])]
-  const made = field({ name, label, type: 'select', value, options })
-  const add = ({ app_id, title }) => {
-    const option = [...made.control.options].find((each) => each.value === app_id) ?? new Option(app_id, app_id)
+  const options = [['', none]]
+  if (value) options.push([value, value])
+  const app = field({ name, label, type: 'select', value, options })
+  const { control } = app
+  const addOption = ({ app_id, title }) => {
+    const option = [...control.options].find((other) => other.value === app_id) ?? new Option(app_id, app_id)
     if (title) option.textContent = `${title} (${app_id})`
-    made.control.append(option)
+    control.append(option)
   }
   get('/app_titles').then(
-    ({ items }) => items.filter(({ kind }) => !kinds || kinds.includes(kind)).forEach(add),
-    (failure) => made.control.append(h('option', { disabled: true }, failure.title || text('failed'))),
+    ({ items }) => {
+      for (const item of items) if (!kinds || kinds.includes(item.kind)) addOption(item)
+    },
+    (failure) => control.append(h('option', { disabled: true }, failure.title || text('failed'))),
   )
-  return made
+  return app
 }

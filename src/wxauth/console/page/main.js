@@ -35,7 +35,10 @@ let leave = () => {} // stops the timers of the current section
 
 const sections = () => (mayAdminister() ? Object.keys(SECTIONS) : SECTIONS_OF_SUPPORT)
 
-/** Return the section, id and query in the fragment, such as `#/users/ID?status=disabled`. */
+/**
+ * Return the section, id and query in the fragment, such as `#/webhooks/NAME` or `#/users?status=disabled`. The section
+ * is `overview` if the fragment names none, or one that the user may not see.
+ */
 function whereTo() {
   const [path, query] = location.hash.replace(/^#\/?/, '').split('?')
   const [section, id] = path.split('/')
@@ -44,7 +47,6 @@ function whereTo() {
 
 /** Return the frame for the section that the fragment names: the sections, the account, and an empty main part. */
 function frame() {
-  document.documentElement.lang = language()
   const { section } = whereTo()
   const links = sections().map((name) =>
     h('li', {}, h('a', { href: `#/${name}`, 'aria-current': name === section ? 'page' : undefined }, text(name))),
@@ -56,7 +58,8 @@ function frame() {
     text('menu'),
   )
   menu.addEventListener('click', () => {
-    const isOpen = (account.open = nav.classList.toggle('open'))
+    const isOpen = nav.classList.toggle('open')
+    account.open = isOpen // on a phone, sections and account are one menu
     menu.setAttribute('aria-expanded', String(isOpen))
   })
   nav.addEventListener('click', () => {
@@ -64,13 +67,17 @@ function frame() {
     menu.setAttribute('aria-expanded', 'false')
   })
   const user = administrator()
-  const out = h('button', { type: 'button' }, text('signOut'))
-  out.addEventListener('click', () => busy(out, null, async () => (await signOut(), showSignIn(text('signedOut')))))
+  const leaveConsole = async () => {
+    await signOut()
+    showSignIn(text('signedOut'))
+  }
+  const signOutButton = h('button', { type: 'button' }, text('signOut'))
+  signOutButton.addEventListener('click', () => busy(signOutButton, null, leaveConsole))
   const account = h(
     'details',
     { class: 'filter who' },
     h('summary', { title: user.id }, h('span', { class: 'unseen' }, text('signedInAs'), ' '), called(user)),
-    h('div', { class: 'popover to-end' }, languageButton(), out),
+    h('div', { class: 'popover to-end' }, languageButton(), signOutButton),
   )
   return h(
     'div',
@@ -93,12 +100,14 @@ const mark = () => h('img', { src: '../v1/pages/icon.svg', width: 24, height: 24
 function languageButton() {
   const onclick = async () => {
     await toggleLanguage()
-    administrator() ? show() : showSignIn()
+    if (administrator()) show()
+    else showSignIn()
   }
   const [tag, name] = nextLanguage()
   return h('button', { type: 'button', lang: tag, onclick }, name)
 }
 
+/** Focus the content. The browser would change the fragment instead. */
 function skip(event) {
   event.preventDefault()
   document.getElementById('content').focus()
@@ -107,62 +116,74 @@ function skip(event) {
 /** Show the section that the fragment names. */
 function show() {
   leave()
+  document.documentElement.lang = language()
   const { section, id, query } = whereTo()
-  const shown = frame()
-  document.body.replaceChildren(shown, ...document.querySelectorAll('#toast')) // a toast outlives the view
-  const main = shown.querySelector('main')
-  const title = h('h1', { tabIndex: -1 }, text(section === 'users' && id ? 'person' : section))
+  const newFrame = frame()
+  document.body.replaceChildren(newFrame, ...document.querySelectorAll('#toast')) // a message stays in the next view
+  const main = newFrame.querySelector('main')
+  const isPerson = section === 'users' && id
+  const title = h('h1', { tabIndex: -1 }, text(isPerson ? 'person' : section))
   main.append(title)
   document.title = `${title.textContent} · wxauth`
-  const open = section === 'users' && id ? showPerson : SECTIONS[section]
-  leave = open(main, { id, query }) ?? (() => {})
+  const showSection = isPerson ? showPerson : SECTIONS[section]
+  leave = showSection(main, { id, query }) ?? (() => {})
   title.focus({ preventScroll: true })
 }
 
-/** Show the page to sign in, with a message about the previous session, if there is one. */
-function showSignIn(message, kind = 'status') {
+/** Show the page to sign in, with a message if there is one. Its `role` is `alert` if something went wrong. */
+function showSignIn(message, role = 'status') {
   leave()
   leave = () => {}
   forgetTitles()
   document.documentElement.lang = language()
   document.title = `${text('signIn')} · wxauth`
-  document.querySelectorAll('dialog').forEach((each) => each.remove())
-  const scanTrouble = h('div', {})
-  const scan = h('button', { type: 'button', class: 'primary' }, text('scan'))
-  scan.addEventListener('click', () => busy(scan, scanTrouble, beginScan))
+  for (const dialog of document.querySelectorAll('dialog')) dialog.remove()
   const trouble = h('div', {})
-  const input = h('input', { id: 'link', type: 'password', autocomplete: 'off', required: true })
-  const go = h('button', {}, text('open'))
-  const onsubmit = () =>
-    busy(go, trouble, async () => {
-      await openBy({ secret: input.value.trim().replace(/^.*#link=/, '') })
-      show()
-    })
-  const form = h(
-    'form',
-    { class: 'field', onsubmit },
-    h('label', { htmlFor: 'link' }, text('signInPaste')),
-    h('div', { class: 'beside' }, input, go),
-    trouble,
-  )
+  const scan = h('button', { type: 'button', class: 'primary' }, text('scan'))
+  scan.addEventListener('click', () => busy(scan, trouble, beginScan))
   document.body.replaceChildren(
     h(
       'main',
       { class: 'door', id: 'content' },
       h('p', { class: 'brand' }, mark(), 'wxauth'),
       h('h1', {}, text('signIn')),
-      message ? h('p', { role: kind, class: kind === 'alert' ? 'failure' : '' }, message) : null,
+      message ? h('p', { role, class: role === 'alert' ? 'failure' : '' }, message) : null,
       scan,
-      scanTrouble,
+      trouble,
       h('p', { class: 'quiet' }, text('scanHow')),
       h(
         'details',
         {},
         h('summary', {}, text('signInByLink')),
-        h('div', { class: 'stack' }, h('p', {}, text('signInHow')), h('p', { class: 'beside command' }, h('code', {}, COMMAND), copier(COMMAND)), form),
+        h(
+          'div',
+          { class: 'stack' },
+          h('p', {}, text('signInHow')),
+          h('p', { class: 'beside command' }, h('code', {}, COMMAND), copier(COMMAND)),
+          linkForm(),
+        ),
       ),
       h('p', {}, languageButton()),
     ),
+  )
+}
+
+/** Return the form into which the user pastes a link, or only its secret. */
+function linkForm() {
+  const trouble = h('div', {})
+  const input = h('input', { id: 'link', type: 'password', autocomplete: 'off', required: true })
+  const open = h('button', {}, text('open'))
+  const onsubmit = () =>
+    busy(open, trouble, async () => {
+      await openBy({ secret: input.value.trim().replace(/^.*#link=/, '') })
+      show()
+    })
+  return h(
+    'form',
+    { class: 'field', onsubmit },
+    h('label', { htmlFor: 'link' }, text('signInPaste')),
+    h('div', { class: 'beside' }, input, open),
+    trouble,
   )
 }
 
@@ -170,12 +191,12 @@ async function start() {
   const scanned = comeBack()
   await chooseLanguage() // the language of the URL that the browser has returned to
   document.documentElement.lang = language()
-  whenItEnds((why) => showSignIn(text(why === 'role' ? 'endedRole' : 'endedOver'), 'alert'))
+  whenItEnds((reason) => showSignIn(text(reason === 'role' ? 'endedRole' : 'endedOver'), 'alert'))
   for (const kind of ['pointerdown', 'keydown']) addEventListener(kind, noteUse, { passive: true })
   const secret = /^#link=(.+)$/.exec(location.hash)?.[1]
-  // The secret must not stay in the address or in the history.
+  // The link's secret must not stay in the address bar or in the history.
   if (secret) history.replaceState(null, '', `${location.pathname}${location.search}#/overview`)
-  addEventListener('hashchange', arrive)
+  addEventListener('hashchange', showNewFragment)
   listenToKeys()
   try {
     if (scanned?.refused) return showSignIn(text(scanned.refused), 'alert')
@@ -190,8 +211,8 @@ async function start() {
   }
 }
 
-/** Handle a new fragment, after a change of section, or from a link that was pasted into the address bar. */
-function arrive() {
+/** Show the view of a new fragment. If the fragment is a link to sign in, start the page again. */
+function showNewFragment() {
   if (location.hash.startsWith('#link=')) location.reload()
   else if (administrator()) show()
 }

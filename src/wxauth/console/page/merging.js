@@ -7,7 +7,7 @@ import { appOf, called } from './names.js'
 import { actOn, text } from './texts.js'
 import { phone, picture, standing } from './users.js'
 
-const FOUND_AT_MOST = 5
+const MAX_RESULTS = 5
 
 /** Ask for the user to merge with, show both side by side, and merge them. */
 export function merge(user) {
@@ -29,48 +29,52 @@ export function merge(user) {
 }
 
 /**
- * Return a field for the other user of a merge. Its value names the user who `ends` and the one who `remains`, or is
- * null.
+ * Return a field for the other user of a merge. Its value contains both users: the one who `ends`, and the one who
+ * `remains` and gets the data of the first. The value is null until the other user is chosen.
  */
 function otherUser(user) {
   let pair = null
-  const searched = field({ name: 'other', label: text('mergeFind'), type: 'search', hint: text('searchUsersHint') })
+  const searchField = field({ name: 'other', label: text('mergeFind'), type: 'search', hint: text('searchUsersHint') })
   const trouble = h('div', {})
-  const found = h('div', { class: 'found', role: 'status' })
-  const compared = h('div', {}, h('p', { class: 'quiet' }, text('mergeChoose')))
+  const results = h('div', { class: 'found', role: 'status' })
+  const comparison = h('div', {}, h('p', { class: 'quiet' }, text('mergeChoose')))
   const choose = (ends, remains) => {
     pair = { ends, remains }
-    found.replaceChildren()
+    results.replaceChildren()
     const swap = act('swap', () => choose(remains, ends), { kind: 'small' })
-    compared.replaceChildren(...handedOver(pair).map((each) => h('p', { class: 'danger' }, each)), ...sideBySide(pair), h('p', { class: 'acts' }, swap))
-    compared.dispatchEvent(new Event('input', { bubbles: true }))
+    const warnings = warningsOf(pair).map((warning) => h('p', { class: 'danger' }, warning))
+    comparison.replaceChildren(...warnings, ...sideBySide(pair), h('p', { class: 'acts' }, swap))
+    comparison.dispatchEvent(new Event('input', { bubbles: true })) // so that the dialog enables its button
   }
-  const result = (each) => {
-    const button = act('take', () => choose(user, each), { kind: 'small', label: actOn('take', called(each)) })
-    return h('p', { class: 'result' }, picture(each), h('span', {}, called(each), h('small', {}, h('code', {}, each.id))), button)
+  const resultOf = (other) => {
+    const name = called(other)
+    const button = act('take', () => choose(user, other), { kind: 'small', label: actOn('take', name) })
+    const nameAndId = h('span', {}, name, h('small', {}, h('code', {}, other.id)))
+    return h('p', { class: 'result' }, picture(other), nameAndId, button)
   }
-  const go = act('search', () =>
-    busy(go, trouble, async () => {
-      const page = await get('/users', { q: searched.value(), limit: FOUND_AT_MOST + 1 })
+  const searchButton = act('search', () =>
+    busy(searchButton, trouble, async () => {
+      const page = await get('/users', { q: searchField.value(), limit: MAX_RESULTS + 1 }) // one of them can be `user`
       const others = page.items.filter(({ id }) => id !== user.id)
       const isMore = Boolean(page.next_cursor)
-      found.replaceChildren(
-        ...others.slice(0, FOUND_AT_MOST).map(result),
+      results.replaceChildren(
+        ...others.slice(0, MAX_RESULTS).map(resultOf),
         ...(others.length ? [] : [text(page.incomplete_results ? 'mergeStopped' : 'mergeNobody')]),
         ...(others.length && isMore ? [h('p', { class: 'quiet' }, text('mergeMany'))] : []),
       )
     }),
   )
-  searched.control.addEventListener('keydown', (event) => {
+  searchField.control.addEventListener('keydown', (event) => {
     if (event.key !== 'Enter' || event.isComposing) return
     event.preventDefault() // Enter searches, and must not merge
-    go.click()
+    searchButton.click()
   })
-  const element = h('div', { class: 'stack' }, h('div', { class: 'finder' }, searched.element, go), h('div', {}, trouble, found, compared))
+  const finder = h('div', { class: 'finder' }, searchField.element, searchButton)
+  const element = h('div', { class: 'stack' }, finder, h('div', {}, trouble, results, comparison))
   return { name: 'pair', element, value: () => pair }
 }
 
-/** Return the two users of a merge, side by side. */
+/** Return a table that compares the two users of a merge. */
 function sideBySide({ ends, remains }) {
   const rows = [
     ['name', (user) => [picture(user), ' ', called(user)]],
@@ -79,7 +83,7 @@ function sideBySide({ ends, remains }) {
     ['phone', phone],
     ['externalId', ({ external_id }) => code(external_id)],
     ['roles', ({ roles }) => roles.join(', ') || null],
-    ['identities', ({ identities }) => identities.map(({ app_id, openid }) => h('div', {}, appOf(app_id), ' ', code(openid)))],
+    ['identities', ({ identities }) => identities.map(identityOf)],
     ['created', ({ created_at }) => time(created_at)],
     ['lastLogin', ({ last_login_at }) => time(last_login_at)],
   ]
@@ -89,31 +93,36 @@ function sideBySide({ ends, remains }) {
   return [scroller]
 }
 
-/** Return the data that the remaining user gets, and that an administrator might not expect. */
-function handedOver({ ends, remains }) {
+const identityOf = ({ app_id, openid }) => h('div', {}, appOf(app_id), ' ', code(openid))
+
+/** Return texts about what the remaining user gets from the other one, because administrators might not expect it. */
+function warningsOf({ ends, remains }) {
   const names = { ends: called(ends), remains: called(remains) }
   const roles = ends.roles.filter((role) => !remains.roles.includes(role))
-  const lacks = Object.entries({ nickname: 'name', phone: 'phone', external_id: 'externalId' }).filter(([field]) => ends[field] && !remains[field])
+  const textByField = { nickname: 'name', phone: 'phone', external_id: 'externalId' }
+  const fields = Object.entries(textByField)
+    .filter(([field]) => ends[field] && !remains[field])
+    .map(([field, name]) => `${text(name)} ${ends[field]}`)
   return [
     ends.status === 'disabled' && remains.status !== 'disabled' ? text('mergeBans', names) : null,
     roles.length ? text('mergeRoles', { ...names, roles: roles.join(', ') }) : null,
-    lacks.length ? text('mergeFields', { ...names, fields: lacks.map(([field, name]) => `${text(name)} ${ends[field]}`).join(' · ') }) : null,
+    fields.length ? text('mergeFields', { ...names, fields: fields.join(' · ') }) : null,
   ].filter(Boolean)
 }
 
 /** Ask which identity of a user becomes a new user, and split it. */
 export function split(user) {
   const { identities } = user
-  const external = [user.external_id, ...(user.former_external_ids ?? [])].filter(Boolean)
-  const options = identities.map(({ app_id, openid }, place) => [String(place), `${app_id} · ${openid}`])
+  const externalIds = [user.external_id, ...(user.former_external_ids ?? [])].filter(Boolean)
+  const options = identities.map(({ app_id, openid }, index) => [String(index), `${app_id} · ${openid}`])
   const fields = [
     field({ name: 'identity', label: text('identity'), type: 'select', options, value: String(identities.length - 1) }),
-    external.length
+    externalIds.length
       ? field({
           name: 'external_id',
           label: text('externalIdLeaves'),
           type: 'select',
-          options: [['', text('none')], ...external.map((each) => [each, each])],
+          options: [['', text('none')], ...externalIds.map((id) => [id, id])],
         })
       : null,
   ].filter(Boolean)
@@ -128,9 +137,12 @@ export function split(user) {
     name: 'split',
     kind: 'danger',
     onsubmit: async ({ identity, external_id }) => {
-      const answer = await post(`/users/${user.id}/split`, { ...identities[identity], external_id: external_id || null })
+      const { new_user } = await post(`/users/${user.id}/split`, {
+        ...identities[identity],
+        external_id: external_id || null,
+      })
       toast(text('splitNew'))
-      goTo(`#/users/${answer.new_user.id}`)
+      goTo(`#/users/${new_user.id}`)
     },
   })
 }

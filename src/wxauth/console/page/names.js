@@ -1,4 +1,4 @@
-// Names in place of ids. One request reads the names for all ids of a view.
+// Names in place of ids. The names for all ids of a view are read together, with at most 100 ids per request.
 
 import { get } from './api.js'
 import { h } from './dom.js'
@@ -7,94 +7,120 @@ import { text } from './texts.js'
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f-]{27}$/
 const IDS_PER_REQUEST = 100
+// Neither white space, control and combining characters, nor the letters and the Braille pattern that look empty.
+const VISIBLE = /[^\s\p{C}\p{M}\u115f\u1160\u2800\u3164\uffa0]/u
 
-const pending = new Map() // the promises of users' names, by id, until the service has responded
-let wanted = [] // the ids that the next request names
-let titles // the titles of the apps, or their promise
+const lookups = new Map() // by user id: the promise of the user's data, and its `resolve`, until the service responds
+let requestedIds = [] // the ids that the next request names
+let titles // the promise of the apps' titles by app id; undefined until they are needed
 
-/** Return a nickname; null if it is empty or invisible, as a name stored before wxauth cleaned names can be. */
-export const shown = (nickname) => (/[^\s\p{C}\p{M}\u115f\u1160\u2800\u3164\uffa0]/u.test(nickname ?? '') ? nickname : null)
+/**
+ * Return a nickname; null if it is missing, empty or invisible. Older versions of wxauth stored invisible nicknames.
+ */
+export const shown = (nickname) => (VISIBLE.test(nickname ?? '') ? nickname : null)
 
 /** Return the name of a user (the nickname, or "Unnamed" with the end of the id). */
 export const called = ({ id, nickname }) => shown(nickname) ?? text('namelessAs', { id: id.slice(-SHORT_ID) })
 
 /** Write a user's name on a link. The end of the id stands next to the link, so "Unnamed" alone is enough there. */
 function writeName(link, user) {
-  link.textContent = shown(user.nickname) ?? text('nameless')
-  if (!shown(user.nickname)) link.setAttribute('aria-label', called(user))
+  const nickname = shown(user.nickname)
+  link.textContent = nickname ?? text('nameless')
+  if (!nickname) link.setAttribute('aria-label', called(user))
 }
 
-/** Return a user's name, linked to the page about them, or the name of another actor. */
-export function personOf(id, given) {
+/**
+ * Return a user's name, linked to the page about the user. The name is looked up if `knownNickname` is missing or
+ * invisible. If `id` is not a UUID, it is the name of another actor, such as `operator`, and is returned as a code.
+ */
+export function personOf(id, knownNickname) {
   if (!UUID.test(id)) return code(id)
-  const nickname = shown(given)
+  const nickname = shown(knownNickname)
   const link = h('a', { href: `#/users/${id}` }, nickname ?? '…')
-  if (!nickname) lookUp(id).then((found) => (found ? writeName(link, found) : (link.textContent = text('gone'))))
+  if (!nickname)
+    lookUp(id).then((user) => {
+      if (user) writeName(link, user)
+      else link.textContent = text('gone')
+    })
   return h('span', { class: 'person' }, link, shortId(id))
 }
 
 /**
- * Return a user's name, linked to the page about them, above app, device and address of the newest session, because
- * most users give no name.
+ * Return a user's name, linked to the page about the user. Below the name are the app, the device and the address of
+ * the newest session, which distinguish users without a nickname.
  */
 export function nameAndPlaceOf(user) {
   const { id, identities } = user
   const link = h('a', { href: `#/users/${id}`, class: shown(user.nickname) ? '' : 'nameless' })
   writeName(link, user)
   const place = h('small', {})
-  Promise.all([lookUp(id), appTitles()]).then(([found, apps]) => {
-    const app = found?.app_id ?? identities.at(-1)?.app_id
-    place.textContent = [app && (apps.get(app) ?? app), found?.device, found?.ip].filter(Boolean).join(' · ')
+  Promise.all([lookUp(id), appTitles()]).then(([session, titleOf]) => {
+    const appId = session?.app_id ?? identities.at(-1)?.app_id
+    const app = titleOf.get(appId) ?? appId
+    place.textContent = [app, session?.device, session?.ip].filter(Boolean).join(' · ')
   })
   return h('div', { class: 'lines' }, h('span', { class: 'person' }, link, shortId(id)), place)
 }
 
-/** Return a user's name; null if the user has none, does not exist, or the id is malformed. */
-export const nameOf = (id) => (UUID.test(id) ? lookUp(id).then((found) => shown(found?.nickname)) : Promise.resolve(null))
-
-/**
- * Return the known data of a user; null if no user has this id. Ids that are requested in one moment share a request.
- */
-function lookUp(id) {
-  if (!pending.has(id)) {
-    if (!wanted.length) queueMicrotask(requestNames)
-    wanted.push(id)
-    let resolve
-    pending.set(id, Object.assign(new Promise((then) => (resolve = then)), { resolve }))
-  }
-  return pending.get(id)
+/** Return a promise of a user's nickname; null if the user has none or does not exist, or if the id is malformed. */
+export async function nameOf(id) {
+  if (!UUID.test(id)) return null
+  const user = await lookUp(id)
+  return shown(user?.nickname)
 }
 
-/** Request the wanted names, and resolve their promises. */
+/**
+ * Return a promise of a user's nickname and of the place of the newest session; null if no user has this id, or if the
+ * request fails. Ids that are looked up one right after the other share a request.
+ */
+function lookUp(id) {
+  if (!lookups.has(id)) {
+    if (!requestedIds.length) queueMicrotask(requestNames)
+    requestedIds.push(id)
+    let resolve
+    const promise = new Promise((resolver) => (resolve = resolver))
+    lookups.set(id, { promise, resolve })
+  }
+  return lookups.get(id).promise
+}
+
+/** Request the names for the requested ids, and resolve their promises. */
 async function requestNames() {
-  const ids = wanted
-  wanted = []
+  const ids = requestedIds
+  requestedIds = []
   for (let first = 0; first < ids.length; first += IDS_PER_REQUEST) {
-    const some = ids.slice(first, first + IDS_PER_REQUEST)
-    const items = await get('/names', { user_id: some }).then((answer) => answer.items, () => null)
-    for (const id of some) {
-      pending.get(id).resolve(items?.find((each) => each.id === id) ?? null)
-      pending.delete(id) // the next view requests it again, because a name might have changed
+    const batch = ids.slice(first, first + IDS_PER_REQUEST)
+    const { items } = await get('/names', { user_id: batch }).catch(() => ({ items: [] }))
+    for (const id of batch) {
+      lookups.get(id).resolve(items.find((user) => user.id === id) ?? null)
+      lookups.delete(id) // the next view requests the name again, because it might have changed
     }
   }
 }
 
-/** Return an app's title, with its id. */
+/** Return an app's title, if it has one, with its id; null without an id. */
 export function appOf(id) {
   if (!id) return null
   const title = h('span', {})
-  appTitles().then((apps) => apps.has(id) && title.append(apps.get(id), ' '))
+  appTitles().then((titleOf) => {
+    if (titleOf.has(id)) title.append(titleOf.get(id), ' ')
+  })
   return h('span', { class: 'app' }, title, code(id))
 }
 
-/** Return the titles of the apps that have one, by id. */
+/** Return a promise of the titles of the apps that have one, by app id. If the request fails, the map is empty. */
 function appTitles() {
   titles ??= get('/app_titles').then(
     ({ items }) => new Map(items.filter(({ title }) => title).map(({ app_id, title }) => [app_id, title])),
-    () => ((titles = undefined), new Map()),
+    () => {
+      forgetTitles() // the next view tries again
+      return new Map()
+    },
   )
   return titles
 }
 
 /** Forget the titles of the apps, because they have changed, or another user has signed in. */
-export const forgetTitles = () => (titles = undefined)
+export function forgetTitles() {
+  titles = undefined
+}

@@ -3,29 +3,36 @@
 import { h } from './dom.js'
 import { actOn, dateAndTime, number, text } from './texts.js'
 
-/** The number of an id's last characters that distinguish users. */
+/** The number of characters at the end of an id that distinguish users. */
 export const SHORT_ID = 8
-const LONGEST_LINE = 45 // the number of characters of a code that stays on one line
+const MAX_UNWRAPPED = 45 // the number of characters up to which a code stays on one line
 const SKELETON_LINES = 6
-const PRESSED_ITSELF = 'a, button, input, select, textarea, summary, label, pre, [popover]'
-const SHOWN_CHOICES = 12 // more choices are folded
+const PRESSABLE = 'a, button, input, select, textarea, summary, label, pre, [popover]'
+const MAX_UNFOLDED_CHOICES = 12
 const NOTHING = '–'
+const DAY_MS = 86_400_000
+const COPIED_MS = 2000 // a button says this long that it has copied a value
 
-/** Show in `place` that `ask` is loading, then the result of `render` for its response, or the failure. */
+/**
+ * Show in `place` that `ask` is loading, and then what `render` returns for the response: an element, null, or a list
+ * of them. If `ask` fails, show the failure, with a button to try again if that can help.
+ */
 export async function load(place, ask, render) {
-  const turn = (place.turn = (place.turn ?? 0) + 1)
+  const call = {}
+  place.newestCall = call
+  const isOutdated = () => place.newestCall !== call
   place.setAttribute('aria-busy', 'true')
   place.replaceChildren(skeleton())
   try {
-    const answer = await ask()
-    if (place.turn !== turn) return // a newer call was faster
-    place.replaceChildren(...[render(answer)].flat(2).filter(Boolean))
+    const response = await ask()
+    if (isOutdated()) return
+    place.replaceChildren(...[render(response)].flat(2).filter(Boolean))
   } catch (failure) {
-    if (place.turn !== turn) return
-    const again = isTransient(failure) && h('button', { type: 'button', onclick: () => load(place, ask, render) }, text('tryAgain'))
-    place.replaceChildren(h('div', { class: 'state' }, failed(failure), again))
+    if (isOutdated()) return
+    const tryAgain = h('button', { type: 'button', onclick: () => load(place, ask, render) }, text('tryAgain'))
+    place.replaceChildren(h('div', { class: 'state' }, failed(failure), isTransient(failure) ? tryAgain : null))
   } finally {
-    if (place.turn === turn) place.setAttribute('aria-busy', 'false')
+    if (!isOutdated()) place.setAttribute('aria-busy', 'false')
   }
 }
 
@@ -44,8 +51,8 @@ const skeleton = () =>
 const isTransient = ({ status }) => !status || status === 429 || status >= 500
 
 /**
- * Return a failure for the reader, with one sentence, the fault of each field, and the code to look up if action is
- * needed.
+ * Return an element that explains a failure. It contains the error code if the service has failed, or if WeChat has
+ * returned an errcode, because somebody must look up these codes.
  */
 export function failed(failure) {
   const errcode = failure.wechatErrcode ? ` · errcode ${failure.wechatErrcode}` : ''
@@ -66,14 +73,19 @@ function explanationOf({ code, detail, errors, title }) {
 }
 
 /**
- * Return a table. Each row is a list of cells. If the list has the member `open`, a press opens the row. On a narrow
- * screen, a row is a card, and each cell shows its column's name. `nothing` is shown if there are no rows.
+ * Return a table: its `elements`, functions to `append` and `prepend` further rows, and its `size`, the number of rows.
+ * Each row is a list of cells. If the list has the member `open`, the row calls it when the user opens the row. On a
+ * narrow screen, a row is a card, and each cell shows its column's name. `nothing` is shown if there are no rows.
  */
 export function table(caption, columns, rows, nothing = h('p', {}, text('empty'))) {
   // The roles are explicit, because browsers drop them from a table whose rows are displayed as blocks.
   const headers = columns.map((name) => h('th', { scope: 'col', role: 'columnheader' }, name))
-  const row = (cells) => opening(h('tr', { role: 'row' }, cells.map((cell, place) => cellOf(cell, columns[place]))), cells.open)
-  const body = h('tbody', { role: 'rowgroup' }, rows.map(row))
+  const rowOf = (cells) => {
+    const row = h('tr', { role: 'row' }, cells.map((cell, index) => cellOf(cell, columns[index])))
+    if (cells.open) makeOpenable(row, cells.open)
+    return row
+  }
+  const body = h('tbody', { role: 'rowgroup' }, rows.map(rowOf))
   const element = h(
     'table',
     { role: 'table' },
@@ -83,79 +95,96 @@ export function table(caption, columns, rows, nothing = h('p', {}, text('empty')
   )
   const empty = h('div', { class: 'state' }, nothing)
   const scroller = h('div', { class: 'scroller', tabIndex: 0, role: 'region', 'aria-label': caption }, element)
-  const add = (method) => (more) => {
-    body[method](...more.map(row))
-    scroller.hidden = !body.children.length
-    empty.hidden = !scroller.hidden
+  const size = () => body.children.length
+  const showEither = () => {
+    scroller.hidden = size() === 0
+    empty.hidden = size() > 0
   }
-  add('append')([])
-  return { elements: [scroller, empty], append: add('append'), prepend: add('prepend'), size: () => body.children.length }
-}
-
-/** Make a row open by Enter, and by a press anywhere except on its links and buttons. */
-function opening(row, open) {
-  if (!open) return row
-  row.className = 'opens'
-  row.tabIndex = -1 // reached with the arrow keys, see `keyboard.js`
-  row.addEventListener('click', ({ target }) => target.closest(PRESSED_ITSELF) || getSelection().toString() || open(row))
-  row.addEventListener('keydown', ({ key, target }) => key === 'Enter' && target === row && open(row))
-  return row
-}
-
-function cellOf(cell, column) {
-  const shown = [cell ?? NOTHING].flat()
-  if (!shown.length) shown.push(NOTHING)
-  const kind = shown.every((each) => each === NOTHING) ? 'nothing' : undefined
-  return h('td', { role: 'cell', class: kind, 'data-label': column }, shown)
+  const append = (newRows) => {
+    body.append(...newRows.map(rowOf))
+    showEither()
+  }
+  const prepend = (newRows) => {
+    body.prepend(...newRows.map(rowOf))
+    showEither()
+  }
+  showEither()
+  return { elements: [scroller, empty], append, prepend, size }
 }
 
 /**
- * Return a list that is loaded by cursor, with a count of the items shown. `ask(cursor)` returns a page, and `cells`
- * the row of an item. `open(item)` returns a function that opens the item, called with its row, or null. `nothing()` is
- * shown if there are no items. A page can be incomplete, because a search stops after a second. The next page continues
- * there.
+ * Make a row call `open` when the user presses Enter or the row. A press on one of its links or buttons, or a press
+ * that selects text, does not open the row.
+ */
+function makeOpenable(row, open) {
+  row.className = 'opens'
+  row.tabIndex = -1 // reached with the arrow keys, see `keyboard.js`
+  row.addEventListener('click', ({ target }) => {
+    const hasSelectedText = getSelection().toString() !== ''
+    if (!target.closest(PRESSABLE) && !hasSelectedText) open(row)
+  })
+  row.addEventListener('keydown', ({ key, target }) => {
+    if (key === 'Enter' && target === row) open(row)
+  })
+}
+
+function cellOf(cell, column) {
+  const content = [cell ?? NOTHING].flat()
+  if (!content.length) content.push(NOTHING)
+  const isEmpty = content.every((part) => part === NOTHING)
+  return h('td', { role: 'cell', class: isEmpty ? 'nothing' : undefined, 'data-label': column }, content)
+}
+
+/**
+ * Show a list in `place`, page by page, with the number of the items shown. `ask(cursor)` returns a page, which is the
+ * first one if the cursor is null, and `cells(item)` returns the cells of an item's row. `open(item)` returns the
+ * function that is called with the row when the user opens it, or null. `nothing()` is shown if there are no items.
+ * `onFirst(page, prepend)` is called with the first page, and with a function that adds items above it. A page can be
+ * incomplete, because a search stops after a second. The next page continues there.
  */
 export function list({ place, caption, columns, ask, cells, open = () => null, nothing, onFirst = () => {} }) {
-  const row = (item) => Object.assign(cells(item), { open: open(item) })
+  const rowOf = (item) => Object.assign(cells(item), { open: open(item) })
   return load(
     place,
     () => ask(null),
     (first) => {
-      const shown = table(caption, columns, first.items.map(row), nothing?.())
-      const [scroller, empty] = shown.elements
+      const { elements, append, prepend, size } = table(caption, columns, first.items.map(rowOf), nothing?.())
+      const [scroller, empty] = elements
       const count = h('p', { class: 'count', role: 'status' })
       const trouble = h('div', {})
-      const more = h('button', { type: 'button' })
+      const nextButton = h('button', { type: 'button' })
       let last = first
-      const tell = () => {
+      const showState = () => {
         const isStopped = Boolean(last.incomplete_results)
-        const name = isStopped ? 'countStopped' : last.next_cursor ? 'countSome' : 'countAll'
-        count.textContent = text(name, { n: number(shown.size()) })
-        count.hidden = !shown.size() && !isStopped
-        empty.hidden = Boolean(shown.size()) || isStopped
-        more.hidden = !last.next_cursor
-        more.textContent = text(isStopped ? 'searchOn' : 'more')
+        let name = last.next_cursor ? 'countSome' : 'countAll'
+        if (isStopped) name = 'countStopped'
+        const isEmpty = size() === 0
+        count.textContent = text(name, { n: number(size()) })
+        count.hidden = isEmpty && !isStopped
+        empty.hidden = !isEmpty || isStopped
+        nextButton.hidden = !last.next_cursor
+        nextButton.textContent = text(isStopped ? 'searchOn' : 'more')
       }
-      const next = async () => {
+      const showNextPage = async () => {
         last = await ask(last.next_cursor)
-        shown.append(last.items.map(row))
-        tell()
+        append(last.items.map(rowOf))
+        showState()
       }
-      more.addEventListener('click', () => busy(more, trouble, next))
-      tell()
-      const prepend = (items) => {
-        shown.prepend(items.map(row))
-        tell()
-      }
-      onFirst(first, prepend)
-      return [count, scroller, empty, trouble, h('p', { class: 'more' }, more)]
+      nextButton.addEventListener('click', () => busy(nextButton, trouble, showNextPage))
+      showState()
+      onFirst(first, (items) => {
+        prepend(items.map(rowOf))
+        showState()
+      })
+      return [count, scroller, empty, trouble, h('p', { class: 'more' }, nextButton)]
     },
   )
 }
 
 /**
- * Run `act` with its button disabled. Show a failure in the element `trouble`, or as a message if the page no longer
- * contains that element. Return whether `act` succeeded.
+ * Run `act` with its button disabled. Show a failure in the element `trouble`, or as a toast if that element is null or
+ * not on the page any more. The end of the session is not shown, because the page to sign in shows it. Return whether
+ * `act` succeeded.
  */
 export async function busy(button, trouble, act) {
   button.disabled = true
@@ -165,7 +194,8 @@ export async function busy(button, trouble, act) {
     await act()
     return true
   } catch (failure) {
-    if (failure.code !== 'session_over') (trouble?.isConnected ? trouble : toaster()).replaceChildren(failed(failure))
+    const place = trouble?.isConnected ? trouble : toaster()
+    if (failure.code !== 'session_over') place.replaceChildren(failed(failure))
     return false
   } finally {
     button.disabled = false
@@ -174,44 +204,53 @@ export async function busy(button, trouble, act) {
 }
 
 let toastTimer
+
+/** Return the element that shows toasts. */
 const toaster = () => document.getElementById('toast') ?? document.body.appendChild(h('div', { id: 'toast' }))
 
-/** Show a message for a moment, and a long message for longer. */
+/**
+ * Show a message (a "toast") for five seconds or, if it is longer than 50 characters, for 0.1 seconds per character.
+ */
 export function toast(message) {
   toaster().replaceChildren(h('p', { role: 'status' }, message))
   clearTimeout(toastTimer)
   toastTimer = setTimeout(() => toaster().replaceChildren(), Math.max(5000, 100 * message.length))
 }
 
-/** Return a button that acts without confirmation. */
+/** Return a button that calls `onclick`. `name` is the name of its text. */
 export function act(name, onclick, { kind = '', label } = {}) {
   return h('button', { type: 'button', class: kind, onclick, 'aria-label': label }, text(name))
 }
 
 /**
- * Show a dialog that explains an action, with fields and a button. The button calls `onsubmit(values)`. If that fails,
- * the dialog stays open and shows the failure.
+ * Show a dialog that explains an action, with fields and a button. `name` is the name of the button's text. The button
+ * is enabled while `allow(values)` is true, and calls `onsubmit(values)`. If that fails, the dialog stays open and
+ * shows the failure. A field with `members` is a group, whose members have the values.
  */
 export function dialog({ title, lead, fields = [], name, kind = 'primary', size, onsubmit, allow = () => true }) {
   const trouble = h('div', {})
   const heading = h('h2', { id: 'dialog-title' }, title)
-  const go = h('button', { class: kind }, text(name))
+  const submitButton = h('button', { class: kind }, text(name))
   const cancel = h('button', { type: 'button', onclick: () => element.close() }, text('cancel'))
   const submit = async () => {
-    if (await busy(go, trouble, () => onsubmit(values()))) element.close()
+    if (await busy(submitButton, trouble, () => onsubmit(values()))) element.close()
     else updateButton()
   }
   const form = h(
     'form',
     { method: 'dialog', noValidate: false, onsubmit: submit },
     heading,
-    [lead ?? []].flat().map((each) => h('p', {}, each)),
-    fields.map((each) => each.element),
+    [lead ?? []].flat().map((paragraph) => h('p', {}, paragraph)),
+    fields.map(({ element }) => element),
     trouble,
-    h('p', { class: 'acts' }, cancel, go),
+    h('p', { class: 'acts' }, cancel, submitButton),
   )
-  const values = () => Object.fromEntries(fields.flatMap((each) => each.members ?? each).map((each) => [each.name, each.value()]))
-  const updateButton = () => (go.disabled = go.hasAttribute('aria-busy') || !allow(values()))
+  const fieldsWithValues = fields.flatMap((field) => field.members ?? field)
+  const values = () => Object.fromEntries(fieldsWithValues.map(({ name, value }) => [name, value()]))
+  const updateButton = () => {
+    const isBusy = submitButton.hasAttribute('aria-busy')
+    submitButton.disabled = isBusy || !allow(values())
+  }
   form.addEventListener('input', updateButton)
   const element = h('dialog', { class: size, 'aria-labelledby': 'dialog-title' }, form)
   element.addEventListener('close', () => element.remove())
@@ -222,89 +261,125 @@ export function dialog({ title, lead, fields = [], name, kind = 'primary', size,
 }
 
 /** Ask for confirmation of an action that cannot be undone. */
-export const sure = (title, lead, name, onsubmit, fields = []) => dialog({ title, lead, fields, name, kind: 'danger', onsubmit })
+export const sure = (title, lead, name, onsubmit, fields = []) =>
+  dialog({ title, lead, fields, name, kind: 'danger', onsubmit })
 
-/** Return a small button about the object with this name, which its label contains. */
+/** Return a small button for the action `what` on the object with this name, which the button's label contains. */
 export const actAbout = (what, name, onclick) => act(what, onclick, { kind: 'small', label: actOn(what, name) })
 
-/** Return a small button for an action that cannot be undone, which asks for confirmation first. */
-export const sureAbout = (what, name, lead, onsubmit, { kind = 'small danger', fields = () => [] } = {}) =>
-  act(what, () => sure(actOn(what, name), text(lead), what, onsubmit, fields()), { kind, label: actOn(what, name) })
+/**
+ * Like `actAbout`, for an action that cannot be undone. The button asks for confirmation with the text `lead` first.
+ */
+export function sureAbout(what, name, lead, onsubmit, { kind = 'small danger', fields = () => [] } = {}) {
+  const title = actOn(what, name)
+  return act(what, () => sure(title, text(lead), what, onsubmit, fields()), { kind, label: title })
+}
 
-/** Return the actions on the object with this name. A single action is a button, and several are behind one button. */
-export function menu(name, acts) {
-  if (acts.length < 2) return acts
-  const list = h('div', { class: 'row-menu', popover: 'auto' }, acts)
-  const button = h('button', { type: 'button', class: 'small', popoverTargetElement: list, 'aria-label': actOn('acts', name) }, '⋯')
+/** Return the buttons for the object with this name. Several buttons are in a menu, which another button opens. */
+export function menu(name, buttons) {
+  if (buttons.length < 2) return buttons
+  const list = h('div', { class: 'row-menu', popover: 'auto' }, buttons)
+  const label = actOn('acts', name)
+  const button = h('button', { type: 'button', class: 'small', popoverTargetElement: list, 'aria-label': label }, '⋯')
   list.addEventListener('beforetoggle', () => {
     const { left, right, bottom } = button.getBoundingClientRect()
     const { clientWidth } = document.documentElement
-    const side = left < clientWidth / 2 ? { left: `${left}px` } : { right: `${clientWidth - right}px` }
-    Object.assign(list.style, { top: `${bottom + scrollY}px`, ...side })
+    const nearerSide = left < clientWidth / 2 ? { left: `${left}px` } : { right: `${clientWidth - right}px` }
+    Object.assign(list.style, { top: `${bottom + scrollY}px`, ...nearerSide })
   })
   list.addEventListener('click', () => list.hidePopover())
   return [button, list]
 }
 
-/** Return the options of a field, from the names of their texts by value. */
+/** Return the options of a field, from an object that maps each value to the name of its text. */
 export const optionsOf = (names) => Object.entries(names).map(([value, name]) => [value, text(name)])
 
 /**
- * Return a field of a form, with its label. `type` is the type of an input, `textarea`, or `select` with `options`.
- * `read` turns the text into a value.
+ * Return a field of a form: its `name`, its `element` with label, hint and `control`, and the function `value`. `type`
+ * is the type of an input, or `textarea`, or `select` with `options`, a list of values with their labels. `read` turns
+ * the trimmed text into the value. The value of a checkbox is a boolean. Other properties become those of the control.
  */
-export function field({ name, label, hint, type = 'text', value = '', options = [], required = false, read = (typed) => typed, ...others }) {
+export function field({
+  name,
+  label,
+  hint,
+  type = 'text',
+  value = '',
+  options = [],
+  required = false,
+  read = (typed) => typed,
+  ...others
+}) {
   const id = `field-${name}`
-  const hinted = hint ? { 'aria-describedby': `${id}-hint` } : {}
-  const given = { id, name, required, ...hinted, ...others }
+  const description = hint ? { 'aria-describedby': `${id}-hint` } : {}
+  const properties = { id, name, required, ...description, ...others }
   let control
-  if (type === 'select')
-    control = h('select', given, options.map(([each, shown]) => h('option', { value: each }, shown)))
-  else if (type === 'textarea') control = h('textarea', { ...given, rows: 3, spellcheck: false })
-  else control = h('input', { ...given, type, autocomplete: type === 'password' ? 'new-password' : 'off', spellcheck: false })
+  if (type === 'select') {
+    const optionOf = ([optionValue, optionLabel]) => h('option', { value: optionValue }, optionLabel)
+    control = h('select', properties, options.map(optionOf))
+  } else if (type === 'textarea') {
+    control = h('textarea', { ...properties, rows: 3, spellcheck: false })
+  } else {
+    const autocomplete = type === 'password' ? 'new-password' : 'off'
+    control = h('input', { ...properties, type, autocomplete, spellcheck: false })
+  }
   if (type === 'checkbox') control.checked = Boolean(value)
   else control.value = value ?? ''
   const small = hint ? h('small', { id: `${id}-hint` }, hint) : null
-  const named = h('label', { htmlFor: id }, label)
-  const element = h('div', { class: type === 'checkbox' ? 'field tick' : 'field' }, named, control, small)
-  return { name, element, control, value: () => (type === 'checkbox' ? control.checked : read(control.value.trim())) }
+  const labelElement = h('label', { htmlFor: id }, label)
+  const element = h('div', { class: type === 'checkbox' ? 'field tick' : 'field' }, labelElement, control, small)
+  const currentValue = () => (type === 'checkbox' ? control.checked : read(control.value.trim()))
+  return { name, element, control, value: currentValue }
 }
 
 const isEmpty = (value) => value === null || value === '' || value === false || (Array.isArray(value) && !value.length)
 
 /**
- * Return a request's body, with a form's values, except empty ones that were empty before. A value that was not empty
- * is cleared by null.
+ * Return the body of a request that stores a form's values. Values that are empty now and in `stored` are left out. A
+ * text that the user has emptied becomes null, which clears the stored value.
  */
-export const bodyOf = (values, known) =>
-  Object.fromEntries(
-    Object.entries(values)
-      .filter(([name, value]) => !isEmpty(value) || !isEmpty(known[name] ?? ''))
-      .map(([name, value]) => [name, value === '' ? null : value]),
-  )
+export function bodyOf(values, stored) {
+  const body = {}
+  for (const [name, value] of Object.entries(values))
+    if (!isEmpty(value) || !isEmpty(stored[name] ?? '')) body[name] = value === '' ? null : value
+  return body
+}
 
 /**
- * Return a field for a small picture. `picture()` returns its `data:` URL, or undefined (unchanged) if none is chosen.
+ * Return a field for a small picture. `picture()` returns a promise of the picture's `data:` URL, or of undefined if
+ * the user has chosen none, so that the request leaves the stored picture unchanged. `value()` is always empty.
  */
 export function logoField() {
-  const made = field({ name: 'logo', label: text('logo'), type: 'file', accept: 'image/png, image/jpeg, image/webp', hint: text('logoHint') })
-  made.value = () => ''
-  made.picture = () =>
+  const logo = field({
+    name: 'logo',
+    label: text('logo'),
+    type: 'file',
+    accept: 'image/png, image/jpeg, image/webp',
+    hint: text('logoHint'),
+  })
+  const picture = () =>
     new Promise((resolve) => {
-      const [file] = made.control.files
+      const [file] = logo.control.files
       const reader = new FileReader()
       reader.onload = () => resolve(reader.result)
       if (file) reader.readAsDataURL(file)
       else resolve()
     })
-  return made
+  return { ...logo, value: () => '', picture }
 }
 
-/** Return a field for a template of claims. */
+/** Return a field for a template of claims, which is JSON. `hint` is the name of its hint's text. */
 export const claimsField = (claims, hint) =>
-  field({ name: 'claims', label: text('claims'), type: 'textarea', value: claims && JSON.stringify(claims), hint: text(hint), read: (typed) => typed && typedJson(typed) })
+  field({
+    name: 'claims',
+    label: text('claims'),
+    type: 'textarea',
+    value: claims && JSON.stringify(claims),
+    hint: text(hint),
+    read: (typed) => (typed ? typedJson(typed) : ''),
+  })
 
-/** Return the JSON that the user has typed, or the text, which the service then refuses. */
+/** Return the value of the JSON that the user has typed. Text that is not JSON is returned as text. */
 export function typedJson(text) {
   try {
     return JSON.parse(text)
@@ -314,28 +389,32 @@ export function typedJson(text) {
 }
 
 /**
- * Add a button for each known word to a field of several words. It adds or removes the word. `known` is a list of
- * words, each optionally with its meaning, or a promise of such a list.
+ * Add a button for each known word to a field of several words, and return the field. A button adds its word to the
+ * field, or removes the word. `known` is a list, or a promise of a list, in which each item is a list of a word and,
+ * optionally, the word's meaning.
  */
-export function withChoices(typed, known, separator = ', ') {
-  const { control, element } = typed
+export function withChoices(wordsField, known) {
+  const { control, element } = wordsField
   const place = h('div', {})
   element.append(place)
   Promise.resolve(known).then(
-    (there) => there.length && place.append(choices(control, there, separator)),
-    () => {}, // the word can still be typed
+    (choices) => {
+      if (choices.length) place.append(chipsFor(control, choices))
+    },
+    () => {}, // without choices, the words can still be typed
   )
-  return typed
+  return wordsField
 }
 
-function choices(control, there, separator) {
-  const chips = there.map(([word, meaning]) => {
-    const shown = meaning ? [meaning, h('code', {}, word)] : word
-    const chip = h('button', { type: 'button', class: 'small chip' }, shown)
+/** Return a chip for each choice. Each chip shows whether its word is in the control. Many chips are folded. */
+function chipsFor(control, choices) {
+  const chips = choices.map(([word, meaning]) => {
+    const label = meaning ? [meaning, h('code', {}, word)] : word
+    const chip = h('button', { type: 'button', class: 'small chip' }, label)
     chip.addEventListener('click', () => {
       const chosen = words(control.value)
-      const next = chosen.includes(word) ? chosen.filter((each) => each !== word) : [...chosen, word]
-      control.value = next.join(separator)
+      const newWords = chosen.includes(word) ? chosen.filter((other) => other !== word) : [...chosen, word]
+      control.value = newWords.join(', ')
       control.dispatchEvent(new Event('input', { bubbles: true }))
     })
     return [chip, word]
@@ -347,55 +426,65 @@ function choices(control, there, separator) {
   control.addEventListener('input', markChosen)
   markChosen()
   const all = h('div', { class: 'chips', role: 'group', 'aria-label': text('choose') }, chips.map(([chip]) => chip))
-  return there.length > SHOWN_CHOICES ? h('details', {}, h('summary', {}, text('choose')), all) : all
+  return choices.length > MAX_UNFOLDED_CHOICES ? h('details', {}, h('summary', {}, text('choose')), all) : all
 }
 
 /**
- * Return a field for a time in the reader's zone, with a button for each of these numbers of days from now. Its value
- * has an offset, or is empty.
+ * Return a field for a time in the reader's zone, with a button for each of these numbers of days from now. The value
+ * is in ISO 8601 and UTC, or empty.
  */
 export function moment({ value, days = [], ...others }) {
-  const made = field({ ...others, type: 'datetime-local', value: local(value) })
-  const typed = made.value
-  made.value = () => (typed() ? new Date(typed()).toISOString() : '')
+  const timeField = field({ ...others, type: 'datetime-local', value: localTime(value) })
+  const { control, element } = timeField
   const buttons = days.map((n) => {
-    const button = h('button', { type: 'button', class: 'small chip' }, text('days', { n }))
-    button.addEventListener('click', () => (made.control.value = local(new Date(Date.now() + n * 86_400_000).toISOString())))
-    return button
+    const inDays = () => new Date(Date.now() + n * DAY_MS).toISOString()
+    const onclick = () => (control.value = localTime(inDays()))
+    return h('button', { type: 'button', class: 'small chip', onclick }, text('days', { n }))
   })
-  if (days.length) made.element.append(h('div', { class: 'chips', role: 'group', 'aria-label': text('choose') }, buttons))
-  return made
+  if (days.length) element.append(h('div', { class: 'chips', role: 'group', 'aria-label': text('choose') }, buttons))
+  const toIso = (typed) => (typed ? new Date(typed).toISOString() : '')
+  return { ...timeField, value: () => toIso(timeField.value()) }
 }
 
-/** Return a time in the form of an input's value, in the reader's zone. */
-function local(iso) {
+/**
+ * Return an ISO 8601 time as `datetime-local` inputs have it, in the reader's zone; empty for any other text, or null.
+ */
+function localTime(iso) {
   const at = new Date(iso ?? NaN)
-  return Number.isNaN(at.getTime()) ? '' : new Date(at - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 16)
+  if (Number.isNaN(at.getTime())) return ''
+  const shifted = new Date(at - at.getTimezoneOffset() * 60_000) // its UTC time looks like the local time
+  return shifted.toISOString().slice(0, 'YYYY-MM-DDTHH:MM'.length)
 }
 
-/** Return a field of words that are ticked, not typed. */
+/** Return a field whose value is the list of the ticked words, with a checkbox for each known word. */
 export function ticks({ name, label, value, known }) {
-  const made = known.map((word) => field({ name: `${name}-${word}`, label: h('code', {}, word), type: 'checkbox', value: value.includes(word) }))
-  const ticked = () => known.filter((_, place) => made[place].value())
-  return { name, value: ticked, element: h('fieldset', { class: 'tiles' }, h('legend', {}, label), made.map(({ element }) => element)) }
+  const boxes = known.map((word) =>
+    field({ name: `${name}-${word}`, label: h('code', {}, word), type: 'checkbox', value: value.includes(word) }),
+  )
+  const ticked = () => known.filter((_word, index) => boxes[index].value())
+  const elements = boxes.map(({ element }) => element)
+  return { name, value: ticked, element: h('fieldset', { class: 'tiles' }, h('legend', {}, label), elements) }
 }
 
-/** Return the words of a typed text, which can have several lines. */
+/** Return the words of a typed text, which are separated by spaces, line ends, or commas of either language. */
 export const words = (typed) => typed.split(/[\s,，]+/).filter(Boolean)
 
-/** Show a secret, which cannot be shown again. */
+/** Show the new secret of the object with this name. The service cannot show the secret again. */
 export function showSecret(name, secret) {
   const input = h('input', { id: 'secret', type: 'password', readOnly: true, value: secret, autocomplete: 'off' })
-  const show = act('showSecret', () => (input.type = input.type === 'password' ? 'text' : 'password'))
+  const showOrHide = () => (input.type = input.type === 'password' ? 'text' : 'password')
+  const showButton = act('showSecret', showOrHide)
   const labelled = h('div', { class: 'field' }, h('label', { htmlFor: 'secret' }, text('secret')), input)
-  popUp(text('secretOf', { name }), [h('p', {}, text('secretOnce')), labelled], { acts: [show, copier(secret)] })
+  const content = [h('p', {}, text('secretOnce')), labelled]
+  popUp(text('secretOf', { name }), content, { acts: [showButton, copier(secret)] })
 }
 
-/** Show content in a dialog that has no action except closing. */
+/** Show content in a dialog, which the user can only close. `acts` are buttons next to the one that closes it. */
 export function popUp(title, content, { acts = [], size, kind = 'primary' } = {}) {
   const close = act('close', () => element.close(), { kind })
   const heading = h('h2', { id: 'dialog-title' }, title)
-  const element = h('dialog', { class: size, 'aria-labelledby': 'dialog-title' }, heading, content, h('p', { class: 'acts' }, acts, close))
+  const buttons = h('p', { class: 'acts' }, acts, close)
+  const element = h('dialog', { class: size, 'aria-labelledby': 'dialog-title' }, heading, content, buttons)
   element.addEventListener('close', () => element.remove())
   document.body.append(element)
   element.showModal()
@@ -409,50 +498,56 @@ export function copier(value, label) {
     async () => {
       await navigator.clipboard.writeText(value)
       button.textContent = text('copied')
-      setTimeout(() => (button.textContent = text('copy')), 2000)
+      setTimeout(() => (button.textContent = text('copy')), COPIED_MS)
     },
     { kind: 'small copier', label },
   )
   return button
 }
 
-/** Return a time in the reader's zone, with UTC as its tooltip. */
+/** Return a time in the reader's zone, with its ISO 8601 form as a tooltip; a dash without a time. */
 export const time = (iso) => (iso ? h('time', { dateTime: iso, title: iso }, dateAndTime(iso)) : NOTHING)
 
-/** Return a text to be read letter by letter. It stays on one line if it is no longer than an id. */
-export const code = (value) => (value ? h('code', { class: value.length > LONGEST_LINE ? '' : 'whole' }, value) : NOTHING)
-
-/** Return the last letters of an id, which distinguish users. A press copies the whole id. */
-export function shortId(id) {
-  const button = h('button', { type: 'button', class: 'id', title: id }, h('span', { class: 'unseen' }, `${text('copy')} `), id.slice(-SHORT_ID))
-  button.addEventListener('click', async () => {
-    await navigator.clipboard.writeText(id)
-    toast(text('copied'))
-  })
-  return button
+/** Return a code, such as an id. It stays on one line unless it is long. Without a value, return a dash. */
+export function code(value) {
+  if (!value) return NOTHING
+  return h('code', { class: value.length > MAX_UNWRAPPED ? '' : 'whole' }, value)
 }
 
-/** Return a number, an address or a similar value, which is never wrapped. */
+/** Return a button with the end of a user's id, which distinguishes users. It copies the whole id. */
+export function shortId(id) {
+  const copy = async () => {
+    await navigator.clipboard.writeText(id)
+    toast(text('copied'))
+  }
+  const action = h('span', { class: 'unseen' }, `${text('copy')} `) // for screen readers
+  return h('button', { type: 'button', class: 'id', title: id, onclick: copy }, action, id.slice(-SHORT_ID))
+}
+
+/** Return a number, an address or a similar value, which is never wrapped; a dash without a value. */
 export const whole = (value) => (value ? h('span', { class: 'whole' }, value) : NOTHING)
 
+/** Return a tag. `kind` is `ok`, `note`, `bad` or another class, which sets its colour. */
 export const tag = (name, kind = '') => h('span', { class: `tag ${kind}` }, name)
 
-/** Return terms with their values, in two columns. */
-export const facts = (pairs) =>
-  h('dl', { class: 'facts' }, pairs.filter(Boolean).map(([term, value]) => [h('dt', {}, term), h('dd', {}, [value ?? NOTHING].flat())]))
+/** Return terms with their values, in two columns. Pairs that are null are left out. */
+export function facts(pairs) {
+  const rows = pairs.filter(Boolean).map(([term, value]) => [h('dt', {}, term), h('dd', {}, value ?? NOTHING)])
+  return h('dl', { class: 'facts' }, rows)
+}
 
 /** Return a part of a section, with its heading. */
 export const part = (title, ...content) => h('section', { class: 'card' }, h('h2', {}, title), ...content)
 
-/** Go to this fragment, or show it again if it is already shown. */
-export function goTo(target) {
-  if (location.hash === target) dispatchEvent(new HashChangeEvent('hashchange'))
-  else location.hash = target
+/** Go to the view that a fragment names. If it is already shown, show it again. */
+export function goTo(fragment) {
+  if (location.hash === fragment) dispatchEvent(new HashChangeEvent('hashchange'))
+  else location.hash = fragment
 }
 
 /** Make the browser download a file. */
 export function download(name, content, type) {
   const url = URL.createObjectURL(new Blob([content], { type }))
   h('a', { href: url, download: name }).click()
-  setTimeout(() => URL.revokeObjectURL(url), 1000)
+  setTimeout(() => URL.revokeObjectURL(url), 1000) // by then, the browser has read the content
 }

@@ -1,18 +1,42 @@
-// The section about one user, with their data, and the actions on it.
+// The page about one user, with the user's data, and the actions on the user.
 
 import { get, mayAdminister, patch, queryOf, remove } from './api.js'
 import { h } from './dom.js'
-import { ABOUT, eventCells, eventColumns } from './events.js'
+import { ABOUT_COLUMN, eventCells, eventColumns } from './events.js'
 import { TYPES } from './event_sentences.js'
 import { knownRoles } from './known.js'
 import { merge, split } from './merging.js'
 import { appOf, called, personOf, shown } from './names.js'
-import { act, actAbout, busy, code, copier, dialog, download, facts, field, list, load, moment, part, sure, table, tag, time, toast, typedJson, whole, withChoices, words } from './parts.js'
+import {
+  act,
+  actAbout,
+  busy,
+  code,
+  copier,
+  dialog,
+  download,
+  facts,
+  field,
+  list,
+  load,
+  moment,
+  part,
+  sure,
+  table,
+  tag,
+  time,
+  toast,
+  typedJson,
+  whole,
+  withChoices,
+  words,
+} from './parts.js'
 import { refusalsOf } from './signins.js'
 import { actOn, namesOf, text } from './texts.js'
 import { phone, picture, standing } from './users.js'
 
-const STAFF = ['admin', 'support']
+const STAFF_ROLES = ['admin', 'support']
+const SESSION_COLUMNS = ['device', 'app', 'opened', 'lastUsed']
 
 export function showPerson(main, { id }) {
   const place = h('div', { class: 'stack' })
@@ -22,28 +46,81 @@ export function showPerson(main, { id }) {
       place,
       () => get(`/users/${encodeURIComponent(id)}`), // the id might come from a handwritten link
       (user) => {
-        // The title tells tabs apart.
-        if (place.isConnected) document.title = `${(main.querySelector('h1').textContent = called(user))} · wxauth`
-        return person(user, reload)
+        if (place.isConnected) showName(main, called(user))
+        return partsAbout(user, reload)
       },
     )
   reload()
 }
 
-function person(user, reload) {
-  const path = `/users/${user.id}`
-  const name = called(user)
-  const trouble = h('div', {})
-  const changed = async (change) => {
-    await patch(path, change)
+/** Show a user's name as the heading, and as the title, which tells the browser's tabs apart. */
+function showName(main, name) {
+  main.querySelector('h1').textContent = name
+  document.title = `${name} · wxauth`
+}
+
+/** Return the parts of the page about a user. */
+function partsAbout(user, reload) {
+  const change = async (fields) => {
+    await patch(`/users/${user.id}`, fields)
     toast(text('done'))
     reload()
   }
+  const mayChange = mayAdminister() || !user.roles.some((role) => STAFF_ROLES.includes(role))
+  const trouble = h('div', {})
+  const identities = user.identities.map(({ app_id, openid }) => [appOf(app_id), code(openid)])
+  return [
+    h(
+      'section',
+      { class: 'card' },
+      h('div', { class: 'head' }, picture(user, 'large'), idOf(user), standing(user)),
+      facts(factsAbout(user)),
+      trouble,
+      mayChange ? actions(user, change, reload, trouble) : null,
+      mayAdminister() ? null : h('p', { class: 'quiet' }, text(mayChange ? 'restIsAdmins' : 'staffIsAdmins')),
+    ),
+    rolesOf(user, change),
+    attributesOf(user, change),
+    part(text('identities'), ...table(text('identities'), [text('app'), 'openid'], identities).elements),
+    user.sessions.length ? part(text('devices'), ...devices(user, mayChange, reload)) : null,
+    user.ended_sessions.length ? part(text('endedDevices'), ...endedDevices(user.ended_sessions)) : null,
+    refusalsOf(user),
+    user.consents?.length ? part(text('consents'), ...consents(user.consents)) : null,
+    part(text('eventsOfPerson'), eventsOf(user), linksAbout(user)),
+  ]
+}
+
+const idOf = ({ id }) => h('span', {}, code(id), ' ', copier(id, actOn('copy', id)))
+
+/** Return the facts about a user, as pairs of a term and its value. Facts that do not apply are null. */
+function factsAbout(user) {
   const isBanned = user.status === 'disabled'
-  const unban = act('unban', () => busy(unban, trouble, () => changed({ status: 'active' })))
-  const keep = act('keep', () => busy(keep, trouble, () => changed({ erase_at: null })))
-  const exported = act('export', () => busy(exported, trouble, () => exportPerson(user)))
-  const removal = (what, carryOut) =>
+  const externalIds = [user.external_id, ...(user.former_external_ids ?? [])]
+  return [
+    user.erase_at ? [text('erasedAt'), [time(user.erase_at), isBanned ? text('notWhileBanned') : null]] : null,
+    isBanned ? [text('bannedUntil'), user.until ? time(user.until) : text('bannedForGood')] : null,
+    isBanned ? [text('bannedBy'), whoBanned(user)] : null,
+    user.reason ? [text('banWhy'), user.reason] : null,
+    [text('phone'), phone(user)],
+    ...profileOf(user),
+    ['unionid', code(user.unionid)],
+    externalIds.some(Boolean) ? [text('externalId'), externalIds.map(code)] : null,
+    user.former_ids?.length ? [text('formerIds'), user.former_ids.map(code)] : null,
+    [text('created'), time(user.created_at)],
+    [text('lastLogin'), time(user.last_login_at)],
+    user.sessions.length ? null : [text('devices'), text('noDevices')],
+  ]
+}
+
+/** Return the buttons for the actions on a user. Actions with serious consequences are in a group of their own. */
+function actions(user, change, reload, trouble) {
+  const path = `/users/${user.id}`
+  const name = called(user)
+  const isBanned = user.status === 'disabled'
+  const unban = act('unban', () => busy(unban, trouble, () => change({ status: 'active' })))
+  const keep = act('keep', () => busy(keep, trouble, () => change({ erase_at: null })))
+  const exportButton = act('export', () => busy(exportButton, trouble, () => exportUser(user)))
+  const confirmed = (what, carryOut) =>
     act(what, () =>
       sure(actOn(what, name), text(`sure_${what}`), what, async () => {
         await carryOut()
@@ -51,17 +128,16 @@ function person(user, reload) {
         reload()
       }),
     )
-  const mayChange = mayAdminister() || !user.roles.some((role) => STAFF.includes(role))
-  const acts = [
+  const ordinary = [
     isBanned ? unban : null,
-    removal('signOutEverywhere', () => remove(`${path}/sessions`)),
-    ...(mayAdminister() ? [exported, user.erase_at ? keep : null] : []),
-    user.phone ? removal('removePhone', () => remove(`${path}/phone`)) : null,
-    user.nickname ? removal('clearName', () => patch(path, { nickname: null })) : null,
-    user.avatar_url ? removal('clearPicture', () => patch(path, { avatar_url: null })) : null,
+    confirmed('signOutEverywhere', () => remove(`${path}/sessions`)),
+    ...(mayAdminister() ? [exportButton, user.erase_at ? keep : null] : []),
+    user.phone ? confirmed('removePhone', () => remove(`${path}/phone`)) : null,
+    user.nickname ? confirmed('clearName', () => patch(path, { nickname: null })) : null,
+    user.avatar_url ? confirmed('clearPicture', () => patch(path, { avatar_url: null })) : null,
   ]
-  const dangers = [
-    act(isBanned ? 'changeBan' : 'ban', () => ban(user, changed), { kind: 'danger' }),
+  const dangerous = [
+    act(isBanned ? 'changeBan' : 'ban', () => ban(user, change), { kind: 'danger' }),
     ...(mayAdminister()
       ? [
           act('merge', () => merge(user), { kind: 'danger' }),
@@ -71,56 +147,30 @@ function person(user, reload) {
       : []),
   ]
   return [
+    h('p', { class: 'acts', role: 'group', 'aria-label': text('acts') }, ordinary),
     h(
-      'section',
-      { class: 'card' },
-      h('div', { class: 'head' }, picture(user, 'large'), h('span', {}, code(user.id), ' ', copier(user.id, actOn('copy', user.id))), standing(user)),
-      facts([
-        user.erase_at ? [text('erasedAt'), [time(user.erase_at), isBanned ? text('notWhileBanned') : null]] : null,
-        isBanned ? [text('bannedUntil'), user.until ? time(user.until) : text('bannedForGood')] : null,
-        isBanned ? [text('bannedBy'), whoBanned(user)] : null,
-        user.reason ? [text('banWhy'), user.reason] : null,
-        [text('phone'), phone(user)],
-        ...profile(user),
-        ['unionid', code(user.unionid)],
-        user.external_id || user.former_external_ids?.length ? [text('externalId'), [user.external_id, ...(user.former_external_ids ?? [])].map(code)] : null,
-        user.former_ids?.length ? [text('formerIds'), user.former_ids.map(code)] : null,
-        [text('created'), time(user.created_at)],
-        [text('lastLogin'), time(user.last_login_at)],
-        user.sessions.length ? null : [text('devices'), text('noDevices')],
-      ]),
-      trouble,
-      ...(mayChange
-        ? [
-            h('p', { class: 'acts', role: 'group', 'aria-label': text('acts') }, acts),
-            h('div', { class: 'dangers', role: 'group', 'aria-label': text('dangers') }, h('h2', {}, text('dangers')), h('p', { class: 'acts' }, dangers)),
-          ]
-        : []),
-      mayAdminister() ? null : h('p', { class: 'quiet' }, text(mayChange ? 'restIsAdmins' : 'staffIsAdmins')),
+      'div',
+      { class: 'dangers', role: 'group', 'aria-label': text('dangers') },
+      h('h2', {}, text('dangers')),
+      h('p', { class: 'acts' }, dangerous),
     ),
-    mayAdminister() ? part(text('roles'), rolesForm(user, changed)) : user.roles.length ? part(text('roles'), h('p', {}, user.roles.map((role) => tag(role)))) : null,
-    mayAdminister() || Object.keys(user.attributes).length ? part(text('attributes'), ...attributesOf(user, changed)) : null,
-    part(
-      text('identities'),
-      ...table(
-        text('identities'),
-        [text('app'), 'openid'],
-        user.identities.map(({ app_id, openid }) => [appOf(app_id), code(openid)]),
-      ).elements,
-    ),
-    user.sessions.length ? part(text('devices'), ...devices(user, mayChange, reload)) : null,
-    user.ended_sessions.length ? part(text('endedDevices'), ...endedDevices(user.ended_sessions)) : null,
-    refusalsOf(user),
-    user.consents?.length ? part(text('consents'), ...consents(user.consents)) : null,
-    part(text('eventsOfPerson'), eventsOf(user), elsewhere(user)),
   ]
 }
 
-/** Return the fields of a user's profile besides name and picture. */
-const profile = (user) =>
-  namesOf('profile_').flatMap((name) => (user[name] && !['nickname', 'avatar_url'].includes(name) ? [[text(`profile_${name}`), user[name]]] : []))
+/** Return the part with a user's roles, which an administrator can change; null if there is nothing to show. */
+function rolesOf(user, change) {
+  if (mayAdminister()) return part(text('roles'), rolesForm(user, change))
+  if (!user.roles.length) return null
+  return part(text('roles'), h('p', {}, user.roles.map((role) => tag(role))))
+}
 
-/** Return the actor of the newest ban, from the audit log. */
+/** Return the fields of a user's profile as pairs, except nickname and picture, which the page shows elsewhere. */
+const profileOf = (user) =>
+  namesOf('profile_')
+    .filter((name) => user[name] && !['nickname', 'avatar_url'].includes(name))
+    .map((name) => [text(`profile_${name}`), user[name]])
+
+/** Return an element that shows who has banned a user. It loads the newest ban from the audit log. */
 function whoBanned({ id }) {
   const place = h('span', {}, '…')
   get('/events', { user_id: id, type: 'user.banned', limit: 1 }).then(
@@ -130,52 +180,82 @@ function whoBanned({ id }) {
   return place
 }
 
-function rolesForm(user, changed) {
-  const typed = field({ name: 'roles', label: text('roles'), value: user.roles.join(', '), hint: text('rolesHint'), read: words })
-  const roles = withChoices(typed, knownRoles().then((known) => known.map((role) => [role])))
-  typed.element.querySelector('label').className = 'unseen' // the card's heading already says it
+function rolesForm(user, change) {
+  const roles = field({
+    name: 'roles',
+    label: text('roles'),
+    value: user.roles.join(', '),
+    hint: text('rolesHint'),
+    read: words,
+  })
+  const choices = knownRoles().then((known) => known.map((role) => [role]))
+  withChoices(roles, choices)
+  roles.element.querySelector('label').className = 'unseen' // the card's heading already says it
   const save = h('button', { disabled: true }, text('save'))
   const trouble = h('div', {})
   const oninput = () => (save.disabled = roles.value().join() === user.roles.join())
-  const onsubmit = () => busy(save, trouble, () => changed({ roles: roles.value() }))
+  const onsubmit = () => busy(save, trouble, () => change({ roles: roles.value() }))
   return h('form', { oninput, onsubmit }, roles.element, trouble, h('p', { class: 'acts' }, save))
 }
 
-/** Return the attributes of a user, which an administrator sets one by one. */
-function attributesOf(user, changed) {
-  const shown = facts(Object.entries(user.attributes).map(([name, value]) => [name, code(JSON.stringify(value))]))
-  if (!mayAdminister()) return [shown]
+/**
+ * Return the part with a user's attributes, which an administrator can set one by one; null if there is nothing to
+ * show.
+ */
+function attributesOf(user, change) {
+  const attributes = Object.entries(user.attributes)
+  const content = []
+  if (attributes.length) content.push(facts(attributes.map(([name, value]) => [name, code(JSON.stringify(value))])))
+  if (mayAdminister()) content.push(attributeForm(change))
+  return content.length ? part(text('attributes'), ...content) : null
+}
+
+/** Return the form that sets an attribute. An empty value removes the attribute. */
+function attributeForm(change) {
   const name = field({ name: 'attribute', label: text('attributeName'), required: true })
-  const value = field({ name: 'attribute-value', label: text('attributeValue'), placeholder: text('attributeEmpty'), read: (typed) => (typed ? typedJson(typed) : null) })
+  const value = field({
+    name: 'attribute-value',
+    label: text('attributeValue'),
+    placeholder: text('attributeEmpty'),
+    read: (typed) => (typed ? typedJson(typed) : null),
+  })
   const set = h('button', {}, text('set'))
   const trouble = h('div', {})
-  const onsubmit = () => busy(set, trouble, () => changed({ attributes: { [name.value()]: value.value() } }))
-  const form = h('form', { onsubmit }, h('div', { class: 'toolbar' }, name.element, value.element, set), trouble)
-  return Object.keys(user.attributes).length ? [shown, form] : [form]
+  const onsubmit = () => busy(set, trouble, () => change({ attributes: { [name.value()]: value.value() } }))
+  return h('form', { onsubmit }, h('div', { class: 'toolbar' }, name.element, value.element, set), trouble)
 }
 
 function devices(user, mayChange, reload) {
   const rows = user.sessions.map((session) => {
     const trouble = h('div', {})
-    const out = actAbout('signOutDevice', session.device ?? text('unknownDevice'), () =>
-      busy(out, trouble, async () => (await remove(`/users/${user.id}/sessions/${session.id}`), reload())),
-    )
-    return [...cellsOf(session), ...(mayChange ? [[out, trouble]] : [])]
+    const endSession = async () => {
+      await remove(`/users/${user.id}/sessions/${session.id}`)
+      reload()
+    }
+    const device = session.device ?? text('unknownDevice')
+    const button = actAbout('signOutDevice', device, () => busy(button, trouble, endSession))
+    return mayChange ? [...cellsOf(session), [button, trouble]] : cellsOf(session)
   })
-  return table(text('devices'), [...SESSION_COLUMNS, ...(mayChange ? ['acts'] : [])].map(text), rows).elements
+  const columns = mayChange ? [...SESSION_COLUMNS, 'acts'] : SESSION_COLUMNS
+  return table(text('devices'), columns.map(text), rows).elements
 }
 
-const SESSION_COLUMNS = ['device', 'app', 'opened', 'lastUsed']
-
+/** Return the cells of a session, in the order of SESSION_COLUMNS. */
 const cellsOf = (session) => [
   session.device ?? text('unknownDevice'),
-  session.resource ? usesOf(session) : session.client_id ? code(session.client_id) : appOf(session.app_id),
+  ownerOf(session),
   [time(session.created_at), ...openedFrom(session)],
   [time(session.last_used_at), below(loginsFrom(session.ip))],
 ]
 
+/** Return what a session was opened for: a program that uses a resource, a site, or an app. */
+function ownerOf(session) {
+  if (session.resource) return accessOf(session)
+  return session.client_id ? code(session.client_id) : appOf(session.app_id)
+}
+
 /** Return which client may do what at which resource. A client that is not registered is known by its host. */
-const usesOf = ({ client, resource, scopes }) => [
+const accessOf = ({ client, resource, scopes }) => [
   h('strong', {}, client.host ?? client.title),
   ...(client.host ? [below(client.title)] : []),
   below(`${resource.title} · ${resource.resource}`),
@@ -184,12 +264,19 @@ const usesOf = ({ client, resource, scopes }) => [
 
 /** Return the address from which a session was opened, and the device if it was another one. */
 const openedFrom = ({ opened, device }) =>
-  [below(loginsFrom(opened.ip)), opened.device !== device ? below(opened.device ?? text('unknownDevice')) : null].filter(Boolean)
+  [
+    below(loginsFrom(opened.ip)),
+    opened.device === device ? null : below(opened.device ?? text('unknownDevice')),
+  ].filter(Boolean)
 
-const below = (words) => h('small', {}, words)
+/** Return content that stands below a cell's main text. */
+const below = (content) => h('small', {}, content)
 
-/** Return an address, linked to the logins from there. */
-const loginsFrom = (ip) => (ip ? h('a', { class: 'whole', href: `#/signins${queryOf({ network: ip })}`, title: text('loginsFrom') }, ip) : whole(ip))
+/** Return an address, linked to the logins from there; a dash without an address. */
+function loginsFrom(ip) {
+  if (!ip) return whole(ip)
+  return h('a', { class: 'whole', href: `#/signins${queryOf({ network: ip })}`, title: text('loginsFrom') }, ip)
+}
 
 const endedDevices = (sessions) =>
   table(
@@ -201,45 +288,55 @@ const endedDevices = (sessions) =>
     ]),
   ).elements
 
-const consents = (given) =>
+const consents = (items) =>
   table(
     text('consents'),
     ['document', 'version', 'given', 'withdrawn'].map(text),
-    given.map((each) => [each.document, each.version, time(each.given_at), time(each.withdrawn_at)]),
+    items.map((consent) => [consent.document, consent.version, time(consent.given_at), time(consent.withdrawn_at)]),
   ).elements
 
-/** Return the events about a user. Views of this page by staff are left out, because they would hide the rest. */
+/**
+ * Return a list of the events about a user. Views of this page by staff are left out, because they would hide the rest.
+ */
 function eventsOf(user) {
+  const types = TYPES.filter((type) => type !== 'staff.read')
   const place = h('div', {})
   list({
     place,
     caption: text('eventsOfPerson'),
     nothing: () => h('p', {}, text('empty_events')),
-    columns: eventColumns().toSpliced(ABOUT, 1),
-    ask: (cursor) => get('/events', { user_id: user.id, type: TYPES.filter((type) => type !== 'staff.read'), limit: 20, cursor }),
-    cells: (event) => eventCells(event).toSpliced(ABOUT, 1),
+    columns: eventColumns().toSpliced(ABOUT_COLUMN, 1),
+    ask: (cursor) => get('/events', { user_id: user.id, type: types, limit: 20, cursor }),
+    cells: (event) => eventCells(event).toSpliced(ABOUT_COLUMN, 1),
   })
   return place
 }
 
-/** Return links to the rest of the audit log about a user: who has viewed them, and what they have done. */
-const elsewhere = ({ id }) =>
+/** Return links to who has viewed the user's data, to what the user has done, and to all logins of the user. */
+const linksAbout = ({ id }) =>
   h('p', { class: 'acts' }, [
     h('a', { class: 'back', href: `#/events${queryOf({ user_id: id, type: 'staff.read' })}` }, text('whoRead')),
     h('a', { class: 'back', href: `#/events${queryOf({ actor: id })}` }, text('whatTheyDid')),
     h('a', { class: 'back', href: `#/signins${queryOf({ user_id: id })}` }, text('allLogins')),
   ])
 
-async function exportPerson(user) {
+async function exportUser(user) {
   const content = await get(`/users/${user.id}/export`)
   download(`${user.id}.json`, JSON.stringify(content, null, 2), 'application/json')
 }
 
-/** Ban a user, or change the reason and end of a ban. */
-function ban(user, changed) {
+/** Show the dialog that bans a user, or that changes the reason and the end of a ban. */
+function ban(user, change) {
   const isBanned = user.status === 'disabled'
   const fields = [
-    field({ name: 'reason', label: text('banReason'), type: 'textarea', value: user.reason ?? '', hint: text('banReasonHint'), maxLength: 500 }),
+    field({
+      name: 'reason',
+      label: text('banReason'),
+      type: 'textarea',
+      value: user.reason ?? '',
+      hint: text('banReasonHint'),
+      maxLength: 500,
+    }),
     moment({ name: 'until', label: text('banUntil'), value: user.until, hint: text('banUntilHint'), days: [1, 7, 30] }),
   ]
   dialog({
@@ -248,19 +345,22 @@ function ban(user, changed) {
     fields,
     name: isBanned ? 'save' : 'ban',
     kind: 'danger',
-    onsubmit: ({ reason, until }) => changed({ status: 'disabled', reason: reason || null, until: until || null }),
+    onsubmit: ({ reason, until }) => change({ status: 'disabled', reason: reason || null, until: until || null }),
   })
 }
 
+/** Show the dialog that erases a user, for which the reader must type the user's nickname or id. */
 function erase(user) {
-  const typed = field({ name: 'name', label: text('typeName'), required: true, hint: [shown(user.nickname), user.id].filter(Boolean).join(' / ') })
+  const nickname = shown(user.nickname)
+  const hint = [nickname, user.id].filter(Boolean).join(' / ')
+  const nameOrId = field({ name: 'name', label: text('typeName'), required: true, hint })
   dialog({
     title: actOn('erase', called(user)),
     lead: text('sureErase'),
-    fields: [typed],
+    fields: [nameOrId],
     name: 'erase',
     kind: 'danger',
-    allow: ({ name }) => [user.id, shown(user.nickname)?.trim()].includes(name),
+    allow: ({ name }) => [user.id, nickname?.trim()].includes(name),
     onsubmit: async () => {
       await remove(`/users/${user.id}`)
       toast(text('erased'))

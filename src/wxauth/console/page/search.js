@@ -8,28 +8,32 @@ import { text } from './texts.js'
 
 /**
  * Return a form whose fields become the URL's query. The first field is the most common one. Each other field is behind
- * a chip with its name, and with its value if it is in use. `kept` are parameters that a search does not change, and
- * `others` further elements of the row.
+ * a chip with its name, and with its value if it is in use. `unchanged` contains parameters that a search keeps as they
+ * are, and `others` contains further elements of the row.
  */
-export function filters(fields, section, { kept = {}, others = [] } = {}) {
+export function filters(fields, section, { unchanged = {}, others = [] } = {}) {
   const [first, ...rest] = fields
-  const go = (values) => goTo(`#/${section}${queryOf({ ...kept, ...values })}`)
-  const values = () => Object.fromEntries(fields.map((each) => [each.name, each.value()]))
-  const chips = rest.map((each) => filter(each, () => go({ ...values(), [each.name]: '' })))
-  const isUsed = fields.some((each) => each.value().length)
+  const go = (values) => goTo(`#/${section}${queryOf({ ...unchanged, ...values })}`)
+  const values = () => Object.fromEntries(fields.map(({ name, value }) => [name, value()]))
+  const chips = rest.map((other) => chipOf(other, () => go({ ...values(), [other.name]: '' })))
+  const isUsed = fields.some(({ value }) => value().length)
+  const slashKey = h('kbd', { 'aria-hidden': 'true' }, '/')
   const form = h(
     'form',
     { class: 'filters', role: 'search', onsubmit: () => go(values()) },
-    h('div', { class: 'search' }, first.element, h('kbd', { 'aria-hidden': 'true' }, '/'), h('button', {}, text('search'))),
+    h('div', { class: 'search' }, first.element, slashKey, h('button', {}, text('search'))),
     chips,
     isUsed && rest.length ? act('clearFilters', () => go({}), { kind: 'plain' }) : null,
     others.length ? h('div', { class: 'others' }, others) : null,
   )
   first.element.querySelector('label').className = 'unseen'
   asPlaceholder(first)
-  for (const [place, each] of rest.entries()) {
-    if (each.control instanceof HTMLSelectElement) each.control.addEventListener('change', () => go(values()))
-    chips[place].addEventListener('toggle', () => chips[place].open && fitAndFocus(chips[place], each.control))
+  for (const [index, { control }] of rest.entries()) {
+    const chip = chips[index]
+    if (control instanceof HTMLSelectElement) control.addEventListener('change', () => go(values()))
+    chip.addEventListener('toggle', () => {
+      if (chip.open) fitAndFocus(chip, control)
+    })
   }
   return form
 }
@@ -43,24 +47,26 @@ function asPlaceholder({ control, element }) {
   if (hint) hint.className = 'unseen'
 }
 
-/** Return a chip that opens a filter, with a button that calls `clear` if the filter is in use. */
-function filter(made, clear) {
-  const label = made.element.querySelector('label').textContent
-  const shown = shownValue(made)
+/** Return a chip that opens the field of a filter. If the filter is in use, a button calls `clear`. */
+function chipOf(filterField, clear) {
+  const label = filterField.element.querySelector('label').textContent
+  const shown = shownValue(filterField)
   const value = h('strong', {}, shown)
-  nameOf(shown).then((name) => name && (value.textContent = name))
-  const details = h(
+  nameOf(shown).then((name) => {
+    if (name) value.textContent = name // the value is the id of a user with this name
+  })
+  const clearButton = shown ? act('clear', clear, { kind: 'small' }) : null
+  return h(
     'details',
     { class: 'filter', name: 'filter' },
     h('summary', { class: shown ? 'chip on' : 'chip' }, shown ? [label, value] : label),
     h(
       'div',
       { class: 'popover' },
-      made.element,
-      h('p', { class: 'acts' }, shown ? act('clear', clear, { kind: 'small' }) : null, h('button', { class: 'small' }, text('apply'))),
+      filterField.element,
+      h('p', { class: 'acts' }, clearButton, h('button', { class: 'small' }, text('apply'))),
     ),
   )
-  return details
 }
 
 /** Keep an opened filter within the window, and focus its field. */
@@ -71,54 +77,68 @@ function fitAndFocus(details, control) {
   control.focus()
 }
 
-/** Return the value of a filter as its chip shows it. */
+/** Return the value of a filter as its chip shows it; empty if the filter is not in use. */
 function shownValue({ control, value }) {
-  const given = value()
-  if (!given.length) return ''
+  const current = value()
+  if (!current.length) return ''
   if (control instanceof HTMLSelectElement) return control.selectedOptions[0].textContent
   if (control.type === 'datetime-local') return control.value.replace('T', ' ')
-  const all = [given].flat().flatMap(words)
-  return all.length > 1 ? `${all[0]} +${all.length - 1}` : all[0]
+  const [first, ...others] = [current].flat().flatMap(words)
+  return others.length ? `${first} +${others.length}` : first
 }
 
 /**
- * Close a filter or menu when the user presses outside it, or presses Escape in it. On a phone, the account's menu stays
- * open while the sections are open, because both belong to one menu there.
+ * Close a filter or menu when the user presses outside it, or presses Escape in it. On a phone, the account's menu
+ * stays open while the sections are open, because both belong to one menu there.
  */
 addEventListener('pointerdown', ({ target }) => {
-  for (const open of document.querySelectorAll('details.filter[open]:not(:has(> #sections.open) .who)')) open.open = open.contains(target)
+  const opened = document.querySelectorAll('details.filter[open]:not(:has(> #sections.open) .who)')
+  for (const details of opened) details.open = details.contains(target)
 })
 addEventListener('keydown', ({ key, target }) => {
-  const open = key === 'Escape' && target.closest?.('details.filter[open]')
-  if (!open) return
-  open.open = false
-  open.querySelector('summary').focus()
+  if (key !== 'Escape') return
+  const details = target.closest?.('details.filter[open]')
+  if (!details) return
+  details.open = false
+  details.querySelector('summary').focus()
 })
 
-/** Return the text for an empty list or, if nothing matches, the search, what else to try, and a link to all items. */
+/**
+ * Return the text for an empty list. If a search has found nothing, return the search, what else to try (the texts with
+ * the names `tries`), and a link to all items.
+ */
 export function nothingFits(section, query, ...tries) {
   const isSearched = [...query].some(([name, value]) => value && name !== 'show')
   const isRefused = query.get('show') === 'refused'
   if (!isSearched) return h('p', {}, text(`empty_${isRefused ? 'refused' : section}`))
-  const all = isRefused ? `#/${section}?show=refused` : `#/${section}`
+  const everything = isRefused ? `#/${section}?show=refused` : `#/${section}`
   return [
     h('p', { class: 'title' }, query.get('q') ? text('nothingFound', { q: query.get('q') }) : text('nothingFits')),
-    tries.length ? h('ul', { class: 'tries' }, tries.map((each) => h('li', {}, text(each)))) : null,
-    h('a', { href: all }, text('showAll')),
+    tries.length ? h('ul', { class: 'tries' }, tries.map((name) => h('li', {}, text(name)))) : null,
+    h('a', { href: everything }, text('showAll')),
   ].filter(Boolean)
 }
 
 /**
- * Return a list that is loaded completely, below a search field and `others`, which act on it. The result reloads it.
- * `how` is as for `list`, with the names of the columns' texts.
+ * Show a list that is loaded completely and searched in the browser, below a search field and `others`, the buttons
+ * that act on the list. Return the function that reloads the list. `columns` contains the names of the columns' texts.
+ * The other options are those of `list`.
  */
-export function searchedList(main, section, query, others, { columns, ask, ...how }) {
-  const wanted = query.get('q') ?? ''
-  const fits = (item) => JSON.stringify({ ...item, logo: null }).toLowerCase().includes(wanted.toLowerCase())
-  const bar = filters([field({ name: 'q', label: text('searchFor'), type: 'search', value: wanted, placeholder: text(`search_${section}`) })], section, { others })
+export function searchedList(main, section, query, others, { columns, ask, ...options }) {
+  const term = query.get('q') ?? ''
+  const fits = (item) => JSON.stringify({ ...item, logo: null }).toLowerCase().includes(term.toLowerCase())
+  const searchField = field({
+    name: 'q',
+    label: text('searchFor'),
+    type: 'search',
+    value: term,
+    placeholder: text(`search_${section}`),
+  })
+  const bar = filters([searchField], section, { others })
   const place = h('div', {})
-  const among = (page) => {
-    bar.querySelector('.search').hidden = !wanted && !page.items.length
+  const search = async () => {
+    const page = await ask()
+    bar.querySelector('.search').hidden = !term && !page.items.length
     return { ...page, items: page.items.filter(fits) }
   }
   const reload = () =>
@@ -127,8 +147,8 @@ export function searchedList(main, section, query, others, { columns, ask, ...ho
       caption: text(section),
       columns: columns.map(text),
       nothing: () => nothingFits(section, query),
-      ask: async () => among(await ask()),
-      ...how,
+      ask: search,
+      ...options,
     })
   main.append(bar, place)
   reload()

@@ -1,4 +1,4 @@
-// The logins, and the refused logins, found by the request id that the phone shows.
+// The section about logins and refused logins. A refused login can be found by the request id that the phone shows.
 
 import { get } from './api.js'
 import { h } from './dom.js'
@@ -8,14 +8,14 @@ import { code, field, list, moment, part, tag, time, whole } from './parts.js'
 import { filters, nothingFits } from './search.js'
 import { isText, namesOf, number, text } from './texts.js'
 
-const CODES = namesOf('refused_')
+const ERROR_CODES = namesOf('refused_')
 
-/** The index of the column about the user, which the page about one user leaves out. */
-const ABOUT = 3
+/** The index of the column about the user. The page about a user leaves this column out. */
+const USER_COLUMN = 3
 
-const columns = () => ['time', 'why', 'app', 'person', 'network', 'requestId'].map(text)
+const refusalColumns = () => ['time', 'why', 'app', 'person', 'network', 'requestId'].map(text)
 
-const cells = (refusal) => [
+const refusalCells = (refusal) => [
   time(refusal.at),
   reasonOf(refusal),
   appOf(refusal.app_id),
@@ -24,22 +24,30 @@ const cells = (refusal) => [
   h('code', { class: 'request' }, refusal.request_id),
 ]
 
-/** Return why a login was refused, in a few words. */
-export const whyOf = (refusal) => (isText(`refused_${refusal}`) ? text(`refused_${refusal}`).split(/[.。:：,，]/)[0] : refusal)
+/** Return the reason for an error code of a refused login in a few words; the code itself if it has no text. */
+export function whyOf(errorCode) {
+  const name = `refused_${errorCode}`
+  if (!isText(name)) return errorCode
+  const [beginning] = text(name).split(/[.。:：,，]/)
+  return beginning
+}
 
-const reasonOf = ({ code: refusal, wechat_errcode: errcode, count }) =>
+/** Return the reason for a refused login, with its error code and that of WeChat. */
+const reasonOf = ({ code: errorCode, wechat_errcode: errcode, count }) =>
   [
-    isText(`refused_${refusal}`) ? h('div', {}, text(`refused_${refusal}`)) : null,
-    code(refusal),
+    isText(`refused_${errorCode}`) ? h('div', {}, text(`refused_${errorCode}`)) : null,
+    code(errorCode),
     errcode === null ? null : h('small', {}, `errcode ${errcode}`),
     count > 1 ? h('div', {}, text('refusedTimes', { n: number(count) })) : null,
   ].filter(Boolean)
 
 export function showSignIns(main, { query }) {
   const isRefused = query.get('show') === 'refused' || query.has('request_id') || query.has('code')
-  const [caption, lead, show] = isRefused ? ['refusedLogins', 'refusedLead', showRefused] : ['successes', 'loginsLead', showLogins]
+  const fields = isRefused ? fieldsOfRefused(query) : fieldsOfLogins(query)
+  const unchanged = isRefused ? { show: 'refused' } : {}
+  const tries = query.get('request_id') ? ['tryRequestId', 'tryWider'] : ['tryWider']
   const place = h('div', {})
-  const tab = (name, isShown, fragment) => h('a', { href: fragment, 'aria-current': isShown ? 'page' : undefined }, text(name))
+  const tab = (name, isShown, href) => h('a', { href, 'aria-current': isShown ? 'page' : undefined }, text(name))
   main.append(
     h(
       'nav',
@@ -47,25 +55,26 @@ export function showSignIns(main, { query }) {
       tab('successes', !isRefused, '#/signins'),
       tab('refusedLogins', isRefused, '#/signins?show=refused'),
     ),
-    filters(isRefused ? fieldsOfRefused(query) : fieldsOfLogins(query), 'signins', { kept: isRefused ? { show: 'refused' } : {} }),
-    h('p', { class: 'quiet' }, text(lead)),
+    filters(fields, 'signins', { unchanged }),
+    h('p', { class: 'quiet' }, text(isRefused ? 'refusedLead' : 'loginsLead')),
     place,
   )
-  const { show: _, ...wanted } = Object.fromEntries(query)
-  show({
+  const { show: _tab, ...search } = Object.fromEntries(query)
+  const showList = isRefused ? showRefused : showLogins
+  showList({
     place,
-    caption: text(caption),
-    wanted,
+    caption: text(isRefused ? 'refusedLogins' : 'successes'),
+    search,
     open: ({ user_id }) => (user_id ? () => (location.hash = `#/users/${user_id}`) : null),
-    nothing: () => nothingFits('signins', query, ...(query.get('request_id') ? ['tryRequestId', 'tryWider'] : ['tryWider'])),
+    nothing: () => nothingFits('signins', query, ...tries),
   })
 }
 
-const showLogins = ({ wanted, ...others }) =>
+const showLogins = ({ search, ...others }) =>
   list({
     ...others,
     columns: ['time', 'person', 'app', 'device', 'address', 'state'].map(text),
-    ask: (cursor) => get('/logins', { ...wanted, cursor }),
+    ask: (cursor) => get('/logins', { ...search, cursor }),
     cells: (login) => [
       time(login.at),
       personOf(login.user_id, login.nickname),
@@ -76,8 +85,13 @@ const showLogins = ({ wanted, ...others }) =>
     ],
   })
 
-const showRefused = ({ wanted, ...others }) =>
-  list({ ...others, columns: columns(), ask: (cursor) => get('/refusals', { ...wanted, cursor }), cells })
+const showRefused = ({ search, ...others }) =>
+  list({
+    ...others,
+    columns: refusalColumns(),
+    ask: (cursor) => get('/refusals', { ...search, cursor }),
+    cells: refusalCells,
+  })
 
 const fieldsOfLogins = (query) => [
   field({ name: 'user_id', label: text('personId'), type: 'search', value: query.get('user_id') ?? '' }),
@@ -97,7 +111,7 @@ const fieldsOfRefused = (query) => [
     label: text('why'),
     type: 'select',
     value: query.get('code') ?? '',
-    options: [['', text('any')], ...CODES.map((each) => [each, whyOf(each)])],
+    options: [['', text('any')], ...ERROR_CODES.map((errorCode) => [errorCode, whyOf(errorCode)])],
   }),
   field({ name: 'user_id', label: text('personId'), value: query.get('user_id') ?? '' }),
   ...fieldsOfBoth(query),
@@ -110,15 +124,15 @@ const fieldsOfBoth = (query) => [
   moment({ name: 'until', label: text('until'), value: query.get('until') }),
 ]
 
-/** Return the refused logins of one user. */
+/** Return a card with the refused logins of a user. It is hidden if there are none. */
 export function refusalsOf({ id }) {
   const place = h('div', {})
   const card = part(text('refusedLogins'), place)
-  card.hidden = true // hidden until there is something to show
+  card.hidden = true // until there is a refused login, or a failure
   list({
     place,
     caption: text('refusedLogins'),
-    columns: columns().toSpliced(ABOUT, 1),
+    columns: refusalColumns().toSpliced(USER_COLUMN, 1),
     ask: async (cursor) => {
       if (cursor) return get('/refusals', { user_id: id, limit: 20, cursor })
       try {
@@ -130,7 +144,7 @@ export function refusalsOf({ id }) {
         throw failure
       }
     },
-    cells: (refusal) => cells(refusal).toSpliced(ABOUT, 1),
+    cells: (refusal) => refusalCells(refusal).toSpliced(USER_COLUMN, 1),
   })
   return card
 }

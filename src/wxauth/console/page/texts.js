@@ -1,13 +1,13 @@
-// The forms of times and numbers in the language of the console, with its texts.
+// The texts of the console, and functions that write times and numbers in its language.
 
 import { language, text } from './languages.js'
 
 export * from './languages.js'
 
-/** Return an action with its object. */
-export const actOn = (act, name) => text('actOn', { act: text(act), name })
-
 const DATE_AND_TIME = { dateStyle: 'medium', timeStyle: 'short' }
+
+/** Return the name of an action with the name of its object, such as `Remove: shop`. */
+export const actOn = (act, name) => text('actOn', { act: text(act), name })
 
 /** Return the reader's time zone, such as GMT+8. */
 export const zone = () =>
@@ -15,12 +15,15 @@ export const zone = () =>
     .formatToParts(new Date())
     .find(({ type }) => type === 'timeZoneName').value
 
-/** Return a time in the reader's zone. */
+/** Return an ISO 8601 time as a date and time in the reader's zone. */
 export const dateAndTime = (iso) => new Intl.DateTimeFormat(language(), DATE_AND_TIME).format(new Date(iso))
 
+/** Return a share from 0 to 1 as a percentage. */
 export const percent = (share) => new Intl.NumberFormat(language(), { style: 'percent' }).format(share)
 
-/** Return an estimate, such as `≈ 201,000`. */
-export const roughly = (value) => `≈ ${new Intl.NumberFormat(language(), { maximumSignificantDigits: 3 }).format(value)}`
+/** Return an estimated number with three significant digits, such as `≈ 201,000`. */
+export const roughly = (value) =>
+  `≈ ${new Intl.NumberFormat(language(), { maximumSignificantDigits: 3 }).format(value)}`
 
+/** Return a number with the separators of the language, such as `201,034`. */
 export const number = (value) => new Intl.NumberFormat(language()).format(value)

@@ -8,6 +8,8 @@ import { act, busy, field, list, optionsOf, tag, time, whole } from './parts.js'
 import { filters, nothingFits } from './search.js'
 import { text } from './texts.js'
 
+const WECHAT_PICTURE_HOSTS = ['thirdwx.qlogo.cn', 'wx.qlogo.cn']
+
 export function showUsers(main, { query }) {
   const fields = [
     field({
@@ -30,18 +32,23 @@ export function showUsers(main, { query }) {
   ]
   const form = filters(fields, 'users')
   const place = h('div', {})
-  const searched = query.get('q') ? h('p', { class: 'quiet', role: 'status' }, text(isWhole(query.get('q')) ? 'searchedWhole' : 'searchedNicknames')) : null
-  main.append(form, ...[searched].filter(Boolean), place)
-  const wanted = Object.fromEntries(query)
+  const term = query.get('q')
+  main.append(form)
+  if (term) {
+    const howSearched = text(isWhole(term) ? 'searchedWhole' : 'searchedNicknames')
+    main.append(h('p', { class: 'quiet', role: 'status' }, howSearched))
+  }
+  main.append(place)
+  const search = Object.fromEntries(query)
   list({
     place,
     caption: text('users'),
     columns: ['name', 'status', 'roles', 'phone', 'lastLogin'].map(text),
-    ask: (cursor) => get('/users', { ...wanted, cursor }),
+    ask: (cursor) => get('/users', { ...search, cursor }),
     open: (user) => () => (location.hash = `#/users/${user.id}`),
-    nothing: () => nothingFits('users', query, ...(query.get('q') ? ['tryWhole', 'tryNickname', 'trySignIns'] : ['tryWider'])),
+    nothing: () => nothingFits('users', query, ...(term ? ['tryWhole', 'tryNickname', 'trySignIns'] : ['tryWider'])),
     cells: (user) => [
-      named(user),
+      pictureAndName(user),
       standing(user),
       user.roles.map((role) => tag(role)),
       phone(user),
@@ -50,20 +57,20 @@ export function showUsers(main, { query }) {
   })
 }
 
-/** Return whether a search term has the form of a number or id, for which the service only finds exact matches. */
+/** Return whether a search term has the form of a phone number or an id, which the service compares as a whole. */
 const isWhole = (term) => /^(\+?[0-9][0-9 ()-]{6,}|[\w-]{24,36})$/.test(term.trim())
 
-/** Return a user's picture and name, linked to the page about them. */
-export const named = (user) => h('div', { class: 'named' }, picture(user), nameAndPlaceOf(user))
+/** Return a user's picture, next to the name, which links to the page about the user. */
+const pictureAndName = (user) => h('div', { class: 'named' }, picture(user), nameAndPlaceOf(user))
 
-/** Return tags that say whether a user is active or banned, and whether the user's erasure is due. */
+/** Return tags that say whether a user is active or banned, and whether the user is going to be erased. */
 export function standing({ status, erase_at }) {
   const isBanned = status === 'disabled'
-  const found = [isBanned ? tag(text('banned'), 'bad') : null, erase_at ? tag(text('leaving'), 'bad') : null]
-  return found.some(Boolean) ? found : tag(text('active'), 'ok')
+  if (!isBanned && !erase_at) return tag(text('active'), 'ok')
+  return [isBanned ? tag(text('banned'), 'bad') : null, erase_at ? tag(text('leaving'), 'bad') : null]
 }
 
-/** Return a user's phone number; null if the user has none. */
+/** Return a user's phone number, with a tag if it is not verified; null if the user has none. */
 export function phone(user) {
   if (!user.phone) return null
   if (user.phone.includes('*')) return masked(user)
@@ -73,42 +80,44 @@ export function phone(user) {
 /** Return a masked number with a button that shows the whole number. The audit log records each use of the button. */
 function masked(user) {
   const place = h('span', {}, whole(user.phone), ' ')
-  const show = act(
-    'showPhone',
-    () => busy(show, null, async () => place.replaceChildren(phone({ ...user, ...(await get(`/users/${user.id}/phone`)) }) ?? '')),
-    { kind: 'small', label: text('showPhoneOf', { name: called(user) }) },
-  )
-  place.append(show)
+  const showWhole = async () => {
+    const wholePhone = await get(`/users/${user.id}/phone`)
+    place.replaceChildren(...[phone({ ...user, ...wholePhone }) ?? ''].flat())
+  }
+  const label = text('showPhoneOf', { name: called(user) })
+  const button = act('showPhone', () => busy(button, null, showWhole), { kind: 'small', label })
+  place.append(button)
   return place
 }
 
-const HOSTS_OF_PICTURES = ['thirdwx.qlogo.cn', 'wx.qlogo.cn']
-
 /**
- * Return the first letters of a name's first two words or, without a name, the end of the id, which is next to the
- * picture.
+ * Return the first letters of the first two words of a user's nickname. Without a nickname, return the end of the id.
  */
-const initials = ({ id, nickname }) =>
-  shown(nickname)?.trim().split(/\s+/).slice(0, 2).map((word) => [...word][0]).join('') ?? id.slice(-2)
+function initials({ id, nickname }) {
+  const name = shown(nickname)
+  if (!name) return id.slice(-2)
+  const words = name.trim().split(/\s+/).slice(0, 2)
+  return words.map((word) => [...word][0]).join('')
+}
 
 /**
- * Return a user's picture, or initials if it cannot be loaded. Only pictures of wxauth or WeChat are loaded, because
- * any other host would learn who looks.
+ * Return a user's picture, or the initials if there is no picture, or if it cannot be loaded. Only pictures of wxauth
+ * and WeChat are loaded, because any other host would get the reader's IP address.
  */
 export function picture(user, kind = 'small') {
   const url = user.avatar_url
-  const letter = h('span', { class: `picture ${kind}`, 'aria-hidden': 'true' }, initials(user))
-  if (!isShown(url)) return letter
+  const letters = h('span', { class: `picture ${kind}`, 'aria-hidden': 'true' }, initials(user))
+  if (!isTrusted(url)) return letters
   const image = h('img', { class: `picture ${kind}`, alt: '', referrerPolicy: 'no-referrer', loading: 'lazy' })
-  image.addEventListener('error', () => image.replaceWith(letter))
+  image.addEventListener('error', () => image.replaceWith(letters))
   image.src = url
   return image
 }
 
-function isShown(url) {
+function isTrusted(url) {
   try {
     const { origin, hostname, protocol } = new URL(url)
-    return origin === location.origin || (protocol === 'https:' && HOSTS_OF_PICTURES.includes(hostname))
+    return origin === location.origin || (protocol === 'https:' && WECHAT_PICTURE_HOSTS.includes(hostname))
   } catch {
     return false // no URL, or a malformed one
   }

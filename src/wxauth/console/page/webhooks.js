@@ -2,28 +2,56 @@
 
 import { all, get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
-import { act, actAbout, busy, code, dialog, field, list, load, menu, moment, optionsOf, part, showSecret, sureAbout, tag, time, toast, whole, withChoices, words } from './parts.js'
+import {
+  act,
+  actAbout,
+  busy,
+  code,
+  dialog,
+  field,
+  list,
+  load,
+  menu,
+  moment,
+  optionsOf,
+  part,
+  showSecret,
+  sureAbout,
+  tag,
+  time,
+  toast,
+  whole,
+  withChoices,
+  words,
+} from './parts.js'
 import { searchedList } from './search.js'
 import { actOn, number, percent, text } from './texts.js'
 import { SENT_TYPES, withMeaning } from './event_sentences.js'
 
 const PENDING_READ = 2000 // the pending deliveries of a webhook that are read to find the oldest
-const RATED = 100 // the newest deliveries of a webhook that its success rate counts
-const SAME_TIME = 100 // the events of one millisecond that are read to find the one of a delivery
+const DELIVERIES_RATED = 100 // the newest deliveries of a webhook, from which its success rate is computed
+const EVENTS_READ = 100 // the events of one millisecond, among which the event of a delivery is found
+const HOUR_MS = 3_600_000
+const NAME_PATTERN = '[a-z0-9][a-z0-9_\\-]{0,63}'
 
 const path = ({ name }) => `/webhooks/${encodeURIComponent(name)}`
+const viewOf = (webhook) => `#${path(webhook)}` // the fragment's path is that of the API
 
-/** Return the webhooks, each enabled one with the time of its oldest delivery that waits to be sent, or null. */
+/**
+ * Return the webhooks. Each enabled one has `oldest_pending`, the time of its oldest delivery that waits to be sent;
+ * null if none waits. Return no webhooks if the service has none at all.
+ */
 export async function webhooksAndTheirOldest() {
-  let found
+  let webhooks
   try {
-    found = (await get('/webhooks')).items
+    const { items } = await get('/webhooks')
+    webhooks = items
   } catch (failure) {
-    if (failure.status === 404) return [] // a service without webhooks
+    if (failure.status === 404) return []
     throw failure
   }
   return Promise.all(
-    found.map(async (webhook) => {
+    webhooks.map(async (webhook) => {
       if (!webhook.is_enabled) return webhook
       const waiting = await all(`${path(webhook)}/deliveries`, { state: 'pending' }, PENDING_READ)
       return { ...webhook, oldest_pending: waiting.at(-1)?.at ?? null }
@@ -36,85 +64,106 @@ export function showWebhooks(main, { id, query }) {
   const reload = searchedList(main, 'webhooks', query, [add], {
     columns: ['name', 'types', 'state', 'succeeded', 'acts'],
     ask: () => get('/webhooks'),
-    open: (webhook) => () => (location.hash = `#/webhooks/${encodeURIComponent(webhook.name)}`),
+    open: (webhook) => () => (location.hash = viewOf(webhook)),
     cells: (webhook) => [
-      [h('a', { class: 'title', href: `#/webhooks/${encodeURIComponent(webhook.name)}` }, webhook.name), h('code', {}, webhook.url)],
+      [h('a', { class: 'title', href: viewOf(webhook) }, webhook.name), h('code', {}, webhook.url)],
       webhook.types?.length ? webhook.types.map((type) => h('div', {}, code(type))) : text('allTypes'),
       webhook.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
-      succeeded(webhook),
+      successRate(webhook),
       acts(webhook, reload),
     ],
   })
   if (id) main.append(deliveries({ name: decodeURIComponent(id) }))
 }
 
-/** Return an element that shows which share of the newest attempted deliveries succeeded. */
-function succeeded(webhook) {
+/** Return an element that shows which share of the newest attempted deliveries succeeded, as soon as it is loaded. */
+function successRate(webhook) {
   const place = h('span', {}, '…')
-  const show = (tried) => {
-    const share = tried.filter(({ state }) => state === 'delivered').length / tried.length
-    const words = text('successes_of', { share: percent(share), n: number(tried.length) })
-    place.replaceChildren(tried.length ? h('span', { class: 'whole' }, words) : text('none'))
+  const rateOf = (attempted) => {
+    if (!attempted.length) return text('none')
+    const delivered = attempted.filter(({ state }) => state === 'delivered')
+    const share = percent(delivered.length / attempted.length)
+    return h('span', { class: 'whole' }, text('successes_of', { share, n: number(attempted.length) }))
   }
-  get(`${path(webhook)}/deliveries`, { limit: RATED }).then(
-    ({ items }) => show(items.filter(({ attempts }) => attempts > 0)),
+  get(`${path(webhook)}/deliveries`, { limit: DELIVERIES_RATED }).then(
+    ({ items }) => place.replaceChildren(rateOf(items.filter(({ attempts }) => attempts > 0))),
     () => place.replaceChildren(text('unknown')),
   )
   return place
 }
 
 /**
- * Return an element that shows the body of a delivery when it is unfolded. The body is found by the time of its event,
- * with which the event's id begins (UUIDv7).
+ * Return an element that loads and shows the body of a delivery when it is unfolded. The id of the event is a UUIDv7,
+ * so it begins with the event's time in ms. Among the events of this time, the one of the delivery is found.
  */
 function payload({ event_id, type }) {
   const place = h('div', {})
   const at = parseInt(event_id.replace('-', '').slice(0, 12), 16)
-  const asked = { type, since: new Date(at).toISOString(), until: new Date(at + 1).toISOString(), limit: SAME_TIME }
+  const query = { type, since: new Date(at).toISOString(), until: new Date(at + 1).toISOString(), limit: EVENTS_READ }
+  const render = ({ items }) => {
+    const event = items.find(({ id }) => id === event_id)
+    if (!event) return h('p', { class: 'quiet' }, text('gone'))
+    const { ip: _ip, ...data } = event // other services do not get the address
+    return h('pre', { tabIndex: 0 }, JSON.stringify({ type, timestamp: event.at, data }, null, 2))
+  }
   const details = h('details', { class: 'raw' }, h('summary', {}, text('raw')), place)
   details.addEventListener('toggle', () => {
-    if (!details.open || place.children.length) return
-    load(place, () => get('/events', asked), ({ items }) => {
-      const event = items.find(({ id }) => id === event_id)
-      if (!event) return h('p', { class: 'quiet' }, text('gone'))
-      const { ip, ...data } = event // other services do not get these fields
-      return h('pre', { tabIndex: 0 }, JSON.stringify({ type, timestamp: event.at, data }, null, 2))
-    })
+    const isLoaded = place.children.length > 0
+    if (!details.open || isLoaded) return
+    load(place, () => get('/events', query), render)
   })
   return details
 }
 
 function acts(webhook, reload) {
   const { name } = webhook
-  const told = h('div', { role: 'status' })
+  const outcome = h('div', { role: 'status' })
   const test = actAbout('test', name, () =>
-    busy(test, told, async () => {
+    busy(test, outcome, async () => {
       const { status, milliseconds, error } = await post(`${path(webhook)}/test`)
-      const isAnswered = status !== null && status !== undefined
-      told.replaceChildren(isAnswered ? `${text('testGave')} ${status}, ${milliseconds} ms` : actOn('testFailed', error))
+      const hasResponse = status !== null && status !== undefined
+      const result = hasResponse ? `${text('testGave')} ${status}, ${milliseconds} ms` : actOn('testFailed', error)
+      outcome.replaceChildren(result)
     }),
   )
-  const turn = actAbout(webhook.is_enabled ? 'disable' : 'enable', name, () =>
-    busy(turn, told, async () => (await patch(path(webhook), { is_enabled: !webhook.is_enabled }), reload())),
+  const enableOrDisable = actAbout(webhook.is_enabled ? 'disable' : 'enable', name, () =>
+    busy(enableOrDisable, outcome, async () => {
+      await patch(path(webhook), { is_enabled: !webhook.is_enabled })
+      reload()
+    }),
   )
-  const acts = [
+  const renewSecret = async () => {
+    const { secret } = await post(`${path(webhook)}/secret`)
+    showSecret(name, secret)
+  }
+  const removeWebhook = async () => {
+    await remove(path(webhook))
+    reload()
+  }
+  const buttons = [
     test,
-    turn,
+    enableOrDisable,
     actAbout('replay', name, () => replay(webhook)),
     actAbout('change', name, () => edit(webhook, reload)),
-    sureAbout('newSecret', name, 'sureNewSecret', async () => showSecret(name, (await post(`${path(webhook)}/secret`)).secret), { kind: 'small' }),
-    sureAbout('remove', name, 'sureRemoveWebhook', async () => (await remove(path(webhook)), reload())),
+    sureAbout('newSecret', name, 'sureNewSecret', renewSecret, { kind: 'small' }),
+    sureAbout('remove', name, 'sureRemoveWebhook', removeWebhook),
   ]
-  return [...menu(name, acts), told]
+  return [...menu(name, buttons), outcome]
 }
 
 /** Show the dialog that changes a webhook or, without one, adds a webhook. */
 function edit(webhook, reload) {
   const fields = [
-    webhook ? null : field({ name: 'name', label: text('name'), required: true, pattern: '[a-z0-9][a-z0-9_\\-]{0,63}' }),
+    webhook ? null : field({ name: 'name', label: text('name'), required: true, pattern: NAME_PATTERN }),
     field({ name: 'url', label: text('url'), type: 'url', value: webhook?.url ?? '', required: true }),
     withChoices(
-      field({ name: 'types', label: text('types'), value: (webhook?.types ?? []).join(', '), hint: text('typesHint'), read: words }),
+      field({
+        name: 'types',
+        label: text('types'),
+        value: (webhook?.types ?? []).join(', '),
+        hint: text('typesHint'),
+        read: words,
+      }),
       withMeaning(SENT_TYPES),
     ),
   ].filter(Boolean)
@@ -123,17 +172,17 @@ function edit(webhook, reload) {
     fields,
     name: webhook ? 'save' : 'add',
     onsubmit: async (body) => {
-      const answer = webhook ? await patch(path(webhook), body) : await post('/webhooks', body)
-      if (answer?.secret) showSecret(body.name, answer.secret)
+      const response = webhook ? await patch(path(webhook), body) : await post('/webhooks', body)
+      if (response?.secret) showSecret(body.name, response.secret)
       else toast(text('done'))
       reload()
     },
   })
 }
 
-/** Ask since when the events are to be sent again. */
+/** Ask for the time since which events are sent again, and send them. */
 function replay(webhook) {
-  const hourAgo = new Date(Date.now() - 3_600_000).toISOString()
+  const hourAgo = new Date(Date.now() - HOUR_MS).toISOString()
   dialog({
     title: actOn('replay', webhook.name),
     fields: [moment({ name: 'since', label: text('replaySince'), value: hourAgo, required: true })],
@@ -145,6 +194,7 @@ function replay(webhook) {
   })
 }
 
+/** Return a list of the deliveries of a webhook, with a field that limits the list to one state. */
 function deliveries(webhook) {
   const place = h('div', {})
   const state = field({
@@ -161,11 +211,11 @@ function deliveries(webhook) {
       nothing: () => h('p', {}, text(state.value() ? 'nothingFits' : 'empty_deliveries')),
       ask: (cursor) => get(`${path(webhook)}/deliveries`, { state: state.value(), limit: 50, cursor }),
       cells: (delivery) => {
-        const told = h('div', { role: 'status' })
-        const again = actAbout('replay', delivery.event_id, () =>
-          busy(again, told, async () => {
+        const outcome = h('div', { role: 'status' })
+        const sendAgain = actAbout('replay', delivery.event_id, () =>
+          busy(sendAgain, outcome, async () => {
             await post(`${path(webhook)}/replay`, { event_id: delivery.event_id })
-            told.replaceChildren(text('done'))
+            outcome.replaceChildren(text('done'))
           }),
         )
         return [
@@ -175,7 +225,7 @@ function deliveries(webhook) {
           String(delivery.attempts),
           delivery.status === null ? delivery.error : whole(String(delivery.status)),
           time(delivery.next_at),
-          [again, told],
+          [sendAgain, outcome],
         ]
       },
     })
