@@ -75,6 +75,7 @@ function push(app) {
   return [mode, copier(app.push_url, actOn('copy', app.push_url))]
 }
 
+/** Return the buttons for an app. An app from the settings can only be checked. */
 function acts(app, reload) {
   const check = actAbout('check', app.app_id, () => showReport(app))
   const isReadOnly = app.source === 'settings'
@@ -89,6 +90,7 @@ function acts(app, reload) {
   ])
 }
 
+/** Show a dialog with the results of a check of the app's configuration. */
 function showReport(app) {
   const place = h('div', {})
   popUp(actOn('check', app.app_id), place, { size: 'wide' })

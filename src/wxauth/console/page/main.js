@@ -29,7 +29,7 @@ const SECTIONS = {
   keys: showKeys,
 }
 const SECTIONS_OF_SUPPORT = ['overview', 'users', 'events', 'signins']
-const COMMAND = 'wxauth admin link'
+const COMMAND = 'wxauth admin link' // prints a link to sign in
 
 let leave = () => {} // stops the timers of the current section
 
@@ -97,6 +97,7 @@ function frame() {
 
 const mark = () => h('img', { src: '../v1/pages/icon.svg', width: 24, height: 24, alt: '' })
 
+/** Return the button that switches the page to the next language. */
 function languageButton() {
   const onclick = async () => {
     await toggleLanguage()

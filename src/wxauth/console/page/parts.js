@@ -64,6 +64,7 @@ export function failed(failure) {
   )
 }
 
+/** Return a sentence that explains a failure or, if the service has refused some fields, the fault of each field. */
 function explanationOf({ code, detail, errors, title }) {
   if (code === 'login_too_old') return text('tooOld')
   if (code === 'offline') return text('offline')
@@ -128,6 +129,7 @@ function makeOpenable(row, open) {
   })
 }
 
+/** Return a cell with the name of its column, which narrow screens show. An empty cell shows a dash. */
 function cellOf(cell, column) {
   const content = [cell ?? NOTHING].flat()
   if (!content.length) content.push(NOTHING)

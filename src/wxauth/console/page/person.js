@@ -225,6 +225,9 @@ function attributeForm(change) {
   return h('form', { onsubmit }, h('div', { class: 'toolbar' }, name.element, value.element, set), trouble)
 }
 
+/**
+ * Return a table of a user's open sessions. Each row has a button to end its session if the reader may change the user.
+ */
 function devices(user, mayChange, reload) {
   const rows = user.sessions.map((session) => {
     const trouble = h('div', {})

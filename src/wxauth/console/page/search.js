@@ -38,9 +38,7 @@ export function filters(fields, section, { unchanged = {}, others = [] } = {}) {
   return form
 }
 
-/**
- * Show the example of the search field, or its label, as its placeholder. Screen readers read label and hint as before.
- */
+/** Show the label of the search field as its placeholder, if it has none. Only screen readers read its hint. */
 function asPlaceholder({ control, element }) {
   control.placeholder ||= element.querySelector('label').textContent
   const hint = element.querySelector('small')

@@ -115,6 +115,7 @@ function payload({ event_id, type }) {
   return details
 }
 
+/** Return the buttons for a webhook, and an element for the outcome of a test. */
 function acts(webhook, reload) {
   const { name } = webhook
   const outcome = h('div', { role: 'status' })

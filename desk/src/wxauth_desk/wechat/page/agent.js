@@ -8,6 +8,8 @@ const base64url = (bytes) =>
 const random = () => base64url(crypto.getRandomValues(new Uint8Array(32)))
 
 /**
+ * Return an agent: the functions that connect it, call its tools, and show what it may do.
+ *
  * @param {object} options
  * @param {(options: object) => Promise<{ statusCode: number, data: any, header: object }>} options.request
  * @param {string} options.server The URL of the MCP server.

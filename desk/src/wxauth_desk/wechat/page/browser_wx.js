@@ -11,6 +11,8 @@
 const DEFAULT_TIMEOUT_MS = 60_000
 
 /**
+ * Return an object with these members of `wx`.
+ *
  * @param {object} options
  * @param {() => Promise<{ code: string }>} options.login Returns what `wx.login` returns, or fails.
  * @param {Storage} [options.storage] Where items are stored.

@@ -9,6 +9,8 @@ const INFERRED = 0 // in place of the HTTP status, for a call that only its effe
 const SHOWN_HEADERS = ['authorization', 'user-agent', 'content-type', 'www-authenticate', 'retry-after', 'x-request-id']
 
 /**
+ * Return the functions that group calls by taps and show them in `place`.
+ *
  * @param {HTMLElement} place The element that shows the wires.
  * @param {string} serviceURL The URL of the service, which the wires leave out, as they do the shop's.
  * @param {string} shopURL
