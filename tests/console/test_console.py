@@ -221,6 +221,10 @@ async def test_a_neighbours_cookie_neither_replaces_nor_hides_the_consoles(conso
             answer = await console.stage.client.request(method, SESSION, headers={**ASKED_BY_THE_PAGE, "Cookie": both})
             problem_of(answer, "invalid_request", 400)
             assert "set-cookie" not in answer.headers
+        secret = await console.link()
+        problem_of(await console.post(secret, Cookie=both), "invalid_request", 400)
+        assert (await console.post(secret, Cookie="")).status_code == 200  # the link has not been used
+    console.stage.client.cookies.set(COOKIE, ours, domain="auth.test", path="/")
     console.stage.client.cookies.set("neighbour", "x" * 60_000, domain="auth.test", path="/")
     assert (await console.extend()).json()["user"]["id"] == console.root.id
 

@@ -132,13 +132,14 @@ async def _open(request: Request) -> Response:
     If the cookie contains an earlier session, end that session.
     """
     services = await _services_for_own_page(request)
+    earlier_cookie = _cookie_in(request, services.settings)
     device = await device_of(request)
     match await _parse_opening(request):
         case LinkRequest(secret=secret):
             opened = await services[ConsoleSessions].open_by_link(secret, device=device)
         case ScanRequest(code=code, code_verifier=verifier):
             opened = await services[ConsoleSessions].open_by_scan(code, verifier, device=device)
-    await services[ConsoleSessions].end(_cookie_in(request, services.settings))
+    await services[ConsoleSessions].end(earlier_cookie)
     return _session_response(opened, services.settings)
 
 
