@@ -21,7 +21,7 @@ from alembic.script import ScriptDirectory
 from tests.clock import PATIENCE
 from tests.core.schemas import SCHEMA, schema_of
 from tests.databases import claim, scripts_of_next_version
-from tests.world import Rows
+from tests.world import Rows, until
 from wxauth.clients.models import CLIENT_NAME, Scope
 from wxauth.core.database import Database
 from wxauth.core.migrations import BASE, MigrationBlocked, MigrationImpossible, begin_migration, migrate
@@ -191,6 +191,29 @@ async def test_a_table_that_stays_locked_is_reported(empty: Empty) -> None:
         with pytest.raises(MigrationBlocked, match="pg_stat_activity"):
             await migrate(empty.database, scripts=empty.next_scripts, lock_patience=0.05, pause=0.05, patience=0.2)
     assert await migrate(empty.database, scripts=empty.next_scripts) == "9002"
+
+
+@pytest.mark.slow
+async def test_a_migration_that_ends_a_deadlock_is_tried_again(empty: Empty) -> None:
+    await migrate(empty.database)
+    revision = empty.next_scripts / "versions" / "9001_next.py"
+    upgrade = 'op.execute("ALTER TABLE users ADD COLUMN shoe_size int")'
+    revision.write_text(revision.read_text().replace(upgrade, f"{upgrade}; {upgrade.replace('users', 'sessions')}"))
+    # With this setting, PostgreSQL ends the deadlock by ending the migration.
+    await empty.rows.execute("SET deadlock_timeout = '1min'")
+    async with asyncio.timeout(PATIENCE):
+        async with empty.rows.transaction():
+            await empty.rows.execute("LOCK TABLE sessions IN ROW EXCLUSIVE MODE")
+            migrating = asyncio.create_task(migrate(empty.database, scripts=empty.next_scripts, lock_patience=10))
+            await until(lambda: is_locked(empty.rows, "users"))
+            await empty.rows.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
+        assert await migrating == "9002"
+
+
+async def is_locked(rows: Rows, table: str) -> bool:
+    """Return whether another transaction has locked the table exclusively."""
+    locks = "SELECT FROM pg_locks WHERE relation = $1::regclass AND mode = 'AccessExclusiveLock' AND granted"
+    return bool(await rows.fetch(locks, table))
 
 
 SQUAWK = [str(Path(sys.executable).with_name("squawk")), "--pg-version=15", "--reporter=gcc"]

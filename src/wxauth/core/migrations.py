@@ -85,6 +85,11 @@ _TABLE_LOCKED: Final = _(
     "command again"
 )
 # PostgreSQL raises InvalidSchemaNameError if there is no schema that the role may use.
+_IN_USE: Final = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
+"""The errors of a step because other transactions use its tables.
+
+Elsewhere, these errors mean that the database is unavailable, or that changes conflicted.
+"""
 _NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)
 
 log = get_logger()
@@ -194,8 +199,7 @@ async def begin_migration(
             is_lost = exc.connection_invalidated
         if isinstance(cause, _NOT_ALLOWED):
             raise MigrationForbidden(message_of(cause)) from exc
-        # Elsewhere, LockNotAvailableError is an outage. Here, it only means that other clients use the table.
-        if not isinstance(cause, asyncpg.LockNotAvailableError):
+        if not isinstance(cause, _IN_USE):
             raise_if_unavailable(cause, is_closed=is_lost)
         raise
     finally:
@@ -293,7 +297,7 @@ async def _with_retries(run: Callable[[], Awaitable[None]], step: _Step, *, paus
         except DBAPIError as exc:
             if isinstance(exc.driver_exception, asyncpg.DuplicateTableError):
                 raise MigrationImpossible(Text(_FOREIGN_TABLE, reason=exc.driver_exception)) from exc
-            if not isinstance(exc.driver_exception, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
+            if not isinstance(exc.driver_exception, _IN_USE):
                 reason = _reason_of(exc.driver_exception)
                 raise MigrationRefused(Text(_REVISION_REJECTED, revision=step.revision, reason=reason)) from exc
             if loop.time() >= give_up_at:
