@@ -699,6 +699,11 @@ async def test_the_reason_for_no_access_token_is_reported(doctor: Doctor, fault:
     assert_reported(results, of_app("access_token", OTHER_APP_ID), OK)
 
 
+async def test_a_blocked_user_shows_that_the_secret_is_accepted(doctor: Doctor) -> None:
+    doctor.wechat.fail("code2session", app_id=APP_ID, times=None, errcode=40226)
+    assert_reported(await doctor(), of_app(), OK)
+
+
 async def test_a_wrong_secret_and_a_wrong_app_id_are_reported_once_each(doctor: Doctor) -> None:
     apps = [{**APPS[0], "app_secret": "wrong"}, {"app_id": "wx0", "app_secret": "x"}]
     results = await doctor(apps=apps)

@@ -28,6 +28,7 @@ from wxauth.errors import (
     WeChatRateLimited,
     WeChatTimeout,
     WeChatUnavailable,
+    WeChatUserBlocked,
 )
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.connecting import ProxyFailed
@@ -136,7 +137,7 @@ def _judge_login(app: App, failure: WeChatError | None, settings: Settings, obse
         return bad(
             name, _("accepted a made-up wx.login code. Check that WXAUTH_WECHAT_BASE_URL is really WeChat's address")
         )
-    if not isinstance(failure, InvalidCode | CodeUsed):
+    if not isinstance(failure, InvalidCode | CodeUsed | WeChatUserBlocked):
         return _judge_failure(name, exchange_api(app), failure, settings, observed)
     base = urlsplit(settings.wechat_base_url).hostname
     if base in observed.unreachable:
