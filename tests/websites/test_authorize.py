@@ -693,9 +693,17 @@ async def test_an_origin_is_in_the_form_that_browsers_send(house: House) -> None
         "http://LOCALHOST:80",
         "https://page.example:8443/",
         "http://[::1]:80/",
+        "https://query.example?from=wxauth",
+    ]
+    origins = [
+        "https://page.example",
+        "http://localhost",
+        "https://page.example:8443",
+        "http://[::1]",
+        "https://query.example",
     ]
     await house.add_site("page", is_public=True, redirect_uris=uris)
-    for origin in ("https://page.example", "http://localhost", "https://page.example:8443", "http://[::1]"):
+    for origin in origins:
         answer = await house.stage.client.get("/.well-known/openid-configuration", headers={"Origin": origin})
         assert answer.headers.get("access-control-allow-origin") == origin
     claimed = await (await house.browser.show(client_id="page", redirect_uri=uris[0])).claimed_by(house.phone)

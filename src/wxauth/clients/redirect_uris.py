@@ -154,7 +154,7 @@ def origin_of(uri: str) -> str:
     scheme = scheme_of_app(uri)
     if scheme is not None:
         return scheme
-    scheme_and_authority = as_compared(uri).split("/")[:3]  # for example "https:", "" and "shop.example.com"
+    scheme_and_authority = re.split("[/?]", as_compared(uri))[:3]  # for example "https:", "" and "shop.example.com"
     return "/".join(scheme_and_authority)
 
 
