@@ -49,15 +49,15 @@ class LoggingOut:
     clock: ClockDep
     concurrency: ConcurrencyDep
 
-    async def answer(self, text: str) -> Response:
-        """Handle a request to log out, and return the response. `text` contains the parameters, still encoded.
+    async def answer(self, encoded_parameters: str) -> Response:
+        """Handle a request to log out with these URL-encoded parameters, and return the response.
 
         Raises: RateLimited, if the user has too many requests in progress; StorageUnavailable; CannotOpen, if the
             stored signing keys cannot be decrypted.
         """
         pages = self.pages
         try:
-            parameters = parse_parameters(text)
+            parameters = parse_parameters(encoded_parameters)
         except OAuthError as exc:
             return pages.message("wrong_logout", status=400, parameter=exc.parameter)
         if parameters.repeated:
@@ -151,12 +151,12 @@ async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOut
 
     The parameters are in the query or, by POST, in a form.
     """
-    text = request.url.query
+    encoded_parameters = request.url.query
     if request.method == "POST":
         # A site's form may be sent to a URL that contains some of the parameters.
-        text = "&".join(filter(None, (text, pages.form)))
+        encoded_parameters = "&".join(filter(None, (encoded_parameters, pages.form)))
         # A cross-site POST does not contain wxauth's cookies, but the GET after a redirect does.
-        redirect = pages.redirect_to_get(_PATH, text)
+        redirect = pages.redirect_to_get(_PATH, encoded_parameters)
         if redirect is not None:
             return redirect
-    return await pages.answer(logging_out.answer(text))
+    return await pages.answer(logging_out.answer(encoded_parameters))

@@ -136,17 +136,17 @@ class Rendering:
         full_name, is_secure = host_cookie(self.settings, name), is_https(self.settings)
         response.set_cookie(full_name, value, path="/", secure=is_secure, httponly=True, samesite="lax")
 
-    def redirect_to_get(self, path: str, text: str) -> Response | None:
-        """Return a redirect to `path`, after which the browser sends the parameters in `text` again as a query.
+    def redirect_to_get(self, path: str, encoded_parameters: str) -> Response | None:
+        """Return a redirect to `path`, after which the browser sends these parameters again, as a query.
 
         Browsers send a cross-site POST without wxauth's cookies, and a new cookie would break the browser's other tabs.
         After the redirect, the browser sends a GET with the cookies. Return None if the request is not such a POST, or
         if the URL would be too long for most proxies.
         """
-        if self.request.headers.get("sec-fetch-site") != "cross-site" or len(text) > LONGEST_REDIRECT:
+        if self.request.headers.get("sec-fetch-site") != "cross-site" or len(encoded_parameters) > LONGEST_REDIRECT:
             return None
         # In contrast to `redirect_to`, RedirectResponse encodes characters of the form that a header cannot contain.
-        return RedirectResponse(f"{self.root}{path}?{text}", SEE_OTHER, PRIVATE)
+        return RedirectResponse(f"{self.root}{path}?{encoded_parameters}", SEE_OTHER, PRIVATE)
 
     def _page(
         self,

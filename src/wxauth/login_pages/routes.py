@@ -92,13 +92,13 @@ class LoggingIn:
     links: LinksDep
     pages: PagesDep
 
-    async def show(self, text: str) -> Onward | Response:
-        """Return the page or redirect for a sign-in request. `text` contains the URL-encoded parameters.
+    async def show(self, encoded_parameters: str) -> Onward | Response:
+        """Return the page or redirect for a sign-in request with these URL-encoded parameters.
 
         Raises: the failures that `Pages.answer` handles.
         """
         pages, browser = self.pages, self.pages.browser
-        parameters = parse_parameters(text)
+        parameters = parse_parameters(encoded_parameters)
         site_request = await self.site_requests.check(parameters, ip=browser.ip)
         if site_request.is_silent:
             return await self.single_sign_on.answer_silently(site_request, browser)
@@ -183,13 +183,13 @@ async def authorize(request: Request, pages: PagesDep, logging_in: LoggingInDep)
 
     Only the code flow is supported, with PKCE (`S256`) for every client.
     """
-    text = request.url.query
+    encoded_parameters = request.url.query
     if request.method == "POST":
-        text = pages.form
-        redirect = pages.redirect_to_get(AUTHORIZE_PATH, text)
+        encoded_parameters = pages.form
+        redirect = pages.redirect_to_get(AUTHORIZE_PATH, encoded_parameters)
         if redirect is not None:
             return redirect
-    return await pages.answer(logging_in.show(text))
+    return await pages.answer(logging_in.show(encoded_parameters))
 
 
 # In the paths of the following routes, `request_id` is the id of a page for a sign-in request. It is not the
