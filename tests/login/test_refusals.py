@@ -13,7 +13,7 @@ from tests.problems import problem_of
 from tests.world import Admin, Client, Stage, bearer
 from wxauth.errors import StorageUnavailable
 from wxauth.housekeeping.housekeeping import sweep
-from wxauth.login.records import MAX_NEW_ROWS, MAX_OWN_ROWS, Numbers, Refusals
+from wxauth.login.records import MAX_NEW_ROWS, MAX_OWN_ROWS, LoginCounts, Refusals
 
 ADDRESS = {"X-Forwarded-For": "203.0.113.7"}
 
@@ -346,29 +346,29 @@ async def test_replicas_count_together_and_none_waits_for_anothers_row(stage: St
         for client in clients * 2:
             assert (await stage.login.ask("alice", at=client)).status_code == 200
     for replica in replicas:
-        await replica[Numbers].store()
-        await replica[Numbers].store()
+        await replica[LoginCounts].store()
+        await replica[LoginCounts].store()
     assert await days_of(root, days=1) == [("2026-11-20", 2, 7)]
 
 
 async def test_counts_during_an_outage_are_stored_after_the_outage(stage: Stage, proxy: Proxy, root: Admin) -> None:
     replica = await stage.make_services(database_url=proxy.url)
-    replica[Numbers].count_login(is_new=True, at=stage.clock())
+    replica[LoginCounts].count_login(is_new=True, at=stage.clock())
     await proxy.refuse()
     with pytest.raises(Exception, match="doesn't respond"):
-        await replica[Numbers].store()
+        await replica[LoginCounts].store()
     await proxy.accept()
-    await replica[Numbers].store()
+    await replica[LoginCounts].store()
     assert await days_of(root, days=1) == [("2026-11-20", 2, 2)]
 
 
 async def test_the_rows_of_an_old_hour_are_merged_and_the_numbers_stay_the_same(stage: Stage) -> None:
     for _ in range(4):
         replica = await stage.make_services()
-        replica[Numbers].count_login(is_new=True, at=stage.clock())
-        await replica[Numbers].store()
+        replica[LoginCounts].count_login(is_new=True, at=stage.clock())
+        await replica[LoginCounts].store()
     stage.clock.advance(days=8)
     for _ in range(2):
-        await asyncio.gather(*(stage.services[Numbers].merge_hours() for _ in range(3)))
+        await asyncio.gather(*(stage.services[LoginCounts].merge_hours() for _ in range(3)))
         stored = await stage.rows.fetch("SELECT new_users, logins FROM hourly_numbers")
         assert [tuple(row) for row in stored] == [(4, 4)]

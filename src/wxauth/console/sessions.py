@@ -25,7 +25,7 @@ from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserInSession
 from wxauth.errors import SessionRevoked, StorageUnavailable
 from wxauth.keys.issuer import Issuer, TokenSession
-from wxauth.login.records import Numbers
+from wxauth.login.records import LoginCounts
 from wxauth.random_secrets import hash_of
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import CONSOLE, EndReason, end_session
@@ -82,7 +82,7 @@ class ConsoleSessions:
     database: Database
     retries: Retries
     clock: Clock
-    numbers: Numbers
+    login_counts: LoginCounts
     console_tokens: ConsoleTokens
     issuer: Issuer
     codes: AuthorizationCodes
@@ -162,7 +162,7 @@ class ConsoleSessions:
             log.warning("code_reused", client_id=CONSOLE, consequence="the session has ended")
         if not isinstance(redeemed, Redeemed):
             raise SessionRevoked("the code doesn't belong to this page, has been used or has expired: log in again")
-        count_redeemed(self.numbers, redeemed.login.taken_door, now=now)
+        count_redeemed(self.login_counts, redeemed.login.taken_door, now=now)
         log.info("console_opened", user_id=redeemed.user.id, session_id=session_id, by="scan")
         return self._with_new_tokens(redeemed.user, session_id, generation=0, seconds_left=MAX_UNUSED_SECONDS, now=now)
 

@@ -21,7 +21,7 @@ from wxauth.housekeeping import queries
 from wxauth.keys.queries import DELETE_RETIRED
 from wxauth.limits.queries import WINDOW, sweep_attempts
 from wxauth.login.record_queries import sweep_refusals
-from wxauth.login.records import Numbers
+from wxauth.login.records import LoginCounts
 from wxauth.phones.phones import Phones
 from wxauth.phones.queries import sweep_answers
 from wxauth.push.queries import sweep_messages
@@ -318,7 +318,7 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
     longest_session = timedelta(seconds=services.settings.web_session_max_age)
     for kid in await database.values(DELETE_RETIRED, now=now, longest_session_ago=now - longest_session):
         log.info("signing_key_retired", kid=kid)
-    await services[Numbers].merge_hours()
+    await services[LoginCounts].merge_hours()
     await _page_by_page(
         pace,
         partial(sweep_answers, database, before=now - PHONE_ANSWERS_KEPT),

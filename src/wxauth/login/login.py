@@ -18,7 +18,7 @@ from wxauth.core.users import UserInSession
 from wxauth.keys.issuer import Issuer, TokenSession
 from wxauth.login.codes import CodeLogins
 from wxauth.login.login_queries import LoggedIn
-from wxauth.login.records import Numbers
+from wxauth.login.records import LoginCounts
 from wxauth.phones.phones import Phones
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import EndReason, end_session
@@ -133,7 +133,7 @@ class Logins:
     clock: Clock
     settings: Settings
     code_logins: CodeLogins
-    numbers: Numbers
+    login_counts: LoginCounts
     refresh_tokens: RefreshTokens
     database: Database
     phones: Phones
@@ -173,7 +173,7 @@ class Logins:
             expires_in=refresh_expires_in,
             now=now,
         )
-        self.numbers.count_login(is_new=login.is_new, at=now)
+        self.login_counts.count_login(is_new=login.is_new, at=now)
         self._log_login(login, app, device, wechat_ms=wechat_ms)
 
         user: UserInSession = login.user

@@ -124,7 +124,7 @@ class Overview(TotalsRow):
     days: list[DayRow] = Field(description="One entry for each day. The last entry is today.")
 
 
-STORE_NUMBERS: Final = Statement[Nothing]("""
+STORE_COUNTS: Final = Statement[Nothing]("""
 INSERT INTO hourly_numbers (hour, process, new_users, logins)
 SELECT hour, :process, new_users, logins
   FROM unnest(:hours::timestamptz[], :new_users::bigint[], :logins::bigint[]) AS counted (hour, new_users, logins)

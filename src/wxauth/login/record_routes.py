@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login import record_queries
 from wxauth.login.record_queries import Overview, Refusal, RefusalSearch
-from wxauth.login.records import Numbers, Refusals
+from wxauth.login.records import LoginCounts, Refusals
 from wxauth.users.admin_routes import StaffReadsDep
 from wxauth.users.callers import StaffDep
 from wxauth.users.staff_queries import Read
@@ -18,7 +18,7 @@ from wxauth.web.direct import Router
 from wxauth.web.schemas import Items, items_of
 
 router = Router("admin")
-NumbersDep = Annotated[Numbers, Depends(provide(Numbers))]
+LoginCountsDep = Annotated[LoginCounts, Depends(provide(LoginCounts))]
 RefusalsDep = Annotated[Refusals, Depends(provide(Refusals))]
 
 MOST_DAYS: Final = 366
@@ -41,12 +41,14 @@ class NumbersQuery(BaseModel):
 
 
 @router.get("/v1/admin/numbers", summary=_("Read daily statistics"))
-async def read_numbers(_staff: StaffDep, numbers: NumbersDep, query: Annotated[NumbersQuery, Query()]) -> Overview:
+async def read_numbers(
+    _staff: StaffDep, login_counts: LoginCountsDep, query: Annotated[NumbersQuery, Query()]
+) -> Overview:
     """Return the totals, and the counts of each day.
 
     Each process stores its counts every few seconds, so the last seconds of other processes may be missing.
     """
-    return await numbers.overview(days=query.days, utc_offset=timedelta(minutes=query.utc_offset))
+    return await login_counts.overview(days=query.days, utc_offset=timedelta(minutes=query.utc_offset))
 
 
 @router.get("/v1/admin/refusals", summary=_("List refused logins"))

@@ -29,7 +29,7 @@ from wxauth.settings.addresses import TRUNCATED
 from wxauth.settings.apps import APP_ID
 from wxauth_guard.errors import WxAuthError
 
-NUMBERS_STORE_SECONDS: Final = 5.0
+COUNTS_STORE_SECONDS: Final = 5.0
 """The pause, in seconds, between two writes of counts to the database."""
 _MERGED_AFTER: Final = timedelta(days=7)
 """The age of an hour at which wxauth merges the rows of the hour into one row.
@@ -67,11 +67,11 @@ _SharedKey = tuple[UUID | str | None, str]
 
 
 @part
-class Numbers(WriteBuffer):
+class LoginCounts(WriteBuffer):
     """The counts of logins of one process."""
 
     failure_event = "numbers_not_stored"
-    store_pause = NUMBERS_STORE_SECONDS
+    store_pause = COUNTS_STORE_SECONDS
     _logins: Counter[datetime] = field(init=False, default_factory=Counter)
     _new_users: Counter[datetime] = field(init=False, default_factory=Counter)
     _unstored: set[datetime] = field(init=False, default_factory=set)
@@ -115,7 +115,7 @@ class Numbers(WriteBuffer):
             return
         try:
             await self.database.run(
-                record_queries.STORE_NUMBERS,
+                record_queries.STORE_COUNTS,
                 process=self._process,
                 hours=list(hours),
                 new_users=[self._new_users[hour] for hour in hours],

@@ -21,7 +21,7 @@ from wxauth.core.services import part
 from wxauth.core.users import UserInSession
 from wxauth.keys.issuer import Issuer, ResourceVerifier, TokenSession
 from wxauth.keys.keyring import KeyRing
-from wxauth.login.records import Numbers
+from wxauth.login.records import LoginCounts
 from wxauth.random_secrets import hash_of
 from wxauth.sessions.queries import EndReason, end_session
 from wxauth.sessions.refresh_queries import (
@@ -102,7 +102,7 @@ class SiteTokens:
     settings: Settings
     issuer: Issuer
     database: Database
-    numbers: Numbers
+    login_counts: LoginCounts
     refresh_tokens: RefreshTokens
     keys: KeyRing
     verifier: Verifier
@@ -214,7 +214,7 @@ class SiteTokens:
     def _note_redeemed(self, client: Client, redeemed: Redeemed, session_id: UUID, now: datetime) -> None:
         """Count and log a login whose code has been exchanged."""
         login, user = redeemed
-        count_redeemed(self.numbers, login.taken_door, now=now)
+        count_redeemed(self.login_counts, login.taken_door, now=now)
         log.info(
             "logged_in_to_website",
             client_id=client.name,

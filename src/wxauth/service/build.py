@@ -38,7 +38,7 @@ from wxauth.limits import concurrency
 from wxauth.limits.concurrency import Concurrency
 from wxauth.limits.rate_limits import RateLimiter
 from wxauth.login.codes import LoginLimiter
-from wxauth.login.records import Numbers, Refusals
+from wxauth.login.records import LoginCounts, Refusals
 from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.phones import phones
@@ -96,7 +96,7 @@ _CLOSING_ORDER: Final = (
     (Retries,),  # after the parts above, which might have added retries
     (WeChatTokens, JsTickets),  # before the connections that their requests use
     (WeChat, WeChatApi, httpx.AsyncBaseTransport),  # after all parts that use these connections
-    (Numbers, Refusals, StaffReads),  # at the same time, because each of them also waits some seconds
+    (LoginCounts, Refusals, StaffReads),  # at the same time, because each of them also waits some seconds
 )
 """The groups of parts in the order in which they are closed.
 

@@ -33,7 +33,7 @@ from wxauth.events.webhook_deliveries import Deliveries
 from wxauth.housekeeping.housekeeping import keep_house
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.keyring import KeyRing
-from wxauth.login.records import Numbers, Refusals
+from wxauth.login.records import LoginCounts, Refusals
 from wxauth.service import probes
 from wxauth.service.leaving import heed_signals
 from wxauth.settings.settings import InvalidSettings
@@ -104,7 +104,7 @@ async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
     tasks = [
         services[KeyRing].keep_fresh(),
         services[Apps].keep_fresh(),
-        services[Numbers].keep_storing(),
+        services[LoginCounts].keep_storing(),
         services[Refusals].keep_storing(),
         services[StaffReads].keep_storing(),
         keep_house(services),

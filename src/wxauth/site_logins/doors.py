@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Final
 
 from wxauth.core.metrics import Counter
-from wxauth.login.records import Numbers
+from wxauth.login.records import LoginCounts
 from wxauth_guard.errors import WxAuthError
 
 
@@ -118,8 +118,8 @@ page of wxauth that no phone claims is deleted when it expires, because anyone c
 """
 
 
-def count_redeemed(numbers: Numbers, door: Door, *, now: datetime) -> None:
+def count_redeemed(login_counts: LoginCounts, door: Door, *, now: datetime) -> None:
     """Count a login after which the site has its session or, for `Door.PHONE`, the phone has its id_token."""
     DOORS.count(door, DoorOutcome.LOGGED_IN)
     if door not in BY_WECHATS_PAGE:  # `Visits` has counted those logins already, and knows which users are new
-        numbers.count_login(is_new=False, at=now)
+        login_counts.count_login(is_new=False, at=now)

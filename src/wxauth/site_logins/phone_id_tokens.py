@@ -14,7 +14,7 @@ from wxauth.core.services import part
 from wxauth.errors import WrongAppKind
 from wxauth.keys.keyring import KeyRing
 from wxauth.login.codes import Proofs
-from wxauth.login.records import Numbers
+from wxauth.login.records import LoginCounts
 from wxauth.settings.apps import AppKind
 from wxauth.site_logins.authorization_codes import record_authorized
 from wxauth.site_logins.doors import AMR, DOORS, Door, DoorOutcome, count_redeemed
@@ -40,7 +40,7 @@ class PhoneIdTokens:
     proofs: Proofs
     keys: KeyRing
     id_tokens: IdTokens
-    numbers: Numbers
+    login_counts: LoginCounts
 
     async def issue(self, caller: Caller, client_id: str, login_code: str, nonce: str | None, *, ip: str | None) -> str:
         """Check the caller with a new login code, and return an id_token for the client. Open no session.
@@ -78,7 +78,7 @@ class PhoneIdTokens:
         except WxAuthError as exc:
             DOORS.count(Door.PHONE, DoorOutcome.of_error(exc))
             raise
-        count_redeemed(self.numbers, Door.PHONE, now=now)
+        count_redeemed(self.login_counts, Door.PHONE, now=now)
         log.info("site_authorized", client_id=client.name, user_id=user.id, app_id=user.app_id, door=Door.PHONE)
         return id_token
 

@@ -22,7 +22,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.services import part
 from wxauth.errors import CodeUsed, InvalidCode, NotFound, SnapshotUser, StorageUnavailable, UnknownApp
 from wxauth.login.codes import CodeLogins, LacksUnionid
-from wxauth.login.records import Numbers
+from wxauth.login.records import LoginCounts
 from wxauth.random_secrets import hash_of
 from wxauth.sessions.devices import Device
 from wxauth.settings.apps import App
@@ -135,7 +135,7 @@ class Visits:
     apps: Apps
     scan_limits: ScanLimits
     background: Background
-    numbers: Numbers
+    login_counts: LoginCounts
     code_logins: CodeLogins
     codes: AuthorizationCodes
 
@@ -277,7 +277,7 @@ class Visits:
         now = self.clock()
         # Without a lifetime, no session is opened. The site opens its own session when it redeems the code.
         login = await self.code_logins.record_identity(app, identity, browser, expires_in=None, now=now)
-        self.numbers.count_login(is_new=login.is_new, at=now)
+        self.login_counts.count_login(is_new=login.is_new, at=now)
         async with self.database.begin() as transaction:
             user = await person_queries.lock_user(transaction, app_id=app.app_id, openid=identity.openid)
             pending = await transaction.row(queries.LOCK, id=visit.id, now=now)
