@@ -27,7 +27,15 @@ from wxauth.sessions.refresh_tokens import RefreshTokens, session_lifetimes
 from wxauth.settings.apps import App
 from wxauth.settings.settings import Settings
 from wxauth.users.consent_queries import give_consents, missing_from
-from wxauth.users.schemas import AVATAR_URLS, NICKNAMES, AvatarUrl, Nickname, UserAnswer, is_own_picture, user_answer
+from wxauth.users.schemas import (
+    AVATAR_URL_ALIASES,
+    NICKNAME_ALIASES,
+    AvatarUrl,
+    Nickname,
+    UserAnswer,
+    is_own_picture,
+    user_answer,
+)
 from wxauth.web.schemas import Lenient, ShownSessionId, body_like
 from wxauth_guard.errors import WxAuthError
 
@@ -69,13 +77,13 @@ class LoginRequest(Lenient):
     )
     nickname: Nickname | None = Field(
         default=None,
-        validation_alias=NICKNAMES,
+        validation_alias=NICKNAME_ALIASES,
         description="Also accepted as `nickName`, `userName`. Unchanged if absent, null or empty, or 微信用户, which "
         "WeChat gives for everybody.",
     )
     avatar_url: AvatarUrl | None = Field(
         default=None,
-        validation_alias=AVATAR_URLS,
+        validation_alias=AVATAR_URL_ALIASES,
         description="An https URL. Also accepted as `avatarUrl`. Unchanged if absent, null or empty, or if "
         "it is the URL of an uploaded picture or of WeChat's grey one.",
     )

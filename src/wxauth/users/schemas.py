@@ -364,9 +364,9 @@ Nickname = Annotated[_Name, AfterValidator(_empty_if_stand_in)]
 """A user's nickname. The name that WeChat sends for users who have set none counts as empty."""
 AvatarUrl = Annotated[_Picture, AfterValidator(_empty_if_stand_in)]
 """The URL of a user's picture. The pictures that WeChat sends for users who have set none count as empty."""
-NICKNAMES: Final = AliasChoices("nickname", "nickName", "userName")
+NICKNAME_ALIASES: Final = AliasChoices("nickname", "nickName", "userName")
 """The names under which requests can send the nickname."""
-AVATAR_URLS: Final = AliasChoices("avatar_url", "avatarUrl")
+AVATAR_URL_ALIASES: Final = AliasChoices("avatar_url", "avatarUrl")
 """The names under which requests can send the URL of the picture."""
 
 
@@ -374,7 +374,7 @@ class ProfileChange(Changes, BodyWithRules):
     """The changes to the caller's profile. An absent field is unchanged. A field that is null or empty is cleared."""
 
     cleaned = ("nickname",)
-    titles = dict.fromkeys(map(str, NICKNAMES.choices), NICKNAME_REFUSED)
+    titles = dict.fromkeys(map(str, NICKNAME_ALIASES.choices), NICKNAME_REFUSED)
     model_config = body_like({"nickname": "小明"})
 
     # These types keep the name and the picture that WeChat sends for users who have set none. `changes` then leaves
@@ -382,13 +382,13 @@ class ProfileChange(Changes, BodyWithRules):
     # picture.
     nickname: _Name | None = Field(
         default=None,
-        validation_alias=NICKNAMES,
+        validation_alias=NICKNAME_ALIASES,
         description="Also accepted as `nickName` or `userName`. The name 微信用户, which WeChat sends for every user "
         "without a name, changes nothing.",
     )
     avatar_url: _Picture | None = Field(
         default=None,
-        validation_alias=AVATAR_URLS,
+        validation_alias=AVATAR_URL_ALIASES,
         description="An https URL. Also accepted as `avatarUrl`. The URL of an uploaded picture changes nothing, nor "
         "does the grey picture that WeChat sends for every user without a picture.",
     )
