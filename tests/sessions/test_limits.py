@@ -7,7 +7,8 @@ import pytest
 
 from tests.fakes import OTHER_APP
 from tests.world import Body, Stage, bearer, body_of
-from wxauth.housekeeping.housekeeping import MAX_OPEN_SESSIONS, MAX_SESSIONS, REPLACEMENTS_PAUSE, replace_sessions
+from wxauth.housekeeping.housekeeping import MAX_SESSIONS, REPLACEMENTS_PAUSE, replace_sessions
+from wxauth.sessions.list_queries import MAX_OPEN_SESSIONS
 
 OPEN = "sessions WHERE revoked_at IS NULL"
 COPIES = """

@@ -22,11 +22,12 @@ from tests.websites.protected import MCP, ORDERS, RESOURCES
 from tests.world import Body, MakeServices, Site, add_client, bearer, body_of, until
 from wxauth.clients.documents import ClientDocuments
 from wxauth.core.services import Services
-from wxauth.housekeeping.housekeeping import MAX_OPEN_SESSIONS, replace_sessions
+from wxauth.housekeeping.housekeeping import replace_sessions
 from wxauth.keys.keyring import KeyRing
 from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.service.app import create_app
+from wxauth.sessions.list_queries import MAX_OPEN_SESSIONS
 
 pytestmark = pytest.mark.settings(resources=RESOURCES, client_documents=HOST, scan_link="scheme", claims={"tier": "x"})
 

@@ -25,6 +25,7 @@ from wxauth.login.records import LoginCounts
 from wxauth.phones.phones import Phones
 from wxauth.phones.queries import sweep_answers
 from wxauth.push.queries import sweep_messages
+from wxauth.sessions.list_queries import MAX_OPEN_SESSIONS
 from wxauth.settings.settings import Settings
 from wxauth.site_logins.authorization_codes import proved_after
 from wxauth.site_logins.browser_login_queries import sweep_browser_logins
@@ -37,11 +38,6 @@ PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
 """The time for which WeChat's response to a phone code is stored.
 
 If the same identity sends the same code again during this time, wxauth uses the stored response.
-"""
-MAX_OPEN_SESSIONS: Final = 100
-"""The largest number of open sessions per identity.
-
-Without a limit, repeated logins would fill the list of sessions.
 """
 MAX_SESSIONS: Final = 1000
 """The largest number of open and ended sessions per identity.

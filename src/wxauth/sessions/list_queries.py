@@ -14,6 +14,12 @@ from wxauth.core.models import Address
 from wxauth.core.statements import Statement
 from wxauth.sessions.devices import DescribedDevice
 
+MAX_OPEN_SESSIONS: Final = 100
+"""The largest number of open sessions per identity.
+
+Without a limit, repeated logins would fill the list of sessions.
+"""
+
 
 class OpenedFrom(TypedDict):
     """The address and device from which a session was opened."""

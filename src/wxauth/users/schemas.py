@@ -21,7 +21,7 @@ from typing_extensions import TypedDict
 
 from wxauth.core.users import UserFields, UserInSession, UserStatus
 from wxauth.errors import NICKNAME_REFUSED
-from wxauth.sessions.list_queries import OpenSession, PastSession
+from wxauth.sessions.list_queries import MAX_OPEN_SESSIONS, OpenSession, PastSession
 from wxauth.settings.apps import AppKind
 from wxauth.settings.roles import MAX_ROLES, Role
 from wxauth.settings.settings import Settings
@@ -121,10 +121,10 @@ class UserChangeRequest(Changes):
 class SessionsQuery(TimedPageQuery):
     """The parameters for the list of the caller's own open sessions.
 
-    By default, a page contains up to 100 sessions, which is the number that wxauth keeps open for one openid.
+    By default, a page contains as many sessions as wxauth keeps open for one openid.
     """
 
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = 100
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = MAX_OPEN_SESSIONS
 
 
 class SessionAnswer(OpenSession):
