@@ -48,7 +48,7 @@ MOST_NAMES: Final = 100
 _ATTRIBUTE: Final = "attributes."
 """The beginning of the name of a column that contains an attribute, for example `attributes.tier`."""
 _ESCAPED: Final = re.compile(rb"\\(?:u[Dd][89ABab]..\\u[Dd][C-Fc-f]..|(u[Dd][89A-Fa-f]..)|.)", re.DOTALL)
-"""The pattern of an escape in JSON. The group matches the escape of half an emoji without its other half."""
+"""The pattern of an escape in JSON. The group matches the escape of a lone surrogate (half of an emoji)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,8 +151,9 @@ class JsonLines(_Lines):
 
     def _translated(self, text: bytes, *, is_first_time: bool) -> bytes:
         """Return a line with wxauth's names and values. In the first iteration, also note the line's names."""
-        # `numbered_lines` and `_without_half` replace half an emoji with U+0000, which JSON must not contain unescaped.
-        text = _ESCAPED.sub(_without_half, text).replace(b"\0", rb"\u0000")
+        # `numbered_lines` and `_without_lone_surrogate` replace a lone surrogate with U+0000, which JSON must not
+        # contain unescaped.
+        text = _ESCAPED.sub(_without_lone_surrogate, text).replace(b"\0", rb"\u0000")
         if self._is_plain and not is_first_time:
             return text
         values = _object_in(text)
@@ -191,7 +192,7 @@ class JsonLines(_Lines):
         return ours
 
     def _with_values(self, line: Mapping[str, object]) -> dict[str, object]:
-        """Return the line with wxauth's values, and with the app in the file's format if the line has no app."""
+        """Return the line with wxauth's values, and with the app of `--app-id` if the line has no app."""
         ours = dict(line)
         for name, values in self._format.values.items():
             value = unwrapped(line.get(name))
@@ -398,9 +399,9 @@ def _parsed_cell(name: str, cell: str) -> object:
     return cell
 
 
-def _without_half(escape: re.Match[bytes]) -> bytes:
+def _without_lone_surrogate(escape: re.Match[bytes]) -> bytes:
     """Return the replacement for an escape found by `_ESCAPED`.
 
-    For half an emoji, return U+0000, which the field's check refuses or removes. Return any other escape unchanged.
+    For a lone surrogate, return U+0000, which the field's check refuses or removes. Return any other escape unchanged.
     """
     return b"\0" if escape[1] else escape[0]

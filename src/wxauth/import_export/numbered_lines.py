@@ -16,10 +16,10 @@ _READ_AT_ONCE: Final = len(BOM_UTF8) + MAX_LINE + len("\r\n")
 _SKIPPED_AT_ONCE: Final = 64 * 1024
 """The largest number of bytes read at once to skip the remainder of a line that is too long."""
 TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))
-_HALVES: Final = re.compile(rb"(\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf])|\xed[\xa0-\xbf][\x80-\xbf]")
-"""The pattern of an emoji that a database has written as two halves (surrogates), or of only one half.
+_SURROGATES: Final = re.compile(rb"(\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf])|\xed[\xa0-\xbf][\x80-\xbf]")
+"""The pattern of an emoji that a database has written as two surrogates, or of a lone surrogate (half of an emoji).
 
-The group matches two halves that belong together.
+The group matches two surrogates that belong together.
 """
 
 
@@ -60,7 +60,7 @@ def numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterat
         if len(text) > MAX_LINE:
             yield NumberedLine(number, TOO_LONG)
         elif text.strip():
-            yield NumberedLine(number, _HALVES.sub(_joined_halves, text))
+            yield NumberedLine(number, _SURROGATES.sub(_joined_surrogates, text))
         else:
             yield NumberedLine(number, None)
 
@@ -78,9 +78,12 @@ def first_of(lines: Iterator[NumberedLine]) -> NumberedLine:
     return last
 
 
-def _joined_halves(match: re.Match[bytes]) -> bytes:
-    """Return the emoji of two halves. For half an emoji, return U+0000, which the field's check refuses or removes."""
+def _joined_surrogates(match: re.Match[bytes]) -> bytes:
+    """Return the emoji of two surrogates.
+
+    For a lone surrogate, return U+0000, which the field's check refuses or removes.
+    """
     if match[1] is None:
         return b"\0"
-    halves = match[0].decode("utf-8", "surrogatepass")
-    return halves.encode("utf-16-le", "surrogatepass").decode("utf-16-le").encode()  # UTF-16 joins the halves
+    surrogates = match[0].decode("utf-8", "surrogatepass")
+    return surrogates.encode("utf-16-le", "surrogatepass").decode("utf-16-le").encode()  # UTF-16 joins the two
