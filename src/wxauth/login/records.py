@@ -146,7 +146,7 @@ class Dropped(StrEnum):
 
 DROPPED: Final = metrics.Counter(
     "wxauth_refusals_dropped",
-    "Refused logins that are counted here and not stored for support staff, by reason.",
+    "Refused logins without a row of their own, by reason.",
     "outcome",
     first=Dropped,
 )
