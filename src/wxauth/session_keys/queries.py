@@ -55,8 +55,9 @@ class SealedSessionKey:
 
 
 # The two fragments below add a condition on the openid or the user. The subquery leaves out the sessions of websites,
-# which have no key. Its condition on the user is an equality, and not a `pair_range`, because PostgreSQL expects a
-# ninth of all rows in a range of pairs. Reading the whole table would then seem about as cheap as using the index.
+# which have no key. Its condition on the user is an equality, and not a `pair_range`. Without statistics, PostgreSQL
+# expects a ninth of all rows in a range of pairs, so reading the whole table would seem about as cheap as using the
+# index.
 _OF_NEWEST_LOGIN: Final = """
 SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
        (SELECT s.session_key FROM sessions s
@@ -72,11 +73,11 @@ KEYS_OF_USER_FRAGMENT: Final = f"""{_OF_NEWEST_LOGIN}
 
 The query returns at most two rows, because two rows already show that the user has several identities in the app.
 """
-# The statement stores the key only in open sessions. It does so even if a session has no key, because wxauth clears a
-# session_key when the secret key that encrypted it is lost. WeChat now accepts only the new key, so the statement also
-# stores it in the session of the identity's newest login. It leaves out the session of a login after the call to
-# WeChat, because that login might have a newer key. ORDER BY begins with the user's id, so that PostgreSQL can use the
-# index on the user's id and the session's id.
+# The statement stores the key only in open sessions. It also changes a session without a key, because wxauth clears a
+# session_key when the secret key that encrypted the session_key is lost. WeChat now accepts only the new key, so the
+# statement also stores the key in the session of the identity's newest login before the call to WeChat. A login after
+# the call might have a newer key. ORDER BY begins with the user's id, so that PostgreSQL can use the index on the
+# user's id and the session's id.
 KEEP_KEY: Final = Statement[Nothing]("""
 UPDATE sessions SET session_key = :sealed
  WHERE revoked_at IS NULL
@@ -87,8 +88,8 @@ UPDATE sessions SET session_key = :sealed
 """)
 """The statement that stores a key that WeChat has returned for the user of an open session.
 
-The key is stored in that session. It is also stored in the newest session of the identity that was opened before the
-call to WeChat, if that newest session is open.
+The key is stored in that session, and in the session of the identity's newest login before the call to WeChat
+(`asked_at`), if this newest session is open.
 """
 # Values that are encrypted with the current secret key begin with the prefix. The conditions on the id select one page
 # of sessions.
@@ -108,8 +109,9 @@ UPDATE sessions SET session_key = resealed FROM free WHERE sessions.id = free.id
 """)
 # The conditions on the session and the user are the same as in `READ_USER_IN_SESSION`, because the user might have
 # been banned, erased or merged, and the session might have ended. There is one exception: this statement does not check
-# whether a website was removed, because `/v1/me/decrypt` refuses the tokens of websites. For the condition on the user
-# and the ORDER BY of the subquery, see `pair_range`.
+# whether a website was removed, because `/v1/me/decrypt` refuses the tokens of websites. The subquery finds no row if
+# no session of the identity has a key. With an equality instead of `pair_range`, PostgreSQL might read all sessions to
+# find no row. In contrast, the subquery of `_OF_NEWEST_LOGIN` finds a row in nearly all cases.
 KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""
 SELECT s.app_id, s.openid, (
            SELECT newest.session_key FROM sessions newest
