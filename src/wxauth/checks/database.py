@@ -140,7 +140,7 @@ async def _check_login(database: Database, now: datetime) -> CheckResult | None:
 
 
 def _judge_apps(apps: Apps) -> CheckResult | None:
-    """Return the result about apps whose secrets cannot be decrypted; None if there are no such apps."""
+    """Return the result for apps whose secrets cannot be decrypted; None if there are no such apps."""
     if not apps.unopened:
         return None
     text = _(
@@ -179,7 +179,7 @@ def _judge_rights(rights: RoleRights) -> CheckResult | None:
 
 
 def judge_server(server: queries.PostgresServer) -> CheckResult:
-    """Return the result about the server's engine, version, encoding and isolation level, and whether it can write.
+    """Return the result for the server's engine, version, encoding and isolation level, and whether it can write.
 
     The isolation level must be READ COMMITTED. At a stricter level, a statement that has waited for a lock fails, or
     does not see the changes of the transaction that held the lock.
@@ -209,7 +209,7 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
 
 
 def judge_schema(revision: str | None, rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
-    """Return the result about the schema's revision, which must suit this version of wxauth.
+    """Return the result for the schema's revision, which must suit this version of wxauth.
 
     `rights` says which rights the role lacks for a migration. `known` contains the revisions that this version knows,
     the newest first.
@@ -244,7 +244,7 @@ def judge_schema(revision: str | None, rights: RoleRights, known: Sequence[str] 
 
 
 def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
-    """Return the result about sequences that are wrong, or that the service may not correct; None if there are none.
+    """Return the result for sequences that are wrong, or that the service may not correct; None if there are none.
 
     A wrong sequence would next produce numbers that are already used, or far too high. This version of wxauth works
     with wrong sequences, but an operator may have to return to an older version, which needs correct sequences.
@@ -283,7 +283,7 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
 
 
 def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult | None:
-    """Return the result about the webhooks; None if no webhooks exist.
+    """Return the result for the webhooks; None if no webhooks exist.
 
     The result names the stuck webhooks or, if there are none, the disabled webhooks.
     """

@@ -65,7 +65,7 @@ async def check_issuer(
 async def _judge_issuer(
     issuer: str, keys: Sequence[StoredSigningKey] | None, *, read_keys: ReadKeys | None, now: datetime, patience: float
 ) -> CheckResult:
-    """Return the result about the keys that the issuer publishes.
+    """Return the result for the keys that the issuer publishes.
 
     `keys` are the stored keys; None if they could not be read. The other parameters are those of `check_issuer`.
     """

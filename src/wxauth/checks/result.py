@@ -45,7 +45,7 @@ def good(name: str, text: Text) -> CheckResult:
 
 
 def note(name: str, text: Text) -> CheckResult:
-    """Return a result about a state that the operator may intend."""
+    """Return a result for a state that the operator may intend."""
     return CheckResult(name, CheckLevel.NOTE, text)
 
 

@@ -14,7 +14,7 @@ _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 
 
 def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
-    """Yield a result about roles that may change wxauth's tables, and one about roles that may only read or lock them.
+    """Yield a result for roles that may change wxauth's tables, and one for roles that may only read or lock them.
 
     If there are no roles of one of these kinds, their result is left out.
 

@@ -1,7 +1,7 @@
 """The kinds of sealed values in the database, and the checks of whether the secret keys can unseal them.
 
 A sealed value is encrypted with the secret key. It can be unsealed only with its context, which names the place where
-it is stored. The result about the signing keys also reports their rotation.
+it is stored. The result for the signing keys also reports their rotation.
 """
 
 from collections.abc import Callable, Sequence
@@ -103,7 +103,7 @@ async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> 
 def judge_signing_keys(
     keys: Sequence[StoredSigningKey], sealer: Sealer, *, max_age: timedelta, now: datetime
 ) -> CheckResult:
-    """Return the result about the signing keys: which key signs now, and which key is next or when it will be created.
+    """Return the result for the signing keys: which key signs now, and which key is next or when it will be created.
 
     If some keys cannot be unsealed, the result names these keys instead. If there are no keys yet, it says so.
 
@@ -146,7 +146,7 @@ def judge_signing_keys(
 def judge_sealed(
     values: Sequence[tuple[bytes, bytes]], keys: Sequence[StoredSigningKey], sealer: Sealer, *, has_previous: bool
 ) -> CheckResult:
-    """Return the result about these values and keys: whether they can be unsealed without the previous secret key.
+    """Return the result for these values and keys: whether they can be unsealed without the previous secret key.
 
     Each value comes with its context. `has_previous` says whether the settings contain a previous secret key.
     """

@@ -131,7 +131,10 @@ async def _token_failure(app: App, wechat_tokens: WeChatTokens) -> WeChatError |
 
 
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: _Recorder) -> CheckResult:
-    """Return the result about a login with a made-up code, which WeChat must refuse only because of the code."""
+    """Return the check's result for a login with a made-up code.
+
+    WeChat must refuse the login, and only because of the code.
+    """
     name = f"wechat {app.app_id}"
     if failure is None:
         return bad(
@@ -159,7 +162,7 @@ def _judge_token(
     settings: Settings,
     observed: _Recorder,
 ) -> CheckResult:
-    """Return the result about the access_token that WeChat issues for the app.
+    """Return the result for the access_token that WeChat issues for the app.
 
     If the login with the made-up code failed for the same reason, the result does not repeat this reason.
     """
@@ -232,7 +235,7 @@ def _text_on_connection(failure: WeChatUnavailable | WeChatTimeout, base: str, o
 
 
 def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
-    """Return the result about the callback domain, to which WeChat redirects browsers after a login with this app.
+    """Return the result for the callback domain, to which WeChat redirects browsers after a login with this app.
 
     The check covers only the form of the issuer, and not what the operator has entered in WeChat's console.
     """
@@ -257,7 +260,7 @@ def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
 
 
 def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResult:
-    """Return the result about the settings for the messages that WeChat pushes.
+    """Return the result for the settings for the messages that WeChat pushes.
 
     `apps` contains the apps whose push_tokens are compared with the push_token of this app.
     """

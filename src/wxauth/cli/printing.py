@@ -163,7 +163,7 @@ def _cell(value: object) -> str:
 
 
 def printable(text: str | None) -> str:
-    """Return a user's text, in which a replacement character stands for each character that `_CONTROLS` matches.
+    """Return a text with U+FFFD in place of each character that `_CONTROLS` matches.
 
     If there is no text, or if none of its characters is visible, return `-`.
     """

@@ -104,7 +104,8 @@ async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) 
 def _fresh_time(cache_control: str) -> timedelta:
     """Return the time for which to cache a document with this `Cache-Control` (RFC 9111, section 5.2.2).
 
-    The time is `MIN_FRESH` if there is no `max-age`, or if the document may not be cached.
+    The time is `max-age`, but at least `MIN_FRESH` and at most `MAX_FRESH`. Without `max-age`, or if the document may
+    not be cached, the time is `MIN_FRESH`.
     """
     max_age = _MAX_AGE.search(cache_control)
     if max_age is None or _NOT_CACHEABLE.search(cache_control):

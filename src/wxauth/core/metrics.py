@@ -57,7 +57,7 @@ class _Metric(dict[Any, Series]):
 
     def __missing__(self, labels: tuple[object, ...]) -> Series:
         metric = self._metric()
-        series = metric.labels(*labels) if labels else metric  # a metric without labels is its own only series
+        series = metric.labels(*labels) if labels else metric  # a metric without labels is itself the only series
         self[labels] = series
         return series
 

@@ -362,8 +362,8 @@ class KeyRing:
     ) -> None:
         """Add a key to a key set, unless another process has already added it. Log the addition.
 
-        After the keys were locked, `wants_another` says whether a key is still missing. If `by` is given, the audit
-        trail records the addition, too.
+        `wants_another` is called after the keys are locked, and returns whether a key is still missing. If `by` is
+        given, the audit trail records the addition, too.
         """
         async with self._changing(key_set, now) as (transaction, before, make):
             is_added = wants_another(before, now)

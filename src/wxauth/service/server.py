@@ -28,7 +28,7 @@ from wxauth.terminal import os_reason
 APP: Final = "wxauth.asgi:create_app"
 """The import path of the app.
 
-uvicorn gets the path instead of the app, because the parent process of several workers does not import the app.
+With several workers, uvicorn gets this path instead of the app, because the parent process does not import the app.
 """
 DRAIN_SECONDS: Final = 10
 """The time, in seconds, that running requests may take after the port is closed."""
@@ -170,11 +170,11 @@ class Supervisor(Multiprocess):
         self._end_workers(is_urgent=is_second_signal)
 
     def _end_workers(self, *, is_urgent: bool = False) -> None:
-        """Send SIGTERM to each worker that has not received a signal to end.
+        """Create the file `ENDING`, close the sockets, and send SIGTERM to each worker that has not been told to end.
 
         `is_urgent` means that the operator does not want to wait. In this case, send SIGINT to every worker instead.
         """
-        Path(os.environ[COUNTS], ENDING).touch()  # see `ENDING`
+        Path(os.environ[COUNTS], ENDING).touch()
         # If the parent kept the sockets open, clients could still connect, and would never get a response.
         for listener in self.sockets:
             listener.close()

@@ -116,7 +116,7 @@ class BehindProxies:
     def _client_of(self, forwarded_for: list[bytes]) -> str | None:
         """Return the address in the client's entry, or None if that entry is not an address.
 
-        For None, the caller keeps the peer's address.
+        In that case, the caller keeps the peer's address.
         """
         # If there are more than `_MAX_PROXIES` commas, the first item contains several entries, and is not an address.
         entries = b",".join(forwarded_for).rsplit(b",", _MAX_PROXIES)
