@@ -1,3 +1,6 @@
-"""A simulated WeChat, phone and example sites for a laptop (wxauth-desk). Production uses none of it."""
+"""A simulated WeChat, a simulated phone and example sites, for development on a laptop (wxauth-desk).
+
+None of them is for production.
+"""
 
 __version__ = "0.1.0"

@@ -30,7 +30,7 @@ _REFUSED: Final = errors.AppRefused(
 )
 """The failure that the documentation shows for an app that WeChat rejects."""
 _CHECK_FAILURES: Final = (_REFUSED, errors.WeChatRateLimited, errors.WeChatUnavailable, errors.WeChatBadResponse)
-"""The failures of the check of an app's id and secret with WeChat."""
+"""The failures that can occur when WeChat checks an app's id and secret."""
 
 
 async def _answer_about(

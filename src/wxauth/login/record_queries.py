@@ -371,8 +371,8 @@ def _key_of_search(search: RefusalSearch, network: IPv4Network | IPv6Network | N
     """Return the key of the search that examines the fewest rows. `network` is the widened network of the search."""
     is_stored_network = network is not None and network.prefixlen == TRUNCATED.length_of(network)
     is_sortable = network is not None and network.prefixlen >= _MIN_PREFIX_LENGTHS[network.version]
-    # The first filter has the fewest rows for each value, and the last has the most. With no filter that can use an
-    # index, the search examines the newest refusals.
+    # The filters are in order: a value of the first filter matches the fewest rows, and a value of the last filter the
+    # most. If no filter can use an index, the search examines the newest refusals.
     usable: dict[str, bool] = {
         "request_id": search.request_id is not None,
         "user_id": search.user_id is not None,

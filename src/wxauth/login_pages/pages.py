@@ -105,7 +105,8 @@ class Pages(Rendering):
                 self._say(_("Back to the site")),
                 script="post.js",
                 form_action=redirect_source(url),
-                # With `prompt=none`, a site can send the request from a frame in its page, which then shows this page.
+                # With `prompt=none`, a site can send the request from a frame in its page. This page then appears in
+                # that frame.
                 frame_ancestors=site_source(url),
                 origin=origin_of(url),
                 url=url,

@@ -110,6 +110,8 @@ class MergePair:
 async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSource, by: Actor, now: datetime) -> Merged:
     """Merge two locked users. The table shows the rules for each reason.
 
+    This function does not check the row "refused if", because its callers check these conditions.
+
                  late unionid              phone number               operator
     proof        WeChat itself says that   the user has the number    the operator's decision
                  both are the same         now, which does not

@@ -70,7 +70,7 @@ class OpenSession(BaseModel):
 
 
 class PastSession(OpenSession):
-    """A login that has ended or expired."""
+    """A session that has ended or expired."""
 
     ended_at: datetime = Field(examples=["2026-11-20T10:00:00Z"])
     ended_reason: str = Field(

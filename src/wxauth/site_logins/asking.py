@@ -94,7 +94,8 @@ class SiteLogins:
         login = new_login(
             request,
             client.name,
-            Device(ip, None if ip is None else user_agent),  # without an address, the phone shows no browser
+            # The phone shows the browser only if its address is known, so the User-Agent alone is of no use.
+            Device(ip, None if ip is None else user_agent),
             lasts=doors.SCAN_LASTS,
             kept_for=doors.OUTCOME_KEPT,
             now=self.clock(),

@@ -61,7 +61,7 @@ class AuthorizationRequest(BaseModel):
         },
         extra="allow",
     )
-    # This annotation lets Pydantic require strings in the additional fields, which are the site's parameters.
+    # With this annotation, Pydantic requires that the additional fields, which are the site's parameters, are strings.
     __pydantic_extra__: dict[str, str] = Field(init=False)
 
     login_code: LoginCode = Field(
@@ -133,9 +133,9 @@ async def claim_scan(
     there on the user's behalf.
 
     Show the whole response, and make "refuse" as easy to reach as "log in". The first user to claim a code holds it for
-    a minute, or until the decision. Only the session that holds the claim may decide. Another session of the same user
-    takes over the claim. For the console's code, administrators and support staff must have logged in within
-    `ADMIN_FRESH_LOGIN`.
+    a minute, or until the decision. Only the session that holds the claim may decide. If another session of the same
+    user claims the code, that session takes over the claim. For the console's code, administrators and support staff
+    must have logged in within `ADMIN_FRESH_LOGIN`.
     """
     return await scans.claim(caller, body, language=preferred_language(request.headers), ip=device.ip)
 

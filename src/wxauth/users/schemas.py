@@ -399,7 +399,9 @@ class ProfileChange(Changes, BodyWithRules):
     def changes(self) -> dict[str, str | None]:
         """Return the fields that the request changes, with None for each field to clear.
 
-        The placeholder name and pictures, which WeChat sends for users who have not set their own, are left out.
+        The placeholder name and pictures, which WeChat sends for users who have not set their own, are left out. The
+        URL of an uploaded picture is not left out here. The route removes it, because this method does not know the
+        issuer.
         """
         requested = {name: getattr(self, name) for name in self.model_fields_set}
         return {name: value or None for name, value in requested.items() if not is_stand_in(value)}
