@@ -358,7 +358,7 @@ def test_every_code_with_which_a_login_is_refused_is_told_to_support() -> None:
 
 @pytest.mark.no_database
 def test_every_scope_can_be_given_in_the_console_and_is_in_the_guide() -> None:
-    offered = re.findall(r"_SCOPES = \[(.*)\]", (CONSOLE_PAGE / "services.js").read_text(encoding="utf-8"))
+    offered = re.findall(r"_SCOPES = \[([^\]]*)\]", (CONSOLE_PAGE / "services.js").read_text(encoding="utf-8"))
     assert [set(re.findall(r"'(\w+)'", each)) for each in offered] == [set(Scope), set(SITE_SCOPE_NAMES)]
     for page in (guide("clients"), guide("clients", "zh")):
         shown = page.read_text(encoding="utf-8")
