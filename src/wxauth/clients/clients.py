@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from wxauth.apps.queries import STORED_APPS
 from wxauth.clients import queries
-from wxauth.clients.models import ID_TOKEN_ALG, AddedClient, Client
+from wxauth.clients.models import DEFAULT_ID_TOKEN_ALG, AddedClient, Client
 from wxauth.clients.rules import APPS_OF_SITE, WrongClient, build_client, change_client, is_client_name, is_own_name
 from wxauth.core.database import Database, Transaction
 from wxauth.core.trail import OPERATOR, Actor, EventType, record_event
@@ -239,7 +239,7 @@ async def ensure_own_client(database: Database, name: str, *, now: datetime, **f
     """
     if not is_own_name(name):
         raise ValueError("the name of wxauth's own client begins with wxauth")
-    client = Client(name=name, is_public=True, id_token_alg=ID_TOKEN_ALG, **fields)
+    client = Client(name=name, is_public=True, id_token_alg=DEFAULT_ID_TOKEN_ALG, **fields)
     await database.run(queries.ADD_OR_REPLACE, client=client, secret_hash=None, now=now)
 
 

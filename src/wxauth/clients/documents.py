@@ -23,7 +23,7 @@ from wxauth.clients.assertions import (
     has_private_keys,
 )
 from wxauth.clients.fetched import FETCH_SECONDS, DocumentCache, DocumentOutcome, NotFetched, fetch
-from wxauth.clients.models import ID_TOKEN_ALG, Client
+from wxauth.clients.models import DEFAULT_ID_TOKEN_ALG, Client
 from wxauth.clients.redirect_uris import check_uri, scheme_of_app
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
@@ -370,7 +370,7 @@ def client_at(client_id: str, title: str = "", redirect_uris: Sequence[str] = ()
         is_public=True,
         redirect_uris=list(redirect_uris),
         link=True,
-        id_token_alg=ID_TOKEN_ALG,
+        id_token_alg=DEFAULT_ID_TOKEN_ALG,
     )
 
 

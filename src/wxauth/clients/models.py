@@ -20,7 +20,7 @@ IdTokenAlg = Literal["RS256", "ES256"]
 """The algorithm of a site's id_tokens. RS256 has separate keys, and ES256 uses the keys of access tokens."""
 ID_TOKEN_ALGS: Final[tuple[str, ...]] = get_args(IdTokenAlg)
 """The algorithms in `IdTokenAlg`."""
-ID_TOKEN_ALG: Final[IdTokenAlg] = "RS256"  # noqa: S105 - an algorithm
+DEFAULT_ID_TOKEN_ALG: Final[IdTokenAlg] = "RS256"  # noqa: S105 - an algorithm
 """The default algorithm of a site's id_tokens."""
 Pkce = Literal["required", "optional"]
 """Whether a site must use PKCE.
@@ -204,7 +204,7 @@ SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], o
     },
     "email": {
         "email": lambda user, client: f"{user.id}@{client.email_domain}" if client.email_domain else None,
-        "email_verified": lambda _, client: None if client.email_domain is None else False,
+        "email_verified": lambda _, client: False if client.email_domain else None,
     },
     ROLES_SCOPE: {"roles": lambda user, _: user.roles or None},
     OFFLINE_ACCESS: {},

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from wxauth.clients.models import (
     CLIENT_NAME,
+    DEFAULT_ID_TOKEN_ALG,
     DEFAULT_SCOPES,
     DEFAULT_SITE_SCOPES,
-    ID_TOKEN_ALG,
     ID_TOKEN_ALGS,
     OPENID_SCOPE,
     SITE_SCOPE_NAMES,
@@ -25,7 +25,7 @@ from wxauth.settings.types import check_title, matching
 from wxauth.terminal import WrongValue
 from wxauth_guard.errors import FieldError, InvalidRequest
 
-# A client is an actor in the audit log, so its name must not look like a user's id, or be the name of one of these
+# A client is an actor in the audit trail, so its name must not look like a user's id, or be the name of one of these
 # actors.
 _ACTORS: Final = (SYSTEM.name, OPERATOR.name, WECHAT.name)
 NAME_RULE: Final = _(
@@ -134,9 +134,9 @@ def change_client(client: Client, changes: Mapping[str, Any]) -> Client:
     Raises: WrongClient, if the changed client breaks a rule, or if the change is not allowed.
     """
     after: dict[str, Any] = {**client.model_dump(), **changes}
-    # If a confidential client became public, its requests would need no secret. Then an attacker who knows the client's
-    # name could use the sessions that were opened with the secret. The reverse change is refused, too, because a public
-    # client has no secret that its requests could contain.
+    # If a confidential client became public, its requests would need no secret. Then an attacker who has a refresh
+    # token of a session that was opened with the secret could use it without the secret. The reverse change is refused,
+    # too, because a public client has no secret that its requests could contain.
     if bool(after["is_public"]) != client.is_public:
         raise WrongClient("is_public", _("can't be changed. Remove the client and add it again"))
     if client.is_site and not _makes_a_site(after):
@@ -163,7 +163,7 @@ def _as_site(client: Client) -> Client:
     return client.model_copy(
         update={
             "title": client.title or client.name,
-            "id_token_alg": client.id_token_alg or ID_TOKEN_ALG,
+            "id_token_alg": client.id_token_alg or DEFAULT_ID_TOKEN_ALG,
             "scopes": [*service_scopes_in(client.scopes), *site_scopes],
         }
     )

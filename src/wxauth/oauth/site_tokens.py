@@ -10,7 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.clients.id_tokens import IdTokens
-from wxauth.clients.models import ID_TOKEN_ALG, OFFLINE_ACCESS, OPENID_SCOPE, Client
+from wxauth.clients.models import DEFAULT_ID_TOKEN_ALG, OFFLINE_ACCESS, OPENID_SCOPE, Client
 from wxauth.clients.oauth_errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError
 from wxauth.clients.oauth_requests import Parameters
 from wxauth.clients.redirect_uris import is_registered, loggable_uri
@@ -416,7 +416,7 @@ async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
         stored keys cannot be decrypted.
     """
     issuer.ensure_ready()
-    await keys.id_token_key(ID_TOKEN_ALG, now)
+    await keys.id_token_key(DEFAULT_ID_TOKEN_ALG, now)
 
 
 def no_device_grant() -> OAuthError:
