@@ -43,13 +43,13 @@ from wxauth.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, Pace, keep_hous
 from wxauth.phones.phones import (
     MAX_CALLS,
     MAX_IN_PROGRESS_OF_ONE,
-    PAUSE_FOR_OTHERS_SECONDS,
+    PAUSES_FOR_OTHERS_SECONDS,
     UNTOUCHED_FOR,
     WECHAT_SHUTDOWN_SECONDS,
     Phones,
 )
 from wxauth.service.build import TIMEOUTS, Timeouts
-from wxauth.wechat.client import BUSY_PAUSE_SECONDS
+from wxauth.wechat.client import BUSY_PAUSES_SECONDS
 from wxauth_desk.wechat import APPS, Api
 
 API: Api = "getuserphonenumber"
@@ -63,9 +63,9 @@ A_SECOND = timedelta(seconds=1)
 HASTE = 10
 HURRIED = Timeouts(
     retries=RETRY_PAUSE_SECONDS / HASTE,
-    phones_of_others=[pause / HASTE for pause in PAUSE_FOR_OTHERS_SECONDS],
+    phones_of_others=[pause / HASTE for pause in PAUSES_FOR_OTHERS_SECONDS],
     phones_farewell=WECHAT_SHUTDOWN_SECONDS / HASTE,
-    wechat_busy=[pause / HASTE for pause in BUSY_PAUSE_SECONDS],
+    wechat_busy=[pause / HASTE for pause in BUSY_PAUSES_SECONDS],
 )
 """The waiting times of production, divided by `HASTE`."""
 

@@ -16,7 +16,7 @@ from tests.world import Stage, body_of
 from wxauth.errors import WeChatMisconfigured
 from wxauth.service.build import Timeouts
 from wxauth.web.answers import failures_of
-from wxauth.wechat.client import BUSY_PAUSE_SECONDS
+from wxauth.wechat.client import BUSY_PAUSES_SECONDS
 from wxauth.wechat.errcodes import KNOWN_ERRCODES, Api, errcode_of
 
 CLASS_C = {
@@ -151,7 +151,7 @@ async def test_a_busy_wechat_is_asked_three_times_at_most(stage: Stage) -> None:
     assert int(answer.headers["retry-after"]) > 0
     assert len(stage.wechat.calls) == 3
     assert len({call["js_code"] for call in stage.wechat.calls}) == 1
-    assert asyncio.get_running_loop().time() - began >= sum(BUSY_PAUSE_SECONDS)
+    assert asyncio.get_running_loop().time() - began >= sum(BUSY_PAUSES_SECONDS)
 
 
 @pytest.mark.parametrize("busy_answers", [1, 2])

@@ -1,4 +1,4 @@
-"""The exchange of the phone button's codes with WeChat, and the binding of the numbers to users.
+"""The exchange of the phone button's codes with WeChat, and the binding of the numbers to users and their removal.
 
 WeChat returns a number only once per tap on the phone button, and each number costs money. Therefore, wxauth stores
 WeChat's response before any other step that can fail.
@@ -62,7 +62,7 @@ The taps and retries of an honest user cause fewer requests.
 WECHAT_SHUTDOWN_SECONDS: Final = 6.0
 """The longest time, in seconds, for which a process that has ended its last request waits for WeChat's responses."""
 
-PAUSE_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
+PAUSES_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
 """The pauses, in seconds, before each check of whether another process has stored the response to the same code."""
 _ANSWER: Final = "phone_answer"
 """The kind of work in `Retries` that stores a response."""
@@ -96,7 +96,7 @@ class Phones:
     concurrency: Concurrency
     kept_in_memory: float = KEPT_IN_MEMORY_SECONDS
     """The longest time, in seconds, for which a response waits in memory for the database."""
-    pauses_for_others: Sequence[float] = PAUSE_FOR_OTHERS_SECONDS
+    pauses_for_others: Sequence[float] = PAUSES_FOR_OTHERS_SECONDS
     """The pauses, in seconds, before each check of whether another process has stored a response."""
     farewell: float = WECHAT_SHUTDOWN_SECONDS
     """The longest time, in seconds, for which `aclose` waits for WeChat's responses."""
@@ -210,7 +210,7 @@ class Phones:
             await self._fetch(app, openid, code, code_hash, asked_at=asked_at)
         except (errors.InvalidCode, errors.CodeUsed) as exc:
             if exc.errcode in OPENID_MISMATCH:
-                raise
+                raise  # another process cannot have used up the code, because it belongs to another app or user
             # Another process might have used up the code, and might be about to store the response.
             answer_or_user = await self._find_from_others(code_hash)
             if answer_or_user is None:

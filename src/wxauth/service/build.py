@@ -73,7 +73,7 @@ class Timeouts:
     backchannel_logouts: float = logout_tokens.LOGOUT_TIMEOUT_SECONDS
     background_farewell: float = background.FINISH_SECONDS
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
-    phones_of_others: Sequence[float] = phones.PAUSE_FOR_OTHERS_SECONDS
+    phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS_SECONDS
     """The pauses before each check of whether another process has stored the response to the same phone code."""
     proxy_notice: float | None = PROXY_NOTICE_SECONDS
     """The time that a proxy may take to notice the end of the process; None if the process waits for no proxy."""
@@ -81,7 +81,7 @@ class Timeouts:
     pushed_messages: float = receiving.STORAGE_TIMEOUT_SECONDS
     concurrency: float = concurrency.PATIENCE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
-    wechat_busy: Sequence[float] = client.BUSY_PAUSE_SECONDS
+    wechat_busy: Sequence[float] = client.BUSY_PAUSES_SECONDS
     """The pauses before each retry of a request for which WeChat was too busy."""
 
 

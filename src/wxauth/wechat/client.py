@@ -24,7 +24,7 @@ from wxauth.web.edge import REFUSED
 from wxauth.wechat.errcodes import FAULTS_OF_WECHAT, SYSTEM_BUSY, Api, errcode_label, errcode_of
 from wxauth.wechat.received import can_name_a_person, is_id, is_placeholder, read_json
 
-BUSY_PAUSE_SECONDS: Final = (0.1, 0.3)
+BUSY_PAUSES_SECONDS: Final = (0.1, 0.3)
 """The pauses, in seconds, before the first and the second retry after errcode -1."""
 
 _CONNECT_SHARE: Final = 0.4
@@ -170,7 +170,7 @@ class WeChat:
     client: httpx.AsyncClient
     settings: Settings
     at_most: float = inf
-    busy_pauses: Sequence[float] = BUSY_PAUSE_SECONDS
+    busy_pauses: Sequence[float] = BUSY_PAUSES_SECONDS
     hints: Mapping[int, str] = field(default_factory=dict)
     reports_refusals: bool = True
 
