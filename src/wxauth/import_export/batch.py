@@ -189,7 +189,7 @@ class Batch:
             queries.ADD_IDENTITIES: [row for key, row in identities.items() if key not in stored_identities],
             queries.CHANGE_IDENTITIES: [row for key, row in identities.items() if key in stored_identities],
             queries.ADD_FORMER_IDS: [
-                # The times of successive previous ids differ by a microsecond, because an export sorts previous ids by
+                # The times of successive former ids differ by a microsecond, because an export sorts former ids by
                 # `merged_at`.
                 {"id": former_id, "user_id": user_id, "merged_at": self._now + place * _MICROSECOND}
                 for place, (former_id, user_id) in enumerate(made.former_ids.items())
@@ -259,7 +259,7 @@ class Batch:
             except WrongAttributes:
                 raise LineRefused([ATTRIBUTES]) from None
         updated.unionid = user.unionid or line.unionid
-        # A known external id is the current external id of the user or a previous one, so there is nothing to add.
+        # A known external id is the current external id of the user or a former one, so there is nothing to add.
         if line.external_id not in self._known.external_ids:
             updated.external_id = user.external_id or line.external_id
         updated.created_at = min(user.created_at, line.created_at or user.created_at)
@@ -313,7 +313,7 @@ class Batch:
             self._additions.append(_Addition(EventType.IDENTITY_ADDED, user_id, line.app_id))
 
     def _note_ids(self, line: Line, user_id: UUID) -> bool:
-        """Note the line's unionid, external ids and previous ids as ids of the user. Return whether any id is new."""
+        """Note the line's unionid, external ids and former ids as ids of the user. Return whether any id is new."""
         ids_and_owners: tuple[tuple[Sequence[Any], ChainMap[Any, UUID]], ...] = (
             ([line.unionid], self._known.unionids),
             ([line.external_id, *line.former_external_ids], self._known.external_ids),

@@ -58,7 +58,7 @@ class Wanted(NamedTuple):
     """The unionids, each with the app of its line."""
     external_ids: Sequence[str]
     ids: Sequence[UUID]
-    """The current and previous ids of users."""
+    """The current and former ids of users."""
     phones: Sequence[str]
 
 
@@ -70,13 +70,13 @@ class Found(NamedTuple):
     openids: dict[tuple[str, str], str]
     """The openids, by app and unionid."""
     external_ids: dict[str, UUID]
-    """The id of the user who has each external id as the current external id or as a previous one."""
+    """The id of the user who has each external id as the current external id or as a former one."""
     ids: frozenset[UUID]
     """The ids of existing users."""
     former_ids: dict[UUID, UUID]
-    """The id of the user who has each of these ids as a previous id, because of a merge."""
+    """The id of the user who has each of these ids as a former id, because of a merge."""
     erased_ids: frozenset[UUID]
-    """The ids of erased users, including the previous ids of these users."""
+    """The ids of erased users, including the former ids of these users."""
     verified: dict[str, list[UUID]]
     """The users who have verified each phone number."""
     users: Sequence[UserToImport]
@@ -90,8 +90,8 @@ class Found(NamedTuple):
     def user_ids(self) -> frozenset[UUID]:
         """The ids of the stored users whom the batch names. The caller locks these users.
 
-        The batch names a user by an openid, a unionid, a current or previous external id, or the user's current id.
-        Users whom it names only by a previous id are not included.
+        The batch names a user by an openid, a unionid, a current or former external id, or the user's current id.
+        Users whom it names only by a former id are not included.
         """
         owners = (identity.user_id for identity in self.identities.values())
         return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.ids))
@@ -139,7 +139,7 @@ _VERIFIED: Final = Statement[tuple[str, UUID]](
     "SELECT phone, id FROM users WHERE phone = ANY (:phones) AND phone_verified_at IS NOT NULL"
 )
 # This statement finds the erased ids among `:ids`. An erased id belonged to an erased user, either as the current id or
-# as a previous id.
+# as a former id.
 _ERASED: Final = Statement[tuple[UUID]]("""
 SELECT user_id AS id FROM events WHERE user_id = ANY (:ids) AND type = 'user.erased'
  UNION
@@ -158,7 +158,7 @@ LOCK_WITH_ADMINISTRATORS: Final = Statement[UserToImport](f"""
 SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
  ORDER BY id FOR NO KEY UPDATE
 """)
-# The result includes consents that are stored under a previous id of the user.
+# The result includes consents that are stored under a former id of the user.
 _CONSENTS: Final = Statement[tuple[UUID, str, str, datetime]]("""
 SELECT known.user_id, document, version, given_at
   FROM (SELECT id, id AS user_id FROM unnest(:user_ids::uuid[]) AS wanted (id)

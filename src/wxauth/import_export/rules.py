@@ -70,9 +70,9 @@ class Made:
     apps_of_users: dict[UUID, set[str]] = field(default_factory=dict)
     """The apps in which the lines give each user an openid."""
     external_ids: dict[str, UUID] = field(default_factory=dict)
-    """The owners of external ids, including previous external ids."""
+    """The owners of external ids, including former external ids."""
     former_ids: dict[UUID, UUID] = field(default_factory=dict)
-    """The id of the user who has each of these ids as a previous id, because of a merge."""
+    """The id of the user who has each of these ids as a former id, because of a merge."""
     consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
     given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
     """The user's fields that the lines about each identity have given."""

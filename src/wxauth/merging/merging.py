@@ -138,7 +138,7 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     removed user. If both users have an external id, which only a late unionid allows, wxauth finds the remaining user
     by either of these ids.
 
-    Identities, sessions in apps, previous ids and all unionids move to the remaining user. Consents and events keep the
+    Identities, sessions in apps, former ids and all unionids move to the remaining user. Consents and events keep the
     removed user's id, through which wxauth finds them. The removed user's sessions at websites and logins in browsers
     end. The remaining user gets the earlier creation time and the later last login of the two users.
 

@@ -141,9 +141,9 @@ async def merge_users(
 ) -> Sequence[str]:
     """Merge a locked user into another locked user, and delete the first one. Return the app_id of each moved identity.
 
-    The removed user's identities, with their sessions, move to the remaining user. So do the unionids and the previous
-    ids. The removed user's own id becomes a previous id of the remaining user. If both users have an external id, the
-    removed user's external id becomes a previous external id.
+    The removed user's identities, with their sessions, move to the remaining user. So do the unionids and the former
+    ids. The removed user's own id becomes a former id of the remaining user. If both users have an external id, the
+    removed user's external id becomes a former external id.
 
     The remaining user keeps their unionid and `MERGEABLE` fields. If one of these is empty, the user gets the removed
     user's value. The earlier creation time, the later time of last login, and the consents of both users are kept. If
@@ -171,7 +171,7 @@ async def record_gained_data(
 ) -> None:
     """Record an event for each kind of data that the remaining user has received from the removed user.
 
-    One event reports the nickname and the picture, one the phone number, and one each consent.
+    One event reports the nickname and the picture, and one the phone number. Each consent has an event of its own.
 
     `user_id` is the id of the remaining user, and `before` is the data of this user before the merge.
     """

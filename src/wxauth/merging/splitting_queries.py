@@ -156,7 +156,7 @@ class Separation:
 
 
 async def has_external_id(transaction: Transaction, user_id: UUID, external_id: str) -> bool:
-    """Return whether `external_id` is the present or a previous external id of a locked user."""
+    """Return whether `external_id` is the present or a former external id of a locked user."""
     return bool(await transaction.value(_HAS_EXTERNAL_ID, user_id=user_id, external_id=external_id))
 
 
