@@ -83,7 +83,7 @@ def guides() -> Iterator[tuple[Path, str]]:
 def _with_events(page: str, language: str) -> str:
     """Return a page whose first table of event types contains all types that other services receive.
 
-    The second table, about the audit log, contains the types that other services do not receive, and the types with
+    The second table, about the audit trail, contains the types that other services do not receive, and the types with
     further data that other services do not receive.
     """
 

@@ -15,7 +15,7 @@
 **The order of a user's events.** The events about a user have the order of their commits, because a transaction that
 records an event holds the lock of the user's row until the commit. The row in `events_unplaced` draws its number under
 this lock. Places are assigned in the order of these numbers. A trigger makes sure that each event has a higher id than
-the user's previous event, and no earlier time. Therefore, the audit log, which is read in the order of ids, has the
+the user's previous event, and no earlier time. Therefore, the audit trail, which is read in the order of ids, has the
 same order. An event never gets its place before another event of the same user with a lower id. This rule preserves the
 order even if a tool has set the sequence of the numbers back.
 

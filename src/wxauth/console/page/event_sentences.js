@@ -3,7 +3,7 @@
 import { code } from './parts.js'
 import { dateAndTime, isText, namesOf, number, phrase, text } from './texts.js'
 
-/** The types of events in the audit log, in the order of their texts. */
+/** The types of events in the audit trail, in the order of their texts. */
 export const TYPES = namesOf('event_')
 
 /** The types that other services receive, also by webhook. */

@@ -1,4 +1,4 @@
-// The audit log, which records who did what to whom, when and from where.
+// The audit trail, which records who did what to whom, when and from where.
 
 import { all, get } from './api.js'
 import { csv, jsonLines } from './csv.js'

@@ -170,7 +170,7 @@ const profileOf = (user) =>
     .filter((name) => user[name] && !['nickname', 'avatar_url'].includes(name))
     .map((name) => [text(`profile_${name}`), user[name]])
 
-/** Return an element that shows who has banned a user. It loads the newest ban from the audit log. */
+/** Return an element that shows who has banned a user. It loads the newest ban from the audit trail. */
 function whoBanned({ id }) {
   const place = h('span', {}, '…')
   get('/events', { user_id: id, type: 'user.banned', limit: 1 }).then(

@@ -77,7 +77,7 @@ export function phone(user) {
   return user.phone_verified === false ? [whole(user.phone), ' ', tag(text('unverified'), 'note')] : whole(user.phone)
 }
 
-/** Return a masked number with a button that shows the whole number. The audit log records each use of the button. */
+/** Return a masked number with a button that shows the whole number. The audit trail records each use of the button. */
 function masked(user) {
   const place = h('span', {}, whole(user.phone), ' ')
   const showWhole = async () => {
