@@ -96,7 +96,7 @@ class InvalidRequest(RequestRefused, code="invalid_request", status=422):
         return cls(f"{field}: {message}", errors=[FieldError(field, message)], title=title)
 
     def members(self) -> Mapping[str, Any]:
-        """Return `errors`, a list of `{"field", "message"}`."""
+        """Return the member `errors`, a list of objects with the members `field` and `message`."""
         return {"errors": [error._asdict() for error in self.errors]}
 
 

@@ -2,8 +2,8 @@
 
 Modules mark a text with `_`, for example:
 
-title = _("Please log in.")
-detail = _("{n} lines", n=lines)
+    title = _("Please log in.")
+    detail = _("{n} lines", n=lines)
 """
 
 from __future__ import annotations

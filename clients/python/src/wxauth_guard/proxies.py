@@ -29,8 +29,8 @@ def proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
     """Return the URL of the proxy for this URL, and the name of the variable that sets the proxy.
 
     The variable is `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY`. Return None for both if there is no proxy, or if
-    `NO_PROXY` covers the host. A malformed variable, or a malformed entry of `NO_PROXY`, is ignored. The log contains
-    one warning about each such variable, even if this URL uses another variable. If `NO_PROXY` covers the host, no
+    `NO_PROXY` covers the URL. A malformed variable, or a malformed entry of `NO_PROXY`, is ignored. The log contains
+    one warning about each such variable, even if this URL uses another variable. If `NO_PROXY` covers the URL, no
     other variable is checked.
     """
     value_by_kind = getproxies()  # for example {"https": "http://proxy:3128", "no": "localhost"}
@@ -59,7 +59,7 @@ def _usable_proxies(value_by_kind: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_covered(no_proxy: str, parts: SplitResult) -> bool:
-    """Return whether any entry of `NO_PROXY` names the host of a URL. Log a warning about malformed entries."""
+    """Return whether any entry of `NO_PROXY` covers a URL. Log a warning about malformed entries."""
     is_covered = False
     for entry in no_proxy.lower().split(","):
         if not entry.strip():
@@ -72,10 +72,12 @@ def _is_covered(no_proxy: str, parts: SplitResult) -> bool:
 
 
 def _covers(entry: str, parts: SplitResult) -> bool:
-    """Return whether this entry of `NO_PROXY` names the host of a URL. Raises: ValueError, if the entry is malformed.
+    """Return whether this entry of `NO_PROXY` covers a URL, by its host, scheme and port.
 
     An entry is `*`, an address, a range of addresses, or a domain. A domain may have a port, and any entry may begin
     with a scheme.
+
+    Raises: ValueError, if the entry is malformed.
     """
     scheme, _separator, host_or_range = entry.rpartition("://")
     fits_scheme = scheme in ("", "all", parts.scheme)
@@ -89,7 +91,7 @@ def _covers(entry: str, parts: SplitResult) -> bool:
     domain = _NO_PROXY_DOMAIN.fullmatch(host_or_range)
     if domain is None:
         raise ValueError("neither `*` nor an address, a range or a domain")
-    name = domain["name"] or host  # `*` names every host
+    name = domain["name"] or host  # `*` covers every host
     fits_host = host == name or (host.endswith(f".{name}") and not _is_address(host))
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     fits_port = domain["port"] in (None, str(port))

@@ -156,10 +156,11 @@ class Verifier:
             openid = app_id = ""
         if not (isinstance(client_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
             raise InvalidToken("client_id, openid or jti is missing or not a string")
-        external_id = claims.get("external_id", "")  # the claim may be missing, but not null
+        external_id = claims.get("external_id")  # None if the claim is missing
+        has_wrong_external_id = "external_id" in claims and not isinstance(external_id, str)  # also if it is null
         # A website's token, which has an app_id, must also have a scope.
         scope = claims.get("scope") if "app_id" in claims else claims.get("scope", "")
-        if not (isinstance(app_id, str) and isinstance(external_id, str) and isinstance(scope, str)):
+        if has_wrong_external_id or not (isinstance(app_id, str) and isinstance(scope, str)):
             raise InvalidToken("app_id, external_id or scope is missing or not a string")
         roles = claims.get("roles", [])
         if not _is_text_list(roles):
@@ -173,7 +174,7 @@ class Verifier:
             session_id=session_id,
             roles=frozenset(roles),
             claims=Claims(claims),
-            external_id=claims.get("external_id"),  # None if the claim is missing
+            external_id=external_id,
             # The scope is split only at spaces (RFC 6749, section 3.3), as in the guard for Node.
             scope=frozenset(scope.split(" ")) - {""},
         )
