@@ -53,12 +53,12 @@ _STOP_TIMEOUT_SECONDS: Final = 20.0
 _SHOWN_OUTPUT_CHARACTERS: Final = 800
 """The largest number of characters, from the end of a program's output, that an error shows."""
 
-# The supervisor is a string, which an isolated Python runs (`-I -S`). Therefore it starts fast, and needs no file of
-# this package, which might change during the run. The arguments are the log, the user and the group that run the server
-# (empty without root), the folder to remove at the end, and the server's command. The supervisor itself ignores the
-# signals that stop programs, so that it always outlives the server. SIGINT is PostgreSQL's fast shutdown, and SIGQUIT
-# the immediate one. The pause between these two must be shorter than `_STOP_TIMEOUT_SECONDS`. The server inherits the
-# lock's descriptor, so that the lock is released only when no process uses the data any more.
+# The supervisor is a string, so that it needs no file of this package, which might change during the run. It runs in an
+# isolated Python (`-I -S`), which starts fast. The arguments are the log, the user and the group that run the server
+# (empty without root), the folder to remove at the end, and the server's command. The supervisor itself ignores SIGINT,
+# SIGTERM and SIGHUP, so that it outlives the server unless it is killed. SIGINT is PostgreSQL's fast shutdown, and
+# SIGQUIT the immediate one. The pause between these two must be shorter than `_STOP_TIMEOUT_SECONDS`. The server
+# inherits the lock's descriptor, so that the lock is released only when no process uses the data any more.
 _SUPERVISOR: Final = """
 import ctypes, os, shutil, signal, subprocess, sys, threading, time
 log, user, group, run_folder, *command = sys.argv[1:]

@@ -56,10 +56,10 @@ def bad(name: str, text: Text) -> CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """The comparison of wxauth's clock with another clock."""
+    """The comparison of this machine's clock with another clock."""
 
     ahead: float
-    """The number of seconds by which wxauth's clock is ahead; negative if it is behind."""
+    """The number of seconds by which this machine's clock is ahead; negative if it is behind."""
     uncertainty: float
     """The largest possible error of `ahead`, in seconds."""
 
@@ -72,7 +72,7 @@ class ClockReading:
         """
         midpoint = asked_at + (answered_at - asked_at) / 2
         uncertainty = (answered_at - asked_at) / 2 + grain / 2
-        # The difference is negative if wxauth's clock was set back during the request.
+        # `uncertainty` is negative if this machine's clock was set back during the request, so the sign is removed.
         return cls((midpoint - theirs - grain / 2).total_seconds(), abs(uncertainty.total_seconds()))
 
 
@@ -116,4 +116,4 @@ class Findings:
     signing_keys: Sequence[StoredSigningKey] | None = None
     """The stored keys that sign access tokens and are published now; None if they could not be read."""
     wechat_readings: list[ClockReading] = field(default_factory=list)
-    """The comparisons of wxauth's clock with WeChat's clock."""
+    """The comparisons of this machine's clock with WeChat's clock."""

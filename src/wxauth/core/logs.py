@@ -35,8 +35,8 @@ _SECRETS: Final = re.compile(
     r"""(?P<separator>["']?\s*[=:]\s*(?:bearer\s+|basic\s+)?)(?:b?'[^']*'|b?"[^"]*"|[^\s&"',;)}]+)"""
     r"|wx[rc]_[\w-]+|whsec_[\w+/=-]+|eyJ[\w.-]+"  # refresh tokens, secrets of webhooks, and JWTs
     r"|(?<=://)[^\s/@]+@"  # the user name and password in a URL
-    r"|(?:(?<=/d/)|(?<=/v1/scans/)|(?<=/v1/authorize/))[\w-]{22}"  # the secrets of scanned QR codes in paths
-    r"|(?<=/me/scans/)[\w-]{22}(?![\w-])"  # such a secret in place of an id, which is longer
+    r"|(?:(?<=/d/)|(?<=/v1/scans/)|(?<=/v1/authorize/))[\w-]{22}"  # in paths: QR codes' secrets, ids of login pages
+    r"|(?<=/me/scans/)[\w-]{22}(?![\w-])"  # the secret of a QR code in place of an id, which is longer
 )
 # PostgreSQL and asyncpg quote a row or an argument after these phrases. The quotation may contain anything, so
 # everything after the phrase is removed.

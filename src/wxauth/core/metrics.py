@@ -24,7 +24,7 @@ DECLARED: "Final[list[_Metric[Any]]]" = []
 OUR_FAULTS: Final = (InternalError, StorageUnavailable)
 """The errors that any request can cause.
 
-Counters create the series of these errors in advance, because alerts depend on these series.
+The login counter and the request counter create the series of these errors in advance, because alerts depend on them.
 """
 
 # The `_created` series are disabled, because they do not work with several workers.
@@ -38,9 +38,11 @@ class _Metric(dict[Any, Series]):
 
     wxauth looks the series up itself, because a lookup by prometheus_client costs more than counting does.
 
-    The declaration of a metric creates no series. Otherwise the process that forks the workers would also create the
-    series, in a separate file. `make_first` creates the series with the labels `first` with the value 0, before
-    anything is counted in them. Alerts depend on increases, and the first value of a new series is not an increase.
+    The declaration of a metric creates no series. With several workers, prometheus_client writes one file per process.
+    If a declaration created series, the process that forks the workers would write such a file, too.
+
+    `make_first` creates the series whose labels are in `first`, and sets them to 0 before anything is counted in them.
+    Alerts depend on increases, and the first value of a new series is not an increase.
     """
 
     kind: ClassVar[Any]
@@ -62,7 +64,7 @@ class _Metric(dict[Any, Series]):
         return series
 
     def make_first(self, *further: tuple[object, ...]) -> None:
-        """Create the series with the labels `first`, and a series for each tuple of labels in `further`.
+        """Create a series for the labels of each item of `first`, and for each tuple of labels in `further`.
 
         Each report of the metrics calls this method for all metrics. The first report takes 20 ms for these calls, so
         don't call this method at startup.

@@ -69,7 +69,7 @@ _PARAMETERS: Final = (
     "ui_locales",
     "resource",
 )
-"""The parameters of a sign-in request that wxauth reads."""
+"""The parameters that a site can send in a sign-in request."""
 _AWAY_PATH: Final = f"{CALLBACK}/away"
 """The path to which wxauth redirects a callback from WeChat's page if the database is unavailable."""
 _FILES: Final = StaticFiles(directory=PAGES_FOLDER)

@@ -103,7 +103,7 @@ class _Part(NamedTuple):
 
 
 class Thumbnail(NamedTuple):
-    """A picture that mini-programs can show."""
+    """A small PNG or JPEG without metadata, which mini-programs can show."""
 
     content_type: str
     content: bytes

@@ -49,8 +49,8 @@ This time is longer than the validity of a signature, and longer than the time f
 during a database outage.
 """
 
-# If two messages have the same signature, the second statement waits until the first one has committed. Then PostgreSQL
-# compares the contents. DO UPDATE leaves the row as it is. It is used because DO NOTHING would return no row.
+# If two messages have the same signature, the second statement waits until the first one has committed. PostgreSQL then
+# compares the contents. DO UPDATE changes nothing here, but unlike DO NOTHING it makes the statement return the row.
 _CLAIM: Final = Statement[bool]("""
 INSERT INTO push_messages (digest, content, kept_until) VALUES (:digest, :content, :until)
 ON CONFLICT (digest) DO UPDATE SET kept_until = push_messages.kept_until

@@ -23,7 +23,10 @@ Any other space belongs to the name. A neighbouring domain can set a cookie whos
 
 
 def move_cookies(scope: Scope, cookies: bytes) -> None:
-    """Move the cookies from the header fields to the scope, where `cookie_in` reads them."""
+    """Move the cookies from the header fields to the scope, where `cookie_in` reads them.
+
+    `cookies` contains the values of all `Cookie` fields, joined with `;`, which `Edge` has already read.
+    """
     scope[_COOKIES_KEY] = cookies
     scope["headers"] = [field for field in scope["headers"] if field[0] != b"cookie"]
 

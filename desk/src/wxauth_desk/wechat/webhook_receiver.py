@@ -25,7 +25,7 @@ The libraries of Standard Webhooks have the same limit.
 _MAX_SHOWN_BYTES: Final = 64 * 1024
 """The size, in bytes, of the largest message whose content is stored.
 
-For a larger message, the desk shows only the verdict on the signature and the response.
+For a larger message, the desk shows everything but the content.
 """
 _HANG_SECONDS: Final = 3600
 """The time, in seconds, after which the receiver responds if `answer` is `hang`. Every caller has given up by then."""
