@@ -13,6 +13,7 @@ from tests.processes import free_port
 from tests.upstream import Upstream, abort, after, answer, endless, hang
 from tests.wechat.asking import CODE, IDENTITY, OK, ServiceAsking, log_in
 from tests.world import until
+from wxauth.errors import WeChatTimeout
 from wxauth.outbound.transport import MAX_CONNECTIONS
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
@@ -53,6 +54,17 @@ async def test_a_slow_wechat_ends_at_the_deadline_be_it_busy_at_first(service_as
         assert SHORT <= loop.time() - started < SHORT + 1
         assert upstream.codes == [CODE] * 2
         assert (await log_in(client)).status_code == 200  # on a new connection
+
+
+async def test_a_timeout_names_the_time_limit_of_its_call(service_asking: ServiceAsking) -> None:
+    async with Upstream(hang, hang) as upstream:
+        await service_asking(upstream.url, wechat_timeout=0.2)
+        wechat, app = service_asking.stage.services[WeChat], service_asking.stage.services.settings.apps[0]
+        call = partial(wechat.call, Api.CODE2SESSION, app, "js_code=slow", read=lambda _: None)
+        with pytest.raises(WeChatTimeout, match=r"did not respond in 0\.2 s"):
+            await call()
+        with pytest.raises(WeChatTimeout, match=r"did not respond in 0\.6 s"):
+            await call(deadline=wechat.deadline(extra_time=0.4))
 
 
 # Connections that fail.

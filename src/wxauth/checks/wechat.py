@@ -35,7 +35,7 @@ from wxauth.outbound.connecting import ProxyFailed
 from wxauth.settings.addresses import numeric_addresses_of, plain_address
 from wxauth.settings.apps import PUSH_PATH, App
 from wxauth.settings.settings import Settings
-from wxauth.wechat.client import WeChat, client_over, exchange_api
+from wxauth.wechat.client import MADE_UP_CODE, WeChat, client_over, exchange_api
 from wxauth.wechat.errcodes import SYSTEM_BUSY, Api, errcode_of
 from wxauth.wechat.wechat_tokens import WeChatTokens
 from wxauth_guard.urls import is_loopback
@@ -43,7 +43,6 @@ from wxauth_guard.urls import is_loopback
 CHECK_TIMEOUT_SECONDS: Final = 10.0
 """The longest time limit, in seconds, of one request. A shorter `WXAUTH_WECHAT_TIMEOUT` takes precedence."""
 
-_MADE_UP_CODE: Final = "000000000000"
 _NOT_WHITELISTED: Final = (40164, 61004)
 """The errcodes for a request from an IP address that is not in the app's whitelist."""
 _MINUTE_QUOTA: Final = 45011
@@ -102,7 +101,7 @@ async def check_app(
     wechat = WeChat(client_over(observed), settings, at_most=CHECK_TIMEOUT_SECONDS, reports_refusals=False)
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
         login_failure, token_failure = await asyncio.gather(
-            _failure_of(wechat.exchange(app, _MADE_UP_CODE)),
+            _failure_of(wechat.exchange(app, MADE_UP_CODE)),
             _token_failure(app, wechat_tokens),
         )
     yield _judge_login(app, login_failure, settings, observed)
@@ -242,7 +241,8 @@ def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
     name = f"wechat {app.app_id} callback domain"
     issuer = urlsplit(settings.issuer)
     host = issuer.hostname or ""
-    if is_loopback(host):  # the check of the issuer reports this once for all apps
+    if is_loopback(host):
+        # The result is not `bad`, because the check of the issuer already reports this problem once for all apps.
         text = _("WeChat doesn't accept a callback to {issuer}. Set WXAUTH_ISSUER", issuer=settings.issuer)
         return good(name, text)
     if issuer.scheme != "https" or issuer.port is not None or numeric_addresses_of(host):
@@ -285,7 +285,8 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
         )
         return bad(name, text)
     mode = _("security mode (安全模式)") if app.push_aes_key else _("plain mode (明文模式)")
-    if is_loopback(urlsplit(url).hostname):  # the check of the issuer reports this once for all apps
+    if is_loopback(urlsplit(url).hostname):
+        # The result is not `bad`, because the check of the issuer already reports this problem once for all apps.
         text = _("configured ({mode}), but WeChat can't reach {url}. Set WXAUTH_ISSUER", mode=mode, url=url)
         return good(name, text)
     instructions = _("in WeChat's console, under 消息推送, enter {url} and select {mode}", url=url, mode=mode)

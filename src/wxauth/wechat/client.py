@@ -26,18 +26,18 @@ from wxauth.wechat.received import can_name_a_person, is_id, is_placeholder, rea
 
 BUSY_PAUSES_SECONDS: Final = (0.1, 0.3)
 """The pauses, in seconds, before the first and the second retry after errcode -1."""
+MADE_UP_CODE: Final = "000000000000"
+"""A login code that WeChat has never issued."""
 
 _CONNECT_SHARE: Final = 0.4
 """The largest share of an exchange's time limit that one connection attempt may take.
 
 If the attempt fails, the remaining time is for the fallback host.
 """
-_MADE_UP_CODE: Final = "000000000000"
-"""A login code that WeChat has never issued."""
 _MAX_PICTURE_BYTES: Final = 1024 * 1024
 """The size limit, in bytes, of a picture. A mini-program code has about 100,000 bytes."""
 PICTURE: Final = "picture"
-"""The key of the picture in the dictionary that the `read` of `WeChat.call` gets.
+"""The key of the picture in the dictionary that `WeChat.call` passes to `read`.
 
 WeChat itself sends a picture without any JSON around it.
 """
@@ -108,12 +108,15 @@ class WeChatIdentity:
 
 
 class _Call(NamedTuple):
-    """A request, without the host to which it is sent. Its deadline is in the event loop's time."""
+    """A request, without the host to which it is sent."""
 
     api: Api
     query: str
     body: bytes | None
     deadline: float
+    """The time at which the call fails, in the event loop's time."""
+    time_limit: float
+    """The number of seconds from the beginning of the call to its deadline."""
 
 
 class _Host:
@@ -194,13 +197,13 @@ class WeChat:
         return await self.call(exchange_api(app), app, query, read=partial(_identity, app), secrets=[code])
 
     async def check_secret(self, app: App) -> None:
-        """Check with an invented code whether WeChat accepts the app's id and secret.
+        """Check with a made-up code whether WeChat accepts the app's id and secret.
 
         Raises: WeChatMisconfigured, if WeChat rejects them or, for example, the address of this server;
             WeChatRateLimited, WeChatUnavailable, WeChatTimeout, WeChatBadResponse.
         """
         try:
-            query = _login_query(app, _MADE_UP_CODE)
+            query = _login_query(app, MADE_UP_CODE)
             await self.call(exchange_api(app), app, query, read=lambda _answer: None, reports_refusals=False)
         except (errors.InvalidCode, errors.CodeUsed, errors.WeChatUserBlocked):
             # WeChat rejects the code, which means that it has accepted the id and the secret.
@@ -238,8 +241,11 @@ class WeChat:
 
         Raises: WeChatError.
         """
+        if deadline is None:
+            deadline = self.deadline()
+        time_limit = deadline - asyncio.get_running_loop().time()
         try:
-            answer = await self._ask_until_not_busy(_Call(api, query, body, deadline or self.deadline()))
+            answer = await self._ask_until_not_busy(_Call(api, query, body, deadline, time_limit))
             errcode = answer.get("errcode", 0)
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:  # `isinstance` would also accept True
                 raise errors.WeChatBadResponse("WeChat's errcode isn't a valid number")
@@ -284,7 +290,8 @@ class WeChat:
             already_read = response.extensions.get(ANSWER)
             body: bytes = await response.aread() if already_read is None else already_read.body
         except httpx.ReadTimeout as exc:
-            raise errors.WeChatTimeout(_("{api} did not respond in {n:g} s", api=call.api, n=self.timeout)) from exc
+            seconds = max(0.0, round(call.time_limit, 1))
+            raise errors.WeChatTimeout(_("{api} did not respond in {n:g} s", api=call.api, n=seconds)) from exc
         except httpx.DecodingError as exc:
             # wxauth's own transport raises this error if a response is not HTTP, and if it is too large.
             raise errors.WeChatBadResponse(_("WeChat's response isn't HTTP, or is too large")) from exc
