@@ -13,8 +13,8 @@ import pytest
 from tests.certificates import Authority
 from tests.fakes import Secrets
 from tests.processes import free_port, serving
-from wxauth.checks.doctor import examine
 from wxauth.checks.result import CheckLevel, CheckResult
+from wxauth.checks.runner import check_with
 from wxauth.core.clock import utc_now
 from wxauth.settings.settings import Settings
 from wxauth_desk.wechat import APPS, Simulator, create_simulator
@@ -67,7 +67,7 @@ class Doctor:
         for app in APPS:
             self.secrets.add(app["app_secret"])
             self.secrets.add(self.wechat.access_tokens[app["app_id"]].hand_out(force=False)["access_token"])
-        results = await examine(settings, clock=clock, **timeouts)
+        results = await check_with(settings, clock=clock, **timeouts)
         for result in results:
             self.secrets.check_log("\n".join(result.text))
             assert not re.search(r"hunter2|\n", "".join(result.text))

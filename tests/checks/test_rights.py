@@ -13,8 +13,8 @@ import pytest
 from tests.checks.conftest import BAD, NOTE, check_chinese
 from tests.docs import block
 from tests.world import Rows, Stage
-from wxauth.checks.doctor import examine
 from wxauth.checks.result import CheckResult
+from wxauth.checks.runner import check_with
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
 from wxauth.settings.settings import Settings
@@ -54,7 +54,7 @@ class House:
 
     async def said(self, role: str = "owner") -> dict[str, CheckResult]:
         """Run the check as this role, and return the results about rights and the schema that aren't ok."""
-        results = await examine(self.make_settings(database_url=self.url_of(role)))
+        results = await check_with(self.make_settings(database_url=self.url_of(role)))
         found = {
             it.name: it for it in results if it.name in ("rights", "rights to read", "schema") and it.level != "ok"
         }
@@ -409,7 +409,7 @@ async def test_a_schema_of_its_own_keeps_out_whom_a_platform_lets_in(
         url = empty_database_url.replace("postgres@", "wxauth:password@")
         async with aclosing(Database(url)) as database:
             await migrate(database)
-        results = await examine(house.make_settings(database_url=url))
+        results = await check_with(house.make_settings(database_url=url))
         assert not {result.name for result in results} & {"rights", "rights to read"}
         client = await stage.make(database_url=url)
         assert (await stage.login("alice", at=client))["is_new_user"]

@@ -15,8 +15,8 @@ from tests.databases import scripts_of_next_version
 from tests.processes import run
 from tests.world import Rows
 from wxauth.checks.database import judge_schema
-from wxauth.checks.doctor import examine
 from wxauth.checks.rights_queries import read_rights
+from wxauth.checks.runner import check_with
 from wxauth.core.database import Database
 from wxauth.core.migrations import MigrationForbidden, migrate
 from wxauth.core.revisions import KNOWN_REVISIONS, revisions_in
@@ -40,7 +40,7 @@ class Guest:
 
     async def schema(self) -> tuple[str, str]:
         """Return what `wxauth check` reports about the schema."""
-        results = await examine(self.settings)
+        results = await check_with(self.settings)
         [found] = [(result.level, result.text) for result in results if result.name == "schema"]
         return found
 

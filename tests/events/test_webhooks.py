@@ -22,7 +22,7 @@ from tests.receiver import Receiver, receiving
 from tests.sweeps import Sweep
 from tests.upstream import Behaviour, Upstream, abort, endless, hang, in_pieces, raw
 from tests.world import Admin, Body, LogLines, Stage, bearer, body_of, leave, recorded, set_roles, until
-from wxauth.checks.doctor import examine
+from wxauth.checks.runner import check_with
 from wxauth.core.clock import first_id_at
 from wxauth.core.sealing import Sealer
 from wxauth.core.services import Services
@@ -768,7 +768,7 @@ async def test_deliveries_are_counted_and_the_oldest_pending_one_is_shown(root: 
 
 
 async def check_line(services: Services) -> tuple[str, str] | None:
-    lines = {result.name: result for result in await examine(services.settings, clock=services.clock)}
+    lines = {result.name: result for result in await check_with(services.settings, clock=services.clock)}
     line = lines.get("webhooks")
     return None if line is None else (line.level, line.text)
 

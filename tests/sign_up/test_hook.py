@@ -21,8 +21,8 @@ from tests.programs import needs
 from tests.receiver import Receiver, receiving
 from tests.sign_up.hooks import SECRET, saying, text
 from tests.world import Body, Stage, recorded, until
-from wxauth.checks.doctor import examine
 from wxauth.checks.result import CheckResult
+from wxauth.checks.runner import check_with
 from wxauth.login.records import Refusals
 
 pytestmark = pytest.mark.usefixtures("bystander")
@@ -261,7 +261,7 @@ async def test_check_sends_a_test_about_nobody(door: Door) -> None:
     door = await door.asking()
 
     async def result() -> CheckResult:
-        [found] = [each for each in await examine(door.stage.services.settings) if each.name == "sign_up_hook"]
+        [found] = [each for each in await check_with(door.stage.services.settings) if each.name == "sign_up_hook"]
         return found
 
     assert (await result()).is_ok

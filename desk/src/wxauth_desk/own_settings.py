@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from wxauth.checks.doctor import check_apps
 from wxauth.checks.result import CheckResult
+from wxauth.checks.runner import check_apps_with_wechat
 from wxauth.core.logs import configure_logging
 from wxauth.settings.loading import settings_from
 from wxauth.settings.settings import Settings
@@ -115,7 +115,7 @@ def load_settings(simulated_url: str | None, port: int | None, *, push_forward: 
         if simulated_url is None:
             # The findings report everything that the log would contain.
             configure_logging(level="critical", log_format=settings.log_format)
-            findings = asyncio.run(check_apps(settings))
+            findings = asyncio.run(check_apps_with_wechat(settings))
         secret.store_unless_refused(findings)
     except OSError as exc:
         raise TextError(_("{name}: {rule}", name=exc.filename or HOME, rule=os_reason(exc))) from None

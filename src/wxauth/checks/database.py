@@ -140,7 +140,7 @@ async def _check_login(database: Database, now: datetime) -> CheckResult | None:
 
 
 def _judge_apps(apps: Apps) -> CheckResult | None:
-    """Return the result for apps whose secrets cannot be decrypted; None if there are no such apps."""
+    """Return the result for the apps in `Apps.unopened`; None if there are no such apps."""
     if not apps.unopened:
         return None
     text = _(

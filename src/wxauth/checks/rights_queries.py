@@ -147,7 +147,7 @@ class Revocation:
     role: str
     """The role that loses the rights. `PUBLIC` stands for all roles."""
     group: str | None
-    """The role whose membership `role` loses; None if `role` loses its own rights."""
+    """The role in which `role` loses its membership; None if `role` loses its own rights."""
     relations: list[str]
     """The tables, or the sequences, on which the role loses all rights, at most `MOST_RELATIONS`.
 

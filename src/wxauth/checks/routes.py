@@ -44,9 +44,9 @@ async def check_everything(
     It changes no settings, users or sessions, and takes at most 35 seconds.
     """
     # The module is imported here, because it takes 3 MB of memory, and most processes never run the checks.
-    from wxauth.checks.doctor import examine
+    from wxauth.checks.runner import check_with
 
-    return _report(await examine(settings), request)
+    return _report(await check_with(settings), request)
 
 
 @router.post("/v1/admin/apps/{app_id}/check", summary=_("Check the configuration of an app"), failures=[NO_SUCH_APP])
@@ -62,10 +62,10 @@ async def check_one_app(
 
     It checks whether WeChat accepts the app's secret and this server's IP address, and how the message push is set up.
     """
-    from wxauth.checks.doctor import examine_app  # imported here for the same reason as `examine`
+    from wxauth.checks.runner import check_app_and_forward  # imported here for the same reason as `check_with`
 
     known = await managed.read(app_id)
-    return _report(await examine_app(settings, known.app, apps=[each.app for each in apps.all()]), request)
+    return _report(await check_app_and_forward(settings, known.app, apps=[each.app for each in apps.all()]), request)
 
 
 def _report(results: list[CheckResult], request: Request) -> Items[CheckResultAnswer]:

@@ -82,8 +82,8 @@ def check() -> None:
     intended. Lines are in Chinese if your locale is Chinese, but always in English with --json. The exit status is 1 if
     a line begins with BAD.
     """
-    from wxauth.checks.doctor import check_all
     from wxauth.checks.result import MARKS
+    from wxauth.checks.runner import check_all
 
     # The results themselves report failures, so only critical messages are logged.
     configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)

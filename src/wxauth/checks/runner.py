@@ -39,10 +39,10 @@ async def check_all() -> list[CheckResult]:
     results = [good("settings", _("all settings have a valid form"))]
     # `load_settings` ignores some faults, for example an unknown name that begins with WXAUTH_.
     results += [bad("settings", line) for line in setting_faults()]
-    return results + await examine(settings)
+    return results + await check_with(settings)
 
 
-async def examine(
+async def check_with(
     settings: Settings,
     *,
     clock: Clock = utc_now,
@@ -91,7 +91,7 @@ def _judge_wechat_clock(readings: Sequence[ClockReading]) -> CheckResult:
     return judge_clock(nearest, name="clock wechat", whose=_("WeChat's"), allowed=CLOCK_SKEW, why=why)
 
 
-async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> list[CheckResult]:
+async def check_app_and_forward(settings: Settings, app: App, *, apps: Sequence[App]) -> list[CheckResult]:
     """Check one app with WeChat, and its `push_forward`. `apps` contains all apps, including this app."""
     findings = Findings(apps=apps)
     async with aclosing(_transport(settings)) as transport:
@@ -99,8 +99,8 @@ async def examine_app(settings: Settings, app: App, *, apps: Sequence[App]) -> l
     return results + await _results_of_forward(app, settings, utc_now)
 
 
-async def check_apps(settings: Settings) -> list[CheckResult]:
-    """Check each app in the settings with WeChat, without the database."""
+async def check_apps_with_wechat(settings: Settings) -> list[CheckResult]:
+    """Check each app in the settings with WeChat, without the database, and without `push_forward`."""
     findings = Findings(apps=settings.apps)
     async with aclosing(_transport(settings)) as transport:
         results = await asyncio.gather(
