@@ -119,8 +119,9 @@ class Payments:
         key = (request.app_id, order.out_trade_no)
         if key in self._orders:
             return _ErrCode.REPEATED_ORDER, None
-        fields = _delivery_of(order, openid, now=self.clock())
-        delivery = make_event(DELIVER, fields, app_id=request.app_id, now=self.clock())
+        now = self.clock()
+        fields = _delivery_of(order, openid, now=now)
+        delivery = make_event(DELIVER, fields, app_id=request.app_id, now=now)
         self._orders[key] = _PaidOrder(delivery)
         return _ErrCode.PAID, self._notice_of(request, DELIVER, delivery)
 
@@ -135,8 +136,9 @@ class Payments:
         if request.event == DELIVER:
             return self._notice_of(request, DELIVER, paid.delivery)
         if paid.refund is None:
-            fields = _refund_of(paid.delivery, now=self.clock())
-            paid.refund = make_event(REFUNDED, fields, app_id=request.app_id, now=self.clock())
+            now = self.clock()
+            fields = _refund_of(paid.delivery, now=now)
+            paid.refund = make_event(REFUNDED, fields, app_id=request.app_id, now=now)
         return self._notice_of(request, REFUNDED, paid.refund)
 
     def _notice_of(self, request: ControlOfPerson, event: str, message: dict[str, Any]) -> Notice:
