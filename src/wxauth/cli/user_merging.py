@@ -80,10 +80,10 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
 def split_command(user_id: UUID, identity: tuple[str, str], external_id: str | None) -> None:
     """Split an identity off from USER_ID into a separate user.
 
-    The new user has a new ID, this identity, and USER_ID's other identities with the same unionid. All other data stays
-    with USER_ID. However, the sessions of these identities end, and a phone number that only these identities have
-    verified is removed. If USER_ID is banned, the new user is banned too. The JSON output is the same as the response
-    of POST /v1/admin/users/{id}/split.
+    The new user has a new ID, this identity, USER_ID's other identities with the same unionid, their unionid and, if
+    you specify one, the external_id. All other data stays with USER_ID. However, the sessions of these identities end,
+    and a phone number that only these identities have verified is removed. If USER_ID is banned, the new user is banned
+    too. The JSON output is the same as the response of POST /v1/admin/users/{id}/split.
     """
     app_id, openid = identity
 
