@@ -97,7 +97,7 @@ class Apps:
     default: KnownApp | None = field(init=False)
     """The app for logins that name no app; None if there is no mini-program. The app may be disabled."""
     unopened: list[str] = field(init=False, default_factory=list)
-    """The ids of the stored apps that `unsealed_app` could not return.
+    """The ids of the stored apps that `unsealed_app` could not return, whichever of its reasons applies.
 
     Users cannot log in to these apps, unless the settings contain an app with the same id.
     """
@@ -120,10 +120,10 @@ class Apps:
 
         The default is the first mini-program in the settings or, if there is none, the mini-program that was added
         first. A disabled app remains the default app, so that logins without an app id fail instead of using another
-        app. But an app whose secrets cannot be decrypted is never the default app.
+        app. But an app in `unopened` is never the default app.
 
         Raises: UnknownApp, including for a disabled app; StorageUnavailable, if the stored apps could not be read
-        yet, or if the app's secrets cannot be decrypted.
+        yet, or if the app is in `unopened`.
         """
         app = self._enabled.get(app_id)
         if app is None:
@@ -133,8 +133,8 @@ class Apps:
     def find(self, app_id: str) -> App:
         """Return the app with this id, even if the app is disabled. The sessions of a disabled app continue.
 
-        Raises: UnknownApp; StorageUnavailable, if the stored apps could not be read yet, or if the app's secrets cannot
-        be decrypted.
+        Raises: UnknownApp; StorageUnavailable, if the stored apps could not be read yet, or if the app is in
+        `unopened`.
         """
         return self.entry(app_id).app
 
@@ -230,7 +230,7 @@ class Apps:
             self._enabled[None] = self.default.app
 
     def _unseal_all(self, stored: Sequence[queries.SealedApp]) -> dict[str, KnownApp]:
-        """Return the apps that can be decrypted, by id, and put the ids of the other apps into `unopened`.
+        """Return the apps that `unsealed_app` returns, by id, and put the ids of the other apps into `unopened`.
 
         Log the ids of these other apps, and the ignored fields of all apps, when they change.
         """
@@ -251,7 +251,7 @@ class Apps:
         return opened
 
     def _unknown_app(self, app_id: str | None) -> errors.UnknownApp | errors.StorageUnavailable:
-        """Return the error for an app that is unknown, disabled, not read yet, or not decrypted."""
+        """Return the error for an app that is unknown, disabled, not read yet, or in `unopened`."""
         if self._has_failed and not self._is_read:
             return errors.StorageUnavailable("the apps have not been read yet")
         if app_id in self.unopened:
@@ -357,7 +357,8 @@ class ManagedApps:
         accept a new secret.
 
         Raises: NotFound; AppInSettings; InvalidRequest, if a value is invalid, or if the kind would change;
-        AppRefused or WeChatError, as in `add`; StorageUnavailable, including if the app's secrets cannot be decrypted.
+        AppRefused or WeChatError, as in `add`; StorageUnavailable, including if the app's secrets cannot be decrypted,
+        or if a required value is no longer valid.
         """
         self._refuse_app_in_settings(app_id)
         await self._check_forward(changes.get("push_forward"))
@@ -385,7 +386,7 @@ class ManagedApps:
     async def remove(self, app_id: str, *, by: Actor) -> None:
         """Remove an app and its secrets. After that, users cannot log in to the app. Open sessions continue.
 
-        Raises: NotFound, AppInSettings.
+        Raises: NotFound, AppInSettings, StorageUnavailable.
         """
         self._refuse_app_in_settings(app_id)
         async with self.database.begin() as transaction:
@@ -400,7 +401,7 @@ class ManagedApps:
     async def read(self, app_id: str) -> KnownApp:
         """Read the stored apps again, and return the app with this id, which the settings or the database define.
 
-        Raises: NotFound; StorageUnavailable, including if the app's secrets cannot be decrypted.
+        Raises: NotFound; StorageUnavailable, including if the app is in `Apps.unopened`.
         """
         await self.apps.refresh()
         for known in self.apps.all():
@@ -441,7 +442,7 @@ class ManagedApps:
             raise errors.WeChatUnavailable("WeChat didn't respond in time, so nothing is stored") from exc
 
     def _unseal(self, row: queries.SealedApp) -> KnownApp:
-        """Return a stored app with its secrets decrypted. Raises: StorageUnavailable, if they cannot be decrypted."""
+        """Return a stored app with its secrets decrypted. Raises: StorageUnavailable, if `unsealed_app` fails."""
         try:
             return unsealed_app(row, self.sealer)
         except CannotOpen as exc:
@@ -476,5 +477,5 @@ def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
 
 
 def _value_of(known: KnownApp, name: str) -> Any:
-    """Return the value of a field of `App`, or of `is_enabled`."""
+    """Return the value of `is_enabled`, or of a field of `AppFields`."""
     return getattr(known.app if name in AppFields.model_fields else known, name)
