@@ -1,4 +1,4 @@
-"""The metrics that are read from the database."""
+"""The query for the metrics that are read from the database."""
 
 from typing import Final
 
@@ -16,8 +16,8 @@ class Statistics(SQLModel):
 
     sessions: int = Field(description="Open sessions; an estimate if there are many.")
     webhook_oldest_pending_seconds: float = Field(
-        description="Age of the oldest event that waits for its place in the feed, or that an enabled webhook has not "
-        "accepted; 0 if there is none."
+        description="Seconds since the oldest event that waits for its place in the feed was recorded, or since the "
+        "oldest delivery that an enabled webhook has not accepted was queued; 0 if there is none."
     )
     erasures_waiting: int = Field(description="Erased users whose data is not completely removed yet.")
     sweep_overdue_seconds: float = Field(
