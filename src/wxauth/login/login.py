@@ -79,7 +79,7 @@ class LoginRequest(Lenient):
         default=None,
         validation_alias=NICKNAME_ALIASES,
         description="Also accepted as `nickName`, `userName`. Unchanged if absent, null or empty, or 微信用户, which "
-        "WeChat gives for everybody.",
+        "WeChat returns for every user.",
     )
     avatar_url: AvatarUrl | None = Field(
         default=None,
@@ -124,8 +124,8 @@ class TokenAnswer(TypedDict):
         Annotated[
             dict[str, str],
             Field(
-                description="Fields of a login that were left out, because they cannot be taken, each with the `code` "
-                "of the problem. Absent if none.",
+                description="Fields of the login that wxauth ignored, each with the `code` of the problem. Absent if "
+                "none.",
                 examples=[{"nickname": "invalid_request"}],
             ),
         ]
@@ -157,8 +157,8 @@ class Logins:
         it. The response names the fields that wxauth has left out. These fields include a nickname or picture that the
         user changes too often.
 
-        Raises: WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, SignUpRefused, SignUpUnavailable,
-        AccountDisabled, AccountLeaving, StorageUnavailable.
+        Raises: WrongAppKind; WeChatError, including LacksUnionid; SnapshotUser, SignUpClosed, SignUpRefused,
+        SignUpUnavailable, AccountDisabled, AccountLeaving, StorageUnavailable.
         """
         if app.kind not in _KINDS_WITHOUT_BROWSER:
             raise errors.WrongAppKind(
@@ -245,7 +245,10 @@ class Logins:
         )
 
     async def log_out(self, *, session_id: UUID) -> None:
-        """End a session. Do nothing if the session has already ended, or has never existed."""
+        """End a session. Do nothing if the session has already ended, or has never existed.
+
+        Raises: StorageUnavailable.
+        """
         # If the session belongs to a website, the website itself has sent the token, so it needs no logout token.
         user_id = await end_session(
             self.database, session_id=session_id, reason=EndReason.SIGNED_OUT, site_knows=True, now=self.clock()

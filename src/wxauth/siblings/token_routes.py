@@ -309,8 +309,9 @@ async def introspect(
     """Return the claims of an access token, for a client with the scope `introspect`.
 
     For anything else, such as an expired or forged token, a token of a revoked session or a banned user, or a refresh
-    token, the response is only `{"active": false}`. The roles are the user's current ones. A client that was added with
-    resources sees only tokens for these resources. Any other client sees only tokens that are for no resource.
+    token, the response is only `{"active": false}`. `roles` and `external_id` have the user's current values. A client
+    that was added with resources sees only tokens for these resources. Any other client sees only tokens that are for
+    no resource.
     """
     token = await _token_in(request)
     verifier_for_client = resource_verifier if client.resources else verifier

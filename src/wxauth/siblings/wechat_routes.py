@@ -88,8 +88,9 @@ async def read_wechat_token(
     """Return the app's WeChat access token, for a client with the scope `access_token`. The client needs no app secret.
 
     The token is WeChat's `stable_token`, which all clients share. wxauth renews it some minutes before its end, while
-    the previous one still works. Request it before each batch of work, because wxauth caches it, and checks it with
-    WeChat once a minute. If WeChat refuses your token (40001, 40014, 42001), request it here again, never from WeChat.
+    the previous one still works. Request the token before each batch of work instead of storing it. The request is
+    fast, because wxauth caches the token. Once a minute, wxauth checks with WeChat that the token is still valid. If
+    WeChat refuses your token (40001, 40014, 42001), request it here again, never from WeChat.
     """
     token = await shared.read(client.name, app_id, ip=device.ip)
     return WeChatTokenAnswer(access_token=token.value.get_secret_value(), expires_in=token.expires_in)
@@ -105,7 +106,7 @@ _Signed = Annotated[str, AfterValidator(_check_size)]
 
 
 class SignatureRequest(BaseModel):
-    """The data to sign, and whose session_key signs it, by `openid` or by `user_id`."""
+    """The data to sign, and the user whose session_key signs it. `openid` or `user_id` identifies the user."""
 
     model_config = body_like({"openid": EXAMPLE_OPENID, "data": '{"offerId":"1450000000","env":0}'})
 
@@ -134,10 +135,10 @@ class Signer(NamedTuple):
 async def signer_of(
     request: Request, apps: AppsDep, database: DatabaseDep, clock: ClockDep, limits: ClientLimitsDep
 ) -> Signer:
-    """Authenticate the client, and read the session_keys with the same query.
+    """Authenticate the client, and read the session_keys.
 
-    A second query would take half as long as all the rest of a signature. Therefore, this function reads the body
-    before it knows the client.
+    One query reads the client and the session_keys, because a second query would take half as long as all the rest of a
+    signature. For this query, the function needs the body before it has authenticated the client.
 
     If the request is refused, count the refusal by its error code. As in all routes, an invalid client is reported
     before an invalid body, although the body is read first. The route reads the body again.
