@@ -19,7 +19,11 @@ Command = TypeVar("Command", bound=Callable[..., object])
 
 SHOWN_ONCE: Final = _("Keep the secret in a safe place. It is shown only once.")
 _CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
-"""The characters that control a terminal or the direction of text, that are invisible, or that cannot be encoded."""
+"""The characters that control a terminal or the direction of text, that cannot be encoded, or that are invisible.
+
+However, the pattern does not match invisible characters that scripts and emoji need: U+200B (in Thai, for example, it
+allows a line break), joiners (U+200C and U+200D), and variation selectors such as U+FE0F.
+"""
 _WORD_COLUMNS: Final = ("status", "state", "source", "kind", "sign_up")
 """The columns whose values are words that wxauth translates, for example `active`."""
 
@@ -63,7 +67,7 @@ class Failed(click.ClickException):
 
 
 def sentence(text: str) -> str:
-    """Return a text in the language of the terminal, with a full stop."""
+    """Return a text in the language of the terminal, with a full stop at the end."""
     return localized(text) + localized(_("."))
 
 

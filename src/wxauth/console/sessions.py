@@ -4,7 +4,7 @@ A console session is a session of wxauth's own website `wxauth-admin`, but diffe
 
 - Its refresh token is in a cookie, and only the console accepts this token.
 - Its lifetime is shorter.
-- It also ends when its user loses one of the staff roles (`admin` and `support`).
+- It also ends when its user loses one of the staff roles (`admin` and `support`). `change_status_and_roles` ends it.
 """
 
 from dataclasses import dataclass, field
@@ -189,6 +189,8 @@ class ConsoleSessions:
         )
         if isinstance(outcome, RefreshRefused):
             raise SessionRevoked(f"the session of the console has ended: {outcome.why}")
+        # If `change_status_and_roles` has removed the role, the session has already ended. This check refuses a user
+        # whose roles were changed in another way, for example by hand in the database.
         if STAFF_ROLES.isdisjoint(outcome.roles):
             await self.end(cookie)
             raise InsufficientRole("this user no longer has the role admin or support")

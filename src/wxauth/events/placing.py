@@ -55,7 +55,7 @@ async def place_events(services: Services) -> int:
 
 
 async def _place_some_events(services: Services, *, uses_sequence: bool) -> int:
-    """Give up to `EVENTS_PLACED_PER_TRANSACTION` events their places in one transaction, and queue their deliveries.
+    """Assign places to up to `EVENTS_PLACED_PER_TRANSACTION` events in one transaction, and queue their deliveries.
 
     Return the number of events that got a place, which is 0 if another process holds the lock.
 

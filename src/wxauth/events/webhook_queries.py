@@ -71,9 +71,10 @@ class DeliveryOutcome:
 class LeasedDelivery(EventToSend):
     """A delivery that this process has leased, with its receiver and its event.
 
-    A delivery to a site has no event and no secret. In such a delivery, the fields of the secret are None, although
-    their types do not say so, and so are the fields of the event except `user_id`. Only the code that sends events to
-    webhooks reads these fields, and this code receives no delivery to a site (see `is_logout`).
+    A delivery to a site has no event and no secret. In such a delivery, the fields of the secret are None, and so are
+    the fields of the event except `user_id`, although the types of `secret` and of some fields of the event do not say
+    so. Only the code that sends events to webhooks reads these fields, and this code receives no delivery to a site
+    (see `is_logout`).
     """
 
     receiver_id: UUID
@@ -83,7 +84,10 @@ class LeasedDelivery(EventToSend):
     is_logout: bool
     """Whether the receiver is a site."""
     name: str
-    """The name of the webhook, or the client_id of the site. It is None if the site was removed (see `url`)."""
+    """The name of the webhook, or the client_id of the site.
+
+    If the site was removed, the name is None, although its type does not say so. Nothing reads it then (see `url`).
+    """
     url: str
     """The URL of the receiver; empty if the site was removed, or no longer has a URI for logout tokens."""
     secret: bytes = Field(repr=False)
@@ -138,13 +142,19 @@ _CHANGES: Final = {
     EventType.WEBHOOK_REMOVED: _DELETE,
     EventType.WEBHOOK_DISABLED: _DISABLE,
 }
-"""The statement for each type of event. It makes the change that the event reports."""
+"""The statement for each type of event. It makes the change that the event reports.
+
+The parameters are, in this order: `id`, `name`, `url`, `types`, `secret` and `created_at`; `name`, `url`, `types` and
+`is_enabled`, the last three with None for no change; `id`, `secret` and `former_until`; `name`; `id`.
+"""
 
 _SUBSCRIPTIONS: Final = Statement[tuple[UUID, list[str]]]("SELECT id, types FROM webhooks WHERE is_enabled")
 
 
 def _queued_fragment(next_at: LiteralString) -> LiteralString:
     """Return the SQL that queues deliveries. `next_at` is the SQL for the time at which their first attempts are due.
+
+    It can use all names in the query, for example `actor`, which `_RANKED_FRAGMENT` needs.
 
     The join is LATERAL, so that PostgreSQL looks up each event through the index, however old its statistics are.
     """

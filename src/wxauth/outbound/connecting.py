@@ -185,7 +185,10 @@ class Connector:
 
 
 async def _resolve(peer: Origin | Proxy) -> Sequence[AddressInfo]:
-    """Return the addresses of a server or proxy from the system. Raises: OSError, ValueError."""
+    """Look up the addresses of a server or proxy with the system's resolver.
+
+    Raises: OSError, if the name cannot be resolved; ValueError, if it is not a valid host name.
+    """
     return await asyncio.get_running_loop().getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
 
 

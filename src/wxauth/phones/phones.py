@@ -120,7 +120,8 @@ class Phones:
         Raises: UnknownApp; WrongAppKind, if the app is not a mini-program; WeChatError, if WeChat returns no number;
             RateLimited, if there are too many requests or codes; PhoneTaken, if another user has the number;
             InvalidCode, if the user must tap again; InvalidToken, if the user has just been banned or erased, or is
-            about to be erased; TooManyChanges.
+            about to be erased; StorageUnavailable, including if WeChat's response cannot be stored yet, and
+            TooManyChanges.
         """
         app, openid = self.apps.find(user.app_id), user.openid
         if not app.is_mini_program:

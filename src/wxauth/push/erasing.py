@@ -49,6 +49,9 @@ class Erasure:
 
         If a phone number, an operator or an import has joined several WeChat accounts, erase only the closed account,
         and the data that might have come from it.
+
+        A banned user is erased, too, because nobody can log in with a closed WeChat account, so the ban has no further
+        effect.
         """
         if await self.transaction.value(IS_JOINED, user_id=self.user_id):
             is_erased = await erase_wechat_account(

@@ -1,6 +1,7 @@
 """The handling of the messages that WeChat pushes.
 
-wxauth verifies each message, carries it out if it concerns wxauth, and forwards it if its app has a `push_forward`.
+wxauth verifies each message, acts on messages that concern wxauth, and forwards the messages of an app that has a
+`push_forward`.
 """
 
 import asyncio

@@ -81,11 +81,11 @@ class Spans(Tracing):
         return _TracedApp(app, self._tracer)
 
     def database(self, url: str, *, deadlines: Deadlines) -> Database:
-        """Create a database that opens a span each time a request uses it."""
+        """Return a `Database` that opens a span each time a request uses it."""
         return _TracedDatabase(url, deadlines=deadlines, tracer=self._tracer)
 
     def wechat(self, client: httpx.AsyncClient, **options: Any) -> WeChat:
-        """Create a WeChat client that opens a span for each call within a request. `options` are passed to `WeChat`."""
+        """Return a WeChat client that opens a span for each call within a request. `options` are passed to `WeChat`."""
         return _TracedWeChat(client, tracer=self._tracer, **options)
 
     async def aclose(self) -> None:

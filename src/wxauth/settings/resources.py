@@ -30,7 +30,7 @@ SCOPES_BESIDE_RESOURCE: Final = ("openid", "profile", "offline_access")
 MAX_RESOURCE: Final = 512
 """The maximum number of characters in a resource's URL."""
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,64}")
-"""The pattern of a scope's name (RFC 6749, section 3.3)."""
+"""The pattern of a scope's name (RFC 6749, section 3.3). The limit of 64 characters is wxauth's own."""
 
 
 def _check_url(value: str) -> str:

@@ -1,4 +1,4 @@
-"""The guard, which turns a bearer token into a `Principal` (RFC 6750) in any framework."""
+"""The guard, which turns a bearer token (RFC 6750) into a `Principal` in any framework."""
 
 from __future__ import annotations
 

@@ -42,7 +42,10 @@ class Faults(deque[FaultRequest]):
         return [fault.model_dump(mode="json", exclude_none=True) for fault in self]
 
     def take_next(self, api: Api, app_id: str | None) -> FaultRequest | None:
-        """Return the next fault for an app's call to this API, and count one use of it; None if there is no fault."""
+        """Return the next fault for an app's call to this API; None if there is no fault.
+
+        If the fault has a number of `times`, count one use of it, and remove the fault after the last one.
+        """
         fault = next((each for each in self if each.api == api and each.app_id in (None, app_id)), None)
         if fault is not None and fault.times is not None:
             fault.times -= 1

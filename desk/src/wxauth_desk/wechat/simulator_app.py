@@ -184,7 +184,7 @@ class _Controls:
         return answer_of(errcode, is_taken=is_taken)
 
     async def _notify(self, body: NoticeRequest) -> dict[str, Any]:
-        """Send a notice about a payment. The result is the `is_taken` that `_pay` returns."""
+        """Send a notice about a payment. In the result, `is_taken` has the same meaning as in `_pay`."""
         return {"is_taken": await self._sender.send_and_repeat(*self._wechat.payments.notice(body))}
 
     def _add_fault(self, body: FaultRequest) -> dict[str, Any]:
