@@ -43,7 +43,7 @@ OLDEST_SERVER: Final = 11
 async def check_database(
     settings: Settings, findings: Findings, *, clock: Clock, deadlines: Deadlines
 ) -> AsyncGenerator[CheckResult | None, None]:
-    """Check the database server, its clock, the rights of roles, the schema, and the stored values.
+    """Check the database server, its clock, the rights of roles, the schema, a login, and the stored values.
 
     A check that has nothing to report yields None. `findings` receives the apps and the signing keys for later checks.
     If the database does not respond, the last result says so. If a result shows that the later checks cannot work, for
@@ -82,7 +82,9 @@ async def _published_keys(database: Database, now: datetime) -> Sequence[StoredS
 async def _check_stored(
     database: Database, settings: Settings, findings: Findings, clock: Clock
 ) -> AsyncGenerator[CheckResult | None, None]:
-    """Check the clock, the rights, the schema and the stored values. Store the apps and the signing keys in `findings`.
+    """Check the clock, the rights, the schema, a login and the stored values.
+
+    Store the apps and the signing keys in `findings`.
 
     Without sufficient rights or a usable schema, the later checks are omitted, because their queries would fail or miss
     rows.
@@ -179,7 +181,7 @@ def _judge_rights(rights: RoleRights) -> CheckResult | None:
 
 
 def judge_server(server: queries.PostgresServer) -> CheckResult:
-    """Return the result for the server's engine, version, encoding and isolation level, and whether it can write.
+    """Return the result for the server: engine, PL/pgSQL, encoding, version, isolation level, and whether it can write.
 
     The isolation level must be READ COMMITTED. At a stricter level, a statement that has waited for a lock fails, or
     does not see the changes of the transaction that held the lock.

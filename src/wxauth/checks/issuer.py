@@ -27,7 +27,7 @@ from wxauth_guard.proxies import proxy_for
 from wxauth_guard.urls import is_loopback, is_secure
 
 ReadKeys = Callable[[], Awaitable[Sequence[StoredSigningKey]]]
-"""A function that reads the stored signing keys once more."""
+"""A function that reads the stored signing keys once more. It may raise StorageUnavailable."""
 
 _NAME: Final = "issuer"
 _CONNECT_TIMEOUT_SECONDS: Final = 3.0

@@ -1,4 +1,4 @@
-"""The queries of `wxauth check`. They change nothing."""
+"""The queries of the checks, apart from the queries for rights. They change nothing."""
 
 from dataclasses import dataclass
 from typing import Final

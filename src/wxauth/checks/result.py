@@ -18,7 +18,7 @@ class CheckLevel(StrEnum):
     NOTE = "note"
     """A finding about a state that is right only if the operator intends it. Therefore, the operator should read it."""
     BAD = "bad"
-    """A finding that something does not work."""
+    """A finding that something does not work, or is not safe."""
 
 
 MARKS: Final = {CheckLevel.OK: "ok", CheckLevel.NOTE: "note", CheckLevel.BAD: "BAD"}
@@ -50,7 +50,7 @@ def note(name: str, text: Text) -> CheckResult:
 
 
 def bad(name: str, text: Text) -> CheckResult:
-    """Return a result that says that something does not work."""
+    """Return a result that says that something does not work, or is not safe."""
     return CheckResult(name, CheckLevel.BAD, text)
 
 

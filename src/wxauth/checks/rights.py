@@ -1,4 +1,7 @@
-"""The check for outsiders: roles that may use wxauth's tables, but are not the service's role, owners or superusers."""
+"""The check for outsiders: roles that may use wxauth's tables, and are not excused.
+
+For example, the service's role, owners and superusers are excused. `rights_queries` lists all excused roles.
+"""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -142,7 +142,7 @@ async def read_rights(database: Database) -> RoleRights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocation:
-    """One step that revokes the rights of other roles on wxauth's tables or sequences. Names are quoted for SQL."""
+    """One step that revokes the rights of a role on wxauth's tables or sequences. Names are quoted for SQL."""
 
     role: str
     """The role that loses the rights. `PUBLIC` stands for all roles."""

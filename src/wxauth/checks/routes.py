@@ -24,7 +24,7 @@ class CheckResultAnswer(TypedDict):
     """One line of the report."""
 
     name: Annotated[str, Field(examples=["wechat wx1a2b3c4d5e6f7a8b"])]
-    ok: Annotated[bool, Field(description="Whether the check passed.")]
+    ok: Annotated[bool, Field(description="Whether the check passed. A `note` counts as passed.")]
     level: Annotated[CheckLevel, Field(description="A `note` is fine if you intend this state.", examples=["ok"])]
     message: Annotated[
         str,
@@ -39,9 +39,10 @@ class CheckResultAnswer(TypedDict):
 async def check_everything(
     _administrator: AdministratorDep, settings: SettingsDep, request: Request
 ) -> Items[CheckResultAnswer]:
-    """Run `wxauth check`, which checks the database, the keys, the issuer, the clocks, and each app with WeChat.
+    """Run the checks of `wxauth check`, apart from the check of the settings.
 
-    It changes no settings, users or sessions, and takes at most 35 seconds.
+    They cover the database, the keys, the issuer, the resources, the clocks, the sign-up hook, each app with WeChat,
+    and each app's `push_forward`. They change no settings, users or sessions, and take at most 35 seconds.
     """
     # The module is imported here, because it takes 3 MB of memory, and most processes never run the checks.
     from wxauth.checks.runner import check_with
@@ -58,9 +59,10 @@ async def check_one_app(
     app_id: AppId,
     request: Request,
 ) -> Items[CheckResultAnswer]:
-    """Run `wxauth check` for one app.
+    """Run the checks of `wxauth check` for one app.
 
-    It checks whether WeChat accepts the app's secret and this server's IP address, and how the message push is set up.
+    They cover whether WeChat accepts the app's secret and this server's IP address, how the message push is set up, and
+    whether the URL in `push_forward` passes WeChat's verification.
     """
     from wxauth.checks.runner import check_app_and_forward  # imported here for the same reason as `check_with`
 

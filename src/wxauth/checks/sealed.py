@@ -1,7 +1,8 @@
 """The kinds of sealed values in the database, and the checks of whether the secret keys can unseal them.
 
 A sealed value is encrypted with the secret key. It can be unsealed only with its context, which names the place where
-it is stored. The result for the signing keys also reports their rotation.
+it is stored. Values that expire within two hours, such as JS-SDK tickets, are not among these kinds. The result for the
+signing keys also reports their rotation.
 """
 
 from collections.abc import Callable, Sequence
@@ -73,9 +74,9 @@ SEALED_SIGNING_KEYS: Final[SealedKind[StoredSigningKey]] = SealedKind(
 
 
 async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes, bytes]]:
-    """Return some stored values of each kind except signing keys, each with its context.
+    """Return the stored values of each kind except signing keys, each with its context.
 
-    All signing keys are checked separately.
+    Of the session_keys and the phone responses, return only a sample. All signing keys are checked separately.
     """
     kinds: Sequence[tuple[SealedKind[Any], Sequence[Any]]] = (
         (SEALED_SESSION_KEYS, await database.rows(SOME_SESSION_KEYS, size=SAMPLE_SIZE)),
