@@ -1,7 +1,7 @@
 """The authentication of clients with signed assertions, and the parsing of the clients' keys.
 
 The method is `private_key_jwt` (RFC 7523), and the keys are JWKs (RFC 7517). From python-jose, wxauth uses only the key
-objects, here and for access tokens. This module itself checks the assertion's header and claims.
+objects, here and for its own tokens. This module itself checks the assertion's header and claims.
 """
 
 import re
@@ -212,7 +212,10 @@ def _alg_and_kid(header: Mapping[str, Any]) -> tuple[str, str | None]:
 def _client_id_and_jti(
     claims: Mapping[str, Any], *, issuer: str, endpoints: Collection[str], now: float
 ) -> tuple[str, str]:
-    """Check the claims of an assertion, and return the client's id and the `jti`. Raises: InvalidAssertion."""
+    """Check the claims of an assertion, and return the client's id and the `jti`.
+
+    Raises: InvalidAssertion, if a check fails.
+    """
     client_id, jti = claims.get("sub"), claims.get("jti")
     if not isinstance(client_id, str) or claims.get("iss") != client_id:
         raise InvalidAssertion("iss and sub must be the client_id")

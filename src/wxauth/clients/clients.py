@@ -30,7 +30,7 @@ from wxauth_guard.errors import InvalidRequest
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
 """The time for which the previous secret still works. A client's replicas need this time to get the new secret."""
 REMOVED_PAGE_SIZE: Final = 1000
-"""The maximum number of sessions of a removed site that one transaction ends.
+"""The maximum number of sessions of a removed site that one transaction ends, and of rows deleted in each other table.
 
 There is a limit because logins of the users of these sessions wait for this transaction.
 """
@@ -69,7 +69,11 @@ async def find_site(database: Database | Transaction, name: str) -> Client | Non
 
 @dataclass(frozen=True, slots=True)
 class ClientChanges:
-    """The operations that add and change clients. They check the apps, URLs and resources in the clients' fields."""
+    """The operations that add and change clients.
+
+    In addition to the rules of `build_client`, they check what a client refers to: apps, resources and the URL for
+    logout tokens. They also check that a site's name is neither the audience nor the id of an app.
+    """
 
     database: Database
     resolver: NameResolver

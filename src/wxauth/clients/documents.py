@@ -1,8 +1,8 @@
 """Clients that are not registered, but described by documents at hosts that the settings allow.
 
 Their `client_id` is the URL of the document (draft-ietf-oauth-client-id-metadata-document). At the token endpoint,
-wxauth reads from the document only whether the client must authenticate, and with which keys. The user has approved
-everything else, including the client's name and redirect URI.
+wxauth reads from the document only whether the client must authenticate, and with which keys and algorithms. The user
+has approved everything else, including the client's name and redirect URI.
 """
 
 import re
@@ -82,9 +82,9 @@ class ClientDocument:
     may_be_public: bool
     """Whether the client may omit the assertion."""
     keys: ClientKeys | None
-    """The keys in the document; None if it contains no usable keys."""
+    """The keys in the document; None if it contains no usable keys, or also names a URL."""
     keys_url: str | None
-    """The URL of the keys; None if the document contains the keys, or if the client has no keys."""
+    """The URL of the keys; None if the document names no usable URL, or also contains keys."""
     algs: frozenset[str]
     """The algorithms with which the client may sign assertions."""
 
@@ -324,8 +324,8 @@ def _check_rules(
         "client_secret must be absent": "client_secret" not in document,
         "jwks must contain only public keys": not has_private_keys(document.get("jwks")),
     }
-    for rule, is_kept in rules.items():
-        if not is_kept:
+    for rule, is_followed in rules.items():
+        if not is_followed:
             raise NotFetched(DocumentOutcome.REFUSED, rule)
 
 

@@ -184,8 +184,8 @@ class DocumentCache(Generic[Document]):
     async def get_again(self, url: str) -> Document | None:
         """Fetch a cached document again even if it is fresh, at most once per `PAUSE`, and return the document.
 
-        Return None if the last call for this URL, or the last failed fetch, was less than `PAUSE` ago. Also return None
-        if the document is not usable.
+        Return None if the last such fetch, or the last failed fetch, of this URL was less than `PAUSE` ago. Also return
+        None if the document is not usable.
         """
         now = self.clock()
         entry = self._entries.get(url, _Entry())

@@ -163,7 +163,7 @@ class AddedClient(Client):
 
     created_at: datetime = Field(sa_type=TIME)
     former_secret_until: datetime | None = Field(
-        default=None, sa_type=TIME, description="When the previous secret expires."
+        default=None, sa_type=TIME, description="When the previous secret expires. Null: no previous secret works."
     )
 
 

@@ -208,7 +208,10 @@ async def form_of(request: Request) -> Parameters:
 
 @part
 class SiteCredentials:
-    """The part that finds the site that has sent a form, and checks its credentials."""
+    """The part that finds the client that has sent a form, and checks its credentials.
+
+    The client must be a site, or have a metadata document.
+    """
 
     settings: Settings
     database: Database

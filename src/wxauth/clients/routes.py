@@ -110,7 +110,7 @@ class ClientSecretAnswer(BaseModel):
 def client_answer(client: AddedClient, *, now: datetime) -> ClientAnswer:
     """Return the response about a client, without its secret. A `former_secret_until` in the past is shown as null."""
     values = client.model_dump()
-    # The database still contains the time at which an old secret ended.
+    # The database may still contain the time at which a previous secret expired.
     if client.former_secret_until is not None and client.former_secret_until <= now:
         values["former_secret_until"] = None
     return ClientAnswer(**values)
