@@ -14,7 +14,7 @@ from wxauth.terminal import localized, os_reason
 _STDOUT: Final = 1
 """The file descriptor of standard output."""
 _WRITE_FAILURES: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""The error numbers of a write to a full or broken disk."""
+"""The error numbers of a write to a full or broken disk, or beyond a limit on the size of a file."""
 _INCOMPLETE_ENCODINGS: Final = ("ascii", "latin-1", "charmap", "gbk", "gb2312", "big5")
 """Python's names of encodings that lack some of the characters that wxauth prints."""
 

@@ -109,8 +109,9 @@ class JsTickets:
             is_leased = await self.database.value(LEASE_TICKET, **values) is not None
             if is_leased:
                 await self._fetch(app, cached, now)
-            # If this process has no lease, another process is fetching the next ticket, or a process has just failed to
-            # fetch it. Until the next ticket is stored, a usable stored ticket is enough.
+            # If this process has no lease, another process is fetching the next ticket or has just stored it, or a
+            # process has just failed to fetch it. Until this process reads the next ticket, a usable stored ticket is
+            # enough.
             if is_leased or is_usable:
                 return
             if loop.time() > deadline:

@@ -16,7 +16,7 @@ class _Administered(BaseModel):
     """The values that a request to add or change an app contains, apart from the fields of `App`."""
 
     is_enabled: StrictBool = Field(
-        default=True, description="Whether users can log in to the app. Existing sessions continue."
+        default=True, description="Whether users can log in to the app. Existing sessions of a disabled app continue."
     )
     asks_wechat: StrictBool = Field(
         default=True, alias="check", description="Whether the AppID and AppSecret are first verified with WeChat."
@@ -62,10 +62,12 @@ class WeChatTokenStateAnswer(BaseModel):
     """The state of an app's WeChat token in the process that responds."""
 
     expires_at: datetime | None = Field(
-        description="Null: this process has no token and will request one when needed.",
+        description="When the token expires. Null: this process has no token and will request one when needed.",
         examples=["2026-11-20T10:00:00Z"],
     )
-    error: str | None = Field(description="The error code, if this process recently failed to get another token.")
+    error: str | None = Field(
+        description="The error code of this process's last request for a token. Null: it succeeded, or there was none."
+    )
 
 
 class AppTitleAnswer(BaseModel):
@@ -102,7 +104,7 @@ class AppAnswer(AppTitleAnswer):
     push_forward: str | None = Field(examples=[None])
     wechat_token: WeChatTokenStateAnswer
     created_at: datetime | None = Field(
-        description="Null for an app in the settings.", examples=["2026-11-20T08:00:00Z"]
+        description="When the app was added. Null for an app in the settings.", examples=["2026-11-20T08:00:00Z"]
     )
 
 

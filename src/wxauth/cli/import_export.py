@@ -352,7 +352,8 @@ def _open_private(file: Path) -> int:
 
     A device such as /dev/null keeps its permissions.
 
-    Raises: OSError, if the file cannot be opened, or belongs to another user.
+    Raises: OSError, if the file cannot be opened, or if its permissions cannot be changed, for example because it
+    belongs to another user.
     """
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):

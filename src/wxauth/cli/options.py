@@ -29,7 +29,7 @@ def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Cont
     """Return an option's callback, which replaces each value except None with the result of `check`.
 
     If `check` raises a KeyError, OSError or ValueError, the command is refused. The message is the text of a
-    WrongValue, the system's reason for an OSError or, for any other error, `rule`.
+    WrongValue, the file's name and the system's reason for an OSError or, for any other error, `rule`.
     """
 
     def callback(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
@@ -49,7 +49,7 @@ def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Cont
 
 
 def stripped(text: str) -> str:
-    """Return a text without the spaces around it. Raises: WrongValue, if the text is not UTF-8."""
+    """Return a text without the whitespace around it. Raises: WrongValue, if the text is not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:  # an argument that is not UTF-8 contains surrogates

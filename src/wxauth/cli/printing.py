@@ -194,7 +194,7 @@ def confirm(question: Callable[[], Text]) -> None:
 
     `question` is only called if the command asks, because a question can contain names from the database.
 
-    Raises: WrongCall, if there is no terminal; click.Abort, if the answer is no.
+    Raises: WrongCall, if there is no terminal; click.Abort, if the answer is no; Failed, if `question` raises it.
     """
     if _is_given("--yes"):
         return
