@@ -196,8 +196,9 @@ export async function busy(button, trouble, act) {
     await act()
     return true
   } catch (failure) {
+    if (failure.code === 'session_over') return false
     const place = trouble?.isConnected ? trouble : toaster()
-    if (failure.code !== 'session_over') place.replaceChildren(failed(failure))
+    place.replaceChildren(failed(failure))
     return false
   } finally {
     button.disabled = false
