@@ -314,6 +314,19 @@ test('what an operator brought is called imported, and a name that shows nothing
   await button('1 day', dialog()).waitFor()
 })
 
+test('a masked number is shown whole on demand, and says that it is unverified', async () => {
+  const { user } = await newcomer()
+  const number = '+8613800138000'
+  const reading = `**/v1/admin/users/${user.id}`
+  await page.route(reading, async (route) => route.fulfill({ json: { ...(await (await route.fetch()).json()), phone: '+86138****8000' } }))
+  await page.route(`${reading}/phone`, (route) => route.fulfill({ json: { phone: number, phone_verified: false } }))
+  await showPerson({ user })
+  const show = button(`Show the phone number of ${user.nickname}`)
+  await show.click()
+  await page.locator('dd', { hasText: `${number} unverified` }).waitFor()
+  assert.equal(await show.count(), 0)
+})
+
 test('a list is used by the keyboard, and a press on a row opens it', async () => {
   const person = await newcomer()
   await go('Users')
