@@ -313,17 +313,23 @@ test("a person who did not press the button in the phone's browser refuses", asy
   await shown.getByText('access_denied').waitFor()
 })
 
+/** Let the desk's agent ask for approval, and scan the QR code of the page that it opens. Return this page. */
+async function connectAgent(phone) {
+  const opened = phone.waitForEvent('popup')
+  await phone.click('[data-tap=connect]')
+  const page = complaints.hear(await opened)
+  await page.waitForFunction(() => document.querySelector('.code img')?.naturalWidth > 200)
+  await scan(phone, (await page.getAttribute('.code img', 'src')).split('/')[3])
+  return page
+}
+
 test("the desk's agent is approved on its phone, calls a tool, and is refused once it is ended there", async () => {
   const { page: phone } = await desk()
   const state = phone.locator('#agent-state')
   const toast = (text) => phone.locator('#toast', { hasText: text }).waitFor()
   await phone.click('[data-tap=listOrders]')
   await toast('401')
-  const opened = phone.waitForEvent('popup')
-  await phone.click('[data-tap=connect]')
-  const page = complaints.hear(await opened)
-  await page.waitForFunction(() => document.querySelector('.code img').naturalWidth > 200)
-  await scan(phone, (await page.getAttribute('.code img', 'src')).split('/')[3])
+  const page = await connectAgent(phone)
   const asked = phone.locator('#sheet')
   for (const text of ['Desk agent', '小店助手', '查看你的订单', '替你下单、退单']) await asked.getByText(text).first().waitFor()
   await picture(phone, 'desk-agent-asks')
@@ -350,13 +356,20 @@ test("the desk's agent is approved on its phone, calls a tool, and is refused on
   assert.match(await phone.locator('#taps').textContent(), /POST .*\/mcp/)
 })
 
+test("the desk's agent that connects once more after its token has expired calls tools without one", async () => {
+  const { page: phone } = await desk()
+  await connectAgent(phone)
+  await phone.locator('#sheet').getByRole('button', { name: '允许' }).click()
+  await phone.locator('#agent-state', { hasText: 'orders:read' }).waitFor()
+  await phone.click('[data-tap=expireAgents]')
+  await connectAgent(phone)
+  await phone.click('[data-tap=listOrders]')
+  await phone.locator('#toast code', { hasText: /^401$/ }).waitFor()
+})
+
 test("the desk's agent is told that its person has refused", async () => {
   const { page: phone } = await desk()
-  const opened = phone.waitForEvent('popup')
-  await phone.click('[data-tap=connect]')
-  const page = complaints.hear(await opened)
-  await page.waitForSelector('.code img')
-  await scan(phone, (await page.getAttribute('.code img', 'src')).split('/')[3])
+  await connectAgent(phone)
   await phone.locator('#sheet').getByRole('button', { name: '拒绝' }).click()
   await phone.locator('#toast', { hasText: 'access_denied' }).waitFor()
 })
