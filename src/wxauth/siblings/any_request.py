@@ -22,8 +22,8 @@ class AnyRequest:
     reads them.
 
     There is one exception. If the path is exactly `/v1/verify/`, and the query names a role or resource, an
-    administrator meant the query for `/v1/verify`. In this case, the middleware keeps the query, so that the route
-    refuses the request.
+    administrator probably meant the query for `/v1/verify`. In this case, the middleware keeps the query, so that the
+    route refuses the request.
     """
 
     def __init__(self, app: ASGIApp) -> None:

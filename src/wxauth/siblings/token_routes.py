@@ -59,15 +59,30 @@ class IntrospectionAnswer(TypedDict, total=False):
             examples=[schemas.EXAMPLE_APP_ID],
         ),
     ]
-    app_id: Annotated[str, Field(description="The app's app_id, in a website's token only.")]
+    app_id: Annotated[
+        str,
+        Field(description="The app's app_id, in a website's token only. Absent if the client has a metadata document."),
+    ]
     auth_time: Annotated[int, Field(description="When the login was approved, in a resource's token only.")]
     scope: Annotated[str, Field(description="The granted scopes, in a website's token only.")]
     sid: Annotated[schemas.ShownSessionId, Field(description="The session's id.")]
-    openid: schemas.ShownOpenid
-    roles: Annotated[
-        list[str], Field(description="The user's current roles. Absent if there are none.", examples=[["admin"]])
+    openid: Annotated[
+        schemas.ShownOpenid, Field(description="The user's openid. Absent if the client has a metadata document.")
     ]
-    external_id: Annotated[str, Field(description="The user's current external_id. Absent if there is none.")]
+    roles: Annotated[
+        list[str],
+        Field(
+            description="The user's current roles. Absent if there are none, or if the token may not show them.",
+            examples=[["admin"]],
+        ),
+    ]
+    external_id: Annotated[
+        str,
+        Field(
+            description="The user's current external_id. Absent if there is none, or if the client has a metadata "
+            "document."
+        ),
+    ]
 
 
 def _wrong_parameter() -> InvalidRequest:
@@ -181,17 +196,19 @@ _AUTHORIZED_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "The request is authorized, and the headers identify the user",
         "headers": {
-            "X-Auth-User-Id": _header("UUIDv7.", schemas.EXAMPLE_USER_ID),
+            "X-Auth-User-Id": _header("The user's id (UUIDv7).", schemas.EXAMPLE_USER_ID),
             "X-Auth-App-Id": _header(
                 "The app's app_id. Empty if the client has a metadata document.", schemas.EXAMPLE_APP_ID
             ),
             "X-Auth-Openid": _header(
-                "Percent-encoded, unless it is plain ASCII without spaces and percent signs. Empty if the client has a "
-                "metadata document.",
+                "The user's openid, percent-encoded unless it is printable ASCII without spaces and percent signs. "
+                "Empty if the client has a metadata document.",
                 schemas.EXAMPLE_OPENID,
             ),
-            "X-Auth-Session-Id": _header("UUIDv7.", schemas.EXAMPLE_SESSION_ID),
-            "X-Auth-Roles": _header("Separated by commas; empty if there are none.", "admin,editor"),
+            "X-Auth-Session-Id": _header("The session's id (UUIDv7).", schemas.EXAMPLE_SESSION_ID),
+            "X-Auth-Roles": _header(
+                "The user's current roles, separated by commas. Empty if there are none.", "admin,editor"
+            ),
         },
     },
 }
@@ -254,9 +271,9 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
 async def verify_appended(_demands: NoDemandsDep, caller: ForwardedCallerDep) -> Response:
     """Authenticate a request for a gateway that appends the client's path and query (Envoy, Istio, Higress).
 
-    Every method gets the same response. The client chooses the query, so it can require no role and no resource, and
-    only tokens of wxauth's own audience pass. At exactly `/v1/verify/`, `role` and `resource` are refused, because they
-    belong in the query of `/v1/verify`.
+    Every method gets the same response. The client chooses the query, so the query cannot require a role or a resource,
+    and only tokens of wxauth's own audience pass. At exactly `/v1/verify/`, `role` and `resource` are refused, because
+    they belong in the query of `/v1/verify`.
     """
     return _authorized(caller)
 

@@ -88,7 +88,9 @@ class BanRequest(BaseModel):
     model_config = body_like({"reason": "paid with a stolen card", "until": "2026-11-27T18:00:00+08:00"})
 
     reason: schemas.Reason | None = Field(default=None, description="For staff only.")
-    until: Time | None = Field(default=None, description="When the ban ends automatically, with an offset.")
+    until: Time | None = Field(
+        default=None, description="When the ban ends automatically, with an offset; if absent, the ban has no end."
+    )
 
 
 class ProfileRemoval(BaseModel):
@@ -139,7 +141,8 @@ class UserForSiblingsAnswer(schemas.SharedFields, schemas.OperatorsFields, schem
         Annotated[
             bool | None,
             Field(
-                description="Whether the phone button verified the number; null without a number. Only with `phones`.",
+                description="Whether the phone button verified the number; null without a number. Only with the scope "
+                "`phones`.",
                 examples=[True],
             ),
         ]
@@ -170,7 +173,10 @@ def user_for_siblings(user: UserForSiblings, scopes: Collection[str]) -> UserFor
 
 @router.get("/v1/users/{user_id}", summary=_("Look up a user"), failures=[NO_SUCH_USER])
 async def look_user_up(client: UsersClientDep, database: DatabaseDep, user_id: UUID) -> UserForSiblingsAnswer:
-    """Return a user, for a service client with the scope `users`; with the phone number if it also has `phones`.
+    """Return a user, for a service client with the scope `users`.
+
+    The response also contains the phone number for a client with the scope `phones`, and the unionids for a client with
+    the scope `unionids`.
 
     For an id that was merged, wxauth returns the remaining user, whose `id` differs, and whose `former_ids` contain the
     requested id. An erased user is not found.
@@ -277,7 +283,7 @@ async def ban_user(
 async def unban_user(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
     """Lift a user's ban, whoever imposed it, for a service client with the scope `moderate`.
 
-    The request is idempotent.
+    The request is idempotent. For an id that was merged, the remaining user is unbanned. Staff cannot be unbanned.
     """
     change = UserChange(status=UserStatus.ACTIVE)
     await change_user(database, user_id, change, by=moderator, now=clock())
@@ -293,10 +299,8 @@ async def clear_profile(
 ) -> None:
     """Clear the nickname, the picture or both, for a service client with the scope `moderate`.
 
-    The request is idempotent.
-
-    An uploaded picture is deleted. For an id that was merged, the remaining user is changed. The profile of staff
-    cannot be cleared.
+    The request is idempotent. An uploaded picture is deleted. For an id that was merged, the remaining user is changed.
+    The profile of staff cannot be cleared.
     """
     change = UserChange(cleared=body.model_fields_set)
     await change_user(database, user_id, change, by=moderator, now=clock())
@@ -308,5 +312,8 @@ async def clear_profile(
     failures=[NO_SUCH_USER, _STAFF_REFUSED],
 )
 async def sign_user_out(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
-    """End every session of a user, for a service client with the scope `moderate`. The user may log in again."""
+    """End every session of a user, for a service client with the scope `moderate`. The user may log in again.
+
+    The request is idempotent. For an id that was merged, the remaining user is signed out. Staff cannot be signed out.
+    """
     await end_all_sessions(database, user_id, by=moderator, now=clock())

@@ -144,7 +144,8 @@ async def signer_of(
     before an invalid body, although the body is read first. The route reads the body again.
 
     Raises: InvalidClient, if the credentials are missing or wrong; RateLimited; ClientLacksScope, if the client lacks
-        the scope `sign`; InvalidRequest, if the body is invalid, or if there are two Authorization headers.
+        the scope `sign`; InvalidRequest, if the body is invalid, or if there are two Authorization headers;
+        PayloadTooLarge.
     """
     app_id = request.path_params["app_id"]
     try:
@@ -212,7 +213,7 @@ class JsSignatureRequest(BaseModel):
 
     model_config = body_like({"url": "https://shop.example.com/orders?page=2"})
 
-    url: str = Field(description="The page's address, as in `location.href`; a fragment is left out.")
+    url: str = Field(description="The page's address, as in `location.href`. wxauth ignores a fragment.")
 
 
 class JsSignatureAnswer(TypedDict):

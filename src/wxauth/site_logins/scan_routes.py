@@ -167,7 +167,7 @@ async def approve_scan(
 
 @router.post("/v1/me/scans/{scan_id}/deny", summary=_("Deny a sign-in request"), failures=[ScanOver])
 async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep) -> None:
-    """Deny a scan, so that the site gets nothing."""
+    """Deny a scan, so that the site gets nothing. The request is idempotent."""
     await scans.deny(caller, scan_id)
 
 

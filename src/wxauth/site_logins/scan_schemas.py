@@ -72,7 +72,8 @@ class SiteAnswer(BaseModel):
         description="The client's logo, as a `data:` URL. Absent if the client has none.",
     )
     origin: str | None = Field(
-        description="The site's origin, as the login page shows it.", examples=["https://shop.example.com"]
+        description="The site's origin, as the login page shows it. Null if the site has no redirect URI.",
+        examples=["https://shop.example.com"],
     )
     host: str | None = Field(
         description="The host of an unregistered client. Show it larger than the title, because the client has chosen "
@@ -103,7 +104,10 @@ class ClaimedAnswer(BaseModel):
         description="The resource that the client gets access to after the approval, with the scopes. Show all of it, "
         "each scope on its own line. Null if the user only logs in to the site."
     )
-    browser: BrowserAnswer | None
+    browser: BrowserAnswer | None = Field(
+        description="The browser that shows the code or the link. Null if a device shows the code, and has not sent "
+        "the browser's address."
+    )
     same_network: bool | None = Field(
         description="Whether the phone and the browser are in the same /24 or /56 network.", examples=[True]
     )
@@ -122,8 +126,10 @@ class ClaimedAnswer(BaseModel):
         "pressed the button in that browser. After the approval, show the number that it returns.",
         examples=[False],
     )
-    created_at: datetime
-    expires_at: datetime = Field(examples=["2026-11-20T08:03:00Z"])
+    created_at: datetime = Field(description="When wxauth made the QR code, the login code or the link.")
+    expires_at: datetime = Field(
+        description="When the user can no longer approve or deny the scan.", examples=["2026-11-20T08:03:00Z"]
+    )
 
 
 class NumberAnswer(BaseModel):
