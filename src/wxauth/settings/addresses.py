@@ -1,7 +1,7 @@
-"""IP addresses and networks, and the addresses that wxauth never sends a request to.
+"""IP addresses and networks, and the addresses that wxauth refuses for URLs of operators and clients.
 
-An operator enters URLs, for example URLs of webhooks. A request to such a URL must not reach a cloud's metadata
-service, which only this machine can reach.
+Operators and clients enter URLs, for example of webhooks and metadata documents. A request to such a URL must not reach
+a cloud's metadata service, which only this machine can reach.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ _PRIVATE: Final = tuple(
 _PUBLIC: Final = tuple(map(ip_network, ("0.0.0.0/0", "2000::/3")))
 """The networks that contain all public addresses.
 
-An IPv6 address outside of 2000::/3 is reserved, local, or another form of an IPv4 address.
+An IPv6 address outside of 2000::/3 is reserved, local, multicast, or another form of an IPv4 address.
 """
 _METADATA: Final = (
     ip_network("169.254.0.0/16"),  # link-local, including the metadata service of most clouds
@@ -103,8 +103,8 @@ def plain_address(text: str) -> IpAddress:
 async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:
     """Return the addresses of a host name, in the order in which they should be tried.
 
-    The result is empty if the name does not resolve within `seconds`, or if `host` is not a name, but empty, an
-    address, the path of a socket, or a list of hosts.
+    The result is empty if the name does not resolve within `seconds`. It is also empty if `host` is not a name, because
+    it is empty, an address, the path of a socket, or a list of hosts.
     """
     if not host or host.startswith("/") or "," in host:
         return []

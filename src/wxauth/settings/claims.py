@@ -72,7 +72,7 @@ def replace_facts(value: object, value_of: Callable[[str], object]) -> object:
     of a list, is removed if it is or becomes None. A list that is or becomes empty counts as None, but an empty object
     stays.
 
-    Raises: WrongValue, if a number is outside the range that JavaScript can represent; the errors of `value_of`.
+    Raises: WrongValue, if a number is NaN, or is outside the range of a double; the errors of `value_of`.
     """
     if isinstance(value, str):
         if not value.startswith("$"):

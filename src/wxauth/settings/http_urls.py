@@ -34,7 +34,7 @@ def plain_url(url: str) -> re.Match[str] | None:
 def is_url_without_user(url: str) -> bool:
     """Return whether this is an http or https URL of at most `MAX_URL` characters without a user name.
 
-    The host and path may contain characters of any language, except spaces, control characters and backslashes.
+    The URL may contain characters of any language, except ASCII spaces and control characters, and backslashes.
     """
     if len(url) > MAX_URL or re.search(r"[\x00-\x20\x7f\\]", url):
         return False
@@ -42,7 +42,7 @@ def is_url_without_user(url: str) -> bool:
 
 
 def host_of(url: str) -> str:
-    """Return the host of an http or https URL, with the port if the URL contains one, for pages and logs.
+    """Return the host of an http or https URL, with the port if the URL contains one, to show or log it.
 
     The URL must not contain a user name.
     """

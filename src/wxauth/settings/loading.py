@@ -51,7 +51,7 @@ _OTHER_QUOTES: Final = tuple("“”‘’„«＂＇「『`")
 
 
 def load_settings(
-    kind: type[AnySettings], *, env_file: Path = ENV_FILE, secrets_dir: Path = types.SECRETS_DIR
+    kind: type[AnySettings], *, env_file: Path = ENV_FILE, secrets_dir: Path = types.DEFAULT_SECRETS_DIR
 ) -> AnySettings:
     """Read settings from the environment, a `.env` file, and files named after settings.
 
@@ -195,12 +195,13 @@ def _fault_of_setting(match: re.Match[str], similar: str | None, place: Text) ->
 
 
 def _read_files(folder: Path, names: Collection[str]) -> dict[str, str]:
-    """Return the texts of the files in a folder whose names, in upper case, are among `names`. Ignore other files.
+    """Return the texts of a folder's files whose names, in upper case, are among `names`. Ignore other files.
 
     The keys of the result are the upper-case names. The texts have no whitespace around them. If the folder is missing,
     return no texts.
 
-    Raises: InvalidSettings, if the folder cannot be read, or if one of these names is not a readable UTF-8 file.
+    Raises: InvalidSettings, if the folder cannot be read, or if an entry with one of these names is not
+        a readable UTF-8 text file.
     """
     texts: dict[str, str] = {}
     try:
@@ -225,8 +226,7 @@ def _read_files(folder: Path, names: Collection[str]) -> dict[str, str]:
 def _problem(error: Mapping[str, Any]) -> Text:
     """Return a text about one of pydantic's errors.
 
-    The text names the variable, and the rule that the value breaks, for example `WXAUTH_APPS[0].app_secret: is
-    required`.
+    The text, such as `WXAUTH_APPS[0].app_secret: is required`, names the variable and the rule that the value breaks.
     """
     location: tuple[str | int, ...] = error["loc"]
     rule = rule_of(error)

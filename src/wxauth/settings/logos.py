@@ -23,7 +23,7 @@ The limit exists because a phone decodes the whole picture.
 def picture_url(content: bytes) -> str:
     """Return a small picture as a `data:` URL.
 
-    Raises: WrongValue, if the picture is too large, has another format, or cannot be decoded.
+    Raises: WrongValue, if the picture is too large, is not a PNG, JPEG or WebP, or cannot be decoded.
     """
     # Few commands need this import, which takes a few hundredths of a second.
     from PIL import Image

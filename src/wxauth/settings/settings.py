@@ -35,7 +35,7 @@ _DEFAULT_REGION: Final = "CN"
 
 
 class InvalidSettings(TextError):
-    """The error if settings are wrong or missing.
+    """The error for settings that are wrong or missing.
 
     `problems` names each wrong variable and the rule that it breaks, but contains no value that may be a secret.
     """
@@ -66,7 +66,7 @@ class DatabaseSettings(BaseSettings):
         default_factory=lambda: "console" if sys.stdout.isatty() else "json"
     )
     log_addresses: bool = False
-    secrets_dir: types.SecretsFolder = types.SECRETS_DIR
+    secrets_dir: types.SecretsFolder = types.DEFAULT_SECRETS_DIR
 
 
 class PhoneSettings(DatabaseSettings):
@@ -192,7 +192,8 @@ class Settings(DatabaseSettings):
             raise WrongValue(_("must contain each app_id only once"))
         return (App(app_id=app_id, app_secret=app_secret),) if app_id else apps
 
-    @field_validator("issuer")  # does not run for the default issuer, which WeChat cannot reach
+    # The default issuer needs no check, because WeChat cannot push messages to that address.
+    @field_validator("issuer")
     @classmethod
     def _no_forward_to_ourselves(cls, issuer: str, info: ValidationInfo) -> str:
         """Check that no app forwards WeChat's messages to wxauth itself. Raises: WrongValue."""

@@ -18,7 +18,7 @@ from wxauth.texts import is_title
 
 T = TypeVar("T")
 
-SECRETS_DIR: Final = Path("/run/secrets")
+DEFAULT_SECRETS_DIR: Final = Path("/run/secrets")
 """The default of WXAUTH_SECRETS_DIR, which is the folder in which Docker mounts secrets."""
 SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 """The pattern of the scheme of an address in the variables that Kubernetes sets for a Service.
@@ -119,7 +119,7 @@ def _check_region(value: str) -> str:
 
 
 def _check_secrets_folder(value: Path) -> None:
-    if value != SECRETS_DIR and not os.access(value, os.R_OK | os.X_OK):  # the default folder may be missing
+    if value != DEFAULT_SECRETS_DIR and not os.access(value, os.R_OK | os.X_OK):  # the default folder may be missing
         raise WrongValue(_("must be a readable folder"))
 
 
@@ -130,7 +130,7 @@ def check_title(value: str) -> None:
 
 
 def _ignore_service_link(value: object) -> object:
-    """Return a value unchanged, but use the default port if it is the address that Kubernetes sets for a Service."""
+    """Return a value unchanged. In place of an address that Kubernetes sets for a Service, use the default port."""
     if isinstance(value, str) and SERVICE_LINK.match(value):
         raise PydanticUseDefault
     return value
