@@ -113,6 +113,10 @@ def word(name: str) -> str:
 
 
 def width(text: str) -> int:
-    """Return the number of terminal columns that a text takes. A wide or full-width character takes two."""
+    """Return the number of terminal columns that a text takes.
+
+    A wide or full-width character takes two. Every other character counts as one, even if it takes none, such as a
+    combining accent.
+    """
     wide = [character for character in text if east_asian_width(character) in ("W", "F")]
     return len(text) + len(wide)

@@ -30,7 +30,7 @@ _UNASSIGNABLE: Final = "\ud800-\uf8ff\ufdd0-\ufdef\U000f0000-\U0010ffff"
 _PLANES: Final = range(0, 0xF0000, 0x10000)
 """The first code points of the planes of Unicode, except for the last two planes, which are in `_UNASSIGNABLE`."""
 _ENDS_OF_PLANES: Final = "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in _PLANES)
-"""The last two characters of each plane, which are noncharacters."""
+"""The last two characters of each plane in `_PLANES`, which are noncharacters."""
 _REMOVED: Final = f"{_CONTROLS}{_IGNORED}{_UNASSIGNABLE}{_ENDS_OF_PLANES}"
 """The characters that are removed wherever they occur."""
 

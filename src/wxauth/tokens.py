@@ -28,7 +28,7 @@ class PrivateKey:
     """A private key for one algorithm, with its public JWK.
 
     The subclasses are `SigningKey` (ES256), which signs access tokens, and `keys.keyring.RsaKey` (RS256). RS256 keys
-    sign the ID tokens and logout tokens of clients that use RS256, and ES256 keys sign those of all other clients.
+    sign the id_tokens and logout tokens of clients that use RS256, and ES256 keys sign those of all other clients.
     """
 
     __slots__ = ("_private_key", "kid", "public_jwk", "signer")

@@ -226,7 +226,7 @@ async def rotate_refresh_token(
 
     `ip` and `user_agent` belong to the device. If the token was reused, end the session.
 
-    Raises: TooManyChanges, if other requests change the session during each attempt.
+    Raises: TooManyChanges, if other requests change the session or its user during each attempt.
     """
     device = {"ip": ip, "user_agent": user_agent}
     return await _rotate(database, _ROTATE, token, device, ip=ip, lifetimes=lifetimes, now=now)
@@ -250,7 +250,7 @@ async def rotate_refresh_token_of_website(
     website at least one of `scopes`, and all of `demanded`. If the token was reused, end the session. `ip` is the
     address that sent the request, usually the website's server, for the event that records this end.
 
-    Raises: TooManyChanges, if other requests change the session during each attempt.
+    Raises: TooManyChanges, if other requests change the session or its user during each attempt.
     """
     website = {"client_id": client_id, "resource": resource, "scopes": scopes, "demanded": demanded}
     return await _rotate(database, _ROTATE_OF_WEBSITE, token, website, ip=ip, lifetimes=lifetimes, now=now)
@@ -269,8 +269,9 @@ async def _rotate(
 ) -> Rotated | RefreshRefused:
     """Rotate a refresh token with `statement`. Return the session, or the reason for the refusal.
 
-    `further_values` contains the parameters that only this statement has. If the token was reused, end the session. If
-    the token could be used now, although the statement has just found no session, try again.
+    `further_values` contains the values of the parameters that not every rotating statement has. If the token was
+    reused, end the session. If the token could be used now, although the statement has just found no session, try
+    again.
 
     Raises: TooManyChanges, if this happens at each attempt.
     """
@@ -303,8 +304,7 @@ async def _refusal(
 ) -> RefreshRefused:
     """Return the reason why the statement of `_rotate` has found no session.
 
-    `further_values` contains the values that only `_rotate`'s statement gets. For a session in an app, it contains no
-    values about a website.
+    `further_values` is the argument of `_rotate`. For a session in an app, it contains no values about a website.
 
     Raises: ChangedMeanwhile, if the token could be used now.
     """

@@ -69,12 +69,12 @@ class RefreshTokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lifetimes:
-    """The lifetimes of a session, in seconds."""
+    """The lifetimes of a session, and the grace period of its refresh tokens, in seconds."""
 
     unused: int
     """The time since the login or the last refresh after which the session expires."""
     at_most: int
-    """The time since the login after which the session expires, even if the device refreshes it."""
+    """The time since the login after which the session expires, even if it is refreshed."""
     reuse_grace: int
     """The time after a refresh during which the old token can still be exchanged for the same new token.
 

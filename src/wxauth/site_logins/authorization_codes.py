@@ -3,8 +3,9 @@
 An approved login contains the user who approved it, and the time until which the approval is valid. Until then, the
 browser can get a code for the site.
 
-A login that proves who uses a browser also creates or renews the browser's login, which sites added with `--sso` share.
-If another user logs in with that browser, or the user logs out there, the browser's login ends.
+Sites added with `--sso` share the browser's login. A login to such a site creates or renews the browser's login if it
+proves who uses the browser. If another user logs in to such a site with that browser, or the user logs out there, the
+browser's login ends.
 """
 
 from contextlib import AbstractAsyncContextManager

@@ -50,9 +50,9 @@ AMR: Final[Mapping[Door, str]] = {
     Door.WEBSITE: "wechat_website",
     Door.LINK: "wechat_link",
 }
-"""The `amr` value (RFC 8176) of each door.
+"""The `amr` value (RFC 8176) of each door except `SSO` and `PHONE`.
 
-A login through `SSO` has the value that the browser's login stores. The values for `PHONE` are in `phone_id_tokens`.
+A login through `SSO` has the value that the browser's login stores. `phone_id_tokens` contains the values for `PHONE`.
 """
 
 

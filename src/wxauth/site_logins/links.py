@@ -56,9 +56,9 @@ log = get_logger()
 
 @part
 class UrlLinks:
-    """The cache of WeChat's URL Links.
+    """The cache of WeChat's URL Links in one process.
 
-    All logins with an app share the app's link, which wxauth requests when a page needs it.
+    In this process, all logins with an app share the app's link, which wxauth requests when a page needs it.
     """
 
     settings: Settings
@@ -172,7 +172,7 @@ class Links:
         and wxauth compares at most `MAX_WRONG_NUMBERS` wrong numbers.
 
         Raises: NotFound, if the page is not open; SentBack, if the user has refused, can no longer log in, or is not
-            the user of the site's `id_token_hint`; RateLimited.
+            the user of the site's `id_token_hint`; RateLimited; CannotOpen, if no secret key decrypts the number.
         """
         now = self.clock()
         number = "".join(typed.split())  # users type spaces between the digits

@@ -85,7 +85,7 @@ class MiniProgramLogins:
             logged_in_at = await self._logged_in_at(request, caller.session_id)
         except SentBack as exc:
             return await self._count_and_send_back(caller, exc)
-        # Only from here on does the metric count refusals, because a request that was refused above began no login.
+        # The metric counts refusals only from here on, because a request that was refused above began no login.
         try:
             await self.proofs.prove(caller, login_code, ip=device.ip)
             code = await self._make_code(caller, request, device=device, logged_in_at=logged_in_at)

@@ -1,10 +1,11 @@
 """The models of logins to sites, and the tables in which they are stored.
 
 A site's sign-in request is a row of `site_logins`, whose `stage` is its progress. A page of wxauth or a device shows
-the request, and a phone claims (reserves) and approves it. Then the site gets an authorization code, or the device
-polls, and wxauth opens a session. Some columns belong to only one door (way to log in). Each use of a page's button,
-called a press, is a separate row, which copies the request from the page's row, and has its own secret. A login that
-needs no page, through a mini-program or a browser's login, is also a row.
+the request, and the user approves it, for example on a phone that has claimed (reserved) it. Then the site gets an
+authorization code, or the device polls, and wxauth opens a session. Some columns belong to only one door (way to log
+in). Each use of a page's button that leads to WeChat, called a press, is a separate row, which copies the request from
+the page's row, and has its own secret. A login that needs no page, through a mini-program or a browser's login, is also
+a row.
 
 `scan_pictures` contains the pictures of codes, in a separate table because pictures are large and few statements need
 them. `browser_logins` contains the logins of browsers, which sites added with `--sso` share, and which outlive the
@@ -43,6 +44,7 @@ class Stage(StrEnum):
     """A phone asks its user for a decision or, after a visit to WeChat's page, wxauth exchanges WeChat's code."""
     APPROVED = "approved"
     REFUSED = "refused"
+    """The user or wxauth has refused, a visit to WeChat's page has failed, or a link has been replaced or ended."""
     CODED = "coded"
     """The browser has an authorization code for the site."""
     REDEEMED = "redeemed"

@@ -228,7 +228,7 @@ def _request_of(settings: Settings, client: Client, parameters: Parameters, **wa
         nonce=parameters.get("nonce"),
         code_challenge=challenge,
         prompts=prompts,
-        # int() accepts up to 4300 digits, and `MAX_PARAMETER_LENGTH` is smaller.
+        # int() accepts up to 4300 digits, and `MAX_PARAMETER_LENGTH` in `clients/oauth_requests.py` is smaller.
         max_age=None if max_age is None else int(max_age),
         **way_back,
     )
@@ -282,6 +282,6 @@ def refusal(request: SiteRequest, error: str, description: str) -> SentBack:
 
 
 def consent_required(request: SiteRequest) -> SentBack:
-    """Log and return the refusal of a request for a resource, because no phone would show the resource to the user."""
+    """Log and return the refusal of a request for a resource that no phone would show to the user."""
     description = "access to a resource can only be granted on the phone, which shows the resource"
     return refusal(request, "consent_required", description)

@@ -78,7 +78,7 @@ class SentBack(Exception):
         self._parameters = {"error": error, "error_description": description}
 
     def onward(self, settings: Settings) -> Onward:
-        """Return the redirect to the site with this error."""
+        """Return the response that reports this error to the site."""
         return response_to_site(settings, self._request, **self._parameters)
 
 

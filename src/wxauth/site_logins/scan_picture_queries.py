@@ -20,12 +20,12 @@ class ShownCode:
     app_id: str | None
     """The app_id that the site names for its QR codes; None if the code opens the default app."""
     content: bytes | None
-    """The picture; None if it has not been made yet."""
+    """The picture; None if none is stored."""
     content_type: Literal["image/jpeg", "image/png"] | None
 
     @property
     def picture(self) -> CodePicture | None:
-        """The stored picture; None if it has not been made yet."""
+        """The stored picture; None if there is none."""
         return CodePicture(self.content, self.content_type) if self.content and self.content_type else None
 
 

@@ -59,7 +59,7 @@ class ScanPictures:
 
         Simultaneous requests to the same process share one call to WeChat.
 
-        Raises: NotFound, if there is no such scan.
+        Raises: NotFound, if there is no such scan; StorageUnavailable, if the site's app cannot be read.
         """
         scan = await self._find_scan(scene)
         if self.settings.scan_code == "link":
@@ -87,7 +87,10 @@ class ScanPictures:
         return scan
 
     async def _make(self, scene: str) -> CodePicture:
-        """Return the stored picture of a scan, or make and store one. Raises: NotFound, if the scan is not pending."""
+        """Return the stored picture of a scan, or make and store one.
+
+        Raises: NotFound, if the scan is not pending; StorageUnavailable, if the site's app cannot be read.
+        """
         scan = await self._find_scan(scene)  # again, because another request may have stored a picture since
         if scan.picture:
             return scan.picture
@@ -97,7 +100,10 @@ class ScanPictures:
         return await scan_picture_queries.keep_picture(self.database, scan.id, picture)
 
     async def _mini_program_code(self, scan: ShownCode, scene: str) -> CodePicture | None:
-        """Return a mini-program code from WeChat for a scan; None if wxauth cannot get one. In that case, log why."""
+        """Return a mini-program code from WeChat for a scan; None if wxauth cannot get one. In that case, log why.
+
+        Raises: StorageUnavailable, if the site's app cannot be read.
+        """
         settings = self.settings
         try:
             app = self.apps.for_login(scan.app_id)

@@ -1,4 +1,6 @@
-"""The secrets that wxauth stores as hashes: scenes, page ids, authorization codes, user codes and cookies.
+"""The scenes, page ids, authorization codes, user codes and cookies of logins to sites.
+
+wxauth stores only the hashes of these secrets.
 
 A scene is the random part of a QR code or of a link to WeChat. It identifies the login that the phone can claim.
 

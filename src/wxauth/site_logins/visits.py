@@ -113,7 +113,7 @@ class WeChatCallback:
 
 
 class VisitRefused(Exception):
-    """The error if the user has refused, or if this site or user may not use WeChat's page."""
+    """The error after the user has refused, or for a site or user that may not use WeChat's page."""
 
 
 def is_open_on_computers(client: Client) -> bool:
