@@ -200,8 +200,8 @@ async def form_values(request: Request, name: str) -> list[str]:
 
     Each call parses the whole form. That is quick, because the limits on fields and percent signs apply.
 
-    Raises: InvalidRequest, if the form is not UTF-8, or contains too many fields or percent signs; PayloadTooLarge,
-        if the form is larger than the path accepts.
+    Raises: InvalidRequest, if the form is not UTF-8, contains too many fields or percent signs, or arrives too late;
+        PayloadTooLarge, if the form is larger than the path accepts.
     """
     form = await request.body()
     if form.count(b"&") >= _MAX_FORM_FIELDS:

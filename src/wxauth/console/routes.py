@@ -38,7 +38,8 @@ CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 _HEADER: Final = "x-wxauth-console"
 """The header that the console's page sends with each request about its session."""
 # The page loads pictures of users only from wxauth itself and from WeChat's hosts. Another host could belong to a user,
-# who would then learn the IP address of the staff member who views the picture.
+# who would then learn the IP address of the staff member who views the picture. The logos of apps and clients are
+# `data:` URLs.
 _PICTURES: Final = "data: https://thirdwx.qlogo.cn https://wx.qlogo.cn"
 _PAGE_HEADERS: Final = {
     "Cache-Control": "no-cache",

@@ -170,7 +170,7 @@ class ConsoleSessions:
         """Continue the session that a cookie belongs to, and return the session with new tokens.
 
         Raises: SessionRevoked, if the cookie is not valid, or if the session has ended; InsufficientRole, if the user
-            is no longer staff. In that case, this method has ended the session.
+            is no longer staff. Before this method raises InsufficientRole, it ends the session.
         """
         token = self.console_tokens.parse(cookie)
         if token is None:

@@ -1,4 +1,7 @@
-"""The work outside of requests: tasks that outlive their request, repeated tasks, buffers, and retries."""
+"""The work outside of requests: tasks that outlive their request, repeated tasks, buffers, and retries.
+
+The module also contains `once`, through which several requests share one task.
+"""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -128,7 +131,7 @@ class WriteBuffer(ABC):
         """Write the collected data. If that fails, keep the data for the next write or drop the data."""
 
     async def keep_storing(self) -> NoReturn:
-        """Store the data at intervals of `store_pause` until the task is cancelled, even through database outages."""
+        """Store the data forever, with a pause of `store_pause` seconds before each write. Failures are logged."""
         await asyncio.sleep(self.store_pause)
         await keep_doing(self.store, pause=self.store_pause, failure_event=self.failure_event)
 
@@ -184,8 +187,8 @@ class Retries:
 
         If a retry of the same kind and key is already waiting, that retry continues, and `write` is ignored. `write`
         may be called several times. `failure` is the error of the first attempt. The log lines contain `fields`,
-        which must be enough for an operator to repeat a lost write by hand. After `aclose` has begun, only its last
-        round may still call `write`.
+        which must be enough for an operator to repeat a lost write by hand. After `aclose` has begun, its last round
+        is the only round that may still call `write`.
         """
         if (what, key) in self._retries:
             return

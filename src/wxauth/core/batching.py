@@ -133,7 +133,7 @@ class Batches:
         self._newest: asyncio.Future[Any] | None = None
         """The statement that was sent last: the task of a batch, or the future of a caller that runs it alone.
 
-        None if no statement has been sent yet, or if the result of the last one has arrived and no caller is waiting.
+        None if no statement has been sent yet, or if no caller was waiting when the next batch was due.
         """
         self._sent_at = 0.0
         """The time at which `_newest` was sent, in the event loop's time."""

@@ -79,7 +79,7 @@ class DatabaseClock:
         self.ahead = timedelta()
         """The time by which this machine's clock was ahead of the database's at the last correction.
 
-        It is negative if this machine's clock was behind.
+        It is negative if this machine's clock was behind, and zero before the first correction.
         """
         self._reading: tuple[datetime, float] | None = None
         """The database's time, and the value of `since_boot` at that moment; None before the first correction."""
@@ -109,7 +109,7 @@ class DatabaseClock:
 async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = CORRECTION_PAUSE_SECONDS) -> None:
     """Correct the clock forever, with a pause of `pause` seconds between two corrections.
 
-    Before the first correction, the pause is shorter. At most every ten minutes, log a warning if the machine's clock
+    Before the first correction, the pause is shorter. At most every ten minutes, log a warning if this machine's clock
     differs from the database's clock by `REPORTED_FROM` or more. An outage does not end this loop, but any other error
     does.
     """
@@ -145,9 +145,9 @@ async def correct_clock(clock: DatabaseClock, database: Database) -> None:
 def new_id(now: datetime) -> UUID:
     """Create an id for this time.
 
-    Within a millisecond, the ids of a process increase (RFC 9562, section 6.2, method 2). The time is an argument,
-    because the library's `uuid7()` would otherwise read the clock of the machine. If the clocks of two replicas
-    differed, sessions and events would be out of order, and the newest session might seem old.
+    If a process creates several ids of one millisecond in a row, these ids increase (RFC 9562, section 6.2, method 2).
+    The time is an argument, because the library's `uuid7()` would otherwise read this machine's clock. If the clocks of
+    two replicas differed, sessions and events would be out of order, and the newest session might seem old.
     """
     global _last_id
     created = uuid7(nanoseconds=_milliseconds(now) * 1_000_000)

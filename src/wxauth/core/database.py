@@ -354,8 +354,8 @@ class Database(_Reader):
         """Run a statement, and return all rows. Tracing wraps this method.
 
         If the connection is lost, if a pooler has forgotten the prepared statement, or if changes conflict, the
-        statement is sent again, at most `tries` times in total. `until` is the time limit, in the event loop's time. By
-        default, it is `Deadlines.total` from now.
+        statement is sent again, at most `tries` times in total. `until` is the end of the time limit, in the event
+        loop's time. By default, the time limit is `Deadlines.total`.
 
         Raises: StorageUnavailable.
         """

@@ -23,8 +23,8 @@ class Deadlines:
     lock: float = 2.0
     """The time limit for waiting for a lock.
 
-    wxauth holds its own locks only for milliseconds, so a long wait is for another program's lock. Such a wait must end
-    soon, because the waiting request occupies a connection that other requests need.
+    wxauth usually holds its own locks only for milliseconds, so a long wait is probably for another program's lock.
+    Such a wait must end soon, because the waiting request occupies a connection that other requests need.
     """
     connect: float = 3.0
     """The time limit for opening a connection to one address of the database."""

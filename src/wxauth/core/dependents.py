@@ -94,8 +94,8 @@ def changes_in(sql: str) -> Iterator[Change]:
 async def refusal_for_dependents(database: Database, sql: str, scripts: Iterable[Script]) -> Text | None:
     """Return a message that names the foreign objects that make this SQL fail, and says what to do.
 
-    Return None if there are no such objects. `scripts` are all revisions. If the name of a trigger, foreign key or
-    other object occurs in the SQL of a revision, the object is not foreign.
+    Return None if there are no such objects. `scripts` are all revisions. An object is not foreign if it has a
+    `Dependent.name`, and this name occurs in the SQL of a revision's upgrade.
     """
     changes = list(changes_in(sql))
     if not changes:

@@ -48,7 +48,7 @@ _IN_ENVIRONMENT: Final = (
     *_AUTHORITY_FILES,
     *_CLIENT_FILES,
 )
-"""The parameters that environment variables can set.
+"""The parameters that wxauth also reads from environment variables.
 
 The variable's name is `PG`, followed by the parameter's name in capitals.
 """
@@ -125,9 +125,9 @@ def _places_in(query: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _defaults_for(query: Mapping[str, str], *, has_several_hosts: bool) -> dict[str, str]:
-    """Return wxauth's defaults for parameters that a query does not set.
+    """Return wxauth's defaults for a query. The query's own parameters take precedence over them.
 
-    If there are several hosts, wxauth uses the primary. If `sslmode` requires a verified certificate, and
+    If there are several hosts, wxauth uses the primary. If the query's `sslmode` requires a verified certificate, and
     `PGSSLROOTCERT` is not set, wxauth trusts the authorities in `SSL_CERT_FILE`.
     """
     defaults = {"target_session_attrs": "read-write"} if has_several_hosts else {}

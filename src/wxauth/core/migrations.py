@@ -41,7 +41,7 @@ HEAD: Final = "head"
 BASE: Final = "base"
 """The name for the state before the first revision, in which the schema is empty."""
 LOCK_TIMEOUT_SECONDS: Final = 1.0
-"""The longest time, in seconds, that a revision waits for a lock on a table.
+"""The longest time, in seconds, that a revision in a transaction waits for a lock on a table.
 
 During this time, all other clients that need the table wait, too.
 """
@@ -84,12 +84,12 @@ _TABLE_LOCKED: Final = _(
     "holds a lock on it. Find old transactions in pg_stat_activity, terminate them, and run the "
     "command again"
 )
-# PostgreSQL raises InvalidSchemaNameError if there is no schema that the role may use.
 _IN_USE: Final = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 """The errors of a step because other transactions use its tables.
 
 Elsewhere, these errors mean that the database is unavailable, or that changes conflicted.
 """
+# PostgreSQL raises InvalidSchemaNameError if there is no schema that the role may use.
 _NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)
 
 log = get_logger()
@@ -132,9 +132,9 @@ async def migrate(
     to a newer version and `revision` is `head`, the schema stays unchanged, because this version works with it. In each
     case, the migration ends by revoking the rights of PUBLIC on wxauth's tables and sequences.
 
-    `scripts` is the folder of Alembic's revisions. A revision waits at most `lock_patience` seconds for a lock. If it
-    does not get the lock, it runs again after `pause` seconds on average, until `patience` seconds have passed. The
-    docstrings of the default values give the reasons.
+    `scripts` is the folder of Alembic's revisions. A revision in a transaction waits at most `lock_patience` seconds
+    for a lock. If it does not get the lock, it runs again after `pause` seconds on average, until `patience` seconds
+    have passed. The docstrings of the default values give the reasons.
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationRefused, MigrationBlocked, MigrationImpossible.
     """
@@ -169,7 +169,7 @@ async def migrate(
 async def begin_migration(
     database: Database, *, is_transactional: bool = True, lock_patience: float = 0.0
 ) -> AsyncIterator[AsyncConnection]:
-    """Open a SQLAlchemy connection for Alembic, without a time limit for a statement.
+    """Open a SQLAlchemy connection for a step of a migration, without a time limit for a statement.
 
     A statement may wait `lock_patience` seconds for a lock, where 0 means no limit. If `is_transactional`, the
     connection is in a transaction. Otherwise the connection commits each statement.
@@ -266,7 +266,10 @@ async def _revoke_rights_of_public(database: Database) -> None:
 
 
 async def _run_step(database: Database, scripts: Path, step: _Step, *, lock_patience: float) -> None:
-    """Run a step once. In a transaction, `lock_patience` limits the wait for a lock, in seconds."""
+    """Run a step once. In a transaction, `lock_patience` limits the wait for a lock, in seconds.
+
+    Raises: the errors of `begin_migration`.
+    """
 
     def run(connection: Connection) -> None:
         config = _config(scripts)
@@ -303,7 +306,8 @@ async def _with_retries(run: Callable[[], Awaitable[None]], step: _Step, *, paus
             if loop.time() >= give_up_at:
                 raise MigrationBlocked(Text(_TABLE_LOCKED, revision=step.revision, seconds=patience)) from exc
             log.warning("migration_waits", revision=step.revision, reason="somebody is writing to a table")
-        # The pause is random so that replicas do not all try at once.
+        # The pause is random, so that not every attempt coincides with a transaction that another program repeats at
+        # regular intervals. Other replicas do not try at the same time, because they wait for their turn.
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
 
 

@@ -57,11 +57,15 @@ class SharedEvent(SQLModel):
     type: str = Field(sa_type=Text, schema_extra={"examples": ["session.ended"]})
     at: datetime = Field(sa_type=TIME)
     user_id: UUID | None = Field(
-        description="The user whom the event is about.",
+        description="The user whom the event is about. Null if it is about no user.",
         schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]},
     )
     """The column is not a foreign key, because the event outlives the user."""
-    app_id: str | None = Field(sa_type=Text, schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
+    app_id: str | None = Field(
+        sa_type=Text,
+        description="The app that the event is about. Null if it is about no single app.",
+        schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]},
+    )
     actor: str = Field(
         sa_type=Text,
         description="The actor: the id of a user, the name of a service client (`client:NAME` if the client moderates "

@@ -124,7 +124,7 @@ class OutageLog:
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
-        """The shortest time, in seconds, between two log lines."""
+        """The shortest time, in seconds, between two log lines that report an outage."""
         self._due_at = 0.0
         """The end of the present interval, in seconds of the monotonic clock."""
         self._since: float | None = None
@@ -175,7 +175,7 @@ class OutageLog:
 
 
 outage_log: Final = OutageLog(10.0)
-"""The log of outages of this process. It writes a line at most every ten seconds."""
+"""The log of outages of this process. It reports an outage at most every ten seconds."""
 
 
 class NotConnected(TextError, OSError):

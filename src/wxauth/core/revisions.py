@@ -88,9 +88,10 @@ def is_newer(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bo
 
 
 def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> Text | None:
-    """Return why wxauth cannot migrate a schema with this revision, or None if it can.
+    """Return why wxauth refuses a schema with this revision, or None if it does not.
 
-    A schema cannot be migrated if another program, or a version before the first release, created it.
+    wxauth refuses a schema that another program, or a version before the first release, created. It refuses neither an
+    empty schema nor a newer one, although it cannot migrate a newer one.
     """
     return None if revision is None or revision >= known[-1] else _FOREIGN_SCHEMA
 

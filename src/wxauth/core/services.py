@@ -86,7 +86,7 @@ class Closable(Protocol):
 class Services:
     """All parts of the service. Code gets a part as `services.database` or `services[KeyRing]`.
 
-    Routes and use cases take single parts instead of this object.
+    Most routes, and all use cases that they call, take single parts instead of this object.
     """
 
     settings: Settings

@@ -13,8 +13,8 @@ from typing_extensions import TypedDict
 T_co = TypeVar("T_co", covariant=True)
 Model = TypeVar("Model", bound=BaseModel)
 
-# In literals, comments and casts, a colon does not begin a parameter. Everywhere else, `:name` is a parameter, and `$1`
-# is an error.
+# In literals, quoted names, comments and casts, a colon does not begin a parameter. Everywhere else, `:name` is a
+# parameter, and `$1` is an error.
 _PIECES: Final = re.compile(
     r"""
       \b[eE]'(?:[^'\\]|\\.|'')*'  # a string with escapes: E'it\'s'

@@ -22,7 +22,7 @@ The event `user.profile_changed` also reports changes of other columns, for exam
 MERGEABLE: Final[tuple[LiteralString, ...]] = (*PROFILE_FIELDS, "phone", "external_id")
 """The columns that a merge copies to the remaining user, if the remaining user has no value in them.
 
-A split, an administrator or WeChat can also clear some of these columns (`clear_fields` in `users/user_queries.py`).
+`clear_fields` in `users/user_queries.py` clears some of these columns, for example for an administrator or in a split.
 """
 
 
@@ -34,7 +34,7 @@ class UserStatus(StrEnum):
 
 
 class UserFields(SQLModel):
-    """The fields of a user. These are all columns except those that only logins, merges and staff need."""
+    """The fields of a user. The other columns, which few statements need, are fields of `User` in `users/models.py`."""
 
     id: UUID = Field(primary_key=True)
     unionid: str | None = Field(sa_type=Text)

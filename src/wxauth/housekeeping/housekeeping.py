@@ -63,7 +63,7 @@ Pending deliveries are deleted only after their webhook was removed.
 SWEEP_EVERY: Final = timedelta(days=1)
 """The time between two sweeps of a large table."""
 MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=30)
-"""The largest difference between the clocks of wxauth and the database at which wxauth still deletes rows by age."""
+"""The largest difference between this machine's clock and the database's at which wxauth still deletes rows by age."""
 CHECK_PAUSE_SECONDS: Final = 300.0
 """The pause, in seconds, between two checks for due work."""
 BANS_CHECK_PAUSE_SECONDS: Final = 20.0
@@ -215,8 +215,8 @@ async def end_removed_clients(services: Services, pace: Pace) -> None:
 async def sweep_aged(services: Services, pace: Pace) -> Swept:
     """Delete old events (`EVENTS_KEPT_DAYS`), and truncate old addresses (`ADDRESSES_KEPT_DAYS`), if a sweep is due.
 
-    Return the numbers of deleted events, and of rows with truncated addresses. If the clocks of wxauth and the database
-    differ by more than `MAX_CLOCK_DIFFERENCE`, do nothing, and return zeros.
+    Return the numbers of deleted events, and of rows with truncated addresses. If this machine's clock and the
+    database's differ by more than `MAX_CLOCK_DIFFERENCE`, do nothing, and return zeros.
     """
     if not _clocks_agree(services):
         return Swept()
@@ -236,7 +236,7 @@ async def sweep_aged(services: Services, pace: Pace) -> Swept:
 async def sweep_sessions(services: Services, pace: Pace) -> None:
     """Delete the sessions that ended long ago (`ENDED_SESSIONS_KEPT_DAYS`), if a sweep is due.
 
-    If the clocks of wxauth and the database differ too much, log an error instead.
+    If this machine's clock and the database's differ too much, log an error instead.
     """
     if not _clocks_agree(services):
         # Only this chore logs the difference, because one line for all chores is enough.
@@ -304,8 +304,8 @@ def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelt
 async def sweep_other_rows(services: Services, pace: Pace) -> None:
     """Delete retired keys and other expired rows, and merge the counts of logins of old hours.
 
-    First, bind phone numbers that the users' own requests have not bound, for example because a process crashed. If the
-    clocks of wxauth and the database differ too much, do nothing else.
+    First, bind phone numbers that the users' own requests have not bound, for example because a process crashed. If
+    this machine's clock and the database's differ too much, do nothing else.
     """
     now, database = services.clock(), services.database
     await services[Phones].bind_pending(size=pace.page_size)
@@ -328,7 +328,7 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
 async def sweep_logins_to_sites(services: Services, pace: Pace) -> None:
     """Delete the expired logins to sites, and the expired logins of browsers.
 
-    If the clocks of wxauth and the database differ too much, do nothing.
+    If this machine's clock and the database's differ too much, do nothing.
     """
     if not _clocks_agree(services):
         return
@@ -352,7 +352,7 @@ async def lift_ended_bans(services: Services, pace: Pace) -> None:
 async def erase_due_users(services: Services, pace: Pace) -> None:
     """Erase the users whose requested erasure is due, except those who are banned.
 
-    If the clocks of wxauth and the database differ too much, do nothing.
+    If this machine's clock and the database's differ too much, do nothing.
     """
     if not _clocks_agree(services):
         return
@@ -371,7 +371,7 @@ async def _page_by_page(pace: Pace, *chores: Callable[..., Awaitable[int]]) -> N
 
 
 def _clocks_agree(services: Services) -> bool:
-    """Return whether the clocks of wxauth and of the database differ by at most `MAX_CLOCK_DIFFERENCE`.
+    """Return whether this machine's clock and the database's differ by at most `MAX_CLOCK_DIFFERENCE`.
 
     If they differ more, one of them is wrong. In this case, wxauth must not delete rows by age, because a deletion
     cannot be undone.
