@@ -215,7 +215,7 @@ NOT_PLACED: Final = (
 
 
 async def place_by_sequence(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
-    """Give up to `limit` waiting events the places that the sequence produces, and return these events.
+    """Assign the places that the sequence produces to up to `limit` waiting events, and return these events.
 
     Raises: one of `NOT_PLACED`, if the sequence is wrong. The caller must then roll the transaction back.
     """
@@ -229,7 +229,7 @@ async def place_by_sequence(transaction: Transaction, *, limit: int) -> Sequence
 
 
 async def place_after_last(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
-    """Give up to `limit` waiting events the places directly after the last place, and return these events.
+    """Assign the places directly after the last place to up to `limit` waiting events, and return these events.
 
     The statement does not use the sequence, which may be wrong.
     """

@@ -75,7 +75,7 @@ class FeedQuery(Parameters):
     type: list[KnownType] = Field(
         default=[], description="The type of events. Repeat the parameter for several types. Default: all types."
     )
-    limit: Annotated[int, Field(ge=1, le=_MAX_LIMIT), OrEmpty] = 100
+    limit: Annotated[int, Field(ge=1, le=_MAX_LIMIT, description="The maximum number of events."), OrEmpty] = 100
 
     @property
     def place(self) -> Place | None:

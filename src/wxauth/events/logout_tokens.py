@@ -1,4 +1,4 @@
-"""Logout tokens, which tell sites that a session has ended.
+"""The creation and sending of logout tokens, which tell sites that a session has ended.
 
 OpenID Connect Back-Channel Logout 1.0 specifies these tokens.
 """
@@ -69,8 +69,9 @@ class BackchannelLogouts:
         # nothing is counted.
         if not delivery.url:
             return DeliveryOutcome(state=DeliveryState.FAILED)
-        key = await self.keys.id_token_key(delivery.id_token_alg, self.clock())
-        token = logout_token(key, delivery, issuer=self.settings.issuer, now=self.clock())
+        now = self.clock()
+        key = await self.keys.id_token_key(delivery.id_token_alg, now)
+        token = logout_token(key, delivery, issuer=self.settings.issuer, now=now)
         answer = await send(
             self.transport,
             delivery.url,
@@ -85,6 +86,7 @@ class BackchannelLogouts:
             return DeliveryOutcome(state=DeliveryState.DELIVERED)
         # `delivery.attempts` includes this attempt, so the first retry follows attempt 1.
         is_final = answer.status in FINAL_STATUSES or delivery.attempts > len(LOGOUT_RETRIES)
+        # The pause begins now, and not before the attempt, which may have taken seconds.
         next_at = None if is_final else self.clock() + LOGOUT_RETRIES[delivery.attempts - 1]
         LOGOUTS.count("failed" if is_final else "retried")
         log.warning("backchannel_logout_not_sent", **log_fields, reason=answer.error, next_at=next_at)

@@ -1,6 +1,6 @@
 """The tables of the feed, of webhooks, and of deliveries to webhooks and to sites.
 
-The base classes of the tables contain the fields that administrators see.
+`WebhookAnswer` and `DeliveryRow`, two of the base classes, contain the fields that administrators see.
 """
 
 from datetime import datetime
@@ -23,8 +23,8 @@ class UnplacedEvent(SQLModel, table=True):
     number: int = Field(sa_type=BigInteger)
     """The number that orders a user's events by their commits.
 
-    Each transaction that records an event locks the user until its commit. Therefore a user's numbers are in the order
-    of the commits. The numbers of different users might not be in this order.
+    Each transaction that records an event about a user locks the user until its commit. Therefore a user's numbers are
+    in the order of the commits. The numbers of different users might not be in this order.
     """
     event_id: UUID = Field(primary_key=True)
 
@@ -121,17 +121,20 @@ class DeliveryRow(SQLModel):
     # The values of DeliveryState, as a literal, because the OpenAPI document then shows them in this schema.
     state: Literal["pending", "delivered", "failed"] = Field(sa_type=Text)
     attempts: int = Field(schema_extra={"examples": [1]})
-    status: int | None = Field(description="The status of the last response.", schema_extra={"examples": [500]})
+    status: int | None = Field(
+        description="The status that the last finished attempt returned. Null if there was no response.",
+        schema_extra={"examples": [500]},
+    )
     error: str | None = Field(
-        sa_type=Text, description="The reason why the last attempt got no response, or why nothing was sent."
+        sa_type=Text,
+        description="The reason why the last attempt got no response, or why nothing was sent. Otherwise null.",
     )
     next_at: datetime | None = Field(
         sa_type=TIME,
-        description="The earliest time of the next attempt.",
+        description="The earliest time of the next attempt. Null if the delivery is finished.",
         schema_extra={"examples": ["2026-11-20T10:00:05Z"]},
     )
-    at: datetime = Field(sa_type=TIME)
-    """The time at which wxauth queued the delivery, or last queued it again."""
+    at: datetime = Field(sa_type=TIME, description="When wxauth queued the delivery, or last queued it again.")
 
 
 class Delivery(DeliveryRow, table=True):
@@ -148,7 +151,10 @@ class Delivery(DeliveryRow, table=True):
     receiver_id: UUID = Field(primary_key=True)
     """The id of the webhook, or of the site in the table `clients`."""
     user_id: UUID | None
-    """The event's user. wxauth makes the first attempts of one user's events to a webhook one after the other."""
+    """The user of the event or, for a site, of the session.
+
+    wxauth makes the first attempts of one user's events to a webhook one after the other.
+    """
     is_leased: bool
     """Whether a process has leased this delivery, and has not stored an outcome yet. The lease ends at `next_at`."""
     priority: int = Field(sa_type=SmallInteger)

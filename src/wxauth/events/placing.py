@@ -38,6 +38,8 @@ async def place_events(services: Services) -> int:
     If the sequence produces no usable number, number the events after the last place, and correct the sequences.
 
     Return the number of events that got a place.
+
+    Raises: one of `NOT_PLACED`, if the events cannot be numbered after the last place either.
     """
     total = 0
     uses_sequence = True

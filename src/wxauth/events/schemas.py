@@ -94,7 +94,7 @@ class TrialAnswer(TypedDict):
 
 
 class ReplayedAnswer(BaseModel):
-    """The number of events that are delivered again."""
+    """The number of events that were queued for another delivery."""
 
     replayed: int = Field(examples=[12])
 

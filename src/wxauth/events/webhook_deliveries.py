@@ -50,7 +50,7 @@ LEASE: Final = timedelta(seconds=30)
 CHECK_PAUSE_SECONDS: Final = 0.5
 """The number of seconds between two checks for due deliveries."""
 RECEIVER_TIMEOUT_SECONDS: Final = 15.0
-"""The longest time, in seconds, to wait for a receiver's response."""
+"""The longest time, in seconds, to wait for a webhook's response."""
 MAX_CONCURRENT: Final = 32
 """The largest number of attempts of one priority that a process runs in parallel.
 
@@ -116,7 +116,7 @@ class Deliveries:
     _awakened: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _is_closing: bool = field(init=False, default=False)
     _reported: set[UUID] = field(init=False, default_factory=set)
-    """The webhooks whose previous secret could not be decrypted. wxauth logs this error once for each of them."""
+    """The webhooks whose previous secret could not be decrypted. Each process logs this error once for each of them."""
     _running: dict[Priority, Counter[UUID]] = field(
         init=False, default_factory=lambda: {priority: Counter() for priority in Priority}
     )
@@ -317,7 +317,8 @@ class Deliveries:
     async def _resume(self, webhook_id: UUID) -> None:
         """Make the waiting retries of a webhook due now, because the webhook accepts deliveries again.
 
-        If the process stops, the remaining retries keep their times.
+        `RESUME_DELIVERIES` leaves out the second attempts, which follow soon. If the process stops, the remaining
+        retries keep their times.
         """
         values = {"receiver_id": webhook_id, "now": self.clock(), "size": RESUMED_AT_ONCE}
         while True:

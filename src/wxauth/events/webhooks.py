@@ -41,7 +41,7 @@ log = get_logger()
 
 @part
 class Webhooks:
-    """The operations on webhooks: adding, changing and testing them, and delivering events again."""
+    """The operations on webhooks, such as adding, changing and testing them, and delivering events again."""
 
     clock: Clock
     sealer: Sealer
