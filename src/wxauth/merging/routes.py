@@ -27,7 +27,9 @@ class MergeRequest(BaseModel):
 
     model_config = body_like({"into": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"})
 
-    into: UUID = Field(description="The user who remains, and keeps their ID, name, phone number and external_id.")
+    into: UUID = Field(
+        description="The user who remains. They keep their ID, and their name, phone number and external_id if set."
+    )
 
 
 class BeforeMerge(TypedDict):
