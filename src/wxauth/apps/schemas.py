@@ -114,7 +114,8 @@ def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, know
     expires_at, failure = wechat_tokens.state_of(app)
     values = dict(app) | {name: getattr(known, name) for name in ("source", "is_enabled", "created_at")}
     for name, value in app:
-        # A response says whether a secret is set, for example in `has_app_secret`, but does not contain the secret.
+        # A response says whether a secret is set, for example in `has_app_secret`. It does not contain the secret,
+        # because `AppAnswer` has no field for it.
         if f"has_{name}" in AppAnswer.model_fields:
             values[f"has_{name}"] = value is not None
     values |= {

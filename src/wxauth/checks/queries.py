@@ -65,9 +65,9 @@ SELECT id AS session_id, app_id, openid, session_key AS sealed
         (SELECT id, app_id, openid, session_key FROM sessions ORDER BY id DESC LIMIT :size)) ends
  WHERE session_key IS NOT NULL
 """)
-# A webhook is stuck if it has accepted no event since `stuck_since`, although a delivery has been waiting since then.
-# `delivered_at` is null if the webhook has never accepted an event. Without a waiting delivery, a webhook is not
-# stuck.
+# A webhook is stuck if it has accepted no event since `stuck_since`, although its first waiting delivery was queued
+# before then. `delivered_at` is null if the webhook has never accepted an event. Without a waiting delivery, a webhook
+# is not stuck.
 WEBHOOK_STATES: Final = Statement[WebhookState]("""
 SELECT w.name, w.is_enabled,
        COALESCE(w.delivered_at < :stuck_since, true) AND COALESCE((

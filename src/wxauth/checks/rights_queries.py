@@ -173,17 +173,18 @@ class Revocation:
 # - `excused` contains the roles that may have rights: superusers, the owner and its members, PostgreSQL's roles for all
 #   data, the role of the session, the current role and, if the current role lacks the owner's rights, the roles whose
 #   rights it has.
-# - `edges` contains the memberships. From PostgreSQL 16 on, a membership may allow neither inheriting nor SET ROLE, and
-#   a REVOKE must name the grantor of the membership. The columns for these options are read as JSON, because older
-#   versions do not have them.
+# - `edges` contains the memberships, except those that allow neither inheriting nor SET ROLE. Such memberships exist
+#   from PostgreSQL 16 on, in which a REVOKE must also name the grantor of the membership. The columns for these options
+#   are read as JSON, because older versions do not have them.
 # - `grants` contains the rights on relations and columns. The grantee with the oid 0 is PUBLIC.
 # - `sources` contains each role that has a right by itself, and whether the right allows writing.
 # - `reach` contains each role that has a right, and all roles that have the right through a membership. A role with
 #   NOINHERIT counts, because it can `SET ROLE`.
 # - `below` contains pairs of roles that are not excused: each role in `reach` with itself, and with each role that has
 #   the right through it.
-# - `steps` contains the revocations. A role that may not use the schema cannot use the tables in it, so its rights are
-#   not reported. The grantor with the oid 10 is the first superuser. Any superuser can revoke in its name.
+# - `steps` contains the revocations. If neither a role nor a role that has its rights may use the schema, none of them
+#   can use the tables in it, so the role's rights are not reported. The rights of PUBLIC are always reported. The
+#   grantor with the oid 10 is the first superuser. Any superuser can revoke in its name.
 # - `judged` adds whether the role may write. Rights on other relations, or through a membership, count as well.
 # - `numbered` numbers the revocations of each kind (writing or only reading), and adds the number of all revocations of
 #   the kind.

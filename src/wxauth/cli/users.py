@@ -260,7 +260,10 @@ def erase_command(user_id: UUID) -> None:
 
 
 def _change(user_id: UUID, change: UserChange, *, removes_phone: bool = False) -> None:
-    """Change a user, then remove the phone number if `removes_phone`, and print the user's new status and roles."""
+    """Change a user, then remove the phone number if `removes_phone`.
+
+    Print the user's new status and roles, and the time of the erasure if the user is about to be erased.
+    """
 
     async def change_and_read(database: Database, now: datetime) -> UserDetailAnswer:
         await change_user(database, user_id, change, by=OPERATOR, now=now)

@@ -269,8 +269,8 @@ class SiteCredentials:
             if document is None and self.documents.is_refused(name) and not await self.documents.has_sessions(name):
                 # No usable document says how the client would have to authenticate, so wxauth lets it through without
                 # authentication. That is safe, because a client without sessions has no tokens, and `SiteTokens`
-                # accepts no codes of a client without redirect URIs. /v1/token responds with `invalid_grant`, as it
-                # does to another client's code or token.
+                # (oauth/site_tokens.py) accepts no codes of a client without redirect URIs. /v1/token responds with
+                # `invalid_grant`, as it does to another client's code or token.
                 return client_at(name)
             document = self._require_document(name, document)
             if not document.may_be_public:
