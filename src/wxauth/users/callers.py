@@ -69,20 +69,20 @@ async def read_caller(database: Database, principal: Principal, *, now: datetime
 
 @asynccontextmanager
 async def locked_caller(
-    database: Database, caller: Caller, *, may_end_an_administrator: bool = False, now: datetime
+    database: Database, caller: Caller, *, may_remove_administrator: bool = False, now: datetime
 ) -> AsyncIterator[Transaction]:
     """Open a transaction that locks the caller, and check that the caller's session is still open.
 
     The check is necessary because, since the request began, the user might have been merged or banned, or the session's
     identity might have been split off. A route whose change may remove an administrator sets
-    `may_end_an_administrator`. In that case, the caller must not be the only administrator.
+    `may_remove_administrator`. In that case, the caller must not be the only administrator.
 
     Raises: InvalidToken, if the session has ended, or the user was merged or erased; LastAdmin, if
-        `may_end_an_administrator` is True, and the caller is the only administrator; TooManyChanges.
+        `may_remove_administrator` is True, and the caller is the only administrator; TooManyChanges.
     """
     user_id, session_id = caller.user.id, caller.session_id
     try:
-        locked = locked_user(database, user_id, may_end_an_administrator=may_end_an_administrator)
+        locked = locked_user(database, user_id, may_remove_administrator=may_remove_administrator)
         async with locked as (transaction, _account):
             if await transaction.row(READ_USER_IN_SESSION, session_id=session_id, user_id=user_id, now=now) is None:
                 raise InvalidToken("the session has ended")

@@ -2,8 +2,8 @@
 
 All such changes to stored users, whether by staff, services, commands, merges or imports, use
 `change_status_and_roles`. One transaction makes the change, records the events, and ends sessions, for example all
-sessions of a banned user. If a change may remove an administrator, `lock_user` refuses the change for the last
-administrator.
+sessions of a banned user. If a change to one user may remove an administrator, `lock_user` refuses the change for the
+last administrator. Merges and imports check this themselves.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set as AbstractSet
@@ -81,7 +81,7 @@ log = get_logger()
 
 
 class UserIsGone(Exception):
-    """The error if a user does not exist, for example after an erasure, or a merge into another user."""
+    """The error for a user who does not exist, for example after an erasure, or a merge into another user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,30 +277,30 @@ async def lock_with_administrators(
 
 @asynccontextmanager
 async def locked_user(
-    database: Database, user_id: UUID, *, may_end_an_administrator: bool = False
+    database: Database, user_id: UUID, *, may_remove_administrator: bool = False
 ) -> AsyncIterator[tuple[Transaction, StatusAndRoles]]:
     """Open a transaction that locks a user. Yield the transaction with the user's status and roles.
 
-    A caller whose change may remove an administrator sets `may_end_an_administrator`. In that case, the user must not
+    A caller whose change may remove an administrator sets `may_remove_administrator`. In that case, the user must not
     be the only administrator.
 
-    Raises: UserIsGone, if there is no such user; LastAdmin, if `may_end_an_administrator` is True, and the user is the
+    Raises: UserIsGone, if there is no such user; LastAdmin, if `may_remove_administrator` is True, and the user is the
         only administrator; TooManyChanges, if the user has just become an administrator at each attempt.
     """
-    lock = partial(lock_user, user_id=user_id, may_end_an_administrator=may_end_an_administrator)
+    lock = partial(lock_user, user_id=user_id, may_remove_administrator=may_remove_administrator)
     async with begin_locked(database, lock) as (transaction, account):
         yield transaction, account
 
 
 async def lock_user(
-    transaction: Transaction, *, user_id: UUID, may_end_an_administrator: bool = False
+    transaction: Transaction, *, user_id: UUID, may_remove_administrator: bool = False
 ) -> StatusAndRoles:
     """Lock a user as `locked_user` does, and return the user's status and roles.
 
-    Raises: UserIsGone and LastAdmin, as `locked_user` does; ChangedMeanwhile, if `may_end_an_administrator` is True,
+    Raises: UserIsGone and LastAdmin, as `locked_user` does; ChangedMeanwhile, if `may_remove_administrator` is True,
         and the user has just become an administrator.
     """
-    if may_end_an_administrator:
+    if may_remove_administrator:
         accounts, administrators = await lock_with_administrators(transaction, user_id)
         if administrators == {user_id}:
             raise LastAdmin(_("this user is the only administrator. Appoint another administrator first"))
