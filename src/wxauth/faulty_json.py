@@ -20,9 +20,9 @@ _MAX_INCOMPLETE: Final = 100
 A text with more incomplete characters is probably not UTF-8.
 """
 _MAX_CONTAINERS: Final = 1000
-"""The largest number of arrays and objects in a JSON text. With `cut`, `read_loosely` does not apply this limit."""
+"""The largest number of arrays and objects in a JSON text. With `prune`, `read_loosely` does not apply this limit."""
 _MAX_DEPTH: Final = 100
-"""The largest number of levels of arrays and objects that `read_loosely` keeps if it is called with `cut`."""
+"""The largest number of levels of arrays and objects that `read_loosely` keeps if it is called with `prune`."""
 # A string without a closing quote extends to the end of the text. Otherwise, the search would try each of the text's
 # quotes as the beginning of a string, and take quadratic time.
 _STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -33,7 +33,7 @@ Long numbers must be found, because Python refuses to parse an integer of more t
 """
 
 
-def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
+def read_loosely(text: bytes, *, strict: bool = True, prune: bool = False) -> Any:
     """Parse JSON that may contain incomplete characters, which become lone surrogates. A byte order mark is skipped.
 
     WeChat and mini-programs send such JSON if they have cut a text off in the middle of a character.
@@ -41,21 +41,21 @@ def read_loosely(text: bytes, *, strict: bool = True, cut: bool = False) -> Any:
     Args:
         text: The JSON.
         strict: Whether control characters in strings are an error.
-        cut: Whether arrays and objects nested more than 100 levels deep become null, and series of 1,000 or more digits
-            in numbers become 0. Otherwise, more than 1,000 arrays and objects are an error, and so are integers of more
-            than 4,300 digits.
+        prune: Whether arrays and objects nested more than 100 levels deep become null, and series of 1,000 or more
+            digits in numbers become 0. Otherwise, more than 1,000 arrays and objects are an error, and so are integers
+            of more than 4,300 digits.
 
-    Raises: ValueError, if the text is not JSON in UTF-8, if it exceeds one of these limits, or if it contains more than
-        100 incomplete characters.
+    Raises: ValueError, if the text is not JSON in UTF-8, if it exceeds one of these limits or the depth that Python
+        can parse, or if it contains more than 100 incomplete characters.
     """
     decoded = _decoded(text.removeprefix(BOM_UTF8))
     # This conversion joins the two halves of a character that was written as two surrogates.
     joined = decoded.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-    if cut:
-        joined = _cut(joined)
+    if prune:
+        joined = _pruned(joined)
     elif has_too_many_containers(joined, _MAX_CONTAINERS):
-        # Text with few arrays and objects has few levels. Without this limit, the accepted depth would depend on the
-        # Python version. For example, Python 3.13 parses 9,000 levels, but Python 3.12 raises RecursionError.
+        # Text with few arrays and objects has few levels, so this limit also bounds the depth. Without it, Python 3.13
+        # would parse 9,000 levels. Python 3.11 refuses 1,000 levels, and fewer if it already runs many nested calls.
         raise ValueError("too many arrays and objects")
     try:
         return json.loads(joined, strict=strict, parse_constant=refuse_constant)
@@ -92,8 +92,8 @@ def _decoded(text: bytes) -> str:
             start, length = end, end - begin
 
 
-def _cut(text: str) -> str:
-    """Replace the values that are nested too deeply with null, and the numbers with too many digits with 0.
+def _pruned(text: str) -> str:
+    """Return the text with null for each value that is nested too deeply, and with 0 for each number that is too long.
 
     This function only finds brackets, strings and numbers, so the text need not be valid JSON.
     """

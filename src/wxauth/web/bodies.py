@@ -50,8 +50,8 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
     if is_json and not optional:
         raise invalid_request(errors, model)
     try:
-        # With `cut`, a value that is nested too deeply affects only its own field, and not the whole body.
-        values = from_json(body) if is_json else read_loosely(body, cut=bool(optional))
+        # With `prune`, a value that is nested too deeply affects only its own field, and not the whole body.
+        values = from_json(body) if is_json else read_loosely(body, prune=bool(optional))
     except ValueError:
         raise invalid_request(errors, model) from None
     checked = None
