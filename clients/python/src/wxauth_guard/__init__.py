@@ -1,21 +1,31 @@
 """The guard, which services in Python import to accept wxauth's access tokens.
 
-guard = BearerGuard(issuer="https://auth.example.com", audience="wxauth")
+In FastAPI, the guard is a dependency of a route:
 
-@app.get("/orders")
-async def orders(user: Annotated[Principal, Depends(guard)]): ...
+    guard = BearerGuard(issuer="https://auth.example.com", audience="wxauth")
 
-app = BearerMiddleware(app, guard, public=["/healthz"])  # for any ASGI app
-app = BearerWSGIMiddleware(app, guard, public=["/healthz"])  # for any WSGI app
-app = BearerMiddleware(app, guard, optional=True)  # if some pages are open or use another login
+    @app.get("/orders")
+    async def orders(user: Annotated[Principal, Depends(guard)]): ...
 
-user = await guard.verify(guard.bearer_token(request.headers.get("Authorization")))  # in any other framework
-user = await guard.find_user(request.headers.get("Authorization"))  # or None, without a Bearer token
-require_roles(user, "clerk")
+For all routes of an app, choose one of these middlewares:
 
-guard = BearerGuard(issuer="https://auth.example.com", audience="https://mcp.example.com/mcp", scopes=["orders:read"])
-guard.requires("orders:write")  # a second guard, which also requires this scope
-app.routes.append(guard.metadata_route(resource_name="Orders"))  # tells clients where to get tokens
+    app = BearerMiddleware(app, guard, public=["/healthz"])  # for any ASGI app
+    app = BearerWSGIMiddleware(app, guard, public=["/healthz"])  # for any WSGI app
+    app = BearerMiddleware(app, guard, optional=True)  # if some pages are open or use another login
+
+In any other framework, call one of these methods:
+
+    user = await guard.verify(guard.bearer_token(request.headers.get("Authorization")))
+    user = await guard.find_user(request.headers.get("Authorization"))  # None if there is no Bearer token
+
+To require roles in these frameworks, call `require_roles(user, "clerk")`.
+
+The audience can also be an OAuth resource, whose tokens have scopes (here with FastAPI or Starlette):
+
+    audience = "https://mcp.example.com/mcp"
+    guard = BearerGuard(issuer="https://auth.example.com", audience=audience, scopes=["orders:read"])
+    writing_guard = guard.requires("orders:write")  # also requires this scope
+    app.routes.append(guard.metadata_route(resource_name="Orders"))  # tells clients where to get tokens
 """
 
 from typing import TYPE_CHECKING

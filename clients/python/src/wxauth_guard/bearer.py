@@ -41,11 +41,11 @@ METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
 
 _log = logging.getLogger("wxauth_guard")
 
-_SCOPE = re.compile(r"[!#-\[\]-~]+")
+_SCOPE: Final = re.compile(r"[!#-\[\]-~]+")
 """The pattern of a scope (RFC 6749, section 3.3)."""
-_HOW_TO_SEND = "send the access token as 'Authorization: Bearer ...'"
-_NO_METADATA = "a resource's metadata needs an audience that is an https URL, or http on loopback"
-_SECOND_HEADER = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
+_HOW_TO_SEND: Final = "send the access token as 'Authorization: Bearer ...'"
+_NO_METADATA: Final = "a resource's metadata needs an audience that is an https URL, or http on loopback"
+_SECOND_HEADER: Final = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
 """The pattern of the beginning of a second `Authorization` header, joined to the first one: a comma and a scheme."""
 
 

@@ -38,16 +38,16 @@ MAX_DOCUMENT: Final = 256 * 1024
 """The size limit, in bytes, of a document."""
 DEFAULT_MAX_AGE: Final = 300.0
 """The time, in seconds, for which keys are fresh if the response names no max-age."""
-_MIN_MAX_AGE = 1.0
+_MIN_MAX_AGE: Final = 1.0
 """The shortest time, in seconds, for which keys are fresh, so that not every token causes a fetch."""
 
-_MAX_SHOWN = 200
+_MAX_SHOWN: Final = 200
 """The largest number of characters that an error shows of another issuer's URL."""
-_PATH_BELOW = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
+_PATH_BELOW: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
 """The pattern of a path that cannot lead out of the URL to which it is appended, as a path with `..` could."""
-_MAX_AGE_DIRECTIVE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
+_MAX_AGE_DIRECTIVE: Final = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
 """The pattern of the directive `max-age` in a `Cache-Control` header."""
-_AGE_HEADER = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
+_AGE_HEADER: Final = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
 """The pattern of the beginning of an `Age` header. If a proxy has joined several headers, the first one counts."""
 
 
@@ -170,8 +170,9 @@ class Issuer:
         Raises: Unreadable, if the response has a status other than 200, is too large, or is not a JSON object;
             ValueError, if the response is not JSON; httpx.HTTPError.
         """
-        # `aiter_raw` does not decompress, because a few compressed bytes could decompress to more than MAX_DOCUMENT.
-        # So the request forbids compression, and a response that is compressed anyway is refused as not JSON.
+        # The body is read with `aiter_raw`, which does not decompress, because a few compressed bytes could decompress
+        # to more than MAX_DOCUMENT. Therefore, the request asks for a response that is not compressed, and a compressed
+        # response is refused as not JSON.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         async with (
             httpx.AsyncClient(
@@ -199,7 +200,8 @@ class Issuer:
         """Return the URL from which to read the JWK set: `jwks_uri`, or its counterpart below the internal URL.
 
         Raises: Unreadable, if `jwks_uri` is missing. Without an internal URL, also if `jwks_uri` is less secure than
-            the issuer's URL; with an internal URL, also if `jwks_uri` is not below the issuer's URL.
+            the issuer's URL; with an internal URL, also if `jwks_uri` is not below the issuer's URL. ValueError, if
+            `jwks_uri` is malformed.
         """
         if self.internal_url is None:
             if isinstance(jwks_uri, str) and self._is_as_secure(jwks_uri):
@@ -216,6 +218,8 @@ class Issuer:
 
         Plain http to loopback is for development. The metadata of another machine must not direct the guard to plain
         http on this machine.
+
+        Raises: ValueError, if the URL is malformed.
         """
         return is_secure(url) and (self._is_on_loopback or urlsplit(url).scheme == "https")
 

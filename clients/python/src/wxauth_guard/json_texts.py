@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime
-from typing import NoReturn
+from typing import Final, NoReturn
 
-_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 """The pattern of a string in JSON.
 
 A string without an end extends to the end of the text. Otherwise, the search would try each of the text's quotes as the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from jose import jwk
 from jose.exceptions import JOSEError
@@ -15,14 +15,14 @@ from wxauth_guard.claims import ALGORITHM
 if TYPE_CHECKING:
     from typing import Self
 
-_COORDINATE = re.compile(r"[A-Za-z0-9_-]{43}")
+_COORDINATE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 """The pattern of a coordinate of a point on P-256: 32 bytes, encoded as base64url."""
-_MAX_KID_LENGTH = 256
+_MAX_KID_LENGTH: Final = 256
 """The length limit, in characters, of a key's id (`kid`)."""
 
 
 class InvalidKey(ValueError):
-    """The error if a JWK cannot be used to verify ES256 signatures."""
+    """The error for a JWK that cannot be used to verify ES256 signatures."""
 
 
 @dataclass(frozen=True)

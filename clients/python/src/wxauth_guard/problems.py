@@ -26,15 +26,15 @@ POLICY_VIOLATION: Final = 1008
 WEBSOCKET_DENIAL: Final = "websocket.http.response"
 """The ASGI extension that lets an app send a response to a WebSocket handshake."""
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 """The pattern of the request ids that callers can choose."""
-_MAX_ACCEPT_LANGUAGE = 1024
+_MAX_ACCEPT_LANGUAGE: Final = 1024
 """The largest number of characters of `Accept-Language` that are read. Further characters are ignored."""
-_LANGUAGE_RANGE = re.compile(
+_LANGUAGE_RANGE: Final = re.compile(
     r"\s*(?P<tag>[A-Za-z]{1,8}(?:[-_][A-Za-z0-9_-]*)?)\s*(?:;\s*q\s*=\s*(?P<quality>[01](?:\.\d{0,3})?)\s*)?"
 )
 """The pattern of a language range with its quality (RFC 9110, section 12.5.4). It also allows `_` in the tag."""
-_WECHAT_USER_AGENT = re.compile(r"MicroMessenger(?:.*\bLanguage/(?P<tag>[\w-]+))?")
+_WECHAT_USER_AGENT: Final = re.compile(r"MicroMessenger(?:.*\bLanguage/(?P<tag>[\w-]+))?")
 """The pattern of WeChat's User-Agent, which can name the language that the user has chosen in WeChat."""
 
 

@@ -31,6 +31,8 @@ def is_secure(url: str) -> bool:
     """Return whether this URL is https, or http on loopback.
 
     Nobody on the network can alter the responses of such a URL.
+
+    Raises: ValueError, if the URL is malformed. `is_http_url` returns False for such a URL.
     """
     parts = urlsplit(url)
     return (parts.scheme == "https" and bool(parts.hostname)) or (

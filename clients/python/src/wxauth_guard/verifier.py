@@ -43,25 +43,25 @@ MAX_REMEMBERED_LENGTH: Final = 2048
 All remembered tokens together take at most 9 MiB.
 """
 
-_MAX_SHOWN = 200
+_MAX_SHOWN: Final = 200
 """The maximum number of characters of a value that the log shows."""
-_BY_OUR_CLOCK = "by this machine's clock"
-_FINITE_DIGITS = sys.float_info.max_10_exp
+_BY_OUR_CLOCK: Final = "by this machine's clock"
+_FINITE_DIGITS: Final = sys.float_info.max_10_exp
 """The number of digits below which each integer is within the range of a float."""
-_COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})")
+_COMPACT_FORM: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})")
 """The pattern of a JWS (RFC 7515, section 7.1). An ES256 signature has 64 bytes, which are 86 characters."""
-_LAST_CHARACTERS = (ascii_letters + digits + "-_", "", "AQgw", "AEIMQUYcgkosw048")
+_LAST_CHARACTERS: Final = (ascii_letters + digits + "-_", "", "AQgw", "AEIMQUYcgkosw048")
 """The characters that a part may end with, by the part's length modulo four, which is never 1 in base64.
 
 The unused bits of the last character must be zero (RFC 4648, section 3.5). Otherwise, several spellings would decode to
 the same bytes.
 """
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
-_NO_TOKEN = re.compile(r"undefined|null|None|nil|NaN|true|false|\[object [A-Za-z]{1,32}\]")
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+_NO_TOKEN: Final = re.compile(r"undefined|null|None|nil|NaN|true|false|\[object [A-Za-z]{1,32}\]")
 """The pattern of the texts that programs write for a missing value, or for a value that is not a string."""
-_QUOTES = "\"'`"
+_QUOTES: Final = "\"'`"
 """The characters that some clients put around a token by mistake."""
-_TOKEN_TYPES = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})
+_TOKEN_TYPES: Final = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})
 """The values that the header `typ` can have (RFC 9068, section 4), in lower case."""
 
 
