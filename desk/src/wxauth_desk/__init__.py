@@ -1,6 +1,6 @@
-"""A simulated WeChat, a simulated phone and example sites, for development on a laptop (wxauth-desk).
+"""A simulated WeChat, a simulated phone, and example sites, for development on a laptop (wxauth-desk).
 
-None of them is for production.
+None of these parts is for production.
 """
 
 __version__ = "0.1.0"

@@ -63,7 +63,7 @@ def failures_printed() -> Iterator[None]:
 @click.group(cls=LocalizedGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="wxauth-desk")
 def main() -> None:
-    """Simulate WeChat, a phone and example sites on a laptop."""
+    """Run a simulated WeChat, a simulated phone and example sites on a laptop."""
 
 
 @main.command()

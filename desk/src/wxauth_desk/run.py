@@ -65,7 +65,7 @@ _FOREIGN_SCHEMA: Final = _("the schema was not created by this version: {reason}
 
 
 class ForeignSchema(TextError):
-    """The error if the database has a schema that this version did not create."""
+    """The error for a database with a schema that this version did not create."""
 
 
 def run(

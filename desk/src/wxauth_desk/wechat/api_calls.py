@@ -86,7 +86,7 @@ def ok(**values: Any) -> dict[str, Any]:
 
 
 class CallRefused(Exception):
-    """The error if the simulated WeChat refuses a call.
+    """The error for a call that the simulated WeChat refuses.
 
     `errcode` is the errcode in the response. `rid` is the id of the refused call, by which `rid_get` finds the call.
     """

@@ -208,7 +208,8 @@ class AccessTokens:
 
     def _issue(self) -> tuple[str, _AccessToken]:
         """Store a new token. Return its text and its state."""
-        text = "88_" + secrets.token_urlsafe(384)  # 515 characters, as long as WeChat's tokens can be
+        # The token has 515 characters, because WeChat asks callers to leave room for at least 512.
+        text = "88_" + secrets.token_urlsafe(384)
         self._tokens[text] = _AccessToken(expires_at=self._clock() + ACCESS_TOKEN_LIFETIME_SECONDS)
         return text, self._tokens[text]
 
