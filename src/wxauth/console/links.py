@@ -23,7 +23,10 @@ _SEVERAL_ADMINISTRATORS: Final = _("there are several administrators. Choose one
 
 
 class NoLink(TextError):
-    """The error if a user may not have a link, or if no user is given and there is not exactly one administrator."""
+    """The error for a link that wxauth does not create.
+
+    Either the user may not have a link, or no user is given and there is not exactly one administrator.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ async def list_deliveries(
 async def replay_deliveries(
     administrator: AdministratorDep, webhooks: WebhooksDep, name: str, body: ReplayRequest
 ) -> ReplayedAnswer:
-    """Deliver one event again, or all events since a time, if the webhook receives events of these types.
+    """Deliver one event again, or all events since a time, but only events of the types that the webhook receives.
 
     Each delivery keeps its `webhook-id`.
     """

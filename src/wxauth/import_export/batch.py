@@ -62,7 +62,7 @@ class LineOutcome(StrEnum):
 
 
 class LineRefused(Exception):
-    """The error if a line is invalid, or contradicts stored data or another line."""
+    """The error for a line that is invalid, or that contradicts stored data or another line."""
 
     def __init__(self, faults: Sequence[Fault], others: Sequence[int] = ()) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class LineRefused(Exception):
 
 
 class AdministratorsNotLocked(Exception):
-    """The error if a line would remove an administrator, but not all administrators are locked.
+    """The error for a line that would remove an administrator although not all administrators are locked.
 
     Without the locks, this administrator might be the last one.
     """

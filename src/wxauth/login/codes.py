@@ -41,7 +41,7 @@ log = get_logger()
 
 
 class LacksUnionid(WeChatMisconfigured):
-    """The error if WeChat has returned no unionid for an unknown person, although the app requires one."""
+    """The error for an unknown person for whom WeChat has returned no unionid, although the app requires one."""
 
 
 @part

@@ -74,14 +74,14 @@ log = get_logger()
 
 
 class HookFailed(TextError):
-    """The error if the operator's service gave no usable response, or was not asked because of a pause.
+    """The error for a request to the operator's service that got no usable response, or that a pause prevented.
 
     It contains no text from the service.
     """
 
 
 class HookTimedOut(HookFailed):
-    """The error if the operator's service gave no response in time."""
+    """The error for a request to the operator's service that got no response in time."""
 
 
 @part

@@ -10,11 +10,11 @@ from wxauth.merging.merging_queries import ARE_SPLIT
 
 
 class UnionidConflict(Exception):
-    """The error if a unionid cannot belong to an identity. Its text is the reason."""
+    """The error for a unionid that cannot belong to an identity. Its text is the reason."""
 
 
 class OfAnotherOpenid(UnionidConflict):
-    """The error if another openid of the app has the unionid, or belongs to that unionid's WeChat account.
+    """The error for a unionid that another openid of the app has, or whose WeChat account has another openid.
 
     One of the two openids might belong to a snapshot. A snapshot is a page that WeChat only previews. For such a page,
     WeChat returns a made-up openid.

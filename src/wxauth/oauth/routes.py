@@ -321,7 +321,7 @@ async def revoke(
 
 
 class _MalformedBearer(InvalidRequest):
-    """The error if a request's form is malformed, or contains an access token in addition to the header."""
+    """The error for a request whose form is malformed, or contains an access token in addition to the header."""
 
     def headers(self) -> dict[str, str]:
         """Return the header `WWW-Authenticate` (RFC 6750, section 3.1)."""

@@ -42,14 +42,14 @@ AddressInfo = tuple[Any, ...]
 
 
 class ProxyFailed(httpx.ConnectError):
-    """The error if the proxy is unreachable, or refuses to pass on a connection or a request.
+    """The error for a proxy that is unreachable, or refuses to pass on a connection or a request.
 
     In all these cases, the server has not received a request.
     """
 
 
 class Refused(OSError):
-    """The error if the proxy does not open a tunnel, or if the host's name does not resolve to an allowed address.
+    """The error for a tunnel that the proxy does not open, or a host whose name does not resolve to an allowed address.
 
     The message contains no text from the proxy.
     """

@@ -110,7 +110,7 @@ class Thumbnail(NamedTuple):
 
 
 class UnusablePicture(Exception):
-    """The error if wxauth cannot use a file as a picture, or refuses it because of a limit.
+    """The error for a file that wxauth cannot use as a picture, or refuses because of a limit.
 
     The message says which rule the file breaks.
     """
