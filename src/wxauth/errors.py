@@ -146,7 +146,7 @@ class WeChatBadResponse(WeChatError, code="wechat_bad_response", status=502):
 
 
 class WeChatMisconfigured(WeChatError, code="wechat_misconfigured", status=502):
-    """WeChat rejects the app itself: its id, secret, IP address or permission."""
+    """WeChat rejects the app's id, secret or permissions, or the IP address of this server."""
 
     title = _("This feature isn't available right now.")
 

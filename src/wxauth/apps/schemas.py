@@ -27,6 +27,7 @@ class _Administered(BaseModel):
 class AppRequest(App, _Administered):
     """An app to add."""
 
+    # `AppFields` forbids unknown fields, for the setting `APPS`. Requests ignore unknown fields.
     model_config = body_like({"app_id": EXAMPLE_APP_ID, "title": "小店", "app_secret": "…"}, extra="ignore")
 
     @property
@@ -38,7 +39,7 @@ class AppRequest(App, _Administered):
 class AppChangeRequest(Changes, AppFields, _Administered):
     """The changes to an app. An absent field changes nothing; null or an empty value clears an optional field."""
 
-    model_config = body_like({"is_enabled": False}, extra="ignore")
+    model_config = body_like({"is_enabled": False}, extra="ignore")  # for the reason, see `AppRequest`
 
     @property
     def changes(self) -> dict[str, Any]:

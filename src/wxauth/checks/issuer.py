@@ -132,7 +132,7 @@ async def _published_kids(issuer: str, time_limits: httpx.Timeout) -> set[str]:
     meet.
 
     Raises: _NotRunning, if no service responds; _Wrong, if siblings cannot use the documents, or if a cache stores
-    responses.
+        responses; ValueError, if the URL of the keys is malformed.
     """
     async with _client(issuer, time_limits) as client:
         metadata = await _get(client, issuer + METADATA_PATH, setting=_ISSUER_SETTING)
@@ -148,7 +148,8 @@ async def _published_kids(issuer: str, time_limits: httpx.Timeout) -> set[str]:
 def _jwks_uri_in(metadata: Mapping[str, Any], issuer: str) -> str:
     """Return the URL of the keys in the metadata of this issuer.
 
-    Raises: _Wrong, if the metadata names another issuer, or no URL from which the guard would read keys.
+    Raises: _Wrong, if the metadata names another issuer, or no URL from which the guard would read keys; ValueError, if
+        the URL is malformed.
     """
     reported = metadata.get("issuer")
     if reported != issuer:
@@ -171,6 +172,8 @@ def _may_have_keys(jwks_uri: str, issuer: str) -> bool:
     """Return whether the guard would read keys from this URL.
 
     The URL must use https, or both the URL and the issuer must be on loopback.
+
+    Raises: ValueError, if the URL is malformed.
     """
     return is_secure(jwks_uri) and (jwks_uri.startswith("https:") or is_loopback(urlsplit(issuer).hostname))
 

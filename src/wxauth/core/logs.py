@@ -36,7 +36,7 @@ _SECRETS: Final = re.compile(
     r"|wx[rc]_[\w-]+|whsec_[\w+/=-]+|eyJ[\w.-]+"  # refresh tokens, secrets of webhooks, and JWTs
     r"|(?<=://)[^\s/@]+@"  # the user name and password in a URL
     r"|(?:(?<=/d/)|(?<=/v1/scans/)|(?<=/v1/authorize/))[\w-]{22}"  # in paths: QR codes' secrets, ids of login pages
-    r"|(?<=/me/scans/)[\w-]{22}(?![\w-])"  # the secret of a QR code in place of an id, which is longer
+    r"|(?<=/me/scans/)[\w-]{22}(?![\w-])"  # the secret of a QR code in place of an id (an id is longer)
 )
 # PostgreSQL and asyncpg quote a row or an argument after these phrases. The quotation may contain anything, so
 # everything after the phrase is removed.
@@ -50,7 +50,8 @@ _MAX_SEARCHED: Final = 8192
 _DATA_EXCEPTION: Final = "22"
 """The class of SQLSTATE codes whose messages quote values.
 
-No phrase marks these values, because PostgreSQL translates its messages.
+`message_of` leaves these messages out. `_QUOTED_VALUES` finds only their English phrases, and PostgreSQL may translate
+its messages.
 """
 
 LogEvent = MutableMapping[str, Any]

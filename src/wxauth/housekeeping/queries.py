@@ -68,11 +68,13 @@ _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext(:n
 # audit trail must not be altered.
 _MAY_SWEEP: Final = Statement[str]("SELECT set_config('wxauth.sweeping', 'on', true)")
 
-# This statement finds the last row of a page of events. `_END_OF_CONSENTS` and `LAST_OF_PAGE` are for other tables.
+# This statement finds the last row of a page of events. `_END_OF_CONSENTS` and `LAST_OF_PAGE` do so for other tables.
 # No later row is older than `since`, so a sweep ends with this page if `since` is not old enough.
 _END_OF_EVENTS: Final = Statement[LastRow](
     "SELECT id, at AS since FROM events WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
+# Imported consents may be older than their ids. Therefore, `since` is a time in the distant past, so that a sweep of
+# consents always continues to the last row.
 _END_OF_CONSENTS: Final = Statement[LastRow](
     "SELECT id, 'epoch'::timestamptz AS since FROM consents WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
@@ -151,8 +153,6 @@ EVENTS: Final = TableSweep("events", _END_OF_EVENTS, _DELETE_EVENTS)
 ADDRESSES: Final = (
     TableSweep("addresses_in_events", _END_OF_EVENTS, _TRUNCATE_IN_EVENTS),
     TableSweep("addresses_in_sessions", LAST_OF_PAGE, _TRUNCATE_IN_SESSIONS),
-    # Imported consents may be older than their ids. Therefore, `_END_OF_CONSENTS` returns a time in the distant past,
-    # so that this sweep always continues to the last row.
     TableSweep("addresses_in_consents", _END_OF_CONSENTS, _TRUNCATE_IN_CONSENTS),
 )
 
@@ -221,8 +221,9 @@ async def replace_old_sessions(
     deleted unless it is among the `max_stored` newest sessions of its identity, both open and ended. A page has up to
     `size` sessions of each kind. An expired session counts as open until something ends it.
 
-    Each run checks only identities that have logged in since a minute before the end of the previous run. The first run
-    checks the logins of the last `pause`. The next run is due when `pause` has passed since the last page.
+    Each run checks only identities with which a user has logged in since a minute before the end of the previous run.
+    The first run checks the logins of the last `pause`. The next run is due when `pause` has passed since the last
+    page.
 
     Return None if another worker is processing a page, or if the next run is not due yet.
     """

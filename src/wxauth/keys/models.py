@@ -195,6 +195,9 @@ def _with_successor(keys: Keys, successor: StoredSigningKey, *, signer: StoredSi
 
 
 def _activating_at(key: StoredSigningKey, activates_at: datetime) -> StoredSigningKey:
-    """Return a copy of a key. The copy begins to sign at this time, and has no successor yet."""
+    """Return a copy of a key. The copy begins to sign at this time, and has no successor yet.
+
+    If the key's `created_at` is later, because a clock was ahead, the copy's `created_at` is this time, too.
+    """
     dates = {"created_at": min(key.created_at, activates_at), "activates_at": activates_at, "retires_at": None}
     return key.model_copy(update=dates)

@@ -72,7 +72,7 @@ def _returning_fragment(
     """Return the SQL that records the logins of the users in `source`, and opens their sessions.
 
     In the form for several logins, `number` is the column with the login's number, and `join_asked` joins the table
-    `asked`, which contains the parameters of each login.
+    `asked` of `Batched`, which contains the parameters of each login.
     """
     return f"""person AS (
     UPDATE users
@@ -88,7 +88,8 @@ def _returning_fragment(
 # This statement is for a known identity, if the login gives no unionid, nickname or picture that differs from the
 # stored one. It compares nickname and picture, because most mini-programs send the stored values with each login. It
 # records the login in the user's row, and opens a session. It does not find an imported identity with which nobody has
-# logged in yet. For a user who is banned or about to be erased, it returns the unchanged user, and opens no session.
+# logged in yet. For a user who is banned or about to be erased, it returns the unchanged user whatever nickname and
+# picture the login gives, and opens no session.
 #
 # The caller creates the id of the session, so that the statement opens only one session even if wxauth sends it twice.
 # The id is null if the login must open no session. The statement locks only the user's row, because a lock on the

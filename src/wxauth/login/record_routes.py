@@ -64,9 +64,10 @@ async def list_refusals(
     All given filters must match, and an empty parameter counts as absent. The list also contains refreshes that were
     refused because the user is banned.
 
-    In each minute, each of the first ten refusals from a network has its own entry. Further refusals in that
-    minute share one entry for each `code`, which contains their `count`. The refusals that concern one user are grouped
-    in the same way. If refusals come from too many networks at once, one entry without a network counts them.
+    In each minute, each of the first ten refusals from a network has its own entry. Further refusals in that minute
+    share one entry for each `code`, which contains their `count`. The refusals that concern one user are grouped in the
+    same way. If refusals come from too many networks at once, one entry for each `code`, without a network, counts
+    them.
     """
     await refusals.store()  # otherwise the list would lack the last refusals of this process
     page = await record_queries.list_refusals(database, query)

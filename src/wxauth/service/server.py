@@ -94,7 +94,7 @@ class Server(uvicorn.Server):
 class Supervisor(Multiprocess):
     """A supervisor of workers that checks the settings before a reload.
 
-    SIGTERM or SIGINT also stops the supervisor while it waits for a worker.
+    SIGTERM and SIGINT stop the supervisor even while it waits for a worker.
     """
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], settings: Settings) -> None:
@@ -173,6 +173,7 @@ class Supervisor(Multiprocess):
         """Create the file `ENDING`, close the sockets, and send SIGTERM to each worker that has not been told to end.
 
         `is_urgent` means that the operator does not want to wait. In this case, send SIGINT to every worker instead.
+        After SIGTERM, SIGINT makes a worker's server end without waiting for its requests.
         """
         Path(os.environ[COUNTS], ENDING).touch()
         # If the parent kept the sockets open, clients could still connect, and would never get a response.

@@ -78,8 +78,9 @@ def own_folder() -> Path | None:
 def process_ids() -> dict[str, int]:
     """Return the process id of each worker by the worker's number, and of the `supervisor` if there is one.
 
-    A worker that has not written its id yet has the id 0, which no process has. If this process does not share its
-    counts, it is the only worker in the result, with the number 0.
+    A worker that has not written its id yet has the id 0, which no process has. The id of a worker that has ended is
+    returned until another worker takes its number. If this process does not share its counts, it is the only worker in
+    the result, with the number 0.
     """
     workers: dict[str, int] = {}
     if COUNTS in os.environ:

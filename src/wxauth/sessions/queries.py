@@ -67,7 +67,10 @@ class LastRow(BaseModel):
 
     id: UUID
     since: datetime
-    """The creation time of this row. All rows with larger ids were created in the same millisecond, or later."""
+    """The creation time of this row. All rows with larger ids were created in the same millisecond, or later.
+
+    For a consent, it is the epoch instead, because imported consents may be older than their ids.
+    """
 
 
 # Each request reads the user, because since the token was signed, the user might have been banned, erased or merged,

@@ -134,8 +134,9 @@ async def claim_scan(
 
     Show the whole response, and make "refuse" as easy to reach as "log in". The first user to claim a code holds it for
     a minute, or until the decision. Only the session that holds the claim may decide. If another session of the same
-    user claims the code, that session takes over the claim. For the console's code, administrators and support staff
-    must have logged in within `ADMIN_FRESH_LOGIN`.
+    user claims the code, that session takes over the claim. If the site requires it, or if the user is an administrator
+    or support staff and `SCAN_ADMIN_ANYWHERE` is not set, the phone and the browser must be on the same network. For
+    the console's code, administrators and support staff must have logged in within `ADMIN_FRESH_LOGIN`.
     """
     return await scans.claim(caller, body, language=preferred_language(request.headers), ip=device.ip)
 
@@ -159,8 +160,8 @@ async def approve_scan(
     session. The same `login_code` gets the same number again.
 
     `login_code` proves that the user holds the phone, because an access token might have been stolen. It must belong to
-    the session's identity. The session also gets the new `session_key`. As for the claim, the phone may have to be near
-    the browser, and the console may require a newer login.
+    the session's identity. The session also gets the new `session_key`. As for the claim, the phone and the browser may
+    have to be on the same network, and the console may require a newer login.
     """
     return await scans.approve(caller, scan_id, body.login_code, ip=device.ip)
 

@@ -204,8 +204,9 @@ async def change_profile_of(
 ) -> UserInSession:
     """Set the given fields among `PROFILE_FIELDS` of a locked user, record the change, and return the changed user.
 
-    `user` contains the values before the change. Only a value that differs from the present one is recorded, and counts
-    towards the rate limit. `ip` is the address from which the user has sent the change, if it is to be recorded.
+    `user` contains the values before the change. The event contains the names of the fields whose values differ. If any
+    value differs, the call counts once towards the rate limit. `ip` is the address from which the user has sent the
+    change, if it is to be recorded.
 
     Raises: RateLimited, if the user has changed the profile too often. In that case, the profile is unchanged.
     """
