@@ -1,4 +1,4 @@
-"""The private keys of the service (RFC 7517), and the access tokens that the service signs with an ES256 key."""
+"""The private keys of the service, with their public JWKs (RFC 7517), and access tokens signed with an ES256 key."""
 
 import os
 from base64 import urlsafe_b64encode

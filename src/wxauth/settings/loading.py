@@ -31,7 +31,9 @@ Kubernetes also sets WXAUTH_PORT or WXAUTH_…_PORT. Because WXAUTH_PORT is the 
 variables by their values, which match `types.SERVICE_LINK`.
 """
 _NAMES: Final = [name.upper() for name in Settings.model_fields]
+"""The names of all settings, without wxauth's prefix."""
 _NAMES_IN_APPS: Final = [name for name in map(str.upper, App.model_fields) if name not in _NAMES]
+"""The names, in upper case, of the fields of an app that are not also settings."""
 _SIGN: Final = "[:：＝﹦⁼]"
 """The pattern of a sign that operators type in place of `=`, for example the full-width `＝` of a Chinese keyboard."""
 _SETTING: Final = re.compile(

@@ -61,7 +61,7 @@ class StartedScan:
     scene: str = field(repr=False)
     """The secret in the QR code."""
     user_code: str = field(repr=False)
-    """The code that the user can type on the phone instead of scanning the QR code."""
+    """The user code, which the user can type on the phone instead of scanning the QR code."""
     secret: str = field(repr=False)
     """The device code or, for a page, the id in the page's URLs."""
 

@@ -43,9 +43,9 @@ class PhoneIdTokens:
     login_counts: LoginCounts
 
     async def issue(self, caller: Caller, client_id: str, login_code: str, nonce: str | None, *, ip: str | None) -> str:
-        """Check the caller with a new login code, and return an id_token for the client. Open no session.
+        """Check the caller with a new code from WeChat, and return an id_token for the client. Open no session.
 
-        In a mini-program, the login code is from `wx.login`, and in a mobile app from WeChat's OAuth. The id_token
+        In a mini-program, `login_code` is from `wx.login`, and in a mobile app, it is from WeChat's OAuth. The id_token
         contains `nonce`, if one is given. `ip` is the caller's address.
 
         Raises: InvalidRequest, if the client may not get such id_tokens; WrongAppKind, if the session's app does not

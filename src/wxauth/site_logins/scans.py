@@ -78,7 +78,7 @@ class Scans:
         Raises: ScanOver, if no such scan is pending; ScanForwarded, if the phone may have got the code or link from
             another person; ScanTooFar, if the phone might be too far from the browser, or if staff has used a link;
             LoginTooOld, if a fresh login is required; ScanTaken, if another user has claimed the scan; RateLimited,
-            after too many wrong user codes.
+            if the user has typed too many wrong user codes.
         """
         now = self.clock()
         is_typed = opening.user_code is not None
@@ -301,7 +301,7 @@ class Scans:
     def _set_number(self, login: SiteLogin, login_code: str) -> None:
         """Choose the number of a link, and set the sealed number.
 
-        Also set the hash of the login code. Only a request with this login code gets the number again.
+        Also set the hash of the `wx.login` code. Only a request with this code gets the number again.
         """
         number = f"{secrets.randbelow(10**NUMBER_DIGITS):0{NUMBER_DIGITS}}"
         login.number = self.sealer.seal(number.encode(), context=link_number_context(login.id))

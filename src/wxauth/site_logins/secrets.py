@@ -8,8 +8,8 @@ Page ids, the authorization codes of logins with WeChat's page, and the cookies 
 cookie that identifies the browser. Therefore, wxauth can derive the same secret again, for example if the browser
 repeats a callback, or must return to its page.
 
-A user code, which a user types, has only 34 random bits, so its hash needs a key. Without a key, an attacker with a
-copy of the database could find the code by trying all codes.
+A user code, which texts for users call a login code, is typed on the phone. It has only 34 random bits, so its hash
+needs a key. Without a key, an attacker with a copy of the database could find the code by trying all codes.
 """
 
 import hmac
