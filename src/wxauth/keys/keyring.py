@@ -257,9 +257,9 @@ class KeyRing:
     async def refresh_for_first_site(self) -> None:
         """Refresh if there is a site but no key for id_tokens, because the first site may just have been added.
 
-        The next response with the JWK set must contain the new key, because caches store the response. At most one
-        request at a time queries the database, and the requests that waited for it use its result. If the query for
-        sites fails, log this, and send the next query only after `REFRESH_PAUSE_SECONDS`.
+        The next response with the JWK set must contain the new key, because caches store the response. In each
+        process, at most one request at a time queries the database, and the requests that waited for it use its result.
+        If the query for sites fails, log this, and send the next query only after `REFRESH_PAUSE_SECONDS`.
         """
         checks_before = self._site_checks
         async with self._site_check_lock:
@@ -414,10 +414,19 @@ class KeyAnswer(TypedDict):
     """A published key."""
 
     kid: Annotated[str, Field(examples=["…"])]
-    alg: Annotated[str, Field(description="`ES256` signs access tokens, `RS256` id_tokens.", examples=["ES256"])]
+    alg: Annotated[
+        str,
+        Field(
+            description="An `ES256` key signs access tokens, and the id_tokens of clients whose `id_token_alg` is "
+            "ES256. An `RS256` key signs all other id_tokens.",
+            examples=["ES256"],
+        ),
+    ]
     state: Annotated[KeyState, Field(description="`next` to sign, `signing`, or `former`.", examples=["signing"])]
-    signs_from: datetime
-    published_until: Annotated[datetime | None, Field(description="Null until the key has a successor.")]
+    signs_from: Annotated[datetime, Field(description="When the key begins, or began, to sign.")]
+    published_until: Annotated[
+        datetime | None, Field(description="When the key is no longer published. Null until the key has a successor.")
+    ]
 
 
 async def list_published(database: Database, *, now: datetime) -> tuple[list[KeyAnswer], list[KeyAnswer]]:

@@ -76,7 +76,7 @@ MakeKey = Callable[[datetime], StoredSigningKey]
 """A function that creates a key. The argument is the time at which the key begins to sign."""
 
 NO_SUCH_KEY: Final = NotFound("no published key has this ID")
-"""The failure of a request with an id that no published key has, for the documentation of routes.
+"""The failure of a request with a kid that no published key has, for the documentation of routes.
 
 Functions raise a new error with its `detail`, because an error that is raised repeatedly would collect tracebacks.
 """
@@ -153,8 +153,8 @@ def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
 def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
     """Return the keys without the key that has this kid.
 
-    If the removed key was the signing key, the next key signs at once or, if there is no next key, a new key. If the
-    removed key was the only next key, a new next key replaces it.
+    If the withdrawn key was the signing key, the next key signs at once or, if there is no next key, a new key. If the
+    withdrawn key was the only next key, a new next key replaces it.
 
     Raises: NotFound, if no key has this kid.
     """
@@ -177,9 +177,9 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
 def _with_successor(keys: Keys, successor: StoredSigningKey, *, signer: StoredSigningKey | None = None) -> Keys:
     """Return the keys with this successor of the signing key added.
 
-    The other keys retire when all tokens that they have signed have expired. `signer` is the key that signs until the
-    successor begins to sign; None if the successor signs at once. If `signer` would retire earlier than the others, the
-    function postpones its retirement.
+    `signer` is the key that signs until the successor begins to sign; None if the successor signs at once. This key
+    retires `RETIRES_AFTER` after the successor begins to sign, because all tokens that it has signed have expired by
+    then. The other keys retire at this time, too, unless they retire earlier.
     """
     retires_at = successor.activates_at + RETIRES_AFTER
 

@@ -11,8 +11,8 @@ from wxauth.keys.models import StoredSigningKey
 
 _COLUMNS: Final = columns_of(StoredSigningKey)
 
-# If replicas start or rotate at the same time, the second replica waits for this lock, and then reads the first
-# replica's key.
+# If two processes add or withdraw keys at the same time, the second process waits for this lock, and then reads the
+# keys that the first process has stored.
 _LOCK: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))")
 PUBLISHED: Final = Statement[StoredSigningKey](f"""
 SELECT {", ".join(_COLUMNS)} FROM signing_keys WHERE retires_at IS NULL OR retires_at > :now ORDER BY activates_at, id
@@ -35,14 +35,15 @@ RETURNING kid
 """)
 """The statement that deletes the keys that no token needs any more, and returns their `kid`.
 
-A retired key of id_tokens is deleted only after the longest session has ended, because until then, an id_token can end
-its website's session. `longest_session_ago` is so long before `now` that every session that began before it has ended.
+A retired RS256 key is deleted only after the longest session has ended, because until then, an id_token that the key
+has signed can end its website's session. `longest_session_ago` is so long before `now` that every session that began
+before it has ended.
 """
 # The query includes retired keys, because an expired id_token still identifies the session that it can end.
 PUBLIC_HALF: Final = Statement[dict[str, Any]]("""
 SELECT public_jwk FROM signing_keys WHERE kid = :kid AND alg = 'RS256'
 """)
-"""The query for the public key with this `kid` that verifies id_tokens."""
+"""The query for the public RS256 key with this `kid`, which verifies id_tokens."""
 # A client is a site if it has a title.
 HAS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL)")
 """The query that returns whether there is a site. Before the first site, wxauth usually needs no key for id_tokens."""

@@ -38,10 +38,10 @@ log = get_logger()
 class KeysAnswer(TypedDict):
     """The response with the published keys."""
 
-    items: Annotated[list[KeyAnswer], Field(description="The keys of access tokens, the oldest first.")]
+    items: Annotated[list[KeyAnswer], Field(description="The ES256 keys, the oldest first.")]
     id_token_keys: Annotated[
         list[KeyAnswer],
-        Field(description="The keys of id_tokens, if there are websites; the oldest first.", examples=[[]]),
+        Field(description="The RS256 keys, if there are websites; the oldest first.", examples=[[]]),
     ]
     next_cursor: None
     """Always null, because the list has only one page."""
@@ -60,8 +60,10 @@ class RotatedKeysAnswer(TypedDict):
 class WithdrawnKeyAnswer(TypedDict):
     """The withdrawn key, and the key that signs now."""
 
-    kid: Annotated[str, Field(examples=["…"])]
-    signing: Annotated[str, Field(examples=["…"])]
+    kid: Annotated[str, Field(description="The kid of the withdrawn key.", examples=["…"])]
+    signing: Annotated[
+        str, Field(description="The kid of the key with the same algorithm that signs now.", examples=["…"])
+    ]
 
 
 @router.get(
