@@ -88,7 +88,7 @@ class CodeLogins:
 
         Raises: AccountDisabled, AccountLeaving; SnapshotUser, if the identity is probably made up; SignUpClosed,
             LacksUnionid, SignUpRefused, SignUpUnavailable, if the person is unknown and may not sign up;
-            TooManyChanges.
+            StorageUnavailable, including TooManyChanges.
         """
         lacks_unionid = identity.unionid is None and app.unionid_in_force == "required"
         may_sign_up = self.settings.may_sign_up(app) and not lacks_unionid
@@ -140,7 +140,7 @@ class CodeLogins:
 
 
 class LoginLimiter(RateLimiter):
-    """The limit on the logins from one client address, which the setting `LOGIN_RATE_LIMIT` defines.
+    """The limit on the logins and proofs (see `Proofs`) from one client address, which `LOGIN_RATE_LIMIT` defines.
 
     This subclass exists because wxauth finds each of its parts by the part's class.
     """

@@ -206,9 +206,11 @@ class Logins:
         )
 
     async def refresh(self, *, refresh_token: str, device: Device) -> TokenAnswer:
-        """Exchange a refresh token for a new pair of tokens. Each use replaces the refresh token.
+        """Exchange a refresh token for a new pair of tokens.
 
-        The session stores the address and the User-Agent of `device`.
+        The new refresh token replaces the old one. If the old one is sent again soon, and before the new one is used,
+        for example because the response was lost, return the same new refresh token. The session stores the address and
+        the User-Agent of `device`.
 
         Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionReplaced, SessionRevoked,
         AccountDisabled, StorageUnavailable.

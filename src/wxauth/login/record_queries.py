@@ -45,16 +45,22 @@ class Refusal(SQLModel):
     at: datetime = Field(sa_type=TIME, schema_extra={"examples": ["2026-11-20T10:02:00Z"]})
     code: str = Field(sa_type=Text, schema_extra={"examples": ["account_disabled"]})
     wechat_errcode: int | None = Field(description="WeChat's errcode, if it gave one.")
-    app_id: str | None = Field(sa_type=Text, schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]})
-    user_id: UUID | None = Field(
-        description="Null if unknown.", schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]}
+    app_id: str | None = Field(
+        sa_type=Text, description="Null if unknown.", schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]}
     )
-    """The user whose login was refused; null if wxauth does not know the user.
+    user_id: UUID | None = Field(
+        description="Null if unknown, or if the entry counts refusals of many users or networks.",
+        schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]},
+    )
+    """The user whose login was refused.
 
     The column is not a foreign key, because a user can have more rows than an erasure can delete in one transaction.
     """
     network: str | None = Field(
-        sa_type=CIDR, description="The /24 or /48 of the address.", schema_extra={"examples": ["203.0.113.0/24"]}
+        sa_type=CIDR,
+        description="The /24 or /48 of the address. Null if unknown, or if the entry counts refusals of many users or "
+        "networks.",
+        schema_extra={"examples": ["203.0.113.0/24"]},
     )
     request_id: str = Field(
         sa_type=Text,
@@ -106,7 +112,7 @@ class TotalsRow(SQLModel):
     users: int = Field(schema_extra={"examples": [52310]})
     sessions: int = Field(description="Open sessions.", schema_extra={"examples": [60122]})
     active_day: int = Field(
-        description="Users active in the last 24 hours, including all users who logged in.",
+        description="Users active in the last 24 hours.",
         schema_extra={"examples": [3105]},
     )
     active_week: int = Field(description="Users active in the last 7 days.", schema_extra={"examples": [11870]})
@@ -270,11 +276,13 @@ async def overview_of(database: Database, *, first: date, last: date, utc_offset
 class RefusalSearch(HistoryQuery):
     """The filters for refused logins, in addition to those of `HistoryQuery` (the user and the range of time)."""
 
-    request_id: StoredText | None = pydantic.Field(default=None, description="The request id that the phone shows.")
+    request_id: StoredText | None = pydantic.Field(
+        default=None, description="List only refusals of the request with this id, which the phone shows."
+    )
     code: StoredText | None = pydantic.Field(
         default=None, description="List only refusals with this error code, such as `account_disabled`."
     )
-    app_id: StoredText | None = pydantic.Field(default=None, description="List only logins to this app.")
+    app_id: StoredText | None = pydantic.Field(default=None, description="List only refusals in this app.")
     network: Annotated[Network | None, OrEmpty] = pydantic.Field(
         default=None,
         description="List only refusals from this network, such as `203.0.113.0/24`. An address stands for its /24 "

@@ -32,7 +32,9 @@ _MAX_UTC_OFFSET: Final = 14 * 60
 class NumbersQuery(BaseModel):
     """The query parameters that select the days."""
 
-    days: Annotated[int, Field(ge=1, le=MOST_DAYS)] = 30
+    days: Annotated[int, Field(ge=1, le=MOST_DAYS)] = Field(
+        default=30, description="The number of days, including today."
+    )
     utc_offset: Annotated[int, Field(ge=_MIN_UTC_OFFSET, le=_MAX_UTC_OFFSET)] = Field(
         default=0,
         description="The time zone in which days begin: minutes east of UTC, such as 480 for China. wxauth counts "

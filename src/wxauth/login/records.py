@@ -167,7 +167,7 @@ class Refusals(WriteBuffer):
     _own_rows: Counter[UUID | str] = field(init=False, default_factory=Counter)
     """The number of rows of this minute that each contain one refusal, by user or network."""
     _shared_rows: dict[_SharedKey, record_queries.Refusal] = field(init=False, default_factory=dict)
-    """The rows of this minute that count several refusals."""
+    """The rows of this minute that can count several refusals."""
     _rows_begun: Counter[bool] = field(init=False, default_factory=Counter)
     """The number of rows begun in this second, with a user (True) and without a user (False)."""
 

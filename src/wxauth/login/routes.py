@@ -247,9 +247,9 @@ async def erase_me(
 ) -> Response | None:
     """Erase the user, with the identities, the sessions, and the user's data in the audit trail.
 
-    `login_code` proves that the user holds the phone, because an access token may have been stolen. It must belong to
-    the session's identity. The next login creates a new user. Some clients send no body with DELETE, so POST to
-    `/v1/me/erasure` does the same.
+    `login_code` proves that the user holds the phone, because an access token may have been stolen. The code must
+    belong to the session's identity. The next login creates a new user. Some clients send no body with DELETE, so POST
+    to `/v1/me/erasure` does the same.
 
     With `ERASURE_GRACE_DAYS`, all sessions end at once, and the rest is erased at `erase_at`, unless the user logs in
     with `stay` before.
