@@ -84,6 +84,7 @@ class _Addition(NamedTuple):
     kind: EventType
     user_id: UUID
     app_id: str | None
+    """The app of the identity; None if the line of a new user contains no identity."""
 
 
 class Batch:
@@ -267,7 +268,7 @@ class Batch:
         return updated
 
     def _update_phone(self, user: UserToImport, line: Line, *, overwrites: bool) -> None:
-        """Set the line's phone number, which counts as unverified.
+        """Set the line's phone number, which counts as unverified, unless another user has verified this number.
 
         If the user already has a number, replace it only if `overwrites` is set.
         """

@@ -357,7 +357,7 @@ def _value_at(values: Mapping[str, object], path: str) -> object:
 
 @cache
 def _fields_without_text() -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names of the fields of `Line` that accept no text, and the names of those that accept lists of texts.
+    """Return the names of the fields of `Line` that accept no text and, among them, the names of the lists of texts.
 
     The JSON schema of `Line` shows the types of the fields.
     """

@@ -103,11 +103,14 @@ For a `dict[UUID, int]`, for example, the parser reads a `tuple[UUID, int]`, whi
 class MadeOnDisk:
     """The data about earlier lines, in a temporary file, because the data may be larger than the memory.
 
+    If no folder for temporary files is writable, the data is in memory.
+
     The data also includes the unionids of the whole file. In a dry run, it includes all changes that the lines have
     made so far. Otherwise, the database contains these changes.
 
     Each row is an entry of one of the dicts of `Made`: the name of the dict (`kind`), the key (`name`) and the value.
-    Each method writes all of its rows in one SQLite transaction, because separate transactions would take longer.
+    A method that writes rows writes all of them in one SQLite transaction, because separate transactions would take
+    longer.
     """
 
     def __init__(self) -> None:
@@ -207,9 +210,10 @@ async def import_users(
             of seconds until the retry.
         pause: A function that waits for a number of seconds before a retry.
 
-    Raises: StorageUnavailable, if the database accepts no batch for ten minutes, if a retry cannot help, or if the
-        secrets of an app in the lines cannot be decrypted. The stored batches are not undone, and the same lines can be
-        imported again.
+    Raises: StorageUnavailable, if the database does not accept a batch even after all retries (see `_PAUSES`), if a
+        retry cannot help, if the apps cannot be read, or if the secrets of an app in the lines cannot be decrypted; the
+        errors of `lines`, for example WrongFile. The stored batches are not undone, and the same lines can be imported
+        again.
     """
     counts = Counts()
     await services[Apps].refresh()
@@ -348,7 +352,7 @@ async def _import_batch(
 
     If a line would remove an administrator, begin again with all administrators locked.
 
-    Raises: TooManyChanges, after three attempts. The caller then imports smaller batches.
+    Raises: TooManyChanges, after three attempts (the caller then imports smaller batches); StorageUnavailable.
     """
     wanted = _wanted([line for _, line in lines])
     if not options.dry_run:  # the remaining data of an erased user must not become data of a new user with this id
@@ -385,7 +389,7 @@ async def _locked_batch(
     """Lock the users of the lines, and return the batch that will change them.
 
     Raises: ChangedMeanwhile, if ids of the lines have moved to other users before the lock, or if one of the users was
-    just erased.
+        just erased.
     """
     found = await find(transaction, wanted)
     users: Sequence[UserToImport] = []

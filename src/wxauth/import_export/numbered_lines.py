@@ -12,7 +12,10 @@ from wxauth.import_export.other_files import check_kind
 MAX_LINE: Final = 8 * 1024
 """The size limit, in bytes, of a line without its line break."""
 _READ_AT_ONCE: Final = len(BOM_UTF8) + MAX_LINE + len("\r\n")
-"""The length, in bytes, of the longest line that is read, including a byte order mark and the line break."""
+"""The largest number of bytes of a line that are read at once.
+
+It is the length of the longest valid line, with a byte order mark and a line break.
+"""
 _SKIPPED_AT_ONCE: Final = 64 * 1024
 """The largest number of bytes read at once to skip the remainder of a line that is too long."""
 TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))

@@ -1,8 +1,8 @@
 """The statements of an import, which find or write the rows for a whole batch of lines, and the query of an export.
 
-A statement that adds or changes rows gets them as one JSON document, which PostgreSQL expands into rows. For the rows
-of one batch, this is as fast as COPY into a temporary table. Unlike COPY, it needs no privilege to create tables, and
-does not bloat the catalogue with a table for each batch.
+A statement with the parameter `rows` gets the rows to write as one JSON document, which PostgreSQL expands into rows.
+For the rows of one batch, this is as fast as COPY into a temporary table. Unlike COPY, it needs no privilege to create
+tables, and does not bloat the catalogue with a table for each batch.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence

@@ -39,7 +39,7 @@ class Owners(NamedTuple):
 
 
 class GivenValue(NamedTuple):
-    """The value of a field in the first line of an identity that has the field."""
+    """The value of a field in the first accepted line of an identity that has the field."""
 
     line: int
     """The number of the line."""
@@ -62,7 +62,7 @@ class Made:
 
     users: dict[UUID, UserToImport] = field(default_factory=dict)
     first_lines: dict[UUID, int] = field(default_factory=dict)
-    """The number of the first line in the file about each user."""
+    """The number of the first accepted line in the file about each user."""
     identities: dict[IdentityKey, StoredIdentity] = field(default_factory=dict)
     unionids: dict[str, UUID] = field(default_factory=dict)
     openids: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Made:
     given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
     """The user's fields that the lines about each identity have given."""
     unionid_lines: dict[str, int] = field(default_factory=dict)
-    """The unionids in the file that a line of the batch uses as an openid.
+    """The unionids in the file that equal the `openid` in the key of a line of the batch (see `IdentityKey`).
 
     The value is the number of the first line in the file that has this unionid.
     """
