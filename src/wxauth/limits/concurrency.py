@@ -1,4 +1,4 @@
-"""The limits on the work of one user that runs at the same time in this process.
+"""The limits on the work that runs at the same time in this process, for each session and user, or for all users.
 
 `Concurrency` lets a user's requests wait in queues, so that a user who sends many requests at once makes only their own
 requests wait. The number of simultaneous transactions is small (`MAX_TRANSACTIONS` in `core/database.py`), and the

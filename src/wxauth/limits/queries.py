@@ -142,7 +142,10 @@ def _lasting_names(user: UserInSession) -> Sequence[str]:
 PHONE_CODES: Final = Rate("phone_code", MAX_PHONE_CODES, "this user has sent too many phone codes")
 """The rate limit of phone codes. Successful codes count, too, because each number costs money."""
 EXPORTS: Final = Rate("export", 1, "you can export your own data only once a minute", window=MINUTE)
-"""The rate limit of users' exports of their own data. The limit is low because no other request reads as much data."""
+"""The rate limit of users' exports of their own data.
+
+The limit is low because no other request of a user reads as much data.
+"""
 # The following limits are per hour, unless a window is named.
 PROFILE_CHANGES: Final = Rate("profile", 60, "this user has changed their name or picture URL too often")
 CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consent too often")

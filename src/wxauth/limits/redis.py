@@ -28,8 +28,8 @@ class RedisCounts:
         what: One word for the kind of action, which is part of the keys.
         patience: The time, in seconds, that the caller allows for connecting and one operation. If there are several
             hosts, or several addresses of a host, each gets a share of this time, so that an address that does not
-            respond leaves time for the others. For one server with one address, only the caller stops an operation
-            that takes longer.
+            respond leaves time for the others. For one server, only the caller limits the operation and, if the server
+            has one address, the connecting.
     """
 
     def __init__(self, url: str, *, what: str, patience: float) -> None:
