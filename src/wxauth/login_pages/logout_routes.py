@@ -53,7 +53,7 @@ class LoggingOut:
         """Handle a request to log out with these URL-encoded parameters, and return the response.
 
         Raises: RateLimited, if the user has too many requests in progress; StorageUnavailable; CannotOpen, if the
-            stored signing keys cannot be decrypted.
+            stored signing keys cannot be decrypted; InvalidRequest, if the request has one of wxauth's cookies twice.
         """
         pages = self.pages
         try:
@@ -84,7 +84,8 @@ class LoggingOut:
         chooses to stay logged in, return a page that says so. The form that asks contains a field that only wxauth can
         create, so that no other site can send the confirmation.
 
-        Raises: RateLimited, if the user has too many requests in progress.
+        Raises: RateLimited, if the user has too many requests in progress; StorageUnavailable; InvalidRequest, if the
+            request has one of wxauth's cookies twice.
         """
         pages, browser = self.pages, self.pages.browser
         client = await find_site(self.database, parameters.get("client_id", ""))

@@ -18,7 +18,7 @@ from wxauth.clients.redirect_uris import is_local, is_registered, origin_of, ori
 from wxauth.core.users import UserFields
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
-from wxauth.login_pages.rendering import LOGIN, Link, Rendering, redirect_source, redirect_to, site_source
+from wxauth.login_pages.rendering import LOGIN, Link, Rendering, redirect_sources, redirect_to, site_source
 from wxauth.login_pages.texts import TEXTS
 from wxauth.settings.apps import App
 from wxauth.settings.http_urls import host_of
@@ -69,8 +69,9 @@ class Pages(Rendering):
     async def answer(self, work: Awaitable[Onward | Response], *, gone: str = "visit_gone") -> Response:
         """Await `work`, and return a redirect or a page for its result or its failure.
 
-        `gone` names the message for a login that does not exist anymore. For RateLimited and StorageUnavailable, the
-        page advises the user to try again, unless no further attempt can succeed, and `web.edge` logs the failure.
+        `gone` names the message for a login that no longer exists, or that this browser has not started. For
+        RateLimited and StorageUnavailable, the page advises the user to try again, unless no further attempt can
+        succeed. `web.edge` logs these two failures.
         """
         try:
             answer = await work
@@ -104,7 +105,7 @@ class Pages(Rendering):
                 "form-post",
                 self._say(_("Back to the site")),
                 script="post.js",
-                form_action=redirect_source(url),
+                form_action=redirect_sources(url),
                 # With `prompt=none`, a site can send the request from a frame in its page. This page then appears in
                 # that frame.
                 frame_ancestors=site_source(url),
@@ -200,7 +201,7 @@ class Pages(Rendering):
             site_request,
             page_id,
             parameters,
-            form_action=f"'self' {redirect_source(site_request.redirect_uri)}",
+            form_action=f"'self' {redirect_sources(site_request.redirect_uri)}",
             name=(user.nickname or "").strip(),
             picture=f"{self.root}{picture.removeprefix(issuer)}" if is_own_picture(picture, issuer) else None,
             hint={HINT: parameters[HINT]} if HINT in parameters else {},
@@ -215,7 +216,7 @@ class Pages(Rendering):
         url = repeated.get("post_logout_redirect_uri")
         form_action = "'self'"
         if client is not None and url is not None and is_registered(url, client.logout_uris):
-            form_action += f" {redirect_source(url)}"
+            form_action += f" {redirect_sources(url)}"
         return self._page(
             "log-out",
             self._say(_("Log out?")),
@@ -391,7 +392,7 @@ def _form_action_of_link(redirect_uri: str, link_source: str | None) -> str:
 
     The page's forms open WeChat with a link of `link_source`, if there is one, and lead back to the site.
     """
-    return " ".join(filter(None, ("'self'", link_source, redirect_source(redirect_uri))))
+    return " ".join(filter(None, ("'self'", link_source, redirect_sources(redirect_uri))))
 
 
 def _site_parameters(parameters: Parameters) -> dict[str, str]:

@@ -140,8 +140,8 @@ class Rendering:
         """Return a redirect to `path`, after which the browser sends these parameters again, as a query.
 
         Browsers send a cross-site POST without wxauth's cookies, and a new cookie would break the browser's other tabs.
-        After the redirect, the browser sends a GET with the cookies. Return None if the request is not such a POST, or
-        if the URL would be too long for most proxies.
+        After the redirect, the browser sends a GET with the cookies. The request must be a POST. Return None if it is
+        not cross-site, or if the URL would be too long for most proxies.
         """
         if self.request.headers.get("sec-fetch-site") != "cross-site" or len(encoded_parameters) > LONGEST_REDIRECT:
             return None
@@ -212,7 +212,7 @@ def redirect_to(url: str) -> Response:
     return Response(status_code=SEE_OTHER, headers={**PRIVATE, "Location": url})
 
 
-def redirect_source(redirect_uri: str) -> str:
+def redirect_sources(redirect_uri: str) -> str:
     """Return the sources that `form-action` must allow so that the browser follows a redirect to the site after a form.
 
     Browsers also check all further redirects. The site might redirect to another of its hosts. A site on the user's

@@ -162,7 +162,7 @@ LoggingInDep = Annotated[LoggingIn, Depends(LoggingIn)]
     operation_id="authorize_by_form",
     responses=PAGES,
     failures=[PayloadTooLarge],
-    openapi_extra=form_parameters(client_id="shop"),
+    openapi_extra=form_parameters(*_PARAMETERS, client_id="shop"),
 )
 async def authorize(request: Request, pages: PagesDep, logging_in: LoggingInDep) -> Response:
     """Show a page with a QR code to scan, which then redirects to `redirect_uri` with `code`, `state` and `iss`.
@@ -264,7 +264,7 @@ async def come_back_from_wechat(
     WeChat's `code` or `state`. wxauth exchanges the `code` only once, and only if this browser got the `state` from
     wxauth.
     """
-    # This is not WeChat's callback, but the redirect below, or a link to the page in another language.
+    # This request is not WeChat's callback. It follows the redirect below, or a link to the page in another language.
     if request.query_params.keys() <= {"ui_locales"}:
         return pages.message("visit_gone", status=404)
     try:
