@@ -21,14 +21,14 @@ class Statistics(SQLModel):
     )
     erasures_waiting: int = Field(description="Erased users whose data is not completely removed yet.")
     sweep_overdue_seconds: float = Field(
-        description="For how long the oldest daily sweep has been overdue; 0 if none is."
+        description="Seconds since the daily sweep that is most overdue was due; 0 if none is overdue."
     )
     signing_key_age_seconds: float | None = Field(description="Age of the current signing key.")
 
 
 # `LEAST` and `GREATEST` ignore nulls, so a number of seconds is 0 if there is no row, or if a time is in the future.
-# Only the age of the signing key can be null. It is the age of the newest active ES256 key, because ES256 keys sign the
-# access tokens. `:sweeps` contains the names of the daily sweeps.
+# Only the age of the signing key can be null. It is the time since the newest active ES256 key began to sign. RS256
+# keys do not count, because they sign no access tokens. `:sweeps` contains the names of the daily sweeps.
 STATISTICS: Final = Statement[Statistics](f"""
 SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
        (SELECT count(*) FROM erasures) AS erasures_waiting,

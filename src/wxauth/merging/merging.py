@@ -365,7 +365,7 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, remaining_id: UU
 async def _cancel_leaving_of_both(
     transaction: Transaction, pair: MergePair, *, stays: bool, now: datetime
 ) -> MergePair:
-    """Cancel the requested erasures of both users, and return the pair after this change.
+    """Cancel the erasures that one or both of the users have requested, and return the pair after this change.
 
     Raises: AccountLeaving, if a user has requested erasure and `stays` is not set; AccountDisabled, if a user is
     banned.
