@@ -270,7 +270,7 @@ class SiteTokens:
         still have at least one of them, and the user must have granted all of them to the site. `offline_access` does
         not count, because wxauth issues refresh tokens without this scope, too.
 
-        Raises: TooManyChanges, if other requests change the session during each attempt.
+        Raises: TooManyChanges, if other requests change the session or its user during each attempt.
         """
         demanded = [name for name in target.explicit_scopes(form.get("scope")) if name != OFFLINE_ACCESS]
         return await rotate_refresh_token_of_website(

@@ -47,8 +47,8 @@ class AuthorizationCodes:
     def queue(self, login: SiteLogin) -> AbstractAsyncContextManager[None]:
         """Return a context manager that waits in the queue of a login and, after the approval, in its user's queue.
 
-        All tabs and codes of one user share the user's queue. The context manager raises RateLimited if a queue is
-        full, or if no place becomes free in time.
+        In one process, all tabs and codes of a user share the user's queue. The context manager raises RateLimited if a
+        queue is full, or if no place becomes free in time.
         """
         if login.user_id is None:
             return self.concurrency.queue(login.id)

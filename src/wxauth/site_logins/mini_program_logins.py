@@ -74,7 +74,7 @@ class MiniProgramLogins:
 
         Raises: Unanswerable, if the client or the redirect URI is wrong; InvalidToken, if the session has ended;
             CannotOpen, if wxauth cannot read the site's `id_token_hint`; RateLimited, UnknownApp, WeChatError,
-            WrongPerson.
+            StorageUnavailable, WrongPerson.
         """
         try:
             request = await self.site_requests.check(parameters, ip=device.ip, admits=may_answer)

@@ -49,8 +49,8 @@ class PhoneIdTokens:
         contains `nonce`, if one is given. `ip` is the caller's address.
 
         Raises: InvalidRequest, if the client may not get such id_tokens; WrongAppKind, if the session's app does not
-            run on a phone; InvalidToken, if the session has ended; StorageUnavailable or CannotOpen, if no key can
-            sign the id_token; RateLimited, UnknownApp, WeChatError, WrongPerson.
+            run on a phone; InvalidToken, if the session has ended; StorageUnavailable, including if no key has been
+            read yet; CannotOpen, if no key can be decrypted; RateLimited, UnknownApp, WeChatError, WrongPerson.
         """
         client = await _find_client(self.database, client_id)
         kind = self.apps.find(caller.user.app_id).kind

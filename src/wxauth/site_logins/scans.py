@@ -214,7 +214,7 @@ class Scans:
 
         Raises: ScanOver, if the session has no such scan, or has denied it, or if `login_code` does not get the number;
             ScanTooFar, LoginTooOld, if the user may no longer approve it; CannotOpen, if no secret key decrypts the
-            number; RateLimited, UnknownApp, WeChatError, WrongPerson.
+            number; RateLimited, UnknownApp, WeChatError, StorageUnavailable, WrongPerson.
         """
         login = await self._find_claimed(caller, login_id)
         if login.stage == Stage.CLAIMED:
