@@ -23,7 +23,7 @@ router = Router("admin")
 class CheckResultAnswer(TypedDict):
     """One line of the report."""
 
-    name: Annotated[str, Field(examples=["wechat wx1a2b3c4d5e6f7a8b"])]
+    name: Annotated[str, Field(description="The name of the check.", examples=["wechat wx1a2b3c4d5e6f7a8b"])]
     ok: Annotated[bool, Field(description="Whether the check passed. A `note` counts as passed.")]
     level: Annotated[CheckLevel, Field(description="A `note` is fine if you intend this state.", examples=["ok"])]
     message: Annotated[

@@ -1,4 +1,4 @@
-"""The runner of `wxauth check`, for all checks, or for the checks of one app."""
+"""The runner of `wxauth check`, for all checks, or only for the checks of apps."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence

@@ -242,7 +242,7 @@ def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
     issuer = urlsplit(settings.issuer)
     host = issuer.hostname or ""
     if is_loopback(host):
-        # The result is not `bad`, because the check of the issuer already reports this problem once for all apps.
+        # The result is not `bad`, because a check of all apps also checks the issuer, and reports this problem once.
         text = _("WeChat doesn't accept a callback to {issuer}. Set WXAUTH_ISSUER", issuer=settings.issuer)
         return good(name, text)
     if issuer.scheme != "https" or issuer.port is not None or numeric_addresses_of(host):
@@ -286,7 +286,7 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
         return bad(name, text)
     mode = _("security mode (安全模式)") if app.push_aes_key else _("plain mode (明文模式)")
     if is_loopback(urlsplit(url).hostname):
-        # The result is not `bad`, because the check of the issuer already reports this problem once for all apps.
+        # The result is not `bad`, because a check of all apps also checks the issuer, and reports this problem once.
         text = _("configured ({mode}), but WeChat can't reach {url}. Set WXAUTH_ISSUER", mode=mode, url=url)
         return good(name, text)
     instructions = _("in WeChat's console, under 消息推送, enter {url} and select {mode}", url=url, mode=mode)
