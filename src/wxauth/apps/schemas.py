@@ -89,7 +89,7 @@ class AppAnswer(AppTitleAnswer):
     logo: str | None = Field(description="A `data:` URL.", examples=[None])
     source: AppSource = Field(description="An app in the settings can only be changed there.", examples=["database"])
     is_default: bool = Field(description="Whether a login without an app_id uses this app.")
-    is_enabled: bool
+    is_enabled: bool = Field(description="Whether users can log in to the app.")
     sign_up: SignUp | None
     sign_up_roles: list[str] | None = Field(examples=[None])
     claims: dict[str, Any] | None = Field(examples=[None])

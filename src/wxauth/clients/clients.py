@@ -1,7 +1,8 @@
 """Registered clients: the services that query wxauth, and the sites that log users in.
 
-All clients have a name, and most have a secret. All sites share one audience, so every service behind a guard accepts
-the tokens of every site. Therefore, all sites must belong to the operator. Never add a site of a third party.
+All clients have a name, and most have a secret. Apart from tokens for a resource, the access tokens of all sites have
+the same audience, so every service behind a guard accepts them. Therefore, all sites must belong to the operator. Never
+add a site of a third party.
 """
 
 import asyncio

@@ -65,7 +65,7 @@ SESSIONS_LEFT: Final = Statement[int]("""
 SELECT (SELECT count(*) FROM website_sessions WHERE client_id = clients.name) AS number
   FROM clients WHERE name = :name AND removed_by IS NOT NULL
 """)
-# The present secret becomes the previous secret until :former_until. If :former_until is null, the present secret ends
+# The current secret becomes the previous secret until :former_until. If :former_until is null, the current secret ends
 # at once. In both cases, an older previous secret ends at once. The statement does not change a public client.
 RENEW: Final = Statement[list[str]]("""
 UPDATE clients

@@ -86,7 +86,7 @@ class ClientAnswer(AddedClient):
 class NewClientAnswer(ClientAnswer):
     """A new client with its secret, which is shown only once."""
 
-    client_id: Annotated[str, Field(examples=["shop"])]
+    client_id: Annotated[str, Field(description="The same value as `name`.", examples=["shop"])]
     client_secret: str | None = Field(repr=False, description="Null for a public client.", examples=["…"])
 
 
@@ -102,7 +102,7 @@ class ClientSecretAnswer(BaseModel):
     """A client with its new secret, which is shown only once."""
 
     name: Annotated[str, Field(examples=["billing"])]
-    client_id: Annotated[str, Field(examples=["billing"])]
+    client_id: Annotated[str, Field(description="The same value as `name`.", examples=["billing"])]
     client_secret: Annotated[str, Field(examples=["…"])]
     scopes: Annotated[list[str], Field(examples=[["introspect", "users"]])]
 
