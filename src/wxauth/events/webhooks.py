@@ -62,6 +62,7 @@ class Webhooks:
         added = await self._write(
             EventType.WEBHOOK_ADDED,
             by,
+            now=now,
             id=webhook_id,
             name=name,
             url=url,
@@ -104,6 +105,7 @@ class Webhooks:
         changed = await self._write(
             EventType.WEBHOOK_CHANGED,
             by,
+            now=self.clock(),
             name=name,
             url=url,
             types=None if types is None else list(types),
@@ -114,7 +116,7 @@ class Webhooks:
 
     async def remove(self, name: str, *, by: Actor) -> None:
         """Remove a webhook, so that wxauth sends it no more events. Raises: NotFound, if there is no such webhook."""
-        await self._write(EventType.WEBHOOK_REMOVED, by, name=name)
+        await self._write(EventType.WEBHOOK_REMOVED, by, now=self.clock(), name=name)
 
     async def renew_secret(self, name: str, *, by: Actor) -> NewWebhookAnswer:
         """Replace a webhook's secret, and return the webhook with the new secret.
@@ -124,14 +126,16 @@ class Webhooks:
         Raises: NotFound, if there is no such webhook.
         """
         webhook, secret = await self.read(name), new_webhook_secret()
+        now = self.clock()
         # The webhook is found by its id, because the secret is sealed for this id. The name might belong to a new
         # webhook by now.
         renewed = await self._write(
             EventType.WEBHOOK_SECRET_RENEWED,
             by,
+            now=now,
             id=webhook.id,
             secret=self._sealed(secret, webhook.id),
-            former_until=self.clock() + FORMER_SECRET_KEPT,
+            former_until=now + FORMER_SECRET_KEPT,
         )
         return _with_secret(renewed, secret)
 
@@ -217,14 +221,14 @@ class Webhooks:
         async with self.database.begin(replan=True) as transaction:
             return await webhook_queries.queue_again(transaction, webhook, events, now=self.clock())
 
-    async def _write(self, kind: EventType, by: Actor, **values: object) -> Webhook:
+    async def _write(self, kind: EventType, by: Actor, *, now: datetime, **values: object) -> Webhook:
         """Make and log the change that an event of this type reports, and return the webhook.
 
         `values` are the parameters of the statement for this change.
 
         Raises: NameTaken, if a new webhook has the name of another; NotFound, if there is no such webhook.
         """
-        written = await webhook_queries.write_webhook(self.database, kind, by=by, now=self.clock(), **values)
+        written = await webhook_queries.write_webhook(self.database, kind, by=by, now=now, **values)
         if written is None:
             if kind is EventType.WEBHOOK_ADDED:
                 raise NameTaken("a webhook with this name already exists")
