@@ -60,7 +60,10 @@ class MethodNotAllowed(RequestRefused, code="method_not_allowed", status=405):
 
 
 class UnknownApp(RequestRefused, code="unknown_app", status=400):
-    """The request names an app that is not configured."""
+    """The request names an app that is not configured.
+
+    The error is also returned if the app is disabled, or if the request names no app and there is no default app.
+    """
 
     title = _("This app doesn't exist.")
 
@@ -120,7 +123,7 @@ class SessionKeyExpired(WeChatError, code="session_key_expired", status=409):
 
 
 class WeChatRateLimited(WeChatError, code="wechat_rate_limited", status=429):
-    """WeChat's own limit is reached: the limit per user and minute, or the app's daily quota."""
+    """WeChat's own limit is reached, for example the limit per user and minute, or the app's daily quota."""
 
     title = _("Too many attempts. Please try again later.")
     retry_after = 60

@@ -5,10 +5,11 @@ The batch starts when the running statement returns, or `Deadlines.batch_wait` a
 is earlier. Therefore a lock, a slow disk or a distant PostgreSQL delays the next batch by no more than
 `Deadlines.batch_wait`. See docs/contribute/decisions/0018-statements-in-batches.md.
 
-One caller's failure never affects another caller. A separate task sends each batch, so that cancelling one caller does
-not cancel the others. A caller without a row in the result runs the statement alone. If PostgreSQL refuses a batch, or
-if the batch conflicts with other changes or loses its connection, each of its callers runs the statement alone. If
-there is no connection, or if PostgreSQL does not respond in time, all callers of the batch get this failure.
+An error that one caller's arguments cause never reaches another caller. A separate task sends each batch, so that
+cancelling one caller does not cancel the others. A caller without a row in the result runs the statement alone. If
+PostgreSQL refuses a batch, or if the batch conflicts with other changes or loses its connection, each of its callers
+runs the statement alone. If there is no connection, or if PostgreSQL does not respond in time, all callers of the batch
+get this failure.
 """
 
 import asyncio

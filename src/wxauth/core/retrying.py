@@ -13,7 +13,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from wxauth.core.database import Database, Transaction
 from wxauth.errors import StorageUnavailable
 
-ATTEMPTS: Final = 5
+DEFAULT_ATTEMPTS: Final = 5
 """The default number of attempts of `retrying` and `begin_locked`."""
 ATTEMPTS_OF_OPERATORS: Final = 50
 """The number of attempts for a merge or another change of one user that staff, an operator or a service requests.
@@ -36,7 +36,7 @@ class TooManyChanges(StorageUnavailable):
 
 
 def retrying(
-    attempts: int = ATTEMPTS, *, failure: str = _FAILURE, conflicts: tuple[type[Exception], ...] = ()
+    attempts: int = DEFAULT_ATTEMPTS, *, failure: str = _FAILURE, conflicts: tuple[type[Exception], ...] = ()
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]:
     """Return a decorator that repeats a function while it raises ChangedMeanwhile or one of `conflicts`.
 
@@ -63,7 +63,7 @@ def retrying(
 
 @asynccontextmanager
 async def begin_locked(
-    database: Database, lock: Callable[[Transaction], Awaitable[T]], *, attempts: int = ATTEMPTS
+    database: Database, lock: Callable[[Transaction], Awaitable[T]], *, attempts: int = DEFAULT_ATTEMPTS
 ) -> AsyncIterator[tuple[Transaction, T]]:
     """Open a transaction, call `lock` in it, and yield the transaction and the value that `lock` returns.
 

@@ -38,6 +38,7 @@ class UserFields(SQLModel):
 
     id: UUID = Field(primary_key=True)
     unionid: str | None = Field(sa_type=Text)
+    """One of the user's unionids; null if there is none. The table `unionids` contains all of them."""
     nickname: str | None = Field(sa_type=Text)
     avatar_url: str | None = Field(sa_type=Text)
     phone: str | None = Field(sa_type=Text)

@@ -1,1 +1,1 @@
-"""The event feed, webhooks, and webhook deliveries."""
+"""The event feed, webhooks, and the deliveries of events to webhooks and of logout tokens to sites."""

@@ -95,7 +95,7 @@ class StoredWebhook(Webhook, table=True):
 
 
 class DeliveryState(StrEnum):
-    """The state of a delivery: waiting for an attempt, accepted by the receiver, or given up."""
+    """The state of a delivery: not finished yet, accepted by the receiver, or given up."""
 
     PENDING = "pending"
     DELIVERED = "delivered"

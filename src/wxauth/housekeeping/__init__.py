@@ -1,1 +1,1 @@
-"""The background work that deletes old data, for example ended sessions and expired logins."""
+"""The background work that deletes or changes old data, for example expired logins and ended bans."""

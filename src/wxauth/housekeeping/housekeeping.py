@@ -52,9 +52,9 @@ REPLACEMENTS_PAUSE: Final = timedelta(seconds=30)
 SESSIONS_PER_TRANSACTION: Final = 5000
 """The largest number of sessions that one transaction ends, and the largest number that it deletes."""
 ERASE_PAUSE_SECONDS: Final = 5.0
-"""The pause, in seconds, between two checks for data of erased users, and for open sessions of removed clients."""
+"""The pause, in seconds, between two checks for data of erased users, and for data of removed clients."""
 REFUSALS_KEPT: Final = timedelta(days=14)
-"""The time for which refused logins are stored for customer support."""
+"""The time for which refused logins are stored for support staff."""
 DELIVERIES_KEPT: Final = timedelta(days=30)
 """The time for which finished webhook deliveries are stored for operators, counted from the last time they were queued.
 
