@@ -58,7 +58,7 @@ export async function resume() {
   }
 }
 
-/** End the session, here and in the service. Throws: Failure, if the service cannot be reached. */
+/** End the session, here and in the service. Throws: Failure, if the service does not end it. */
 export async function signOut() {
   forget()
   await ask('DELETE', SESSION)

@@ -102,8 +102,8 @@ function whyRefused({ items, next_cursor }) {
 }
 
 /**
- * Show what a new deployment still lacks, step by step, with code to paste. Show nothing if all steps are done, or if
- * the apps and clients cannot be loaded.
+ * Show what a new deployment still lacks, step by step, with code to paste; nothing if all steps are done. If the apps
+ * and clients cannot be loaded, nothing changes.
  */
 async function showFirstSteps(place, days) {
   const { iss, aud } = claims()

@@ -39,7 +39,7 @@ const viewOf = (webhook) => `#${path(webhook)}` // the fragment's path is that o
 
 /**
  * Return the webhooks. Each enabled one has `oldest_pending`, the time of its oldest delivery that waits to be sent;
- * null if none waits. Return no webhooks if the service has none at all.
+ * null if none waits. Return an empty list if the service does not have the routes about webhooks.
  */
 export async function webhooksAndTheirOldest() {
   let webhooks
