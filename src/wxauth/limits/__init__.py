@@ -2,8 +2,8 @@
 
 | What is limited | Class | Where it is counted | Setting |
 | --- | --- | --- | --- |
-| logins | `LoginLimiter` | Redis, or each process | `LOGIN_RATE_LIMIT` |
-| scans of an address or client; pictures from WeChat | `RateLimiter` | Redis, or each process | `SCAN_…_LIMIT` |
+| logins, and login codes as proof, of one address | `LoginLimiter` | Redis, or each process | `LOGIN_RATE_LIMIT` |
+| scans, visits and pages for sites; pictures from WeChat | `RateLimiter` | Redis, or each process | `SCAN_…_LIMIT` |
 | signatures of a client, and its bans and sign-outs of users | `RateLimiter` | each process | - |
 | new client documents from one address | `RateLimiter` | Redis, or each process | - |
 | new client documents from all addresses | `RateLimiter` | each process | - |

@@ -36,9 +36,10 @@ Honest users send fewer codes. Without the limit, one user could use up the app'
 
 
 class AttemptCount(SQLModel, table=True):
-    """The table of the numbers of attempts, for example of calls that use up WeChat's quota.
+    """The table of the numbers of actions, for example of calls that use up WeChat's quota.
 
-    A row counts the attempts of one subject and one kind within a window of at most an hour.
+    A row counts the actions of one subject and one kind within a window of at most an hour. An action beyond the limit
+    is refused, and does not count.
     """
 
     __tablename__ = "attempts"
@@ -51,11 +52,11 @@ class AttemptCount(SQLModel, table=True):
     since: datetime = Field(sa_type=TIME)
     """The time at which the present window began."""
     number: int
-    """The number of attempts within the present window."""
+    """The number of actions within the present window."""
 
 
 class _Attempt(SQLModel):
-    """The outcome of `_COUNT`: whether an attempt is within the limit, and the start of the stored window."""
+    """The outcome of `_COUNT`: whether an action is within the limit, and the start of the stored window."""
 
     is_within_limit: bool
     since_before: datetime | None
@@ -66,7 +67,7 @@ class _Attempt(SQLModel):
 # window's length after now was begun while the clock was ahead, so it counts as ended.
 _IS_OPEN: Final = """(attempts.since > :began_by
                         AND attempts.since < :now::timestamptz + (:now::timestamptz - :began_by))"""
-# If two attempts are concurrent, the second waits until the first has released the row, and then increments the count.
+# If two actions are concurrent, the second waits until the first has released the row, and then increments the count.
 # If the limit is reached, the statement writes nothing.
 _COUNT: Final = Statement[_Attempt](f"""
 WITH counted AS (
@@ -106,7 +107,7 @@ class Rate:
         """
         row = await database.one(_COUNT, key=self._key(who), now=now, began_by=now - self.window, at_most=self.at_most)
         if not row.is_within_limit:
-            # If a concurrent attempt began the window after this statement's snapshot, the start is not known.
+            # If a concurrent action began the window after this statement's snapshot, the start is not known.
             since = row.since_before or now
             raise RateLimited(self.detail, retry_after=max(1, ceil((since + self.window - now).total_seconds())))
 

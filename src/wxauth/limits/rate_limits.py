@@ -65,7 +65,7 @@ class RateLimiter:
     Args:
         rate: The limit, for example `600/minute`. If empty, there is no limit.
         what: One word for the kind of action, which is part of the keys in Redis.
-        clock: The clock for the windows of this process.
+        clock: The clock for the windows of this process, and for the pause after a failure of Redis.
         redis_url: The URL of Redis, or None.
         exempt: The networks whose addresses are not counted.
         patience: The time limit, in seconds, for counting an action in Redis, including the wait for a connection.
