@@ -29,9 +29,9 @@ class TokenSession:
     claims: Template | None = None
     """The template of the operator's own claims in the token; None if there are no such claims."""
     resource: str | None = None
-    """The URL of the resource that accepts the token, which becomes the token's audience.
+    """The URL of the resource that accepts the token. The URL becomes the token's audience.
 
-    Without a resource, it is None, and the audience is the one in the settings.
+    If the token is for no resource, the URL is None, and the audience is the one in the settings.
     """
     authenticated_at: datetime | None = None
     """The time at which the user approved the login, if the token is for one resource; None for any other token."""

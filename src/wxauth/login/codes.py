@@ -31,7 +31,7 @@ from wxauth.wechat.client import WeChat, WeChatIdentity, report_misconfigured
 
 WECHAT_SECONDS: Final = Histogram(
     "wxauth_wechat_seconds",
-    "Duration of code exchanges with WeChat, including retries.",
+    "Duration of code exchanges with WeChat for logins, including retries.",
     buckets=(0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60),
 )
 PROOF_FAILURES: Final[Sequence[Failure]] = (*CODE_FAILURES, WrongPerson)

@@ -117,7 +117,7 @@ class TokenAnswer(TypedDict):
         int, Field(description="Seconds until an unused session expires.", examples=[2592000])
     ]
     session_id: ShownSessionId
-    is_new_user: bool
+    is_new_user: Annotated[bool, Field(description="Whether the login has created the user. False after a refresh.")]
     user: UserAnswer
     phone_error: NotRequired[Annotated[str, Field(description="Why `phone_code` failed: the `code` of the problem.")]]
     ignored: NotRequired[

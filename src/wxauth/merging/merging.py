@@ -52,7 +52,7 @@ class MergeSource(StrEnum):
     OPERATOR = "operator"
 
 
-MERGES: Final = Counter("wxauth_merges", "Merges of two users, by cause.", "by", first=MergeSource)
+MERGES: Final = Counter("wxauth_merges", "Merges of two users, by reason.", "by", first=MergeSource)
 
 
 @dataclass(frozen=True, slots=True)
