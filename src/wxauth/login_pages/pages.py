@@ -51,12 +51,12 @@ STAY: Final = "stay"
 HINT: Final = "id_token_hint"
 """The site's parameter with an id_token, which can contain the user's name and phone number.
 
-Therefore, wxauth puts the parameter into the forms of the user's page, and never stores it.
+Therefore, wxauth puts the parameter into the forms of the page that `Pages.person` returns, and never stores it.
 """
 _REPEATED_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
 """The parameters of a request to log out that the confirmation page sends again."""
 VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
-"""The pages that wxauth shows after a visit to WeChat's page.
+"""The pages with their own URLs that wxauth shows after a visit to WeChat's page.
 
 The value for each page says whether the page has a button to try again. The message of the page `again`, for example,
 is `visit_again` in `TEXTS`.
@@ -194,7 +194,7 @@ class Pages(Rendering):
 
         The page shows the user of the login, and has a button with which this user continues to the site.
         """
-        # The page's policy allows only pictures from this service, so the page shows no picture from another host.
+        # The page's policy allows no pictures from other hosts, so the page shows only an uploaded picture.
         picture, issuer = user.avatar_url, self.settings.issuer
         return self._site_page(
             "person",
