@@ -1,4 +1,7 @@
-"""The service as an ASGI app for any server: `uvicorn --factory wxauth.asgi:create_app --no-proxy-headers`."""
+"""The service as an ASGI app for any server, for example `uvicorn --factory wxauth.asgi:create_app --no-proxy-headers`.
+
+Without the second option, uvicorn would replace the client's address before wxauth checks `TRUSTED_PROXIES`.
+"""
 
 import gc
 import sys

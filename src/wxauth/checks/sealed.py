@@ -34,7 +34,8 @@ class SealedKind(Generic[Row]):
     values: Callable[[Row], Sequence[tuple[bytes | None, bytes]]]
     """A function that returns the sealed values of a row, each with its context. A value is None if it is not set.
 
-    The values have the order of the columns in the row's `Reseal`, which stores the values that `resealed` returns.
+    If there are several values, they have the order of the columns in the row's `Reseal`, which stores the values that
+    `resealed` returns.
     """
 
     def stored_values(self, row: Row) -> list[tuple[bytes, bytes]]:

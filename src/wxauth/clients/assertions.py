@@ -39,7 +39,10 @@ _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"
 COMPACT_JWS: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
 """The pattern of a JWS in compact form. The groups are the encoded header, payload and signature."""
 _NUMBER: Final = re.compile(r"[A-Za-z0-9_-]{1,1400}", re.ASCII)
-"""The pattern of a number in an RSA key, in base64url. The longest number, of 8192 bits, has 1366 characters."""
+"""The pattern of a number in an RSA key, in base64url. The longest number, of 8192 bits, has 1366 characters.
+
+Further characters can only be leading zeros.
+"""
 _MAX_KID_LENGTH: Final = 256
 """The maximum number of characters of the id of an RSA key. `VerificationKey` has the same limit for EC keys."""
 _TYPES: Final = frozenset({"jwt", "client-authentication+jwt"})
