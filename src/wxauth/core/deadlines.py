@@ -48,4 +48,4 @@ class Deadlines:
 
 
 DEADLINES: Final = Deadlines()
-"""The time limits of the service. Tests use other limits."""
+"""The time limits of the service and of its commands. Tests use other limits."""

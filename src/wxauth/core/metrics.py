@@ -41,8 +41,8 @@ class _Metric(dict[Any, Series]):
     The declaration of a metric creates no series. With several workers, prometheus_client writes one file per process.
     If a declaration created series, the process that forks the workers would write such a file, too.
 
-    `make_first` creates the series whose labels are in `first`, and sets them to 0 before anything is counted in them.
-    Alerts depend on increases, and the first value of a new series is not an increase.
+    `make_first` creates the series whose labels are in `first`, with the value 0, even if nothing has been counted in
+    them yet. Alerts depend on increases, and the first value of a new series is not an increase.
     """
 
     kind: ClassVar[Any]

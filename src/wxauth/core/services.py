@@ -35,7 +35,8 @@ def part(kind: type[Part]) -> type[Part]:
 class Parts(dict[Any, Any]):
     """The parts of the service by their types.
 
-    A part that needs only other parts is created when it is first requested.
+    If a class is decorated with `part`, and each field is another part or has a default, the part of this class is
+    created when it is first requested. `make` creates the other parts.
     """
 
     def make(self, kind: type[Part], **values: Any) -> Part:

@@ -83,7 +83,7 @@ class Webhook(WebhookAnswer):
 
 
 class StoredWebhook(Webhook, table=True):
-    """A webhook, with the fields that only its deliveries need."""
+    """A webhook, with the field that only its deliveries need."""
 
     __tablename__ = "webhooks"
 
