@@ -36,7 +36,7 @@ class Parts(dict[Any, Any]):
     """The parts of the service by their types.
 
     If a class is decorated with `part`, and each field is another part or has a default, the part of this class is
-    created when it is first requested. `make` creates the other parts.
+    created when it is first requested. `wxauth.service.build` adds the other parts.
     """
 
     def make(self, kind: type[Part], **values: Any) -> Part:
