@@ -36,6 +36,7 @@ from wxauth.users.ids import LOOKS_LIKE, ExternalId, Openid, Unionid, refuse_inv
 from wxauth.users.phone_numbers import number_in
 from wxauth.users.schemas import MAX_AVATAR_URL, MAX_NICKNAME, AvatarUrl, Nickname, Reason, Roles
 from wxauth.web import schemas
+from wxauth.wechat.received import E164
 
 SKIPPABLE: Final = frozenset(
     (*PROFILE_FIELDS, "phone", "ban_reason", "attributes", "created_at", "identity_created_at", "last_login_at")
@@ -74,7 +75,6 @@ ATTRIBUTES: Final = Fault(
 )
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
-_E164: Final = re.compile(r"^\+[1-9][0-9]{1,14}$")
 _DATE_SEPARATORS: Final = str.maketrans({"/": "-", "年": "-", "月": "-", "日": " "})
 """The replacements that turn 2026/11/20 and 2026年11月20日 into 2026-11-20."""
 _DATE_AND_TIME: Final = re.compile(
@@ -181,7 +181,7 @@ def _e164(value: object, info: ValidationInfo) -> object:
     """
     text = str(value) if type(value) is int else value
     # `number_in` would ignore a NUL at the beginning or the end, which the field's own check must refuse.
-    if not isinstance(text, str) or _E164.fullmatch(text) or "\0" in text:
+    if not isinstance(text, str) or E164.fullmatch(text) or "\0" in text:
         return text
     settings: Settings = (info.context or {})[Settings]
     return number_in(text, region=settings.phone_region) or text
@@ -269,7 +269,7 @@ class Line(_Strict):
         AvatarUrl | None, NoneIfBlank, _("must be an https URL of up to {n} characters", n=MAX_AVATAR_URL)
     ] = None
     phone: Annotated[
-        Annotated[str, StringConstraints(pattern=_E164)] | None,
+        Annotated[str, StringConstraints(pattern=E164)] | None,
         BeforeValidator(_e164),
         _("must be a phone number such as +8613800138000, or a number as it is dialed in WXAUTH_PHONE_REGION"),
     ] = None

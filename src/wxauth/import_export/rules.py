@@ -347,7 +347,9 @@ RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
 )
 """The rules that check, against stored data and earlier lines, whether a line and its owner are the same person.
 
-All ids and the phone number of the line must belong to one user, who has only one openid in each app.
+All ids of the line must belong to one user, who usually has only one openid in each app (see
+`Case.adds_second_openid`). If only the external_id finds the owner, and the operator has not added --join, the unionid
+and the phone number must not contradict the owner's.
 """
 RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
     Rule(

@@ -37,7 +37,8 @@ _MAX_CLOCK_LEAD: Final = timedelta(minutes=5)
 _BASE64_REPAIRS: Final = str.maketrans({" ": "+", "-": "+", "_": "/", "\r": None, "\n": None})
 """The translation table that undoes the changes that forms, URLs and text fields make to base64 text."""
 
-_E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")
+E164: Final = re.compile(r"^\+[1-9][0-9]{1,14}$")
+"""The pattern of a phone number in E.164, which begins with the country code."""
 _HOME_REGION: Final = "CN"
 """The region of numbers that WeChat sends without a country code."""
 _MAX_ID_LENGTH: Final = 128
@@ -135,7 +136,7 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
         raise WeChatBadResponse("the phone number's watermark doesn't belong to this app")
     number = _number_in(phone_info)
     phone = "" if number is None else phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-    if not _E164.fullmatch(phone):  # some countries have numbers that are longer than E.164 allows
+    if not E164.fullmatch(phone):  # some countries have numbers that are longer than E.164 allows
         raise WeChatBadResponse("WeChat didn't return a phone number")
     return phone
 
