@@ -50,10 +50,13 @@ class KeysAnswer(TypedDict):
 class RotatedKeysAnswer(TypedDict):
     """The key that will sign access tokens next."""
 
-    kid: Annotated[str, Field(examples=["…"])]
+    kid: Annotated[str, Field(description="The kid of the next key.", examples=["…"])]
     signs_from: Annotated[
         datetime,
-        Field(description="When every cache has had time to fetch the key.", examples=["2026-11-20T08:06:00Z"]),
+        Field(
+            description="When the key begins to sign, because every cache has had time to fetch the key.",
+            examples=["2026-11-20T08:06:00Z"],
+        ),
     ]
 
 
@@ -77,7 +80,7 @@ class WithdrawnKeyAnswer(TypedDict):
     failures=[KeysUnavailable],
 )
 async def read_signing_keys(request: Request, keys: KeyRingDep) -> Response:
-    """Return the keys that verify access tokens and, if there are websites, id_tokens (RS256).
+    """Return the ES256 keys and, if there are websites, the RS256 keys. They verify access tokens and id_tokens.
 
     Caches may keep the response for five minutes.
     """
