@@ -56,7 +56,7 @@ Therefore, wxauth puts the parameter into the forms of the page that `Pages.pers
 _REPEATED_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
 """The parameters of a request to log out that the confirmation page sends again."""
 VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
-"""The pages with their own URLs that wxauth shows after a visit to WeChat's page.
+"""The pages that wxauth shows at `/v1/authorize/{request_id}/wechat/{name}` after a visit to WeChat's page, by name.
 
 The value for each page says whether the page has a button to try again. The message of the page `again`, for example,
 is `visit_again` in `TEXTS`.
