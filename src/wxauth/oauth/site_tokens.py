@@ -232,15 +232,16 @@ class SiteTokens:
         token = self.refresh_tokens.parse(form.required("refresh_token"))
         if token is None:
             raise OAuthError("invalid_grant", "the refresh token isn't one of wxauth's")
-        await _ensure_keys(self.keys, self.issuer, self.clock())
+        now = self.clock()
+        await _ensure_keys(self.keys, self.issuer, now)
         # Most sessions have no resource. Therefore, if the request names no resource, the first attempt assumes that
         # the session has none. If the session has one, the first attempt changes nothing, and its result names the
         # resource for a second attempt.
         target = Target.requested(self.settings, client, form) if "resource" in form else Target(client)
-        outcome = await self._rotate(target, token, form, ip=ip)
+        outcome = await self._rotate(target, token, form, ip=ip, now=now)
         if isinstance(outcome, RefreshRefused) and outcome.why == RefreshRefusal.OTHER_RESOURCE:
             target = Target.granted(self.settings, client, outcome.resource, form)
-            outcome = await self._rotate(target, token, form, ip=ip)
+            outcome = await self._rotate(target, token, form, ip=ip, now=now)
         if isinstance(outcome, RefreshRefused):
             if outcome.why == RefreshRefusal.REUSED:
                 consequence = "the session has ended"
@@ -258,10 +259,10 @@ class SiteTokens:
             authenticated_by=outcome.authenticated_by,
             expires_at=outcome.expires_at,
         )
-        return await self._token_answer(target, outcome, session, self.clock())
+        return await self._token_answer(target, outcome, session, now)
 
     async def _rotate(
-        self, target: Target, token: RefreshToken, form: Parameters, *, ip: str | None
+        self, target: Target, token: RefreshToken, form: Parameters, *, ip: str | None, now: datetime
     ) -> RotatedSessionOfWebsite | RefreshRefused:
         """Rotate the refresh token of a session. Return the session, or the reason for a refusal.
 
@@ -282,7 +283,7 @@ class SiteTokens:
             demanded=demanded,
             ip=ip,
             lifetimes=session_lifetimes(self.settings, is_web_session=target.resource is None),
-            now=self.clock(),
+            now=now,
         )
 
     async def _token_answer(
