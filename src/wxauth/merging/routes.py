@@ -39,8 +39,8 @@ class BeforeMerge(TypedDict):
     nickname: ShownNickname
     status: Literal["active", "disabled"]
     roles: Annotated[list[str], Field(examples=[[]])]
-    reason: str | None
-    until: datetime | None
+    reason: Annotated[str | None, Field(description="The reason for the ban. Null if there is none.")]
+    until: Annotated[datetime | None, Field(description="When the ban ends automatically. Null if it has no end.")]
 
 
 class MergeAnswer(UserDetailAnswer):
@@ -58,7 +58,7 @@ class SplitRequest(BaseModel):
     openid: StoredText = Field(description="The user's other identities with the same unionid move, too.")
     external_id: StoredText | None = Field(
         default=None,
-        description="A current or previous external_id of the user, which moves, too. Default or null: none.",
+        description="A current or former external_id of the user, which moves, too. Default or null: none.",
     )
 
 

@@ -40,7 +40,7 @@ async def split(
 
     Raises: NotFound, if there is no such user; SplitRefused, if the user has requested erasure, has no such identity or
         external id, or would keep no identity; InsufficientRole, if the user is staff, and the actor must not act on
-        staff.
+        staff; TooManyChanges.
     """
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, account):
         if account.is_leaving:

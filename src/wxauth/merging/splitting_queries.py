@@ -30,7 +30,7 @@ class OwnedIdentity(SQLModel):
     unionid: str | None
     created_at: datetime
     phone_proved_at: datetime | None
-    """The time at which this identity last verified the user's phone number; None if it has never done so."""
+    """The time at which this identity last verified the user's present phone number; None if it has not verified it."""
 
     @property
     def key(self) -> tuple[str, str]:

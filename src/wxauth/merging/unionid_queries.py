@@ -35,7 +35,7 @@ class People:
     misnamed_id: UUID | None = None
     """The user of an imported identity of this app that has this unionid in place of an openid.
 
-    After the first login with that identity, it is None, too.
+    After the first login with that identity, or after `KEEP_MISNAMED`, it is None, too.
     """
 
     @property
@@ -46,7 +46,7 @@ class People:
         return self.user_id, self.holder_id
 
 
-# `awaits_login` means that nobody has logged in with the identity since its import.
+# `awaits_login` is true until somebody logs in with an imported identity, or until `KEEP_MISNAMED` sets it to false.
 PEOPLE: Final = Statement[People]("""
 SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid) AS user_id,
        (SELECT user_id FROM unionids WHERE unionid = :unionid) AS holder_id,
@@ -116,7 +116,7 @@ async def check_unionid(
 ) -> None:
     """Check that a unionid can belong to an identity. `people` contains the users of the unionid and of the identity.
 
-    `may_be_snapshot` means that WeChat might have made up this identity, or the other identity that has the unionid.
+    `may_be_snapshot` means that WeChat might have made up this openid, or the other openid that the unionid might have.
 
     Raises: OfAnotherOpenid, in the two cases that the comment on `_IS_OF_ANOTHER_PERSON` describes; UnionidConflict, if
         an administrator has split the unionid's user off from the identity's user, or the other way round.

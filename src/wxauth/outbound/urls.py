@@ -20,7 +20,7 @@ from wxauth_guard.urls import is_http_url
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
 """The longest time, in seconds, that a caller waits by default for the addresses of a name."""
 MAX_CONCURRENT_NAMES: Final = 32
-"""The largest number of names resolved at the same time.
+"""The largest number of names that one `NameResolver` looks up at the same time.
 
 A further name waits until the lookup of one of these names has succeeded or failed.
 """
@@ -127,5 +127,5 @@ def _scheme_and_name(text: str) -> tuple[Scheme, str]:
         raise WrongValue(_("must not contain a user name or a password"))
     scheme: Scheme = "https" if url.scheme == "https" else "http"
     # Browsers and some resolvers ignore a final dot after an address, but the system's resolver might not find such an
-    # address. Therefore the address is checked without the dot.
+    # address. Therefore, the result contains no final dot, and `check_url` checks the address.
     return scheme, url.raw_host.decode().removesuffix(".")

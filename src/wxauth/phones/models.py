@@ -27,7 +27,7 @@ class PhoneAnswerRow(SQLModel, table=True):
     asked_at: datetime = Field(sa_type=TIME)
     """The time of the request for which wxauth called WeChat."""
     refused_at: datetime | None = Field(sa_type=TIME)
-    """The time at which wxauth refused to bind the number; null if it has not refused.
+    """The time at which wxauth last refused to bind the number; null if it has never refused.
 
     After a refusal, wxauth tries again only if a request contains the same code.
     """

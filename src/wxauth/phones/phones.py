@@ -392,7 +392,10 @@ def _log_unopened(app_id: str, exc: CannotOpen) -> None:
 
 
 async def remove_phone_of_caller(database: Database, clock: Clock, caller: Caller) -> None:
-    """Remove the caller's number, if there is one. Raises: InvalidToken, if the session has just ended."""
+    """Remove the caller's number, if there is one.
+
+    Raises: InvalidToken, if the session has just ended, or the user was just merged or erased; TooManyChanges.
+    """
     user_id = caller.user.id
     now = clock()
     async with locked_caller(database, caller, now=now) as transaction:
@@ -406,7 +409,8 @@ async def remove_phone_of_caller(database: Database, clock: Clock, caller: Calle
 async def remove_phone_of(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """Remove a user's number, if there is one. A former id stands for the user who remains after a merge.
 
-    Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user.
+    Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user;
+        TooManyChanges.
     """
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
         is_removed = await remove_phone(transaction, remaining_id, by=by, now=now)

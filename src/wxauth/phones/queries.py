@@ -131,7 +131,7 @@ _MARK_DONE: Final = Statement[bytes]("""
 UPDATE phone_answers SET sealed = NULL, settled_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL
 RETURNING code_hash
 """)
-# The number counts as verified at the time at which wxauth called WeChat.
+# The number counts as verified at the time of the request for which wxauth called WeChat (`StoredAnswer.asked_at`).
 _BIND: Final = Statement[Nothing](
     "UPDATE users SET phone = :phone, phone_verified_at = :verified_at WHERE id = :user_id"
 )

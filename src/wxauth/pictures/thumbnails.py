@@ -31,7 +31,7 @@ Ordinary pictures have a few. Pillow decompresses up to 1 MiB of each chunk, whi
 such chunks would take eight seconds. Pillow's own limit for the total covers neither profiles nor truncated texts.
 """
 NO_PICTURE: Final = "Must be a complete JPEG, PNG or WebP picture"
-"""The message for a file that is not a JPEG, PNG or WebP, and for a broken picture."""
+"""The message for a file that is not a JPEG, PNG or WebP, for a broken picture, and for a JPEG of an unusual kind."""
 _TOO_MANY_PIXELS: Final = "Must have at most {} pixels"
 MAX_PIXELS: Final = 4096 * 4096
 """The largest number of pixels of a picture, which suffices for a phone's 12 megapixels.

@@ -32,7 +32,7 @@ FORWARD_SECONDS: Final = Histogram(
 )
 
 _FIELD_VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*")
-"""The pattern of an HTTP header's value without control characters (RFC 9110, section 5.5)."""
+"""The pattern of an HTTP header's value. It allows no control character except the tab (RFC 9110, section 5.5)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The table with which wxauth detects replayed signatures and repeated messages of WeChat's message push."""
+"""The table and the statements with which wxauth detects replayed signatures and repeated withdrawals."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -15,7 +15,7 @@ from wxauth.wechat.messages import PushSignature
 
 
 class PushMessage(SQLModel, table=True):
-    """A used signature, or a message that wxauth has acted on.
+    """A used signature, or a withdrawal that wxauth has handled.
 
     Both are stored as digests. The table contains nothing about users.
     """
@@ -23,21 +23,22 @@ class PushMessage(SQLModel, table=True):
     __tablename__ = "push_messages"
 
     digest: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """The SHA-256 of app_id and the text that WeChat has signed, or of app_id and the fields that identify the message.
+    """The SHA-256 of app_id and the text that WeChat has signed, or of app_id and the fields that identify the
+    withdrawal.
 
     The text consists of the push_token, the timestamp and the nonce.
     """
     content: bytes | None = Field(sa_type=BYTEA)
     """The SHA-256 of the first message with this signature.
 
-    It is null for WeChat's check of the push URL, and for a message that wxauth has acted on.
+    It is null for WeChat's check of the push URL, and for a withdrawal that wxauth has handled.
     """
     kept_until: datetime = Field(sa_type=TIME)
     """The time after which the sweep deletes the row."""
 
 
 MESSAGES_KEPT: Final = timedelta(days=30)
-"""The time for which a repeated message from WeChat is recognized.
+"""The time for which a repeated withdrawal is recognized.
 
 WeChat repeats a message within a few seconds. The time is much longer, because a repetition that is not recognized
 would erase what the user has entered since. Withdrawals are few, so they take little space.
@@ -45,8 +46,8 @@ would erase what the user has entered since. Withdrawals are few, so they take l
 SIGNATURES_KEPT: Final = timedelta(hours=2)
 """The time for which a used signature is recognized.
 
-This time is longer than the validity of a signature, and longer than the time for which a message waits in memory
-during a database outage.
+This time is longer than the validity of a signature, and longer than the time for which a withdrawal waits in
+memory during a database outage (`KEPT_IN_MEMORY_SECONDS` in receiving.py).
 """
 
 # If two messages have the same signature, the second statement waits until the first one has committed. PostgreSQL then

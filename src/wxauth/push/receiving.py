@@ -43,7 +43,10 @@ STORAGE_TIMEOUT_SECONDS: Final = 1.0
 The time is short because WeChat waits only five seconds for a response. WeChat sends a message up to three times.
 """
 ANSWER_SECONDS: Final = 4.0
-"""The time limit, in seconds, for handling a message. WeChat waits five seconds for a response."""
+"""The longest time, in seconds, from the arrival of a message to the response of the app's `push_forward`.
+
+WeChat waits five seconds for a response.
+"""
 MESSAGES: Final = Counter(
     "wxauth_push_messages",
     "Messages that WeChat pushed, by app, kind (withdrawal, payment, customer_service, other) and outcome: "
@@ -56,7 +59,7 @@ MESSAGES: Final = Counter(
 LONG_MESSAGES_AT_ONCE: Final = 64
 """The largest number of long messages that a process receives at the same time.
 
-A message is long if its length is unknown, or greater than the limit for the bodies of other routes.
+A message is long if its length is unknown, or greater than `MAX_BODY` (web/edge.py), the usual limit of a body.
 """
 _ECHOSTR: Final = re.compile("[ -~]{1,256}")
 """The pattern of an `echostr`. wxauth returns the text to the sender, so it accepts nothing unusual."""
@@ -121,7 +124,7 @@ class PushedMessages:
         """Carry out a message if it concerns wxauth, and forward it if the app has a `push_forward`.
 
         Return the response for WeChat. `read` reads the request, after the query has been checked. `is_long` says
-        whether the body might be longer than the bodies of other routes.
+        whether the body might be longer than `MAX_BODY`.
 
         Raises: UnknownApp; NotFound, if the app has no push_token; InvalidSignature; InvalidRequest, if the message is
             malformed; StorageUnavailable, if the database does not respond in time; PushNotForwarded; the errors of
@@ -133,6 +136,7 @@ class PushedMessages:
             app = self._app_with_push(app_id)
             check_signature(app, query, now=self.clock())
             request = await self._read(read, is_long=is_long)
+            # For an encrypted message, `read_message` checks the timestamp again, after the body has arrived.
             message = read_message(app, query, request.body, now=self.clock())
             names_known_user = await self._carry_out(app, message, counted)
             if app.push_forward is not None:

@@ -19,7 +19,7 @@ from wxauth_guard.errors import InvalidRequest
 router = Router("wechat")
 
 MAX_MESSAGE: Final = 1024 * 1024
-"""The maximum size, in bytes, of a message."""
+"""The size limit, in bytes, of a message."""
 
 PushedMessagesDep = Annotated[PushedMessages, Depends(provide(PushedMessages))]
 
@@ -94,10 +94,10 @@ async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep)
 
     - mini-program: 6 nickname and picture, 8 phone number, 19 nickname, 20 picture
     - service account: 205 nickname and picture
-    - website or mobile app: 301 the identity in this app
+    - website or mobile app: 301 the identity in this app, or the user if there is no other identity
 
-    `user_info_modified` clears nickname and picture. `user_authorization_cancellation` erases the user. A repeated
-    message changes nothing.
+    `user_info_modified` clears nickname and picture. `user_authorization_cancellation` erases the user, or only the
+    closed WeChat account if the user has several. A repeated message changes nothing.
 
     If the app has a `push_forward`, each message is then forwarded to that URL unchanged, and the response of that URL
     is returned. Otherwise all other messages are accepted and ignored.
