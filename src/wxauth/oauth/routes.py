@@ -59,7 +59,7 @@ class DeviceAuthorizationAnswer(TypedDict):
     user_code: Annotated[str, Field(examples=["WDJB-MJHT"])]
     verification_uri: Annotated[str, Field(examples=["https://auth.example.com/d"])]
     verification_uri_complete: Annotated[str, Field(examples=["https://auth.example.com/d/kq0Vf5Zc3n8xYt1bW7uR2A"])]
-    expires_in: Annotated[int, Field(description="Lifetime in seconds.", examples=[180])]
+    expires_in: Annotated[int, Field(description="Lifetime of the codes in seconds.", examples=[180])]
     interval: Annotated[int, Field(description="Seconds between two polls.", examples=[2])]
     code_image: Annotated[
         str,
@@ -291,7 +291,11 @@ async def authorize_device(
 async def exchange(
     request: Request, site_tokens: SiteTokensDep, credentials: SiteCredentialsDep, device: DeviceDep
 ) -> dict[str, Any]:
-    """Get tokens for an authorization code, a device code or a refresh token. Each of these works once."""
+    """Get tokens for an authorization code, a device code or a refresh token.
+
+    A code works once. A refresh token works again only for a short time (`REFRESH_REUSE_GRACE`), in case the response
+    to its first use was lost.
+    """
     client, form = await credentials.client_of(request, ip=device.ip, endpoints=[TOKEN_PATH])
     return await site_tokens.issue(client, form, ip=device.ip)
 

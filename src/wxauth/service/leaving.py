@@ -83,7 +83,7 @@ class _Leaving:
         # The supervisor creates the file `ENDING` before it ends all workers.
         folder = own_folder()
         readiness.is_replaced = folder is not None and folder.exists() and not (folder / ENDING).exists()
-        # SIGINT comes from a developer at a terminal, who has no proxy.
+        # SIGINT comes from a developer at a terminal, who has no proxy, or from a supervisor that must not wait.
         seconds = 0.0 if number == signal.SIGINT else self.notice
         # A handler can interrupt any code, so the event loop logs the line and sets the timer.
         self.loop.call_soon_threadsafe(log.info, "leaving")

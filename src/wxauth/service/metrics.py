@@ -88,7 +88,7 @@ class PrometheusMetrics(Collector):
     """The collector of all metrics: the metrics of wxauth's packages and of the processes, and the statistics.
 
     From the first scrape, each app has a series for each outcome of a login, and each route has series for its
-    successful response and for internal errors.
+    successful response and for `OUR_FAULTS`.
 
     Args:
         sweeps: The names of the daily deletions, whose progress is among the statistics.

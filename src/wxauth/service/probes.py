@@ -149,7 +149,7 @@ async def livez() -> JSONResponse:
     responses={
         200: {"content": {"application/json": {"example": _EXAMPLE_READY}}},
         503: {
-            "description": "The process cannot serve requests. `checks` contains the reason.",
+            "description": "The process cannot serve requests, or is ending. `checks` contains the reason.",
             "content": {"application/json": {"example": _EXAMPLE_NOT_READY}},
         },
     },
@@ -157,8 +157,9 @@ async def livez() -> JSONResponse:
 async def readyz(readiness: ReadinessDep) -> JSONResponse:
     """Return 200 if this process can serve requests, or 503 with the reason.
 
-    It can serve if the database responds, its schema fits this version, and there is a signing key. The database is
-    queried at most once a second. The route is for operators, so do not expose it to the internet.
+    It can serve if the database responds, its schema fits this version, and there is a signing key. A process that is
+    ending returns 503, unless another worker replaces it. The database is queried at most once a second. The route is
+    for operators, so do not expose it to the internet.
     """
     checks = await readiness.checks()
     is_ready = all(state == OK for state in checks.values())

@@ -31,7 +31,7 @@ from wxauth.phones.queries import ANSWERS_SEALED_OTHERWISE, DELETE_UNCHANGED, St
 from wxauth.session_keys.queries import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
 
 PAGE_SIZE: Final = 1000
-"""The number of sessions, or of responses with phone numbers, in a page."""
+"""By default, the largest number of sessions, or of responses with phone numbers, in a page."""
 RETRY_PAUSE_SECONDS: Final = 0.2
 """The pause, in seconds, before a page is read again because another transaction has locked or changed its rows."""
 

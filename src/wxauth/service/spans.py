@@ -1,8 +1,8 @@
-"""OpenTelemetry traces with a span for each request, each call to WeChat, and each use of the database.
+"""OpenTelemetry traces with a span for each request and, within it, each call to WeChat and each use of the database.
 
 If `WXAUTH_OTLP_URL` is set, parts that trace replace the plain parts. Otherwise this module is not imported. A span
-contains names, ids and the outcome. It contains no path, query, statement or failure message, because these might
-contain a code, a token or a user's text.
+contains names, such as the route's, ids and the outcome. It contains no requested path, query, statement or failure
+message, because these might contain a code, a token or a user's text.
 
 OpenTelemetry's own packages `opentelemetry-instrumentation-asgi`, `-asyncpg` and `-httpx` are slower. With these
 packages, a login took 2.27 times the CPU time of a login without traces. With this module, it took 1.55 times that CPU
@@ -135,7 +135,7 @@ class _TracedApp:
 
 
 class _TracedDatabase(Database):
-    """A database that opens a span for each statement and each transaction within a request.
+    """A database that opens a span for each transaction, and for each statement outside of a transaction, of a request.
 
     `_answer` runs a single statement, and `_wait` waits for a row that a batch of statements returns.
     """

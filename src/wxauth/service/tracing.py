@@ -22,7 +22,7 @@ class Tracing:
         return Database(url, deadlines=deadlines)
 
     def wechat(self, client: httpx.AsyncClient, **options: Any) -> WeChat:
-        """Create a WeChat client. `options` are passed to `WeChat`."""
+        """Return a WeChat client. `options` are passed to `WeChat`."""
         return WeChat(client, **options)
 
     async def aclose(self) -> None:

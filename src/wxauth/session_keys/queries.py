@@ -125,7 +125,7 @@ SELECT s.app_id, s.openid, (
 """)
 """The query for the `KeysInSession` of an open session.
 
-The query returns no row if the session has ended, or if its user is banned, erased or merged.
+The query returns no row if the session has ended or expired, or if its user is banned, erased or merged.
 """
 
 

@@ -20,7 +20,7 @@ router = Router("me")
 SessionKeysDep = Annotated[SessionKeys, Depends(provide(SessionKeys))]
 
 MAX_ENCRYPTED_DATA: Final = 32 * 1024
-"""The maximum number of characters in the base64 text of `encrypted_data`.
+"""The largest number of characters in the base64 text of `encrypted_data` or `iv`.
 
 For example, thirty days of a user's steps take 2,000 characters.
 """
@@ -71,9 +71,11 @@ class DecryptRequest(BaseModel):
 
     encrypted_data: Annotated[_Base64, AfterValidator(_check_whole_blocks)] = Field(
         validation_alias=AliasChoices("encrypted_data", "encryptedData"),
-        description="Also accepted as `encryptedData`.",
+        description="The encrypted data. The field can also be named `encryptedData`.",
     )
-    iv: Annotated[_Base64, AfterValidator(_check_one_block)]
+    iv: Annotated[_Base64, AfterValidator(_check_one_block)] = Field(
+        description=f"The initialization vector, {BLOCK_BYTES} bytes."
+    )
 
 
 class DecryptedAnswer(BaseModel):

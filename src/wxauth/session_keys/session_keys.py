@@ -63,9 +63,9 @@ class SessionKeys:
 
         Callers must never log the data, because it is personal.
 
-        Raises: InvalidToken, if the session has ended, or if the user has been banned, erased or merged; WrongAppKind,
-            if the session's app is not a mini-program; SessionKeyExpired, if no stored session_key decrypts the data;
-            InvalidRequest, if the watermark is wrong.
+        Raises: InvalidToken, if the session has ended or expired, or if the user has been banned, erased or merged;
+            WrongAppKind, if the session's app is not a mini-program; SessionKeyExpired, if no stored session_key
+            decrypts the data; InvalidRequest, if the watermark is wrong.
         """
         now = self.clock()
         keys = await self.database.row(KEYS_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)

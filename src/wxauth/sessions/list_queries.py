@@ -47,19 +47,20 @@ class OpenSession(BaseModel):
 
     id: UUID = Field(examples=["01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"])
     app_id: str = Field(examples=["wx1a2b3c4d5e6f7a8b"])
-    client_id: str | None = Field(description="The website; null for a login in the mini-program.")
+    client_id: str | None = Field(description="The client_id of the website. Null for a login in an app.")
     client: ClientOfSession | None = Field(
         description="The client, for a login that is for a resource. Otherwise null."
     )
     resource: ResourceOfSession | None = Field(
-        description="The resource that the client may use. Null if there is none."
+        description="The resource, for a login that is for a resource. Otherwise null."
     )
     scopes: list[str] | None = Field(
-        description="The granted scopes. Null for a login that isn't for a resource.", examples=[["orders:read"]]
+        description="The granted scopes, for a login that is for a resource. Otherwise null.",
+        examples=[["orders:read"]],
     )
     device: DescribedDevice = Field(description="Operating system, and WeChat or browser, from the User-Agent.")
     ip: Address = Field(
-        description="The IP address of its last use. For a website's session, the address of the login."
+        description="The IP address of the session's last use. For a website's session, the address of the login."
     )
     opened: OpenedFrom
     created_at: datetime

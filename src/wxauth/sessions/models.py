@@ -86,7 +86,7 @@ class WebsiteSession(SQLModel, table=True):
 
 
 class AdminLink(SQLModel, table=True):
-    """The table of links that open the console for an administrator. Each link works once."""
+    """The table of links that open the console for an administrator or a support user. Each link works once."""
 
     __tablename__ = "admin_links"
 

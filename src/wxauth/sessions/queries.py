@@ -250,7 +250,7 @@ END_BEYOND_IDENTITY: Final = _ending("""
      WHERE (user_id, app_id, openid) = (:user_id, :app_id, :openid) AND client_id IS NULL AND id <> :opened
        AND revoked_at IS NULL AND expires_at > :now
      ORDER BY id DESC OFFSET :at_most - 1""")
-"""The statement that ends the oldest open sessions of an identity in an app.
+"""The statement that ends the oldest open sessions of an identity, without its sessions at websites.
 
 `at_most` sessions stay open, including the new session `opened`.
 """
@@ -368,8 +368,8 @@ async def end_session_of(
 ) -> bool:
     """End one session of a locked user, and record the end if the session was open.
 
-    Return whether the session belongs to the user, even if it has ended before. If an administrator ends an open
-    session, also end the login of the browser that opened the session.
+    Return whether the session belongs to the user, even if it has ended before. If the reason is `ADMINISTRATOR`, and
+    the session was open, also end the login of the browser that opened the session.
     """
     if await transaction.value(USER_OF_SESSION, session_id=session_id) != user_id:
         return False
@@ -412,9 +412,9 @@ async def end_logins_in_browsers(
     """End the browsers' logins and the website sessions of locked users.
 
     A user who is about to be `MERGED` must log in to websites again, because a website must see the same user id as
-    long as a session lasts. If a user becomes staff, also end approved logins, because a browser in which staff log in
-    must be near the phone. If the reason is not `MERGED`, the sessions of the console stay open, because staff had to
-    open them in such a browser.
+    long as a session lasts. If a user becomes staff, also end the approved website logins that have not opened a
+    session yet, because a browser in which staff log in must be near the phone. If the reason is not `MERGED`, the
+    sessions of the console stay open, because staff had to open them in such a browser.
     """
     if becomes_staff:
         await transaction.run(_END_LOGINS_TO_SITES, user_ids=user_ids, **_ALL_IDENTITIES)
