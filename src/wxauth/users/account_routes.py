@@ -75,7 +75,7 @@ async def list_my_sessions(
 
 @router.delete("/v1/me/sessions", summary=_("End my other sessions"))
 async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep, clock: ClockDep) -> None:
-    """End every session except the caller's."""
+    """End every session except the caller's, and the logins of the user's browsers."""
     user_id = caller.user.id
     by = Actor(str(user_id))
     reason = EndReason.SIGNED_OUT_ELSEWHERE
@@ -89,6 +89,7 @@ async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep,
 async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
     """End one of the caller's sessions, which may be the session of this request.
 
+    If the session is another open one, and was opened in a browser, also end the login of that browser.
     Repeating the request changes nothing.
     """
     # This query compares the owners of both sessions, because a merge might just have given them a different owner.

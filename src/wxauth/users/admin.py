@@ -111,7 +111,7 @@ class UserChange:
 
 
 async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetailAnswer:
-    """Return a user with all identities, the most recently used sessions, open and ended, and the newest consents.
+    """Return a user with all identities and former ids, recent sessions (open and ended), and the newest consents.
 
     If `user_id` is the former id of a merged user, return the user who remains after the merge.
 
@@ -223,7 +223,7 @@ async def set_external_id(
     try:
         async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
             if not await transaction.value(user_queries.SET_EXTERNAL_ID, user_id=remaining_id, external_id=external_id):
-                return  # the user already has this external id
+                return  # the user already has this external id or, if it is None, has none
             if await transaction.value(user_queries.IS_FORMER_EXTERNAL_ID, external_id=external_id):
                 # This error rolls the change back.
                 raise ExternalIdTaken("the ID belonged to a user who was merged into another user")

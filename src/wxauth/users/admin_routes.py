@@ -88,7 +88,7 @@ async def list_users(
 async def read_user(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, clock: ClockDep, user_id: UUID
 ) -> UserDetailAnswer:
-    """Return a user with all identities, the most recently used sessions, open and ended, and the newest consents.
+    """Return a user with all identities and former IDs, recent sessions (open and ended), and the newest consents.
 
     The role `support` sees a masked phone number.
     """
@@ -146,14 +146,15 @@ async def erase_user(
 ) -> None:
     """Erase a user, with the identities, the sessions, and the user's data in the audit trail.
 
-    This is not a ban, because the next login creates a new user.
+    This is not a ban, because the next login creates a new user. The administrator must have logged in within
+    `ADMIN_FRESH_LOGIN`.
     """
     await admin.erase_user(database, user_id, by=administrator, now=clock())
 
 
 @router.delete("/v1/admin/users/{user_id}/sessions", summary=_("End all sessions of a user"), failures=[NO_SUCH_USER])
 async def end_sessions_of_user(staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
-    """End every session of a user. The user may log in again."""
+    """End every session of a user, and the logins of the user's browsers. The user may log in again."""
     await admin.end_all_sessions(database, user_id, by=staff, now=clock())
 
 
@@ -165,7 +166,10 @@ async def end_sessions_of_user(staff: StaffDep, database: DatabaseDep, clock: Cl
 async def end_session_of_user(
     staff: StaffDep, database: DatabaseDep, clock: ClockDep, user_id: UUID, session_id: UUID
 ) -> None:
-    """End one session of a user. Repeating the request changes nothing."""
+    """End one session of a user. Repeating the request changes nothing.
+
+    If the session was open, and was opened in a browser, also end the login of that browser.
+    """
     await admin.end_one_session(database, user_id, session_id, by=staff, now=clock())
 
 

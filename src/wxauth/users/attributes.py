@@ -190,7 +190,7 @@ def _comparable(attributes: Attributes, name: str) -> str | None:
 def _checked_patch(patch: dict[str, Any]) -> dict[str, Any]:
     """Check the merge patch of a request, and return it unchanged. Raises: WrongAttributes, if it breaks a rule."""
     check_patch(patch)
-    patched({}, patch)  # raises an error if the patch alone has too many names or bytes
+    patched({}, patch)  # raises an error if the values that the patch sets are already too many or too large
     return patch
 
 

@@ -3,8 +3,9 @@
 The routes of all packages use these dependencies. Code that has already verified the access token calls `read_caller`
 instead. `locked_caller` locks the caller for a change.
 
-A route takes `CallerDep` if it only reads, or if it limits concurrent requests itself. Any other route takes
-`CallerWhoEndsDep` if it ends the caller's sessions, and otherwise `CallerInTurnDep`.
+A route for the users of an app takes `CallerDep` if it only reads, or if it limits concurrent requests itself. Any
+other such route takes `CallerWhoEndsDep` if it ends the caller's sessions, and otherwise `CallerInTurnDep`. If a route
+checks the session itself, `PrincipalDep` is enough. A route for staff takes `StaffDep` or `AdministratorDep`.
 """
 
 from collections.abc import AsyncIterator
@@ -36,7 +37,7 @@ from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken
 
 _MAX_USER_AGENT: Final = 512
-"""The largest number of bytes of a User-Agent that wxauth reads.
+"""The largest number of bytes of a User-Agent that a `Device` contains.
 
 wxauth cuts off the rest, because it stores the User-Agent with each session, and a client can send a very long one.
 """
@@ -58,8 +59,8 @@ class Caller:
 async def read_caller(database: Database, principal: Principal, *, now: datetime) -> Caller:
     """Return the caller with this verified access token. The user is read from the database.
 
-    Raises: InvalidToken, if the session has ended, if the user was banned, merged or erased since the token was signed,
-        or if the client of a website's session was removed.
+    Raises: InvalidToken, if the session has ended or expired, if the user was banned, merged or erased since the token
+        was signed, or if the client of a website's session was removed.
     """
     user = await database.row(READ_USER_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)
     if user is None:
@@ -77,7 +78,7 @@ async def locked_caller(
     identity might have been split off. A route whose change may remove an administrator sets
     `may_remove_administrator`. In that case, the caller must not be the only administrator.
 
-    Raises: InvalidToken, if the session has ended, or the user was merged or erased; LastAdmin, if
+    Raises: InvalidToken, as `read_caller` does; LastAdmin, if
         `may_remove_administrator` is True, and the caller is the only administrator; TooManyChanges.
     """
     user_id, session_id = caller.user.id, caller.session_id
@@ -295,8 +296,8 @@ FreshAdministratorDep = Annotated[Actor, Depends(fresh_administrator_of), Entail
 def _plain_ip(host: str) -> str | None:
     """Return the address in the form of `plain_address`, for example `192.0.2.1` for `::ffff:192.0.2.1`.
 
-    Return None if the host is not an address. The results for the last 4,096 hosts are cached, because each request
-    needs such a result.
+    Return None if the host is not an address. The results for the last 4,096 hosts are cached, because most hosts send
+    several requests.
     """
     try:
         return str(plain_address(host))

@@ -70,10 +70,14 @@ class ConsentRow(SQLModel):
     )
     app_id: str | None = Field(
         sa_type=Text,
-        description="The app in which the consent was given.",
+        description="The app in which the consent was given; null if unknown, for an imported consent.",
         schema_extra={"examples": ["wx1a2b3c4d5e6f7a8b"]},
     )
-    ip: Address = Field(sa_type=INET, description="The IP address from which the consent was given.")
+    ip: Address = Field(
+        sa_type=INET,
+        description="The IP address from which the consent was given, or only its network if the consent is old. Null "
+        "if unknown.",
+    )
 
 
 class Consent(ConsentRow, table=True):

@@ -6,8 +6,8 @@ a session before the request is cancelled. Therefore, code that requires a sessi
 erasure. Splits, imports and most merges do not change such users. If such a user is banned, the erasure waits for the
 end of the ban.
 
-If a user has many rows, the transaction that deletes the user erases only some of them. A worker erases the remaining
-rows later, in pages.
+The transaction that deletes the user also erases rows that have no foreign key to the user: events, consents and
+refused logins. If there are many, it erases only some of them. A worker erases the remaining rows later, in pages.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from wxauth.users.status_queries import StatusAndRoles, lock_status_and_roles
 from wxauth.users.user_queries import FORMER_IDS
 
 MAX_ROWS_ERASED_WITH_USER: Final = 1000
-"""The largest number of rows that wxauth erases in the transaction that deletes the user.
+"""The largest number of events, consents and refused logins that the transaction that deletes the user erases.
 
 `erase_waiting_rows` later erases pages of the same size.
 """
@@ -173,9 +173,10 @@ async def erase_waiting_rows(database: Database, user_ids: Sequence[UUID] | None
 async def _erase_page(
     transaction: Transaction, user_id: UUID, *, about_after: UUID, acted_after: UUID, size: int
 ) -> int:
-    """Erase up to `size` rows of a user, and return their number.
+    """Erase up to `size` rows with this user id, and return their number.
 
-    If that is fewer than `size`, no rows with this id remain, so the id is taken off the queue.
+    Events about the user count even if they contain nothing to erase. If the number is smaller than `size`, no rows
+    with this id remain, so the id is taken off the queue.
 
     `about_after` and `acted_after` are the values of these columns in the table `erasures` (see
     `users.models.Erasure`).

@@ -62,7 +62,8 @@ class EventsQuery(HistoryQuery):
     actor: Annotated[str, StringConstraints(strip_whitespace=True, pattern=_ACTOR)] | None = Field(
         default=None,
         description="List only events that this actor caused: the ID of a user, the name of a service client "
-        "(`client:NAME` for its changes to users with the scope `moderate`), `system`, `operator` or `wechat`.",
+        "(`client:NAME`, for changes to users that it made with its scope `moderate`), `system`, `operator` or "
+        "`wechat`.",
     )
     type: list[StoredText] = Field(
         default=[],
@@ -81,17 +82,17 @@ class LoginsQuery(HistoryQuery):
 
 
 class ListedLogin(BaseModel):
-    """A login in a list, with the device and IP address that opened the session, and the session's end."""
+    """A login in a list, with the device and IP address from which the session was opened, and the session's end."""
 
     session_id: ShownSessionId
     at: datetime = Field(examples=["2026-11-20T10:02:00Z"])
     user_id: ShownUserId
     nickname: ShownNickname
     app_id: ShownAppId
-    client_id: str | None = Field(description="The website; null for a login in the mini-program.")
+    client_id: str | None = Field(description="The client_id of the website. Null for a login in an app.")
     device: DescribedDevice = Field(description="Operating system, and WeChat or browser.")
     ip: Address = Field(description="The IP address, or only its network if the login is old.")
-    ended_at: datetime | None = Field(description="When the session ended. Null if the session is open.")
+    ended_at: datetime | None = Field(description="When the session ended. Null if it is open, or has only expired.")
 
     @property
     def id(self) -> UUID:
@@ -158,8 +159,8 @@ SELECT events.id, events.type, events.at, events.actor, events.user_id, events.a
        CASE WHEN NOT ({_IS_ABOUT_ERASED} OR {_IS_BY_ERASED}) THEN events.ip END AS ip,
        CASE WHEN {_IS_ABOUT_ERASED} THEN {ERASED_DATA} ELSE events.data END AS data
   FROM events"""
-# The statements compare ids instead of times, because the indexes contain only ids. An id begins with the time of its
-# event.
+# The statements compare ids instead of times, because the indexes contain ids and no times. An id begins with the time
+# of its event.
 _NEWEST: Final = "events.id >= :lowest AND events.id < :before ORDER BY events.id DESC LIMIT :limit"
 _ALL_EVENTS: Final = Statement[EventFields](f"{_EVENTS} WHERE {_NEWEST}")
 _EVENTS_OF_TYPES: Final = Statement[EventFields](f"""

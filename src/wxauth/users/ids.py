@@ -53,7 +53,7 @@ def _refuse_placeholder(value: str) -> str:
 
 
 def refuse_invisible(value: str) -> str:
-    """Return the text unchanged. Raises: ValueError, if the text contains invisible characters."""
+    """Return the text unchanged. Raises: ValueError, if one of its characters is not printable."""
     if not value.isprintable():
         raise ValueError("Must not contain invisible characters")
     return value

@@ -197,7 +197,10 @@ async def _first_piece(parts: AsyncIterator[bytes]) -> bytes:
 
 
 async def _record_export(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Record the export in the trail and the log. Raises: NotFound, if the user has just been merged or erased."""
+    """Record the export in the audit trail and the log.
+
+    Raises: NotFound, if the user has just been merged or erased.
+    """
     async with database.begin() as transaction:
         # As in each transaction that records an event about a user, the lock keeps an erasure from missing the event.
         if await lock_status_and_roles(transaction, user_id) is None:
@@ -242,7 +245,7 @@ async def export_me(caller: CallerInTurnDep, database: DatabaseDep, clock: Clock
     """Export all data stored about the caller as one document.
 
     The document contains the user, and the user's identities, sessions, browser logins, consents, events, refused
-    logins and picture. It contains no secrets and no other user's data: administrators appear as `administrator`.
+    logins and picture. It contains no secrets and no other user's data: all staff appear as `administrator`.
     Each user can request the export once a minute.
     """
     user_id, now = caller.user.id, clock()

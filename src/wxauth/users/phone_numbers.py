@@ -1,4 +1,4 @@
-"""The parsing of phone numbers in searches and imports, and the masking of numbers for staff."""
+"""The parsing of phone numbers in searches and imports, and the masking of numbers for the role `support`."""
 
 import re
 from collections.abc import Sequence

@@ -31,6 +31,7 @@ from wxauth.users.consent_queries import ConsentRow, missing_from
 from wxauth.users.search_queries import IdentityJson, ListedUser
 from wxauth.users.user_queries import OwnIdentity
 from wxauth.web.schemas import (
+    LIMIT_DESCRIPTION,
     MAX_PAGE_SIZE,
     TEXT,
     BodyWithRules,
@@ -88,7 +89,7 @@ Reason = Annotated[
     StringConstraints(strip_whitespace=True, max_length=500, pattern=TEXT),
     AfterValidator(lambda reason: reason or None),
 ]
-"""The reason for a ban, for staff only. An empty reason becomes None."""
+"""The reason for a ban, for staff only. An empty reason becomes None, so a field has the type `Reason | None`."""
 
 
 class UserChangeRequest(Changes):
@@ -105,7 +106,8 @@ class UserChangeRequest(Changes):
     status: UserStatus | None = Field(default=None, description="A ban (`disabled`) ends every session at once.")
     reason: Reason | None = Field(default=None, description="Why the user is banned. Only staff can see the reason.")
     until: Time | None = Field(
-        default=None, description="When the ban ends automatically, with an offset; if absent, the ban has no end."
+        default=None,
+        description="When the ban ends automatically, with an offset. A new ban without `until` has no end.",
     )
     roles: Roles | None = Field(
         default=None, description=f"The complete list of the user's roles, at most {MAX_ROLES}."
@@ -124,7 +126,7 @@ class SessionsQuery(TimedPageQuery):
     By default, a page contains as many sessions as wxauth keeps open for one openid.
     """
 
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = MAX_OPEN_SESSIONS
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE, description=LIMIT_DESCRIPTION), OrEmpty] = MAX_OPEN_SESSIONS
 
 
 class SessionAnswer(OpenSession):
@@ -142,7 +144,8 @@ class SharedFields(TypedDict):
     status: Literal["active", "disabled"]
     created_at: datetime
     last_login_at: Annotated[
-        datetime | None, Field(description="Null until an imported user logs in.", examples=["2026-11-20T08:00:00Z"])
+        datetime | None,
+        Field(description="Null for an imported user of whom no login is known.", examples=["2026-11-20T08:00:00Z"]),
     ]
     external_id: Annotated[
         str | None,
@@ -227,8 +230,8 @@ class FormerExternalIds(TypedDict):
         Annotated[
             list[str],
             Field(
-                description="The external IDs of users who were merged into this one, and those from an import. Absent "
-                "if there are none."
+                description="The former external IDs: those of users who were merged into this one, and those that an "
+                "import has added. Absent if there are none."
             ),
         ]
     ]
@@ -247,15 +250,18 @@ class ListedUserAnswer(ProfileStatusAndRoles, OperatorsFields):
 
 
 class UserDetailAnswer(ListedUserAnswer, FormerExternalIds):
-    """A user, with all identities, and with the most recently used sessions and the newest consents."""
+    """A user, with all identities and former IDs, recent sessions (open and ended), and the newest consents."""
 
     former_ids: NotRequired[
         Annotated[
             list[UUID],
-            Field(description="The IDs that were merged into this user, the earliest merge first. Absent if none."),
+            Field(
+                description="The IDs of users who were merged into this one, the earliest merge first. Absent if there "
+                "are none."
+            ),
         ]
     ]
-    sessions: Annotated[list[OpenSession], Field(description="The 100 most recently used sessions.")]
+    sessions: Annotated[list[OpenSession], Field(description="The 100 most recently used open sessions.")]
     ended_sessions: Annotated[
         list[PastSession],
         Field(
@@ -424,4 +430,6 @@ class ConsentsRequest(RootModel[Annotated[dict[str, str], BeforeValidator(_check
 class ConsentsQuery(TimedPageQuery):
     """The parameters for the list of the caller's own consents."""
 
-    limit: Annotated[int, Field(ge=1, le=MAX_CONSENTS_PER_PAGE), OrEmpty] = MAX_CONSENTS_PER_PAGE
+    limit: Annotated[int, Field(ge=1, le=MAX_CONSENTS_PER_PAGE, description=LIMIT_DESCRIPTION), OrEmpty] = (
+        MAX_CONSENTS_PER_PAGE
+    )

@@ -3,7 +3,7 @@
 A process collects the reads in memory and stores them about once a second, so that no response waits for this storage.
 Until the next write, each member of staff can make a hundred searches and a hundred reads. wxauth counts further
 searches without the details of each. It refuses further reads, because the audit trail must contain each of them. A
-process that is killed loses the reads of its last second.
+process that is killed loses the reads since its last write.
 """
 
 from collections import Counter
@@ -94,18 +94,19 @@ class StaffReads(WriteBuffer):
         searches already wait for the next write, this search is only counted.
         """
         if self._has_place(EventType.STAFF_SEARCHED, by):
-            self._note(EventType.STAFF_SEARCHED, by, {"term": term_kind.value, "found": found})
+            self._note(EventType.STAFF_SEARCHED, by, {"term": term_kind.value, "found": found}, now=self.clock())
         elif by.name in self._further_searches:
             self._further_searches[by.name]["count"] += 1
         else:
             self._further_searches[by.name] = {"count": 1}
-            self._note(EventType.STAFF_SEARCHED, by, self._further_searches[by.name])
+            self._note(EventType.STAFF_SEARCHED, by, self._further_searches[by.name], now=self.clock())
 
     def note_read(self, by: Actor, what: Read, *user_ids: UUID) -> None:
         """Record that a member of staff has read data of one or more users.
 
         The data can be a list that belongs to one user (see `_LISTS`). If the same member of staff reads the same list
-        again within `SAME_LIST`, the second read is not recorded.
+        again within `SAME_LIST`, the second read is not recorded. One event records the whole read: with one user, the
+        event is about that user, and with several, its data contains their ids.
 
         Raises: RateLimited, if too many reads wait for the next write.
         """
@@ -120,9 +121,9 @@ class StaffReads(WriteBuffer):
         if what in _LISTS:
             self._list_read_at[key] = now
         if len(user_ids) == 1:
-            self._note(EventType.STAFF_READ, by, {"what": what.value}, user_id=user_ids[0])
+            self._note(EventType.STAFF_READ, by, {"what": what.value}, user_id=user_ids[0], now=now)
         else:
-            self._note(EventType.STAFF_READ, by, {"what": what.value, "user_ids": user_ids})
+            self._note(EventType.STAFF_READ, by, {"what": what.value, "user_ids": user_ids}, now=now)
 
     async def _store(self) -> None:
         """Store the reads. If that fails, the reads wait for the next write."""
@@ -136,17 +137,19 @@ class StaffReads(WriteBuffer):
         # Only the stored events are removed, because other events may have been added during the write.
         del self._waiting[: len(events)]
         self._places_taken = Counter((event["type"], event["actor"]) for event in self._waiting)
-        self._list_read_at = {key: at for key, at in self._list_read_at.items() if at + SAME_LIST > self.clock()}
+        now = self.clock()
+        self._list_read_at = {key: at for key, at in self._list_read_at.items() if at + SAME_LIST > now}
 
     def _has_place(self, kind: EventType, by: Actor) -> bool:
         """Return whether fewer than `MAX_WAITING` events of this type by this member of staff wait to be stored."""
         return self._places_taken[kind, by.name] < MAX_WAITING
 
-    def _note(self, kind: EventType, by: Actor, data: Mapping[str, Any], *, user_id: UUID | None = None) -> None:
+    def _note(
+        self, kind: EventType, by: Actor, data: Mapping[str, Any], *, user_id: UUID | None = None, now: datetime
+    ) -> None:
         """Add an event to the events that wait for the next write. If `is_on` is False, do nothing."""
         if not self.is_on:
             return
-        now = self.clock()
         self._places_taken[kind, by.name] += 1
         event = {
             "id": new_id(now),

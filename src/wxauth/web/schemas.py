@@ -38,10 +38,12 @@ EXAMPLE_APP_ID: Final = "wx1a2b3c4d5e6f7a8b"
 EXAMPLE_USER_ID: Final = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
 EXAMPLE_OPENID: Final = "oGZUI0egBJY1zhBYw2KhdUfwVJJE"
 EXAMPLE_SESSION_ID: Final = "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"
-PAGE_SIZE: Final = 50
+DEFAULT_PAGE_SIZE: Final = 50
 """The number of items on a page of most lists if the request has no `limit`."""
 MAX_PAGE_SIZE: Final = 200
 """The largest number of items on a page of most lists."""
+LIMIT_DESCRIPTION: Final = "The maximum number of items."
+"""The description of the parameter `limit`, also for lists with their own default."""
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 """The form of a cursor that `cursor_at` makes, which is the base64url of 16 bytes."""
 _TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
@@ -250,9 +252,7 @@ class Parameters(BaseModel):
 class PageQuery(Parameters):
     """The parameters that select a page of a list."""
 
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE, description="The maximum number of items."), OrEmpty] = (
-        PAGE_SIZE
-    )
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE, description=LIMIT_DESCRIPTION), OrEmpty] = DEFAULT_PAGE_SIZE
     cursor: Annotated[UUID | None, BeforeValidator(id_in_cursor), WithJsonSchema({"type": "string"})] = Field(
         default=None, description="The `next_cursor` of the previous page."
     )
@@ -283,7 +283,7 @@ def body_like(example: Mapping[str, Any], **options: Unpack[ConfigDict]) -> Conf
 
 
 class Changes(BaseModel):
-    """A body of changes, which must contain at least one change."""
+    """A body of changes, which must not be an empty object."""
 
     @model_validator(mode="before")
     @classmethod
