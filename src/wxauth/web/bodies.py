@@ -195,7 +195,7 @@ def _field_name(location: tuple[str | int, ...]) -> str:
 def _message(error: Mapping[str, Any], model: type[BaseModel] | None) -> str:
     """Return the message about an error of pydantic, without the value that was sent.
 
-    If the body as a whole is wrong, the message shows its form.
+    If the body as a whole is wrong, the message shows the form that the body must have.
     """
     if model is not None and not error["loc"] and error["type"] in ("json_invalid", "model_type"):
         return f"{error['msg']}: send {json_form(model)} as JSON"

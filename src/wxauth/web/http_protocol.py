@@ -1,6 +1,7 @@
 """Uvicorn's HTTP/1.1 protocol with limits on heads, trailers and pipelining.
 
-The module can be removed when uvicorn has such limits.
+The protocol also reads the body of a request that asks for an upgrade, refuses a target with a fragment, and serves
+requests that have arrived when the server shuts down. The module can be removed when uvicorn does all of this.
 """
 
 import asyncio
@@ -40,8 +41,8 @@ _HEAD_TOO_LARGE: Final = (
 class HttpProtocol(HttpToolsProtocol):
     """The protocol of one connection.
 
-    The class extends the callbacks of asyncio, of the parser and of the response. Of uvicorn's other parts, it uses
-    only `parser`, `headers` and `cycle`.
+    The class extends the callbacks of asyncio, the parser, the response and the server. Of uvicorn's other parts, it
+    uses only `parser`, `headers` and `cycle`.
     """
 
     head_seconds = SENDING_SECONDS

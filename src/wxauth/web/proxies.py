@@ -90,7 +90,10 @@ class BehindProxies:
         await self._app(scope, receive, send)
 
     def _apply_forwarded_headers(self, scope: Scope) -> None:
-        """Put the client's address and scheme into the scope. If the peer is not trusted, only log a warning, once."""
+        """Put the client's address and scheme into the scope.
+
+        If the peer is not trusted, change nothing. Log a warning at the first `X-Forwarded-For` from such a peer.
+        """
         # Several `X-Forwarded-For` fields count as one list.
         forwarded_for: list[bytes] = []
         scheme = None
