@@ -140,9 +140,9 @@ class WeChatApi:
 
         `query` begins with `&`, because it follows the access token. The other arguments are those of `WeChat.call`.
 
-        Raises: WeChatError, if WeChat refuses the call, or returns no token.
+        Raises: WeChatError, if the call fails, or if wxauth gets no token from WeChat.
         """
-        # pydantic's JSON contains no \uXXXX escapes, which not every API of WeChat decodes.
+        # pydantic does not write Chinese characters as \uXXXX escapes, which not every API of WeChat decodes.
         content = None if body is None else to_json(body)
         # The time limit covers all requests, including those for a token.
         deadline = self.wechat.deadline(extra_time=extra_time)
@@ -172,7 +172,10 @@ class WeChatApi:
 
 
 async def _in_time(request: Coroutine[Any, Any, WeChatToken], deadline: float) -> WeChatToken:
-    """Return the token that a request returns. Raises: WeChatTimeout, if the token doesn't arrive by the deadline."""
+    """Return the token that a request returns.
+
+    Raises: WeChatTimeout, if the token doesn't arrive by the deadline; the WeChatError of the request.
+    """
     try:
         async with asyncio.timeout_at(deadline):
             return await request

@@ -150,6 +150,6 @@ def errcode_label(error: Exception | None) -> str:
 def errcode_of(number: int, *, api: str) -> Errcode:
     """Return the description of an errcode of this API.
 
-    If the table does not contain the errcode, the description contains only the number.
+    If the table has no row for it, the description contains only the number, and the error is WeChatBadResponse.
     """
     return _ROWS.get((api, number)) or _ROWS.get((None, number)) or Errcode(number)

@@ -188,8 +188,9 @@ def is_placeholder(text: str) -> bool:
     """Return whether a program may have written this text in place of a missing id.
 
     If wxauth used such a text as an id, it would merge many users into one. Placeholders include a text whose letters
-    and digits are all zeros, for example a UUID of zeros. They also include a text without letters and digits, a
-    negative number, and a number that a spreadsheet has rounded. Full-width letters count as normal letters.
+    and digits are all zeros, for example a UUID of zeros. They also include a text without letters and digits, and what
+    `_NEVER_AN_ID` matches: negative numbers, rounded numbers, and variables that were not replaced. Full-width letters
+    count as normal letters.
     """
     normalized = (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
     unframed = normalized.strip(_PLACEHOLDER_FRAME)
