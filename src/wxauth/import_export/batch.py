@@ -308,9 +308,9 @@ class Batch:
     def _note_addition(self, line: Line, user_id: UUID, *, is_new: bool) -> None:
         """If the line adds a user or an identity, note this addition, because an event reports it."""
         if is_new:
-            app_id = line.app_id if line.openid else None
+            app_id = None if line.openid is None else line.app_id
             self._additions.append(_Addition(EventType.USER_CREATED, user_id, app_id))
-        elif line.openid and line.key not in self._known.identities:
+        elif line.openid is not None and line.key not in self._known.identities:
             self._additions.append(_Addition(EventType.IDENTITY_ADDED, user_id, line.app_id))
 
     def _note_ids(self, line: Line, user_id: UUID) -> bool:
@@ -322,7 +322,7 @@ class Batch:
         )
         adds_ids = False
         for ids, owners in ids_and_owners:
-            new_ids = [id_ for id_ in ids if id_ and id_ not in owners]
+            new_ids = [id_ for id_ in ids if id_ is not None and id_ not in owners]
             owners.update(dict.fromkeys(new_ids, user_id))
             adds_ids = adds_ids or bool(new_ids)
         return adds_ids
@@ -332,7 +332,7 @@ class Batch:
         if line.openid is None:
             return False
         key = line.key
-        if line.unionid:
+        if line.unionid is not None:
             self._known.openids[key.app_id, line.unionid] = line.openid
         self.made.apps_of_users.setdefault(user_id, set()).add(key.app_id)
         before = self._known.identities.get(key)

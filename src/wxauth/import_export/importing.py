@@ -286,7 +286,7 @@ def _report(
             if faults:
                 counts.incomplete += 1
                 refuse(ImportRefusal(number, faults, skips_only_fields=True))
-        if line.openid and len(line.openid) != USUAL_OPENID_LENGTH:
+        if line.openid is not None and len(line.openid) != USUAL_OPENID_LENGTH:
             counts.odd_openids += 1
 
 
@@ -428,10 +428,10 @@ def _wanted(lines: Sequence[Line]) -> Wanted:
         ids.update(line.former_ids)
     return Wanted(
         identities=list({line.key for line in lines}),
-        unionids=list({(line.key.app_id, line.unionid) for line in lines if line.unionid}),
+        unionids=list({(line.key.app_id, line.unionid) for line in lines if line.unionid is not None}),
         external_ids=list(external_ids),
         ids=list(ids),
-        phones=list({line.phone for line in lines if line.phone}),
+        phones=list({line.phone for line in lines if line.phone is not None}),
     )
 
 

@@ -103,8 +103,8 @@ class Known:
         identity = self.identities.get(line.key)
         return Owners(
             by_identity=None if identity is None else identity.user_id,
-            by_unionid=self.unionids.get(line.unionid) if line.unionid else None,
-            by_external_id=self.external_ids.get(line.external_id) if line.external_id else None,
+            by_unionid=None if line.unionid is None else self.unionids.get(line.unionid),
+            by_external_id=None if line.external_id is None else self.external_ids.get(line.external_id),
             by_user_id=line.user_id if line.user_id in self.users else None,
         )
 
@@ -170,7 +170,7 @@ class Case:
     def unionid_has_another_openid(self) -> bool:
         """Whether the unionid of the line already belongs to a different openid in the line's app."""
         line = self.line
-        if not line.unionid:
+        if line.unionid is None:
             return False
         return self.known.openids.get((line.key.app_id, line.unionid), line.openid) != line.openid
 
@@ -248,11 +248,13 @@ def _contradicts_phone(case: Case) -> bool:
 
 def _has_another_unionid(case: Case) -> bool:
     identity = case.known.identities.get(case.line.key)
-    return bool(case.line.unionid and identity and identity.unionid not in (None, case.line.unionid))
+    if case.line.unionid is None or identity is None:
+        return False
+    return identity.unionid not in (None, case.line.unionid)
 
 
 def _has_another_external_id(case: Case) -> bool:
-    is_new = bool(case.line.external_id) and case.owners.by_external_id is None
+    is_new = case.line.external_id is not None and case.owners.by_external_id is None
     return is_new and case.owner is not None and case.owner.external_id is not None
 
 
