@@ -25,7 +25,9 @@ async def add_site(request: pytest.FixtureRequest, stage: Stage, id_token_key: R
     """A function that adds an OAuth client. For example, call `await add_site("shop", device=True)`."""
     if not request.node.get_closest_marker("no_signing_key"):
         async with stage.services.database.begin() as transaction:
-            await store_keys(transaction, [], [stage.services[KeyRing]._sealed(id_token_key, stage.clock())])
+            await store_keys(
+                transaction, [], [stage.services[KeyRing]._sealed(id_token_key, stage.clock(), now=stage.clock())]
+            )
 
     async def add(name: str = "shop", **options: Any) -> Site:
         site = build_client(name, {"title": "Example Shop", "redirect_uris": [CALLBACK], **options})

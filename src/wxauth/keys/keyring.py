@@ -388,16 +388,15 @@ class KeyRing:
         key = await asyncio.to_thread(key_set.key_type.generate)  # generating an RS256 key takes a tenth of a second
         async with self.database.begin() as transaction:
             before = keys_for(key_set.alg, await lock_keys(transaction, now=now))
-            yield transaction, before, lambda activates_at: self._sealed(key, activates_at)
+            yield transaction, before, lambda activates_at: self._sealed(key, activates_at, now=now)
             stored = keys_for(key_set.alg, await transaction.rows(PUBLISHED, now=now))
         key_set.replace(stored, self.sealer, now)
 
-    def _sealed(self, key: PrivateKey, activates_at: datetime) -> StoredSigningKey:
+    def _sealed(self, key: PrivateKey, activates_at: datetime, *, now: datetime) -> StoredSigningKey:
         """Return the row of a new key, which contains the encrypted private key.
 
         The key signs from `activates_at` on.
         """
-        now = self.clock()
         return StoredSigningKey(
             id=new_id(now),
             alg=key.alg,
