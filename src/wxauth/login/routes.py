@@ -262,7 +262,7 @@ async def erase_me(
         # would then refuse.
         pass
     await proofs.prove(caller, body.login_code, ip=device.ip)
-    now = clock()
+    now = clock()  # read again, because WeChat might have taken seconds to respond
     if settings.erasure_grace_days == 0:
         async with in_turn(), locked(now=now) as transaction:
             await erase_user(transaction, user_id, by=Actor(str(user_id)), now=now)

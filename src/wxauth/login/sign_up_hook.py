@@ -217,7 +217,7 @@ class SignUpHook:
             return
         self._failures += 1
         if self._failures >= FAILURES_IN_A_ROW:
-            self._pause_until = self.clock() + PAUSE
+            self._pause_until = self.clock() + PAUSE  # read again, because the call might have taken seconds
 
 
 def _initial_fields_in(answer: Mapping[str, Any], *, app_id: str) -> InitialFields:

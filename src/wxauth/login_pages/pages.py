@@ -146,7 +146,9 @@ class Pages(Rendering):
                 "nextUrl": f"{own_url}/next",
                 "texts": states | {"left": self._say(TEXTS["left"])},  # the script fills in its placeholder
             },
-            form_action=_form_action_of_link(site_request.redirect_uri, link_source) if link_source else "'none'",
+            form_action=(
+                "'none'" if link_source is None else _form_action_of_link(site_request.redirect_uri, link_source)
+            ),
             way=self._way_of_code(has_link=link_source is not None),
             is_phone=self.is_on_a_phone,
             by_computer=is_open_on_computers(site_request.client),
