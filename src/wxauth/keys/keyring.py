@@ -55,7 +55,7 @@ NOT_READ: Final = "the signing keys have not been read yet"
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """The pause, in seconds, between two reads of the stored keys."""
 UNKNOWN_KEY_PAUSE: Final = timedelta(seconds=1)
-"""The shortest time between two reads of the stored keys that are caused by unknown ids."""
+"""The shortest time between two reads of the stored keys that are caused by unknown kids."""
 RETRY_PAUSE_SECONDS: Final = 1.0
 """The pause, in seconds, between two reads while there is no key."""
 
@@ -150,9 +150,9 @@ class KeyRing:
     _site_check_failed_at: datetime | None = field(init=False, default=None)
     """The time at which a query of `refresh_for_first_site` last failed; None if none has failed."""
     _unknown_key_read_at: datetime | None = field(init=False, default=None)
-    """The time at which the latest read that was caused by an unknown id began."""
+    """The time at which the latest read that was caused by an unknown kid began."""
     _unknown_key_read: asyncio.Task[None] | None = field(init=False, default=None)
-    """The task of the latest read that was caused by an unknown id. The task may have ended."""
+    """The task of the latest read that was caused by an unknown kid. The task may have ended."""
 
     def __post_init__(self) -> None:
         self._access_token_keys = _KeySet(SigningKey)
@@ -198,7 +198,7 @@ class KeyRing:
         return self._id_token_keys.signing_key(now)
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """Return the published key of access tokens with this id; None if there is no such key.
+        """Return the published key of access tokens with this kid; None if there is no such key.
 
         Raises: KeysUnavailable, as every `KeySource` does, if no key has been read yet.
         """
@@ -212,8 +212,8 @@ class KeyRing:
     async def _refresh_for_unknown_key(self) -> None:
         """Read the stored keys, because an unknown key may have just replaced a withdrawn key.
 
-        The keys are read at most once per `UNKNOWN_KEY_PAUSE`, because anybody can invent ids. Requests that arrive
-        during a read wait for it.
+        Unknown kids cause at most one read per `UNKNOWN_KEY_PAUSE`, because anybody can make up kids. Requests that
+        arrive during such a read wait for it.
         """
         now = self.clock()
         # With `abs`, a clock that was set back does not prevent reads.
@@ -301,7 +301,7 @@ class KeyRing:
         Every process stops accepting the key within seconds. Sessions continue, because a refresh returns a token that
         another key has signed. Return the key that signs from now on.
 
-        Raises: NotFound, if no published key has this id; CannotOpen, if the stored keys cannot be decrypted;
+        Raises: NotFound, if no published key has this kid; CannotOpen, if the stored keys cannot be decrypted;
             StorageUnavailable, if the database is unavailable.
         """
         now = self.clock()

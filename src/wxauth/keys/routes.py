@@ -25,7 +25,7 @@ admin_router = Router("admin")
 
 KeyRingDep = Annotated[KeyRing, Depends(provide(KeyRing))]
 Kid = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,128}$")]
-"""The id of a key in a path. wxauth's own ids have 43 characters."""
+"""The kid of a key in a path. wxauth's own kids have 43 characters."""
 _ETAG_DIGITS: Final = 32
 """The number of hexadecimal digits in the ETag of the JWK set. They are the first digits of the set's SHA-256."""
 _EXAMPLE_JWKS: Final = {
