@@ -170,7 +170,7 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
       SnapshotUser.
     - Otherwise, the function ignores the unionid, and logs in with the identity alone.
 
-    Raises: SignUpClosed, SnapshotUser, AccountDisabled, AccountLeaving, TooManyChanges.
+    Raises: SignUpClosed, SnapshotUser, AccountDisabled, AccountLeaving; StorageUnavailable, including TooManyChanges.
     """
     ids = _Ids(now)
     with DATABASE_SECONDS.time() as storing:
@@ -237,7 +237,8 @@ async def _log_in(database: Database, login: Login, ids: _Ids) -> EnteredUser:
     A login with `max_sessions` skips `RETURNING_LOGIN`, and a login that may not sign up the person skips `SIGN_UP`.
     With `stays`, cancel the user's request for erasure, and log in again.
 
-    Raises: SignUpClosed, AccountDisabled, AccountLeaving, UnionidConflict, TooManyChanges.
+    Raises: SignUpClosed, AccountDisabled, AccountLeaving, UnionidConflict; StorageUnavailable, including
+    TooManyChanges.
     """
     user: EnteredUser | None = None
     if login.max_sessions is None:
@@ -261,7 +262,8 @@ async def _log_in_without_unionid(
 
     If the unionid's user is banned, return that user, so that the caller refuses the login.
 
-    Raises: SnapshotUser, if WeChat might have made up one of the openids; SignUpClosed; TooManyChanges.
+    Raises: SnapshotUser, if WeChat might have made up one of the openids; SignUpClosed; StorageUnavailable,
+    including TooManyChanges.
     """
     # Without this check, a banned user could log in with a new identity whose unionid wxauth ignores.
     banned = await database.row(_BANNED_HOLDER, **_values(_BANNED_HOLDER, login, ids))

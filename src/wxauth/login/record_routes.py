@@ -68,11 +68,11 @@ async def list_refusals(
 
     In each minute, each of the first ten refusals from a network has its own entry. Further refusals in that minute
     share one entry for each `code`, which contains their `count`. The refusals that concern one user are grouped in the
-    same way. If refusals come from too many networks at once, one entry for each `code`, without a network, counts
-    them.
+    same way. If refusals come from too many networks or concern too many users at once, one entry for each `code`,
+    without a network or a user, counts them.
     """
     await refusals.store()  # otherwise the list would lack the last refusals of this process
     page = await record_queries.list_refusals(database, query)
-    if query.user_id is not None and page.items:  # the trail records that staff has read a user's data
+    if query.user_id is not None and page.items:  # the audit trail records that staff has read a user's data
         reads.note_read(staff, Read.REFUSALS, query.user_id)
     return items_of(page)
