@@ -44,7 +44,7 @@ class GivenValue(NamedTuple):
     line: int
     """The number of the line."""
     hash: int
-    """A hash of the value, which is kept for later batches because it takes less space than the value."""
+    """A hash of the value, which is stored for later batches because it takes less space than the value."""
 
 
 GivenFields = dict[str, GivenValue]
