@@ -18,6 +18,8 @@ from tests.world import DEVICE_CODE, EDGE, FAR, OFFICE, Phone, add_client, beare
 from wxauth.clients.clients import ensure_own_client, find_site
 from wxauth.clients.models import Scope
 from wxauth.merging.merging import link_unionid
+from wxauth.oauth import site_tokens
+from wxauth.sessions.refresh_queries import rotate_refresh_token_of_website
 
 START, TOKEN = "/v1/device_authorization", "/v1/token"
 
@@ -385,6 +387,21 @@ async def test_a_refresh_token_works_with_its_own_client_alone_and_at_one_place(
     assert at_login.status_code == 200
     refused(await house.shop.refresh(phones), "invalid_grant")
     assert (await house.shop.refresh(tokens)).status_code == 200
+
+
+async def test_the_tokens_of_a_refresh_begin_after_the_wait_for_the_database(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait_and_rotate(*args: Any, **values: Any) -> object:
+        house.stage.clock.advance(seconds=5)
+        return await rotate_refresh_token_of_website(*args, **values)
+
+    tokens = await house.device_tokens()
+    monkeypatch.setattr(site_tokens, "rotate_refresh_token_of_website", wait_and_rotate)
+    refreshed = (await house.shop.refresh(tokens)).json()
+    claims = get_unverified_claims(refreshed["access_token"])
+    assert claims["iat"] == int(house.stage.clock().timestamp())
+    assert claims["exp"] - claims["iat"] == refreshed["expires_in"]
 
 
 @pytest.mark.slow

@@ -259,7 +259,8 @@ class SiteTokens:
             authenticated_by=outcome.authenticated_by,
             expires_at=outcome.expires_at,
         )
-        return await self._token_answer(target, outcome, session, now)
+        # Read the clock again, because the statements might have waited for several seconds.
+        return await self._token_answer(target, outcome, session, self.clock())
 
     async def _rotate(
         self, target: Target, token: RefreshToken, form: Parameters, *, ip: str | None, now: datetime
