@@ -51,8 +51,8 @@ class ProxyFailed(httpx.ConnectError):
 class Refused(OSError):
     """The error for a tunnel that the proxy refuses, or a host whose name does not resolve to an allowed address.
 
-    A proxy that sends unexpected data after it has opened a tunnel causes this error, too. The message
-    contains no text from the proxy.
+    A proxy that sends unexpected data after it has opened a tunnel causes this error, too. The message contains no text
+    from the proxy.
     """
 
 

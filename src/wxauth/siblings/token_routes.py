@@ -207,7 +207,9 @@ _AUTHORIZED_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
             ),
             "X-Auth-Session-Id": _header("The session's id (UUIDv7).", schemas.EXAMPLE_SESSION_ID),
             "X-Auth-Roles": _header(
-                "The user's current roles, separated by commas. Empty if there are none.", "admin,editor"
+                "The user's current roles, separated by commas. Empty if there are none, or if the token may not show "
+                "them.",
+                "admin,editor",
             ),
         },
     },

@@ -199,9 +199,9 @@ class Issuer:
     def _jwks_url(self, jwks_uri: object) -> str:
         """Return the URL from which to read the JWK set: `jwks_uri`, or its counterpart below the internal URL.
 
-        Raises: Unreadable, if `jwks_uri` is missing. Without an internal URL, also if `jwks_uri` is less secure than
-            the issuer's URL; with an internal URL, also if `jwks_uri` is not below the issuer's URL. ValueError, if
-            `jwks_uri` is malformed.
+        Raises: Unreadable, if `jwks_uri` is missing, less secure than the issuer's URL (without an internal URL) or not
+            below the issuer's URL (with an internal URL); ValueError, if `jwks_uri` is malformed, and there is no
+            internal URL.
         """
         if self.internal_url is None:
             if isinstance(jwks_uri, str) and self._is_as_secure(jwks_uri):
