@@ -14,7 +14,7 @@ from tests.upstream import Upstream, abort, after, answer, endless, hang
 from tests.wechat.asking import CODE, IDENTITY, OK, ServiceAsking, log_in
 from tests.world import until
 from wxauth.errors import WeChatTimeout
-from wxauth.outbound.transport import MAX_CONNECTIONS
+from wxauth.outbound.transport import DEFAULT_MAX_CONNECTIONS
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import Api
@@ -26,15 +26,15 @@ SHORT = 1.0
 @pytest.mark.slow
 async def test_an_api_that_hangs_takes_no_connection_from_the_logins(service_asking: ServiceAsking) -> None:
     access_token = answer({"access_token": "token-of-wechat", "expires_in": 7200})
-    async with Upstream(access_token, *[hang] * MAX_CONNECTIONS, OK) as upstream:
+    async with Upstream(access_token, *[hang] * DEFAULT_MAX_CONNECTIONS, OK) as upstream:
         client = await service_asking(upstream.url)
         api, app = service_asking.stage.services[WeChatApi], service_asking.stage.services.settings.apps[0]
         openid, key = IDENTITY["openid"], IDENTITY["session_key"].encode()
         hanging = [
             asyncio.create_task(api.check_session_key(app, openid=openid, session_key=key))
-            for _ in range(MAX_CONNECTIONS)
+            for _ in range(DEFAULT_MAX_CONNECTIONS)
         ]
-        await until(lambda: len(upstream.requests) > MAX_CONNECTIONS)  # one more request is for the access token
+        await until(lambda: len(upstream.requests) > DEFAULT_MAX_CONNECTIONS)  # one more is for the access token
         assert (await log_in(client)).status_code == 200
         assert not any(task.done() for task in hanging)
         for task in hanging:
@@ -102,8 +102,8 @@ async def test_a_login_for_which_no_connection_gets_free_keeps_its_code(service_
         wechat, app = service_asking.stage.services[WeChat], service_asking.stage.services.settings.apps[0]
         another = partial(wechat.call, Api.CODE2SESSION, app, "js_code=another", read=lambda _: None)
         later = wechat.deadline(extra_time=60)
-        others = [asyncio.create_task(another(deadline=later)) for _ in range(MAX_CONNECTIONS)]
-        await until(lambda: len(upstream.requests) == MAX_CONNECTIONS)
+        others = [asyncio.create_task(another(deadline=later)) for _ in range(DEFAULT_MAX_CONNECTIONS)]
+        await until(lambda: len(upstream.requests) == DEFAULT_MAX_CONNECTIONS)
         answered = await log_in(client)
         problem = problem_of(answered, "wechat_unavailable", 503)
         assert (

@@ -21,7 +21,7 @@ from tests.wechat.asking import BODY, IDENTITY, ask, ask_and_fail, deadline_in, 
 from tests.world import Stage, until
 from wxauth.apps.registry import Apps
 from wxauth.outbound.connection import MAX_OVERHEAD
-from wxauth.outbound.transport import ANSWER, MAX_ANSWER, MAX_IDLE
+from wxauth.outbound.transport import ANSWER, DEFAULT_MAX_BODY, MAX_IDLE
 from wxauth.wechat.client import WeChat
 
 PACKED = gzip.compress(BODY)
@@ -244,7 +244,7 @@ SENT = {
         "no-chunk": in_pieces(head(CHUNKS) + b"xyz\r\n", then=hang),
         "bare-LF": in_pieces(b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", then=hang),
         "folded": in_pieces(head("A: b", " c", "Content-Length: 0"), then=hang),
-        "a-body-over-64-KiB": answer(b" " * (MAX_ANSWER + 1)),
+        "a-body-over-64-KiB": answer(b" " * (DEFAULT_MAX_BODY + 1)),
         "50-MB": answer(b" " * 50_000_000),
         "a-body-without-end": endless(head(), b" " * 65536),
         "chunks-without-end": endless(head(CHUNKS), b"10000\r\n" + b" " * 65536 + b"\r\n"),

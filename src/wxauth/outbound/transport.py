@@ -18,13 +18,13 @@ from pydantic import SecretStr
 from wxauth.outbound.connecting import Connector, Origin, Proxy, ProxyFailed, Resolve
 from wxauth.outbound.connection import Connection, HttpAnswer
 
-MAX_ANSWER: Final = 64 * 1024
+DEFAULT_MAX_BODY: Final = 64 * 1024
 """The size limit, in bytes, of a response's body, unless the request has the extension `max_body`."""
-MAX_CONNECTIONS: Final = 256
+DEFAULT_MAX_CONNECTIONS: Final = 256
 """The largest number of requests that are in progress at the same time, by default."""
 MAX_IDLE: Final = 128
 """The largest number of idle connections to one origin that are kept open."""
-IDLE_SECONDS: Final = 30.0
+DEFAULT_IDLE_SECONDS: Final = 30.0
 """The time, in seconds, for which an idle connection is kept open by default."""
 ANSWER: Final = "wxauth.answer"
 """The name of the response extension that contains the `HttpAnswer`."""
@@ -85,8 +85,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
         proxy: SecretStr | None = None,
         tls: ssl.SSLContext | None = None,
         resolve: Resolve | None = None,
-        max_connections: int = MAX_CONNECTIONS,
-        idle_seconds: float = IDLE_SECONDS,
+        max_connections: int = DEFAULT_MAX_CONNECTIONS,
+        idle_seconds: float = DEFAULT_IDLE_SECONDS,
     ) -> None:
         self._connect_timeout = connect_timeout
         self._proxy = None if proxy is None else Proxy.at(proxy.get_secret_value())
@@ -188,7 +188,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         try:
             return await connection.ask(
                 message,
-                max_body=extensions.get("max_body", MAX_ANSWER),
+                max_body=extensions.get("max_body", DEFAULT_MAX_BODY),
                 has_body=request.method != "HEAD",
                 on_status=extensions.get("on_status"),
                 until=extensions.get("deadline", math.inf),
