@@ -63,7 +63,7 @@ WECHAT_SHUTDOWN_SECONDS: Final = 6.0
 """The longest time, in seconds, for which a process that has ended its last request waits for WeChat's responses."""
 
 PAUSES_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
-"""The pauses, in seconds, before each check of whether another process has stored the response to the same code."""
+"""The pauses, in seconds, one before each check of whether another process has stored the response to the same code."""
 _ANSWER: Final = "phone_answer"
 """The kind of work in `Retries` that stores a response."""
 _NOT_CAUSED_BY_CODE: Final = (errors.WeChatMisconfigured, errors.WeChatRateLimited, errors.WeChatUnavailable)
@@ -97,7 +97,7 @@ class Phones:
     kept_in_memory: float = KEPT_IN_MEMORY_SECONDS
     """The longest time, in seconds, for which a response waits in memory for the database."""
     pauses_for_others: Sequence[float] = PAUSES_FOR_OTHERS_SECONDS
-    """The pauses, in seconds, before each check of whether another process has stored a response."""
+    """The pauses, in seconds, one before each check of whether another process has stored a response."""
     farewell: float = WECHAT_SHUTDOWN_SECONDS
     """The longest time, in seconds, for which `aclose` waits for WeChat's responses."""
     _in_progress: Places[tuple[str, str]] = field(
@@ -120,8 +120,8 @@ class Phones:
         Raises: UnknownApp; WrongAppKind, if the app is not a mini-program; WeChatError, if WeChat returns no number;
             RateLimited, if there are too many requests or codes; PhoneTaken, if another user has the number;
             InvalidCode, if the user must tap again; InvalidToken, if the user has just been banned or erased, or is
-            about to be erased; StorageUnavailable, including if WeChat's response cannot be stored yet, and
-            TooManyChanges.
+            about to be erased, or if the identity has just moved to another user; StorageUnavailable, including if
+            WeChat's response cannot be stored yet, and TooManyChanges.
         """
         app, openid = self.apps.find(user.app_id), user.openid
         if not app.is_mini_program:
@@ -394,7 +394,7 @@ def _log_unopened(app_id: str, exc: CannotOpen) -> None:
 async def remove_phone_of_caller(database: Database, clock: Clock, caller: Caller) -> None:
     """Remove the caller's number, if there is one.
 
-    Raises: InvalidToken, if the session has just ended, or the user was just merged or erased; TooManyChanges.
+    Raises: InvalidToken, if the session has just ended, or the user has just been merged or erased.
     """
     user_id = caller.user.id
     now = clock()

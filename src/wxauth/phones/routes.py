@@ -67,7 +67,10 @@ async def remove_my_phone(caller: CallerInTurnDep, database: DatabaseDep, clock:
 async def read_phone_of_user(
     staff: StaffDep, reads: StaffReadsDep, database: DatabaseDep, user_id: UUID
 ) -> PhoneAnswer:
-    """Return the whole number. Other routes mask it for the role `support`. The audit trail records who read it."""
+    """Return the whole number. Other routes mask it for the role `support`.
+
+    The audit trail records who read it, unless `STAFF_READS` is false.
+    """
     user = await read_listed_user(database, user_id)
     reads.note_read(staff, Read.PHONE, user.id)
     answer: PhoneAnswer = shown_in(PhoneAnswer, user)

@@ -74,7 +74,7 @@ class Timeouts:
     background_farewell: float = background.FINISH_SECONDS
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
     phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS_SECONDS
-    """The pauses before each check of whether another process has stored the response to the same phone code."""
+    """The pauses, one before each check of whether another process has stored the response to the same phone code."""
     proxy_notice: float | None = PROXY_NOTICE_SECONDS
     """The time that a proxy may take to notice the end of the process; None if the process waits for no proxy."""
     retries: float = background.RETRY_PAUSE_SECONDS
@@ -82,7 +82,7 @@ class Timeouts:
     concurrency: float = concurrency.PATIENCE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
     wechat_busy: Sequence[float] = client.BUSY_PAUSES_SECONDS
-    """The pauses before each retry of a request for which WeChat was too busy."""
+    """The pauses, one before each retry of a request for which WeChat was too busy."""
 
 
 TIMEOUTS: Final = Timeouts()
