@@ -44,6 +44,10 @@ from wxauth_guard.errors import InvalidRequest, InvalidToken
 router = Router("me")
 log = get_logger()
 
+_UNKNOWN_SESSION: Final = "you don't have this session"
+"""The detail of the error for a session that does not exist, or that belongs to another user."""
+_NO_SUCH_SESSION: Final = NotFound(_UNKNOWN_SESSION)
+"""The error for an unknown session, as an example in the API description."""
 _WRONG_VERSION: Final = InvalidRequest.of("privacy", NOT_IN_FORCE)
 """The error for a version of a document that is not in force, as an example in the API description."""
 
@@ -85,7 +89,7 @@ async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep,
         await end_sessions(transaction, user_id, reason=reason, by=by, now=now, except_id=caller.session_id)
 
 
-@router.delete("/v1/me/sessions/{session_id}", summary=_("End one of my sessions"), failures=[NotFound])
+@router.delete("/v1/me/sessions/{session_id}", summary=_("End one of my sessions"), failures=[_NO_SUCH_SESSION])
 async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
     """End one of the caller's sessions, which may be the session of this request.
 
@@ -94,7 +98,7 @@ async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: D
     """
     # This query compares the owners of both sessions, because a merge might just have given them a different owner.
     if not await database.value(ARE_OF_ONE_USER, one_id=session_id, other_id=caller.session_id):
-        raise NotFound("you don't have this session")
+        raise NotFound(_UNKNOWN_SESSION)
     is_this_one = session_id == caller.session_id
     reason = EndReason.SIGNED_OUT if is_this_one else EndReason.SIGNED_OUT_ELSEWHERE
     await end_session(database, session_id=session_id, reason=reason, now=clock())

@@ -57,8 +57,8 @@ class Identity(SQLModel, table=True):
 class StoredUnionid(SQLModel, table=True):
     """The table of users' present and former unionids.
 
-    A user can have several unionids, because each Open Platform account has separate unionids, and an app can move from
-    one account to another.
+    A user can have several unionids, for example after an app has moved from one Open Platform account to another,
+    because each account has separate unionids.
     """
 
     __tablename__ = "unionids"

@@ -135,7 +135,7 @@ async def export_data(
     download nor its pieces have a time limit.
 
     Raises: NotFound, if there is no such user; RateLimited, if this process is already sending `MAX_LARGE_DOCUMENTS`
-        large documents.
+        large documents; StorageUnavailable, for example if no snapshot becomes free in time.
     """
     while True:
         pieces = _pieces(database, user_id, by=by, now=now, max_seconds=max_seconds)
@@ -162,7 +162,8 @@ async def _pieces(
     reader can be slow, a process sends only a few large documents at the same time.
 
     Raises: NotFound, if there is no user with this present id; RateLimited, if the process is already sending
-        `MAX_LARGE_DOCUMENTS` large documents; StorageUnavailable, if the reader is too slow.
+        `MAX_LARGE_DOCUMENTS` large documents; StorageUnavailable, if no snapshot becomes free in time, or if the reader
+        is too slow.
     """
     async with AsyncExitStack() as stack:
         snapshot = await stack.enter_async_context(

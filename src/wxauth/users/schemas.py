@@ -168,7 +168,7 @@ class PhoneAnswer(TypedDict):
 
 
 class ProfileStatusAndRoles(SharedFields, PhoneAnswer):
-    """The fields of every response about a user, both to that user and to staff."""
+    """The fields of every response about a user to that user or to staff."""
 
     unionid: Annotated[str | None, Field(examples=["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"])]
 

@@ -62,7 +62,7 @@ class ListedUser(UserWithIdentities):
 class TermKind(StrEnum):
     """The kind of a search term.
 
-    The search looks up the first three kinds only as complete values, because nicknames do not look like them.
+    The search looks up the first three kinds only as complete values, because few nicknames look like them.
     """
 
     USER_ID = "user_id"

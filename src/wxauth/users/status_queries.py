@@ -1,6 +1,6 @@
 """The statements that change the status (active or banned) and the roles of users.
 
-All such changes to stored users, whether by staff, services, commands, merges or imports, use
+All such changes to stored users, whether by staff, services, commands, merges, splits or imports, use
 `change_status_and_roles`. One transaction makes the change, records the events, and ends sessions, for example all
 sessions of a banned user. If a change to one user may remove an administrator, `lock_user` refuses the change for the
 last administrator. Merges and imports check this themselves.
@@ -74,8 +74,8 @@ ADMIN: Final = "admin"
 SUPPORT: Final = "support"
 """The role of customer support.
 
-Support may read all users. If a user is not staff, support may also ban the user, end the user's sessions, and clear
-the nickname, the picture and the phone number.
+Support may read all users. If a user is not staff, support may also ban and unban the user, end the user's sessions,
+and clear the nickname, the picture and the phone number.
 """
 log = get_logger()
 

@@ -56,7 +56,7 @@ WECHAT_FAILURES: Final[Sequence[Failure]] = (
     errors.WeChatUnavailable,
     errors.WeChatTimeout,
 )
-"""The failures that WeChat can cause in an operation that returns WeChat's data to the caller."""
+"""The failures that WeChat can cause in an operation whose result depends on WeChat's response."""
 CODE_FAILURES: Final[Sequence[Failure]] = (
     errors.UnknownApp,
     errors.InvalidCode,

@@ -60,9 +60,9 @@ def _routes_at(request: Request, path: str) -> Iterator[Route]:
 
 
 def _body_hint(routes: Sequence[Route]) -> str:
-    """Return an example of the body if the only route of a path takes a body; otherwise an empty text.
+    """Return a hint at the form of the body if the only route of a path takes a body; otherwise an empty text.
 
-    The example helps a caller who has sent the values of the body in the query of a GET request.
+    The hint helps a caller who has sent the values of the body in the query of a GET request.
     """
     match routes:
         case [APIRoute(body_field=field)] if field is not None:

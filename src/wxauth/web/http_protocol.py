@@ -32,7 +32,7 @@ _BODY_FIELDS: Final = frozenset((b"content-length", b"transfer-encoding"))
 _UPGRADE: Final = re.compile(rb"\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 """The pattern of the name of the header field with which a client asks for another protocol."""
 # The page in this response asks the user to clear the browser's cookies, because they usually make a head too large.
-_HEAD_TOO_LARGE: Final = (
+_HEAD_TOO_LARGE_RESPONSE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/html; charset=utf-8\r\n"
     b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(CLEAR_COOKIES), CLEAR_COOKIES)
 )
@@ -82,7 +82,7 @@ class HttpProtocol(HttpToolsProtocol):
             data = _UPGRADE.sub(b"\nx-upgrade", head) + blank_line + rest
         super().data_received(data)
         if self._bytes_outside_body > MAX_HEAD and not self._connection.is_closing():
-            self._connection.write(_HEAD_TOO_LARGE)
+            self._connection.write(_HEAD_TOO_LARGE_RESPONSE)
             self._connection.close()
         self._limit_time()
 

@@ -157,7 +157,9 @@ class _Host:
 
 @dataclass
 class WeChat:
-    """The client for WeChat's server API. Each process has one client.
+    """The client for WeChat's server API.
+
+    All parts of a process share one client. Only the checks (`checks/wechat.py`) create their own.
 
     Args:
         client: The client that sends the requests. A test may replace it, or mock its requests with respx. See

@@ -41,9 +41,10 @@ RENEWAL_PAUSE: Final = timedelta(seconds=30)
 It is also the time after a refusal of a token during which further refusals of this token are ignored.
 """
 FAILURE_PAUSE: Final = timedelta(seconds=5)
-"""The time after a failure during which wxauth does not call WeChat. Callers without a valid token get the failure.
+"""The time after a failure during which wxauth does not ask WeChat for this token or ticket again.
 
-If the failure has a `retry_after`, that time counts instead. A refusal of the token ends the pause early: see `renew`.
+Callers without a valid token or ticket get the failure. For a token, the `retry_after` of the failure counts instead if
+there is one, and a refusal of the token ends the pause early: see `renew`.
 """
 LOOK_TIMEOUT_SECONDS: Final = 0.5
 """The longest time, in seconds, that a caller waits for WeChat's current token while the one in memory is valid."""
@@ -89,7 +90,7 @@ class CachedSecret:
     """The time from which wxauth fetches the next secret, although the present secret is still valid."""
     failure: WeChatError | None = None
     paused_until: datetime = NEVER
-    """The time until which wxauth does not call WeChat again, because of `failure`."""
+    """The time until which wxauth does not ask WeChat for this secret again, because of `failure`."""
 
     def is_good(self, now: datetime) -> bool:
         """Return whether the secret is valid at this time, so that WeChat should accept it."""
