@@ -1,4 +1,4 @@
-"""The example MCP server, and the desk's agent, which calls this server for users who have granted it access."""
+"""The example MCP server, and the desk's agent, which calls this server for users who have granted the agent access."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime

@@ -91,7 +91,7 @@ def _blocks(language: str) -> Mapping[str, str]:
 
 
 def _is_behind_a_proxy() -> bool:
-    """Return whether curl would use a proxy for requests to this machine."""
+    """Return whether programs such as curl might use a proxy for requests to this machine."""
     proxies = getproxies_environment()
     return bool(proxies.get("http") or proxies.get("all")) and not proxy_bypass("127.0.0.1")
 

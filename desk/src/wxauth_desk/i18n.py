@@ -1,4 +1,7 @@
-"""The texts for users. The code contains the texts in English, and the files `wxauth_desk.po` contain the translations.
+"""The texts for users.
+
+The code, the templates and the files `texts.json` contain the texts in English. The files `wxauth_desk.po` contain the
+translations.
 
 The simulated WeChat runs without wxauth, so this module cannot use `wxauth.i18n`. A text of `wxauth.i18n` can be a
 placeholder's value in a text of this module.

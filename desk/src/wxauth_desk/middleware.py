@@ -102,7 +102,7 @@ class LimitedBody:
         """Pass a request on to the app with a `receive` that limits the body."""
         received_bytes = 0
 
-        @wraps(receive)  # `apply_fault` unwraps the function to find the connection
+        @wraps(receive)  # so that `_drop_connection` in wechat/faults.py can unwrap it
         async def receive_limited() -> Message:
             nonlocal received_bytes
             message = await receive()

@@ -175,6 +175,9 @@ def _secret_key() -> str:
 
 
 def port_of_environment() -> int | None:
-    """Return `WXAUTH_PORT`; None if it is not set, or is not a port. The settings report a wrong value later."""
+    """Return `WXAUTH_PORT`; None if it is not set, or is not a positive number of at most five digits.
+
+    The settings report a wrong value later.
+    """
     text = environment().get("WXAUTH_PORT", "")
     return int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) else None

@@ -64,7 +64,8 @@ class Ports:
 
     def _listen_near(self, offset: int) -> socket.socket:
         """Listen on the first free port near the service's. If all near ports are in use, listen on any free port."""
-        # The highest ports come first, because other parts without a chosen port prefer the lowest ones.
+        # After the part's own port, the highest ports come first, because other parts without a chosen port prefer the
+        # lowest ones.
         near = (self._service + offset, *range(self._service + _MAX_OFFSET, self._service, -1))
         for port in near:
             if port not in self._reserved and port <= _MAX_PORT:

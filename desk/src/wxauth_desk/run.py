@@ -158,7 +158,7 @@ def _open_parts(
     The function also configures the log, and prints the problems of the settings that do not prevent the start.
 
     Raises: InvalidSettings; TextError, if the service's port or a chosen port cannot be opened, or if a file in `HOME`
-    cannot be read or written.
+        cannot be read or written.
     """
     default_port = Settings.model_fields["port"].default
     reserved = {chosen for chosen in (wechat_port, site_port) if chosen is not None}

@@ -31,7 +31,7 @@ class AppTokens:
     def replace_older(self, call: Call, account: Account) -> Answer:
         """Answer a call to the older interface, `token`. The new token replaces the previous token of this interface.
 
-        Raises: CallRefused, if the app may not get a token.
+        Raises: CallRefused, in the cases of `_admit`.
         """
         self._admit(call, account, call.query.get("grant_type"))
         return self.access_tokens[account.app_id].replace_older()
@@ -39,7 +39,8 @@ class AppTokens:
     def hand_out(self, call: Call, account: Account) -> Answer:
         """Answer a call to `stable_token`.
 
-        Raises: CallRefused, if the app may not get a token, or has used `force_refresh` too often.
+        Raises: CallRefused, in the cases of `_admit`, if the body is not a JSON object, or if the app has used
+            `force_refresh` too often.
         """
         self._admit(call, account, call.json.get("grant_type"))
         return self.access_tokens[account.app_id].hand_out(force=call.json.get("force_refresh") is True)
@@ -48,11 +49,12 @@ class AppTokens:
         """Answer a call to `getticket`. Raises: CallRefused, if `type` is wrong, or if the app may not get a ticket."""
         require(call.query.get("type") == "jsapi", Errcode.WRONG_ARGUMENT)
         require(APP_KINDS[account.app_id] == "official_account", Errcode.NOT_ALLOWED)
+        now = self.clock()
         ticket, ends_at = self.js_tickets.get(account.app_id, ("", 0))
-        if ends_at - self.clock() <= _TICKET_RENEWAL_SECONDS:
-            ticket, ends_at = secrets.token_urlsafe(48), self.clock() + _TICKET_LIFETIME_SECONDS
+        if ends_at - now <= _TICKET_RENEWAL_SECONDS:
+            ticket, ends_at = secrets.token_urlsafe(48), now + _TICKET_LIFETIME_SECONDS
             self.js_tickets[account.app_id] = ticket, ends_at
-        return ok(ticket=ticket, expires_in=ends_at - self.clock())
+        return ok(ticket=ticket, expires_in=ends_at - now)
 
     def _admit(self, call: Call, account: Account, grant_type: object) -> None:
         """Check that an app may request a token, and count the call.

@@ -82,7 +82,7 @@ class CallRecord:
 
         `revision` is the revision that the previous call of this method returned, or 0 for all calls. In each call,
         `at` is the time at which the call began, in milliseconds since the epoch. `ms` is the duration in milliseconds,
-        or null until the call has ended. `status` is null if no response has been sent. Secrets are masked.
+        or null until the call has ended. `status` is null if there is no response, or not yet. Secrets are masked.
         """
         return {"revision": self._revision, "calls": [call for call in self._calls if call["revision"] > revision]}
 

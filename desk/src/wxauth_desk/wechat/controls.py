@@ -311,7 +311,7 @@ class FaultRequest(Control):
 class Account(Control):
     """The body of `POST /accounts`, which sets the state of an app in WeChat.
 
-    The simulator stores the body as the state.
+    The simulator stores the state in an object of this class. A request changes only the fields that it contains.
     """
 
     model_config = ConfigDict(validate_assignment=True)  # the callers of `Simulator.account` assign fields

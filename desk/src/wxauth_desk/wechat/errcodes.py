@@ -18,6 +18,7 @@ class Errcode(IntEnum):
     WRONG_CODE = 40029
     WRONG_REFRESH_TOKEN = 40030
     UNKNOWN_URL = 40066
+    """The errcode for a call to an unknown path."""
     WRONG_ARGUMENT = 40097
     WRONG_SECRET = 40125
     WRONG_SCENE = 40129
@@ -50,6 +51,7 @@ class Errcode(IntEnum):
     INACTIVE_PERSON = 61010
     UNKNOWN_RID = 76003
     UNKNOWN_PATH = 76021
+    """The errcode that `quota_get` returns if no API has the path in the body."""
     NO_RELEASE = 85079
     WRONG_EXPIRY = 85401
     WRONG_VERSION = 85402

@@ -107,11 +107,11 @@ class Codes(Generic[AnyCodeRequest]):
     def spend(self, text: str, app_id: str, *, errcode_of_expired: int) -> AnyCodeRequest:
         """Use up the code with this text, which must be stored, and return its request.
 
-        A failed exchange uses up the code, too. The only exception is an exchange that fails with the errcode -1 (busy)
-        if `busy_burns` is not set.
+        An exchange by another app uses up the code, too. An exchange that fails with the errcode -1 (busy) does so only
+        if `busy_burns` is set.
 
         Raises: CallRefused, if the code has expired (with `errcode_of_expired`), was used, is busy, or belongs to
-        another app.
+            another app.
         """
         code = self._codes[text]
         require(self._clock() < code.expires_at, errcode_of_expired)
@@ -259,9 +259,9 @@ class Grants:
         """The grant of each refresh token."""
 
     def issue(self, grant: Grant, *, refresh_token: str | None = None) -> dict[str, Any]:
-        """Issue an access token for a grant. Return WeChat's response.
+        """Issue an access token for a grant. Return the fields of WeChat's response that concern the tokens.
 
-        The response contains `refresh_token` or, if that is None, a new refresh token.
+        They contain `refresh_token` or, if that is None, a new refresh token.
         """
         if refresh_token is None:
             refresh_token = secrets.token_urlsafe(64)

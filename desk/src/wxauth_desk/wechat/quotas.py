@@ -29,7 +29,7 @@ class Quotas:
     _calls_of_day: Counter[tuple[int, str, Api]] = field(init=False, default_factory=Counter)
     """The number of calls by day, app and API."""
     _clearings: Counter[tuple[str, str]] = field(init=False, default_factory=Counter)
-    """The number of requests to clear the quotas, by month and app, including refused ones."""
+    """The number of requests to clear the quotas, by month and app, including those that are too many."""
     _minute: int = field(init=False, default=0)
     """The minute of the latest call to `count_in_minute`, in minutes since the epoch."""
     _calls_of_minute: Counter[tuple[Api, str]] = field(init=False, default_factory=Counter)

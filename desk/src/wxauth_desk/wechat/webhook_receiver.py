@@ -89,7 +89,7 @@ class Receiver:
         return {"answer": self._behaviour.answer}
 
     def _judge(self, headers: Mapping[str, str], body: bytes) -> Literal["holds", "does not hold", "secret unknown"]:
-        """Return the verdict on a message's signature. The desk shows the verdict."""
+        """Return the verdict on a message's signature and timestamp, which the desk shows."""
         if not self._behaviour.secret:
             return "secret unknown"
         message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
