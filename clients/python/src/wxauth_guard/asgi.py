@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 class BearerMiddleware:
-    """Middleware that passes on HTTP requests and WebSockets with a valid access token, and refuses all others.
+    """Middleware that passes on HTTP requests and WebSockets with a valid access token.
+
+    It refuses all others, unless `public` or `optional` admits them.
 
     The middleware stores the `Principal` in `scope["user"]`, which is `request.user` in Starlette and Litestar. Put
     CORS middleware outside this middleware, because a browser's preflight contains no token, and a refusal needs the

@@ -69,7 +69,7 @@ class Guard:
         keys: The source of verification keys. By default, the guard finds the keys through the issuer's metadata.
         clock: A function that returns the time, in epoch seconds.
 
-    Raises: ValueError, if issuer or audience is not a non-empty string, if a scope is malformed, or if both
+    Raises: ValueError, if issuer is empty, if audience is not a non-empty string, if a scope is malformed, or if both
         internal_url and keys are given. Without keys, also if `RemoteKeys` does not accept issuer or internal_url.
     """
 
@@ -144,7 +144,10 @@ class Guard:
         return None if token is None else await self.verify(token)
 
     def find_user_sync(self, *authorizations: str | None) -> Principal | None:
-        """Return the user, or None, as `find_user` does, but for code in a thread or a WSGI app."""
+        """Return the user, or None, as `find_user` does, but for code in a thread or a WSGI app.
+
+        Raises: the errors of `verify_sync` and `bearer_token`, except MissingToken.
+        """
         token = self._token_or_none(authorizations)
         return None if token is None else self.verify_sync(token)
 
@@ -356,8 +359,8 @@ def _checked_scopes(scopes: Iterable[str]) -> list[str]:
 def _metadata_path(audience: str) -> str | None:
     """Return the path of this audience's metadata; None if the audience is not the URL of a resource."""
     is_secure_url = is_http_url(audience) and is_secure(audience)
-    # A resource's URL has no query, fragment or user. A quotation mark or a backslash in it could end or change the
-    # quoted value in `WWW-Authenticate`.
+    # A resource's URL has no query, fragment or user. A quote or a backslash in it could end or change the quoted
+    # value in `WWW-Authenticate`.
     if not is_secure_url or re.search(r'["\\?#@]|[^!-~]', audience):
         return None
     path = urlsplit(audience).path

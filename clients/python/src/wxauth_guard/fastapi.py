@@ -29,7 +29,7 @@ class BearerGuard(Guard, SecurityBase):
     """
 
     # FastAPI reads these two attributes, and describes the guard in the OpenAPI document with them.
-    model = HTTPBearer(bearerFormat="JWT", description="The access token that `POST /v1/login` returns.")
+    model = HTTPBearer(bearerFormat="JWT", description="An access token of wxauth, for example from `POST /v1/login`.")
     scheme_name = "wxauth"
 
     async def __call__(self, connection: HTTPConnection) -> Principal:

@@ -26,7 +26,7 @@ else:  # the successor of httpx, with the same names. If the service uses MCP's 
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 """The path of the issuer's metadata (RFC 8414, section 3)."""
 FETCH_TIMEOUT: Final = 5.0
-"""The time limit, in seconds, for reading both documents."""
+"""The default time limit, in seconds, for reading both documents."""
 CONNECT_SHARE: Final = 0.8
 """The largest share of the timeout that connecting may take.
 
@@ -150,7 +150,7 @@ class Issuer:
         return type(error).__name__
 
     async def _fetch(self, ssl_context: ssl.SSLContext) -> KeySet:
-        """Read the metadata and the JWK set. Raises: Unreadable, httpx.HTTPError, ValueError."""
+        """Read the metadata and the JWK set. Raises: Unreadable, httpx.HTTPError, httpx.InvalidURL, ValueError."""
         metadata, _headers = await self._get_json((self.internal_url or self.url) + METADATA_PATH, ssl_context)
         issuer = metadata.get("issuer")
         if issuer != self.url:
@@ -168,7 +168,7 @@ class Issuer:
         """Return the JSON object at a URL, and the header fields of the response.
 
         Raises: Unreadable, if the response has a status other than 200, is too large, or is not a JSON object;
-            ValueError, if the response is not JSON; httpx.HTTPError.
+            ValueError, if the response is not JSON; httpx.InvalidURL, if the URL is malformed; httpx.HTTPError.
         """
         # The body is read with `aiter_raw`, which does not decompress, because a few compressed bytes could decompress
         # to more than MAX_DOCUMENT. Therefore, the request asks for a response that is not compressed, and a compressed

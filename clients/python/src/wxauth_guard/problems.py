@@ -120,7 +120,7 @@ def problem_document(error: WxAuthError, *, language: str, request_id: str) -> d
 
 
 def problem(error: WxAuthError, headers: AnyHeaders) -> ProblemAnswer:
-    """Return the response to a failed request with these headers, in the sender's language.
+    """Return the response to a failed request with these headers, in the caller's language.
 
     The function works in any framework.
     """
@@ -132,7 +132,7 @@ def problem(error: WxAuthError, headers: AnyHeaders) -> ProblemAnswer:
 
 
 def asgi_problem(error: WxAuthError, scope: Mapping[str, Any]) -> ProblemAnswer:
-    """Return the response to a failed ASGI request, in the sender's language."""
+    """Return the response to a failed ASGI request, in the caller's language."""
     stored_id: str | None = scope.get(REQUEST_ID_KEY)
     request_id = stored_id or accepted_request_id(next(iter(values_of(scope, b"x-request-id")), None))
     language = _language(values_of(scope, b"accept-language"), next(iter(values_of(scope, b"user-agent")), ""))

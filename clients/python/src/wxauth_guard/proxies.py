@@ -19,7 +19,7 @@ from urllib.request import getproxies
 from wxauth_guard.urls import is_http_url
 
 _NO_PROXY_DOMAIN: Final = re.compile(r"\*|\*?\.?(?P<name>\w[\w-]*(?:\.[\w-]+)*)(?::(?P<port>\d+))?")
-"""The pattern of an entry of `NO_PROXY` that is `*`, or a domain with or without a port."""
+"""The pattern of an entry of `NO_PROXY` that is `*`, or a domain or IPv4 address with or without a port."""
 _SOCKS: Final = re.compile(r"socks5h?(?=://)", re.IGNORECASE)
 """The pattern of the schemes of SOCKS proxies that httpx supports."""
 _log = logging.getLogger(__name__)
@@ -29,9 +29,9 @@ def proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
     """Return the URL of the proxy for this URL, and the name of the variable that sets the proxy.
 
     The variable is `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY`. Return None for both if there is no proxy, or if
-    `NO_PROXY` covers the URL. A malformed variable, or a malformed entry of `NO_PROXY`, is ignored. The log contains
-    one warning about each such variable, even if this URL uses another variable. If `NO_PROXY` covers the URL, no
-    other variable is checked.
+    `NO_PROXY` covers the URL. A variable with a proxy that cannot be used, or a malformed entry of `NO_PROXY`, is
+    ignored. The log contains one warning about each such variable, even if this URL uses another variable. If
+    `NO_PROXY` covers the URL, no other variable is checked.
     """
     value_by_kind = getproxies()  # for example {"https": "http://proxy:3128", "no": "localhost"}
     parts = urlsplit(url)
@@ -74,8 +74,8 @@ def _is_covered(no_proxy: str, parts: SplitResult) -> bool:
 def _covers(entry: str, parts: SplitResult) -> bool:
     """Return whether this entry of `NO_PROXY` covers a URL, by its host, scheme and port.
 
-    An entry is `*`, an address, a range of addresses, or a domain. A domain may have a port, and any entry may begin
-    with a scheme.
+    An entry is `*`, an address, a range of addresses, or a domain. A domain or an IPv4 address may have a port, and any
+    entry may begin with a scheme.
 
     Raises: ValueError, if the entry is malformed.
     """

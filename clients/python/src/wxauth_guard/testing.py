@@ -26,7 +26,10 @@ USER_ID: Final = UUID("01900000-0000-7000-8000-000000000001")
 
 
 class TestKey:
-    """An ES256 key that signs access tokens. It also implements `KeySource`, so guards can use it as their only key."""
+    """An ES256 key that signs access tokens.
+
+    Guards can use it as their only key, because it also implements `KeySource` and `SyncKeySource`.
+    """
 
     __test__ = False  # otherwise pytest would collect it, because its name starts with Test
 
@@ -104,8 +107,8 @@ class TestIssuer:
             session_id: The UUID of the session, as in the claim `sid`.
             expires_in: The seconds until the token expires. Guards allow 30 s of clock skew, so they refuse a token
                 with -31, and accept a token with -29.
-            scope: The scopes granted to a website or an agent, as a list or separated by spaces. With a scope, the
-                token has the claims of a website's token, even without `client_id`.
+            scope: The scopes granted to a website or another client, as a list or separated by spaces. With a scope,
+                the token has the claims of a website's token, even without `client_id`.
             client_id: The name of a website, or the URL of a client's metadata document. With such a URL, the token has
                 neither an app_id nor an openid nor roles. By default, the token is from a login in the app.
             claims: Claims to replace or add. A claim that is None is removed.
@@ -149,7 +152,8 @@ class TestIssuer:
         """Return a guard that accepts this issuer's tokens, for `app.dependency_overrides[...]` or a test's own app.
 
         If this guard overrides another guard, it also checks the tokens for the dependencies that `require_role` and
-        `requires` of the other guard have returned.
+        `requires` of the other guard have returned. The method `optional` of the other guard is a dependency of its
+        own, which needs an override of its own, for example with `optional` of this guard.
         """
         return BearerGuard(self.issuer, self.audience, scopes=scopes, keys=self.key, clock=self._clock)
 

@@ -111,7 +111,7 @@ class Verifier:
     def _check_signature(self, jws: re.Match[str], key: VerificationKey | None) -> None:
         """Check a token's signature with the key that the token names, and remember the token if it is not too long.
 
-        Raises: InvalidToken, if the key is unknown, or if the signature does not fit.
+        Raises: InvalidToken, if the key is unknown, or if the signature is not base64url or does not fit.
         """
         token = jws.string
         if key is None:

@@ -19,9 +19,10 @@ USER_KEY: Final = "wxauth.user"
 
 
 class BearerWSGIMiddleware:
-    """Middleware that passes on requests with a valid access token, and refuses all others, like `BearerMiddleware`.
+    """Middleware that passes on requests with a valid access token, like `BearerMiddleware`.
 
-    The app finds the `Principal` in `environ["wxauth.user"]`.
+    It refuses all others, unless `public` or `optional` admits them. The app finds the `Principal` in
+    `environ["wxauth.user"]`.
 
     Args:
         app: The app to guard.
