@@ -154,7 +154,7 @@ class Guard:
     def _token_or_none(self, authorizations: Iterable[str | None]) -> str | None:
         """Return the token in these headers, or None if they contain no Bearer token.
 
-        Raises: InvalidRequest, if there are two headers.
+        Raises: InvalidRequest, if there is more than one header.
         """
         try:
             return self.bearer_token(*authorizations)
@@ -166,7 +166,7 @@ class Guard:
 
         In addition, MissingToken contains the URL of the resource's metadata, if the audience is the URL of a resource.
 
-        Raises: MissingToken; InvalidRequest, if there are two headers.
+        Raises: MissingToken; InvalidRequest, if there is more than one header.
         """
         with self._completing_refusals():
             return bearer_token(*authorizations)
@@ -290,7 +290,8 @@ def bearer_token(*authorizations: str | None) -> str:
     Args:
         authorizations: The header as the framework provides it: its value, None, or all its values.
 
-    Raises: MissingToken; InvalidRequest, if there are two headers, even if the server has joined them with a comma.
+    Raises: MissingToken; InvalidRequest, if there is more than one header, even if the server has joined them with a
+        comma.
     """
     scheme, _, token = single_authorization(*authorizations).partition(" ")
     token = token.strip(" ")
@@ -302,8 +303,8 @@ def bearer_token(*authorizations: str | None) -> str:
 def single_authorization(*authorizations: str | None) -> str:
     """Return the only `Authorization` header among these values, or "" if there is none.
 
-    Raises: InvalidRequest, if there are two headers, even if a server or a proxy has joined them with a comma, as
-        RFC 9110 (section 5.3) allows.
+    Raises: InvalidRequest, if there is more than one header, even if a server or a proxy has joined them with a comma,
+        as RFC 9110 (section 5.3) allows.
     """
     values = [value for value in authorizations if value is not None]
     first = values[0] if values else ""

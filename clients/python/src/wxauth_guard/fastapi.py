@@ -36,7 +36,7 @@ class BearerGuard(Guard, SecurityBase):
         """Return the user behind the request. FastAPI calls this method when the guard is a dependency.
 
         Raises: MissingToken, InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable; InvalidRequest, if there
-            are two `Authorization` headers.
+            is more than one `Authorization` header.
         """
         guard = self._guard_in_use(connection.scope)
         with _answering(connection.scope):
@@ -54,7 +54,10 @@ class BearerGuard(Guard, SecurityBase):
             return await guard.find_user(*authorizations_of(connection.scope))
 
     def require_role(self, role: str, *others: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
-        """Return a dependency that checks the token, requires all of these roles, and returns the `Principal`."""
+        """Return a dependency that checks the token, requires all of these roles, and returns the `Principal`.
+
+        The dependency raises the errors of `__call__`, and InsufficientRole.
+        """
         required = frozenset((role, *others))
 
         async def with_roles(connection: HTTPConnection, user: Annotated[Principal, Depends(self)]) -> Principal:

@@ -57,8 +57,8 @@ class _Fetch(NamedTuple):
     is_needed: bool
     """Whether the call needs the result of the fetch.
 
-    This is the case if the fetch is under way and the key is not in memory, or if the call starts a fetch that is
-    overdue (see `STALE_WHILE_REVALIDATE`).
+    This is the case if the fetch is under way and no usable key in memory has the id, or if the call starts a fetch
+    that is overdue (see `STALE_WHILE_REVALIDATE`).
     """
     needs_a_thread: bool
     """Whether the thread of the call must wait, so that the fetch makes progress. Only `find_sync` reads this field.
@@ -265,7 +265,7 @@ class RemoteKeys:
         completion.set_result(None)
 
     def _note_failure(self, reason: str) -> None:
-        """Log a failure, and postpone the next fetch."""
+        """Log and store a failure, and postpone the next fetch."""
         _log.warning(
             "The keys of %s could not be read%s: %s",
             self._issuer.url,
