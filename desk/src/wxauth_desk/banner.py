@@ -45,7 +45,7 @@ def welcome(
     """Return the text that `wxauth-desk dev` prints when the service accepts requests.
 
     `simulated_url` is None for the real WeChat, and `findings` are the results of the checks with the real WeChat.
-    `site_url` is the address of the example sites. `mcp_url` is None if there is no MCP server. `home` is the folder
+    `site_url` is the URL of the example sites. `mcp_url` is None if there is no MCP server. `home` is the folder
     with the data of `wxauth-desk dev`, and `language` is the language of the text.
     """
     address = _address_in_network(settings.host)

@@ -57,7 +57,7 @@ class _Subject:
     def from_queryverifyinfo(cls, values: Mapping[str, Any]) -> Self:
         """Return the subject in the body of a call to `queryverifyinfo`, which contains the certificate's hash.
 
-        Raises: CallRefused, if a field is not a text.
+        Raises: CallRefused, if a field is not a string.
         """
         return cls(text_in(values, "out_seq_no"), text_in(values, "cert_hash"), text_in(values, "openid"))
 

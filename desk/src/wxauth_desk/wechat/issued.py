@@ -91,9 +91,10 @@ class Codes(Generic[AnyCodeRequest]):
 
     def make(self, request: AnyCodeRequest, *, lifetime_seconds: float = CODE_LIFETIME_SECONDS) -> str:
         """Return a new code, which is valid for `lifetime_seconds`."""
-        self._forget_expired()
+        now = self._clock()
+        self._forget_expired(now)
         code = "0" + secrets.token_hex(16)[:31]  # 32 characters, the first of which is 0, as in WeChat's codes
-        self._codes[code] = _Code(request, self._clock() + lifetime_seconds, busy=request.busy)
+        self._codes[code] = _Code(request, now + lifetime_seconds, busy=request.busy)
         return code
 
     def __contains__(self, code: str) -> bool:
@@ -124,7 +125,7 @@ class Codes(Generic[AnyCodeRequest]):
         require(code.request.app_id == app_id, self._errcode_of_another_app)
         return code.request
 
-    def _forget_expired(self) -> None:
+    def _forget_expired(self, now: float) -> None:
         """Forget the codes that expired `_EXPIRED_CODE_SECONDS` ago or earlier.
 
         The codes are in the order in which they were made, so a code that lasts longer delays the removal of the codes
@@ -132,7 +133,7 @@ class Codes(Generic[AnyCodeRequest]):
         """
         while self._codes:
             oldest = next(iter(self._codes))
-            if self._clock() < self._codes[oldest].expires_at + _EXPIRED_CODE_SECONDS:
+            if now < self._codes[oldest].expires_at + _EXPIRED_CODE_SECONDS:
                 return
             del self._codes[oldest]
 
@@ -174,7 +175,7 @@ class AccessTokens:
             self.end_all()
         token = self._tokens.get(self._stable_token)
         if token is None or now >= token.expires_at - OVERLAP_SECONDS:
-            self._stable_token, token = self._issue()
+            self._stable_token, token = self._issue(now)
         return {"access_token": self._stable_token, "expires_in": int(token.expires_at - now)}
 
     def replace_older(self) -> dict[str, Any]:
@@ -182,10 +183,11 @@ class AccessTokens:
 
         The previous token of this interface ends within `OVERLAP_SECONDS`, and all other tokens stay valid.
         """
+        now = self._clock()
         previous = self._tokens.get(self._older_token)
         if previous is not None:
-            previous.expires_at = min(previous.expires_at, self._clock() + OVERLAP_SECONDS)
-        self._older_token, _ = self._issue()
+            previous.expires_at = min(previous.expires_at, now + OVERLAP_SECONDS)
+        self._older_token, _ = self._issue(now)
         return {"access_token": self._older_token, "expires_in": int(ACCESS_TOKEN_LIFETIME_SECONDS)}
 
     def end_all(self) -> None:
@@ -206,11 +208,11 @@ class AccessTokens:
         """Return whether this is a stored token of the app, which might have ended or expired."""
         return text in self._tokens
 
-    def _issue(self) -> tuple[str, _AccessToken]:
-        """Store a new token. Return its text and its state."""
+    def _issue(self, now: float) -> tuple[str, _AccessToken]:
+        """Store a new token, issued at this time. Return its text and its state."""
         # The token has 515 characters, because WeChat asks callers to leave room for at least 512.
         text = "88_" + secrets.token_urlsafe(384)
-        self._tokens[text] = _AccessToken(expires_at=self._clock() + ACCESS_TOKEN_LIFETIME_SECONDS)
+        self._tokens[text] = _AccessToken(expires_at=now + ACCESS_TOKEN_LIFETIME_SECONDS)
         return text, self._tokens[text]
 
     def _note_forced(self, now: float) -> None:

@@ -66,11 +66,12 @@ class Receiver:
     async def _receive(self, request: Request) -> Response:
         body = await request.body()
         answer = self._behaviour.answer
+        now = time.time()
         self._messages.appendleft(
             {
                 "id": request.headers.get("webhook-id"),
-                "at": time.time(),
-                "signature": self._judge(request.headers, body),
+                "at": now,
+                "signature": self._judge(request.headers, body, now=now),
                 "message": _json_or_none(body) if len(body) <= _MAX_SHOWN_BYTES else None,
                 "answer": answer,
             }
@@ -88,12 +89,17 @@ class Receiver:
         self._behaviour = self._behaviour.model_copy(update=changes.model_dump(include=changes.model_fields_set))
         return {"answer": self._behaviour.answer}
 
-    def _judge(self, headers: Mapping[str, str], body: bytes) -> Literal["holds", "does not hold", "secret unknown"]:
-        """Return the verdict on a message's signature and timestamp, which the desk shows."""
+    def _judge(
+        self, headers: Mapping[str, str], body: bytes, *, now: float
+    ) -> Literal["holds", "does not hold", "secret unknown"]:
+        """Return the verdict on a message's signature and timestamp, which the desk shows.
+
+        `now` is in seconds since the epoch.
+        """
         if not self._behaviour.secret:
             return "secret unknown"
         message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-        if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > _TOLERANCE_SECONDS:
+        if not timestamp.isdecimal() or abs(now - int(timestamp)) > _TOLERANCE_SECONDS:
             return "does not hold"
         signed = b".".join((message_id.encode(), timestamp.encode(), body))  # as Standard Webhooks 1.0.0 specifies
         expected = f"v1,{b64encode(hmac.digest(_key_in(self._behaviour.secret), signed, 'sha256')).decode()}"
