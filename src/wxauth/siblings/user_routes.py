@@ -312,8 +312,9 @@ async def clear_profile(
     failures=[NO_SUCH_USER, _STAFF_REFUSED],
 )
 async def sign_user_out(moderator: _Moderator, database: DatabaseDep, clock: ClockDep, user_id: UUID) -> None:
-    """End every session of a user, for a service client with the scope `moderate`. The user may log in again.
+    """End every session of a user, and the logins of the user's browsers, for a client with the scope `moderate`.
 
-    The request is idempotent. For an id that was merged, the remaining user is signed out. Staff cannot be signed out.
+    The user may log in again. The request is idempotent. For an id that was merged, the remaining user is signed out.
+    Staff cannot be signed out.
     """
     await end_all_sessions(database, user_id, by=moderator, now=clock())

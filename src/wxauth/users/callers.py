@@ -78,8 +78,8 @@ async def locked_caller(
     identity might have been split off. A route whose change may remove an administrator sets
     `may_remove_administrator`. In that case, the caller must not be the only administrator.
 
-    Raises: InvalidToken, as `read_caller` does; LastAdmin, if
-        `may_remove_administrator` is True, and the caller is the only administrator; TooManyChanges.
+    Raises: InvalidToken, as `read_caller` does; LastAdmin, if `may_remove_administrator` is True, and the caller is the
+        only administrator; TooManyChanges.
     """
     user_id, session_id = caller.user.id, caller.session_id
     try:
