@@ -217,6 +217,8 @@ DOCUMENTS: dict[str, object] = {
     "Parse's": {"results": ROWS},
     "an answer's": {"code": 0, "errors": [], "data": {"total": 3, "list": ROWS}},
     "an odd name's": {"my users": ROWS},
+    "an odd name's in an object": {"data": {"my users": ROWS}},
+    "odd names'": {"the data": {"my users": {"list": ROWS}}},
     "one row's": {"RECORDS": ROWS[:1]},
 }
 WRITTEN = {

@@ -150,7 +150,7 @@ def _path_to_records(document: Mapping[str, object], depth: int) -> str | None:
     for name, value in document.items():
         if "'" in name or len(name) > _LONGEST_NAME:  # the advice shows the query in single quotes
             continue
-        step = f".{name}" if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) else f".[{to_json(name).decode()}]"
+        step = f".{name}" if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) else f".{to_json(name).decode()}"
         if isinstance(value, list) and any(isinstance(item, dict) for item in value):
             return f"{step}[]"
         inner = _path_to_records(value, depth - 1) if isinstance(value, dict) and depth > 0 else None
