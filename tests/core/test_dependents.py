@@ -117,6 +117,17 @@ async def test_a_foreign_key_to_a_dropped_column_is_named(migrated: Migrated) ->
 
 
 @pytest.mark.slow
+async def test_a_foreign_key_of_a_dropped_column_is_dropped_with_it(migrated: Migrated) -> None:
+    migrated.next_one("ALTER TABLE webhooks DROP COLUMN url")
+    await migrated.rows.execute("""
+        CREATE TABLE mine (url text PRIMARY KEY);
+        ALTER TABLE webhooks ADD CONSTRAINT known FOREIGN KEY (url) REFERENCES mine
+    """)
+    assert await migrated.migrate() == "9003"
+    assert not await migrated.rows.fetch("SELECT FROM pg_constraint WHERE conname = 'known'")
+
+
+@pytest.mark.slow
 async def test_a_query_ends_the_search_in_a_revision_and_a_mistake_is_reported(migrated: Migrated) -> None:
     await migrated.rows.execute("CREATE VIEW hooks AS SELECT url FROM webhooks")
     migrated.next_one(f"{DROPPED}''')\n    op.get_bind().execute('''SELECT")

@@ -36,7 +36,7 @@ class Dependent:
 #   such as the indexes of the table, are dropped with the table.
 # - PostgreSQL rebuilds indexes and constraints when the type of a column changes, and drops most of them together with
 #   the column. Only a foreign key to the column makes it refuse to drop the column. Therefore the only constraints
-#   listed are foreign keys, and only if their column or table is dropped.
+#   listed are foreign keys to a column or table that is dropped. A foreign key of a column depends on it with 'a'.
 # `described` adds the name of each object, for one kind of object after another. It finds a view through the view's
 # rule `_RETURN`.
 DEPENDENTS: Final = Statement[Dependent]("""
@@ -54,7 +54,7 @@ WITH changed_columns AS (
       FROM changed_columns JOIN pg_depend ON refclassid = 'pg_class'::regclass AND refobjid = table_oid
                                          AND (refobjsubid = column_number OR is_whole_table AND refobjsubid = 0)
                                          AND (deptype = 'n' OR NOT is_whole_table)
-     WHERE classid <> 'pg_constraint'::regclass OR is_dropped
+     WHERE classid <> 'pg_constraint'::regclass OR (is_dropped AND deptype = 'n')
      GROUP BY classid, objid, objsubid
 ), described AS (
     SELECT CASE relkind WHEN 'v' THEN format('view %I.%I', nspname, relname)
