@@ -125,7 +125,7 @@ class SignUpHook:
             if consequence == "allow":
                 return InitialFields(is_undecided=True)
             raise SignUpUnavailable(
-                "the operator's service didn't respond: see sign_up_hook_failed in the log"
+                "the operator's service gave no usable response: see sign_up_hook_failed in the log"
             ) from None
         if not answer["allow"]:
             title = answer.get("title")

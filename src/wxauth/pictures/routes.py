@@ -80,7 +80,7 @@ async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SE
     """
     content = _only_file(await _read_parts(request, _boundary_of(request), patience=patience))
     if len(content) > MAX_FILE:
-        raise PayloadTooLarge(f"{_FIELD}: it may have {MAX_FILE} bytes", title=PICTURE_TOO_LARGE)
+        raise PayloadTooLarge(f"the file must have at most {MAX_FILE} bytes", title=PICTURE_TOO_LARGE)
     if not content:
         raise InvalidRequest.of(_FIELD, "Must not be empty")
     return content

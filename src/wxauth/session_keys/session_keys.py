@@ -77,7 +77,7 @@ class SessionKeys:
         decrypted = self._decrypt_with(keys, encrypted_data, iv)
         if decrypted is None:
             raise errors.SessionKeyExpired(
-                "the stored session_key does not decrypt it: log in again (wx.login, POST /v1/login), then let the "
+                "no stored session_key decrypts the data: log in again (wx.login, POST /v1/login), then let the "
                 "person tap again, because data encrypted earlier cannot be decrypted"
             )
         check_watermark(decrypted, app_id=keys.app_id, now=now)
