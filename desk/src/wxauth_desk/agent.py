@@ -20,7 +20,7 @@ MCP_PORT_OFFSET: Final = 5
 """The difference between the MCP server's port and the service's. The MCP server's port is 8005 by default."""
 _SERVER_IN_WHEEL: Final = Path(__file__).parent / "_shared" / "mcp_server.py"
 """The example MCP server in an installed desk, which does not contain the folder `examples`."""
-_SERVER_IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "mcp" / "server.py"
+_SERVER_IN_CLONE: Final = Path(__file__).parents[3] / "examples" / "mcp" / "server.py"
 
 
 def has_mcp() -> bool:
@@ -56,6 +56,6 @@ def create_mcp_server(issuer: str, url: str, names: Iterable[str]) -> ASGIApp:
     The app responds only to `names` and to the names of this machine. The server accepts the tokens of `issuer`. This
     function imports the server, which takes seconds.
     """
-    server_file = _SERVER_IN_WHEEL if _SERVER_IN_WHEEL.exists() else _SERVER_IN_CHECKOUT
+    server_file = _SERVER_IN_WHEEL if _SERVER_IN_WHEEL.exists() else _SERVER_IN_CLONE
     server_module = run_path(str(server_file))
     return OwnNamesOnly(server_module["create_server"]({"RESOURCE": url, "WXAUTH_ISSUER": issuer}), names)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from wxauth_desk.private_files import store_privately
 
+# The script contains its message in both languages, because a shell script cannot read the catalogue.
 _SCRIPT: Final = """\
 #!/bin/sh
 # Made by 'wxauth-desk dev' at its start, removed at its end; it holds secrets.

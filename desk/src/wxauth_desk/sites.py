@@ -68,7 +68,7 @@ _SHOP_CLIENT_ID: Final = "dev-shop"
 """The client_id of the shop's back end, which is a service client with the scope `sign`."""
 _SHOP_IN_WHEEL: Final = _HERE / "_shared" / "shop.py"
 """The example back end in an installed desk, which does not contain the folder `examples`."""
-_SHOP_IN_CHECKOUT: Final = Path(__file__).parents[3] / "examples" / "sibling" / "shop.py"
+_SHOP_IN_CLONE: Final = Path(__file__).parents[3] / "examples" / "sibling" / "shop.py"
 _COUNT_TO: Final = 10
 """The last number that `GET /count` sends."""
 _COUNT_PAUSE_SECONDS: Final = 0.3
@@ -314,7 +314,7 @@ def create_shop(issuer: str, credentials: Credentials) -> FastAPI:
         "APP_KEY": APP_KEYS[0],
         "PUSH_TOKEN": APPS[0]["push_token"],
     }
-    shop_module = run_path(str(_SHOP_IN_WHEEL if _SHOP_IN_WHEEL.exists() else _SHOP_IN_CHECKOUT))
+    shop_module = run_path(str(_SHOP_IN_WHEEL if _SHOP_IN_WHEEL.exists() else _SHOP_IN_CLONE))
     shop: FastAPI = shop_module["create_shop"](env)
 
     failures_left = 0

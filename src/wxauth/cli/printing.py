@@ -19,10 +19,11 @@ Command = TypeVar("Command", bound=Callable[..., object])
 
 SHOWN_ONCE: Final = _("Keep the secret in a safe place. It is shown only once.")
 _CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
-"""The characters that control a terminal or the direction of text, that cannot be encoded, or that are invisible.
+"""The characters that control a terminal or the direction of text or cannot be encoded, and some invisible ones.
 
-However, the pattern does not match invisible characters that scripts and emoji need: U+200B (in Thai, for example, it
-allows a line break), joiners (U+200C and U+200D), and variation selectors such as U+FE0F.
+The pattern does not match the invisible characters that scripts and emoji need: U+200B (in Thai, for example, it allows
+a line break), joiners (U+200C and U+200D), and variation selectors such as U+FE0F. It also does not match letters and
+symbols that are printed as a space or as nothing, for example the Hangul filler (U+3164).
 """
 _WORD_COLUMNS: Final = ("status", "state", "source", "kind", "sign_up")
 """The columns whose values are words that wxauth translates, for example `active`."""

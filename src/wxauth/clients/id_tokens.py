@@ -96,7 +96,8 @@ class IdTokens:
     async def read(self, token: str) -> IdTokenHint | None:
         """Return the content of an id_token of this service, even if it has expired.
 
-        Return None for any other text, and for an id_token without a session.
+        Return None for any other text, for an id_token without a session, and for an id_token that was issued under
+        another issuer URL, or whose key is no longer known.
 
         Raises: StorageUnavailable; CannotOpen, if the stored keys cannot be decrypted.
         """

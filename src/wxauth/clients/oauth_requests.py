@@ -33,7 +33,7 @@ parameters.
 LONGEST_REDIRECT: Final = 8192
 """The maximum number of characters of a form that wxauth moves into the query of a redirect.
 
-The URLs of links to a page in other languages have the same limit. Most proxies refuse longer URLs.
+The links with which a page offers itself in other languages have the same limit. Most proxies refuse longer URLs.
 """
 
 BROWSER_USER_AGENT: Final = "browser_user_agent"

@@ -179,6 +179,7 @@ async def _credentials_of_form(request: Request) -> Credentials | None:
     has_header = "authorization" in request.headers
     if not has_header and media_type_of(request, default="") != FORM:
         return None  # so that wxauth does not read the body of a caller without credentials
+    # With a header, the body is parsed whatever its media type is, because a secret in it must be refused.
     secrets = await form_values(request, "client_secret")
     if not secrets:
         return None
@@ -186,7 +187,7 @@ async def _credentials_of_form(request: Request) -> Credentials | None:
     if has_header:
         raise InvalidRequest("send the credentials either in the header or in the form", status=400)
     if len(names) != 1 or len(secrets) != 1:
-        raise InvalidRequest("client_id and client_secret must each occur only once", status=400)
+        raise InvalidRequest("client_id and client_secret must each occur exactly once", status=400)
     return Credentials(names[0], secrets[0])
 
 

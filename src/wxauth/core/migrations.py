@@ -1,4 +1,4 @@
-"""The migration of the schema to another revision, from a checkout or from the wheel.
+"""The migration of the schema to another revision, from a clone or from the wheel.
 
 Replicas continue to serve during a migration. An ALTER TABLE waits for the transactions that use the table, and all
 clients that come later wait for the ALTER TABLE. Therefore a revision in a transaction waits at most a second for a

@@ -16,9 +16,9 @@ from wxauth.core.statements import Statement
 from wxauth.i18n import Text, lazy_gettext as _
 
 _IN_WHEEL: Final = Path(__file__).parents[1] / "_migrations"
-_IN_CHECKOUT: Final = Path(__file__).parents[3] / "alembic"
-SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
-"""The folder with Alembic's revisions. A wheel and a checkout have this folder at different paths."""
+_IN_CLONE: Final = Path(__file__).parents[3] / "alembic"
+SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CLONE
+"""The folder with Alembic's revisions. A wheel and a clone have this folder at different paths."""
 _REVISION: Final = re.compile("[0-9]{4}")
 """The pattern of wxauth's revisions, for example `0102`."""
 _FOREIGN_REVISION: Final = ""

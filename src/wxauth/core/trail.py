@@ -27,7 +27,8 @@ class Actor:
     name: str
     """The id of a user, the name of a service client, or the name of `SYSTEM`, `OPERATOR` or `WECHAT`.
 
-    A service client that moderates users has `client:` before its name, for example `client:risk`.
+    Only a service client that moderates users has `client:` before its name, such as `client:risk` (see `_moderator`
+    in siblings/user_routes.py).
     """
     ip: str | None = None
     must_spare_staff: bool = False

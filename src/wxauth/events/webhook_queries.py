@@ -71,10 +71,10 @@ class DeliveryOutcome:
 class LeasedDelivery(EventToSend):
     """A delivery that this process has leased, with its receiver and its event.
 
-    A delivery to a site has no event and no secret. In such a delivery, the fields of the secret are None, and so are
-    the fields of the event except `user_id`, although the types of `secret` and of some fields of the event do not say
-    so. Only the code that sends events to webhooks reads these fields, and this code receives no delivery to a site
-    (see `is_logout`).
+    A delivery to a site has no event and no secret. In such a delivery, `secret`, `former_secret` and
+    `former_secret_until` are None, and so are the fields of `EventToSend` except `user_id`, although some of their
+    types do not say so. Only the code that sends events to webhooks reads these fields, and this code receives no
+    delivery to a site (see `is_logout`).
     """
 
     receiver_id: UUID
@@ -136,17 +136,13 @@ UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled
 RETURNING {_COLUMNS_OF_WEBHOOK}
 """)
 _CHANGES: Final = {
-    EventType.WEBHOOK_ADDED: _ADD,
-    EventType.WEBHOOK_CHANGED: _CHANGE,
-    EventType.WEBHOOK_SECRET_RENEWED: _RENEW,
-    EventType.WEBHOOK_REMOVED: _DELETE,
-    EventType.WEBHOOK_DISABLED: _DISABLE,
+    EventType.WEBHOOK_ADDED: _ADD,  # id, name, url, types, secret, created_at
+    EventType.WEBHOOK_CHANGED: _CHANGE,  # name, url, types, is_enabled; the last three are None for no change
+    EventType.WEBHOOK_SECRET_RENEWED: _RENEW,  # id, secret, former_until
+    EventType.WEBHOOK_REMOVED: _DELETE,  # name
+    EventType.WEBHOOK_DISABLED: _DISABLE,  # id
 }
-"""The statement for each type of event. It makes the change that the event reports.
-
-The parameters are, in this order: `id`, `name`, `url`, `types`, `secret` and `created_at`; `name`, `url`, `types` and
-`is_enabled`, the last three with None for no change; `id`, `secret` and `former_until`; `name`; `id`.
-"""
+"""The statement for each type of event, with its parameters. It makes the change that the event reports."""
 
 _SUBSCRIPTIONS: Final = Statement[tuple[UUID, list[str]]]("SELECT id, types FROM webhooks WHERE is_enabled")
 
@@ -154,7 +150,7 @@ _SUBSCRIPTIONS: Final = Statement[tuple[UUID, list[str]]]("SELECT id, types FROM
 def _queued_fragment(next_at: LiteralString) -> LiteralString:
     """Return the SQL that queues deliveries. `next_at` is the SQL for the time at which their first attempts are due.
 
-    It can use all names in the query, for example `actor`, which `_RANKED_FRAGMENT` needs.
+    This SQL can use all names in the query, for example `actor`, which `_RANKED_FRAGMENT` needs.
 
     The join is LATERAL, so that PostgreSQL looks up each event through the index, however old its statistics are.
     """

@@ -391,8 +391,9 @@ _CHORES: Final = (
     (erase_due_users, LEAVING_CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
     (sweep_sessions, CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
 )
-"""The chores of a sweep, each with the pause, in seconds, between two checks for due work, and the event of a failure.
+"""The chores of a sweep.
 
+Each has the pause, in seconds, between two checks for due work, and the name of the log line about a failure.
 `erasure_delayed` also reports that sessions of removed clients end later than they should.
 """
 _OTHER_CHORES: Final = (

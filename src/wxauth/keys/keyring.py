@@ -132,7 +132,7 @@ class _KeySet(Generic[Key]):
 
 @part
 class KeyRing:
-    """The keys that sign access tokens and, if there are websites, id_tokens. wxauth rotates them automatically.
+    """The keys that sign access tokens and, if there are sites, id_tokens. wxauth rotates them automatically.
 
     ES256 keys sign the access tokens, and the id_tokens of clients whose `id_token_alg` is ES256. RS256 keys sign all
     other id_tokens.

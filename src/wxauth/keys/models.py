@@ -20,7 +20,7 @@ from wxauth.errors import NotFound
 class StoredSigningKey(SQLModel):
     """A signing key, with its encrypted private key.
 
-    An ES256 key signs access tokens, and the id_tokens of websites whose `id_token_alg` is ES256. An RS256 key signs
+    An ES256 key signs access tokens, and the id_tokens of sites whose `id_token_alg` is ES256. An RS256 key signs
     other id_tokens.
     """
 
@@ -135,19 +135,17 @@ def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
 def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
     """Return the keys with a next key added. If there are no keys, return one key that signs at once.
 
-    If a replica whose clock was ahead created the last key, that key becomes the next key, with new dates, unless it is
-    the only key.
+    Keys that a replica with a clock far ahead has created become active now. If the last key is one of them, it becomes
+    the next key instead, with new dates, unless it is the only key.
     """
     if not keys:
         return [make(now)]
     current = signing_key_of(keys, now)
-    # The keys that a replica with a clock far ahead has created become active now. If the last key is one of them, it
-    # becomes the next key instead, unless it is the only key.
     ahead = {key.kid for key in keys if key.activates_at > now + _WAITS_AT_MOST}
-    active = [_activating_at(key, now) if key.kid in ahead else key for key in keys]
+    corrected = [_activating_at(key, now) if key.kid in ahead else key for key in keys]
     if len(keys) > 1 and keys[-1].kid in ahead:
-        return _with_successor(active[:-1], _activating_at(active[-1], now + SIGNS_AFTER), signer=current)
-    return _with_successor(active, make(now + SIGNS_AFTER), signer=current)
+        return _with_successor(corrected[:-1], _activating_at(corrected[-1], now + SIGNS_AFTER), signer=current)
+    return _with_successor(corrected, make(now + SIGNS_AFTER), signer=current)
 
 
 def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:

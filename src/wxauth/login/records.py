@@ -174,7 +174,8 @@ class Refusals(WriteBuffer):
     def note(self, error: WxAuthError, *, ip: str | None, request_id: str) -> None:
         """Record a login or refresh that was refused with this error, in a new row or in the count of an existing row.
 
-        The `app_id` of the error can be any text from the client.
+        If `MAX_IN_MEMORY` rows already wait, a refusal that needs another waiting row is dropped. The `app_id` of the
+        error can be any text from the client.
         """
         now = self.clock()
         self._reset_limits(int(now.timestamp()))

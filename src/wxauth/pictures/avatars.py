@@ -158,7 +158,7 @@ class Avatars:
             async with lock:
                 return await asyncio.get_running_loop().run_in_executor(self._executor, thumbnail_of, file)
         except UnusablePicture as exc:
-            # Only with the message `NO_PICTURE` might the file be of another kind, so only this error gets the title
+            # Only the message `NO_PICTURE` can mean that the file is of another kind, so only this error gets the title
             # that lists the allowed kinds.
             title = errors.PICTURE_OF_ANOTHER_KIND if str(exc) == NO_PICTURE else None
             raise InvalidRequest.of("file", str(exc), title=title) from exc

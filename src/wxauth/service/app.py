@@ -90,6 +90,25 @@ _ROUTERS: Final = (
 """The routers, in the order in which the API's documentation lists their routes."""
 
 
+def _head_of(route: DirectRoute) -> DirectRoute:
+    """Return a copy of a route for HEAD, which FastAPI serves only if it is declared.
+
+    The server omits the body of the response.
+    """
+    head = copy(route)
+    head.methods = {"HEAD"}
+    head.include_in_schema = False
+    return head
+
+
+_DECLARED: Final = [route for router in _ROUTERS for route in router.routes]
+# These routes do not depend on the settings. `create_api` adds the routes of check files after them, so that no file
+# hides one of these routes.
+_ALL_ROUTES: Final = (*_DECLARED, *(_head_of(route) for route in _DECLARED if "GET" in (route.methods or ())))
+_DIRECT_ROUTES: Final = DirectRoutes(_ALL_ROUTES, with_parameters=[wechat_routes.SIGNATURES_PATH, PUSH_PATH])
+"""The routes that `Shortcut` calls without matching the request against the routes before them."""
+
+
 def create_app(services: Services, *, example_code: str | None = None) -> ASGIApp:
     """Create the whole service as an ASGI app.
 
@@ -151,7 +170,7 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
     if root_path:
         api.router.routes.extend(oauth_routes.metadata_at_root(root_path))
     # With `include_router`, FastAPI would match each request against an additional router.
-    api.router.routes.extend(_ROUTES)
+    api.router.routes.extend(_ALL_ROUTES)
     add_docs(api)
     add_console(api)
     if services is not None:
@@ -197,22 +216,3 @@ def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
     client = scope.get("client")
     ip = None if client is None else client[0]
     services[Refusals].note(error, ip=ip, request_id=scope[REQUEST_ID_KEY])
-
-
-def _head_of(route: DirectRoute) -> DirectRoute:
-    """Return a copy of a route for HEAD, which FastAPI serves only if it is declared.
-
-    The server omits the body of the response.
-    """
-    head = copy(route)
-    head.methods = {"HEAD"}
-    head.include_in_schema = False
-    return head
-
-
-_DECLARED: Final = [route for router in _ROUTERS for route in router.routes]
-# These routes do not depend on the settings. `create_api` adds the routes of check files after them, so that no file
-# hides one of these routes.
-_ROUTES: Final = (*_DECLARED, *(_head_of(route) for route in _DECLARED if "GET" in (route.methods or ())))
-_DIRECT_ROUTES: Final = DirectRoutes(_ROUTES, with_parameters=[wechat_routes.SIGNATURES_PATH, PUSH_PATH])
-"""The routes that `Shortcut` calls without matching the request against the routes before them."""

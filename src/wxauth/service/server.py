@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from wxauth.core.logs import configure_logging, get_logger
 from wxauth.i18n import Text, lazy_gettext as _
@@ -100,7 +101,7 @@ class Supervisor(Multiprocess):
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], settings: Settings) -> None:
         super().__init__(config, sockets)
         self._settings = settings
-        self._signalled: set[object] = set()
+        self._signalled: set[Process] = set()
         """The workers to which this supervisor has sent a signal to end."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._leave)
@@ -260,7 +261,10 @@ def _why_not_listening(exc: OSError, settings: Settings) -> Text:
 
 
 def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
-    """Accept and yield the connections that wait at a listening socket."""
+    """Accept and yield the connections that wait at a listening socket.
+
+    The event loop has made the listener non-blocking, so `accept` does not wait for another client.
+    """
     with suppress(BlockingIOError):  # no more clients are waiting
         while True:
             connection, _address = listener.accept()

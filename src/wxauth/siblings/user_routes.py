@@ -1,6 +1,6 @@
-"""The routes for services that look users up, change users' attributes and external ids, and moderate users.
+"""The routes for services that look users up, change their attributes and external ids, and moderate them.
 
-To moderate users, services clear the users' profiles, ban and unban the users, and sign them out.
+To moderate a user is to clear the profile, to ban or unban the user, or to sign the user out.
 """
 
 from collections.abc import Collection, Sequence
@@ -256,8 +256,9 @@ async def put_external_id(
 async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:
     """Return the calling client as an actor that cannot change staff.
 
-    In the audit trail, the name of such an actor is `client:`, followed by the client's name. For changes that are not
-    moderation, the actor is the client's name without `client:`.
+    In the audit trail, the name of such an actor is `client:`, followed by the client's name. Routes that are not for
+    moderation record the client's name without `client:`. The difference is only historical, but it must remain,
+    because operators and other services search for these names.
     """
     return Actor(f"client:{client.name}", device.ip, must_spare_staff=True)
 

@@ -89,7 +89,7 @@ DOORS: Final = Counter(
 POLL_INTERVAL_SECONDS: Final = 2
 """The initial number of seconds between two polls of a device. If a device polls too fast, its interval grows."""
 SCAN_LASTS: Final = timedelta(seconds=180)
-"""The time that the user has to scan a QR code, or to follow a link to WeChat, and to approve the login."""
+"""The time within which the user must scan a QR code, type a code or follow a link to WeChat, and approve the login."""
 CLAIM_LASTS: Final = timedelta(seconds=60)
 """The time after which another user can take over a claim (a phone's reservation of a login) that has no decision."""
 VISIT_LASTS: Final = timedelta(seconds=600)

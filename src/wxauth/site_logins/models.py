@@ -135,7 +135,7 @@ class DeviceFields(SQLModel):
 
     device_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     poll_interval: int = POLL_INTERVAL_SECONDS
-    """The number of seconds between two polls."""
+    """The minimum number of seconds between two polls. It grows if the device polls too fast."""
     polled_at: datetime | None = Field(default=None, sa_type=TIME)
     """The time of the last poll; null before the first one."""
 

@@ -281,6 +281,8 @@ class Visits:
         async with self.database.begin() as transaction:
             user = await person_queries.lock_user(transaction, app_id=app.app_id, openid=identity.openid)
             pending = await transaction.row(queries.LOCK, id=visit.id, now=now)
+            # There should be no outcome yet, because only the task of the first callback writes one. The last part of
+            # the condition makes sure that the site gets at most one code, even if that ever changes.
             if user is None or pending is None or pending.outcome is not None:
                 raise VisitRefused("the user can no longer log in, or the site has been removed")
             if is_closed_to_staff and not STAFF_ROLES.isdisjoint(user.roles):  # got the role during the visit

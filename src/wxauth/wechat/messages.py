@@ -259,13 +259,13 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
         encrypted = _encrypted_in(body)
         check_signature(app, query, name="msg_signature", encrypted=encrypted, now=now)
         message = _decrypt(encrypted, aes_key=app.push_aes_key, app_id=app.app_id)
-    # The `message_digest` is of the decrypted message, because WeChat may encrypt a message again for each delivery.
     fields = _fields_or_none(message)
     return WeChatMessage(
         app_id=app.app_id,
         app_kind=app.kind,
         fields=fields or {},
         is_readable=fields is not None,
+        # The digest is of the decrypted message, because WeChat may encrypt a message again for each delivery.
         signature=_signature(app, query, message),
         is_sealed=app.push_aes_key is not None,
     )

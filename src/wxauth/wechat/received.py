@@ -213,8 +213,8 @@ def can_name_a_person(unionid: str) -> bool:
 
 
 def text_of(value: object) -> str:
-    """Return a text or a number from a JSON field as text, without the white space around it.
+    """Return a text, an integer or a Boolean from a JSON field as text, without the white space around it.
 
-    For any other value, for example a list, return an empty text.
+    For any other value, for example a list or a fraction, return an empty text.
     """
     return str(value).strip() if isinstance(value, str | int) else ""

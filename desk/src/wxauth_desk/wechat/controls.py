@@ -40,7 +40,10 @@ ACCOUNT: Final = {
     "kind": "official_account",
     "push_token": "devPushTokenOfTheAccount",
 }
-"""A service account, which is an app of the kind `official_account`. Each app has an `Account`, whatever its kind."""
+"""A service account, which is an app of the kind `official_account`.
+
+The class `Account` is something else: the state of an app of any kind.
+"""
 WEBSITE: Final = {
     "app_id": "wxdevwebsite0000e5",
     "app_secret": "dev-secret-of-the-website",

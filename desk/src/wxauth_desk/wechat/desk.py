@@ -58,7 +58,7 @@ _SHARED_FILES: Final = {
 """The files that the page shares with the service's pages and with mini-programs, and their folders in a clone."""
 _SHARED_IN_WHEEL: Final = Path(__file__).parents[1] / "_shared"
 """The folder of these files in an installed desk."""
-_CHECKOUT: Final = Path(__file__).parents[4]
+_CLONE: Final = Path(__file__).parents[4]
 """The root of a clone."""
 
 
@@ -177,7 +177,7 @@ def _shared_files() -> Mapping[str, StaticFiles]:
     """Return the apps that serve `_SHARED_FILES`, by the file's name."""
     if _SHARED_IN_WHEEL.is_dir():
         return dict.fromkeys(_SHARED_FILES, StaticFiles(directory=_SHARED_IN_WHEEL))
-    return {name: StaticFiles(directory=_CHECKOUT / folder) for name, folder in _SHARED_FILES.items()}
+    return {name: StaticFiles(directory=_CLONE / folder) for name, folder in _SHARED_FILES.items()}
 
 
 def _page_headers(service_url: str) -> Mapping[str, str]:
