@@ -55,7 +55,7 @@ class Mover:
                 self.messages.append(fault.wanted)
             self.others.append(tuple(refusal.others))
 
-        how = {"refuse": refuse, "progress": lambda _: None, "waiting": lambda _, _seconds: None, **(how or {})}
+        how = {"report": refuse, "progress": lambda _: None, "waiting": lambda _, _seconds: None, **(how or {})}
         return await import_users(self.stage.services, lines, Options(**options), **how)
 
     async def import_lines(self, *lines: dict[str, Any], **options: bool) -> tuple[int, int, int, int]:

@@ -186,7 +186,8 @@ def import_command(
     options = Options(**switches)  # `switches` also contains `time_zone`, because this is a field of `Options`, too
     delimiter = _delimiter_of(str(file.name), is_csv=is_csv, is_tsv=is_tsv)
     our_names, our_values = mapped
-    # A field that is not in `Line` has the form attributes.NAME. In a JSON file, `attributes` is an object.
+    # The only other fields that `--map` accepts are attributes.NAME. They are columns of CSV. A line of JSON has one
+    # object `attributes` instead.
     if delimiter is None and not {*our_names.values(), *our_values} <= Line.model_fields.keys():
         raise WrongCall(_("--map attributes.NAME is only for CSV"))
     # Only `CsvLines` uses the delimiter. `--app-id ''`, for example from a script with an unset variable, is treated
@@ -304,7 +305,7 @@ async def _import(
     report.show_progress(Counts())
     try:
         return await import_users(
-            services, lines, options, refuse=report.refuse, progress=report.show_progress, waiting=report.print_wait
+            services, lines, options, report=report.refuse, progress=report.show_progress, waiting=report.print_wait
         )
     except WrongFile as exc:
         raise _failure_of(exc) from None

@@ -13,7 +13,13 @@ from pydantic_core import from_json, to_json
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.import_export.lines import NOT_UTF8, Fault, Line, unwrapped
 from wxauth.import_export.numbered_lines import NumberedLine, first_of, numbered_lines
-from wxauth.import_export.other_files import NO_CSV, NO_JSON_LINES, WrongFile, check_delimiter, check_document
+from wxauth.import_export.other_files import (
+    OTHER_THAN_CSV,
+    OTHER_THAN_JSON_LINES,
+    WrongFile,
+    check_delimiter,
+    check_document,
+)
 from wxauth.settings.roles import ATTRIBUTE_NAME
 from wxauth.users.attributes import typed_attribute
 
@@ -115,7 +121,7 @@ class JsonLines(_Lines):
     Raises: WrongFile, if the file is not JSON Lines.
     """
 
-    other_kinds = NO_JSON_LINES
+    other_kinds = OTHER_THAN_JSON_LINES
 
     def __init__(self, file: IO[bytes], file_format: FileFormat = DEFAULT_FORMAT) -> None:
         super().__init__(file, file_format)
@@ -210,7 +216,7 @@ class CsvLines(_Lines):
     Raises: WrongFile, if the file is not CSV, or if its header is wrong.
     """
 
-    other_kinds = NO_CSV
+    other_kinds = OTHER_THAN_CSV
     header: NumberedLine
     """The first line that is not blank."""
 

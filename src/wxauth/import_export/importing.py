@@ -43,6 +43,8 @@ _PAUSES: Final = (1, 2, 4, 8, 15, *[30] * 19)
 
 Together, the pauses last ten minutes, which is longer than a failover or a restart of the database.
 """
+_CACHE_KIB: Final = 8192
+"""The size limit of SQLite's cache in memory, in KiB."""
 
 
 class ImportRefusal(NamedTuple):
@@ -89,8 +91,6 @@ class Counts:
             self.updated += 1
 
 
-_CACHE_KIB: Final = 8192
-"""The size limit of SQLite's cache in memory, in KiB."""
 _ENTRY_PARSERS: Final[dict[str, TypeAdapter[tuple[Any, Any]]]] = {
     kind: TypeAdapter(cast("Any", GenericAlias(tuple, get_args(hint)))) for kind, hint in get_type_hints(Made).items()
 }
@@ -189,7 +189,7 @@ async def import_users(
     lines: Iterable[NumberedLine],
     options: Options,
     *,
-    refuse: Callable[[ImportRefusal], None],
+    report: Callable[[ImportRefusal], None],
     progress: Callable[[Counts], None],
     waiting: Callable[[StorageUnavailable, float], None],
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -203,7 +203,7 @@ async def import_users(
         services: The parts of the service.
         lines: The lines, which can be iterated over twice.
         options: The options of the import.
-        refuse: A function that is called for each line that is refused, or is imported without its invalid fields, in
+        report: A function that is called for each line that is refused, or is imported without its invalid fields, in
             the order of the lines.
         progress: A function that is called after each batch with the counts so far.
         waiting: A function that is called if the database did not accept a batch, with the reason, and with the number
@@ -225,7 +225,7 @@ async def import_users(
             read_lines = [_read(numbered, parts, options) for numbered in numbered_lines]
             readable = [(number, line) for number, line, _faults in read_lines if line is not None]
             outcomes = await _import_patiently(services, readable, earlier, options, waiting=waiting, pause=pause)
-            _report(read_lines, outcomes, counts, refuse)
+            _count(read_lines, outcomes, counts, report)
             progress(counts)
     return counts
 
@@ -239,7 +239,10 @@ async def _import_patiently(
     waiting: Callable[[StorageUnavailable, float], None],
     pause: Callable[[float], Awaitable[None]],
 ) -> list[LineOutcome | LineRefused]:
-    """Import a batch, and return the result of each line. During an outage of the database, retry after pauses.
+    """Import a batch, and return the result of each line.
+
+    If the database is unavailable, or if other requests keep changing the same users, retry after pauses, with half as
+    many lines at each attempt.
 
     Raises: StorageUnavailable, after the last of `_PAUSES`, or if a retry cannot help.
     """
@@ -255,18 +258,18 @@ async def _import_patiently(
                 raise
             waiting(exc, seconds)
             await pause(seconds)
-            # The batch might have exceeded its time limit, so the next attempt imports half as many lines.
+            # The batch might have exceeded its time limit.
             size = max(min(size, len(remaining)) // 2, 1)
     return outcomes
 
 
-def _report(
+def _count(
     read_lines: Sequence[_ReadLine],
     outcomes: Sequence[LineOutcome | LineRefused],
     counts: Counts,
-    refuse: Callable[[ImportRefusal], None],
+    report: Callable[[ImportRefusal], None],
 ) -> None:
-    """Add the lines of a batch to the counts, and call `refuse` for the refused lines and fields.
+    """Add the lines of a batch to the counts, and call `report` for the refused lines and fields.
 
     `outcomes` contains one outcome for each line that could be read.
     """
@@ -275,17 +278,17 @@ def _report(
         if line is None:
             counts.add(LineOutcome.REFUSED if faults else LineOutcome.BLANK)
             if faults:
-                refuse(ImportRefusal(number, faults))
+                report(ImportRefusal(number, faults))
             continue
         outcome = next(remaining_outcomes)
         if isinstance(outcome, LineRefused):
             counts.add(LineOutcome.REFUSED)
-            refuse(ImportRefusal(number, [*faults, *outcome.faults], outcome.others))
+            report(ImportRefusal(number, [*faults, *outcome.faults], outcome.others))
         else:
             counts.add(outcome)
             if faults:
                 counts.incomplete += 1
-                refuse(ImportRefusal(number, faults, skips_only_fields=True))
+                report(ImportRefusal(number, faults, skips_only_fields=True))
         if line.openid is not None and len(line.openid) != USUAL_OPENID_LENGTH:
             counts.odd_openids += 1
 

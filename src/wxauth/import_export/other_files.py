@@ -35,14 +35,16 @@ _UNREADABLE_KINDS: Final = {
 }
 """The patterns of the beginnings of files that cannot be read as CSV or JSON Lines, each with advice.
 
-The first pattern that matches counts. For example, the pattern of UTF-16 also matches a file in UTF-32.
+The first pattern that matches counts. For example, the pattern of UTF-16 also matches a file in UTF-32. For
+JSON Lines, `check_document` comes first. Therefore, the advice on a JSON array is for CSV, and for arrays that
+`check_document` cannot read.
 """
 _WRAPPED: Final = _("must be JSON Lines, but is one JSON document. Convert the file with jq -c '{query}'")
 _PHPMYADMIN_ROWS: Final = '.[] | select(.type == "table") | .data[]'
 """The jq query for the rows in a JSON export from phpMyAdmin."""
 _DEEPEST: Final = 4
 """The largest number of levels below the top of a document that wxauth searches for records."""
-NO_JSON_LINES: Final = {
+OTHER_THAN_JSON_LINES: Final = {
     rb"#filetype": _(
         "must be JSON Lines, but begins with LeanCloud's #filetype line. For the command that reads "
         "this format, see docs/start/moving-from.md"
@@ -56,7 +58,7 @@ NO_JSON_LINES: Final = {
     ),
 }
 """The patterns of the first lines of files that are not JSON Lines, each with advice."""
-NO_CSV: Final = {
+OTHER_THAN_CSV: Final = {
     rb"\{": _(
         "must be CSV, but is JSON Lines. Leave out --csv and --tsv, and use a file name that doesn't "
         "end in .csv or .tsv"
