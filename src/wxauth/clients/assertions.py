@@ -33,7 +33,10 @@ RSA_BITS: Final = range(2048, 8192 + 1)
 A shorter key is weak, and verification with a longer key takes too long.
 """
 _EXPONENTS: Final = range(2**16 + 1, 2**32, 2)
-"""The accepted public exponents of RSA keys, which are odd. Verification with a larger exponent takes too long."""
+"""The accepted public exponents of RSA keys, which are odd.
+
+FIPS 186-5 forbids smaller exponents, and verification with a larger exponent takes too long.
+"""
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 """The members of a JWK that only private and symmetric keys have."""
 COMPACT_JWS: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
@@ -67,9 +70,9 @@ class ClientKey:
 
     @classmethod
     def from_jwk(cls, document: Mapping[str, Any]) -> Self:
-        """Build a key from a member of a JWK set.
+        """Build a key from a JWK.
 
-        Raises: InvalidKey, if the member is not a strong public key for signatures.
+        Raises: InvalidKey, if the JWK is not a strong public key for signatures.
         """
         if _PRIVATE_MEMBERS & document.keys():
             raise InvalidKey("the key isn't public")
@@ -123,7 +126,7 @@ class ClientKeys:
 
         Raises: InvalidKey, if `jwks` is not a JWK set.
         """
-        documents = _members(jwks)
+        documents = _jwks_in(jwks)
         if documents is None:
             raise InvalidKey("the value isn't a JWK set")
         usable = list(_usable_keys(documents))
@@ -139,17 +142,17 @@ class ClientKeys:
         return matching[0] if len(matching) == 1 else None
 
 
-def _members(jwks: object) -> list[object] | None:
-    """Return the members of a JWK set; None if the value is not a JWK set."""
-    members = jwks.get("keys") if isinstance(jwks, Mapping) else None
-    return members if isinstance(members, list) else None
+def _jwks_in(jwks: object) -> list[object] | None:
+    """Return the JWKs in a JWK set; None if the value is not a JWK set."""
+    documents = jwks.get("keys") if isinstance(jwks, Mapping) else None
+    return documents if isinstance(documents, list) else None
 
 
 def _usable_keys(documents: Iterable[object]) -> Iterable[ClientKey]:
     """Yield the usable keys of a JWK set, and ignore other keys, as RFC 7517 (section 5) recommends."""
     for document in documents:
         try:
-            # A member that is not an object is not a key. `from_jwk` also refuses the empty object.
+            # A value that is not an object is not a key. `from_jwk` also refuses the empty object.
             yield ClientKey.from_jwk(document if isinstance(document, Mapping) else {})
         except InvalidKey:
             continue
@@ -157,8 +160,8 @@ def _usable_keys(documents: Iterable[object]) -> Iterable[ClientKey]:
 
 def has_private_keys(jwks: object) -> bool:
     """Return whether a JWK set contains private or symmetric keys; False if the value is not a JWK set."""
-    members = _members(jwks) or []
-    return any(isinstance(each, Mapping) and not _PRIVATE_MEMBERS.isdisjoint(each) for each in members)
+    documents = _jwks_in(jwks) or []
+    return any(isinstance(each, Mapping) and not _PRIVATE_MEMBERS.isdisjoint(each) for each in documents)
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,13 +160,13 @@ class ClientDocuments:
             return None
         return await self._documents.get(client_id, admit=partial(self._admit, client_id, ip))
 
-    def is_refused(self, client_id: str) -> bool:
+    def is_invalid(self, client_id: str) -> bool:
         """Return whether a document that `find` did not return is gone or breaks a rule.
 
         For a `client_id` that `is_allowed` accepts, False means that wxauth could not fetch the document, for example
         because its host is unavailable.
         """
-        return self._documents.is_refused(client_id)
+        return self._documents.is_invalid(client_id)
 
     async def has_sessions(self, client_id: str) -> bool:
         """Return whether this client has sessions, which shows that users have approved the client before."""
@@ -191,7 +191,7 @@ class ClientDocuments:
         if url is not None:
             was_cached = self._keys.knows(url)
             keys = await self._keys.get(url)
-            if keys is None and not self._keys.is_refused(url):
+            if keys is None and not self._keys.is_invalid(url):
                 return None
         if not await self._is_signed(assertion, document, keys, was_cached=was_cached):
             raise InvalidAssertion("the assertion isn't signed with a key of the document")

@@ -63,13 +63,13 @@ class DocumentOutcome(StrEnum):
 class NotFetched(Exception):
     """The error for a fetch without a usable document. The message is for the log, and does not quote the response.
 
-    If `is_gone`, the document no longer exists or breaks a rule, and a cached copy is not usable either.
+    If `is_invalid`, the document no longer exists or breaks a rule, and a cached copy is not usable either.
     """
 
-    def __init__(self, outcome: DocumentOutcome, reason: str, *, is_gone: bool = False) -> None:
+    def __init__(self, outcome: DocumentOutcome, reason: str, *, is_invalid: bool = False) -> None:
         super().__init__(reason)
         self.outcome = outcome
-        self.is_gone = is_gone or outcome is DocumentOutcome.REFUSED
+        self.is_invalid = is_invalid or outcome is DocumentOutcome.REFUSED
 
 
 async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) -> tuple[bytes, timedelta]:
@@ -94,8 +94,8 @@ async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) 
         raise NotFetched(outcome, str(exc)) from None
     answer: HttpAnswer = response.extensions[ANSWER]
     if answer.status != httpx.codes.OK:
-        is_gone = answer.status in (httpx.codes.NOT_FOUND, httpx.codes.GONE)
-        raise NotFetched(DocumentOutcome.FAILED, f"status {answer.status}", is_gone=is_gone)
+        is_invalid = answer.status in (httpx.codes.NOT_FOUND, httpx.codes.GONE)
+        raise NotFetched(DocumentOutcome.FAILED, f"status {answer.status}", is_invalid=is_invalid)
     if answer.is_encoded or not _JSON.fullmatch((answer.content_type or "").partition(";")[0].strip()):
         raise NotFetched(DocumentOutcome.REFUSED, "the response isn't plain JSON")
     return answer.body, _fresh_time(answer.cache_control or "")
@@ -125,7 +125,7 @@ class _Entry(Generic[Document]):
     """The earliest time of the next fetch after a failure."""
     not_again_before: datetime = _NEVER
     """The earliest time of the next fetch by `get_again`."""
-    is_refused: bool = False
+    is_invalid: bool = False
     """Whether the last fetch has shown that the document is gone or breaks a rule."""
 
     def usable_value(self, now: datetime) -> Document | None:
@@ -199,9 +199,9 @@ class DocumentCache(Generic[Document]):
         """Return whether the cache contains the document, or the last failure to fetch it."""
         return url in self._entries
 
-    def is_refused(self, url: str) -> bool:
+    def is_invalid(self, url: str) -> bool:
         """Return whether the document was gone, or broke a rule, when it was last fetched."""
-        return url in self._entries and self._entries[url].is_refused
+        return url in self._entries and self._entries[url].is_invalid
 
     async def aclose(self) -> None:
         """Cancel the requests in progress."""
@@ -219,8 +219,8 @@ class DocumentCache(Generic[Document]):
         except NotFetched as exc:
             outcome = exc.outcome
             now = self.clock()
-            entry.is_refused = exc.is_gone
-            if exc.is_gone:
+            entry.is_invalid = exc.is_invalid
+            if exc.is_invalid:
                 entry.value = None
             entry.not_before = now + PAUSE
             # The event `…_refused` means that no usable document is left, even if the fetch has only failed.
@@ -229,7 +229,7 @@ class DocumentCache(Generic[Document]):
         else:
             outcome = DocumentOutcome.OK
             entry.fresh_until, entry.not_before = self.clock() + fresh_time, _NEVER
-            entry.is_refused = False
+            entry.is_invalid = False
         if self.on_outcome is not None:
             self.on_outcome(outcome)
         # The entry enters the cache only now, because `_drop_old` would delete an entry without an outcome.

@@ -266,7 +266,7 @@ class SiteCredentials:
             )
         if is_allowed(self.settings, name):
             document = await self.documents.find(name, ip=ip)
-            if document is None and self.documents.is_refused(name) and not await self.documents.has_sessions(name):
+            if document is None and self.documents.is_invalid(name) and not await self.documents.has_sessions(name):
                 # No usable document says how the client would have to authenticate, so wxauth lets it through without
                 # authentication. That is safe, because a client without sessions has no tokens, and `SiteTokens`
                 # (oauth/site_tokens.py) accepts no codes of a client without redirect URIs. /v1/token responds with
@@ -314,7 +314,7 @@ class SiteCredentials:
         """
         if document is not None:
             return document
-        if self.documents.is_refused(name):
+        if self.documents.is_invalid(name):
             raise invalid_client("the client's document was rejected")
         raise OAuthError(
             "temporarily_unavailable",

@@ -197,7 +197,7 @@ def _check_scopes(client: Client, known: Collection[str]) -> None:
 
 
 def _check_site(client: Client, site_scopes: Collection[str]) -> None:
-    """Check that the options of a site can be combined. Raises: WrongClient, if they cannot."""
+    """Check the options and the name of a site. Raises: WrongClient, if they are not allowed."""
     if client.is_public:
         _check_public_site(client)
     if not client.redirect_uris:
