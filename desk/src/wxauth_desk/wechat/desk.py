@@ -174,7 +174,7 @@ def _page_endpoint(service_url: str) -> Handler:
 
 
 def _shared_files() -> Mapping[str, StaticFiles]:
-    """Return the apps that serve `_SHARED_FILES`, by the file's name."""
+    """Return the ASGI app that serves each of `_SHARED_FILES`, by the file's name."""
     if _SHARED_IN_WHEEL.is_dir():
         return dict.fromkeys(_SHARED_FILES, StaticFiles(directory=_SHARED_IN_WHEEL))
     return {name: StaticFiles(directory=_CLONE / folder) for name, folder in _SHARED_FILES.items()}

@@ -24,15 +24,18 @@ from pydantic_core import to_json
 from wxauth_desk.wechat.call_record import CallRecord
 from wxauth_desk.wechat.controls import APPS_BY_ID, ControlOfPerson, HttpUrl
 
-_NO_PAUSES: Final = (0, 0)
-"""The pause, in seconds, before each repetition of a message that is not about a payment. WeChat documents none."""
+_IMMEDIATE_REPETITIONS: Final = (0, 0)
+"""The pauses, in seconds, before the two repetitions of a message that is not about a payment.
+
+WeChat documents no pauses for such messages.
+"""
 PAYMENT_PAUSES: Final = (15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600, 10800, 10800, 10800, 21600, 21600)
 """The pause, in seconds, before each repetition of a notice about a payment."""
 ATTEMPT_TIMEOUT_SECONDS: Final = 5.0
 """The time limit, in seconds, for one attempt to send a message."""
 
 REVOKED: Final = "user_authorization_revoke"
-"""The name of the event with which WeChat reports that a user has withdrawn data from an app."""
+"""The name of the event with which WeChat reports that a user has withdrawn an app's permission to use data."""
 CHECKED: Final = "wxa_media_check"
 """The name of the event with which WeChat reports its verdict on a picture."""
 DELIVER: Final = "xpay_goods_deliver_notify"
@@ -186,7 +189,7 @@ class PushSender:
 
         Raises: ValueError, if the app has no key for the mode `aes`.
         """
-        attempts = [attempt async for attempt in self._attempts(request, message, _NO_PAUSES)]
+        attempts = [attempt async for attempt in self._attempts(request, message, _IMMEDIATE_REPETITIONS)]
         return {"is_taken": attempts[-1].is_accepted, "attempts": [attempt.shown for attempt in attempts]}
 
     async def send_and_repeat(self, request: PushRequest, message: Mapping[str, Any]) -> bool:
@@ -204,7 +207,7 @@ class PushSender:
 
         In this way, the service can get the response to its own call before it gets the message.
         """
-        self._continue_in_background(self._attempts(request, message, _NO_PAUSES))
+        self._continue_in_background(self._attempts(request, message, _IMMEDIATE_REPETITIONS))
 
     def _continue_in_background(self, attempts: AsyncIterator[object]) -> None:
         """Make the remaining attempts in a background task."""
