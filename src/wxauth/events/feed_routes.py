@@ -13,7 +13,7 @@ from wxauth.clients.service_clients import EventsClientDep
 from wxauth.core.models import SharedEvent
 from wxauth.errors import CursorExpired
 from wxauth.events.feed_queries import MAX_POSITION, Place, read_page
-from wxauth.events.schemas import KnownType
+from wxauth.events.schemas import SiblingEventType
 from wxauth.i18n import lazy_gettext as _
 from wxauth.web.dependencies import DatabaseDep
 from wxauth.web.direct import Router
@@ -72,7 +72,7 @@ class FeedQuery(Parameters):
         default=None,
         description="The `next_cursor` of the previous response. `now`: only future events. Default: all events.",
     )
-    type: list[KnownType] = Field(
+    type: list[SiblingEventType] = Field(
         default=[], description="The type of events. Repeat the parameter for several types. Default: all types."
     )
     limit: Annotated[int, Field(ge=1, le=_MAX_LIMIT, description="The maximum number of events."), OrEmpty] = 100

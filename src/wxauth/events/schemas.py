@@ -1,4 +1,4 @@
-"""The bodies of requests and responses about webhooks, for administrators and commands, and the known event types."""
+"""The bodies of requests and responses about webhooks, and the types of events that siblings get."""
 
 from typing import Annotated, Any, Final, NotRequired, Self
 from uuid import UUID
@@ -19,14 +19,16 @@ _EXAMPLE_URL: Final = "https://orders.example.com/webhooks/wxauth"
 _Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL)]
 
 
-def _known_type(value: Any) -> Any:
+def _sibling_event_type(value: Any) -> Any:
     """Return the value. Raises: ValueError, if it is not a type of events that are sent to siblings."""
     if not isinstance(value, str) or value not in SENT_TO_SIBLINGS:
         raise ValueError(f"Must be one of {', '.join(SENT_TO_SIBLINGS)}")
     return value
 
 
-KnownType = Annotated[EventType, BeforeValidator(_known_type), WithJsonSchema({"enum": list(SENT_TO_SIBLINGS)})]
+SiblingEventType = Annotated[
+    EventType, BeforeValidator(_sibling_event_type), WithJsonSchema({"enum": list(SENT_TO_SIBLINGS)})
+]
 """A type of events that are sent to siblings (services that verify wxauth's tokens)."""
 
 
@@ -37,7 +39,10 @@ class NewWebhook(BaseModel):
 
     name: Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]
     url: _Url = Field(description="An https URL, or an http URL on a private network.")
-    types: list[KnownType] | None = Field(default=None, description="The types of events to send. Default: all types.")
+    types: list[SiblingEventType] | None = Field(
+        default=None,
+        description="The types of events to send. Default: all types.",
+    )
 
 
 class NewWebhookAnswer(WebhookAnswer):
@@ -52,7 +57,7 @@ class WebhookChange(Changes):
     model_config = body_like({"is_enabled": True})
 
     url: _Url | None = Field(default=None, description="The new URL.")
-    types: list[KnownType] | None = Field(
+    types: list[SiblingEventType] | None = Field(
         default=None, description="The types of events to send from now on. If the list is empty, all types are sent."
     )
     is_enabled: StrictBool | None = Field(

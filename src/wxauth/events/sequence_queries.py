@@ -46,7 +46,7 @@ class SequenceState:
         return is_behind or is_far_too_high
 
 
-# `pg_sequence_last_value` requires either of the rights SELECT and USAGE.
+# `pg_sequence_last_value` requires the SELECT or the USAGE privilege.
 _READ: Final = Statement[SequenceState](f"""
 WITH wanted (name, highest) AS (VALUES
     (pg_get_serial_sequence('feed', 'position'), {HIGHEST_POSITION_FRAGMENT}),
