@@ -200,7 +200,7 @@ class SessionReplaced(WxAuthError, code="session_replaced", status=400):
 
 
 class ScanOver(WxAuthError, code="scan_over", status=404):
-    """The QR code is unknown, expired or already decided, or another scan has taken it over.
+    """The QR code is unknown or expired, its login is already decided, or the user has scanned it in another session.
 
     The error is also returned if the resource of the login is no longer in the settings.
     """

@@ -1,6 +1,6 @@
-"""The kinds of sealed values in the database, and the checks of whether the secret keys can unseal them.
+"""The kinds of sealed values in the database, and the checks of whether the secret keys can open them.
 
-A sealed value is encrypted with the secret key. It can be unsealed only with its context, which names the place where
+A sealed value is encrypted with the secret key. It can be opened only with its context, which names the place where
 it is stored. Values that expire within two hours, such as JS-SDK tickets, are not among these kinds. The result for the
 signing keys also reports their rotation.
 """
@@ -43,11 +43,11 @@ class SealedKind(Generic[Row]):
         return [(sealed, context) for sealed, context in self.values(row) if sealed is not None]
 
     def opens(self, sealer: Sealer, row: Row) -> bool:
-        """Return whether all values of the row can be unsealed."""
+        """Return whether all values of the row can be opened."""
         return all(sealer.opens(sealed, context=context) for sealed, context in self.stored_values(row))
 
     def resealed(self, sealer: Sealer, row: Row) -> list[bytes | None] | None:
-        """Return the values of a row, sealed with the current secret key; None if one of them cannot be unsealed."""
+        """Return the values of a row, sealed with the current secret key; None if one of them cannot be opened."""
         try:
             return [
                 None if sealed is None else sealer.seal(sealer.open(sealed, context=context), context=context)
@@ -91,9 +91,9 @@ async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes,
 async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> None:
     """Check that this process has the secret key with which the stored values are sealed.
 
-    The check unseals the signing keys or, if there are none, other values.
+    The check opens the signing keys or, if there are none, other values.
 
-    Raises: CannotOpen, if there are values, and none of them can be unsealed.
+    Raises: CannotOpen, if there are values, and none of them can be opened.
     """
     can_open = [SEALED_SIGNING_KEYS.opens(sealer, key) for key in await database.rows(PUBLISHED, now=now)]
     if not can_open:
@@ -107,7 +107,7 @@ def judge_signing_keys(
 ) -> CheckResult:
     """Return the result for the signing keys: which key signs now, and which key is next or when it will be created.
 
-    If some keys cannot be unsealed, the result names these keys instead. If there are no keys yet, it says so.
+    If some keys cannot be opened, the result names these keys instead. If there are no keys yet, it says so.
 
     `keys` are in the order in which they begin to sign. `max_age` is the age of the newest key at which the service
     creates the next key.
@@ -148,7 +148,7 @@ def judge_signing_keys(
 def judge_sealed(
     values: Sequence[tuple[bytes, bytes]], keys: Sequence[StoredSigningKey], sealer: Sealer, *, has_previous: bool
 ) -> CheckResult:
-    """Return the result for these values and keys: whether they can be unsealed without the previous secret key.
+    """Return the result for these values and keys: whether they can be opened without the previous secret key.
 
     Each value comes with its context. `has_previous` says whether the settings contain a previous secret key.
     """

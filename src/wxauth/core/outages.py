@@ -46,7 +46,10 @@ They include the errors in `_REFUSED`, and those for a statement that took too l
 lock.
 """
 _REFUSED: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
-"""The errors that mean that PostgreSQL refuses wxauth, because the password, role or database name is wrong."""
+"""The errors that mean that PostgreSQL refuses wxauth.
+
+The password, role or database name is wrong, or `pg_hba.conf` does not allow the connection.
+"""
 CLASHED: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InvalidCachedStatementError)
 """The errors that mean that the transaction conflicted with another one, and that the server has rolled it back.
 

@@ -1,4 +1,4 @@
-"""The model of a user, with the fields that every package reads, and the SQL that selects these fields."""
+"""The model of a user, with the fields that many packages read, and the SQL that selects these fields."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -93,4 +93,7 @@ The role is a literal, because PostgreSQL uses the partial index of administrato
 USER: Final = ", ".join(f"users.{name}" for name in columns_of(UserFields))
 """The columns of `UserFields`, for a statement's SELECT or RETURNING."""
 USER_IN_SESSION: Final = f"{USER}, :app_id::text AS app_id, :openid::text AS openid"
-"""The columns of `UserInSession`, for a statement about an identity of the user."""
+"""The columns of `UserInSession`, for a statement about an identity of the user.
+
+The statement needs the parameters `app_id` and `openid`.
+"""

@@ -360,13 +360,13 @@ async def erase_due_users(services: Services, pace: Pace) -> None:
         await asyncio.sleep(pace.pause)
 
 
-async def _page_by_page(pace: Pace, *chores: Callable[..., Awaitable[int]]) -> None:
-    """Repeat each chore until a page is not full.
+async def _page_by_page(pace: Pace, *steps: Callable[..., Awaitable[int]]) -> None:
+    """Repeat each step until a page is not full.
 
-    A chore takes the `size` of a page, and returns the number of rows that it has processed.
+    A step takes the `size` of a page, and returns the number of rows that it has processed.
     """
-    for chore in chores:
-        while await chore(size=pace.page_size) >= pace.page_size:  # noqa: ASYNC110 - this waits for no event
+    for step in steps:
+        while await step(size=pace.page_size) >= pace.page_size:  # noqa: ASYNC110 - this waits for no event
             await asyncio.sleep(pace.pause)
 
 

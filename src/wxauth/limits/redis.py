@@ -26,10 +26,10 @@ class RedisCounts:
     Args:
         url: The URL of a server, of a cluster or of Sentinels.
         what: One word for the kind of action, which is part of the keys.
-        patience: The time, in seconds, that the caller allows for connecting and one operation. If there are several
-            hosts, or several addresses of a host, each gets a share of this time, so that an address that does not
-            respond leaves time for the others. For one server, only the caller limits the operation and, if the server
-            has one address, the connecting.
+        patience: The time, in seconds, that the caller allows for connecting and one operation. The caller enforces it.
+            If there are several hosts, or several addresses of a host, each gets a share of this time, so that an
+            address that does not respond leaves time for the others. For Sentinels and a cluster, the operation gets a
+            share, too.
     """
 
     def __init__(self, url: str, *, what: str, patience: float) -> None:
@@ -66,7 +66,7 @@ class RedisCounts:
 
 
 async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
-    """Create a client for a server, the primary of Sentinels, or a cluster. `closing` closes the client."""
+    """Create a client for a server, the primary that Sentinels name, or a cluster. `closing` closes the client."""
     if "+" not in url.partition("://")[0]:  # "redis+sentinel" and "redis+cluster" name several hosts
         return await _connect_to_server(url, patience, closing)
     parts, hosts = split_hosts(url)

@@ -49,8 +49,8 @@ _COMMON_TYPES: Final[Mapping[str, LiteralString]] = {
 }
 """The PostgreSQL types of the parameters of both statements.
 
-For a parameter of the type inet or jsonb, asyncpg would require a Python object. Therefore, the statements take such
-values as text, and cast them.
+The statements take addresses and JSON as text, and cast them. The JSON is already serialized, and the codec for jsonb
+in `core/connecting.py` would serialize it again.
 """
 # The condition is true if an imported identity of the app has the person's unionid in place of an openid.
 # `awaits_login` means that nobody has logged in with the identity since the import.

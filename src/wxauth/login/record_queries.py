@@ -39,7 +39,11 @@ Networks with shorter prefixes have too many rows to sort.
 
 
 class Refusal(SQLModel):
-    """A refused login, or several within one minute. All fields except `count` describe the first of them."""
+    """A refused login or refresh, or several within one minute.
+
+    The fields except `count` describe the first of them. An entry that counts refusals of many users or networks has
+    neither `user_id` nor `network`.
+    """
 
     id: UUID = Field(primary_key=True, exclude=True)
     at: datetime = Field(sa_type=TIME, schema_extra={"examples": ["2026-11-20T10:02:00Z"]})

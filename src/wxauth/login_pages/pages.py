@@ -175,8 +175,8 @@ class Pages(Rendering):
     def number(self, again: TryAgain, page_id: str, *, link_source: str | None) -> Response:
         """Return the page that follows a wrong number, or a text that wxauth has not compared with the right number.
 
-        On this page, the user can type a number again. Unless `link_source` is None, the user can also open WeChat
-        again with a link from this source.
+        On this page, the user can type a number again. Unless `link_source` is None, the page also has a button that
+        opens WeChat again. `link_source` is the source of this link for the Content-Security-Policy.
         """
         return self._site_page(
             "number",

@@ -91,7 +91,7 @@ class PrometheusMetrics(Collector):
     successful response and for `OUR_FAULTS`.
 
     Args:
-        sweeps: The names of the daily deletions, whose progress is among the statistics.
+        sweeps: The names of the daily sweeps, whose progress is among the statistics.
         routes: The routes of the app, which `surround` sets.
     """
 

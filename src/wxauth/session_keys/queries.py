@@ -98,7 +98,7 @@ SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
  WHERE id > :after AND id <= :until
    AND session_key IS NOT NULL AND substring(session_key FOR octet_length(:prefix::bytea)) <> :prefix
 """)
-# The statement skips locked rows, so that it does not make logins wait.
+# The statement skips locked rows. If it waited for one, logins would wait for the other rows that it has locked.
 _REPLACE: Final = Statement[Nothing]("""
 WITH free AS (
     SELECT sessions.id, resealed

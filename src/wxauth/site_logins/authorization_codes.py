@@ -139,9 +139,8 @@ class AuthorizationCodes:
             return
         after = proved_after(self.settings, now)
         async with self.database.begin() as transaction:
-            # The `client_id` is only for `knows_site`, which is not used here.
             user = await browser_login_queries.lock_browser_user(
-                transaction, hash_of(browser.login_cookie), client_id="", proved_after=after
+                transaction, hash_of(browser.login_cookie), proved_after=after
             )
             if user is None or user.id == other_than:
                 return
@@ -157,7 +156,9 @@ class AuthorizationCodes:
 async def lock_user_and_login(
     transaction: Transaction, login: SiteLogin, *, now: datetime
 ) -> tuple[LockedLogin | None, UserInSession | None]:
-    """Lock the user of an approved login, even during a merge, and then the login.
+    """Lock the user of an approved login, and then the login.
+
+    If a merge moves the identity meanwhile, lock the remaining user.
 
     The returned login is None if it was deleted, or if its site was removed. In these cases, the returned user is also
     None. Otherwise, the user is None if the user cannot log in, or if the login has no identity.

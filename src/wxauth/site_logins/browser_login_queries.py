@@ -93,14 +93,14 @@ sweep_browser_logins: Final = Sweep.of("browser_logins", key="id", by="authentic
 
 
 async def lock_browser_user(
-    transaction: Transaction, cookie_hash: bytes, *, client_id: str, proved_after: datetime
+    transaction: Transaction, cookie_hash: bytes, *, client_id: str = "", proved_after: datetime
 ) -> BrowserUser | None:
-    """Lock and return the user of a browser's login, even during a merge.
+    """Lock and return the user of a browser's login. If a merge moves the identity meanwhile, lock the remaining user.
 
     Return None if there is no valid login, or if its user may not log in.
 
     `cookie_hash` is the hash of the login's cookie. A login is valid if its user was authenticated after
-    `proved_after`. `client_id` is the site for the result's `knows_site`.
+    `proved_after`. `client_id` is the site for the result's `knows_site`, which is False without it.
     """
     cookie = {"cookie_hash": cookie_hash, "proved_after": proved_after}
     return await lock_with_user(

@@ -188,8 +188,8 @@ class Links:
             if page is None or not page.is_page_open(now):
                 raise NotFound(NO_SUCH_PAGE)
             if link is None or link.openid != found_link.openid or link.claimed_session_id is None:
-                # No phone has claimed the link, or the link has just changed, so that the locked user might be the
-                # wrong user.
+                # The link was deleted, no phone has claimed it, or it has just changed, so that the locked user might
+                # be the wrong user.
                 return TryAgain(page, is_wrong=False)
             if link.stage == Stage.REFUSED:
                 raise SentBack(page, REFUSED)

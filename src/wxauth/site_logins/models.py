@@ -107,7 +107,7 @@ class LoginFields(SQLModel):
 
 
 class PageFields(SQLModel):
-    """The columns about the page of a browser."""
+    """The columns about wxauth's page in a browser, and about the links and presses of this page."""
 
     page_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     """The hash of the id in the page's URLs. These URLs work only with the cookie of the page's browser."""

@@ -58,7 +58,7 @@ SELECT EXISTS (
 
 
 async def lock_user(transaction: Transaction, *, app_id: str | None, openid: str | None) -> UserInSession | None:
-    """Lock and return the user of an identity, even during a merge.
+    """Lock and return the user of an identity. If a merge moves the identity meanwhile, lock the remaining user.
 
     Return None if there is no such user, or if the user cannot log in. A login whose identity was removed has no user.
     """
@@ -67,7 +67,7 @@ async def lock_user(transaction: Transaction, *, app_id: str | None, openid: str
 
 
 async def lock_caller(transaction: Transaction, caller: "Caller", *, now: datetime) -> UserInSession | None:
-    """Lock and return the user of a caller's session, even during a merge.
+    """Lock and return the user of a caller's session. If a merge moves the session meanwhile, lock the remaining user.
 
     Return None if the session has ended, or the user can no longer log in.
     """

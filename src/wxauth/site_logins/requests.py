@@ -221,6 +221,7 @@ def _request_of(settings: Settings, client: Client, parameters: Parameters, **wa
     if not prompts <= PROMPTS or ("none" in prompts and len(prompts) > 1):
         raise OAuthError("invalid_request", "prompt must be none, or some of login, consent, select_account")
     return SiteRequest(
+        # For a resource, a phone must approve the login.
         client=client if target.resource is None else for_resource(client),
         client_name=client.title if is_document_url(client.name) else None,
         resource=target.url,
@@ -282,6 +283,6 @@ def refusal(request: SiteRequest, error: str, description: str) -> SentBack:
 
 
 def consent_required(request: SiteRequest) -> SentBack:
-    """Log and return the refusal of a request for a resource that no phone would show to the user."""
+    """Refuse a request for a resource that the user would not see on a phone. Log the refusal, and return it."""
     description = "access to a resource can only be granted on the phone, which shows the resource"
     return refusal(request, "consent_required", description)

@@ -1,8 +1,8 @@
-"""Routes that are declared, documented and overridden like FastAPI's, but whose dependencies are solved only once.
+"""Routes that are declared, documented and overridden like FastAPI's, but whose dependencies are analyzed only once.
 
 With FastAPI's own routes, a login took 1.30 times as much CPU time, and `GET /v1/me` took 2.1 times as much (medians of
-five alternating rounds, 32 clients). This module can be removed when FastAPI solves the dependencies of a route once,
-and not for each request. See docs/contribute/decisions/0006-flattened-dependencies.md.
+five alternating rounds, 32 clients). This module can be removed when FastAPI analyzes the dependencies of a route when
+the route is declared, and not for each request. See docs/contribute/decisions/0006-flattened-dependencies.md.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -84,7 +84,7 @@ class DirectRoute(APIRoute):
         self.app = self._serve  # in place of the handler that FastAPI has built
 
     def _document(self, entailed: Sequence[Entails], failures: Sequence[Failure]) -> None:
-        """Add the documentation of the parameters and the response to the documentation of the operation."""
+        """Add the failures, the example of the response, and the credentials to the documentation of the operation."""
         path_failures = [InvalidRequest(CONTROL_CHARACTERS_REFUSED, status=400)] if self.param_convertors else []
         entailed_failures = [failure for each in entailed for failure in each.failures]
         responses = failures_of(*path_failures, *entailed_failures, *failures)
@@ -242,7 +242,7 @@ class Shortcut:
 
 
 class DirectRoutes:
-    """The routes that a shortcut can call: direct routes without `yield` that are not hidden by an earlier route.
+    """The routes that a shortcut can call: direct routes that no earlier route hides, without `yield` in dependencies.
 
     Args:
         routes: All routes of the app, in the order in which FastAPI matches them.
