@@ -89,7 +89,8 @@ class JsTickets:
     async def _renew(self, app: App, cached: CachedSecret) -> None:
         """Load the stored ticket, or fetch a new one, or wait for the process that is fetching one.
 
-        Raises: WeChatError, if this process or the other process cannot fetch a ticket; StorageUnavailable.
+        Raises: WeChatError, if fetching the ticket fails or has failed a moment ago, or if the other process stores no
+        ticket in time; StorageUnavailable.
         """
         # The patience covers one timeout for the token, and one for the ticket.
         patience = timedelta(seconds=2 * self.settings.wechat_timeout)

@@ -120,7 +120,7 @@ class Apps:
 
         The default is the first mini-program in the settings or, if there is none, the mini-program that was added
         first. A disabled app remains the default app, so that logins without an app id fail instead of using another
-        app. But an app in `unopened` is never the default app.
+        app. But a stored app in `unopened` is never the default app.
 
         Raises: UnknownApp, including for a disabled app; StorageUnavailable, if the stored apps could not be read
         yet, or if the app is in `unopened`.
@@ -354,7 +354,9 @@ class ManagedApps:
         """Change fields of an app, or `is_enabled`, and return the changed app.
 
         `changes` contains the new values by name. None clears an optional field. If `asks_wechat`, WeChat must first
-        accept a new secret.
+        accept a new secret. Other processes use the changed app after their next refresh.
+
+        If at least one value changes, the app is stored anew, without the stored values that `unsealed_app` ignores.
 
         Raises: NotFound; AppInSettings; InvalidRequest, if a value is invalid, or if the kind would change;
         AppRefused or WeChatError, as in `add`; StorageUnavailable, including if the app's secrets cannot be decrypted,
@@ -385,6 +387,8 @@ class ManagedApps:
 
     async def remove(self, app_id: str, *, by: Actor) -> None:
         """Remove an app and its secrets. After that, users cannot log in to the app. Open sessions continue.
+
+        In other processes, the removal takes effect at their next refresh.
 
         Raises: NotFound, AppInSettings, StorageUnavailable.
         """

@@ -58,6 +58,8 @@ async def check_issuer(
     All requests together may take `patience` seconds, and `_CONNECT_TIMEOUT_SECONDS` more for connecting. If the issuer
     publishes none of the keys in `findings` that have begun to sign, the check reads the stored keys once more with
     `read_keys`, if this function is given.
+
+    Raises: StorageUnavailable, from `read_keys`; ValueError, if the URL of the keys is malformed.
     """
     yield await _judge_issuer(issuer, findings.signing_keys, read_keys=read_keys, now=now, patience=patience)
 
@@ -67,7 +69,8 @@ async def _judge_issuer(
 ) -> CheckResult:
     """Return the result for the keys that the issuer publishes.
 
-    `keys` are the stored keys; None if they could not be read. The other parameters are those of `check_issuer`.
+    `keys` are the stored keys; None if they could not be read. The other parameters are those of `check_issuer`, and so
+    are the errors.
     """
     try:
         async with asyncio.timeout(patience + _CONNECT_TIMEOUT_SECONDS):
@@ -343,7 +346,7 @@ def _check_status(response: httpx.Response, setting: Text | str) -> None:
 def _fault_of(exc: httpx.TransportError, url: str, setting: Text | str) -> _NotRunning | _Wrong:
     """Return the fault that explains an error of httpx.
 
-    If an error of TLS or of the socket caused the error of httpx, the fault describes that cause. Otherwise, it
+    If the error of httpx has a cause that `_fault_of_cause` explains, the fault describes that cause. Otherwise, it
     describes the error of httpx itself. For `setting`, see `_get`.
     """
     parts = urlsplit(url)
@@ -373,7 +376,7 @@ def _fault_of(exc: httpx.TransportError, url: str, setting: Text | str) -> _NotR
 
 
 def _fault_of_cause(cause: BaseException, where: Text | str) -> _NotRunning | _Wrong | None:
-    """Return the fault that explains an error of TLS or of a socket; None for other errors."""
+    """Return the fault for an error of TLS, an unknown host name or a refused connection; None for other causes."""
     match cause:
         case ssl.SSLCertVerificationError():
             why = refusal_of(cause)

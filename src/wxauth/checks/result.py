@@ -83,7 +83,8 @@ def judge_clock(reading: ClockReading, *, name: str, whose: Text, allowed: float
         reading: The comparison of the two clocks.
         name: The name of the check.
         whose: The owner of the other clock, in the possessive, for example "WeChat's".
-        allowed: The number of seconds by which the clocks may differ.
+        allowed: The number of seconds by which the clocks may differ. The result is bad only if they certainly
+            differ by more.
         why: The part of a bad result's text that says why the difference matters.
     """
     distance = abs(reading.ahead)

@@ -105,7 +105,10 @@ def _printable(names: str) -> str:
 
 
 def _escaped(name: re.Match[str]) -> str:
-    """Return a quoted name. If it is not printable, use PostgreSQL's form `U&"..."`, with hexadecimal code points."""
+    """Return a quoted name. If it is not printable, return it in PostgreSQL's form `U&"..."`.
+
+    In this form, code points in hexadecimal replace the characters that are not printable, and backslashes.
+    """
     if name[0].isprintable():
         return name[0]
     return "U&" + "".join(c if c.isprintable() and c != "\\" else f"\\+{ord(c):06X}" for c in name[0])

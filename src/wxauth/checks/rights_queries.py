@@ -43,7 +43,10 @@ class RoleRights:
 
     @property
     def missing_to_serve(self) -> str | None:
-        """The GRANT that this role needs to use the existing tables; None if it needs none."""
+        """The GRANT that this role needs first in order to use the tables; None if it needs none.
+
+        If the role can use no schema, the GRANT also lets it create the tables.
+        """
         if self.elsewhere is not None:
             return None if self.may_use_elsewhere else f"GRANT USAGE ON SCHEMA {self.elsewhere} TO {self.role}"
         if self.schema is None:
@@ -56,7 +59,7 @@ class RoleRights:
 
     @property
     def missing_to_migrate(self) -> str | None:
-        """The GRANT that this role needs to change the schema; None if it needs none."""
+        """The GRANT that this role needs first in order to change the schema; None if it needs none."""
         if self.schema is None:
             return self.missing_to_serve
         if not self.may_create:
@@ -177,7 +180,8 @@ class Revocation:
 #   from PostgreSQL 16 on, in which a REVOKE must also name the grantor of the membership. The columns for these options
 #   are read as JSON, because older versions do not have them.
 # - `grants` contains the rights on relations and columns. The grantee with the oid 0 is PUBLIC.
-# - `sources` contains each role that has a right by itself, and whether the right allows writing.
+# - `sources` contains each role that has a right by itself, and whether the right allows writing. Superusers and
+#   PostgreSQL's roles for all data have rights by themselves, too.
 # - `reach` contains each role that has a right, and all roles that have the right through a membership. A role with
 #   NOINHERIT counts, because it can `SET ROLE`.
 # - `below` contains pairs of roles that are not excused: each role in `reach` with itself, and with each role that has

@@ -61,8 +61,9 @@ async def check_one_app(
 ) -> Items[CheckResultAnswer]:
     """Run the checks of `wxauth check` for one app.
 
-    They cover whether WeChat accepts the app's secret and this server's IP address, how the message push is set up, and
-    whether the URL in `push_forward` passes WeChat's verification.
+    They cover whether WeChat accepts the app's secret and this server's IP address, how the message push is set up,
+    whether the URL in `push_forward` passes WeChat's verification and, for service accounts and website apps, the
+    callback domain.
     """
     from wxauth.checks.runner import check_app_and_forward  # imported here for the same reason as `check_with`
 

@@ -77,7 +77,7 @@ SEALED_SIGNING_KEYS: Final[SealedKind[StoredSigningKey]] = SealedKind(
 async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes, bytes]]:
     """Return the stored values of each kind except signing keys, each with its context.
 
-    Of the session_keys and the phone responses, return only a sample. All signing keys are checked separately.
+    Of the session_keys and the phone responses, return only a sample. The callers read the signing keys themselves.
     """
     kinds: Sequence[tuple[SealedKind[Any], Sequence[Any]]] = (
         (SEALED_SESSION_KEYS, await database.rows(SOME_SESSION_KEYS, size=SAMPLE_SIZE)),
@@ -109,8 +109,8 @@ def judge_signing_keys(
 
     If some keys cannot be opened, the result names these keys instead. If there are no keys yet, it says so.
 
-    `keys` are in the order in which they begin to sign. `max_age` is the age of the newest key at which the service
-    creates the next key.
+    `keys` have the same algorithm, and are in the order in which they begin to sign. `max_age` is the age of the newest
+    key at which the service creates the next key.
     """
     name = "signing_keys"
     if not keys:

@@ -1,4 +1,4 @@
-"""The checks of each app with WeChat: of the app's secret, its IP whitelist, and the settings for its message push.
+"""The checks of each app with WeChat: of its secret, its IP whitelist, its message push, and its callback domain.
 
 The checks send a made-up login code, which WeChat refuses. This request costs nothing, and changes nothing in WeChat.
 For a mini-program or a service account, the checks also request the app's access token. No check can read what the
@@ -132,7 +132,7 @@ async def _token_failure(app: App, wechat_tokens: WeChatTokens) -> WeChatError |
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: _Recorder) -> CheckResult:
     """Return the check's result for a login with a made-up code.
 
-    WeChat must refuse the login, and only because of the code.
+    WeChat must refuse the login, but only because of the code or its user.
     """
     name = f"wechat {app.app_id}"
     if failure is None:

@@ -252,7 +252,10 @@ class _Report:
         self.print(_("{trouble}; trying again in {seconds:.0f} s", trouble=outage_text(exc), seconds=seconds))
 
     def finish(self, counts: Counts, unknown: Sequence[str], *, is_dry_run: bool) -> None:
-        """Print the number of lines with each fault, advice, and the counts. `unknown` contains the ignored columns."""
+        """Print the number of lines with each fault, advice, and the counts.
+
+        `unknown` contains the names of the ignored columns of CSV, or of the ignored fields of JSON.
+        """
         click.echo(self._clear, err=True, nl=False)
         self._clear = ""  # the progress is no longer shown
         if counts.joined:
@@ -295,7 +298,7 @@ def _failure_of(exc: WrongFile) -> Failed:
 async def _import(
     services: Services, lines: CsvLines | JsonLines, options: Options, report: _Report, app_id: str | None
 ) -> Counts:
-    """Import the lines, report the progress, the waiting times and each refused line, and return the counts.
+    """Import the lines, report the progress, the waiting times and each line with a fault, and return the counts.
 
     Raises: UnknownApp, if `app_id` is not one of the apps; Failed, if the file cannot be imported, or if the temporary
     folder is full; StorageUnavailable.

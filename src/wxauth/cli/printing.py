@@ -89,7 +89,7 @@ def show(as_json: object, text: str | Iterable[tuple[object, ...]], *notes: str)
 
     Args:
         as_json: The object that is printed with `--json`.
-        text: The line, or the rows of a table, that are printed without `--json`.
+        text: The text, or the rows of a table, that is printed without `--json`.
         notes: Further lines, which are printed to standard error without `--json`.
     """
     if prints_json():

@@ -133,8 +133,8 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
         use: The function to call.
         calls_wechat: Whether the parts include the clients of WeChat and the apps.
         seals: Whether the command stores encrypted values. In this case, the function fails before it calls `use` if
-            values are stored, but the secret keys open none of them, because a service with the right keys could not
-            open the new values.
+            values are stored, but the secret keys open none of those that `ensure_opens` reads. Otherwise, a service
+            with the right keys could not open the new values.
 
     Raises: Failed, if a setting is missing or invalid, for the reason in `seals`, or for an error of wxauth.
     """

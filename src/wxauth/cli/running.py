@@ -84,7 +84,7 @@ def _address() -> tuple[str, int]:
     except OSError as exc:
         sys.exit(localized(_("can't read {file}: {reason}", file=_ENV_FILE, reason=os_reason(exc))))
     host = (os.environ.get("WXAUTH_HOST") or in_file.get("WXAUTH_HOST") or "").strip()
-    if host in ("", "0.0.0.0", "::"):  # noqa: S104 - the service listens on all addresses, including 127.0.0.1
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104 - the last two mean all addresses, including 127.0.0.1
         host = _DEFAULT_HOST
     port = (os.environ.get("WXAUTH_PORT") or in_file.get("WXAUTH_PORT") or "").strip()
     # For a Service named wxauth, Kubernetes sets WXAUTH_PORT to a URL instead of a port.

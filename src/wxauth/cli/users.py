@@ -305,5 +305,5 @@ def listed_roles(roles: Sequence[str]) -> str:
 
 
 def banned_until(until: datetime | None) -> str:
-    """Return the end of a ban as a text that continues a sentence about the ban; empty if the ban does not end."""
+    """Return the end of a ban as a text that continues a sentence; empty if there is no ban, or if it does not end."""
     return _(" until {time}", time=to_the_minute(until)) if until else ""

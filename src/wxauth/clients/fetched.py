@@ -63,7 +63,8 @@ class DocumentOutcome(StrEnum):
 class NotFetched(Exception):
     """The error for a fetch without a usable document. The message is for the log, and does not quote the response.
 
-    If `is_invalid`, the document no longer exists or breaks a rule, and a cached copy is not usable either.
+    If `is_invalid`, the document no longer exists, breaks a rule, or has an address that is not allowed. Then a cached
+    copy is not usable either.
     """
 
     def __init__(self, outcome: DocumentOutcome, reason: str, *, is_invalid: bool = False) -> None:

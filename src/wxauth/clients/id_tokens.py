@@ -63,9 +63,9 @@ class IdTokens:
     ) -> str:
         """Return an id_token (OpenID Connect Core, section 2) that is valid for `expires_in` seconds.
 
-        `scopes` determine the claims about the user. An id_token that a mini-program or mobile app gets for another
-        back end has neither a session nor an access token. `authenticated_by` is the user's method of authentication,
-        for the claim `amr`.
+        `scopes` determine the claims about the user, to which the operator's own claims for the client are added. An
+        id_token that a mini-program or mobile app gets for another back end has neither a session nor an access token.
+        `authenticated_by` is the user's method of authentication, for the claim `amr`.
 
         wxauth signs an ES256 id_token with a key for access tokens. Nobody can use the id_token as an access token,
         because its `typ` is different, and its audience is the site.

@@ -56,7 +56,7 @@ class Scope(StrEnum):
     SIGN = "sign"
     """Get data signed with the session_keys of users."""
     MODERATE = "moderate"
-    """Ban, unban and sign out users who are not staff."""
+    """Ban, unban and sign out users who are not staff, and clear their profiles."""
     JS_SIGN = "js_sign"
     """Get pages signed for WeChat's JS-SDK."""
 
