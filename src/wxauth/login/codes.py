@@ -158,13 +158,13 @@ class Proofs:
     clock: Clock
 
     async def prove(self, caller: Caller, login_code: str, *, ip: str | None) -> None:
-        """Check with WeChat that a `wx.login` code belongs to the session's identity, within the rate limit of logins.
+        """Check with WeChat that a new login code belongs to the session's identity, within the rate limit of logins.
 
-        `ip` is the client's address, to which the rate limit applies. The call to `wx.login` might have replaced the
-        identity's session_key. Therefore, this method stores the new session_key in the session, and in the session of
-        the identity's newest login, if these sessions are open. It does not store a new unionid, because the next login
-        does that. It raises no error if the session has ended, because the statement that relies on the proof must
-        check that.
+        `ip` is the client's address, to which the rate limit applies. In a mini-program, the call to `wx.login` might
+        have replaced the identity's session_key. Therefore, this method stores the new session_key in the session, and
+        in the session of the identity's newest login, if these sessions are open. It does not store a new unionid,
+        because the next login does that. It raises no error if the session has ended, because the statement that relies
+        on the proof must check that.
 
         Raises: RateLimited, UnknownApp, WeChatError, StorageUnavailable; WrongPerson, if the code belongs to another
             identity.

@@ -209,8 +209,8 @@ class Logins:
         """Exchange a refresh token for a new pair of tokens.
 
         The new refresh token replaces the old one. If the old one is sent again soon, and before the new one is used,
-        for example because the response was lost, return the same new refresh token. The session stores the address and
-        the User-Agent of `device`.
+        for example because the response was lost, return the same new refresh token. If it is sent again later, end the
+        session. Unless the refresh is refused, the session stores the address and the User-Agent of `device`.
 
         Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionReplaced, SessionRevoked,
         AccountDisabled, StorageUnavailable.
@@ -283,8 +283,8 @@ class Logins:
     ) -> tuple[UserInSession, str | None]:
         """Record the user's consents to the versions that are in force. Return the updated user and None.
 
-        `requested` contains the version of each document, by the document's name. If wxauth refuses the consents,
-        return the unchanged user and the error code, because the login has succeeded.
+        `requested` contains the version of each document, by the document's name. If wxauth refuses the consents or
+        cannot store them, return the unchanged user and the error code, because the login has succeeded.
         """
         in_force = self.settings.consents
         valid = {document: version for document, version in requested.items() if in_force.get(document) == version}

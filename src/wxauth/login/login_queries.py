@@ -3,9 +3,9 @@
 The login of most returning users takes one statement, `RETURNING_LOGIN`. The login of a new user takes a second one,
 `SIGN_UP`. The module `batched_queries` contains both statements.
 
-All other logins lock the user, decide in Python, and write with small statements. For example, these are logins with a
-new nickname or picture, with a unionid that was unknown or has changed, with a new identity of a known user, with an
-identity that was imported and has not been used since, or in an app with `max_sessions`.
+All other logins of known users lock the user, decide in Python, and write with small statements. For example, these are
+logins with a new nickname or picture, with a unionid that was unknown or has changed, with a new identity of a known
+user, with an identity that was imported and has not been used since, or in an app with `max_sessions`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,8 +55,8 @@ UPDATE identities SET unionid = COALESCE(:unionid, unionid), awaits_login = fals
  WHERE app_id = :app_id AND openid = :openid AND (awaits_login OR unionid IS DISTINCT FROM COALESCE(:unionid, unionid))
 """)
 # `identity_lost_at` is set when the user loses an identity, or when an import requires a check of the next login. While
-# the column is set, `RETURNING_LOGIN` finds no row. After an hour, this statement clears the column, so that
-# `RETURNING_LOGIN` serves the next logins again.
+# the column is set, `RETURNING_LOGIN` finds no row. At a login more than an hour later, this statement clears the
+# column, so that `RETURNING_LOGIN` serves the next logins again.
 _RECORD_LOGIN: Final = Statement[EnteredUser](f"""
 UPDATE users
    SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE last_login_at END, unionid = COALESCE(:unionid, unionid),

@@ -69,7 +69,7 @@ async def list_refusals(
     In each minute, each of the first ten refusals from a network has its own entry. Further refusals in that minute
     share one entry for each `code`, which contains their `count`. The refusals that concern one user are grouped in the
     same way. If refusals come from too many networks or concern too many users at once, one entry for each `code`,
-    without a network or a user, counts them.
+    without a network or a user, counts them. If wxauth runs in several processes, each of them makes its own entries.
     """
     await refusals.store()  # otherwise the list would lack the last refusals of this process
     page = await record_queries.list_refusals(database, query)

@@ -191,7 +191,8 @@ async def refresh(body: RefreshRequest, logins: LoginsDep, device: DeviceDep) ->
     """Exchange a refresh token for a new access token and the next refresh token.
 
     A refresh token works once. If it is sent again soon, because the response was lost or two tabs sent it, it returns
-    the same next token. If it is sent again later, it may have been stolen, so the session is ended.
+    the same next token. If it is sent again later, or after the next token was used, it may have been stolen, so the
+    session is ended.
     """
     with REFRESHES.outcome_of():
         return await logins.refresh(refresh_token=body.refresh_token, device=device)

@@ -36,7 +36,7 @@ from wxauth.users.schemas import Nickname
 from wxauth.wechat.client import WeChatIdentity
 
 MAX_ANSWER: Final = 16 * 1024
-"""The largest number of bytes that wxauth reads of a response body."""
+"""The largest number of bytes that wxauth reads of a response body. A response with a longer body is unusable."""
 BODY_SECONDS: Final = 0.1
 """The time limit, in seconds, for reading the body of a response whose status is not 200.
 

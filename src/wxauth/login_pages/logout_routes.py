@@ -150,7 +150,7 @@ async def end_session(request: Request, pages: PagesDep, logging_out: LoggingOut
     A request without a hint ends nothing by itself, because anybody could have made the link. If the browser has a
     login, a page asks the user whether to log out.
 
-    The parameters are in the query or, by POST, in a form.
+    The parameters are in the query. By POST, they can also be in a form.
     """
     encoded_parameters = request.url.query
     if request.method == "POST":

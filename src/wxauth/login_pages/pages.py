@@ -41,8 +41,8 @@ from wxauth_guard.problems import REQUEST_ID_KEY
 DOOR: Final = "door"
 """A query parameter of `/v1/authorize` that only wxauth's pages use.
 
-With the value `scan`, wxauth shows the page with the QR code, even in a web-view. The page in the web-view requests the
-QR code if WeChat's JavaScript bridge does not respond.
+With the value `scan`, a web-view also gets the page with the QR code. The page that a web-view usually gets (see
+`Pages.web_view`) requests this page if WeChat's JavaScript bridge does not respond.
 """
 CONFIRMED: Final = "confirmed"
 """The form field that confirms the log-out on the page that asks the user."""

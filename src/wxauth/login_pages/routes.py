@@ -95,7 +95,8 @@ class LoggingIn:
     async def show(self, encoded_parameters: str) -> Onward | Response:
         """Return the page or redirect for a sign-in request with these URL-encoded parameters.
 
-        Raises: the failures that `Pages.answer` handles.
+        Raises: the failures that `Pages.answer` handles; InvalidRequest, if the request has one of wxauth's cookies
+            twice.
         """
         pages, browser = self.pages, self.pages.browser
         parameters = parse_parameters(encoded_parameters)
@@ -181,7 +182,10 @@ async def authorize(request: Request, pages: PagesDep, logging_in: LoggingInDep)
     With `resource`, a phone must always confirm. Every page shows the QR code, except in a web-view or in WeChat's
     browser on a phone, where the page shows the address to open on another device.
 
-    Only the code flow is supported, with PKCE (`S256`) for every client.
+    With `prompt=none`, no such page is shown, and the site gets a code or an error immediately.
+
+    Only the code flow is supported. PKCE (`S256`) is required. Only a site with `--no-pkce` may omit it, and only if
+    the scheme of `redirect_uri` is not an app's.
     """
     encoded_parameters = request.url.query
     if request.method == "POST":

@@ -68,8 +68,8 @@ TEXTS: Final[Mapping[str, Text]] = {
     "used_up": _("You can't try this login again. Go back to the site and start again."),
     "away_title": _("Just a moment"),
     "away": _("The service is busy. Reload this page in a few seconds."),
-    # The browser asks for the decision before the user has decided, or after the decision has expired. The decision is
-    # also missing if the URL at which a mini-program returns to the site is wrong or has expired.
+    # This message is for a browser that asks for the decision before the user has decided, or after the decision has
+    # expired. It is also for a wrong or expired URL with which a mini-program returns to the site (`FORM_POST_PATH`).
     "gone_title": _("Not confirmed yet"),
     "gone": _(
         "Confirm on your phone, then reload this page. If the QR code has expired or has already been used, go "

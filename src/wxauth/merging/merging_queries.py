@@ -53,8 +53,9 @@ SELECT EXISTS (SELECT FROM events
 wxauth must not merge such users automatically. The query finds the events of splits, which wxauth never deletes.
 """
 # wxauth never deletes the events of merges. The events with `by` in their data report merges that WeChat has not
-# caused. An import that joins several accounts leaves no such event, but the joined user has identities with different
-# unionids. Most users were never merged. For them, the first EXISTS avoids a search through the merges of all users.
+# caused. An import that joins several accounts leaves no such event, so the query recognizes the joined user only by
+# identities with different unionids. Most users were never merged. For them, the first EXISTS avoids a search through
+# the merges of all users.
 IS_JOINED: Final = Statement[bool]("""
 SELECT (EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
         AND EXISTS (SELECT FROM events
@@ -141,9 +142,9 @@ async def merge_users(
 ) -> Sequence[str]:
     """Merge a locked user into another locked user, and delete the first one. Return the app_id of each moved identity.
 
-    The removed user's identities, with their sessions, move to the remaining user. So do the unionids and the former
-    ids. The removed user's own id becomes a former id of the remaining user. If both users have an external id, the
-    removed user's external id becomes a former external id.
+    The removed user's identities, with their sessions, move to the remaining user. So do the unionids, the former ids
+    and the former external ids. The removed user's own id becomes a former id of the remaining user. If both users have
+    an external id, the removed user's external id becomes a former external id.
 
     The remaining user keeps their unionid and `MERGEABLE` fields. If one of these is empty, the user gets the removed
     user's value. The earlier creation time, the later time of last login, and the consents of both users are kept. If
@@ -169,7 +170,7 @@ async def merge_users(
 async def record_gained_data(
     transaction: Transaction, user_id: UUID, before: UserInMerge, *, by: Actor, now: datetime
 ) -> None:
-    """Record an event for each kind of data that the remaining user has received from the removed user.
+    """Record the profile, the phone number and the consents that the remaining user has received from the removed user.
 
     One event reports the nickname and the picture, and one the phone number. Each consent has an event of its own.
 

@@ -180,12 +180,12 @@ async def move_to_new_user(
 async def erase_wechat_account(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
 ) -> bool:
-    """Erase all data that might come from one WeChat account of a locked user.
+    """Erase one WeChat account of a locked user, with the name, picture and phone number, which might come from it.
 
-    `app_id` and `openid` name an identity of this account. Erase this identity, and the user's other identities with
-    the same unionid. Delete the sessions of these identities, and record that the sessions have ended. Also clear the
-    user's name, picture and phone number, because wxauth does not know from which identity they come. Record the
-    cleared fields, so that services that follow the events delete their copies.
+    `app_id` and `openid` name an identity of this account. Erase this identity, the user's other identities with the
+    same unionid, and the unionid. Delete the sessions of these identities, and record that the sessions have ended.
+    Also clear the user's name, picture and phone number, because wxauth does not know from which identity they come.
+    Record the cleared fields, so that services that follow the events delete their copies.
 
     Return whether the data was erased. If the user does not have this identity, or would keep no identity, do nothing.
     """
@@ -220,9 +220,9 @@ async def erase_identity(
 
 
 async def _erase(transaction: Transaction, separation: Separation, *, by: Actor, now: datetime) -> None:
-    """Erase the identities that leave, with their sessions, and record this.
+    """Erase the identities that leave, with their sessions. Also erase their unionid if no remaining identity has it.
 
-    Also erase their unionid if no remaining identity has it.
+    Record an event for each app in which the user now has no identity.
     """
     user_id = separation.user_id
     await separation.end_sessions(transaction, reason=EndReason.ERASED, by=by, now=now)

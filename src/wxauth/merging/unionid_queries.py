@@ -119,7 +119,7 @@ async def check_unionid(
     `may_be_snapshot` means that WeChat might have made up this openid, or the other openid that the unionid might have.
 
     Raises: OfAnotherOpenid, in the two cases that the comment on `_IS_OF_ANOTHER_PERSON` describes; UnionidConflict, if
-        an administrator has split the unionid's user off from the identity's user, or the other way round.
+        an administrator or operator has split the unionid's user off from the identity's user, or the other way round.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     if await database.value(_IS_OF_ANOTHER_PERSON, **identity, may_be_snapshot=may_be_snapshot) is not None:

@@ -293,8 +293,8 @@ async def exchange(
 ) -> dict[str, Any]:
     """Get tokens for an authorization code, a device code or a refresh token.
 
-    A code works once. A refresh token works again only for a short time (`REFRESH_REUSE_GRACE`), in case the response
-    to its first use was lost.
+    A code works once. A refresh token works again only for a short time (`REFRESH_REUSE_GRACE`), and only until the
+    next one is used, in case the response to its first use was lost.
     """
     client, form = await credentials.client_of(request, ip=device.ip, endpoints=[TOKEN_PATH])
     return await site_tokens.issue(client, form, ip=device.ip)

@@ -225,7 +225,7 @@ class SiteTokens:
         )
 
     async def _for_refresh_token(self, client: Client, form: Parameters, *, ip: str | None) -> dict[str, Any]:
-        """Exchange a refresh token. If the token was exchanged before, and its grace period is over, end the session.
+        """Exchange a refresh token. If the token was reused (see `refresh_queries`), end the session.
 
         Raises: OAuthError; TooManyChanges; the errors of `_ensure_keys`.
         """

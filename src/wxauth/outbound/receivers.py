@@ -1,4 +1,7 @@
-"""The transport for requests to other operators' servers. It connects only to addresses that it has checked."""
+"""The transport for requests to URLs that operators or clients have chosen, for example of webhooks.
+
+It connects only to addresses that it has checked.
+"""
 
 import ssl
 import sys
