@@ -90,8 +90,8 @@ def os_reason(exc: OSError) -> Text:
 def rule_of(error: Mapping[str, Any]) -> Text:
     """Return the rule that a value breaks, from pydantic's error.
 
-    The text is one of wxauth's rules, or pydantic's message, in which `must` replaces a beginning such as `Input
-    should`.
+    The text is that of the `WrongValue` behind the error, wxauth's text for this type of error (`_RULES`), or otherwise
+    pydantic's message, in which `must` replaces a beginning such as `Input should`.
     """
     context = error.get("ctx", {})
     if isinstance(context.get("error"), WrongValue):

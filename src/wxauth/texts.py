@@ -22,7 +22,7 @@ _INVISIBLE: Final = (
 )
 """The characters that are invisible by themselves, for example combining accents and the fillers of Hangul."""
 _CONTROLS: Final = "\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"
-"""The control characters other than line breaks and tabs."""
+"""The control characters except tabs, line breaks and form feeds, which `clean_text` replaces by spaces."""
 _IGNORED: Final = "\xad\u061c\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff0-\ufff8"
 """The bidirectional controls and other characters that programs ignore."""
 _UNASSIGNABLE: Final = "\ud800-\uf8ff\ufdd0-\ufdef\U000f0000-\U0010ffff"

@@ -31,19 +31,19 @@ class _ClientWithKey(ServiceClient):
 
 
 class UserForSiblings(UserWithIdentities):
-    """A user with all identities and unionids, and with the ids and external ids of the users merged into this user."""
+    """A user with all identities and unionids, and with the user's former ids and former external ids."""
 
     former_ids: list[UUID]
     """The ids of the users that were merged into this user, in the order of the merges."""
     former_external_ids: list[str]
-    """The external ids of merged users, in alphabetical order."""
+    """The former external ids, of users that were merged into this user or from an import, in alphabetical order."""
     unionids: list[str]
 
 
-# The users are in the order of the parameters. A user named twice is returned once, at the first position. The id or
-# external id of a user who was merged into another user stands for that other user. `app_ids` and `openids` form pairs.
-# WITH ORDINALITY numbers the elements of each parameter, and the sum of this number and the lengths of the earlier
-# parameters is the element's position among all elements.
+# The users are in the order of the parameters. A user named twice is returned once, at the first position. A former id
+# or former external id of a user stands for this user. `app_ids` and `openids` form pairs. WITH ORDINALITY numbers the
+# elements of each parameter, and the sum of this number and the lengths of the earlier parameters is the element's
+# position among all elements.
 LOOK_UP: Final = Statement[UserForSiblings](f"""
 WITH asked AS (
     SELECT COALESCE(f.user_id, a.id) AS user_id, a.place
@@ -95,11 +95,11 @@ _SIGNER_FOR_USER: Final = Statement[_ClientWithKey](_signer_fragment(KEYS_OF_USE
 async def client_and_keys(
     database: Database, client_id: str, *, app_id: str, openid: str | None, user_id: UUID | None
 ) -> tuple[ServiceClient | None, Sequence[KeyOfLogin]]:
-    """Return the client with this id, or None if there is none, and the session_keys that match the request.
+    """Return the client with this id, or None if there is none, and the `KeyOfLogin` of each identity that matches.
 
-    If `openid` is given, the session_key of this identity in the app matches. Otherwise, the session_keys of the user's
-    identities in the app match. The result then contains at most two of them, because two already show that the request
-    is ambiguous.
+    If `openid` is given, this identity in the app matches. Otherwise, the user's identities in the app match. The
+    result then contains at most two of them, because two already show that the request is ambiguous. An identity
+    without a session_key also matches, and the `sealed` of its `KeyOfLogin` is None.
     """
     if openid is not None:
         rows = await database.rows(_SIGNER_FOR_OPENID, client_id=client_id, app_id=app_id, openid=openid)

@@ -299,7 +299,8 @@ def _authorized(caller: Caller) -> Response:
 def _in_header(value: str) -> str:
     """Return a value for a header field. All characters that are not safe in a header field are percent-encoded.
 
-    Most openids do not change, because the class `WeChat` accepts only printable ASCII as an openid.
+    An openid changes only if it contains a space or a percent sign, because the class `WeChat` accepts only printable
+    ASCII as an openid.
     """
     return quote(value, safe=_SAFE_IN_HEADER)
 

@@ -89,8 +89,8 @@ async def read_wechat_token(
 
     The token is WeChat's `stable_token`, which all clients share. wxauth renews it some minutes before its end, while
     the previous one still works. Request the token before each batch of work instead of storing it. The request is
-    fast, because wxauth caches the token. Once a minute, wxauth checks with WeChat that the token is still valid. If
-    WeChat refuses your token (40001, 40014, 42001), request it here again, never from WeChat.
+    fast, because wxauth caches the token. If wxauth has not asked WeChat for a minute, it first asks for the current
+    token. If WeChat refuses your token (40001, 40014, 42001), request it here again, never from WeChat.
     """
     token = await shared.read(client.name, app_id, ip=device.ip)
     return WeChatTokenAnswer(access_token=token.value.get_secret_value(), expires_in=token.expires_in)
@@ -126,7 +126,7 @@ class SignatureRequest(BaseModel):
 
 
 class Signer(NamedTuple):
-    """An authenticated client with the scope `sign`, and the session_keys that match its request."""
+    """The name of an authenticated client with the scope `sign`, and the `KeyOfLogin`s that match its request."""
 
     name: str
     keys: Sequence[KeyOfLogin]

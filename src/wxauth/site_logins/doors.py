@@ -111,10 +111,11 @@ This time applies to logins with WeChat's page, because WeChat's browsers repeat
 receives the same authorization code twice.
 """
 OUTCOME_KEPT: Final = timedelta(hours=1)
-"""The time for which wxauth still stores a login after its end.
+"""The time for which wxauth still stores a login after it has expired.
 
-During this time, a late poll gets `expired_token`, and wxauth detects the reuse of an authorization code. A login on a
-page of wxauth that no phone claims is deleted when it expires, because anyone can open any number of pages.
+During this time, a late poll gets `expired_token`, and wxauth detects the reuse of an authorization code. The row of a
+page that no phone claims, and the row of a link or visit without a claim or login, are not kept for this time, because
+anyone can open any number of pages.
 """
 
 

@@ -13,7 +13,8 @@ login to one site. Once a user has proved who uses a browser, other sites get an
 presses a button. `browser_login_sites` contains the sites that have received an authorization code from a browser's
 login.
 
-wxauth stores all secrets as hashes, except the number to type, which it seals.
+wxauth stores all secrets as hashes, with two exceptions: it seals the number to type, and a picture in `scan_pictures`
+contains the scene.
 """
 
 from datetime import datetime

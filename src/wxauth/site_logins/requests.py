@@ -198,7 +198,7 @@ def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
 def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
     """Return the response modes that a client may request.
 
-    Apps cannot receive forms, and unregistered clients must not.
+    Apps cannot receive forms. wxauth also sends no forms to unregistered clients, whose documents anyone can publish.
     """
     if is_document_url(client.name) or scheme_of_app(redirect_uri) is not None:
         return (_DEFAULT_MODE,)
@@ -283,6 +283,6 @@ def refusal(request: SiteRequest, error: str, description: str) -> SentBack:
 
 
 def consent_required(request: SiteRequest) -> SentBack:
-    """Refuse a request for a resource that the user would not see on a phone. Log the refusal, and return it."""
+    """Log that wxauth refuses a request for a resource, because no phone would show the resource. Return the error."""
     description = "access to a resource can only be granted on the phone, which shows the resource"
     return refusal(request, "consent_required", description)

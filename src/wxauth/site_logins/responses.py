@@ -29,7 +29,10 @@ class Browser(Device):
     """The browser that sent a request. If the browser did not send a cookie, the cookie's field is empty."""
 
     cookie: str = field(repr=False)
-    """The value of the cookie that identifies the browser."""
+    """The value of the cookie that identifies the browser.
+
+    If a browser sends a sign-in request without this cookie, `LoggingIn.show` fills in the value of its new cookie.
+    """
     login_cookie: str = field(repr=False)
     """The value of the cookie of the browser's login. For a mini-program's web-view, it is always empty."""
     is_web_view: bool

@@ -127,7 +127,7 @@ PhoneDep = Annotated[Caller, Depends(scanning_phone_of)]
 async def claim_scan(
     request: Request, caller: PhoneDep, body: ClaimRequest, scans: ScansDep, device: DeviceDep
 ) -> ClaimedAnswer:
-    """Claim a scanned QR code or a typed login code.
+    """Claim a scanned QR code, a typed login code, or a link that has opened the mini-program.
 
     The response names the site. If the site asks for access to a resource, the response also lists what the site may do
     there on the user's behalf.

@@ -151,7 +151,8 @@ class Scans:
     ) -> WxAuthError | None:
         """Return the error that says why a user may not claim or approve a login; None if the user may.
 
-        Both the claim and the approval check this, because the user's roles can change between these steps.
+        Both the claim and the approval check this, because the user's roles and the phone's network can change between
+        these steps. For a link, the network is not checked, because a site cannot have both `--link` and `--near`.
         """
         is_staff = not STAFF_ROLES.isdisjoint(user.roles)
         if login.door == Door.LINK:
@@ -367,7 +368,8 @@ async def _lock_claimed(
 ) -> tuple[LockedLogin, UserInSession]:
     """Lock the user of this session, and then the login that the session has claimed.
 
-    Raises: ScanOver, if the session has ended, or has not claimed such a login.
+    Raises: ScanOver, if the session has ended, or has not claimed such a login; also if the user can no longer log in,
+        or if the time for the decision is over.
     """
     user = await person_queries.lock_caller(transaction, caller, now=now)
     login = await transaction.row(queries.LOCK, id=login_id, now=now)

@@ -1,6 +1,7 @@
 """The scenes, page ids, authorization codes, user codes and cookies of logins to sites.
 
-wxauth stores only the hashes of these secrets.
+wxauth stores only the hashes of these secrets, except that a stored picture of a code (`scan_pictures`) contains the
+scene.
 
 A scene is the random part of a QR code or of a link to WeChat. It identifies the login that the phone can claim.
 

@@ -1,7 +1,8 @@
 """The dependencies that identify who has sent a request: the user, the user's role, and the device.
 
 The routes of all packages use these dependencies. Code that has already verified the access token calls `read_caller`
-instead. `locked_caller` locks the caller for a change.
+instead, or `any_caller_of`, which hides the roles from a website without the scope `roles`. `locked_caller` locks the
+caller for a change.
 
 A route for the users of an app takes `CallerDep` if it only reads, or if it limits concurrent requests itself. Any
 other such route takes `CallerWhoEndsDep` if it ends the caller's sessions, and otherwise `CallerInTurnDep`. If a route
