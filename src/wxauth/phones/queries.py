@@ -94,7 +94,7 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE sealed IS NOT NULL AND refused_at IS NULL AND asked_at < :asked_before
  ORDER BY asked_at LIMIT :size
 """)
-"""The query for the oldest responses whose numbers are neither bound nor refused."""
+"""The query for the oldest responses, from before `asked_before`, whose numbers are neither bound nor refused."""
 
 # If two users get the same number at the same time, the second transaction waits here until the first one ends, and
 # then sees that the first user has the number.
@@ -221,7 +221,8 @@ async def bind_phone(
     the number, the policy decides:
 
     - `share`: both users have the number.
-    - `move`: the user who verified the number earlier loses it, because WeChat binds a number to one account at a time.
+    - `move`: the other user loses the number, because WeChat binds a number to one account at a time. If the other user
+      verified the number after wxauth called WeChat, the number is refused.
     - `refuse`: the number is refused.
     - `link`: the number is refused, and the caller can then call `link_phone`.
 

@@ -45,9 +45,9 @@ class PhoneRequest(BaseModel):
 async def bind_my_phone(caller: CallerDep, body: PhoneRequest, settings: SettingsDep, phones: PhonesDep) -> UserAnswer:
     """Bind the number behind a code of the phone button.
 
-    wxauth stores WeChat's response. Therefore you can send the same code again after a failure, or if the response of
-    wxauth was lost, and WeChat is not called again. After `invalid_code` and `code_used`, let the user tap the button
-    again. After 20 codes in an hour, valid or not, the next code fails with `rate_limited`.
+    After a failure, or if the response of wxauth was lost, you can send the same code again. wxauth stores WeChat's
+    response, and calls WeChat again only if there is none. After `invalid_code` and `code_used`, let the user tap the
+    button again. After 20 codes in an hour, valid or not, the next code fails with `rate_limited`.
     """
     return user_answer(await phones.bind(caller.user, body.code), settings.consents)
 

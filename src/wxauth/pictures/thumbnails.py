@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_BEFORE: Final = 256 * 1024
-"""The largest number of bytes before the image data. EXIF with a thumbnail has up to 64 KiB."""
+"""The largest number of bytes before the image data. EXIF with a thumbnail has up to 64 KiB.
+
+The limit exists because Pillow processes these bytes in Python.
+"""
 MAX_PARTS: Final = 1000
 """The largest number of markers, chunks and fill bytes before the image data, and also after its beginning.
 
@@ -46,7 +49,8 @@ The WebP decoder holds the GIL, so a picture of `MAX_PIXELS` would block the eve
 MAX_SIDE: Final = 16384
 """The largest width and height of a picture, in pixels.
 
-The limit exists because Pillow stores a pointer for each row.
+The limit exists because Pillow stores a pointer for each row. A picture with one pixel in each of `MAX_PIXELS` rows
+would need 128 MiB for the pointers.
 """
 LONGEST_SIDE: Final = 512
 """The largest width and height of a thumbnail, in pixels."""
@@ -119,8 +123,8 @@ class UnusablePicture(Exception):
 def check_file(file: bytes) -> None:
     """Check that Pillow can read the parts around the image data quickly. The check takes 10 ms at most.
 
-    Raises: UnusablePicture, if the file is not a JPEG, PNG or WebP with image data, or if it exceeds a limit on its
-        parts, or on the bytes before the image data.
+    Raises: UnusablePicture, if the file is not a JPEG, PNG or WebP with image data, if it is a JPEG with a segment that
+        is not allowed, or if it exceeds a limit on its parts, its scans, or the bytes before the image data.
     """
     image_offset: int | None = None
     part_count = 0
@@ -228,7 +232,7 @@ def thumbnail_of(file: bytes) -> Thumbnail:
     try:
         with Image.open(BytesIO(file), formats=_FORMATS) as image:
             _check_size(image, max_pixels)
-            # Pillow can reduce a JPEG while decoding it. The result is never smaller than the size given here.
+            # Pillow can reduce a JPEG while decoding it. Pillow never reduces a picture below the size given here.
             draft_side = int(LONGEST_SIDE * _DRAFT_FACTOR)
             image.draft(None, (draft_side, draft_side))
             image.load()
@@ -269,7 +273,10 @@ def _shrunk(image: "Image") -> "Image":
 
 
 def _upright(image: "Image") -> "Image":
-    """Return a picture in the orientation that its EXIF states, or unchanged if its EXIF is too large or broken."""
+    """Return a picture in the orientation that its EXIF or, if the EXIF states none, its XMP states.
+
+    If the EXIF is too large or broken, return the picture unchanged.
+    """
     from PIL.Image import Transpose
 
     # Pillow reads EXIF from one of these two entries. The second comes from a text chunk of a PNG.

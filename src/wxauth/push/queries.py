@@ -68,9 +68,9 @@ sweep_messages: Final = Sweep.of("push_messages", key="digest", by="kept_until")
 
 
 async def claim_signature(database: Database, signature: PushSignature, *, now: datetime) -> None:
-    """Record which message a signature belongs to.
+    """Record that a signature belongs to its message or, if its `message_digest` is None, to a check of the push URL.
 
-    Raises: InvalidSignature, if the signature already belongs to another message, or to a check of the push URL.
+    Raises: InvalidSignature, if the signature already belongs to something else.
     """
     until = now + SIGNATURES_KEPT
     if not await database.value(_CLAIM, digest=signature.digest, content=signature.message_digest, until=until):

@@ -94,7 +94,8 @@ async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep)
 
     - mini-program: 6 nickname and picture, 8 phone number, 19 nickname, 20 picture
     - service account: 205 nickname and picture
-    - website or mobile app: 301 the identity in this app, or the user if there is no other identity
+    - website or mobile app: 301 the identity in this app, or the user if there is no other identity. If this user is
+      banned, the erasure waits for the end of the ban.
 
     `user_info_modified` clears nickname and picture. `user_authorization_cancellation` erases the user, or only the
     closed WeChat account if the user has several. A repeated message changes nothing.

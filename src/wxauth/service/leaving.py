@@ -97,5 +97,6 @@ class _Leaving:
         self.loop.remove_reader(sentinel)
         folder = own_folder()
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)  # the other workers delete the folder at the same time
+            # The parent can no longer delete the folder. The other workers delete it at the same time.
+            shutil.rmtree(folder, ignore_errors=True)
         signal.raise_signal(signal.SIGTERM)

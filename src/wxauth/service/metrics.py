@@ -182,8 +182,8 @@ PrometheusMetricsDep = Annotated[PrometheusMetrics, Depends(provide(PrometheusMe
 async def metrics(prometheus_metrics: PrometheusMetricsDep) -> PlainTextResponse:
     """Return logins, refreshes, refusals, response times of WeChat and the database, and more, summed over all workers.
 
-    The metrics also contain the number of open sessions and the age of the signing key. They are for operators: do not
-    expose them to the internet.
+    The metrics also contain the number of open sessions, the age of the signing key, and the memory and CPU time of
+    each process. They are for operators, so do not expose them to the internet.
     """
     text = await prometheus_metrics.scrape()
     return PlainTextResponse(text, headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -1,6 +1,6 @@
 """The routes `/livez` and `/readyz`, which report whether this process can serve requests.
 
-`/readyz` queries the database at most once a second, regardless of the number of probes.
+Each process queries the database for `/readyz` at most once a second, regardless of the number of probes.
 """
 
 import asyncio
@@ -158,8 +158,8 @@ async def readyz(readiness: ReadinessDep) -> JSONResponse:
     """Return 200 if this process can serve requests, or 503 with the reason.
 
     It can serve if the database responds, its schema fits this version, and there is a signing key. A process that is
-    ending returns 503, unless another worker replaces it. The database is queried at most once a second. The route is
-    for operators, so do not expose it to the internet.
+    ending returns 503, unless another worker replaces it. Each process queries the database at most once a second. The
+    route is for operators, so do not expose it to the internet.
     """
     checks = await readiness.checks()
     is_ready = all(state == OK for state in checks.values())

@@ -56,9 +56,9 @@ class SealedCounts:
     session_keys: int = 0
     phone_answers: int = 0
     webhook_secrets: int = 0
-    """The number of webhook secrets. An erased secret disables its webhook until an administrator renews the secret."""
+    """The number of webhook secrets. After an erasure, a secret must be renewed, and its webhook must be enabled."""
     apps: int = 0
-    """The number of apps. If an app's secrets are erased, an administrator must add the app again."""
+    """The number of apps. If an app's secrets are erased, the app is removed, and must be added again."""
 
 
 @dataclass(slots=True)
@@ -166,8 +166,9 @@ async def _forget_phone_answers(database: Database, sealer: Sealer, page_size: i
 async def _renew_lost_webhook_secrets(database: Database, sealer: Sealer, now: datetime) -> int:
     """Replace the webhook secrets that cannot be decrypted. Return the number of replaced secrets.
 
-    Each of these webhooks is disabled, because the operator does not know its new secret. The webhook keeps its events
-    until an administrator renews the secret.
+    Each of these webhooks is disabled, because the operator does not know its new secret. Its pending deliveries are
+    sent after an operator or administrator has renewed the secret, and enabled the webhook. Events that occur before
+    that are not queued for it.
     """
     renewed = 0
     for webhook in await database.rows(ALL_WEBHOOKS):

@@ -96,7 +96,7 @@ class Spans(Tracing):
 def spans_to(url: str) -> Spans:
     """Return the factory whose parts send their spans to the collector at this URL (OTLP over HTTP).
 
-    The SDK's `OTEL_` variables configure everything else.
+    The time limit of an export is `EXPORT_TIMEOUT_SECONDS`. The SDK's `OTEL_` variables configure everything else.
     """
     # The SDK does not read SSL_CERT_FILE. The SDK's variables for certificates take precedence over SSL_CERT_FILE.
     has_variable = not _CERTIFICATE_VARIABLES.isdisjoint(os.environ)

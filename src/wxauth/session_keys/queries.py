@@ -33,7 +33,7 @@ class KeysInSession:
 
 @dataclass(frozen=True, slots=True)
 class KeyOfLogin:
-    """The encrypted session_key of an identity's newest login, and the status of its user."""
+    """The encrypted session_key of an identity's newest login, and the status of the identity's user."""
 
     openid: str
     user_id: UUID
@@ -86,10 +86,10 @@ UPDATE sessions SET session_key = :sealed
             WHERE own.id = :session_id AND newest.client_id IS NULL AND newest.created_at <= :asked_at
             ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1)])
 """)
-"""The statement that stores a key that WeChat has returned for the user of an open session.
+"""The statement that stores a key that WeChat has returned for the user of a session, for a code of `wx.login`.
 
 The key is stored in that session, and in the session of the identity's newest login before the call to WeChat
-(`asked_at`), if this newest session is open.
+(`asked_at`), if these sessions are open.
 """
 # Values that are encrypted with the current secret key begin with the prefix. The conditions on the id select one page
 # of sessions.

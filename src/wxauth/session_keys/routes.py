@@ -102,7 +102,7 @@ async def decrypt(principal: PrincipalDep, body: DecryptRequest, session_keys: S
 
     A login can change WeChat's session_key. After `session_key_expired`, log in again, and then let the user tap again,
     because data that WeChat encrypted before the login can no longer be decrypted. The data's watermark must name the
-    session's app, and must be neither more than a day old nor in the future.
+    session's app, and must be neither more than a day old nor more than five minutes in the future.
     """
     data = await session_keys.decrypt(principal, encrypted_data=body.encrypted_data, iv=body.iv)
     return DecryptedAnswer(data=data)

@@ -27,7 +27,7 @@ from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 LOG_IN_AGAIN: Final = "log in again (wx.login, POST /v1/login), and then retry"
-"""The detail of the error for a signature without a valid session_key."""
+"""The detail of the error if data cannot be signed, because there is no valid session_key."""
 _NO_KEY: Final = "only mini-programs have a session_key"
 
 log = get_logger()

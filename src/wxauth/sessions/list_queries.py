@@ -15,7 +15,7 @@ from wxauth.core.statements import Statement
 from wxauth.sessions.devices import DescribedDevice
 
 MAX_OPEN_SESSIONS: Final = 100
-"""The largest number of open sessions per identity.
+"""The largest number of open sessions per identity. Housekeeping soon ends the oldest ones beyond this number.
 
 Without a limit, repeated logins would fill the list of sessions.
 """

@@ -20,9 +20,10 @@ class Session(SQLModel, table=True):
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)
     session_key: bytes | None = Field(sa_type=BYTEA)
-    """WeChat's session_key for this login, encrypted; null if there is none.
+    """WeChat's session_key, encrypted; null if there is none.
 
-    wxauth deletes the session_key when the session ends.
+    It comes from this login, or from a later `wx.login` code of the same identity (see `KEEP_KEY`). wxauth deletes the
+    session_key when the session ends.
     """
     generation: int
     """The number of times that the refresh token has been rotated."""

@@ -107,10 +107,10 @@ HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessio
 """The query that returns whether a website, or a client with a metadata document, has sessions, open or ended."""
 
 
-# This statement ends one session, and returns its user's id. It returns no row if the session has ended already, for
-# example because wxauth has sent the statement twice. If the session has expired, the statement ends it, but records no
-# event. `site_knows` says that the website itself has ended the session, so that wxauth sends the website no logout
-# token.
+# This statement ends one session, and returns its user's id. It returns no row if the session does not exist, does not
+# belong to the website :client_id (if this is not null), or has ended already, for example because wxauth has sent the
+# statement twice. If the session has expired, the statement ends it, but records no event. `site_knows` says that the
+# website itself has ended the session, so that wxauth sends the website no logout token.
 #
 # The statement locks the user first, as each statement that records an event about a user does. If another transaction
 # ends the session, or moves it to another user, while the statement waits for the lock, the statement changes nothing,
@@ -150,7 +150,8 @@ SELECT id FROM users WHERE id = ANY (ARRAY(SELECT user_id FROM sessions WHERE id
 # The statement locks users in the order of their ids, as each transaction that records events about several users does.
 _LOCK_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_FRAGMENT} ORDER BY id FOR NO KEY UPDATE")
 # For a page of a removed website's sessions, the statement skips users whom another transaction has locked. It needs no
-# order of locks, because it never waits. Merges and splits end such sessions, and do not move them.
+# order of locks, because it never waits. Merges and splits end such sessions, and do not move them, so the sessions
+# still belong to these users when the users are locked.
 _LOCK_FREE_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_FRAGMENT} FOR NO KEY UPDATE SKIP LOCKED")
 _PAGE_OF_CLIENT: Final = Statement[UUID](
     "SELECT session_id FROM website_sessions WHERE client_id = :client_id ORDER BY session_id LIMIT :size"
@@ -209,7 +210,7 @@ LAST_OF_PAGE: Final = Statement[LastRow](
 
 
 def _ending(selection: LiteralString) -> Statement[EndedSession]:
-    """Return a statement that ends the sessions that have not ended yet. `selection` is the query for their ids.
+    """Return a statement that ends the sessions whose ids the query `selection` returns, except ended sessions.
 
     The caller must lock the users of the sessions.
     """

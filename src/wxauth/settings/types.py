@@ -74,8 +74,8 @@ def _read_documents(value: object) -> object:
 def json_like(example: str) -> BeforeValidator:
     """Return a validator that parses JSON of the same kind as the example: a list or an object.
 
-    An empty text becomes an empty list or object. A value that is not a text stays unchanged. For any other text, the
-    validator raises WrongValue.
+    An empty text becomes an empty list or object. For a text that is not JSON of this kind, the validator raises
+    WrongValue. A value that is not a text stays unchanged.
     """
     kind = type(from_json(example))
 
