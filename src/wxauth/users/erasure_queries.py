@@ -1,10 +1,12 @@
 """The erasure of a user, immediately or after a grace period.
 
-With `ERASURE_GRACE_DAYS`, wxauth erases a user only some days after the request. Until then, the user cannot log in,
-except to cancel the request. Such a user has no open session, because the request ends all sessions, and no login opens
-a session before the request is cancelled. Therefore, code that requires a session does not check for a requested
-erasure. Splits, imports and most merges do not change such users. If such a user is banned, the erasure waits for the
-end of the ban.
+With `ERASURE_GRACE_DAYS`, wxauth erases a user only some days after the user's own request. An erasure by an
+administrator or a command, or because of a message from WeChat, has no grace period. Until the requested erasure, the
+user cannot log in, except to cancel the request. Such a user has no open session, because the request ends all
+sessions, and no login opens a session before the request is cancelled. Therefore, code that requires a session does not
+check for a requested erasure. Splits and most merges do not change such users. An import changes them only for a line
+with the same `erase_at`, which comes from an export. An import can also create such users. If such a user is banned,
+the erasure waits for the end of the ban.
 
 The transaction that deletes the user also erases rows that have no foreign key to the user: events, consents and
 refused logins. If there are many, it erases only some of them. A worker erases the remaining rows later, in pages.
@@ -212,7 +214,11 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
 
 
 async def leave_later(transaction: Transaction, user_id: UUID, *, erase_at: datetime, now: datetime) -> None:
-    """Record that a locked user has requested erasure and will be erased at `erase_at`, and end the user's sessions."""
+    """Record that a locked user has requested erasure and will be erased at `erase_at`, and end the user's sessions.
+
+    A banned user who withdraws the consent in WeChat has requested erasure, too. `erase_at` is then the present time,
+    and the erasure waits only for the end of the ban.
+    """
     by = Actor(str(user_id))
     await transaction.run(_SET_ERASE_AT, user_id=user_id, erase_at=erase_at)
     await end_sessions(transaction, user_id, reason=EndReason.LEAVING, by=by, now=now)
@@ -236,7 +242,7 @@ async def cancel_leaving(
 async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
     """Cancel the erasure that a user has requested.
 
-    Change nothing if the user is banned, and so cannot log in, or no longer exists.
+    Change nothing if the user has not requested it, is banned (and so cannot log in), or no longer exists.
     """
     async with database.begin() as transaction:
         account = await lock_status_and_roles(transaction, user_id)

@@ -185,9 +185,10 @@ _EVENTS_OF_USER: Final = Statement[EventFields](f"""
 {_events_of_user_fragment(":user_id")} AND (:actor::text IS NULL OR events.actor = :actor)
    AND (:types::text[] = '{{}}' OR events.type = ANY (:types)) {_NEWEST_OF_USER}
 """)
-# The first part reads the actor's actions, except those on the actor's own account, separately for each type.
-# The second part reads the actor's actions on the actor's own account, which the index of actors leaves out. The
-# comparisons of whole rows make PostgreSQL use the indexes, as in `pair_range`.
+# The first part reads the actor's actions, except those on the actor's own account. It reads each type separately,
+# because the index of actors contains the type before the id. The second part reads the actor's actions on the actor's
+# own account, which this index leaves out. The comparisons of whole rows make PostgreSQL use the indexes, as in
+# `pair_range`.
 _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
 (SELECT found.* FROM unnest(:types::text[]) AS kind
   CROSS JOIN LATERAL (

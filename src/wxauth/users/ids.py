@@ -1,4 +1,4 @@
-"""The forms of the ids that other systems give to users, and the texts that programs write in place of an id."""
+"""The forms of the ids that other systems give to users, and the texts that are sent by mistake in place of an id."""
 
 import re
 import unicodedata
@@ -30,16 +30,17 @@ _MISTAKEN: Final = {
         _("a value in a program's notation, such as ObjectId(...)")
     ),
 }
-"""The patterns of texts that callers send by mistake in place of ids, with a description of each.
+"""The patterns of texts that requests and imports contain by mistake in place of ids, with a description of each.
 
-wxauth converts a text to lower case before it matches the patterns.
+Before wxauth matches the patterns, it normalizes the text (NFKC), removes the white space around it, and converts it to
+lower case.
 """
 _NO_OPENID: Final = {
     r"\w+://.*": _("a URL"),
     r".*@.*": _("an e-mail address"),
     r"w[wx][0-9a-z]{16}|gh_[0-9a-f]{12}": _("an AppID"),
 }
-"""The patterns of texts that callers send by mistake in place of openids, with a description of each.
+"""The patterns of further texts that are not openids, with a description of each.
 
 Such texts are valid as external ids.
 """

@@ -119,8 +119,8 @@ class Export:
     further_pieces: AsyncGenerator[bytes] | None
     """The further pieces of a large document; None for any other document.
 
-    The caller must close this generator, because it holds a database connection. If the caller reads too slowly, the
-    generator raises StorageUnavailable.
+    The caller must close this generator, because it holds a database connection. If the export has a time limit, and
+    the caller reads too slowly, the generator raises StorageUnavailable.
     """
 
 
@@ -175,6 +175,7 @@ async def _pieces(
             await stack.aclose()  # the document is complete, so it needs no connection any more
         elif _large_downloads.locked():
             # A refused export of one's own data counts, too. The user must wait until the window of `EXPORTS` ends.
+            # Administrators get the same `retry_after`, although their exports are not counted.
             raise RateLimited("too many exports are in progress", retry_after=ceil(EXPORTS.window.total_seconds()))
         else:
             await stack.enter_async_context(_large_downloads)

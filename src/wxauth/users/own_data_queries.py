@@ -43,11 +43,12 @@ _CONSENTS: Final = Statement[ExportedRow]("""
 SELECT document, version, given_at, withdrawn_at, app_id, abbrev(ip) AS ip
   FROM consents WHERE user_id = ANY (:user_ids::uuid[]) ORDER BY given_at DESC, id DESC
 """)
-# The statement replaces the id of another actor by `administrator`, and leaves out the actor's address, because both
-# are another user's data. It keeps the names of service clients, and `system`, `operator` and `wechat`, because they
-# belong to no user. It leaves out a ban's reason, which is only for staff. It also leaves out the id and the apps
-# of a user who was split from this one, because that user is another person. Before 0.1.0, a split also gave former ids
-# back. Such an id now belongs to another person, so the statement leaves it out of the merge's event.
+# If the actor is another user, the statement replaces the id by `administrator`, and leaves out the address, because
+# both are this other user's data. It keeps the names and addresses of service clients, and the names `system`,
+# `operator` and `wechat`, because they belong to no user. It leaves out a ban's reason, which is only for staff. It
+# also leaves out the id and the apps of a user who was split from this one, because that user is another person. Before
+# 0.1.0, a split also gave former ids back. Such an id now belongs to another person, so the statement leaves it out of
+# the merge's event.
 _EVENTS: Final = Statement[ExportedRow]("""
 SELECT id, type, at, app_id,
        CASE WHEN type = 'user.banned' THEN data - 'reason'

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _TYPED_NUMBER: Final = re.compile(r"\+?[0-9][0-9 ()-]{6,}")
 """The pattern of texts that might be phone numbers."""
 _CHINESE_MOBILE: Final = re.compile(r"1[3-9][0-9]{9}")
-"""The form of the most common numbers, which wxauth parses without the library `phonenumbers`.
+"""The form of the most common numbers, which `number_in` parses for China without the library `phonenumbers`.
 
 The library takes 84 µs for each number, which would be 84 s for an import of a million lines.
 """

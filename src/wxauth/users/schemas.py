@@ -95,8 +95,9 @@ Reason = Annotated[
 class UserChangeRequest(Changes):
     """The changes to a user.
 
-    An absent field is unchanged. In `nickname` and `avatar_url`, null clears the field. In `erase_at`, null cancels the
-    erasure. In every other field, null changes nothing.
+    An absent field is unchanged, except that a ban replaces the reason and the end of an earlier ban. In `nickname` and
+    `avatar_url`, null clears the field. In `erase_at`, null cancels the erasure. Every other field may be null, too,
+    which has the same effect as leaving it out.
     """
 
     model_config = body_like(
@@ -335,7 +336,7 @@ def users_answer(page: Page[ListedUser]) -> UsersAnswer:
 def is_own_picture(url: str | None, issuer: str) -> TypeGuard[str]:
     """Return whether a URL is the URL of a picture that was uploaded to wxauth, even if the picture was deleted.
 
-    Only an upload can set such a URL.
+    Of all requests, only an upload can set such a URL. An import can set it, too.
     """
     return url is not None and url.startswith(issuer + AVATARS_PATH)
 

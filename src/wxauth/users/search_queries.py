@@ -113,10 +113,10 @@ _CONDITIONS: Final[Mapping[str, LiteralString]] = {
 }
 _FLOOR: Final = Statement[UUID]("SELECT id FROM users WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
 """The query for the lowest id in a window of users. The query returns no row for the last window."""
-# This statement finds the users who have the whole text as one of their ids, or as their phone number. It uses only
-# indexes. Openids have no index of their own, because such an index would slow down each first login. Therefore, the
-# statement looks the openid up in each app. It reads the apps one by one from the primary key, whose first column is
-# the app.
+# This statement finds the users who have the whole text as one of their ids (including the former ones that wxauth
+# stores), or as their phone number. It uses only indexes. Openids have no index of their own, because such an index
+# would slow down each first login. Therefore, the statement looks the openid up in each app. It reads the apps one by
+# one from the primary key, whose first column is the app.
 _NAMED_USERS: Final = Statement[UUID]("""
 WITH RECURSIVE apps (app_id) AS (
     (SELECT app_id FROM identities ORDER BY app_id LIMIT 1)
@@ -153,8 +153,8 @@ async def find_users(
 
     An index finds a user with a given id or phone number, and all administrators. Any other search examines windows of
     users, the newest first, until the page is full or `seconds` have passed. If the time has passed, the page contains
-    the users found until then. A search for a text without other filters uses an index of nicknames if the first
-    windows do not fill the page.
+    the users found until then. A search without other filters for a text of at least `INDEXED_FROM` characters uses an
+    index of nicknames if the first windows do not fill the page.
     """
     filters = await _filters_of(database, query, region=region)
     if filters is None:

@@ -1,9 +1,9 @@
 """The audit trail of the data that staff have read.
 
 A process collects the reads in memory and stores them about once a second, so that no response waits for this storage.
-Until the next write, each member of staff can make a hundred searches and a hundred reads. wxauth counts further
-searches without the details of each. It refuses further reads, because the audit trail must contain each of them. A
-process that is killed loses the reads since its last write.
+Until the next write of a process, each member of staff can make a hundred searches and a hundred reads in this process.
+The process counts further searches without the details of each. It refuses further reads, because the audit trail must
+contain each of them. A process that is killed loses the reads since its last write.
 """
 
 from collections import Counter
@@ -22,10 +22,10 @@ from wxauth.core.trail import Actor, EventType
 from wxauth.errors import RateLimited
 from wxauth.users.search_queries import TermKind
 
-# The statement does not store the address of a member of staff who was erased. An erasure locks the user, so this
-# statement waits until the erasure ends, and then does not find the user. The statement locks users in the order of
-# their ids, to avoid deadlocks. It ignores events that are already stored, because a process stores its events again if
-# PostgreSQL's response was lost.
+# The statement does not store the address of a member of staff who was erased, or merged into another user. An erasure
+# locks the user, so this statement waits until the erasure ends, and then does not find the user. The statement locks
+# users in the order of their ids, to avoid deadlocks. It ignores events that are already stored, because a process
+# stores its events again if PostgreSQL's response was lost.
 _STORE: Final = Statement[Nothing]("""
 WITH noted AS (
     SELECT * FROM jsonb_populate_recordset(NULL::events, :events)
@@ -41,12 +41,15 @@ ON CONFLICT (id) DO NOTHING
 STORE_PAUSE_SECONDS: Final = 1
 """The pause, in seconds, between two writes to the database."""
 MAX_WAITING: Final = 100
-"""The largest number of events of one type by one member of staff that wait for the next write.
+"""The largest number of events of one type by one member of staff that wait for the next write of a process.
 
 The event that counts further searches comes in addition.
 """
 SAME_LIST: Final = timedelta(minutes=1)
-"""The time during which other pages of the same list, and reloads of the list, count as the same read."""
+"""The time during which other pages of the same list, and reloads of the list, count as the same read.
+
+Each process remembers only its own reads, so several processes can each record a read of the list in this time.
+"""
 
 
 class Read(StrEnum):
@@ -105,8 +108,8 @@ class StaffReads(WriteBuffer):
         """Record that a member of staff has read data of one or more users.
 
         The data can be a list that belongs to one user (see `_LISTS`). If the same member of staff reads the same list
-        again within `SAME_LIST`, the second read is not recorded. One event records the whole read: with one user, the
-        event is about that user, and with several, its data contains their ids.
+        again within `SAME_LIST`, this process does not record the second read. One event records the whole read: with
+        one user, the event is about that user, and with several, its data contains their ids.
 
         Raises: RateLimited, if too many reads wait for the next write.
         """

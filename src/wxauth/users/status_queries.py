@@ -108,7 +108,7 @@ class StatusAndRoles:
     erase_at: datetime | None = None
     """The time of the erasure that the user has requested, if any.
 
-    For stored users, only `users/erasure_queries.py` changes it.
+    For stored users, only `users/erasure_queries.py` changes it. An import can create users with such a time.
     """
 
     @classmethod
