@@ -37,7 +37,7 @@ def cookie_in(request: Request, name: str) -> str | None:
     The value is not unquoted, because wxauth's own cookies do not need it.
 
     Raises: InvalidRequest, if there are several cookies of this name. Another site under the same domain may have set
-    one of them, and wxauth cannot tell which one.
+        one of them, and wxauth cannot tell which one.
     """
     # The header may contain 64 KiB of cookies of all sites under the same domain. Therefore only the pairs that contain
     # the name are parsed.

@@ -39,7 +39,7 @@ _FAILURE_KEY: Final = "wxauth.failure"
 
 
 class DirectRoute(APIRoute):
-    """A route whose endpoint takes a body model, a query model, path parameters, the request and dependencies.
+    """A route whose endpoint can take a body model, a query model, path parameters, the request and dependencies.
 
     The dependencies are FastAPI's own, with sub-dependencies, `yield`, and the app's `dependency_overrides`. All
     parameters get their values in the order of their declaration. A `Plan` is built once from the parameters.

@@ -1,4 +1,4 @@
-"""The outermost ASGI layer: request ids, traces, checks of all requests, and the log lines of failures."""
+"""The outermost ASGI layer: request ids, trace ids, checks and metrics of all requests, and log lines of failures."""
 
 import asyncio
 import re

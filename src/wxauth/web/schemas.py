@@ -144,7 +144,7 @@ class Page(Generic[Row]):
     next_cursor: str | None
     """The cursor for the next page; None if this is the last page."""
     is_incomplete: bool = False
-    """Whether the search stopped before the page was full. In that case, `next_cursor` continues the search."""
+    """Whether the search ran out of time before the page was full. In that case, `next_cursor` continues the search."""
 
     @classmethod
     def of(cls: "type[Page[RowWithId]]", rows: Sequence[RowWithId], limit: int) -> "Page[RowWithId]":

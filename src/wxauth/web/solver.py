@@ -51,7 +51,7 @@ Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
 
 
 class Argument(NamedTuple):
-    """A parameter of an endpoint that is not a dependency.
+    """A parameter of an endpoint that is neither a dependency nor the request.
 
     Attributes:
         read: The function that reads the value. It takes the request and then the `parts`.
@@ -201,7 +201,7 @@ class Plan:
 
     A dependency is called once for each request, unless it is declared with `use_cache=False`. A dependency takes the
     request and other dependencies. If it is a plain function, it is called directly, without a thread, so it must not
-    block. The code after a `yield` runs before the response is sent, which FastAPI calls `scope="function"`.
+    block. The code after a `yield` runs before the response is sent, as in FastAPI with `scope="function"`.
     Therefore a client that reads the response slowly does not occupy, for example, a place in a queue.
 
     Args:
