@@ -50,8 +50,8 @@ class CodePicture:
 class WeChatApi:
     """A client for the APIs that require the app's access token.
 
-    If WeChat refuses the token, the client renews the token and sends the call again. This is safe, because WeChat does
-    not execute a call whose token it refuses.
+    If WeChat refuses the token, the client renews the token and sends the call once more. This is safe, because WeChat
+    does not execute a call whose token it refuses.
     """
 
     wechat: WeChat

@@ -43,7 +43,7 @@ WeChat itself sends a picture without any JSON around it.
 """
 
 _MAX_ERRCODE: Final = 10**9
-"""The largest absolute value of a number that wxauth accepts as an errcode."""
+"""The largest absolute value of a number that wxauth accepts as an errcode. WeChat's errcodes are far smaller."""
 _MAX_ERRMSG_LENGTH: Final = 200
 """The largest number of characters of WeChat's message in the log."""
 _HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "keep-alive", "User-Agent": "wxauth"}
@@ -231,12 +231,12 @@ class WeChat:
         Args:
             api: The API.
             app: The app on whose behalf WeChat is called.
-            query: The query of the request, which contains secrets.
+            query: The query of the request, which may contain secrets.
             body: The JSON to send with POST; None for a GET.
             read: The function that extracts the result from the response. If the response is a picture, the function
                 gets a dict with the picture under the key `PICTURE`. The function may raise WeChatBadResponse.
             secrets: Parts of the request that must not be logged, in addition to the app's secret.
-            expected: The errcodes that the caller handles, and that are not logged.
+            expected: The errcodes that are raised but not logged, because the caller handles them.
             deadline: The time at which the call fails, in the event loop's time. By default, the call fails after the
                 client's timeout.
             reports_refusals: Whether errcodes are logged here. If not, the caller logs them.
@@ -274,7 +274,10 @@ class WeChat:
         await self.client.aclose()
 
     async def _ask_until_not_busy(self, call: _Call) -> dict[str, Any]:
-        """Send the call, and send it again after each pause if WeChat is busy. Raises: WeChatError."""
+        """Send the call. While WeChat is busy, and the deadline allows it, send the call again after each pause.
+
+        Raises: WeChatError.
+        """
         answer = await self._ask(call)
         for pause in self.busy_pauses:
             has_time = asyncio.get_running_loop().time() + pause < call.deadline

@@ -45,7 +45,8 @@ SYSTEM_BUSY: Final = -1
 WECHAT_TOKEN_REFUSED: Final = frozenset({40001, 40014, 42001})
 """The errcodes for an access token that is not the latest one, is malformed, or has expired.
 
-A request with such a token can safely be sent again with a new token, because WeChat has not executed it.
+A request with such a token can safely be sent again with a new token, because WeChat has not executed it. If the
+request contains the AppSecret instead of an access token, 40001 means that the AppSecret is wrong.
 """
 SESSION_KEY_GONE: Final = frozenset({87007, 87009})
 """The errcodes for a session_key that is missing, has expired, or has been replaced."""

@@ -130,7 +130,7 @@ class WeChatMessage:
     app_kind: AppKind
     fields: Mapping[str, Any]
     is_readable: bool
-    """Whether the message is a JSON object or XML. If not, it has no fields."""
+    """Whether the message is a JSON object, or XML that `_xml_fields` accepts. If not, it has no fields."""
     signature: PushSignature
     is_sealed: bool
     """Whether the message was encrypted. Only an encrypted message has a signature that covers the content."""
@@ -359,7 +359,7 @@ def _decrypt(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
 
 
 def _fields_or_none(body: bytes) -> dict[str, Any] | None:
-    """Return the fields of a message; None if the message is neither a JSON object nor XML."""
+    """Return the fields of a message; None if it is neither a JSON object nor XML that `_xml_fields` accepts."""
     try:
         content = body.removeprefix(BOM_UTF8).strip()
         fields = _xml_fields(content.decode()) if content.startswith(b"<") else read_json(content)

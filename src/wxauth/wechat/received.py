@@ -1,5 +1,7 @@
 """The checks of data from WeChat: JSON, base64 text, ids, names, pictures, phone numbers and `encryptedData`.
 
+Some of the checks also apply to requests from clients and to imports.
+
 Sources: https://developers.weixin.qq.com/miniprogram/dev/framework/open-ability/signature.html and
 https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-info/phone-number/getPhoneNumber.html
 """

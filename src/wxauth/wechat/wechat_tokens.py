@@ -2,8 +2,9 @@
 
 wxauth fetches the tokens, keeps them in memory, and renews them before they expire. Each process can keep a copy,
 because WeChat returns the same token to all callers until about five minutes before the token expires. If WeChat
-refuses a token but still returns it, an operator has to replace the token with WeChat's force_refresh. wxauth never
-does that, because a force_refresh ends the token for all callers, and WeChat allows it only a few times a day.
+refuses a token but still returns it, an operator has to replace the token with WeChat's force_refresh, or to reset the
+AppSecret. wxauth never uses force_refresh, because it ends the token for all callers, and WeChat allows it only a few
+times a day.
 """
 
 import asyncio
