@@ -73,7 +73,7 @@ log = get_logger()
 
 
 class Parameters(dict[str, str]):
-    """The parameters of a request by name. If a parameter occurs more than once, its first value counts.
+    """The parameters of a request by name. If a parameter occurs more than once, its first non-empty value counts.
 
     A parameter without a value counts as absent (RFC 6749, section 3.1).
     """
@@ -229,7 +229,7 @@ class SiteCredentials:
 
         Args:
             request: The request with the form.
-            ip: The caller's address, for which fetches of unknown documents are limited.
+            ip: The caller's address, for which fetches of unknown documents are limited; None if it is unknown.
             endpoints: The paths whose URLs may be the audience of an assertion, like the issuer; empty if the route
                 accepts no assertions.
 

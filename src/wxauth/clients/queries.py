@@ -23,14 +23,15 @@ class ServiceClient:
     resources: list[str]
 
 
-# FOR UPDATE waits for logins that are opening a session of this client. A plain UPDATE would not wait, because it does
-# not change the name that the sessions refer to. Logins that begin later no longer find the client.
+# FOR UPDATE waits for logins that are opening a session of this client, because these logins have locked the client FOR
+# KEY SHARE. A plain UPDATE would not wait for this lock, because it does not change the name, which is the key. Logins
+# that begin later no longer find the client.
 REMOVE: Final = Statement[str]("""
 WITH client AS (SELECT name FROM clients WHERE name = :name AND removed_by IS NULL FOR UPDATE)
 UPDATE clients SET removed_by = :by FROM client WHERE clients.name = client.name RETURNING clients.name
 """)
-# This lock lets only one worker at a time delete the rows of removed clients, so that the load on the database does not
-# depend on the number of removed clients.
+# This lock lets only one transaction at a time delete the rows of removed clients, so that the load on the database
+# does not depend on the number of removed clients.
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.removed_clients'))")
 # If :name is null, the statement returns the first removed client whose name is after :after.
 _NEXT_REMOVED: Final = Statement[tuple[str, str]]("""
@@ -66,7 +67,8 @@ SELECT (SELECT count(*) FROM website_sessions WHERE client_id = clients.name) AS
   FROM clients WHERE name = :name AND removed_by IS NOT NULL
 """)
 # The current secret becomes the previous secret until :former_until. If :former_until is null, the current secret ends
-# at once. In both cases, an older previous secret ends at once. The statement does not change a public client.
+# at once. In both cases, an older previous secret ends at once. The statement does not change a public or removed
+# client, and then returns no row.
 RENEW: Final = Statement[list[str]]("""
 UPDATE clients
    SET secret_hash = :secret_hash,
@@ -115,8 +117,8 @@ SELECT {_COLUMNS}, :secret_hash, :now FROM jsonb_populate_record(NULL::clients, 
 def _assignments_from(source: LiteralString) -> LiteralString:
     """Return the assignments of an UPDATE that copies all columns of `Client` except the name from the row `source`.
 
-    The name is left out, because setting it, even to the same value, would lock the row against new sign-in requests,
-    which refer to the name.
+    The name is left out, because sign-in requests refer to it. If `ADD_OR_REPLACE` set the name, even to the same
+    value, PostgreSQL would lock the row against new sign-in requests.
     """
     return ", ".join(f"{column} = {source}.{column}" for column in columns_of(Client) if column != "name")
 
@@ -140,7 +142,7 @@ class RemovedPage(NamedTuple):
     rows: int
     """The number of rows deleted from `website_sessions` and from the tables in `_TABLES_OF_CLIENT`."""
     is_last: bool
-    """Whether no row is left, so that a new client can have the name."""
+    """Whether no row was left, so that the client itself was deleted. A new client can then have the name."""
 
 
 async def end_removed_page(
@@ -149,8 +151,8 @@ async def end_removed_page(
     """End up to `size` sessions of a removed client, and delete up to `size` rows of this client in each other table.
 
     After the last page, also delete the client itself. `name` selects the client. If it is None, the function takes
-    the first removed client whose name is after `after`. Return None if there is no such client, or if another worker
-    is running this function.
+    the first removed client whose name is after `after`. Return None if there is no such client, or if this function is
+    already running for any removed client, for example in another process.
     """
     # PostgreSQL plans the statements again, because the tables may have grown since the previous client was removed.
     async with database.begin(replan=True) as transaction:

@@ -1,4 +1,7 @@
-"""The routes of `/v1/admin/clients`, which let administrators list, add, change and remove services and sites."""
+"""The routes of `/v1/admin/clients`, through which administrators manage services and sites.
+
+Administrators can list, add, change and remove clients, and rotate the clients' secrets.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -140,7 +143,7 @@ async def add_client(
     """Add a service, a client that authenticates with HTTP Basic.
 
     With `redirect_uris`, `device` or `phone_id_token`, the client is a site that logs users in. Only this response
-    contains the secret, because wxauth stores its hash. A public client has no secret.
+    contains the secret, because wxauth stores only its hash. A public client has no secret.
     """
     now = clock()
     client, credentials = await changes.add(body.name, body.model_dump(exclude={"name"}), by=administrator, now=now)
@@ -177,8 +180,8 @@ async def remove_client(
 ) -> None:
     """Remove a client.
 
-    The requests of the client fail from now on. If the client is a site, its tokens and open scans also fail. The
-    client's sessions end within minutes.
+    The requests of the client fail from now on. If the client is a site, wxauth also rejects its tokens and open scans,
+    and ends its sessions within minutes.
     """
     await clients.remove_client(database, name, by=administrator, now=clock())
 

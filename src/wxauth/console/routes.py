@@ -130,7 +130,8 @@ def declared_texts(app: FastAPI) -> Mapping[str, Callable[[str], str]]:
 async def _open(request: Request) -> Response:
     """Open a console session with the secret of a link, or with the authorization code after a scan.
 
-    If the cookie contains an earlier session, end that session.
+    After that, end the earlier session that the cookie contains, if any. If no session can be opened, the earlier
+    session stays open.
     """
     services = await _services_for_own_page(request)
     earlier_cookie = _cookie_in(request, services.settings)

@@ -185,10 +185,11 @@ class Retries:
     ) -> None:
         """Retry `write`, a write of the kind `what`, until it succeeds, for at most `patience` seconds.
 
-        If a retry of the same kind and key is already waiting, that retry continues, and `write` is ignored. `write`
-        may be called several times. `failure` is the error of the first attempt. The log lines contain `fields`,
-        which must be enough for an operator to repeat a lost write by hand. After `aclose` has begun, its last round
-        is the only round that may still call `write`.
+        If a retry of the same kind and key is already waiting, that retry continues, and `write` is ignored. If
+        `MAX_RETRIES` retries are waiting, `write` is dropped, and `fields` are logged. `write` may be called several
+        times. `failure` is the error of the first attempt. The log lines contain `fields`, which must be enough for an
+        operator to repeat a lost write by hand. After `aclose` has begun, its last round is the only round that may
+        still call `write`.
         """
         if (what, key) in self._retries:
             return

@@ -144,7 +144,10 @@ class Batches:
         """The tasks of the batches that are running."""
 
     async def row(self, arguments: Sequence[object]) -> Any:
-        """Return the statement's row for these arguments, or None if there is none. Raises: StorageUnavailable."""
+        """Return the statement's row for these arguments, or None if there is none.
+
+        Raises: StorageUnavailable; the error of PostgreSQL, if these arguments make the statement fail.
+        """
         loop = asyncio.get_running_loop()
         future, until = loop.create_future(), loop.time() + self._time_limit
         self._waiting.append(_Caller(arguments, future, until))

@@ -20,8 +20,8 @@ from wxauth.errors import StorageUnavailable
 Clock = Callable[[], datetime]
 """A function that returns the current time with its time zone."""
 
-# Linux's monotonic clock stops while the machine sleeps, so wxauth uses Linux's boot-time clock. The monotonic clock of
-# macOS continues during sleep, and macOS has no boot-time clock.
+# Linux's monotonic clock stops while the machine sleeps, so wxauth uses Linux's boot-time clock. macOS has no boot-time
+# clock, but its CLOCK_MONOTONIC continues during sleep (in contrast to `time.monotonic` on macOS).
 _SINCE_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 """The clock that counts from the start of the machine. None on Windows, where only `time.monotonic` exists."""
 
@@ -62,7 +62,7 @@ def utc_now() -> datetime:
 def since_boot() -> float:
     """Return the seconds since this machine started.
 
-    Nobody can set this clock. Except on Windows, the clock continues while the machine sleeps.
+    Nobody can set this clock, and it continues while the machine sleeps.
     """
     return time.monotonic() if _SINCE_BOOT is None else time.clock_gettime(_SINCE_BOOT)
 

@@ -17,7 +17,8 @@ ISOLATION: Final = "READ COMMITTED"
 """The isolation level of every transaction except snapshots.
 
 A statement that has waited for a lock must see the changes that the holder of the lock committed. wxauth sets the level
-itself, because an operator can give the database a different default.
+itself, because an operator can give the database a different default. Only a single statement behind a pooler has the
+database's default level.
 """
 _PREPARED: Final = "prepared"
 """The value of `pgbouncer` in the URL for a PgBouncer that supports prepared statements."""

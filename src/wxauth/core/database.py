@@ -35,13 +35,13 @@ MAX_CONNECTIONS: Final = 15
 In docs/run/operations.md, the formula for `max_connections` uses the sum of this number and `MAX_SNAPSHOTS`.
 """
 MAX_TRANSACTIONS: Final = 5
-"""The largest number of connections that transactions may hold at the same time.
+"""The largest number of connections that the transactions of one process may hold at the same time.
 
 Without this limit, transactions that wait for a lock would take the connections that logins need. The limits in
 `limits/concurrency.py` let one user occupy only four of these connections.
 """
 MAX_SNAPSHOTS: Final = 4
-"""The largest number of snapshots that may be open at the same time.
+"""The largest number of snapshots that may be open in one process at the same time.
 
 Each snapshot has its own connection, outside the pool.
 """

@@ -38,7 +38,10 @@ class Deadlines:
 
     @property
     def server_limits(self) -> dict[str, int]:
-        """The limits that the server enforces: the names of PostgreSQL's settings, and their values in milliseconds."""
+        """The limits that the server enforces: the names of PostgreSQL's settings, and their values in milliseconds.
+
+        Behind a pooler, they apply only in transactions, because the pooler does not keep the settings of a session.
+        """
         seconds_by_name = {
             "statement_timeout": self.statement,
             "lock_timeout": self.lock,

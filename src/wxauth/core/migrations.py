@@ -48,7 +48,7 @@ During this time, all other clients that need the table wait, too.
 RETRY_PAUSE_SECONDS: Final = 2.0
 """The average pause, in seconds, between two attempts. During the pause, other clients can use the table."""
 GIVE_UP_SECONDS: Final = 900.0
-"""The time, in seconds, after which a migration stops trying to lock a table that other clients use all the time."""
+"""The time, in seconds, after which a migration gives up a revision whose table other clients use all the time."""
 
 # If several replicas migrate at the same time, the first one that gets this lock migrates, and the others find nothing
 # to do afterwards. A replica polls for the lock instead of waiting in the database, because CREATE INDEX CONCURRENTLY
@@ -85,7 +85,7 @@ _TABLE_LOCKED: Final = _(
     "command again"
 )
 _IN_USE: Final = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
-"""The errors of a step because other transactions use its tables.
+"""The errors that a step raises because other transactions use its tables.
 
 Elsewhere, these errors mean that the database is unavailable, or that changes conflicted.
 """
@@ -134,7 +134,7 @@ async def migrate(
 
     `scripts` is the folder of Alembic's revisions. A revision in a transaction waits at most `lock_patience` seconds
     for a lock. If it does not get the lock, it runs again after `pause` seconds on average, until `patience` seconds
-    have passed. The docstrings of the default values give the reasons.
+    have passed since its first attempt. The docstrings of the default values give the reasons.
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationRefused, MigrationBlocked, MigrationImpossible.
     """

@@ -146,8 +146,8 @@ class OutageLog:
     def note(self, exc: StorageUnavailable) -> None:
         """Log why the database cannot be used, if a line is due.
 
-        The level is warning. If PostgreSQL rejects the password, the role or the name of the database, the level is
-        error, because such an outage lasts until the operator changes something.
+        The level is warning. If PostgreSQL refuses wxauth with one of the errors in `_REFUSED`, for example because of
+        the password, the level is error, because such an outage lasts until the operator changes something.
         """
         if not self.claim():
             return

@@ -80,7 +80,7 @@ class Closable(Protocol):
     """A part that has work to finish or connections to close."""
 
     async def aclose(self) -> None:
-        """Finish the work in progress, and close the connections."""
+        """Finish or cancel the work in progress, and close the connections."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -196,8 +196,8 @@ async def record_event(
 
     If the event is about a user, the transaction must have locked the user. The user's newest event might have a later
     time or a higher id, for example because the clocks of two replicas differ. In this case, a trigger gives the new
-    event a time and an id just after those of the newest event. Therefore the events of each user are in the order of
-    the commits.
+    event an id and, if necessary, a time just after those of the newest event. Therefore the events of each user are in
+    the order of the commits.
     """
     await transaction.run(_RECORD, **event(kind, by=by, at=at, **about))
 

@@ -22,7 +22,7 @@ The event `user.profile_changed` also reports changes of other columns, for exam
 MERGEABLE: Final[tuple[LiteralString, ...]] = (*PROFILE_FIELDS, "phone", "external_id")
 """The columns that a merge copies to the remaining user, if the remaining user has no value in them.
 
-`clear_fields` in `users/user_queries.py` clears some of these columns, for example for an administrator or in a split.
+`clear_fields` in `users/user_queries.py` can clear only these columns, for example for an administrator or in a split.
 """
 
 

@@ -48,7 +48,8 @@ MAX_POSITION: Final = 2**63 - 1
 MAX_SENSIBLE_NUMBER: Final = 2**62
 """The highest number of a sequence that wxauth accepts.
 
-A higher number must be a mistake, and would soon leave the feed without places.
+A higher number must be a mistake. If wxauth continued from a number close to `MAX_POSITION`, the feed would soon have
+no places left.
 """
 
 
@@ -100,9 +101,9 @@ class FeedRow(EventToSend):
     is_known: bool
     """Whether the feed still contains all events after the reader's place. If it does not, the page is empty."""
     last_position: int
-    """The position of the newest event; 0 if the feed has never had an event."""
+    """The position of the newest event, even if the event has been deleted; 0 if the feed has never had an event."""
     last_id: UUID
-    """The id of the newest event; `FIRST_ID` if the feed has never had an event."""
+    """The id of the newest event, even if it has been deleted; `FIRST_ID` if the feed has never had an event."""
 
 
 LOCK_PLACES: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))")
