@@ -63,10 +63,11 @@ class BackchannelLogouts:
     async def deliver(self, delivery: LeasedDelivery) -> DeliveryOutcome:
         """Make a new logout token, send it to the site once, and return the outcome.
 
+        If the site was removed, or no longer has a URI for logout tokens, the delivery fails without an attempt.
+
         Raises: StorageUnavailable, if the signing key cannot be read; CannotOpen, if the key cannot be decrypted.
         """
-        # The URL is empty if the site was removed, or no longer has a URI for logout tokens. Nothing was attempted, so
-        # nothing is counted.
+        # Nothing was attempted, so nothing is counted.
         if not delivery.url:
             return DeliveryOutcome(state=DeliveryState.FAILED)
         now = self.clock()

@@ -151,7 +151,7 @@ class Delivery(DeliveryRow, table=True):
     receiver_id: UUID = Field(primary_key=True)
     """The id of the webhook, or of the site in the table `clients`."""
     user_id: UUID | None
-    """The user of the event or, for a site, of the session.
+    """The user of the event or, for a site, of the session. None if the event was deleted while it was being queued.
 
     wxauth makes the first attempts of one user's events to a webhook one after the other.
     """

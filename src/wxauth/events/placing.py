@@ -59,9 +59,11 @@ async def place_events(services: Services) -> int:
 async def _place_some_events(services: Services, *, uses_sequence: bool) -> int:
     """Assign places to up to `EVENTS_PLACED_PER_TRANSACTION` events in one transaction, and queue their deliveries.
 
+    If `uses_sequence` is False, number the events after the last place, and correct the sequences.
+
     Return the number of events that got a place, which is 0 if another process holds the lock.
 
-    Raises: one of `NOT_PLACED`, if the sequence produces no usable number.
+    Raises: one of `NOT_PLACED`, if the sequence, or the numbering after the last place, produces no usable number.
     """
     now = services.clock()
     async with services.database.begin(replan=True) as transaction:

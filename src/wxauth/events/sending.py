@@ -35,7 +35,7 @@ class Answer:
     retry_after: str | None = None
     """The value of the `Retry-After` header; None if there is no such header."""
     location: str | None = None
-    """The target of a redirect, as the receiver has sent it; None if the response is not a redirect.
+    """The target of a redirect, as the receiver has sent it; None if the response is no redirect, or names no target.
 
     wxauth does not follow redirects.
     """

@@ -3,7 +3,8 @@
 A process leases one due delivery for half a minute, which is longer than any attempt, and attempts it once. If the
 attempt fails, a process leases the delivery again after a pause, until it succeeds or finally fails. If a process is
 killed, another process can lease its deliveries when their leases have ended. A receiver that works gets each delivery
-at least once. It gets a delivery again only if its response was lost, or if the process could not store the outcome.
+at least once. It gets a delivery again only if its response was lost or too late, if the process did not store the
+outcome, or if an administrator replays the event.
 """
 
 import asyncio
@@ -210,7 +211,7 @@ class Deliveries:
                     self._begin(receiver_id, priority)
                     is_first = False
                 await self._deliver_and_store(delivery, leased_at=now)
-        except StorageUnavailable as exc:  # a process leases the delivery again when this lease has ended
+        except StorageUnavailable as exc:  # a leased delivery without an outcome is leased again after this lease
             outage_log.note(exc)
         except Exception:
             log.exception("delivery_failed", receiver=str(receiver_id))
@@ -282,7 +283,8 @@ class Deliveries:
     def _open_secrets(self, webhook_id: UUID, webhook: Webhook | LeasedDelivery, *, now: datetime) -> list[bytes]:
         """Return the secrets that sign a webhook's messages now, decrypted.
 
-        Leave out a previous secret that cannot be decrypted, because the receiver can verify the other signature.
+        Leave out a previous secret that cannot be decrypted, because a receiver that has the current secret can verify
+        the message without this signature.
 
         Raises: CannotOpen, if the current secret cannot be decrypted.
         """

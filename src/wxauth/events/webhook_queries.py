@@ -169,9 +169,10 @@ SELECT new.id, receiver_id, event_id, new.type, events.user_id,
        SELECT user_id, data, actor FROM events WHERE events.id = event_id LIMIT 1) events ON true"""
 
 
-# Among events that got their places in the feed together, the events of an actor who caused at most ten are due first.
-# For example, one ban does not wait for the thousands of bans that an import or a service has caused. The `next_at` of
-# these events is a day in the past. This time only ranks them, and `_LISTED_COLUMNS` hides it from administrators.
+# Among events that got their places in the feed together, the events of an actor who caused at most ten of them are due
+# first. For example, one ban does not wait for the thousands of bans that an import or a service has caused. The
+# `next_at` of these events is a day in the past. This time only ranks them, and `_LISTED_COLUMNS` hides it from
+# administrators.
 _RANKED_FRAGMENT: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor) <= 10
                    THEN interval '1 day' ELSE interval '0' END"""
 _QUEUE: Final = Statement[Nothing](f"{_queued_fragment(_RANKED_FRAGMENT)} ON CONFLICT DO NOTHING")

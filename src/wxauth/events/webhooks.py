@@ -181,7 +181,8 @@ class Webhooks:
     ) -> int:
         """Queue one event again, or all events since a time, but only events of the types that the webhook gets.
 
-        Return the number of queued events. `page_size` is the number of events in one transaction.
+        An event that a process is sending to the webhook now is not queued. Return the number of queued events.
+        `page_size` is the largest number of events in one transaction.
 
         Raises: ValueError, if neither or both of `event_id` and `since` are given; NotFound, if there is no such
             webhook, or if the feed does not contain the event.
@@ -208,7 +209,10 @@ class Webhooks:
         return event
 
     async def _queue_all_again(self, webhook: Webhook, since: datetime, *, page_size: int) -> int:
-        """Queue all events since a time again, and return their number. Each page is one transaction."""
+        """Queue the events since a time, as `replay` does, and return the number of queued events.
+
+        Each page is one transaction.
+        """
         queued = 0
         after: UUID | None = first_id_at(since)  # an event's id begins with its time
         while after is not None:

@@ -54,7 +54,7 @@ SESSIONS_PER_TRANSACTION: Final = 5000
 ERASE_PAUSE_SECONDS: Final = 5.0
 """The pause, in seconds, between two checks for data of erased users, and for data of removed clients."""
 REFUSALS_KEPT: Final = timedelta(days=14)
-"""The time for which refused logins are stored for support staff."""
+"""The time for which refused logins and refreshes are stored for support staff."""
 DELIVERIES_KEPT: Final = timedelta(days=30)
 """The time for which finished webhook deliveries are stored for operators, counted from the last time they were queued.
 
@@ -174,8 +174,8 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
     """Run `sweep` with all daily sweeps, even those that are not due, and return its result.
 
-    The command `wxauth sweep` calls this function. Before the sweep, erase the remaining data of all erased users.
-    Unlike the chore `erase_remains`, wait while another worker is erasing a page.
+    The command `wxauth sweep` calls this function. The sweep makes no pauses between pages. Before the sweep, erase the
+    remaining data of all erased users. Unlike the chore `erase_remains`, wait while another worker is erasing a page.
     """
     for name in sweep_names(services.settings):
         await queries.restart_sweep(services.database, name, now=services.clock())
@@ -302,7 +302,7 @@ def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelt
 
 
 async def sweep_other_rows(services: Services, pace: Pace) -> None:
-    """Delete retired keys and other expired rows, and merge the counts of logins of old hours.
+    """Delete retired keys and other expired rows, and merge the login counts of each old hour into one row.
 
     First, bind phone numbers that the users' own requests have not bound, for example because a process crashed. If
     this machine's clock and the database's differ too much, do nothing else.

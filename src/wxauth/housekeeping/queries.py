@@ -178,8 +178,9 @@ async def sweep_page(
 ) -> SweptPage | None:
     """Sweep the next page of a table, up to `size` rows, store the progress, and return the result.
 
-    The sweep deletes only rows, and truncates only addresses, from before `older_than`. After the last page, the next
-    sweep is due at `next_sweep_at`. Return None if another worker is processing a page, or if nothing is due yet.
+    The sweep deletes only sessions that ended, and events that were recorded, before `older_than`. It truncates only
+    addresses from before this time. After the last page, the next sweep is due at `next_sweep_at`. Return None if
+    another worker is processing a page, or if nothing is due yet.
     """
     # With `replan`, PostgreSQL does not use a plan from a time when the table was small.
     async with database.begin(replan=True) as transaction:

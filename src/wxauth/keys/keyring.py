@@ -134,8 +134,8 @@ class _KeySet(Generic[Key]):
 class KeyRing:
     """The keys that sign access tokens and, if there are sites, id_tokens. wxauth rotates them automatically.
 
-    ES256 keys sign the access tokens, and the id_tokens of clients whose `id_token_alg` is ES256. RS256 keys sign all
-    other id_tokens.
+    ES256 keys sign the access tokens, and the id_tokens and logout tokens of clients whose `id_token_alg` is ES256.
+    RS256 keys sign all other id_tokens and logout tokens.
 
     The key ring is also the `KeySource` with which wxauth's verifiers find the key of a token.
     """
@@ -189,7 +189,7 @@ class KeyRing:
         For any algorithm except RS256, the key that signs access tokens also signs these tokens.
 
         Raises: CannotOpen, if the stored keys cannot be decrypted; StorageUnavailable, if no key has been read yet, or
-        if the database is unavailable.
+            if the database is unavailable.
         """
         if alg != RSA_ALGORITHM:
             return self.signing_key(now)
@@ -246,10 +246,11 @@ class KeyRing:
     async def refresh(self) -> None:
         """Read the stored keys, and add a key for each algorithm in use that needs one.
 
-        An algorithm needs a key if it has none, or if its signing key has reached the maximum age.
+        An algorithm needs a key if it has none, or if its signing key has reached the maximum age and it has no next
+        key.
 
-        Raises: CannotOpen, if the keys were encrypted with another `WXAUTH_SECRET_KEY`; StorageUnavailable, if the
-        database is unavailable.
+        Raises: CannotOpen, if all keys of an algorithm were encrypted with another `WXAUTH_SECRET_KEY`;
+            StorageUnavailable, if the database is unavailable.
         """
         max_age = timedelta(seconds=self.settings.signing_key_max_age)
         await self._read(lambda stored, now: is_due(stored, now, max_age=max_age))
@@ -298,8 +299,9 @@ class KeyRing:
     async def withdraw(self, kid: str, *, by: Actor) -> StoredSigningKey:
         """Withdraw a key at once, for example because it was stolen. The tokens that it has signed become invalid.
 
-        Every process stops accepting the key within seconds. Sessions continue, because a refresh returns a token that
-        another key has signed. Return the key that signs from now on.
+        Every process of wxauth stops accepting the key within seconds, and the guards of other services do so within
+        five minutes. Sessions continue, because a refresh returns a token that another key has signed. Return the key
+        with the same algorithm that signs from now on.
 
         Raises: NotFound, if no published key has this kid; CannotOpen, if the stored keys cannot be decrypted;
             StorageUnavailable, if the database is unavailable.

@@ -20,8 +20,8 @@ from wxauth.errors import NotFound
 class StoredSigningKey(SQLModel):
     """A signing key, with its encrypted private key.
 
-    An ES256 key signs access tokens, and the id_tokens of sites whose `id_token_alg` is ES256. An RS256 key signs
-    other id_tokens.
+    An ES256 key signs access tokens, and the id_tokens and logout tokens of sites whose `id_token_alg` is ES256. An
+    RS256 key signs the id_tokens and logout tokens of other sites.
     """
 
     id: UUID = Field(primary_key=True)
@@ -175,9 +175,9 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
 def _with_successor(keys: Keys, successor: StoredSigningKey, *, signer: StoredSigningKey | None = None) -> Keys:
     """Return the keys with this successor of the signing key added.
 
-    `signer` is the key that signs until the successor begins to sign; None if the successor signs at once. This key
-    retires `RETIRES_AFTER` after the successor begins to sign, because all tokens that it has signed have expired by
-    then. The other keys retire at this time, too, unless they retire earlier.
+    `signer` is the key that signs until the successor begins to sign; None if the successor signs at once. `signer`
+    retires `RETIRES_AFTER` after the successor begins to sign, because all tokens that `signer` has signed have expired
+    by then. The other keys retire at this time, too, unless they retire earlier.
     """
     retires_at = successor.activates_at + RETIRES_AFTER
 

@@ -36,7 +36,7 @@ RETURNING kid
 """The statement that deletes the keys that no token needs any more, and returns their `kid`.
 
 A retired RS256 key is deleted only after the longest session has ended, because until then, an id_token that the key
-has signed can end its website's session. `longest_session_ago` is so long before `now` that every session that began
+has signed can end its site's session. `longest_session_ago` is so long before `now` that every session that began
 before it has ended.
 """
 # The query includes retired keys, because an expired id_token still identifies the session that it can end.
@@ -46,7 +46,10 @@ SELECT public_jwk FROM signing_keys WHERE kid = :kid AND alg = 'RS256'
 """The query for the public RS256 key with this `kid`, which verifies id_tokens."""
 # A client is a site if it has a title.
 HAS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL)")
-"""The query that returns whether there is a site. Before the first site, wxauth usually needs no key for id_tokens."""
+"""The query that returns whether there is a site. A removed site counts until housekeeping has deleted it.
+
+Before the first site, wxauth usually needs no key for id_tokens.
+"""
 
 
 async def lock_keys(transaction: Transaction, *, now: datetime) -> Sequence[StoredSigningKey]:

@@ -141,7 +141,10 @@ def _lasting_names(user: UserInSession) -> Sequence[str]:
 
 
 PHONE_CODES: Final = Rate("phone_code", MAX_PHONE_CODES, "this user has sent too many phone codes")
-"""The rate limit of phone codes. Successful codes count, too, because each number costs money."""
+"""The rate limit of phone codes. Successful codes count, too, because each number costs money.
+
+A code does not count if the call fails because of the app or WeChat.
+"""
 EXPORTS: Final = Rate("export", 1, "you can export your own data only once a minute", window=MINUTE)
 """The rate limit of users' exports of their own data.
 

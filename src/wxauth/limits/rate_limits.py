@@ -114,7 +114,10 @@ class RateLimiter:
             await self._redis.aclose()
 
     async def _admit(self, names: Sequence[str], ip: str | None = None) -> None:
-        """Count an action under these names. If the action is refused, log the network of `ip`. Raises: RateLimited."""
+        """Count an action under these names. If the action is refused, and `ip` is not None, log the network of `ip`.
+
+        Raises: RateLimited, if the action exceeds a limit.
+        """
         # Only an IPv6 address has a second name, for the second limit.
         seconds = await self._count(list(zip(self._limits, names, strict=False)))
         if seconds > 0:

@@ -49,8 +49,9 @@ _COMMON_TYPES: Final[Mapping[str, LiteralString]] = {
 }
 """The PostgreSQL types of the parameters of both statements.
 
-The statements take addresses and JSON as text, and cast them. The JSON is already serialized, and the codec for jsonb
-in `core/connecting.py` would serialize it again.
+The statements take addresses and JSON as text, and cast them, so that PostgreSQL parses both. Otherwise asyncpg would
+first parse each address, and the codec for jsonb in `core/connecting.py` would serialize the JSON, which is already
+serialized, again.
 """
 # The condition is true if an imported identity of the app has the person's unionid in place of an openid.
 # `awaits_login` means that nobody has logged in with the identity since the import.
@@ -95,9 +96,9 @@ def _returning_fragment(
 # The id is null if the login must open no session. The statement locks only the user's row, because a lock on the
 # identity's row would write another page. If the statement waits for the lock, it still sees the identity's row as it
 # was before the wait. Therefore, a change that takes an identity away from a user sets `identity_lost_at` in the user's
-# row, which PostgreSQL reads again after the wait. If the column is set, the statement returns no row, and the module
-# `login_queries` locks the user to handle the login. A login more than an hour later clears the column, because no
-# statement runs that long.
+# row, which PostgreSQL reads again after the wait. An import also sets this column, so that the next login checks the
+# identity. If the column is set, the statement returns no row, and the module `login_queries` locks the user to handle
+# the login. A login more than an hour later clears the column, because no statement runs that long.
 #
 # The form for several logins waits for no lock, because it leaves out users whom another transaction has locked. If
 # the batch contains several logins of one user, UPDATE changes the row for one, and the statement leaves out the
