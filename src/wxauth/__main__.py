@@ -55,7 +55,7 @@ def main() -> None:
 def _exit_because_of(exc: Exception) -> NoReturn:
     """Print the reason why a command has failed, without secrets, and end the process with status 1.
 
-    If the disk is full or broken, also discard the output that is still in the buffer.
+    After one of `_WRITE_FAILURES`, also discard the output that is still in the buffer.
     """
     from wxauth.core.logs import lines_of  # imported only now, because most commands do not fail
 

@@ -87,11 +87,11 @@ class JsTicket(SealedTicket, table=True):
 FIND_TICKET: Final = Statement[SealedTicket](
     "SELECT app_id, ticket, ends_at, renews_at FROM js_tickets WHERE app_id = :app_id"
 )
-# This statement decides which replica fetches a ticket. A replica gets the lease if no other replica holds it. In
-# addition, one of three conditions must hold: no ticket is stored, the stored ticket is due for renewal, or the stored
-# ticket is still the one that the replica cannot use. The other replicas use the ticket that this replica stores. A
-# lease does not count if it ends more than 10 seconds later than a new lease would end, because a replica with a wrong
-# clock has taken it. The 10 seconds allow for small differences between the replicas' clocks.
+# This statement decides which process of all replicas fetches a ticket. A process gets the lease if no other process
+# holds it. In addition, one of three conditions must hold: no ticket is stored, the stored ticket is due for renewal,
+# or the stored ticket is still the one that the process cannot use. The other processes use the ticket that this
+# process stores. A lease does not count if it ends more than 10 seconds later than a new lease would end, because a
+# replica with a wrong clock has taken it. The 10 seconds allow for small differences between the replicas' clocks.
 LEASE_TICKET: Final = Statement[str]("""
 INSERT INTO js_tickets AS t (app_id, ends_at, renews_at, leased_until) VALUES (:app_id, :now, :now, :until)
 ON CONFLICT (app_id) DO UPDATE SET leased_until = :until

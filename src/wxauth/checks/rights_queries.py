@@ -31,7 +31,7 @@ class RoleRights:
     may_use: bool
     """Whether the role may read and write all of wxauth's tables that exist."""
     may_call: bool
-    """Whether the role may call the function `nickname_bigrams`, which some of wxauth's statements use."""
+    """Whether the role may call `nickname_bigrams`, a function that wxauth's statements use; true if it is missing."""
     owner: str | None
     """The owner of the tables, if the role lacks the owner's rights; otherwise None."""
     hidden_in: list[str]

@@ -51,7 +51,8 @@ async def check_with(
 ) -> list[CheckResult]:
     """Run all checks with valid settings: the database first, and then the other checks in parallel.
 
-    The database comes first because the other checks need the apps and the keys that it stores.
+    The database comes first because the other checks need the apps and the keys that it stores. Disabled apps are not
+    checked with WeChat.
 
     `issuer_patience` is the number of seconds that the requests for the documents of the issuer, or of a resource, may
     take. By default, this is the time for which the guard in other services waits.

@@ -30,9 +30,9 @@ _WORD_COLUMNS: Final = ("status", "state", "source", "kind", "sign_up")
 
 
 def _switch(name: str, text: str) -> Callable[[Command], Command]:
-    """Return a switch whose value is not passed to the command.
+    """Return a decorator that adds a switch to a command. The switch's value is not passed to the command.
 
-    The functions that print or ask read the value with `_is_given`.
+    The functions that print or ask read the value with `_is_given`. `text` is the switch's help text.
     """
 
     def store(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
