@@ -1,4 +1,4 @@
-"""The command `wxauth users`, which finds, bans and erases users, and manages their roles.
+"""The command `wxauth users`, which finds, changes, bans and erases users, and manages their roles.
 
 Modules that only one command needs are imported when this command is called, because these imports take a long time.
 """

@@ -82,6 +82,9 @@ class Client(SQLModel):
     The fields of requests, and the options of `wxauth clients`, are made from the fields of this class. Therefore, the
     descriptions say what null means in a request. Every stored site has a title. A stored service has null, false or an
     empty list in all columns that describe a site, except in `pkce`.
+
+    This class also represents wxauth's own console, and clients that nobody has registered: see `clients/documents.py`.
+    The name of such an unregistered client is the URL of its document.
     """
 
     name: str = Field(sa_type=Text, primary_key=True, schema_extra={"examples": ["shop"]})
