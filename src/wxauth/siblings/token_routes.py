@@ -344,8 +344,8 @@ async def _current_claims(
 ) -> dict[str, Any] | None:
     """Return a token's claims, with the user's current roles and external id if the token may show them.
 
-    Return None if the token is invalid, if its session has ended, or if it is for none of the resources. Without
-    `resources`, the verifier alone checks the audience.
+    Return None if the token is invalid, if its session has ended, if its user is banned or erased, if its website was
+    removed, or if it is for none of the resources. Without `resources`, the verifier alone checks the audience.
 
     For a valid token of this service, the function queries the database once. For any other token, it sends no query.
 

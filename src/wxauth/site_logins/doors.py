@@ -12,7 +12,11 @@ from wxauth_guard.errors import WxAuthError
 
 
 class Door(StrEnum):
-    """A way to log in to a site. The docstring of `Stage` lists the modules that implement the doors."""
+    """A way to log in to a site.
+
+    The docstring of `Stage` lists the modules that implement the doors, except `PHONE`, for which wxauth stores no
+    login. The module `phone_id_tokens` implements it.
+    """
 
     SCAN = "scan"
     """A phone scanned the QR code that a browser or device shows."""

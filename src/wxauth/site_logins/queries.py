@@ -6,12 +6,12 @@ stored. A transaction whose decision leads to a session also locks the user. Ban
 lock while they end all sessions of a user and delete the logins of the user's browsers. Every transaction takes the
 locks in this order, so that no two transactions can deadlock:
 
-1. the user, and then the user's sessions and the logins of the user's browsers, which wxauth ends only under the user's
-   lock;
+1. the user;
 2. the site's client, and then the login's row, in one statement. A page's row is locked before the row of a press (a
    use of the page's button).
 
-The statement that adds a row locks only the site's client.
+The user's sessions and the logins of the user's browsers are locked at any point after the user, because wxauth ends
+them only under the user's lock. The statement that adds a row locks only the site's client.
 """
 
 from collections.abc import Collection, Mapping

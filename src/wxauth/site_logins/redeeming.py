@@ -68,7 +68,7 @@ class NotRedeemed(StrEnum):
     TOO_FAST = "too_fast"
     """The user has not decided yet, and the device has polled too early."""
     DENIED = "denied"
-    """The user has refused or can no longer log in, or the approval is no longer valid."""
+    """The user has refused or can no longer log in, or the approval or authorization code is no longer valid."""
     OVER = "over"
     """The user has not decided in time."""
 

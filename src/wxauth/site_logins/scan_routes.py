@@ -136,7 +136,8 @@ async def claim_scan(
     a minute, or until the decision. Only the session that holds the claim may decide. If another session of the same
     user claims the code, that session takes over the claim. If the site requires it, or if the user is an administrator
     or support staff and `SCAN_ADMIN_ANYWHERE` is not set, the phone and the browser must be on the same network. For
-    the console's code, administrators and support staff must have logged in within `ADMIN_FRESH_LOGIN`.
+    the console's code, administrators and support staff must have logged in within `ADMIN_FRESH_LOGIN`. They can never
+    claim a link.
     """
     return await scans.claim(caller, body, language=preferred_language(request.headers), ip=device.ip)
 

@@ -76,7 +76,8 @@ class Target:
     def granted(cls, settings: Settings, client: Client, url: str | None, parameters: Mapping[str, str]) -> Self:
         """Return the target with the granted resource `url`; None stands for all services of the operator.
 
-        Raises: OAuthError, if the request names another resource, or if the client may no longer use the resource.
+        Raises: OAuthError, if the request names another resource, if the settings no longer contain the granted
+            resource, or if the client may no longer use it.
         """
         requested = parameters.get("resource")
         if requested is not None and as_compared(requested) != as_compared(url or ""):
