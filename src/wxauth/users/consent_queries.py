@@ -163,7 +163,7 @@ async def give_consents(
     to now, with the version of each.
 
     Raises: InvalidToken, if the user has just been merged or erased; RateLimited, if the user has given too many
-        consents.
+        consents. In both cases, none of the consents is recorded.
     """
     user_id, app_id = user.id, user.app_id
     by = Actor(str(user_id), ip)
@@ -190,7 +190,7 @@ async def give_consents(
 async def withdraw(
     database: Database, user_id: UUID, document: str, *, app_id: str, ip: str | None, now: datetime
 ) -> None:
-    """Record that a user withdraws the consent to a document.
+    """Record that a user withdraws the consent to a document, in all versions of the document.
 
     Raises: NotFound, if the user has not agreed to the document; InvalidToken, if the user has just been merged or
         erased.

@@ -50,7 +50,8 @@ class Identity(SQLModel, table=True):
     awaits_login: bool
     """Whether an import has created the identity, and nobody has logged in with it yet.
 
-    Until the first login, its openid might be wrong.
+    Until the first login, its openid might be wrong, for example a unionid. The column also becomes false if wxauth
+    must leave such an identity unchanged: see `correct_imported` in `merging/merging.py`.
     """
 
 

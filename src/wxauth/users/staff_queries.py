@@ -3,7 +3,8 @@
 A process collects the reads in memory and stores them about once a second, so that no response waits for this storage.
 Until the next write of a process, each member of staff can make a hundred searches and a hundred reads in this process.
 The process counts further searches without the details of each. It refuses further reads, because the audit trail must
-contain each of them. A process that is killed loses the reads since its last write.
+contain each of them. A process that is killed, or that ends while the database is unavailable, loses the reads since
+its last write.
 """
 
 from collections import Counter
