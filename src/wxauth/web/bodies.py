@@ -27,7 +27,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_body(model: type[Model], body: bytes) -> Model:
-    """Validate a JSON body, and return it as this model, without its invalid optional fields.
+    """Validate a JSON body, and return it as this model, without its invalid optional fields (see `read_anyway`).
 
     Raises: InvalidRequest, if other parts are invalid.
     """
@@ -40,9 +40,11 @@ def read_body(model: type[Model], body: bytes) -> Model:
 def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Mapping[Any, Any] | None = None) -> Model:
     """Read an invalid body without its invalid optional fields. Raises: InvalidRequest, if other parts are invalid.
 
-    `errors` are pydantic's errors of the body, and `context` contains the values for its validators. An incomplete
-    character, for example at the end of text that was cut off, makes only the field that contains it invalid. If the
-    model lists that field in `cleaned`, the field is accepted.
+    Optional fields are those in `Lenient.optional`, so only a `Lenient` model can have any. An incomplete character,
+    for example at the end of text that was cut off, makes only the field that contains it invalid. If the model lists
+    that field in `cleaned`, the field is accepted.
+
+    `errors` are pydantic's errors of the body, and `context` contains the values for its validators.
     """
     # pydantic refuses lone surrogates, so valid JSON that contains them also counts as not JSON.
     is_json = errors[0]["type"] != "json_invalid"

@@ -49,8 +49,8 @@ class DirectRoute(APIRoute):
     unchanged. If the endpoint returns None, the response has status 204. Any other value is sent as JSON, and a test
     compares it with its model.
 
-    The documentation is combined from three sources: the failures of the operation, its parameters and their
-    dependencies; the examples of the response's fields; and the credentials that a dependency requires.
+    To FastAPI's documentation of the operation, the route adds the failures of the operation, of its parameters and of
+    their dependencies, an example of the response, and the credentials that a dependency requires.
     """
 
     def __init__(
@@ -143,7 +143,10 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 class Declared(TypedDict, total=False):
-    """The declaration of an operation. The rest of its documentation is taken from its parameters and its response."""
+    """The declaration of an operation.
+
+    The rest of its documentation is taken from the endpoint's docstring, parameters and response.
+    """
 
     summary: Required[Text]
     failures: Sequence[Failure]
