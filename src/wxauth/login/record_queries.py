@@ -79,7 +79,10 @@ class Refusal(SQLModel):
 
 
 class RefusedLogin(Refusal, table=True):
-    """The table of refused logins, and of refreshes that were refused because the user is banned."""
+    """The table of refused logins with `POST /v1/login`, and of refreshes that were refused because the user is banned.
+
+    Refused logins to sites are not stored.
+    """
 
     __tablename__ = "refusals"
 
@@ -380,7 +383,10 @@ async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refus
 
 
 def _key_of_search(search: RefusalSearch, network: IPv4Network | IPv6Network | None) -> str | None:
-    """Return the key of the search that examines the fewest rows. `network` is the widened network of the search."""
+    """Return the key of the search that examines the fewest rows.
+
+    `network` is the network of the search, widened to a /24 or /48 if it is smaller.
+    """
     is_stored_network = network is not None and network.prefixlen == TRUNCATED.length_of(network)
     is_sortable = network is not None and network.prefixlen >= _MIN_PREFIX_LENGTHS[network.version]
     # The filters are in order: a value of the first filter matches the fewest rows, and a value of the last filter the

@@ -63,8 +63,8 @@ async def list_refusals(
 ) -> Items[Refusal]:
     """List the refused logins of the last 14 days, newest first.
 
-    All given filters must match, and an empty parameter counts as absent. The list also contains refreshes that were
-    refused because the user is banned.
+    All given filters must match, and an empty parameter counts as absent. The list contains refusals of
+    `POST /v1/login`, and refreshes that were refused because the user is banned. It contains no logins to sites.
 
     In each minute, each of the first ten refusals from a network has its own entry. Further refusals in that minute
     share one entry for each `code`, which contains their `count`. The refusals that concern one user are grouped in the

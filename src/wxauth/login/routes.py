@@ -253,7 +253,7 @@ async def erase_me(
     to `/v1/me/erasure` does the same.
 
     With `ERASURE_GRACE_DAYS`, all sessions end at once, and the rest is erased at `erase_at`, unless the user logs in
-    with `stay` before.
+    with `stay` before, or an administrator cancels the erasure.
     """
     user_id = caller.user.id
     in_turn = partial(concurrency.of_session, caller.session_id, user_id, ends_sessions=True)

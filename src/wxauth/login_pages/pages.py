@@ -69,9 +69,9 @@ class Pages(Rendering):
     async def answer(self, work: Awaitable[Onward | Response], *, gone: str = "visit_gone") -> Response:
         """Await `work`, and return a redirect or a page for its result or its failure.
 
-        `gone` names the message for a login that no longer exists, or that this browser has not started. For
-        RateLimited and StorageUnavailable, the page advises the user to try again, unless no further attempt can
-        succeed. `web.edge` logs these two failures.
+        `gone` names the message for NotFound, for example if the login no longer exists, or if this browser has not
+        started it. For RateLimited and StorageUnavailable, the page advises the user to try again, unless no further
+        attempt can succeed. `web.edge` logs these two failures.
         """
         try:
             answer = await work

@@ -86,7 +86,7 @@ def is_https(settings: Settings) -> bool:
 
 @dataclass(slots=True)
 class Rendering:
-    """The base class of `Pages`, which contains the browser of a request, and renders a page for this browser."""
+    """The base class of `Pages`. It contains the browser of a request, and renders a page for this browser."""
 
     request: Request
     settings: Settings

@@ -173,11 +173,12 @@ async def authorize(request: Request, pages: PagesDep, logging_in: LoggingInDep)
     - In a web-view of the mini-program, the page shows no QR code. It makes the mini-program open `SITE_PAGE`, which
       responds to the request with `POST /v1/me/authorizations`.
     - In WeChat's browser, the page of a site with a service account has only a button to WeChat's page.
-    - On a computer, the page of a site with a website app also has a link to WeChat's page.
+    - On a computer, the page of a site with a website app also has a link to WeChat's page, unless the site was added
+      with `--near`.
     - In a phone's browser outside WeChat, the page of a site that was added with `--link` also has a link that opens
       the mini-program.
     - In a browser with a login, the page of a site that was added with `--sso` shows the user of this login, and a
-      button to continue as this user.
+      button to continue as this user, unless the request requires a newer login or another user.
 
     With `resource`, a phone must always confirm. Every page shows the QR code, except in a web-view or in WeChat's
     browser on a phone, where the page shows the address to open on another device.
@@ -211,8 +212,8 @@ async def read_state(pages: PagesDep, scan_pages: ScanPagesDep, request_id: str)
 async def redirect_after_decision(pages: PagesDep, scan_pages: ScanPagesDep, request_id: str) -> Response:
     """Redirect the page's browser to the site with an authorization code.
 
-    If the user has refused or may not log in, redirect with an error instead. If the user has not decided yet, or if
-    the login has ended, show a page that explains this.
+    If the user has refused, may not log in, or is not the user of the site's `id_token_hint`, redirect with an error
+    instead. If the user has not decided yet, or if the login has ended, show a page that explains this.
     """
     return await pages.answer(scan_pages.go_on(request_id, pages.browser), gone="gone")
 
@@ -316,7 +317,8 @@ async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Resp
     """Redirect the browser to the site with an authorization code, if the typed number is right.
 
     If the number is wrong, show the page again. The third wrong number ends the sign-in request, and the browser
-    returns to the site with an error. It also returns with an error if the user has refused or may not log in.
+    returns to the site with an error. It also returns with an error if the user has refused, may not log in, or is not
+    the user of the site's `id_token_hint`.
 
     If the user has not approved the login on the phone yet, if the approval has expired, or if the text is not a number
     with six digits, show the page again, and do not count the number as wrong.

@@ -140,7 +140,8 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
 
     Identities, sessions in apps, former ids and all unionids move to the remaining user. Consents and events keep the
     removed user's id, through which wxauth finds them. The removed user's sessions at websites and logins in browsers
-    end. The remaining user gets the earlier creation time and the later last login of the two users.
+    end, because a website must see the same user id as long as a session lasts. The remaining user gets the earlier
+    creation time and the later last login of the two users.
 
     The caller must call `report` on the result after the commit.
     """

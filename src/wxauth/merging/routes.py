@@ -81,7 +81,7 @@ async def merge_users(
 
     The remaining user gets the identities, sessions in apps, consents and roles of the merged user. The merged user's
     values fill the remaining user's empty fields and missing attributes. If either user is banned, the remaining user
-    is banned. The merged user's sessions at websites end.
+    is banned. The merged user's sessions at websites and logins in browsers end.
     """
     now = clock()
     merged = await merge_by_operator(database, user_id, into=body.into, by=administrator, now=now)

@@ -55,7 +55,7 @@ The request that fetched a younger response might still be about to bind the num
 MAX_CALLS: Final = 200
 """The largest number of calls to WeChat for phone numbers that this process makes at the same time."""
 MAX_IN_PROGRESS_OF_ONE: Final = 20
-"""The number of requests and calls to WeChat of one identity at which wxauth refuses a further request.
+"""The number of requests and calls to WeChat of one identity at which this process refuses a further request.
 
 The taps and retries of an honest user cause fewer requests.
 """
