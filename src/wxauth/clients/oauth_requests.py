@@ -173,7 +173,7 @@ def form_parameters(*names: str, required: Sequence[str] = (), **example: str) -
 
 
 def is_form(request: Request) -> bool:
-    """Return whether the request is a POST with a form. A missing `Content-Type` counts as that of a form."""
+    """Return whether the request is a POST with a form. Without a `Content-Type`, the body counts as a form."""
     return request.method == "POST" and media_type_of(request, default=FORM) == FORM
 
 
@@ -192,7 +192,8 @@ def refuse_repeated(parameters: Parameters) -> None:
 async def form_of(request: Request) -> Parameters:
     """Return the parameters of the form in a request's body.
 
-    Raises: OAuthError, if the body is not a form, or if the form breaks a rule; PayloadTooLarge.
+    Raises: OAuthError, if the body is not a form, or if the form breaks a rule; InvalidRequest, if the body arrives too
+        late; PayloadTooLarge.
     """
     body = await request.body()
     # A JSON body would look like a form without `scope`, for which wxauth grants all scopes.

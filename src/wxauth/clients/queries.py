@@ -13,7 +13,7 @@ from wxauth.sessions.queries import end_page_of_client
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceClient:
-    """A client, with the fields that wxauth needs when the client calls it as a service."""
+    """A client, with the fields that wxauth needs for a request that the client sends as a service."""
 
     name: str
     secret_hash: bytes | None = field(repr=False)

@@ -6,10 +6,10 @@ is earlier. Therefore a lock, a slow disk or a distant PostgreSQL delays the nex
 `Deadlines.batch_wait`. See docs/contribute/decisions/0018-statements-in-batches.md.
 
 An error that one caller's arguments cause never reaches another caller. A separate task sends each batch, so that
-cancelling one caller does not cancel the others. A caller without a row in the result runs the statement alone. If
-PostgreSQL refuses a batch, or if the batch conflicts with other changes or loses its connection, each of its callers
-runs the statement alone. If there is no connection, or if PostgreSQL does not respond in time, all callers of the batch
-get this failure.
+cancelling one caller does not cancel the others. If the result of a batch has no row for a caller, not even a row of
+nulls, this caller runs the statement alone. If PostgreSQL refuses a batch, or if the batch conflicts with other changes
+or loses its connection, each of its callers runs the statement alone. If there is no connection, or if PostgreSQL does
+not respond in time, all callers of the batch get this failure.
 """
 
 import asyncio

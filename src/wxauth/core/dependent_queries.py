@@ -36,7 +36,8 @@ class Dependent:
 #   such as the indexes of the table, are dropped with the table.
 # - PostgreSQL rebuilds indexes and constraints when the type of a column changes, and drops most of them together with
 #   the column. Only a foreign key to the column makes it refuse to drop the column. Therefore the only constraints
-#   listed are foreign keys to a column or table that is dropped. A foreign key of a column depends on it with 'a'.
+#   listed are foreign keys to a column or table that is dropped. A foreign key of the dropped column itself depends on
+#   the column with 'a', and is dropped with it.
 # `described` adds the name of each object, for one kind of object after another. It finds a view through the view's
 # rule `_RETURN`.
 DEPENDENTS: Final = Statement[Dependent]("""

@@ -67,7 +67,7 @@ class DatabaseUrl(NamedTuple):
     dsns: Sequence[str]
     """A DSN for each host, in the order of the URL."""
     parameters: Collection[str]
-    """The names of the parameters in the query, some of which are settings of the session."""
+    """The names of the query's parameters that the DSNs contain, some of which are settings of the session."""
     pooler: str
     """The value of wxauth's own parameter `pgbouncer`; empty if the URL does not set it.
 

@@ -1,4 +1,8 @@
-"""The operator's own claims in an access token, made from a template and facts about the token's user."""
+"""The operator's own claims about a user, made from a template and facts about the user.
+
+Access tokens contain the operator's claims for the app or for the site. For a site, its id_tokens and the responses of
+`/v1/userinfo` contain these claims, too.
+"""
 
 from functools import partial
 from typing import Final, cast
@@ -20,7 +24,7 @@ log = get_logger()
 
 
 def filled_claims(template: Template | None, user: UserInSession, *, sees_roles: bool) -> dict[str, object]:
-    """Fill the template of the operator's own claims for a user's token.
+    """Fill the template of the operator's own claims for a token of this user, or for a response of `/v1/userinfo`.
 
     `sees_roles` says whether the token may contain the user's roles. Return no claims if they are too large, or contain
     too many lists and objects, because guards would refuse the token.
