@@ -73,7 +73,10 @@ class Webhook(WebhookAnswer):
     secret: bytes = Field(sa_type=BYTEA, repr=False)
     """The signing secret, encrypted by `Sealer`."""
     former_secret: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """The previous secret, encrypted by `Sealer`. wxauth also signs with it until `former_secret_until`."""
+    """The previous secret, encrypted by `Sealer`; null if there is none.
+
+    In addition to the current secret, wxauth signs with it until `former_secret_until`.
+    """
     former_secret_until: datetime | None = Field(sa_type=TIME)
 
     @property

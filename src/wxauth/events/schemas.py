@@ -99,7 +99,7 @@ class TrialAnswer(TypedDict):
 
 
 class ReplayedAnswer(BaseModel):
-    """The number of events that were queued for another delivery."""
+    """The number of events that were queued for delivery."""
 
     replayed: int = Field(examples=[12])
 

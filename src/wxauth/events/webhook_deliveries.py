@@ -53,9 +53,9 @@ CHECK_PAUSE_SECONDS: Final = 0.5
 RECEIVER_TIMEOUT_SECONDS: Final = 15.0
 """The longest time, in seconds, to wait for a webhook's response."""
 MAX_CONCURRENT: Final = 32
-"""The largest number of attempts of one priority that a process runs in parallel.
+"""The number of attempts of one priority that a process may run in parallel.
 
-While that many attempts are running, the process starts attempts only for receivers that have none.
+While that many attempts are running, the process still starts one attempt for each receiver that has none.
 """
 MAX_CONCURRENT_FOR_ONE: Final = 4
 """The largest number of attempts of one priority that a process sends to one receiver in parallel.

@@ -22,7 +22,7 @@ class Priority(IntEnum):
     """The priorities of deliveries. wxauth starts due deliveries in this order, the lowest value first.
 
     Each priority has separate limits, so that deliveries of one priority do not take the parallel attempts of another.
-    Therefore, the events that a user can cause repeatedly never delay events of a higher priority about other users.
+    Therefore, the events that a user can cause repeatedly never delay events with a lower value about other users.
     Such events can delay events about the same user, because wxauth makes the first attempts of one user's events to a
     webhook one after the other.
 
@@ -80,7 +80,7 @@ class LeasedDelivery(EventToSend):
     receiver_id: UUID
     event_id: UUID
     attempts: int
-    """The number of attempts, including the present one."""
+    """The number of attempts, including the present one, but without those that `RESUME_DELIVERIES` has subtracted."""
     is_logout: bool
     """Whether the receiver is a site."""
     name: str
@@ -187,7 +187,8 @@ ON CONFLICT (receiver_id, event_id) DO UPDATE
 # gives the earlier events the priority and time of the urgent event. It reads the earlier events of a user once for
 # each priority, however many new events the user has. The join is LATERAL because PostgreSQL could execute other joins
 # by reading all pending deliveries for each row, if its statistics date from a time with few pending deliveries. ORDER
-# BY makes PostgreSQL use the index of first attempts, because no other index has this order.
+# BY makes PostgreSQL use the index of first attempts, because no other index has this order. The statement skips locked
+# rows, so that it does not wait. Most of them are deliveries that a process is leasing at this moment.
 _HASTEN: Final = Statement[Nothing](f"""
 WITH urgent AS MATERIALIZED (
     SELECT DISTINCT ON (receiver_id, user_id, priority) receiver_id, user_id, priority, event_id, next_at

@@ -92,7 +92,7 @@ class Batch:
 
     Args:
         found: The stored data that the lines name. The caller has locked its users.
-        has_all_admins: Whether `found` contains all administrators, so that all of them are locked.
+        has_all_admins: Whether the caller has locked all administrators, so that `found.users` contains all of them.
         made: The data about earlier lines that concerns these lines. The batch adds the changes of its own lines to it.
             At the start, it contains `given`, `first_lines` and `unionid_lines`. In a dry run, it also contains the
             changes of earlier batches, because the database, and therefore `found`, does not contain them.
@@ -149,9 +149,10 @@ class Batch:
     async def store(self, transaction: Transaction) -> list[StatusChange]:
         """Write the changes of the lines, and record the events of these changes.
 
-        With the option `quiet_events`, record only events about the status and the roles of stored users.
+        With the option `quiet_events`, record only events about the status and the roles of stored users, and about the
+        sessions that end because of them.
 
-        Return the changes of the status and the roles, which the caller reports after the commit.
+        Return the changes of the status and the roles of stored users, which the caller reports after the commit.
 
         Raises: one of `core.outages.CONFLICTS`, if another transaction has written the same data.
         """

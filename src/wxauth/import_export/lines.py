@@ -303,7 +303,9 @@ class Line(_Strict):
 
     @classmethod
     def read(cls, text: bytes, parts: Mapping[type, Any]) -> Self | list[Fault]:
-        """Return the line, or its faults: one for each wrong field, or a single one if the text is not a JSON object.
+        """Return the line, or its faults.
+
+        There is one fault for each wrong field, or a single fault if the text is not a JSON object in UTF-8.
 
         `parts` contains, by type, the `Apps`, the `Settings`, and the `ZoneInfo` for times without an offset. The
         `ZoneInfo` may be None.

@@ -34,6 +34,9 @@ class Options:
         "the line without this field.",
     )
     quiet_events: bool = _switch("--quiet-events", "Don't record events for imported data.")
-    """Whether the import records no events, except events about the status and the roles of stored users."""
+    """Whether the import records no events, except those about the status and the roles of stored users.
+
+    The events about sessions that end because of a new status or new roles are also recorded.
+    """
     time_zone: ZoneInfo | None = None
     """The time zone of times without an offset; None means that such times are refused."""

@@ -54,7 +54,7 @@ class Limit(NamedTuple):
 
 
 Hit = tuple[Limit, str]
-"""A limit, and the name under which an action is counted: an address, a network, a client or an app."""
+"""A limit, and the name under which an action is counted: an address, a network, or the `who` of `admit`."""
 
 
 class RateLimiter:
@@ -86,7 +86,7 @@ class RateLimiter:
         self._what = what
         self._exempt = [ip_network(network) for network in exempt]
         self._limits = (Limit.of(rate), Limit.of(rate, wide)) if rate else ()
-        """The limit of an address, a client or an app, and the limit of a /48. Empty if there is no limit."""
+        """The limit of an address or of a `who`, and the limit of a /48. Empty if there is no limit."""
 
         def now() -> float:
             return clock().timestamp()
@@ -95,7 +95,10 @@ class RateLimiter:
         self._redis = _Redis(redis_url, now, patience, what) if rate and redis_url is not None else None
 
     async def admit(self, who: str) -> None:
-        """Count an action of the client or app `who`. Raises: RateLimited, if the action exceeds the limit."""
+        """Count an action under the name `who`: a client, an app, or a fixed name for a limit on all actions together.
+
+        Raises: RateLimited, if the action exceeds the limit.
+        """
         await self._admit([who])
 
     async def admit_address(self, ip: str | None) -> None:
