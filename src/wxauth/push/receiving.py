@@ -207,7 +207,10 @@ class PushedMessages:
         return names_known_user
 
     def _warn_of_ignored(self, message: WeChatMessage) -> None:
-        """Log a warning about a message that no service receives, once per day for each app and name of a message."""
+        """Log a warning about a message that no service receives.
+
+        A process logs it once per day for each app and name of a message.
+        """
         # Other log lines report withdrawals, and messages with an unknown code.
         is_reported = message.unknown_code is not None or withdrawal_in(message) is not None
         if not is_reported and self._warned.claim((message.app_id, message.name), self.clock().date()):

@@ -90,7 +90,7 @@ TIMEOUTS: Final = Timeouts()
 
 _CLOSING_ORDER: Final = (
     (Avatars,),  # first, because all requests have ended, so nobody waits for a picture
-    # Each part waits some seconds for its unfinished work. All of these parts wait at the same time, so that a stop
+    # All but `ClientDocuments` wait some seconds for their unfinished work. They wait at the same time, so that a stop
     # takes no longer than the slowest part.
     (Background, Phones, Deliveries, ClientDocuments),
     (Retries,),  # after the parts above, which might have added retries

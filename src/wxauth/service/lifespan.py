@@ -125,10 +125,12 @@ async def _has_our_schema(services: Services) -> bool:
 
 
 async def check_stored_state(services: Services) -> bool:
-    """Check that stored secrets can be decrypted, and that no OAuth client has the name of the audience or an app.
+    """Check that the secret key is right, and that no OAuth client has the name of the audience or an app.
 
-    Also create the first signing keys, and rotate the keys that are due. Return False if the checks cannot be
-    completed because the database does not respond or has no usable schema.
+    The secret key and the previous secret keys must decrypt all signing keys. If there are no signing keys, they must
+    decrypt at least one of a sample of the other stored secrets, if there are any. Also create the first signing keys,
+    and rotate the keys that are due. Return False if the checks cannot be completed because the database does not
+    respond or has no usable schema.
 
     Raises: InvalidSettings, if a check fails, or if the URL of the database is invalid.
     """

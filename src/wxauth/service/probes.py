@@ -48,8 +48,8 @@ log = get_logger()
 async def has_our_schema(database: Database) -> bool:
     """Return whether the database responds and has a schema that this version does not refuse.
 
-    Before the function returns False, it logs the reason and what to do, at most once per interval of `outage_log`. The
-    schema can lack the latest migrations. In this case, the service starts, but `/readyz` returns 503.
+    Before the function returns False, it logs the reason, at most once per interval of `outage_log`. The schema can
+    lack the latest migrations. In this case, the service starts, but `/readyz` returns 503.
 
     Raises: DatabaseUrlRefused, if the driver or PostgreSQL rejects an option of the URL.
     """

@@ -50,7 +50,10 @@ class _PageResult(NamedTuple):
 
 @dataclass(slots=True)
 class SealedCounts:
-    """The numbers of re-encrypted or erased values, by kind."""
+    """The numbers of re-encrypted or erased values, by kind.
+
+    The secret and the previous secret of a webhook count as one value.
+    """
 
     signing_keys: int = 0
     session_keys: int = 0
@@ -164,11 +167,11 @@ async def _forget_phone_answers(database: Database, sealer: Sealer, page_size: i
 
 
 async def _renew_lost_webhook_secrets(database: Database, sealer: Sealer, now: datetime) -> int:
-    """Replace the webhook secrets that cannot be decrypted. Return the number of replaced secrets.
+    """Replace the secret of each webhook whose secret or previous secret cannot be decrypted.
 
-    Each of these webhooks is disabled, because the operator does not know its new secret. Its pending deliveries are
-    sent after an operator or administrator has renewed the secret, and enabled the webhook. Events that occur before
-    that are not queued for it.
+    Return the number of replaced secrets. Each of these webhooks is disabled, because the operator does not know its
+    new secret. Its pending deliveries are sent after an operator or administrator has renewed the secret, and enabled
+    the webhook. Events that occur before that are not queued for it.
     """
     renewed = 0
     for webhook in await database.rows(ALL_WEBHOOKS):

@@ -42,9 +42,10 @@ from wxauth_guard.errors import WxAuthError
 from wxauth_guard.problems import REQUEST_ID_KEY
 
 EXPORT_TIMEOUT_SECONDS: Final = 5.0
-"""The time, in seconds, that a collector may take to accept spans.
+"""The time, in seconds, that a collector may take to accept one batch of spans.
 
-A collector that does not respond delays the end of the service by up to this time.
+A collector that does not respond delays the end of the service by this time for each batch that has not been sent yet,
+but at most by the SDK's limit of 30 seconds.
 """
 
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})

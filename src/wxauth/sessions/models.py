@@ -33,6 +33,7 @@ class Session(SQLModel, table=True):
     """The device's address at the login or the last refresh. `user_agent` is from the same request.
 
     For a website's session, it is the browser's address at the login, because the website's server sends the refreshes.
+    With `ADDRESSES_KEPT_DAYS`, housekeeping later truncates `ip` and `opened_ip` to their networks.
     """
     user_agent: str | None = Field(sa_type=Text)
     opened_ip: str | None = Field(sa_type=INET)

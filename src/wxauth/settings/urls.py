@@ -49,7 +49,7 @@ _MUST_LOOK_LIKE: Final = _("must be a URL such as {form}. In the user name and p
 
 
 def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
-    """Split a URL with several hosts. Return its parts with the first host, and a list of all hosts with their ports.
+    """Split a URL with one or several hosts. Return its parts with the first host, and all hosts with their ports.
 
     Python versions with the security fixes of 2025 refuse a URL in which an IPv6 address in brackets follows another
     host. Therefore, the hosts are separated first.
