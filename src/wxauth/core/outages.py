@@ -133,7 +133,10 @@ class OutageLog:
         self._since: float | None = None
         """The start of the present outage, in seconds of the monotonic clock; None if there is no outage."""
         self._is_logged = False
-        """Whether a line about the present outage was written."""
+        """Whether `note` has written a line since the last outage ended.
+
+        The line can be older than the present outage, because open connections may fail before a new one does.
+        """
 
     def claim(self) -> bool:
         """Return whether a line may be written now. If so, start the next interval."""
