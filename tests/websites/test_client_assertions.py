@@ -367,6 +367,20 @@ async def test_keys_in_the_document_itself_are_used(agent: Agent, host: Host) ->
     assert host.asked[before:] == [AGENT, AGENT]
 
 
+async def test_a_document_that_was_gone_when_its_keys_were_read_again_is_used_when_it_is_back(
+    agent: Agent, host: Host
+) -> None:
+    inline = {name: value for name, value in SIGNING.items() if name != "jwks_uri"} | {"jwks": jwks(RSA)}
+    host.documents[AGENT] = inline
+    agent.house.stage.clock.advance(minutes=6)
+    body_of(await agent.refresh(agent.assertion()))
+    host.documents[AGENT] = 404
+    refused(await agent.refresh(agent.assertion({"kid": "k9"})), "invalid_client", 401)
+    host.documents[AGENT] = inline
+    agent.house.stage.clock.advance(minutes=1)
+    body_of(await agent.refresh(agent.assertion()))
+
+
 async def test_the_algorithm_that_the_document_names_is_the_only_one(agent: Agent, host: Host) -> None:
     host.documents[KEYS] = jwks(EC)
     agent.house.stage.clock.advance(minutes=6)

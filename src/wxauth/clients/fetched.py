@@ -222,7 +222,8 @@ class DocumentCache(Generic[Document]):
             now = self.clock()
             entry.is_invalid = exc.is_invalid
             if exc.is_invalid:
-                entry.value = None
+                # `get_again` may have fetched a document that was still fresh.
+                entry.value, entry.fresh_until = None, _NEVER
             entry.not_before = now + PAUSE
             # The event `…_refused` means that no usable document is left, even if the fetch has only failed.
             event = f"{self.kind}_refused" if entry.usable_value(now) is None else f"{self.kind}_not_renewed"
