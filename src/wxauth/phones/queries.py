@@ -1,7 +1,7 @@
 """The statements that store WeChat's responses to phone codes, and bind the numbers in these responses to users.
 
 After a number is bound, wxauth keeps the row of its response without the number, so that a request that sends the same
-code again still succeeds.
+code again still succeeds. Housekeeping deletes the row later (`sweep_answers`).
 """
 
 from collections.abc import Collection, Sequence

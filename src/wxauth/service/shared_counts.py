@@ -69,7 +69,7 @@ def _try_lock(path: Path) -> bool:
 def own_folder() -> Path | None:
     """Return the folder that `wxauth serve` has created for the counts of its workers.
 
-    Return None if there is no such folder, or if the operator has set another folder.
+    Return None if it has created none, or if the operator has set another folder. The folder may have been deleted.
     """
     folder = Path(os.environ.get(COUNTS, ""))
     return folder if folder.name.startswith(COUNTS_PREFIX) else None

@@ -34,7 +34,7 @@ def plain_url(url: str) -> re.Match[str] | None:
 def is_url_without_user(url: str) -> bool:
     """Return whether this is an http or https URL of at most `MAX_URL` characters without a user name.
 
-    The URL may contain characters of any language, except ASCII spaces and control characters, and backslashes.
+    The URL may contain characters of any language, but no ASCII space, ASCII control character or backslash.
     """
     if len(url) > MAX_URL or re.search(r"[\x00-\x20\x7f\\]", url):
         return False

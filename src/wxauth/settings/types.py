@@ -26,7 +26,7 @@ SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 If the Service is named "wxauth", one of these variables is WXAUTH_PORT, with a value such as `tcp://10.0.0.1:80`.
 """
 CENTURY_DAYS: Final = 36600
-"""The largest number of days in a setting, unless the setting has a smaller maximum: about a hundred years."""
+"""The largest number of days in a setting, about a hundred years. Some settings have a smaller maximum."""
 CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
 LAST_PORT: Final = 65535
 _SHORTEST_TRAIL_DAYS: Final = 180
