@@ -143,8 +143,8 @@ class DeliveryRow(SQLModel):
 class Delivery(DeliveryRow, table=True):
     """A delivery of an event to a webhook, or of a logout token to a site.
 
-    A trigger on `sessions` adds the deliveries to sites when sessions end. wxauth deletes each of these rows after the
-    last attempt. Until then, the row contains the session and the user that the site's id_token named, even after a
+    A trigger on `sessions` adds the deliveries to sites when sessions end. wxauth deletes a delivery to a site after
+    the last attempt. Until then, the row contains the session and the user that the site's id_token named, even after a
     merge or an erasure. The table has no foreign keys, so that removing a webhook with a million deliveries is quick,
     and ending a session locks no client.
     """

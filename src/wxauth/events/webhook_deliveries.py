@@ -234,7 +234,10 @@ class Deliveries:
             await self._resume(delivery.receiver_id)
 
     async def _deliver(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
-        """Attempt a delivery to a webhook once. Count, log and return the outcome."""
+        """Attempt a delivery to a webhook once. Count, log and return the outcome.
+
+        If the event has been deleted by age, the delivery fails without an attempt.
+        """
         if delivery.is_swept:
             outcome = DeliveryOutcome(state=DeliveryState.FAILED, error="the event has been deleted")
         else:

@@ -183,11 +183,11 @@ ON CONFLICT (receiver_id, event_id) DO UPDATE
        at = excluded.at, priority = excluded.priority, is_leased = false
  WHERE NOT (deliveries.is_leased AND deliveries.next_at > :now)
 """)
-# An urgent event must not wait for earlier events of its user that have a lower priority. Therefore, the statement
-# gives the earlier events the priority and time of the urgent event. It reads the earlier events of a user once for
-# each priority, however many new events the user has. The join is LATERAL because PostgreSQL could execute other joins
-# by reading all pending deliveries for each row, if its statistics date from a time with few pending deliveries. ORDER
-# BY makes PostgreSQL use the index of first attempts, because no other index has this order. The statement skips locked
+# An urgent event must not wait for earlier events of its user that are less urgent. Therefore, the statement gives the
+# earlier events the priority and time of the urgent event. It reads the earlier events of a user once for each
+# priority, however many new events the user has. The join is LATERAL because PostgreSQL could execute other joins by
+# reading all pending deliveries for each row, if its statistics date from a time with few pending deliveries. ORDER BY
+# makes PostgreSQL use the index of first attempts, because no other index has this order. The statement skips locked
 # rows, so that it does not wait. Most of them are deliveries that a process is leasing at this moment.
 _HASTEN: Final = Statement[Nothing](f"""
 WITH urgent AS MATERIALIZED (

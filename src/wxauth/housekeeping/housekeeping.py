@@ -63,7 +63,10 @@ Pending deliveries are deleted only after their webhook was removed.
 SWEEP_EVERY: Final = timedelta(days=1)
 """The time between two sweeps of a large table."""
 MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=30)
-"""The largest difference between this machine's clock and the database's at which wxauth still deletes rows by age."""
+"""The largest difference between this machine's clock and the database's at which wxauth still deletes rows by age.
+
+It is also the largest difference at which wxauth still erases the users whose erasure is due.
+"""
 CHECK_PAUSE_SECONDS: Final = 300.0
 """The pause, in seconds, between two checks for due work."""
 BANS_CHECK_PAUSE_SECONDS: Final = 20.0
@@ -373,8 +376,8 @@ async def _page_by_page(pace: Pace, *steps: Callable[..., Awaitable[int]]) -> No
 def _clocks_agree(services: Services) -> bool:
     """Return whether this machine's clock and the database's differ by at most `MAX_CLOCK_DIFFERENCE`.
 
-    If they differ more, one of them is wrong. In this case, wxauth must not delete rows by age, because a deletion
-    cannot be undone.
+    If they differ more, one of them is wrong. In this case, wxauth must not delete rows by age, and must not erase
+    users whose erasure is due, because neither can be undone.
 
     A clock that was passed to `build_services`, as in tests, is not compared. For such a clock, return True.
     """

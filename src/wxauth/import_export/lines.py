@@ -115,9 +115,9 @@ def unwrapped(value: object) -> object:
 
 
 def _as_time(date: object) -> object:
-    """Return a number of milliseconds since 1970 as a time in ISO 8601, and None for 0.
+    """Return a number of milliseconds since 1970, or the text of such a number, as a time in ISO 8601.
 
-    Return any other value unchanged, because the field's own check judges it later.
+    Return None for 0. Return any other value unchanged, because the field's own check judges it later.
     """
     if type(date) in (int, float) or (isinstance(date, str) and _MILLISECONDS.fullmatch(date)):
         milliseconds = float(date)  # type: ignore[arg-type]

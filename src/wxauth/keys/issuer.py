@@ -23,9 +23,9 @@ class TokenSession:
     seconds_left: int
     """The time, in seconds, until the session expires."""
     client_id: str | None = None
-    """The client_id of the website that gets the token; None for a session in an app."""
+    """The client_id of the website or the console that gets the token; None for a session in an app."""
     scope: str = ""
-    """The scopes of a website's token, separated by spaces."""
+    """The scopes of the token, separated by spaces; empty for a session in an app."""
     claims: Template | None = None
     """The template of the operator's own claims in the token; None if there are no such claims."""
     resource: str | None = None
@@ -61,15 +61,17 @@ class Issuer:
     def ensure_ready(self) -> None:
         """Check that there is a signing key.
 
-        Callers do this before they use up a code from WeChat, an authorization code or a refresh token. Otherwise, if
-        `issue` failed, the code or the refresh token would be lost.
+        Callers do this before they use up a code from WeChat, an authorization code, a device code or a refresh token.
+        Otherwise, if `issue` failed, the code or the refresh token would be lost.
 
         Raises: StorageUnavailable, if no key has been read yet.
         """
         self._keys.ensure_ready()
 
     def issue(self, user: UserInSession, session: TokenSession, *, now: datetime) -> AccessToken:
-        """Sign an access token for a user's session. A website's token contains the roles only with the scope `roles`.
+        """Sign an access token for a user's session.
+
+        A token for a website or the console contains the roles only with the scope `roles`.
 
         Raises: StorageUnavailable, if no key has been read yet.
         """

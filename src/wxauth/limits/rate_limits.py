@@ -1,4 +1,4 @@
-"""Rate limits for addresses, clients and apps, counted in this process, or in Redis for all processes."""
+"""Rate limits, for example for addresses, clients and apps, counted in this process, or in Redis for all processes."""
 
 import asyncio
 from collections import OrderedDict
@@ -95,7 +95,9 @@ class RateLimiter:
         self._redis = _Redis(redis_url, now, patience, what) if rate and redis_url is not None else None
 
     async def admit(self, who: str) -> None:
-        """Count an action under the name `who`: a client, an app, or a fixed name for a limit on all actions together.
+        """Count an action under the name `who`: the name of a client, the id of an app or of a browser's login, or "".
+
+        The empty name is for a limit on all actions together.
 
         Raises: RateLimited, if the action exceeds the limit.
         """
