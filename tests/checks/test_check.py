@@ -315,6 +315,12 @@ async def test_sealed_values_that_do_not_open_are_counted(doctor: Doctor, stage:
     )
     await doctor.says("sealed_data", BAD, "2 of 5 values")
     await stage.rows.execute(
+        "INSERT INTO signing_keys (id, kid, alg, private_key, public_jwk, created_at, activates_at)"
+        " SELECT gen_random_uuid(), 'of-id-tokens', 'RS256', 'sealed by nobody', public_jwk, created_at, activates_at"
+        " FROM signing_keys"
+    )
+    await doctor.says("sealed_data", BAD, "3 of 6 values")
+    await stage.rows.execute(
         "INSERT INTO apps (app_id, fields, secrets, is_enabled, created_at)"
         " VALUES ('wx00000000000000ff', '{}', 'sealed by nobody', true, now())"
     )

@@ -71,12 +71,7 @@ async def check_database(
 async def read_signing_keys(settings: Settings, *, clock: Clock, deadlines: Deadlines) -> Sequence[StoredSigningKey]:
     """Return the stored access-token keys that are published now. Raises: StorageUnavailable."""
     async with aclosing(Database(settings.database_url.get_secret_value(), deadlines=deadlines)) as database:
-        return await _published_keys(database, clock())
-
-
-async def _published_keys(database: Database, now: datetime) -> Sequence[StoredSigningKey]:
-    """Return the stored access-token keys that are published at this time."""
-    return keys_for(ALGORITHM, await database.rows(PUBLISHED, now=now))
+        return keys_for(ALGORITHM, await database.rows(PUBLISHED, now=clock()))
 
 
 async def _check_stored(
@@ -105,10 +100,12 @@ async def _check_stored(
     now = clock()
     yield await _check_login(database, now)
     sealer = Sealer(settings.secret_keys)
-    keys = findings.signing_keys = await _published_keys(database, now)
-    yield judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)
+    all_keys = await database.rows(PUBLISHED, now=now)
+    access_token_keys = findings.signing_keys = keys_for(ALGORITHM, all_keys)
+    max_age = timedelta(seconds=settings.signing_key_max_age)
+    yield judge_signing_keys(access_token_keys, sealer, max_age=max_age, now=now)
     values = await some_values(database, now=now)
-    yield judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
+    yield judge_sealed(values, all_keys, sealer, has_previous=bool(settings.secret_key_previous))
     yield judge_sequences(await read_sequences(database))
     yield _judge_webhooks(await database.rows(queries.WEBHOOK_STATES, stuck_since=now - STUCK_AFTER))
     apps = Apps(database=database, sealer=sealer, settings=settings)
