@@ -73,7 +73,8 @@ class Refusal(SQLModel):
     )
     count: int = Field(
         description="The number of refusals in this entry: those of this user or network with this `code`, from `at` "
-        "to the end of its minute. The other fields are those of the first.",
+        "to the end of its minute. The other fields are those of the first. An entry without a user and a network "
+        "counts refusals of many.",
         schema_extra={"examples": [1]},
     )
 
