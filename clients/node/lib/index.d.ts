@@ -13,7 +13,7 @@ export interface Principal {
   readonly roles: readonly string[]
   /** The user's id in the system from which they were imported, or null. */
   readonly externalId: string | null
-  /** The scopes granted to a website or another client; empty for a login in the mini-program. */
+  /** The scopes granted to a website or another client; empty for a login in a mini-program or mobile app. */
   readonly scope: readonly string[]
   /** All claims of the token. */
   readonly claims: Readonly<Record<string, unknown>>

@@ -1,9 +1,14 @@
-"""A real PostgreSQL from a wheel, which ends with the process that started it (the parent).
+"""A real PostgreSQL server, which ends with the process that started it (the parent).
 
-This module uses only the wheel's programs. The wheel's own starter (`get_server`) leaves the server running when the
-parent is killed or terminated, and also when later parents end, because the killed process remains in the starter's
-list of users. Under root, the starter adds a user to the machine, and opens the folders above the data to everyone.
-Once the wheel's starter stops its server together with the parent, remove this module, and use the starter.
+By default, PostgreSQL comes from a wheel if one is installed, and otherwise from the PATH. Of the wheel, this module
+uses only the programs, not the wheel's own starter (`get_server`), for two reasons:
+
+- The starter leaves the server running when the parent is killed or terminated. It stops the server only when its list
+  of processes is empty, and a killed process stays in this list. So the server keeps running even after later parents
+  have ended.
+- Under root, the starter adds a user to the machine, and opens the folders above the data to everyone.
+
+Once the starter stops its server together with the parent, remove this module, and use the starter.
 
 In this module, a small supervisor process starts the server, and the parent holds the other end of the supervisor's
 standard input. However the parent ends, the supervisor then reads the end of file, stops the server and cleans up.

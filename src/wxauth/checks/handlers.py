@@ -1,4 +1,4 @@
-"""The checks of the handlers that wxauth calls: the receivers of WeChat's messages, and the sign-up hook."""
+"""The checks of each app's handler, which receives WeChat's messages from wxauth, and of the sign-up hook."""
 
 import asyncio
 import secrets
@@ -60,8 +60,9 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
 async def _send_handshake(app: App, settings: Settings, *, echostr: str, now: datetime) -> PushAnswer:
     """Mark the signature of a handshake as used, send the handshake to an app's handler, and return the response.
 
-    The signature is marked as used before it is sent, because the handler may log it. Otherwise an attacker who reads
-    that log could use the signature for a forged message about a withdrawn authorization.
+    The signature is marked as used before it is sent, because the handler may log it. The signature does not cover a
+    message. If it were unused, an attacker who reads that log could send wxauth a forged message with it, for example
+    about a withdrawn authorization.
 
     Raises: StorageUnavailable; PushNotForwarded, if there is no usable response; TimeoutError, if the handler does not
     respond within `ANSWER_SECONDS`.

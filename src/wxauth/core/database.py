@@ -96,7 +96,11 @@ class _Reader(ABC):
 
 
 class Transaction(_Reader):
-    """An open transaction. After any error, the caller must leave the block, and the transaction is rolled back."""
+    """An open transaction.
+
+    After any error, the caller must leave the `async with` block that opened the transaction. The transaction is then
+    rolled back.
+    """
 
     __slots__ = ("_connection", "failure")
 

@@ -128,10 +128,10 @@ class JsonLines(_Lines):
         self._is_plain = file_format.app_id is None and not file_format.fields and not file_format.values
         """Whether the lines already have wxauth's names and values, and name their apps."""
         self._unread = {*file_format.fields, *file_format.values}
-        """The names that `--map` reads, and that no line has contained so far.
+        """The names in `--map` that no line has contained so far.
 
-        `--map` reads the names in the file for which it sets another name, and wxauth's names for the fields whose
-        values it replaces.
+        For a field that `--map` renames, this is the file's name. For a field whose values `--map` replaces, this is
+        wxauth's name.
         """
         self._has_objects = False
         """Whether any line so far is a JSON object."""
@@ -142,8 +142,8 @@ class JsonLines(_Lines):
     def __iter__(self) -> Iterator[NumberedLine]:
         """Yield each line. The first iteration also collects the unknown names in the file.
 
-        Raises: WrongFile, after the last line of the first iteration, if the file contains objects, and if `--map`
-            reads a name that no line contains.
+        Raises: WrongFile, after the last line of the first iteration, if the file contains objects, and if no line
+            contains one of the names in `--map` (see `_unread`).
         """
         is_first_time = not self._was_read
         for line in self._numbered():
@@ -171,7 +171,7 @@ class JsonLines(_Lines):
         return text if self._is_plain else to_json(self._with_values(ours))
 
     def _note_names(self, values: Mapping[str, object], ours: Mapping[str, object]) -> None:
-        """Note the unknown names in a line, and the names in it that `--map` reads.
+        """Note the unknown names in a line, and the names in it that `_unread` contains.
 
         `values` is the line with the file's names, and `ours` is the line with wxauth's names.
         """
@@ -187,7 +187,7 @@ class JsonLines(_Lines):
     def _with_fields(self, values: Mapping[str, object]) -> dict[str, object]:
         """Return the line with wxauth's names of fields.
 
-        If `--map` reads a field under another name, the value under the field's own name is left out.
+        If `--map` gives another name for a field in the file, the value under wxauth's name of the field is left out.
         """
         fields = self._format.fields
         mapped = frozenset(fields.values())
@@ -238,7 +238,7 @@ class CsvLines(_Lines):
         ]
 
     def _name_of(self, column: str) -> str:
-        """Return wxauth's name for a column; an empty name if `--map` reads this field from another column.
+        """Return wxauth's name for a column; an empty name if `--map` gives another column for this field.
 
         A column that wxauth does not know keeps its name.
         """

@@ -241,8 +241,9 @@ async def _import_patiently(
 ) -> list[LineOutcome | LineRefused]:
     """Import a batch, and return the result of each line.
 
-    If the database is unavailable, or if other requests keep changing the same users, retry after pauses, with half as
-    many lines at each attempt.
+    If the database is unavailable, or if `_import_or_halve` cannot import even a single line because other requests
+    keep changing its user (TooManyChanges, a StorageUnavailable), retry after a pause. Each such failure halves the
+    number of lines per attempt for the rest of the batch.
 
     Raises: StorageUnavailable, after the last of `_PAUSES`, or if a retry cannot help.
     """

@@ -72,11 +72,11 @@ class Found(NamedTuple):
     external_ids: dict[str, UUID]
     """The id of the user who has each external id as the current external id or as a former one."""
     ids: frozenset[UUID]
-    """The ids of existing users."""
+    """Those ids in the batch that are the current id of a user."""
     former_ids: dict[UUID, UUID]
     """The id of the user who has each of these ids as a former id, because of a merge."""
     erased_ids: frozenset[UUID]
-    """The ids of erased users, including the former ids of these users."""
+    """Those ids in the batch that belonged to an erased user, as the current id or as a former id."""
     verified: dict[str, list[UUID]]
     """The users who have verified each phone number."""
     users: Sequence[UserToImport]
@@ -114,7 +114,7 @@ class ChangedConsents:
 
 
 _USER_TO_IMPORT: Final = ", ".join(f"users.{name}" for name in columns_of(UserToImport))
-# `app_ids` and `openids` are parallel arrays.
+# This statement finds the stored identities. `app_ids` and `openids` are parallel arrays.
 _IDENTITIES: Final = Statement[tuple[str, str, UUID, str | None, datetime]]("""
 SELECT app_id, openid, user_id, i.unionid, created_at
   FROM unnest(:app_ids::text[], :openids::text[]) AS wanted (app_id, openid) JOIN identities i USING (app_id, openid)

@@ -39,7 +39,7 @@ class Owners(NamedTuple):
 
 
 class GivenValue(NamedTuple):
-    """The value of a field in the first accepted line of an identity that has the field."""
+    """The value that an identity's lines give for a field. It comes from the first accepted line with the field."""
 
     line: int
     """The number of the line."""
@@ -62,7 +62,7 @@ class Made:
 
     users: dict[UUID, UserToImport] = field(default_factory=dict)
     first_lines: dict[UUID, int] = field(default_factory=dict)
-    """The number of the first accepted line in the file about each user."""
+    """For each user, the number of the first accepted line about the user in the file."""
     identities: dict[IdentityKey, StoredIdentity] = field(default_factory=dict)
     unionids: dict[str, UUID] = field(default_factory=dict)
     openids: dict[tuple[str, str], str] = field(default_factory=dict)

@@ -132,7 +132,7 @@ class _KeySet(Generic[Key]):
 
 @part
 class KeyRing:
-    """The keys that sign access tokens and, if there are sites, id_tokens. wxauth rotates them automatically.
+    """The keys that sign access tokens and, once a client may get them, id_tokens. wxauth rotates them automatically.
 
     ES256 keys sign the access tokens, and the id_tokens and logout tokens of clients whose `id_token_alg` is ES256.
     RS256 keys sign all other id_tokens and logout tokens.
@@ -228,6 +228,7 @@ class KeyRing:
         """Return the key object of python-jose that verifies an id_token's signature; None if there is no such key.
 
         An RS256 key is also returned after it has retired, because an expired id_token still names the session to end.
+        For this purpose, wxauth keeps retired RS256 keys, but it keeps no retired ES256 keys (see `DELETE_RETIRED`).
 
         Raises: CannotOpen, if the stored keys cannot be decrypted; StorageUnavailable, if the database is unavailable.
         """

@@ -58,12 +58,12 @@ async def has_our_schema(database: Database) -> bool:
         refusal = refusal_of(revision)
         if revision is not None and refusal is None:
             return True
-    except DatabaseUrlRefused:  # a subclass of StorageUnavailable that waiting does not cure
+    except DatabaseUrlRefused:  # a StorageUnavailable that must not be handled below, because waiting would not help
         raise
     except StorageUnavailable as exc:
         outage_log.note(exc)
         return False
-    if outage_log.claim():
+    if outage_log.claim():  # `note`, used above, calls `claim` itself
         consequence = "not ready until this is done"
         if refusal is None:
             log.warning("schema_missing", what_to_do="run 'wxauth migrate'", consequence=consequence)
@@ -74,7 +74,10 @@ async def has_our_schema(database: Database) -> bool:
 
 @part
 class Readiness:
-    """The checks of `/readyz`: the database, its schema and the signing key."""
+    """The checks of `/readyz`, and the state of this process, which `lifespan` and `leaving` update.
+
+    The checks are those of the database, its schema and the signing key.
+    """
 
     database: Database
     keys: KeyRing

@@ -125,7 +125,7 @@ class AppFields(BaseModel):
 
 
 class App(AppFields):
-    """An app registered with WeChat: a mini-program, a service account, a website or a mobile app."""
+    """An app registered with WeChat: a mini-program or mini-game, a service account, a website app or a mobile app."""
 
     app_id: AppId
 

@@ -60,8 +60,8 @@ def load_settings(
     If several of these sources contain a setting, the first one in this order takes precedence. The files named after
     settings are in the folder WXAUTH_SECRETS_DIR, by default in `secrets_dir`.
 
-    Raises: InvalidSettings, if a setting is wrong or missing, or if a file cannot be read. Unless that file is `.env`,
-        the error also lists the results of `setting_faults`, because a missing setting might be misspelled.
+    Raises: InvalidSettings, if a setting is wrong or missing, or if a file cannot be read. Unless `.env` cannot be
+        read, the error also lists the results of `setting_faults`, because a missing setting might be misspelled.
     """
     try:
         faults = setting_faults(env_file=env_file)
@@ -129,9 +129,10 @@ def _fault_of(line: EnvLine) -> Text | None:
     if _SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and types.SERVICE_LINK.match(value)):
         return None
     similar = _similar_setting(name)
-    # A line without a name or a value may contain the name of a setting, followed by a wrong sign. If the line has no
-    # space, the parser returns the name, the sign and the value as one name, for example `WXAUTH_PORT：8000`. In a line
-    # with another name, only this name is searched, because the line's value may mention the name of a setting.
+    # A line without a name or a value may contain the name of a setting, followed by a wrong sign. Here, a line whose
+    # name is a setting has no value, because lines with both have returned above. If the line has no space, the parser
+    # returns the name, the sign and the value as one name, for example `WXAUTH_PORT：8000`. In a line with another
+    # name, only this name is searched, because the line's value may mention the name of a setting.
     searched_text = line.text if line.name is None or is_setting else line.name
     match = _SETTING.match(searched_text)
     if match is not None:
@@ -177,7 +178,9 @@ def _fault_of_name(line: EnvLine, similar: str | None, place: Text) -> Text | No
 def _fault_of_setting(match: re.Match[str], similar: str | None, place: Text) -> Text | None:
     """Return a text about the characters around the name of a setting, which `_SETTING` has matched.
 
-    Return None if the name is only the beginning of another name, or if the operator meant the setting `similar`.
+    Return None if a single letter follows the name, or if letters, digits or underscores follow it directly and
+    `similar`, the result of `_similar_setting`, is another setting. In both cases, the name is misspelled, which
+    `_fault_of_name` reports.
     """
     setting, rest, sign = match["setting"].upper(), match["rest"], match["sign"]
     if re.fullmatch("[A-Za-z]", rest):

@@ -86,11 +86,15 @@ _UNCHANGED: Final = {
     "user_code_hash",
     "state_hash",
 }
-"""The columns that `save` does not store, because no decision changes them. Only `POLL` changes the polls' columns."""
+"""The columns that `save` does not store, because no decision changes them.
+
+`POLL` changes `poll_interval` and `polled_at`.
+"""
 _SAVED: Final[tuple[LiteralString, ...]] = tuple(name for name in _COLUMNS if name not in _UNCHANGED)
 _IP_PARAMETER: Final = ":browser_ip::text::inet"
 """The parameter for `browser_ip`. The first cast lets the driver send the address as text."""
-# The client is locked in a subquery, because PostgreSQL cannot lock the nullable side of an outer join.
+# PostgreSQL computes `site`: it is the `client_id` of a registered client, and null for an unregistered client. The
+# client is locked in a subquery, because PostgreSQL cannot lock the nullable side of an outer join.
 _WITH_LOCKED_CLIENT: Final = """
   FROM site_logins l LEFT JOIN LATERAL (SELECT * FROM clients WHERE name = l.site FOR KEY SHARE) c ON true
  WHERE c.removed_by IS NULL"""

@@ -152,7 +152,7 @@ async def claim_scan(
 async def approve_scan(
     caller: PhoneDep, scan_id: UUID, body: ProofRequest, scans: ScansDep, device: DeviceDep
 ) -> NumberAnswer | None:
-    """Approve a scan, so that the site gets a session.
+    """Approve the sign-in request of a claimed scan, so that the site gets a session.
 
     After a scanned or typed code, the response is 204. Until the code would have expired, a repeated request returns
     204, too.
@@ -169,7 +169,10 @@ async def approve_scan(
 
 @router.post("/v1/me/scans/{scan_id}/deny", summary=_("Deny a sign-in request"), failures=[ScanOver])
 async def deny_scan(caller: PhoneDep, scan_id: UUID, scans: ScansDep) -> None:
-    """Deny a scan, so that the site gets nothing. The request is idempotent."""
+    """Deny the sign-in request of a claimed scan ("refuse"), so that the site gets nothing.
+
+    The request is idempotent.
+    """
     await scans.deny(caller, scan_id)
 
 

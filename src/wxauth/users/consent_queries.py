@@ -55,7 +55,11 @@ PRESENT_CONSENTS: Final = f"""
           FROM (SELECT DISTINCT ON (document) document, version FROM consents
                  WHERE user_id = ANY ({ids_of("users.id")}) AND withdrawn_at IS NULL
                  ORDER BY document, given_at DESC, id DESC) AS newest)"""
-"""The SQL of `users.consents`: for each document, the version of the user's newest valid consent."""
+"""The SQL with which merges and imports compute `users.consents`.
+
+For each document, it returns the version of the user's newest valid consent. If the operator puts an earlier version in
+force again, and the user's consent to it is still valid, `give_consents` stores the earlier version instead.
+"""
 
 
 class ConsentRow(SQLModel):

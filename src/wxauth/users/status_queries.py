@@ -62,7 +62,8 @@ SELECT {_COLUMNS}
   FROM users WHERE banned_until <= :now ORDER BY banned_until LIMIT :size
    FOR UPDATE SKIP LOCKED
 """)
-# The caller has locked the users. If `ban` is null, its reason and end are null, too.
+# `:accounts` contains the id, the new roles and the new ban of each user. The caller has locked the users. If `ban` is
+# null, its reason and end are null, too.
 _SET_STATUS_AND_ROLES: Final = Statement[Nothing]("""
 UPDATE users SET status = CASE WHEN ban IS NULL THEN 'active' ELSE 'disabled' END, roles = given.roles,
                  ban_reason = ban ->> 'reason', banned_until = (ban ->> 'until')::timestamptz
@@ -174,7 +175,7 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StatusChange:
-    """The effect of `change_status_and_roles` on a user."""
+    """The effects of a change of a user's status and roles: the events to record, and the sessions to end."""
 
     user_id: UUID
     by: Actor
@@ -193,7 +194,7 @@ class StatusChange:
         by: Actor,
         why: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Return the effect of a change, which consists of the events to record and the sessions to end.
+        """Return the effects of the change from `before` to `after`.
 
         `why` is additional data for the event of a ban or of a lifted ban. If the user is banned after the change, all
         sessions end. A new reason or a new end of a ban is also recorded as a ban.
@@ -320,7 +321,7 @@ async def change_status_and_roles(
     app_id: str | None = None,
     why: Mapping[str, Any] | None = None,
 ) -> list[StatusChange]:
-    """Change the status and roles of locked users, record the changes, and return their effects.
+    """Change the status and roles of locked users, record the changes, and return the effects on each user.
 
     Also end the sessions that the effects name. Each of `changes` contains a user's id, and the status and roles before
     and after the change. `app_id` is the app that the events name, if any. `why` is additional data for the events of

@@ -144,7 +144,7 @@ class BehindProxies:
     def _parse_entry(self, entry: bytes) -> _Host:
         """Return the host in an entry that has no white space around it, without using the cache."""
         match = _ENTRY.fullmatch(entry.decode("latin-1"))
-        # Exactly one group of the pattern matches, and contains the address.
+        # In a match, exactly one group takes part. Its text is the address, unless the entry is not an address.
         text = match[match.lastindex or 0] if match is not None else ""
         try:
             address = plain_address(text)

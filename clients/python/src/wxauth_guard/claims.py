@@ -68,7 +68,7 @@ class Principal:
 
     id: UUID
     app_id: str
-    """The id of the app of WeChat to which the openid belongs, even in a website's token.
+    """The app_id of the WeChat app to which the openid belongs. A website's token contains it, too.
 
     In the token of an unregistered client, `app_id` and `openid` are empty.
     """
@@ -80,7 +80,7 @@ class Principal:
     external_id: Optional[str] = None  # Pydantic evaluates this type, even in Python 3.9
     """The user's id in the system that the operator used before wxauth; None if the token contains no such id."""
     scope: frozenset[str] = frozenset()
-    """The scopes granted to a website or another client; empty for a login in the mini-program."""
+    """The scopes granted to a website or another client; empty for a login in a mini-program or mobile app."""
 
     @property
     def is_authenticated(self) -> bool:

@@ -62,7 +62,7 @@ class PushRequest(ControlOfPerson):
     revoke_info: Annotated[str, StringConstraints(pattern="^[0-9]{1,4}$")] | None = None
     """The code in `RevokeInfo`, which says what data the event `user_authorization_revoke` withdraws.
 
-    By default, the user withdraws the nickname and the picture or, for a website or a mobile app, everything.
+    By default, the user withdraws the nickname and the picture or, for a website app or a mobile app, everything.
     """
     mode: Mode | None = None
     """The mode of the message. By default, it is `aes` for an app with a push_aes_key, and `plain` for other apps."""
