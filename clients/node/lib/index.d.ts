@@ -2,11 +2,11 @@
 export interface Principal {
   /** The user's id, a UUID that is the same in every app. Use it as the key of your data. */
   readonly id: string
-  /** The mini-program of the login. */
+  /** The id of the WeChat app to which the openid belongs. A website's token contains it, too. */
   readonly appId: string
   /**
-   * The user's openid in that mini-program. `appId` and `openid` are empty if a metadata document describes the client
-   * of the token.
+   * The user's openid in that app. `appId` and `openid` are empty if a metadata document describes the client of the
+   * token.
    */
   readonly openid: string
   readonly sessionId: string
