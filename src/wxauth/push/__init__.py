@@ -1,1 +1,1 @@
-"""The messages that WeChat pushes."""
+"""The handling of the messages that WeChat pushes: the route, withdrawals, and the forwarding to other services."""

@@ -31,7 +31,7 @@ class PushMessage(SQLModel, table=True):
     content: bytes | None = Field(sa_type=BYTEA)
     """The SHA-256 of the first message with this signature.
 
-    It is null for WeChat's check of the push URL, and for a withdrawal that wxauth has handled.
+    It is null for a handshake (WeChat's verification of the push URL), and for a withdrawal that wxauth has handled.
     """
     kept_until: datetime = Field(sa_type=TIME)
     """The time after which the sweep deletes the row."""
@@ -40,7 +40,7 @@ class PushMessage(SQLModel, table=True):
 MESSAGES_KEPT: Final = timedelta(days=30)
 """The time for which a repeated withdrawal is recognized.
 
-WeChat repeats a message within a few seconds. The time is much longer, because a repetition that is not recognized
+WeChat repeats a withdrawal within a few seconds. The time is much longer, because a repetition that is not recognized
 would erase what the user has entered since. Withdrawals are few, so they take little space.
 """
 SIGNATURES_KEPT: Final = timedelta(hours=2)
@@ -57,8 +57,9 @@ INSERT INTO push_messages (digest, content, kept_until) VALUES (:digest, :conten
 ON CONFLICT (digest) DO UPDATE SET kept_until = push_messages.kept_until
 RETURNING content IS NOT DISTINCT FROM :content AS is_same_message
 """)
-# This statement runs in the transaction that carries out the message. If WeChat delivers one message twice at the same
-# time, the second statement waits until the first one has committed, and then returns no row.
+# This statement is only for withdrawals. It runs in the transaction that carries out the withdrawal. If WeChat delivers
+# one withdrawal twice at the same time, the second statement waits until the first one has committed, and then returns
+# no row.
 REMEMBER_MESSAGE: Final = Statement[bytes]("""
 INSERT INTO push_messages (digest, kept_until) VALUES (:digest, :until)
 ON CONFLICT (digest) DO NOTHING
@@ -68,7 +69,7 @@ sweep_messages: Final = Sweep.of("push_messages", key="digest", by="kept_until")
 
 
 async def claim_signature(database: Database, signature: PushSignature, *, now: datetime) -> None:
-    """Record that a signature belongs to its message or, if its `message_digest` is None, to a check of the push URL.
+    """Record that a signature belongs to its message or, if its `message_digest` is None, to a handshake.
 
     Raises: InvalidSignature, if the signature already belongs to something else.
     """

@@ -209,9 +209,9 @@ class PushedMessages:
     def _warn_of_ignored(self, message: WeChatMessage) -> None:
         """Log a warning about a message that no service receives.
 
-        A process logs it once per day for each app and name of a message.
+        A process logs this warning at most once a day for each app and message name. There is no warning about
+        withdrawals and messages with an unknown code, because other log lines report them.
         """
-        # Other log lines report withdrawals, and messages with an unknown code.
         is_reported = message.unknown_code is not None or withdrawal_in(message) is not None
         if not is_reported and self._warned.claim((message.app_id, message.name), self.clock().date()):
             advice = "no service receives this message: set the app's push_forward to the URL of a service that does"

@@ -1,1 +1,1 @@
-"""The calls to WeChat, WeChat's responses, and the messages that WeChat pushes."""
+"""The calls to WeChat and its responses, and the parsing and verification of the messages that WeChat pushes."""
