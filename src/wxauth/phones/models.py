@@ -23,7 +23,7 @@ class PhoneAnswerRow(SQLModel, table=True):
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)
     sealed: bytes | None = Field(sa_type=BYTEA)
-    """WeChat's `phone_info`, encrypted; null after the number was bound."""
+    """WeChat's `phone_info`, encrypted; null from `settled_at` on."""
     asked_at: datetime = Field(sa_type=TIME)
     """The time of the request for which wxauth called WeChat."""
     refused_at: datetime | None = Field(sa_type=TIME)
@@ -32,4 +32,7 @@ class PhoneAnswerRow(SQLModel, table=True):
     After a refusal, wxauth tries again only if a request contains the same code.
     """
     settled_at: datetime | None = Field(sa_type=TIME)
-    """The time at which wxauth bound the number; null if it has not bound the number."""
+    """The time at which wxauth bound the number to the user, or merged the user into the holder of the number.
+
+    It is null if wxauth has done neither.
+    """

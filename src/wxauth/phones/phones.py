@@ -134,7 +134,7 @@ class Phones:
             if isinstance(answer_or_user, queries.StoredAnswer):
                 outcome = await self._bind_in_turn(answer_or_user, user.id)
             else:
-                outcome = answer_or_user  # the number was bound before, or the user was erased
+                outcome = answer_or_user  # the response was done before, or the user was erased
         match outcome:
             case queries.PhoneRefusal.TAKEN:
                 raise errors.PhoneTaken("this number belongs to another user")
@@ -161,7 +161,7 @@ class Phones:
             raise errors.InvalidCode("WeChat's response to this code can't be read now: tap again") from exc
 
     async def bind_pending(self, *, size: int) -> None:
-        """Bind the numbers in the `size` oldest responses that are neither bound nor refused.
+        """Bind the numbers in the `size` oldest responses that are neither done nor refused.
 
         Such responses remain, for example, after a crash. Leave out responses that are younger than `UNTOUCHED_FOR`.
         Housekeeping calls this method.
@@ -196,8 +196,7 @@ class Phones:
     ) -> queries.StoredAnswer | UserInSession | None:
         """Return WeChat's response to a code: the stored response or, if there is none, the response to a new call.
 
-        If the number has already been bound, return the user instead. Return None if the user was erased during the
-        call.
+        If the stored response is done, return the user instead. Return None if the user was erased during the call.
 
         Raises: the errors of `_fetch`; the error of another attempt to store the response, if this process still holds
             it in memory.

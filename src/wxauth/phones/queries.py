@@ -1,7 +1,8 @@
 """The statements that store WeChat's responses to phone codes, and bind the numbers in these responses to users.
 
-After a number is bound, wxauth keeps the row of its response without the number, so that a request that sends the same
-code again still succeeds. Housekeeping deletes the row later (`sweep_answers`).
+A response is done (`settled_at`) when its number has been bound to its user, or when its user has been merged into the
+holder of the number. wxauth then keeps the response's row without the number (`sealed` is null), so that a request that
+sends the same code again still succeeds. Housekeeping deletes the row later (`sweep_answers`).
 """
 
 from collections.abc import Collection, Sequence
@@ -52,7 +53,7 @@ class PhoneRefusal(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredAnswer:
-    """A response from WeChat whose number is not bound yet."""
+    """A response from WeChat that is not done yet."""
 
     code_hash: bytes = field(repr=False)
     """The hash of the phone code and of the identity that sent it."""
@@ -73,7 +74,7 @@ class StoredAnswer:
 
 
 class _AnswerAndUser(UserInSession):
-    """A response and its user. `sealed` is None if the number is bound."""
+    """A response and its user. `sealed` is None if the response is done."""
 
     sealed: bytes | None
     asked_at: datetime
@@ -94,7 +95,7 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE sealed IS NOT NULL AND refused_at IS NULL AND asked_at < :asked_before
  ORDER BY asked_at LIMIT :size
 """)
-"""The query for the oldest responses, from before `asked_before`, whose numbers are neither bound nor refused."""
+"""The query for the oldest responses, from before `asked_before`, that are neither done nor refused."""
 
 # If two users get the same number at the same time, the second transaction waits here until the first one ends, and
 # then sees that the first user has the number.
@@ -125,7 +126,7 @@ _DELETE_ANSWER: Final = Statement[Nothing]("DELETE FROM phone_answers WHERE code
 REFUSE_ANSWER: Final = Statement[Nothing](
     "UPDATE phone_answers SET refused_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL"
 )
-"""The statement that records that the number of a response was refused. It changes nothing if the number is bound."""
+"""The statement that records that the number of a response was refused. It changes nothing if the response is done."""
 # If two requests use the same response, the second request gets no row, and must change nothing.
 _MARK_DONE: Final = Statement[bytes]("""
 UPDATE phone_answers SET sealed = NULL, settled_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL
@@ -167,7 +168,10 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE code_hash > :after AND sealed IS NOT NULL AND substring(sealed FOR octet_length(:prefix::bytea)) <> :prefix
  ORDER BY code_hash LIMIT :size
 """)
-"""The query for the next unbound responses whose encrypted value does not begin with the prefix of the current key."""
+"""The query for the next responses that are not done, and were not encrypted with the current key.
+
+The encrypted value of such a response does not begin with the prefix of the current key.
+"""
 reseal_answer: Final = Reseal.of("phone_answers", "sealed", key="code_hash")
 DELETE_UNCHANGED: Final = Statement[bytes](
     "DELETE FROM phone_answers WHERE code_hash = :code_hash AND sealed = :sealed RETURNING code_hash"
@@ -180,7 +184,7 @@ sweep_answers: Final = Sweep.of("phone_answers", key="code_hash", by="asked_at")
 
 
 async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserInSession | None:
-    """Return the stored response to a code, or its user if the number has been bound.
+    """Return the stored response to a code, or its user if the response is done.
 
     Return None if there is no response, or if its identity has been erased.
     """
@@ -214,7 +218,7 @@ async def bind_phone(
     """Bind the number of a response to its user, mark the response as done, and return the changed user.
 
     If the number is refused, return the reason. If the reason is `ERASED` or `WITHDRAWN`, also delete the response. If
-    another request has already bound the number, change nothing, and return the user.
+    the response is already done because of another request, change nothing, and return the user.
 
     With `yields_to_newer`, another number that the user has bound after wxauth called WeChat takes precedence. Other
     users who have the number from an import, and have never verified it, lose the number. If another user has verified
