@@ -98,7 +98,7 @@ class TokenIssuer:
 
     Args:
         issuer: The claim `iss`.
-        audience: The claim `aud` of each token that is not for one resource.
+        audience: The claim `aud` of each token that is not for a resource.
         encode: The function that encodes the claims as JSON. The service passes pydantic-core's function, which takes 2
             µs. The default takes 8 µs.
     """
@@ -146,9 +146,8 @@ class TokenIssuer:
                 the `app_id`.
             scope: The scopes of a website's token, separated by spaces.
             added: The operator's own claims, which must not have the names of wxauth's claims.
-            audience: The URL of the resource, if the token is for one resource.
-            auth_time: The time at which the user approved the login, in epoch seconds, if the token is for one
-                resource.
+            audience: The URL of the resource, if the token is for a resource.
+            auth_time: The time at which the user proved who they are, in epoch seconds, if the token is for a resource.
         """
         claims: dict[str, Any] = {
             "iss": self.issuer,

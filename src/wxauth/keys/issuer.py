@@ -34,7 +34,7 @@ class TokenSession:
     If the token is for no resource, the URL is None, and the audience is the one in the settings.
     """
     authenticated_at: datetime | None = None
-    """The time at which the user approved the login, if the token is for one resource; None for any other token."""
+    """The time at which the user proved who they are, if the token is for a resource; None for any other token."""
 
 
 @dataclass(frozen=True, slots=True)
