@@ -31,7 +31,8 @@ def has_mcp() -> bool:
 def resource_at(url: str) -> Mapping[str, Any]:
     """Return the MCP server at this URL as an entry of the setting `RESOURCES`.
 
-    The phone shows the titles in the entry when it asks the user whether a client may use the server.
+    The phone shows the titles in the entry when it asks the user whether a client may use the server. The titles are
+    those in docs/build/agents.md, and are always in Chinese.
     """
     scope_titles = {"orders:read": "查看你的订单", "orders:write": "替你下单、退单"}
     return {"resource": url, "title": "小店助手", "scopes": scope_titles}

@@ -47,7 +47,7 @@ on macOS.
 _NEEDED_MEGABYTES: Final = 60
 """The disk space, in megabytes, that a new cluster needs, including some space for its contents."""
 LOCK_TIMEOUT_SECONDS: Final = 2.0
-"""The default of the longest time, in seconds, to wait for the lock.
+"""The default limit, in seconds, on the wait for the lock.
 
 If the previous parent has just been killed, its server still holds the lock for a moment, until it has stopped.
 """

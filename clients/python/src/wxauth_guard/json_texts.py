@@ -21,13 +21,15 @@ beginning of a string, and take quadratic time.
 def to_json(value: object) -> bytes:
     """Return a value as compact JSON in UTF-8. A datetime becomes a text in ISO 8601, with Z for UTC.
 
-    Raises: TypeError, if the value contains anything that is neither JSON nor a datetime.
+    NaN and infinity are not refused, although the result is then not JSON.
+
+    Raises: TypeError, if the value contains an object that JSON cannot represent, except a datetime.
     """
     return json.dumps(value, default=_datetime_text, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _datetime_text(value: object) -> str:
-    """Return a datetime as text. `json.dumps` calls this function for each value that is not JSON.
+    """Return a datetime as text. `json.dumps` calls this function for each object that it cannot write.
 
     Raises: TypeError, if the value is not a datetime.
     """

@@ -43,7 +43,8 @@ class _Subject:
     def from_getverifyid(cls, values: Mapping[str, Any]) -> Self:
         """Return the subject in the body of a call to `getverifyid`, which contains the certificate.
 
-        Raises: CallRefused, if a field is missing or wrong.
+        Raises: CallRefused, if `out_seq_no` or a field of the certificate is missing or wrong, or if `openid` is not
+            a string. A missing `openid` becomes an empty string, which the caller must refuse.
         """
         cert_info, out_seq_no = values.get("cert_info"), text_in(values, "out_seq_no")
         if not isinstance(cert_info, dict) or not out_seq_no:
