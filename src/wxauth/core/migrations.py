@@ -48,7 +48,7 @@ During this time, all other clients that need the table wait, too.
 RETRY_PAUSE_SECONDS: Final = 2.0
 """The average pause, in seconds, between two attempts. During the pause, other clients can use the table."""
 GIVE_UP_SECONDS: Final = 900.0
-"""The time, in seconds, after which a migration gives up a revision whose table other clients use all the time."""
+"""The time, in seconds, after which a migration stops retrying a revision because other clients still use its table."""
 
 # If several replicas migrate at the same time, the first one that gets this lock migrates, and the others find nothing
 # to do afterwards. A replica polls for the lock instead of waiting in the database, because CREATE INDEX CONCURRENTLY

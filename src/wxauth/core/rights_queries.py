@@ -26,7 +26,7 @@ own_tables (oid) AS (
 """The SQL of three parts of a `WITH RECURSIVE` clause.
 
 `own_tables` contains wxauth's tables, `tables` also contains their partitions, and `relations` contains these tables
-and their sequences. The parameter `tables` is the result of `our_tables`.
+and their sequences. The parameter `:tables` contains the names that `our_tables` returns.
 """
 # In an access control list, the grantee 0 stands for PUBLIC. Rights can also be granted on single columns. A REVOKE on
 # the table takes these rights, too.

@@ -1,4 +1,4 @@
-"""The authenticated encryption of stored secrets, with keys derived from `WXAUTH_SECRET_KEY`."""
+"""The authenticated encryption of secrets and other confidential values, with keys derived from `WXAUTH_SECRET_KEY`."""
 
 import os
 from collections.abc import Sequence

@@ -23,9 +23,10 @@ _PART_CLASSES: Final = set[type]()
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
 def part(kind: type[Part]) -> type[Part]:
-    """Decorate the class of a part. The fields of the class become the keyword arguments of its constructor.
+    """Register the class of a part, so that `Parts` can create the part, and make the class a dataclass.
 
-    Two objects of the class are equal only if they are the same object.
+    The fields of the class become the keyword arguments of its constructor. Two objects of the class are equal only
+    if they are the same object.
     """
     part_class = dataclass(kw_only=True, eq=False, repr=False)(kind)
     _PART_CLASSES.add(part_class)

@@ -21,6 +21,7 @@ SELECT {", ".join(_COLUMNS)} FROM signing_keys WHERE retires_at IS NULL OR retir
 _ADD: Final = Statement[Nothing](f"""
 INSERT INTO signing_keys ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{name}" for name in _COLUMNS)})
 """)
+# `created_at` changes only if a clock was ahead when the key was created (see `_activating_at` in `keys/models.py`).
 _CHANGE_DATES: Final = Statement[Nothing]("""
 UPDATE signing_keys SET created_at = :created_at, activates_at = :activates_at, retires_at = :retires_at WHERE id = :id
 """)

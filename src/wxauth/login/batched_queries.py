@@ -70,10 +70,12 @@ _IS_RETURNING: Final = """i.app_id = :app_id AND i.openid = :openid AND users.id
 def _returning_fragment(
     source: LiteralString, number: LiteralString = "", join_asked: LiteralString = ""
 ) -> LiteralString:
-    """Return the SQL that records the logins of the users in `source`, and opens their sessions.
+    """Return the SQL that records logins of known users, and opens their sessions.
 
-    In the form for several logins, `number` is the column with the login's number, and `join_asked` joins the table
-    `asked` of `Batched`, which contains the parameters of each login.
+    `source` is the rest of the UPDATE after FROM, including the WHERE clause that selects the users. In the form for
+    several logins, `source` must contain a table with the name or alias `asked`, because `Batched` reads the parameters
+    from the columns of `asked`. In this form, `number` is the column with the login's number, and `join_asked` joins
+    the table `asked` of `Batched`.
     """
     return f"""person AS (
     UPDATE users
@@ -123,7 +125,8 @@ def _signing_up_fragment(source: LiteralString = "", join_asked: LiteralString =
     """Return the SQL that creates users, and opens their sessions.
 
     In the form for several logins, `source` is a FROM clause with the logins' parameters, and `join_asked` joins these
-    parameters to the new users.
+    parameters to the new users. Both must name the table `asked`, because `Batched` reads the parameters from the
+    columns of `asked`.
     """
     return f"""holder AS (
     INSERT INTO unionids (unionid, user_id)
