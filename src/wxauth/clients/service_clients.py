@@ -78,7 +78,7 @@ class ClientOperation(StrEnum):
     SIGN = "sign"
     """The client gets data signed with a session_key."""
     SIGN_CHECK = "sign_check"
-    """The client requests that wxauth, before it signs data, asks WeChat whether the session_key is still valid."""
+    """The client requests that wxauth ask WeChat whether the session_key is still valid, and then sign data."""
     MODERATE = "moderate"
     """The client bans or unbans a user, clears the user's nickname or picture, or signs the user out."""
     JS_SIGN = "js_sign"

@@ -76,7 +76,7 @@ async def change_webhook(
 
 @router.delete("/v1/admin/webhooks/{name}", summary=_("Remove a webhook"), failures=[_NO_WEBHOOK])
 async def remove_webhook(administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str) -> None:
-    """Remove a webhook. Its pending deliveries are dropped."""
+    """Remove a webhook. wxauth no longer sends its pending deliveries, and deletes them later."""
     await webhooks.remove(name, by=administrator)
 
 
@@ -94,7 +94,7 @@ async def test_webhook(administrator: AdministratorDep, webhooks: WebhooksDep, n
 async def renew_webhook_secret(
     administrator: FreshAdministratorDep, webhooks: WebhooksDep, name: str
 ) -> NewWebhookAnswer:
-    """Make a new `secret`, which only this response contains.
+    """Replace the webhook's `secret` with a new secret, which only this response contains.
 
     For another 24 hours, wxauth also signs with the previous secret.
     """

@@ -414,8 +414,8 @@ async def end_logins_in_browsers(
 
     A user who is about to be `MERGED` must log in to websites again, because a website must see the same user id as
     long as a session lasts. If a user becomes staff, also end the approved website logins that have not opened a
-    session yet, because a browser in which staff log in must be near the phone. If the reason is not `MERGED`, the
-    sessions of the console stay open, because staff had to open them in such a browser.
+    session yet, because a browser in which staff log in must be on the same network as the phone. If the reason is
+    not `MERGED`, the sessions of the console stay open, because staff had to open them in such a browser.
     """
     if becomes_staff:
         await transaction.run(_END_LOGINS_TO_SITES, user_ids=user_ids, **_ALL_IDENTITIES)

@@ -129,10 +129,10 @@ def _fault_of(line: EnvLine) -> Text | None:
     if _SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and types.SERVICE_LINK.match(value)):
         return None
     similar = _similar_setting(name)
-    # A line without a name or a value may contain the name of a setting, followed by a wrong sign. Here, a line whose
-    # name is a setting has no value, because lines with both have returned above. If the line has no space, the parser
-    # returns the name, the sign and the value as one name, for example `WXAUTH_PORT：8000`. In a line with another
-    # name, only this name is searched, because the line's value may mention the name of a setting.
+    # Lines that set a value for a setting return above. If a line has no name, or has the name of a setting but no
+    # value, the name of a setting may be anywhere in the line, followed by a wrong sign. If the line's name is not a
+    # setting, the search covers only this name, because the value may mention a setting for another reason. For
+    # example, the parser returns the whole text `WXAUTH_PORT：8000` as a name, because it has no space.
     searched_text = line.text if line.name is None or is_setting else line.name
     match = _SETTING.match(searched_text)
     if match is not None:

@@ -238,8 +238,9 @@ async def sign_page(
 ) -> JsSignatureAnswer:
     """Return the signature that a page in WeChat needs to call `wx.config`, for a client with the scope `js_sign`.
 
-    The app must be an `official_account`, and the page's host one of its `js_hosts`, as in WeChat's console. wxauth
-    stores WeChat's ticket, and returns it to no client. A client can sign 100 times a second in each process.
+    The app must be an `official_account`. Its `js_hosts`, which are the hosts entered in WeChat's console, must contain
+    the page's host. wxauth stores WeChat's ticket, and returns it to no client. A client can sign 100 times a second in
+    each process.
     """
     app = apps.find(app_id)
     if app.kind != "official_account":

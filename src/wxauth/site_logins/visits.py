@@ -119,8 +119,8 @@ class VisitRefused(Exception):
 def is_open_on_computers(client: Client) -> bool:
     """Return whether users can log in to this client with WeChat's page on a computer.
 
-    That page does not show the user which browser logs in, so wxauth does not allow it for clients whose phone and
-    browser must be near each other.
+    That page does not show the user which browser logs in, so wxauth does not allow it for clients that require
+    the phone and the browser to be on the same network (`near`).
     """
     return client.website_app_id is not None and not client.near
 

@@ -261,8 +261,9 @@ async def lock_with_administrators(
     """Lock users as `lock_status_and_roles_of` does, and all administrators if one of the users is an administrator.
 
     Until the transaction ends, no other transaction can change the status or roles of the locked users. If none of the
-    given users is an administrator, do not lock the administrators, so that changes to other users do not wait for this
-    one. Return the locked users with their status and roles, and the ids of the administrators among them.
+    given users is an administrator, do not lock the administrators, so that changes to the administrators do not wait
+    for this transaction. Return the locked users with their status and roles, and the ids of the administrators among
+    them.
 
     Raises: ChangedMeanwhile, if one of the users has just become an administrator.
     """
