@@ -174,8 +174,9 @@ def _open_parts(
         click.echo(localized(fault), err=True)
     listener = ports.open_service(settings.host, settings.port)
     ports.check()
-    # The MCP server's port is opened after the check, because `check` reports only chosen ports and the service's.
-    # If the developer has set resources, there is no MCP server, because its resource would replace them.
+    # The MCP server's port may be opened after the check, because nobody can choose this port, and `check` reports only
+    # chosen ports and the service's. If the developer has set resources, there is no MCP server, because its resource
+    # would replace them.
     mcp = None
     if is_simulated and not settings.resources and has_mcp():
         place = ports.open(MCP_PORT_OFFSET)
@@ -198,8 +199,8 @@ def _open_parts(
 def _start_postgres(stack: ExitStack) -> SecretStr:
     """Start the PostgreSQL in `HOME`, which `stack` stops, and return its URL. Raises: TextError."""
     postgres = EmbeddedPostgres(HOME / "postgres")
-    # Pushed before it starts, so that a signal during the start stops it, too. `enter_context` pushes it a second time,
-    # which is harmless, because PostgreSQL is stopped only once.
+    # `postgres` is pushed before it starts, so that a signal during the start stops it, too. `enter_context` pushes it
+    # a second time, which is harmless, because PostgreSQL is stopped only once.
     stack.push(postgres)
     return SecretStr(stack.enter_context(postgres).url())
 

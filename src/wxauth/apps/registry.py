@@ -97,7 +97,10 @@ class Apps:
     default: KnownApp | None = field(init=False)
     """The app for logins that name no app; None if there is no mini-program. The app may be disabled."""
     unopened: list[str] = field(init=False, default_factory=list)
-    """The ids of the stored apps that `unsealed_app` could not return, whichever of its reasons applies.
+    """The ids of the stored apps that `unsealed_app` could not return.
+
+    Either the app's secrets cannot be decrypted, or a required value is no longer valid. wxauth does not distinguish
+    these cases. Its texts name only the first one.
 
     Users cannot log in to these apps, unless the settings contain an app with the same id.
     """

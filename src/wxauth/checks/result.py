@@ -110,7 +110,7 @@ class Findings:
     """The values that one check finds and other checks need."""
 
     apps: Sequence[App] = ()
-    """The enabled apps. If the database could not be read, these are the apps in the settings.
+    """The enabled apps. If the database was not or could not be read, these are the apps in the settings.
 
     If only one app is checked, the disabled apps are included, because the check compares the push_tokens of all apps.
     """

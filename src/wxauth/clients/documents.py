@@ -129,7 +129,7 @@ class ClientDocuments:
     _documents: DocumentCache[ClientDocument] = field(init=False)
     """The documents, by the client's id."""
     _keys: DocumentCache[ClientKeys] = field(init=False)
-    """The keys that documents do not contain, by their `jwks_uri`."""
+    """The keys to which documents only link, by the `jwks_uri`."""
 
     def __post_init__(self) -> None:
         self._documents = DocumentCache("client_document", self.clock, self._read_document, on_outcome=FETCHED.count)

@@ -113,7 +113,7 @@ class Transaction(_Reader):
         """
 
     async def run(self, statement: Statement[object], /, **values: object) -> int:
-        """Run a statement that returns no rows. Return the number of rows that it wrote."""
+        """Run a statement that returns no rows. Return the number of rows that it inserted, updated or deleted."""
         arguments = statement.arguments(values)
         try:
             status: str = await self._connection.execute(statement.text, *arguments)

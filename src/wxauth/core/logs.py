@@ -95,7 +95,9 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     )
     logging.basicConfig(handlers=[handler], level=max(level_number, logging.WARNING), force=True)
     logging.getLogger("uvicorn").setLevel(level_number)
-    # These libraries log URLs at INFO, and WeChat's URLs contain the app secret.
+    # At INFO, httpx logs the URLs of its requests, and uvicorn the paths and queries of the requests that it receives.
+    # At DEBUG, httpcore logs the header fields of responses. All of these may contain secrets, such as authorization
+    # codes, but no URL of httpx contains WeChat's app secret (see `_Host.request` in `wechat/client.py`).
     for chatty in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # The warnings of these libraries quote input from callers.

@@ -86,7 +86,7 @@ class Webhook(WebhookAnswer):
 
 
 class StoredWebhook(Webhook, table=True):
-    """A webhook, with the field that only its deliveries need."""
+    """A webhook as it is stored, with the time of its last accepted delivery, which administrators do not see."""
 
     __tablename__ = "webhooks"
 

@@ -37,7 +37,7 @@ WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
 
 @router.get("/v1/admin/webhooks", summary=_("List webhooks"))
 async def list_webhooks(_administrator: AdministratorDep, webhooks: WebhooksDep) -> Items[WebhookAnswer]:
-    """Return every webhook, by name, without its secret."""
+    """Return all webhooks, sorted by name, without their secrets."""
     return all_of(webhook.shown for webhook in await webhooks.all())
 
 

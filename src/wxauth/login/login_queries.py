@@ -3,7 +3,7 @@
 The login of most returning users takes one statement, `RETURNING_LOGIN`. The login of a new user takes a second one,
 `SIGN_UP`. The module `batched_queries` contains both statements.
 
-All other logins of known users lock the user, decide in Python, and write with small statements. For example, these are
+All other logins of known users lock the user, decide in Python, and write with small statements. Examples are
 logins with a new nickname or picture, with a unionid that was unknown or has changed, with a new identity of a known
 user, with an identity that was imported and has not been used since, or in an app with `max_sessions`.
 """
@@ -170,7 +170,10 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
       SnapshotUser.
     - Otherwise, the function ignores the unionid, and logs in with the identity alone.
 
-    Raises: SignUpClosed, SnapshotUser, AccountDisabled, AccountLeaving; StorageUnavailable, including TooManyChanges.
+    If the user of the login is banned or about to be erased, the function returns this user, and opens no session.
+
+    Raises: SignUpClosed, SnapshotUser; AccountDisabled, AccountLeaving, if the login requires a merge that a user's
+        request for erasure prevents (see `link_unionid`); StorageUnavailable, including TooManyChanges.
     """
     ids = _Ids(now)
     with DATABASE_SECONDS.time() as storing:
@@ -237,8 +240,8 @@ async def _log_in(database: Database, login: Login, ids: _Ids) -> EnteredUser:
     A login with `max_sessions` skips `RETURNING_LOGIN`, and a login that may not sign up the person skips `SIGN_UP`.
     With `stays`, cancel the user's request for erasure, and log in again.
 
-    Raises: SignUpClosed, AccountDisabled, AccountLeaving, UnionidConflict; StorageUnavailable, including
-    TooManyChanges.
+    Raises: SignUpClosed, UnionidConflict; AccountDisabled, AccountLeaving, as `link_unionid` does; StorageUnavailable,
+    including TooManyChanges.
     """
     user: EnteredUser | None = None
     if login.max_sessions is None:
@@ -278,9 +281,9 @@ async def _log_in_without_unionid(
 async def _log_in_under_lock(database: Database, login: Login, ids: _Ids) -> EnteredUser:
     """Log in with small statements under the user's lock.
 
-    Raises: SignUpClosed, AccountDisabled, AccountLeaving, UnionidConflict; ChangedMeanwhile, if another request has
-    changed the users, or if this function has merged two users or corrected the identity. The caller must then try
-    again.
+    Raises: SignUpClosed, UnionidConflict; AccountDisabled, AccountLeaving, as `link_unionid` does; ChangedMeanwhile, if
+    another request has changed the users, or if this function has merged two users or corrected the identity. The
+    caller must then try again.
     """
     # `user_id` is the identity's user, `holder_id` is the unionid's user, and `misnamed_id` is the user of an imported
     # identity that has the unionid in place of an openid.
@@ -320,6 +323,7 @@ async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: Peop
     if people.user_id is None and user.erase_at is None:
         await _add_identity(transaction, login, user.id, now=ids.now)
     else:
+        # If the identity is unknown and the user is about to be erased, this statement finds no row.
         await transaction.run(_USE_IDENTITY, **login.identity)
     may_enter = user.status == "active" and user.erase_at is None
     if may_enter:

@@ -91,8 +91,8 @@ def _check_ports(ports: Iterable[str]) -> None:
 def _check_database_url(value: SecretStr) -> SecretStr:
     """Check the URL of a database, and return it with the scheme `postgresql`. Raises: WrongValue."""
     url = re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", value.get_secret_value())
-    # In a password with `/` or `?`, the part before that character may look like a host and port. Therefore, the part
-    # after the host must not contain `@`, except in the path of a socket.
+    # If a password contains `/` or `?`, the user name and the beginning of the password may look like a host and port.
+    # Therefore, the part after the host must not contain `@`, except in the path of a socket.
     parameter = "(host=/[^#&]*|[^#&@]*)"
     pattern = rf"postgresql://{_USER}{_HOSTS}(/[^?#@]*)?(\?{parameter}(&{parameter})*)?"
     parts = _checked_parts(url, pattern, "postgresql://user:password@host:5432/database")

@@ -38,7 +38,10 @@ log = get_logger()
 
 @part
 class AuthorizationCodes:
-    """The maker of authorization codes for the logins that users have approved."""
+    """The maker of authorization codes for the logins that users have approved.
+
+    It also creates, renews and ends the logins of browsers.
+    """
 
     settings: Settings
     database: Database
@@ -87,12 +90,10 @@ class AuthorizationCodes:
     ) -> None:
         """Create or renew the browser's login, if `login` proves who uses the browser, and its site shares logins.
 
-        After a proof, set the `browser_login_id` of `login`, which the caller must store. Also set `proof_id`, which
-        tells `redirect` whether to renew the browser's cookie. `proof_id` is not stored, because it is not a column of
-        the login. Each query reads it from the browser's login.
+        After a proof, set the `browser_login_id` of `login`, which the caller must store. Set `proof_id` to that of
+        the browser's login or, without a new proof, to None, so that `redirect` renews the cookie only after a proof.
         """
-        # Without a new proof, `redirect` must not renew the cookie. Because `proof_id` is not stored, None does not end
-        # the approval here (see `is_still_approved`).
+        # This value is not stored, so later calls of `is_still_approved` do not see it.
         login.proof_id = None
         is_shared = login.sso and self.settings.sso_ttl > 0 and not browser.is_web_view
         if not (is_shared and login.taken_door in MAKES_BROWSER_LOGIN and browser.cookie):

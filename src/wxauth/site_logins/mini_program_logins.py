@@ -98,7 +98,9 @@ class MiniProgramLogins:
         return self._web_view_url(response_to_site(self.settings, request, code=code))
 
     async def unseal(self, sealed: str) -> Onward:
-        """Return the redirect that `_web_view_url` has sealed, with its form. The errors' texts call it a decision.
+        """Return the redirect that `_web_view_url` has sealed, with its form.
+
+        The texts of the errors call this redirect a decision, because it tells the site the outcome of its request.
 
         Raises: NotFound, if `sealed` is not from this service, or if the URL has expired.
         """

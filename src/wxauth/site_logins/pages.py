@@ -67,7 +67,7 @@ def next_press(presses: int) -> int:
 
 @part
 class ScanPages:
-    """The responses to the page that shows a QR code. The other pages use only `cancel`."""
+    """The part that answers the requests of the page with a QR code. The other pages use only `cancel`."""
 
     database: Database
     clock: Clock
@@ -89,6 +89,7 @@ class ScanPages:
         state = _state_of(page, now=now)
         if state is PageState.DENIED:
             raise SentBack(page, REFUSED)
+        # The error says that there is no decision yet, although in the state OVER, there may have been one.
         if state is not PageState.APPROVED:
             raise NotFound("there is no decision yet")
         return await self._redirect_with_code(page, browser, now=now)

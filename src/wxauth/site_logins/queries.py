@@ -54,7 +54,10 @@ class SiteLogin(SiteLoginFields, SiteOptions):
     """A stored login, with the options of its site, the proof of its browser's login, and its user."""
 
     proof_id: UUID | None
-    """The `proof_id` of the browser's login `browser_login_id`; None if there is none, or if that login has ended."""
+    """The `proof_id` of the browser's login `browser_login_id`; None if there is none, or if that login has ended.
+
+    It is not a column of this login, so `save` does not store it. Each query reads it from the browser's login.
+    """
     user_id: UUID | None
     """The id of the user whose identity logs in; None if the login has no identity."""
 

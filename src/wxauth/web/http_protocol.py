@@ -31,7 +31,8 @@ _BODY_FIELDS: Final = frozenset((b"content-length", b"transfer-encoding"))
 """The header fields that announce a body."""
 _UPGRADE: Final = re.compile(rb"\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 """The pattern of the name of the header field with which a client asks for another protocol."""
-# The page in this response asks the user to clear the browser's cookies, because they usually make a head too large.
+# The page in this response asks the user to clear the browser's cookies, because cookies are the usual cause of a head
+# that is too large.
 _HEAD_TOO_LARGE_RESPONSE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/html; charset=utf-8\r\n"
     b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(CLEAR_COOKIES), CLEAR_COOKIES)

@@ -119,6 +119,8 @@ def desk_routes(
         "service_url": service_url,
         "site_url": site_url,
         "shop_url": shop_url,
+        # The route that sends its response in pieces (see `create_shop`). Only the example shop has it, so the URL does
+        # not begin with `shop_url`.
         "count_url": f"{site_url}{SHOP_PATH}/count",
         "apps": [app["app_id"] for app in APPS],
         "later_app": LATER_APP,
@@ -150,6 +152,7 @@ def desk_routes(
         Route(DESK_PATH + "request", phone_network(*servers), methods=["GET", "POST", "PATCH", "PUT", "DELETE"]),
         Route(DESK_PATH + "setup", read_setup),
         Route(DESK_PATH + "texts.json", read_texts),
+        # The page's script calls a call a "wire".
         Route(DESK_PATH + "wires/{revision:int}", read_calls),
         Route(DESK_PATH + "{name}", send_page_file),
     ]

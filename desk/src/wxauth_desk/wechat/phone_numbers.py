@@ -19,7 +19,7 @@ _CHINA: Final = 86
 
 
 class _SpentCode(NamedTuple):
-    """The values that a code stands for."""
+    """The phone number that a call gets for a code, with the openid to compare and the app id to return."""
 
     phone: str
     owner: str | None
