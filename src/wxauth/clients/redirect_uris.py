@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from wxauth.i18n import lazy_gettext as _
-from wxauth.settings.http_urls import as_compared
+from wxauth.settings.http_urls import as_compared, host_of
 from wxauth.settings.types import LAST_PORT
 from wxauth.terminal import WrongValue
 from wxauth_guard.urls import is_http_url, is_loopback, is_secure
@@ -154,8 +154,8 @@ def origin_of(uri: str) -> str:
     scheme = scheme_of_app(uri)
     if scheme is not None:
         return scheme
-    scheme_and_authority = re.split("[/?]", as_compared(uri))[:3]  # for example "https:", "" and "shop.example.com"
-    return "/".join(scheme_and_authority)
+    url = as_compared(uri)
+    return f"{urlsplit(url).scheme}://{host_of(url)}"
 
 
 def origin_shown(redirect_uris: Sequence[str], requested_uri: str | None = None) -> str | None:
