@@ -20,22 +20,19 @@ from pydantic_core import from_json
 from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, good, note
 from wxauth.core.clock import Clock
 from wxauth.errors import (
-    CodeUsed,
-    InvalidCode,
     WeChatBadResponse,
     WeChatError,
     WeChatMisconfigured,
     WeChatRateLimited,
     WeChatTimeout,
     WeChatUnavailable,
-    WeChatUserBlocked,
 )
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.connecting import ProxyFailed
 from wxauth.settings.addresses import numeric_addresses_of, plain_address
 from wxauth.settings.apps import PUSH_PATH, App
 from wxauth.settings.settings import Settings
-from wxauth.wechat.client import MADE_UP_CODE, WeChat, client_over, exchange_api
+from wxauth.wechat.client import MADE_UP_CODE, REJECTIONS_OF_CODE, WeChat, client_over, exchange_api
 from wxauth.wechat.errcodes import SYSTEM_BUSY, Api, errcode_of
 from wxauth.wechat.wechat_tokens import WeChatTokens
 from wxauth_guard.urls import is_loopback
@@ -139,7 +136,7 @@ def _judge_login(app: App, failure: WeChatError | None, settings: Settings, obse
         return bad(
             name, _("accepted a made-up wx.login code. Check that WXAUTH_WECHAT_BASE_URL is really WeChat's address")
         )
-    if not isinstance(failure, InvalidCode | CodeUsed | WeChatUserBlocked):
+    if not isinstance(failure, REJECTIONS_OF_CODE):
         return _judge_failure(name, exchange_api(app), failure, settings, observed)
     base = urlsplit(settings.wechat_base_url).hostname
     if base in observed.unreachable:

@@ -28,6 +28,8 @@ BUSY_PAUSES_SECONDS: Final = (0.1, 0.3)
 """The pauses, in seconds, before the first and the second retry after errcode -1."""
 MADE_UP_CODE: Final = "000000000000"
 """A login code that WeChat has never issued."""
+REJECTIONS_OF_CODE: Final = (errors.InvalidCode, errors.CodeUsed, errors.WeChatUserBlocked)
+"""The errors with which WeChat rejects a made-up code after it has accepted the app's id and secret."""
 
 _CONNECT_SHARE: Final = 0.4
 """The largest share of an exchange's time limit that one connection attempt may take.
@@ -207,8 +209,7 @@ class WeChat:
         try:
             query = _login_query(app, MADE_UP_CODE)
             await self.call(exchange_api(app), app, query, read=lambda _answer: None, reports_refusals=False)
-        except (errors.InvalidCode, errors.CodeUsed, errors.WeChatUserBlocked):
-            # WeChat rejects the code, which means that it has accepted the id and the secret.
+        except REJECTIONS_OF_CODE:
             return
 
     async def call(
