@@ -296,7 +296,7 @@ class WeChat:
             already_read = response.extensions.get(ANSWER)
             body: bytes = await response.aread() if already_read is None else already_read.body
         except httpx.ReadTimeout as exc:
-            seconds = max(0.0, round(call.time_limit, 1))
+            seconds = max(0.0, round(call.time_limit, 2))
             raise errors.WeChatTimeout(_("{api} did not respond in {n:g} s", api=call.api, n=seconds)) from exc
         except httpx.DecodingError as exc:
             # wxauth's own transport raises this error if a response is not HTTP, and if it is too large.
