@@ -55,6 +55,8 @@ class Language:
     takes: tuple[str, ...] = ()
     """The rejected tokens that the service's library accepts. Only the issuer can sign them, or they're other spellings
     of good tokens."""
+    keep_alive: bool = True
+    """Whether the tests send several requests over one connection."""
 
 
 def spring(jdk: int, *changes: tuple[str, str], **options: Any) -> Language:
@@ -68,7 +70,11 @@ LANGUAGES = {
     "Spring Boot 4": spring(-1, takes=TAKEN_BY_SPRING),
     "Spring Boot 3": spring(0, OLDER, takes=TAKEN_BY_SPRING),
     "Spring Boot 4, asking": spring(-1, ("spring-boot:", "test spring-boot:"), properties="spring.security", asks=True),
-    "WebFlux": spring(0, OLDER, ("examples/spring", "examples/spring/webflux"), takes=TAKEN_BY_SPRING),
+    # Reactor Netty sometimes never responds to a request that follows an immediate response on the same connection:
+    # https://github.com/reactor/reactor-netty/issues/4361
+    "WebFlux": spring(
+        0, OLDER, ("examples/spring", "examples/spring/webflux"), takes=TAKEN_BY_SPRING, keep_alive=False
+    ),
     "Java": Language(("java", "javac"), "javac -d /tmp/orders "),
     "Java 8": Language(("java", "javac"), "javac --release 8"),
     "Go": Language(("go",), "go run -C"),
@@ -185,7 +191,13 @@ def started(language: Language, folder: Path, wxauth: Wxauth, stack: ExitStack) 
         line = line.replace(*change)
     env = {"WXAUTH_ISSUER": wxauth.front.url, "PORT": port, "no_proxy": "127.0.0.1", **language.env}
     env |= {"WXAUTH_CLIENT": f"orders:{wxauth.secret}", "ORDERS_SECRET": wxauth.secret}
-    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False, timeout=NODE_PATIENCE)
+    client = httpx.Client(
+        base_url=f"http://127.0.0.1:{port}",
+        trust_env=False,
+        verify=False,
+        timeout=NODE_PATIENCE,
+        limits=httpx.Limits(max_keepalive_connections=None if language.keep_alive else 0),
+    )
     stack.callback(client.close)
     return Service(language, stack.enter_context(Running("sh", "-c", line, cwd=folder, env=env)), client)
 
