@@ -109,7 +109,7 @@ class Histogram(_Metric[prometheus_client.Histogram]):
 
     def time(self) -> "Stopwatch":
         """Return a context manager that records the duration of its block in the series without labels."""
-        return Stopwatch(self.observe)
+        return Stopwatch(self[()])
 
 
 class Gauge(_Metric[prometheus_client.Gauge]):
@@ -153,9 +153,9 @@ class CountedBlock:
 
 @dataclass(slots=True, eq=False)
 class Stopwatch:
-    """A context manager that passes the duration of its block, in seconds, to `observe`, even if the block fails."""
+    """A context manager that records the duration of its block, in seconds, even if the block fails."""
 
-    observe: Callable[[float], object]
+    series: prometheus_client.Histogram
     milliseconds: float = field(init=False)
     """The block's duration. It is set when the block ends."""
     _started: float = field(init=False)
@@ -167,4 +167,4 @@ class Stopwatch:
     def __exit__(self, *_: object) -> None:
         seconds = perf_counter() - self._started
         self.milliseconds = round(seconds * 1000, 1)
-        self.observe(seconds)
+        self.series.observe(seconds)

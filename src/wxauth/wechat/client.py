@@ -387,12 +387,13 @@ def _identity(app: App, answer: dict[str, Any]) -> WeChatIdentity:
     Raises: WeChatBadResponse, if the openid or a mini-program's session_key is missing, if an id is malformed, or if
         the openid is a placeholder.
     """
-    openid, unionid = answer.get("openid"), answer.get("unionid") or None
-    session_key = answer.get("session_key") if app.is_mini_program else None
+    openid, unionid, session_key = answer.get("openid"), answer.get("unionid") or None, None
     if not is_id(openid):
         raise errors.WeChatBadResponse("WeChat's response has no usable openid")
-    if app.is_mini_program and not is_id(session_key):
-        raise errors.WeChatBadResponse("WeChat's response has no usable session_key")
+    if app.is_mini_program:
+        session_key = answer.get("session_key")
+        if not is_id(session_key):
+            raise errors.WeChatBadResponse("WeChat's response has no usable session_key")
     if unionid is not None and not is_id(unionid):
         raise errors.WeChatBadResponse("WeChat's response has a malformed unionid")
     if is_placeholder(openid):

@@ -194,7 +194,7 @@ def is_placeholder(text: str) -> bool:
     """
     normalized = (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
     unframed = normalized.strip(_PLACEHOLDER_FRAME)
-    has_letter_or_digit_except_0 = any(character.isalnum() for character in unframed if character != "0")
+    has_letter_or_digit_except_0 = any(map(str.isalnum, unframed.replace("0", "")))
     return (
         not has_letter_or_digit_except_0
         or _PLACEHOLDER.fullmatch(unframed) is not None
