@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,12 +13,14 @@ from jose import jwt
 
 from tests.problems import problem_of
 from tests.sweeps import swept
+from tests.web.misbehaving import behind_edge
 from tests.websites.browsers import ASKED, BYE, FORM, Browser, House, keys_at, refused
-from tests.world import Admin, Body, Client, bearer, until_locked
+from tests.world import Admin, Body, Client, Stage, bearer, until_locked
 from wxauth.clients.clients import remove_client
 from wxauth.core.sealing import Sealer
 from wxauth.housekeeping.housekeeping import sweep
 from wxauth.keys.keyring import KeyRing
+from wxauth.service.app import create_api
 from wxauth.service.resealing import reseal
 
 
@@ -92,6 +94,20 @@ async def test_a_form_that_takes_long_to_decode_is_refused_unread(client: Client
     assert answer.status_code == 400, answer.text
     if answer.headers["content-type"] == "application/json":
         assert "percent-encoded" in answer.json()["error_description"]
+
+
+async def unfinished() -> AsyncIterator[bytes]:
+    """Yield the beginning of a body whose rest never arrives."""
+    yield b"client_id="
+    await asyncio.Future()
+
+
+@pytest.mark.parametrize("path", ["/v1/token", "/v1/revoke", "/v1/device_authorization"])
+async def test_after_a_late_form_the_connection_is_closed(stage: Stage, path: str) -> None:
+    impatient = behind_edge(create_api(stage.services), seconds=0.01)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(impatient), base_url="https://auth.test") as client:
+        answer = await client.post(path, content=unfinished(), headers=FORM)
+    assert refused(answer, "invalid_request", 408).headers["connection"] == "close"
 
 
 # A site can ask for id_tokens signed with ES256. No verifier accepts them as access tokens.
