@@ -159,7 +159,7 @@ class ConsoleSessions:
         else:
             redeemed = await self._redeem(login, session_id, device=device, now=now)
         if redeemed is NotRedeemed.SPENT:
-            log.warning("code_reused", client_id=CONSOLE, consequence="the session has ended")
+            log.warning("code_reused", client_id=CONSOLE, consequence="the code has no open session")
         if not isinstance(redeemed, Redeemed):
             raise SessionRevoked("the code doesn't belong to this page, has been used or has expired: log in again")
         count_redeemed(self.login_counts, redeemed.login.taken_door, now=now)

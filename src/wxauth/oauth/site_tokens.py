@@ -171,7 +171,7 @@ class SiteTokens:
         outcome = await self._redeem(client, login, form)
         if isinstance(outcome, NotRedeemed):
             if outcome is NotRedeemed.SPENT:
-                log.warning("code_reused", client_id=client.name, consequence="the session has ended")
+                log.warning("code_reused", client_id=client.name, consequence="the code has no open session")
             reason = "the code doesn't belong to this client, redirect_uri and code_verifier, or has expired"
             raise _log_refusal(client, reason, redirect_uri)
         return outcome

@@ -61,7 +61,7 @@ class NotRedeemed(StrEnum):
     SPENT = "spent"
     """The authorization code or device code has been used.
 
-    If it was an authorization code, the session that the code opened has ended, too.
+    If it was an authorization code, the session that the code opened is no longer open.
     """
     PENDING = "pending"
     """The user has not decided yet."""
