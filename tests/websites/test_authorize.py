@@ -546,7 +546,11 @@ async def test_a_long_or_expired_id_token_logs_out_of_the_site_and_an_access_tok
 
 @pytest.mark.oldest_postgres
 @pytest.mark.slow
-async def test_an_id_token_logs_out_as_long_as_its_session_can_live_whatever_became_of_its_key(house: House) -> None:
+@pytest.mark.parametrize("alg", ["RS256", "ES256"])
+async def test_an_id_token_logs_out_as_long_as_its_session_can_live_whatever_became_of_its_key(
+    house: House, alg: str
+) -> None:
+    await house.change(id_token_alg=alg)
     first = tokens = await house.tokens()
     await house.stage.services[KeyRing].rotate()
     for _ in range(72):

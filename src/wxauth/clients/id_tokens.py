@@ -99,7 +99,7 @@ class IdTokens:
         Return None for any other text, for an id_token without a session, and for an id_token that was issued under
         another issuer URL, or whose key is no longer known.
 
-        Raises: StorageUnavailable; CannotOpen, if the stored keys cannot be decrypted.
+        Raises: StorageUnavailable.
         """
         jws = COMPACT_JWS.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
         if jws is None:
@@ -127,7 +127,7 @@ class IdTokens:
         id_token. Return None if this service has not issued the id_token for this client, or if the id_token has no
         session.
 
-        Raises: the errors of `read`.
+        Raises: StorageUnavailable.
         """
         hint = await self.read(token)
         if hint is None or hint.client_id != client_id:

@@ -315,7 +315,7 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
     if not _clocks_agree(services):
         return
     longest_session = timedelta(seconds=services.settings.web_session_max_age)
-    for kid in await database.values(DELETE_RETIRED, now=now, longest_session_ago=now - longest_session):
+    for kid in await database.values(DELETE_RETIRED, longest_session_ago=now - longest_session):
         log.info("signing_key_retired", kid=kid)
     await services[LoginCounts].merge_hours()
     await _page_by_page(

@@ -64,16 +64,11 @@ Key = TypeVar("Key", bound=PrivateKey)
 
 
 class RsaKey(PrivateKey):
-    """An RS256 key, with its public half."""
+    """An RS256 key."""
 
-    __slots__ = ("verifier",)
+    __slots__ = ()
     alg = RSA_ALGORITHM
     kind = rsa.RSAPrivateKey
-
-    def __init__(self, private_key: rsa.RSAPrivateKey) -> None:
-        super().__init__(private_key)
-        self.verifier: Any = self.signer.public_key()
-        """The public half, as a key object of python-jose."""
 
     @classmethod
     def generate(cls) -> Self:
@@ -224,25 +219,18 @@ class KeyRing:
             # The read continues if this request is cancelled, because other requests may wait for it.
             await asyncio.shield(self._unknown_key_read)
 
-    async def id_token_verifier(self, alg: str, kid: str) -> Any | None:
+    async def id_token_verifier(self, alg: object, kid: str) -> Any | None:
         """Return the key object of python-jose that verifies an id_token's signature; None if there is no such key.
 
-        An RS256 key is also returned after it has retired, because an expired id_token still names the session to end.
-        For this purpose, wxauth keeps retired RS256 keys, but it keeps no retired ES256 keys (see `DELETE_RETIRED`).
+        A retired key is also returned until `DELETE_RETIRED` deletes it, because an expired id_token still names the
+        session to end. `alg` is the value in the id_token's header, which may be any JSON value.
 
-        Raises: CannotOpen, if the stored keys cannot be decrypted; StorageUnavailable, if the database is unavailable.
+        Raises: StorageUnavailable, if the database is unavailable.
         """
-        if alg == ALGORITHM:
-            if not self.is_ready:  # otherwise `find` would raise KeysUnavailable
-                await self.refresh()
-            verification_key = await self.find(kid)
-            return None if verification_key is None else verification_key.key
-        if alg != RSA_ALGORITHM:
+        if alg not in (ALGORITHM, RSA_ALGORITHM):
             return None
-        if (key := self._id_token_keys.keys.get(kid)) is not None:
-            return key.verifier
-        public_jwk = await self.database.value(PUBLIC_HALF, kid=kid)
-        return None if public_jwk is None else jwk.construct(public_jwk, RSA_ALGORITHM)
+        public_jwk = await self.database.value(PUBLIC_HALF, alg=alg, kid=kid)
+        return None if public_jwk is None else jwk.construct(public_jwk, alg)
 
     async def refresh(self) -> None:
         """Read the stored keys, and add a key for each algorithm in use that needs one.

@@ -28,23 +28,18 @@ UPDATE signing_keys SET created_at = :created_at, activates_at = :activates_at, 
 _DELETE: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE id = :id")
 reseal_key: Final = Reseal.of("signing_keys", "private_key", key="id")
 """The replacement of an encrypted private key with the same key, encrypted with a new `WXAUTH_SECRET_KEY`."""
-# PostgreSQL cannot infer the types of parameters within CASE, so they have casts.
-DELETE_RETIRED: Final = Statement[str]("""
-DELETE FROM signing_keys
- WHERE retires_at <= CASE alg WHEN 'RS256' THEN :longest_session_ago::timestamptz ELSE :now::timestamptz END
-RETURNING kid
-""")
+DELETE_RETIRED: Final = Statement[str](
+    "DELETE FROM signing_keys WHERE retires_at <= :longest_session_ago RETURNING kid"
+)
 """The statement that deletes the keys that no token needs any more, and returns their `kid`.
 
-A retired RS256 key is deleted only after the longest session has ended, because until then, an id_token that the key
-has signed can end its site's session. `longest_session_ago` is so long before `now` that every session that began
-before it has ended.
+A retired key is deleted only after the longest session of a site has ended, because until then, an id_token that the
+key has signed can end its site's session. `longest_session_ago` is so long before the present that every session that
+began before it has ended.
 """
 # The query includes retired keys, because an expired id_token still identifies the session that it can end.
-PUBLIC_HALF: Final = Statement[dict[str, Any]]("""
-SELECT public_jwk FROM signing_keys WHERE kid = :kid AND alg = 'RS256'
-""")
-"""The query for the public RS256 key with this `kid`, which verifies id_tokens."""
+PUBLIC_HALF: Final = Statement[dict[str, Any]]("SELECT public_jwk FROM signing_keys WHERE kid = :kid AND alg = :alg")
+"""The query for the public half of the key with this `kid` and algorithm, which verifies id_tokens."""
 # A client is a site if it has a title.
 HAS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL)")
 """The query that returns whether there is a site. A removed site counts until housekeeping has deleted it.

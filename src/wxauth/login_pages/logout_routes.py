@@ -52,8 +52,8 @@ class LoggingOut:
     async def answer(self, encoded_parameters: str) -> Response:
         """Handle a request to log out with these URL-encoded parameters, and return the response.
 
-        Raises: RateLimited, if the user has too many requests in progress; StorageUnavailable; CannotOpen, if the
-            stored signing keys cannot be decrypted; InvalidRequest, if the request has one of wxauth's cookies twice.
+        Raises: RateLimited, if the user has too many requests in progress; StorageUnavailable; InvalidRequest, if the
+            request has one of wxauth's cookies twice.
         """
         pages = self.pages
         try:

@@ -73,8 +73,7 @@ class MiniProgramLogins:
         Return the URL that the web-view opens next.
 
         Raises: Unanswerable, if the client or the redirect URI is wrong; InvalidToken, if the session has ended;
-            CannotOpen, if the keys that verify the site's `id_token_hint` cannot be decrypted; RateLimited, UnknownApp,
-            WeChatError, StorageUnavailable, WrongPerson.
+            RateLimited, UnknownApp, WeChatError, StorageUnavailable, WrongPerson.
         """
         try:
             request = await self.site_requests.check(parameters, ip=device.ip, admits=may_answer)

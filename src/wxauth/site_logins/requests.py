@@ -92,8 +92,7 @@ class SiteRequests:
         client may send this request. Without `admits`, any client may send it.
 
         Raises: Unanswerable, if the client or the redirect URI is wrong, or if `admits` returns False; SentBack, if the
-            request breaks another rule; RateLimited; CannotOpen, if the keys that verify the `id_token_hint` cannot be
-            decrypted.
+            request breaks another rule; RateLimited.
         """
         client = await self._requesting_client(parameters, ip)
         redirect_uri = self._check_redirect_uri(client, parameters)
