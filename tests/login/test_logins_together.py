@@ -10,7 +10,7 @@ from tests.database_proxy import PATIENT, Proxy
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.world import Admin, Body, Stage, body_of, until_locked
-from wxauth.core.batching import SIZES
+from wxauth.core.batching import BATCH_SIZES
 from wxauth.service.build import Timeouts
 
 pytestmark = pytest.mark.oldest_postgres
@@ -29,7 +29,7 @@ async def known(stage: Stage) -> Mapping[str, Body]:
 
 def batches(statement: str) -> tuple[float, float]:
     """Return how many statements have run so far, and for how many callers."""
-    (family,) = SIZES[(statement,)].collect()
+    (family,) = BATCH_SIZES[(statement,)].collect()
     found = {sample.name.rpartition("_")[2]: sample.value for sample in family.samples}
     return found["count"], found["sum"]
 

@@ -28,13 +28,13 @@ from wxauth.errors import StorageUnavailable
 
 MAX_BATCH_SIZE: Final = 16
 """The largest number of callers in a batch."""
-SIZES: Final = Histogram(
+BATCH_SIZES: Final = Histogram(
     "wxauth_database_batch_size",
     "How many callers a statement was run for.",
     "statement",
     buckets=(1, 2, 4, 8, MAX_BATCH_SIZE),
 )
-_ALONE: Final = object()
+_RUN_ALONE: Final = object()
 """A mark in place of a row. It tells a caller to run the statement alone."""
 
 log = get_logger()
@@ -47,8 +47,8 @@ class _Caller(NamedTuple):
     """A caller that waits for the row of a batched statement."""
 
     arguments: Sequence[object]
-    row: asyncio.Future[object]
-    """The future of the caller's row. Its result can also be `_ALONE`, or the failure of the batch."""
+    outcome: asyncio.Future[object]
+    """The future of the caller's row. Its result can also be `_RUN_ALONE`, or the failure of the batch."""
     until: float
     """The end of the caller's time limit, in the event loop's time."""
 
@@ -91,18 +91,18 @@ class Batched(Statement[Row]):
         self.many: Final = Statement[Mapping[str, object]](text)  # pyrefly: ignore[bad-argument-type]
         """The statement for several callers."""
 
-    def rows_of(self, records: Records, size: int) -> list[object]:
-        """Return a list with the row of each caller.
+    def outcomes_of(self, records: Records, size: int) -> list[object]:
+        """Return a list with the row of each of `size` callers.
 
-        None means that there is no row, and `_ALONE` means that the caller must run the statement alone.
+        None means that there is no row, and `_RUN_ALONE` means that the caller must run the statement alone.
         """
-        rows: list[object] = [_ALONE] * size
+        outcomes: list[object] = [_RUN_ALONE] * size
         for record in records:
             values = dict(record.items())
             n = values.pop("n")
             # record[1] is the first column after `n`.
-            rows[n - 1] = None if record[1] is None else model_of(self.kind, values)
-        return rows
+            outcomes[n - 1] = None if record[1] is None else model_of(self.kind, values)
+        return outcomes
 
 
 class Batches:
@@ -110,7 +110,7 @@ class Batches:
 
     Args:
         statement: The statement.
-        answer: A function that runs one of the two forms within a time limit. It tries twice, unless `tries` is given.
+        fetch: A function that runs one of the two forms within a time limit. It tries twice, unless `tries` is given.
         wait: A function that waits for the row of a caller in a batch. Tracing measures this wait.
         time_limit: The longest time, in seconds, that a caller waits.
         batch_wait: The longest time, in seconds, for which a running statement delays the next batch.
@@ -119,27 +119,27 @@ class Batches:
     def __init__(
         self,
         statement: Batched[Any],
-        answer: Callable[..., Awaitable[Records]],
+        fetch: Callable[..., Awaitable[Records]],
         wait: Callable[[asyncio.Future[object]], Awaitable[object]],
         *,
         time_limit: float,
         batch_wait: float,
     ) -> None:
         self._statement = statement
-        self._answer = answer
+        self._fetch = fetch
         self._wait = wait
         self._time_limit = time_limit
         self._batch_wait = batch_wait
         self._waiting: deque[_Caller] = deque()
-        self._newest: asyncio.Future[Any] | None = None
+        self._last_sent: asyncio.Future[Any] | None = None
         """The statement that was sent last: the task of a batch, or the future of a caller that runs it alone.
 
         None if no statement has been sent yet, or if no caller was waiting when the next batch was due.
         """
-        self._sent_at = 0.0
-        """The time at which `_newest` was sent, in the event loop's time."""
+        self._last_sent_at = 0.0
+        """The time at which `_last_sent` was sent, in the event loop's time."""
         self._timer: asyncio.TimerHandle | None = None
-        """The timer that sends the next batch even if `_newest` is still running; None if no caller is waiting."""
+        """The timer that sends the next batch even if `_last_sent` is still running; None if no caller is waiting."""
         self._tasks: set[asyncio.Task[None]] = set()
         """The tasks of the batches that are running."""
 
@@ -151,23 +151,23 @@ class Batches:
         loop = asyncio.get_running_loop()
         future, until = loop.create_future(), loop.time() + self._time_limit
         self._waiting.append(_Caller(arguments, future, until))
-        if self._newest is None:
+        if self._last_sent is None:
             self._send()
         elif self._timer is None:
-            self._timer = loop.call_at(self._sent_at + self._batch_wait, self._send)
+            self._timer = loop.call_at(self._last_sent_at + self._batch_wait, self._send)
         try:
             # `_send` has already set the result if this caller runs the statement alone.
-            row = future.result() if future.done() else await self._wait(future)
+            outcome = future.result() if future.done() else await self._wait(future)
             # Each caller gets a separate exception, because Python adds the caller's traceback to the exception.
-            if isinstance(row, StorageUnavailable):
-                raise StorageUnavailable(row.detail) from row.__cause__
-            if row is not _ALONE:
-                return row
-            records = await self._answer(self._statement.text, arguments, until)
+            if isinstance(outcome, StorageUnavailable):
+                raise StorageUnavailable(outcome.detail) from outcome.__cause__
+            if outcome is not _RUN_ALONE:
+                return outcome
+            records = await self._fetch(self._statement.text, arguments, until)
             return self._statement.read(records)[0] if records else None
         finally:
             # This caller has run the statement alone, so the next batch has waited for its result.
-            if self._newest is future:
+            if self._last_sent is future:
                 self._send()
 
     async def aclose(self) -> None:
@@ -187,48 +187,48 @@ class Batches:
         batch: list[_Caller] = []
         while self._waiting and len(batch) < MAX_BATCH_SIZE:
             caller = self._waiting.popleft()
-            if not caller.row.done():
+            if not caller.outcome.done():
                 batch.append(caller)
-        self._newest = None
+        self._last_sent = None
         if not batch:
             return
         loop = asyncio.get_running_loop()
-        self._sent_at = loop.time()
-        SIZES.observe(len(batch), self._statement.name)
+        self._last_sent_at = loop.time()
+        BATCH_SIZES.observe(len(batch), self._statement.name)
         # A single caller runs the statement itself. If this caller is cancelled, no other caller is affected.
         if len(batch) == 1:
-            self._newest = batch[0].row
-            batch[0].row.set_result(_ALONE)
+            self._last_sent = batch[0].outcome
+            batch[0].outcome.set_result(_RUN_ALONE)
             return
         # The task gets an empty context, because its log lines must not contain the id of the request that happened to
         # start it.
-        self._newest = task = loop.create_task(self._run(batch), context=Context())
+        self._last_sent = task = loop.create_task(self._run(batch), context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if self._waiting:
-            self._timer = loop.call_at(self._sent_at + self._batch_wait, self._send)
+            self._timer = loop.call_at(self._last_sent_at + self._batch_wait, self._send)
 
     async def _run(self, batch: Sequence[_Caller]) -> None:
-        """Run the statement for these callers, and give each caller its row, the batch's failure or `_ALONE`."""
-        rows: Sequence[object] = [_ALONE] * len(batch)
+        """Run the statement for these callers, and give each caller its row, the batch's failure or `_RUN_ALONE`."""
+        outcomes: Sequence[object] = [_RUN_ALONE] * len(batch)
         columns = [list(column) for column in zip(*(caller.arguments for caller in batch), strict=True)]
         until = batch[0].until  # the time limit of the caller that has waited longest
         try:
-            records = await self._answer(self._statement.many.text, columns, until, tries=1)
-            rows = self._statement.rows_of(records, len(batch))
+            records = await self._fetch(self._statement.many.text, columns, until, tries=1)
+            outcomes = self._statement.outcomes_of(records, len(batch))
         except Exception as exc:
             if isinstance(exc, StorageUnavailable) and isinstance(exc.__cause__, OSError):
                 # There is no connection, or the database did not respond in time. A caller that tried alone would wait
                 # for the same failure again.
-                rows = [exc] * len(batch)
+                outcomes = [exc] * len(batch)
             else:
                 # Each caller now runs the statement alone. If PostgreSQL refuses that statement, too, the caller gets
                 # the error.
                 log.debug("batch_failed", statement=self._statement.name, size=len(batch), reason=reason_of(exc))
         finally:
-            if self._newest is asyncio.current_task():
+            if self._last_sent is asyncio.current_task():
                 # The next batch starts before the rows are delivered, so that PostgreSQL has work during that time.
                 self._send()
-            for caller, row in zip(batch, rows, strict=True):
-                if not caller.row.done():  # a cancelled caller's future is cancelled, too
-                    caller.row.set_result(row)
+            for caller, outcome in zip(batch, outcomes, strict=True):
+                if not caller.outcome.done():  # a cancelled caller's future is cancelled, too
+                    caller.outcome.set_result(outcome)

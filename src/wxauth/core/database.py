@@ -67,12 +67,12 @@ class _Reader(ABC):
     __slots__ = ()
 
     @abstractmethod
-    async def _answer(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
+    async def _fetch(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
         """Run a statement with these values for `$1`, `$2` and so on, and return all rows."""
 
     async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
         """Return the first row, or None if there is none."""
-        records = await self._answer(statement.text, statement.arguments(values))
+        records = await self._fetch(statement.text, statement.arguments(values))
         return statement.read(records)[0] if records else None
 
     async def one(self, statement: Statement[Row], /, **values: object) -> Row:
@@ -82,17 +82,17 @@ class _Reader(ABC):
 
     async def rows(self, statement: Statement[Row], /, **values: object) -> Sequence[Row]:
         """Return all rows of the result."""
-        return statement.read(await self._answer(statement.text, statement.arguments(values)))
+        return statement.read(await self._fetch(statement.text, statement.arguments(values)))
 
     async def value(self, statement: Statement[T_co], /, **values: object) -> T_co | None:
         """Return the first value of the first row. Return None if there is no row, or if the value is null."""
-        records = await self._answer(statement.text, statement.arguments(values))
+        records = await self._fetch(statement.text, statement.arguments(values))
         value: T_co | None = records[0][0] if records else None
         return value
 
     async def values(self, statement: Statement[T_co], /, **values: object) -> Sequence[T_co]:
         """Return the first value of each row."""
-        return [row[0] for row in await self._answer(statement.text, statement.arguments(values))]
+        return [row[0] for row in await self._fetch(statement.text, statement.arguments(values))]
 
 
 class Transaction(_Reader):
@@ -123,7 +123,7 @@ class Transaction(_Reader):
         number = status.rpartition(" ")[2]  # the status is, for example, "INSERT 0 3"
         return int(number) if number.isdigit() else 0
 
-    async def _answer(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
+    async def _fetch(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
         try:
             records: Sequence[asyncpg.Record] = await self._connection.fetch(text, *arguments)
         except BaseException as exc:
@@ -152,10 +152,10 @@ class Snapshot(Transaction):
         # prepared FETCH must not change.
         cursor = f"pages_{crc32(statement.text.encode()):08x}"
         declaration = f"DECLARE {cursor} NO SCROLL CURSOR FOR {statement.text}"
-        await self._answer(declaration, statement.arguments(values))
-        while records := await self._answer(f"FETCH {page_size} FROM {cursor}", ()):
+        await self._fetch(declaration, statement.arguments(values))
+        while records := await self._fetch(f"FETCH {page_size} FROM {cursor}", ()):
             yield statement.read(records)
-        await self._answer(f"CLOSE {cursor}", ())
+        await self._fetch(f"CLOSE {cursor}", ())
 
 
 class Database(_Reader):
@@ -184,7 +184,7 @@ class Database(_Reader):
         # A pooler does not keep a session's settings, so each transaction sets the limits. Without a pooler, the
         # connector sets the limits once for each connection.
         server_limits = deadlines.server_limits if self.is_pooled else {}
-        self._begin = "; ".join([_BEGIN, *(f"SET LOCAL {name} = {value}" for name, value in server_limits.items())])
+        self._begin_sql = "; ".join([_BEGIN, *(f"SET LOCAL {name} = {value}" for name, value in server_limits.items())])
         self._connections = Connections(self.connector.connect, size=MAX_CONNECTIONS)
         self._transactions = asyncio.Semaphore(MAX_TRANSACTIONS)
         self._snapshots = asyncio.Semaphore(MAX_SNAPSHOTS)
@@ -201,7 +201,7 @@ class Database(_Reader):
         if batches is None:
             batches = Batches(
                 statement,
-                self._answer,
+                self._fetch,
                 self._wait,
                 time_limit=self.deadlines.total,
                 batch_wait=self.deadlines.batch_wait,
@@ -212,7 +212,7 @@ class Database(_Reader):
 
     async def run(self, statement: Statement[object], /, **values: object) -> None:
         """Run a statement, and ignore its result."""
-        await self._answer(statement.text, statement.arguments(values))
+        await self._fetch(statement.text, statement.arguments(values))
 
     async def time(self) -> datetime:
         """Return the database's time. Raises: StorageUnavailable."""
@@ -242,7 +242,7 @@ class Database(_Reader):
             asyncpg.IntegrityConstraintViolationError, if a statement violates a constraint.
         """
         async with _Limit(_now() + self.deadlines.total), self._transactions:
-            connection = await self._open_transaction((self._begin + _REPLAN) if replan else self._begin)
+            connection = await self._open_transaction((self._begin_sql + _REPLAN) if replan else self._begin_sql)
             transaction = Transaction(connection)
             is_committing = False
             try:
@@ -321,7 +321,7 @@ class Database(_Reader):
         try:
             await connection.execute(begin)
         except BaseException as exc:
-            may_retry = self._drop_if_lost(connection, exc)
+            may_retry = self._close_unusable(connection, exc)
             self._connections.release(connection)
             if may_retry:
                 raise outages.ConnectionLost from exc
@@ -338,7 +338,7 @@ class Database(_Reader):
         Raises: StorageUnavailable, or its subclasses ChangesClashed and NothingCommitted, if the state of the database
             has caused the error. Otherwise the caller must raise the error again.
         """
-        may_retry = self._drop_if_lost(connection, exc, is_from_database=is_from_database)
+        may_retry = self._close_unusable(connection, exc, is_from_database=is_from_database)
         if not connection.is_closed():
             with suppress(Exception):  # so that the original failure is raised
                 await connection.execute("ROLLBACK")
@@ -352,7 +352,7 @@ class Database(_Reader):
             raise outages.NothingCommitted(outages.NO_RESPONSE) from exc
         outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
 
-    async def _answer(
+    async def _fetch(
         self, text: str, arguments: Sequence[object], until: float | None = None, *, tries: int = 2
     ) -> Sequence[asyncpg.Record]:
         """Run a statement, and return all rows. Tracing wraps this method.
@@ -373,7 +373,7 @@ class Database(_Reader):
                     rows: Sequence[asyncpg.Record] = await connection.fetch(text, *arguments)
                     return rows
                 except BaseException as exc:
-                    may_retry = self._drop_if_lost(connection, exc)
+                    may_retry = self._close_unusable(connection, exc)
                     if tries and (may_retry or isinstance(exc, (*outages.CLASHED, *outages.STATEMENT_LOST))):
                         continue
                     if may_retry:
@@ -386,7 +386,7 @@ class Database(_Reader):
         """Wait for a row of a batch. Tracing wraps this method."""
         return await row
 
-    def _drop_if_lost(
+    def _close_unusable(
         self, connection: asyncpg.Connection, exc: BaseException, *, is_from_database: bool = True
     ) -> bool:
         """Close the connections that this failure makes unusable, and return whether the caller may try another one.

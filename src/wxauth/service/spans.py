@@ -138,16 +138,16 @@ class _TracedApp:
 class _TracedDatabase(Database):
     """A database that opens a span for each transaction, and for each statement outside of a transaction, of a request.
 
-    `_answer` runs a single statement, and `_wait` waits for a row that a batch of statements returns.
+    `_fetch` runs a single statement, and `_wait` waits for a row that a batch of statements returns.
     """
 
     def __init__(self, url: str, *, deadlines: Deadlines, tracer: Tracer) -> None:
         super().__init__(url, deadlines=deadlines)
         self._tracer = tracer
 
-    async def _answer(self, *statement: Any, **limits: Any) -> Any:
+    async def _fetch(self, *statement: Any, **limits: Any) -> Any:
         with _span_within(self._tracer, _calling_function, _DATABASE):
-            return await super()._answer(*statement, **limits)
+            return await super()._fetch(*statement, **limits)
 
     async def _wait(self, row: asyncio.Future[object]) -> object:
         with _span_within(self._tracer, _calling_function, _DATABASE):
