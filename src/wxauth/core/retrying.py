@@ -21,7 +21,7 @@ ATTEMPTS_OF_OPERATORS: Final = 50
 If fifty merges and splits of one user run at the same time, only one merge or split succeeds in each round, so the last
 one needs fifty attempts.
 """
-_FAILURE: Final = "too many concurrent changes to this user"
+_DETAIL: Final = "too many concurrent changes to this user"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,11 +36,11 @@ class TooManyChanges(StorageUnavailable):
 
 
 def retrying(
-    attempts: int = DEFAULT_ATTEMPTS, *, failure: str = _FAILURE, conflicts: tuple[type[Exception], ...] = ()
+    attempts: int = DEFAULT_ATTEMPTS, *, detail: str = _DETAIL, conflicts: tuple[type[Exception], ...] = ()
 ) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]:
     """Return a decorator that repeats a function while it raises ChangedMeanwhile or one of `conflicts`.
 
-    If `attempts` calls have failed in this way, the decorated function raises TooManyChanges with the text `failure`.
+    If `attempts` calls have failed in this way, the decorated function raises TooManyChanges with this `detail`.
     """
 
     def decorate(attempt: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -54,7 +54,7 @@ def retrying(
                     continue
                 except conflicts as exc:
                     cause = exc
-            raise TooManyChanges(failure) from cause
+            raise TooManyChanges(detail) from cause
 
         return repeated
 
@@ -68,7 +68,7 @@ async def begin_locked(
     """Open a transaction, call `lock` in it, and yield the transaction and the value that `lock` returns.
 
     If `lock` raises ChangedMeanwhile, this function calls `lock` again in a new transaction. The caller's block runs
-    only once.
+    only once. Before `lock` raises ChangedMeanwhile, it must not change anything, because the transaction is committed.
 
     Raises: TooManyChanges, if `lock` has raised ChangedMeanwhile at each attempt.
     """
@@ -80,4 +80,4 @@ async def begin_locked(
                 continue
             yield transaction, locked
             return
-    raise TooManyChanges(_FAILURE)
+    raise TooManyChanges(_DETAIL)

@@ -343,7 +343,7 @@ async def _import_or_halve(
         await _import_or_halve(services, lines[middle:], earlier, options, outcomes)
 
 
-@retrying(3, failure="too many concurrent changes to these users", conflicts=CONFLICTS)
+@retrying(3, detail="too many concurrent changes to these users", conflicts=CONFLICTS)
 async def _import_batch(
     services: Services,
     lines: Sequence[tuple[int, Line]],

@@ -211,7 +211,7 @@ async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
     return True
 
 
-@retrying(failure="too many concurrent changes to this number")
+@retrying(detail="too many concurrent changes to this number")
 async def bind_phone(
     database: Database, answer: StoredAnswer, phone: str, *, policy: PhonePolicy, yields_to_newer: bool, now: datetime
 ) -> UserInSession | PhoneRefusal:

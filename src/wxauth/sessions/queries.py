@@ -296,7 +296,7 @@ It checks only identities that have a session with an id above `after_id`.
 """
 
 
-@retrying(failure=TOO_MANY_CHANGES)
+@retrying(detail=TOO_MANY_CHANGES)
 async def end_session(
     database: Database,
     *,

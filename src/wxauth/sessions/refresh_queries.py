@@ -256,7 +256,7 @@ async def rotate_refresh_token_of_website(
     return await _rotate(database, _ROTATE_OF_WEBSITE, token, website, ip=ip, lifetimes=lifetimes, now=now)
 
 
-@retrying(failure=TOO_MANY_CHANGES)
+@retrying(detail=TOO_MANY_CHANGES)
 async def _rotate(
     database: Database,
     statement: Statement[Rotated],
