@@ -18,7 +18,7 @@ from wxauth.cli import main as main_command
 from wxauth.core.trail import EventType
 from wxauth.core.users import PROFILE_FIELDS
 from wxauth.i18n import Text, translate
-from wxauth.import_export.lines import EXPECTED, Line
+from wxauth.import_export.lines import FIELD_RULES, Line
 from wxauth.service.app import create_api
 from wxauth.users.schemas import UserAnswer
 from wxauth.web.answers import example_of
@@ -105,7 +105,7 @@ def _with_events(page: str, language: str) -> str:
 
 def _with_import_fields(page: str, language: str) -> str:
     """Return a page whose table of fields contains all fields of a line to import, with their rules."""
-    rules = {name: EXPECTED[name].translated(language) for name in Line.model_fields}
+    rules = {name: FIELD_RULES[name].translated(language) for name in Line.model_fields}
     return _with_rows(page, "field|字段", rules)
 
 

@@ -52,7 +52,7 @@ class Mover:
         def refuse(refusal: ImportRefusal) -> None:
             for fault in refusal.faults:
                 self.refusals.append((refusal.number, fault.field))
-                self.messages.append(fault.wanted)
+                self.messages.append(fault.rule)
             self.others.append(tuple(refusal.others))
 
         how = {"report": refuse, "progress": lambda _: None, "waiting": lambda _, _seconds: None, **(how or {})}

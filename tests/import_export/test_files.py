@@ -238,7 +238,7 @@ def test_a_file_of_another_kind_is_named_with_its_remedy(is_csv: bool, name: str
     with pytest.raises(WrongFile, match=re.escape(remedy)) as refusal:
         (CsvLines if is_csv else JsonLines)(io.BytesIO(file))
     assert refusal.value.fault.field == "file", name
-    assert refusal.value.fault.wanted.translated("zh-CN") != str(refusal.value)
+    assert refusal.value.fault.rule.translated("zh-CN") != str(refusal.value)
 
 
 @swept("text", [JSONL, CSV.replace("小明", "小明 015")])
@@ -246,7 +246,7 @@ def test_the_command_against_lines_that_end_with_cr_repairs_the_file(text: str) 
     is_csv = text != JSONL
     with pytest.raises(WrongFile) as refusal:
         (CsvLines if is_csv else JsonLines)(io.BytesIO(text.replace("\n", "\r").encode()))
-    for advice in (str(refusal.value), refusal.value.fault.wanted.translated("zh-CN")):
+    for advice in (str(refusal.value), refusal.value.fault.rule.translated("zh-CN")):
         command = re.search("tr '.+' '.+'", advice)
         assert command is not None
         repaired = subprocess.run(shlex.split(command[0]), input=text.replace("\n", "\r").encode(), capture_output=True)

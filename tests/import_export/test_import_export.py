@@ -59,7 +59,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text
 from wxauth.import_export.files import NO_HEADER, WRONG_ATTRIBUTE, CsvLines, FileFormat, JsonLines
 from wxauth.import_export.importing import Counts
-from wxauth.import_export.lines import EXPECTED, Line
+from wxauth.import_export.lines import FIELD_RULES, Line
 from wxauth.import_export.numbered_lines import MAX_LINE
 from wxauth.import_export.other_files import WrongFile
 from wxauth.import_export.queries import all_identities
@@ -1429,7 +1429,7 @@ async def test_the_commands_take_and_give_a_file(users: Command, tmp_path: Path,
         1,
         asdict(Counts(lines=3, created=2, refused=1, odd_openids=2)),
     )
-    wanted = f"phone: {EXPECTED['phone']}"
+    wanted = f"phone: {FIELD_RULES['phone']}"
     assert tried.stderr == f"line 2: {wanted}\n1 line: {wanted}\n{ODD.format(2)}\n{RUN_AGAIN}\n{STORED_NOTHING}\n"
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
 
@@ -1477,7 +1477,7 @@ async def test_the_command_reports_what_csv_has_cost(
         done = await users("import", str(file), *arguments, **env)
         return done.returncode, done.stdout, done.stderr.splitlines()
 
-    unionid, phone = (f"{name}: {EXPECTED[name]}" for name in ("unionid", "phone"))
+    unionid, phone = (f"{name}: {FIELD_RULES[name]}" for name in ("unionid", "phone"))
     text = f"app_id,openid,unionid,phone,union_id\n{START}a,NULL,1,\n{START}b,,1,\n{START}c,,,x\n"
     counts = "lines: 3, created: {}, updated: 0, unchanged: 0, refused: {}\n".format
     sums = [f"2 lines: {phone}", f"1 line: {unionid}", "ignored columns: union_id", RUN_AGAIN, STORED_NOTHING]
@@ -1486,7 +1486,7 @@ async def test_the_command_reports_what_csv_has_cost(
     skipping = await imported(text, "--dry-run", "--skip-bad-fields")
     lines = [first, f"line 3: skipped: {phone}", f"1 line: {unionid}", f"1 line: {phone}", f"1 line: skipped: {phone}"]
     assert skipping == (1, counts(2, "1, imported without their invalid fields: 1"), [*lines, *sums[2:]])
-    unionid, phone = (f"{name}：{Text(EXPECTED[name]).translated('zh-CN')}" for name in ("unionid", "phone"))
+    unionid, phone = (f"{name}：{Text(FIELD_RULES[name]).translated('zh-CN')}" for name in ("unionid", "phone"))
     with file.open("rb") as opened:
         chinese = {**env, "LC_ALL": "zh_CN.UTF-8"}
         done = run("users", "import", "-", "--csv", cwd=tmp_path, env=chinese, stdin=opened.fileno())
@@ -1500,7 +1500,7 @@ async def test_the_command_reports_what_csv_has_cost(
         ("app_id,weixin_openid\no", NO_HEADER, "app_id, weixin_openid"),
         ("app_id,openid,attributes.Tier", WRONG_ATTRIBUTE, "attributes.Tier"),
     ):
-        assert await imported(f"{header}\n") == (1, "", [f"line 1: line: {wrong.wanted}; found: {seen}"])
+        assert await imported(f"{header}\n") == (1, "", [f"line 1: line: {wrong.rule}; found: {seen}"])
     status, said, errors = await imported(f"app_id,openid,nickname\n\n{START}a,a\n{START}a,b\n", "--dry-run")
     assert (status, said) == (1, counts(1, 1).replace("\n", ", blank lines: 1\n"))
     assert errors[0] == f"line 4: nickname: {GIVEN_BEFORE} (line 3)"

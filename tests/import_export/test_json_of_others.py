@@ -239,7 +239,7 @@ async def test_a_document_is_refused_with_the_jq_that_makes_lines_of_it(
     text = WRITTEN[written](DOCUMENTS[name]).encode()
     with pytest.raises(WrongFile) as refusal:
         JsonLines(io.BytesIO(text))
-    assert refusal.value.fault.wanted.translated("zh-CN") != str(refusal.value)
+    assert refusal.value.fault.rule.translated("zh-CN") != str(refusal.value)
     command = "jq -c" + str(refusal.value).partition("jq -c")[2]
     needs("jq")
     file = tmp_path / "users.json"

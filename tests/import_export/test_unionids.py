@@ -82,7 +82,7 @@ async def test_an_openid_that_is_a_unionid_of_the_file_is_refused(
         numbers = [number - is_csv for number, _ in mover.refusals]
         assert (numbers, counts.created + counts.updated) == (refused, len(lines) - len(refused))
         assert [tuple(number - is_csv for number in each) for each in mover.others] == others
-        assert mover.messages[0] == UNIONID_AS_OPENID.wanted
+        assert mover.messages[0] == UNIONID_AS_OPENID.text
 
 
 async def test_a_unionid_that_is_wrapped_as_databases_export_it_is_one_too(mover: Mover) -> None:
@@ -110,7 +110,7 @@ async def test_an_openid_that_is_a_later_lines_unionid_is_refused_from_standard_
         done = await running
     assert done.stdout, done.stderr
     assert (done.returncode, json.loads(done.stdout)["created"]) == (1, 1)
-    assert f"line 1: openid: {UNIONID_AS_OPENID.wanted} (line 3002)" in done.stderr
+    assert f"line 1: openid: {UNIONID_AS_OPENID.text} (line 3002)" in done.stderr
     assert await stage.rows.fetchval("SELECT external_id FROM users") == "7"
 
 

@@ -229,7 +229,7 @@ class _Report:
 
     def refuse(self, refusal: ImportRefusal) -> None:
         """Print the faults of a line that is refused, or imported without its invalid fields, and count each fault."""
-        faults = [_("{name}: {rule}", name=fault.field, rule=fault.wanted) for fault in refusal.faults]
+        faults = [_("{name}: {rule}", name=fault.field, rule=fault.rule) for fault in refusal.faults]
         text = _("; ").join(faults)
         if refusal.others:  # the numbers of the lines that this line contradicts
             text = _("{faults} (line {numbers})", faults=text, numbers=", ".join(map(str, refusal.others)))
@@ -286,7 +286,7 @@ class _Report:
 
 def _failure_of(exc: WrongFile) -> Failed:
     """Return the error that ends the command if the file cannot be imported."""
-    text = _("{name}: {rule}", name=exc.fault.field, rule=exc.fault.wanted)
+    text = _("{name}: {rule}", name=exc.fault.field, rule=exc.fault.rule)
     if exc.fault.field == "line":  # the fault is in the first line, which is the header of CSV
         text = _("line {number}: {faults}", number=1, faults=text)
     if exc.names:

@@ -63,7 +63,7 @@ class Fault(NamedTuple):
 
     field: str
     """The name of the field; `line` or `file` for a fault of the line or the file as a whole."""
-    wanted: Text
+    rule: Text
     """The rule that the field breaks, for example "must be a UUIDv7"."""
 
 
@@ -119,8 +119,10 @@ def _as_time(date: object) -> object:
 
     Return None for 0. Return any other value unchanged, because the field's own check judges it later.
     """
-    if type(date) in (int, float) or (isinstance(date, str) and _MILLISECONDS.fullmatch(date)):
-        milliseconds = float(date)  # type: ignore[arg-type]
+    if isinstance(date, bool):  # true and false are ints in Python
+        return date
+    if isinstance(date, int | float) or (isinstance(date, str) and _MILLISECONDS.fullmatch(date)):
+        milliseconds = float(date)
         if not milliseconds:
             return None  # some tables contain 0 in place of a missing date
         with suppress(OverflowError, ValueError):  # infinite, or not a number
@@ -285,7 +287,7 @@ class Line(_Strict):
     ] = None
     ban_reason: Annotated[Reason | None, _("must be up to 500 characters, without control characters")] = None
     banned_until: TimeOrNone = None
-    attributes: Annotated[AttributesPatch | None, ATTRIBUTES.wanted] = None
+    attributes: Annotated[AttributesPatch | None, ATTRIBUTES.rule] = None
     """A JSON merge patch (RFC 7396) for the user's attributes."""
     erase_at: TimeOrNone = None
     """The time at which a new user will be erased, at the user's request."""
@@ -318,14 +320,15 @@ class Line(_Strict):
         except ValidationError as exc:
             errors = exc.errors(include_url=False)
         else:
-            return _missing(vars(line)) or line
+            faults = _missing(vars(line))
+            return faults or line
         if not errors[0]["loc"]:  # the error is about the text as a whole
             is_utf8 = text.decode(errors="ignore").encode() == text
             return [NOT_JSON if is_utf8 else NOT_UTF8]
-        faults: dict[str, Fault] = {}
+        first_faults: dict[str, Fault] = {}
         for fault in (*_missing(from_json(text)), *map(_fault, errors)):
-            faults.setdefault(fault.field, fault)
-        return list(faults.values())
+            first_faults.setdefault(fault.field, fault)
+        return list(first_faults.values())
 
     @property
     def key(self) -> IdentityKey:
@@ -340,7 +343,7 @@ def _missing(values: Mapping[str, object]) -> list[Fault]:
     """
     if values.get("unionid") and not values.get("openid"):
         return []
-    return [Fault(name, EXPECTED[name]) for name in ("app_id", "openid") if not values.get(name)]
+    return [Fault(name, FIELD_RULES[name]) for name in ("app_id", "openid") if not values.get(name)]
 
 
 def _fault(error: ErrorDetails) -> Fault:
@@ -351,7 +354,7 @@ def _fault(error: ErrorDetails) -> Fault:
     # The reading of the file has replaced each lone surrogate with NUL, which JSON writes as \u0000. After an escaped
     # backslash, the letters u0000 are ordinary text, so escaped backslashes are removed before the search.
     has_nul = error["type"] != "missing" and b"\\u0000" in to_json(error["input"]).replace(rb"\\", b"")
-    return Fault(field, _("must not contain NUL or lone surrogates such as \\ud83d") if has_nul else EXPECTED[field])
+    return Fault(field, _("must not contain NUL or lone surrogates such as \\ud83d") if has_nul else FIELD_RULES[field])
 
 
 def without(text: bytes, fields: Iterable[str]) -> bytes:
@@ -369,5 +372,5 @@ def _rules_of(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str, Tex
         yield f"{prefix}{name}", text
 
 
-EXPECTED: Final = dict(chain(_rules_of(Line), _rules_of(LineOfConsent, "consents.")))
+FIELD_RULES: Final = dict(chain(_rules_of(Line), _rules_of(LineOfConsent, "consents.")))
 """The rule of each field, by the field's name, for example `openid` or `consents.document`."""

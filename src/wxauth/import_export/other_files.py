@@ -82,7 +82,7 @@ class WrongFile(Exception):
     """
 
     def __init__(self, fault: Fault, names: Sequence[str] = ()) -> None:
-        super().__init__(fault.wanted)
+        super().__init__(fault.rule)
         self.fault = fault
         self.names = names
         """The names in the file that the error message lists."""

@@ -201,7 +201,7 @@ class Rule(NamedTuple, Generic[Checked]):
 
     field: str
     """The field to which the fault is attributed."""
-    wanted: Text
+    text: Text
     """The rule as a predicate of the field, for example "must not belong to another user"."""
     is_broken: Callable[[Checked], bool]
     """A function that returns whether a line, or the change by a line, breaks the rule."""
@@ -209,7 +209,7 @@ class Rule(NamedTuple, Generic[Checked]):
     @property
     def fault(self) -> Fault:
         """The fault of a line that breaks the rule."""
-        return Fault(self.field, self.wanted)
+        return Fault(self.field, self.text)
 
 
 def _has_unionid_as_openid(case: Case) -> bool:
