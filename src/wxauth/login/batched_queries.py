@@ -13,18 +13,17 @@ from wxauth.core.trail import EventType
 from wxauth.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
 
 
-class EnteredUser(UserInSession):
-    """A user who has logged in, or whose login wxauth refuses because the user is banned or about to be erased."""
+class UserAtLogin(UserInSession):
+    """The user of a login. If the user is banned or about to be erased, wxauth refuses the login."""
 
     banned_until: datetime | None
     """The time at which the ban ends; None if the user is not banned, or if the ban has no end."""
 
 
 _BAN_COLUMN: Final = "users.banned_until"
-ENTERED_USER: Final = f"{USER_IN_SESSION}, {_BAN_COLUMN}"
-"""The SQL columns of an `EnteredUser`, for a statement's SELECT or RETURNING."""
-_MAY_ENTER: Final = MAY_LOG_IN.replace("users.", "")
-"""The SQL condition `MAY_LOG_IN`, for columns without the name of their table."""
+USER_AT_LOGIN: Final = f"{USER_IN_SESSION}, {_BAN_COLUMN}"
+"""The SQL columns of a `UserAtLogin`, for a statement's SELECT or RETURNING."""
+_FOUND_USER_MAY_LOG_IN: Final = MAY_LOG_IN.replace("users.", "found_user.")
 OPEN_FRAGMENT: Final = """
     INSERT INTO sessions
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
@@ -57,13 +56,14 @@ serialized, again.
 # `awaits_login` means that nobody has logged in with the identity since the import.
 _IS_MISNAMED: Final = """EXISTS (SELECT FROM identities misnamed
                       WHERE misnamed.app_id = :app_id AND misnamed.openid = :unionid AND misnamed.awaits_login)"""
+# The condition is true if the identity is known.
 _IS_KNOWN: Final = "EXISTS (SELECT FROM identities i WHERE i.app_id = :app_id AND i.openid = :openid)"
 # The condition selects the user of a login that `RETURNING_LOGIN` serves.
-_IS_RETURNING: Final = """i.app_id = :app_id AND i.openid = :openid AND users.id = i.user_id AND NOT i.awaits_login
+_IS_RETURNING: Final = f"""i.app_id = :app_id AND i.openid = :openid AND users.id = i.user_id AND NOT i.awaits_login
        AND (:unionid::text IS NULL OR i.unionid = :unionid OR (i.unionid IS NULL AND users.unionid = :unionid))
-       AND (users.status <> 'active' OR users.erase_at IS NOT NULL
-            OR (:nickname::text IS NULL OR users.nickname = :nickname)
-               AND (:avatar_url::text IS NULL OR users.avatar_url = :avatar_url))
+       AND (NOT ({MAY_LOG_IN})
+            OR ((:nickname::text IS NULL OR users.nickname = :nickname)
+                AND (:avatar_url::text IS NULL OR users.avatar_url = :avatar_url)))
        AND users.identity_lost_at IS NULL"""
 
 
@@ -77,13 +77,13 @@ def _returning_fragment(
     from the columns of `asked`. In this form, `number` is the column with the login's number, and `join_asked` joins
     the table `asked` of `Batched`.
     """
-    return f"""person AS (
+    return f"""found_user AS (
     UPDATE users
        SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE users.last_login_at END
       FROM {source}
-    RETURNING {number}{ENTERED_USER}
+    RETURNING {number}{USER_AT_LOGIN}
 ), opened AS ({OPEN_FRAGMENT}
-      FROM person{join_asked} WHERE {_MAY_ENTER} AND :session_id::uuid IS NOT NULL
+      FROM found_user{join_asked} WHERE {_FOUND_USER_MAY_LOG_IN} AND :session_id::uuid IS NOT NULL
     ON CONFLICT (id) DO NOTHING
 )"""
 
@@ -106,15 +106,15 @@ def _returning_fragment(
 # the batch contains several logins of one user, UPDATE changes the row for one, and the statement leaves out the
 # others. `Batched` then runs these logins alone. A login with an unknown identity gets a row of nulls, which counts as
 # no row.
-RETURNING_LOGIN: Final = Batched[EnteredUser](
+RETURNING_LOGIN: Final = Batched[UserAtLogin](
     "returning_login",
-    f"WITH {_returning_fragment(f'identities i WHERE {_IS_RETURNING}')} SELECT * FROM person",
+    f"WITH {_returning_fragment(f'identities i WHERE {_IS_RETURNING}')} SELECT * FROM found_user",
     f""", locked AS (
     SELECT asked.*, users.id AS user_id FROM asked, identities i, users
      WHERE {_IS_RETURNING} FOR NO KEY UPDATE OF users SKIP LOCKED
 ), {_returning_fragment("locked AS asked WHERE users.id = asked.user_id", "asked.n, ", " JOIN asked USING (n)")}
-SELECT * FROM person RIGHT JOIN (
-    SELECT n FROM asked WHERE n IN (SELECT n FROM person)
+SELECT * FROM found_user RIGHT JOIN (
+    SELECT n FROM asked WHERE n IN (SELECT n FROM found_user)
         OR NOT {_IS_KNOWN}) AS answered USING (n)
 """,
     **_COMMON_TYPES,
@@ -134,7 +134,7 @@ def _signing_up_fragment(source: LiteralString = "", join_asked: LiteralString =
      WHERE :unionid::text IS NOT NULL AND NOT {_IS_KNOWN} AND NOT {_IS_MISNAMED}
     ON CONFLICT DO NOTHING
     RETURNING user_id
-), person AS (
+), new_user AS (
     INSERT INTO users (id, unionid, nickname, avatar_url, roles, created_at, last_login_at, external_id, attributes)
     SELECT :new_user_id::uuid, :unionid::text, :nickname::text, :avatar_url::text,
            string_to_array(:roles::text, ' '), :now::timestamptz, :now,
@@ -147,18 +147,18 @@ def _signing_up_fragment(source: LiteralString = "", join_asked: LiteralString =
     RETURNING {USER}, {_BAN_COLUMN}
 ), identity AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
-    SELECT :app_id, :openid, id, :now, :unionid FROM person{join_asked}
+    SELECT :app_id, :openid, id, :now, :unionid FROM new_user{join_asked}
 ), event AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
     SELECT :event_id, '{fragment(EventType.USER_CREATED.value)}', :now, id::text, id, :app_id, :ip::text::inet,
            :created_data::text::jsonb
-      FROM person{join_asked}
+      FROM new_user{join_asked}
 ), opened AS ({OPEN_FRAGMENT}
-      FROM person{join_asked} WHERE :session_id::uuid IS NOT NULL
+      FROM new_user{join_asked} WHERE :session_id::uuid IS NOT NULL
 )"""
 
 
-_SIGNED_UP: Final = "person.*, :app_id::text AS app_id, :openid::text AS openid"
+_NEW_USER_COLUMNS: Final = "new_user.*, :app_id::text AS app_id, :openid::text AS openid"
 # This statement is for an unknown identity with an unknown unionid, or without a unionid. It creates a user. It inserts
 # the row of the unionid first. If two logins with one unionid run at the same time, the second waits for the row of the
 # first, and then creates no user. If two logins with one identity and no unionid run at the same time, the second
@@ -170,14 +170,14 @@ _SIGNED_UP: Final = "person.*, :app_id::text AS app_id, :openid::text AS openid"
 # The form for several logins waits at most 20 ms for the row of another login, and then fails, so that each login of
 # the batch runs alone. If the batch contains several logins of one identity, the statement takes the first, and leaves
 # out the others. A login with a unionid that belongs to another user gets a row of nulls, which counts as no row.
-SIGN_UP: Final = Batched[EnteredUser](
+SIGN_UP: Final = Batched[UserAtLogin](
     "sign_up",
-    f"WITH {_signing_up_fragment()} SELECT {_SIGNED_UP} FROM person",
-    f""", fresh AS (
+    f"WITH {_signing_up_fragment()} SELECT {_NEW_USER_COLUMNS} FROM new_user",
+    f""", one_of_each_identity AS (
     SELECT DISTINCT ON (app_id, openid) asked.*
       FROM asked, (SELECT set_config('lock_timeout', '20ms', true)) AS impatient ORDER BY app_id, openid, n
-), {_signing_up_fragment(" FROM fresh AS asked", " JOIN asked ON :new_user_id = id")}
-SELECT asked.n, {_SIGNED_UP} FROM asked LEFT JOIN person ON :new_user_id = id
+), {_signing_up_fragment(" FROM one_of_each_identity AS asked", " JOIN asked ON :new_user_id = id")}
+SELECT asked.n, {_NEW_USER_COLUMNS} FROM asked LEFT JOIN new_user ON :new_user_id = id
  WHERE id IS NOT NULL OR EXISTS (SELECT FROM unionids WHERE unionids.unionid = :unionid)
 """,
     **_COMMON_TYPES,

@@ -17,7 +17,7 @@ from wxauth.core.sealing import Sealer, session_key_context
 from wxauth.core.services import part
 from wxauth.errors import AccountDisabled, AccountLeaving, SignUpClosed, SnapshotUser, WeChatMisconfigured, WrongPerson
 from wxauth.limits.rate_limits import RateLimiter
-from wxauth.login.batched_queries import EnteredUser
+from wxauth.login.batched_queries import UserAtLogin
 from wxauth.login.login_queries import InitialFields, LoggedIn, Login, record_login
 from wxauth.login.sign_up_hook import SignUpHook
 from wxauth.session_keys.queries import KEEP_KEY
@@ -68,7 +68,7 @@ class CodeLogins:
             raise _refused_snapshot(app)
         return identity, exchange.milliseconds
 
-    async def record_identity(
+    async def log_in(
         self,
         app: App,
         identity: WeChatIdentity,
@@ -76,15 +76,15 @@ class CodeLogins:
         *,
         nickname: str | None = None,
         avatar_url: str | None = None,
-        stays: bool = False,
+        cancels_erasure: bool = False,
         expires_in: int | None,
         now: datetime,
     ) -> LoggedIn:
         """Find or create the user of an identity, and open a session.
 
         The session expires if it is not used for `expires_in` seconds. If `expires_in` is None, open no session. With
-        `stays`, cancel the user's request for erasure. `nickname` and `avatar_url` are the profile that the request
-        contains. Before this method creates a user, it asks the sign-up hook, if there is one.
+        `cancels_erasure`, cancel the user's request for erasure. `nickname` and `avatar_url` are the profile that the
+        request contains. Before this method creates a user, it asks the sign-up hook, if there is one.
 
         Raises: AccountDisabled, AccountLeaving; SnapshotUser, if the identity is probably made up; SignUpClosed,
             LacksUnionid, SignUpRefused, SignUpUnavailable, if the person is unknown and may not sign up;
@@ -106,7 +106,7 @@ class CodeLogins:
             may_sign_up=may_sign_up and not self.hook.is_on,
             roles=self.settings.roles_at_sign_up(app),
             max_sessions=app.max_sessions,
-            stays=stays,
+            cancels_erasure=cancels_erasure,
             may_be_snapshot=not app.is_mini_program,
         )
         try:
@@ -119,7 +119,7 @@ class CodeLogins:
             logged_in = await self._sign_up_with_hook(app, identity, login, ip=device.ip, now=now)
         except SnapshotUser:
             raise _refused_snapshot(app) from None
-        _check_may_enter(logged_in.user)
+        _check_may_log_in(logged_in.user)
         return logged_in
 
     async def _sign_up_with_hook(
@@ -190,7 +190,7 @@ def _sealed_key(sealer: Sealer, app: App, identity: WeChatIdentity) -> bytes | N
     return sealer.seal(identity.session_key, context=session_key_context(app.app_id, identity.openid))
 
 
-def _check_may_enter(user: EnteredUser) -> None:
+def _check_may_log_in(user: UserAtLogin) -> None:
     """Check that a user may log in. If not, log the refusal.
 
     Raises: AccountDisabled, if the user is banned; AccountLeaving, if the user is about to be erased.

@@ -170,14 +170,14 @@ class Logins:
         refresh_expires_in = session_lifetimes(self.settings).unrefreshed
         identity, wechat_ms = await self.code_logins.exchange_code(app, body.code)
         now = self.clock()
-        login = await self.code_logins.record_identity(
+        login = await self.code_logins.log_in(
             app,
             identity,
             device,
             # An empty value leaves the stored value unchanged, as None does.
             nickname=body.nickname or None,
             avatar_url=None if is_own_picture(body.avatar_url, self.settings.issuer) else body.avatar_url or None,
-            stays=body.stay,
+            cancels_erasure=body.stay,
             expires_in=refresh_expires_in,
             now=now,
         )

@@ -28,7 +28,7 @@ from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.core.users import MAY_LOG_IN
 from wxauth.errors import RateLimited, SignUpClosed, SnapshotUser
 from wxauth.login import batched_queries
-from wxauth.login.batched_queries import ENTERED_USER, OPEN_FRAGMENT, EnteredUser
+from wxauth.login.batched_queries import OPEN_FRAGMENT, USER_AT_LOGIN, UserAtLogin
 from wxauth.merging.merging import correct_imported, link_unionid
 from wxauth.merging.unionid_queries import HOLD_UNIONID, PEOPLE, OfAnotherOpenid, People, UnionidConflict, check_unionid
 from wxauth.sessions.queries import END_BEYOND_IDENTITY, EndReason, end_selected
@@ -44,7 +44,7 @@ DATABASE_SECONDS: Final = Histogram(
 log = get_logger()
 
 # To avoid deadlocks, a login locks the user before it writes the unionid and the identity, as merges and erasures do.
-_LOCK: Final = Statement[EnteredUser](f"SELECT {ENTERED_USER} FROM users WHERE id = :user_id FOR NO KEY UPDATE")
+_LOCK: Final = Statement[UserAtLogin](f"SELECT {USER_AT_LOGIN} FROM users WHERE id = :user_id FOR NO KEY UPDATE")
 _ADD_IDENTITY: Final = Statement[Nothing]("""
 INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
 VALUES (:app_id, :openid, :user_id, :now, :unionid)
@@ -57,17 +57,18 @@ UPDATE identities SET unionid = COALESCE(:unionid, unionid), awaits_login = fals
 # `identity_lost_at` is set when the user loses an identity, or when an import requires a check of the next login. While
 # the column is set, `RETURNING_LOGIN` finds no row. At a login more than an hour later, this statement clears the
 # column, so that `RETURNING_LOGIN` serves the next logins again.
-_RECORD_LOGIN: Final = Statement[EnteredUser](f"""
+_RECORD_LOGIN: Final = Statement[UserAtLogin](f"""
 UPDATE users
    SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE last_login_at END, unionid = COALESCE(:unionid, unionid),
        identity_lost_at = CASE WHEN identity_lost_at > now() - interval '1 hour' THEN identity_lost_at END
  WHERE id = :user_id
-RETURNING {ENTERED_USER}
+RETURNING {USER_AT_LOGIN}
 """)
 # The statement opens only one session, even if wxauth sends the statement twice.
 _OPEN_SESSION: Final = Statement[Nothing](f"{OPEN_FRAGMENT} FROM users WHERE id = :user_id ON CONFLICT (id) DO NOTHING")
-_BANNED_HOLDER: Final = Statement[EnteredUser](f"""
-SELECT {ENTERED_USER}
+# The query returns the unionid's user if that user is banned.
+_BANNED_HOLDER: Final = Statement[UserAtLogin](f"""
+SELECT {USER_AT_LOGIN}
   FROM unionids JOIN users ON users.id = unionids.user_id
  WHERE unionids.unionid = :unionid AND users.status = 'disabled'
 """)
@@ -111,7 +112,7 @@ class Login:
     """The initial fields that the sign-up hook gives to a new user."""
     max_sessions: int | None = None
     """The largest number of open sessions of the identity, including the new one; None for no limit."""
-    stays: bool = False
+    cancels_erasure: bool = False
     """Whether the login cancels the user's request for erasure."""
     may_be_snapshot: bool = False
     """Whether WeChat might return the made-up user of a snapshot for this app.
@@ -142,7 +143,7 @@ class LoggedIn:
     """The id of the session. If the login has opened no session, no session has this id."""
     is_new: bool
     """Whether the login has created the user."""
-    user: EnteredUser
+    user: UserAtLogin
     ignored_fields: Sequence[str]
     """The profile fields that the login has not stored.
 
@@ -150,6 +151,16 @@ class LoggedIn:
     """
     milliseconds: float
     """The time, in milliseconds, that it took to store the login."""
+
+
+class _Fixed:
+    """The time of a login, and the ids of its session and its new user. All attempts of the login use these values."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self.session_id = new_id(now)
+        self.new_user_id: UUID | None = None
+        """The id of the new user; None until a statement is about to create a user."""
 
 
 async def record_login(database: Database, login: Login, *, now: datetime) -> LoggedIn:
@@ -175,15 +186,15 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
     Raises: SignUpClosed, SnapshotUser; AccountDisabled, AccountLeaving, if the login requires a merge that a user's
         request for erasure prevents (see `link_unionid`); StorageUnavailable, including TooManyChanges.
     """
-    ids = _Ids(now)
+    fixed = _Fixed(now)
     with DATABASE_SECONDS.time() as storing:
         try:
-            user = await _log_in(database, login, ids)
+            user = await _log_in(database, login, fixed)
         except UnionidConflict as exc:
-            user = await _log_in_without_unionid(database, login, ids, exc)
+            user = await _log_in_without_unionid(database, login, fixed, exc)
     return LoggedIn(
-        session_id=ids.session,
-        is_new=user.id == ids.new_user,
+        session_id=fixed.session_id,
+        is_new=user.id == fixed.new_user_id,
         user=user,
         ignored_fields=[name for name, value in login.profile.items() if value != getattr(user, name)],
         milliseconds=storing.milliseconds,
@@ -206,9 +217,9 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
     login = Login(app_id="rehearsal", openid=unused_id, unionid=unused_id, expires_in=1, may_sign_up=True)
     try:
         async with database.begin() as transaction:
-            await transaction.row(batched_queries.SIGN_UP, **_sign_up_values(login, _Ids(now)))
+            await transaction.row(batched_queries.SIGN_UP, **_sign_up_values(login, _Fixed(now)))
             await transaction.row(
-                batched_queries.RETURNING_LOGIN, **_values(batched_queries.RETURNING_LOGIN, login, _Ids(now))
+                batched_queries.RETURNING_LOGIN, **_values(batched_queries.RETURNING_LOGIN, login, _Fixed(now))
             )
             raise _Undone
     except _Undone:
@@ -219,48 +230,34 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
         raise
 
 
-class _Ids:
-    """The time of a login, and the ids of its session and its new user.
-
-    They do not change if wxauth tries the login again. Only the ids of the login's events, which are not stored here,
-    can change.
-    """
-
-    def __init__(self, now: datetime) -> None:
-        self.now = now
-        self.session = new_id(now)
-        self.new_user: UUID | None = None
-        """The id of the new user; None until a statement is about to create a user."""
-
-
 @retrying(conflicts=(*CONFLICTS, NothingCommitted))
-async def _log_in(database: Database, login: Login, ids: _Ids) -> EnteredUser:
-    """Log in with the statement `RETURNING_LOGIN` or `SIGN_UP`. If neither returns a user, log in under a lock.
+async def _log_in(database: Database, login: Login, fixed: _Fixed) -> UserAtLogin:
+    """Log in with the statement `RETURNING_LOGIN` or `SIGN_UP`. If neither returns a user, log in stepwise.
 
-    A login with `max_sessions` skips `RETURNING_LOGIN`, and a login that may not sign up the person skips `SIGN_UP`.
-    With `stays`, cancel the user's request for erasure, and log in again.
+    A login with `max_sessions` skips `RETURNING_LOGIN`, which cannot end older sessions. A login that may not sign up
+    the person skips `SIGN_UP`. With `cancels_erasure`, cancel the user's request for erasure, and log in again.
 
     Raises: SignUpClosed, UnionidConflict; AccountDisabled, AccountLeaving, as `link_unionid` does; StorageUnavailable,
     including TooManyChanges.
     """
-    user: EnteredUser | None = None
+    user: UserAtLogin | None = None
     if login.max_sessions is None:
         user = await database.row(
-            batched_queries.RETURNING_LOGIN, **_values(batched_queries.RETURNING_LOGIN, login, ids)
+            batched_queries.RETURNING_LOGIN, **_values(batched_queries.RETURNING_LOGIN, login, fixed)
         )
     if user is None and login.may_sign_up:
-        user = await database.row(batched_queries.SIGN_UP, **_sign_up_values(login, ids))
+        user = await database.row(batched_queries.SIGN_UP, **_sign_up_values(login, fixed))
     if user is None:
-        user = await _log_in_under_lock(database, login, ids)
-    if login.stays and user.status == "active" and user.erase_at is not None:
-        await stay(database, user.id, now=ids.now)
+        user = await _log_in_stepwise(database, login, fixed)
+    if login.cancels_erasure and user.status == "active" and user.erase_at is not None:
+        await stay(database, user.id, now=fixed.now)
         raise ChangedMeanwhile  # the user has changed: log in again
     return user
 
 
 async def _log_in_without_unionid(
-    database: Database, login: Login, ids: _Ids, conflict: UnionidConflict
-) -> EnteredUser:
+    database: Database, login: Login, fixed: _Fixed, conflict: UnionidConflict
+) -> UserAtLogin:
     """Log in with the identity alone, because its unionid cannot be right.
 
     If the unionid's user is banned, return that user, so that the caller refuses the login.
@@ -269,27 +266,29 @@ async def _log_in_without_unionid(
     including TooManyChanges.
     """
     # Without this check, a banned user could log in with a new identity whose unionid wxauth ignores.
-    banned = await database.row(_BANNED_HOLDER, **_values(_BANNED_HOLDER, login, ids))
+    banned = await database.row(_BANNED_HOLDER, **_values(_BANNED_HOLDER, login, fixed))
     if banned is not None:
         return banned
     if login.may_be_snapshot and isinstance(conflict, OfAnotherOpenid):
         raise SnapshotUser("another openid of this app has the unionid") from None
     log.error("unionid_ignored", app_id=login.app_id, reason=str(conflict))
-    return await _log_in(database, replace(login, unionid=None), ids)
+    return await _log_in(database, replace(login, unionid=None), fixed)
 
 
-async def _log_in_under_lock(database: Database, login: Login, ids: _Ids) -> EnteredUser:
+async def _log_in_stepwise(database: Database, login: Login, fixed: _Fixed) -> UserAtLogin:
     """Log in with small statements under the user's lock.
 
-    Raises: SignUpClosed, UnionidConflict; AccountDisabled, AccountLeaving, as `link_unionid` does; ChangedMeanwhile, if
-    another request has changed the users, or if this function has merged two users or corrected the identity. The
-    caller must then try again.
+    If the users must be merged or the identity must be corrected first, do only that, and raise ChangedMeanwhile, so
+    that the caller tries again.
+
+    Raises: SignUpClosed, UnionidConflict; AccountDisabled, AccountLeaving, as `link_unionid` does; ChangedMeanwhile,
+    also if another request has changed the users.
     """
     # `user_id` is the identity's user, `holder_id` is the unionid's user, and `misnamed_id` is the user of an imported
     # identity that has the unionid in place of an openid.
     people = await database.one(PEOPLE, **login.identity)
     if people.misnamed_id is not None:
-        await correct_imported(database, **login.identity, stays=login.stays, now=ids.now)
+        await correct_imported(database, **login.identity, cancels_erasure=login.cancels_erasure, now=fixed.now)
         raise ChangedMeanwhile
     if people.user_id is None and people.holder_id is None:
         if not login.may_sign_up:
@@ -298,22 +297,22 @@ async def _log_in_under_lock(database: Database, login: Login, ids: _Ids) -> Ent
         raise ChangedMeanwhile
     if people.two_users is not None:
         await check_unionid(database, people, **login.identity, may_be_snapshot=login.may_be_snapshot)
-        await link_unionid(database, **login.identity, stays=login.stays, now=ids.now)
+        await link_unionid(database, **login.identity, cancels_erasure=login.cancels_erasure, now=fixed.now)
         raise ChangedMeanwhile
     async with database.begin() as transaction:
-        return await _enter(transaction, login, ids, people)
+        return await _log_in_under_lock(transaction, login, fixed, people)
 
 
-async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: People) -> EnteredUser:
+async def _log_in_under_lock(transaction: Transaction, login: Login, fixed: _Fixed, people: People) -> UserAtLogin:
     """Log in the user of a known identity, or of a known unionid, under the user's lock.
 
     Add an unknown identity to the unionid's user, unless that user is about to be erased. If the user is banned or
     about to be erased, open no session.
 
-    Raises, before it writes anything: ChangedMeanwhile, if the identity or the unionid now belongs to another user, or
-    if the user was erased; UnionidConflict.
+    Raises: ChangedMeanwhile, if the identity or the unionid now belongs to another user, or if the user was erased;
+        UnionidConflict.
     """
-    user = await transaction.row(_LOCK, **_values(_LOCK, login, ids, people.user_id or people.holder_id))
+    user = await transaction.row(_LOCK, **_values(_LOCK, login, fixed, people.user_id or people.holder_id))
     if user is None or await transaction.one(PEOPLE, **login.identity) != people:
         raise ChangedMeanwhile
     if login.unionid is not None:
@@ -321,19 +320,19 @@ async def _enter(transaction: Transaction, login: Login, ids: _Ids, people: Peop
         if people.holder_id is None:
             await transaction.run(HOLD_UNIONID, unionid=login.unionid, user_id=user.id)
     if people.user_id is None and user.erase_at is None:
-        await _add_identity(transaction, login, user.id, now=ids.now)
+        await _add_identity(transaction, login, user.id, now=fixed.now)
     else:
         # If the identity is unknown and the user is about to be erased, this statement finds no row.
         await transaction.run(_USE_IDENTITY, **login.identity)
-    may_enter = user.status == "active" and user.erase_at is None
-    if may_enter:
+    may_log_in = user.status == "active" and user.erase_at is None
+    if may_log_in:
         # If the user changes the profile too often, log in without the change.
         with suppress(RateLimited):
-            await change_profile_of(transaction, user, login.profile, ip=login.ip, now=ids.now)
-    entered = await transaction.one(_RECORD_LOGIN, **_values(_RECORD_LOGIN, login, ids, user.id))
-    if may_enter and login.expires_in is not None:
-        await _open_session(transaction, login, ids, user.id)
-    return entered
+            await change_profile_of(transaction, user, login.profile, ip=login.ip, now=fixed.now)
+    updated = await transaction.one(_RECORD_LOGIN, **_values(_RECORD_LOGIN, login, fixed, user.id))
+    if may_log_in and login.expires_in is not None:
+        await _open_session(transaction, login, fixed, user.id)
+    return updated
 
 
 async def _add_identity(transaction: Transaction, login: Login, user_id: UUID, *, now: datetime) -> None:
@@ -343,48 +342,48 @@ async def _add_identity(transaction: Transaction, login: Login, user_id: UUID, *
     await record_event(transaction, EventType.IDENTITY_ADDED, by=by, at=now, user_id=user_id, app_id=login.app_id)
 
 
-async def _open_session(transaction: Transaction, login: Login, ids: _Ids, user_id: UUID) -> None:
+async def _open_session(transaction: Transaction, login: Login, fixed: _Fixed, user_id: UUID) -> None:
     """Open the session of a login. If the identity then has more than `max_sessions`, end its oldest sessions."""
-    await transaction.run(_OPEN_SESSION, **_values(_OPEN_SESSION, login, ids, user_id))
+    await transaction.run(_OPEN_SESSION, **_values(_OPEN_SESSION, login, fixed, user_id))
     if login.max_sessions is None:
         return
-    which = {
+    selection = {
         "user_id": user_id,
         "app_id": login.app_id,
         "openid": login.openid,
-        "opened": ids.session,
+        "opened": fixed.session_id,
         "at_most": login.max_sessions,
     }
     await end_selected(
         transaction,
         END_BEYOND_IDENTITY,
-        which,
+        selection,
         reason=EndReason.REPLACED,
         by=SYSTEM,
         app_id=login.app_id,
-        now=ids.now,
+        now=fixed.now,
     )
 
 
 def _values(
-    statement: Statement[Any], login: Login, ids: _Ids, user_id: UUID | None = None, **overrides: object
+    statement: Statement[Any], login: Login, fixed: _Fixed, user_id: UUID | None = None, **overrides: object
 ) -> dict[str, Any]:
     """Return the values of a statement's parameters for a login.
 
     `overrides` take precedence over the login's fields.
     """
-    session_id = None if login.expires_in is None else ids.session
-    values = {**vars(login), "user_id": user_id, "session_id": session_id, "now": ids.now, **overrides}
+    session_id = None if login.expires_in is None else fixed.session_id
+    values = {**vars(login), "user_id": user_id, "session_id": session_id, "now": fixed.now, **overrides}
     return {name: values[name] for name in statement.names}
 
 
-def _sign_up_values(login: Login, ids: _Ids) -> dict[str, Any]:
+def _sign_up_values(login: Login, fixed: _Fixed) -> dict[str, Any]:
     """Return the values of the parameters of `SIGN_UP`.
 
-    If no earlier attempt has chosen the new user's id, choose the id, and store it in `ids`.
+    If no earlier attempt has chosen the new user's id, choose the id, and store it in `fixed`.
     """
-    if ids.new_user is None:
-        ids.new_user = new_id(ids.now)
+    if fixed.new_user_id is None:
+        fixed.new_user_id = new_id(fixed.now)
     initial = login.initial
     created_data: dict[str, object] = {"roles": login.roles} if login.roles else {}
     if initial.is_undecided:
@@ -393,12 +392,12 @@ def _sign_up_values(login: Login, ids: _Ids) -> dict[str, Any]:
     return _values(
         batched_queries.SIGN_UP,
         login,
-        ids,
+        fixed,
         nickname=login.nickname or initial.nickname,
-        new_user_id=ids.new_user,
+        new_user_id=fixed.new_user_id,
         external_id=initial.external_id,
         roles=" ".join(login.roles),
         attributes=to_json(initial.attributes).decode() if initial.attributes else None,
-        event_id=new_id(ids.now),
+        event_id=new_id(fixed.now),
         created_data=to_json(created_data).decode(),
     )

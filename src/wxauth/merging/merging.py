@@ -188,17 +188,18 @@ async def link_unionid(
     app_id: str,
     openid: str,
     unionid: str,
-    stays: bool = False,
+    cancels_erasure: bool = False,
     now: datetime,
 ) -> None:
     """Merge the user of a known identity into the user of the unionid that WeChat now returns for this identity.
 
     Then store the unionid in the rows of the identity and the remaining user. Do nothing if the two users are the same
-    user, if one of them does not exist, or if they were split. `stays` means that the person who logs in wants to keep
-    the account. If `stays` is set and neither user is banned, cancel the erasures that the users have requested.
+    user, if one of them does not exist, or if they were split. `cancels_erasure` means that the person who logs
+    in wants to keep the account. If it is set and neither user is banned, cancel the erasures that the users have
+    requested.
 
-    Raises: AccountLeaving, if a user has asked to be erased and `stays` is not set; AccountDisabled, if a user has
-    asked to be erased and one of the two is banned; TooManyChanges.
+    Raises: AccountLeaving, if a user has asked to be erased and `cancels_erasure` is not set; AccountDisabled, if a
+    user has asked to be erased and one of the two is banned; TooManyChanges.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     people = await database.one(unionid_queries.PEOPLE, **identity)
@@ -209,7 +210,7 @@ async def link_unionid(
         pair = await _lock_pair(transaction, user_id, holder_id)
         if await transaction.one(unionid_queries.PEOPLE, **identity) != people:
             raise ChangedMeanwhile
-        merged = await _merge_by_unionid(transaction, pair, stays=stays, now=now)
+        merged = await _merge_by_unionid(transaction, pair, cancels_erasure=cancels_erasure, now=now)
         if merged is None:
             return
         await transaction.run(unionid_queries.STORE_UNIONID, **identity)
@@ -218,7 +219,7 @@ async def link_unionid(
 
 @retrying()
 async def correct_imported(
-    database: Database, *, app_id: str, openid: str, unionid: str, stays: bool = False, now: datetime
+    database: Database, *, app_id: str, openid: str, unionid: str, cancels_erasure: bool = False, now: datetime
 ) -> None:
     """Correct an imported identity that has a unionid in place of the openid.
 
@@ -248,7 +249,7 @@ async def correct_imported(
         if people.holder_id is None:
             await transaction.run(unionid_queries.HOLD_UNIONID, unionid=unionid, user_id=user_id)
         elif remaining_id != user_id:
-            merged = await _merge_by_unionid(transaction, pair, stays=stays, now=now)
+            merged = await _merge_by_unionid(transaction, pair, cancels_erasure=cancels_erasure, now=now)
             if merged is None:
                 await transaction.run(unionid_queries.KEEP_MISNAMED, app_id=app_id, unionid=unionid)
                 return
@@ -258,7 +259,9 @@ async def correct_imported(
         merged.report()
 
 
-async def _merge_by_unionid(transaction: Transaction, pair: MergePair, *, stays: bool, now: datetime) -> Merged | None:
+async def _merge_by_unionid(
+    transaction: Transaction, pair: MergePair, *, cancels_erasure: bool, now: datetime
+) -> Merged | None:
     """Merge two locked users because of a unionid. Return None, and change nothing, if the users were split.
 
     Raises: AccountDisabled, AccountLeaving, as `link_unionid` does.
@@ -266,7 +269,7 @@ async def _merge_by_unionid(transaction: Transaction, pair: MergePair, *, stays:
     if await transaction.value(queries.ARE_SPLIT, one_id=pair.former_id, other_id=pair.remaining_id):
         return None
     if pair.is_either_leaving:
-        pair = await _cancel_leaving_of_both(transaction, pair, stays=stays, now=now)
+        pair = await _cancel_leaving_of_both(transaction, pair, cancels_erasure=cancels_erasure, now=now)
     return await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
 
 
@@ -364,12 +367,12 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, remaining_id: UU
 
 
 async def _cancel_leaving_of_both(
-    transaction: Transaction, pair: MergePair, *, stays: bool, now: datetime
+    transaction: Transaction, pair: MergePair, *, cancels_erasure: bool, now: datetime
 ) -> MergePair:
     """Cancel the erasures that one or both of the users have requested, and return the pair after this change.
 
-    Raises: AccountLeaving, if a user has requested erasure and `stays` is not set; AccountDisabled, if a user is
-    banned.
+    Raises: AccountLeaving, if a user has requested erasure and `cancels_erasure` is not set; AccountDisabled, if a user
+    is banned.
     """
     accounts = {pair.former_id: pair.former, pair.remaining_id: pair.remaining}
     # `check_may_enter` raises the errors. A ban of either user takes precedence over a requested erasure of the other.
@@ -377,7 +380,7 @@ async def _cancel_leaving_of_both(
         if account.is_banned:
             check_may_enter(user_id, account)
     for user_id, account in accounts.items():
-        if not stays:
+        if not cancels_erasure:
             check_may_enter(user_id, account)
         await cancel_leaving(transaction, user_id, account, by=Actor(str(user_id)), now=now)
     return replace(pair, former=replace(pair.former, erase_at=None), remaining=replace(pair.remaining, erase_at=None))

@@ -266,7 +266,7 @@ class Visits:
         If the site shares logins, and the browser's login belongs to another user, end that login.
 
         Raises: VisitRefused, if this user may not log in, or if the site has been removed; SentBack, if the site's
-            `id_token_hint` names another user; UnknownApp; the errors of `exchange_code` and `record_identity`.
+            `id_token_hint` names another user; UnknownApp; the errors of `exchange_code` and `CodeLogins.log_in`.
         """
         app = self.apps.for_login(visit.app_id)
         browser = callback.browser
@@ -276,7 +276,7 @@ class Visits:
             await self._check_is_not_staff(app, identity)
         now = self.clock()
         # Without a lifetime, no session is opened. The site opens its own session when it redeems the code.
-        login = await self.code_logins.record_identity(app, identity, browser, expires_in=None, now=now)
+        login = await self.code_logins.log_in(app, identity, browser, expires_in=None, now=now)
         self.login_counts.count_login(is_new=login.is_new, at=now)
         async with self.database.begin() as transaction:
             user = await person_queries.lock_user(transaction, app_id=app.app_id, openid=identity.openid)
