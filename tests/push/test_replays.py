@@ -14,7 +14,7 @@ from tests.world import MakeClient, MakeServices, send_push
 from wxauth.core.background import Retries
 from wxauth.core.services import Services
 from wxauth.housekeeping.housekeeping import sweep
-from wxauth.push.queries import MESSAGES_KEPT, SIGNATURES_KEPT
+from wxauth.push.queries import SIGNATURES_KEPT, WITHDRAWALS_KEPT
 from wxauth.push.receiving import PushedMessages
 from wxauth_desk.wechat.push import Mode, SignedPush, push_signature
 
@@ -158,7 +158,7 @@ async def test_signatures_and_messages_are_swept_in_time(inbox: Inbox) -> None:
     assert await kept() == 6
     inbox.stage.clock.now += A_SECOND
     assert await kept() == 3
-    inbox.stage.clock.now += MESSAGES_KEPT - SIGNATURES_KEPT - A_SECOND
+    inbox.stage.clock.now += WITHDRAWALS_KEPT - SIGNATURES_KEPT - A_SECOND
     assert await kept() == 3
     inbox.stage.clock.now += A_SECOND
     assert await kept() == 0

@@ -37,7 +37,7 @@ class PushMessage(SQLModel, table=True):
     """The time after which the sweep deletes the row."""
 
 
-MESSAGES_KEPT: Final = timedelta(days=30)
+WITHDRAWALS_KEPT: Final = timedelta(days=30)
 """The time for which a repeated withdrawal is recognized.
 
 WeChat repeats a withdrawal within a few seconds. The time is much longer, because a repetition that is not recognized
@@ -57,10 +57,9 @@ INSERT INTO push_messages (digest, content, kept_until) VALUES (:digest, :conten
 ON CONFLICT (digest) DO UPDATE SET kept_until = push_messages.kept_until
 RETURNING content IS NOT DISTINCT FROM :content AS is_same_message
 """)
-# This statement is only for withdrawals. It runs in the transaction that carries out the withdrawal. If WeChat delivers
-# one withdrawal twice at the same time, the second statement waits until the first one has committed, and then returns
-# no row.
-REMEMBER_MESSAGE: Final = Statement[bytes]("""
+# This statement runs in the transaction that carries out the withdrawal. If WeChat delivers one withdrawal twice at the
+# same time, the second statement waits until the first one has committed, and then returns no row.
+REMEMBER_WITHDRAWAL: Final = Statement[bytes]("""
 INSERT INTO push_messages (digest, kept_until) VALUES (:digest, :until)
 ON CONFLICT (digest) DO NOTHING
 RETURNING digest

@@ -21,7 +21,7 @@ from wxauth.core.services import part
 from wxauth.errors import InvalidSignature, NotFound, PushNotForwarded, StorageUnavailable
 from wxauth.push.erasing import Erasure
 from wxauth.push.forwarding import PushAnswer, PushForwarding, PushRequest
-from wxauth.push.queries import MESSAGES_KEPT, REMEMBER_MESSAGE, claim_signature
+from wxauth.push.queries import REMEMBER_WITHDRAWAL, WITHDRAWALS_KEPT, claim_signature
 from wxauth.settings.apps import App
 from wxauth.users.user_queries import lock_user_of
 from wxauth.wechat.messages import (
@@ -138,17 +138,13 @@ class PushedMessages:
             request = await self._read(read, is_long=is_long)
             # For an encrypted message, `read_message` checks the timestamp again, after the body has arrived.
             message = read_message(app, query, request.body, now=self.clock())
-            names_known_user = await self._carry_out(app, message, counted)
+            is_done = await self._carry_out(app, message, counted)
             if app.push_forward is not None:
                 counted.outcome = "not_forwarded"
                 answer = await self.forwarding.forward(app, request, deadline=deadline)
                 counted.outcome = "forwarded"
                 return answer
-            if names_known_user:
-                counted.outcome = "done"
-            else:
-                counted.outcome = "ignored"
-                self._warn_of_ignored(message)
+            counted.outcome = "done" if is_done else "ignored"
             return PushAnswer()
         finally:
             MESSAGES.count(self.apps.label_of(app_id), counted.kind, counted.outcome)
@@ -169,58 +165,59 @@ class PushedMessages:
             return await read()
 
     async def _carry_out(self, app: App, message: WeChatMessage, counted: _Counted) -> bool:
-        """Carry out a message if it is a withdrawal. Return whether wxauth knows the user whom the withdrawal names.
+        """Carry out a message if it is a withdrawal. Return whether the message is a withdrawal that is done.
 
-        Return True for any repeated withdrawal, and False for a message that is not a withdrawal.
+        A repeated withdrawal counts as done. A withdrawal that names no known user does not, because it can concern
+        only another service.
 
-        Set the kind in `counted`, even if an exception follows. For an encrypted message that is not a withdrawal,
-        wxauth does not query the database, so that it can forward the message even during an outage. The signature of
-        an encrypted message need not be claimed, because it covers the content, and does not fit any other message.
+        Set the kind in `counted`, even if an exception follows.
 
         Raises: InvalidRequest, if the message is malformed; InvalidSignature, StorageUnavailable.
         """
         counted.kind = message.kind_for_others
-        withdrawal: Withdrawal | None = None
-        failure: InvalidRequest | None = None
         try:
-            if not message.is_readable and app.push_forward is None:
+            if not message.is_readable and app.push_forward is None:  # the app's own handler might understand the body
                 raise InvalidRequest.of("body", "Neither a JSON object nor XML without a DTD")
             withdrawal = withdrawal_in(message)
-        except InvalidRequest as exc:
-            # The failure is raised below, after the signature has been claimed, so that nobody can use the signature
-            # again.
-            failure = exc
-        name = f"message in {app.app_id}"
-        names_known_user = False
-        if withdrawal is not None:
-            counted.kind = MessageKind.WITHDRAWAL
-            names_known_user = await self._in_time(self._withdraw(message, withdrawal), name=name)
-            if not names_known_user:
-                # wxauth has nothing to withdraw, so the message can concern only another service.
-                counted.kind = message.kind_for_others
-        elif not message.is_sealed:
-            await self._in_time(claim_signature(self.database, message.signature, now=self.clock()), name=name)
-        if failure is not None:
-            raise failure
-        if message.unknown_code is not None:
-            log.warning("revocation_not_understood", app_id=app.app_id, code=message.unknown_code)
-        return names_known_user
+        except InvalidRequest:
+            await self._claim_signature(message)
+            raise
+        if withdrawal is None:
+            await self._claim_signature(message)
+            if message.unknown_code is not None:
+                log.warning("revocation_not_understood", app_id=app.app_id, code=message.unknown_code)
+            elif app.push_forward is None:
+                self._warn_of_ignored(message)
+            return False
+        counted.kind = MessageKind.WITHDRAWAL
+        is_done = await self._in_time(self._withdraw(message, withdrawal), name=_task_name(message))
+        if not is_done:
+            counted.kind = message.kind_for_others
+        return is_done
+
+    async def _claim_signature(self, message: WeChatMessage) -> None:
+        """Use up the signature of a message that is not encrypted, so that it fits no other message.
+
+        The signature of an encrypted message covers the content, and fits no other message anyway. Without a query,
+        wxauth can forward such a message even during a database outage.
+
+        Raises: InvalidSignature, if the signature belongs to another message; StorageUnavailable.
+        """
+        if not message.is_sealed:
+            claim = claim_signature(self.database, message.signature, now=self.clock())
+            await self._in_time(claim, name=_task_name(message))
 
     def _warn_of_ignored(self, message: WeChatMessage) -> None:
         """Log a warning about a message that no service receives.
 
-        A process logs this warning at most once a day for each app and message name. There is no warning about
-        withdrawals and messages with an unknown code, because other log lines report them.
+        A process logs this warning at most once a day for each app and message name.
         """
-        is_reported = message.unknown_code is not None or withdrawal_in(message) is not None
-        if not is_reported and self._warned.claim((message.app_id, message.name), self.clock().date()):
+        if self._warned.claim((message.app_id, message.name), self.clock().date()):
             advice = "no service receives this message: set the app's push_forward to the URL of a service that does"
             log.warning("push_ignored", app_id=message.app_id, message=message.name, what_to_change=advice)
 
     async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
-        """Use up the signature for this message, and carry out the withdrawal.
-
-        Return False if the withdrawal names no known user. Otherwise, and for any repeated message, return True.
+        """Use up the signature for this message, and carry out the withdrawal. Return the result of `_erase`.
 
         After any error except InvalidSignature, raise the error, but also retry in the background, because WeChat soon
         stops resending the message.
@@ -230,7 +227,7 @@ class PushedMessages:
         # The key is the signature, so that a message with a captured signature cannot replace another withdrawal.
         key = message.signature.digest
         try:
-            names_known_user = await self._claim_and_erase(message, withdrawal)
+            is_done = await self._claim_and_erase(message, withdrawal)
         except InvalidSignature:
             raise
         except (Exception, asyncio.CancelledError) as exc:
@@ -247,7 +244,7 @@ class PushedMessages:
             raise
         # An earlier delivery of this message might have failed. The retry of that delivery is no longer needed.
         self.retries.note_done(_WITHDRAWAL, key)
-        return names_known_user
+        return is_done
 
     async def _retry_withdrawal(self, message: WeChatMessage, withdrawal: Withdrawal) -> None:
         """Carry out a withdrawal that has failed before.
@@ -269,15 +266,16 @@ class PushedMessages:
         return await self._erase(message.app_id, withdrawal)
 
     async def _erase(self, app_id: str, withdrawal: Withdrawal) -> bool:
-        """Carry out a withdrawal. If its message is repeated, change nothing.
+        """Carry out a withdrawal, and return True. If its message is repeated, change nothing, and return True, too.
 
-        Return False if the withdrawal names no known user. Otherwise, and for any repeated message, return True.
+        Return False if the withdrawal names no known user.
         """
         now = self.clock()
         async with self.database.begin() as transaction:
             # Only a repeated message is skipped. A late message is carried out, and clears even data that the user
             # entered after WeChat had sent the message.
-            if await transaction.value(REMEMBER_MESSAGE, digest=withdrawal.mark, until=now + MESSAGES_KEPT) is None:
+            until = now + WITHDRAWALS_KEPT
+            if await transaction.value(REMEMBER_WITHDRAWAL, digest=withdrawal.mark, until=until) is None:
                 log.info("push_repeated", app_id=app_id)
                 return True
             user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)
@@ -311,3 +309,8 @@ class PushedMessages:
                 return await asyncio.shield(self.background.start(work, name=name))
         except TimeoutError as exc:
             raise StorageUnavailable("the database doesn't respond within the time that WeChat allows") from exc
+
+
+def _task_name(message: WeChatMessage) -> str:
+    """Return the name of the task that handles a message."""
+    return f"message in {message.app_id}"
