@@ -1,1 +1,1 @@
-"""The handling of the messages that WeChat pushes: the route, withdrawals, and the forwarding to other services."""
+"""The handling of the messages that WeChat pushes: the route, withdrawals, and forwarding to handlers."""

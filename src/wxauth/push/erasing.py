@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Unpack
+from typing import Final, NamedTuple, Unpack
 from uuid import UUID
 
 from wxauth.core.database import Transaction
@@ -15,11 +15,17 @@ from wxauth.users.status_queries import lock_status_and_roles
 from wxauth.users.user_queries import DELETE_PHONE_ANSWERS, clear_fields
 from wxauth.wechat.messages import Withdrawal, Withdrawn
 
-LogLine = tuple[str, Mapping[str, object]]
-"""The name of the event that a log line reports, and the fields of the line."""
-
 _BY_WECHAT: Final = {"actor": WECHAT.name}
 """The fields that distinguish these erasures in the log from erasures that users or operators have requested."""
+
+
+class LogLine(NamedTuple):
+    """The log line that reports an erasure."""
+
+    event: str
+    """The name of the log event."""
+    fields: Mapping[str, object]
+    """The fields of the line, apart from the user and the app."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,7 @@ class Erasure:
                 now=self.now,
             )
             if is_erased:  # otherwise, the user has no identity of another WeChat account
-                return "identities_erased", _BY_WECHAT
+                return LogLine("identities_erased", _BY_WECHAT)
         return await self._erase_user()
 
     async def _erase_identity(self) -> LogLine:
@@ -75,12 +81,12 @@ class Erasure:
             self.transaction, self.user_id, app_id=self.app_id, openid=self.withdrawal.openid, by=WECHAT, now=self.now
         )
         if is_erased:
-            return "identities_erased", _BY_WECHAT
-        account = await lock_status_and_roles(self.transaction, self.user_id)
-        if account is not None and account.is_banned:
+            return LogLine("identities_erased", _BY_WECHAT)
+        user = await lock_status_and_roles(self.transaction, self.user_id)
+        if user is not None and user.is_banned:
             # Otherwise, a banned user could withdraw the consent, be erased together with the ban, and sign up again.
             await leave_later(self.transaction, self.user_id, erase_at=self.now, now=self.now)
-            return "user_leaving", _BY_WECHAT
+            return LogLine("user_leaving", _BY_WECHAT)
         return await self._erase_user()
 
     async def _erase_user(self) -> LogLine:
@@ -88,7 +94,7 @@ class Erasure:
         # Even the last administrator is erased, because wxauth must not store data after the user has closed the
         # account or withdrawn the consent. The operator can appoint another administrator on the command line.
         await erase_user(self.transaction, self.user_id, by=WECHAT, now=self.now)
-        return "user_erased", _BY_WECHAT
+        return LogLine("user_erased", _BY_WECHAT)
 
     async def _erase_data(self) -> LogLine:
         """Clear the fields whose authorization the user has withdrawn, and record the withdrawal.
@@ -103,14 +109,14 @@ class Erasure:
         await self._record(EventType.AUTHORIZATION_REVOKED, data={"fields": fields})
         if "phone" in cleared:
             await self._record(EventType.PHONE_REMOVED)
-        return "authorization_revoked", {"fields": fields}
+        return LogLine("authorization_revoked", {"fields": fields})
 
     async def _clear_risky_profile(self) -> LogLine:
         """Clear the fields that WeChat has found risky. Record only the fields that had a value."""
         cleared = await clear_fields(self.transaction, self.user_id, self.withdrawal.fields)
         if cleared:
             await self._record(EventType.PROFILE_CHANGED, data={"fields": cleared})
-        return "profile_found_risky", {"fields": cleared}
+        return LogLine("profile_found_risky", {"fields": cleared})
 
     async def _record(self, kind: EventType, **about: Unpack[About]) -> None:
         """Record an event about the user and the app, with WeChat as the actor."""

@@ -280,13 +280,13 @@ class PushedMessages:
                 return True
             user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)
             if user_id is not None:
-                event, log_fields = await Erasure(transaction, user_id, app_id, withdrawal, now).carry_out()
+                line = await Erasure(transaction, user_id, app_id, withdrawal, now).carry_out()
             # The transaction is committed even if the message names no known user. Otherwise, a repetition of the
             # message could erase the data of a user who signs up in the meantime.
         if user_id is None:
             log.info("withdrawal_of_nobody", app_id=app_id)
             return False
-        log.info(event, user_id=user_id, app_id=app_id, **log_fields)
+        log.info(line.event, user_id=user_id, app_id=app_id, **line.fields)
         return True
 
     def _app_with_push(self, app_id: str) -> App:
