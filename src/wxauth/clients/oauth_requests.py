@@ -149,14 +149,6 @@ def _is_readable(name: str, value: str) -> bool:
     return len(value) <= longest and value.isprintable()
 
 
-def text_parameters(*names: str) -> dict[str, Any]:
-    """Return the `openapi_extra` of an endpoint that parses these query parameters itself.
-
-    The endpoint parses them because FastAPI would respond to mistakes in these parameters with 422.
-    """
-    return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
-
-
 def form_parameters(*names: str, required: Sequence[str] = (), **example: str) -> dict[str, Any]:
     """Return the `openapi_extra` of an endpoint that parses these parameters of a form itself.
 

@@ -12,7 +12,7 @@ from wxauth.clients.clients import find_site
 from wxauth.clients.id_tokens import IdTokens
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError
-from wxauth.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
+from wxauth.clients.oauth_requests import Parameters, form_parameters, parse_parameters
 from wxauth.clients.redirect_uris import is_registered, with_query
 from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import lazy_gettext as _
@@ -25,7 +25,7 @@ from wxauth.site_logins.secrets import log_out_field
 from wxauth.users.callers import ConcurrencyDep
 from wxauth.users.user_queries import CURRENT_USER
 from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
-from wxauth.web.direct import Router
+from wxauth.web.direct import Router, text_parameters
 
 _PATH: Final = "/v1/end_session"
 _PARAMETERS: Final = ("id_token_hint", "client_id", "post_logout_redirect_uri", "state", "ui_locales", "logout_hint")

@@ -11,7 +11,7 @@ from starlette.staticfiles import StaticFiles
 
 from wxauth.apps.routes import AppsDep
 from wxauth.clients.oauth_errors import OAuthError
-from wxauth.clients.oauth_requests import Parameters, form_parameters, parse_parameters, text_parameters
+from wxauth.clients.oauth_requests import Parameters, form_parameters, parse_parameters
 from wxauth.clients.queries import LOGO
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
@@ -32,7 +32,7 @@ from wxauth.site_logins.secrets import SCENE
 from wxauth.site_logins.single_sign_on import SingleSignOn
 from wxauth.site_logins.visits import CALLBACK, Visits, WeChatCallback
 from wxauth.web.dependencies import DatabaseDep, SettingsDep, provide
-from wxauth.web.direct import Router
+from wxauth.web.direct import Router, text_parameters
 from wxauth.web.edge import PROBLEM_KEY
 
 HTML: Final[dict[int | str, dict[str, Any]]] = {

@@ -1,6 +1,6 @@
 """The route `/v1/wechat/push/{app_id}` for messages that WeChat pushes."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import Depends
 from starlette.requests import Request
@@ -12,7 +12,7 @@ from wxauth.push.forwarding import FORWARDED_HEADER, PushRequest
 from wxauth.push.receiving import WRONG_ECHOSTR, PushedMessages
 from wxauth.settings.apps import PUSH_PATH
 from wxauth.web.dependencies import provide
-from wxauth.web.direct import Router
+from wxauth.web.direct import Router, text_parameters
 from wxauth.web.edge import MAX_BODY
 from wxauth_guard.errors import InvalidRequest
 
@@ -46,21 +46,12 @@ _MESSAGE: Final = {
 """The schema of a message. An encrypted message contains the field `Encrypt`."""
 
 
-def _parameters(*names: str) -> list[dict[str, Any]]:
-    """Return the OpenAPI description of these query parameters.
-
-    The routes read them from the request, because FastAPI would return 422 instead of `invalid_signature` for a missing
-    parameter.
-    """
-    return [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
-
-
 @router.get(
     PUSH_PATH,
     summary=_("Verify the push URL (called by WeChat)"),
     responses={200: {"content": {"text/plain": {"example": "4375120948345356249"}}}},
     failures=[_WRONG_ECHOSTR, *_REFUSALS],
-    openapi_extra={"parameters": _parameters("signature", "timestamp", "nonce", "echostr")},
+    openapi_extra=text_parameters("signature", "timestamp", "nonce", "echostr"),
 )
 async def verify_push_url(app_id: str, request: Request, pushed: PushedMessagesDep) -> PlainTextResponse:
     """Return `echostr` if `signature` was made with the app's `push_token`.
@@ -77,7 +68,7 @@ async def verify_push_url(app_id: str, request: Request, pushed: PushedMessagesD
     responses={200: {"content": {"text/plain": {"example": "success"}}}},
     failures=[_WRONG_BODY, PayloadTooLarge, *_REFUSALS, PushNotForwarded("push_forward: its status was 500")],
     openapi_extra={
-        "parameters": _parameters("signature", "timestamp", "nonce", "encrypt_type", "msg_signature"),
+        **text_parameters("signature", "timestamp", "nonce", "encrypt_type", "msg_signature"),
         "requestBody": {
             "required": True,
             "content": {

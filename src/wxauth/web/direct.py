@@ -297,6 +297,14 @@ def operation_id(route: APIRoute) -> str:
     return route.name
 
 
+def text_parameters(*names: str) -> dict[str, Any]:
+    """Return the `openapi_extra` of an endpoint that parses these query parameters itself.
+
+    Such an endpoint does not declare the parameters, because FastAPI would respond to mistakes in them with 422.
+    """
+    return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
+
+
 def check_query_names(connection: HTTPConnection) -> None:
     """Check that a request has no query parameters other than those of its direct route.
 
