@@ -30,12 +30,6 @@ The limit is higher because, for example, a long picture URL or many roles make 
 parameters.
 """
 
-LONGEST_REDIRECT: Final = 8192
-"""The maximum number of characters of a form that wxauth moves into the query of a redirect.
-
-The links with which a page offers itself in other languages have the same limit. Most proxies refuse longer URLs.
-"""
-
 BROWSER_USER_AGENT: Final = "browser_user_agent"
 """The parameter in which a site passes on the browser's user agent, which can be any text."""
 

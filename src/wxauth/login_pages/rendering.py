@@ -13,7 +13,6 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from wxauth.clients.oauth_requests import LONGEST_REDIRECT
 from wxauth.clients.redirect_uris import scheme_of_app
 from wxauth.i18n import Text, find_language, languages, own_name
 from wxauth.sessions.devices import WECHAT_ON_A_COMPUTER, Device
@@ -25,6 +24,11 @@ from wxauth_guard.problems import preferred_language
 SEE_OTHER: Final = 303
 PRIVATE: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 """The headers of a response that no cache stores, and whose URL the browser does not send as a referrer."""
+_LONGEST_REDIRECT: Final = 8192
+"""The maximum number of characters of a form that wxauth moves into the query of a redirect.
+
+The links with which a page offers itself in other languages have the same limit. Most proxies refuse longer URLs.
+"""
 
 PAGES_FOLDER: Final = Path(__file__).parent / "page"
 _POLICY: Final = (
@@ -143,7 +147,7 @@ class Rendering:
         After the redirect, the browser sends a GET with the cookies. The request must be a POST. Return None if it is
         not cross-site, or if the URL would be too long for most proxies.
         """
-        if self.request.headers.get("sec-fetch-site") != "cross-site" or len(encoded_parameters) > LONGEST_REDIRECT:
+        if self.request.headers.get("sec-fetch-site") != "cross-site" or len(encoded_parameters) > _LONGEST_REDIRECT:
             return None
         # In contrast to `redirect_to`, RedirectResponse encodes characters of the form that a header cannot contain.
         return RedirectResponse(f"{self.root}{path}?{encoded_parameters}", SEE_OTHER, PRIVATE)
@@ -202,7 +206,7 @@ class Rendering:
         """
         other_parameters = _UI_LOCALES.sub("", query).lstrip("&")
         url = f"{path}?{other_parameters}{'&' if other_parameters else ''}ui_locales="
-        if len(url) > LONGEST_REDIRECT:
+        if len(url) > _LONGEST_REDIRECT:
             return []
         return [Link(f"{url}{tag}", own_name(tag), tag) for tag in languages() if tag != self.language]
 
