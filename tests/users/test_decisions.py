@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from wxauth.core.trail import OPERATOR, EventType
+from wxauth.core.trail import EventType
 from wxauth.core.users import UserStatus
 from wxauth.merging.merging import MergePair, MergeSource, status_and_roles_of_both
 from wxauth.terminal import TextError
@@ -108,15 +108,8 @@ UNBANNED, BANNED_AGAIN, ROLES = EventType.USER_UNBANNED, EventType.USER_BANNED, 
 def test_what_has_changed_is_recorded_and_ends_sessions(
     before: StatusAndRoles, after: StatusAndRoles, events: dict[EventType, Any], endings: set[Ending]
 ) -> None:
-    change = StatusChange.between(ONE, before, after, by=OPERATOR)
+    change = StatusChange(ONE, before, after)
     assert (change.events, change.endings) == (events, endings)
-
-
-def test_the_event_of_a_ban_says_why() -> None:
-    change = StatusChange.between(ONE, of(), of(ban=SPAM), by=OPERATOR, why={"rank": 4})
-    assert change.events == {EventType.USER_BANNED: {"reason": SPAM.reason, "until": SOONER, "rank": 4}}
-    lifted = StatusChange.between(ONE, of(ban=SPAM), of(), by=OPERATOR, why={"rank": 0})
-    assert lifted.events == {EventType.USER_UNBANNED: {"rank": 0}}
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
     async def merge(database: Database, now: datetime) -> tuple[Merged, UserDetailAnswer]:
         try:
             merged = await merge_by_operator(database, from_id, into=into_id, by=OPERATOR, now=now)
-            return merged, await read_user(database, merged.remaining.id, now=now)
+            return merged, await read_user(database, merged.remaining_user.id, now=now)
         except NotFound:
             raise Failed(_("one of these users doesn't exist")) from None
 
@@ -61,7 +61,7 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
     roles = listed_roles(user["roles"])
     echo(_("{former} was merged into {user_id}, roles: {roles}", former=from_id, user_id=user["id"], roles=roles))
     # The line above contains the roles after the merge. These lines show both users as they were before the merge.
-    for each in (merged.former, merged.remaining):
+    for each in (merged.former_user, merged.remaining_user):
         _echo_status_and_roles(each.id, each.nickname, each.roles, each.status_and_roles.ban)
 
 

@@ -167,12 +167,13 @@ class Batch:
         )
         if not self._options.quiet_events:
             await record_events(transaction, list(self._events([*new, *changed], consents)))
-        changes: list[tuple[UUID, StatusAndRoles, StatusAndRoles]] = []
+        changes: list[StatusChange] = []
         for user in changed:
             before, after = StatusAndRoles.of(stored[user.id]), StatusAndRoles.of(user)
             if before != after:
-                changes.append((user.id, before, after))
-        return await change_status_and_roles(transaction, changes, by=OPERATOR, now=self._now)
+                changes.append(StatusChange(user.id, before, after))
+        await change_status_and_roles(transaction, changes, by=OPERATOR, now=self._now)
+        return changes
 
     def _rows(self, new: Sequence[UserToImport], changed: Sequence[UserToImport]) -> queries.RowsByStatement:
         """Return the rows to write for new users, changed users, and the other data that the lines add or change."""

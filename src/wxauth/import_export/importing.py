@@ -25,6 +25,7 @@ from wxauth.core.database import Transaction
 from wxauth.core.outages import CONFLICTS, is_refusal
 from wxauth.core.retrying import ChangedMeanwhile, TooManyChanges, retrying
 from wxauth.core.services import Services
+from wxauth.core.trail import OPERATOR
 from wxauth.errors import StorageUnavailable
 from wxauth.import_export.batch import AdministratorsNotLocked, Batch, LineOutcome, LineRefused
 from wxauth.import_export.lines import SKIPPABLE, Fault, Line, unwrapped, without
@@ -377,7 +378,7 @@ async def _import_batch(
     made = batch.made
     earlier.keep(made if options.dry_run else Made(given=made.given, first_lines=made.first_lines))
     for change in changes:
-        change.report()
+        change.report(by=OPERATOR)
     return outcomes
 
 

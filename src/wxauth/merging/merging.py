@@ -59,12 +59,13 @@ MERGES: Final = Counter("wxauth_merges", "Merges of two users, by reason.", "by"
 class Merged:
     """The result of a merge."""
 
-    former: UserInMerge
+    former_user: UserInMerge
     """The data of the removed user before the merge."""
-    remaining: UserInMerge
+    remaining_user: UserInMerge
     """The data of the remaining user before the merge."""
     source: MergeSource
-    change: StatusChange
+    by: Actor
+    status_change: StatusChange
     """The change of the remaining user's status and roles."""
 
     def report(self) -> None:
@@ -75,12 +76,12 @@ class Merged:
         MERGES.count(self.source)
         log.info(
             "user_merged",
-            user_id=self.remaining.id,
-            former_id=self.former.id,
+            user_id=self.remaining_user.id,
+            former_id=self.former_user.id,
             source=self.source,
-            actor=self.change.by.name,
+            actor=self.by.name,
         )
-        self.change.report()
+        self.status_change.report(by=self.by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +165,9 @@ async def merge(transaction: Transaction, pair: MergePair, *, source: MergeSourc
     await queries.record_gained_data(transaction, pair.remaining_id, remaining_user, by=by, now=now)
     if former_attributes and not is_by_phone:
         await add_missing_attributes(transaction, pair.remaining_id, former_attributes, by=by, now=now)
-    (change,) = await change_status_and_roles(transaction, [(pair.remaining_id, pair.remaining, after)], by=by, now=now)
-    return Merged(former=former_user, remaining=remaining_user, source=source, change=change)
+    status_change = StatusChange(pair.remaining_id, pair.remaining, after)
+    await change_status_and_roles(transaction, [status_change], by=by, now=now)
+    return Merged(former_user, remaining_user, source, by, status_change)
 
 
 async def _record_merge(

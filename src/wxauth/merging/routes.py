@@ -85,7 +85,7 @@ async def merge_users(
     """
     now = clock()
     merged = await merge_by_operator(database, user_id, into=body.into, by=administrator, now=now)
-    user = await admin.read_user(database, merged.remaining.id, now=now)
+    user = await admin.read_user(database, merged.remaining_user.id, now=now)
     before: list[BeforeMerge] = [
         {
             "id": each.id,
@@ -95,7 +95,7 @@ async def merge_users(
             "reason": each.ban_reason,
             "until": each.banned_until,
         }
-        for each in (merged.former, merged.remaining)
+        for each in (merged.former_user, merged.remaining_user)
     ]
     return {**user, "before": before}
 

@@ -1,5 +1,6 @@
 """The splitting of a user who wrongly stands for two people, after a wrong merge or a mistake in an imported file."""
 
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.merging.splitting_queries import Separation, has_external_id, move_to_new_user
 from wxauth.sessions.queries import EndReason
 from wxauth.users.admin import locked_remaining
-from wxauth.users.status_queries import StatusAndRoles, change_status_and_roles
+from wxauth.users.status_queries import StatusAndRoles, StatusChange, change_status_and_roles
 
 log = get_logger()
 
@@ -56,13 +57,13 @@ async def split(
         data = {"new_user_id": new_user_id, "app_ids": separation.app_ids, "kept_app_ids": separation.kept_app_ids}
         await record_event(transaction, EventType.USER_SPLIT, by=by, at=now, user_id=remaining_id, data=data)
         # The new user is active and has no roles. If the user is banned, this change bans the new user, too.
-        before = StatusAndRoles(roles=())
-        after = StatusAndRoles(roles=(), ban=account.ban)
-        [effect] = await change_status_and_roles(transaction, [(new_user_id, before, after)], by=by, now=now)
+        unbanned = StatusAndRoles(roles=())
+        status_change = StatusChange(new_user_id, before=unbanned, after=replace(unbanned, ban=account.ban))
+        await change_status_and_roles(transaction, [status_change], by=by, now=now)
         if has_lost_number:
             await record_event(transaction, EventType.PHONE_REMOVED, by=by, at=now, user_id=remaining_id)
     log.info("user_split", user_id=remaining_id, new_user_id=new_user_id, actor=by.name)
-    effect.report()
+    status_change.report(by=by)
     return remaining_id, new_user_id
 
 

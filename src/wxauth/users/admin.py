@@ -26,7 +26,15 @@ from wxauth.users.consent_queries import NEWEST_CONSENTS
 from wxauth.users.erasure_queries import cancel_leaving
 from wxauth.users.schemas import UserDetailAnswer, listed_user_answer
 from wxauth.users.search_queries import USER_BY_ID, ListedUser
-from wxauth.users.status_queries import ADMIN, Ban, StatusAndRoles, UserIsGone, change_status_and_roles, lock_user
+from wxauth.users.status_queries import (
+    ADMIN,
+    Ban,
+    StatusAndRoles,
+    StatusChange,
+    UserIsGone,
+    change_status_and_roles,
+    lock_user,
+)
 from wxauth.web.schemas import FIRST_PAGE
 from wxauth_guard.errors import FieldError, InsufficientRole, InvalidRequest
 
@@ -177,10 +185,11 @@ async def change_user(
         after = change.applied_to(before)
         if after.adds_roles_to(before) and not may_add_roles:
             raise LoginTooOld
-        (effect,) = await change_status_and_roles(transaction, [(remaining_id, before, after)], by=by, now=now)
+        status_change = StatusChange(remaining_id, before, after)
+        await change_status_and_roles(transaction, [status_change], by=by, now=now)
         other_fields_changed = await _change_other_fields(transaction, remaining_id, before, change, by=by, now=now)
-    effect.report()
-    return bool(effect.events) or other_fields_changed
+    status_change.report(by=by)
+    return bool(status_change.events) or other_fields_changed
 
 
 async def _change_other_fields(

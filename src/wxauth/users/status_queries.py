@@ -175,55 +175,49 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StatusChange:
-    """The effects of a change of a user's status and roles: the events to record, and the sessions to end."""
+    """A change of a user's status and roles."""
 
     user_id: UUID
-    by: Actor
-    events: Mapping[EventType, Mapping[str, Any] | None]
-    """The events to record, with the data of each."""
-    endings: AbstractSet[Ending]
-    """The kinds of sessions to end."""
+    before: StatusAndRoles
+    after: StatusAndRoles
 
-    @classmethod
-    def between(
-        cls,
-        user_id: UUID,
-        before: StatusAndRoles,
-        after: StatusAndRoles,
-        *,
-        by: Actor,
-        why: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Return the effects of the change from `before` to `after`.
+    @property
+    def events(self) -> Mapping[EventType, Mapping[str, Any] | None]:
+        """The events to record, with the data of each.
 
-        `why` is additional data for the event of a ban or of a lifted ban. If the user is banned after the change, all
-        sessions end. A new reason or a new end of a ban is also recorded as a ban.
+        A new reason or a new end of a ban is also recorded as a ban.
         """
+        before, after = self.before, self.after
         events: dict[EventType, Mapping[str, Any] | None] = {}
         if after.ban is None and before.is_banned:
-            events[EventType.USER_UNBANNED] = why
+            events[EventType.USER_UNBANNED] = None
         elif after.ban is not None and after.ban != before.ban:
-            events[EventType.USER_BANNED] = {**after.ban.data, **(why or {})}
+            events[EventType.USER_BANNED] = after.ban.data
         if set(after.roles) != set(before.roles):
             events[EventType.ROLES_CHANGED] = {"before": before.roles, "after": after.roles}
-        if after.is_banned:
-            return cls(user_id, by, events, {Ending.ALL})
-        staff_roles_before = STAFF_ROLES.intersection(before.roles)
-        staff_roles_after = STAFF_ROLES.intersection(after.roles)
+        return events
+
+    @property
+    def endings(self) -> AbstractSet[Ending]:
+        """The kinds of sessions to end. If the user is banned after the change, all sessions end."""
+        if self.after.is_banned:
+            return {Ending.ALL}
+        staff_roles_before = STAFF_ROLES.intersection(self.before.roles)
+        staff_roles_after = STAFF_ROLES.intersection(self.after.roles)
         endings = set[Ending]()
         if staff_roles_before - staff_roles_after:
             endings.add(Ending.CONSOLES)
         if staff_roles_after - staff_roles_before:
             endings.add(Ending.BROWSERS)
-        return cls(user_id, by, events, endings)
+        return endings
 
-    def report(self, **fields: Any) -> None:
-        """Write a log line, with these `fields`, for each event of the change.
+    def report(self, *, by: Actor) -> None:
+        """Write a log line for each event of the change.
 
         Call this method after the commit, because a change that is rolled back must not appear in the log.
         """
         for kind in self.events:
-            log.info(kind.log_event, user_id=self.user_id, actor=self.by.name, **fields)
+            log.info(kind.log_event, user_id=self.user_id, actor=by.name)
 
 
 def check_may_enter(user_id: UUID, account: StatusAndRoles) -> None:
@@ -314,43 +308,34 @@ async def lock_user(
 
 
 async def change_status_and_roles(
-    transaction: Transaction,
-    changes: Sequence[tuple[UUID, StatusAndRoles, StatusAndRoles]],
-    *,
-    by: Actor,
-    now: datetime,
-    app_id: str | None = None,
-    why: Mapping[str, Any] | None = None,
-) -> list[StatusChange]:
-    """Change the status and roles of locked users, record the changes, and return the effects on each user.
+    transaction: Transaction, changes: Sequence[StatusChange], *, by: Actor, now: datetime
+) -> None:
+    """Store changes of the status and roles of locked users, record their events, and end the sessions in `endings`.
 
-    Also end the sessions that the effects name. Each of `changes` contains a user's id, and the status and roles before
-    and after the change. `app_id` is the app that the events name, if any. `why` is additional data for the events of
-    bans and of lifted bans. The number of statements does not depend on the number of users.
+    The number of statements does not depend on the number of users. After the commit, the caller must call `report` on
+    each change.
     """
-    effects = [StatusChange.between(user_id, before, after, by=by, why=why) for user_id, before, after in changes]
     accounts = [
-        {"id": user_id, "roles": after.roles, "ban": after.ban}
-        for effect, (user_id, _before, after) in zip(effects, changes, strict=True)
-        if effect.events
+        {"id": change.user_id, "roles": change.after.roles, "ban": change.after.ban}
+        for change in changes
+        if change.events
     ]
     if accounts:
         await transaction.run(_SET_STATUS_AND_ROLES, accounts=accounts)
     events = [
-        event(kind, by=by, at=now, user_id=effect.user_id, app_id=app_id, data=data)
-        for effect in effects
-        for kind, data in effect.events.items()
+        event(kind, by=by, at=now, user_id=change.user_id, data=data)
+        for change in changes
+        for kind, data in change.events.items()
     ]
     await record_events(transaction, events)
-    await _end_sessions(transaction, effects, by=by, now=now)
-    return effects
+    await _end_sessions(transaction, changes, by=by, now=now)
 
 
-async def _end_sessions(transaction: Transaction, effects: Sequence[StatusChange], *, by: Actor, now: datetime) -> None:
-    """End the sessions that these effects of changes list as `endings`."""
-    banned = [effect.user_id for effect in effects if Ending.ALL in effect.endings]
-    demoted = [effect.user_id for effect in effects if Ending.CONSOLES in effect.endings]
-    promoted = [effect.user_id for effect in effects if Ending.BROWSERS in effect.endings]
+async def _end_sessions(transaction: Transaction, changes: Sequence[StatusChange], *, by: Actor, now: datetime) -> None:
+    """End the sessions in `endings` of these changes."""
+    banned = [change.user_id for change in changes if Ending.ALL in change.endings]
+    demoted = [change.user_id for change in changes if Ending.CONSOLES in change.endings]
+    promoted = [change.user_id for change in changes if Ending.BROWSERS in change.endings]
     if banned:
         await end_sessions(transaction, *banned, reason=EndReason.BANNED, by=by, now=now)
     reason = EndReason.ADMINISTRATOR
@@ -362,13 +347,13 @@ async def _end_sessions(transaction: Transaction, effects: Sequence[StatusChange
 
 async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
     """Lift up to `size` bans whose end has passed, and return the number of lifted bans."""
+    changes: list[StatusChange] = []
     # With `replan`, PostgreSQL does not reuse a plan from a time when the table was empty.
     async with database.begin(replan=True) as transaction:
-        banned = {
-            row.id: StatusAndRoles.of(row) for row in await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size)
-        }
-        changes = [(user_id, before, replace(before, ban=None)) for user_id, before in banned.items()]
-        effects = await change_status_and_roles(transaction, changes, by=SYSTEM, now=now)
-    for effect in effects:
-        effect.report()
-    return len(effects)
+        for row in await transaction.rows(_LOCK_ENDED_BANS, now=now, size=size):
+            before = StatusAndRoles.of(row)
+            changes.append(StatusChange(row.id, before, after=replace(before, ban=None)))
+        await change_status_and_roles(transaction, changes, by=SYSTEM, now=now)
+    for change in changes:
+        change.report(by=SYSTEM)
+    return len(changes)
