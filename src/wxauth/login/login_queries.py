@@ -29,7 +29,7 @@ from wxauth.core.users import MAY_LOG_IN
 from wxauth.errors import RateLimited, SignUpClosed, SnapshotUser
 from wxauth.login import batched_queries
 from wxauth.login.batched_queries import OPEN_FRAGMENT, USER_AT_LOGIN, UserAtLogin
-from wxauth.merging.merging import correct_imported, link_unionid
+from wxauth.merging.merging import correct_imported_identity, link_unionid
 from wxauth.merging.unionid_queries import HOLD_UNIONID, PEOPLE, OfAnotherOpenid, People, UnionidConflict, check_unionid
 from wxauth.sessions.queries import END_BEYOND_IDENTITY, EndReason, end_selected
 from wxauth.users.erasure_queries import stay
@@ -288,7 +288,9 @@ async def _log_in_stepwise(database: Database, login: Login, fixed: _Fixed) -> U
     # identity that has the unionid in place of an openid.
     people = await database.one(PEOPLE, **login.identity)
     if people.misnamed_id is not None:
-        await correct_imported(database, **login.identity, cancels_erasure=login.cancels_erasure, now=fixed.now)
+        await correct_imported_identity(
+            database, **login.identity, cancels_erasure=login.cancels_erasure, now=fixed.now
+        )
         raise ChangedMeanwhile
     if people.user_id is None and people.holder_id is None:
         if not login.may_sign_up:

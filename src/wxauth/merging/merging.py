@@ -33,7 +33,7 @@ from wxauth.users.status_queries import (
     StatusAndRoles,
     StatusChange,
     change_status_and_roles,
-    check_may_enter,
+    check_may_log_in,
     lock_with_administrators,
 )
 from wxauth.users.user_queries import current_user, read_attributes
@@ -209,7 +209,7 @@ async def link_unionid(
         return
     user_id, holder_id = people.two_users
     async with database.begin() as transaction:
-        pair = await _lock_pair(transaction, user_id, holder_id)
+        pair = await _lock_pair(transaction, user_id, into=holder_id)
         if await transaction.one(unionid_queries.PEOPLE, **identity) != people:
             raise ChangedMeanwhile
         merged = await _merge_by_unionid(transaction, pair, cancels_erasure=cancels_erasure, now=now)
@@ -220,7 +220,7 @@ async def link_unionid(
 
 
 @retrying()
-async def correct_imported(
+async def correct_imported_identity(
     database: Database, *, app_id: str, openid: str, unionid: str, cancels_erasure: bool = False, now: datetime
 ) -> None:
     """Correct an imported identity that has a unionid in place of the openid.
@@ -245,7 +245,7 @@ async def correct_imported(
     merged = None
     async with database.begin() as transaction:
         # If the unionid belongs to the same user or to nobody, both ids of the pair are equal, and there is no merge.
-        pair = await _lock_pair(transaction, user_id, remaining_id)
+        pair = await _lock_pair(transaction, user_id, into=remaining_id)
         if await transaction.one(unionid_queries.PEOPLE, **identity) != people:
             raise ChangedMeanwhile
         if people.holder_id is None:
@@ -303,7 +303,7 @@ async def link_by_phone(
     Raises: ChangedMeanwhile, if another request has just merged or erased one of the two users, or made one of them an
     administrator.
     """
-    pair = await _lock_pair(transaction, user_id, holder_id)
+    pair = await _lock_pair(transaction, user_id, into=holder_id)
     if pair.administrators or pair.former.is_banned or pair.is_either_leaving:
         return None
     if await transaction.value(queries.ARE_SPLIT, one_id=user_id, other_id=holder_id):
@@ -344,7 +344,7 @@ async def merge_by_operator(
     if user_id == remaining_id:
         raise MergeRefused(_("these two users are already one user"))
     async with database.begin() as transaction:
-        pair = await _lock_pair(transaction, user_id, remaining_id)
+        pair = await _lock_pair(transaction, user_id, into=remaining_id)
         if pair.is_either_leaving:
             raise MergeRefused(_("one of the users has requested erasure. Cancel the erasure first"))
         if await transaction.value(queries.HAVE_BOTH_EXTERNAL_IDS, one_id=user_id, other_id=remaining_id):
@@ -356,16 +356,24 @@ async def merge_by_operator(
     return merged
 
 
-async def _lock_pair(transaction: Transaction, former_id: UUID, remaining_id: UUID) -> MergePair:
+async def _lock_pair(transaction: Transaction, former_id: UUID, *, into: UUID) -> MergePair:
     """Lock two users, and return them. If one of them is an administrator, lock all administrators, too.
+
+    `former_id` is the id of the user who would be merged into the user with the id `into`.
 
     Raises: ChangedMeanwhile, if another request has just merged or erased one of the two users, or made one of them an
     administrator.
     """
-    accounts, administrators = await lock_with_administrators(transaction, former_id, remaining_id)
-    if not accounts.keys() >= {former_id, remaining_id}:
+    accounts, administrators = await lock_with_administrators(transaction, former_id, into)
+    if not accounts.keys() >= {former_id, into}:
         raise ChangedMeanwhile
-    return MergePair(former_id, remaining_id, accounts[former_id], accounts[remaining_id], administrators)
+    return MergePair(
+        former_id=former_id,
+        remaining_id=into,
+        former=accounts[former_id],
+        remaining=accounts[into],
+        administrators=administrators,
+    )
 
 
 async def _cancel_leaving_of_both(
@@ -377,13 +385,13 @@ async def _cancel_leaving_of_both(
     is banned.
     """
     accounts = {pair.former_id: pair.former, pair.remaining_id: pair.remaining}
-    # `check_may_enter` raises the errors. A ban of either user takes precedence over a requested erasure of the other.
+    # `check_may_log_in` raises the errors. A ban of either user takes precedence over a requested erasure of the other.
     for user_id, account in accounts.items():
         if account.is_banned:
-            check_may_enter(user_id, account)
+            check_may_log_in(user_id, account)
     for user_id, account in accounts.items():
         if not cancels_erasure:
-            check_may_enter(user_id, account)
+            check_may_log_in(user_id, account)
         await cancel_leaving(transaction, user_id, account, by=Actor(str(user_id)), now=now)
     return replace(pair, former=replace(pair.former, erase_at=None), remaining=replace(pair.remaining, erase_at=None))
 

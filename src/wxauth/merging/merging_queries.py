@@ -27,16 +27,16 @@ SELECT EXISTS (
      WHERE new_user.id = :new_user_id AND holder.id = :holder_id
        AND new_user.created_at >= :created_since
        AND (SELECT count(*) FROM identities WHERE user_id = :new_user_id) = 1
-       AND NOT EXISTS (SELECT FROM identities one JOIN identities other USING (app_id)
-                        WHERE one.user_id = :new_user_id AND other.user_id = :holder_id)
+       AND NOT EXISTS (SELECT FROM identities of_new_user JOIN identities of_holder USING (app_id)
+                        WHERE of_new_user.user_id = :new_user_id AND of_holder.user_id = :holder_id)
        AND NOT (EXISTS (SELECT FROM unionids WHERE user_id = :new_user_id)
                 AND EXISTS (SELECT FROM unionids WHERE user_id = :holder_id))
        AND (new_user.external_id IS NULL OR holder.external_id IS NULL)
        AND holder.roles <@ :harmless_roles::text[] AND holder.status = 'active'
        AND holder.phone = :phone AND holder.phone_verified_at >= :verified_since
-       AND NOT EXISTS (SELECT FROM users other
-                        WHERE other.phone = :phone AND other.phone_verified_at IS NOT NULL
-                          AND other.id NOT IN (:new_user_id, :holder_id)))
+       AND NOT EXISTS (SELECT FROM users third_user
+                        WHERE third_user.phone = :phone AND third_user.phone_verified_at IS NOT NULL
+                          AND third_user.id NOT IN (:new_user_id, :holder_id)))
 """)
 """The query that checks whether wxauth may merge a new user into the holder of the same phone number.
 
@@ -82,33 +82,35 @@ _USER: Final = Statement[UserInMerge](f"SELECT {', '.join(columns_of(UserInMerge
 # if the remaining user has the same number, or gets it from the removed user.
 _MOVE_IDENTITIES: Final = Statement[str]("""
 UPDATE identities
-   SET user_id = :into,
+   SET user_id = :remaining_id,
        phone_proved_at = CASE WHEN COALESCE(remaining.phone, former.phone) = former.phone THEN phone_proved_at END
   FROM users former, users remaining
- WHERE user_id = :former_id AND former.id = :former_id AND remaining.id = :into
+ WHERE user_id = :former_id AND former.id = :former_id AND remaining.id = :remaining_id
 RETURNING app_id
 """)
-_MOVE_UNIONIDS: Final = Statement[Nothing]("UPDATE unionids SET user_id = :into WHERE user_id = :former_id")
-_MOVE_FORMER_IDS: Final = Statement[Nothing]("UPDATE former_users SET user_id = :into WHERE user_id = :former_id")
+_MOVE_UNIONIDS: Final = Statement[Nothing]("UPDATE unionids SET user_id = :remaining_id WHERE user_id = :former_id")
+_MOVE_FORMER_IDS: Final = Statement[Nothing](
+    "UPDATE former_users SET user_id = :remaining_id WHERE user_id = :former_id"
+)
 _MOVE_FORMER_EXTERNAL_IDS: Final = Statement[Nothing](
-    "UPDATE former_external_ids SET user_id = :into WHERE user_id = :former_id"
+    "UPDATE former_external_ids SET user_id = :remaining_id WHERE user_id = :former_id"
 )
 # If both users have an external id, the removed user's external id becomes a former external id of the remaining user.
 _REMEMBER_EXTERNAL_ID: Final = Statement[Nothing]("""
 INSERT INTO former_external_ids (external_id, user_id)
 SELECT former.external_id, remaining.id
   FROM users former, users remaining
- WHERE former.id = :former_id AND remaining.id = :into
+ WHERE former.id = :former_id AND remaining.id = :remaining_id
    AND former.external_id IS NOT NULL AND remaining.external_id IS NOT NULL
 """)
 # The uploaded picture of the removed user moves only if the remaining user has no picture.
 _MOVE_PICTURE: Final = Statement[Nothing]("""
 UPDATE avatars SET user_id = remaining.id
   FROM users remaining
- WHERE avatars.user_id = :former_id AND remaining.id = :into AND remaining.avatar_url IS NULL
+ WHERE avatars.user_id = :former_id AND remaining.id = :remaining_id AND remaining.avatar_url IS NULL
 """)
 _REMEMBER_ID: Final = Statement[Nothing](
-    "INSERT INTO former_users (id, user_id, merged_at) VALUES (:former_id, :into, :now)"
+    "INSERT INTO former_users (id, user_id, merged_at) VALUES (:former_id, :remaining_id, :now)"
 )
 # One statement deletes the removed user, and gives this user's values to the remaining user. With two statements, an
 # update before the deletion would store unique values twice, and a deletion before the update would lose the values.
@@ -128,7 +130,7 @@ UPDATE users
        created_at = LEAST(users.created_at, former.created_at),
        last_login_at = GREATEST(users.last_login_at, former.last_login_at)
   FROM former
- WHERE users.id = :into
+ WHERE users.id = :remaining_id
 """)
 
 
@@ -153,7 +155,7 @@ async def merge_users(
 
     This function does not change the status, the roles or the attributes of the remaining user.
     """
-    ids = {"former_id": former_id, "into": into}
+    ids = {"former_id": former_id, "remaining_id": into}
     app_ids = await transaction.values(_MOVE_IDENTITIES, **ids)
     await transaction.run(_MOVE_UNIONIDS, **ids)
     await transaction.run(_MOVE_FORMER_IDS, **ids)

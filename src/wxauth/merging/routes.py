@@ -117,7 +117,7 @@ async def split_user(
     again.
     """
     now = clock()
-    remaining_id, new_user_id = await split(
+    split_users = await split(
         database,
         user_id,
         app_id=body.app_id,
@@ -126,6 +126,6 @@ async def split_user(
         by=administrator,
         now=now,
     )
-    user = await admin.read_user(database, remaining_id, now=now)
-    new_user = await admin.read_user(database, new_user_id, now=now)
+    user = await admin.read_user(database, split_users.remaining_id, now=now)
+    new_user = await admin.read_user(database, split_users.new_user_id, now=now)
     return {"user": user, "new_user": new_user}

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from wxauth.core.clock import new_id
@@ -18,6 +19,13 @@ from wxauth.users.status_queries import StatusAndRoles, StatusChange, change_sta
 log = get_logger()
 
 
+class SplitUsers(NamedTuple):
+    """The ids of the two users after a split."""
+
+    remaining_id: UUID
+    new_user_id: UUID
+
+
 async def split(
     database: Database,
     user_id: UUID,
@@ -27,7 +35,7 @@ async def split(
     external_id: str | None = None,
     by: Actor,
     now: datetime,
-) -> tuple[UUID, UUID]:
+) -> SplitUsers:
     """Move an identity, the user's other identities with the same unionid, and this unionid to a new user.
 
     `app_id` and `openid` name the identity. If `external_id` is given, move it to the new user, too. All other data
@@ -37,7 +45,7 @@ async def split(
     the new user, too. End the sessions of the moved identities. wxauth never merges the two users automatically again
     (see `ARE_SPLIT`).
 
-    If `user_id` was merged into another user, split that user. Return the ids of the split user and of the new user.
+    If `user_id` was merged into another user, split that user. Return the ids of this user and of the new user.
 
     Raises: NotFound, if there is no such user; SplitRefused, if the user has requested erasure, has no such identity or
         external id, or would keep no identity; InsufficientRole, if the user is staff, and the actor must not act on
@@ -49,12 +57,17 @@ async def split(
         separation = await _allowed_separation(
             transaction, remaining_id, app_id=app_id, openid=openid, external_id=external_id
         )
+        # The sessions must end before the move, because a trigger moves the sessions of the identities to the new user.
         await separation.end_sessions(transaction, reason=EndReason.ADMINISTRATOR, by=by, now=now)
         new_user_id = new_id(now)
         has_lost_number = await move_to_new_user(
             transaction, separation, new_user_id, external_id=external_id, is_banned=account.is_banned
         )
-        data = {"new_user_id": new_user_id, "app_ids": separation.app_ids, "kept_app_ids": separation.kept_app_ids}
+        data = {
+            "new_user_id": new_user_id,
+            "app_ids": separation.leaving_app_ids,
+            "kept_app_ids": separation.staying_app_ids,
+        }
         await record_event(transaction, EventType.USER_SPLIT, by=by, at=now, user_id=remaining_id, data=data)
         # The new user is active and has no roles. If the user is banned, this change bans the new user, too.
         unbanned = StatusAndRoles(roles=())
@@ -64,7 +77,7 @@ async def split(
             await record_event(transaction, EventType.PHONE_REMOVED, by=by, at=now, user_id=remaining_id)
     log.info("user_split", user_id=remaining_id, new_user_id=new_user_id, actor=by.name)
     status_change.report(by=by)
-    return remaining_id, new_user_id
+    return SplitUsers(remaining_id, new_user_id)
 
 
 async def _allowed_separation(

@@ -135,12 +135,12 @@ class Separation:
         return cls(user_id, leaving, staying, named.unionid)
 
     @property
-    def app_ids(self) -> Sequence[str]:
+    def leaving_app_ids(self) -> Sequence[str]:
         """The ids of the apps in which an identity leaves the old user."""
         return sorted({each.app_id for each in self.leaving})
 
     @property
-    def kept_app_ids(self) -> Sequence[str]:
+    def staying_app_ids(self) -> Sequence[str]:
         """The ids of the apps in which an identity stays with the old user."""
         return sorted({each.app_id for each in self.staying})
 
@@ -229,7 +229,7 @@ async def _erase(transaction: Transaction, separation: Separation, *, by: Actor,
     await transaction.run(_DELETE_IDENTITIES, user_id=user_id, **separation.leaving_parameters)
     await transaction.run(_DELETE_UNIONID, user_id=user_id, unionid=separation.unionid)
     await transaction.run(_REPLACE_LOST_UNIONID, user_id=user_id)
-    for app_id in sorted(set(separation.app_ids).difference(separation.kept_app_ids)):
+    for app_id in sorted(set(separation.leaving_app_ids).difference(separation.staying_app_ids)):
         await record_event(transaction, EventType.IDENTITY_REMOVED, by=by, at=now, user_id=user_id, app_id=app_id)
 
 

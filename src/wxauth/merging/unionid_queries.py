@@ -99,7 +99,7 @@ _IS_OF_ANOTHER_ACCOUNT: Final = """
 # For example, a user has the unionid U and the openid A, and WeChat returns U for the openid B of the same app. Usually
 # A belongs to the account of U, so B cannot belong to this account, and the query returns a row. But if the user was
 # merged from two users, and A has the unionid V, then A belongs to another account, so the query returns no row.
-_IS_OF_ANOTHER_PERSON: Final = Statement[int](f"""
+_IS_OF_ANOTHER_OPENID: Final = Statement[int](f"""
 SELECT 1 FROM identities WHERE app_id = :app_id AND openid <> :openid AND unionid = :unionid
  UNION ALL
 SELECT 1 FROM unionids JOIN identities other USING (user_id)
@@ -118,11 +118,11 @@ async def check_unionid(
 
     `may_be_snapshot` means that WeChat might have made up this openid, or the other openid that the unionid might have.
 
-    Raises: OfAnotherOpenid, in the two cases that the comment on `_IS_OF_ANOTHER_PERSON` describes; UnionidConflict, if
+    Raises: OfAnotherOpenid, in the two cases that the comment on `_IS_OF_ANOTHER_OPENID` describes; UnionidConflict, if
         an administrator or operator has split the unionid's user off from the identity's user, or the other way round.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
-    if await database.value(_IS_OF_ANOTHER_PERSON, **identity, may_be_snapshot=may_be_snapshot) is not None:
+    if await database.value(_IS_OF_ANOTHER_OPENID, **identity, may_be_snapshot=may_be_snapshot) is not None:
         raise OfAnotherOpenid("another openid of this app has it")
     if people.two_users is not None:
         one_id, other_id = people.two_users

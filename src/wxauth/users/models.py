@@ -51,7 +51,7 @@ class Identity(SQLModel, table=True):
     """Whether an import has created the identity, and nobody has logged in with it yet.
 
     Until the first login, its openid might be wrong, for example a unionid. The column also becomes false if wxauth
-    must leave such an identity unchanged: see `correct_imported` in `merging/merging.py`.
+    must leave such an identity unchanged: see `correct_imported_identity` in `merging/merging.py`.
     """
 
 

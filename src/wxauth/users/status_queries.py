@@ -220,7 +220,7 @@ class StatusChange:
             log.info(kind.log_event, user_id=self.user_id, actor=by.name)
 
 
-def check_may_enter(user_id: UUID, account: StatusAndRoles) -> None:
+def check_may_log_in(user_id: UUID, account: StatusAndRoles) -> None:
     """Check that a user may log in.
 
     Raises: AccountDisabled, if the user is banned; AccountLeaving, if the user has requested erasure.
