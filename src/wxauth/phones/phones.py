@@ -134,7 +134,8 @@ class Phones:
             if isinstance(answer_or_user, queries.StoredAnswer):
                 outcome = await self._bind_in_turn(answer_or_user, user.id)
             else:
-                outcome = answer_or_user  # the response was done before, or the user was erased
+                # The user, if the number was bound before; None, if the user was erased.
+                outcome = answer_or_user
         match outcome:
             case queries.PhoneRefusal.TAKEN:
                 raise errors.PhoneTaken("this number belongs to another user")
@@ -148,7 +149,8 @@ class Phones:
         """Bind the number of a stored response when it is the request's turn in the user's queue.
 
         The request waits in the queue before it begins a transaction. Otherwise the transaction would stay open while
-        it waits for the lock on the user's row.
+        it waits for the lock on the user's row. In the queues, the identity takes the place of a session,
+        because a response belongs to an identity and names no session.
 
         Raises: InvalidCode, if this process cannot decrypt the response; WeChatBadResponse; RateLimited, if the queue
             is full or too slow; TooManyChanges.
@@ -336,9 +338,7 @@ class Phones:
         now = self.clock()
         phone = await self._open_phone(answer, now=now)
         policy = self.settings.phone_policy
-        outcome = await queries.bind_phone(
-            self.database, answer, phone, policy=policy, yields_to_newer=is_late, now=now
-        )
+        outcome = await queries.bind_phone(self.database, answer, phone, policy=policy, is_late=is_late, now=now)
         if outcome is queries.PhoneRefusal.TAKEN and policy == "link" and not is_late:
             outcome = await self._link(answer, phone, now=now)
         if isinstance(outcome, queries.PhoneRefusal):
@@ -379,7 +379,7 @@ class Phones:
         )
         if linked is None:
             # If another request has just linked the users, the number can be bound now. Otherwise, it is refused again.
-            return await queries.bind_phone(self.database, answer, phone, policy="link", yields_to_newer=False, now=now)
+            return await queries.bind_phone(self.database, answer, phone, policy="link", is_late=False, now=now)
         user, merged = linked
         merged.report()
         return user

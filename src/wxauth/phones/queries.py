@@ -47,7 +47,7 @@ class PhoneRefusal(StrEnum):
     OUTDATED = "outdated"
     """The user has since bound another number.
 
-    This is a reason only with `yields_to_newer`, which means that the request that fetched the response has ended.
+    This is a reason only with `is_late`, which means that the request that fetched the response has ended.
     """
 
 
@@ -112,7 +112,7 @@ SELECT CASE
                        AND (type = 'user.authorization_revoked' AND data -> 'fields' @> '"phone"'
                             OR type = 'user.phone_removed' AND actor <> 'system')) THEN 'withdrawn'
        WHEN NOT ({MAY_LOG_IN}) THEN 'cannot_log_in'
-       WHEN :yields_to_newer AND EXISTS (SELECT FROM phone_answers JOIN identities USING (app_id, openid)
+       WHEN :is_late AND EXISTS (SELECT FROM phone_answers JOIN identities USING (app_id, openid)
                                           WHERE user_id = users.id AND settled_at > :asked_at) THEN 'outdated'
        WHEN :policy <> 'share'
             AND EXISTS (SELECT FROM users other
@@ -213,16 +213,18 @@ async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
 
 @retrying(detail="too many concurrent changes to this number")
 async def bind_phone(
-    database: Database, answer: StoredAnswer, phone: str, *, policy: PhonePolicy, yields_to_newer: bool, now: datetime
+    database: Database, answer: StoredAnswer, phone: str, *, policy: PhonePolicy, is_late: bool, now: datetime
 ) -> UserInSession | PhoneRefusal:
     """Bind the number of a response to its user, mark the response as done, and return the changed user.
 
     If the number is refused, return the reason. If the reason is `ERASED` or `WITHDRAWN`, also delete the response. If
     the response is already done because of another request, change nothing, and return the user.
 
-    With `yields_to_newer`, another number that the user has bound after wxauth called WeChat takes precedence. Other
-    users who have the number from an import, and have never verified it, lose the number. If another user has verified
-    the number, the policy decides:
+    `is_late` means that the request that fetched the response has ended without binding the number. In this case,
+    another number that the user has bound after wxauth called WeChat takes precedence.
+
+    Other users who have the number from an import, and have never verified it, lose the number. If another user has
+    verified the number, the policy decides:
 
     - `share`: both users have the number.
     - `move`: the other user loses the number, because WeChat binds a number to one account at a time. If the other user
@@ -237,9 +239,7 @@ async def bind_phone(
         user_id, losers = await _lock_user_and_losers(transaction, answer, phone, verified_until=verified_until)
         if user_id is None:
             return PhoneRefusal.CANNOT_LOG_IN
-        refusal = await _refusal(
-            transaction, answer, user_id, phone, policy=policy, yields_to_newer=yields_to_newer, now=now
-        )
+        refusal = await _refusal(transaction, answer, user_id, phone, policy=policy, is_late=is_late, now=now)
         if refusal is not None:
             await _store_refusal(transaction, answer, refusal, now=now)
             return refusal
@@ -296,7 +296,7 @@ async def link_phone(
         if merged is None:
             return None
         # While this transaction waited for the locks, the identity might have moved to another user.
-        refusal = await _refusal(transaction, answer, holder_id, phone, policy="link", yields_to_newer=False, now=now)
+        refusal = await _refusal(transaction, answer, holder_id, phone, policy="link", is_late=False, now=now)
         if refusal is not None or await transaction.value(USER_OF, **answer.identity) != holder_id:
             raise ChangedMeanwhile
         await _mark_done(transaction, answer, now=now)
@@ -329,8 +329,8 @@ async def _clear_number(
 
     If a user had verified the number, the event contains the reason `MOVED`.
     """
-    former_holders = await transaction.rows(_CLEAR_NUMBER, user_ids=losers, phone=phone, verified_by=verified_by)
-    for user_id, had_verified in former_holders:
+    cleared = await transaction.rows(_CLEAR_NUMBER, user_ids=losers, phone=phone, verified_by=verified_by)
+    for user_id, had_verified in cleared:
         data = {"reason": MOVED} if had_verified else None
         await record_event(transaction, EventType.PHONE_REMOVED, by=SYSTEM, at=now, user_id=user_id, data=data)
 
@@ -342,7 +342,7 @@ async def _refusal(
     phone: str,
     *,
     policy: PhonePolicy,
-    yields_to_newer: bool,
+    is_late: bool,
     now: datetime,
 ) -> PhoneRefusal | None:
     """Return why this locked user must not get the response's number; None if there is no reason."""
@@ -353,7 +353,7 @@ async def _refusal(
         phone=phone,
         asked_at=answer.asked_at,
         policy=policy,
-        yields_to_newer=yields_to_newer,
+        is_late=is_late,
         now=now,
     )
     if row is None:  # the identity no longer belongs to the user
