@@ -26,7 +26,7 @@ from wxauth.core.users import UserInSession
 from wxauth.limits.concurrency import Places
 from wxauth.limits.queries import PICTURES
 from wxauth.pictures import queries
-from wxauth.pictures.thumbnails import NO_PICTURE, Thumbnail, UnusablePicture, check_file, thumbnail_of
+from wxauth.pictures.thumbnails import Thumbnail, UnreadablePicture, UnusablePicture, check_file, thumbnail_of
 from wxauth.settings.settings import Settings
 from wxauth.users.schemas import AVATARS_PATH
 from wxauth_guard.errors import InvalidRequest, InvalidToken
@@ -120,12 +120,11 @@ class Avatars:
         # WeChat in the meantime, and the retry would store the picture again.
         async with self.database.begin() as transaction:
             changed_user = await transaction.row(queries.REPLACE_AVATAR, **identity, url=url, **asdict(avatar), now=now)
-            if changed_user is not None:
-                await record_event(
-                    transaction, EventType.PROFILE_CHANGED, by=by, at=now, user_id=user.id, app_id=app_id, data=data
-                )
-        if changed_user is None:
-            raise InvalidToken("the session has ended")
+            if changed_user is None:
+                raise InvalidToken("the session has ended")
+            await record_event(
+                transaction, EventType.PROFILE_CHANGED, by=by, at=now, user_id=user.id, app_id=app_id, data=data
+            )
         log.info("profile_changed", user_id=user.id, fields=["avatar_url"])
         return changed_user
 
@@ -158,9 +157,8 @@ class Avatars:
             async with lock:
                 return await asyncio.get_running_loop().run_in_executor(self._executor, thumbnail_of, file)
         except UnusablePicture as exc:
-            # Only the message `NO_PICTURE` can mean that the file is of another kind, so only this error gets the title
-            # that lists the allowed kinds.
-            title = errors.PICTURE_OF_ANOTHER_KIND if str(exc) == NO_PICTURE else None
+            # Only an unreadable file might be of another kind, so only this error gets the title that lists the kinds.
+            title = errors.PICTURE_OF_ANOTHER_KIND if isinstance(exc, UnreadablePicture) else None
             raise InvalidRequest.of("file", str(exc), title=title) from exc
 
 

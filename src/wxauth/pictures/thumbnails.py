@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_BEFORE: Final = 256 * 1024
+MAX_BYTES_BEFORE_IMAGE: Final = 256 * 1024
 """The largest number of bytes before the image data. EXIF with a thumbnail has up to 64 KiB.
 
 The limit exists because Pillow processes these bytes in Python.
@@ -27,14 +27,12 @@ MAX_SCANS: Final = 100
 
 Ordinary pictures have ten. A scan of 33 bytes takes 6 ms, so 2 MiB (`MAX_FILE`) of such scans would take six minutes.
 """
-MAX_COMPRESSED: Final = 100
+MAX_COMPRESSED_CHUNKS: Final = 100
 """The largest number of compressed chunks of a PNG, apart from the image data.
 
 Ordinary pictures have a few. Pillow decompresses up to 1 MiB of each chunk, which takes 4 ms, so 2 MiB (`MAX_FILE`) of
 such chunks would take eight seconds. Pillow's own limit for the total covers neither profiles nor truncated texts.
 """
-NO_PICTURE: Final = "Must be a complete JPEG, PNG or WebP picture"
-"""The message for a file that is not a JPEG, PNG or WebP, for a broken picture, and for a JPEG of an unusual kind."""
 _TOO_MANY_PIXELS: Final = "Must have at most {} pixels"
 MAX_PIXELS: Final = 4096 * 4096
 """The largest number of pixels of a picture, which suffices for a phone's 12 megapixels.
@@ -120,11 +118,19 @@ class UnusablePicture(Exception):
     """
 
 
+class UnreadablePicture(UnusablePicture):
+    """The error for a file that is not a JPEG, PNG or WebP, for a broken picture, and for a JPEG of an unusual kind."""
+
+    def __init__(self) -> None:
+        super().__init__("Must be a complete JPEG, PNG or WebP picture")
+
+
 def check_file(file: bytes) -> None:
     """Check that Pillow can read the parts around the image data quickly. The check takes 10 ms at most.
 
-    Raises: UnusablePicture, if the file is not a JPEG, PNG or WebP with image data, if it is a JPEG with a segment that
-        is not allowed, or if it exceeds a limit on its parts, its scans, or the bytes before the image data.
+    Raises: UnreadablePicture, if the file is not a JPEG, PNG or WebP with image data, or if it is a JPEG with a segment
+        that is not allowed; UnusablePicture, if the file exceeds a limit on its parts, its scans, its compressed
+        chunks, or the bytes before the image data.
     """
     image_offset: int | None = None
     part_count = 0
@@ -134,19 +140,19 @@ def check_file(file: bytes) -> None:
             image_offset = part.offset
             part_count = 0  # from now on, the parts after the beginning of the image data are counted
         bytes_before_image = part.offset if image_offset is None else image_offset
-        if part_count > MAX_PARTS or bytes_before_image > MAX_BEFORE:
+        if part_count > MAX_PARTS or bytes_before_image > MAX_BYTES_BEFORE_IMAGE:
             # A file with too many parts after its image gets this message, too, although it is about the parts before
             # the image. A separate message is not worthwhile, because no ordinary picture has so many parts.
             parts = f"after at most {MAX_PARTS} markers, chunks or fill bytes"
-            raise UnusablePicture(f"Must begin with its image within {MAX_BEFORE} bytes, {parts}")
+            raise UnusablePicture(f"Must begin with its image within {MAX_BYTES_BEFORE_IMAGE} bytes, {parts}")
     if image_offset is None:
-        raise UnusablePicture(NO_PICTURE)
+        raise UnreadablePicture
 
 
 def _parts(file: bytes) -> Iterator[_Part]:
     """Return the parts of a file that Pillow reads in Python code, not in C.
 
-    Raises: UnusablePicture, if the file is not a JPEG, PNG or WebP.
+    Raises: UnreadablePicture, if the file is not a JPEG, PNG or WebP.
     """
     if file.startswith(_JPEG_START + b"\xff"):
         return _jpeg_parts(file)
@@ -154,7 +160,7 @@ def _parts(file: bytes) -> Iterator[_Part]:
         return _png_parts(file)
     if file.startswith(b"RIFF") and file.startswith(b"WEBP", 8):
         return _webp_parts(file)
-    raise UnusablePicture(NO_PICTURE)
+    raise UnreadablePicture
 
 
 def _jpeg_parts(file: bytes) -> Iterator[_Part]:
@@ -162,7 +168,7 @@ def _jpeg_parts(file: bytes) -> Iterator[_Part]:
 
     If there is no scan, no part is the image data.
 
-    Raises: UnusablePicture, if a segment is not allowed, or if there are too many scans.
+    Raises: UnreadablePicture, if a segment is not allowed; UnusablePicture, if there are too many scans.
     """
     offset = len(_JPEG_START)
     while offset + 2 <= len(file) and not file.startswith(_SCAN, offset):
@@ -173,7 +179,7 @@ def _jpeg_parts(file: bytes) -> Iterator[_Part]:
             # After the marker, the first two bytes of a segment state its length, including these two bytes.
             offset += 2 + max(2, int.from_bytes(file[offset + 2 : offset + 4]))
         else:
-            raise UnusablePicture(NO_PICTURE)
+            raise UnreadablePicture
     if file.count(_SCAN, offset) > MAX_SCANS:
         raise UnusablePicture(f"Must have at most {MAX_SCANS} scans")
     if offset + 2 <= len(file):
@@ -193,8 +199,8 @@ def _png_parts(file: bytes) -> Iterator[_Part]:
         yield _Part(offset, is_image=kind == b"IDAT")
         if kind in _COMPRESSED_CHUNKS:
             compressed_count += 1
-        if compressed_count > MAX_COMPRESSED:
-            raise UnusablePicture(f"Must have at most {MAX_COMPRESSED} packed texts and profiles")
+        if compressed_count > MAX_COMPRESSED_CHUNKS:
+            raise UnusablePicture(f"Must have at most {MAX_COMPRESSED_CHUNKS} packed texts and profiles")
         # A chunk has a length (four bytes), a kind (four bytes), the data, and a checksum (four bytes), so twelve bytes
         # surround the data.
         offset += 12 + int.from_bytes(file[offset : offset + 4])
@@ -221,7 +227,7 @@ def thumbnail_of(file: bytes) -> Thumbnail:
     with its locations, no XMP, no comments and no ICC profile. The thumbnail is a PNG if it has a transparent pixel,
     and otherwise a JPEG.
 
-    Raises: UnusablePicture.
+    Raises: UnreadablePicture, if the picture is broken; UnusablePicture, if it is too large.
     """
     from PIL import Image
 
@@ -242,7 +248,7 @@ def thumbnail_of(file: bytes) -> Thumbnail:
     except Image.DecompressionBombError as exc:  # such a picture is not broken, so it gets `_check_size`'s text
         raise UnusablePicture(_TOO_MANY_PIXELS.format(max_pixels)) from exc
     except Exception as exc:  # decoders raise exceptions of any type for broken files
-        raise UnusablePicture(NO_PICTURE) from exc
+        raise UnreadablePicture from exc
 
 
 def _check_size(image: "Image", max_pixels: int) -> None:
