@@ -23,7 +23,7 @@ from wxauth.terminal import TextError
 from wxauth_guard.bearer import METADATA_PATH as RESOURCE_METADATA_PATH
 from wxauth_guard.issuer import MAX_DOCUMENT, METADATA_PATH
 from wxauth_guard.keys import verification_keys
-from wxauth_guard.proxies import proxy_for
+from wxauth_guard.proxies import Proxy, proxy_for
 from wxauth_guard.urls import is_loopback, is_secure
 
 ReadKeys = Callable[[], Awaitable[Sequence[StoredSigningKey]]]
@@ -186,20 +186,19 @@ def _client(url: str, time_limits: httpx.Timeout) -> httpx.AsyncClient:
 
     Raises: _Wrong, if SSL_CERT_FILE is not a certificate file.
     """
-    proxy, _variable = _proxy_for(url)
+    proxy = _proxy_for(url)
     try:
         tls = httpx.create_ssl_context()
     except OSError as exc:
         raise _Wrong(_("SSL_CERT_FILE isn't a certificate file: {reason}", reason=exc.strerror)) from exc
-    return httpx.AsyncClient(verify=tls, timeout=time_limits, trust_env=False, proxy=proxy)
+    return httpx.AsyncClient(
+        verify=tls, timeout=time_limits, trust_env=False, proxy=None if proxy is None else proxy.url
+    )
 
 
-def _proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
-    """Return the proxy for a URL, and the name of the environment variable that sets it.
-
-    Return None for both if there is no proxy, or if the URL is on loopback.
-    """
-    return (None, None) if is_loopback(urlsplit(url).hostname) else proxy_for(url)
+def _proxy_for(url: str) -> Proxy | None:
+    """Return the proxy for a URL; None if there is no proxy, or if the URL is on loopback."""
+    return None if is_loopback(urlsplit(url).hostname) else proxy_for(url)
 
 
 async def _check_for_cache(client: httpx.AsyncClient, issuer: str) -> None:
@@ -351,9 +350,9 @@ def _fault_of(exc: httpx.TransportError, url: str, setting: Text | str) -> _NotR
     """
     parts = urlsplit(url)
     where: Text | str = f"{parts.scheme}://{parts.netloc}"
-    _proxy, variable = _proxy_for(url)
-    if variable is not None:
-        where = _("{url} (through the proxy in {variable})", url=where, variable=variable)
+    proxy = _proxy_for(url)
+    if proxy is not None:
+        where = _("{url} (through the proxy in {variable})", url=where, variable=proxy.variable)
     cause: BaseException | None = exc
     while cause is not None:
         fault = _fault_of_cause(cause, where)

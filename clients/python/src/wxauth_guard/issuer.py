@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from wxauth_guard.keys import VerificationKey, verification_keys
-from wxauth_guard.proxies import proxy_for
+from wxauth_guard.proxies import Proxy, proxy_for
 from wxauth_guard.urls import is_http_url, is_loopback, is_secure
 
 if TYPE_CHECKING or find_spec("httpx") is not None:
@@ -85,7 +85,7 @@ class Issuer:
         if not (_is_plain_url(url) and is_secure(url)):
             raise ValueError(
                 "issuer must be an https URL, or http on loopback, without user, query, fragment or a slash at the end"
-                f": {_host_of(url)} {_fault_of(url)}"
+                f": {_origin_of(url)} {_fault_of(url)}"
             )
         if internal_url is not None and not _is_plain_url(internal_url):
             raise ValueError(
@@ -112,19 +112,21 @@ class Issuer:
 
         Responses contain this reason, so it names no hosts, except in the URLs of issuers.
         """
-        _proxy, variable = self._proxy_for(self.url)
-        is_from_proxy = isinstance(error, httpx.TransportError) and variable is not None
-        return self._reason(error) + (f" (by the proxy of {variable})" if is_from_proxy else "")
+        reason = self._reason(error)
+        proxy = self._proxy_for(self.url)
+        if proxy is not None and isinstance(error, httpx.TransportError):
+            return f"{reason} (by the proxy of {proxy.variable})"
+        return reason
 
-    def _proxy_for(self, url: str) -> tuple[str, str] | tuple[None, None]:
-        """Return the proxy and the name of its variable, as `proxy_for` does.
+    def _proxy_for(self, url: str) -> Proxy | None:
+        """Return the proxy for one of the issuer's documents; None if there is no proxy.
 
-        Return None for both, too, if the issuer is on this machine, or if its documents are read at an internal URL.
+        There is none if the issuer is on this machine, or if its documents are read at an internal URL.
         """
         # `proxy_for` is called for every issuer, because it warns of values that cannot be used.
-        proxy_and_variable = proxy_for(url)
+        proxy = proxy_for(url)
         is_nearby = self.internal_url is not None or self._is_on_loopback
-        return (None, None) if is_nearby else proxy_and_variable
+        return None if is_nearby else proxy
 
     def _reason(self, error: Exception) -> str:
         """Return the reason for an error: its first known cause, or else the error's type."""
@@ -174,13 +176,14 @@ class Issuer:
         # to more than MAX_DOCUMENT. Therefore, the request asks for a response that is not compressed, and a compressed
         # response is refused as not JSON.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        proxy = self._proxy_for(url)
         async with (
             httpx.AsyncClient(
                 verify=ssl_context,
                 timeout=httpx.Timeout(self._timeout, connect=self._timeout * CONNECT_SHARE),
                 follow_redirects=False,
                 trust_env=False,
-                proxy=self._proxy_for(url)[0],
+                proxy=None if proxy is None else proxy.url,
             ) as client,
             client.stream("GET", url, headers=headers) as response,
         ):
@@ -256,7 +259,7 @@ def _max_age(headers: httpx.Headers) -> float:
     return min(max(remaining, _MIN_MAX_AGE), STALE_IF_ERROR)
 
 
-def _host_of(url: str) -> str:
+def _origin_of(url: str) -> str:
     """Return only the scheme, host and port of a wrong URL, because the other parts might contain a secret.
 
     If the URL has no valid scheme and host, return "this one", which completes the sentence of the error.

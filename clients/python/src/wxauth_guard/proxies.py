@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from ipaddress import ip_address, ip_network
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies
 
@@ -25,23 +25,30 @@ _SOCKS: Final = re.compile(r"socks5h?(?=://)", re.IGNORECASE)
 _log = logging.getLogger(__name__)
 
 
-def proxy_for(url: str) -> tuple[str, str] | tuple[None, None]:
-    """Return the URL of the proxy for this URL, and the name of the variable that sets the proxy.
+class Proxy(NamedTuple):
+    """A proxy, and the variable that sets it."""
 
-    The variable is `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY`. Return None for both if there is no proxy, or if
-    `NO_PROXY` covers the URL. A variable with a proxy that cannot be used, or a malformed entry of `NO_PROXY`, is
+    url: str
+    variable: str
+    """The name of the variable as in the environment, for example `HTTPS_PROXY` or `all_proxy`."""
+
+
+def proxy_for(url: str) -> Proxy | None:
+    """Return the proxy for this URL; None if there is no proxy, or if `NO_PROXY` covers the URL.
+
+    A variable with a proxy that cannot be used, or a malformed entry of `NO_PROXY`, is
     ignored. The log contains one warning about each such variable, even if this URL uses another variable. If
     `NO_PROXY` covers the URL, no other variable is checked.
     """
     value_by_kind = getproxies()  # for example {"https": "http://proxy:3128", "no": "localhost"}
     parts = urlsplit(url)
     if _is_covered(value_by_kind.get("no", ""), parts):
-        return None, None
+        return None
     proxies = _usable_proxies(value_by_kind)
     for kind in (parts.scheme, "all"):
         if kind in proxies:
-            return proxies[kind], _variable(kind)
-    return None, None
+            return Proxy(proxies[kind], _variable(kind))
+    return None
 
 
 def _usable_proxies(value_by_kind: Mapping[str, str]) -> dict[str, str]:
