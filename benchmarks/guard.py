@@ -31,7 +31,7 @@ KNOWN: Final = 1000
 """The number of users whose tokens have been seen before, and are used again in turn."""
 TARGET: Final = 1.3
 SIGNER: Final = SigningKey.generate()
-KEY: Final = SIGNER.verification_key.key
+KEY: Final = SIGNER.verification_key.jose_key
 DECODE_OPTIONS: Final = {f"require_{name}": True for name in ("exp", "aud", "iss", "sub", "iat")}
 QUIET: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False}
 IMPORTS: Final = ("fastapi", "fastapi, httpx, jose.jwk", "wxauth_guard", "wxauth_guard.jwks")

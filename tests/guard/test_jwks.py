@@ -373,7 +373,7 @@ async def test_a_key_that_has_taken_the_name_of_another_is_the_one_that_counts(s
     sibling.issuer.keys = [successor.public_jwk | {"kid": sibling.issuer.key.kid}]
     await sibling.look(after=300)
     assert (found := await sibling.find())
-    assert found.key.to_dict()["x"] == successor.public_jwk["x"]
+    assert found.jose_key.to_dict()["x"] == successor.public_jwk["x"]
 
 
 @pytest.mark.parametrize("published", [[], [{"kty": "RSA", "kid": "other", "n": "AQAB", "e": "AQAB"}], {}, None])
@@ -445,7 +445,7 @@ async def test_a_keys_private_part_is_not_kept(sibling: Sibling) -> None:
     assert "d" in private
     sibling.issuer.keys = [sibling.issuer.key.public_jwk | private]
     assert (found := await sibling.find())
-    assert "d" not in found.key.to_dict()
+    assert "d" not in found.jose_key.to_dict()
 
 
 # Documents that the guard rejects.

@@ -81,7 +81,7 @@ async def test_a_known_token_is_not_yet_good_when_the_clock_goes_back(published:
 async def test_a_known_token_needs_its_own_key_at_each_use(published: Published) -> None:
     await published.verify(published.forger.token)
     own = published.keys
-    namesake = {kid: VerificationKey(kid, TestKey().verification_key.key) for kid in own}
+    namesake = {kid: VerificationKey(kid, TestKey().verification_key.jose_key) for kid in own}
     for keys in ({}, namesake):
         published.keys = keys
         with pytest.raises(InvalidToken):

@@ -86,7 +86,7 @@ class ClientKey:
         kid = document.get("kid")
         # A client may omit the id of its key, but VerificationKey requires one.
         with_kid = {**document, "kid": "-" if kid is None else kid}
-        return cls(kid, "ES256", VerificationKey.from_jwk(with_kid).key)
+        return cls(kid, "ES256", VerificationKey.from_jwk(with_kid).jose_key)
 
     @classmethod
     def _from_rsa_jwk(cls, document: Mapping[str, Any]) -> Self:

@@ -30,7 +30,7 @@ class VerificationKey:
     """A parsed public key, which verifies ES256 signatures."""
 
     kid: str
-    key: Any
+    jose_key: Any
     """The key object of python-jose. It is stored, because parsing a key takes as long as checking a signature."""
 
     @classmethod
@@ -50,10 +50,10 @@ class VerificationKey:
         if not all(isinstance(value, str) and _COORDINATE.fullmatch(value) for value in (x, y)):
             raise InvalidKey("x or y is not a coordinate of P-256")
         try:
-            key = jwk.construct({"kty": "EC", "crv": "P-256", "x": x, "y": y}, ALGORITHM)
+            jose_key = jwk.construct({"kty": "EC", "crv": "P-256", "x": x, "y": y}, ALGORITHM)
         except (JOSEError, ValueError) as exc:
             raise InvalidKey("the point is not on the curve") from exc
-        return cls(kid, key)
+        return cls(kid, jose_key)
 
 
 def verification_keys(members: Iterable[Any]) -> dict[str, VerificationKey]:

@@ -57,7 +57,7 @@ The unused bits of the last character must be zero (RFC 4648, section 3.5). Othe
 the same bytes.
 """
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
-_NO_TOKEN: Final = re.compile(r"undefined|null|None|nil|NaN|true|false|\[object [A-Za-z]{1,32}\]")
+_PLACEHOLDER: Final = re.compile(r"undefined|null|None|nil|NaN|true|false|\[object [A-Za-z]{1,32}\]")
 """The pattern of the texts that programs write for a missing value, or for a value that is not a string."""
 _QUOTES: Final = "\"'`"
 """The characters that some clients put around a token by mistake."""
@@ -120,7 +120,7 @@ class Verifier:
                 for_log=f"its kid is {_shown(_key_id(jws[1]))}, which is no key of {_shown(self._issuer)}",
             )
         signed_part = token[: jws.end(2)]  # the header, a dot and the claims
-        if not key.key.verify(signed_part.encode(), decoded(jws[3])):
+        if not key.jose_key.verify(signed_part.encode(), decoded(jws[3])):
             raise InvalidToken(
                 "the signature does not fit",
                 for_log=f"its signature does not fit the key {_shown(key.kid)} of {_shown(self._issuer)}",
@@ -147,19 +147,19 @@ class Verifier:
     def _principal(self, claims: dict[str, Any], *, now: float) -> Principal:
         """Check the claims, and return the user. Raises: InvalidToken, TokenExpired."""
         self._check_issuer_and_audience(claims)
-        client_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
-        # The token of a login in a mini-program has no claim app_id, because its client_id names the mini-program. A
-        # website's token has a client_id, an app_id and a scope. The token of an unregistered client has a client_id
-        # and a scope, but no app_id or openid.
-        app_id = claims.get("app_id", client_id)
+        client_id, token_id = claims.get("client_id"), claims.get("jti")
+        # The token of a login in a mini-program has an openid, but no app_id, because its client_id names the
+        # mini-program. A website's token has an openid, an app_id and a scope. The token of an unregistered client has
+        # a scope, but neither an openid nor an app_id.
+        openid, app_id = claims.get("openid"), claims.get("app_id", client_id)
         if _is_of_unregistered_client(claims):
             openid = app_id = ""
         if not (isinstance(client_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
             raise InvalidToken("client_id, openid or jti is missing or not a string")
         external_id = claims.get("external_id")  # None if the claim is missing
         has_wrong_external_id = "external_id" in claims and not isinstance(external_id, str)  # also if it is null
-        # A website's token, which has an app_id, must also have a scope.
-        scope = claims.get("scope") if "app_id" in claims else claims.get("scope", "")
+        # Only a token without an app_id may lack the scope, because a website's token always has a scope.
+        scope = claims.get("scope", None if "app_id" in claims else "")
         if has_wrong_external_id or not (isinstance(app_id, str) and isinstance(scope, str)):
             raise InvalidToken("app_id, external_id or scope is missing or not a string")
         roles = claims.get("roles", [])
@@ -208,9 +208,9 @@ def _compact_form(token: str) -> re.Match[str]:
 
 
 def _fault_of(token: str) -> str:
-    """Return why a text does not have the form of a token. The reason echoes only words that match `_NO_TOKEN`."""
+    """Return why a text does not have the form of a token. The reason echoes only words that match `_PLACEHOLDER`."""
     bare = token.strip(_QUOTES)
-    if not bare or _NO_TOKEN.fullmatch(bare):
+    if not bare or _PLACEHOLDER.fullmatch(bare):
         return f"the client sent {bare or 'empty quotation marks'} in place of a token"
     if bare != token:
         return "the client sent the token in quotation marks"
@@ -236,7 +236,7 @@ def _check_times(claims: dict[str, Any], now: float) -> None:
             for_log = f"{name} is {_seconds(ahead)} in the future {_BY_OUR_CLOCK}"
             raise InvalidToken(f"{name} is in the future", for_log=for_log)
     expired_for = now - _time(claims, "exp")
-    if expired_for >= CLOCK_SKEW:
+    if expired_for >= CLOCK_SKEW:  # at the time `exp` itself, a token is not valid any more (RFC 7519)
         raise TokenExpired("the token has expired", for_log=f"expired {_seconds(expired_for)} ago {_BY_OUR_CLOCK}")
 
 
