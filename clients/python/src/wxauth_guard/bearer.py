@@ -22,7 +22,7 @@ from wxauth_guard.errors import (
 )
 from wxauth_guard.json_texts import to_json
 from wxauth_guard.keys import KeySource
-from wxauth_guard.problems import values_of
+from wxauth_guard.problems import header_values
 from wxauth_guard.urls import is_http_url, is_secure
 from wxauth_guard.verifier import Verifier
 
@@ -315,7 +315,7 @@ def single_authorization(*authorizations: str | None) -> str:
 
 def authorizations_of(scope: Mapping[str, Any]) -> list[str]:
     """Return the `Authorization` headers of an ASGI request."""
-    return values_of(scope, b"authorization")
+    return header_values(scope, b"authorization")
 
 
 def require_roles(user: Principal | None, *roles: str) -> None:
@@ -335,7 +335,7 @@ def as_set(names: Iterable[str]) -> frozenset[str]:
 
 
 def checked_roles(roles: Iterable[str], *, optional: bool) -> frozenset[str]:
-    """Return the roles that middleware requires. `optional` says whether it also admits requests without a user.
+    """Return the required roles of a middleware. `optional` says whether it also admits requests without a user.
 
     Raises: ValueError, if there are roles although the user is optional.
     """

@@ -52,10 +52,10 @@ class _AsDict:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic import PlainSerializer
 
-        return PlainSerializer(_plain).__get_pydantic_core_schema__(source, handler)
+        return PlainSerializer(_as_dict).__get_pydantic_core_schema__(source, handler)
 
 
-def _plain(claims: Mapping[str, Any]) -> dict[str, Any]:
+def _as_dict(claims: Mapping[str, Any]) -> dict[str, Any]:
     """Return the claims as a dict."""
     # Pydantic cannot call `dict` itself. Its oldest supported version reads the serializer's signature, and `dict` has
     # none.

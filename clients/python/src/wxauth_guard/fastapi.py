@@ -85,7 +85,7 @@ class BearerGuard(Guard, SecurityBase):
 
 @contextmanager
 def _answering(scope: Scope) -> Iterator[None]:
-    """Have `_answer_own` respond to the errors in this block, and to the errors that the route raises about its user.
+    """Have `_answer_error` respond to the errors in this block, and to the errors that the route raises about its user.
 
     If the app has its own handler for `WxAuthError`, that handler responds instead.
     """
@@ -94,7 +94,7 @@ def _answering(scope: Scope) -> Iterator[None]:
     handlers = scope.get("starlette.exception_handlers")
     if handlers is not None:
         handlers_by_exception = handlers[0]
-        handlers_by_exception.setdefault(WxAuthError, _answer_own)
+        handlers_by_exception.setdefault(WxAuthError, _answer_error)
         scope[_GUARDED] = True
     try:
         yield
@@ -103,7 +103,7 @@ def _answering(scope: Scope) -> Iterator[None]:
         raise
 
 
-async def _answer_own(connection: HTTPConnection, error: Exception) -> Optional[Response]:
+async def _answer_error(connection: HTTPConnection, error: Exception) -> Optional[Response]:
     """Respond to an error of a guard, or to an error about the user in a route with a guard. Raise other errors again.
 
     Other errors might be about a token that is not the request's, for example if the route itself calls `verify`. In a

@@ -23,7 +23,8 @@ def to_json(value: object) -> bytes:
 
     NaN and infinity are not refused, although the result is then not JSON.
 
-    Raises: TypeError, if the value contains an object that JSON cannot represent, except a datetime.
+    Raises: TypeError, if the value contains an object that JSON cannot represent, except a datetime;
+        UnicodeEncodeError, if a text contains a lone surrogate.
     """
     return json.dumps(value, default=_datetime_text, ensure_ascii=False, separators=(",", ":")).encode()
 

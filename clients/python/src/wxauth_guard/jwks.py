@@ -245,7 +245,7 @@ class RemoteKeys:
     def _run_fetch(self, completion: Future[None]) -> None:
         """Fetch the keys, in the thread of the fetch, and complete the future even after a failure."""
         try:
-            _wait_for_another_loop(self._timeout)
+            _wait_for_end_of_other_loop(self._timeout)
             asyncio.run(self._fetch_keys(completion))
         except Exception as exc:  # for example, too many open files. Waiters must not wait forever.
             if not completion.done():
@@ -254,6 +254,8 @@ class RemoteKeys:
 
     async def _fetch_keys(self, completion: Future[None]) -> None:
         """Read the keys in the event loop of the fetch, and complete the future even after a failure."""
+        # The future is completed here, and not after the loop has ended, because `asyncio.run` ends a loop only when
+        # its threads have ended. A thread that resolves a host's name can take much longer than the timeout.
         try:
             key_set = await self._issuer.read_keys()
         except Exception as exc:  # the keys in memory are kept, whatever the failure is
@@ -281,7 +283,7 @@ class RemoteKeys:
         self._next_for_unknown = max(self._next_for_unknown, next_try)
 
 
-def _wait_for_another_loop(seconds: float) -> None:
+def _wait_for_end_of_other_loop(seconds: float) -> None:
     """Wait up to this number of seconds while another event loop runs in this thread.
 
     Green threads (gevent, eventlet) share a thread, which can run only one event loop at a time. The running loop might

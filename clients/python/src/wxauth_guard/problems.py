@@ -134,8 +134,8 @@ def problem(error: WxAuthError, headers: AnyHeaders) -> ProblemAnswer:
 def asgi_problem(error: WxAuthError, scope: Mapping[str, Any]) -> ProblemAnswer:
     """Return the response to a failed ASGI request, in the caller's language."""
     stored_id: str | None = scope.get(REQUEST_ID_KEY)
-    request_id = stored_id or accepted_request_id(next(iter(values_of(scope, b"x-request-id")), None))
-    language = _language(values_of(scope, b"accept-language"), next(iter(values_of(scope, b"user-agent")), ""))
+    request_id = stored_id or accepted_request_id(_first_value(scope, b"x-request-id"))
+    language = _language(header_values(scope, b"accept-language"), _first_value(scope, b"user-agent") or "")
     response = _localized(error, language, request_id)
     if stored_id is None:  # otherwise, the service's own middleware adds the header to each response
         response.headers["X-Request-ID"] = request_id
@@ -150,9 +150,14 @@ def problem_response(error: WxAuthError, scope: Mapping[str, Any]) -> Response:
     return Response(body, status, headers)
 
 
-def values_of(scope: Mapping[str, Any], name: bytes) -> list[str]:
+def header_values(scope: Mapping[str, Any], name: bytes) -> list[str]:
     """Return the values of a header field, named in lower case, in an ASGI request."""
     return [value.decode("latin-1") for field, value in scope["headers"] if field == name]
+
+
+def _first_value(scope: Mapping[str, Any], name: bytes) -> str | None:
+    """Return the first value of a header field, named in lower case, in an ASGI request; None if it lacks the field."""
+    return next(iter(header_values(scope, name)), None)
 
 
 def _localized(error: WxAuthError, language: str, request_id: str) -> ProblemAnswer:
