@@ -614,6 +614,26 @@ async def test_a_number_that_was_left_half_way_is_bound_though_the_phone_never_c
     await sweep_after(stage, UNTOUCHED_FOR + A_SECOND)  # finds no number to bind
 
 
+@pytest.mark.own_database
+async def test_a_number_whose_user_keeps_changing_delays_no_other(stage: Stage) -> None:
+    alice, bob = await stage.login("alice"), await stage.login("bob")
+    await leave_half_way(stage, alice, stage.phone_code("alice"))
+    await leave_half_way(stage, bob, stage.phone_code("bob", phone=OTHER_NUMBER))
+    await stage.rows.execute(f"""
+        CREATE FUNCTION clash() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            RAISE EXCEPTION 'somebody else' USING ERRCODE = 'serialization_failure';
+        END $$;
+        CREATE TRIGGER clash BEFORE UPDATE ON public.users FOR EACH ROW WHEN (NEW.phone = '{NUMBER}')
+            EXECUTE FUNCTION clash();
+    """)
+    await sweep_after(stage, UNTOUCHED_FOR + A_SECOND)
+    assert (await stage.user(bob))["phone"] == OTHER_NUMBER
+    assert await stage.number(PENDING) == 1
+    await stage.rows.execute("DROP TRIGGER clash ON public.users")
+    await sweep(stage.services)
+    assert (await stage.user(alice))["phone"] == NUMBER
+
+
 async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_given_later(stage: Stage) -> None:
     alice = await stage.login()
     left = stage.phone_code()

@@ -458,6 +458,26 @@ async def test_data_withdrawn_during_an_outage_is_erased_after_it_without_a_repe
     assert inbox.stage.logged("retry_lost") == []
 
 
+@pytest.mark.own_database
+async def test_a_withdrawal_that_meets_conflicts_delays_no_other(inbox: Inbox, proxy: Proxy) -> None:
+    await inbox.cut_off(proxy, apps=[PLAIN])
+    alice, bob = [await inbox.openid(person=person) for person in ("alice", "bob")]
+    await inbox.postpone(signed(message(alice, revoke_info="8")))
+    await inbox.postpone(signed(message(bob, LEFT)))
+    await inbox.stage.rows.execute("""
+        CREATE FUNCTION clash() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            RAISE EXCEPTION 'somebody else' USING ERRCODE = 'serialization_failure';
+        END $$;
+        CREATE TRIGGER clash BEFORE UPDATE ON public.users FOR EACH ROW EXECUTE FUNCTION clash();
+    """)
+    await proxy.accept()
+    await until(lambda: inbox.stage.rows.fetchval("SELECT count(*) = 1 FROM users"))
+    assert await inbox.kept() == PROFILE
+    await inbox.stage.rows.execute("DROP TRIGGER clash ON public.users")
+    await inbox.stage.services[Retries].drain()
+    assert await inbox.kept() == {**PROFILE, "phone": None}
+
+
 @pytest.mark.parametrize("cut_short_by", ["a stop", "the database"])
 async def test_a_withdrawal_that_is_cut_short_is_logged_and_retried(inbox: Inbox, cut_short_by: str) -> None:
     await inbox.receive_with(apps=[PLAIN], timeouts=HURRIED)

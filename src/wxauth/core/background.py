@@ -15,7 +15,8 @@ from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Gauge
-from wxauth.core.outages import outage_log
+from wxauth.core.outages import ChangesClashed, outage_log
+from wxauth.core.retrying import TooManyChanges
 from wxauth.core.services import part
 from wxauth.errors import StorageUnavailable
 
@@ -253,14 +254,15 @@ class Retries:
     async def _run_all(self) -> None:
         """Run each waiting retry once, the oldest first.
 
-        Stop when one of them raises StorageUnavailable, because the others would probably fail, too.
+        Stop when the database is unavailable for one of them, because the others would probably fail, too. A conflict
+        concerns only the rows of one retry, so the others continue.
         """
         for what, key in list(self._retries):
             try:
                 await self.run_now(what, key)
-            except StorageUnavailable:
-                return
             except Exception as exc:  # `put_off` has logged the first failure
+                if isinstance(exc, StorageUnavailable) and not isinstance(exc, ChangesClashed | TooManyChanges):
+                    return
                 log.debug("retry_failed", what=what, reason=type(exc).__name__)
 
     def _lose(self, what: str, key: Hashable, reason: str) -> None:

@@ -21,6 +21,8 @@ from wxauth.core.background import Retries, cancel
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
+from wxauth.core.outages import ChangesClashed
+from wxauth.core.retrying import TooManyChanges
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, phone_answer_context
 from wxauth.core.services import part
 from wxauth.core.trail import Actor
@@ -166,9 +168,8 @@ class Phones:
         """Bind the numbers in the `size` oldest responses that are neither done nor refused.
 
         Such responses remain, for example, after a crash. Leave out responses that are younger than `UNTOUCHED_FOR`.
+        If other transactions keep changing a response's user, the response stays pending for the next call.
         Housekeeping calls this method.
-
-        Raises: TooManyChanges. The response that causes this error, and the later ones, stay pending.
         """
         untouched_since = self.clock() - UNTOUCHED_FOR
         for answer in await self.database.rows(queries.PENDING_ANSWERS, asked_before=untouched_since, size=size):
@@ -176,6 +177,8 @@ class Phones:
                 await self._bind(answer, is_late=True)
             except errors.WeChatBadResponse:
                 pass  # `_bind` has stored and logged the refusal
+            except (ChangesClashed, TooManyChanges) as exc:
+                log.warning("phone_binding_put_off", app_id=answer.app_id, reason=type(exc).__name__)
             except CannotOpen as exc:
                 # The response stays pending for a process that has the right secret key.
                 if not self._has_logged_unopened:
