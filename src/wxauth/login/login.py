@@ -158,7 +158,7 @@ class Logins:
         user changes too often.
 
         Raises: WrongAppKind; WeChatError, including LacksUnionid; SnapshotUser, SignUpClosed, SignUpRefused,
-        SignUpUnavailable, AccountDisabled, AccountLeaving, StorageUnavailable.
+            SignUpUnavailable, AccountDisabled, AccountLeaving, StorageUnavailable.
         """
         if app.kind not in _KINDS_WITHOUT_BROWSER:
             raise errors.WrongAppKind(
@@ -167,6 +167,11 @@ class Logins:
         # If the issuer is not ready, the request must fail before it uses up the code.
         self.issuer.ensure_ready()
 
+        # None and an empty value leave the stored picture unchanged. So does the URL of an uploaded picture, which only
+        # an upload may set.
+        avatar_url = body.avatar_url or None
+        if is_own_picture(avatar_url, self.settings.issuer):
+            avatar_url = None
         refresh_expires_in = session_lifetimes(self.settings).unrefreshed
         identity, wechat_ms = await self.code_logins.exchange_code(app, body.code)
         now = self.clock()
@@ -174,9 +179,8 @@ class Logins:
             app,
             identity,
             device,
-            # An empty value leaves the stored value unchanged, as None does.
             nickname=body.nickname or None,
-            avatar_url=None if is_own_picture(body.avatar_url, self.settings.issuer) else body.avatar_url or None,
+            avatar_url=avatar_url,
             cancels_erasure=body.stay,
             expires_in=refresh_expires_in,
             now=now,
@@ -193,7 +197,7 @@ class Logins:
         phone_error = None
         if body.phone_code:
             user, phone_error = await self._with_phone(user, body.phone_code)
-        return self._tokens(
+        return self._token_answer(
             user,
             session_id=login.session_id,
             generation=0,
@@ -213,7 +217,7 @@ class Logins:
         session. Unless the refresh is refused, the session stores the address and the User-Agent of `device`.
 
         Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionReplaced, SessionRevoked,
-        AccountDisabled, StorageUnavailable.
+            AccountDisabled, StorageUnavailable.
         """
         now = self.clock()
         token = self.refresh_tokens.parse(refresh_token)
@@ -230,14 +234,13 @@ class Logins:
             now=now,
         )
         if isinstance(outcome, RefreshRefused):
-            has_limit = outcome.app_id is not None and self.apps.max_sessions_of(outcome.app_id) is not None
-            raise _error_of(outcome, token.session_id, has_limit=has_limit)
+            raise self._refresh_error(outcome, token.session_id)
 
         # Read the clock again, because the statement might have waited for several seconds.
         now = self.clock()
         added = self.settings.address_field(device.ip)
         log.info("refreshed", user_id=outcome.id, app_id=outcome.app_id, session_id=token.session_id, **added)
-        return self._tokens(
+        return self._token_answer(
             outcome,
             session_id=token.session_id,
             generation=outcome.generation,
@@ -257,6 +260,28 @@ class Logins:
         )
         if user_id is not None:
             log.info("logged_out", user_id=user_id, session_id=session_id)
+
+    def _refresh_error(self, refused: RefreshRefused, session_id: UUID) -> WxAuthError:
+        """Return the error for a refused refresh. If the token was reused, log that.
+
+        SessionReplaced refers the developer to `max_sessions`. In an app without this limit, a session is replaced only
+        if the user has too many open sessions (see `MAX_OPEN_SESSIONS`), and the error is SessionRevoked.
+        """
+        has_limit = refused.app_id is not None and self.apps.max_sessions_of(refused.app_id) is not None
+        match refused.why:
+            case RefreshRefusal.DISABLED:
+                return errors.AccountDisabled(until=refused.banned_until, user_id=refused.user_id)
+            case RefreshRefusal.REPLACED if has_limit:
+                return errors.SessionReplaced("a newer login took this session's place: see max_sessions of the app")
+            case RefreshRefusal.REVOKED | RefreshRefusal.REPLACED:
+                return errors.SessionRevoked("the session has ended")
+            case RefreshRefusal.EXPIRED:
+                return errors.RefreshTokenExpired("the session has expired, because it wasn't used for too long")
+            case RefreshRefusal.REUSED:
+                log.warning("refresh_token_reused", session_id=session_id, consequence="the session has ended")
+                return errors.RefreshTokenReused("the refresh token had been used before: the session has ended")
+            case _:  # UNKNOWN, because the other reasons occur only in refreshes by websites
+                return errors.InvalidRefreshToken("there is no such session")
 
     def _log_login(self, login: LoggedIn, app: App, device: Device, *, wechat_ms: float) -> None:
         """Log a login, and the profile fields that the login left out.
@@ -311,7 +336,7 @@ class Logins:
             log.exception("login_without_phone", user_id=user.id, app_id=user.app_id, reason=errors.InternalError.code)
             return user, errors.InternalError.code
 
-    def _tokens(
+    def _token_answer(
         self,
         user: UserInSession,
         *,
@@ -347,25 +372,3 @@ class Logins:
         if ignored:
             answer["ignored"] = dict(ignored)
         return answer
-
-
-def _error_of(refused: RefreshRefused, session_id: UUID, *, has_limit: bool) -> WxAuthError:
-    """Return the error for a refused refresh, and log the reuse of a token.
-
-    `has_limit` says whether `max_sessions` limits the sessions of the app. If a newer login has replaced the session,
-    the error is SessionReplaced with such a limit, and SessionRevoked without it.
-    """
-    match refused.why:
-        case RefreshRefusal.DISABLED:
-            return errors.AccountDisabled(until=refused.banned_until, user_id=refused.user_id)
-        case RefreshRefusal.REPLACED if has_limit:
-            return errors.SessionReplaced("a newer login took this session's place: see max_sessions of the app")
-        case RefreshRefusal.REVOKED | RefreshRefusal.REPLACED:
-            return errors.SessionRevoked("the session has ended")
-        case RefreshRefusal.EXPIRED:
-            return errors.RefreshTokenExpired("the session has expired, because it wasn't used for too long")
-        case RefreshRefusal.REUSED:
-            log.warning("refresh_token_reused", session_id=session_id, consequence="the session has ended")
-            return errors.RefreshTokenReused("the refresh token had been used before: the session has ended")
-        case _:  # UNKNOWN, because the other reasons occur only in refreshes by websites
-            return errors.InvalidRefreshToken("there is no such session")
