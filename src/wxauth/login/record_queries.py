@@ -148,24 +148,24 @@ ON CONFLICT (hour, process) DO UPDATE SET new_users = excluded.new_users, logins
 
 The values are totals and not increments, so that storing them twice changes nothing.
 """
-# `bounds` contains the moments at which the first day begins and the last day ends in the requested time zone. An hour
+# `period` contains the moments at which the first day begins and the last day ends in the requested time zone. An hour
 # belongs to the day in which it begins in this time zone. The result has a row for every day, including days without
 # logins.
 _DAYS: Final = Statement[DayRow]("""
-WITH bounds AS (
-    SELECT :first::date::timestamp AT TIME ZONE 'UTC' - :utc_offset::interval AS first,
-           (:last::date + 1)::timestamp AT TIME ZONE 'UTC' - :utc_offset::interval AS after_last
+WITH period AS (
+    SELECT :first::date::timestamp AT TIME ZONE 'UTC' - :utc_offset::interval AS begins_at,
+           (:last::date + 1)::timestamp AT TIME ZONE 'UTC' - :utc_offset::interval AS ends_at
 ), counted AS (
     SELECT (hour AT TIME ZONE 'UTC' + :utc_offset::interval)::date AS day,
            sum(new_users)::bigint AS new_users, sum(logins)::bigint AS logins
-      FROM hourly_numbers, bounds
-     WHERE hour >= bounds.first AND hour < after_last
+      FROM hourly_numbers, period
+     WHERE hour >= begins_at AND hour < ends_at
      GROUP BY 1
 )
-SELECT d::date AS date, COALESCE(new_users, 0) AS new_users, COALESCE(logins, 0) AS logins
-  FROM generate_series(:first::date::timestamp, :last::date::timestamp, interval '1 day') AS d
-  LEFT JOIN counted ON day = d::date
- ORDER BY d
+SELECT midnight::date AS date, COALESCE(new_users, 0) AS new_users, COALESCE(logins, 0) AS logins
+  FROM generate_series(:first::date::timestamp, :last::date::timestamp, interval '1 day') AS midnight
+  LEFT JOIN counted ON day = midnight::date
+ ORDER BY midnight
 """)
 MERGE_HOURS: Final = Statement[Nothing]("""
 WITH deleted AS (
@@ -312,21 +312,21 @@ _IN_ID_RANGE: Final = "id >= :lowest AND id < :before"
 
 
 def _search(
-    bounds: LiteralString, *, filter_in_bounds: str | None = None, order: LiteralString = "id DESC"
+    index_condition: LiteralString, *, indexed_filter: str | None = None, order: LiteralString = "id DESC"
 ) -> Statement[Refusal]:
-    """Return the search for the refusals within `bounds` that match all filters, sorted by `order`.
+    """Return the search for the refusals that meet `index_condition` and match all filters, sorted by `order`.
 
-    `filter_in_bounds` is the filter that `bounds` already contains. The search does not contain this filter again,
-    because PostgreSQL might then read all rows in the order of their ids instead of using the filter's index.
+    `indexed_filter` is the filter that `index_condition` already contains. The search does not contain this filter
+    again, because PostgreSQL might then read all rows in the order of their ids instead of using the filter's index.
     """
     filters = " AND ".join(
-        f"({condition} OR :{name} IS NULL)" for name, condition in _CONDITIONS.items() if name != filter_in_bounds
+        f"({condition} OR :{name} IS NULL)" for name, condition in _CONDITIONS.items() if name != indexed_filter
     )
     # An erasure deletes the user's refusals in pages. The search hides the refusals that are still stored.
     return Statement[Refusal](f"""
 SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, request_id, count
   FROM refusals
- WHERE {bounds} AND {filters}
+ WHERE {index_condition} AND {filters}
    AND NOT EXISTS (SELECT FROM erasures WHERE erasures.user_id = refusals.user_id)
  ORDER BY {order} LIMIT :limit
 """)
@@ -337,18 +337,18 @@ def _search_in_order(column: LiteralString) -> Statement[Refusal]:
 
     The index returns these rows in the order of their ids, so the search stops when the page is full.
     """
-    bounds = pair_range(f"refusals.{column}", f":{column}", after=":lowest", before=":before")
+    index_range = pair_range(f"refusals.{column}", f":{column}", after=":lowest", before=":before")
     # Most of these indexes contain only the rows with a value. PostgreSQL uses such an index only if the query says so.
     return _search(
-        f"refusals.{column} IS NOT NULL AND {bounds}",
-        filter_in_bounds=column,
+        f"refusals.{column} IS NOT NULL AND {index_range}",
+        indexed_filter=column,
         order=f"refusals.{column} DESC, id DESC",
     )
 
 
 def _search_and_sort(column: LiteralString) -> Statement[Refusal]:
     """Return the search that reads all rows that match the filter on a column, and then sorts them by their ids."""
-    return _search(f"{_CONDITIONS[column]} AND {_IN_ID_RANGE}", filter_in_bounds=column)
+    return _search(f"{_CONDITIONS[column]} AND {_IN_ID_RANGE}", indexed_filter=column)
 
 
 _WIDE_NETWORK: Final = "wide_network"

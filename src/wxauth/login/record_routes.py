@@ -21,7 +21,7 @@ router = Router("admin")
 LoginCountsDep = Annotated[LoginCounts, Depends(provide(LoginCounts))]
 RefusalsDep = Annotated[Refusals, Depends(provide(Refusals))]
 
-MOST_DAYS: Final = 366
+_MAX_DAYS: Final = 366
 """The largest number of days in one response."""
 _MIN_UTC_OFFSET: Final = -12 * 60
 """The offset, in minutes, of the time zone that is farthest west."""
@@ -32,7 +32,7 @@ _MAX_UTC_OFFSET: Final = 14 * 60
 class NumbersQuery(BaseModel):
     """The query parameters that select the days."""
 
-    days: Annotated[int, Field(ge=1, le=MOST_DAYS)] = Field(
+    days: Annotated[int, Field(ge=1, le=_MAX_DAYS)] = Field(
         default=30, description="The number of days, including today."
     )
     utc_offset: Annotated[int, Field(ge=_MIN_UTC_OFFSET, le=_MAX_UTC_OFFSET)] = Field(

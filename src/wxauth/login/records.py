@@ -90,7 +90,7 @@ class LoginCounts(WriteBuffer):
         The days begin at midnight in the time zone with this offset from UTC.
         """
         now = self.clock()
-        await self.store()
+        await self.store()  # otherwise the counts would lack the last logins of this process
         last = (now.astimezone(UTC) + utc_offset).date()
         first = last - timedelta(days=days - 1)
         return await record_queries.overview_of(self.database, first=first, last=last, utc_offset=utc_offset, now=now)
@@ -179,12 +179,13 @@ class Refusals(WriteBuffer):
         """
         now = self.clock()
         self._reset_limits(int(now.timestamp()))
-        network, user_id = _truncated(ip), error.user_id
+        network, user_id = _network_of(ip), error.user_id
         source = user_id or network
-        if (source, error.code) not in self._shared_rows and not self._claim_new_row(is_of_user=user_id is not None):
+        row = self._shared_rows.get((source, error.code))
+        if row is None and not self._claim_new_row(is_of_user=user_id is not None):
             # So many rows have begun in this second that a row without a user and a network counts this refusal.
             source = network = user_id = None
-        row = self._shared_rows.get((source, error.code))
+            row = self._shared_rows.get((None, error.code))
         if row is not None:
             row.count += 1
             DROPPED.count(Dropped.TOO_MANY)
@@ -247,8 +248,8 @@ def _new_row(
     )
 
 
-def _truncated(ip: str | None) -> str | None:
-    """Return the network of an address; None if there is no IP address."""
+def _network_of(ip: str | None) -> str | None:
+    """Return the /24 or /48 of an address; None if there is no IP address."""
     try:
         return None if ip is None else TRUNCATED.network_of(ip)
     except ValueError:
