@@ -103,7 +103,7 @@ REFRESHES: Final = Counter(
     first=("ok", *(fault.code for fault in OUR_FAULTS)),
 )
 _ERASURE_FAILURES: Final = [*PROOF_FAILURES, errors.LastAdmin]
-_LEAVING: Final[dict[int | str, dict[str, Any]]] = {
+_LEAVING_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     HTTPStatus.ACCEPTED.value: {
         "description": "With `ERASURE_GRACE_DAYS`, when the user will be erased.",
         "content": {"application/json": {"example": example_of(LeavingAnswer)}},
@@ -233,9 +233,11 @@ async def log_out(
     tag="me",
     operation_id="erase_me_by_post",
     failures=_ERASURE_FAILURES,
-    responses=_LEAVING,
+    responses=_LEAVING_RESPONSES,
 )
-@router.delete("/v1/me", summary=_("Erase my account"), tag="me", failures=_ERASURE_FAILURES, responses=_LEAVING)
+@router.delete(
+    "/v1/me", summary=_("Erase my account"), tag="me", failures=_ERASURE_FAILURES, responses=_LEAVING_RESPONSES
+)
 async def erase_me(
     caller: CallerDep,
     body: ProofRequest,

@@ -118,7 +118,7 @@ class SignUpHook:
             "client_ip": ip,
         }
         try:
-            answer = await self._ask_about(about, now=self.clock())
+            answer = await self._ask_unless_paused(about, now=self.clock())
         except HookFailed as exc:
             consequence = self.settings.sign_up_hook_failure
             log.error("sign_up_hook_failed", app_id=app.app_id, reason=str(exc), consequence=consequence)
@@ -133,7 +133,7 @@ class SignUpHook:
             raise SignUpRefused(title=title if isinstance(title, str) and is_title(title) else None)
         return _initial_fields_in(answer, app_id=app.app_id)
 
-    async def _ask_about(self, about: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
+    async def _ask_unless_paused(self, about: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
         """Ask the service about a new user, and measure the time.
 
         Raises: HookFailed, if the service gives no usable response, or is not asked because of a pause.
@@ -165,12 +165,12 @@ class SignUpHook:
 
         Raises: HookTimedOut, if there is no response in time; HookFailed, if there is no usable response.
         """
-        patience = self.settings.sign_up_hook_timeout
+        time_limit = self.settings.sign_up_hook_timeout
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(time_limit):
                 response = await self.transport.handle_async_request(self._request_of(message, now=now))
         except TimeoutError:
-            raise HookTimedOut(_("no response in {n:g} s", n=patience)) from None
+            raise HookTimedOut(_("no response in {n:g} s", n=time_limit)) from None
         except httpx.TransportError as exc:
             raise HookFailed(exc.args[0]) from None  # `ReceiverTransport` raises errors with a single Text
         except (httpx.InvalidURL, UnicodeError):
@@ -191,7 +191,7 @@ class SignUpHook:
         Raises: httpx.InvalidURL or UnicodeError, if the URL is unusable.
         """
         url, secret = self.settings.sign_up_hook_url, self.settings.sign_up_hook_secret
-        assert url is not None, "only if `is_on`"
+        assert url is not None, "the callers check `is_on`"
         assert secret is not None, "the settings require it with the URL"
         message_id = new_id(now)
         # `message` also contains `type`. The first entry puts this key before `id` and `at`.
