@@ -39,6 +39,7 @@ PUT_OFF: Final = Gauge(
     "what",
     multiprocess_mode="livesum",
 )
+"""The metric of the writes that wait in `Retries`."""
 
 log = get_logger()
 
@@ -169,14 +170,14 @@ class Retries:
 
     pause: float = RETRY_PAUSE_SECONDS
     _retries: dict[tuple[str, Hashable], _Retry] = field(init=False, default_factory=dict)
-    _numbers: Counter[str] = field(init=False, default_factory=Counter)
-    """The number of waiting retries by kind."""
-    _running: asyncio.Task[None] | None = field(init=False, default=None)
+    _waiting_by_kind: Counter[str] = field(init=False, default_factory=Counter)
+    _rounds: asyncio.Task[None] | None = field(init=False, default=None)
+    """The task that runs the rounds. It ends when no retry is waiting; None before the first retry."""
     _is_closing: bool = field(init=False, default=False)
 
     def put_off(
         self,
-        what: str,
+        kind: str,
         key: Hashable,
         write: Callable[[], Awaitable[object]],
         *,
@@ -184,7 +185,7 @@ class Retries:
         patience: float,
         **fields: Any,
     ) -> None:
-        """Retry `write`, a write of the kind `what`, until it succeeds, for at most `patience` seconds.
+        """Retry `write`, a write of this kind, until it succeeds, for at most `patience` seconds.
 
         If a retry of the same kind and key is already waiting, that retry continues, and `write` is ignored. If
         `MAX_RETRIES` retries are waiting, `write` is dropped, and `fields` are logged. `write` may be called several
@@ -192,64 +193,64 @@ class Retries:
         operator to repeat a lost write by hand. After `aclose` has begun, its last round is the only round that may
         still call `write`.
         """
-        if (what, key) in self._retries:
+        if (kind, key) in self._retries:
             return
         if len(self._retries) >= MAX_RETRIES:
-            log.error("retry_lost", what=what, reason="too many have been put off", **fields)
+            log.error("retry_lost", what=kind, reason="too many have been put off", **fields)
             return
         # An outage or a cancellation has no cause in the code, so its traceback would not help.
         is_fault = not isinstance(failure, StorageUnavailable | asyncio.CancelledError)
         log.error(
             "retry_queued",
-            what=what,
+            what=kind,
             reason=type(failure).__name__,
             exc_info=failure if is_fault else None,
             **fields,
         )
-        self._retries[what, key] = _Retry(write, _now() + patience, fields)
-        self._count(what, 1)
-        if not self._is_closing and (self._running is None or self._running.done()):
-            self._running = asyncio.create_task(self._run_rounds(), name="retries")
+        self._retries[kind, key] = _Retry(write, _now() + patience, fields)
+        self._count(kind, 1)
+        if not self._is_closing and (self._rounds is None or self._rounds.done()):
+            self._rounds = asyncio.create_task(self._run_rounds(), name="retries")
 
-    async def run_now(self, what: str, key: Hashable) -> None:
+    async def run_now(self, kind: str, key: Hashable) -> None:
         """Run the retry of this kind and key now, if one is waiting. Raises: any error of the write."""
-        retry = self._retries.get((what, key))
+        retry = self._retries.get((kind, key))
         if retry is not None:
             await retry.write()
-            self.note_done(what, key)
+            self.note_done(kind, key)
 
-    def note_done(self, what: str, key: Hashable) -> None:
+    def note_done(self, kind: str, key: Hashable) -> None:
         """Remove the retry of this kind and key, if one is waiting, because its write has been done."""
-        retry = self._retries.pop((what, key), None)
+        retry = self._retries.pop((kind, key), None)
         if retry is None:
             return
-        log.info("retry_done", what=what, **retry.fields)
-        self._count(what, -1)
+        log.info("retry_done", what=kind, **retry.fields)
+        self._count(kind, -1)
 
     async def drain(self) -> None:
         """Wait until every retry has ended."""
-        if self._running is not None:
-            await asyncio.shield(self._running)
+        if self._rounds is not None:
+            await asyncio.shield(self._rounds)
 
     async def aclose(self) -> None:
         """Run a last round, for at most `LAST_ROUND_SECONDS`. Retries that have not succeeded by then are lost."""
         self._is_closing = True
-        if self._running is not None:
-            await cancel([self._running])
+        if self._rounds is not None:
+            await cancel([self._rounds])
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_ROUND_SECONDS):
                 await self._run_all()
-        for what, key in list(self._retries):
-            self._lose(what, key, "the service has ended")
+        for kind, key in list(self._retries):
+            self._lose(kind, key, "the service has ended")
 
     async def _run_rounds(self) -> None:
         """Run rounds of retries, with a pause before each, until no retry is waiting."""
         while self._retries:
             await asyncio.sleep(self.pause)
             await self._run_all()
-            for (what, key), retry in list(self._retries.items()):
+            for (kind, key), retry in list(self._retries.items()):
                 if _now() > retry.until:
-                    self._lose(what, key, "the write did not succeed in time")
+                    self._lose(kind, key, "the write did not succeed in time")
 
     async def _run_all(self) -> None:
         """Run each waiting retry once, the oldest first.
@@ -257,24 +258,24 @@ class Retries:
         Stop when the database is unavailable for one of them, because the others would probably fail, too. A conflict
         concerns only the rows of one retry, so the others continue.
         """
-        for what, key in list(self._retries):
+        for kind, key in list(self._retries):
             try:
-                await self.run_now(what, key)
+                await self.run_now(kind, key)
             except Exception as exc:  # `put_off` has logged the first failure
                 if isinstance(exc, StorageUnavailable) and not isinstance(exc, ChangesClashed | TooManyChanges):
                     return
-                log.debug("retry_failed", what=what, reason=type(exc).__name__)
+                log.debug("retry_failed", what=kind, reason=type(exc).__name__)
 
-    def _lose(self, what: str, key: Hashable, reason: str) -> None:
+    def _lose(self, kind: str, key: Hashable, reason: str) -> None:
         """Give up a retry, and log its fields."""
-        retry = self._retries.pop((what, key))
-        log.error("retry_lost", what=what, reason=reason, **retry.fields)
-        self._count(what, -1)
+        retry = self._retries.pop((kind, key))
+        log.error("retry_lost", what=kind, reason=reason, **retry.fields)
+        self._count(kind, -1)
 
-    def _count(self, what: str, change: int) -> None:
+    def _count(self, kind: str, change: int) -> None:
         """Add `change` to the number of waiting retries of this kind, and update the metric."""
-        self._numbers[what] += change
-        PUT_OFF.set(self._numbers[what], what)
+        self._waiting_by_kind[kind] += change
+        PUT_OFF.set(self._waiting_by_kind[kind], kind)
 
 
 def _now() -> float:

@@ -22,7 +22,7 @@ Clock = Callable[[], datetime]
 
 # Linux's monotonic clock stops while the machine sleeps, so wxauth uses Linux's boot-time clock. macOS has no boot-time
 # clock, but its CLOCK_MONOTONIC continues during sleep (in contrast to `time.monotonic` on macOS).
-_SINCE_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+_BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 """The clock that counts from the start of the machine. None on Windows, where only `time.monotonic` exists."""
 
 CORRECTION_PAUSE_SECONDS: Final = 5.0
@@ -32,11 +32,11 @@ FIRST_PAUSE_SECONDS: Final = 0.1
 
 The pause is short because requests might arrive as soon as the database responds.
 """
-_TOO_SLOW_SECONDS: Final = 1.0
-"""The shortest response time, in seconds, at which the database's time is too inexact to set the clock."""
-REPORTED_FROM: Final = timedelta(seconds=5)
+_MAX_RESPONSE_SECONDS: Final = 1.0
+"""The response time, in seconds, from which on the database's time is too inexact to set the clock."""
+MIN_REPORTED_DIFFERENCE: Final = timedelta(seconds=5)
 """The smallest difference between the clocks that is logged as a warning."""
-_REPORTED_EVERY: Final = timedelta(minutes=10)
+_REPORT_PAUSE: Final = timedelta(minutes=10)
 """The shortest time between two warnings about a difference between the clocks."""
 _STEP_BYTES: Final = 4
 """The number of random bytes in the difference between two ids with the same millisecond."""
@@ -64,7 +64,7 @@ def since_boot() -> float:
 
     Nobody can set this clock, and it continues while the machine sleeps.
     """
-    return time.monotonic() if _SINCE_BOOT is None else time.clock_gettime(_SINCE_BOOT)
+    return time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK)
 
 
 class DatabaseClock:
@@ -110,16 +110,17 @@ async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = 
     """Correct the clock forever, with a pause of `pause` seconds between two corrections.
 
     Before the first correction, the pause is shorter. At most every ten minutes, log a warning if this machine's clock
-    differs from the database's clock by `REPORTED_FROM` or more. An outage does not end this loop, but any other error
-    does.
+    differs from the database's clock by `MIN_REPORTED_DIFFERENCE` or more. An outage does not end this loop, but any
+    other error does.
     """
     reported_at: datetime | None = None
     while True:
         await correct_clock(clock, database)
         now = clock.own()
-        # If this machine's clock has been set back since the last warning, `reported_at` is in the future. Without the
-        # second abs(), there would be no warning until that time has passed.
-        if abs(clock.ahead) >= REPORTED_FROM and (reported_at is None or abs(now - reported_at) >= _REPORTED_EVERY):
+        # If this machine's clock has been set back since the last warning, `reported_at` is in the future. Without
+        # abs(), there would be no warning until that time has passed.
+        is_due = reported_at is None or abs(now - reported_at) >= _REPORT_PAUSE
+        if is_due and abs(clock.ahead) >= MIN_REPORTED_DIFFERENCE:
             reported_at = now
             log.warning(
                 "clocks_differ",
@@ -138,7 +139,7 @@ async def correct_clock(clock: DatabaseClock, database: Database) -> None:
     except StorageUnavailable:
         return
     answered_at = since_boot()
-    if answered_at - asked_at < _TOO_SLOW_SECONDS:
+    if answered_at - asked_at < _MAX_RESPONSE_SECONDS:
         clock.correct(database_time, asked_at=asked_at, answered_at=answered_at)
 
 
