@@ -6,6 +6,7 @@ values. No label identifies a user, and no label contains text that a caller cho
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeVar
@@ -51,7 +52,7 @@ class _Metric(dict[Any, Series]):
     def __init__(
         self, name: str, help: str, *label_names: str, first: Iterable[str | tuple[str, ...]] = (), **options: Any
     ) -> None:
-        self._declaration = (name, help, label_names), options
+        self._create = partial(self.kind, name, help, label_names, registry=REGISTRY, **options)
         self._first = [(labels,) if isinstance(labels, str) else labels for labels in first]
         self.created: Series | None = None
         """The metric of prometheus_client; None until `_metric` creates it."""
@@ -76,8 +77,7 @@ class _Metric(dict[Any, Series]):
     def _metric(self) -> Series:
         """Return the metric of prometheus_client. If it does not exist yet, create it."""
         if self.created is None:
-            arguments, options = self._declaration
-            self.created = self.kind(*arguments, registry=REGISTRY, **options)
+            self.created = self._create()
         return self.created
 
 
