@@ -84,7 +84,7 @@ def _cost(issuer: TokenIssuer, key: SigningKey, template: Template | None) -> fl
             roles=USER.roles,
             now=now,
             expires_in=900,
-            added=filled_claims(template, USER, sees_roles=True),
+            added=filled_claims(template, USER, may_contain_roles=True),
         )
     return (process_time() - started) / TOKENS * 1e6
 

@@ -234,4 +234,4 @@ def claims_of(user: UserInSession, client: Client, scopes: Collection[str]) -> d
         for claim, value in claims.items()
     }
     granted = {claim: value for claim, value in values.items() if value is not None}
-    return granted | filled_claims(client.claims, user, sees_roles=ROLES_SCOPE in scopes)
+    return granted | filled_claims(client.claims, user, may_contain_roles=ROLES_SCOPE in scopes)

@@ -23,16 +23,16 @@ Guards accept tokens of at most 8,192 bytes.
 log = get_logger()
 
 
-def filled_claims(template: Template | None, user: UserInSession, *, sees_roles: bool) -> dict[str, object]:
+def filled_claims(template: Template | None, user: UserInSession, *, may_contain_roles: bool) -> dict[str, object]:
     """Fill the template of the operator's own claims for a token of this user, or for a response of `/v1/userinfo`.
 
-    `sees_roles` says whether the token may contain the user's roles. Return no claims if they are too large, or contain
-    too many lists and objects, because guards would refuse the token.
+    `may_contain_roles` says whether the claims may contain the user's roles. Return no claims if they are too large, or
+    contain too many lists and objects, because guards would refuse the token.
     """
     if not template:
         return {}
     # `replace_facts` returns a dictionary for a dictionary, but its type does not say so.
-    value_of = partial(_value_of_fact, user=user, sees_roles=sees_roles)
+    value_of = partial(_value_of_fact, user=user, may_contain_roles=may_contain_roles)
     claims = cast(dict[str, object], replace_facts(template, value_of))
     encoded = to_json(claims)
     if len(encoded) > MAX_ADDED_BYTES or has_too_many_containers(encoded.decode(), MAX_CONTAINERS):
@@ -41,15 +41,15 @@ def filled_claims(template: Template | None, user: UserInSession, *, sees_roles:
     return claims
 
 
-def _value_of_fact(fact: str, *, user: UserInSession, sees_roles: bool) -> object:
+def _value_of_fact(fact: str, *, user: UserInSession, may_contain_roles: bool) -> object:
     """Return the value of a fact about the user, for example of `user.roles` or `attributes.level`.
 
-    Return None if the user has no value, if the value is an empty list, or if the token may not contain the fact. Then
-    `replace_facts` leaves the entry out of the claims.
+    Return None if the user has no value, if the value is an empty list, or if the claims may not contain the fact.
+    `replace_facts` then leaves the entry out of the claims.
     """
     if fact == "user.id":
         return str(user.id)
-    if fact == "user.roles" and not sees_roles:
+    if fact == "user.roles" and not may_contain_roles:
         return None
     if fact in FACTS:
         value = getattr(user, fact.removeprefix("user."))

@@ -77,20 +77,20 @@ class Issuer:
         """
         # `seconds_left` can be 0, but a token must not expire at the time at which it was issued.
         expires_in = max(1, min(self._settings.access_token_ttl, session.seconds_left))
-        sees_roles = session.client_id is None or ROLES_SCOPE in session.scope.split()
+        may_contain_roles = session.client_id is None or ROLES_SCOPE in session.scope.split()
         value = self._tokens.issue(
             self._keys.signing_key(now),
             user_id=user.id,
             session_id=session.id,
             app_id=user.app_id,
             openid=user.openid,
-            roles=user.roles if sees_roles else (),
+            roles=user.roles if may_contain_roles else (),
             now=int(now.timestamp()),
             expires_in=expires_in,
             external_id=user.external_id,
             client_id=session.client_id,
             scope=session.scope,
-            added=filled_claims(session.claims, user, sees_roles=sees_roles),
+            added=filled_claims(session.claims, user, may_contain_roles=may_contain_roles),
             audience=session.resource,
             auth_time=None if session.authenticated_at is None else int(session.authenticated_at.timestamp()),
         )
