@@ -161,7 +161,7 @@ def test_a_merge_forgets_no_column_of_a_user() -> None:
     merge = STATEMENTS["merging.merging_queries._MERGE"].text
     filled = set(re.findall(r"(?<![.\w])(\w+) = ", merge.rpartition("UPDATE users")[2]))
     wrong = (set(User.model_fields) - filled) ^ set(LEFT_ALONE)
-    assert not wrong, f"add {wrong} to MERGEABLE in core/users.py, or say in LEFT_ALONE why a merge leaves it alone"
+    assert not wrong, f"add {wrong} to MERGEABLE_FIELDS in core/users.py, or say in LEFT_ALONE why a merge keeps it"
 
 
 def test_a_result_has_every_column_of_a_user() -> None:

@@ -15,14 +15,14 @@ from wxauth.core.statements import columns_of
 ROLES_SCOPE: Final = "roles"
 """The scope that allows a website to read a user's roles."""
 PROFILE_FIELDS: Final = ("nickname", "avatar_url")
-"""The columns of a user's profile.
+"""The fields of a user's profile.
 
-The event `user.profile_changed` also reports changes of other columns, for example of `external_id`.
+The event `user.profile_changed` also reports changes of other fields, for example of `external_id`.
 """
-MERGEABLE: Final[tuple[LiteralString, ...]] = (*PROFILE_FIELDS, "phone", "external_id")
-"""The columns that a merge copies to the remaining user, if the remaining user has no value in them.
+MERGEABLE_FIELDS: Final[tuple[LiteralString, ...]] = (*PROFILE_FIELDS, "phone", "external_id")
+"""The fields that a merge copies to the remaining user, if the remaining user has no value in them.
 
-`clear_fields` in `users/user_queries.py` can clear only these columns, for example for an administrator or in a split.
+`clear_fields` in `users/user_queries.py` can clear only these fields, for example for an administrator or in a split.
 """
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from wxauth.core.database import Transaction
 from wxauth.core.statements import Nothing, Statement, columns_of
 from wxauth.core.trail import Actor, EventType, record_event
-from wxauth.core.users import MERGEABLE, PROFILE_FIELDS, UserFields
+from wxauth.core.users import MERGEABLE_FIELDS, PROFILE_FIELDS, UserFields
 from wxauth.users.consent_queries import PRESENT_CONSENTS, ids_of
 from wxauth.users.status_queries import LockedUser, StatusAndRoles
 
@@ -121,7 +121,7 @@ WITH former AS (
     RETURNING *
 )
 UPDATE users
-   SET {", ".join(f"{name} = COALESCE(users.{name}, former.{name})" for name in ("unionid", *MERGEABLE))},
+   SET {", ".join(f"{name} = COALESCE(users.{name}, former.{name})" for name in ("unionid", *MERGEABLE_FIELDS))},
        phone_verified_at = CASE WHEN users.phone IS NULL THEN former.phone_verified_at
                               WHEN users.phone = former.phone AND NOT :is_by_phone
                               THEN GREATEST(users.phone_verified_at, former.phone_verified_at)
@@ -148,10 +148,11 @@ async def merge_users(
     and the former external ids. The removed user's own id becomes a former id of the remaining user. If both users have
     an external id, the removed user's external id becomes a former external id.
 
-    The remaining user keeps their unionid and `MERGEABLE` fields. If one of these is empty, the user gets the removed
-    user's value. The earlier creation time, the later time of last login, and the consents of both users are kept. If
-    both users have the same number, the later proof of it is kept. In a merge by phone number, the remaining user's
-    proof is kept instead, because the removed user might be another person, to whom the carrier has given the number.
+    The remaining user keeps their unionid and `MERGEABLE_FIELDS`. If one of these fields is empty, the user gets the
+    removed user's value. The earlier creation time, the later time of last login, and the consents of both users are
+    kept. If both users have the same number, the later proof of it is kept. In a merge by phone number, the remaining
+    user's proof is kept instead, because the removed user might be another person, to whom the carrier has given the
+    number.
 
     This function does not change the status, the roles or the attributes of the remaining user.
     """

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from wxauth.core.database import Database, Transaction
 from wxauth.core.statements import Nothing, Statement
 from wxauth.core.trail import Actor, EventType, record_event
-from wxauth.core.users import MERGEABLE, PROFILE_FIELDS, USER_IN_SESSION, UserInSession
+from wxauth.core.users import MERGEABLE_FIELDS, PROFILE_FIELDS, USER_IN_SESSION, UserInSession
 from wxauth.errors import NotFound
 from wxauth.limits.queries import PROFILE_CHANGES
 
@@ -100,15 +100,15 @@ CLEAR_FIELDS: Final = Statement[list[str]](f"""
 WITH before AS (
     SELECT * FROM users WHERE id = :user_id
 )
-UPDATE users SET {", ".join(_cleared_fragment(name, name) for name in MERGEABLE)},
+UPDATE users SET {", ".join(_cleared_fragment(name, name) for name in MERGEABLE_FIELDS)},
                  {_cleared_fragment("phone", "phone_verified_at")}
   FROM before
  WHERE users.id = before.id
 RETURNING array_remove(ARRAY[
-    {", ".join(f"CASE WHEN before.{name} IS DISTINCT FROM users.{name} THEN '{name}' END" for name in MERGEABLE)}
+    {", ".join(f"CASE WHEN before.{name} IS DISTINCT FROM users.{name} THEN '{name}' END" for name in MERGEABLE_FIELDS)}
 ], NULL)
 """)
-"""The statement that clears some of the `MERGEABLE` fields of a locked user, and returns those that had a value."""
+"""The statement that clears some of the `MERGEABLE_FIELDS` of a locked user, and returns those that had a value."""
 
 
 def _changed_fragment(name: LiteralString) -> LiteralString:
@@ -149,7 +149,7 @@ async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) ->
 
 
 async def clear_fields(transaction: Transaction, user_id: UUID, fields: Collection[str]) -> Sequence[str]:
-    """Clear some of the `MERGEABLE` fields of a locked user. Return the fields that had a value."""
+    """Clear some of the `MERGEABLE_FIELDS` of a locked user. Return the fields that had a value."""
     return await transaction.value(CLEAR_FIELDS, user_id=user_id, fields=list(fields)) or ()
 
 
