@@ -10,7 +10,7 @@ from wxauth.core.statements import Statement
 class Dependent:
     """An object that uses a column of wxauth's tables. Therefore, PostgreSQL refuses to change or drop the column."""
 
-    object: str
+    description: str
     """The kind and the name of the object, such as `view public.report`."""
     name: str | None
     """The name of the object, which `refusal_for_dependents` searches for in wxauth's revisions.
@@ -35,11 +35,11 @@ class Dependent:
 # - `deptype` 'n' is a dependency that makes PostgreSQL refuse to drop a table. Objects with another kind of dependency,
 #   such as the indexes of the table, are dropped with the table.
 # - PostgreSQL rebuilds indexes and constraints when the type of a column changes, and drops most of them together with
-#   the column. Only a foreign key to the column makes it refuse to drop the column. Therefore the only constraints
-#   listed are foreign keys to a column or table that is dropped. A foreign key of the dropped column itself depends on
-#   the column with 'a', and is dropped with it.
-# `described` adds the name of each object, for one kind of object after another. It finds a view through the view's
-# rule `_RETURN`.
+#   the column. Only a foreign key to the column makes PostgreSQL refuse to drop the column. Therefore the only
+#   constraints listed are foreign keys to a column or table that is dropped. A foreign key of the dropped column itself
+#   depends on the column with 'a', and is dropped with it.
+# `described` adds the description and the name of each object, for one kind of object after another. A view is found
+# through the view's rule `_RETURN`.
 DEPENDENTS: Final = Statement[Dependent]("""
 WITH changed_columns AS (
     SELECT attrelid AS table_oid, attnum AS column_number, attname AS column_name,
@@ -60,7 +60,7 @@ WITH changed_columns AS (
 ), described AS (
     SELECT CASE relkind WHEN 'v' THEN format('view %I.%I', nspname, relname)
                         WHEN 'm' THEN format('materialized view %I.%I', nspname, relname)
-                        ELSE format('rule %I on %I.%I', rulename, nspname, relname) END AS object,
+                        ELSE format('rule %I on %I.%I', rulename, nspname, relname) END AS description,
            NULL::name AS name, uses
       FROM dependents JOIN pg_rewrite r ON classid = 'pg_rewrite'::regclass AND r.oid = objid
            JOIN pg_class c ON c.oid = ev_class JOIN pg_namespace n ON n.oid = relnamespace
@@ -89,5 +89,5 @@ WITH changed_columns AS (
       FROM dependents JOIN pg_class c ON classid = 'pg_class'::regclass AND c.oid = objid
      WHERE relkind IN ('r', 'p', 'f')
 )
-SELECT object, name::text AS name, min(uses) AS uses FROM described GROUP BY object, name ORDER BY object
+SELECT description, name::text AS name, min(uses) AS uses FROM described GROUP BY description, name ORDER BY description
 """)

@@ -20,7 +20,7 @@ from wxauth.core.dependent_queries import DEPENDENTS
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.terminal import listed
 
-_MOST_NAMED: Final = 20
+_MAX_NAMED: Final = 20
 """The largest number of objects that the error names. The error only counts any further objects."""
 _REFUSAL: Final = _(
     "objects that wxauth didn't create use columns that this migration changes: {objects}. Drop "
@@ -46,7 +46,7 @@ It does not match a clause that drops something else, such as a constraint or a 
 """
 _DROP_TABLE: Final = re.compile(r"\bDROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?P<tables>[^;]*)", re.IGNORECASE)
 """The pattern of a statement that drops tables. The group `tables` contains the list of the tables' names."""
-_LISTED: Final = re.compile(rf"(?:^|,)\s*{_TABLE}")
+_TABLE_IN_LIST: Final = re.compile(rf"(?:^|,)\s*{_TABLE}")
 """The pattern of one table's name in a comma-separated list."""
 
 
@@ -87,7 +87,7 @@ def changes_in(sql: str) -> Iterator[Change]:
             column = change["altered"] or change["dropped"]
             yield Change(statement["table"], column, is_dropped=change["dropped"] is not None)
     for statement in _DROP_TABLE.finditer(sql):
-        for name in _LISTED.finditer(statement["tables"]):
+        for name in _TABLE_IN_LIST.finditer(statement["tables"]):
             yield Change(name["table"], None, is_dropped=True)
 
 
@@ -110,7 +110,7 @@ async def refusal_for_dependents(database: Database, sql: str, scripts: Iterable
         return None
     sql_of_all_upgrades = " ".join(sql_of(script, is_upgrade=True) for script in scripts)
     our_words = set(re.findall(r"\w+", sql_of_all_upgrades))
-    foreign = [f"{each.object} ({each.uses})" for each in dependents if each.name not in our_words]
+    foreign = [f"{each.description} ({each.uses})" for each in dependents if each.name not in our_words]
     if not foreign:
         return None
-    return Text(_REFUSAL, objects=listed(foreign[:_MOST_NAMED], other_count=max(0, len(foreign) - _MOST_NAMED)))
+    return Text(_REFUSAL, objects=listed(foreign[:_MAX_NAMED], other_count=max(0, len(foreign) - _MAX_NAMED)))

@@ -13,20 +13,22 @@ OUR_RELATIONS: Final[LiteralString] = """
 own_tables (oid) AS (
     SELECT c.oid FROM unnest(:tables::text[]) name JOIN pg_class c ON c.oid = to_regclass(quote_ident(name))
      WHERE c.relkind IN ('r', 'p')
-), tables (oid) AS (
-    SELECT oid FROM own_tables UNION SELECT inhrelid FROM pg_inherits JOIN tables ON inhparent = tables.oid
+), tables_and_partitions (oid) AS (
+    SELECT oid FROM own_tables
+     UNION SELECT inhrelid FROM pg_inherits JOIN tables_and_partitions parent ON inhparent = parent.oid
 ), relations AS (
     SELECT c.oid, relkind, relowner, relacl, relnamespace, format('%I.%I', nspname, relname) AS name
       FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-     WHERE c.oid IN (SELECT oid FROM tables)
+     WHERE c.oid IN (SELECT oid FROM tables_and_partitions)
         OR relkind = 'S' AND c.oid IN (SELECT objid FROM pg_depend
                                         WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass
-                                          AND refobjid IN (SELECT oid FROM tables) AND deptype IN ('a', 'i'))
+                                          AND refobjid IN (SELECT oid FROM tables_and_partitions)
+                                          AND deptype IN ('a', 'i'))
 )"""
 """The SQL of three parts of a `WITH RECURSIVE` clause.
 
-`own_tables` contains wxauth's tables, `tables` also contains their partitions, and `relations` contains these tables
-and their sequences. The parameter `:tables` contains the names that `our_tables` returns.
+`own_tables` contains wxauth's tables, `tables_and_partitions` also contains their partitions, and `relations` contains
+both and their sequences. The parameter `:tables` contains the names that `our_tables` returns.
 """
 # In an access control list, the grantee 0 stands for PUBLIC. Rights can also be granted on single columns. A REVOKE on
 # the table takes these rights, too.

@@ -13,6 +13,7 @@ class Sweep:
     """The deletion of the old rows of a table. `of` builds the usual statement, which compares one column."""
 
     statement: Statement[Nothing]
+    """The DELETE, with the parameters `before` and `size`."""
 
     @classmethod
     def of(cls, table: LiteralString, *, key: LiteralString, by: LiteralString) -> Self:
