@@ -9,6 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.clock import PATIENCE
 from tests.fakes import APP
 from tests.problems import problem_of
 from tests.sweeps import Sweep
@@ -135,7 +136,7 @@ async def test_an_event_committed_late_is_not_skipped_and_holds_up_nothing(feed:
     await late.fetch("SELECT * FROM events")  # a backup or an open psql session also reads
     await feed.insert(1, by=late)
     await feed.insert(4, by=undone)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE):
         await feed.insert(2, 3)
         page = await feed.read()
     assert numbers(page) == [2, 3]
