@@ -1,5 +1,7 @@
 """The JSON documents that third parties publish about their clients. Each process fetches and caches them.
 
+The documents are the metadata of clients, and the sets of their keys.
+
 If a process cannot fetch a document again, it uses the cached document for up to another day. But if the document is
 gone or breaks a rule, the process no longer uses it.
 """
@@ -43,8 +45,8 @@ _MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b", re.IGNOREC
 """The pattern of `max-age` in a `Cache-Control`. The group is the number of seconds."""
 _NOT_CACHEABLE: Final = re.compile(r"\bno-(store|cache)\b", re.IGNORECASE)
 """The pattern of the directives in a `Cache-Control` that forbid caching, or reuse without another request."""
-_NEVER: Final = datetime.min.replace(tzinfo=UTC)
-"""The time that stands for a limit that does not apply. It is always in the past."""
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+"""A time in the past, which stands for a limit that does not apply."""
 
 log = get_logger()
 Document = TypeVar("Document")
@@ -120,12 +122,12 @@ class _Entry(Generic[Document]):
 
     value: Document | None = None
     """The document; None if no valid document has been fetched yet, or if the document is gone or breaks a rule."""
-    fresh_until: datetime = _NEVER
+    fresh_until: datetime = _LONG_AGO
     """The time until which the document is used without another fetch."""
-    not_before: datetime = _NEVER
-    """The earliest time of the next fetch after a failure."""
-    not_again_before: datetime = _NEVER
-    """The earliest time of the next fetch by `get_again`."""
+    paused_until: datetime = _LONG_AGO
+    """The end of the pause after a failed or refused fetch, in which there is no fetch."""
+    again_paused_until: datetime = _LONG_AGO
+    """The end of the pause after a fetch by `get_again`, in which `get_again` does not fetch."""
     is_invalid: bool = False
     """Whether the last fetch has shown that the document is gone or breaks a rule."""
 
@@ -136,11 +138,11 @@ class _Entry(Generic[Document]):
     def drop_future_times(self, now: datetime) -> None:
         """Drop times that are too far in the future, because they were computed before the clock was set back."""
         if self.fresh_until > now + MAX_FRESH:
-            self.fresh_until = _NEVER
-        if self.not_before > now + PAUSE:
-            self.not_before = _NEVER
-        if self.not_again_before > now + PAUSE:
-            self.not_again_before = _NEVER
+            self.fresh_until = _LONG_AGO
+        if self.paused_until > now + PAUSE:
+            self.paused_until = _LONG_AGO
+        if self.again_paused_until > now + PAUSE:
+            self.again_paused_until = _LONG_AGO
 
 
 @dataclass(slots=True)
@@ -174,7 +176,7 @@ class DocumentCache(Generic[Document]):
         entry.drop_future_times(now)
         if url in self._entries:
             self._entries.move_to_end(url)
-        if now >= max(entry.fresh_until, entry.not_before):
+        if now >= max(entry.fresh_until, entry.paused_until):
             is_new_fetch = entry.usable_value(now) is None and url not in self._under_way
             if admit is not None and is_new_fetch:
                 await admit()
@@ -190,9 +192,9 @@ class DocumentCache(Generic[Document]):
         """
         now = self.clock()
         entry = self._entries.get(url, _Entry())
-        if now < max(entry.not_again_before, entry.not_before):
+        if now < max(entry.again_paused_until, entry.paused_until):
             return None
-        entry.not_again_before = now + PAUSE
+        entry.again_paused_until = now + PAUSE
         await self._renew(url)
         return self._entries.get(url, entry).usable_value(now)
 
@@ -223,14 +225,14 @@ class DocumentCache(Generic[Document]):
             entry.is_invalid = exc.is_invalid
             if exc.is_invalid:
                 # `get_again` may have fetched a document that was still fresh.
-                entry.value, entry.fresh_until = None, _NEVER
-            entry.not_before = now + PAUSE
+                entry.value, entry.fresh_until = None, _LONG_AGO
+            entry.paused_until = now + PAUSE
             # The event `…_refused` means that no usable document is left, even if the fetch has only failed.
             event = f"{self.kind}_refused" if entry.usable_value(now) is None else f"{self.kind}_not_renewed"
             log.warning(event, host=host_of(url), reason=str(exc))
         else:
             outcome = DocumentOutcome.OK
-            entry.fresh_until, entry.not_before = self.clock() + fresh_time, _NEVER
+            entry.fresh_until, entry.paused_until = self.clock() + fresh_time, _LONG_AGO
             entry.is_invalid = False
         if self.on_outcome is not None:
             self.on_outcome(outcome)
@@ -245,8 +247,8 @@ class DocumentCache(Generic[Document]):
         """
         now = self.clock()
         for url, entry in list(self._entries.items()):
-            delays_fetch = now < entry.not_before
-            if entry.usable_value(now) is None and not delays_fetch:
+            is_paused = now < entry.paused_until
+            if entry.usable_value(now) is None and not is_paused:
                 del self._entries[url]
         while len(self._entries) > MAX_ENTRIES:
             self._entries.popitem(last=False)
