@@ -7,6 +7,7 @@ objects, here and for its own tokens. This module itself checks the assertion's 
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
@@ -64,6 +65,7 @@ class ClientKey:
     """A parsed public key of a client."""
 
     kid: str | None
+    """The id of the key; None if its JWK names none."""
     alg: str
     key: Any
     """The key object of python-jose."""
@@ -79,7 +81,9 @@ class ClientKey:
         operations = document.get("key_ops", ["verify"])
         if not isinstance(operations, list) or "verify" not in operations:
             raise InvalidKey("the key isn't for signatures")
-        return cls._from_rsa_jwk(document) if document.get("kty") == "RSA" else cls._from_ec_jwk(document)
+        if document.get("kty") == "RSA":
+            return cls._from_rsa_jwk(document)
+        return cls._from_ec_jwk(document)  # this also refuses keys of other types
 
     @classmethod
     def _from_ec_jwk(cls, document: Mapping[str, Any]) -> Self:
@@ -122,7 +126,10 @@ class ClientKeys:
 
     @classmethod
     def read(cls, jwks: object) -> Self:
-        """Return the usable keys of a JWK set. Keys that share an algorithm and a `kid` are left out.
+        """Return the usable keys of a JWK set.
+
+        Keys that share an algorithm and a `kid` are left out, because an assertion with this `kid` does not say which
+        of them signed it.
 
         Raises: InvalidKey, if `jwks` is not a JWK set.
         """
@@ -151,11 +158,9 @@ def _jwks_in(jwks: object) -> list[object] | None:
 def _usable_keys(documents: Iterable[object]) -> Iterable[ClientKey]:
     """Yield the usable keys of a JWK set, and ignore other keys, as RFC 7517 (section 5) recommends."""
     for document in documents:
-        try:
-            # A value that is not an object is not a key. `from_jwk` also refuses the empty object.
-            yield ClientKey.from_jwk(document if isinstance(document, Mapping) else {})
-        except InvalidKey:
-            continue
+        if isinstance(document, Mapping):
+            with suppress(InvalidKey):
+                yield ClientKey.from_jwk(document)
 
 
 def has_private_keys(jwks: object) -> bool:
@@ -170,6 +175,7 @@ class Assertion:
 
     alg: str
     kid: str | None
+    """The id of the key that signed the assertion; None if the assertion does not name the key."""
     client_id: str
     jti: str
     _signed: bytes
