@@ -22,7 +22,7 @@ from tests.clock import PATIENCE
 from tests.core.schemas import SCHEMA, schema_of
 from tests.databases import claim, scripts_of_next_version
 from tests.world import Rows, until
-from wxauth.clients.models import CLIENT_NAME, Scope
+from wxauth.clients.models import CLIENT_NAME_PATTERN, Scope
 from wxauth.core.database import Database
 from wxauth.core.migrations import BASE, MigrationBlocked, MigrationImpossible, begin_migration, migrate
 from wxauth.core.models import all_tables
@@ -79,13 +79,13 @@ async def test_the_rules_of_the_schema_have_every_value_of_the_code(rows: Rows) 
     """)
     text = dict(rules)
     known: dict[str, Iterable[str]] = {
-        "clients_name_check": [CLIENT_NAME],
+        "clients_name_check": [CLIENT_NAME_PATTERN],
         "clients_scopes_check": Scope,
         "deliveries_state_check": DeliveryState,
         "site_logins_claimed_session_id_check": [*BY_WECHATS_PAGE, Door.SSO],
         "site_logins_door_check": {*Door} - {Door.PHONE},
         "site_logins_stage_check": Stage,
-        "webhooks_name_check": [CLIENT_NAME],
+        "webhooks_name_check": [CLIENT_NAME_PATTERN],
     }
     assert [(rule, value) for rule, values in known.items() for value in values if str(value) not in text[rule]] == []
 

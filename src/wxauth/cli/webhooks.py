@@ -21,7 +21,7 @@ from wxauth.cli.printing import (
     state_of,
 )
 from wxauth.cli.resources import T, with_parts
-from wxauth.clients.models import CLIENT_NAME
+from wxauth.clients.models import CLIENT_NAME_PATTERN
 from wxauth.core.services import Parts
 from wxauth.core.trail import OPERATOR
 from wxauth.events.models import WebhookAnswer
@@ -41,7 +41,7 @@ from wxauth.terminal import word
 
 _NAME_RULE: Final = _("must be up to 64 characters (a-z, 0-9, _ and -) and begin with a letter or digit")
 _check_name = checked(
-    TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]).validate_python, _NAME_RULE
+    TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME_PATTERN}$")]).validate_python, _NAME_RULE
 )
 _name_argument = click.argument("webhook_name", metavar="NAME", callback=_check_name)
 _TYPES: Final = {"option": "--type", "multiple": True, "metavar": "TYPE"}

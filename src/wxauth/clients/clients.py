@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from wxauth.apps.queries import STORED_APPS
 from wxauth.clients import queries
 from wxauth.clients.models import DEFAULT_ID_TOKEN_ALG, AddedClient, Client
-from wxauth.clients.rules import APPS_OF_SITE, WrongClient, build_client, change_client, is_client_name, is_own_name
+from wxauth.clients.rules import APP_FIELDS, WrongClient, build_client, change_client, is_client_name, is_own_name
 from wxauth.core.database import Database, Transaction
 from wxauth.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.errors import NameTaken, NotFound, StorageUnavailable
@@ -132,7 +132,7 @@ class ClientChanges:
 
         Raises: WrongClient, if an app or the URL is refused.
         """
-        for field, (kind, rule) in APPS_OF_SITE.items():
+        for field, (kind, rule) in APP_FIELDS.items():
             if values.get(field) and kinds.get(values[field], "mini_program") != kind:
                 raise WrongClient(field, rule)
         uri = values.get("backchannel_logout_uri")

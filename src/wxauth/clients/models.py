@@ -14,7 +14,7 @@ from wxauth.core.models import TIME
 from wxauth.core.token_claims import filled_claims
 from wxauth.core.users import ROLES_SCOPE, UserInSession
 
-CLIENT_NAME: Final = "[a-z0-9][a-z0-9_-]{0,63}"
+CLIENT_NAME_PATTERN: Final = "[a-z0-9][a-z0-9_-]{0,63}"
 """The pattern of the names of clients. `is_client_name` checks further rules."""
 IdTokenAlg = Literal["RS256", "ES256"]
 """The algorithm of a site's id_tokens. RS256 has separate keys, and ES256 uses the keys of access tokens."""
@@ -162,7 +162,7 @@ OPTIONS: Final = {name: field for name, field in Client.model_fields.items() if 
 
 
 class AddedClient(Client):
-    """A stored client, without its secrets."""
+    """A client that has been added, without its secrets."""
 
     created_at: datetime = Field(sa_type=TIME)
     former_secret_until: datetime | None = Field(
@@ -207,6 +207,7 @@ SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], o
     },
     "email": {
         "email": lambda user, client: f"{user.id}@{client.email_domain}" if client.email_domain else None,
+        # Nobody can receive e-mail at the made-up address.
         "email_verified": lambda _, client: False if client.email_domain else None,
     },
     ROLES_SCOPE: {"roles": lambda user, _: user.roles or None},

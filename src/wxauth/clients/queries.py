@@ -109,7 +109,8 @@ SITES_NAMED: Final = Statement[str](
 )
 PUBLIC_REDIRECT_URIS: Final = Statement[str](f"{_select('DISTINCT unnest(redirect_uris) AS uri')} AND is_public")
 _COLUMNS: Final = ", ".join(columns_of(Client))
-_ADDED_FRAGMENT: Final = f"""
+# In this statement, and in `CHANGE`, the parameter :client is a `Client`, which the driver encodes as JSON.
+_INSERT_FRAGMENT: Final = f"""
 INSERT INTO clients ({_COLUMNS}, secret_hash, created_at)
 SELECT {_COLUMNS}, :secret_hash, :now FROM jsonb_populate_record(NULL::clients, :client)"""
 
@@ -125,9 +126,9 @@ def _assignments_from(source: LiteralString) -> LiteralString:
 
 # If several requests add the same name simultaneously, only one of them adds a client. The statement returns no row to
 # the other requests.
-ADD: Final = Statement[str](f"{_ADDED_FRAGMENT} ON CONFLICT DO NOTHING RETURNING name")
+ADD: Final = Statement[str](f"{_INSERT_FRAGMENT} ON CONFLICT DO NOTHING RETURNING name")
 ADD_OR_REPLACE: Final = Statement[Nothing](
-    f"{_ADDED_FRAGMENT} ON CONFLICT (name) DO UPDATE SET {_assignments_from('excluded')}"
+    f"{_INSERT_FRAGMENT} ON CONFLICT (name) DO UPDATE SET {_assignments_from('excluded')}"
 )
 CHANGE: Final = Statement[Nothing](f"""
 UPDATE clients SET {_assignments_from("changed")}

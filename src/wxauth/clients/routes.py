@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, c
 from pydantic.fields import FieldInfo
 
 from wxauth.clients import clients, queries
-from wxauth.clients.models import CLIENT_NAME, OPTIONS, SITE_SCOPE_NAMES, AddedClient, Scope
+from wxauth.clients.models import CLIENT_NAME_PATTERN, OPTIONS, SITE_SCOPE_NAMES, AddedClient, Scope
 from wxauth.clients.redirect_uris import HOST_RULE
 from wxauth.clients.rules import WrongClient, check_name
 from wxauth.errors import NameTaken, NotFound
@@ -25,7 +25,9 @@ from wxauth.web.schemas import Items, all_of, body_like
 from wxauth_guard.errors import InvalidRequest
 
 NameResolverDep = Annotated[NameResolver, Depends(provide(NameResolver))]
-ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
+ClientName = Annotated[
+    str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME_PATTERN}$"})
+]
 _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SITE_SCOPE_NAMES]})]
 router = Router("admin")
 # These failures are examples in the API's documentation.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from wxauth.clients.models import (
-    CLIENT_NAME,
+    CLIENT_NAME_PATTERN,
     DEFAULT_ID_TOKEN_ALG,
     DEFAULT_SCOPES,
     DEFAULT_SITE_SCOPES,
@@ -34,13 +34,13 @@ NAME_RULE: Final = _(
     names=", ".join(_ACTORS),
 )
 
-_NAME: Final = re.compile(CLIENT_NAME)
+_NAME: Final = re.compile(CLIENT_NAME_PATTERN)
 _USER_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DOMAIN: Final = r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"
 """The pattern of a domain that contains a dot and has up to 200 characters."""
 _FORM_OF_APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
 """The pattern of the ids that WeChat gives to mini-programs. `APP_ID` also accepts other forms."""
-APPS_OF_SITE: Final[Mapping[str, tuple[AppKind, Text]]] = {
+APP_FIELDS: Final[Mapping[str, tuple[AppKind, Text]]] = {
     "app_id": ("mini_program", _("must be the app_id of a mini-program")),
     "account_app_id": ("official_account", _("must be the app_id of a service account")),
     "website_app_id": ("website", _("must be the app_id of a website app")),
@@ -61,7 +61,7 @@ def _check_logo(logo: str) -> None:
 
 _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
     "title": check_title,
-    **{field: matching(APP_ID.pattern, rule) for field, (_kind, rule) in APPS_OF_SITE.items()},
+    **{field: matching(APP_ID.pattern, rule) for field, (_kind, rule) in APP_FIELDS.items()},
     "email_domain": matching(_DOMAIN, _("must be a domain such as example.com")),
     "id_token_alg": matching("|".join(ID_TOKEN_ALGS), _("must be one of {choices}", choices=", ".join(ID_TOKEN_ALGS))),
     "claims": check_claims,

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, Field, StrictBool, StringConstraints, WithJsonSchema, model_validator
 from typing_extensions import TypedDict
 
-from wxauth.clients.models import CLIENT_NAME
+from wxauth.clients.models import CLIENT_NAME_PATTERN
 from wxauth.core.trail import SENT_TO_SIBLINGS, EventType
 from wxauth.events.models import DeliveryState, WebhookAnswer
 from wxauth.events.sending import Answer
@@ -37,7 +37,7 @@ class NewWebhook(BaseModel):
 
     model_config = body_like({"name": _EXAMPLE_NAME, "url": _EXAMPLE_URL, "types": ["user.erased", "user.merged"]})
 
-    name: Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]
+    name: Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME_PATTERN}$")]
     url: _Url = Field(description="An https URL, or an http URL on a private network.")
     types: list[SiblingEventType] | None = Field(
         default=None,
