@@ -89,8 +89,8 @@ class ClientDocument:
     """The algorithms with which the client may sign assertions."""
 
 
-def is_allowed(settings: Settings, client_id: str) -> bool:
-    """Return whether this text is the URL of a document at a host that the settings allow."""
+def is_allowed_url(settings: Settings, client_id: str) -> bool:
+    """Return whether this client's id is the URL of a document at a host that the settings allow."""
     parts = _https_url(client_id)
     if parts is None or parts["host"] not in settings.client_documents:
         return False
@@ -135,16 +135,6 @@ class ClientDocuments:
         self._documents = DocumentCache("client_document", self.clock, self._read_document, on_outcome=FETCHED.count)
         self._keys = DocumentCache("client_keys", self.clock, self._read_keys)
 
-    async def client(self, client_id: str, *, ip: str | None) -> Client | None:
-        """Return the client that a document describes; None if wxauth cannot use the document. The log says why.
-
-        `ip` is the address for which unknown documents are limited.
-
-        Raises: RateLimited, if too many unknown documents were fetched; StorageUnavailable.
-        """
-        document = await self.find(client_id, ip=ip)
-        return None if document is None else document.client
-
     async def find(self, client_id: str, *, ip: str | None) -> ClientDocument | None:
         """Return the document of a client; None if wxauth cannot use the document. The log says why.
 
@@ -152,7 +142,7 @@ class ClientDocuments:
 
         Raises: RateLimited, if too many unknown documents were fetched; StorageUnavailable.
         """
-        if not is_allowed(self.settings, client_id):
+        if not is_allowed_url(self.settings, client_id):
             reason = (
                 "the URL's host isn't in WXAUTH_CLIENT_DOCUMENTS, or the URL has parts other than https, host and path"
             )
@@ -163,8 +153,8 @@ class ClientDocuments:
     def is_invalid(self, client_id: str) -> bool:
         """Return whether a document that `find` did not return is gone or breaks a rule.
 
-        For a `client_id` that `is_allowed` accepts, False means that wxauth could not fetch the document, for example
-        because its host is unavailable.
+        For a `client_id` that `is_allowed_url` accepts, False means that wxauth could not fetch the document, for
+        example because its host is unavailable.
         """
         return self._documents.is_invalid(client_id)
 
@@ -181,19 +171,20 @@ class ClientDocuments:
         Raises: InvalidAssertion, if the signature or the algorithm is wrong, if the client has no usable keys, or if
         the assertion was used before; RateLimited; StorageUnavailable.
         """
-        was_cached = self._documents.knows(assertion.client_id)
+        # The keys are cached together with the document or, if the document only links to them, separately.
+        keys_were_cached = self._documents.knows(assertion.client_id)
         document = await self.find(assertion.client_id, ip=ip)
         if document is None:
             return None
         if assertion.alg not in document.algs:
             raise InvalidAssertion("alg isn't the document's token_endpoint_auth_signing_alg")
-        keys, url = document.keys, document.keys_url
-        if url is not None:
-            was_cached = self._keys.knows(url)
-            keys = await self._keys.get(url)
-            if keys is None and not self._keys.is_invalid(url):
+        keys = document.keys
+        if document.keys_url is not None:
+            keys_were_cached = self._keys.knows(document.keys_url)
+            keys = await self._keys.get(document.keys_url)
+            if keys is None and not self._keys.is_invalid(document.keys_url):
                 return None
-        if not await self._is_signed(assertion, document, keys, was_cached=was_cached):
+        if not await self._is_signed(assertion, document, keys, were_cached=keys_were_cached):
             raise InvalidAssertion("the assertion isn't signed with a key of the document")
         await self.assertions_per_client.admit(assertion.client_id)
         try:  # the limit of `ASSERTIONS` is one use of each `jti`
@@ -210,11 +201,11 @@ class ClientDocuments:
         await self._keys.aclose()
 
     async def _is_signed(
-        self, assertion: Assertion, document: ClientDocument, keys: ClientKeys | None, *, was_cached: bool
+        self, assertion: Assertion, document: ClientDocument, keys: ClientKeys | None, *, were_cached: bool
     ) -> bool:
         """Return whether a key of the client has signed the assertion.
 
-        `keys` contains the client's keys; None if they are not usable. `was_cached` says whether the cache already
+        `keys` contains the client's keys; None if they are not usable. `were_cached` says whether the cache already
         contained the keys before this request. Such keys may be outdated. Therefore, if none of them matches, and the
         assertion does not name one of them, fetch the keys again.
         """
@@ -224,7 +215,7 @@ class ClientDocuments:
         # Keys that have just been fetched are current. If the assertion names a known key, its signature is wrong, and
         # a wrong signature must not cause a fetch.
         names_known_key = key is not None and assertion.kid is not None
-        if not was_cached or names_known_key:
+        if not were_cached or names_known_key:
             return False
         keys = await self._fetch_keys_again(assertion.client_id, document)  # the client might have a new key
         key = None if keys is None else keys.find(assertion.alg, assertion.kid)
@@ -281,8 +272,8 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
     methods = _methods(document)
     keys, keys_url = _keys_in(document)
     has_keys = keys is not None or keys_url is not None
-    may_authenticate = "none" in methods or (PRIVATE_KEY_JWT in methods and has_keys)
-    _check_rules(document, client_id, title, redirect_uris, may_authenticate=may_authenticate)
+    can_authenticate = "none" in methods or (PRIVATE_KEY_JWT in methods and has_keys)
+    _check_rules(document, client_id, title, redirect_uris, can_authenticate=can_authenticate)
     alg = document.get("token_endpoint_auth_signing_alg")  # if absent, the client may use any algorithm
     return ClientDocument(
         client=client_at(client_id, title, redirect_uris),
@@ -305,12 +296,12 @@ def _json_object_in(body: bytes) -> Mapping[str, Any]:
 
 
 def _check_rules(
-    document: Mapping[str, Any], client_id: str, title: str, redirect_uris: Sequence[str], *, may_authenticate: bool
+    document: Mapping[str, Any], client_id: str, title: str, redirect_uris: Sequence[str], *, can_authenticate: bool
 ) -> None:
     """Check that a document follows all rules. Raises: NotFetched, with the first rule that it breaks.
 
     `title` is the cleaned `client_name`. `redirect_uris` contains only the allowed URIs of the document.
-    `may_authenticate` says whether wxauth supports a method by which the client can authenticate.
+    `can_authenticate` says whether wxauth supports a method by which the client can authenticate.
     """
     rules = {
         "client_id must be the document's own URL": document.get("client_id") == client_id,
@@ -318,7 +309,7 @@ def _check_rules(
         f"redirect_uris must contain 1 to {MAX_REDIRECT_URIS} URIs, which use https or a loopback address": (
             1 <= len(redirect_uris) <= MAX_REDIRECT_URIS
         ),
-        "token_endpoint_auth_method must be none, or private_key_jwt with a jwks_uri or jwks": may_authenticate,
+        "token_endpoint_auth_method must be none, or private_key_jwt with a jwks_uri or jwks": can_authenticate,
         "grant_types must contain authorization_code": _list_contains(document, "grant_types", "authorization_code"),
         "response_types must contain code": _list_contains(document, "response_types", "code"),
         "client_secret must be absent": "client_secret" not in document,

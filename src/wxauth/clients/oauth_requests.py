@@ -8,13 +8,13 @@ from starlette.requests import Request
 
 from wxauth.clients.assertions import ASSERTION_TYPE, PRIVATE_KEY_JWT, Assertion, InvalidAssertion
 from wxauth.clients.clients import Credentials, find_site
-from wxauth.clients.documents import ClientDocument, ClientDocuments, client_at, is_allowed
+from wxauth.clients.documents import ClientDocument, ClientDocuments, client_at, is_allowed_url
 from wxauth.clients.fetched import PAUSE
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError, invalid_client
 from wxauth.clients.queries import FIND_WITH_SECRETS
 from wxauth.clients.rules import is_client_name
-from wxauth.clients.service_clients import FORM, MAX_ESCAPES, basic_credentials, check_secret, media_type_of
+from wxauth.clients.service_clients import FORM_TYPE, MAX_ESCAPES, basic_credentials, check_secret, media_type_of
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
@@ -44,7 +44,7 @@ _CHANGE_NOTHING: Final = ("acr_values", "claims", "claims_locales", "display", "
 
 If the value of such a parameter breaks a rule, wxauth ignores the parameter instead of refusing the request.
 """
-_NAMED: Final = frozenset(
+_NAMES_IN_ERRORS: Final = frozenset(
     """
     client_assertion client_assertion_type client_id client_secret code code_challenge code_challenge_method
     code_verifier device_code grant_type id_token_hint max_age nonce post_logout_redirect_uri prompt redirect_uri
@@ -97,7 +97,7 @@ class Unreadable(OAuthError):
     """
 
     def __init__(self, name: str) -> None:
-        self.parameter = name if name in _NAMED else None
+        self.parameter = name if name in _NAMES_IN_ERRORS else None
         subject = self.parameter or "a parameter"
         super().__init__("invalid_request", f"{subject} is too long, or contains a character that can't be printed")
 
@@ -151,7 +151,7 @@ def form_parameters(*names: str, required: Sequence[str] = (), **example: str) -
     """
     properties = {name: {"type": "string"} for name in (*example, *names)}
     schema: dict[str, Any] = {"type": "object", "properties": properties}
-    body: dict[str, Any] = {"content": {FORM: {"schema": schema, "example": example}}}
+    body: dict[str, Any] = {"content": {FORM_TYPE: {"schema": schema, "example": example}}}
     if required:
         schema["required"] = required
         body["required"] = True
@@ -160,7 +160,7 @@ def form_parameters(*names: str, required: Sequence[str] = (), **example: str) -
 
 def is_form(request: Request) -> bool:
     """Return whether the request is a POST with a form. Without a `Content-Type`, the body counts as a form."""
-    return request.method == "POST" and media_type_of(request, default=FORM) == FORM
+    return request.method == "POST" and media_type_of(request, default=FORM_TYPE) == FORM_TYPE
 
 
 def refuse_repeated(parameters: Parameters) -> None:
@@ -169,7 +169,7 @@ def refuse_repeated(parameters: Parameters) -> None:
         raise OAuthError("invalid_target", "resource occurs twice: a token is valid for only one resource")
     if parameters.repeated:
         description = "a parameter occurs twice"
-        names = parameters.repeated & _NAMED
+        names = parameters.repeated & _NAMES_IN_ERRORS
         if names:
             description += f": {', '.join(sorted(names))}"
         raise OAuthError("invalid_request", description)
@@ -183,8 +183,8 @@ async def form_of(request: Request) -> Parameters:
     """
     body = await request.body()
     # A JSON body would look like a form without `scope`, for which wxauth grants all scopes.
-    if body and media_type_of(request, default=FORM) != FORM:
-        raise OAuthError("invalid_request", f"send a form: Content-Type: {FORM}")
+    if body and media_type_of(request, default=FORM_TYPE) != FORM_TYPE:
+        raise OAuthError("invalid_request", f"send a form: Content-Type: {FORM_TYPE}")
     try:
         form = parse_parameters(body.decode())
     except UnicodeDecodeError:
@@ -251,7 +251,7 @@ class SiteCredentials:
             raise invalid_client(
                 "send the client's name and secret with HTTP Basic, or send client_id and client_secret"
             )
-        if is_allowed(self.settings, name):
+        if is_allowed_url(self.settings, name):
             document = await self.documents.find(name, ip=ip)
             if document is None and self.documents.is_invalid(name) and not await self.documents.has_sessions(name):
                 # No usable document says how the client would have to authenticate, so wxauth lets it through without
@@ -287,7 +287,7 @@ class SiteCredentials:
             name = assertion.client_id
             if form.get("client_id", name) != name:
                 raise invalid_client("client_id doesn't match the assertion's sub")
-            if not is_allowed(self.settings, name):
+            if not is_allowed_url(self.settings, name):
                 raise invalid_client("the client's host isn't in WXAUTH_CLIENT_DOCUMENTS")
             document = await self.documents.authenticate(assertion, ip=ip)
             return self._require_document(name, document).client

@@ -32,7 +32,8 @@ from wxauth_guard.errors import FieldError, InvalidRequest
 
 _NO_HASH: Final = bytes(sha256().digest_size)
 """The value that wxauth compares with the hash of a sent secret if no hash is stored. No secret has this hash."""
-FORM: Final = "application/x-www-form-urlencoded"
+FORM_TYPE: Final = "application/x-www-form-urlencoded"
+"""The media type of a form."""
 MAX_ESCAPES: Final = 8192
 """The maximum number of percent signs in a form, or in the query of an OAuth request.
 
@@ -106,12 +107,12 @@ class ClientLimits:
             for kind, number in OPERATIONS_PER_SECOND.items()
         }
 
-    async def admit(self, client: str, operation: ClientOperation) -> None:
+    async def admit(self, client_name: str, operation: ClientOperation) -> None:
         """Count an operation of an authenticated client. Raises: RateLimited, if the client exceeds its limit."""
         try:
-            await self._limiters[operation].admit(client)
+            await self._limiters[operation].admit(client_name)
         except RateLimited:
-            log.info("rate_limited", what=f"client-{operation}", client=client)
+            log.info("rate_limited", what=f"client-{operation}", client=client_name)
             raise
 
 
@@ -136,7 +137,7 @@ def _client_with(
         # A name that no client can have causes no query.
         stored = await database.row(FIND_SERVICE, name=name) if is_client_name(name) else None
         caller = check_secret(credentials, stored, now=clock())
-        if operation is not None:
+        if operation is not None:  # before the check of the scope, so that refused requests count, too
             await limits.admit(caller.name, operation)
         check_scope(caller, scope)
         return caller
@@ -177,7 +178,7 @@ async def _credentials_of_form(request: Request) -> Credentials | None:
         missing, or if `client_id` or `client_secret` occurs more than once; the errors of `form_values`.
     """
     has_header = "authorization" in request.headers
-    if not has_header and media_type_of(request, default="") != FORM:
+    if not has_header and media_type_of(request, default="") != FORM_TYPE:
         return None  # so that wxauth does not read the body of a caller without credentials
     # With a header, the body is parsed whatever its media type is, because a secret in it must be refused.
     secrets = await form_values(request, "client_secret")
@@ -222,7 +223,7 @@ def check_scope(client: ServiceClient, needed: Scope) -> None:
     """
     if needed in client.scopes:
         return
-    # The command replaces all scopes, so it must repeat the client's present scopes. A client that is also a site has
+    # The command replaces all scopes, so it must repeat the client's current scopes. A client that is also a site has
     # scopes of both kinds, and `service_scopes_in` returns only those of services.
     service_scopes = service_scopes_in([*client.scopes, needed])
     site_scopes = [scope for scope in client.scopes if scope in SITE_SCOPE_NAMES]
@@ -232,7 +233,7 @@ def check_scope(client: ServiceClient, needed: Scope) -> None:
 
 
 def check_secret(credentials: Credentials, stored: AnyStored | None, *, now: datetime) -> AnyStored:
-    """Return `stored` if the credentials contain its present secret, or its previous secret if that still works.
+    """Return `stored` if the credentials contain its current secret, or its previous secret if that still works.
 
     `stored` is the client with the name in `credentials`; None if there is no such client. For an unknown name, and for
     a client without a secret, this function takes the same steps as for a wrong secret. Otherwise, its duration would
@@ -240,14 +241,14 @@ def check_secret(credentials: Credentials, stored: AnyStored | None, *, now: dat
 
     Raises: InvalidClient, if the name or the secret is wrong.
     """
-    present_hash = None if stored is None else stored.secret_hash
+    current_hash = None if stored is None else stored.secret_hash
     former_hash = None if stored is None else stored.former_secret_hash
     former_until = None if stored is None else stored.former_secret_until
     sent_hash = hash_of(credentials.client_secret)
-    is_present = compare_digest(sent_hash, present_hash or _NO_HASH)
+    is_current = compare_digest(sent_hash, current_hash or _NO_HASH)
     is_former = compare_digest(sent_hash, former_hash or _NO_HASH)
     former_works = is_former and former_until is not None and now < former_until
-    if stored is None or not (is_present or former_works):
+    if stored is None or not (is_current or former_works):
         log.warning(
             "client_refused",
             client_id=credentials.client_id if is_client_name(credentials.client_id) else None,

@@ -117,9 +117,10 @@ class SiteRequests:
         if "client_id" in parameters.repeated:
             client = None
         elif self._allows_document(name):
-            client = await self.documents.client(name, ip=ip)
-            if client is None:
+            document = await self.documents.find(name, ip=ip)
+            if document is None:
                 raise Unanswerable(Mistake.DOCUMENT, received=loggable_uri(f"https://{host_of(name)}"))
+            client = document.client
         else:
             client = await find_site(self.database, name)
         if client is None:
