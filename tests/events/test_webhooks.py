@@ -23,7 +23,7 @@ from tests.sweeps import Sweep
 from tests.upstream import Behaviour, Upstream, abort, endless, hang, in_pieces, raw
 from tests.world import Admin, Body, LogLines, Stage, bearer, body_of, leave, recorded, set_roles, until
 from wxauth.checks.runner import check_with
-from wxauth.core.clock import first_id_at
+from wxauth.core.ids import first_id_at
 from wxauth.core.sealing import Sealer
 from wxauth.core.services import Services
 from wxauth.core.trail import OPERATOR

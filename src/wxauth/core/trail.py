@@ -14,8 +14,8 @@ from uuid import UUID
 
 from typing_extensions import TypedDict
 
-from wxauth.core.clock import new_id
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import new_id
 from wxauth.core.statements import Nothing, Statement, fragment
 from wxauth.i18n import Text, lazy_gettext as _
 

@@ -36,8 +36,8 @@ from uuid import UUID
 import asyncpg
 from sqlmodel import SQLModel
 
-from wxauth.core.clock import FIRST_ID
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import FIRST_ID
 from wxauth.core.models import SharedEvent
 from wxauth.core.statements import Statement, fragment
 from wxauth.core.trail import data_for_siblings

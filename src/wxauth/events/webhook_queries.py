@@ -9,8 +9,8 @@ from uuid import UUID
 
 from sqlmodel import Field
 
-from wxauth.core.clock import new_id
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import new_id
 from wxauth.core.statements import Nothing, Statement, columns_of
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.upkeep import Reseal, Sweep

@@ -5,8 +5,9 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from wxauth.core.clock import Clock, first_id_at, new_id
+from wxauth.core.clock import Clock
 from wxauth.core.database import Database
+from wxauth.core.ids import first_id_at, new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import Sealer, webhook_secret_context
 from wxauth.core.services import part

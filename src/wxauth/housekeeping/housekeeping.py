@@ -13,7 +13,8 @@ from typing import Final
 
 from wxauth.clients.queries import end_removed_page
 from wxauth.core.background import keep_doing
-from wxauth.core.clock import DatabaseClock, first_id_at
+from wxauth.core.clock import DatabaseClock
+from wxauth.core.ids import first_id_at
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.events.webhook_queries import sweep_deliveries

@@ -14,8 +14,8 @@ from uuid import UUID
 from sqlalchemy import Text
 from sqlmodel import Field, SQLModel
 
-from wxauth.core.clock import FIRST_ID, LAST_ID, first_id_at
 from wxauth.core.database import Database
+from wxauth.core.ids import FIRST_ID, LAST_ID, first_id_at
 from wxauth.core.models import TIME
 from wxauth.core.statements import Nothing, Statement, fragment
 from wxauth.sessions.queries import DELETE_ENDED_SESSIONS, LAST_OF_PAGE, LastRow, end_replaced_sessions

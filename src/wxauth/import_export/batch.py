@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from wxauth.core.clock import new_id
 from wxauth.core.database import Transaction
+from wxauth.core.ids import new_id
 from wxauth.core.trail import OPERATOR, EventType, event, record_events
 from wxauth.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.import_export import queries

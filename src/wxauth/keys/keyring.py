@@ -16,8 +16,9 @@ from pydantic import Field
 from pydantic_core import to_json
 from typing_extensions import TypedDict
 
-from wxauth.core.clock import Clock, new_id
+from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.outages import outage_log
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context

@@ -17,8 +17,8 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from wxauth.core.clock import new_id
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Histogram
 from wxauth.core.outages import CONFLICTS, NothingCommitted, is_refusal, reason_of

@@ -14,8 +14,8 @@ from sqlalchemy import BigInteger, DateTime, Text
 from sqlalchemy.dialects.postgresql import CIDR
 from sqlmodel import Field, SQLModel
 
-from wxauth.core.clock import first_id_at
 from wxauth.core.database import Database
+from wxauth.core.ids import first_id_at
 from wxauth.core.models import TIME
 from wxauth.core.statements import Nothing, Statement, fragment, pair_range
 from wxauth.core.upkeep import Sweep

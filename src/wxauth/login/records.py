@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 
 from wxauth.core import metrics
 from wxauth.core.background import WriteBuffer
-from wxauth.core.clock import new_id
+from wxauth.core.ids import new_id
 from wxauth.core.services import part
 from wxauth.errors import WeChatError
 from wxauth.login import record_queries

@@ -12,7 +12,8 @@ import httpx
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from wxauth.core.clock import Clock, new_id
+from wxauth.core.clock import Clock
+from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Histogram
 from wxauth.core.services import part

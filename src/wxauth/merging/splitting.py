@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from wxauth.core.clock import new_id
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import SplitRefused

@@ -14,8 +14,9 @@ from wxauth.clients.models import DEFAULT_ID_TOKEN_ALG, OFFLINE_ACCESS, OPENID_S
 from wxauth.clients.oauth_errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError
 from wxauth.clients.oauth_requests import Parameters
 from wxauth.clients.redirect_uris import is_registered, loggable_uri
-from wxauth.core.clock import Clock, new_id
+from wxauth.core.clock import Clock
 from wxauth.core.database import Database
+from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
 from wxauth.core.users import UserInSession

@@ -19,8 +19,8 @@ from wxauth.checks.sealed import (
     SEALED_WEBHOOKS,
     SealedKind,
 )
-from wxauth.core.clock import FIRST_ID, LAST_ID
 from wxauth.core.database import Database
+from wxauth.core.ids import FIRST_ID, LAST_ID
 from wxauth.core.sealing import Sealer, webhook_secret_context
 from wxauth.core.trail import OPERATOR, SYSTEM, EventType, record_event
 from wxauth.core.upkeep import Reseal

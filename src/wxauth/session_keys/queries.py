@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from wxauth.core.clock import LAST_ID
 from wxauth.core.database import Database
+from wxauth.core.ids import LAST_ID
 from wxauth.core.statements import Nothing, Statement, pair_range
 from wxauth.sessions.queries import LAST_OF_PAGE
 

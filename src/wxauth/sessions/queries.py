@@ -10,8 +10,8 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from wxauth.core.batching import Batched
-from wxauth.core.clock import new_id
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import new_id
 from wxauth.core.retrying import ChangedMeanwhile, retrying
 from wxauth.core.statements import Nothing, Statement, fragment, pair_range
 from wxauth.core.trail import SYSTEM, Actor, EventType, event, record_events

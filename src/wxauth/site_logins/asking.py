@@ -14,8 +14,9 @@ from uuid import UUID
 
 from wxauth.clients.models import Client
 from wxauth.clients.oauth_errors import OAuthError
-from wxauth.core.clock import Clock, new_id
+from wxauth.core.clock import Clock
 from wxauth.core.database import Database
+from wxauth.core.ids import new_id
 from wxauth.core.services import part
 from wxauth.errors import StorageUnavailable
 from wxauth.limits.rate_limits import RateLimiter

@@ -12,8 +12,8 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from wxauth.core.clock import new_id
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
 from wxauth.core.trail import Actor, EventType, record_event

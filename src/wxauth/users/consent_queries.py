@@ -12,8 +12,8 @@ from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import INET
 from sqlmodel import Field, SQLModel
 
-from wxauth.core.clock import LAST_ID, new_id
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import LAST_ID, new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.models import TIME, Address
 from wxauth.core.statements import Nothing, Statement, fragment

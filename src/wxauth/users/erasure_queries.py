@@ -18,8 +18,8 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from wxauth.core.clock import FIRST_ID
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import FIRST_ID
 from wxauth.core.logs import get_logger
 from wxauth.core.statements import Nothing, Statement, pair_range
 from wxauth.core.trail import ERASED_DATA, REPORTS_ERASURE, Actor, EventType, record_event

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from wxauth.core.clock import id_range
 from wxauth.core.database import Database
+from wxauth.core.ids import id_range
 from wxauth.core.models import Address, EventFields
 from wxauth.core.statements import Statement, pair_range
 from wxauth.core.trail import ERASED_DATA, REPORTS_ERASURE, EventType

@@ -16,8 +16,8 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
-from wxauth.core.clock import FIRST_ID, LAST_ID
 from wxauth.core.database import Database
+from wxauth.core.ids import FIRST_ID, LAST_ID
 from wxauth.core.statements import Statement
 from wxauth.core.users import USER, UserFields, UserStatus
 from wxauth.settings.roles import Role

@@ -16,7 +16,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.core.background import WriteBuffer
-from wxauth.core.clock import new_id
+from wxauth.core.ids import new_id
 from wxauth.core.services import part
 from wxauth.core.statements import Nothing, Statement
 from wxauth.core.trail import Actor, EventType
