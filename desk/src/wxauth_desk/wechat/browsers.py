@@ -17,7 +17,7 @@ from wxauth_desk.wechat.links import URL_LINK_HOST
 _MAX_BROWSERS: Final = 50
 """The largest number of browsers whose cookies are stored. If there are more, the least recently used is forgotten."""
 _MAX_REDIRECTS: Final = 10
-"""The number of redirects after which a browser gives up, even if the last one has led to a page."""
+"""The largest number of redirects that a browser follows."""
 _MAX_FORM_FIELDS: Final = 20
 _MAX_FIELD_LENGTH: Final = 8192
 _LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost"})
@@ -124,16 +124,22 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
     else:
         origin = str(httpx.URL(url).join("/")).rstrip("/")
         page = await browser.post(url, data=form, headers={"origin": origin})
-    for _redirect in range(_MAX_REDIRECTS):
-        request = page.next_request
-        if request is None or request.url.scheme == "weixin" or request.url.host == URL_LINK_HOST:
-            return page
+    redirects = 0
+    while (request := page.next_request) is not None and not _leads_to_wechat(request.url):
+        redirects += 1
+        if redirects > _MAX_REDIRECTS:
+            raise httpx.TooManyRedirects("too many redirects")
         repeat_after = page.headers.get(REPEAT_HEADER)
         if repeat_after is None:
             page = await browser.send(request)
         else:
             _first, page = await asyncio.gather(browser.send(request), request_later(request.url, float(repeat_after)))
-    raise httpx.TooManyRedirects("too many redirects")
+    return page
+
+
+def _leads_to_wechat(url: httpx.URL) -> bool:
+    """Return whether a URL opens a mini-program in WeChat, so that the browser keeps its page."""
+    return url.scheme == "weixin" or url.host == URL_LINK_HOST
 
 
 async def _ensure_local(request: httpx.Request) -> None:

@@ -7,23 +7,22 @@ from wxauth_desk.i18n import Text, languages, lazy_gettext as _
 
 _UNLISTED: Final = 99999
 """An errcode that no documentation lists."""
+# fmt: off
 _ERRCODES: Final = {
     "code2session": (
-        *(-1, 40029, 40163, 40226, 45011, 45009, 40013, 40125, 40164, 40243),
-        *(41002, 41004, 41008, 48001, 50002, 89503, _UNLISTED),
+        -1, 40029, 40163, 40226, 45011, 45009, 40013, 40125, 40164, 40243, 41002, 41004, 41008, 48001, 50002, 89503,
+        _UNLISTED,
     ),
     "getuserphonenumber": (
-        *(-1, 40029, 40163, 40003, 43104, 45011, 45009, 40001, 40014, 42001, 40013, 41001, 47001, 48001, 50002),
-        *(89501, 40234, _UNLISTED),
+        -1, 40029, 40163, 40003, 43104, 45011, 45009, 40001, 40014, 42001, 40013, 41001, 47001, 48001, 50002, 89501,
+        40234, _UNLISTED,
     ),
     "stable_token": (
-        *(-1, 45011, 45009, 40001, 40013, 40125, 40164, 40243, 41002, 41004, 89501, 89503, 89506, 89507, _UNLISTED),
+        -1, 45011, 45009, 40001, 40013, 40125, 40164, 40243, 41002, 41004, 89501, 89503, 89506, 89507, _UNLISTED,
     ),
 }
-"""The errcodes that a developer can select on the page, by the API that returns them.
-
-The starred tuples only keep the formatter from writing each number on its own line.
-"""
+# fmt: on
+"""The errcodes that a developer can select on the page, by the API that returns them."""
 _MEANINGS: Final = {
     -1: _("WeChat is busy"),
     40001: _("the access token is invalid or isn't the latest token"),
