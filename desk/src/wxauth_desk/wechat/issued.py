@@ -1,13 +1,12 @@
 """The codes, tokens and session_keys that the simulated WeChat issues, and the functions that sign with such keys.
 
-Each `clock` in this module returns seconds since the epoch. Days and months begin at midnight in Beijing.
+Each `clock` in this module returns seconds since the epoch.
 """
 
 import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from hashlib import sha1, sha256
 from hmac import compare_digest, digest, new
 from typing import Any, Final, Generic, TypeVar
@@ -18,10 +17,10 @@ from pydantic_core import to_json
 
 from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.api_calls import CallRefused, require
+from wxauth_desk.wechat.beijing_time import DAY_SECONDS, day_of
 from wxauth_desk.wechat.controls import CodeRequest, PhoneCodeRequest, openid_prefix
 from wxauth_desk.wechat.errcodes import Errcode
 
-DAY_SECONDS: Final = 86400
 CODE_LIFETIME_SECONDS: Final = 300.0
 """The time, in seconds, for which most codes are valid.
 
@@ -59,7 +58,6 @@ _EXPIRED_CODE_SECONDS: Final = 600.0
 
 The code is stored because WeChat distinguishes an expired code from a code that never existed.
 """
-_BEIJING_OFFSET_SECONDS: Final = 8 * 3600
 _ACTIVE_SECONDS: Final = 2 * 3600.0
 """The time, in seconds, after a login for which WeChat counts the person as active."""
 
@@ -224,16 +222,6 @@ class AccessTokens:
         self._forced_at = [*today, now]
 
 
-def day_of(at: float) -> int:
-    """Return the number of days in Beijing from the epoch to this time."""
-    return int(at + _BEIJING_OFFSET_SECONDS) // DAY_SECONDS
-
-
-def month_of(at: float) -> str:
-    """Return the month in Beijing at this time, for example `2026-11`."""
-    return datetime.fromtimestamp(at + _BEIJING_OFFSET_SECONDS, tz=UTC).strftime("%Y-%m")
-
-
 @dataclass(frozen=True, slots=True)
 class Grant:
     """The permissions that a person has granted on WeChat's page, or in a mobile app."""
@@ -332,7 +320,7 @@ class IssuedSessionKeys:
         The key is `session_key` or, if that is None, a new key.
         """
         now = self._clock()
-        self._issued[openid] = _IssuedKey(person, session_key or _new_key(), now + SESSION_KEY_LIFETIME_SECONDS, now)
+        self._issued[openid] = _IssuedKey(person, session_key or random_key(), now + SESSION_KEY_LIFETIME_SECONDS, now)
         return self._issued[openid].session_key
 
     def current(self, openid: str) -> str | None:
@@ -345,7 +333,7 @@ class IssuedSessionKeys:
 
         The person must have a key.
         """
-        self._issued[openid].session_key = _new_key()
+        self._issued[openid].session_key = random_key()
         return self._issued[openid].session_key
 
     def active_person(self, openid: str, app_id: str) -> str:
@@ -391,5 +379,6 @@ def is_hmac(signature: str, key: str, data: str) -> bool:
     return compare_digest(new(key.encode(), data.encode(), sha256).hexdigest().encode(), signature.encode())
 
 
-def _new_key() -> str:
+def random_key() -> str:
+    """Return 16 random bytes in base64."""
     return b64encode(secrets.token_bytes(16)).decode()

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require, text_in
+from wxauth_desk.wechat.beijing_time import DAY_SECONDS
 from wxauth_desk.wechat.controls import APP_KINDS, Account
 from wxauth_desk.wechat.errcodes import Errcode
-from wxauth_desk.wechat.issued import DAY_SECONDS
 from wxauth_desk.wechat.pictures import VERSIONS, draw, read_code_request, read_width
 from wxauth_desk.wechat.quotas import Quotas
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require, text_in
+from wxauth_desk.wechat.beijing_time import day_of, month_of
 from wxauth_desk.wechat.controls import ENDPOINTS, Account, Api
 from wxauth_desk.wechat.errcodes import Errcode
-from wxauth_desk.wechat.issued import day_of, month_of
 
 _DEFAULT_QUOTA: Final = 1_000_000
 """The daily quota that `quota_get` reports for an API without a quota of its own. No call is refused because of it."""
 _CLEARINGS_A_MONTH: Final = 10
+"""The largest number of times that an app may clear its daily quotas in a month."""
 _QUOTA_ERRCODES: Final = {"getuserriskrank": Errcode.USED_UP_RISK_QUOTA}
 """The errcodes of exhausted daily quotas, for the APIs whose errcode is not 45009."""
 

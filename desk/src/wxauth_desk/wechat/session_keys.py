@@ -1,7 +1,5 @@
 """The simulated APIs about session_keys, whose callers sign with a person's session_key."""
 
-import secrets
-from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -10,7 +8,7 @@ from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.api_calls import Answer, Call, ok, require
 from wxauth_desk.wechat.controls import Account
 from wxauth_desk.wechat.errcodes import Errcode
-from wxauth_desk.wechat.issued import MAX_SESSION_KEYS, IssuedSessionKeys
+from wxauth_desk.wechat.issued import MAX_SESSION_KEYS, IssuedSessionKeys, random_key
 
 _ENCRYPT_KEY_LIFETIME_SECONDS: Final = 3600
 """The lifetime of an encryption key, in seconds. After this time, the next call creates a new key."""
@@ -19,7 +17,7 @@ _MAX_ENCRYPT_KEYS: Final = 3
 
 
 @dataclass
-class SessionKeys:
+class SessionKeyApis:
     """The APIs about session_keys, and the keys with which phones encrypt data."""
 
     session_keys: IssuedSessionKeys
@@ -51,13 +49,8 @@ class SessionKeys:
         keys = self._encrypt_keys.setdefault(call.query["openid"], [])
         if not keys or keys[0]["create_time"] + _ENCRYPT_KEY_LIFETIME_SECONDS <= now:
             version = keys[0]["version"] + 1 if keys else 1
-            new_key = {"encrypt_key": _random_text(), "iv": _random_text(), "version": version, "create_time": now}
+            new_key = {"encrypt_key": random_key(), "iv": random_key(), "version": version, "create_time": now}
             keys.insert(0, new_key)
             del keys[_MAX_ENCRYPT_KEYS:]
         shown = [{**key, "expire_in": max(0, key["create_time"] + _ENCRYPT_KEY_LIFETIME_SECONDS - now)} for key in keys]
         return ok(key_info_list=shown)
-
-
-def _random_text() -> str:
-    """Return 16 random bytes in base64."""
-    return b64encode(secrets.token_bytes(16)).decode()
