@@ -27,7 +27,7 @@ from wxauth.core.database import Database
 from wxauth.core.services import Parts, Services
 from wxauth_desk.wechat import APPS, Api, CodeRequest, PhoneCodeRequest, Simulator
 from wxauth_desk.wechat.controls import openid_of
-from wxauth_desk.wechat.push import Format, Mode, SignedPush, make_message, sign_push
+from wxauth_desk.wechat.push import Format, Mode, SignedPush, make_person_message, sign_push
 
 Client = httpx.AsyncClient
 Rows = asyncpg.Connection
@@ -239,7 +239,9 @@ class Stage:
         """Push that a user has closed their account in a mini-program, or has withdrawn a permission from it."""
         app = next(app for app in APPS if app["app_id"] == login["user"]["app_id"])
         now = int(self.clock().timestamp())
-        await self.push(make_message(login["user"]["openid"], event, revoke_info, app_id=app["app_id"], now=now), app)
+        await self.push(
+            make_person_message(login["user"]["openid"], event, revoke_info, app_id=app["app_id"], now=now), app
+        )
 
 
 class Server:

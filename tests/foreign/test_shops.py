@@ -23,7 +23,7 @@ from wxauth.core.clock import utc_now
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.wechat import APP_KEYS, APPS, create_simulator
 from wxauth_desk.wechat.controls import openid_of
-from wxauth_desk.wechat.push import DELIVER, Mode, make_event, sign_push
+from wxauth_desk.wechat.push import DELIVER, Mode, make_event_message, sign_push
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
 
@@ -152,7 +152,7 @@ def test_a_notice_that_fits_no_order_is_not_taken(world: World, app: dict[str, s
     shop, alice = world.shops[app["app_id"]], world.log_in(app)
     number = shop.post("/orders", headers=alice).json()["number"]
     notice = {"OutTradeNo": number, "OpenId": openid_of("alice", app["app_id"]), "GoodsInfo": {"ActualPrice": 1800}}
-    message = make_event(DELIVER, {**notice, **changed}, app_id=app["app_id"], now=1)
+    message = make_event_message(DELIVER, {**notice, **changed}, app_id=app["app_id"], now=1)
     mode: Mode = "aes" if "push_aes_key" in app else "plain"
     push = sign_push(app, message, mode=mode, format="json", timestamp="1", nonce="2")
     answer = shop.post("/wechat", params=dict(push.query), content=push.body)

@@ -24,7 +24,7 @@ from wxauth.core.database import Database
 from wxauth_desk.wechat import ACCOUNT, APP_KEYS, APPS, create_simulator
 from wxauth_desk.wechat.controls import openid_of
 from wxauth_desk.wechat.payments import PayRequest
-from wxauth_desk.wechat.push import make_message, sign_push
+from wxauth_desk.wechat.push import make_person_message, sign_push
 
 SCRIPT = Path(__file__).with_name("wechat_sdks.py")
 FIRST, SEALED = APPS
@@ -182,7 +182,7 @@ async def withdraw(stage: Stage, seal: Callable[[str], str]) -> None:
     """
     alice = await stage.login(app_id=SEALED["app_id"], nickname="Alice")
     openid, now = alice["user"]["openid"], int(stage.clock().timestamp())
-    fields = make_message(openid, "user_authorization_revoke", "6", app_id=KEYS["app_id"], now=now)
+    fields = make_person_message(openid, "user_authorization_revoke", "6", app_id=KEYS["app_id"], now=now)
     body = seal(f"<xml>{''.join(f'<{name}>{value}</{name}>' for name, value in fields.items())}</xml>")
     sent = dict(re.findall(r"<(MsgSignature|TimeStamp|Nonce)>(?:<!\[CDATA\[)?([^]<]+)", body))
     how: Any = {"mode": "plain", "format": "xml", "timestamp": sent["TimeStamp"], "nonce": sent["Nonce"]}

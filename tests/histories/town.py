@@ -34,7 +34,7 @@ from wxauth.core.trail import OPERATOR
 from wxauth.users.admin import UserChange, change_user
 from wxauth_desk.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator, create_simulator
 from wxauth_desk.wechat.controls import openid_of
-from wxauth_desk.wechat.push import REVOKED, Mode, make_message, sign_push
+from wxauth_desk.wechat.push import REVOKED, Mode, make_person_message, sign_push
 
 ADMINISTRATORS: Final = ("administrator-1", "administrator-2")
 OK: Final = range(200, 300)
@@ -437,7 +437,7 @@ class Town:
     async def push(self, who: str, *, person: str, app: int, replica: int, withdrawn: str) -> None:
         own, is_whole = APPS[app], withdrawn == "everything"
         event = "user_authorization_cancellation" if is_whole else REVOKED
-        message = make_message(
+        message = make_person_message(
             openid_of(person, own["app_id"]),
             event,
             REVOKE_CODES.get(withdrawn),

@@ -13,7 +13,7 @@ from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.world import BESIDE_LOGINS, Body, Stage, recorded, send_push
 from wxauth.service.build import Timeouts
-from wxauth_desk.wechat.push import Format, Mode, SignedPush, make_message, sign_push
+from wxauth_desk.wechat.push import Format, Mode, SignedPush, make_person_message, sign_push
 
 PLAIN = {**APP, "push_token": "1ab2cPushTokenOfTheFirstApp"}
 SEALED = {**OTHER_APP, "push_token": "3de4fPushTokenOfTheSecondApp", "push_aes_key": "K9x" + "mQ2w7RtLz0" * 4}
@@ -44,7 +44,7 @@ every_way = pytest.mark.parametrize("way", WAYS, ids=str)
 def message(
     openid: str, event: str = REVOKED, revoke_info: Any = "6", *, app: Mapping[str, str] = PLAIN, now: int = NOW
 ) -> dict[str, Any]:
-    return make_message(openid, event, revoke_info, app_id=app["app_id"], now=now)
+    return make_person_message(openid, event, revoke_info, app_id=app["app_id"], now=now)
 
 
 def signed(

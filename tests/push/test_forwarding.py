@@ -29,7 +29,7 @@ from wxauth.push.forwarding import MAX_FORWARDED_AT_ONCE, PushForwarding, PushRe
 from wxauth.push.receiving import ANSWER_SECONDS
 from wxauth.settings.apps import App
 from wxauth.settings.settings import InvalidSettings, Settings
-from wxauth_desk.wechat.push import Mode, SignedPush, make_verdict
+from wxauth_desk.wechat.push import Mode, SignedPush, make_verdict_message
 
 OTHER = {
     "app_id": "wxtest0000000000d4",
@@ -420,7 +420,7 @@ async def test_a_name_that_now_leads_elsewhere_is_not_connected_to(handler: Rece
         ({"MsgType": "event", "Event": "user_enter_tempsession"}, "customer_service", "user_enter_tempsession"),
         ({"MsgType": "event", "Event": "subscribe_msg_popup_event"}, "other", "subscribe_msg_popup_event"),
         (message("o-1", REVOKED, "15"), "other", REVOKED),
-        (make_verdict("trace-1", "risky", 20001, app_id=OTHER["app_id"], now=NOW), "other", "wxa_media_check"),
+        (make_verdict_message("trace-1", "risky", 20001, app_id=OTHER["app_id"], now=NOW), "other", "wxa_media_check"),
         ({"MsgType": "event", "Event": "\r\n\x1b[31m" + "x" * 100}, "other", "[31m" + "x" * 60),
         ({}, "other", ""),
     ],
@@ -451,7 +451,7 @@ async def test_a_warning_comes_once_a_utc_day_for_each_app_and_name(relay: Relay
 async def test_wxauths_own_is_done_and_what_names_nothing_here_is_not_its_own(relay: Relay) -> None:
     openid = await relay.openid(OTHER)
     await relay.receive_with(apps=[OTHER])
-    verdict = make_verdict("trace-1", "risky", 20001, app_id=OTHER["app_id"], now=NOW)
+    verdict = make_verdict_message("trace-1", "risky", 20001, app_id=OTHER["app_id"], now=NOW)
     for content in (message(openid, app=OTHER), message(openid, LEFT, app=OTHER)):
         assert_taken(await relay.push(content, OTHER))
     done = {count("withdrawal", "done", 2, app=OTHER)}

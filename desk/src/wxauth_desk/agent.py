@@ -14,7 +14,7 @@ from wxauth.core.database import Database
 from wxauth_desk.i18n import lazy_gettext as _
 from wxauth_desk.middleware import OwnNamesOnly
 from wxauth_desk.terminal import localized
-from wxauth_desk.wechat import AGENT, AGENT_PATH
+from wxauth_desk.wechat import AGENT_CLIENT_ID, AGENT_PATH
 
 MCP_PORT_OFFSET: Final = 5
 """The difference between the MCP server's port and the service's. The MCP server's port is 8005 by default."""
@@ -42,7 +42,7 @@ async def add_agent(database: Database, url: str, *, now: datetime) -> None:
     """Add or replace the desk's agent, a public client, which can request access to the MCP server at this URL."""
     await ensure_own_client(
         database,
-        AGENT,
+        AGENT_CLIENT_ID,
         title=localized(_("Desk agent")),
         redirect_uris=[f"http://127.0.0.1{AGENT_PATH}"],  # without a port, because wxauth ignores a loopback URI's port
         resources=[url],

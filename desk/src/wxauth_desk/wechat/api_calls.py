@@ -18,12 +18,12 @@ _ERRMSGS: Final = dict(
     line.split(" ", 1) for line in Path(__file__).with_name("errmsgs.txt").read_text("utf-8").splitlines()
 )
 """WeChat's own errmsgs, by errcode. The errcodes are strings, as in the file `errmsgs.txt`."""
-_SNS_PATHS: Final = "/sns/"
+_LOGIN_PATH_PREFIX: Final = "/sns/"
 """The beginning of the paths of WeChat's APIs for logins. In their errmsgs, a comma precedes the `rid`."""
 _RENEWAL_ADVICE: Final = (
     ", could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r"
 )
-"""The text before the `rid` in the errmsg for errcode 40001, at all paths except those below `_SNS_PATHS`."""
+"""The text before the `rid` in the errmsg for errcode 40001, for every API except those for logins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class CallRefused(Exception):
     def answer(self, api: Api = "") -> dict[str, Any]:
         """Return the body of WeChat's response for this refusal. `api` is empty if the call was for an unknown path."""
         errmsg = _ERRMSGS.get(str(self.errcode), "error")
-        if api in ENDPOINTS and ENDPOINTS[api].path.startswith(_SNS_PATHS):
+        if api in ENDPOINTS and ENDPOINTS[api].path.startswith(_LOGIN_PATH_PREFIX):
             errmsg += ","
         elif self.errcode == Errcode.WRONG_ACCESS_TOKEN:
             errmsg += _RENEWAL_ADVICE

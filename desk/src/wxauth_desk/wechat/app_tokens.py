@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from wxauth_desk.wechat.api_calls import Answer, Call, ok, require
 from wxauth_desk.wechat.controls import APP_KINDS, Account
@@ -16,6 +16,14 @@ _TICKET_RENEWAL_SECONDS: Final = 300
 """The remaining lifetime of a ticket, in seconds, at or below which a call gets a new ticket."""
 
 
+class _JsTicket(NamedTuple):
+    """A ticket, with which pages of a service account call WeChat's JS-SDK."""
+
+    text: str
+    expires_at: int
+    """The time at which the ticket expires, in seconds since the epoch."""
+
+
 @dataclass
 class AppTokens:
     """The APIs that hand out tokens and tickets to apps."""
@@ -25,8 +33,8 @@ class AppTokens:
     quotas: Quotas
     clock: Callable[[], int]
     """The clock, which returns seconds since the epoch."""
-    js_tickets: dict[str, tuple[str, int]] = field(init=False, default_factory=dict)
-    """The tickets by the id of the app, each with the time, in seconds since the epoch, at which it expires."""
+    js_tickets: dict[str, _JsTicket] = field(init=False, default_factory=dict)
+    """The current ticket of each app, by the id of the app."""
 
     def replace_older(self, call: Call, account: Account) -> Answer:
         """Answer a call to the older interface, `token`. The new token replaces the previous token of this interface.
@@ -50,11 +58,11 @@ class AppTokens:
         require(call.query.get("type") == "jsapi", Errcode.WRONG_ARGUMENT)
         require(APP_KINDS[account.app_id] == "official_account", Errcode.NOT_ALLOWED)
         now = self.clock()
-        ticket, ends_at = self.js_tickets.get(account.app_id, ("", 0))
-        if ends_at - now <= _TICKET_RENEWAL_SECONDS:
-            ticket, ends_at = secrets.token_urlsafe(48), now + _TICKET_LIFETIME_SECONDS
-            self.js_tickets[account.app_id] = ticket, ends_at
-        return ok(ticket=ticket, expires_in=ends_at - now)
+        ticket = self.js_tickets.get(account.app_id)
+        if ticket is None or ticket.expires_at - now <= _TICKET_RENEWAL_SECONDS:
+            ticket = _JsTicket(secrets.token_urlsafe(48), now + _TICKET_LIFETIME_SECONDS)
+            self.js_tickets[account.app_id] = ticket
+        return ok(ticket=ticket.text, expires_in=ticket.expires_at - now)
 
     def _admit(self, call: Call, account: Account, grant_type: object) -> None:
         """Check that an app may request a token, and count the call.

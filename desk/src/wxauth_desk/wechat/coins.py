@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -66,8 +66,13 @@ _BODIES: Final[Mapping[Api, type[_Body]]] = {
     "present": _OrderBody,
 }
 
-_OrderKey = tuple[Api, str, str]
-"""The API, the zone and the number of an order, which together identify the order in a purse."""
+
+class _OrderKey(NamedTuple):
+    """The values that together identify an order in a purse."""
+
+    api: Api
+    zone_id: str
+    number: str
 
 
 @dataclass
@@ -184,13 +189,13 @@ class Coins:
         Raises: CallRefused, if the order's number has been used, if the player has too few coins for it, or if it
         refunds an unknown order or too many coins.
         """
-        now, key = self.clock(), (api, body.zone_id, body.bill_no)
+        now, key = self.clock(), _OrderKey(api, body.zone_id, body.bill_no)
         purse.forget_expired(now)
         require(key not in purse.orders, Errcode.REPEATED_ORDER)
         if api == "present":
             purse.receive(body.amount)
         elif isinstance(body, _RefundBody):
-            purse.refund(("pay", body.zone_id, body.pay_bill_no), body.amount)
+            purse.refund(_OrderKey("pay", body.zone_id, body.pay_bill_no), body.amount)
         else:
             purse.pay(body.amount)
         purse.orders[key] = _StoredOrder(refundable=body.amount if api == "pay" else 0, made_at=now)

@@ -185,7 +185,9 @@ def _redirect(parameters: Mapping[str, str], answer: Mapping[str, str]) -> Respo
     If the site has sent a `state`, the redirect contains it, too.
     """
     state = {"state": parameters["state"]} if "state" in parameters else {}
-    return RedirectResponse(_with_query(parameters["redirect_uri"], {**answer, **state}), HTTPStatus.FOUND)
+    uri = parameters["redirect_uri"]
+    separator = "&" if "?" in uri else "?"
+    return RedirectResponse(f"{uri}{separator}{urlencode({**answer, **state})}", HTTPStatus.FOUND)
 
 
 def _error_page(error: _Error) -> Response:
@@ -199,8 +201,3 @@ def _page(body: str, *, status: int = 200) -> Response:
         f'<!doctype html><html lang="zh-CN"><meta charset="utf-8"><title>微信（模拟）</title><body><main>{body}</main>'
     )
     return HTMLResponse(html, status, headers={"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"})
-
-
-def _with_query(uri: str, parameters: Mapping[str, str]) -> str:
-    """Return a URI with these parameters added to its query."""
-    return f"{uri}{'&' if '?' in uri else '?'}{urlencode(parameters)}"

@@ -14,7 +14,7 @@ from wxauth_desk.wechat.api_calls import Answer, Call, new_rid, ok, require, tex
 from wxauth_desk.wechat.controls import Account, risk_of
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import IssuedSessionKeys
-from wxauth_desk.wechat.push import CHECKED, PushRequest, make_verdict
+from wxauth_desk.wechat.push import CHECKED, Push, PushRequest, make_verdict_message
 
 _JSON_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
 r"""The pattern of the beginning of an escape such as \u4f60 in JSON. An escaped backslash before a u does not match."""
@@ -51,9 +51,7 @@ class ContentChecks:
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
     """The clock, which returns seconds since the epoch."""
-    verdicts: deque[tuple[PushRequest, dict[str, Any]]] = field(
-        init=False, default_factory=lambda: deque(maxlen=_MAX_VERDICTS)
-    )
+    verdicts: deque[Push] = field(init=False, default_factory=lambda: deque(maxlen=_MAX_VERDICTS))
     """The verdicts that have not been pushed yet, the oldest first. Each is about one picture.
 
     If there are more than `_MAX_VERDICTS`, the oldest verdicts are dropped.
@@ -97,8 +95,9 @@ class ContentChecks:
         trace_id = new_rid()
         if (verdict := account.picture_verdict) is not None:
             label = _PICTURE_LABELS[verdict]
-            message = make_verdict(trace_id, verdict, label, app_id=account.app_id, now=self.clock())
-            self.verdicts.append((PushRequest(person=person, app_id=account.app_id, event=CHECKED), message))
+            message = make_verdict_message(trace_id, verdict, label, app_id=account.app_id, now=self.clock())
+            request = PushRequest(person=person, app_id=account.app_id, event=CHECKED)
+            self.verdicts.append(Push(request, message))
         return ok(trace_id=trace_id)
 
 

@@ -41,7 +41,7 @@ _TIMEOUT_SECONDS: Final = 60
 DESK_PATH: Final = "/desk/"
 SHOP_PATH: Final = "/membership"
 """The path of the mini-program's back end, at the address of the example sites."""
-AGENT: Final = "wxauth-example-agent"
+AGENT_CLIENT_ID: Final = "wxauth-example-agent"
 """The client_id of the desk's agent."""
 AGENT_PATH: Final = f"{DESK_PATH}agent.html"
 """The path of the page to which wxauth redirects the agent's user."""
@@ -124,7 +124,7 @@ def desk_routes(
         "count_url": f"{site_url}{SHOP_PATH}/count",
         "apps": [app["app_id"] for app in APPS],
         "later_app": LATER_APP,
-        "agent": None if mcp_url is None else {"client_id": AGENT, "server": mcp_url},
+        "agent": None if mcp_url is None else {"client_id": AGENT_CLIENT_ID, "server": mcp_url},
         "faults": offered_faults(failure_of),
     }
     servers = [service_url, site_url, shop_url]

@@ -68,7 +68,7 @@ class _Verification:
     """A verification that a back end has begun."""
 
     subject: _Subject
-    ends_at: int
+    expires_at: int
     """The time at which the verification expires, in seconds since the epoch."""
     verify_ret: int = _CANCELLED
     """The result, as in `FaceRequest`."""
@@ -115,4 +115,4 @@ class Faces:
     def _find(self, verify_id: str) -> _Verification | None:
         """Return the verification with this id; None if the id is unknown, or if the verification has expired."""
         verification = self._verifications.get(verify_id)
-        return verification if verification is not None and self.clock() < verification.ends_at else None
+        return verification if verification is not None and self.clock() < verification.expires_at else None

@@ -36,7 +36,7 @@ class Logins:
         session_key = self.session_keys.replace(openid, request.person, key_of_code)
         return {"session_key": session_key, **_ids(request.person, request, account)}
 
-    def grant(self, call: Call, account: Account) -> Answer:
+    def issue_grant(self, call: Call, account: Account) -> Answer:
         """Answer a call to `access_token`. Raises: CallRefused."""
         request = self._spend(call, account, call.query.get("code", ""))
         # With the snapshot mode "false_alarm", WeChat marks a real person as invented.

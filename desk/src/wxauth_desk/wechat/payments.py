@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.controls import Account, ControlOfPerson, openid_of
 from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
-from wxauth_desk.wechat.push import DELIVER, REFUNDED, PushRequest, make_event
+from wxauth_desk.wechat.push import DELIVER, REFUNDED, Push, PushRequest, make_event_message
 
 APP_KEYS: Final = ("devAppKey0000000000000000000wxauth", "devAppKeyOfTheSandbox0000000wxauth")
 """The AppKeys with which all back ends make `paySig`: one for `env` 0, and one for `env` 1, which is the sandbox."""
@@ -36,8 +36,6 @@ _RESULTS: Final[Mapping[int, str]] = {
     _ErrCode.WRONG_SIGN_DATA: "fail SIGN_DATA_INVALID",
 }
 """The end of `errMsg` for each errCode."""
-Notice = tuple[PushRequest, dict[str, Any]]
-"""The request that pushes a message about a payment, and the message."""
 MAX_ORDERS: Final = 1000
 """The largest number of paid orders that are stored. If there are more, the oldest one is forgotten."""
 _ORDER_NUMBER: Final = r"^[0-9A-Za-z\-|*@][0-9A-Za-z_\-|*@]{7,31}$"
@@ -104,7 +102,7 @@ class Payments:
     )
     """The paid orders by app id and order number."""
 
-    def pay(self, request: PayRequest) -> tuple[int, Notice | None]:
+    def pay(self, request: PayRequest) -> tuple[int, Push | None]:
         """Pay an order. Return the errCode for the phone, and the notice to push; None if the payment fails."""
         openid = openid_of(request.person, request.app_id)
         try:
@@ -121,11 +119,11 @@ class Payments:
             return _ErrCode.REPEATED_ORDER, None
         now = self.clock()
         fields = _delivery_of(order, openid, now=now)
-        delivery = make_event(DELIVER, fields, app_id=request.app_id, now=now)
+        delivery = make_event_message(DELIVER, fields, app_id=request.app_id, now=now)
         self._orders[key] = _PaidOrder(delivery)
         return _ErrCode.PAID, self._notice_of(request, DELIVER, delivery)
 
-    def notice(self, request: NoticeRequest) -> Notice:
+    def notice(self, request: NoticeRequest) -> Push:
         """Return the notice about the payment or the refund of an order. Repeated calls return the same notice.
 
         Raises: ValueError, if this person has not paid the order, or if the order has been forgotten.
@@ -138,17 +136,18 @@ class Payments:
         if paid.refund is None:
             now = self.clock()
             fields = _refund_of(paid.delivery, now=now)
-            paid.refund = make_event(REFUNDED, fields, app_id=request.app_id, now=now)
+            paid.refund = make_event_message(REFUNDED, fields, app_id=request.app_id, now=now)
         return self._notice_of(request, REFUNDED, paid.refund)
 
-    def _notice_of(self, request: ControlOfPerson, event: str, message: dict[str, Any]) -> Notice:
-        """Return the request that pushes a message in the format of the app's account, and the message."""
+    def _notice_of(self, request: ControlOfPerson, event: str, message: dict[str, Any]) -> Push:
+        """Return the push of a message in the format of the app's account."""
         push_format = self.accounts[request.app_id].push_format
-        return PushRequest(person=request.person, app_id=request.app_id, event=event, format=push_format), message
+        push_request = PushRequest(person=request.person, app_id=request.app_id, event=event, format=push_format)
+        return Push(push_request, message)
 
 
-def answer_of(errcode: int, *, is_taken: bool) -> dict[str, Any]:
-    """Return the response to the phone.
+def payment_result(errcode: int, *, is_taken: bool) -> dict[str, Any]:
+    """Return what `wx.requestVirtualPayment` returns to the page.
 
     `is_taken`, which WeChat does not send, says whether the service accepted the first attempt to send the notice.
     """

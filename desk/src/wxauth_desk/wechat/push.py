@@ -71,6 +71,13 @@ class PushRequest(ControlOfPerson):
     """The URL to which the message is sent. By default, it is the app's `push_url` or the service's URL."""
 
 
+class Push(NamedTuple):
+    """A message to push, with the request that chooses its receiver, mode and format."""
+
+    request: PushRequest
+    message: dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class SignedPush:
     """A request in the form in which WeChat sends it."""
@@ -91,7 +98,7 @@ class _Attempt(NamedTuple):
     """The id of the call in the call record."""
 
 
-def make_event(event: str, fields: Mapping[str, Any], *, app_id: str, now: int) -> dict[str, Any]:
+def make_event_message(event: str, fields: Mapping[str, Any], *, app_id: str, now: int) -> dict[str, Any]:
     """Return the message of an event, with these fields, and with the fields that every event has.
 
     `now` is in seconds since the epoch.
@@ -106,13 +113,13 @@ def make_event(event: str, fields: Mapping[str, Any], *, app_id: str, now: int) 
     }
 
 
-def make_message(openid: str, event: str, revoke_info: object, *, app_id: str, now: int) -> dict[str, Any]:
+def make_person_message(openid: str, event: str, revoke_info: object, *, app_id: str, now: int) -> dict[str, Any]:
     """Return the message of an event about a person. `revoke_info` is used only for the event `REVOKED`."""
     revoked = {"RevokeInfo": revoke_info} if event == REVOKED else {}
-    return make_event(event, {"OpenID": openid, "AppID": app_id, **revoked}, app_id=app_id, now=now)
+    return make_event_message(event, {"OpenID": openid, "AppID": app_id, **revoked}, app_id=app_id, now=now)
 
 
-def make_verdict(trace_id: str, suggest: str, label: int, *, app_id: str, now: int) -> dict[str, Any]:
+def make_verdict_message(trace_id: str, suggest: str, label: int, *, app_id: str, now: int) -> dict[str, Any]:
     """Return the message with which WeChat reports its verdict on a picture.
 
     `trace_id` is the id of the content check, and `suggest` and `label` are the verdict.
@@ -127,7 +134,7 @@ def make_verdict(trace_id: str, suggest: str, label: int, *, app_id: str, now: i
         "errmsg": "ok",
         "result": result,
     }
-    return make_event(CHECKED, fields, app_id=app_id, now=now)
+    return make_event_message(CHECKED, fields, app_id=app_id, now=now)
 
 
 def sign_push(
@@ -181,7 +188,7 @@ class PushSender:
     _under_way: set[asyncio.Task[None]] = field(init=False, default_factory=set)
     """The background tasks. asyncio itself stores only weak references, so a task could be deleted while it runs."""
 
-    async def send(self, request: PushRequest, message: Mapping[str, Any]) -> dict[str, Any]:
+    async def send(self, push: Push) -> dict[str, Any]:
         """Send a message, up to three times in quick succession, until the service accepts it.
 
         The result contains `is_taken`, which says whether the service has accepted the message, and `attempts`, a list
@@ -189,25 +196,25 @@ class PushSender:
 
         Raises: ValueError, if the app has no key for the mode `aes`.
         """
-        attempts = [attempt async for attempt in self._attempts(request, message, _IMMEDIATE_REPETITIONS)]
+        attempts = [attempt async for attempt in self._attempts(push, _IMMEDIATE_REPETITIONS)]
         return {"is_taken": attempts[-1].is_accepted, "attempts": [attempt.shown for attempt in attempts]}
 
-    async def send_and_repeat(self, request: PushRequest, message: Mapping[str, Any]) -> bool:
+    async def send_and_repeat(self, push: Push) -> bool:
         """Send a notice about a payment. Return whether the service has accepted the notice at the first attempt.
 
         If it has not, send the notice again in the background, after the pauses in `PAYMENT_PAUSES`.
         """
-        attempts = self._attempts(request, message, PAYMENT_PAUSES)
+        attempts = self._attempts(push, PAYMENT_PAUSES)
         first = await anext(attempts)
         self._continue_in_background(attempts)
         return first.is_accepted
 
-    def send_later(self, request: PushRequest, message: Mapping[str, Any]) -> None:
+    def send_later(self, push: Push) -> None:
         """Send a message in the background.
 
         In this way, the service can get the response to its own call before it gets the message.
         """
-        self._continue_in_background(self._attempts(request, message, _IMMEDIATE_REPETITIONS))
+        self._continue_in_background(self._attempts(push, _IMMEDIATE_REPETITIONS))
 
     def _continue_in_background(self, attempts: AsyncIterator[object]) -> None:
         """Make the remaining attempts in a background task."""
@@ -220,10 +227,9 @@ class PushSender:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def _attempts(
-        self, request: PushRequest, message: Mapping[str, Any], pauses: Sequence[float]
-    ) -> AsyncIterator[_Attempt]:
+    async def _attempts(self, push: Push, pauses: Sequence[float]) -> AsyncIterator[_Attempt]:
         """Send a message until the service accepts it, or until no pause is left. Yield each attempt."""
+        request, message = push
         first_call_id = None
         for repetition, seconds in enumerate((0, *pauses)):
             if seconds:

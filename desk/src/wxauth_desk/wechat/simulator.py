@@ -45,9 +45,9 @@ from wxauth_desk.wechat.links import Links
 from wxauth_desk.wechat.logins import Logins
 from wxauth_desk.wechat.payments import Payments
 from wxauth_desk.wechat.phone_numbers import PhoneNumbers
-from wxauth_desk.wechat.push import PushRequest, make_message
+from wxauth_desk.wechat.push import Push, PushRequest, make_person_message
 from wxauth_desk.wechat.quotas import Quotas
-from wxauth_desk.wechat.session_keys import SessionKeys
+from wxauth_desk.wechat.session_keys import SessionKeyApis
 
 MAX_CALLS: Final = 1000
 """The largest number of calls, and of refused calls with their responses, that are stored.
@@ -93,7 +93,7 @@ class Simulator:
         self.access_tokens = {app_id: AccessTokens(clock) for app_id in SECRETS}
         logins = Logins(self._codes, self._session_keys, Grants(clock), self._quotas, takes_names)
         phone_numbers = PhoneNumbers(self._phone_codes, takes_names, self.now)
-        session_keys = SessionKeys(self._session_keys, self.now)
+        session_key_apis = SessionKeyApis(self._session_keys, self.now)
         app_tokens = AppTokens(self.access_tokens, self._quotas, self.now)
         content_checks = ContentChecks(self._session_keys, self.now)
         links = Links(self._quotas, self.now)
@@ -119,7 +119,7 @@ class Simulator:
         """The functions that answer the APIs that are called with a person's grant."""
         self._with_secret: Mapping[Api, AnswerOfApp] = {
             "code2session": logins.log_in,
-            "access_token": logins.grant,
+            "access_token": logins.issue_grant,
             "token": app_tokens.replace_older,
             "stable_token": app_tokens.hand_out,
             "clear_quota": self._quotas.clear_by_secret,
@@ -127,9 +127,9 @@ class Simulator:
         """The functions that answer the APIs that are called with an app's secret."""
         self._with_token: Mapping[Api, AnswerOfApp] = {
             "getuserphonenumber": phone_numbers.read,
-            "checksession": session_keys.check,
-            "resetusersessionkey": session_keys.reset,
-            "getuserencryptkey": session_keys.read_encrypt_keys,
+            "checksession": session_key_apis.check,
+            "resetusersessionkey": session_key_apis.reset,
+            "getuserencryptkey": session_key_apis.read_encrypt_keys,
             "getuserriskrank": content_checks.rank_risk,
             "msg_sec_check": content_checks.check_text,
             "media_check_async": content_checks.check_picture,
@@ -184,7 +184,7 @@ class Simulator:
             key = self._session_keys.of_code(request.code)
         return seal(key, request.data, watermark={"timestamp": self.now(), "appid": request.app_id})
 
-    def show_face(self, request: FaceRequest) -> dict[str, Any]:
+    def end_face_verification(self, request: FaceRequest) -> dict[str, Any]:
         """End a face verification on the phone, and return what `wx.requestFacialVerify` returns to the page.
 
         Raises: ValueError, if the verification is unknown or has expired.
@@ -192,11 +192,12 @@ class Simulator:
         self._faces.end(request)
         return {"errMsg": "requestFacialVerify:ok"}
 
-    def push_message(self, request: PushRequest) -> dict[str, Any]:
-        """Return the message that WeChat pushes for an event about a person."""
+    def make_push(self, request: PushRequest) -> Push:
+        """Return the push of the message about an event that concerns a person."""
         openid = openid_of(request.person, request.app_id)
         revoke_info = request.revoke_info or _DEFAULT_REVOKE_INFO[APP_KINDS[request.app_id]]
-        return make_message(openid, request.event, revoke_info, app_id=request.app_id, now=self.now())
+        message = make_person_message(openid, request.event, revoke_info, app_id=request.app_id, now=self.now())
+        return Push(request, message)
 
     def fail(self, api: Api, **fault: Any) -> None:
         """Make the next call to an API fail, or the next `times` calls.

@@ -38,7 +38,7 @@ from wxauth_desk.wechat.desk import DESK_PATH, SHOP_PATH, desk_routes
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.faults import apply_fault
 from wxauth_desk.wechat.offered_faults import FailureOf, no_service
-from wxauth_desk.wechat.payments import APP_KEYS, NoticeRequest, PayRequest, answer_of
+from wxauth_desk.wechat.payments import APP_KEYS, NoticeRequest, PayRequest, payment_result
 from wxauth_desk.wechat.push import PushRequest, PushSender
 from wxauth_desk.wechat.simulator import Simulator
 from wxauth_desk.wechat.webhook_receiver import WEBHOOK_PATH, Behaviour, Receiver
@@ -163,7 +163,7 @@ class _Controls:
             _control("/push", PushRequest, self._push),
             _control("/pay", PayRequest, self._pay),
             _control("/notices", NoticeRequest, self._notify),
-            _control("/faces", FaceRequest, wechat.show_face),
+            _control("/faces", FaceRequest, wechat.end_face_verification),
             _control("/faults", FaultRequest, self._add_fault),
             Route("/faults", self._clear_faults, methods=["DELETE"]),
             _control("/accounts", Account, self._change_account),
@@ -172,7 +172,7 @@ class _Controls:
 
     async def _push(self, body: PushRequest) -> dict[str, Any]:
         """Send a message. In the result, `is_taken` says whether the service has accepted the message."""
-        return await self._sender.send(body, self._wechat.push_message(body))
+        return await self._sender.send(self._wechat.make_push(body))
 
     async def _pay(self, body: PayRequest) -> dict[str, Any]:
         """Carry out a payment, and send the notice about it, if there is one.
@@ -180,12 +180,12 @@ class _Controls:
         In the result, `is_taken` says whether the service accepted the first attempt to send the notice.
         """
         errcode, notice = self._wechat.payments.pay(body)
-        is_taken = False if notice is None else await self._sender.send_and_repeat(*notice)
-        return answer_of(errcode, is_taken=is_taken)
+        is_taken = False if notice is None else await self._sender.send_and_repeat(notice)
+        return payment_result(errcode, is_taken=is_taken)
 
     async def _notify(self, body: NoticeRequest) -> dict[str, Any]:
         """Send a notice about a payment. In the result, `is_taken` has the same meaning as in `_pay`."""
-        return {"is_taken": await self._sender.send_and_repeat(*self._wechat.payments.notice(body))}
+        return {"is_taken": await self._sender.send_and_repeat(self._wechat.payments.notice(body))}
 
     def _add_fault(self, body: FaultRequest) -> dict[str, Any]:
         self._wechat.faults.append(body)
@@ -213,7 +213,7 @@ def _api(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
         """Carry out a call. Then send the waiting verdicts on pictures to the service, in the background."""
         answer = wechat.answer(call)
         while wechat.verdicts:
-            sender.send_later(*wechat.verdicts.popleft())
+            sender.send_later(wechat.verdicts.popleft())
         return answer
 
     async def serve(request: Request) -> Response:

@@ -63,6 +63,11 @@ class Receiver:
             Route(WEBHOOK_PATH + "/messages", self._list_messages),
         ]
 
+    def change_behaviour(self, changes: Behaviour) -> dict[str, Any]:
+        """Change the fields of the behaviour that the request contains. Return the behaviour without the secret."""
+        self._behaviour = self._behaviour.model_copy(update=changes.model_dump(include=changes.model_fields_set))
+        return {"answer": self._behaviour.answer}
+
     async def _receive(self, request: Request) -> Response:
         body = await request.body()
         answer = self._behaviour.answer
@@ -83,11 +88,6 @@ class Receiver:
     async def _list_messages(self, _request: Request) -> Response:
         state = {"answer": self._behaviour.answer, "messages": list(self._messages)}
         return JSONResponse(state, headers={"Cache-Control": "no-store"})
-
-    def change_behaviour(self, changes: Behaviour) -> dict[str, Any]:
-        """Change the fields of the behaviour that the request contains. Return the behaviour without the secret."""
-        self._behaviour = self._behaviour.model_copy(update=changes.model_dump(include=changes.model_fields_set))
-        return {"answer": self._behaviour.answer}
 
     def _judge(
         self, headers: Mapping[str, str], body: bytes, *, now: float
