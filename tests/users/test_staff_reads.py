@@ -15,7 +15,7 @@ from tests.world import NOBODY, NUMBER, Admin, Body, Stage, recorded
 from wxauth.errors import StorageUnavailable
 from wxauth.users.phone_numbers import masked
 from wxauth.users.search_queries import TermKind, term_kind_of
-from wxauth.users.staff_queries import MAX_WAITING, StaffReads
+from wxauth.users.staff_read_queries import MAX_WAITING, StaffReads
 
 MASKED = "+86138****8000"
 

@@ -12,7 +12,7 @@ from wxauth.login.record_queries import Overview, Refusal, RefusalSearch
 from wxauth.login.records import LoginCounts, Refusals
 from wxauth.users.admin_routes import StaffReadsDep
 from wxauth.users.callers import StaffDep
-from wxauth.users.staff_queries import Read
+from wxauth.users.staff_read_queries import Read
 from wxauth.web.dependencies import DatabaseDep, provide
 from wxauth.web.direct import Router
 from wxauth.web.schemas import Items, items_of

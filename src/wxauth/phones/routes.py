@@ -13,7 +13,7 @@ from wxauth.users.admin import read_listed_user
 from wxauth.users.admin_routes import NO_SUCH_USER, StaffReadsDep
 from wxauth.users.callers import CallerDep, CallerInTurnDep, StaffDep
 from wxauth.users.schemas import PhoneAnswer, UserAnswer, shown_in, user_answer
-from wxauth.users.staff_queries import Read
+from wxauth.users.staff_read_queries import Read
 from wxauth.web.answers import CODE_FAILURES
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
 from wxauth.web.direct import Router

@@ -53,7 +53,7 @@ from wxauth.sessions.refresh_tokens import RefreshTokens
 from wxauth.settings.settings import InvalidSettings, Settings
 from wxauth.site_logins.asking import ScanLimits
 from wxauth.site_logins.secrets import UserCodes
-from wxauth.users.staff_queries import StaffReads
+from wxauth.users.staff_read_queries import StaffReads
 from wxauth.wechat import client
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat, client_over, transport_for

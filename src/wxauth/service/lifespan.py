@@ -38,7 +38,7 @@ from wxauth.service import probes
 from wxauth.service.leaving import heed_signals
 from wxauth.settings.settings import InvalidSettings
 from wxauth.terminal import localized
-from wxauth.users.staff_queries import StaffReads
+from wxauth.users.staff_read_queries import StaffReads
 
 _CHECK_PAUSE_SECONDS: Final = 1.0
 """The pause, in seconds, between two checks of whether the database responds and has a schema."""

@@ -18,7 +18,7 @@ from wxauth.users.history_queries import EventsQuery, ListedLogin, LoginsQuery, 
 from wxauth.users.phone_numbers import masked
 from wxauth.users.schemas import ListedUserAnswer, UserChangeRequest, UserDetailAnswer, UsersAnswer, users_answer
 from wxauth.users.search_queries import UsersQuery, find_users, id_in, term_kind_of
-from wxauth.users.staff_queries import Read, StaffReads
+from wxauth.users.staff_read_queries import Read, StaffReads
 from wxauth.users.user_queries import UNKNOWN_USER
 from wxauth.web.answers import Entails
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide

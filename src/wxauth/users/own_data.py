@@ -30,7 +30,7 @@ from wxauth.users.admin_routes import NO_SUCH_USER, StaffReadsDep
 from wxauth.users.callers import AdministratorDep, CallerInTurnDep, DeviceDep
 from wxauth.users.consent_queries import ConsentRow
 from wxauth.users.schemas import ListedUserAnswer
-from wxauth.users.staff_queries import Read
+from wxauth.users.staff_read_queries import Read
 from wxauth.users.status_queries import lock_status_and_roles
 from wxauth.users.user_queries import FORMER_EXTERNAL_IDS, FORMER_IDS, UNKNOWN_USER, current_user
 from wxauth.web.answers import example_of
