@@ -32,7 +32,7 @@ from wxauth.login.batched_queries import OPEN_FRAGMENT, USER_AT_LOGIN, UserAtLog
 from wxauth.merging.merging import correct_imported_identity, link_unionid
 from wxauth.merging.unionid_queries import HOLD_UNIONID, PEOPLE, OfAnotherOpenid, People, UnionidConflict, check_unionid
 from wxauth.sessions.queries import END_BEYOND_IDENTITY, EndReason, end_selected
-from wxauth.users.erasure_queries import stay
+from wxauth.users.erasure_queries import cancel_erasure_at_login
 from wxauth.users.user_queries import change_profile_of
 
 DATABASE_SECONDS: Final = Histogram(
@@ -250,7 +250,7 @@ async def _log_in(database: Database, login: Login, fixed: _Fixed) -> UserAtLogi
     if user is None:
         user = await _log_in_stepwise(database, login, fixed)
     if login.cancels_erasure and user.status == "active" and user.erase_at is not None:
-        await stay(database, user.id, now=fixed.now)
+        await cancel_erasure_at_login(database, user.id, now=fixed.now)
         raise ChangedMeanwhile  # the user has changed: log in again
     return user
 

@@ -21,7 +21,7 @@ from wxauth.login.codes import PROOF_FAILURES, LoginLimiter, Proofs
 from wxauth.login.login import LoginCode, LoginRequest, Logins, TokenAnswer
 from wxauth.sessions.refresh_tokens import RefreshTokens
 from wxauth.users.callers import CallerDep, ConcurrencyDep, DeviceDep, locked_caller, verified
-from wxauth.users.erasure_queries import erase_user, leave_later
+from wxauth.users.erasure_queries import erase_user, schedule_erasure
 from wxauth.web.answers import BEARER, CODE_FAILURES, GUARDED, example_of
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
 from wxauth.web.direct import Router
@@ -273,7 +273,7 @@ async def erase_me(
         return None
     erase_at = now + timedelta(days=settings.erasure_grace_days)
     async with in_turn(), locked(now=now) as transaction:
-        await leave_later(transaction, user_id, erase_at=erase_at, now=now)
+        await schedule_erasure(transaction, user_id, erase_at=erase_at, now=now)
     log.info(EventType.USER_LEAVING.log_event, user_id=user_id)
     leaving = LeavingAnswer(erase_at=erase_at).model_dump_json()
     return Response(leaving, HTTPStatus.ACCEPTED, headers={"Cache-Control": "no-store"}, media_type="application/json")

@@ -27,7 +27,7 @@ from wxauth.merging.merging_queries import UserInMerge
 from wxauth.sessions.queries import EndReason, end_logins_in_browsers
 from wxauth.settings.roles import MAX_ROLES, STAFF_ROLES
 from wxauth.users.attributes import add_missing_attributes
-from wxauth.users.erasure_queries import cancel_leaving
+from wxauth.users.erasure_queries import cancel_erasure
 from wxauth.users.status_queries import (
     ADMIN,
     StatusAndRoles,
@@ -271,7 +271,7 @@ async def _merge_by_unionid(
     if await transaction.value(queries.ARE_SPLIT, one_id=pair.former_id, other_id=pair.remaining_id):
         return None
     if pair.is_either_leaving:
-        pair = await _cancel_leaving_of_both(transaction, pair, cancels_erasure=cancels_erasure, now=now)
+        pair = await _cancel_erasures_of_both(transaction, pair, cancels_erasure=cancels_erasure, now=now)
     return await merge(transaction, pair, source=MergeSource.UNIONID, by=SYSTEM, now=now)
 
 
@@ -376,7 +376,7 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, *, into: UUID) -
     )
 
 
-async def _cancel_leaving_of_both(
+async def _cancel_erasures_of_both(
     transaction: Transaction, pair: MergePair, *, cancels_erasure: bool, now: datetime
 ) -> MergePair:
     """Cancel the erasures that one or both of the users have requested, and return the pair after this change.
@@ -392,7 +392,7 @@ async def _cancel_leaving_of_both(
     for user_id, account in accounts.items():
         if not cancels_erasure:
             check_may_log_in(user_id, account)
-        await cancel_leaving(transaction, user_id, account, by=Actor(str(user_id)), now=now)
+        await cancel_erasure(transaction, user_id, account, by=Actor(str(user_id)), now=now)
     return replace(pair, former=replace(pair.former, erase_at=None), remaining=replace(pair.remaining, erase_at=None))
 
 

@@ -10,7 +10,7 @@ from wxauth.core.database import Transaction
 from wxauth.core.trail import WECHAT, About, EventType, record_event
 from wxauth.merging.merging_queries import IS_JOINED
 from wxauth.merging.splitting_queries import erase_identity, erase_wechat_account
-from wxauth.users.erasure_queries import erase_user, leave_later
+from wxauth.users.erasure_queries import erase_user, schedule_erasure
 from wxauth.users.status_queries import lock_status_and_roles
 from wxauth.users.user_queries import DELETE_PHONE_ANSWERS, clear_fields
 from wxauth.wechat.messages import Withdrawal, Withdrawn
@@ -85,7 +85,7 @@ class Erasure:
         user = await lock_status_and_roles(self.transaction, self.user_id)
         if user is not None and user.is_banned:
             # Otherwise, a banned user could withdraw the consent, be erased together with the ban, and sign up again.
-            await leave_later(self.transaction, self.user_id, erase_at=self.now, now=self.now)
+            await schedule_erasure(self.transaction, self.user_id, erase_at=self.now, now=self.now)
             return LogLine("user_leaving", _BY_WECHAT)
         return await self._erase_user()
 

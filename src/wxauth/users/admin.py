@@ -23,7 +23,7 @@ from wxauth.terminal import TextError
 from wxauth.users import erasure_queries, user_queries
 from wxauth.users.attributes import Attributes, WrongAttributes, patch_attributes
 from wxauth.users.consent_queries import NEWEST_CONSENTS
-from wxauth.users.erasure_queries import cancel_leaving
+from wxauth.users.erasure_queries import cancel_erasure
 from wxauth.users.schemas import UserDetailAnswer, listed_user_answer
 from wxauth.users.search_queries import USER_BY_ID, ListedUser
 from wxauth.users.status_queries import (
@@ -74,7 +74,7 @@ class UserChange:
     """A JSON merge patch (RFC 7396) for the user's attributes."""
     cleared: Collection[str] = ()
     """The fields to clear. Each is one of `PROFILE_FIELDS`."""
-    cancels_leaving: bool = False
+    cancels_erasure: bool = False
     """Whether to cancel the erasure that the user has requested."""
 
     def applied_to(self, before: StatusAndRoles) -> StatusAndRoles:
@@ -207,8 +207,8 @@ async def _change_other_fields(
             has_changed |= await patch_attributes(transaction, user_id, change.attributes, by=by, now=now)
         except WrongAttributes as exc:
             raise InvalidRequest.of("attributes", exc.text) from None
-    if change.cancels_leaving:
-        has_changed |= await cancel_leaving(transaction, user_id, before, by=by, now=now)
+    if change.cancels_erasure:
+        has_changed |= await cancel_erasure(transaction, user_id, before, by=by, now=now)
     if change.cleared:
         cleared = await user_queries.clear_fields(transaction, user_id, change.cleared)
         if cleared:

@@ -127,7 +127,7 @@ async def change_user(
         **body.model_dump(exclude={*PROFILE_FIELDS, "erase_at"}),
         # In a request, the profile fields and `erase_at` can only be null.
         cleared=body.model_fields_set.intersection(PROFILE_FIELDS),
-        cancels_leaving="erase_at" in body.model_fields_set,
+        cancels_erasure="erase_at" in body.model_fields_set,
     )
     if staff.must_spare_staff:  # the role `support`
         _check_support_may_make(change)
@@ -224,7 +224,7 @@ def _check_support_may_make(change: UserChange) -> None:
     only_for_administrators = {
         "roles": change.roles is not None,
         "attributes": change.attributes is not None,
-        "erase_at": change.cancels_leaving,
+        "erase_at": change.cancels_erasure,
     }
     for name, is_requested in only_for_administrators.items():
         if is_requested:

@@ -95,9 +95,9 @@ DELETE FROM refusals WHERE id = ANY (ARRAY(
     SELECT id FROM refusals WHERE user_id IS NOT NULL AND {pair_range("refusals.user_id", ":user_id")}
      ORDER BY user_id, id LIMIT :size))
 """)
-# This statement deletes logins to sites that only this user could have approved. There are only a few, because wxauth
-# keeps such logins only until an hour after their end.
-_DELETE_HINTED: Final = Statement[Nothing]("""
+# This statement deletes logins to sites that only this user could have approved, because the sites have named the user
+# in `id_token_hint`. There are only a few, because wxauth keeps such logins only until an hour after their end.
+_DELETE_HINTED_LOGINS: Final = Statement[Nothing]("""
 DELETE FROM site_logins WHERE id = ANY (ARRAY(
     SELECT id FROM site_logins WHERE hinted_user_id = ANY (:user_ids::uuid[]) ORDER BY id FOR UPDATE))
 """)
@@ -133,7 +133,7 @@ async def erase_or_queue_rows(transaction: Transaction, user_ids: Sequence[UUID]
     `user_ids` contains the user's present id, followed by the former ids. Also delete the logins to sites that only
     this user could have approved.
     """
-    await transaction.run(_DELETE_HINTED, user_ids=user_ids)
+    await transaction.run(_DELETE_HINTED_LOGINS, user_ids=user_ids)
     # All ids are queued first. `_erase_page` removes an id from the queue as soon as no rows with this id remain.
     await transaction.run(_QUEUE, user_ids=user_ids, start=FIRST_ID)
     budget = MAX_ROWS_ERASED_WITH_USER
@@ -158,8 +158,8 @@ async def erase_next_page(
         if waiting is None:
             return None
         user_id, about_after, acted_after = waiting
-        number = await _erase_page(transaction, user_id, about_after=about_after, acted_after=acted_after, size=size)
-        return ErasedPage(user_id, is_last=number < size)
+        row_count = await _erase_page(transaction, user_id, about_after=about_after, acted_after=acted_after, size=size)
+        return ErasedPage(user_id, is_last=row_count < size)
 
 
 async def erase_waiting_rows(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
@@ -185,16 +185,16 @@ async def _erase_page(
     """
     about_ids = await transaction.values(_ERASE_ABOUT, user_id=user_id, after=about_after, size=size)
     acted_ids = await transaction.values(_ERASE_ACTED, user_id=user_id, after=acted_after, size=size - len(about_ids))
-    number = len(about_ids) + len(acted_ids)
-    number += await transaction.run(_ERASE_CONSENTS, user_id=user_id, size=size - number)
-    number += await transaction.run(_ERASE_REFUSALS, user_id=user_id, size=size - number)
-    if number < size:
+    row_count = len(about_ids) + len(acted_ids)
+    row_count += await transaction.run(_ERASE_CONSENTS, user_id=user_id, size=size - row_count)
+    row_count += await transaction.run(_ERASE_REFUSALS, user_id=user_id, size=size - row_count)
+    if row_count < size:
         await transaction.run(_FINISH, user_id=user_id)
     else:
         last_about = about_ids[-1] if about_ids else about_after
         last_acted = acted_ids[-1] if acted_ids else acted_after
         await transaction.run(_SAVE_PROGRESS, user_id=user_id, about_after=last_about, acted_after=last_acted)
-    return number
+    return row_count
 
 
 async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
@@ -213,7 +213,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
     await record_event(transaction, EventType.USER_ERASED, by=by, at=now, user_id=user_id, data=data)
 
 
-async def leave_later(transaction: Transaction, user_id: UUID, *, erase_at: datetime, now: datetime) -> None:
+async def schedule_erasure(transaction: Transaction, user_id: UUID, *, erase_at: datetime, now: datetime) -> None:
     """Record that a locked user has requested erasure and will be erased at `erase_at`, and end the user's sessions.
 
     A banned user who withdraws the consent in WeChat has requested erasure, too. `erase_at` is then the present time,
@@ -225,7 +225,7 @@ async def leave_later(transaction: Transaction, user_id: UUID, *, erase_at: date
     await record_event(transaction, EventType.USER_LEAVING, by=by, at=now, user_id=user_id, data={"erase_at": erase_at})
 
 
-async def cancel_leaving(
+async def cancel_erasure(
     transaction: Transaction, user_id: UUID, account: StatusAndRoles, *, by: Actor, now: datetime
 ) -> bool:
     """Cancel the erasure of a locked user, and return whether the user had requested erasure. If not, change nothing.
@@ -239,7 +239,7 @@ async def cancel_leaving(
     return True
 
 
-async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
+async def cancel_erasure_at_login(database: Database, user_id: UUID, *, now: datetime) -> None:
     """Cancel the erasure that a user has requested.
 
     Change nothing if the user has not requested it, is banned (and so cannot log in), or no longer exists.
@@ -248,8 +248,8 @@ async def stay(database: Database, user_id: UUID, *, now: datetime) -> None:
         account = await lock_status_and_roles(transaction, user_id)
         if account is None or account.is_banned:
             return
-        stays = await cancel_leaving(transaction, user_id, account, by=Actor(str(user_id)), now=now)
-    if stays:
+        had_requested = await cancel_erasure(transaction, user_id, account, by=Actor(str(user_id)), now=now)
+    if had_requested:
         log.info(EventType.USER_STAYED.log_event, user_id=user_id)
 
 
