@@ -577,7 +577,7 @@ async def _settle(town: Town) -> None:
     database = Database(town.database_url)
     try:
         for administrator in town.administrators.values():
-            user_id, change = UUID(administrator["user"]["id"]), UserChange(granted="admin")
+            user_id, change = UUID(administrator["user"]["id"]), UserChange(granted_role="admin")
             await change_user(database, user_id, change, by=OPERATOR, now=utc_now())
         town.ledger = await _add(database, "ledger", scopes=[Scope.EVENTS])
         town.site = await _add(

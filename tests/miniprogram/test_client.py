@@ -39,7 +39,7 @@ CLAIMS = {"role": "authenticated"}
 """The claims that Supabase needs, from docs/build/other-back-ends.md."""
 CHANGES = {
     "/controls/bans": UserChange(status=UserStatus.DISABLED),
-    "/controls/administrators": UserChange(granted=ADMIN),
+    "/controls/administrators": UserChange(granted_role=ADMIN),
 }
 FILES = sorted(str(file.relative_to(NODE_TESTS)) for file in NODE_TESTS.glob("miniprogram/*.test.js"))
 

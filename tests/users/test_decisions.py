@@ -39,9 +39,9 @@ def of(*roles: str, ban: Ban | None = None) -> StatusAndRoles:
         (EDITOR, {"roles": []}, of()),
         (EDITOR, {"roles": ["support", "admin", "support"]}, of("support", "admin")),
         (EDITOR, {"roles": [*MANY, "r00"]}, of(*MANY)),
-        (EDITOR, {"granted": "admin"}, of("editor", "admin")),
-        (EDITOR, {"revoked": "editor"}, of()),
-        (EDITOR, {"revoked": "admin"}, EDITOR),
+        (EDITOR, {"granted_role": "admin"}, of("editor", "admin")),
+        (EDITOR, {"revoked_role": "editor"}, of()),
+        (EDITOR, {"revoked_role": "admin"}, EDITOR),
         (of(ban=SPAM), {"reason": "more"}, of(ban=Ban("more", SOONER))),
         (of(ban=SPAM), {"until": LATER}, of(ban=Ban("spam", LATER))),
         (of(ban=SPAM), {"roles": ["x"]}, of("x", ban=SPAM)),
@@ -56,7 +56,7 @@ def test_a_change_sets_its_fields_and_a_ban_replaces_one(
     assert UserChange(**change).applied_to(before) == after
 
 
-@pytest.mark.parametrize("change", [{"roles": [*MANY, "x"]}, {"roles": MANY, "granted": "x"}])
+@pytest.mark.parametrize("change", [{"roles": [*MANY, "x"]}, {"roles": MANY, "granted_role": "x"}])
 def test_nobody_gets_more_roles_than_there_may_be(change: dict[str, Any]) -> None:
     with pytest.raises(TextError, match="32"):
         UserChange(**change).applied_to(EDITOR)

@@ -216,7 +216,7 @@ def unban_command(user_id: UUID) -> None:
 @_role_argument
 def grant_command(user_id: UUID, role: str) -> None:
     """Grant a user a role. The role `admin` makes the user an administrator."""
-    _change(user_id, UserChange(granted=role))
+    _change(user_id, UserChange(granted_role=role))
 
 
 @users.command()
@@ -224,7 +224,7 @@ def grant_command(user_id: UUID, role: str) -> None:
 @_role_argument
 def revoke_command(user_id: UUID, role: str) -> None:
     """Revoke a user's role."""
-    _change(user_id, UserChange(revoked=role))
+    _change(user_id, UserChange(revoked_role=role))
 
 
 @users.command()

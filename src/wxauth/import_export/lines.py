@@ -33,7 +33,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.settings import Settings
 from wxauth.users.attributes import AttributesPatch
 from wxauth.users.ids import LOOKS_LIKE, ExternalId, Openid, Unionid, refuse_invisible
-from wxauth.users.phone_numbers import number_in
+from wxauth.users.phone_numbers import phone_number_in
 from wxauth.users.schemas import MAX_AVATAR_URL, MAX_NICKNAME, AvatarUrl, Nickname, Reason, Roles
 from wxauth.web import schemas
 from wxauth.wechat.received import E164
@@ -182,11 +182,11 @@ def _e164(value: object, info: ValidationInfo) -> object:
     as it is, because the field's own check refuses it later.
     """
     text = str(value) if type(value) is int else value
-    # `number_in` would ignore a NUL at the beginning or the end, which the field's own check must refuse.
+    # `phone_number_in` would ignore a NUL at the beginning or the end, which the field's own check must refuse.
     if not isinstance(text, str) or E164.fullmatch(text) or "\0" in text:
         return text
     settings: Settings = (info.context or {})[Settings]
-    return number_in(text, region=settings.phone_region) or text
+    return phone_number_in(text, region=settings.phone_region) or text
 
 
 def _version_7(value: UUID) -> UUID:

@@ -33,7 +33,7 @@ from wxauth.users.schemas import (
     AvatarUrl,
     Nickname,
     UserAnswer,
-    is_own_picture,
+    is_uploaded_picture,
     user_answer,
 )
 from wxauth.web.schemas import Lenient, ShownSessionId, body_like
@@ -170,7 +170,7 @@ class Logins:
         # None and an empty value leave the stored picture unchanged. So does the URL of an uploaded picture, which only
         # an upload may set.
         avatar_url = body.avatar_url or None
-        if is_own_picture(avatar_url, self.settings.issuer):
+        if is_uploaded_picture(avatar_url, self.settings.issuer):
             avatar_url = None
         refresh_expires_in = session_lifetimes(self.settings).unrefreshed
         identity, wechat_ms = await self.code_logins.exchange_code(app, body.code)

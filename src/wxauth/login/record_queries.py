@@ -378,7 +378,7 @@ async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refus
         network=None if network is None else str(network),
         code=search.code,
         app_id=search.app_id,
-        **search.bounds,
+        **search.page_parameters,
     )
     return Page.of(rows, search.limit)
 

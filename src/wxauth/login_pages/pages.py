@@ -33,7 +33,7 @@ from wxauth.site_logins.responses import AUTHORIZE_PATH, Mistake, Onward, SentBa
 from wxauth.site_logins.targets import ResourceAnswer, resource_at
 from wxauth.site_logins.visits import is_open_on_computers
 from wxauth.users.callers import DeviceDep
-from wxauth.users.schemas import is_own_picture
+from wxauth.users.schemas import is_uploaded_picture
 from wxauth.web.dependencies import SettingsDep
 from wxauth.web.edge import FIRST_FAILURE, PROBLEM_KEY
 from wxauth_guard.problems import REQUEST_ID_KEY
@@ -205,7 +205,7 @@ class Pages(Rendering):
             parameters,
             form_action=f"'self' {redirect_sources(site_request.redirect_uri)}",
             name=(user.nickname or "").strip(),
-            picture=f"{self.root}{picture.removeprefix(issuer)}" if is_own_picture(picture, issuer) else None,
+            picture=f"{self.root}{picture.removeprefix(issuer)}" if is_uploaded_picture(picture, issuer) else None,
             hint={HINT: parameters[HINT]} if HINT in parameters else {},
         )
 

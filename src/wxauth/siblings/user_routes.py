@@ -111,7 +111,7 @@ class ProfileRemoval(BaseModel):
         return self
 
 
-class UserForSiblingsAnswer(schemas.SharedFields, schemas.OperatorsFields, schemas.FormerExternalIds):
+class UserForSiblingsAnswer(schemas.SharedFields, schemas.FieldsForStaffAndServices, schemas.FormerExternalIds):
     """A user as other services see them."""
 
     id: Annotated[
@@ -303,7 +303,7 @@ async def clear_profile(
     The request is idempotent. An uploaded picture is deleted. For an id that was merged, the remaining user is changed.
     The profile of staff cannot be cleared.
     """
-    change = UserChange(cleared=body.model_fields_set)
+    change = UserChange(cleared_fields=body.model_fields_set)
     await change_user(database, user_id, change, by=moderator, now=clock())
 
 

@@ -23,7 +23,7 @@ from wxauth.users.consent_queries import (
     check_in_force,
     give_consents,
     valid_consents,
-    withdraw,
+    withdraw_consent,
 )
 from wxauth.users.schemas import (
     ConsentsQuery,
@@ -32,7 +32,7 @@ from wxauth.users.schemas import (
     SessionAnswer,
     SessionsQuery,
     UserAnswer,
-    is_own_picture,
+    is_uploaded_picture,
     user_answer,
 )
 from wxauth.users.user_queries import store_profile
@@ -99,8 +99,8 @@ async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: D
     # This query compares the owners of both sessions, because a merge might just have given them a different owner.
     if not await database.value(ARE_OF_ONE_USER, one_id=session_id, other_id=caller.session_id):
         raise NotFound(_UNKNOWN_SESSION)
-    is_this_one = session_id == caller.session_id
-    reason = EndReason.SIGNED_OUT if is_this_one else EndReason.SIGNED_OUT_ELSEWHERE
+    is_callers = session_id == caller.session_id
+    reason = EndReason.SIGNED_OUT if is_callers else EndReason.SIGNED_OUT_ELSEWHERE
     await end_session(database, session_id=session_id, reason=reason, now=clock())
     log.info("logged_out", user_id=caller.user.id, session_id=session_id)
 
@@ -141,7 +141,7 @@ async def withdraw_my_consent(
 ) -> None:
     """Withdraw the caller's consent to a document. The consent stays in the list, with the time of withdrawal."""
     user = caller.user
-    await withdraw(database, user.id, document, app_id=user.app_id, ip=device.ip, now=clock())
+    await withdraw_consent(database, user.id, document, app_id=user.app_id, ip=device.ip, now=clock())
 
 
 @router.post(
@@ -165,7 +165,7 @@ async def change_me(
     """
     changes = body.changes()
     # A form might send back the URL of an uploaded picture. The URL is ignored, because only an upload can set it.
-    if is_own_picture(changes.get("avatar_url"), settings.issuer):
+    if is_uploaded_picture(changes.get("avatar_url"), settings.issuer):
         del changes["avatar_url"]
     user = await store_profile(database, caller.user, changes, now=clock())
     if user is None:

@@ -66,13 +66,13 @@ class UserChange:
     """The time at which the ban ends automatically."""
     roles: Sequence[str] | None = None
     """The complete list of roles, which replaces the user's current roles."""
-    granted: str | None = None
+    granted_role: str | None = None
     """A role to add to the user's roles."""
-    revoked: str | None = None
+    revoked_role: str | None = None
     """A role to remove from the user's roles."""
     attributes: Attributes | None = None
     """A JSON merge patch (RFC 7396) for the user's attributes."""
-    cleared: Collection[str] = ()
+    cleared_fields: Collection[str] = ()
     """The fields to clear. Each is one of `PROFILE_FIELDS`."""
     cancels_erasure: bool = False
     """Whether to cancel the erasure that the user has requested."""
@@ -84,9 +84,9 @@ class UserChange:
             many roles.
         """
         roles = list(before.roles if self.roles is None else self.roles)
-        if self.granted is not None:
-            roles.append(self.granted)
-        roles_after = tuple(dict.fromkeys(role for role in roles if role != self.revoked))
+        if self.granted_role is not None:
+            roles.append(self.granted_role)
+        roles_after = tuple(dict.fromkeys(role for role in roles if role != self.revoked_role))
         if len(roles_after) > MAX_ROLES:  # only the command that grants a role gets here
             raise TextError(_("a user can have at most {n} roles", n=MAX_ROLES))
         return replace(before, roles=roles_after, ban=self._ban_after(before.ban))
@@ -114,7 +114,7 @@ class UserChange:
     @property
     def may_remove_administrator(self) -> bool:
         """Whether these changes could take the role `admin` from an administrator, or ban an administrator."""
-        takes_role = self.revoked == ADMIN or (self.roles is not None and ADMIN not in self.roles)
+        takes_role = self.revoked_role == ADMIN or (self.roles is not None and ADMIN not in self.roles)
         return takes_role or self.status is UserStatus.DISABLED
 
 
@@ -209,8 +209,8 @@ async def _change_other_fields(
             raise InvalidRequest.of("attributes", exc.text) from None
     if change.cancels_erasure:
         has_changed |= await cancel_erasure(transaction, user_id, before, by=by, now=now)
-    if change.cleared:
-        cleared = await user_queries.clear_fields(transaction, user_id, change.cleared)
+    if change.cleared_fields:
+        cleared = await user_queries.clear_fields(transaction, user_id, change.cleared_fields)
         if cleared:
             kind, data = EventType.PROFILE_CHANGED, {"fields": cleared}
             await record_event(transaction, kind, by=by, at=now, user_id=user_id, data=data)

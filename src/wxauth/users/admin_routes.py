@@ -17,7 +17,7 @@ from wxauth.users.callers import FreshAdministratorDep, FreshLoginDep, StaffDep
 from wxauth.users.history_queries import EventsQuery, ListedLogin, LoginsQuery, UserSummary
 from wxauth.users.phone_numbers import masked
 from wxauth.users.schemas import ListedUserAnswer, UserChangeRequest, UserDetailAnswer, UsersAnswer, users_answer
-from wxauth.users.search_queries import UsersQuery, find_users, id_in, term_kind_of
+from wxauth.users.search_queries import UsersQuery, as_user_id, find_users, term_kind_of
 from wxauth.users.staff_read_queries import Read, StaffReads
 from wxauth.users.user_queries import UNKNOWN_USER
 from wxauth.web.answers import Entails
@@ -126,7 +126,7 @@ async def change_user(
     change = UserChange(
         **body.model_dump(exclude={*PROFILE_FIELDS, "erase_at"}),
         # In a request, the profile fields and `erase_at` can only be null.
-        cleared=body.model_fields_set.intersection(PROFILE_FIELDS),
+        cleared_fields=body.model_fields_set.intersection(PROFILE_FIELDS),
         cancels_erasure="erase_at" in body.model_fields_set,
     )
     if staff.must_spare_staff:  # the role `support`
@@ -181,7 +181,7 @@ async def list_events(
     await reads.store()  # so that the list also contains the reads that this process still has in memory
     page = await history_queries.find_events(database, query)
     # A list of the events about a user, and a list of the events by a user, both count as reads of the user's data.
-    actor_id = None if query.actor is None else id_in(query.actor)
+    actor_id = None if query.actor is None else as_user_id(query.actor)
     for user_id in {query.user_id, actor_id}:
         if user_id is not None and page.items:
             reads.note_read(staff, Read.EVENTS, user_id)

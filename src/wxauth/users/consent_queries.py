@@ -115,9 +115,9 @@ UPDATE consents SET withdrawn_at = :now
 # consents of one id by time.
 NEWEST_CONSENTS: Final = Statement[ConsentRow](f"""
 SELECT page.*
-  FROM unnest({_IDS_FRAGMENT}) AS known (id) CROSS JOIN LATERAL (
+  FROM unnest({_IDS_FRAGMENT}) AS ids (id) CROSS JOIN LATERAL (
        SELECT id, document, version, given_at, withdrawn_at, app_id, ip FROM consents
-        WHERE user_id = known.id
+        WHERE user_id = ids.id
           AND (given_at, id) < (COALESCE(:after_at::timestamptz, 'infinity'),
                                 COALESCE(:after_id::uuid, '{fragment(str(LAST_ID))}'))
         ORDER BY given_at DESC, id DESC LIMIT :limit) page
@@ -191,7 +191,7 @@ async def give_consents(
     return {**before, **new_consents}
 
 
-async def withdraw(
+async def withdraw_consent(
     database: Database, user_id: UUID, document: str, *, app_id: str, ip: str | None, now: datetime
 ) -> None:
     """Record that a user withdraws the consent to a document, in all versions of the document.

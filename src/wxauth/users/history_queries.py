@@ -14,7 +14,7 @@ from wxauth.core.statements import Statement, pair_range
 from wxauth.core.trail import ERASED_DATA, REPORTS_ERASURE, EventType
 from wxauth.sessions.devices import DescribedDevice
 from wxauth.sessions.list_queries import OPENED
-from wxauth.users.search_queries import SEARCH_SECONDS, id_in, search_in_windows
+from wxauth.users.search_queries import SEARCH_SECONDS, as_user_id, search_in_windows
 from wxauth.web.schemas import (
     Network,
     OrEmpty,
@@ -46,7 +46,7 @@ class HistoryQuery(PageQuery):
         return id_range(self.since, self.until, self.cursor)
 
     @property
-    def bounds(self) -> dict[str, Any]:
+    def page_parameters(self) -> dict[str, Any]:
         """The statement parameters for the range of ids, and for the number of rows to read.
 
         The statement reads one row more than fits on the page. `Page.of` uses this row to tell whether there is a next
@@ -161,11 +161,11 @@ SELECT events.id, events.type, events.at, events.actor, events.user_id, events.a
   FROM events"""
 # The statements compare ids instead of times, because the indexes contain ids and no times. An id begins with the time
 # of its event.
-_NEWEST: Final = "events.id >= :lowest AND events.id < :before ORDER BY events.id DESC LIMIT :limit"
-_ALL_EVENTS: Final = Statement[EventFields](f"{_EVENTS} WHERE {_NEWEST}")
+_NEWEST_IN_RANGE: Final = "events.id >= :lowest AND events.id < :before ORDER BY events.id DESC LIMIT :limit"
+_ALL_EVENTS: Final = Statement[EventFields](f"{_EVENTS} WHERE {_NEWEST_IN_RANGE}")
 _EVENTS_OF_TYPES: Final = Statement[EventFields](f"""
 SELECT found.* FROM unnest(:types::text[]) AS kind
- CROSS JOIN LATERAL ({_EVENTS} WHERE events.type = kind AND {_NEWEST}) AS found
+ CROSS JOIN LATERAL ({_EVENTS} WHERE events.type = kind AND {_NEWEST_IN_RANGE}) AS found
  ORDER BY found.id DESC LIMIT :limit
 """)
 """The query for the newest events of these types.
@@ -173,7 +173,7 @@ SELECT found.* FROM unnest(:types::text[]) AS kind
 For each type, it reads the newest events from the index, because PostgreSQL would otherwise sort all events of these
 types.
 """
-_NEWEST_OF_USER: Final = "ORDER BY events.user_id DESC, events.id DESC LIMIT :limit"
+_ORDER_OF_USER: Final = "ORDER BY events.user_id DESC, events.id DESC LIMIT :limit"
 
 
 def _events_of_user_fragment(user_id: LiteralString) -> LiteralString:
@@ -183,7 +183,7 @@ def _events_of_user_fragment(user_id: LiteralString) -> LiteralString:
 
 _EVENTS_OF_USER: Final = Statement[EventFields](f"""
 {_events_of_user_fragment(":user_id")} AND (:actor::text IS NULL OR events.actor = :actor)
-   AND (:types::text[] = '{{}}' OR events.type = ANY (:types)) {_NEWEST_OF_USER}
+   AND (:types::text[] = '{{}}' OR events.type = ANY (:types)) {_ORDER_OF_USER}
 """)
 # The first part reads the actor's actions, except those on the actor's own account. It reads each type separately,
 # because the index of actors contains the type before the id. The second part reads the actor's actions on the actor's
@@ -196,7 +196,7 @@ _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
         AND (events.actor, events.type, events.id) < (:actor, kind, :before) AND (actor = user_id::text) IS NOT TRUE
       ORDER BY events.actor DESC, events.type DESC, events.id DESC LIMIT :limit) AS found)
  UNION ALL
-({_events_of_user_fragment(":actor_id")} AND events.actor = :actor AND events.type = ANY (:types) {_NEWEST_OF_USER})
+({_events_of_user_fragment(":actor_id")} AND events.actor = :actor AND events.type = ANY (:types) {_ORDER_OF_USER})
  ORDER BY id DESC LIMIT :limit
 """)
 
@@ -215,14 +215,16 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
     network = None if query.network is None else str(query.network)
     filters: dict[str, object] = {"app_id": query.app_id, "network": network}
     statement = _ALL_LOGINS
+    is_indexed = query.app_id is None and query.network is None
     if query.user_id is not None:
         statement = _LOGINS_OF_USER
+        is_indexed = True
         filters["user_id"] = query.user_id
 
     async def logins_between(upper: UUID, lower: UUID, limit: int) -> Sequence[ListedLogin]:
         return await database.rows(statement, **filters, before=upper, lowest=lower, limit=limit)
 
-    if query.user_id is not None or (query.app_id is None and query.network is None):  # an index finds these logins
+    if is_indexed:
         return Page.of(await logins_between(before, lowest, query.limit + 1), query.limit)
     return await search_in_windows(
         database,
@@ -244,12 +246,14 @@ async def find_events(database: Database, query: EventsQuery) -> Page[EventField
     actor = query.actor.lower() if query.actor else None
     types = list(dict.fromkeys(query.type))
     if query.user_id is not None:
-        events = await database.rows(_EVENTS_OF_USER, user_id=query.user_id, actor=actor, types=types, **query.bounds)
+        events = await database.rows(
+            _EVENTS_OF_USER, user_id=query.user_id, actor=actor, types=types, **query.page_parameters
+        )
     elif actor is not None:
-        filters = {"actor": actor, "actor_id": id_in(actor), "types": types or list(EventType)}
-        events = await database.rows(_EVENTS_OF_ACTOR, **filters, **query.bounds)
+        filters = {"actor": actor, "actor_id": as_user_id(actor), "types": types or list(EventType)}
+        events = await database.rows(_EVENTS_OF_ACTOR, **filters, **query.page_parameters)
     elif types:
-        events = await database.rows(_EVENTS_OF_TYPES, types=types, **query.bounds)
+        events = await database.rows(_EVENTS_OF_TYPES, types=types, **query.page_parameters)
     else:
-        events = await database.rows(_ALL_EVENTS, **query.bounds)
+        events = await database.rows(_ALL_EVENTS, **query.page_parameters)
     return Page.of(events, query.limit)

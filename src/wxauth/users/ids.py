@@ -35,7 +35,7 @@ _MISTAKEN: Final = {
 Before wxauth matches the patterns, it normalizes the text (NFKC), removes the white space around it, and converts it to
 lower case.
 """
-_NO_OPENID: Final = {
+_MISTAKEN_FOR_OPENID: Final = {
     r"\w+://.*": _("a URL"),
     r".*@.*": _("an e-mail address"),
     r"w[wx][0-9a-z]{16}|gh_[0-9a-f]{12}": _("an AppID"),
@@ -81,7 +81,7 @@ def _refuse_mistaken(patterns: dict[str, Text], value: object) -> object:
 Openid = Annotated[
     str,
     StringConstraints(pattern=rf"^[A-Za-z0-9_-]{{6,{_MAX_LENGTH}}}$"),
-    BeforeValidator(partial(_refuse_mistaken, _MISTAKEN | _NO_OPENID)),
+    BeforeValidator(partial(_refuse_mistaken, _MISTAKEN | _MISTAKEN_FOR_OPENID)),
     AfterValidator(_refuse_placeholder),
 ]
 _NotMistaken = BeforeValidator(partial(_refuse_mistaken, _MISTAKEN))

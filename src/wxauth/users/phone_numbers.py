@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _TYPED_NUMBER: Final = re.compile(r"\+?[0-9][0-9 ()-]{6,}")
 """The pattern of texts that might be phone numbers."""
 _CHINESE_MOBILE: Final = re.compile(r"1[3-9][0-9]{9}")
-"""The form of the most common numbers, which `number_in` parses for China without the library `phonenumbers`.
+"""The form of the most common numbers, which `phone_number_in` parses for China without the library `phonenumbers`.
 
 The library takes 84 µs for each number, which would be 84 s for an import of a million lines.
 """
@@ -26,7 +26,7 @@ _LONG_FROM: Final = 9
 """The smallest number of digits of a phone number that does not count as short."""
 
 
-def is_number(text: str, *, region: str) -> bool:
+def is_phone_number(text: str, *, region: str) -> bool:
     """Return whether this text has the form and a possible length of a phone number.
 
     A number without a country code counts as a number of the region. The text may also begin with a country code
@@ -43,7 +43,7 @@ def is_number(text: str, *, region: str) -> bool:
     )
 
 
-def possible_numbers(text: str, *, region: str) -> Sequence[str]:
+def possible_phone_numbers(text: str, *, region: str) -> Sequence[str]:
     """Return all texts that might be the E.164 form of the number in this text, for a search.
 
     A number without a country code counts as a number of the region. A number without a plus may also begin with a
@@ -56,7 +56,7 @@ def possible_numbers(text: str, *, region: str) -> Sequence[str]:
     return numbers
 
 
-def number_in(text: str, *, region: str) -> str | None:
+def phone_number_in(text: str, *, region: str) -> str | None:
     """Return the number that this text means when dialled in the region, in E.164 form; None if it is not valid.
 
     Return None for a number with an extension, too.
@@ -80,8 +80,8 @@ def masked(phone: str) -> str:
     digits = phone.removeprefix("+")
     if len(digits) < _LONG_FROM:
         return f"+{'*' * (len(digits) - _SHOWN_DIGITS_IF_SHORT)}{digits[-_SHOWN_DIGITS_IF_SHORT:]}"
-    end = len(digits) - _SHOWN_DIGITS
-    return f"+{digits[: end - _HIDDEN_DIGITS]}{'*' * _HIDDEN_DIGITS}{digits[end:]}"
+    first_digits = digits[: -_HIDDEN_DIGITS - _SHOWN_DIGITS]
+    return f"+{first_digits}{'*' * _HIDDEN_DIGITS}{digits[-_SHOWN_DIGITS:]}"
 
 
 def _parsed(text: str, region: str) -> "PhoneNumber | None":

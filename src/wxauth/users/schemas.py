@@ -210,7 +210,7 @@ class OwnIdentitiesAnswer(BaseModel):
     items: list[OwnIdentityAnswer]
 
 
-class OperatorsFields(TypedDict):
+class FieldsForStaffAndServices(TypedDict):
     """The fields of every response about a user to staff and other services."""
 
     identities: Annotated[list[IdentityJson], Field(description="The user's identities, the oldest first.")]
@@ -238,7 +238,7 @@ class FormerExternalIds(TypedDict):
     ]
 
 
-class ListedUserAnswer(ProfileStatusAndRoles, OperatorsFields):
+class ListedUserAnswer(ProfileStatusAndRoles, FieldsForStaffAndServices):
     """A user, with all identities."""
 
     id: ShownUserId
@@ -333,7 +333,7 @@ def users_answer(page: Page[ListedUser]) -> UsersAnswer:
     return answer
 
 
-def is_own_picture(url: str | None, issuer: str) -> TypeGuard[str]:
+def is_uploaded_picture(url: str | None, issuer: str) -> TypeGuard[str]:
     """Return whether a URL is the URL of a picture that was uploaded to wxauth, even if the picture was deleted.
 
     Of all requests, only an upload can set such a URL. An import can set it, too.
@@ -347,8 +347,8 @@ def _check_picture_url(value: str, info: ValidationInfo) -> str:
     Raises: ValueError, if the URL is neither https, nor wxauth's own, nor WeChat's for users who have set no picture.
     """
     settings: Settings | None = info.context[Settings] if info.context else None
-    is_own = settings is not None and is_own_picture(value, settings.issuer)
-    if is_own or _HTTPS_URL.fullmatch(value) or is_stand_in(value):
+    is_uploaded = settings is not None and is_uploaded_picture(value, settings.issuer)
+    if is_uploaded or _HTTPS_URL.fullmatch(value) or is_stand_in(value):
         return value
     raise ValueError("Must be an https URL. Upload a picture from the phone with POST /v1/me/avatar")
 
@@ -385,8 +385,7 @@ class ProfileChange(Changes, BodyWithRules):
     model_config = body_like({"nickname": "小明"})
 
     # These types keep the name and the picture that WeChat sends for users who have set none. `changes` then leaves
-    # these placeholders out. `Nickname` and `AvatarUrl` would make them empty, which would clear the user's name or
-    # picture.
+    # them out. `Nickname` and `AvatarUrl` would make them empty, which would clear the user's name or picture.
     nickname: _Name | None = Field(
         default=None,
         validation_alias=NICKNAME_ALIASES,
@@ -406,9 +405,8 @@ class ProfileChange(Changes, BodyWithRules):
     def changes(self) -> dict[str, str | None]:
         """Return the fields that the request changes, with None for each field to clear.
 
-        The placeholder name and pictures, which WeChat sends for users who have not set their own, are left out. The
-        URL of an uploaded picture is not left out here. The route removes it, because this method does not know the
-        issuer.
+        The name and the pictures that WeChat sends for users who have set none are left out. The URL of an uploaded
+        picture is not left out here. The route removes it, because this method does not know the issuer.
         """
         requested = {name: getattr(self, name) for name in self.model_fields_set}
         return {name: value or None for name, value in requested.items() if not is_stand_in(value)}

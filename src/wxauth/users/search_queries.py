@@ -21,7 +21,7 @@ from wxauth.core.ids import FIRST_ID, LAST_ID
 from wxauth.core.statements import Statement
 from wxauth.core.users import USER, UserFields, UserStatus
 from wxauth.settings.roles import Role
-from wxauth.users.phone_numbers import is_number, possible_numbers
+from wxauth.users.phone_numbers import is_phone_number, possible_phone_numbers
 from wxauth.users.status_queries import ADMIN
 from wxauth.web.schemas import TEXT, OrEmpty, Page, PageQuery, RowWithId, StoredText, cursor_at
 
@@ -102,11 +102,11 @@ USER_BY_ID: Final = Statement[ListedUser](f"""
 _CONDITIONS: Final[Mapping[str, LiteralString]] = {
     "user_ids": "users.id = ANY (:user_ids)",
     "part": 'strpos(lower(users.nickname COLLATE "default"), lower(:part)) > 0',
-    "rare_part": """users.id = ANY (ARRAY(WITH fitting AS MATERIALIZED (
+    "rare_part": """users.id = ANY (ARRAY(WITH matching AS MATERIALIZED (
         SELECT u.id FROM users u
          WHERE u.nickname IS NOT NULL AND nickname_bigrams(u.nickname) @> nickname_bigrams(:rare_part)
            AND strpos(lower(u.nickname COLLATE "default"), lower(:rare_part)) > 0)
-        SELECT id FROM fitting WHERE id < :before AND id >= :floor ORDER BY id DESC LIMIT :limit))""",
+        SELECT id FROM matching WHERE id < :before AND id >= :floor ORDER BY id DESC LIMIT :limit))""",
     "status": "users.status = :status",
     "role": ":role = ANY (users.roles)",
     "app_id": "EXISTS (SELECT FROM identities i WHERE i.user_id = users.id AND i.app_id = :app_id)",
@@ -185,8 +185,8 @@ async def _filters_of(database: Database, query: UsersQuery, *, region: str) -> 
     filters = query.model_dump(include={"status", "role", "app_id"}, exclude_none=True, warnings=False)
     if not query.q:
         return filters
-    phones = possible_numbers(query.q, region=region)
-    user_ids = await database.values(_NAMED_USERS, text=query.q, phones=phones, id=id_in(query.q))
+    phones = possible_phone_numbers(query.q, region=region)
+    user_ids = await database.values(_NAMED_USERS, text=query.q, phones=phones, id=as_user_id(query.q))
     if user_ids:
         return {**filters, "user_ids": user_ids}
     if term_kind_of(query.q, region=region) is TermKind.TEXT:
@@ -267,14 +267,14 @@ def term_kind_of(text: str | None, *, region: str) -> TermKind:
     """
     if not text:
         return TermKind.NONE
-    if id_in(text) is not None:
+    if as_user_id(text) is not None:
         return TermKind.USER_ID
-    if is_number(text, region=region):
+    if is_phone_number(text, region=region):
         return TermKind.PHONE
     return TermKind.WECHAT_ID if _WECHAT_ID.fullmatch(text) else TermKind.TEXT
 
 
-def id_in(text: str) -> UUID | None:
+def as_user_id(text: str) -> UUID | None:
     """Return the user id that a text consists of, in upper or lower case; None if the text is not a UUID with hyphens.
 
     Responses contain ids only in this form. `UUID` would also accept other forms, for example without hyphens.

@@ -96,7 +96,8 @@ def _cleared_fragment(name: LiteralString, column: LiteralString) -> LiteralStri
     return f"{column} = CASE WHEN '{name}' = ANY (:fields::text[]) THEN NULL ELSE users.{column} END"
 
 
-CLEAR_FIELDS: Final = Statement[list[str]](f"""
+# The statement returns the names of the fields that had a value.
+_CLEAR_FIELDS: Final = Statement[list[str]](f"""
 WITH before AS (
     SELECT * FROM users WHERE id = :user_id
 )
@@ -108,7 +109,6 @@ RETURNING array_remove(ARRAY[
     {", ".join(f"CASE WHEN before.{name} IS DISTINCT FROM users.{name} THEN '{name}' END" for name in MERGEABLE_FIELDS)}
 ], NULL)
 """)
-"""The statement that clears some of the `MERGEABLE_FIELDS` of a locked user, and returns those that had a value."""
 
 
 def _changed_fragment(name: LiteralString) -> LiteralString:
@@ -150,7 +150,7 @@ async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) ->
 
 async def clear_fields(transaction: Transaction, user_id: UUID, fields: Collection[str]) -> Sequence[str]:
     """Clear some of the `MERGEABLE_FIELDS` of a locked user. Return the fields that had a value."""
-    return await transaction.value(CLEAR_FIELDS, user_id=user_id, fields=list(fields)) or ()
+    return await transaction.value(_CLEAR_FIELDS, user_id=user_id, fields=list(fields)) or ()
 
 
 async def remove_phone(
