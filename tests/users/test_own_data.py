@@ -25,7 +25,8 @@ from wxauth.core.trail import EventType
 from wxauth.core.users import PROFILE_FIELDS
 from wxauth.housekeeping.housekeeping import sweep
 from wxauth.service.app import create_app
-from wxauth.users.own_data import EXAMPLE_OWN_DATA, MAX_LARGE_DOCUMENTS
+from wxauth.users.own_data import MAX_LARGE_DOCUMENTS
+from wxauth.users.own_data_routes import EXAMPLE_OWN_DATA
 
 ROOT_ID = "01900000-0000-7000-8000-0000000000aa"
 
@@ -62,7 +63,7 @@ async def test_the_export_of_all_stored_data_is_one_document(stage: Stage) -> No
     for name in ("user", "identities", "sessions", "consents"):
         shown, example = ([part[name]] if name == "user" else part[name] for part in (document, EXAMPLE_OWN_DATA))
         wrong = {*shown[0]} ^ {*example[0]}
-        assert not wrong, f"change the part {name} of EXAMPLE_OWN_DATA in src/wxauth/users/own_data.py: {wrong}"
+        assert not wrong, f"change the part {name} of EXAMPLE_OWN_DATA in src/wxauth/users/own_data_routes.py: {wrong}"
     assert document["user"] == {
         "id": logins[0]["user"]["id"],
         "former_ids": [],

@@ -40,7 +40,7 @@ from wxauth.settings.apps import PUSH_PATH
 from wxauth.siblings import token_routes, user_routes, wechat_routes
 from wxauth.siblings.any_request import AnyRequest
 from wxauth.site_logins import scan_routes
-from wxauth.users import account_routes, admin_routes, own_data
+from wxauth.users import account_routes, admin_routes, own_data_routes
 from wxauth.web.direct import DirectRoute, DirectRoutes, Shortcut
 from wxauth.web.docs import add_docs, openapi_of
 from wxauth.web.edge import Edge
@@ -60,7 +60,7 @@ user. In wxauth's repository, `docs/reference/errors.md` explains each `code` an
 _ROUTERS: Final = (
     login_routes.router,
     account_routes.router,
-    own_data.router,
+    own_data_routes.router,
     phone_routes.router,
     picture_routes.router,
     session_key_routes.router,
