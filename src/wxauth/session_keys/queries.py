@@ -54,10 +54,10 @@ class SealedSessionKey:
     sealed: bytes = field(repr=False)
 
 
-# The two fragments below add a condition on the openid or the user. The subquery leaves out the sessions of websites,
-# which have no key. Its condition on the user is an equality, and not a `pair_range`. Without statistics, PostgreSQL
-# expects a ninth of all rows in a range of pairs, so reading the whole table would seem about as cheap as using the
-# index.
+# This SQL selects identities in an app, each with the session_key of its newest login. The two fragments below complete
+# the last condition, either with an openid or with a user. The subquery leaves out the sessions of websites, which have
+# no key. Its condition on the user is an equality, and not a `pair_range`. Without statistics, PostgreSQL expects a
+# ninth of all rows in a range of pairs, so reading the whole table would seem about as cheap as using the index.
 _OF_NEWEST_LOGIN: Final = """
 SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
        (SELECT s.session_key FROM sessions s
@@ -102,8 +102,8 @@ SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
 _REPLACE: Final = Statement[Nothing]("""
 WITH free AS (
     SELECT sessions.id, resealed
-      FROM unnest(:session_ids::uuid[], :former::bytea[], :resealed::bytea[]) AS sealed (id, former, resealed)
-      JOIN sessions ON sessions.id = sealed.id AND session_key = former
+      FROM unnest(:session_ids::uuid[], :former::bytea[], :resealed::bytea[]) AS given (id, former, resealed)
+      JOIN sessions ON sessions.id = given.id AND session_key = former
        FOR NO KEY UPDATE OF sessions SKIP LOCKED)
 UPDATE sessions SET session_key = resealed FROM free WHERE sessions.id = free.id
 """)
