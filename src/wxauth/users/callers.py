@@ -223,6 +223,19 @@ async def device_of(connection: HTTPConnection) -> Device:
 DeviceDep = Annotated[Device, Depends(device_of)]
 
 
+@lru_cache(maxsize=4096)
+def _plain_ip(host: str) -> str | None:
+    """Return the address in the form of `plain_address`, for example `192.0.2.1` for `::ffff:192.0.2.1`.
+
+    Return None if the host is not an address. The results for the last 4,096 hosts are cached, because most hosts send
+    several requests.
+    """
+    try:
+        return str(plain_address(host))
+    except ValueError:
+        return None  # the client has connected through a Unix socket
+
+
 async def staff_of(
     connection: HTTPConnection, principal: VerifiedDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep
 ) -> Actor:
@@ -291,16 +304,3 @@ async def fresh_administrator_of(administrator: AdministratorDep, has_fresh_logi
 
 FreshAdministratorDep = Annotated[Actor, Depends(fresh_administrator_of), Entails(failures=(LoginTooOld,))]
 """The administrator as in `AdministratorDep`, for changes with a lasting effect, which require a recent login."""
-
-
-@lru_cache(maxsize=4096)
-def _plain_ip(host: str) -> str | None:
-    """Return the address in the form of `plain_address`, for example `192.0.2.1` for `::ffff:192.0.2.1`.
-
-    Return None if the host is not an address. The results for the last 4,096 hosts are cached, because most hosts send
-    several requests.
-    """
-    try:
-        return str(plain_address(host))
-    except ValueError:
-        return None  # the client has connected through a Unix socket
