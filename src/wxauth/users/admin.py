@@ -212,8 +212,8 @@ async def _change_other_fields(
     if change.cleared_fields:
         cleared = await user_queries.clear_fields(transaction, user_id, change.cleared_fields)
         if cleared:
-            kind, data = EventType.PROFILE_CHANGED, {"fields": cleared}
-            await record_event(transaction, kind, by=by, at=now, user_id=user_id, data=data)
+            data = {"fields": cleared}
+            await record_event(transaction, EventType.PROFILE_CHANGED, by=by, at=now, user_id=user_id, data=data)
             has_changed = True
     return has_changed
 
@@ -236,8 +236,8 @@ async def set_external_id(
             if await transaction.value(user_queries.IS_FORMER_EXTERNAL_ID, external_id=external_id):
                 # This error rolls the change back.
                 raise ExternalIdTaken("the ID belonged to a user who was merged into another user")
-            kind, data = EventType.PROFILE_CHANGED, {"fields": ["external_id"]}
-            await record_event(transaction, kind, by=by, at=now, user_id=remaining_id, data=data)
+            data = {"fields": ["external_id"]}
+            await record_event(transaction, EventType.PROFILE_CHANGED, by=by, at=now, user_id=remaining_id, data=data)
     except CONFLICTS:
         raise ExternalIdTaken("another user has this ID") from None
 

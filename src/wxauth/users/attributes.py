@@ -89,15 +89,15 @@ async def patch_attributes(
 
 
 async def add_missing_attributes(
-    transaction: Transaction, user_id: UUID, others: Attributes, *, by: Actor, now: datetime
+    transaction: Transaction, user_id: UUID, attributes_of_other: Attributes, *, by: Actor, now: datetime
 ) -> None:
-    """Add to a locked user those attributes of another user, `others`, that the user lacks, and record the change.
+    """Add those attributes of another user to a locked user that the locked user lacks, and record the change.
 
     If the result would have too many names or bytes, add nothing, because a merge must not fail for this reason.
     """
     before = await read_attributes(transaction, user_id)
     try:
-        after = patched({**others, **before}, {})  # the empty patch only checks the limits
+        after = patched({**attributes_of_other, **before}, {})  # the empty patch only checks the limits
     except WrongAttributes:
         return
     await _store(transaction, user_id, before, after, by=by, now=now)
@@ -111,8 +111,8 @@ async def _store(
     if not names:
         return False
     await transaction.run(WRITE_ATTRIBUTES, user_id=user_id, attributes=after)
-    kind = EventType.ATTRIBUTES_CHANGED
-    await record_event(transaction, kind, by=by, at=now, user_id=user_id, data={"names": names})
+    data = {"names": names}
+    await record_event(transaction, EventType.ATTRIBUTES_CHANGED, by=by, at=now, user_id=user_id, data=data)
     return True
 
 

@@ -199,7 +199,7 @@ async def withdraw_consent(
     Raises: NotFound, if the user has not agreed to the document; InvalidToken, if the user has just been merged or
         erased.
     """
-    by, kind = Actor(str(user_id), ip), EventType.CONSENT_WITHDRAWN
+    by = Actor(str(user_id), ip)
     async with database.begin() as transaction:
         agreed = await _lock_consents(transaction, user_id)
         version = agreed.get(document)
@@ -208,7 +208,9 @@ async def withdraw_consent(
         await transaction.run(_WITHDRAW, user_id=user_id, document=document, now=now)
         await transaction.run(_REMOVE_FROM_USER, user_id=user_id, document=document)
         data = {"document": document, "version": version}
-        await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data)
+        await record_event(
+            transaction, EventType.CONSENT_WITHDRAWN, by=by, at=now, user_id=user_id, app_id=app_id, data=data
+        )
     log.info("consent_withdrawn", user_id=user_id, app_id=app_id, document=document, version=version)
 
 

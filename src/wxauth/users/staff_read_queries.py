@@ -116,7 +116,8 @@ class StaffReads(WriteBuffer):
         """
         now = self.clock()
         key = (by.name, user_ids[0], what)
-        if key in self._list_read_at and now < self._list_read_at[key] + SAME_LIST:
+        last_read_at = self._list_read_at.get(key)  # None also for data that is not a list
+        if last_read_at is not None and now < last_read_at + SAME_LIST:
             return
         if not self._has_place(EventType.STAFF_READ, by):
             raise RateLimited(

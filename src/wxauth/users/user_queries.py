@@ -118,6 +118,7 @@ def _changed_fragment(name: LiteralString) -> LiteralString:
     return f"{name} = CASE WHEN {has_changed} THEN {new_value} ELSE {name} END"
 
 
+# If :changed is empty, the statement only returns the user.
 _CHANGE: Final = Statement[UserInSession](f"""
 UPDATE users SET {", ".join(map(_changed_fragment, PROFILE_FIELDS))} WHERE id = :user_id RETURNING {USER_IN_SESSION}
 """)
@@ -213,9 +214,10 @@ async def change_profile_of(
     changed = [name for name in PROFILE_FIELDS if name in changes and changes[name] != getattr(user, name)]
     if changed:
         await PROFILE_CHANGES.count_user(transaction, user, now=now)
-        kind = EventType.PROFILE_CHANGED
         by = Actor(str(user.id), ip)
         data = {"fields": changed}
-        await record_event(transaction, kind, by=by, at=now, user_id=user.id, app_id=user.app_id, data=data)
+        await record_event(
+            transaction, EventType.PROFILE_CHANGED, by=by, at=now, user_id=user.id, app_id=user.app_id, data=data
+        )
     identity = {"app_id": user.app_id, "openid": user.openid}
     return await transaction.one(_CHANGE, user_id=user.id, changed=changed, changes=changes, **identity)
