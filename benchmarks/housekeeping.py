@@ -32,7 +32,7 @@ CALLS = 20_000
 ROUNDS = 3
 KEPT_AFTER_THE_END = timedelta(days=30)
 NOW = datetime.now(UTC)
-LIFETIMES = Lifetimes(unused=30 * 86400, at_most=365 * 86400, reuse_grace=10)
+LIFETIMES = Lifetimes(max_unused=30 * 86400, max_age=365 * 86400, reuse_grace=10)
 FORMER, CURRENT = bytes(32), bytes(range(32))
 
 _USERS = f"""
@@ -154,7 +154,7 @@ async def log_in(database: Database, _: asyncpg.Record) -> None:
         session_key=bytes(49),
         ip="192.0.2.1",
         user_agent="micromessenger",
-        expires_in=LIFETIMES.unused,
+        expires_in=LIFETIMES.max_unused,
         may_sign_up=True,
     )
     await record_login(database, login, now=datetime.now(UTC))

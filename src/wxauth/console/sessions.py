@@ -181,10 +181,12 @@ class ConsoleSessions:
             token,
             client_id=CONSOLE,
             resource=None,
-            scopes=[ADMIN_SCOPE],
+            usable_scopes=[ADMIN_SCOPE],
             ip=device.ip,
             lifetimes=Lifetimes(
-                unused=MAX_UNUSED_SECONDS, at_most=MAX_LIFETIME_SECONDS, reuse_grace=self.settings.refresh_reuse_grace
+                max_unused=MAX_UNUSED_SECONDS,
+                max_age=MAX_LIFETIME_SECONDS,
+                reuse_grace=self.settings.refresh_reuse_grace,
             ),
             now=self.clock(),
         )

@@ -275,14 +275,14 @@ class SiteTokens:
 
         Raises: TooManyChanges, if other requests change the session or its user during each attempt.
         """
-        demanded = [name for name in target.explicit_scopes(form.get("scope")) if name != OFFLINE_ACCESS]
+        requested = [name for name in target.explicit_scopes(form.get("scope")) if name != OFFLINE_ACCESS]
         return await rotate_refresh_token_of_website(
             self.database,
             token,
             client_id=target.client.name,
             resource=target.url,
-            scopes=[name for name in target.scopes if not demanded or name in demanded],
-            demanded=demanded,
+            usable_scopes=[name for name in target.scopes if not requested or name in requested],
+            requested_scopes=requested,
             ip=ip,
             lifetimes=session_lifetimes(self.settings, is_web_session=target.resource is None),
             now=now,

@@ -1,4 +1,4 @@
-"""The statements that find the user of a session, and the statements that end sessions."""
+"""The statements that read the users and times of sessions, end sessions, and delete ended sessions."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -105,6 +105,10 @@ OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id
 """The query for the time at which a session was opened. It returns no row if there is no such session."""
 HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessions WHERE client_id = :client_id)")
 """The query that returns whether a website, or a client with a metadata document, has sessions, open or ended."""
+LAST_OF_PAGE: Final = Statement[LastRow](
+    "SELECT id, created_at AS since FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
+)
+"""The query for the last row of a full page of all sessions. It returns no row if the page is not full."""
 
 
 # This statement ends one session, and returns its user's id. It returns no row if the session does not exist, does not
@@ -118,28 +122,28 @@ HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessio
 #
 # If the user ends the session from another session, the statement also deletes the login of the browser that opened the
 # session, so that the browser must log in again.
-_END: Final = Statement[tuple[UUID | None]](f"""
-WITH open AS (
+_END_AND_RECORD: Final = Statement[tuple[UUID | None]](f"""
+WITH not_ended AS (
     SELECT id, user_id FROM sessions
      WHERE id = :session_id AND revoked_at IS NULL AND (:client_id::text IS NULL OR client_id = :client_id)
 ), locked_user AS (
-    SELECT users.id FROM users JOIN open ON users.id = open.user_id FOR NO KEY UPDATE OF users
+    SELECT users.id FROM users JOIN not_ended ON users.id = not_ended.user_id FOR NO KEY UPDATE OF users
 ), ended AS (
     UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL, site_knows = :site_knows
       FROM locked_user
      WHERE sessions.id = :session_id AND sessions.user_id = locked_user.id AND revoked_at IS NULL
     RETURNING sessions.id, user_id, app_id, expires_at > :now AS was_open
-), noted AS (
+), recorded_event AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
     SELECT :event_id, '{fragment(EventType.SESSION_ENDED.value)}', :now, COALESCE(:actor, user_id::text), user_id,
            app_id, :ip::text::inet, jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', :reason::text)
       FROM ended WHERE was_open
-), browser AS (
+), ended_browser_login AS (
     DELETE FROM browser_logins USING website_sessions w, ended
      WHERE was_open AND :reason = '{fragment(EndReason.SIGNED_OUT_ELSEWHERE)}'
        AND w.session_id = ended.id AND browser_logins.id = w.browser_login_id
 )
-SELECT ended.user_id FROM open LEFT JOIN ended ON true
+SELECT ended.user_id FROM not_ended LEFT JOIN ended ON true
 """)
 _END_BROWSER_LOGIN_OF_SESSION: Final = Statement[Nothing]("""
 DELETE FROM browser_logins USING website_sessions w
@@ -203,10 +207,6 @@ DELETE FROM browser_logins USING identities i
  WHERE i.user_id = ANY (:user_ids::uuid[]) AND browser_logins.app_id = i.app_id AND browser_logins.openid = i.openid
    AND {_identity_fragment("i")}
 """)
-LAST_OF_PAGE: Final = Statement[LastRow](
-    "SELECT id, created_at AS since FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
-)
-"""The query for the last row of a full page of all sessions. It returns no row if the page is not full."""
 
 
 def _ending(selection: LiteralString) -> Statement[EndedSession]:
@@ -259,34 +259,34 @@ _END_THESE: Final = _ending("""
     SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND user_id = ANY (:user_ids::uuid[])""")
 
 
-def _beyond_fragment(*, counting: LiteralString, revoked_at: LiteralString) -> LiteralString:
+def _beyond_fragment(*, counted: LiteralString, returned: LiteralString) -> LiteralString:
     """Return the query for up to `size` sessions that are older than the `at_most` newest sessions of their identity.
 
-    `counting` is a further condition for the sessions that are counted. `revoked_at` is the condition on this column
-    for the sessions that the query returns. The query covers only identities that have a session with an id above
-    `after_id`, and whose users have more than `at_most` sessions. Few users have so many sessions, and for the other
-    users PostgreSQL reads only a few entries of the index.
+    `counted` is the condition for the sessions that count towards `at_most`. `returned` is the condition for the older
+    sessions that the query returns. The query covers only identities that have a session with an id above `after_id`,
+    and whose users have more than `at_most` sessions. Few users have so many sessions, and for the other users
+    PostgreSQL reads only a few entries of the index.
     """
     # Each ORDER BY names the constant `user_id` too, so that PostgreSQL uses the index: see `pair_range`.
     return f"""
     SELECT beyond.id
-      FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > :after_id) AS lately,
+      FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > :after_id) AS recent,
    LATERAL (SELECT id FROM (SELECT id, revoked_at FROM sessions s
-                             WHERE {pair_range("s.user_id", "lately.user_id")}
-                                   AND (s.app_id, s.openid) = (lately.app_id, lately.openid) {counting}
+                             WHERE {pair_range("s.user_id", "recent.user_id")}
+                                   AND (s.app_id, s.openid) = (recent.app_id, recent.openid) AND {counted}
                              ORDER BY s.user_id DESC, s.id DESC OFFSET :at_most) AS older
-             WHERE revoked_at {revoked_at}) AS beyond
-     WHERE EXISTS (SELECT FROM sessions s WHERE {pair_range("s.user_id", "lately.user_id")}
+             WHERE {returned}) AS beyond
+     WHERE EXISTS (SELECT FROM sessions s WHERE {pair_range("s.user_id", "recent.user_id")}
                     ORDER BY s.user_id, s.id OFFSET :at_most)
      LIMIT :size"""
 
 
-_BEYOND_IDENTITY: Final = Statement[UUID](_beyond_fragment(counting="AND s.revoked_at IS NULL", revoked_at="IS NULL"))
+_BEYOND_IDENTITY: Final = Statement[UUID](_beyond_fragment(counted="s.revoked_at IS NULL", returned="true"))
 # The statement skips rows that another transaction has locked. The next run deletes those rows.
 DELETE_ENDED_SESSIONS: Final = Statement[Nothing](f"""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
     SELECT id FROM sessions
-     WHERE id = ANY (ARRAY({_beyond_fragment(counting="", revoked_at="IS NOT NULL")}))
+     WHERE id = ANY (ARRAY({_beyond_fragment(counted="true", returned="revoked_at IS NOT NULL")}))
        AND revoked_at IS NOT NULL
        FOR UPDATE SKIP LOCKED))
 """)
@@ -317,7 +317,7 @@ async def end_session(
     """
     actor, ip = (None, None) if by is None else (by.name, by.ip)
     row = await database.row(
-        _END,
+        _END_AND_RECORD,
         session_id=session_id,
         client_id=client_id,
         reason=reason,
@@ -364,7 +364,7 @@ async def end_sessions(
     await end_selected(transaction, _END_OF_USERS, parameters, reason=reason, by=by, now=now)
 
 
-async def end_session_of(
+async def end_session_of_locked_user(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, reason: EndReason, by: Actor, now: datetime
 ) -> bool:
     """End one session of a locked user, and record the end if the session was open.

@@ -108,11 +108,11 @@ _SET_DEVICE_FRAGMENT: Final = f""",
 # The scopes of a website's session as an SQL array, and the conditions on the session's resource and scopes.
 _GRANTED: Final = "string_to_array(s.scope, ' ')"
 _IS_FOR_RESOURCE: Final = "s.resource IS NOT DISTINCT FROM :resource::text"
-_IS_IN_SCOPE: Final = f"{_GRANTED} && :scopes::text[] AND {_GRANTED} @> :demanded::text[]"
+_IS_IN_SCOPE: Final = f"{_GRANTED} && :usable_scopes::text[] AND {_GRANTED} @> :requested_scopes::text[]"
 
 # The condition for an open session whose user is active.
 _IS_OPEN: Final = """s.id = :session_id AND users.id = s.user_id
-   AND s.revoked_at IS NULL AND s.expires_at > :now AND s.created_at + make_interval(secs => :lasts_at_most) > :now
+   AND s.revoked_at IS NULL AND s.expires_at > :now AND s.created_at + make_interval(secs => :max_age) > :now
    AND users.status = 'active'"""
 _IS_OPEN_IN_APP: Final = f"{_IS_OPEN} AND s.client_id IS NULL"
 
@@ -148,8 +148,8 @@ UPDATE sessions s
    SET generation = CASE WHEN {_IS_NEWEST} THEN :generation + 1 ELSE s.generation END,
        rotated_at = CASE WHEN {_IS_NEWEST} THEN :now ELSE s.rotated_at END,
        expires_at = CASE WHEN {_IS_NEWEST}
-                         THEN LEAST(:now + make_interval(secs => :unused_at_most),
-                                    {_BEGAN_AT} + make_interval(secs => :lasts_at_most))
+                         THEN LEAST(:now + make_interval(secs => :max_unused),
+                                    {_BEGAN_AT} + make_interval(secs => :max_age))
                          ELSE s.expires_at END,
        created_at = CASE WHEN {_IS_NEWEST} THEN {_BEGAN_AT} ELSE s.created_at END,
        last_used_at = CASE WHEN {_IS_GOOD} THEN :now ELSE s.last_used_at END{set_further}
@@ -177,14 +177,14 @@ _ROTATE: Final = Batched[RotatedSession](
     generation="int",
     now="timestamptz",
     grace_began_at="timestamptz",
-    unused_at_most="int",
-    lasts_at_most="int",
+    max_unused="int",
+    max_age="int",
     ip="text",
     user_agent="text",
 )
 # Usually, a website's server sends the refresh, so the address of the request is not the user's, and the statement does
-# not change the stored address of the browser. If the user has not granted all scopes that the request demands, the
-# statement finds no row, and does not use up the token.
+# not change the stored address of the browser. If the user has not granted all requested scopes, the statement finds
+# no row, and does not use up the token.
 _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
     _rotating_fragment(
         f"users WHERE {_IS_OPEN} AND s.client_id = :client_id AND {_IS_FOR_RESOURCE} AND {_IS_IN_SCOPE}",
@@ -193,7 +193,7 @@ _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
 )
 
 # This query returns the reason why a rotation statement has found no row. It compares the resource before the age,
-# because `lasts_at_most` applies only to a session for the requested resource. It returns no row if the token could be
+# because `max_age` applies only to a session for the requested resource. It returns no row if the token could be
 # used now, for example because a ban was just lifted.
 _WHY_NOT: Final = Statement[RefreshRefused](f"""
 SELECT * FROM (
@@ -202,8 +202,8 @@ SELECT * FROM (
                 WHEN revoked_reason = 'replaced' THEN 'replaced'
                 WHEN revoked_at IS NOT NULL THEN 'revoked'
                 WHEN NOT ({_IS_FOR_RESOURCE}) THEN 'other_resource'
-                WHEN LEAST(expires_at, s.created_at + make_interval(secs => :lasts_at_most)) <= :now THEN 'expired'
-                WHEN NOT {_GRANTED} @> :demanded::text[] THEN 'beyond_grant'
+                WHEN LEAST(expires_at, s.created_at + make_interval(secs => :max_age)) <= :now THEN 'expired'
+                WHEN NOT {_GRANTED} @> :requested_scopes::text[] THEN 'beyond_grant'
                 WHEN s.client_id IS NOT NULL AND NOT ({_IS_IN_SCOPE}) THEN 'out_of_scope' END AS why,
            users.id AS user_id, banned_until, s.app_id, s.resource
       FROM (VALUES (:session_id::uuid)) AS asked (id)
@@ -238,8 +238,8 @@ async def rotate_refresh_token_of_website(
     *,
     client_id: str,
     resource: str | None,
-    scopes: Sequence[str],
-    demanded: Sequence[str] = (),
+    usable_scopes: Sequence[str],
+    requested_scopes: Sequence[str] = (),
     ip: str | None,
     lifetimes: Lifetimes,
     now: datetime,
@@ -247,12 +247,17 @@ async def rotate_refresh_token_of_website(
     """Rotate the refresh token of a website's session. Return the session, or the reason for the refusal.
 
     The session must be for this resource or, if `resource` is None, for no resource. The user must have granted the
-    website at least one of `scopes`, and all of `demanded`. If the token was reused, end the session. `ip` is the
-    address that sent the request, usually the website's server, for the event that records this end.
+    website at least one of `usable_scopes`, and all of `requested_scopes`. If the token was reused, end the session.
+    `ip` is the address that sent the request, usually the website's server, for the event that records this end.
 
     Raises: TooManyChanges, if other requests change the session or its user during each attempt.
     """
-    website = {"client_id": client_id, "resource": resource, "scopes": scopes, "demanded": demanded}
+    website = {
+        "client_id": client_id,
+        "resource": resource,
+        "usable_scopes": usable_scopes,
+        "requested_scopes": requested_scopes,
+    }
     return await _rotate(database, _ROTATE_OF_WEBSITE, token, website, ip=ip, lifetimes=lifetimes, now=now)
 
 
@@ -270,10 +275,9 @@ async def _rotate(
     """Rotate a refresh token with `statement`. Return the session, or the reason for the refusal.
 
     `further_values` contains the values of the parameters that not every rotating statement has. If the token was
-    reused, end the session. If the token could be used now, although the statement has just found no session, try
-    again.
+    reused, end the session. If the statement finds no session, although the token could be used now, try again.
 
-    Raises: TooManyChanges, if this happens at each attempt.
+    Raises: TooManyChanges, if the statement finds no such session at each attempt.
     """
     row = await database.row(
         statement,
@@ -281,12 +285,12 @@ async def _rotate(
         generation=token.generation,
         now=now,
         grace_began_at=now - timedelta(seconds=lifetimes.reuse_grace),
-        unused_at_most=lifetimes.unused,
-        lasts_at_most=lifetimes.at_most,
+        max_unused=lifetimes.max_unused,
+        max_age=lifetimes.max_age,
         **further_values,
     )
     if row is None:
-        return await _refusal(database, token.session_id, further_values, lasts_at_most=lifetimes.at_most, now=now)
+        return await _refusal(database, token.session_id, further_values, max_age=lifetimes.max_age, now=now)
     if row.is_reused:
         by = Actor(SYSTEM.name, ip)
         await end_session(database, session_id=token.session_id, reason=EndReason.REUSED, by=by, now=now)
@@ -299,7 +303,7 @@ async def _refusal(
     session_id: UUID,
     further_values: Mapping[str, object],
     *,
-    lasts_at_most: int,
+    max_age: int,
     now: datetime,
 ) -> RefreshRefused:
     """Return the reason why the statement of `_rotate` has found no session.
@@ -313,9 +317,9 @@ async def _refusal(
         session_id=session_id,
         client_id=further_values.get("client_id"),
         resource=further_values.get("resource"),
-        scopes=further_values.get("scopes", ()),
-        demanded=further_values.get("demanded", ()),
-        lasts_at_most=lasts_at_most,
+        usable_scopes=further_values.get("usable_scopes", ()),
+        requested_scopes=further_values.get("requested_scopes", ()),
+        max_age=max_age,
         now=now,
     )
     if refusal is None:

@@ -71,9 +71,9 @@ class RefreshTokens:
 class Lifetimes:
     """The lifetimes of a session, and the grace period of its refresh tokens, in seconds."""
 
-    unused: int
+    max_unused: int
     """The time since the login or the last refresh after which the session expires."""
-    at_most: int
+    max_age: int
     """The time since the login after which the session expires, even if it is refreshed."""
     reuse_grace: int
     """The time after a refresh during which the old token can still be exchanged for the same new token.
@@ -84,7 +84,7 @@ class Lifetimes:
     @property
     def unrefreshed(self) -> int:
         """The lifetime of a new session that is never refreshed."""
-        return min(self.unused, self.at_most)
+        return min(self.max_unused, self.max_age)
 
 
 def session_lifetimes(settings: Settings, *, is_web_session: bool = False) -> Lifetimes:
@@ -92,7 +92,7 @@ def session_lifetimes(settings: Settings, *, is_web_session: bool = False) -> Li
 
     A web session is a website's session that is for no resource. It has settings of its own.
     """
-    unused, at_most = settings.refresh_token_ttl, settings.session_max_age
+    max_unused, max_age = settings.refresh_token_ttl, settings.session_max_age
     if is_web_session:
-        unused, at_most = settings.web_session_ttl, settings.web_session_max_age
-    return Lifetimes(unused=unused, at_most=at_most, reuse_grace=settings.refresh_reuse_grace)
+        max_unused, max_age = settings.web_session_ttl, settings.web_session_max_age
+    return Lifetimes(max_unused=max_unused, max_age=max_age, reuse_grace=settings.refresh_reuse_grace)

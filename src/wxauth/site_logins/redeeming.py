@@ -15,7 +15,13 @@ from wxauth.core.database import Database, Transaction
 from wxauth.core.trail import SYSTEM
 from wxauth.core.users import UserInSession
 from wxauth.random_secrets import hash_of
-from wxauth.sessions.queries import END_BEYOND_BROWSER_LOGIN, OPENED_AT, EndReason, end_selected, end_session_of
+from wxauth.sessions.queries import (
+    END_BEYOND_BROWSER_LOGIN,
+    OPENED_AT,
+    EndReason,
+    end_selected,
+    end_session_of_locked_user,
+)
 from wxauth.site_logins import queries
 from wxauth.site_logins.authorization_codes import is_still_approved, lock_user_and_login
 from wxauth.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN
@@ -196,5 +202,7 @@ async def _refuse_used_code(
         if opened_at is not None and now < opened_at + grace:
             return NotRedeemed.UNKNOWN
     # The session belongs to the user of the login's identity, whom the caller has locked.
-    await end_session_of(transaction, login.user_id, login.session_id, reason=EndReason.REUSED, by=SYSTEM, now=now)
+    await end_session_of_locked_user(
+        transaction, login.user_id, login.session_id, reason=EndReason.REUSED, by=SYSTEM, now=now
+    )
     return NotRedeemed.SPENT

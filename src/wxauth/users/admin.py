@@ -17,7 +17,7 @@ from wxauth.core.users import UserStatus
 from wxauth.errors import ExternalIdTaken, LoginTooOld, NotFound
 from wxauth.i18n import lazy_gettext as _
 from wxauth.sessions.list_queries import OPEN_SESSIONS, PAST_SESSIONS
-from wxauth.sessions.queries import EndReason, end_session_of, end_sessions
+from wxauth.sessions.queries import EndReason, end_session_of_locked_user, end_sessions
 from wxauth.settings.roles import MAX_ROLES
 from wxauth.terminal import TextError
 from wxauth.users import erasure_queries, user_queries
@@ -279,7 +279,7 @@ async def end_one_session(database: Database, user_id: UUID, session_id: UUID, *
     """
     reason = EndReason.ADMINISTRATOR
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
-        if not await end_session_of(transaction, remaining_id, session_id, reason=reason, by=by, now=now):
+        if not await end_session_of_locked_user(transaction, remaining_id, session_id, reason=reason, by=by, now=now):
             raise NotFound(UNKNOWN_SESSION)
     log.info("session_ended", user_id=remaining_id, session_id=session_id, actor=by.name)
 
