@@ -80,7 +80,11 @@ class PastSession(OpenSession):
 
 
 NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
-"""The SQL value of `opened_ip` if the address is unknown. An empty `opened_user_agent` means an unknown User-Agent."""
+"""The SQL value of `opened_ip` if the session was opened from an unknown address.
+
+Null cannot stand for an unknown address, because it means that the address has not changed. For the same reason, an
+empty `opened_user_agent` stands for an unknown User-Agent.
+"""
 # The address and the User-Agent from which a session was opened: see `OPENED`.
 _OPENED_IP: Final = f"NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS})"
 _OPENED_USER_AGENT: Final = "NULLIF(COALESCE(opened_user_agent, user_agent), '')"

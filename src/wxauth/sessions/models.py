@@ -37,7 +37,7 @@ class Session(SQLModel, table=True):
     """
     user_agent: str | None = Field(sa_type=Text)
     opened_ip: str | None = Field(sa_type=INET)
-    """The address from which the session was opened; null until a refresh comes from another address.
+    """The address from which the session was opened; null as long as `ip` is still this address.
 
     `opened_user_agent` is stored in the same way: see `OPENED` in `list_queries`.
     """
@@ -66,11 +66,9 @@ class Session(SQLModel, table=True):
     resource: str | None = Field(sa_type=Text)
     """The resource for which the session's tokens are valid; null if all services of the operator accept them."""
     client_name: str | None = Field(sa_type=Text)
-    """The title that the client had at the login; null if `resource` is null.
-
-    `resource_title` is the title that the resource had at the login.
-    """
+    """The title that the client had at the login; null if `resource` is null."""
     resource_title: str | None = Field(sa_type=Text)
+    """The title that the resource had at the login; null if `resource` is null."""
 
 
 class WebsiteSession(SQLModel, table=True):
