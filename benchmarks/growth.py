@@ -28,7 +28,8 @@ from wxauth.core.migrations import migrate
 from wxauth.core.users import UserStatus
 from wxauth.events.feed_queries import LOCK_PLACES, place_by_sequence
 from wxauth.events.placing import EVENTS_PLACED_PER_TRANSACTION
-from wxauth.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY, rest_after
+from wxauth.housekeeping.daily_sweeps import SWEEP_EVERY
+from wxauth.housekeeping.pace import PAGE_SIZE, USUAL_PACE
 from wxauth.housekeeping.queries import ENDED_SESSIONS, sweep_page
 from wxauth.login.login_queries import Login, record_login
 from wxauth.users.search_queries import UsersQuery, find_users
@@ -416,7 +417,7 @@ async def _time_sweep(database: Database) -> None:
         )
         times.append((perf_counter() - began) * 1000)
         assert page is not None
-        rests += rest_after(times[-1] / 1000, page.rows)
+        rests += USUAL_PACE.rest_after(times[-1] / 1000, page.rows)
         swept, is_last = swept + page.rows, page.is_last
     times.sort()
     lap = timedelta(seconds=round(sum(times) / 1000 + rests))

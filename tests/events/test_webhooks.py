@@ -33,7 +33,8 @@ from wxauth.events.placing import keep_placing, place_events
 from wxauth.events.webhook_deliveries import LEASE, MAX_CONCURRENT, MAX_CONCURRENT_FOR_ONE, RETRY_SCHEDULE, Deliveries
 from wxauth.events.webhook_queries import LEASE_DELIVERY, Priority
 from wxauth.events.webhooks import Webhooks
-from wxauth.housekeeping.housekeeping import Pace, sweep_other_rows
+from wxauth.housekeeping.housekeeping import sweep_other_rows
+from wxauth.housekeeping.pace import Pace
 from wxauth.service.build import Timeouts
 from wxauth.service.resealing import reseal
 

@@ -8,7 +8,9 @@ import pytest
 from tests.metrics import scrape
 from tests.world import Body, Stage, until
 from wxauth.housekeeping import housekeeping
-from wxauth.housekeeping.housekeeping import SWEEP_EVERY, rest_after, sweep
+from wxauth.housekeeping.daily_sweeps import SWEEP_EVERY
+from wxauth.housekeeping.housekeeping import sweep
+from wxauth.housekeeping.pace import USUAL_PACE
 from wxauth.housekeeping.queries import ENDED_SESSIONS, SweptPage, sweep_page
 from wxauth.keys.keyring import KeyRing
 from wxauth.keys.models import RETIRES_AFTER
@@ -188,6 +190,6 @@ async def test_the_running_service_sweeps_regularly(stage: Stage) -> None:
 
 
 def test_a_lap_rests_longer_after_slow_pages_and_writes_a_bounded_number_of_rows_a_second() -> None:
-    assert rest_after(0.004, 0) == pytest.approx(0.02)
-    assert rest_after(0.5, 0) == pytest.approx(2.5)
-    assert 3000 * (0.03 + rest_after(0.03, 1000)) == pytest.approx(1000)
+    assert USUAL_PACE.rest_after(0.004, 0) == pytest.approx(0.02)
+    assert USUAL_PACE.rest_after(0.5, 0) == pytest.approx(2.5)
+    assert 3000 * (0.03 + USUAL_PACE.rest_after(0.03, 1000)) == pytest.approx(1000)

@@ -39,7 +39,8 @@ from tests.world import (
     with_part,
 )
 from wxauth.core.background import RETRY_PAUSE_SECONDS
-from wxauth.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, Pace, keep_house, sweep
+from wxauth.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, keep_house, sweep
+from wxauth.housekeeping.pace import Pace
 from wxauth.phones.phones import (
     MAX_CALLS,
     MAX_IN_PROGRESS_OF_ONE,

@@ -10,7 +10,8 @@ from tests.database_proxy import Proxy
 from tests.problems import problem_of
 from tests.websites.browsers import House, refused
 from tests.world import Admin, bearer, locked, until
-from wxauth.housekeeping.housekeeping import PAGE_SIZE, keep_house, sweep
+from wxauth.housekeeping.housekeeping import keep_house, sweep
+from wxauth.housekeeping.pace import PAGE_SIZE
 
 PAGES = 20
 # $1 is the number of people, each of whom has a session at the shop. $2 is the current time.

@@ -4,21 +4,26 @@ For example, they delete sessions that ended long ago, lift bans that have ended
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
-from time import perf_counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from wxauth.clients.queries import end_removed_page
 from wxauth.core.background import keep_doing
-from wxauth.core.clock import DatabaseClock
 from wxauth.core.ids import first_id_at
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.events.webhook_queries import sweep_deliveries
 from wxauth.housekeeping import queries
+from wxauth.housekeeping.daily_sweeps import (
+    Swept,
+    clocks_agree,
+    sweep_events_and_addresses,
+    sweep_names,
+    sweep_sessions,
+)
+from wxauth.housekeeping.pace import PAGE_PAUSE_SECONDS, PAGE_SIZE, USUAL_PACE, Pace
 from wxauth.keys.queries import DELETE_RETIRED
 from wxauth.limits.queries import WINDOW, sweep_attempts
 from wxauth.login.record_queries import sweep_refusals
@@ -27,7 +32,6 @@ from wxauth.phones.phones import Phones
 from wxauth.phones.queries import sweep_answers
 from wxauth.push.queries import sweep_messages
 from wxauth.sessions.list_queries import MAX_OPEN_SESSIONS
-from wxauth.settings.settings import Settings
 from wxauth.site_logins.authorization_codes import proved_after
 from wxauth.site_logins.browser_login_queries import sweep_browser_logins
 from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS
@@ -52,7 +56,7 @@ REPLACEMENTS_PAUSE: Final = timedelta(seconds=30)
 """The time between two checks for identities with more sessions than the limits allow."""
 SESSIONS_PER_TRANSACTION: Final = 5000
 """The largest number of sessions that one transaction ends, and the largest number that it deletes."""
-ERASE_PAUSE_SECONDS: Final = 5.0
+REMAINS_CHECK_PAUSE_SECONDS: Final = 5.0
 """The pause, in seconds, between two checks for data of erased users, and for data of removed clients."""
 REFUSALS_KEPT: Final = timedelta(days=14)
 """The time for which refused logins and refreshes are stored for support staff."""
@@ -61,13 +65,6 @@ DELIVERIES_KEPT: Final = timedelta(days=30)
 
 Pending deliveries are deleted only after their webhook was removed.
 """
-SWEEP_EVERY: Final = timedelta(days=1)
-"""The time between two sweeps of a large table."""
-MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=30)
-"""The largest difference between this machine's clock and the database's at which wxauth still deletes rows by age.
-
-It is also the largest difference at which wxauth still erases the users whose erasure is due.
-"""
 CHECK_PAUSE_SECONDS: Final = 300.0
 """The pause, in seconds, between two checks for due work."""
 BANS_CHECK_PAUSE_SECONDS: Final = 20.0
@@ -75,56 +72,30 @@ BANS_CHECK_PAUSE_SECONDS: Final = 20.0
 
 A ban must be lifted within a minute of its end.
 """
-LEAVING_CHECK_PAUSE_SECONDS: Final = 20.0
+ERASURES_CHECK_PAUSE_SECONDS: Final = 20.0
 """The pause, in seconds, between two checks for users whose erasure is due.
 
 A user must be erased within a minute of the time at which the erasure is due.
 """
 BANS_PER_TRANSACTION: Final = 100
 """The largest number of bans that one transaction lifts."""
-SITE_REQUESTS_CHECK_PAUSE_SECONDS: Final = 30.0
+SITE_LOGINS_CHECK_PAUSE_SECONDS: Final = 30.0
 """The pause, in seconds, between two checks for expired logins to sites, and for expired logins of browsers.
 
 The pause is short because everyone who opens an authorize page causes a row to be stored.
-"""
-_SWEEP_FAILED: Final = "sweep_failed"
-"""The log event for a chore that fails, unless the chore has its own event."""
-PAGE_SIZE: Final = 1000
-"""The largest number of rows in one page of a sweep."""
-PAGE_PAUSE_SECONDS: Final = 0.1
-"""The usual pause, in seconds, between two pages. For large tables, `rest_after` calculates the pause from it."""
-ROWS_PER_SECOND: Final = 3000
-"""The largest number of rows of a large table that a sweep with pauses writes in a second, on average."""
-REST_RATIO: Final = 5
-"""The smallest ratio of the rest after a page to the time that the page took, while a large table is swept.
-
-With this ratio, the sweep uses at most a sixth of one connection's time, and slows down when the database has other
-work.
 """
 
 log = get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """The size of a page, and the pause between two pages, during which other work can use the database."""
+class _Chore(NamedTuple):
+    """A function that does the due work of one kind, and stops."""
 
-    page_size: int = PAGE_SIZE
-    pause: float = PAGE_PAUSE_SECONDS
-    """The pause in seconds."""
-
-
-USUAL_PACE: Final = Pace()
-
-
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """The result of `sweep_aged`."""
-
-    events: int = 0
-    """The number of events that were deleted."""
-    addresses: int = 0
-    """The number of rows in which addresses were truncated to their networks."""
+    run: Callable[[Services, Pace], Awaitable[object]]
+    pause_seconds: float
+    """The pause between two checks for due work."""
+    failure_event: str = "sweep_failed"
+    """The name of the log line about a failure."""
 
 
 async def keep_house(services: Services, pace: Pace = USUAL_PACE, *, check_pause: float = CHECK_PAUSE_SECONDS) -> None:
@@ -135,44 +106,25 @@ async def keep_house(services: Services, pace: Pace = USUAL_PACE, *, check_pause
     """
     await asyncio.gather(
         *(
-            keep_doing(partial(chore, services, pace), pause=min(check_pause, pause), failure_event=failure_event)
-            for chore, pause, failure_event in (*_CHORES, *_OTHER_CHORES)
+            keep_doing(
+                partial(chore.run, services, pace),
+                pause=min(check_pause, chore.pause_seconds),
+                failure_event=chore.failure_event,
+            )
+            for chore in (*_CHORES, *_CHORES_OUTSIDE_SWEEP)
         )
     )
 
 
-async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
-    """For each identity, end the oldest open sessions, and delete the oldest ended sessions, beyond the limits.
-
-    Only identities with a recent login are checked, because only a login adds a session. Stop if another worker is
-    doing this.
-    """
-    ended = deleted = 0
-    while page := await queries.replace_old_sessions(
-        services.database,
-        max_open=MAX_OPEN_SESSIONS,
-        max_stored=MAX_SESSIONS,
-        size=SESSIONS_PER_TRANSACTION,
-        now=services.clock(),
-        pause=REPLACEMENTS_PAUSE,
-    ):
-        ended, deleted = ended + page.ended, deleted + page.deleted
-        if page.is_last:
-            break
-        await asyncio.sleep(pace.pause)
-    if ended or deleted:
-        log.info("sessions_replaced", sessions=ended, erased=deleted)
-
-
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE_SECONDS) -> Swept:
-    """Run every chore of `_CHORES` once, then run `sweep_aged`, and return its result.
+    """Run every chore of `_CHORES` once, then run `sweep_events_and_addresses`, and return its result.
 
     `pause` is the pause between two pages in seconds.
     """
     pace = Pace(page_size, pause)
-    for chore, _pause, _failure_event in _CHORES:
-        await chore(services, pace)
-    return await sweep_aged(services, pace)
+    for chore in _CHORES:
+        await chore.run(services, pace)
+    return await sweep_events_and_addresses(services, pace)
 
 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
@@ -216,93 +168,27 @@ async def end_removed_clients(services: Services, pace: Pace) -> None:
             await asyncio.sleep(pace.pause)
 
 
-async def sweep_aged(services: Services, pace: Pace) -> Swept:
-    """Delete old events (`EVENTS_KEPT_DAYS`), and truncate old addresses (`ADDRESSES_KEPT_DAYS`), if a sweep is due.
+async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
+    """For each identity, end the oldest open sessions, and delete the oldest ended sessions, beyond the limits.
 
-    Return the numbers of deleted events, and of rows with truncated addresses. If this machine's clock and the
-    database's differ by more than `MAX_CLOCK_DIFFERENCE`, do nothing, and return zeros.
+    Only identities with a recent login are checked, because only a login adds a session. Stop if another worker is
+    doing this.
     """
-    if not _clocks_agree(services):
-        return Swept()
-    events = addresses = 0
-    for table, kept in _table_sweeps(services.settings):
-        async for rows in _sweep_pages(services, table, pace, kept=kept):
-            if table is queries.EVENTS:
-                events += rows
-            else:
-                addresses += rows
-    swept = Swept(events, addresses)
-    if swept != Swept():
-        log.info("aged_swept", events=swept.events, addresses=swept.addresses)
-    return swept
-
-
-async def sweep_sessions(services: Services, pace: Pace) -> None:
-    """Delete the sessions that ended long ago (`ENDED_SESSIONS_KEPT_DAYS`), if a sweep is due.
-
-    If this machine's clock and the database's differ too much, log an error instead.
-    """
-    if not _clocks_agree(services):
-        # Only this chore logs the difference, because one line for all chores is enough.
-        log.error("sweep_put_off", reason="the clocks differ")
-        return
-    kept = timedelta(days=services.settings.ended_sessions_kept_days)
-    deleted = 0
-    try:
-        async for rows in _sweep_pages(services, queries.ENDED_SESSIONS, pace, kept=kept):
-            deleted += rows
-    finally:  # a sweep can take hours, so the number is logged even if a later page fails
-        if deleted:
-            log.info("sessions_swept", sessions=deleted)
-
-
-async def _sweep_pages(
-    services: Services, table: queries.TableSweep, pace: Pace, *, kept: timedelta
-) -> AsyncIterator[int]:
-    """Sweep a table page by page if its sweep is due. For each page, yield the number of rows changed or deleted.
-
-    The sweep changes and deletes only rows that are older than `kept`. It stops if another worker is processing a page.
-    """
-    now = services.clock()
-    began = perf_counter()
-    while page := await queries.sweep_page(
-        services.database, table, size=pace.page_size, older_than=now - kept, now=now, next_sweep_at=now + SWEEP_EVERY
+    ended = deleted = 0
+    while page := await queries.replace_old_sessions(
+        services.database,
+        max_open=MAX_OPEN_SESSIONS,
+        max_stored=MAX_SESSIONS,
+        size=SESSIONS_PER_TRANSACTION,
+        now=services.clock(),
+        pause=REPLACEMENTS_PAUSE,
     ):
-        yield page.rows
+        ended, deleted = ended + page.ended, deleted + page.deleted
         if page.is_last:
             break
-        await asyncio.sleep(rest_after(perf_counter() - began, page.rows, pause=pace.pause))
-        began = perf_counter()
-
-
-def rest_after(page_seconds: float, rows: int, *, pause: float = PAGE_PAUSE_SECONDS) -> float:
-    """Return the rest, in seconds, after a page of a large table. The page took `page_seconds`, and wrote `rows` rows.
-
-    The rest is at least a tenth of `pause`, which is enough for most pages, because the sweep only reads them. If
-    `pause` is 0, there is no rest.
-    """
-    if pause == 0:
-        return 0.0
-    return max(pause / 10, REST_RATIO * page_seconds, rows / ROWS_PER_SECOND - page_seconds)
-
-
-def sweep_names(settings: Settings) -> list[str]:
-    """Return the names of the daily sweeps under these settings."""
-    return [queries.ENDED_SESSIONS.name, *(table.name for table, _kept in _table_sweeps(settings))]
-
-
-def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelta]]:
-    """Return the sweeps of `sweep_aged`, each with the age up to which rows are kept.
-
-    If a setting is 0 days, its sweeps are left out.
-    """
-    sweeps: list[tuple[queries.TableSweep, timedelta]] = []
-    if settings.events_kept_days:
-        sweeps.append((queries.EVENTS, timedelta(days=settings.events_kept_days)))
-    if settings.addresses_kept_days:
-        kept = timedelta(days=settings.addresses_kept_days)
-        sweeps.extend((table, kept) for table in queries.ADDRESSES)
-    return sweeps
+        await asyncio.sleep(pace.pause)
+    if ended or deleted:
+        log.info("sessions_replaced", sessions=ended, erased=deleted)
 
 
 async def sweep_other_rows(services: Services, pace: Pace) -> None:
@@ -313,7 +199,7 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
     """
     now, database = services.clock(), services.database
     await services[Phones].bind_pending(size=pace.page_size)
-    if not _clocks_agree(services):
+    if not clocks_agree(services):
         return
     longest_session = timedelta(seconds=services.settings.web_session_max_age)
     for kid in await database.values(DELETE_RETIRED, longest_session_ago=now - longest_session):
@@ -334,7 +220,7 @@ async def sweep_logins_to_sites(services: Services, pace: Pace) -> None:
 
     If this machine's clock and the database's differ too much, do nothing.
     """
-    if not _clocks_agree(services):
+    if not clocks_agree(services):
         return
     now, database = services.clock(), services.database
     # A browser's login is valid for `SSO_TTL`. It is deleted only when the lifetime of an authorization code has also
@@ -358,7 +244,7 @@ async def erase_due_users(services: Services, pace: Pace) -> None:
 
     If this machine's clock and the database's differ too much, do nothing.
     """
-    if not _clocks_agree(services):
+    if not clocks_agree(services):
         return
     while await erase_next_due(services.database, now=services.clock()):  # noqa: ASYNC110 - this waits for no event
         await asyncio.sleep(pace.pause)
@@ -374,34 +260,19 @@ async def _page_by_page(pace: Pace, *steps: Callable[..., Awaitable[int]]) -> No
             await asyncio.sleep(pace.pause)
 
 
-def _clocks_agree(services: Services) -> bool:
-    """Return whether this machine's clock and the database's differ by at most `MAX_CLOCK_DIFFERENCE`.
-
-    If they differ more, one of them is wrong. In this case, wxauth must not delete rows by age, and must not erase
-    users whose erasure is due, because neither can be undone.
-
-    A clock that was passed to `build_services`, as in tests, is not compared. For such a clock, return True.
-    """
-    clock = services.clock
-    return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MAX_CLOCK_DIFFERENCE
-
-
 _CHORES: Final = (
-    (erase_remains, ERASE_PAUSE_SECONDS, "erasure_delayed"),
-    (end_removed_clients, ERASE_PAUSE_SECONDS, "erasure_delayed"),
-    (sweep_other_rows, CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
-    (sweep_logins_to_sites, SITE_REQUESTS_CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
-    (lift_ended_bans, BANS_CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
-    (erase_due_users, LEAVING_CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
-    (sweep_sessions, CHECK_PAUSE_SECONDS, _SWEEP_FAILED),
+    # The log event also reports that sessions of removed clients end later than they should.
+    _Chore(erase_remains, REMAINS_CHECK_PAUSE_SECONDS, "erasure_delayed"),
+    _Chore(end_removed_clients, REMAINS_CHECK_PAUSE_SECONDS, "erasure_delayed"),
+    _Chore(sweep_other_rows, CHECK_PAUSE_SECONDS),
+    _Chore(sweep_logins_to_sites, SITE_LOGINS_CHECK_PAUSE_SECONDS),
+    _Chore(lift_ended_bans, BANS_CHECK_PAUSE_SECONDS),
+    _Chore(erase_due_users, ERASURES_CHECK_PAUSE_SECONDS),
+    _Chore(sweep_sessions, CHECK_PAUSE_SECONDS),
 )
-"""The chores of a sweep.
-
-Each has the pause, in seconds, between two checks for due work, and the name of the log line about a failure.
-`erasure_delayed` also reports that sessions of removed clients end later than they should.
-"""
-_OTHER_CHORES: Final = (
-    (sweep_aged, CHECK_PAUSE_SECONDS, _SWEEP_FAILED),  # `sweep` calls it separately, to return its counts
-    (replace_sessions, REPLACEMENTS_PAUSE.total_seconds(), "sessions_not_replaced"),
+"""The chores that both `keep_house` and `sweep` run."""
+_CHORES_OUTSIDE_SWEEP: Final = (
+    _Chore(sweep_events_and_addresses, CHECK_PAUSE_SECONDS),  # `sweep` calls it separately, to return its result
+    _Chore(replace_sessions, REPLACEMENTS_PAUSE.total_seconds(), "sessions_not_replaced"),
 )
-"""The chores of `keep_house` that are not in `_CHORES`, in the same form as in `_CHORES`."""
+"""The other chores of `keep_house`."""

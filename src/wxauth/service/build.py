@@ -30,7 +30,7 @@ from wxauth.core.services import Parts, Services
 from wxauth.events import logout_tokens, webhook_deliveries
 from wxauth.events.logout_tokens import BackchannelLogouts
 from wxauth.events.webhook_deliveries import Deliveries
-from wxauth.housekeeping.housekeeping import sweep_names
+from wxauth.housekeeping.daily_sweeps import sweep_names
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.issuer import Issuer, ResourceVerifier
 from wxauth.keys.keyring import KeyRing
