@@ -91,14 +91,14 @@ class Placement(PlacedEvent):
 
 
 class FeedRow(EventToSend):
-    """A row of a page of the feed. The columns `is_known`, `last_position` and `last_id` are equal in all rows.
+    """A row of a page of the feed. The columns `is_complete`, `last_position` and `last_id` are equal in all rows.
 
     If the page is empty, its only row has no event. Then `position` and the fields of the event are None, although
     their types do not say so. `read_page` does not return such a row.
     """
 
     position: int
-    is_known: bool
+    is_complete: bool
     """Whether the feed still contains all events after the reader's place. If it does not, the page is empty."""
     last_position: int
     """The position of the newest event, even if the event has been deleted; 0 if the feed has never had an event."""
@@ -111,7 +111,7 @@ LOCK_PLACES: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext(
 
 The statement does not wait. If another transaction holds the lock, the statement returns false.
 """
-ARE_UNPLACED: Final = Statement[bool]("SELECT EXISTS (SELECT FROM events_unplaced) AS are_some")
+HAS_UNPLACED: Final = Statement[bool]("SELECT EXISTS (SELECT FROM events_unplaced) AS has_some")
 """The query that returns whether any event is waiting for its place."""
 HIGHEST_POSITION_FRAGMENT: Final = """
 (SELECT COALESCE(max(position), 0)
@@ -154,10 +154,10 @@ RETURNING position, event_id, type
 def _page_fragment(places: LiteralString) -> LiteralString:
     """Return the SQL of a page. The page contains the events at the first places that the query `places` returns.
 
-    `known` finds out whether events are missing after the reader's place. They are missing if the place no longer
-    exists, or if later events have been deleted. No event is missing if the reader's place is the place of the last
-    deleted event. Position 0 is before the first event, so the statement needs no row for it. If `:is_after` is false,
-    the reader has no place, and gets the oldest remaining events.
+    `completeness` finds out whether the feed still contains all events after the reader's place. Events are missing if
+    the place no longer exists, or if later events have been deleted. No event is missing if the reader's place is the
+    place of the last deleted event. Position 0 is before the first event, so the statement needs no row for it. If
+    `:is_after` is false, the reader has no place, and gets the oldest remaining events.
 
     The join with one row of VALUES makes the statement return the newest place even if there are no events. The LATERAL
     joins with LIMIT make PostgreSQL read only as many rows of the index as the page needs, even if its statistics are
@@ -167,7 +167,7 @@ def _page_fragment(places: LiteralString) -> LiteralString:
 WITH last AS (
     SELECT COALESCE(newest.position, 0) AS position,
            COALESCE(newest.event_id, '{fragment(str(FIRST_ID))}') AS event_id,
-           COALESCE(s.position, 0) AS swept, s.event_id AS swept_id
+           COALESCE(s.position, 0) AS swept_position, s.event_id AS swept_id
       FROM (VALUES (true)) AS one
       LEFT JOIN feed_swept s ON true
       LEFT JOIN LATERAL (
@@ -175,18 +175,18 @@ WITH last AS (
                  ORDER BY position DESC LIMIT 1)
                 UNION ALL SELECT s.position, s.event_id WHERE s.position IS NOT NULL
                 ORDER BY position DESC LIMIT 1) newest ON true
-), known AS (
-    SELECT NOT :is_after::boolean OR (swept <= :position
-        AND (:position = 0 OR (swept, swept_id) = (:position, :event_id::uuid) OR EXISTS (
-               SELECT FROM feed WHERE feed.position = :position AND feed.event_id = :event_id::uuid))) AS is_known
+), completeness AS (
+    SELECT NOT :is_after::boolean OR (swept_position <= :position
+        AND (:position = 0 OR (swept_position, swept_id) = (:position, :event_id::uuid) OR EXISTS (
+               SELECT FROM feed WHERE feed.position = :position AND feed.event_id = :event_id::uuid))) AS is_complete
       FROM last
 )
-SELECT known.is_known, last.position AS last_position, last.event_id AS last_id, page.*
-  FROM last CROSS JOIN known LEFT JOIN LATERAL (
+SELECT is_complete, last.position AS last_position, last.event_id AS last_id, page.*
+  FROM last CROSS JOIN completeness LEFT JOIN LATERAL (
            SELECT place.position, e.id, e.type, e.at, e.user_id, e.app_id, e.actor, e.data
              FROM ({places}) place JOIN events e ON e.id = place.event_id
             ORDER BY place.position LIMIT :limit
-       ) page ON known.is_known
+       ) page ON is_complete
  ORDER BY page.position
 """
 
@@ -204,7 +204,10 @@ _PAGE_OF_TYPES: Final = Statement[FeedRow](
 
 
 class WrongPlace(Exception):
-    """The sequence has produced a position that is not after the last position, or is above `MAX_SENSIBLE_NUMBER`."""
+    """The error for a wrong sequence.
+
+    It has produced a position that is not after the last position, or is above `MAX_SENSIBLE_NUMBER`.
+    """
 
 
 NOT_PLACED: Final = (
@@ -253,10 +256,11 @@ async def read_page(
     position, event_id = (0, FIRST_ID) if after is None else after
     values = {"position": position, "event_id": event_id, "is_after": after is not None, "limit": limit}
     if types:
-        rows = await database.rows(_PAGE_OF_TYPES, **values, types=sorted(set(types)))
+        distinct_types = sorted(set(types))  # a type that is given twice would return its events twice
+        rows = await database.rows(_PAGE_OF_TYPES, **values, types=distinct_types)
     else:
         rows = await database.rows(_PAGE, **values)
-    if not rows[0].is_known:
+    if not rows[0].is_complete:
         raise CursorExpired("events are missing: look up your users, and start again with after=now")
     events = [row for row in rows if row.position is not None]
     is_full = bool(events) and len(events) == limit

@@ -4,7 +4,7 @@ from typing import Final
 
 from wxauth.core.background import keep_doing
 from wxauth.core.services import Services
-from wxauth.events.feed_queries import ARE_UNPLACED, LOCK_PLACES, NOT_PLACED, place_after_last, place_by_sequence
+from wxauth.events.feed_queries import HAS_UNPLACED, LOCK_PLACES, NOT_PLACED, place_after_last, place_by_sequence
 from wxauth.events.sequence_queries import correct_sequences
 from wxauth.events.webhook_deliveries import Deliveries
 from wxauth.events.webhook_queries import queue_deliveries
@@ -26,7 +26,7 @@ async def keep_placing(services: Services) -> None:
         nonlocal were_corrected
         if not were_corrected:
             were_corrected = await _try_to_correct_sequences(services)
-        if await services.database.value(ARE_UNPLACED):
+        if await services.database.value(HAS_UNPLACED):
             await place_events(services)
 
     await keep_doing(place, pause=PLACE_PAUSE_SECONDS, failure_event="feed_held_up")

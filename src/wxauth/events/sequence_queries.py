@@ -49,7 +49,7 @@ class SequenceState:
 
 # `pg_sequence_last_value` requires the SELECT or the USAGE privilege.
 _READ: Final = Statement[SequenceState](f"""
-WITH wanted (name, highest) AS (VALUES
+WITH sequences (name, highest) AS (VALUES
     (pg_get_serial_sequence('feed', 'position'), {HIGHEST_POSITION_FRAGMENT}),
     (pg_get_serial_sequence('events_unplaced', 'number'), (SELECT COALESCE(max(number), 0) FROM events_unplaced))
 )
@@ -58,7 +58,7 @@ SELECT name::regclass::text AS name,
             THEN COALESCE(pg_sequence_last_value(name), 0) END AS last_number,
        highest, has_sequence_privilege(name, 'SELECT') AND has_sequence_privilege(name, 'UPDATE') AS may_set,
        quote_ident(current_user) AS role
-  FROM wanted WHERE name IS NOT NULL
+  FROM sequences WHERE name IS NOT NULL
 """)
 # The statement changes nothing if the number is outside the sequence's bounds.
 _SET: Final = Statement[bool]("""
