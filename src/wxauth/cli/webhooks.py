@@ -116,21 +116,21 @@ def test_command(webhook_name: str) -> None:
 
     The exit status is 1 if the receiver doesn't accept the message.
     """
-    answer = _with_webhooks(lambda webhooks: webhooks.send_test(webhook_name, by=OPERATOR))
-    if prints_json() or answer.status is not None:
-        show(trial_answer(answer), _("{status} in {ms} ms", status=answer.status, ms=answer.milliseconds))
-    if answer.location:
+    outcome = _with_webhooks(lambda webhooks: webhooks.send_test(webhook_name, by=OPERATOR))
+    if prints_json() or outcome.status is not None:
+        show(trial_answer(outcome), _("{status} in {ms} ms", status=outcome.status, ms=outcome.milliseconds))
+    if outcome.location:
         raise Failed(
             _(
                 "{name} returned {status} to {location}. wxauth doesn't follow redirects. Specify the target URL "
                 "instead.",
                 name=webhook_name,
-                status=answer.status,
-                location=answer.location[:_LONGEST_LOCATION],
+                status=outcome.status,
+                location=outcome.location[:_LONGEST_LOCATION],
             )
         )
-    if not answer.is_accepted:
-        reason = answer.error or _("{name} returned {status}", name=webhook_name, status=answer.status)
+    if not outcome.is_accepted:
+        reason = outcome.error or _("{name} returned {status}", name=webhook_name, status=outcome.status)
         raise Failed(_("{reason}: the receiver didn't accept the message", reason=reason))
 
 

@@ -25,7 +25,7 @@ from wxauth.tokens import PrivateKey, base64url, sign
 LOGOUT_TOKEN_TYPE: Final = "logout+jwt"  # noqa: S105 - a media type
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 """The key in the claim `events` that makes a token a logout token."""
-LOGOUT_TOKEN_LASTS: Final = timedelta(seconds=120)
+LOGOUT_TOKEN_LIFETIME: Final = timedelta(seconds=120)
 """The lifetime of a logout token. The specification recommends at most two minutes."""
 LOGOUT_TIMEOUT_SECONDS: Final = 5.0
 """The longest time, in seconds, to wait for a site's response."""
@@ -73,24 +73,24 @@ class BackchannelLogouts:
         now = self.clock()
         key = await self.keys.id_token_key(delivery.id_token_alg, now)
         token = logout_token(key, delivery, issuer=self.settings.issuer, now=now)
-        answer = await send(
+        sent = await send(
             self.transport,
             delivery.url,
             content=urlencode({"logout_token": token}).encode(),
             headers={"content-type": "application/x-www-form-urlencoded"},
             patience=self.patience,
         )
-        log_fields = {"client_id": delivery.name, "attempt": delivery.attempts, "status": answer.status}
-        if answer.is_accepted:
+        log_fields = {"client_id": delivery.name, "attempt": delivery.attempts, "status": sent.status}
+        if sent.is_accepted:
             LOGOUTS.count("delivered")
             log.info("backchannel_logout_sent", **log_fields)
             return DeliveryOutcome(state=DeliveryState.DELIVERED)
         # `delivery.attempts` includes this attempt, so the first retry follows attempt 1.
-        is_final = answer.status in FINAL_STATUSES or delivery.attempts > len(LOGOUT_RETRIES)
+        is_final = sent.status in FINAL_STATUSES or delivery.attempts > len(LOGOUT_RETRIES)
         # The pause begins now, and not before the attempt, which may have taken seconds.
         next_at = None if is_final else self.clock() + LOGOUT_RETRIES[delivery.attempts - 1]
         LOGOUTS.count("failed" if is_final else "retried")
-        log.warning("backchannel_logout_not_sent", **log_fields, reason=answer.error, next_at=next_at)
+        log.warning("backchannel_logout_not_sent", **log_fields, reason=sent.error, next_at=next_at)
         state = DeliveryState.FAILED if is_final else DeliveryState.PENDING
         return DeliveryOutcome(state=state, next_at=next_at)
 
@@ -106,7 +106,7 @@ def logout_token(key: PrivateKey, delivery: LeasedDelivery, *, issuer: str, now:
         "sub": str(delivery.user_id),
         "aud": delivery.name,
         "iat": issued_at,
-        "exp": issued_at + int(LOGOUT_TOKEN_LASTS.total_seconds()),
+        "exp": issued_at + int(LOGOUT_TOKEN_LIFETIME.total_seconds()),
         "jti": token_urlsafe(16),
         # A database trigger stores the id of the ended session as the event id of this delivery.
         "sid": str(delivery.event_id),

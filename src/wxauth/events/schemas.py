@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 from wxauth.clients.models import CLIENT_NAME_PATTERN
 from wxauth.core.trail import SENT_TO_SIBLINGS, EventType
 from wxauth.events.models import DeliveryState, WebhookAnswer
-from wxauth.events.sending import Answer
+from wxauth.events.sending import SendOutcome
 from wxauth.settings.http_urls import MAX_URL
 from wxauth.web.schemas import Changes, OrEmpty, PageQuery, Time, body_like
 
@@ -19,15 +19,16 @@ _EXAMPLE_URL: Final = "https://orders.example.com/webhooks/wxauth"
 _Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL)]
 
 
-def _sibling_event_type(value: Any) -> Any:
-    """Return the value. Raises: ValueError, if it is not a type of events that are sent to siblings."""
+def _check_sibling_event_type(value: Any) -> Any:
+    """Return the name of a type of events that are sent to siblings. Raises: ValueError, for any other value."""
     if not isinstance(value, str) or value not in SENT_TO_SIBLINGS:
         raise ValueError(f"Must be one of {', '.join(SENT_TO_SIBLINGS)}")
     return value
 
 
+# A BeforeValidator, because pydantic's own error would name all types of events.
 SiblingEventType = Annotated[
-    EventType, BeforeValidator(_sibling_event_type), WithJsonSchema({"enum": list(SENT_TO_SIBLINGS)})
+    EventType, BeforeValidator(_check_sibling_event_type), WithJsonSchema({"enum": list(SENT_TO_SIBLINGS)})
 ]
 """A type of events that are sent to siblings (services that verify wxauth's tokens)."""
 
@@ -104,11 +105,9 @@ class ReplayedAnswer(BaseModel):
     replayed: int = Field(examples=[12])
 
 
-def trial_answer(answer: Answer) -> TrialAnswer:
-    """Return the outcome of a test message.
-
-    The outcome is the status of the response and the time until it arrived, or the reason why there was no response.
-    """
-    if answer.status is None:  # there is an `error` then, and only the type checker needs the other text
-        return {"status": None, "error": answer.error or "no answer"}
-    return {"status": answer.status, "milliseconds": answer.milliseconds}
+def trial_answer(outcome: SendOutcome) -> TrialAnswer:
+    """Return the outcome of a test message as the body of a response."""
+    if outcome.status is not None:
+        return {"status": outcome.status, "milliseconds": outcome.milliseconds}
+    assert outcome.error is not None
+    return {"status": None, "error": outcome.error}

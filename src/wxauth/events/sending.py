@@ -25,13 +25,15 @@ wxauth ignores the body, and reads a short one only so that it can reuse the con
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The outcome of a message: either the status of the response, or a short reason why there is no response."""
+class SendOutcome:
+    """The outcome of sending a message: either the status of the response, or the reason why there is no response."""
 
     status: int | None
+    """The status of the response; None if there is no response."""
     milliseconds: int
     """The time, in milliseconds, from the start of the request to the status of the response, or to the failure."""
     error: str | None = None
+    """A short reason why there is no response; None if there is a response."""
     retry_after: str | None = None
     """The value of the `Retry-After` header; None if there is no such header."""
     location: str | None = None
@@ -48,7 +50,7 @@ class Answer:
 
 async def send(
     transport: httpx.AsyncBaseTransport, url: str, *, content: bytes, headers: dict[str, str], patience: float
-) -> Answer:
+) -> SendOutcome:
     """POST a message once, and return the outcome. A failure is returned, not raised.
 
     Wait at most `patience` seconds for the status of the response.
@@ -84,7 +86,7 @@ async def send(
         error = _("the URL cannot be used")
     milliseconds = round(((status_at or perf_counter()) - started_at) * 1000)
     if response is None:
-        return Answer(None, milliseconds, error)
+        return SendOutcome(None, milliseconds, error)
     answer: HttpAnswer = response.extensions[ANSWER]
     location = answer.location if response.is_redirect else None
-    return Answer(answer.status, milliseconds, retry_after=answer.retry_after, location=location)
+    return SendOutcome(answer.status, milliseconds, retry_after=answer.retry_after, location=location)

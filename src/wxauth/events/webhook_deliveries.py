@@ -33,7 +33,7 @@ from wxauth.core.trail import SYSTEM, EventType
 from wxauth.errors import StorageUnavailable
 from wxauth.events.logout_tokens import BackchannelLogouts
 from wxauth.events.models import DeliveryState, Webhook
-from wxauth.events.sending import Answer, send
+from wxauth.events.sending import SendOutcome, send
 from wxauth.events.webhook_queries import (
     RESUME_DELIVERIES,
     DeliveryOutcome,
@@ -151,7 +151,7 @@ class Deliveries:
 
     async def sign_and_send(
         self, webhook_id: UUID, webhook: Webhook | LeasedDelivery, event: Mapping[str, Any], *, now: datetime
-    ) -> Answer:
+    ) -> SendOutcome:
         """Sign an event with a webhook's secrets, send it once, and return the outcome.
 
         `event` has the fields of `EventToSend`. A failure is returned, not raised.
@@ -165,7 +165,7 @@ class Deliveries:
                 reason=str(exc),
                 what_to_change=WRONG_SECRET_KEY,
             )
-            return Answer(None, 0, "the secret can't be decrypted")
+            return SendOutcome(None, 0, "the secret can't be decrypted")
         body = to_json({"type": event["type"], "timestamp": event["at"], "data": event})
         headers = {**signed_headers(str(event["id"]), body, keys, now=now), "content-type": "application/json"}
         return await send(self.transport, webhook.url, content=body, headers=headers, patience=self.patience)
@@ -257,20 +257,20 @@ class Deliveries:
 
     async def _attempt(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
         """Send the event of a delivery once, and return the outcome. If the status is 410, disable the webhook."""
-        answer = await self.sign_and_send(delivery.receiver_id, delivery, delivery.for_siblings, now=now)
-        if answer.is_accepted:
-            return DeliveryOutcome(state=DeliveryState.DELIVERED, status=answer.status)
-        if answer.status == _GONE:
+        sent = await self.sign_and_send(delivery.receiver_id, delivery, delivery.for_siblings, now=now)
+        if sent.is_accepted:
+            return DeliveryOutcome(state=DeliveryState.DELIVERED, status=sent.status)
+        if sent.status == _GONE:
             await self._disable(delivery)
         if delivery.attempts > len(RETRY_SCHEDULE):
-            return DeliveryOutcome(state=DeliveryState.FAILED, status=answer.status, error=answer.error)
+            return DeliveryOutcome(state=DeliveryState.FAILED, status=sent.status, error=sent.error)
         spread = random.uniform(-SPREAD, SPREAD)  # noqa: S311 - not used as a secret
         pause = RETRY_SCHEDULE[delivery.attempts - 1] * (1 + spread)
-        retry_after = _pause_in(answer.retry_after, now=now)
+        retry_after = _pause_in(sent.retry_after, now=now)
         if retry_after is not None:
             pause = max(pause, min(retry_after, LONGEST_RETRY_AFTER))
         next_at = self.clock() + pause
-        return DeliveryOutcome(state=DeliveryState.PENDING, status=answer.status, error=answer.error, next_at=next_at)
+        return DeliveryOutcome(state=DeliveryState.PENDING, status=sent.status, error=sent.error, next_at=next_at)
 
     async def _disable(self, delivery: LeasedDelivery) -> None:
         """Disable a webhook that has returned 410, if it is still enabled.

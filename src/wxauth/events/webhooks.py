@@ -17,7 +17,7 @@ from wxauth.events import webhook_queries
 from wxauth.events.feed_queries import PlacedEvent
 from wxauth.events.models import DeliveryRow, DeliveryState, Webhook, WebhookAnswer
 from wxauth.events.schemas import DeliveriesQuery, NewWebhookAnswer
-from wxauth.events.sending import Answer
+from wxauth.events.sending import SendOutcome
 from wxauth.events.webhook_deliveries import Deliveries
 from wxauth.outbound.signatures import new_webhook_secret, shown_secret
 from wxauth.outbound.urls import NameResolver, check_url
@@ -140,7 +140,7 @@ class Webhooks:
         )
         return _with_secret(renewed, secret)
 
-    async def send_test(self, name: str, *, by: Actor) -> Answer:
+    async def send_test(self, name: str, *, by: Actor) -> SendOutcome:
         """Send a test message to a webhook, even if it is disabled, and return the outcome.
 
         Raises: NotFound, if there is no such webhook.
