@@ -46,7 +46,7 @@ from wxauth_desk.ports import Place, Ports
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.serving import Server, in_thread
 from wxauth_desk.signals import handled_by, stop_and_exit
-from wxauth_desk.sites import PUSH_PATH, add_shop, add_sites, create_shop, create_sites
+from wxauth_desk.sites import PUSH_PATH, add_shop_client, add_sites, create_shop_back_end, create_sites
 from wxauth_desk.terminal import TextError, localized, terminal_language
 from wxauth_desk.wechat import DESK_PATH, HINTS, SHOP_PATH, UNKNOWN_APP_HINT, create_simulator
 
@@ -101,8 +101,8 @@ def run(
             _start_sites(threads, parts, shop_credentials)
             if parts.mcp is not None:
                 _start_mcp(threads, parts, parts.mcp)
-            service = OwnNamesOnly(_service(parts.settings, parts.simulated_url), parts.host_names)
-            Server(uvicorn.Config(service, **uvicorn_options()), _welcome(parts)).run([parts.listener])
+            service = OwnNamesOnly(_create_service(parts.settings, parts.simulated_url), parts.host_names)
+            Server(uvicorn.Config(service, **uvicorn_options()), _welcome(parts)).run([parts.service_listener])
     except (MigrationImpossible, ForeignSchema) as exc:
         if has_database:
             raise
@@ -121,7 +121,7 @@ class _Parts:
     """The settings that `dev` has set, without values that it learns later, such as the URL of the database."""
     findings: Sequence[CheckResult]
     """The results of the checks with the real WeChat."""
-    listener: socket.socket
+    service_listener: socket.socket
     """The socket of the service."""
     wechat: Place | None
     """The socket and the URL of the simulated WeChat; None with the real WeChat."""
@@ -172,7 +172,7 @@ def _open_parts(
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     for fault in setting_faults(env_file=None):
         click.echo(localized(fault), err=True)
-    listener = ports.open_service(settings.host, settings.port)
+    service_listener = ports.open_service(settings.host, settings.port)
     ports.check()
     # The MCP server's port may be opened after the check, because nobody can choose this port, and `check` reports only
     # chosen ports and the service's. If the developer has set resources, there is no MCP server, because its resource
@@ -187,7 +187,7 @@ def _open_parts(
         settings=settings,
         set_by_dev=loaded.set_by_dev,
         findings=loaded.findings,
-        listener=listener,
+        service_listener=service_listener,
         wechat=wechat,
         sites=sites,
         mcp=mcp,
@@ -215,15 +215,16 @@ def _start_wechat(threads: ExitStack, parts: _Parts, wechat: Place) -> None:
         failure_of=failure_on_the_phone,
     )
     app = OwnNamesOnly(simulator, parts.host_names, own_pages_only=True)
-    threads.enter_context(in_thread(app, wechat.listener, name="simulated WeChat"))
+    threads.enter_context(in_thread(lambda: app, wechat.listener, name="simulated WeChat"))
 
 
 def _start_sites(threads: ExitStack, parts: _Parts, shop_credentials: Credentials | None) -> None:
     """Start the example sites in a thread, with the shop's back end if there are credentials for it."""
     issuer, sites = parts.settings.issuer, parts.sites
-    back_end = [Mount(SHOP_PATH, create_shop(issuer, shop_credentials))] if shop_credentials else []
-    app = create_sites(issuer, url=sites.url, cookie_secret=secrets.token_hex(), back_end=back_end)
-    threads.enter_context(in_thread(OwnNamesOnly(app, parts.host_names), sites.listener, name="example sites"))
+    back_end = [Mount(SHOP_PATH, create_shop_back_end(issuer, shop_credentials))] if shop_credentials else []
+    websites = create_sites(issuer, url=sites.url, cookie_secret=secrets.token_hex(), back_end=back_end)
+    app = OwnNamesOnly(websites, parts.host_names)
+    threads.enter_context(in_thread(lambda: app, sites.listener, name="example sites"))
 
 
 def _start_mcp(threads: ExitStack, parts: _Parts, mcp: Place) -> None:
@@ -232,7 +233,7 @@ def _start_mcp(threads: ExitStack, parts: _Parts, mcp: Place) -> None:
     The thread imports the MCP server, which takes seconds, so that the service need not wait for it.
     """
     create_app = partial(create_mcp_server, parts.settings.issuer, mcp.url, parts.host_names)
-    threads.enter_context(in_thread(create_app, mcp.listener, name="MCP server", is_factory=True))
+    threads.enter_context(in_thread(create_app, mcp.listener, name="MCP server"))
 
 
 def _settings_of_command(parts: _Parts) -> dict[str, Any]:
@@ -270,16 +271,16 @@ async def _prepare(parts: _Parts) -> Credentials | None:
     settings = parts.settings
     database = Database(settings.database_url.get_secret_value())
     async with aclosing(database):
-        await _migrate(database)
+        await _migrate_and_try_login(database)
         async with aclosing(build_services(settings)) as services:
             await check_stored_state(services)
         await add_sites(database, parts.sites.url, settings, now=await database.time())
         if parts.mcp_url is not None:
             await add_agent(database, parts.mcp_url, now=await database.time())
-        return None if parts.wechat is None else await add_shop(database, now=await database.time())
+        return None if parts.wechat is None else await add_shop_client(database, now=await database.time())
 
 
-async def _migrate(database: Database) -> None:
+async def _migrate_and_try_login(database: Database) -> None:
     """Migrate the database, and try a login in it. Raises: ForeignSchema, MigrationImpossible, StorageUnavailable."""
     try:
         await migrate(database)
@@ -292,7 +293,7 @@ async def _migrate(database: Database) -> None:
         raise ForeignSchema(Text(_FOREIGN_SCHEMA, reason=reason))
 
 
-def _service(settings: Settings, simulated_url: str | None) -> ASGIApp:
+def _create_service(settings: Settings, simulated_url: str | None) -> ASGIApp:
     """Return the service as an ASGI app. Its `/` redirects to the desk or, with the real WeChat, to `/docs`."""
     if simulated_url is None:
         services = build_services(settings, timeouts=_TIMEOUTS)

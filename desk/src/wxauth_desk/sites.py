@@ -169,7 +169,7 @@ class Website:
             return self._page(request, session["claims"])
         # If the session of a cookie is no longer stored, wxauth has most likely reported a logout.
         had_session = request.session.pop("sid", None) is not None
-        return self._page(request, None, logout_was_reported=had_session)
+        return self._page(request, logout_was_reported=had_session)
 
     async def _log_in(self, request: Request) -> Any:
         language = _language(request)
@@ -179,7 +179,7 @@ class Website:
         try:
             token = await self._client.authorize_access_token(request)
         except self._oauth_error as exc:
-            return self._page(request, None, error=exc.error)
+            return self._page(request, error=exc.error)
         # The page shows the claims, and the nonce says nothing about the user.
         claims = {name: value for name, value in token["userinfo"].items() if name != "nonce"}
         request.session["sid"] = claims["sid"]
@@ -229,11 +229,18 @@ class Website:
             raise ValueError("not a logout token")
         return claims
 
-    def _page(self, request: Request, claims: dict[str, Any] | None, **notice: Any) -> Response:
+    def _page(
+        self,
+        request: Request,
+        claims: dict[str, Any] | None = None,
+        *,
+        error: str | None = None,
+        logout_was_reported: bool = False,
+    ) -> Response:
         """Return the home page for the user whose id_token contains these claims, or for a visitor if they are None.
 
-        `notice` can contain `error`, which is the OAuth error code to show, or `logout_was_reported`, which says
-        whether wxauth has just reported a logout.
+        `error` is the OAuth error code to show, if a login has failed. `logout_was_reported` says whether wxauth has
+        just reported a logout.
         """
         language = _language(request)
         html = _PAGE.render(
@@ -247,7 +254,8 @@ class Website:
             shown_claims=to_json(claims, indent=2).decode(),
             goods=_GOODS,
             figures=_FIGURES,
-            **notice,
+            error=error,
+            logout_was_reported=logout_was_reported,
         )
         return HTMLResponse(html, headers={"Cache-Control": "no-store", "Vary": "Accept-Language, Cookie"})
 
@@ -262,12 +270,9 @@ async def add_sites(database: Database, url: str, settings: Settings, *, now: da
 
     The clients name only apps that `settings` contains.
     """
-    known_app_ids = {app.app_id for app in settings.apps}
-
-    def if_known(app_id: str) -> str | None:
-        # With the real WeChat, the simulator's apps are unknown.
-        return app_id if app_id in known_app_ids else None
-
+    known_app_ids = {app.app_id for app in settings.apps}  # with the real WeChat, without the simulator's apps
+    account_app_id = ACCOUNT["app_id"] if ACCOUNT["app_id"] in known_app_ids else None
+    website_app_id = WEBSITE["app_id"] if WEBSITE["app_id"] in known_app_ids else None
     for site in SITES:
         loopback_url = f"http://127.0.0.1{site.path}"  # without a port, it stands for all ports (RFC 8252, section 7.3)
         await ensure_own_client(
@@ -280,15 +285,15 @@ async def add_sites(database: Database, url: str, settings: Settings, *, now: da
             backchannel_logout_uri=f"{url}{site.path}/backchannel-logout",
             sso=True,
             link=True,
-            account_app_id=if_known(ACCOUNT["app_id"]),
-            website_app_id=if_known(WEBSITE["app_id"]),
+            account_app_id=account_app_id,
+            website_app_id=website_app_id,
             scopes=site.scopes,
             now=now,
         )
 
 
-async def add_shop(database: Database, *, now: datetime) -> Credentials:
-    """Add the shop as a client with the scope `sign`, and return its credentials.
+async def add_shop_client(database: Database, *, now: datetime) -> Credentials:
+    """Add a client for the shop's back end, with the scope `sign`, and return its credentials.
 
     If the client exists, replace its secret, because the desk does not keep this secret from one run to the next.
     """
@@ -300,7 +305,7 @@ async def add_shop(database: Database, *, now: datetime) -> Credentials:
     return credentials
 
 
-def create_shop(issuer: str, credentials: Credentials) -> FastAPI:
+def create_shop_back_end(issuer: str, credentials: Credentials) -> FastAPI:
     """Return the shop's back end as an ASGI app: the example, with two routes for the desk.
 
     After `POST /failures`, the shop returns an error for the next message from WeChat. `GET /count` sends its response

@@ -119,8 +119,8 @@ def desk_routes(
         "service_url": service_url,
         "site_url": site_url,
         "shop_url": shop_url,
-        # The route that sends its response in pieces (see `create_shop`). Only the example shop has it, so the URL does
-        # not begin with `shop_url`.
+        # The route that sends its response in pieces (see `create_shop_back_end`). Only the example shop has it, so the
+        # URL does not begin with `shop_url`.
         "count_url": f"{site_url}{SHOP_PATH}/count",
         "apps": [app["app_id"] for app in APPS],
         "later_app": LATER_APP,
