@@ -9,6 +9,7 @@ import uvicorn
 
 from wxauth_desk.i18n import lazy_gettext as _
 from wxauth_desk.middleware import REFUSED_BY_WECHAT, OwnNamesOnly
+from wxauth_desk.serving import SERVER_OPTIONS
 from wxauth_desk.terminal import TextError, localized, os_reason
 from wxauth_desk.wechat import APPS, create_simulator
 
@@ -53,6 +54,4 @@ def run(port: int) -> None:
         simulator = create_simulator(is_alone=True)
         app = OwnNamesOnly(simulator, _WECHAT_HOST_NAMES, own_pages_only=True, refusal=REFUSED_BY_WECHAT)
         with suppress(KeyboardInterrupt):  # after uvicorn has stopped, it raises the signal again
-            # The server uses h11, because with httptools, uvicorn loses the body of a client that requests HTTP/2
-            # (h2c), as Java's client does.
-            uvicorn.Server(uvicorn.Config(app, http="h11", log_config=None, access_log=False)).run([listener])
+            uvicorn.Server(uvicorn.Config(app, **SERVER_OPTIONS)).run([listener])

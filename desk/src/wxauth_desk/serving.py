@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -10,6 +10,12 @@ import click
 import uvicorn
 from starlette.types import ASGIApp
 
+SERVER_OPTIONS: Final[Mapping[str, Any]] = {"http": "h11", "log_config": None, "access_log": False}
+"""The options of uvicorn for every part except the service.
+
+The server uses h11, because with httptools, uvicorn loses the body of a client that requests HTTP/2 (h2c), as Java's
+client does.
+"""
 _GRACEFUL_SECONDS: Final = 1
 """The longest time, in seconds, for which uvicorn waits for requests under way when it stops."""
 _STOP_TIMEOUT_SECONDS: Final = 5
@@ -20,18 +26,9 @@ The time is limited, so that a request that never ends does not keep the command
 
 
 @contextmanager
-def in_thread(
-    app: ASGIApp | Callable[[], ASGIApp], listener: socket.socket, *, name: str, is_factory: bool = False
-) -> Iterator[None]:
-    """Serve an app in a thread of its own during the block.
-
-    `name` is the name of the thread. If `is_factory` is True, `app` is a function that the thread calls to create the
-    app.
-    """
-    # The server uses h11, because with httptools, uvicorn loses the body of a client that requests HTTP/2 (h2c), as
-    # Java's client does.
-    options: dict[str, Any] = {"http": "h11", "log_config": None, "access_log": False}
-    config = uvicorn.Config(app, factory=is_factory, timeout_graceful_shutdown=_GRACEFUL_SECONDS, **options)
+def in_thread(create_app: Callable[[], ASGIApp], listener: socket.socket, *, name: str) -> Iterator[None]:
+    """Serve an app in a thread with this name during the block. The thread calls `create_app` to create the app."""
+    config = uvicorn.Config(create_app, factory=True, timeout_graceful_shutdown=_GRACEFUL_SECONDS, **SERVER_OPTIONS)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), name=name, daemon=True)
     thread.start()
