@@ -201,7 +201,7 @@ def test_the_server_listens_only_on_its_socket_and_refuses_a_second_owner(own: O
     sockets = {os.readlink(link) for link in Path(f"/proc/{server_of(data)}/fd").iterdir()}
     assert any(link.startswith("socket:") for link in sockets)
     assert not sockets & {f"socket:[{inode}]" for inode in listening}
-    second = EmbeddedPostgres(data, lock_patience=0.1)
+    second = EmbeddedPostgres(data, lock_timeout=0.1)
     with pytest.raises(PostgresUnavailable, match="another 'wxauth-desk dev' is using") as refusal, second:
         pass
     assert str(data) in str(refusal.value)

