@@ -14,7 +14,8 @@ from wxauth.core.statements import Statement, pair_range
 from wxauth.core.trail import ERASED_DATA, REPORTS_ERASURE, EventType
 from wxauth.sessions.devices import DescribedDevice
 from wxauth.sessions.list_queries import OPENED
-from wxauth.users.search_queries import SEARCH_SECONDS, as_user_id, search_in_windows
+from wxauth.users.search_queries import as_user_id
+from wxauth.users.window_queries import SEARCH_SECONDS, search_in_windows
 from wxauth.web.schemas import (
     Network,
     OrEmpty,

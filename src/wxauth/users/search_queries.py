@@ -1,15 +1,10 @@
-"""The search for users by text (a complete value, or a part of a nickname) and by filters.
-
-Other searches also use `search_in_windows` to find rows that no index finds.
-"""
+"""The search for users by text (a complete value, or a part of a nickname) and by filters."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import cache, partial
-from itertools import chain, repeat
-from time import monotonic
 from typing import Annotated, Any, Final, LiteralString
 from uuid import UUID
 
@@ -23,7 +18,8 @@ from wxauth.core.users import USER, UserFields, UserStatus
 from wxauth.settings.roles import Role
 from wxauth.users.phone_numbers import is_phone_number, possible_phone_numbers
 from wxauth.users.status_queries import ADMIN
-from wxauth.web.schemas import TEXT, OrEmpty, Page, PageQuery, RowWithId, StoredText, cursor_at
+from wxauth.users.window_queries import SEARCH_SECONDS, search_in_windows
+from wxauth.web.schemas import TEXT, OrEmpty, Page, PageQuery, StoredText
 
 
 class UsersQuery(PageQuery):
@@ -82,8 +78,6 @@ A statement takes 30 to 100 ms to examine 100,000 users.
 """
 INDEXED_FROM: Final = 2
 """The length, in characters, of the shortest text that the index can find. The index contains pairs of characters."""
-SEARCH_SECONDS: Final = 1.0
-"""The time, in seconds, after which a search examines no further window."""
 IDENTITIES_FRAGMENT: Final = """(
     SELECT COALESCE(jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
                               ORDER BY i.created_at, i.app_id, i.openid), '[]')
@@ -203,47 +197,6 @@ async def _users_between(
     """
     statement = _search_statement(frozenset(filters), is_admin=is_admin)
     return await database.rows(statement, **filters, before=before, floor=floor, limit=limit)
-
-
-async def search_in_windows(
-    database: Database,
-    floor_query: Statement[UUID],
-    search: Callable[[UUID, UUID, int], Awaitable[Sequence[RowWithId]]],
-    *,
-    search_remaining: Callable[[UUID, UUID, int], Awaitable[Sequence[RowWithId]]] | None = None,
-    before: UUID,
-    lowest: UUID = FIRST_ID,
-    limit: int,
-    windows: Sequence[int],
-    seconds: float,
-) -> Page[RowWithId]:
-    """Search windows of rows, the newest first, until a page is full or `seconds` have passed, and return the page.
-
-    `windows` contains the number of rows in each window, and the last number also applies to all further windows.
-    `floor_query` is the query for the lowest id of a window. It returns no row for the last window.
-
-    The search finds rows with ids from `lowest` to just below `before`. `search` takes the id before which to find
-    rows, the lowest id of the rows, and the largest number of rows.
-
-    `search_remaining` takes the same kinds of arguments, and finds rows without windows. If it is given, the function
-    calls it after the first window of the last size, or earlier if the time is over, and then ends the search.
-    """
-    rows: list[RowWithId] = []
-    began_at = monotonic()
-    for size in chain(windows, repeat(windows[-1])):
-        floor = await database.value(floor_query, before=before, size=size)
-        lowest_in_window = lowest if floor is None else max(floor, lowest)
-        rows += await search(before, lowest_in_window, limit + 1 - len(rows))
-        if floor is None or floor <= lowest or len(rows) > limit:
-            break
-        before = floor
-        time_is_over = monotonic() - began_at > seconds
-        if search_remaining is not None and (time_is_over or size == windows[-1]):
-            rows += await search_remaining(before, lowest, limit + 1 - len(rows))
-            break
-        if time_is_over:
-            return Page(rows, cursor_at(floor), is_incomplete=True)
-    return Page.of(rows, limit)
 
 
 @cache

@@ -1,0 +1,60 @@
+"""The search for rows that no index finds. It examines windows of rows, the newest first, for a limited time."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain, repeat
+from time import monotonic
+from typing import Final
+from uuid import UUID
+
+from wxauth.core.database import Database
+from wxauth.core.ids import FIRST_ID
+from wxauth.core.statements import Statement
+from wxauth.web.schemas import Page, RowWithId, cursor_at
+
+SEARCH_SECONDS: Final = 1.0
+"""The time, in seconds, after which a search examines no further window."""
+
+RowSearch = Callable[[UUID, UUID, int], Awaitable[Sequence[RowWithId]]]
+"""A function that finds rows, the newest first.
+
+It takes the id before which to find rows, the lowest id of the rows, and the largest number of rows.
+"""
+
+
+async def search_in_windows(
+    database: Database,
+    floor_query: Statement[UUID],
+    search: RowSearch[RowWithId],
+    *,
+    search_remaining: RowSearch[RowWithId] | None = None,
+    before: UUID,
+    lowest: UUID = FIRST_ID,
+    limit: int,
+    windows: Sequence[int],
+    seconds: float,
+) -> Page[RowWithId]:
+    """Search windows of rows, the newest first, until a page is full or `seconds` have passed, and return the page.
+
+    `windows` contains the number of rows in each window, and the last number also applies to all further windows.
+    `floor_query` is the query for the lowest id of a window. It returns no row for the last window.
+
+    The search finds rows with ids from `lowest` to just below `before`. `search` finds the rows of one window, and
+    `search_remaining` finds rows quickly without windows. If `search_remaining` is given, the function calls it after
+    the first window of the last size, or earlier if the time is over, and then ends the search.
+    """
+    rows: list[RowWithId] = []
+    began_at = monotonic()
+    for size in chain(windows, repeat(windows[-1])):
+        floor = await database.value(floor_query, before=before, size=size)
+        lowest_in_window = lowest if floor is None else max(floor, lowest)
+        rows += await search(before, lowest_in_window, limit + 1 - len(rows))
+        if floor is None or floor <= lowest or len(rows) > limit:
+            break
+        before = floor
+        time_is_over = monotonic() - began_at > seconds
+        if search_remaining is not None and (time_is_over or size == windows[-1]):
+            rows += await search_remaining(before, lowest, limit + 1 - len(rows))
+            break
+        if time_is_over:
+            return Page(rows, cursor_at(floor), is_incomplete=True)
+    return Page.of(rows, limit)
