@@ -215,9 +215,11 @@ async def device_of(connection: HTTPConnection) -> Device:
     The address is None if the client has connected through a Unix socket. The User-Agent is None if the request has no
     such header, and is cut off after `_MAX_USER_AGENT` bytes.
     """
-    client, headers = connection.scope.get("client"), connection.scope["headers"]
+    client = connection.scope.get("client")
+    ip = None if client is None else _plain_ip(client[0])
+    headers = connection.scope["headers"]
     user_agents = (value[:_MAX_USER_AGENT].decode("latin-1") for name, value in headers if name == b"user-agent")
-    return Device(ip=None if client is None else _plain_ip(client[0]), user_agent=next(user_agents, None))
+    return Device(ip=ip, user_agent=next(user_agents, None))
 
 
 DeviceDep = Annotated[Device, Depends(device_of)]

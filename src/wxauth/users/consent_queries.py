@@ -134,9 +134,12 @@ SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app
 """)
 
 
-async def valid_consents(database: Database, user_id: UUID, documents: Mapping[str, str]) -> Sequence[ConsentRow]:
-    """Return the user's valid consents to these documents, in the versions of `documents`, the newest first."""
-    rows = await database.rows(_VALID, user_id=user_id, documents=list(documents), versions=list(documents.values()))
+async def valid_consents(database: Database, user_id: UUID, in_force: Mapping[str, str]) -> Sequence[ConsentRow]:
+    """Return the user's valid consents to the documents in force, the newest first.
+
+    `in_force` contains the version in force of each document, by the document's name.
+    """
+    rows = await database.rows(_VALID, user_id=user_id, documents=list(in_force), versions=list(in_force.values()))
     return sorted(rows, key=lambda row: (row.given_at, row.id), reverse=True)
 
 

@@ -37,6 +37,7 @@ def is_phone_number(text: str, *, region: str) -> bool:
     import phonenumbers
 
     numbers = [_parsed(typed, region) for typed in (text, f"+{text}")]
+    # `is_possible_number` would also accept a number that can only be dialled within a town, without its area code.
     possible = phonenumbers.ValidationResult.IS_POSSIBLE
     return any(
         number is not None and phonenumbers.is_possible_number_with_reason(number) == possible for number in numbers
