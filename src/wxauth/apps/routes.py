@@ -13,7 +13,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.apps import AppId
 from wxauth.users.callers import AdministratorDep, CallerDep, FreshAdministratorDep, StaffDep
 from wxauth.users.schemas import OwnIdentitiesAnswer, OwnIdentityAnswer
-from wxauth.users.user_queries import IDENTITIES_OF
+from wxauth.users.user_queries import IDENTITIES_OF_USER
 from wxauth.web.dependencies import DatabaseDep, SettingsDep, provide
 from wxauth.web.direct import Router
 from wxauth.web.schemas import Items, all_of
@@ -109,7 +109,7 @@ async def remove_app(administrator: FreshAdministratorDep, managed: ManagedAppsD
 @router.get("/v1/me/identities", summary=_("List my identities"), tag="me")
 async def list_my_identities(caller: CallerDep, apps: AppsDep, database: DatabaseDep) -> OwnIdentitiesAnswer:
     """Return the caller's openids in each app, the oldest first."""
-    identities = await database.rows(IDENTITIES_OF, user_id=caller.user.id)
+    identities = await database.rows(IDENTITIES_OF_USER, user_id=caller.user.id)
     # `model_construct` does not validate the rows again.
     items = [OwnIdentityAnswer.model_construct(**vars(each), kind=apps.kind_of(each.app_id)) for each in identities]
     return OwnIdentitiesAnswer.model_construct(items=items)

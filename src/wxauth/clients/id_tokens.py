@@ -19,7 +19,7 @@ from wxauth.core.users import UserInSession
 from wxauth.keys.keyring import KeyRing
 from wxauth.settings.settings import Settings
 from wxauth.tokens import base64url, sign
-from wxauth.users.user_queries import CURRENT_USER
+from wxauth.users.user_queries import CURRENT_USER_ID
 from wxauth_guard.errors import InvalidToken
 from wxauth_guard.verifier import decoded, json_object
 
@@ -132,4 +132,4 @@ class IdTokens:
         hint = await self.read(token)
         if hint is None or hint.client_id != client_id:
             return None
-        return await self.database.value(CURRENT_USER, user_id=hint.user_id) or hint.user_id
+        return await self.database.value(CURRENT_USER_ID, user_id=hint.user_id) or hint.user_id

@@ -23,7 +23,7 @@ from wxauth.oauth.site_tokens import end_web_session
 from wxauth.site_logins.authorization_codes import AuthorizationCodes
 from wxauth.site_logins.secrets import log_out_field
 from wxauth.users.callers import ConcurrencyDep
-from wxauth.users.user_queries import CURRENT_USER
+from wxauth.users.user_queries import CURRENT_USER_ID
 from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.web.direct import Router, text_parameters
 
@@ -72,7 +72,7 @@ class LoggingOut:
             await end_web_session(self.database, self.clock, client.name, hint.session_id)
             # If the login of this browser belongs to the same user, even under a new id after a merge, it ends, too.
             if pages.browser.login_cookie:
-                user_id = await self.database.value(CURRENT_USER, user_id=hint.user_id)
+                user_id = await self.database.value(CURRENT_USER_ID, user_id=hint.user_id)
                 if user_id is not None:
                     await self.authorization_codes.end_login(pages.browser, of=user_id, now=self.clock())
         return self._logged_out(client, parameters)

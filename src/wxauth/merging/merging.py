@@ -36,7 +36,7 @@ from wxauth.users.status_queries import (
     check_may_log_in,
     lock_with_administrators,
 )
-from wxauth.users.user_queries import current_user, read_attributes
+from wxauth.users.user_queries import current_user_id, read_attributes
 
 NEW_USER_FOR: Final = timedelta(days=1)
 """The time after a user's creation in which wxauth may merge the user into another user with the same phone number."""
@@ -339,8 +339,8 @@ async def merge_by_operator(
     requested erasure, or if both users have an external id; LastAdmin, if the merge would ban the only administrator;
     TooManyChanges.
     """
-    user_id = await current_user(database, former_id)
-    remaining_id = await current_user(database, into)
+    user_id = await current_user_id(database, former_id)
+    remaining_id = await current_user_id(database, into)
     if user_id == remaining_id:
         raise MergeRefused(_("these two users are already one user"))
     async with database.begin() as transaction:

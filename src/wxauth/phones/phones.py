@@ -303,8 +303,8 @@ class Phones:
     ) -> None:
         """Wait for WeChat's response from the task `fetch`, and store it.
 
-        If the storage fails, keep the response in memory, try again in the background, and raise the error. If the task
-        `fetch` has failed, raise its error.
+        If the storage fails or is cancelled, keep the response in memory, try again in the background, and raise the
+        error. If the task `fetch` has failed, raise its error.
         """
         phone_info = await fetch
         app_id, openid = identity
@@ -318,7 +318,7 @@ class Phones:
         store = partial(self._store, answer)
         try:
             await store()
-        except (Exception, asyncio.CancelledError) as exc:
+        except (Exception, asyncio.CancelledError) as exc:  # `aclose` cancels the storage, and `retries` closes later
             self.retries.put_off(_ANSWER, code_hash, store, failure=exc, patience=self.kept_in_memory, app_id=app_id)
             raise
 

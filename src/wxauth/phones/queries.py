@@ -23,7 +23,7 @@ from wxauth.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
 from wxauth.merging.merging import Merged, link_by_phone
 from wxauth.settings.types import PhonePolicy
 from wxauth.users.status_queries import lock_status_and_roles_of
-from wxauth.users.user_queries import USER_OF, lock_user_of
+from wxauth.users.user_queries import USER_OF_IDENTITY, lock_user_of_identity
 
 MOVED: Final = "moved"
 """The reason in the event `user.phone_removed` of a user whose verified number another user has now verified."""
@@ -279,7 +279,7 @@ async def link_phone(
     """
     async with database.begin() as transaction:
         await transaction.value(_LOCK_NUMBER, phone=phone)
-        user_id = await transaction.value(USER_OF, **answer.identity)
+        user_id = await transaction.value(USER_OF_IDENTITY, **answer.identity)
         holders = await transaction.values(_HOLDERS, phone=phone, user_id=user_id)
         if user_id is None or len(holders) != 1:
             return None
@@ -297,7 +297,7 @@ async def link_phone(
             return None
         # While this transaction waited for the locks, the identity might have moved to another user.
         refusal = await _refusal(transaction, answer, holder_id, phone, policy="link", is_late=False, now=now)
-        if refusal is not None or await transaction.value(USER_OF, **answer.identity) != holder_id:
+        if refusal is not None or await transaction.value(USER_OF_IDENTITY, **answer.identity) != holder_id:
             raise ChangedMeanwhile
         await _mark_done(transaction, answer, now=now)
         return await transaction.one(_USER, user_id=holder_id, **answer.identity), merged
@@ -315,11 +315,11 @@ async def _lock_user_and_losers(
     losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
     # One statement locks all of these users, because users must always be locked in the order of their ids.
     if losers:
-        user_id = await transaction.value(USER_OF, **answer.identity)
+        user_id = await transaction.value(USER_OF_IDENTITY, **answer.identity)
         to_lock = [*losers] if user_id is None else [*losers, user_id]
         await lock_status_and_roles_of(transaction, to_lock)
     # The identity might have moved to another user during the wait for the locks, so its user is read again.
-    return await lock_user_of(transaction, **answer.identity), losers
+    return await lock_user_of_identity(transaction, **answer.identity), losers
 
 
 async def _clear_number(

@@ -23,7 +23,7 @@ from wxauth.push.erasing import Erasure
 from wxauth.push.forwarding import PushAnswer, PushForwarding, PushRequest
 from wxauth.push.queries import REMEMBER_WITHDRAWAL, WITHDRAWALS_KEPT, claim_signature
 from wxauth.settings.apps import App
-from wxauth.users.user_queries import lock_user_of
+from wxauth.users.user_queries import lock_user_of_identity
 from wxauth.wechat.messages import (
     MessageKind,
     WeChatMessage,
@@ -278,7 +278,7 @@ class PushedMessages:
             if await transaction.value(REMEMBER_WITHDRAWAL, digest=withdrawal.mark, until=until) is None:
                 log.info("push_repeated", app_id=app_id)
                 return True
-            user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)
+            user_id = await lock_user_of_identity(transaction, app_id=app_id, openid=withdrawal.openid)
             if user_id is not None:
                 line = await Erasure(transaction, user_id, app_id, withdrawal, now).carry_out()
             # The transaction is committed even if the message names no known user. Otherwise, a repetition of the

@@ -31,7 +31,7 @@ from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.requests import SiteRequest
 from wxauth.site_logins.responses import ANOTHER_USER, Browser, Onward, SentBack, response_to_site
 from wxauth.site_logins.secrets import login_cookie_of
-from wxauth.users.user_queries import CURRENT_USER
+from wxauth.users.user_queries import CURRENT_USER_ID
 
 log = get_logger()
 
@@ -270,5 +270,5 @@ async def _check_hint(transaction: Transaction, request: RequestFields, user: Us
     if request.hinted_user_id in (None, user.id):
         return
     # Since the site got the id_token, the user of the hint might have been merged into this user.
-    if await transaction.value(CURRENT_USER, user_id=request.hinted_user_id) != user.id:
+    if await transaction.value(CURRENT_USER_ID, user_id=request.hinted_user_id) != user.id:
         raise SentBack(request, ANOTHER_USER, "login_required")

@@ -311,7 +311,7 @@ async def _lock_remaining(
     Raises: ChangedMeanwhile, if the user has just been merged or erased, or has just become an administrator; NotFound,
         LastAdmin and InsufficientRole, as `locked_remaining` does.
     """
-    remaining_id = await user_queries.current_user(transaction, user_id)
+    remaining_id = await user_queries.current_user_id(transaction, user_id)
     try:
         account = await lock_user(transaction, user_id=remaining_id, may_remove_administrator=may_remove_administrator)
     except UserIsGone:  # a merge or an erasure has just removed the user

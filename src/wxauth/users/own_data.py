@@ -22,7 +22,7 @@ from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.limits.queries import EXPORTS
 from wxauth.users import own_data_queries as queries
 from wxauth.users.status_queries import lock_status_and_roles
-from wxauth.users.user_queries import FORMER_EXTERNAL_IDS, FORMER_IDS, UNKNOWN_USER, current_user
+from wxauth.users.user_queries import FORMER_EXTERNAL_IDS, FORMER_IDS, UNKNOWN_USER, current_user_id
 
 MAX_BYTES_IN_MEMORY: Final = 2**20
 """The largest size, in bytes, of a document that wxauth builds completely before it sends it."""
@@ -77,7 +77,7 @@ async def export_data(
         try:
             first = await anext(pieces)
         except NotFound:  # this is a former id, or the user has just been merged or erased
-            user_id = await current_user(database, user_id)
+            user_id = await current_user_id(database, user_id)
             continue
         if len(first) > MAX_BYTES_IN_MEMORY:
             return Export(first, pieces)

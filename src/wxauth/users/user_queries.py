@@ -26,17 +26,17 @@ class OwnIdentity(BaseModel):
     created_at: datetime
 
 
-IDENTITIES_OF: Final = Statement[OwnIdentity]("""
+IDENTITIES_OF_USER: Final = Statement[OwnIdentity]("""
 SELECT app_id, openid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
 """)
 """The query for a user's identities, the oldest first."""
-CURRENT_USER: Final = Statement[UUID]("""
+CURRENT_USER_ID: Final = Statement[UUID]("""
 SELECT id FROM users WHERE id = :user_id
  UNION ALL
 SELECT user_id FROM former_users WHERE id = :user_id
  LIMIT 1
 """)
-"""The query for the user of a present or former id. It returns no row if nobody has, or had, the id."""
+"""The query for the present id of the user who has, or had, an id. It returns no row if there is no such user."""
 FORMER_EXTERNAL_IDS: Final = Statement[str](
     "SELECT external_id FROM former_external_ids WHERE user_id = :user_id ORDER BY external_id"
 )
@@ -46,7 +46,7 @@ They belonged to users who were merged into this one, or come from an import.
 """
 FORMER_IDS: Final = Statement[UUID]("SELECT id FROM former_users WHERE user_id = :user_id ORDER BY merged_at, id")
 """The query for a user's former ids, which belonged to users who were merged into this one, in order of the merges."""
-USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
+USER_OF_IDENTITY: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
 """The query for the user who has this identity now, without a lock. It returns no row if nobody has it."""
 _LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
 DELETE_PHONE_ANSWERS: Final = Statement[Nothing]("""
@@ -124,24 +124,24 @@ UPDATE users SET {", ".join(map(_changed_fragment, PROFILE_FIELDS))} WHERE id = 
 """)
 
 
-async def current_user(database: Database | Transaction, user_id: UUID) -> UUID:
+async def current_user_id(database: Database | Transaction, user_id: UUID) -> UUID:
     """Return the present id of the user who has, or had, this id. Raises: NotFound, if nobody has or had the id."""
-    current_id = await database.value(CURRENT_USER, user_id=user_id)
+    current_id = await database.value(CURRENT_USER_ID, user_id=user_id)
     if current_id is None:
         raise NotFound(UNKNOWN_USER)
     return current_id
 
 
-async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
+async def lock_user_of_identity(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
     """Lock the user who has this identity until the transaction ends, and return the user's id.
 
     Return None if nobody has the identity. Until the transaction ends, the identity stays with this user, because each
     transaction that moves or deletes an identity takes the same lock.
     """
-    user_id = await transaction.value(USER_OF, app_id=app_id, openid=openid)
+    user_id = await transaction.value(USER_OF_IDENTITY, app_id=app_id, openid=openid)
     while user_id is not None:
         await transaction.run(_LOCK_USER, user_id=user_id)
-        owner_id = await transaction.value(USER_OF, app_id=app_id, openid=openid)
+        owner_id = await transaction.value(USER_OF_IDENTITY, app_id=app_id, openid=openid)
         if owner_id == user_id:
             break
         # During the wait, the identity was moved to another user, or deleted.
