@@ -616,6 +616,16 @@ async def test_the_last_administrator_stays(mover: Mover) -> None:
     assert await mover.stage.number("users WHERE roles = '{admin}'") == 1
 
 
+async def test_a_dry_run_counts_administrators_of_earlier_batches(
+    mover: Mover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wxauth.import_export.importing.BATCH", 1)
+    await mover.import_lines({**ALICE, "roles": ["admin"]}, allow_admin=True)
+    lines = {**BOB, "roles": ["admin"]}, {**ALICE, "roles": []}
+    for dry_run in (True, False):
+        assert await mover.import_lines(*lines, allow_admin=True, takes_roles=True, dry_run=dry_run) == (1, 1, 0, 0)
+
+
 async def test_a_file_makes_nobody_an_administrator_who_is_or_was_banned(mover: Mover) -> None:
     await mover.stage.login("alice")
     await mover.stage.login("bob")

@@ -92,7 +92,8 @@ class Batch:
 
     Args:
         found: The stored data that the lines name. The caller has locked its users.
-        has_all_admins: Whether the caller has locked all administrators, so that `found.users` contains all of them.
+        has_all_admins: Whether the caller has locked all administrators, so that `found.users` contains all of them,
+            and in a dry run, `made.users` contains those of earlier batches.
         made: The data about earlier lines that concerns these lines. The batch adds the changes of its own lines to it.
             At the start, it contains `given`, `first_lines` and `unionid_lines`. In a dry run, it also contains the
             changes of earlier batches, because the database, and therefore `found`, does not contain them.
@@ -110,9 +111,9 @@ class Batch:
         self.made = made
         self._known = Known(found, made)  # `apply` also writes through this view, which changes only `made`
         self._stored_users = {user.id: user for user in found.users}
-        # The set is complete if `has_all_admins`. In a dry run, it lacks new administrators from earlier batches.
+        # The set is complete if `has_all_admins`.
         self._administrators = {
-            user_id for user_id in self._stored_users if StatusAndRoles.of(self._known.users[user_id]).is_administrator
+            user_id for user_id, user in self._known.users.items() if StatusAndRoles.of(user).is_administrator
         }
         self._additions: list[_Addition] = []
         self._new_consents: list[dict[str, Any]] = []

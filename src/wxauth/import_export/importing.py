@@ -34,6 +34,7 @@ from wxauth.import_export.options import Options
 from wxauth.import_export.queries import LOCK, LOCK_WITH_ADMINISTRATORS, UserToImport, Wanted, find
 from wxauth.import_export.rules import Made
 from wxauth.users.erasure_queries import ARE_WAITING, erase_waiting_rows
+from wxauth.users.status_queries import ADMIN, StatusAndRoles
 
 BATCH: Final = 1000
 """The largest number of lines per transaction. Logins of the same users wait until the transaction ends."""
@@ -132,8 +133,11 @@ class MadeOnDisk:
         """
         self._connection.close()
 
-    def changes_for(self, wanted: Wanted, users: Iterable[UserToImport]) -> Made:
-        """Return the data about earlier lines that concerns the ids in a batch, or these stored users."""
+    def changes_for(self, wanted: Wanted, users: Iterable[UserToImport], *, with_administrators: bool) -> Made:
+        """Return the data about earlier lines that concerns the ids in a batch, or these stored users.
+
+        With `with_administrators`, the result also contains all administrators whom a dry run has noted.
+        """
         made = Made(
             given=self._entries("given", wanted.identities),
             identities=self._entries("identities", wanted.identities),
@@ -147,6 +151,8 @@ class MadeOnDisk:
         ids.update(identity.user_id for identity in made.identities.values())
         for kind in ("users", "first_lines", "apps_of_users", "consents"):
             setattr(made, kind, self._entries(kind, ids))
+        if with_administrators:
+            made.users |= self._administrators()
         return made
 
     def note_unionids(self, lines: Iterable[NumberedLine]) -> None:
@@ -167,12 +173,25 @@ class MadeOnDisk:
             self._connection.executemany("INSERT OR REPLACE INTO made VALUES (?, ?, ?)", rows)
         self._connection.execute("COMMIT")
 
+    def _administrators(self) -> dict[UUID, UserToImport]:
+        """Return the stored users who are administrators, by id."""
+        # Not every user whose values contain the text is an administrator, but few others do.
+        rows = self._connection.execute(
+            "SELECT name, value FROM made WHERE kind = 'users' AND value LIKE ?", (f'%"{ADMIN}"%',)
+        )
+        users = _parsed("users", rows)
+        return {user_id: user for user_id, user in users.items() if StatusAndRoles.of(user).is_administrator}
+
     def _entries(self, kind: str, keys: Iterable[object]) -> dict[Any, Any]:
         """Return the entries with these keys that are stored for the dict `kind` of `Made`."""
         # The keys are a single parameter, because SQLite limits the number of a statement's parameters.
         select = "SELECT name, value FROM made WHERE kind = ? AND name IN (SELECT value FROM json_each(?))"
-        rows = self._connection.execute(select, (kind, _json([_json(key) for key in keys])))
-        return dict(_ENTRY_PARSERS[kind].validate_json(f"[{name},{value}]") for name, value in rows)
+        return _parsed(kind, self._connection.execute(select, (kind, _json([_json(key) for key in keys]))))
+
+
+def _parsed(kind: str, rows: Iterable[tuple[str, str]]) -> dict[Any, Any]:
+    """Return entries for the dict `kind` of `Made`. Each row contains the key and the value as JSON."""
+    return dict(_ENTRY_PARSERS[kind].validate_json(f"[{name},{value}]") for name, value in rows)
 
 
 class _ReadLine(NamedTuple):
@@ -408,7 +427,7 @@ async def _locked_batch(
             raise ChangedMeanwhile
     if not options.dry_run and await transaction.value(ARE_WAITING, user_ids=wanted.ids):
         raise ChangedMeanwhile  # a user has just been erased
-    made = earlier.changes_for(wanted, users)
+    made = earlier.changes_for(wanted, users, with_administrators=with_administrators)
     return Batch(found, has_all_admins=with_administrators, made=made, options=options, now=now)
 
 
