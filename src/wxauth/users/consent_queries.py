@@ -224,5 +224,5 @@ async def _lock_consents(transaction: Transaction, user_id: UUID) -> Mapping[str
     """
     row = await transaction.row(_LOCK, user_id=user_id)
     if row is None:
-        raise InvalidToken("this user has just been erased")
+        raise InvalidToken("this user has just been merged or erased")
     return row[0] or {}
