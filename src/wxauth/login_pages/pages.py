@@ -26,7 +26,7 @@ from wxauth.settings.resources import Resource
 from wxauth.site_logins.asking import StartedScan
 from wxauth.site_logins.doors import SCAN_LASTS, Door
 from wxauth.site_logins.links import TryAgain
-from wxauth.site_logins.pages import PageState, PressesUsedUp
+from wxauth.site_logins.pages import PageState, PressesUsedUp, ScanOver
 from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.requests import SiteRequest
 from wxauth.site_logins.responses import AUTHORIZE_PATH, Mistake, Onward, SentBack, Unanswerable
@@ -75,8 +75,10 @@ class Pages(Rendering):
         """
         try:
             answer = await work
-        except NotFound:
-            return self.message(gone, status=404)
+        except ScanOver as exc:
+            return self.message("visit_over", status=exc.status)
+        except NotFound as exc:
+            return self.message(gone, status=exc.status)
         except SentBack as exc:
             return self.redirect(exc.onward(self.settings))
         except Unanswerable as exc:

@@ -1,8 +1,9 @@
 """The English texts of the login pages. The catalogues in the folder `locale` contain the translations.
 
 Most texts belong to a message, which has a title. For example, the message `away` consists of the texts `away_title`
-and `away`. The names of the messages after a visit to WeChat's page begin with `visit_`, such as `visit_over`. wxauth
-also shows `visit_gone` after other requests about a login that no longer exists, or that the browser has not started.
+and `away`. The names of the messages after a visit to WeChat's page begin with `visit_`, such as `visit_away`. wxauth
+also shows `visit_over` after other requests about a login that is over, and `visit_gone` after other requests about a
+login that no longer exists, or that the browser has not started.
 
 On a phone, the page with the QR code shows the texts whose names end with `_on_a_phone`, such as `waiting_on_a_phone`,
 instead of the usual texts of the page's states. The texts for `PageState` and `Mistake` have no title, because the page
@@ -21,10 +22,10 @@ TEXTS: Final[Mapping[str, Text]] = {
     PageState.CLAIMED: _("Scanned. Confirm on your phone."),
     PageState.APPROVED: _("Confirmed. One moment…"),
     PageState.DENIED: _("Declined on your phone"),
-    PageState.OVER: _("This QR code has expired"),
+    PageState.OVER: _("This QR code is no longer valid"),
     "waiting_on_a_phone": _("Confirm in the mini-program, then come back"),
     "claimed_on_a_phone": _("Confirm in the mini-program"),
-    "over_on_a_phone": _("This login has expired"),
+    "over_on_a_phone": _("This login is no longer valid"),
     "left": _(", {seconds} s left"),  # follows the text of a state during the last 30 seconds
     "visit_snapshot_title": _("One more tap"),
     "visit_snapshot": _(
@@ -33,7 +34,7 @@ TEXTS: Final[Mapping[str, Text]] = {
     ),
     "visit_again_title": _("WeChat hasn't confirmed this login"),
     "visit_again": _("This login took too long, or its page was opened twice. Please try again."),
-    "visit_over_title": _("This login has expired"),
+    "visit_over_title": _("This login is no longer valid"),
     "visit_over": _("This login has expired or has already been completed. Please start again."),
     "visit_done_title": _("You are already logged in"),
     "visit_done": _("Go back to the site."),
@@ -68,8 +69,8 @@ TEXTS: Final[Mapping[str, Text]] = {
     "used_up": _("You can't try this login again. Go back to the site and start again."),
     "away_title": _("Just a moment"),
     "away": _("The service is busy. Reload this page in a few seconds."),
-    # This message is for a browser that asks for the decision before the user has decided, or after the decision has
-    # expired. It is also for a wrong or expired URL with which a mini-program returns to the site (`FORM_POST_PATH`).
+    # This message is for a browser that asks for the decision before the user has decided. It is also for a wrong or
+    # expired URL with which a mini-program returns to the site (`FORM_POST_PATH`).
     "gone_title": _("Not confirmed yet"),
     "gone": _(
         "Confirm on your phone, then reload this page. If the QR code has expired or has already been used, go "

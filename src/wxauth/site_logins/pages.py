@@ -25,6 +25,10 @@ class PressesUsedUp(RateLimited):
     """The error after the last permitted use of a page's button. Unlike with other limits, waiting does not help."""
 
 
+class ScanOver(NotFound):
+    """The error after the QR code of a page has expired, or after the site has opened its session."""
+
+
 class PageState(StrEnum):
     """The state of a scan, as the script of its page reads it."""
 
@@ -80,16 +84,17 @@ class ScanPages:
     async def go_on(self, page_id: str, browser: Browser) -> Onward:
         """Return the redirect to the site with an authorization code, after the user has approved the scan.
 
-        Raises: NotFound, if this browser has no such page, if there is no decision yet, or if the scan has ended;
-            SentBack, if the user has refused, can no longer log in, or is not the user of the site's `id_token_hint`;
-            RateLimited.
+        Raises: NotFound, if this browser has no such page, or if there is no decision yet; ScanOver, if the QR code has
+            expired or has been used; SentBack, if the user has refused, can no longer log in, or is not the user of the
+            site's `id_token_hint`; RateLimited.
         """
         page = await self._find_scan(page_id, browser)
         now = self.clock()
         state = _state_of(page, now=now)
         if state is PageState.DENIED:
             raise SentBack(page, REFUSED)
-        # The error says that there is no decision yet, although in the state OVER, there may have been one.
+        if state is PageState.OVER:
+            raise ScanOver("the QR code has expired or has already been used")
         if state is not PageState.APPROVED:
             raise NotFound("there is no decision yet")
         return await self._redirect_with_code(page, browser, now=now)
