@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import errno
 import io
 import json
 import os
@@ -28,6 +29,7 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
+from click.testing import CliRunner
 from jose.jwt import get_unverified_claims
 
 from tests.database_proxy import Proxy
@@ -52,6 +54,7 @@ from tests.world import (
     set_roles,
     until,
 )
+from wxauth.cli.import_export import export_command
 from wxauth.clients.models import Scope
 from wxauth.core.deadlines import DEADLINES
 from wxauth.core.users import PROFILE_FIELDS
@@ -1453,6 +1456,17 @@ async def test_the_commands_take_and_give_a_file(users: Command, tmp_path: Path,
     done = await users("import", str(out), "--json")
     assert (done.returncode, json.loads(done.stdout)["unchanged"]) == (0, 2)
     assert (await users("import", str(tmp_path / "none"))).returncode == 2
+
+
+def test_an_export_leaves_the_content_of_another_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.fchmod", refuse)  # only the owner of a file may change its permissions
+    file = tmp_path / "users.jsonl"
+    file.write_text("theirs")
+    assert CliRunner().invoke(export_command, [str(file)]).exit_code == 2
+    assert file.read_text() == "theirs"
 
 
 @pytest.mark.process

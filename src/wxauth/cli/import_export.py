@@ -359,7 +359,12 @@ def _open_private(file: Path) -> int:
     Raises: OSError, if the file cannot be opened, or if its permissions cannot be changed, for example because it
     belongs to another user.
     """
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, _PRIVATE)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.fchmod(descriptor, _PRIVATE)  # `os.open` does not change the permissions of an existing file
+        try:
+            os.fchmod(descriptor, _PRIVATE)  # `os.open` does not change the permissions of an existing file
+            os.ftruncate(descriptor, 0)  # last, so that a file of another user keeps its content
+        except OSError:
+            os.close(descriptor)
+            raise
     return descriptor
