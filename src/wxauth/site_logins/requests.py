@@ -198,7 +198,8 @@ def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
 def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
     """Return the response modes that a client may request.
 
-    Apps cannot receive forms. wxauth also sends no forms to unregistered clients, whose documents anyone can publish.
+    Apps cannot receive forms. Unregistered clients may not receive forms either, because anyone can publish their
+    documents, and could make browsers post forms from wxauth's page to any address.
     """
     if is_document_url(client.name) or scheme_of_app(redirect_uri) is not None:
         return (_DEFAULT_MODE,)
