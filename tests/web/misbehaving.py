@@ -30,7 +30,7 @@ def behind_edge(app: ASGIApp, *, seconds: float = SENDING_SECONDS) -> Edge:
         app,
         size_limits={"/{path:path}": LARGE},
         time_limits={"/auth/slow": PATIENCE},
-        refused=lambda *_: None,
+        on_refusal=lambda *_: None,
         leaving=SimpleNamespace(is_leaving=False),
         body_seconds=seconds,
     )

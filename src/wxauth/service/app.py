@@ -138,7 +138,7 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
             PUSH_PATH: push_routes.MAX_MESSAGE,
         },
         time_limits={picture_routes.UPLOAD_PATH: picture_routes.UPLOAD_TIMEOUT_SECONDS},
-        refused=partial(_note_refusal, services),
+        on_refusal=partial(_note_refusal, services),
         leaving=readiness,
     )
     app = AnyRequest(services[Tracing].app(app))

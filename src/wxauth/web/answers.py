@@ -67,6 +67,7 @@ CODE_FAILURES: Final[Sequence[Failure]] = (
 )
 """The failures of every operation that takes a login code or a phone code from WeChat."""
 
+_EXAMPLE_REQUEST_ID: Final = "0f8fad5bd9cb469fa16570867728950e"
 _TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
     InvalidRequest: InvalidRequest.of("code", "Field required"),
     errors.InvalidCode: errors.InvalidCode(
@@ -114,7 +115,7 @@ def failures_of(*failures: Failure) -> dict[int | str, dict[str, Any]]:
     for failure in (*failures, errors.InternalError):
         error = failure if isinstance(failure, WxAuthError) else _typical_error(failure)
         examples[error.status][error.code] = {
-            "value": problem_document(error, language="zh-CN", request_id="0f8fad5bd9cb469fa16570867728950e")
+            "value": problem_document(error, language="zh-CN", request_id=_EXAMPLE_REQUEST_ID)
         }
     return {
         status: {

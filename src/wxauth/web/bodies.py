@@ -46,18 +46,18 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
 
     `errors` are pydantic's errors of the body, and `context` contains the values for its validators.
     """
-    # pydantic refuses lone surrogates, so valid JSON that contains them also counts as not JSON.
-    is_json = errors[0]["type"] != "json_invalid"
+    # pydantic refuses lone surrogates, so it also fails to parse valid JSON that contains them.
+    is_parsed = errors[0]["type"] != "json_invalid"
     optional = model.optional if issubclass(model, Lenient) else frozenset()
-    if is_json and not optional:
+    if is_parsed and not optional:
         raise invalid_request(errors, model)
     try:
         # With `prune`, a value that is nested too deeply affects only its own field, and not the whole body.
-        values = from_json(body) if is_json else read_loosely(body, prune=bool(optional))
+        values = from_json(body) if is_parsed else read_loosely(body, prune=bool(optional))
     except ValueError:
         raise invalid_request(errors, model) from None
     checked = None
-    if not is_json:  # pydantic could not parse this body, and has not validated its fields yet
+    if not is_parsed:  # pydantic has not validated the fields yet
         checked, errors = _validated(model, values, context)
     fields = _fields_of(model)
     left_out: set[str] = set()

@@ -91,10 +91,10 @@ class DirectRoute(APIRoute):
         if self.response_model is not None and 200 not in self.responses:
             responses[200] = {"content": {"application/json": {"example": example_of(self.response_model)}}}
         # An operation may return a page and problems with the same status, so the content types of both are documented.
-        for status, declared in self.responses.items():
+        for status, response in self.responses.items():
             problems = responses.get(status, {}).get("content", {})
-            content = {**problems, **declared.get("content", {})}
-            responses[status] = {**declared, "content": content} if content else declared
+            content = {**problems, **response.get("content", {})}
+            responses[status] = {**response, "content": content} if content else response
         self.responses = responses
         security = next((each.security for each in entailed if each.security), None)
         if security is not None:

@@ -51,7 +51,7 @@ STATUS_KEY: Final = "wxauth.status"
 EXPECTED_KEY: Final = "wxauth.expected"
 """The key in the ASGI scope that marks an expected refusal, for example of a poll that came too early.
 
-Such a refusal is not logged, not counted in `REFUSED`, and not passed to the function `refused` of `Edge`.
+Such a refusal is not logged, not counted in `REFUSED`, and not passed to the function `on_refusal` of `Edge`.
 """
 CONTROL_CHARACTERS_REFUSED: Final = "a path must not contain control characters"
 """The `detail` of the refusal of a path with control characters."""
@@ -75,7 +75,7 @@ _UNSUPPORTED_VERSIONS: Final = frozenset(("0.9", "2.0"))
 
 HTTP/0.9 has no header fields, and "2.0" in a request line is not HTTP/2.
 """
-CLEAR_COOKIES: Final = """<!doctype html><html lang="zh-CN"><meta charset="utf-8">
+TOO_MANY_COOKIES_PAGE: Final = """<!doctype html><html lang="zh-CN"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>Cookie 过多 · Too many cookies</title>
 <h1>Cookie 过多</h1><p>浏览器为此网站及其域名保存的 Cookie 过多。请清除后重新加载。</p>
 <div lang="en"><h1>Too many cookies</h1><p>Your browser keeps too many cookies for this site and its domain.
@@ -170,8 +170,8 @@ class Edge:
     Args:
         size_limits: The size limits, in bytes, of bodies for the paths where bodies may be larger than `MAX_BODY`.
         time_limits: The time limits, in seconds, of bodies for the paths that have a limit other than `body_seconds`.
-        refused: A function that is called with the scope and the error of each request that failed with an error of
-            wxauth, unless the failure was expected (`EXPECTED_KEY`).
+        on_refusal: The function that is called with the scope and the error of each request that failed with an error
+            of wxauth, unless the failure was expected (`EXPECTED_KEY`).
         leaving: The part that tells whether this process is ending. If it is, the server closes each connection after
             its next response.
         body_seconds: The time limit, in seconds, of a body for any path that is not in `time_limits`.
@@ -183,14 +183,14 @@ class Edge:
         *,
         size_limits: Mapping[str, int],
         time_limits: Mapping[str, float],
-        refused: Callable[[Scope, WxAuthError], None],
+        on_refusal: Callable[[Scope, WxAuthError], None],
         leaving: Leaving,
         body_seconds: float = SENDING_SECONDS,
     ) -> None:
         self._app = app
         self.size_limits = [(compile_path(path)[0], limit) for path, limit in size_limits.items()]
         self.time_limits = [(compile_path(path)[0], seconds) for path, seconds in time_limits.items()]
-        self._refused = refused
+        self._on_refusal = on_refusal
         self.leaving = leaving
         self.body_seconds = body_seconds
 
@@ -234,7 +234,7 @@ class Edge:
                 trace_id.reset(trace_id_token)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count a request that got a response. Log an unexpected failure, and pass its error to `refused`.
+        """Count a request that got a response. Log an unexpected failure, and pass its error to `on_refusal`.
 
         The scope of an expected failure contains `EXPECTED_KEY`. `status` is 0 if the client disconnected before
         anything was sent. `seconds` is the duration of the request.
@@ -252,7 +252,7 @@ class Edge:
                 # WeChatMisconfigured is not counted here, because it is already counted when WeChat refuses the app.
                 if not isinstance(scope[PROBLEM_KEY], WeChatMisconfigured):
                     REFUSED.count(scope[PROBLEM_KEY].code)
-                self._refused(scope, scope[PROBLEM_KEY])
+                self._on_refusal(scope, scope[PROBLEM_KEY])
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start and stop the app.
@@ -438,7 +438,7 @@ def _response_to(refusal: InvalidRequest, scope: Scope) -> Response:
     accepted = b",".join(value for name, value in scope["headers"] if name == b"accept")
     if refusal.status == _HEAD_TOO_LARGE and b"text/html" in accepted.lower():
         headers = {"Cache-Control": "no-store"}
-        return Response(CLEAR_COOKIES, refusal.status, headers, media_type="text/html; charset=utf-8")
+        return Response(TOO_MANY_COOKIES_PAGE, refusal.status, headers, media_type="text/html; charset=utf-8")
     return problem_response(refusal, scope)
 
 

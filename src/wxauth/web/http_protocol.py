@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from wxauth.web.edge import CLEAR_COOKIES, MAX_FIELDS, MAX_HEAD, SENDING_SECONDS
+from wxauth.web.edge import MAX_FIELDS, MAX_HEAD, SENDING_SECONDS, TOO_MANY_COOKIES_PAGE
 
 MAX_WAITING: Final = 32
 """The largest number of requests of one connection that may wait while another one is served.
@@ -35,7 +35,7 @@ _UPGRADE: Final = re.compile(rb"\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 # that is too large.
 _HEAD_TOO_LARGE_RESPONSE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/html; charset=utf-8\r\n"
-    b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(CLEAR_COOKIES), CLEAR_COOKIES)
+    b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(TOO_MANY_COOKIES_PAGE), TOO_MANY_COOKIES_PAGE)
 )
 
 

@@ -22,7 +22,7 @@ There is a limit, because callers may send any text. All language tags in use ar
 """
 
 
-def page_texts(folder: Path, request: Request, declared: Mapping[str, Callable[[str], str]]) -> JSONResponse:
+def page_texts(folder: Path, request: Request, further_texts: Mapping[str, Callable[[str], str]]) -> JSONResponse:
     """Return a page's texts in the language that `?language=` names, or in English if there is no translation into it.
 
     The response also contains all languages that the page can offer, with the name of each language in that language.
@@ -30,7 +30,7 @@ def page_texts(folder: Path, request: Request, declared: Mapping[str, Callable[[
     Args:
         folder: The folder of the page's scripts and of `texts.json`.
         request: The request for the texts.
-        declared: Further texts by name, each as a function that returns the text in a given language.
+        further_texts: Further texts by name, each as a function that returns the text in a given language.
     """
     language = find_language(request.query_params.get("language", "")[:_MAX_LANGUAGE_TAG]) or SOURCE
     english: dict[str, str] = from_json((folder / "texts.json").read_bytes())
@@ -38,6 +38,6 @@ def page_texts(folder: Path, request: Request, declared: Mapping[str, Callable[[
     answer: dict[str, Any] = {
         "language": language,
         "languages": {tag: own_name(tag) for tag in languages()},
-        "texts": texts | {name: translated(language) for name, translated in declared.items()},
+        "texts": texts | {name: translated(language) for name, translated in further_texts.items()},
     }
     return JSONResponse(answer, headers={"Cache-Control": "no-cache"})

@@ -41,7 +41,7 @@ The first two may have a port.
 """
 # The zone of a proxy's IPv6 address, for example `%eth0`, is ignored, because it has a meaning only on one machine.
 _ZONE: Final = re.compile(r"%[^/]*")
-_MAPPED: Final = "::ffff:"
+_MAPPED_PREFIX: Final = "::ffff:"
 """The prefix of a peer's IPv4 address on a socket for both IPv6 and IPv4."""
 _SCHEMES: Final = {b"http": "http", b"https": "https"}
 
@@ -84,8 +84,8 @@ class BehindProxies:
         if scope["type"] == "http":
             scope["root_path"] = self._root_path or scope.get("root_path", "")
             peer = scope.get("client")
-            if peer is not None and peer[0].startswith(_MAPPED):
-                scope["client"] = (peer[0].removeprefix(_MAPPED), peer[1])
+            if peer is not None and peer[0].startswith(_MAPPED_PREFIX):
+                scope["client"] = (peer[0].removeprefix(_MAPPED_PREFIX), peer[1])
             self._apply_forwarded_headers(scope)
         await self._app(scope, receive, send)
 
@@ -145,7 +145,7 @@ class BehindProxies:
         """Return the host in an entry that has no white space around it, without using the cache."""
         match = _ENTRY.fullmatch(entry.decode("latin-1"))
         # In a match, exactly one group takes part. Its text is the address, unless the entry is not an address.
-        text = match[match.lastindex or 0] if match is not None else ""
+        text = "" if match is None or match.lastindex is None else match[match.lastindex]
         try:
             address = plain_address(text)
         except ValueError:  # for example "unknown", a name or a Unix socket

@@ -185,7 +185,7 @@ def timed_cursor(at: datetime, row_id: UUID) -> str:
     return urlsafe_b64encode(microseconds.to_bytes(_TIME_BYTES, "big") + row_id.bytes).decode()
 
 
-def _place_in(cursor: str) -> tuple[datetime, UUID]:
+def _time_and_id_in(cursor: str) -> tuple[datetime, UUID]:
     """Return the time and id in a cursor made by `timed_cursor`.
 
     Raises: ValueError, if the cursor has another form, or if its time is after the year 9999.
@@ -200,7 +200,7 @@ def _place_in(cursor: str) -> tuple[datetime, UUID]:
         raise ValueError(_NOT_A_CURSOR) from None
 
 
-TimedCursor = Annotated[tuple[datetime, UUID], BeforeValidator(_place_in), WithJsonSchema({"type": "string"})]
+TimedCursor = Annotated[tuple[datetime, UUID], BeforeValidator(_time_and_id_in), WithJsonSchema({"type": "string"})]
 """The time and id in a cursor made by `timed_cursor`."""
 
 

@@ -28,9 +28,11 @@ from wxauth_guard.errors import InvalidRequest, WxAuthError
 _PART: Final = -1
 """The `place` of a step that reads a part of the service instead of calling a function."""
 _REQUEST: Final = 0
-"""The position of the request, the first of the two values that exist before the first step."""
+"""The position of the request among the values that the steps of a plan take."""
 _STACK: Final = 1
-"""The position of the stack that closes dependencies with `yield`. It also exists before the first step."""
+"""The position of the stack that closes dependencies with `yield`."""
+_FIRST_STEP: Final = 2
+"""The position of the value of the first step. The request and the stack exist before this step."""
 _UNSUPPORTED: Final = (
     "path_params",
     "query_params",
@@ -325,8 +327,9 @@ class Plan:
 
     def _append(self, step: _Step) -> int:
         """Append a step, and return the position of its value."""
+        position = _FIRST_STEP + len(self._steps)
         self._steps.append(step)
-        return _STACK + len(self._steps)  # the values begin with the request and the stack
+        return position
 
 
 def _with_positional_arguments(
