@@ -112,7 +112,7 @@ class AppAnswer(AppTitleAnswer):
 def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, known: KnownApp) -> AppAnswer:
     """Return the response about an app."""
     app = known.app
-    expires_at, failure = wechat_tokens.state_of(app)
+    token = wechat_tokens.state_of(app)
     values = dict(app) | {name: getattr(known, name) for name in ("source", "is_enabled", "created_at")}
     for name, value in app:
         # A response says whether a secret is set, for example in `has_app_secret`. It does not contain the secret,
@@ -123,6 +123,6 @@ def app_answer(settings: Settings, apps: Apps, wechat_tokens: WeChatTokens, know
         "unionid": app.unionid_in_force,
         "is_default": known == apps.default,
         "push_url": f"{settings.issuer}{PUSH_PATH.format(app_id=app.app_id)}",
-        "wechat_token": WeChatTokenStateAnswer(expires_at=expires_at, error=failure),
+        "wechat_token": WeChatTokenStateAnswer(expires_at=token.expires_at, error=token.failure_code),
     }
     return AppAnswer.model_validate(values)

@@ -174,7 +174,7 @@ class PushedMessages:
 
         Raises: InvalidRequest, if the message is malformed; InvalidSignature, StorageUnavailable.
         """
-        counted.kind = message.kind_for_others
+        counted.kind = message.kind_if_ignored
         try:
             if not message.is_readable and app.push_forward is None:  # the app's own handler might understand the body
                 raise InvalidRequest.of("body", "Neither a JSON object nor XML without a DTD")
@@ -192,7 +192,7 @@ class PushedMessages:
         counted.kind = MessageKind.WITHDRAWAL
         is_done = await self._in_time(self._withdraw(message, withdrawal), name=_task_name(message))
         if not is_done:
-            counted.kind = message.kind_for_others
+            counted.kind = message.kind_if_ignored
         return is_done
 
     async def _claim_signature(self, message: WeChatMessage) -> None:

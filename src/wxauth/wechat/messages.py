@@ -169,8 +169,8 @@ class WeChatMessage:
         return _for_log(str(self.fields.get("RevokeInfo", "")))
 
     @property
-    def kind_for_others(self) -> MessageKind:
-        """The kind under which metrics count this message, if the message does not concern wxauth."""
+    def kind_if_ignored(self) -> MessageKind:
+        """The kind under which metrics count this message, if wxauth ignores it."""
         message_type = text_of(self.fields.get("MsgType")).lower()
         if message_type not in ("", "event") or self.event == _CUSTOMER_CHAT_OPENED:
             return MessageKind.CUSTOMER_SERVICE

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import SecretStr
 from pydantic_core import to_json
@@ -75,6 +75,15 @@ class WeChatToken:
 
     value: SecretStr
     expires_in: int
+
+
+class TokenState(NamedTuple):
+    """The state of an app's token in one process."""
+
+    expires_at: datetime | None
+    """The time at which the token expires; None if there is no valid token."""
+    failure_code: str | None
+    """The error code of the last renewal; None if that renewal has succeeded, or if there was none."""
 
 
 @dataclass(slots=True)
@@ -211,16 +220,13 @@ class WeChatTokens:
         """Cancel the requests in progress."""
         await cancel(self._under_way.values())
 
-    def state_of(self, app: App) -> tuple[datetime | None, str | None]:
-        """Return the state of an app's token in this process.
-
-        The first value is the time at which the token expires, or None if there is no valid token. The second value is
-        the error code of the last renewal, or None if that renewal has succeeded, or if there was none.
-        """
+    def state_of(self, app: App) -> TokenState:
+        """Return the state of an app's token in this process."""
         cached = self._cached[_key_of(app)]
-        failure = None if cached.failure is None else cached.failure.code
-        expires_at = cached.ends_at if cached.is_good(self.clock()) else None
-        return expires_at, failure
+        return TokenState(
+            expires_at=cached.ends_at if cached.is_good(self.clock()) else None,
+            failure_code=None if cached.failure is None else cached.failure.code,
+        )
 
     async def _fetch(self, app: App, cached: _CachedToken) -> WeChatError | None:
         """Fetch the app's token from WeChat into the cache. Return None, or the failure, which is logged.
