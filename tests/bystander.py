@@ -13,7 +13,7 @@ from tests.fakes import APP, OTHER_APP
 from tests.world import Body, Rows
 from wxauth.core.models import all_tables
 from wxauth_desk.wechat import APPS
-from wxauth_desk.wechat.controls import openid_of, unionid_of
+from wxauth_desk.wechat.people import openid_of, unionid_of
 
 USER: Final = "0fffffff-0000-7000-8000-000000000001"
 NAMESAKE: Final = "0fffffff-0000-7000-8000-000000000002"

@@ -26,7 +26,7 @@ from wxauth.clients.rules import build_client
 from wxauth.core.database import Database
 from wxauth.core.services import Parts, Services
 from wxauth_desk.wechat import APPS, Api, CodeRequest, PhoneCodeRequest, Simulator
-from wxauth_desk.wechat.controls import openid_of
+from wxauth_desk.wechat.people import openid_of
 from wxauth_desk.wechat.push import Format, Mode, SignedPush, make_person_message, sign_push
 
 Client = httpx.AsyncClient

@@ -30,7 +30,8 @@ from tests.world import bearer
 from wxauth.settings.loading import settings_from
 from wxauth.settings.settings import Settings
 from wxauth_desk.wechat import APP_KEYS, APPS
-from wxauth_desk.wechat.controls import LATER_APP, MOBILE_APP, openid_of
+from wxauth_desk.wechat.controls import LATER_APP, MOBILE_APP
+from wxauth_desk.wechat.people import openid_of
 from wxauth_guard import Principal
 from wxauth_guard.testing import TestIssuer
 

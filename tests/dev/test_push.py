@@ -10,7 +10,7 @@ from tests.world import BESIDE_LOGINS, Admin, Stage, body_of, recorded
 from wxauth.core.services import Services
 from wxauth.service.app import create_app
 from wxauth_desk.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Simulator, create_simulator
-from wxauth_desk.wechat.controls import openid_of
+from wxauth_desk.wechat.people import openid_of
 
 pytestmark = pytest.mark.usefixtures("simulated")
 

@@ -22,7 +22,7 @@ from tests.world import bearer
 from wxauth.core.clock import utc_now
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.wechat import APP_KEYS, APPS, create_simulator
-from wxauth_desk.wechat.controls import openid_of
+from wxauth_desk.wechat.people import openid_of
 from wxauth_desk.wechat.push import DELIVER, Mode, make_event_message, sign_push
 
 pytestmark = [pytest.mark.process, pytest.mark.node]

@@ -22,8 +22,8 @@ from tests.programs import NODE_PATIENCE, lacks, needs, needs_relying_parties, o
 from tests.world import Stage, add_client, bearer, body_of
 from wxauth.core.database import Database
 from wxauth_desk.wechat import ACCOUNT, APP_KEYS, APPS, create_simulator
-from wxauth_desk.wechat.controls import openid_of
 from wxauth_desk.wechat.payments import PayRequest
+from wxauth_desk.wechat.people import openid_of
 from wxauth_desk.wechat.push import make_person_message, sign_push
 
 SCRIPT = Path(__file__).with_name("wechat_sdks.py")

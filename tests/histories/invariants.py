@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from tests.histories.found import OF_PEOPLE, Found, Row
 from tests.histories.town import BY_STAFF, Asked
 from tests.world import Body
-from wxauth_desk.wechat.controls import openid_of
+from wxauth_desk.wechat.people import openid_of
 
 
 class Fault(NamedTuple):

@@ -13,7 +13,7 @@ from tests.histories.town import Asked
 from tests.world import Body
 from wxauth.core.models import all_tables
 from wxauth_desk.wechat import APPS
-from wxauth_desk.wechat.controls import openid_of, unionid_of
+from wxauth_desk.wechat.people import openid_of, unionid_of
 
 pytestmark = pytest.mark.no_database
 

@@ -33,7 +33,7 @@ from wxauth.core.database import Database
 from wxauth.core.trail import OPERATOR
 from wxauth.users.admin import UserChange, change_user
 from wxauth_desk.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator, create_simulator
-from wxauth_desk.wechat.controls import openid_of
+from wxauth_desk.wechat.people import openid_of
 from wxauth_desk.wechat.push import REVOKED, Mode, make_person_message, sign_push
 
 ADMINISTRATORS: Final = ("administrator-1", "administrator-2")

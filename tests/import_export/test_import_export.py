@@ -71,7 +71,7 @@ from wxauth.service.build import Timeouts
 from wxauth.users.schemas import UserAnswer
 from wxauth.web.answers import example_of
 from wxauth_desk.wechat import APPS
-from wxauth_desk.wechat.controls import openid_of, unionid_of
+from wxauth_desk.wechat.people import openid_of, unionid_of
 
 ALICE: Body = {"app_id": APP["app_id"], "openid": "openid-a1-alice"}
 ALICE_THERE: Body = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-alice"}

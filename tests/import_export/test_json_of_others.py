@@ -19,7 +19,7 @@ from wxauth.import_export import files
 from wxauth.import_export.files import MOST_NAMES, CsvLines, FileFormat, JsonLines
 from wxauth.import_export.lines import Line
 from wxauth.import_export.other_files import WrongFile
-from wxauth_desk.wechat.controls import unionid_of
+from wxauth_desk.wechat.people import unionid_of
 
 APP_ID = APP["app_id"]
 UNION = unionid_of("alice")

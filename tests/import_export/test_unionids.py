@@ -17,7 +17,7 @@ from tests.processes import run
 from tests.world import Admin, Body, LogIn, Stage, add_client, body_of, recorded
 from wxauth.clients.models import Scope
 from wxauth.import_export.rules import GIVEN_BEFORE, UNIONID_AS_OPENID
-from wxauth_desk.wechat.controls import unionid_of
+from wxauth_desk.wechat.people import unionid_of
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 UNION, OTHER_UNION, THIRD_UNION = map(unionid_of, ("alice", "bob", "carol"))

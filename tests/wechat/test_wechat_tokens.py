@@ -28,7 +28,7 @@ from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.wechat_tokens import LOOK_TIMEOUT_SECONDS, RENEWAL_LEAD, RENEWAL_SPREAD, WeChatToken, WeChatTokens
 from wxauth_desk.wechat import APPS
-from wxauth_desk.wechat.controls import openid_of
+from wxauth_desk.wechat.people import openid_of
 
 pytestmark = pytest.mark.usefixtures("simulated")
 

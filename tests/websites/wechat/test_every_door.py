@@ -22,7 +22,7 @@ from tests.websites.street import (
     by_the_website_app,
 )
 from tests.world import Admin, Phone, bearer, body_of
-from wxauth_desk.wechat.controls import openid_of
+from wxauth_desk.wechat.people import openid_of
 
 Act = Callable[[Street, Admin], Awaitable[None]]
 Door = Callable[..., Awaitable[httpx.Response]]

@@ -10,7 +10,7 @@ from tests.websites.browsers import sent
 from tests.websites.street import COMPUTER, MINI, PAGE, Street
 from tests.world import Admin, set_roles
 from wxauth_desk.wechat import MOBILE_APP
-from wxauth_desk.wechat.controls import openid_of, unionid_of
+from wxauth_desk.wechat.people import openid_of, unionid_of
 
 MOBILE = MOBILE_APP["app_id"]
 UNIONID = unionid_of("dora")

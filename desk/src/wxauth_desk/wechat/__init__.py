@@ -13,10 +13,10 @@ from wxauth_desk.wechat.controls import (
     Api,
     CodeRequest,
     PhoneCodeRequest,
-    phone_number_of,
 )
 from wxauth_desk.wechat.desk import AGENT_CLIENT_ID, AGENT_PATH, DESK_PATH, SHOP_PATH
 from wxauth_desk.wechat.payments import APP_KEYS
+from wxauth_desk.wechat.people import phone_number_of
 from wxauth_desk.wechat.simulator import Simulator
 from wxauth_desk.wechat.simulator_app import HINTS, UNKNOWN_APP_HINT, create_simulator
 

@@ -8,10 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require
-from wxauth_desk.wechat.controls import APP_KINDS, ENDPOINTS, Account, Api, openid_prefix
+from wxauth_desk.wechat.controls import APP_KINDS, ENDPOINTS, Account, Api
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth_desk.wechat.payments import APP_KEYS
+from wxauth_desk.wechat.people import openid_prefix
 
 MAX_PURSES: Final = 1000
 """The largest number of purses (balances) that are stored.

@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from wxauth_desk.wechat.controls import APP_KINDS, CodeRequest, Visitor, is_person_name
+from wxauth_desk.wechat.controls import APP_KINDS, CodeRequest, Visitor
+from wxauth_desk.wechat.people import is_person_name
 from wxauth_desk.wechat.simulator import Simulator
 
 REPEAT_HEADER: Final = "X-Comes-Twice"

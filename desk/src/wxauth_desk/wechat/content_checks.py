@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from wxauth_desk.wechat.api_calls import Answer, Call, new_rid, ok, require, text_in
-from wxauth_desk.wechat.controls import Account, risk_of
+from wxauth_desk.wechat.controls import Account
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import IssuedSessionKeys
+from wxauth_desk.wechat.people import risk_of
 from wxauth_desk.wechat.push import CHECKED, Push, PushRequest, make_verdict_message
 
 _JSON_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")

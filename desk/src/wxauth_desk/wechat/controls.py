@@ -1,15 +1,14 @@
-"""The people, apps and APIs in the simulated WeChat, and the requests that control it.
+"""The apps and APIs in the simulated WeChat, and the requests that control it.
 
 The real WeChat has no such requests.
 """
 
-import re
-from base64 import urlsafe_b64encode
 from collections.abc import Collection
-from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from wxauth_desk.wechat.people import is_person_name
 
 APPS: Final = (
     {
@@ -69,9 +68,6 @@ SECRETS: Final = {app_id: app["app_secret"] for app_id, app in APPS_BY_ID.items(
 APP_KINDS: Final = dict.fromkeys(SECRETS, "mini_program") | {app["app_id"]: app["kind"] for app in OTHER_KINDS}
 """The kind of each app, by the app's id."""
 
-_PERSON_NAME: Final = re.compile(r"[^\W\d_][\w.-]{0,31}")
-_RISKY_NAME: Final = re.compile(r"risky-([0-4])")
-
 
 class Endpoint(NamedTuple):
     """The path of an API on WeChat's host, and the HTTP methods that the API accepts."""
@@ -114,41 +110,6 @@ ENDPOINTS: Final = {
 """The endpoint of each API, by the API's name in this simulation."""
 FAULT_KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "html", "cut_off", "json_type")
 """The fields of `FaultRequest` that choose the kind of a fault. A request must set exactly one of them."""
-
-
-def is_person_name(text: str) -> bool:
-    """Return whether a text can be the name of a simulated person. Names are short and have no spaces."""
-    return _PERSON_NAME.fullmatch(text) is not None
-
-
-def openid_of(person: str, app_id: str) -> str:
-    """Return the person's openid in an app. It is the same each time, and has 28 characters, as in the real WeChat."""
-    return openid_prefix(app_id) + _digest(app_id, person)[:22]
-
-
-def openid_prefix(app_id: str) -> str:
-    """Return the prefix that all openids of an app share. The real WeChat has such prefixes, too."""
-    return "o" + _digest(app_id)[:5]
-
-
-def unionid_of(person: str) -> str:
-    """Return the person's unionid. It is the same in every app, and has 28 characters, as in the real WeChat."""
-    return "o6_bm" + _digest(person)[:23]
-
-
-def phone_number_of(person: str) -> str:
-    """Return the person's own phone number, which is a Chinese number."""
-    return f"138{int.from_bytes(sha256(person.encode()).digest()[:4]) % 10**8:08}"
-
-
-def risk_of(person: str) -> int:
-    """Return the person's risk rank, from 0 to 4. It is 4 for `risky-4`, and 0 for a name of any other form."""
-    match = _RISKY_NAME.fullmatch(person)
-    return int(match[1]) if match else 0
-
-
-def _digest(*parts: str) -> str:
-    return urlsafe_b64encode(sha256("\0".join(parts).encode()).digest()).decode()
 
 
 def _check_person(value: str) -> str:

@@ -18,8 +18,9 @@ from pydantic_core import to_json
 from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.api_calls import CallRefused, require
 from wxauth_desk.wechat.beijing_time import DAY_SECONDS, day_of
-from wxauth_desk.wechat.controls import CodeRequest, PhoneCodeRequest, openid_prefix
+from wxauth_desk.wechat.controls import CodeRequest, PhoneCodeRequest
 from wxauth_desk.wechat.errcodes import Errcode
+from wxauth_desk.wechat.people import openid_prefix
 
 CODE_LIFETIME_SECONDS: Final = 300.0
 """The time, in seconds, for which most codes are valid.

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from wxauth_desk.wechat.api_calls import Answer, Call, ok, require
-from wxauth_desk.wechat.controls import APP_KINDS, SECRETS, Account, CodeRequest, is_person_name, openid_of, unionid_of
+from wxauth_desk.wechat.controls import APP_KINDS, SECRETS, Account, CodeRequest
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import Codes, Grant, Grants, IssuedSessionKeys
+from wxauth_desk.wechat.people import is_person_name, openid_of, unionid_of
 from wxauth_desk.wechat.phone_numbers import PLAIN_PHONE
 from wxauth_desk.wechat.quotas import Quotas
 

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from wxauth_desk.bounded import BoundedDict
-from wxauth_desk.wechat.controls import Account, ControlOfPerson, openid_of
+from wxauth_desk.wechat.controls import Account, ControlOfPerson
 from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
+from wxauth_desk.wechat.people import openid_of
 from wxauth_desk.wechat.push import DELIVER, REFUNDED, Push, PushRequest, make_event_message
 
 APP_KEYS: Final = ("devAppKey0000000000000000000wxauth", "devAppKeyOfTheSandbox0000000wxauth")

@@ -8,9 +8,10 @@ from typing import Any, Final, NamedTuple
 import phonenumbers
 
 from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require, text_in
-from wxauth_desk.wechat.controls import Account, PhoneCodeRequest, openid_of, openid_prefix, phone_number_of
+from wxauth_desk.wechat.controls import Account, PhoneCodeRequest
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import Codes
+from wxauth_desk.wechat.people import openid_of, openid_prefix, phone_number_of
 
 PLAIN_PHONE: Final = re.compile(r"phone-(\+?\d[\d -]*)")
 """The pattern of a code that contains the phone number to return. The real WeChat has no such codes."""

@@ -27,7 +27,6 @@ from wxauth_desk.wechat.controls import (
     PhoneCodeRequest,
     SealRequest,
     Visitor,
-    openid_of,
 )
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.faces import Faces
@@ -44,6 +43,7 @@ from wxauth_desk.wechat.issued import (
 from wxauth_desk.wechat.links import Links
 from wxauth_desk.wechat.logins import Logins
 from wxauth_desk.wechat.payments import Payments
+from wxauth_desk.wechat.people import openid_of
 from wxauth_desk.wechat.phone_numbers import PhoneNumbers
 from wxauth_desk.wechat.push import Push, PushRequest, make_person_message
 from wxauth_desk.wechat.quotas import Quotas
