@@ -22,7 +22,7 @@ from wxauth.core.upkeep import Reseal, Sweep
 from wxauth.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
 from wxauth.merging.merging import Merged, link_by_phone
 from wxauth.settings.types import PhonePolicy
-from wxauth.users.status_queries import lock_status_and_roles_of
+from wxauth.users.status_queries import lock_users
 from wxauth.users.user_queries import USER_OF_IDENTITY, lock_user_of_identity
 
 MOVED: Final = "moved"
@@ -317,7 +317,7 @@ async def _lock_user_and_losers(
     if losers:
         user_id = await transaction.value(USER_OF_IDENTITY, **answer.identity)
         to_lock = [*losers] if user_id is None else [*losers, user_id]
-        await lock_status_and_roles_of(transaction, to_lock)
+        await lock_users(transaction, to_lock)
     # The identity might have moved to another user during the wait for the locks, so its user is read again.
     return await lock_user_of_identity(transaction, **answer.identity), losers
 

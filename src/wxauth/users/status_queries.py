@@ -236,11 +236,11 @@ async def lock_status_and_roles(transaction: Transaction, user_id: UUID) -> Stat
 
     Return None if the user does not exist.
     """
-    accounts = await lock_status_and_roles_of(transaction, [user_id])
+    accounts = await lock_users(transaction, [user_id])
     return accounts.get(user_id)
 
 
-async def lock_status_and_roles_of(transaction: Transaction, user_ids: Iterable[UUID]) -> dict[UUID, StatusAndRoles]:
+async def lock_users(transaction: Transaction, user_ids: Iterable[UUID]) -> dict[UUID, StatusAndRoles]:
     """Lock several users, in the order of their ids, and return the status and roles of each.
 
     Leave out unknown ids.
@@ -252,7 +252,7 @@ async def lock_status_and_roles_of(transaction: Transaction, user_ids: Iterable[
 async def lock_with_administrators(
     transaction: Transaction, *user_ids: UUID
 ) -> tuple[dict[UUID, StatusAndRoles], frozenset[UUID]]:
-    """Lock users as `lock_status_and_roles_of` does, and all administrators if one of the users is an administrator.
+    """Lock users as `lock_users` does, and all administrators if one of the users is an administrator.
 
     Until the transaction ends, no other transaction can change the status or roles of the locked users. If none of the
     given users is an administrator, do not lock the administrators, so that changes to the administrators do not wait
@@ -301,7 +301,7 @@ async def lock_user(
         if administrators == {user_id}:
             raise LastAdmin(_("this user is the only administrator. Appoint another administrator first"))
     else:
-        accounts = await lock_status_and_roles_of(transaction, [user_id])
+        accounts = await lock_users(transaction, [user_id])
     if user_id not in accounts:
         raise UserIsGone
     return accounts[user_id]
