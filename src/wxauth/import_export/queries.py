@@ -18,8 +18,9 @@ from wxauth.core.statements import Nothing, Statement, columns_of, model_of
 from wxauth.core.users import IS_ADMINISTRATOR, UserFields
 from wxauth.import_export.lines import IdentityKey
 from wxauth.sessions.queries import identity_parameters
-from wxauth.users.consent_queries import PRESENT_CONSENTS, ids_of
+from wxauth.users.consent_queries import PRESENT_CONSENTS
 from wxauth.users.status_queries import LockedUser
+from wxauth.users.user_queries import ids_fragment
 
 _PAGE_SIZE: Final = 1000
 """The largest number of exported lines that one request to the database returns."""
@@ -241,7 +242,7 @@ SELECT i.app_id, i.openid, i.unionid, u.external_id, {_COPIED},
                        'app_id', app_id, 'ip', abbrev(ip))
                    ORDER BY given_at, document, version, app_id, ip)
               FROM consents
-             WHERE consents.user_id = ANY ({ids_of("u.id")})), '[]') AS consents,
+             WHERE consents.user_id = ANY ({ids_fragment("u.id")})), '[]') AS consents,
        ARRAY (SELECT id FROM former_users WHERE former_users.user_id = u.id ORDER BY merged_at, id) AS former_ids,
        u.ban_reason, u.banned_until,
        (SELECT array_agg(former.external_id ORDER BY former.external_id)

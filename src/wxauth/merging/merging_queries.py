@@ -9,13 +9,14 @@ from wxauth.core.database import Transaction
 from wxauth.core.statements import Nothing, Statement, columns_of
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import MERGEABLE_FIELDS, PROFILE_FIELDS, UserFields
-from wxauth.users.consent_queries import PRESENT_CONSENTS, ids_of
+from wxauth.users.consent_queries import PRESENT_CONSENTS
 from wxauth.users.status_queries import LockedUser, StatusAndRoles
+from wxauth.users.user_queries import ids_fragment
 
 # For each of two users, the SQL of an array of the user's present id and all former ids. `ARE_SPLIT` needs the former
 # ids, because an event keeps the id that its user had at the time.
-_IDS_OF_ONE: Final = ids_of(":one_id::uuid")
-_IDS_OF_OTHER: Final = ids_of(":other_id::uuid")
+_IDS_OF_ONE: Final = ids_fragment(":one_id::uuid")
+_IDS_OF_OTHER: Final = ids_fragment(":other_id::uuid")
 HAVE_BOTH_EXTERNAL_IDS: Final = Statement[bool](
     "SELECT count(external_id) = 2 AS have_both FROM users WHERE id IN (:one_id, :other_id)"
 )

@@ -5,7 +5,7 @@ Each transaction that records or withdraws a consent also updates the present co
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final, LiteralString
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import Text
@@ -21,6 +21,7 @@ from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserInSession
 from wxauth.errors import NotFound
 from wxauth.limits.queries import CONSENTS_GIVEN
+from wxauth.users.user_queries import ids_fragment
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 NOT_IN_FORCE: Final = "Must be the version that is in force"
@@ -36,30 +37,19 @@ _ADD_TO_USER: Final = Statement[Nothing](
 _REMOVE_FROM_USER: Final = Statement[Nothing](
     "UPDATE users SET consents = NULLIF(consents - :document::text, '{}') WHERE id = :user_id"
 )
-log = get_logger()
-
-
-def ids_of(user_id: LiteralString) -> LiteralString:
-    """Return the SQL of an array with the present id and all former ids of a user.
-
-    `user_id` is the SQL of the present id, for example `users.id`.
-    """
-    return (
-        f"ARRAY (SELECT {user_id} UNION ALL SELECT former.id FROM former_users former WHERE former.user_id = {user_id})"
-    )
-
-
-_IDS_FRAGMENT: Final = ids_of(":user_id::uuid")
+_IDS_FRAGMENT: Final = ids_fragment(":user_id::uuid")
 PRESENT_CONSENTS: Final = f"""
        (SELECT jsonb_object_agg(document, version)
           FROM (SELECT DISTINCT ON (document) document, version FROM consents
-                 WHERE user_id = ANY ({ids_of("users.id")}) AND withdrawn_at IS NULL
+                 WHERE user_id = ANY ({ids_fragment("users.id")}) AND withdrawn_at IS NULL
                  ORDER BY document, given_at DESC, id DESC) AS newest)"""
 """The SQL with which merges and imports compute `users.consents`.
 
 For each document, it returns the version of the user's newest valid consent. If the operator puts an earlier version in
 force again, and the user's consent to it is still valid, `give_consents` stores the earlier version instead.
 """
+
+log = get_logger()
 
 
 class ConsentRow(SQLModel):

@@ -91,6 +91,16 @@ _LOCK_PROFILE: Final = Statement[UserInSession](
 )
 
 
+def ids_fragment(user_id: LiteralString) -> LiteralString:
+    """Return the SQL of an array with the present id and all former ids of a user.
+
+    `user_id` is the SQL of the present id, for example `users.id`.
+    """
+    return (
+        f"ARRAY (SELECT {user_id} UNION ALL SELECT former.id FROM former_users former WHERE former.user_id = {user_id})"
+    )
+
+
 def _cleared_fragment(name: LiteralString, column: LiteralString) -> LiteralString:
     """Return the SQL that sets a column to null if the statement's `fields` contain the name."""
     return f"{column} = CASE WHEN '{name}' = ANY (:fields::text[]) THEN NULL ELSE users.{column} END"
