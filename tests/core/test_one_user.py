@@ -50,7 +50,7 @@ BY_NAME: dict[str, Any] = {
     "first": UUID(int=0),
     "after_id": UUID(int=0),
     "after": UUID(int=0),
-    "floor": UUID(int=0),
+    "lowest": UUID(int=0),
     "before": UUID(int=2**128 - 1),
     "app_id": "wx",
     "ip": "127.0.0.1",

@@ -116,7 +116,9 @@ class UserSummary(BaseModel):
 WINDOWS: Final = (1_000, 50_000)
 """The number of sessions that the first statement of a search examines, and the number for each further statement."""
 
-_FLOOR: Final = Statement[UUID]("SELECT id FROM sessions WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
+_LOWEST_IN_WINDOW: Final = Statement[UUID](
+    "SELECT id FROM sessions WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1"
+)
 """The query for the lowest id in a window of sessions. It returns no row for the last window."""
 USER_SUMMARIES: Final = Statement[UserSummary](f"""
 SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS device, newest.ip, last_login_at
@@ -229,7 +231,7 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
         return Page.of(await logins_between(before, lowest, query.limit + 1), query.limit)
     return await search_in_windows(
         database,
-        _FLOOR,
+        _LOWEST_IN_WINDOW,
         logins_between,
         before=before,
         lowest=lowest,

@@ -100,12 +100,14 @@ _CONDITIONS: Final[Mapping[str, LiteralString]] = {
         SELECT u.id FROM users u
          WHERE u.nickname IS NOT NULL AND nickname_bigrams(u.nickname) @> nickname_bigrams(:rare_part)
            AND strpos(lower(u.nickname COLLATE "default"), lower(:rare_part)) > 0)
-        SELECT id FROM matching WHERE id < :before AND id >= :floor ORDER BY id DESC LIMIT :limit))""",
+        SELECT id FROM matching WHERE id < :before AND id >= :lowest ORDER BY id DESC LIMIT :limit))""",
     "status": "users.status = :status",
     "role": ":role = ANY (users.roles)",
     "app_id": "EXISTS (SELECT FROM identities i WHERE i.user_id = users.id AND i.app_id = :app_id)",
 }
-_FLOOR: Final = Statement[UUID]("SELECT id FROM users WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
+_LOWEST_IN_WINDOW: Final = Statement[UUID](
+    "SELECT id FROM users WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1"
+)
 """The query for the lowest id in a window of users. The query returns no row for the last window."""
 # This statement finds the users who have the whole text as one of their ids (including the former ones that wxauth
 # stores), or as their phone number. It uses only indexes. Openids have no index of their own, because such an index
@@ -163,7 +165,7 @@ async def find_users(
     users_with_rare_part = partial(_users_between, database, {"rare_part": query.q}, is_admin=False)
     return await search_in_windows(
         database,
-        _FLOOR,
+        _LOWEST_IN_WINDOW,
         users_between,
         search_remaining=users_with_rare_part if is_indexed else None,
         before=before,
@@ -189,14 +191,14 @@ async def _filters_of(database: Database, query: UsersQuery, *, region: str) -> 
 
 
 async def _users_between(
-    database: Database, filters: Mapping[str, Any], before: UUID, floor: UUID, limit: int, *, is_admin: bool
+    database: Database, filters: Mapping[str, Any], before: UUID, lowest: UUID, limit: int, *, is_admin: bool
 ) -> Sequence[ListedUser]:
-    """Return up to `limit` users with ids from `floor` to just below `before` who match the filters, the newest first.
+    """Return up to `limit` users with ids from `lowest` to just below `before` who match the filters, the newest first.
 
     With `is_admin`, return only administrators.
     """
     statement = _search_statement(frozenset(filters), is_admin=is_admin)
-    return await database.rows(statement, **filters, before=before, floor=floor, limit=limit)
+    return await database.rows(statement, **filters, before=before, lowest=lowest, limit=limit)
 
 
 @cache
@@ -209,7 +211,7 @@ def _search_statement(names: frozenset[str], *, is_admin: bool) -> Statement[Lis
     if is_admin:
         # The role is a literal and not a parameter, so that PostgreSQL uses the partial index.
         conditions.append("'admin' = ANY (users.roles)")
-    where = " AND ".join(("users.id < :before AND users.id >= :floor", *conditions))
+    where = " AND ".join(("users.id < :before AND users.id >= :lowest", *conditions))
     return Statement[ListedUser](f"{_WITH_IDENTITIES} WHERE {where} ORDER BY users.id DESC LIMIT :limit")
 
 

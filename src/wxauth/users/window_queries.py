@@ -23,7 +23,7 @@ It takes the id before which to find rows, the lowest id of the rows, and the la
 
 async def search_in_windows(
     database: Database,
-    floor_query: Statement[UUID],
+    lowest_in_window_query: Statement[UUID],
     search: RowSearch[RowWithId],
     *,
     search_remaining: RowSearch[RowWithId] | None = None,
@@ -36,7 +36,7 @@ async def search_in_windows(
     """Search windows of rows, the newest first, until a page is full or `seconds` have passed, and return the page.
 
     `windows` contains the number of rows in each window, and the last number also applies to all further windows.
-    `floor_query` is the query for the lowest id of a window. It returns no row for the last window.
+    `lowest_in_window_query` is the query for the lowest id in a window. It returns no row for the last window.
 
     The search finds rows with ids from `lowest` to just below `before`. `search` finds the rows of one window, and
     `search_remaining` finds rows quickly without windows. If `search_remaining` is given, the function calls it after
@@ -45,16 +45,16 @@ async def search_in_windows(
     rows: list[RowWithId] = []
     began_at = monotonic()
     for size in chain(windows, repeat(windows[-1])):
-        floor = await database.value(floor_query, before=before, size=size)
-        lowest_in_window = lowest if floor is None else max(floor, lowest)
+        found_id = await database.value(lowest_in_window_query, before=before, size=size)
+        lowest_in_window = lowest if found_id is None else max(found_id, lowest)
         rows += await search(before, lowest_in_window, limit + 1 - len(rows))
-        if floor is None or floor <= lowest or len(rows) > limit:
+        if lowest_in_window == lowest or len(rows) > limit:
             break
-        before = floor
+        before = lowest_in_window
         time_is_over = monotonic() - began_at > seconds
         if search_remaining is not None and (time_is_over or size == windows[-1]):
             rows += await search_remaining(before, lowest, limit + 1 - len(rows))
             break
         if time_is_over:
-            return Page(rows, cursor_at(floor), is_incomplete=True)
+            return Page(rows, cursor_at(before), is_incomplete=True)
     return Page.of(rows, limit)
