@@ -85,14 +85,14 @@ class SessionKeys:
         return decrypted
 
     async def sign(
-        self, app_id: str, keys: Sequence[KeyOfLogin], data: bytes, *, is_checked: bool, by: Actor
+        self, app_id: str, keys: Sequence[KeyOfLogin], data: bytes, *, must_be_current: bool, by: Actor
     ) -> SignatureAnswer:
         """Sign data with the newest session_key of an identity.
 
         `keys` contains the newest session_key of each identity that the user has in the app. There must be exactly one
-        identity. With `is_checked`, WeChat must first confirm that the session_key is valid, because WeChat accepts
-        only the session_key that it returned last. The audit trail records once a day that the client `by` signs for
-        the app.
+        identity. With `must_be_current`, WeChat must first confirm that it still accepts the session_key, because
+        WeChat accepts only the session_key that it returned last. The audit trail records once a day that the client
+        `by` signs for the app.
 
         Raises: UnknownApp; WrongAppKind, if the app is not a mini-program; NotFound, if there is no identity;
             InvalidRequest, if there are several identities; AccountDisabled, AccountLeaving; SessionKeyExpired, if
@@ -113,8 +113,10 @@ class SessionKeys:
         session_key = self._unseal(app_id, key.openid, key.sealed)
         if session_key is None:
             raise errors.SessionKeyExpired(LOG_IN_AGAIN)
-        if is_checked and not await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key):
-            raise errors.SessionKeyExpired(LOG_IN_AGAIN)
+        if must_be_current:
+            is_current = await self.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
+            if not is_current:
+                raise errors.SessionKeyExpired(LOG_IN_AGAIN)
         await self._record_signing(app_id, by)
         return {"signature": digest(session_key, data, sha256).hex(), "openid": key.openid}
 

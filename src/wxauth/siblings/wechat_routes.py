@@ -205,7 +205,7 @@ async def sign_with_session_key(
         if body.check:
             await limits.admit(signer.name, ClientOperation.SIGN_CHECK)
         by = Actor(signer.name, device.ip)
-        return await session_keys.sign(app_id, signer.keys, body.data.encode(), is_checked=body.check, by=by)
+        return await session_keys.sign(app_id, signer.keys, body.data.encode(), must_be_current=body.check, by=by)
 
 
 class JsSignatureRequest(BaseModel):
