@@ -150,7 +150,8 @@ _SUBSCRIPTIONS: Final = Statement[tuple[UUID, list[str]]]("SELECT id, types FROM
 def _queued_fragment(next_at: LiteralString) -> LiteralString:
     """Return the SQL that queues deliveries. `next_at` is the SQL for the time at which their first attempts are due.
 
-    This SQL can use all names in the query, for example `actor`, which `_RANKED_FRAGMENT` needs.
+    `next_at` can contain the columns of the query into which it is inserted. For example, `_RANKED_FRAGMENT` contains
+    `actor`.
 
     The join is LATERAL, so that PostgreSQL looks up each event through the index, however old its statistics are.
     """
@@ -199,23 +200,23 @@ WITH urgent AS MATERIALIZED (
      WHERE priority < {Priority.ORDINARY.sql} AND user_id IS NOT NULL
      ORDER BY receiver_id, user_id, priority, event_id DESC
 ), hastened AS MATERIALIZED (
-    SELECT earlier.place, min(urgent.priority) AS priority, min(urgent.next_at) AS next_at
+    SELECT earlier.row_id, min(urgent.priority) AS priority, min(urgent.next_at) AS next_at
       FROM urgent CROSS JOIN LATERAL (
-           SELECT d.ctid AS place FROM deliveries d
+           SELECT d.ctid AS row_id FROM deliveries d
             WHERE d.receiver_id = urgent.receiver_id AND d.user_id = urgent.user_id AND d.event_id < urgent.event_id
               AND d.attempts = 0 AND d.priority > urgent.priority
             ORDER BY d.receiver_id, d.user_id, d.event_id
               FOR UPDATE SKIP LOCKED) earlier
-     GROUP BY earlier.place
+     GROUP BY earlier.row_id
 )
 UPDATE deliveries d SET priority = hastened.priority, next_at = LEAST(d.next_at, hastened.next_at)
-  FROM hastened WHERE d.ctid = hastened.place
+  FROM hastened WHERE d.ctid = hastened.row_id
 """)
 FIND_PLACED: Final = Statement[PlacedEvent]("SELECT event_id, type FROM feed WHERE event_id = :event_id")
 """The query for an event that has a place in the feed. It returns no row for any other event."""
 # The type is empty if an event has no place in the feed. The size of a page also counts such events, so that
 # reading a page does not take longer if there are many of them.
-_PAGE: Final = Statement[PlacedEvent]("""
+_EVENTS_AFTER: Final = Statement[PlacedEvent]("""
 SELECT e.id AS event_id, COALESCE(f.type, '') AS type
   FROM (SELECT id FROM events WHERE id > :after ORDER BY id LIMIT :size) e LEFT JOIN feed f ON f.event_id = e.id
  ORDER BY e.id
@@ -235,9 +236,10 @@ WITH RECURSIVE receivers (id) AS (
       FROM receivers WHERE receivers.id IS NOT NULL
 )
 SELECT receivers.id, priority
-  FROM receivers CROSS JOIN generate_series({min(Priority).sql}, {max(Priority).sql}) AS priority CROSS JOIN LATERAL (
+  FROM receivers CROSS JOIN generate_series({min(Priority).sql}, {max(Priority).sql}) AS priorities (priority)
+       CROSS JOIN LATERAL (
        SELECT FROM deliveries d
-        WHERE d.receiver_id = receivers.id AND d.priority = priority.priority AND d.state = 'pending'
+        WHERE d.receiver_id = receivers.id AND d.priority = priorities.priority AND d.state = 'pending'
           AND d.next_at <= :now
         ORDER BY d.next_at LIMIT 1) due
  WHERE priority < 0 OR EXISTS (SELECT FROM webhooks w WHERE w.id = receivers.id AND is_enabled)
@@ -245,11 +247,11 @@ SELECT receivers.id, priority
 """)
 # Only one process leases a delivery, because the statement skips rows that another process has locked, and a leased
 # delivery is not due before its lease ends. For a webhook, the statement leases the first attempt of a delivery only
-# when the first attempts of all earlier deliveries about the same user have ended. For a site, two first attempts about
-# one user may run in parallel. The tokens that end a user's sessions have no order, and a slow response to one token
-# should not delay the next. A third attempt must wait, so that one user does not take all parallel attempts of the
-# site. For a site, only earlier deliveries of the same priority count, so that tokens that a user causes do not delay
-# the tokens of a ban.
+# when the first attempts of all earlier deliveries about the same user have ended. For a site, two first attempts
+# about one user may run in parallel, so OFFSET disregards one earlier delivery. The tokens that end a user's sessions
+# have no order, and a slow response to one token should not delay the next. A third attempt must wait, so that one
+# user does not take all parallel attempts of the site. For a site, only earlier deliveries of the same priority
+# count, so that tokens that a user causes do not delay the tokens of a ban.
 LEASE_DELIVERY: Final = Statement[LeasedDelivery]("""
 WITH due AS (
     SELECT receiver_id, event_id FROM deliveries d
@@ -325,19 +327,19 @@ SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
 # were queued before `:before`, and all deliveries of removed webhooks.
 sweep_deliveries: Final = Sweep(
     Statement[Nothing]("""
-WITH RECURSIVE known (id) AS (
+WITH RECURSIVE receivers (id) AS (
     (SELECT receiver_id FROM deliveries ORDER BY receiver_id LIMIT 1)
      UNION ALL
-    SELECT (SELECT d.receiver_id FROM deliveries d WHERE d.receiver_id > known.id ORDER BY d.receiver_id LIMIT 1)
-      FROM known WHERE known.id IS NOT NULL
+    SELECT (SELECT d.receiver_id FROM deliveries d WHERE d.receiver_id > receivers.id ORDER BY d.receiver_id LIMIT 1)
+      FROM receivers WHERE receivers.id IS NOT NULL
 ), swept AS MATERIALIZED (
     SELECT old.receiver_id, old.event_id
-      FROM known CROSS JOIN unnest('{delivered,failed,pending}'::text[]) AS chosen
+      FROM receivers CROSS JOIN unnest('{delivered,failed,pending}'::text[]) AS chosen
            CROSS JOIN LATERAL (
                SELECT d.receiver_id, d.event_id, d.at FROM deliveries d
-                WHERE d.receiver_id = known.id AND d.state = chosen AND d.priority >= 0
+                WHERE d.receiver_id = receivers.id AND d.state = chosen AND d.priority >= 0
                 ORDER BY d.id LIMIT :size FOR UPDATE SKIP LOCKED) old
-     WHERE NOT EXISTS (SELECT FROM webhooks w WHERE w.id = known.id)
+     WHERE NOT EXISTS (SELECT FROM webhooks w WHERE w.id = receivers.id)
         OR (chosen <> 'pending' AND old.at < :before)
      LIMIT :size
 )
@@ -346,6 +348,7 @@ DELETE FROM deliveries USING swept
 """)
 )
 reseal_webhook: Final = Reseal.of("webhooks", "secret", "former_secret", key="id")
+"""The replacement of a webhook's encrypted secrets with the same secrets, encrypted with a new `WXAUTH_SECRET_KEY`."""
 
 
 async def write_webhook(
@@ -426,7 +429,7 @@ async def placed_after(database: Database, after: UUID, *, size: int) -> tuple[S
 
     The returned id is None if there are no more events.
     """
-    rows = await database.rows(_PAGE, after=after, size=size)
+    rows = await database.rows(_EVENTS_AFTER, after=after, size=size)
     next_after = rows[-1].event_id if len(rows) == size else None
     return [row for row in rows if row.type], next_after
 
