@@ -6,7 +6,7 @@ PostgreSQL stores the keys encrypted, and every replica reads them from PostgreS
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Generic, Self, TypeVar
 
@@ -83,47 +83,58 @@ class _KeySet(Generic[Key]):
     def __init__(self, key_type: type[Key]) -> None:
         self.alg = key_type.alg
         self.key_type = key_type
-        self.opened: Keys = []
+        self.opened_rows: Keys = []
         """The stored keys that wxauth's secret keys can decrypt."""
-        self.keys: dict[str, Key] = {}
-        """The decrypted keys of `opened`, by their kids."""
+        self.by_kid: dict[str, Key] = {}
+        """The decrypted keys of `opened_rows`, by their kids."""
         self.unopened: list[str] = []
         """The kids of the stored keys that wxauth's secret keys cannot decrypt."""
 
     def signing_key(self, now: datetime) -> Key:
         """Return the key that signs now. Raises: StorageUnavailable, if no key has been read yet."""
-        if not self.opened:
+        if not self.opened_rows:
             raise StorageUnavailable(NOT_READ)
-        return self.keys[signing_key_of(self.opened, now).kid]
+        return self.by_kid[signing_key_of(self.opened_rows, now).kid]
 
     def replace(self, stored: Keys, sealer: Sealer, now: datetime) -> None:
         """Replace the keys that were read before, and log which keys cannot be decrypted or were withdrawn.
 
         Raises: CannotOpen, if none of the stored keys can be decrypted.
         """
-        keys: dict[str, Key] = {}
+        by_kid: dict[str, Key] = {}
         for row in stored:
             try:
-                keys[row.kid] = self.keys.get(row.kid) or unsealed_key(row, sealer, self.key_type)
+                by_kid[row.kid] = self.by_kid.get(row.kid) or unsealed_key(row, sealer, self.key_type)
             except CannotOpen:
                 continue
-        if not keys:
+        if not by_kid:
             raise CannotOpen("no signing key can be decrypted")
-        unopened = [row.kid for row in stored if row.kid not in keys]
+        unopened = [row.kid for row in stored if row.kid not in by_kid]
         if unopened and unopened != self.unopened:
             log.error("signing_keys_not_opened", kids=unopened, what_to_change=WRONG_SECRET_KEY)
         self._log_withdrawn(stored, now)
-        self.opened = [row for row in stored if row.kid in keys]
-        self.keys = keys
+        self.opened_rows = [row for row in stored if row.kid in by_kid]
+        self.by_kid = by_kid
         self.unopened = unopened
 
     def _log_withdrawn(self, stored: Keys, now: datetime) -> None:
         """Log which of the keys that were read before are no longer stored, although they have not retired."""
         remaining = {row.kid for row in stored}
-        for row in self.opened:
+        for row in self.opened_rows:
             has_retired = row.retires_at is not None and row.retires_at <= now
             if row.kid not in remaining and not has_retired:
                 log.warning("signing_key_withdrawn", kid=row.kid, consequence="its tokens are refused")
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyChange:
+    """A transaction that changes the stored keys of an algorithm."""
+
+    transaction: Transaction
+    before: Keys
+    """The published keys of the algorithm, which are locked."""
+    make: MakeKey
+    """The function that returns the row of the new key. Call it at most once, because the key is always the same."""
 
 
 @part
@@ -163,12 +174,12 @@ class KeyRing:
     @property
     def jwks(self) -> bytes:
         """The published keys that wxauth can decrypt, as a JWK set (RFC 7517, section 5)."""
-        return to_json({"keys": [key.public_jwk for key_set in self._key_sets for key in key_set.keys.values()]})
+        return to_json({"keys": [key.public_jwk for key_set in self._key_sets for key in key_set.by_kid.values()]})
 
     @property
     def is_ready(self) -> bool:
         """Whether there is a key that signs access tokens."""
-        return bool(self._access_token_keys.keys)
+        return bool(self._access_token_keys.by_kid)
 
     def ensure_ready(self) -> None:
         """Check that there is a key that signs access tokens. Raises: StorageUnavailable, if there is none."""
@@ -189,7 +200,7 @@ class KeyRing:
         """
         if alg != RSA_ALGORITHM:
             return self.signing_key(now)
-        if not self._id_token_keys.keys:  # the first site may just have been added
+        if not self._id_token_keys.by_kid:  # the first site may just have been added
             await self.refresh()
         return self._id_token_keys.signing_key(now)
 
@@ -200,9 +211,9 @@ class KeyRing:
         """
         if not self.is_ready:
             raise KeysUnavailable(NOT_READ)
-        if kid not in self._access_token_keys.keys:
+        if kid not in self._access_token_keys.by_kid:
             await self._refresh_for_unknown_key()
-        key = self._access_token_keys.keys.get(kid)
+        key = self._access_token_keys.by_kid.get(kid)
         return None if key is None else key.verification_key
 
     async def _refresh_for_unknown_key(self) -> None:
@@ -255,7 +266,7 @@ class KeyRing:
         checks_before = self._site_checks
         async with self._site_check_lock:
             was_checked_meanwhile = self._site_checks > checks_before
-            if self._id_token_keys.keys or was_checked_meanwhile or self._is_site_check_paused():
+            if self._id_token_keys.by_kid or was_checked_meanwhile or self._is_site_check_paused():
                 return
             self._site_checks += 1
             try:
@@ -284,7 +295,7 @@ class KeyRing:
         Raises: CannotOpen, if the stored keys cannot be decrypted; StorageUnavailable, if the database is unavailable.
         """
         await self._read(lambda stored, now: not has_next(stored, now), by=by)
-        return self._access_token_keys.opened[-1]
+        return self._access_token_keys.opened_rows[-1]
 
     async def withdraw(self, kid: str, *, by: Actor) -> StoredSigningKey:
         """Withdraw a key at once, for example because it was stolen. The tokens that it has signed become invalid.
@@ -304,10 +315,11 @@ class KeyRing:
         key_set = next(each for each in self._key_sets if each.alg == alg)
         # With a wrong secret key, this call raises an error before a new key is encrypted.
         key_set.replace(keys_for(alg, published), self.sealer, now)
-        async with self._changing(key_set, now) as (transaction, before, make):
-            await store_keys(transaction, before, without_key(before, kid, make, now=now))
-            await record_event(transaction, EventType.SIGNING_KEY_WITHDRAWN, by=by, at=now, data={"kid": kid})
-        return signing_key_of(key_set.opened, now)
+        async with self._changing(key_set, now) as change:
+            after = without_key(change.before, kid, change.make, now=now)
+            await store_keys(change.transaction, change.before, after)
+            await record_event(change.transaction, EventType.SIGNING_KEY_WITHDRAWN, by=by, at=now, data={"kid": kid})
+        return signing_key_of(key_set.opened_rows, now)
 
     async def keep_fresh(self) -> None:
         """Read the stored keys periodically, forever, even through outages."""
@@ -357,30 +369,26 @@ class KeyRing:
         `wants_another` is called after the keys are locked, and returns whether a key is still missing. If `by` is
         given, the audit trail records the addition, too.
         """
-        async with self._changing(key_set, now) as (transaction, before, make):
-            is_added = wants_another(before, now)
+        async with self._changing(key_set, now) as change:
+            is_added = wants_another(change.before, now)
             if is_added:
-                after = rotated(before, make, now=now)
-                await store_keys(transaction, before, after)
+                after = rotated(change.before, change.make, now=now)
+                await store_keys(change.transaction, change.before, after)
                 if by is not None:
                     data = {"kid": after[-1].kid}
-                    await record_event(transaction, EventType.SIGNING_KEY_ROTATED, by=by, at=now, data=data)
+                    await record_event(change.transaction, EventType.SIGNING_KEY_ROTATED, by=by, at=now, data=data)
         if is_added:
-            event = "signing_key_rotated" if before else "signing_key_made"
+            event = "signing_key_rotated" if change.before else "signing_key_made"
             signs = "access tokens" if key_set is self._access_token_keys else "id_tokens"
             log.info(event, kid=after[-1].kid, alg=key_set.alg, signs=signs, signs_from=after[-1].activates_at)
 
     @asynccontextmanager
-    async def _changing(self, key_set: _KeySet[Any], now: datetime) -> AsyncIterator[tuple[Transaction, Keys, MakeKey]]:
-        """Open a block that changes the stored keys of an algorithm. After the block, the stored keys are read again.
-
-        Yield the transaction, the locked keys, and a function that returns the new key's row. Call the function at most
-        once, because every call returns a row for the same key.
-        """
+    async def _changing(self, key_set: _KeySet[Any], now: datetime) -> AsyncIterator[_KeyChange]:
+        """Open a block that changes the stored keys of an algorithm. After the block, read the stored keys again."""
         key = await asyncio.to_thread(key_set.key_type.generate)  # generating an RS256 key takes a tenth of a second
         async with self.database.begin() as transaction:
             before = keys_for(key_set.alg, await lock_keys(transaction, now=now))
-            yield transaction, before, lambda activates_at: self._sealed(key, activates_at, now=now)
+            yield _KeyChange(transaction, before, lambda activates_at: self._sealed(key, activates_at, now=now))
             stored = keys_for(key_set.alg, await transaction.rows(PUBLISHED, now=now))
         key_set.replace(stored, self.sealer, now)
 
