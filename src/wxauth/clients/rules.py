@@ -21,7 +21,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.apps import APP_ID, AppKind
 from wxauth.settings.claims import check_claims
 from wxauth.settings.logos import check_logo
-from wxauth.settings.types import check_title, matching
+from wxauth.settings.types import check_title, match_check
 from wxauth.terminal import WrongValue
 from wxauth_guard.errors import FieldError, InvalidRequest
 
@@ -61,9 +61,11 @@ def _check_logo(logo: str) -> None:
 
 _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
     "title": check_title,
-    **{field: matching(APP_ID.pattern, rule) for field, (_kind, rule) in APP_FIELDS.items()},
-    "email_domain": matching(_DOMAIN, _("must be a domain such as example.com")),
-    "id_token_alg": matching("|".join(ID_TOKEN_ALGS), _("must be one of {choices}", choices=", ".join(ID_TOKEN_ALGS))),
+    **{field: match_check(APP_ID.pattern, rule) for field, (_kind, rule) in APP_FIELDS.items()},
+    "email_domain": match_check(_DOMAIN, _("must be a domain such as example.com")),
+    "id_token_alg": match_check(
+        "|".join(ID_TOKEN_ALGS), _("must be one of {choices}", choices=", ".join(ID_TOKEN_ALGS))
+    ),
     "claims": check_claims,
     "logo": _check_logo,
     **dict.fromkeys(_URI_FIELDS, check_uris),

@@ -1,4 +1,4 @@
-"""IP addresses and networks, and the addresses that wxauth refuses for URLs of operators and clients.
+"""IP addresses and networks, the lookup of host names, and the addresses to which wxauth sends no requests.
 
 Operators and clients enter URLs, for example of webhooks and metadata documents. A request to such a URL must not reach
 a cloud's metadata service, which only this machine can reach.

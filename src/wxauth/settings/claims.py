@@ -99,4 +99,6 @@ def _check_fact(fact: str) -> None:
 
 
 Claims = Annotated[dict[str, Any], checked(check_claims)]
+"""A checked template of claims."""
 JsonClaims = json_like('{"role": "authenticated"}')
+"""A validator that parses a template in JSON."""

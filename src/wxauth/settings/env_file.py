@@ -45,7 +45,7 @@ def read_env_file(path: Path) -> EnvFile:
     if not path.exists() or path.is_dir():
         return EnvFile({}, [])
     stream = StringIO(path.read_text(encoding="utf-8-sig"))
-    lines = []
+    lines: list[EnvLine] = []
     for statement in parse_stream(stream):
         if statement.key is None and not statement.error:
             continue  # a comment, or blank lines

@@ -46,7 +46,7 @@ def host_of(url: str) -> str:
 
     The URL must not contain a user name.
     """
-    return re.split("[/?#]", url)[2]
+    return re.split("[/?#]", url)[2]  # `https://host/path` is split into `https:`, an empty text, `host` and `path`
 
 
 def as_compared(url: str) -> str:

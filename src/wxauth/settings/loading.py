@@ -37,9 +37,12 @@ _NAMES_IN_APPS: Final = [name for name in map(str.upper, App.model_fields) if na
 _SIGN: Final = "[:：＝﹦⁼]"
 """The pattern of a sign that operators type in place of `=`, for example the full-width `＝` of a Chinese keyboard."""
 _SETTING: Final = re.compile(
-    rf"(?:export\s)?\s*(?P<before>.*?)\b{PREFIX}(?P<setting>{'|'.join(sorted(_NAMES, key=len, reverse=True))}"
-    rf"|(?:{'|'.join(_NAMES_IN_APPS)})(?=\s*{_SIGN}))(?P<rest>\s*(?P<sign>{_SIGN}?).*)",
-    re.IGNORECASE | re.DOTALL,
+    rf"""
+    (?:export\s)?\s*(?P<before>.*?)\b
+    {PREFIX}(?P<setting>{"|".join(sorted(_NAMES, key=len, reverse=True))}|(?:{"|".join(_NAMES_IN_APPS)})(?=\s*{_SIGN}))
+    (?P<rest>\s*(?P<sign>{_SIGN}?).*)
+    """,
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 """The pattern of a text that contains the name of a setting.
 

@@ -13,3 +13,4 @@ MAX_ROLES: Final = 32
 STAFF_ROLES: Final = frozenset({"admin", "support"})
 """The roles that allow access to other people's data. Only an administrator or a command can assign them."""
 ATTRIBUTE_NAME: Final = re.compile("[a-z][a-z0-9_]{0,31}")
+"""The pattern of the name of an attribute, for example `level`."""

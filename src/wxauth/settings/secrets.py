@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import Field, SecretStr
 
 from wxauth.i18n import lazy_gettext as _
-from wxauth.settings.types import checked, form
+from wxauth.settings.types import checked, must_match
 from wxauth.terminal import WrongValue
 
 SECRET_KEY_BYTES: Final = 32
@@ -41,18 +41,21 @@ def webhook_secret_bytes(value: SecretStr) -> bytes:
     raise WrongValue(_("must be whsec_ followed by 24 to 64 random bytes in base64"))
 
 
+# `minLength` is only for the OpenAPI document, which does not contain the check itself.
 AppSecret = Annotated[
-    SecretStr, form(r"\S+", _("must not be empty or contain whitespace")), Field(json_schema_extra={"minLength": 1})
+    SecretStr,
+    must_match(r"\S+", _("must not be empty or contain whitespace")),
+    Field(json_schema_extra={"minLength": 1}),
 ]
 # WeChat's page accepts only letters and digits. wxauth accepts other printable characters, too, in case WeChat does so
 # one day.
 PushToken = Annotated[
     SecretStr,
-    form("[!-~]{3,32}", _("must be the Token in WeChat's message push settings (3 to 32 letters and digits)")),
+    must_match("[!-~]{3,32}", _("must be the Token in WeChat's message push settings (3 to 32 letters and digits)")),
 ]
 PushAesKey = Annotated[
     SecretStr,
-    form(
+    must_match(
         "[A-Za-z0-9+/]{43}", _("must be the EncodingAESKey in WeChat's message push settings (43 letters and digits)")
     ),
 ]

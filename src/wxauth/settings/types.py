@@ -146,12 +146,12 @@ def checked(check: Callable[[T], object]) -> AfterValidator:
     return AfterValidator(validate)
 
 
-def form(pattern: str, refusal: Text) -> AfterValidator:
+def must_match(pattern: str, refusal: Text) -> AfterValidator:
     """Return a validator that requires a text or a secret to match the pattern completely. `refusal` is the message."""
-    return checked(matching(pattern, refusal))
+    return checked(match_check(pattern, refusal))
 
 
-def matching(pattern: str, refusal: Text) -> Callable[[str | SecretStr], None]:
+def match_check(pattern: str, refusal: Text) -> Callable[[str | SecretStr], None]:
     """Return a function that raises WrongValue with `refusal` if a text or secret does not match the whole pattern."""
 
     def check(value: str | SecretStr) -> None:
@@ -187,7 +187,7 @@ PhonePolicy = Annotated[Literal["move", "refuse", "share", "link"], Lower]
 Region = Annotated[str, AfterValidator(_check_region)]
 RateText = Annotated[
     str,
-    form(
+    must_match(
         r"([1-9]\d{0,8}/(second|minute|hour|day))?",
         _("must be a rate such as 600/minute (or per second, hour or day), or empty for no limit"),
     ),

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, SecretStr
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.addresses import Scheme, is_refused, numeric_addresses_of
 from wxauth.settings.http_urls import is_url_without_user
-from wxauth.settings.types import LAST_PORT, CommaList, checked, form
+from wxauth.settings.types import LAST_PORT, CommaList, checked, must_match
 from wxauth.terminal import WrongValue
 from wxauth_guard.urls import is_http_url, is_secure
 
@@ -216,14 +216,14 @@ WebOrigin = Annotated[str, checked(_check_origin)]
 HookUrl = Annotated[str, checked(_check_hook_url)]
 PagePath = Annotated[
     str,
-    form(
+    must_match(
         "[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*",
         _("must be the path of a page such as pages/scan/scan, without a leading slash or a query"),
     ),
 ]
 DomainFile = Annotated[
     str,
-    form(
+    must_match(
         "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}:[!-~]{1,1024}",
         _("must be the name and content of the file from WeChat's console, such as a1B2c3.txt:0f1e2d3c"),
     ),
