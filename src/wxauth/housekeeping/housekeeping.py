@@ -25,7 +25,7 @@ from wxauth.housekeeping.daily_sweeps import (
 )
 from wxauth.housekeeping.pace import PAGE_PAUSE_SECONDS, PAGE_SIZE, USUAL_PACE, Pace
 from wxauth.keys.queries import DELETE_RETIRED
-from wxauth.limits.queries import WINDOW, sweep_attempts
+from wxauth.limits.queries import WINDOW, sweep_action_counts
 from wxauth.login.record_queries import sweep_refusals
 from wxauth.login.records import LoginCounts
 from wxauth.phones.phones import Phones
@@ -208,7 +208,7 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
     await _page_by_page(
         pace,
         partial(sweep_answers, database, before=now - PHONE_ANSWERS_KEPT),
-        partial(sweep_attempts, database, before=now - WINDOW),
+        partial(sweep_action_counts, database, before=now - WINDOW),
         partial(sweep_messages, database, before=now),  # each row stores the time until which it is kept
         partial(sweep_refusals, database, before=first_id_at(now - REFUSALS_KEPT)),
         partial(sweep_deliveries, database, before=now - DELIVERIES_KEPT),

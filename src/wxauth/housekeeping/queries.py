@@ -66,7 +66,7 @@ DELETE FROM sessions WHERE id = ANY (ARRAY(
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext(:name))")
 # With this setting, a trigger allows a sweep to change events. Otherwise, the trigger refuses changes, because the
 # audit trail must not be altered.
-_MAY_SWEEP: Final = Statement[str]("SELECT set_config('wxauth.sweeping', 'on', true)")
+_ALLOW_SWEEP: Final = Statement[str]("SELECT set_config('wxauth.sweeping', 'on', true)")
 
 # This statement finds the last row of a page of events. `_END_OF_CONSENTS` and `LAST_OF_PAGE` do so for other tables.
 # No later row is older than `since`, so a sweep ends with this page if `since` is not old enough.
@@ -191,7 +191,7 @@ async def sweep_page(
             return None
         last = await transaction.row(table.end_of_page, after=after, skipped=size - 1)
         until = LAST_ID if last is None else last.id
-        await transaction.value(_MAY_SWEEP)
+        await transaction.value(_ALLOW_SWEEP)
         rows = await transaction.run(table.work, after=after, until=until, older_than=older_than)
         is_last = last is None or last.since >= older_than
         if is_last:

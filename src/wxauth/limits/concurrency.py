@@ -120,7 +120,8 @@ class Concurrency:
             session_queue = self.queue(("ends", session), _ENDING_AT_ONCE)
             user_queue = self.queue(("ends", user_id), _ENDING_AT_ONCE)
         else:
-            session_queue, user_queue = self.queue(session), self.queue(user_id, AT_ONCE_OF_USER)
+            session_queue = self.queue(session, AT_ONCE)
+            user_queue = self.queue(user_id, AT_ONCE_OF_USER)
         async with session_queue, user_queue:
             yield
 

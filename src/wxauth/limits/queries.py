@@ -28,6 +28,7 @@ WINDOW: Final = timedelta(hours=1)
 No window may be longer, because housekeeping deletes the counts of windows that began more than an hour ago.
 """
 MINUTE: Final = timedelta(minutes=1)
+"""The length of the shorter windows."""
 MAX_PHONE_CODES: Final = 20
 """The largest number of phone codes that one user may send per hour in an app. Each code causes a call to WeChat.
 
@@ -35,7 +36,7 @@ Honest users send fewer codes. Without the limit, one user could use up the app'
 """
 
 
-class AttemptCount(SQLModel, table=True):
+class ActionCount(SQLModel, table=True):
     """The table of the numbers of actions, for example of calls that use up WeChat's quota.
 
     A row counts the actions of one subject and one kind within a window of at most an hour. An action beyond the limit
@@ -55,7 +56,7 @@ class AttemptCount(SQLModel, table=True):
     """The number of actions within the present window."""
 
 
-class _Attempt(SQLModel):
+class _CountOutcome(SQLModel):
     """The outcome of `_COUNT`: whether an action is within the limit, and the start of the stored window."""
 
     is_within_limit: bool
@@ -63,13 +64,13 @@ class _Attempt(SQLModel):
     """The start of the window that was stored before the statement ran; None if no window was stored."""
 
 
-# `began_by` is one window's length before now, so a window that began later is open. A window that begins more than one
-# window's length after now was begun while the clock was ahead, so it counts as ended.
-_IS_OPEN: Final = """(attempts.since > :began_by
-                        AND attempts.since < :now::timestamptz + (:now::timestamptz - :began_by))"""
+# `window_ago` is the time one window's length before now, so a window that began later is open. A window that begins
+# more than one window's length after now was begun while the clock was ahead, so it counts as ended.
+_IS_OPEN: Final = """(attempts.since > :window_ago
+                        AND attempts.since < :now::timestamptz + (:now::timestamptz - :window_ago))"""
 # If two actions are concurrent, the second waits until the first has released the row, and then increments the count.
 # If the limit is reached, the statement writes nothing.
-_COUNT: Final = Statement[_Attempt](f"""
+_COUNT: Final = Statement[_CountOutcome](f"""
 WITH counted AS (
     INSERT INTO attempts (key, since, number) VALUES (:key, :now, 1)
     ON CONFLICT (key) DO UPDATE
@@ -81,7 +82,7 @@ WITH counted AS (
 SELECT EXISTS (SELECT FROM counted) AS is_within_limit, (SELECT since FROM attempts WHERE key = :key) AS since_before
 """)
 _UNCOUNT: Final = Statement[Nothing]("UPDATE attempts SET number = number - 1 WHERE key = :key AND number > 0")
-sweep_attempts: Final = Sweep.of("attempts", key="key", by="since")
+sweep_action_counts: Final = Sweep.of("attempts", key="key", by="since")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,9 @@ class Rate:
 
         Raises: RateLimited, if the limit is reached. In that case, the action is not counted.
         """
-        row = await database.one(_COUNT, key=self._key(who), now=now, began_by=now - self.window, at_most=self.at_most)
+        row = await database.one(
+            _COUNT, key=self._key(who), now=now, window_ago=now - self.window, at_most=self.at_most
+        )
         if not row.is_within_limit:
             # If a concurrent action began the window after this statement's snapshot, the start is not known.
             since = row.since_before or now

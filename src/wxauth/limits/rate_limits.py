@@ -53,7 +53,7 @@ class Limit(NamedTuple):
         return cls(int(number) * factor, _WINDOW_SECONDS[window])
 
 
-Hit = tuple[Limit, str]
+LimitAndName = tuple[Limit, str]
 """A limit, and the name under which an action is counted: an address, a network, or the `who` of `admit`."""
 
 
@@ -130,17 +130,17 @@ class RateLimiter:
                 log.info("rate_limited", what=self._what, network=TRUNCATED.network_of(ip))
             raise RateLimited(f"rate limit exceeded: {self._what}", retry_after=seconds)
 
-    async def _count(self, hits: Sequence[Hit]) -> int:
+    async def _count(self, limits_and_names: Sequence[LimitAndName]) -> int:
         """Count an action towards each limit, up to the first limit that it exceeds.
 
         Return the number of seconds until the window of the exceeded limit ends, or 0 if no limit is exceeded. If Redis
         is not configured or fails, this process counts the action itself.
         """
         if self._redis is not None:
-            seconds = await self._redis.count(hits)
+            seconds = await self._redis.count(limits_and_names)
             if seconds is not None:
                 return seconds
-        for limit, name in hits:
+        for limit, name in limits_and_names:
             seconds = self._windows.count(limit, name)
             if seconds > 0:
                 return seconds  # a refused action doesn't count towards the next limit
@@ -219,7 +219,7 @@ class _Redis:
         self._retry_at = 0.0
         """The end of the pause in which this limiter does not use Redis, in epoch seconds."""
 
-    async def count(self, hits: Sequence[Hit]) -> int | None:
+    async def count(self, limits_and_names: Sequence[LimitAndName]) -> int | None:
         """Count an action towards each limit, up to the first limit that the action exceeds.
 
         Return the number of seconds until the window of the exceeded limit ends, or 0 if no limit is exceeded. Return
@@ -243,7 +243,7 @@ class _Redis:
                 if is_probe:
                     await self.aclose()
                     self._counts = self._new_counts()
-                seconds = await self._count_in_redis(hits)
+                seconds = await self._count_in_redis(limits_and_names)
         except Exception as exc:
             self._fail(exc)
             return None
@@ -255,9 +255,9 @@ class _Redis:
     async def aclose(self) -> None:
         await self._counts.aclose()
 
-    async def _count_in_redis(self, hits: Sequence[Hit]) -> int:
+    async def _count_in_redis(self, limits_and_names: Sequence[LimitAndName]) -> int:
         """Count an action as `count` does, but even during the pause. Raises: the errors of redis-py."""
-        for limit, name in hits:
+        for limit, name in limits_and_names:
             # The key contains the limit, so that a changed setting begins a new window.
             key = f"{name}/{limit.at_most}/{limit.seconds}"
             if await self._counts.add(key, seconds=limit.seconds) > limit.at_most:
