@@ -44,7 +44,14 @@ _AUTHORITY_FILES: Final = ("sslrootcert", "sslcrl")
 _CLIENT_FILES: Final = ("sslcert", "sslkey")
 """The parameters that name the files of the client's certificate."""
 _IN_ENVIRONMENT: Final = (
-    *("host", "port", "user", "password", "database", "passfile", "service", "sslmode"),
+    "host",
+    "port",
+    "user",
+    "password",
+    "database",
+    "passfile",
+    "service",
+    "sslmode",
     *_AUTHORITY_FILES,
     *_CLIENT_FILES,
 )
@@ -147,7 +154,7 @@ def hide_unreadable_home() -> None:
         files = [Path.home() / ".postgresql" / name for name in _FILES_AT_HOME]
     except RuntimeError:  # there is no home directory
         return
-    if any(_why_unreadable(file) not in (None, *_NO_FILE) for file in files):
+    if any(_errno_of_reading(file) not in (None, *_NO_FILE) for file in files):
         os.environ["HOME"] = os.devnull
 
 
@@ -234,7 +241,7 @@ def unusable_file(dsn: str) -> tuple[str, str] | None:
 def _why_unusable(name: str, parameters: Mapping[str, str]) -> str | None:
     """Return why asyncpg would fail to use the file of this parameter, or None if asyncpg can use the file."""
     file = parameters[name]
-    error_number = _why_unreadable(Path(file))
+    error_number = _errno_of_reading(Path(file))
     if error_number is not None:
         return os.strerror(error_number)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -250,7 +257,7 @@ def _why_unusable(name: str, parameters: Mapping[str, str]) -> str | None:
     return None
 
 
-def _why_unreadable(file: Path) -> int | None:
+def _errno_of_reading(file: Path) -> int | None:
     """Return the errno that reading the file would fail with, or None if the file can be read.
 
     The function does not open the file, because opening a pipe waits for its writer. It does not use `Path.exists`,

@@ -112,10 +112,10 @@ def redact(text: str) -> str:
     """
     # The text is shortened first, because the patterns take quadratic time for some texts.
     text = _QUOTED_VALUES.sub(r"\1 ***", text[:_MAX_SEARCHED])
-    return _SECRETS.sub(_hidden, text)
+    return _SECRETS.sub(_masked, text)
 
 
-def _hidden(secret: re.Match[str]) -> str:
+def _masked(secret: re.Match[str]) -> str:
     """Return `***` in place of a secret, after the secret's name if the text contains one."""
     return "***" if secret["name"] is None else f"{secret['name']}{secret['separator']}***"
 

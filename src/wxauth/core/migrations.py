@@ -141,9 +141,9 @@ async def migrate(
     known = revisions.revisions_in(scripts)
     order = [BASE, *reversed(known)]
     directory = ScriptDirectory.from_config(_config(scripts))
-    unfit = await revisions.refusal_of_engine(database)
-    if unfit is not None:
-        raise MigrationImpossible(_("the database {unfit}", unfit=unfit))
+    engine_refusal = await revisions.refusal_of_engine(database)
+    if engine_refusal is not None:
+        raise MigrationImpossible(_("the database {unfit}", unfit=engine_refusal))
     async with _turn(database):
         stored = await revisions.current_revision(database)
         refusal = revisions.refusal_of(stored, known)

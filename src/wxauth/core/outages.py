@@ -79,11 +79,11 @@ InternalClientError means that the server has just ended the connection, and tha
 """
 
 # asyncpg and PgBouncer never translate their messages, so wxauth can recognize these words.
-_NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
+_NO_AUTHORITY_WORDS: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
 """The beginnings of asyncpg's messages about a missing certificate authority."""
-_REFUSED_TLS: Final = "rejected SSL upgrade"
+_TLS_REFUSED_WORDS: Final = "rejected SSL upgrade"
 """The words in asyncpg's message if the server refuses TLS."""
-_POOLER_REFUSES: Final = "unsupported startup parameter"
+_SETTING_REFUSED_WORDS: Final = "unsupported startup parameter"
 """The beginning of PgBouncer's message about a setting that it refuses. PostgreSQL never uses these words."""
 _CAUSES: Final = (
     (asyncpg.InvalidPasswordError, _("rejects the password: {reason}")),
@@ -262,7 +262,7 @@ def reason_of(exc: BaseException) -> str:
         cause = cause.__cause__
     if isinstance(cause, NotConnected):
         return cause.text
-    if isinstance(cause, asyncpg.ClientConfigurationError) and str(cause).startswith(_NO_ROOT_CERTIFICATE):
+    if isinstance(cause, asyncpg.ClientConfigurationError) and str(cause).startswith(_NO_AUTHORITY_WORDS):
         return (
             "sslmode=verify-ca and verify-full require a certificate authority: specify its file with "
             "sslrootcert or SSL_CERT_FILE"
@@ -314,9 +314,9 @@ def _predicate_about(exc: BaseException, dsn: str) -> Text:
         return _("can't read {file}: {reason}", file=file, reason=why_unusable)
     if isinstance(exc, PermissionError) and exc.filename:
         return _("can't read {file}: {reason}", file=exc.filename, reason=reason)
-    if reason.startswith(_POOLER_REFUSES):
+    if reason.startswith(_SETTING_REFUSED_WORDS):
         return _("is a connection pooler ({reason}): {remedy}", reason=reason, remedy=POOLER_REMEDY)
-    if isinstance(exc, ConnectionError) and _REFUSED_TLS in str(exc):
+    if isinstance(exc, ConnectionError) and _TLS_REFUSED_WORDS in str(exc):
         return _("doesn't support TLS, although sslmode requires it")
     why = next(text for kind, text in _CAUSES if isinstance(exc, kind))
     return Text(why, reason=reason)

@@ -33,7 +33,7 @@ _PIECES: Final = re.compile(
 _NAME: Final = re.compile("[a-z0-9_.]+(-[a-z0-9]+)*")
 """The pattern of the names and numbers that `fragment` accepts. It allows no quote, no space and no comment."""
 
-_set: Final = object.__setattr__
+_set_unchecked: Final = object.__setattr__
 """A function that sets an attribute without pydantic's checks."""
 
 
@@ -105,10 +105,10 @@ def model_of(model: type[Model], columns: Mapping[str, Any]) -> Model:
     row = object.__new__(model)
     # Reading all columns of the driver's row at once is faster than reading them one by one.
     values = dict(columns.items())
-    _set(row, "__dict__", values)
-    _set(row, "__pydantic_fields_set__", set(values))
-    _set(row, "__pydantic_extra__", None)
-    _set(row, "__pydantic_private__", None)
+    _set_unchecked(row, "__dict__", values)
+    _set_unchecked(row, "__pydantic_fields_set__", set(values))
+    _set_unchecked(row, "__pydantic_extra__", None)
+    _set_unchecked(row, "__pydantic_private__", None)
     return row
 
 
@@ -137,7 +137,7 @@ class Statement(Generic[T_co]):
         """The SQL for PostgreSQL, with `$n`."""
         self.names: Final = tuple(numbers)
         """The names of `$1`, `$2` and so on."""
-        self._pick: Final = _tuple_of(self.names)
+        self._pick: Final = _picker_of(self.names)
 
     @cached_property
     def kind(self) -> Any:
@@ -178,7 +178,7 @@ def _as_they_are(records: Sequence[Any]) -> Sequence[Any]:
     return records
 
 
-def _tuple_of(names: tuple[str, ...]) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
+def _picker_of(names: tuple[str, ...]) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
     """Return a function that picks the values of these names as a tuple.
 
     An itemgetter with a single name would return the value itself instead of a tuple.
