@@ -69,7 +69,7 @@ class RateLimiter:
         redis_url: The URL of Redis, or None.
         exempt: The networks whose addresses are not counted.
         patience: The time limit, in seconds, for counting an action in Redis, including the wait for a connection.
-        wide: The limit of an IPv6 /48, as a multiple of the limit of one /64.
+        wide_factor: The limit of an IPv6 /48, as a multiple of the limit of one /64.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class RateLimiter:
         redis_url: str | None = None,
         exempt: Sequence[str] = (),
         patience: float = REDIS_TIMEOUT_SECONDS,
-        wide: int = 10,
+        wide_factor: int = 10,
     ) -> None:
         self._what = what
         self._exempt = [ip_network(network) for network in exempt]
-        self._limits = (Limit.of(rate), Limit.of(rate, wide)) if rate else ()
+        self._limits = (Limit.of(rate), Limit.of(rate, wide_factor)) if rate else ()
         """The limit of an address or of a `who`, and the limit of a /48. Empty if there is no limit."""
 
         def now() -> float:

@@ -229,10 +229,10 @@ def _add_outbound(parts: Parts, limiters: _Limiters, timeouts: Timeouts) -> None
     clock = parts[Clock]
     parts.make(
         ClientDocuments,
-        # With `wide=1`, all addresses of an IPv6 /48 share the limit of one address, so that no single /48 can use up
-        # `new_documents_per_process`.
+        # With `wide_factor=1`, all addresses of an IPv6 /48 share the limit of one address, so that no single /48 can
+        # use up `new_documents_per_process`.
         new_documents_per_address=limiters.make(
-            partial(RateLimiter, wide=1), NEW_DOCUMENTS_PER_ADDRESS, "client-document"
+            partial(RateLimiter, wide_factor=1), NEW_DOCUMENTS_PER_ADDRESS, "client-document"
         ),
         # These two limits apply to each process separately, so they do not use Redis.
         new_documents_per_process=RateLimiter(NEW_DOCUMENTS_PER_PROCESS, what="client-document", clock=clock),
