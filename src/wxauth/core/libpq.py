@@ -82,6 +82,13 @@ class DatabaseUrl(NamedTuple):
     """
 
 
+class UnusableFile(NamedTuple):
+    """A file that asyncpg would fail to use, for example because it is not PEM."""
+
+    path: str
+    reason: str
+
+
 def read_url(url: str) -> DatabaseUrl:
     """Read a URL with one host or several.
 
@@ -214,8 +221,8 @@ def _lines_of_password_file(path: str | None) -> Sequence[str]:
         return []
 
 
-def unusable_file(dsn: str) -> tuple[str, str] | None:
-    """Return the first file in the parameters that asyncpg would fail to use, and the reason; None if there is none.
+def unusable_file(dsn: str) -> UnusableFile | None:
+    """Return the first file in the parameters that asyncpg would fail to use; None if there is none.
 
     The errors of wxauth name this file, because asyncpg's own error does not.
     """
@@ -234,7 +241,7 @@ def unusable_file(dsn: str) -> tuple[str, str] | None:
             continue
         reason = _why_unusable(name, parameters)
         if reason is not None:
-            return parameters[name], reason
+            return UnusableFile(parameters[name], reason)
     return None
 
 

@@ -61,7 +61,7 @@ _SET_LIMITS: Final = text("""
     SELECT set_config('statement_timeout', '0', :is_local), set_config('lock_timeout', :lock_timeout, :is_local),
            set_config('idle_in_transaction_session_timeout', '0', :is_local)
 """)
-_TURN_PAUSE_SECONDS: Final = 0.1
+_LOCK_POLL_SECONDS: Final = 0.1
 """The pause, in seconds, between two attempts to get the lock of `_TRY_LOCK`."""
 _MAX_DETAIL_LINES: Final = 10
 """The largest number of lines of an error's detail that are shown.
@@ -138,25 +138,25 @@ async def migrate(
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationRefused, MigrationBlocked, MigrationImpossible.
     """
-    known = revisions.revisions_in(scripts)
-    order = [BASE, *reversed(known)]
+    known_revisions = revisions.revisions_in(scripts)
+    order = [BASE, *reversed(known_revisions)]
     directory = ScriptDirectory.from_config(_config(scripts))
     engine_refusal = await revisions.refusal_of_engine(database)
     if engine_refusal is not None:
         raise MigrationImpossible(_("the database {unfit}", unfit=engine_refusal))
-    async with _turn(database):
+    async with _one_process_at_a_time(database):
         stored = await revisions.current_revision(database)
-        refusal = revisions.refusal_of(stored, known)
+        refusal = revisions.refusal_of(stored, known_revisions)
         if refusal is not None:
             raise MigrationImpossible(refusal)
-        if revision == HEAD and revisions.is_newer(stored, known):
+        if revision == HEAD and revisions.is_newer(stored, known_revisions):
             target = stored
         else:
             target = order[-1] if revision == HEAD else revision
             steps = _steps(directory, order, stored or BASE, target)
             # A schema without a revision has no tables of wxauth that another program's object could use.
             if stored is not None:
-                all_scripts = (directory.get_revision(number) for number in known)
+                all_scripts = (directory.get_revision(number) for number in known_revisions)
                 await _refuse_dependents(database, steps, all_scripts)
             for step in steps:
                 run = partial(_run_step, database, scripts, step, lock_patience=lock_patience)
@@ -307,7 +307,7 @@ async def _with_retries(run: Callable[[], Awaitable[None]], step: _Step, *, paus
                 raise MigrationBlocked(Text(_TABLE_LOCKED, revision=step.revision, seconds=patience)) from exc
             log.warning("migration_waits", revision=step.revision, reason="somebody is writing to a table")
         # The pause is random, so that not every attempt coincides with a transaction that another program repeats at
-        # regular intervals. Other replicas do not try at the same time, because they wait for their turn.
+        # regular intervals. Other replicas do not try at the same time, because only one process at a time migrates.
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
 
 
@@ -319,7 +319,7 @@ def _reason_of(exc: asyncpg.PostgresError) -> str:
 
 
 @asynccontextmanager
-async def _turn(database: Database) -> AsyncIterator[None]:
+async def _one_process_at_a_time(database: Database) -> AsyncIterator[None]:
     """Open a block that only one process at a time can enter. Other processes wait without a limit.
 
     The advisory lock belongs to a transaction, because a pooler does not keep a session's locks.
@@ -335,7 +335,7 @@ async def _turn(database: Database) -> AsyncIterator[None]:
         await connection.execute(_BEGIN_WITHOUT_LIMIT)
         while not await connection.fetchval(_TRY_LOCK):
             await connection.execute("ROLLBACK")  # CREATE INDEX CONCURRENTLY would wait for an open transaction
-            await asyncio.sleep(_TURN_PAUSE_SECONDS)
+            await asyncio.sleep(_LOCK_POLL_SECONDS)
             await connection.execute(_BEGIN_WITHOUT_LIMIT)
         # This statement releases the snapshot of the previous query. CREATE INDEX CONCURRENTLY would wait for that
         # snapshot.
@@ -349,6 +349,7 @@ async def _turn(database: Database) -> AsyncIterator[None]:
 
 
 def _config(scripts: Path) -> Config:
+    """Return Alembic's configuration for a folder of revisions."""
     config = Config()
     # Alembic reads a single % as the beginning of an interpolation.
     config.set_main_option("script_location", str(scripts).replace("%", "%%"))

@@ -310,8 +310,7 @@ def _predicate_about(exc: BaseException, dsn: str) -> Text:
     reason = _driver_reason(exc)
     unusable = libpq.unusable_file(dsn) if isinstance(exc, _POSSIBLY_OF_A_FILE) else None
     if unusable is not None:
-        file, why_unusable = unusable
-        return _("can't read {file}: {reason}", file=file, reason=why_unusable)
+        return _("can't read {file}: {reason}", file=unusable.path, reason=unusable.reason)
     if isinstance(exc, PermissionError) and exc.filename:
         return _("can't read {file}: {reason}", file=exc.filename, reason=reason)
     if reason.startswith(_SETTING_REFUSED_WORDS):
