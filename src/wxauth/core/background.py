@@ -279,6 +279,7 @@ class Retries:
 
 
 def _now() -> float:
+    """Return the present time of the event loop's clock, in seconds."""
     return asyncio.get_running_loop().time()
 
 

@@ -33,7 +33,7 @@ _SECRETS: Final = re.compile(
     r"(?i)(?P<name>(?:secret|session|aes)_?key|secret|js_?code|token|authorization|password"
     r"|(?<![a-z_])(?<!status )(?<!exit )code)"  # a login code, but not a status code or an exit code
     r"""(?P<separator>["']?\s*[=:]\s*(?:bearer\s+|basic\s+)?)(?:b?'[^']*'|b?"[^"]*"|[^\s&"',;)}]+)"""
-    r"|wx[rc]_[\w-]+|whsec_[\w+/=-]+|eyJ[\w.-]+"  # refresh tokens, secrets of webhooks, and JWTs
+    r"|wx[rc]_[\w-]+|whsec_[\w+/=-]+|eyJ[\w.-]+"  # tokens of sessions and of the console, secrets of webhooks, and JWTs
     r"|(?<=://)[^\s/@]+@"  # the user name and password in a URL
     r"|(?:(?<=/d/)|(?<=/v1/scans/)|(?<=/v1/authorize/))[\w-]{22}"  # in paths: QR codes' secrets, ids of login pages
     r"|(?<=/me/scans/)[\w-]{22}(?![\w-])"  # the secret of a QR code in place of an id (an id is longer)
@@ -72,7 +72,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     `level` applies to wxauth and uvicorn. Other libraries write nothing below a warning. `log_format` is `json`, or
     `console` for lines that people read in a terminal.
     """
-    output = _Unfailing(stream or sys.stdout.buffer)
+    output = _UnfailingStream(stream or sys.stdout.buffer)
     if stream is None:
         atexit.register(output.discard)
     level_number = logging.getLevelNamesMapping()[level.upper()]
@@ -235,7 +235,7 @@ def _redact_foreign(_logger: object, _name: str, event: LogEvent) -> LogEvent:
     return event
 
 
-class _Unfailing:
+class _UnfailingStream:
     """A stream that ignores its failures. If it is closed or full, log lines are lost, but requests succeed.
 
     `structlog` writes bytes to it, and `logging` writes text.

@@ -43,7 +43,7 @@ def shown_address(ip: object | None) -> str | None:
 Address = Annotated[
     object | None, PlainSerializer(shown_address, return_type=str | None), pydantic.Field(examples=["203.0.113.7"])
 ]
-"""The type of the values of a column with IP addresses, as asyncpg returns them. In JSON, such a value is a string."""
+"""The type of the values of a column with IP addresses, as asyncpg returns them. In JSON, an address is a string."""
 
 
 class SharedEvent(SQLModel):

@@ -148,7 +148,7 @@ class Statement(Generic[T_co]):
     @cached_property
     def read(self) -> Callable[[Sequence[Mapping[str, Any]]], Sequence[T_co]]:
         """A function that turns rows of the driver into rows of this statement's type."""
-        make = _maker(self.kind)
+        make = _row_maker(self.kind)
         if make is None:
             return _as_they_are
         return lambda records: [make(record) for record in records]
@@ -165,7 +165,7 @@ class Statement(Generic[T_co]):
         raise TypeError(f"missing: {missing}, unknown: {unknown}, of:{self.text}")
 
 
-def _maker(kind: Any) -> Callable[[Mapping[str, Any]], Any] | None:
+def _row_maker(kind: Any) -> Callable[[Mapping[str, Any]], Any] | None:
     """Return a function that makes a row of this type, or None if the driver's row needs no change."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return partial(model_of, kind)

@@ -136,7 +136,7 @@ SENT_TO_SIBLINGS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The types of events that other services (siblings) receive, each with the names in the data that they receive."""
 
-_LASTING: Final = [kind for kind, names in SENT_TO_SIBLINGS.items() if names]
+_TYPES_KEEPING_DATA: Final = [kind for kind, names in SENT_TO_SIBLINGS.items() if names]
 """The types of events that keep their data when the user is erased.
 
 wxauth keeps all data of such an event, so the type must not have further data (see `EventType`).
@@ -156,7 +156,8 @@ INSERT INTO events (id, type, at, actor, app_id, ip) VALUES (:id, :type, :now, :
 ON CONFLICT (id) DO NOTHING
 """)
 ERASED_DATA: Final = f"""
-CASE WHEN events.type IN ({", ".join(f"'{fragment(name)}'" for name in _LASTING)}) THEN events.data ELSE '{{}}' END"""
+CASE WHEN events.type IN ({", ".join(f"'{fragment(name)}'" for name in _TYPES_KEEPING_DATA)})
+     THEN events.data ELSE '{{}}' END"""
 """The SQL expression for the data of an event after its user is erased.
 
 An event whose type sends data to other services keeps its data. The data of any other event becomes empty.

@@ -1,6 +1,7 @@
-"""The housekeeping, in which workers delete or change old rows, page by page.
+"""The chores of housekeeping, in which workers delete or change old rows, page by page.
 
-For example, they delete sessions that ended long ago, lift bans that have ended, and erase the data of erased users.
+For example, they lift bans that have ended, and erase the data of erased users. The chores that sweep large tables are
+in `daily_sweeps`.
 """
 
 import asyncio
@@ -261,7 +262,7 @@ async def _page_by_page(pace: Pace, *steps: Callable[..., Awaitable[int]]) -> No
 
 
 _CHORES: Final = (
-    # The log event also reports that sessions of removed clients end later than they should.
+    # `erasure_delayed` also reports that sessions of removed clients end later than they should.
     _Chore(erase_remains, REMAINS_CHECK_PAUSE_SECONDS, "erasure_delayed"),
     _Chore(end_removed_clients, REMAINS_CHECK_PAUSE_SECONDS, "erasure_delayed"),
     _Chore(sweep_other_rows, CHECK_PAUSE_SECONDS),

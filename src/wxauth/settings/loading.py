@@ -132,10 +132,10 @@ def _fault_of(line: EnvLine) -> Text | None:
     if _SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and types.SERVICE_LINK.match(value)):
         return None
     similar = _similar_setting(name)
-    # Lines that set a value for a setting return above. If a line has no name, or has the name of a setting but no
-    # value, the name of a setting may be anywhere in the line, followed by a wrong sign. If the line's name is not a
-    # setting, the search covers only this name, because the value may mention a setting for another reason. For
-    # example, the parser returns the whole text `WXAUTH_PORT：8000` as a name, because it has no space.
+    # The line may contain the name of a setting with a wrong sign in place of `=`. The whole line is searched if it has
+    # no name, or if its name is a setting without a value. Otherwise, only its name is searched, because its value may
+    # mention a setting for another reason. For example, the parser returns all of `WXAUTH_PORT：8000` as a name, since
+    # it contains no space.
     searched_text = line.text if line.name is None or is_setting else line.name
     match = _SETTING.match(searched_text)
     if match is not None:
