@@ -23,7 +23,7 @@ from tests.processes import run, serving
 from tests.sweeps import swept
 from tests.world import Admin, Body, Rows, Stage, body_of, recorded, set_roles, until
 from wxauth.apps.registry import Apps
-from wxauth.core.sealing import CannotOpen, Sealer
+from wxauth.core.sealing import CannotOpen, Sealer, app_context
 from wxauth.service.build import Timeouts
 from wxauth.service.resealing import reseal
 from wxauth.settings.secrets import secret_key_bytes
@@ -366,6 +366,21 @@ async def test_secrets_that_do_not_open_are_logged_and_affect_no_other_app(root:
     assert (await root.log_in(FIRST)).status_code == 200
     for answer in (await root.ask("GET", f"/apps/{LATER}"), await root.edit(app_secret="0" * 32)):
         problem_of(answer, "storage_unavailable", 503)
+
+
+async def test_a_required_value_that_is_good_no_more_is_named(root: Office) -> None:
+    await root.add()
+    sealer = root.stage.services[Sealer]
+    spaced = sealer.seal(b'{"app_secret": "0 0"}', context=app_context(LATER))
+    await root.stage.rows.execute("UPDATE apps SET secrets = $1", spaced)
+    await root.stage.services[Apps].try_refresh()
+    await root.stage.services[Apps].try_refresh()
+    assert [line["apps"] for line in root.stage.logged("apps_not_valid")] == [{LATER: ["app_secret"]}]
+    answers = [await root.log_in(), await root.ask("GET", f"/apps/{LATER}"), await root.edit(app_secret="0" * 32)]
+    for answer in answers:
+        assert "the stored app_secret" in problem_of(answer, "storage_unavailable", 503)["detail"]
+    found = await root.ask("GET", "/check")
+    assert any(f"{LATER} (app_secret)" in result["message"] for result in found.json()["items"])
 
 
 @pytest.mark.oldest_postgres

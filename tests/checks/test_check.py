@@ -35,7 +35,7 @@ from tests.receiver import Receiver
 from tests.sweeps import swept
 from tests.upstream import Upstream, abort, answer, hang, know_no_name
 from tests.world import MakeServices, Rows, Stage, with_part
-from wxauth.apps.registry import ManagedApps
+from wxauth.apps.managed_apps import ManagedApps
 from wxauth.checks.database import judge_schema, judge_server
 from wxauth.checks.queries import PostgresServer
 from wxauth.checks.result import CheckLevel

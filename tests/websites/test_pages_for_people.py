@@ -18,7 +18,8 @@ from tests.websites.form_post import BY_FORM, posted
 from tests.websites.links import SAFARI, browser_of, type_in
 from tests.websites.persons import TO_ADMIN
 from tests.websites.street import IN_WECHAT
-from wxauth.apps.registry import Apps, ManagedApps
+from wxauth.apps.managed_apps import ManagedApps
+from wxauth.apps.registry import Apps
 from wxauth.core.trail import OPERATOR
 from wxauth.settings.apps import App
 

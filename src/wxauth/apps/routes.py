@@ -7,8 +7,10 @@ from typing import Annotated, Final
 from fastapi import Depends
 
 from wxauth import errors
-from wxauth.apps.registry import NO_SUCH_APP, Apps, KnownApp, ManagedApps
+from wxauth.apps.managed_apps import NO_SUCH_APP, ManagedApps
+from wxauth.apps.registry import Apps
 from wxauth.apps.schemas import AppAnswer, AppChangeRequest, AppRequest, AppTitleAnswer, app_answer
+from wxauth.apps.stored_apps import KnownApp
 from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.apps import AppId
 from wxauth.users.callers import AdministratorDep, CallerDep, FreshAdministratorDep, StaffDep

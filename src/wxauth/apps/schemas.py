@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field, StrictBool
 
-from wxauth.apps.registry import Apps, AppSource, KnownApp
+from wxauth.apps.registry import Apps
+from wxauth.apps.stored_apps import AppSource, KnownApp
 from wxauth.settings.apps import PUSH_PATH, App, AppFields, AppKind, SignUp, UnionidPolicy
 from wxauth.settings.settings import Settings
 from wxauth.web.schemas import EXAMPLE_APP_ID, Changes, ShownAppId, body_like

@@ -1,6 +1,6 @@
 """The checks of the database, from the server to the stored values."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Final
@@ -110,7 +110,8 @@ async def _check_stored(
     yield _judge_webhooks(await database.rows(queries.WEBHOOK_STATES, stuck_since=now - STUCK_AFTER))
     apps = Apps(database=database, sealer=sealer, settings=settings)
     await apps.refresh()
-    yield _judge_apps(apps)
+    yield _judge_unopened_apps(apps.unopened)
+    yield _judge_invalid_apps(apps.invalid)
     findings.apps = [known.app for known in apps.all() if known.is_enabled]
 
 
@@ -138,14 +139,26 @@ async def _check_login(database: Database, now: datetime) -> CheckResult | None:
     return bad("login", text)
 
 
-def _judge_apps(apps: Apps) -> CheckResult | None:
+def _judge_unopened_apps(app_ids: Sequence[str]) -> CheckResult | None:
     """Return the result for the apps in `Apps.unopened`; None if there are no such apps."""
-    if not apps.unopened:
+    if not app_ids:
         return None
     text = _(
         "{some}: users can't log in, because the app's secrets can't be decrypted. {why}",
-        some=", ".join(apps.unopened),
+        some=", ".join(app_ids),
         why=WRONG_SECRET_KEY,
+    )
+    return bad("apps", text)
+
+
+def _judge_invalid_apps(field_names: Mapping[str, Sequence[str]]) -> CheckResult | None:
+    """Return the result for the apps in `Apps.invalid`; None if there are no such apps."""
+    if not field_names:
+        return None
+    text = _(
+        "{some}: users can't log in, because required fields are no longer valid. Remove these apps, and add them "
+        "again",
+        some=", ".join(f"{app_id} ({', '.join(names)})" for app_id, names in field_names.items()),
     )
     return bad("apps", text)
 

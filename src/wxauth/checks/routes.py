@@ -6,7 +6,7 @@ from pydantic import Field
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
-from wxauth.apps.registry import NO_SUCH_APP
+from wxauth.apps.managed_apps import NO_SUCH_APP
 from wxauth.apps.routes import AppsDep, ManagedAppsDep
 from wxauth.checks.result import CheckLevel, CheckResult
 from wxauth.i18n import lazy_gettext as _

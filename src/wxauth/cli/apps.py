@@ -8,8 +8,10 @@ from typing import Any, Final, TypeVar
 import click
 from pydantic import BaseModel, ValidationError
 
-from wxauth.apps.registry import Apps, KnownApp, ManagedApps
+from wxauth.apps.managed_apps import ManagedApps
+from wxauth.apps.registry import Apps
 from wxauth.apps.schemas import AppAnswer, AppChangeRequest, AppRequest, app_answer
+from wxauth.apps.stored_apps import KnownApp
 from wxauth.cli.options import checked, read_picture, takes
 from wxauth.cli.printing import Failed, WrongCall, echo, json_option, show, show_items, state_of
 from wxauth.cli.resources import with_parts
