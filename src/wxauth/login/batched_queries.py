@@ -74,8 +74,8 @@ def _returning_fragment(
 
     `source` is the rest of the UPDATE after FROM, including the WHERE clause that selects the users. In the form for
     several logins, `source` must contain a table with the name or alias `asked`, because `Batched` reads the parameters
-    from the columns of `asked`. In this form, `number` is the column with the login's number, and `join_asked` joins
-    the table `asked` of `Batched`.
+    from the columns of `asked`. In this form, `number` is the column with the login's number, followed by a comma, and
+    `join_asked` joins the table `asked` of `Batched`.
     """
     return f"""found_user AS (
     UPDATE users

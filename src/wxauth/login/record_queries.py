@@ -29,8 +29,8 @@ MAX_REQUEST_ID: Final = 64
 
 A request id that a client chooses can have up to 128 characters. A request id that wxauth creates has 32 characters.
 """
-SUMS: Final = UUID(int=0)
-"""The value of `process` in the row that replaces the rows of all processes for an old hour."""
+ALL_PROCESSES: Final = UUID(int=0)
+"""The value of `process` in the row with the sums of all processes, which replaces their rows for an old hour."""
 _MIN_PREFIX_LENGTHS: Final = {4: 16, 6: 32}
 """The shortest prefix length of a network, for each version of IP, that a search finds with the index.
 
@@ -91,7 +91,7 @@ class RefusedLogin(Refusal, table=True):
 class HourlyNumbers(SQLModel, table=True):
     """The table of the numbers of new users and logins that each process counts in each hour.
 
-    An old hour has only one row, with the process id `SUMS`.
+    An old hour has only one row, with the process id `ALL_PROCESSES`.
     """
 
     __tablename__ = "hourly_numbers"
@@ -169,14 +169,14 @@ SELECT midnight::date AS date, COALESCE(new_users, 0) AS new_users, COALESCE(log
 """)
 MERGE_HOURS: Final = Statement[Nothing]("""
 WITH deleted AS (
-    DELETE FROM hourly_numbers WHERE hour < :before AND process <> :sums RETURNING hour, new_users, logins
+    DELETE FROM hourly_numbers WHERE hour < :before AND process <> :all_processes RETURNING hour, new_users, logins
 )
 INSERT INTO hourly_numbers (hour, process, new_users, logins)
-SELECT hour, :sums, sum(new_users), sum(logins) FROM deleted GROUP BY hour
+SELECT hour, :all_processes, sum(new_users), sum(logins) FROM deleted GROUP BY hour
 ON CONFLICT (hour, process) DO UPDATE
    SET new_users = hourly_numbers.new_users + excluded.new_users, logins = hourly_numbers.logins + excluded.logins
 """)
-"""The statement that merges the rows of all processes for each old hour into one row with the process id `SUMS`."""
+"""The statement that merges the rows of all processes for each old hour into one row, that of `ALL_PROCESSES`."""
 STORE_REFUSALS: Final = Statement[Nothing]("""
 WITH refused AS (
     SELECT * FROM jsonb_populate_recordset(NULL::refusals, :refusals::jsonb)

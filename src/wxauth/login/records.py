@@ -98,7 +98,9 @@ class LoginCounts(WriteBuffer):
     async def merge_hours(self) -> None:
         """Merge the rows of each hour older than `_MERGED_AFTER` into one row."""
         await self.database.run(
-            record_queries.MERGE_HOURS, before=_hour_of(self.clock() - _MERGED_AFTER), sums=record_queries.SUMS
+            record_queries.MERGE_HOURS,
+            before=_hour_of(self.clock() - _MERGED_AFTER),
+            all_processes=record_queries.ALL_PROCESSES,
         )
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The outermost ASGI layer: request ids, trace ids, checks and metrics of all requests, and log lines of failures."""
+"""The ASGI layer for request ids, trace ids, checks and metrics of all requests, and for log lines of failures."""
 
 import asyncio
 import re
@@ -165,7 +165,9 @@ class _Head(NamedTuple):
 
 
 class Edge:
-    """The outermost layer around the app.
+    """The layer that checks, limits and counts each request, and logs failures.
+
+    The layers outside this layer only prepare or trace a request: see `surround` in `service/app.py`.
 
     Args:
         size_limits: The size limits, in bytes, of bodies for the paths where bodies may be larger than `MAX_BODY`.

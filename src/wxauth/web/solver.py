@@ -203,8 +203,10 @@ class Plan:
 
     A dependency is called once for each request, unless it is declared with `use_cache=False`. A dependency takes the
     request and other dependencies. If it is a plain function, it is called directly, without a thread, so it must not
-    block. The code after a `yield` runs before the response is sent, as in FastAPI with `scope="function"`.
-    Therefore a client that reads the response slowly does not occupy, for example, a place in a queue.
+    block. The endpoint itself must be a coroutine function.
+
+    The code after a `yield` runs before the response is sent, as in FastAPI with `scope="function"`. Therefore a client
+    that reads the response slowly does not occupy, for example, a place in a queue.
 
     Args:
         dependant: FastAPI's graph of the endpoint.

@@ -298,10 +298,9 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
 
 
 def _withdrawn_by(message: WeChatMessage) -> tuple[Withdrawn | None, Collection[str]]:
-    """Return two values: the kind of the withdrawal in a message, if there is one, and the user's fields to clear.
+    """Return the kind of the withdrawal in a message, and the user's fields to clear.
 
-    The kind is None if the message withdraws no data that wxauth stores. If the kind is `Withdrawn.IDENTITY`, the
-    second value also contains `_IDENTITY`, which is not a field.
+    The kind is None if the message withdraws no data that wxauth stores.
     """
     if message.event == _ACCOUNT_CLOSED:
         return Withdrawn.ACCOUNT, ()
@@ -312,7 +311,7 @@ def _withdrawn_by(message: WeChatMessage) -> tuple[Withdrawn | None, Collection[
     by_code = _WITHDRAWN_BY_CODE[message.app_kind]
     withdrawn = {name for code in message.revoked_codes for name in by_code.get(code, ())}
     if _IDENTITY in withdrawn:
-        return Withdrawn.IDENTITY, withdrawn
+        return Withdrawn.IDENTITY, ()
     return (Withdrawn.DATA if withdrawn else None), withdrawn
 
 
