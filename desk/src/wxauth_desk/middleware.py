@@ -47,8 +47,8 @@ def name_in(host: str) -> str | None:
 class OwnNamesOnly:
     """Middleware that refuses requests to a name that is neither loopback nor allowed.
 
-    `0.0.0.0` or `::` among the names allows every IP address. This is safe, because DNS rebinding needs a host name. If
-    the host of a page is an IP address, the browser has loaded the page from this address.
+    `0.0.0.0` or `::` among the allowed names allows every IP address. This is safe, because DNS rebinding needs a host
+    name. If the host of a page is an IP address, the browser has loaded the page from this address.
 
     With `own_pages_only`, the middleware also refuses requests from web pages of other origins, which the developer
     might have open in the browser. Programs send no `Origin`, so they are allowed. `refusal` is the text of the
@@ -56,10 +56,15 @@ class OwnNamesOnly:
     """
 
     def __init__(
-        self, app: ASGIApp, names: Iterable[str], *, own_pages_only: bool = False, refusal: str = _REFUSED_BY_DEV
+        self,
+        app: ASGIApp,
+        allowed_names: Iterable[str],
+        *,
+        own_pages_only: bool = False,
+        refusal: str = _REFUSED_BY_DEV,
     ) -> None:
         self._app = app
-        self._names = frozenset(names)
+        self._allowed_names = frozenset(allowed_names)
         self._own_pages_only = own_pages_only
         self._refusal = refusal
 
@@ -81,10 +86,10 @@ class OwnNamesOnly:
 
     def _is_own(self, name: str) -> bool:
         """Return whether a name in a `Host` header belongs to this machine, or is allowed."""
-        if name in self._names or name == "localhost" or name.endswith(".localhost"):
+        if name in self._allowed_names or name == "localhost" or name.endswith(".localhost"):
             return True
         try:
-            return ip_address(name).is_loopback or not self._names.isdisjoint(ALL_INTERFACES)
+            return ip_address(name).is_loopback or not self._allowed_names.isdisjoint(ALL_INTERFACES)
         except ValueError:  # a host name instead of an address
             return False
 

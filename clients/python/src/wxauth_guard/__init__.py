@@ -18,7 +18,8 @@ In any other framework, call one of these methods:
     user = await guard.verify(guard.bearer_token(request.headers.get("Authorization")))
     user = await guard.find_user(request.headers.get("Authorization"))  # None if there is no Bearer token
 
-To require roles in these frameworks, call `require_roles(user, "clerk")`.
+To require roles in these frameworks, call `require_roles(user, "clerk")`. All these functions raise a `WxAuthError` if
+the request must be refused. `problem(error, request.headers)` returns the response to such a request.
 
 The audience can also be an OAuth resource, whose tokens have scopes (here with FastAPI or Starlette):
 

@@ -84,11 +84,12 @@ class InvalidRequest(RequestRefused, code="invalid_request", status=422):
     title = _("The request isn't valid.")
 
     def __init__(
-        self, detail: str, *, errors: Sequence[FieldError] = (), status: int = 422, title: Text | None = None
+        self, detail: str, *, errors: Sequence[FieldError] = (), status: int | None = None, title: Text | None = None
     ) -> None:
         super().__init__(detail, title=title)
         self.errors = tuple(errors)
-        self.status = status
+        if status is not None:
+            self.status = status
 
     @classmethod
     def of(cls, field: str, message: str, *, title: Text | None = None) -> Self:

@@ -97,7 +97,7 @@ def connect_routes(wechat: Simulator) -> list[Route]:
             return _error_page(error)
         if request.query_params.get("answer") != "allow":
             if is_person_name(person) and visitor_of(person, parameters["appid"]).refusal == "returns":
-                return _redirect(parameters, {})
+                return _redirect(parameters, code=None)
             return _page("<p>已拒绝。微信不会返回网站。</p>")  # the real WeChat does not redirect the browser either
         if not is_person_name(person):
             return _page("<p>person: must be a plain name</p>", status=HTTPStatus.UNPROCESSABLE_ENTITY)
@@ -174,21 +174,23 @@ def _redirect_with_code(wechat: Simulator, visitor: Visitor, parameters: Mapping
     if visitor.snapshot == "hidden_once":
         visitor.snapshot = "on"
     code = wechat.make_code(CodeRequest.model_validate(code_request))
-    response = _redirect(parameters, {"code": code})
+    response = _redirect(parameters, code=code)
     if visitor.comes_twice is not None:
         response.headers[REPEAT_HEADER] = str(visitor.comes_twice)
     return response
 
 
-def _redirect(parameters: Mapping[str, str], answer: Mapping[str, str]) -> Response:
-    """Redirect the browser to the site with the parameters in `answer`.
+def _redirect(parameters: Mapping[str, str], *, code: str | None) -> Response:
+    """Redirect the browser to the site, with the code if there is one.
 
     If the site has sent a `state`, the redirect contains it, too.
     """
-    state = {"state": parameters["state"]} if "state" in parameters else {}
+    query = {} if code is None else {"code": code}
+    if "state" in parameters:
+        query["state"] = parameters["state"]
     uri = parameters["redirect_uri"]
     separator = "&" if "?" in uri else "?"
-    return RedirectResponse(f"{uri}{separator}{urlencode({**answer, **state})}", HTTPStatus.FOUND)
+    return RedirectResponse(f"{uri}{separator}{urlencode(query)}", HTTPStatus.FOUND)
 
 
 def _error_page(error: _Error) -> Response:

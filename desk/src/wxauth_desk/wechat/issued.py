@@ -107,8 +107,8 @@ class Codes(Generic[AnyCodeRequest]):
     def spend(self, text: str, app_id: str, *, errcode_of_expired: int) -> AnyCodeRequest:
         """Use up the code with this text, which must be stored, and return its request.
 
-        An exchange by another app uses up the code, too. An exchange that fails with the errcode -1 (busy) does so only
-        if `busy_burns` is set.
+        An exchange by another app uses up the code, too. An exchange that fails with the errcode -1 (busy) uses up the
+        code only if `busy_burns` is set.
 
         Raises: CallRefused, if the code has expired (with `errcode_of_expired`), was used, is busy, or belongs to
             another app.

@@ -111,13 +111,13 @@ class Simulator:
         """The latest calls received."""
         self._refusals: BoundedDict[str, _Refusal] = BoundedDict(MAX_CALLS)
         """The latest refused calls, by the rid, which is the id of a refused call in WeChat's response."""
-        self._with_grant: Mapping[Api, Callable[[Call], Answer]] = {
+        self._grant_apis: Mapping[Api, Callable[[Call], Answer]] = {
             "userinfo": logins.read_profile,
             "auth": logins.check_grant,
             "refresh_token": logins.renew_grant,
         }
         """The functions that answer the APIs that are called with a person's grant."""
-        self._with_secret: Mapping[Api, AnswerOfApp] = {
+        self._secret_apis: Mapping[Api, AnswerOfApp] = {
             "code2session": logins.log_in,
             "access_token": logins.issue_grant,
             "token": app_tokens.replace_older,
@@ -125,7 +125,7 @@ class Simulator:
             "clear_quota": self._quotas.clear_by_secret,
         }
         """The functions that answer the APIs that are called with an app's secret."""
-        self._with_token: Mapping[Api, AnswerOfApp] = {
+        self._token_apis: Mapping[Api, AnswerOfApp] = {
             "getuserphonenumber": phone_numbers.read,
             "checksession": session_key_apis.check,
             "resetusersessionkey": session_key_apis.reset,
@@ -178,8 +178,9 @@ class Simulator:
             if key is None:
                 raise ValueError("person: has not logged in to this app, so give the code of a login to come")
         else:
-            made = self._codes.made_for(request.code)
-            if made is None or (made.person, made.app_id) != (request.person, request.app_id):
+            code_request = self._codes.made_for(request.code)
+            owner = None if code_request is None else (code_request.person, code_request.app_id)
+            if owner != (request.person, request.app_id):
                 raise ValueError("code: must be one that POST /codes has made for this person in this app")
             key = self._session_keys.of_code(request.code)
         return seal(key, request.data, watermark={"timestamp": self.now(), "appid": request.app_id})
@@ -233,11 +234,11 @@ class Simulator:
     def answer(self, call: Call) -> Answer:
         """Carry out a call, and return the response, which may be a refusal. This method applies no faults."""
         try:
-            if call.api in self._with_grant:
-                return self._with_grant[call.api](call)
-            if call.api in self._with_secret:
-                return self._with_secret[call.api](call, self._account_with_secret(call))
-            return self._with_token[call.api](call, self._account_with_token(call))
+            if call.api in self._grant_apis:
+                return self._grant_apis[call.api](call)
+            if call.api in self._secret_apis:
+                return self._secret_apis[call.api](call, self._account_with_secret(call))
+            return self._token_apis[call.api](call, self._account_with_token(call))
         except CallRefused as refusal:
             answer = refusal.answer(call.api)
             self._refusals[refusal.rid] = _Refusal(self._clock(), call, answer)
@@ -249,7 +250,7 @@ class Simulator:
         For an API that requires an app's secret, return the app id in the call, even if no app has this id. For any
         other API, return the id of the app whose access token the call contains.
         """
-        if call.api in self._with_secret:
+        if call.api in self._secret_apis:
             with suppress(CallRefused):
                 app_id, _secret = call.id_and_secret
                 return app_id if isinstance(app_id, str) else None
