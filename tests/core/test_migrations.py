@@ -28,7 +28,7 @@ from wxauth.core.migrations import BASE, MigrationBlocked, MigrationImpossible, 
 from wxauth.core.models import all_tables
 from wxauth.core.revisions import KNOWN_REVISIONS, SCRIPTS, current_revision, is_usable
 from wxauth.events.models import DeliveryState
-from wxauth.site_logins.doors import BY_WECHATS_PAGE, Door
+from wxauth.site_logins.doors import WECHAT_PAGE_DOORS, Door
 from wxauth.site_logins.models import Stage
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
@@ -82,7 +82,7 @@ async def test_the_rules_of_the_schema_have_every_value_of_the_code(rows: Rows) 
         "clients_name_check": [CLIENT_NAME_PATTERN],
         "clients_scopes_check": Scope,
         "deliveries_state_check": DeliveryState,
-        "site_logins_claimed_session_id_check": [*BY_WECHATS_PAGE, Door.SSO],
+        "site_logins_claimed_session_id_check": [*WECHAT_PAGE_DOORS, Door.SSO],
         "site_logins_door_check": {*Door} - {Door.PHONE},
         "site_logins_stage_check": Stage,
         "webhooks_name_check": [CLIENT_NAME_PATTERN],

@@ -35,7 +35,7 @@ from wxauth.sessions.refresh_tokens import Lifetimes, RefreshTokens
 from wxauth.settings.roles import STAFF_ROLES
 from wxauth.settings.settings import Settings
 from wxauth.site_logins.authorization_codes import AuthorizationCodes
-from wxauth.site_logins.doors import count_redeemed
+from wxauth.site_logins.doors import count_logged_in
 from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.redeeming import NotRedeemed, Redeemed, challenge_of, login_of_code, redeem
 from wxauth.users.callers import ADMIN_SCOPE
@@ -163,7 +163,7 @@ class ConsoleSessions:
             log.warning("code_reused", client_id=CONSOLE, consequence="the code has no open session")
         if not isinstance(redeemed, Redeemed):
             raise SessionRevoked("the code doesn't belong to this page, has been used or has expired: log in again")
-        count_redeemed(self.login_counts, redeemed.login.taken_door, now=now)
+        count_logged_in(self.login_counts, redeemed.login.taken_door, now=now)
         log.info("console_opened", user_id=redeemed.user.id, session_id=session_id, by="scan")
         return self._with_new_tokens(redeemed.user, session_id, generation=0, seconds_left=MAX_UNUSED_SECONDS, now=now)
 

@@ -35,7 +35,7 @@ from wxauth.sessions.refresh_tokens import RefreshToken, RefreshTokens, session_
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import queries
 from wxauth.site_logins.authorization_codes import AuthorizationCodes
-from wxauth.site_logins.doors import count_redeemed
+from wxauth.site_logins.doors import count_logged_in
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.redeeming import SLOW_DOWN_SECONDS, NotRedeemed, Redeemed, challenge_of, login_of_code, redeem
 from wxauth.site_logins.targets import Target
@@ -215,7 +215,7 @@ class SiteTokens:
     def _note_redeemed(self, client: Client, redeemed: Redeemed, session_id: UUID, now: datetime) -> None:
         """Count and log a login whose code has been exchanged."""
         login, user = redeemed
-        count_redeemed(self.login_counts, login.taken_door, now=now)
+        count_logged_in(self.login_counts, login.taken_door, now=now)
         log.info(
             "logged_in_to_website",
             client_id=client.name,

@@ -25,7 +25,7 @@ from wxauth.sessions.queries import END_OF_BROWSER_LOGIN, EndReason, end_selecte
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import browser_login_queries, person_queries, queries
 from wxauth.site_logins.asking import new_login
-from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, MAKES_BROWSER_LOGIN, OUTCOME_KEPT, Door
+from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, OUTCOME_KEPT, PROVING_DOORS, Door
 from wxauth.site_logins.models import RequestFields, Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.requests import SiteRequest
@@ -96,7 +96,7 @@ class AuthorizationCodes:
         # This value is not stored, so later calls of `is_still_approved` do not see it.
         login.proof_id = None
         is_shared = login.sso and self.settings.sso_ttl > 0 and not browser.is_web_view
-        if not (is_shared and login.taken_door in MAKES_BROWSER_LOGIN and browser.cookie):
+        if not (is_shared and login.taken_door in PROVING_DOORS and browser.cookie):
             return
         stored = await browser_login_queries.store_proof(
             transaction,

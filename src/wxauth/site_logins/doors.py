@@ -1,4 +1,4 @@
-"""The ways to log in to a site (called doors), the outcomes of logins, and the durations of their steps."""
+"""The ways to log in to a site (called doors), the outcomes of logins and their metric, and the limits of the steps."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -36,9 +36,9 @@ class Door(StrEnum):
     """A mini-program or a mobile app got an id_token for another back end. wxauth opens no session for the site."""
 
 
-BY_WECHATS_PAGE: Final = frozenset({Door.ACCOUNT, Door.WEBSITE})
+WECHAT_PAGE_DOORS: Final = frozenset({Door.ACCOUNT, Door.WEBSITE})
 """The doors that use WeChat's own pages."""
-MAKES_BROWSER_LOGIN: Final = frozenset({Door.SCAN, Door.LINK, Door.ACCOUNT})
+PROVING_DOORS: Final = frozenset({Door.SCAN, Door.LINK, Door.ACCOUNT})
 """The doors that prove who uses the browser, so that they create or renew the browser's login.
 
 `TYPED` and `WEBSITE` do not prove that: a typed login code might have been read out to a person elsewhere, and WeChat's
@@ -81,7 +81,7 @@ class DoorOutcome(StrEnum):
         return cls.FAILED if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else cls.REFUSED
 
 
-DOORS: Final = Counter(
+SITE_LOGINS: Final = Counter(
     "wxauth_doors",
     "Logins to websites, by method and outcome.",
     "door",
@@ -123,8 +123,8 @@ anyone can open any number of pages.
 """
 
 
-def count_redeemed(login_counts: LoginCounts, door: Door, *, now: datetime) -> None:
+def count_logged_in(login_counts: LoginCounts, door: Door, *, now: datetime) -> None:
     """Count a login after which the site has its session or, for `Door.PHONE`, the phone has its id_token."""
-    DOORS.count(door, DoorOutcome.LOGGED_IN)
-    if door not in BY_WECHATS_PAGE:  # `Visits` has counted those logins already, and knows which users are new
+    SITE_LOGINS.count(door, DoorOutcome.LOGGED_IN)
+    if door not in WECHAT_PAGE_DOORS:  # `Visits` has counted those logins already, and knows which users are new
         login_counts.count_login(is_new=False, at=now)

@@ -30,7 +30,7 @@ from wxauth.settings.settings import Settings
 from wxauth.site_logins import person_queries, queries
 from wxauth.site_logins.asking import ScanLimits, new_press
 from wxauth.site_logins.authorization_codes import AuthorizationCodes, is_still_approved
-from wxauth.site_logins.doors import DOORS, MAX_WRONG_NUMBERS, SCAN_LASTS, Door, DoorOutcome
+from wxauth.site_logins.doors import MAX_WRONG_NUMBERS, SCAN_LASTS, SITE_LOGINS, Door, DoorOutcome
 from wxauth.site_logins.models import OPEN, Stage
 from wxauth.site_logins.pages import find_open_page, lock_open_page, next_press
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
@@ -221,7 +221,7 @@ class Links:
         page.expires_at = max(now, page.created_at)
         await queries.save(transaction, page)
         await _end_link(transaction, link)
-        DOORS.count(Door.LINK, DoorOutcome.REFUSED)
+        SITE_LOGINS.count(Door.LINK, DoorOutcome.REFUSED)
         log.warning("link_numbers_used_up", client_id=page.client_id)
         return SentBack(page, "too many wrong numbers").onward(self.settings)
 

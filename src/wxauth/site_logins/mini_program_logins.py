@@ -26,7 +26,7 @@ from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import OPENED_AT
 from wxauth.settings.settings import Settings
 from wxauth.site_logins.authorization_codes import add_with_code
-from wxauth.site_logins.doors import AMR, AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
+from wxauth.site_logins.doors import AMR, AUTHORIZATION_CODE_LASTS, SITE_LOGINS, Door, DoorOutcome
 from wxauth.site_logins.person_queries import lock_and_count_caller
 from wxauth.site_logins.requests import SiteRequest, SiteRequests, consent_required, refusal
 from wxauth.site_logins.responses import AUTHORIZE_PATH, Onward, SentBack, response_to_site
@@ -89,10 +89,10 @@ class MiniProgramLogins:
             await self.proofs.prove(caller, login_code, ip=device.ip)
             code = await self._make_code(caller, request, device=device, logged_in_at=logged_in_at)
         except SentBack as exc:
-            DOORS.count(Door.MINI_PROGRAM, DoorOutcome.REFUSED)
+            SITE_LOGINS.count(Door.MINI_PROGRAM, DoorOutcome.REFUSED)
             return await self._count_and_send_back(caller, exc)
         except WxAuthError as exc:
-            DOORS.count(Door.MINI_PROGRAM, DoorOutcome.of_error(exc))
+            SITE_LOGINS.count(Door.MINI_PROGRAM, DoorOutcome.of_error(exc))
             raise
         return self._web_view_url(response_to_site(self.settings, request, code=code))
 

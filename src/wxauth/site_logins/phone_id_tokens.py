@@ -17,7 +17,7 @@ from wxauth.login.codes import Proofs
 from wxauth.login.records import LoginCounts
 from wxauth.settings.apps import AppKind
 from wxauth.site_logins.authorization_codes import record_authorized
-from wxauth.site_logins.doors import AMR, DOORS, Door, DoorOutcome, count_redeemed
+from wxauth.site_logins.doors import AMR, SITE_LOGINS, Door, DoorOutcome, count_logged_in
 from wxauth.site_logins.person_queries import lock_and_count_caller
 from wxauth.users.callers import Caller
 from wxauth_guard.errors import InvalidRequest, WxAuthError
@@ -76,9 +76,9 @@ class PhoneIdTokens:
                 expires_in=PHONE_ID_TOKEN_SECONDS,
             )
         except WxAuthError as exc:
-            DOORS.count(Door.PHONE, DoorOutcome.of_error(exc))
+            SITE_LOGINS.count(Door.PHONE, DoorOutcome.of_error(exc))
             raise
-        count_redeemed(self.login_counts, Door.PHONE, now=now)
+        count_logged_in(self.login_counts, Door.PHONE, now=now)
         log.info("site_authorized", client_id=client.name, user_id=user.id, app_id=user.app_id, door=Door.PHONE)
         return id_token
 

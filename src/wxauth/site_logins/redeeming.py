@@ -24,7 +24,7 @@ from wxauth.sessions.queries import (
 )
 from wxauth.site_logins import queries
 from wxauth.site_logins.authorization_codes import is_still_approved, lock_user_and_login
-from wxauth.site_logins.doors import BY_WECHATS_PAGE, REPEATED_WITHIN
+from wxauth.site_logins.doors import REPEATED_WITHIN, WECHAT_PAGE_DOORS
 from wxauth.site_logins.models import Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.tokens import base64url
@@ -194,7 +194,7 @@ async def _refuse_used_code(
     """
     if login.code_hash is None or login.user_id is None or login.session_id is None:
         return NotRedeemed.SPENT
-    grace = REPEATED_WITHIN if login.door in BY_WECHATS_PAGE else timedelta(0)
+    grace = REPEATED_WITHIN if login.door in WECHAT_PAGE_DOORS else timedelta(0)
     if is_public and login.code_challenge is not None:
         grace = max(grace, PUBLIC_CLIENT_REPEATS_WITHIN)
     if grace:

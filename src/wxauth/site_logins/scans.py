@@ -181,7 +181,7 @@ class Scans:
             and login.sso
             and login.has_page
             and not is_web_view(login.browser_user_agent or "")
-            and door in doors.MAKES_BROWSER_LOGIN
+            and door in doors.PROVING_DOORS
         )
         return ClaimedAnswer(
             id=login.id,
@@ -251,7 +251,7 @@ class Scans:
                 raise errors.ScanOver(_NOT_CLAIMED)
             login.stage = Stage.REFUSED
             await queries.save(transaction, login)
-        doors.DOORS.count(login.taken_door, DoorOutcome.REFUSED)
+        doors.SITE_LOGINS.count(login.taken_door, DoorOutcome.REFUSED)
         _log_decision(login, user, "denied")
 
     async def _find_claimed(self, caller: Caller, login_id: UUID) -> SiteLogin:

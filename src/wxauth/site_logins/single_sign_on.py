@@ -22,7 +22,7 @@ from wxauth.settings.settings import Settings
 from wxauth.site_logins import browser_login_queries
 from wxauth.site_logins.authorization_codes import add_with_code, proved_after
 from wxauth.site_logins.browser_login_queries import BrowserUser, lock_browser_user
-from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, DOORS, Door, DoorOutcome
+from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS, SITE_LOGINS, Door, DoorOutcome
 from wxauth.site_logins.pages import find_open_page
 from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.requests import SiteRequest, SiteRequests, refusal
@@ -218,7 +218,7 @@ class SingleSignOn:
 
 def _limit_exceeded(request: SiteRequest, description: str) -> SentBack:
     """Count and log a request that exceeds a limit, and return the error for the site."""
-    DOORS.count(Door.SSO, DoorOutcome.REFUSED)
+    SITE_LOGINS.count(Door.SSO, DoorOutcome.REFUSED)
     return refusal(request, "temporarily_unavailable", description)
 
 

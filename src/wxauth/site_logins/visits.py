@@ -31,7 +31,7 @@ from wxauth.settings.settings import Settings
 from wxauth.site_logins import person_queries, queries
 from wxauth.site_logins.asking import ScanLimits, new_press
 from wxauth.site_logins.authorization_codes import AuthorizationCodes
-from wxauth.site_logins.doors import AMR, DOORS, OUTCOME_KEPT, VISIT_LASTS, Door, DoorOutcome
+from wxauth.site_logins.doors import AMR, OUTCOME_KEPT, SITE_LOGINS, VISIT_LASTS, Door, DoorOutcome
 from wxauth.site_logins.models import Stage
 from wxauth.site_logins.pages import find_open_page, lock_open_page, next_press
 from wxauth.site_logins.queries import SiteLogin
@@ -352,7 +352,7 @@ class Visits:
 
 def _count_failure(door: Door, outcome: VisitOutcome) -> None:
     """Count a visit that did not log in the user."""
-    DOORS.count(door, _OUTCOMES_COUNTED.get(outcome, DoorOutcome.FAILED))
+    SITE_LOGINS.count(door, _OUTCOMES_COUNTED.get(outcome, DoorOutcome.FAILED))
 
 
 def _url_of_wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
