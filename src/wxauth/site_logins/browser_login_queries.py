@@ -53,7 +53,7 @@ SELECT users.id{_FROM_BROWSER_LOGIN} WHERE {_IS_VALID} FOR NO KEY UPDATE OF user
 """)
 # The statement locks the row, so that the sweep (the deletion of expired rows) skips it.
 _LOCK_BROWSER_LOGIN: Final = Statement[BrowserUser](f"{_BROWSER_USER_FRAGMENT} FOR NO KEY UPDATE OF l")
-COUNT_CODE: Final = Statement[Nothing]("""
+RECORD_CODE: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
 INSERT INTO browser_login_sites (browser_login_id, client_id) SELECT id, :client_id FROM login ON CONFLICT DO NOTHING
 """)

@@ -31,7 +31,7 @@ from wxauth.site_logins import person_queries, queries
 from wxauth.site_logins.asking import ScanLimits, new_press
 from wxauth.site_logins.authorization_codes import AuthorizationCodes, is_still_approved
 from wxauth.site_logins.doors import MAX_WRONG_NUMBERS, SCAN_LASTS, SITE_LOGINS, Door, DoorOutcome
-from wxauth.site_logins.models import OPEN, Stage
+from wxauth.site_logins.models import UNDECIDED, Stage
 from wxauth.site_logins.pages import find_open_page, lock_open_page, next_press
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.responses import MAY_NOT_LOG_IN, REFUSED, Browser, Onward, SentBack
@@ -148,7 +148,7 @@ class Links:
         scene = new_scene()
         async with self.database.begin() as transaction:
             locked = await lock_open_page(transaction, page, now=now)
-            previous = await transaction.row(queries.LINK, page_id=locked.id)
+            previous = await transaction.row(queries.LAST_LINK, page_id=locked.id)
             if previous is None:
                 press = next_press(0)
             else:
@@ -177,7 +177,7 @@ class Links:
         now = self.clock()
         number = "".join(typed.split())  # users type spaces between the digits
         found_page = await find_open_page(self.database, page_id, browser, now=now)
-        found_link = await self.database.row(queries.LINK, page_id=found_page.id)
+        found_link = await self.database.row(queries.LAST_LINK, page_id=found_page.id)
         if found_link is None:
             return TryAgain(found_page, is_wrong=False)
         async with self.codes.queue(found_link), self.database.begin() as transaction:
@@ -254,7 +254,7 @@ async def _end_link(transaction: Transaction, link: LockedLogin) -> None:
 
     A link that the user has refused, or that has an authorization code, stays unchanged.
     """
-    if link.stage in (*OPEN, Stage.APPROVED):
+    if link.stage in (*UNDECIDED, Stage.APPROVED):
         link.stage, link.claimed_session_id, link.claimed_at = Stage.REFUSED, None, None
         link.app_id = link.openid = link.number = link.login_code_hash = None
         await queries.save(transaction, link)

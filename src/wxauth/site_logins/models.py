@@ -52,7 +52,7 @@ class Stage(StrEnum):
     """The site has opened its session."""
 
 
-OPEN: Final = (Stage.ASKED, Stage.CLAIMED)
+UNDECIDED: Final = (Stage.ASKED, Stage.CLAIMED)
 """The stages in which the user has not decided yet."""
 
 

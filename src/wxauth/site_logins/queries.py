@@ -24,7 +24,7 @@ from sqlmodel import SQLModel
 from wxauth.core.database import Database, Transaction
 from wxauth.core.statements import Nothing, Statement, columns_of, fragment
 from wxauth.site_logins.doors import Door
-from wxauth.site_logins.models import OPEN, RequestFields, SiteLoginFields
+from wxauth.site_logins.models import UNDECIDED, RequestFields, SiteLoginFields
 from wxauth.site_logins.responses import Mistake, Unanswerable
 
 
@@ -101,8 +101,8 @@ _IP_PARAMETER: Final = ":browser_ip::text::inet"
 _WITH_LOCKED_CLIENT: Final = """
   FROM site_logins l LEFT JOIN LATERAL (SELECT * FROM clients WHERE name = l.site FOR KEY SHARE) c ON true
  WHERE c.removed_by IS NULL"""
-OPEN_STAGES: Final = ", ".join(f"'{fragment(stage.value)}'" for stage in OPEN)
-"""The stages in `OPEN` as a list of SQL literals."""
+UNDECIDED_STAGES: Final = ", ".join(f"'{fragment(stage.value)}'" for stage in UNDECIDED)
+"""The stages in `UNDECIDED` as a list of SQL literals."""
 _HAS_CLIENT: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM clients WHERE name = :client_id AND removed_by IS NULL)"
 )
@@ -167,7 +167,7 @@ The key of each statement contains the columns whose values the statement compar
 # The statement finds the last link to WeChat that the browser of a page has received. The order of ids does not show
 # which link is the last, because the clocks of replicas differ. Therefore, wxauth numbers the links while it holds the
 # lock of their page.
-LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
+LAST_LINK: Final = Statement[SiteLogin](f"""{_LOGIN}
    AND l.pressed_on = :page_id AND l.door = '{fragment(Door.LINK)}'
  ORDER BY l.presses DESC LIMIT 1
 """)

@@ -38,7 +38,7 @@ This time begins when the session is opened. For example, React's StrictMode sen
 """
 SLOW_DOWN_SECONDS: Final = 5
 """The number of seconds that wxauth adds to the polling interval after a poll that came too early (RFC 8628)."""
-SESSIONS_OF_BROWSER_LOGIN: Final = 20
+MAX_SESSIONS_OF_BROWSER_LOGIN: Final = 20
 """The largest number of open sessions that each site can have from one browser's login. Older sessions end.
 
 There is a limit, because a site's page can get a code silently, and open a session, each time it is loaded.
@@ -149,7 +149,7 @@ async def _open_session(
     """Open the session of a locked login.
 
     Then end the oldest sessions from the same browser's login at this site, so that at most
-    `SESSIONS_OF_BROWSER_LOGIN` are open.
+    `MAX_SESSIONS_OF_BROWSER_LOGIN` are open.
     """
     login.stage, login.session_id = Stage.REDEEMED, session_id
     await queries.save(transaction, login)
@@ -164,12 +164,12 @@ async def _open_session(
         now=now,
     )
     if login.browser_login_id is not None:
-        which = {
+        overflow = {
             "session_id": session_id,
             "browser_login_id": login.browser_login_id,
-            "at_most": SESSIONS_OF_BROWSER_LOGIN,
+            "at_most": MAX_SESSIONS_OF_BROWSER_LOGIN,
         }
-        await end_selected(transaction, END_BEYOND_BROWSER_LOGIN, which, reason=EndReason.REPLACED, by=SYSTEM, now=now)
+        await end_selected(transaction, END_BEYOND_BROWSER_LOGIN, overflow, reason=EndReason.REPLACED, by=SYSTEM, now=now)
 
 
 async def _refuse_poll(transaction: Transaction, login: SiteLogin, *, now: datetime) -> NotRedeemed:

@@ -8,7 +8,7 @@ import asyncpg
 
 from wxauth.core.database import Database
 from wxauth.core.statements import Statement
-from wxauth.site_logins.queries import OPEN_STAGES
+from wxauth.site_logins.queries import UNDECIDED_STAGES
 from wxauth.wechat.api import CodePicture
 
 
@@ -36,7 +36,7 @@ SHOWN_CODE: Final = Statement[ShownCode](f"""
 SELECT l.id, c.app_id, p.content, p.content_type
   FROM site_logins l LEFT JOIN clients c ON c.name = l.site LEFT JOIN scan_pictures p ON p.login_id = l.id
  WHERE c.removed_by IS NULL
-   AND l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({OPEN_STAGES})
+   AND l.scene_hash = :scene_hash AND l.user_code_hash IS NOT NULL AND l.stage IN ({UNDECIDED_STAGES})
    AND l.created_at > :created_after AND l.expires_at > :now
 """)
 # If two processes make the picture of one code, both get the picture that was stored first. DO UPDATE changes nothing,

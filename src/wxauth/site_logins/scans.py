@@ -28,7 +28,7 @@ from wxauth.settings.roles import STAFF_ROLES
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import doors, person_queries, queries
 from wxauth.site_logins.doors import Door, DoorOutcome
-from wxauth.site_logins.models import OPEN, Stage
+from wxauth.site_logins.models import UNDECIDED, Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.responses import is_web_view
 from wxauth.site_logins.scan_schemas import BrowserAnswer, ClaimedAnswer, ClaimRequest, NumberAnswer, SiteAnswer
@@ -39,12 +39,12 @@ from wxauth_guard.errors import WxAuthError
 
 NUMBER_DIGITS: Final = 6
 """The number of digits of the number that the user types in the browser after opening a link on the phone."""
-FROM_CAMERA: Final = frozenset({1011, 1047})
+CAMERA_ENTRY_SCENES: Final = frozenset({1011, 1047})
 """WeChat's entry scenes for a page that was opened with the camera, from a QR code or from a mini-program code.
 
-`refusal_of_opening` also names these scenes, and the scenes of `BY_LINK`, in its error messages.
+`refusal_of_opening` also names these scenes, and the scenes of `LINK_ENTRY_SCENES`, in its error messages.
 """
-BY_LINK: Final = frozenset({1286, 1065, 1194})
+LINK_ENTRY_SCENES: Final = frozenset({1286, 1065, 1194})
 """WeChat's entry scenes for pages opened by a link outside WeChat.
 
 The scenes stand for a plaintext scheme, an encrypted scheme, and a URL Link. The entry scene for a link that was opened
@@ -114,7 +114,7 @@ class Scans:
             scene_hash=None if scene is None else hash_of(scene),
             user_code_hashes=self.user_codes.hashes(opening.user_code or ""),
         )
-        if login is None or login.stage not in OPEN or login.scan_ends_at <= now:
+        if login is None or login.stage not in UNDECIDED or login.scan_ends_at <= now:
             raise errors.ScanOver("there is no such scan that can be decided")
         resource = resource_at(self.settings, login.resource)
         if resource is None and login.resource is not None:
@@ -317,7 +317,7 @@ def refusal_of_opening(
     The way matters because somebody else might have sent the picture of the code, or the link, to the phone's user.
     `entry` is the value of the setting `SCAN_ENTRY`.
     """
-    is_by_link = opening.entry_scene in BY_LINK
+    is_by_link = opening.entry_scene in LINK_ENTRY_SCENES
     if login.door == Door.LINK:  # `SCAN_ENTRY` does not apply to links
         if is_by_link and not opening.is_read_by_camera:
             return None
@@ -345,7 +345,7 @@ def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
         age_seconds = now.timestamp() - opening.scancode_time
         if age_seconds > doors.SCAN_LASTS.total_seconds():
             return False
-    return opening.is_read_by_camera or opening.entry_scene in FROM_CAMERA
+    return opening.is_read_by_camera or opening.entry_scene in CAMERA_ENTRY_SCENES
 
 
 async def _store_claim(

@@ -211,7 +211,7 @@ class SingleSignOn:
         )
         codes_at = [*recent_codes_at, now]
         await transaction.run(
-            browser_login_queries.COUNT_CODE, id=user.login_id, codes_at=codes_at, client_id=client_id
+            browser_login_queries.RECORD_CODE, id=user.login_id, codes_at=codes_at, client_id=client_id
         )
         return user
 
