@@ -74,7 +74,7 @@ class LoggingOut:
             if pages.browser.login_cookie:
                 user_id = await self.database.value(CURRENT_USER_ID, user_id=hint.user_id)
                 if user_id is not None:
-                    await self.authorization_codes.end_login(pages.browser, of=user_id, now=self.clock())
+                    await self.authorization_codes.end_browser_login(pages.browser, of=user_id, now=self.clock())
         return self._logged_out(client, parameters)
 
     async def _without_hint(self, parameters: Parameters) -> Response:
@@ -99,7 +99,7 @@ class LoggingOut:
             return pages.log_out(user, client, parameters, confirmation)
         # A browser's login has its own queue, as a session has.
         async with self.concurrency.of_session(user.login_id, user.id, ends_sessions=True):
-            await self.authorization_codes.end_login(browser, of=user.id, now=self.clock())
+            await self.authorization_codes.end_browser_login(browser, of=user.id, now=self.clock())
         if client is not None and "post_logout_redirect_uri" in parameters:
             return self._logged_out(client, parameters)
         return pages.message("logged_out_of_all")

@@ -57,7 +57,7 @@ class AuthorizationCodes:
             return self.concurrency.queue(login.id)
         return self.concurrency.of_session(login.id, login.user_id)
 
-    async def give(
+    async def store(
         self,
         transaction: Transaction,
         login: LockedLogin,
@@ -66,16 +66,17 @@ class AuthorizationCodes:
         browser: Browser,
         *,
         now: datetime,
-    ) -> None:
+    ) -> UUID | None:
         """Store a code for the site in a login, in place of any previous code. The caller has locked the login.
 
-        If the login proves who uses the browser, and its site shares logins, also create or renew the browser's login.
-        Record the first code of a login in the audit trail.
+        If the login proves who uses the browser, and its site shares logins, also create or renew the browser's login,
+        and return its `proof_id`, which `redirect` needs. Otherwise, return None. Record the first code of a login in
+        the audit trail.
 
         Raises: SentBack, before anything is stored, if the site's `id_token_hint` names another user.
         """
         await _check_hint(transaction, login, user)
-        await self._store_proof(transaction, login, user, browser, now=now)
+        proof_id = await self._store_proof(transaction, login, user, browser, now=now)
         is_first = login.code_hash is None
         login.stage = Stage.CODED
         login.code_hash, login.code_expires_at = hash_of(code), now + AUTHORIZATION_CODE_LASTS
@@ -84,20 +85,19 @@ class AuthorizationCodes:
             await record_authorized(
                 transaction, user, login.client_id, login, door=login.taken_door, ip=browser.ip, now=now
             )
+        return proof_id
 
     async def _store_proof(
         self, transaction: Transaction, login: LockedLogin, user: UserInSession, browser: Browser, *, now: datetime
-    ) -> None:
+    ) -> UUID | None:
         """Create or renew the browser's login, if `login` proves who uses the browser, and its site shares logins.
 
-        After a proof, set the `browser_login_id` of `login`, which the caller must store. Set `proof_id` to that of
-        the browser's login or, without a new proof, to None, so that `redirect` renews the cookie only after a proof.
+        After a proof, set the `browser_login_id` of `login`, which the caller must store, and return the `proof_id` of
+        the browser's login. Without a new proof, return None.
         """
-        # This value is not stored, so later calls of `is_still_approved` do not see it.
-        login.proof_id = None
         is_shared = login.sso and self.settings.sso_ttl > 0 and not browser.is_web_view
         if not (is_shared and login.taken_door in PROVING_DOORS and browser.cookie):
-            return
+            return None
         stored = await browser_login_queries.store_proof(
             transaction,
             login,
@@ -108,27 +108,37 @@ class AuthorizationCodes:
             new_cookie_hash=hash_of(login_cookie_of(browser.cookie, login.id)),
             proved_after=proved_after(self.settings, now),
         )
-        if stored is not None:
-            login.browser_login_id, login.proof_id = stored.id, stored.proof_id
+        if stored is None:
+            return None
+        login.browser_login_id = stored.id
+        return stored.proof_id
 
     async def redirect(
-        self, login: LockedLogin, user: UserInSession, code: str, browser: Browser, *, now: datetime
+        self,
+        login: LockedLogin,
+        user: UserInSession,
+        code: str,
+        browser: Browser,
+        *,
+        proof_id: UUID | None,
+        now: datetime,
     ) -> Onward:
         """Return the redirect to the site with the code and, after a new proof, the new cookie of the browser's login.
 
-        If the site shares logins, and the browser's login belongs to another user, end that login.
+        `proof_id` is the result of `store`. If the site shares logins, and the browser's login belongs to another user,
+        end that login.
         """
-        await self.end_login_of_another(login, user, browser, now=now)
-        return response_to_site(self.settings, login, code=code).with_login_cookie(browser.cookie, login.proof_id)
+        await self.end_browser_login_of_another(login, user, browser, now=now)
+        return response_to_site(self.settings, login, code=code).with_login_cookie(browser.cookie, proof_id)
 
-    async def end_login_of_another(
+    async def end_browser_login_of_another(
         self, login: SiteLogin, user: UserInSession, browser: Browser, *, now: datetime
     ) -> None:
         """End the login of this browser if it belongs to a user other than `user`, and if this site shares logins."""
         if login.sso:
-            await self.end_login(browser, other_than=user.id, now=now)
+            await self.end_browser_login(browser, other_than=user.id, now=now)
 
-    async def end_login(
+    async def end_browser_login(
         self, browser: Browser, *, of: UUID | None = None, other_than: UUID | None = None, now: datetime
     ) -> None:
         """End the login of this browser, and the sessions that sites have opened from it.

@@ -202,8 +202,8 @@ class Links:
             if user is None or not is_still_approved(link, link.granted_until, now=now):
                 raise SentBack(page, MAY_NOT_LOG_IN)
             code = new_secret()
-            await self.codes.give(transaction, link, user, code, browser, now=now)
-        return await self.codes.redirect(link, user, code, browser, now=now)
+            proof_id = await self.codes.store(transaction, link, user, code, browser, now=now)
+        return await self.codes.redirect(link, user, code, browser, proof_id=proof_id, now=now)
 
     async def _after_wrong_number(
         self, transaction: Transaction, page: LockedLogin, link: LockedLogin, *, now: datetime

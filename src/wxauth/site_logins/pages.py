@@ -128,8 +128,8 @@ class ScanPages:
             login, user = await lock_user_and_login(transaction, page, now=now)
             if login is None or user is None or not is_still_approved(login, login.granted_until, now=now):
                 raise SentBack(page, MAY_NOT_LOG_IN)
-            await self.codes.give(transaction, login, user, code, browser, now=now)
-        return await self.codes.redirect(login, user, code, browser, now=now)
+            proof_id = await self.codes.store(transaction, login, user, code, browser, now=now)
+        return await self.codes.redirect(login, user, code, browser, proof_id=proof_id, now=now)
 
 
 def _state_of(page: SiteLogin, *, now: datetime) -> PageState:

@@ -164,12 +164,14 @@ async def _open_session(
         now=now,
     )
     if login.browser_login_id is not None:
-        overflow = {
+        parameters = {
             "session_id": session_id,
             "browser_login_id": login.browser_login_id,
             "at_most": MAX_SESSIONS_OF_BROWSER_LOGIN,
         }
-        await end_selected(transaction, END_BEYOND_BROWSER_LOGIN, overflow, reason=EndReason.REPLACED, by=SYSTEM, now=now)
+        await end_selected(
+            transaction, END_BEYOND_BROWSER_LOGIN, parameters, reason=EndReason.REPLACED, by=SYSTEM, now=now
+        )
 
 
 async def _refuse_poll(transaction: Transaction, login: SiteLogin, *, now: datetime) -> NotRedeemed:

@@ -292,8 +292,8 @@ class Visits:
             pending.outcome = VisitOutcome.LOGGED_IN
             pending.browser_ip, pending.browser_user_agent = browser.ip, browser.user_agent
             pending.kept_until = max(pending.kept_until, pending.expires_at + OUTCOME_KEPT)
-            await self.codes.give(transaction, pending, user, callback.sites_code, browser, now=now)
-        await self.codes.end_login_of_another(pending, user, browser, now=now)
+            await self.codes.store(transaction, pending, user, callback.sites_code, browser, now=now)
+        await self.codes.end_browser_login_of_another(pending, user, browser, now=now)
         fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": login.milliseconds}
         log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
 
