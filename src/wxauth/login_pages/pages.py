@@ -134,13 +134,13 @@ class Pages(Rendering):
         not have this link. With the link, the page on a phone begins with a button that opens WeChat, and a field for
         the number that WeChat then shows. `app` is the mini-program that opens; None if it is unknown or disabled.
         """
-        own_url = self._own_url(started.secret)
+        own_url = self._own_url(started.polling_secret)
         suffix = "_on_a_phone" if self.is_on_a_phone else ""
         states = {state: self._say(TEXTS.get(f"{state}{suffix}", TEXTS[state])) for state in PageState}
         return self._site_page(
             "code",
             site_request,
-            started.secret,
+            started.polling_secret,
             parameters,
             script="page.js",
             data={

@@ -116,7 +116,7 @@ class LoggingIn:
         if user is not None:
             page = await self._user_page(site_request, identified, user, parameters)
         elif pages.is_in_wechat and client.account_app_id is not None:
-            page_id = await self.site_logins.start_page_with_button(site_request, identified)
+            page_id = await self.site_logins.start_account_page(site_request, identified)
             page = pages.account(site_request, page_id, parameters)
         else:
             page = await self._code_page(site_request, identified, parameters)
@@ -132,7 +132,7 @@ class LoggingIn:
         # The hint is not stored, because it can contain personal data.
         stored = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
         query = urlencode({name: parameters[name] for name in stored})
-        page_id = await self.site_logins.start_page_with_button(
+        page_id = await self.site_logins.start_person_page(
             site_request, browser, browser_login_id=user.login_id, query=query
         )
         return self.pages.person(site_request, user, page_id, parameters)

@@ -256,7 +256,7 @@ async def authorize_device(
         raise invalid_client("this client has just been removed") from None
     issuer = settings.issuer
     return {
-        "device_code": started.secret,
+        "device_code": started.polling_secret,
         "user_code": started.user_code,
         "verification_uri": f"{issuer}/d",
         "verification_uri_complete": scan_link(issuer, started.scene),

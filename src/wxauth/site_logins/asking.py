@@ -63,8 +63,8 @@ class StartedScan:
     """The secret in the QR code."""
     user_code: str = field(repr=False)
     """The user code, which the user can type on the phone instead of scanning the QR code."""
-    secret: str = field(repr=False)
-    """The device code or, for a page, the id in the page's URLs."""
+    polling_secret: str = field(repr=False)
+    """The secret to poll with: the device code or, for a page, the id in the page's URLs."""
 
 
 @part
@@ -114,29 +114,41 @@ class SiteLogins:
         login, page_id = _new_page(request, browser, lasts=lasts, now=self.clock())
         return await self._add_scan(login, page_id)
 
-    async def start_page_with_button(
-        self, request: SiteRequest, browser: Browser, *, browser_login_id: UUID | None = None, query: str | None = None
-    ) -> str:
-        """Store a sign-in request whose page has a button. Return the id in the page's URLs.
-
-        Without `browser_login_id`, the button opens WeChat's page. With `browser_login_id`, the page shows the user of
-        that browser login, the button redirects to the site, and `query` contains the request's parameters.
+    async def start_account_page(self, request: SiteRequest, browser: Browser) -> str:
+        """Store a sign-in request whose page has a button to WeChat's page. Return the id in the page's URLs.
 
         Raises: RateLimited; Unanswerable, if the client no longer exists.
         """
-        if browser_login_id is None:
-            await self.scan_limits.pages.admit_address(browser.ip)
-        else:  # by browser login, so that other browsers with the same address cannot use up the limit
-            await self.scan_limits.pages.admit(str(browser_login_id))
+        await self.scan_limits.pages.admit_address(browser.ip)
+        return await self._add_page_with_button(request, browser)
+
+    async def start_person_page(
+        self, request: SiteRequest, browser: Browser, *, browser_login_id: UUID, query: str
+    ) -> str:
+        """Store a sign-in request whose page shows the user of the browser's login. Return the id in the page's URLs.
+
+        The page's button redirects to the site. `query` contains the request's parameters.
+
+        Raises: RateLimited; Unanswerable, if the client no longer exists.
+        """
+        # By browser login, so that other browsers with the same address cannot use up the limit.
+        await self.scan_limits.pages.admit(str(browser_login_id))
+        return await self._add_page_with_button(request, browser, browser_login_id=browser_login_id, query=query)
+
+    async def _add_page_with_button(
+        self, request: SiteRequest, browser: Browser, *, browser_login_id: UUID | None = None, query: str | None = None
+    ) -> str:
+        """Store the login of a page without a code, and return the id in the page's URLs.
+
+        Raises: Unanswerable, if the client no longer exists.
+        """
         login, page_id = _new_page(request, browser, lasts=doors.VISIT_LASTS, now=self.clock())
         login.browser_login_id, login.query = browser_login_id, query
         await queries.add(self.database, login)  # never False, because this login has no user code that might be taken
         return page_id
 
-    async def _add_scan(self, login: SiteLoginFields, secret: str) -> StartedScan:
-        """Store a login with a new scene and a new user code.
-
-        Return the scene and the code, together with the `secret` of the device or page.
+    async def _add_scan(self, login: SiteLoginFields, polling_secret: str) -> StartedScan:
+        """Store a login with a new scene and a new user code, and return them with the `polling_secret`.
 
         Raises: Unanswerable, if the client no longer exists; StorageUnavailable, if no user code is free.
         """
@@ -145,7 +157,7 @@ class SiteLogins:
             user_code, login.user_code_hash = self.user_codes.new()
             login.scene_hash = hash_of(scene)
             if await queries.add(self.database, login):
-                return StartedScan(scene, user_code, secret)
+                return StartedScan(scene, user_code, polling_secret)
         raise StorageUnavailable("no user code is free")
 
 
