@@ -23,6 +23,7 @@ from wxauth.site_logins.browser_login_queries import BrowserUser
 from wxauth.site_logins.doors import Door
 from wxauth.site_logins.links import Links
 from wxauth.site_logins.mini_program_logins import FORM_POST_PATH, may_answer
+from wxauth.site_logins.mini_program_urls import MiniProgramUrls
 from wxauth.site_logins.pages import ScanPages
 from wxauth.site_logins.requests import SiteRequest
 from wxauth.site_logins.responses import AUTHORIZE_PATH, Browser, Onward
@@ -51,6 +52,7 @@ PAGES: Final[dict[int | str, dict[str, Any]]] = {
 ScanPagesDep = Annotated[ScanPages, Depends(provide(ScanPages))]
 SingleSignOnDep = Annotated[SingleSignOn, Depends(provide(SingleSignOn))]
 LinksDep = Annotated[Links, Depends(provide(Links))]
+MiniProgramUrlsDep = Annotated[MiniProgramUrls, Depends(provide(MiniProgramUrls))]
 ScanPicturesDep = Annotated[ScanPictures, Depends(provide(ScanPictures))]
 VisitsDep = Annotated[Visits, Depends(provide(Visits))]
 _PARAMETERS: Final = (
@@ -89,7 +91,7 @@ class LoggingIn:
     site_requests: SiteRequestsDep
     site_logins: SiteLoginsDep
     single_sign_on: SingleSignOnDep
-    links: LinksDep
+    mini_program_urls: MiniProgramUrlsDep
     pages: PagesDep
 
     async def show(self, encoded_parameters: str) -> Onward | Response:
@@ -141,7 +143,7 @@ class LoggingIn:
         """Return the page with a QR code and, in a phone's browser, with a link to WeChat if the site may have one."""
         client, link_source = site_request.client, None
         if self.pages.is_in_phones_browser:
-            link_source = await self.links.csp_source(client.app_id, is_allowed=client.link)
+            link_source = await self.mini_program_urls.csp_source(client.app_id, is_allowed=client.link)
         started = await self.site_logins.start_for_page(site_request, browser, has_link=link_source is not None)
         app = self.apps.find_enabled(client.app_id)
         return self.pages.code(site_request, started, parameters, app=app, link_source=link_source)
@@ -313,7 +315,9 @@ async def open_mini_program(pages: PagesDep, links: LinksDep, request_id: str) -
 
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/number", method="POST")
-async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
+async def type_number(
+    pages: PagesDep, links: LinksDep, mini_program_urls: MiniProgramUrlsDep, request_id: str
+) -> Response:
     """Redirect the browser to the site with an authorization code, if the typed number is right.
 
     If the number is wrong, show the page again. The third wrong number ends the sign-in request, and the browser
@@ -332,7 +336,7 @@ async def type_number(pages: PagesDep, links: LinksDep, request_id: str) -> Resp
         outcome = await links.go_on(request_id, pages.browser, form.get("number", ""))
         if isinstance(outcome, Onward):
             return outcome
-        link_source = await links.csp_source(outcome.page.site_app_id, is_allowed=outcome.page.link)
+        link_source = await mini_program_urls.csp_source(outcome.page.site_app_id, is_allowed=outcome.page.link)
         return pages.number(outcome, request_id, link_source=link_source)
 
     return await pages.answer(compare())

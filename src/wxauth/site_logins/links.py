@@ -1,96 +1,42 @@
 """The login in a phone's browser outside WeChat.
 
-A link opens the mini-program, which shows a number, and the user types this number in the browser. A phone cannot scan
-its own screen, and a mini-program cannot return to such a browser. Anyone can open the link, so an attacker might send
-the link to another person. Only the number shows that the browser and the phone belong to one person.
+A link (see `mini_program_urls`) opens the mini-program, which shows a number, and the user types this number in the
+browser. A phone cannot scan its own screen, and a mini-program cannot return to such a browser. Anyone can open the
+link, so an attacker might send the link to another person. Only the number shows that the browser and the phone belong
+to one person.
 """
 
-import asyncio
 import hmac
 import re
-from collections import defaultdict
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from functools import partial
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
-from urllib.parse import quote, urlencode, urlsplit
 
-from wxauth.apps.registry import Apps
-from wxauth.core.background import once
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import Sealer, link_number_context
 from wxauth.core.services import part
-from wxauth.errors import NotFound, WeChatError
+from wxauth.errors import NotFound
 from wxauth.random_secrets import hash_of, new_secret
 from wxauth.sessions.devices import Device
-from wxauth.settings.apps import App
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import person_queries, queries
 from wxauth.site_logins.asking import ScanLimits, new_press
 from wxauth.site_logins.authorization_codes import AuthorizationCodes, is_still_approved
 from wxauth.site_logins.doors import MAX_WRONG_NUMBERS, SCAN_LASTS, SITE_LOGINS, Door, DoorOutcome
+from wxauth.site_logins.mini_program_urls import MiniProgramUrls
 from wxauth.site_logins.models import UNDECIDED, Stage
 from wxauth.site_logins.pages import find_open_page, lock_open_page, next_press
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
 from wxauth.site_logins.responses import MAY_NOT_LOG_IN, REFUSED, Browser, Onward, SentBack
 from wxauth.site_logins.scans import NUMBER_DIGITS
 from wxauth.site_logins.secrets import NO_SUCH_PAGE, new_scene
-from wxauth.wechat.api import URL_LINK_LASTS, WeChatApi
-from wxauth.wechat.client import log_not_made
-from wxauth.wechat.errcodes import Api
-from wxauth.wechat.wechat_tokens import CachedSecret
-from wxauth_guard.errors import WxAuthError
 
-_PLAINTEXT_LINK: Final = "weixin://dl/business/"
-"""The beginning of WeChat's plaintext links, which wxauth can build without a request to WeChat."""
 _NUMBER: Final = re.compile(rf"[0-9]{{{NUMBER_DIGITS}}}")
-_RENEWED_AFTER: Final = URL_LINK_LASTS - timedelta(days=5)
-"""The age at which wxauth requests a new URL Link, so that no link expires while a page shows it."""
-_PAUSE_AFTER_FAILURE: Final = timedelta(minutes=1)
-"""The time that wxauth waits after WeChat has failed to make a link, before it requests a link again."""
+"""The form of a link's number."""
 
 log = get_logger()
-
-
-@part
-class UrlLinks:
-    """The cache of WeChat's URL Links in one process.
-
-    In this process, all logins with an app share the app's link, which wxauth requests when a page needs it.
-    """
-
-    settings: Settings
-    clock: Clock
-    wechat_api: WeChatApi
-    _links: dict[str, CachedSecret] = field(default_factory=partial(defaultdict, CachedSecret), init=False)
-    """The link of each app, by the app's id."""
-    _being_made: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
-    """The requests to WeChat that are in progress, by the app's id."""
-
-    async def of(self, app: App) -> str | None:
-        """Return the URL Link of an app; None if WeChat does not make one, and no earlier link is still valid."""
-        now = self.clock()
-        link = self._links[app.app_id]
-        if now >= max(link.renews_at, link.paused_until):
-            await once(self._being_made, app.app_id, partial(self._make, app, link))
-        return link.value if link.is_good(now) else None
-
-    async def _make(self, app: App, link: CachedSecret) -> None:
-        """Request a link from WeChat, and store it in `link`.
-
-        If WeChat fails, log the failure. `of` then sends no further request for `_PAUSE_AFTER_FAILURE`.
-        """
-        now = self.clock()
-        try:
-            url = await self.wechat_api.url_link(app, page=self.settings.scan_page, env=self.settings.scan_env)
-        except WeChatError as exc:
-            link.fail(exc, now=now, pause=_PAUSE_AFTER_FAILURE)
-            log_not_made("url_link_not_made", app, exc, api=Api.URL_LINK)
-        else:
-            link.value, link.ends_at, link.renews_at = url, now + URL_LINK_LASTS, now + _RENEWED_AFTER
-            log.info("url_link_made", app_id=app.app_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,25 +59,10 @@ class Links:
     settings: Settings
     database: Database
     clock: Clock
-    apps: Apps
     sealer: Sealer
     scan_limits: ScanLimits
     codes: AuthorizationCodes
-    url_links: UrlLinks
-
-    async def csp_source(self, app_id: str | None, *, is_allowed: bool) -> str | None:
-        """Return the Content-Security-Policy source that lets wxauth's pages for a site open links to this app.
-
-        `app_id` is None for the default app. `is_allowed` says whether the site may have links. Return None if these
-        pages have no link now.
-        """
-        url = await self._url_without_scene(app_id) if is_allowed else None
-        if url is None:
-            return None
-        parts = urlsplit(url)
-        if parts.scheme == "https":
-            return f"https://{parts.netloc}"
-        return f"{parts.scheme}:"  # for a scheme of an app, a source names only the scheme
+    mini_program_urls: MiniProgramUrls
 
     async def after_press(self, page_id: str, browser: Browser) -> Onward:
         """End the page's previous link, store a new link, and return the redirect that opens the mini-program with it.
@@ -140,8 +71,8 @@ class Links:
             too often; RateLimited.
         """
         page = await find_open_page(self.database, page_id, browser, now=self.clock())
-        link_url = await self._url_without_scene(page.site_app_id) if page.link else None
-        if link_url is None:
+        url_without_scene = await self.mini_program_urls.of(page.site_app_id) if page.link else None
+        if url_without_scene is None:
             raise NotFound("this site doesn't have this link")
         await self.scan_limits.browsers.admit_address(browser.ip)
         now = self.clock()  # read again, because WeChat may have taken seconds to make the URL
@@ -149,20 +80,19 @@ class Links:
         async with self.database.begin() as transaction:
             locked = await lock_open_page(transaction, page, now=now)
             previous = await transaction.row(queries.LAST_LINK, page_id=locked.id)
-            if previous is None:
-                press = next_press(0)
-            else:
-                press = next_press(previous.presses)
+            press_number = next_press(0 if previous is None else previous.presses)
+            if previous is not None:
                 # A phone may be deciding about the previous link, so its row must be locked before it changes.
                 locked_previous = await transaction.row(queries.LOCK, id=previous.id, now=now)
                 if locked_previous is not None:
                     await _end_link(transaction, locked_previous)
+            # The phone shows the browser that has requested the page.
             page_browser = Device(locked.browser_ip, locked.browser_user_agent)
             lasts = min(SCAN_LASTS, locked.expires_at - now)
             link = new_press(locked, page_browser, lasts=lasts, now=now, door=Door.LINK)
-            link.presses, link.scene_hash = press, hash_of(scene)
+            link.presses, link.scene_hash = press_number, hash_of(scene)
             await queries.add(transaction, link)
-        return Onward(self._url_with_scene(link_url, scene))
+        return Onward(self.mini_program_urls.with_scene(url_without_scene, scene))
 
     async def go_on(self, page_id: str, browser: Browser, typed: str) -> Onward | TryAgain:
         """Return the redirect to the site with a code if the typed number is right. Otherwise, return TryAgain.
@@ -193,17 +123,29 @@ class Links:
                 return TryAgain(page, is_wrong=False)
             if link.stage == Stage.REFUSED:
                 raise SentBack(page, REFUSED)
-            is_in_time = link.granted_until is not None and link.granted_until > now
-            if link.number is None or not is_in_time or not _NUMBER.fullmatch(number):
+            is_right = self._is_right(link, number, now=now)
+            if is_right is None:
                 return TryAgain(page, is_wrong=False)
-            expected = self.sealer.open(link.number, context=link_number_context(link.id))
-            if not hmac.compare_digest(expected, number.encode()):
+            if not is_right:
                 return await self._after_wrong_number(transaction, page, link, now=now)
             if user is None or not is_still_approved(link, link.granted_until, now=now):
                 raise SentBack(page, MAY_NOT_LOG_IN)
             code = new_secret()
             proof_id = await self.codes.store(transaction, link, user, code, browser, now=now)
         return await self.codes.redirect(link, user, code, browser, proof_id=proof_id, now=now)
+
+    def _is_right(self, link: LockedLogin, typed_number: str, *, now: datetime) -> bool | None:
+        """Return whether the typed number is the number of the link.
+
+        Return None if the user has not approved the login, if the number has expired, or if the text is not six digits.
+
+        Raises: CannotOpen, if no secret key decrypts the number.
+        """
+        is_in_time = link.granted_until is not None and link.granted_until > now
+        if link.number is None or not is_in_time or not _NUMBER.fullmatch(typed_number):
+            return None
+        expected = self.sealer.open(link.number, context=link_number_context(link.id))
+        return hmac.compare_digest(expected, typed_number.encode())
 
     async def _after_wrong_number(
         self, transaction: Transaction, page: LockedLogin, link: LockedLogin, *, now: datetime
@@ -224,29 +166,6 @@ class Links:
         SITE_LOGINS.count(Door.LINK, DoorOutcome.REFUSED)
         log.warning("link_numbers_used_up", client_id=page.client_id)
         return SentBack(page, "too many wrong numbers").onward(self.settings)
-
-    async def _url_without_scene(self, app_id: str | None) -> str | None:
-        """Return the URL that opens the mini-program, without the scene; None if the app has no such URL now."""
-        try:
-            app = self.apps.for_login(app_id)
-        except WxAuthError:  # the app is unknown, disabled, or not loaded yet
-            return None
-        if self.settings.scan_link == "off" or not app.is_mini_program:
-            return None
-        if self.settings.scan_link == "url":
-            return await self.url_links.of(app)
-        parameters = {"appid": app.app_id, "path": self.settings.scan_page}
-        return f"{_PLAINTEXT_LINK}?{urlencode(parameters, quote_via=quote, safe='/')}"
-
-    def _url_with_scene(self, url: str, scene: str) -> str:
-        """Return the URL from `_url_without_scene` with this scene added."""
-        if self.settings.scan_link == "url":
-            return f"{url}?cq={scene}"  # WeChat copies `cq` into the query of the mini-program's page
-        # This query is a parameter of the link, so `urlencode` also encodes its "=".
-        parameters = {"query": f"s={scene}"}
-        if self.settings.scan_env != "release":
-            parameters["env_version"] = self.settings.scan_env
-        return f"{url}&{urlencode(parameters, quote_via=quote)}"
 
 
 async def _end_link(transaction: Transaction, link: LockedLogin) -> None:
