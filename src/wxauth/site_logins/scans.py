@@ -86,6 +86,7 @@ class Scans:
             await USER_CODES.count_user(self.database, caller.user, now=now)
         async with self.database.begin() as transaction:
             login, resource = await self._lock_opened(transaction, opening, now=now)
+            # A refusal is raised only at the end, because a refused user has still typed a right code.
             refusal = await self._refusal_of_claim(transaction, login, caller, opening, ip=ip, now=now)
             if refusal is None:
                 await _store_claim(transaction, login, caller, is_typed=is_typed, now=now)
@@ -228,31 +229,7 @@ class Scans:
                     raise
             else:
                 login = await self._store_approval(caller, login_id, login_code, ip=ip)
-        if login.door != Door.LINK:
-            return None
-        now = self.clock()
-        seconds_left = 0.0 if login.granted_until is None else (login.granted_until - now).total_seconds()
-        if login.number is None or login.login_code_hash != hash_of(login_code) or seconds_left <= 0:
-            raise errors.ScanOver(_NOT_CLAIMED)
-        number = self.sealer.open(login.number, context=link_number_context(login.id)).decode()
-        return NumberAnswer(number=number, expires_in=ceil(seconds_left))
-
-    async def deny(self, caller: Caller, login_id: UUID) -> None:
-        """Deny a scan that the caller's session has claimed. The method is idempotent.
-
-        Raises: ScanOver, if the session has no such scan, or has approved it.
-        """
-        now = self.clock()
-        async with self.database.begin() as transaction:
-            login, user = await _lock_claimed(transaction, caller, login_id, now=now)
-            if login.stage == Stage.REFUSED:
-                return
-            if login.stage != Stage.CLAIMED:
-                raise errors.ScanOver(_NOT_CLAIMED)
-            login.stage = Stage.REFUSED
-            await queries.save(transaction, login)
-        doors.SITE_LOGINS.count(login.taken_door, DoorOutcome.REFUSED)
-        _log_decision(login, user, "denied")
+        return self._number_of(login, login_code) if login.door == Door.LINK else None
 
     async def _find_claimed(self, caller: Caller, login_id: UUID) -> SiteLogin:
         """Return the login with this id, if this session has claimed it, and can approve it or repeat the approval.
@@ -260,7 +237,7 @@ class Scans:
         Raises: ScanOver, otherwise.
         """
         login = await queries.find(self.database, id=login_id)
-        if login is None or login.stage == Stage.REFUSED or not _is_claimed_by(login, caller, now=self.clock()):
+        if login is None or login.stage == Stage.REFUSED or not _can_decide(login, caller, now=self.clock()):
             raise errors.ScanOver(_NOT_CLAIMED)
         return login
 
@@ -308,6 +285,36 @@ class Scans:
         login.number = self.sealer.seal(number.encode(), context=link_number_context(login.id))
         login.login_code_hash = hash_of(login_code)
 
+    def _number_of(self, login: SiteLogin, login_code: str) -> NumberAnswer:
+        """Return the number of an approved link.
+
+        Raises: ScanOver, if the number has expired, or if another `wx.login` code has approved the link; CannotOpen, if
+            no secret key decrypts the number.
+        """
+        now = self.clock()
+        seconds_left = 0.0 if login.granted_until is None else (login.granted_until - now).total_seconds()
+        if login.number is None or login.login_code_hash != hash_of(login_code) or seconds_left <= 0:
+            raise errors.ScanOver(_NOT_CLAIMED)
+        number = self.sealer.open(login.number, context=link_number_context(login.id)).decode()
+        return NumberAnswer(number=number, expires_in=ceil(seconds_left))
+
+    async def deny(self, caller: Caller, login_id: UUID) -> None:
+        """Deny a scan that the caller's session has claimed. The method is idempotent.
+
+        Raises: ScanOver, if the session has no such scan, or has approved it.
+        """
+        now = self.clock()
+        async with self.database.begin() as transaction:
+            login, user = await _lock_claimed(transaction, caller, login_id, now=now)
+            if login.stage == Stage.REFUSED:
+                return
+            if login.stage != Stage.CLAIMED:
+                raise errors.ScanOver(_NOT_CLAIMED)
+            login.stage = Stage.REFUSED
+            await queries.save(transaction, login)
+        doors.SITE_LOGINS.count(login.taken_door, DoorOutcome.REFUSED)
+        _log_decision(login, user, "denied")
+
 
 def refusal_of_opening(
     login: SiteLogin, opening: ClaimRequest, *, entry: str, now: datetime
@@ -348,6 +355,18 @@ def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
     return opening.is_read_by_camera or opening.entry_scene in CAMERA_ENTRY_SCENES
 
 
+async def _refusal_if_claimed(
+    transaction: Transaction, login: SiteLogin, user_id: UUID, *, now: datetime
+) -> WxAuthError | None:
+    """Return the error if another user has claimed the login within `CLAIM_LASTS`; otherwise None."""
+    if login.claimed_session_id is None or login.claimed_at is None or login.claimed_at <= now - doors.CLAIM_LASTS:
+        return None
+    claimed_by = await transaction.value(USER_OF_SESSION, session_id=login.claimed_session_id)
+    if claimed_by in (None, user_id):  # None: the session has been deleted
+        return None
+    return errors.ScanTaken("another user has claimed this scan")
+
+
 async def _store_claim(
     transaction: Transaction, login: SiteLogin, caller: Caller, *, is_typed: bool, now: datetime
 ) -> None:
@@ -363,6 +382,13 @@ async def _store_claim(
     await queries.save(transaction, login)
 
 
+def _same_network(login: SiteLogin, ip: str | None) -> bool | None:
+    """Return whether the phone with the address `ip` is on the same network as the browser; None if unknown."""
+    if ip is None or login.browser_ip is None:
+        return None
+    return NEARBY.network_of(ip) == NEARBY.network_of(login.browser_ip)
+
+
 async def _lock_claimed(
     transaction: Transaction, caller: Caller, login_id: UUID, *, now: datetime
 ) -> tuple[LockedLogin, UserInSession]:
@@ -373,37 +399,18 @@ async def _lock_claimed(
     """
     user = await person_queries.lock_caller(transaction, caller, now=now)
     login = await transaction.row(queries.LOCK, id=login_id, now=now)
-    if user is None or login is None or not _is_claimed_by(login, caller, now=now):
+    if user is None or login is None or not _can_decide(login, caller, now=now):
         raise errors.ScanOver(_NOT_CLAIMED)
     return login, user
+
+
+def _can_decide(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:
+    """Return whether this session has claimed the login, and can still make or repeat the user's decision."""
+    until = login.granted_until or login.scan_ends_at
+    return login.door in _DOORS_OF_PHONE and login.claimed_session_id == caller.session_id and until > now
 
 
 def _log_decision(login: SiteLogin, user: UserInSession, decision: Literal["approved", "denied"]) -> None:
     """Log `link_approved`, `link_denied`, `scan_approved` or `scan_denied`."""
     event = f"{'link' if login.door == Door.LINK else 'scan'}_{decision}"
     log.info(event, scan_id=login.id, client_id=login.client_id, user_id=user.id)
-
-
-def _is_claimed_by(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:
-    """Return whether this session has claimed the login, and can still make or repeat the user's decision."""
-    until = login.granted_until or login.scan_ends_at
-    return login.door in _DOORS_OF_PHONE and login.claimed_session_id == caller.session_id and until > now
-
-
-def _same_network(login: SiteLogin, ip: str | None) -> bool | None:
-    """Return whether the phone with the address `ip` is on the same network as the browser; None if unknown."""
-    if ip is None or login.browser_ip is None:
-        return None
-    return NEARBY.network_of(ip) == NEARBY.network_of(login.browser_ip)
-
-
-async def _refusal_if_claimed(
-    transaction: Transaction, login: SiteLogin, user_id: UUID, *, now: datetime
-) -> WxAuthError | None:
-    """Return the error if another user has claimed the login within `CLAIM_LASTS`; otherwise None."""
-    if login.claimed_session_id is None or login.claimed_at is None or login.claimed_at <= now - doors.CLAIM_LASTS:
-        return None
-    claimed_by = await transaction.value(USER_OF_SESSION, session_id=login.claimed_session_id)
-    if claimed_by in (None, user_id):  # None: the session has been deleted
-        return None
-    return errors.ScanTaken("another user has claimed this scan")
