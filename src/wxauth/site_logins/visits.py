@@ -8,6 +8,7 @@ import asyncio
 import re
 import secrets
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
@@ -263,39 +264,53 @@ class Visits:
     async def _log_in(self, visit: SiteLogin, callback: WeChatCallback, door: Door) -> None:
         """Exchange WeChat's code, find or create the user, and make the site's code.
 
-        If the site shares logins, and the browser's login belongs to another user, end that login.
-
         Raises: VisitRefused, if this user may not log in, or if the site has been removed; SentBack, if the site's
             `id_token_hint` names another user; UnknownApp; the errors of `exchange_code` and `CodeLogins.log_in`.
         """
         app = self.apps.for_login(visit.app_id)
         browser = callback.browser
         identity, wechat_ms = await self.code_logins.exchange_code(app, callback.code)
-        is_closed_to_staff = door is Door.WEBSITE and not self.settings.scan_admin_anywhere
-        if is_closed_to_staff:
+        if self._is_closed_to_staff(door):
             await self._check_is_not_staff(app, identity)
         now = self.clock()
         # Without a lifetime, no session is opened. The site opens its own session when it redeems the code.
         login = await self.code_logins.log_in(app, identity, browser, expires_in=None, now=now)
         self.login_counts.count_login(is_new=login.is_new, at=now)
-        async with self.database.begin() as transaction:
-            user = await person_queries.lock_user(transaction, app_id=app.app_id, openid=identity.openid)
-            pending = await transaction.row(queries.LOCK, id=visit.id, now=now)
-            # There should be no outcome yet, because only the task of the first callback writes one. The last part of
-            # the condition makes sure that the site gets at most one code, even if that ever changes.
-            if user is None or pending is None or pending.outcome is not None:
-                raise VisitRefused("the user can no longer log in, or the site has been removed")
-            if is_closed_to_staff and not STAFF_ROLES.isdisjoint(user.roles):  # got the role during the visit
-                raise VisitRefused(_CLOSED_TO_STAFF)
-            pressed_at = pending.created_at  # the site's `auth_time` is the time of the press
-            pending.approve(user, authenticated_at=pressed_at, authenticated_by=AMR[door], until=pending.expires_at)
-            pending.outcome = VisitOutcome.LOGGED_IN
-            pending.browser_ip, pending.browser_user_agent = browser.ip, browser.user_agent
-            pending.kept_until = max(pending.kept_until, pending.expires_at + OUTCOME_KEPT)
-            await self.codes.store(transaction, pending, user, callback.sites_code, browser, now=now)
-        await self.codes.end_browser_login_of_another(pending, user, browser, now=now)
+        await self._approve(visit, identity.openid, callback, door, now=now)
         fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": login.milliseconds}
         log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
+
+    async def _approve(
+        self, visit: SiteLogin, openid: str, callback: WeChatCallback, door: Door, *, now: datetime
+    ) -> None:
+        """Store the outcome `LOGGED_IN`, the user of this openid and the site's code in a visit.
+
+        If the site shares logins, and the browser's login belongs to another user, end that login.
+
+        Raises: VisitRefused, if the user may not log in, or if the site has been removed; SentBack, if the site's
+            `id_token_hint` names another user.
+        """
+        browser = callback.browser
+        async with self.database.begin() as transaction:
+            user = await person_queries.lock_user(transaction, app_id=visit.app_id, openid=openid)
+            locked = await transaction.row(queries.LOCK, id=visit.id, now=now)
+            # Only the task of the first callback writes an outcome. With an earlier outcome, the site could get two
+            # codes.
+            if user is None or locked is None or locked.outcome is not None:
+                raise VisitRefused("the user can no longer log in, or the site has been removed")
+            if self._is_closed_to_staff(door) and not STAFF_ROLES.isdisjoint(user.roles):  # got the role meanwhile
+                raise VisitRefused(_CLOSED_TO_STAFF)
+            pressed_at = locked.created_at  # the site's `auth_time` is the time of the press
+            locked.approve(user, authenticated_at=pressed_at, authenticated_by=AMR[door], until=locked.expires_at)
+            locked.outcome = VisitOutcome.LOGGED_IN
+            locked.browser_ip, locked.browser_user_agent = browser.ip, browser.user_agent
+            locked.kept_until = max(locked.kept_until, locked.expires_at + OUTCOME_KEPT)
+            await self.codes.store(transaction, locked, user, callback.sites_code, browser, now=now)
+        await self.codes.end_browser_login_of_another(locked, user, browser, now=now)
+
+    def _is_closed_to_staff(self, door: Door) -> bool:
+        """Return whether administrators and support staff must not log in through this door."""
+        return door is Door.WEBSITE and not self.settings.scan_admin_anywhere
 
     async def _check_is_not_staff(self, app: App, identity: WeChatIdentity) -> None:
         """Check that the identity belongs to no administrator or support staff. Raises: VisitRefused."""
