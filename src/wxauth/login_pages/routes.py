@@ -29,7 +29,7 @@ from wxauth.site_logins.requests import SiteRequest
 from wxauth.site_logins.responses import AUTHORIZE_PATH, Browser, Onward
 from wxauth.site_logins.scan_pictures import ScanPictures
 from wxauth.site_logins.scan_routes import MiniProgramLoginsDep
-from wxauth.site_logins.secrets import SCENE
+from wxauth.site_logins.secrets import PAGE_ID
 from wxauth.site_logins.single_sign_on import SingleSignOn
 from wxauth.site_logins.visits import CALLBACK, Visits, WeChatCallback
 from wxauth.web.dependencies import DatabaseDep, SettingsDep, provide
@@ -113,7 +113,7 @@ class LoggingIn:
             return pages.web_view(site_request, parameters)
         # The client was read without its logo, which only the pages below show.
         client.logo = await self.database.value(LOGO, name=client.name)
-        user = await self.single_sign_on.user_for(site_request, browser)
+        user = await self.single_sign_on.user_satisfying(site_request, browser)
         identified = replace(browser, cookie=browser.cookie or new_secret())
         if user is not None:
             page = await self._user_page(site_request, identified, user, parameters)
@@ -300,7 +300,7 @@ async def show_outcome(pages: PagesDep, request_id: str, name: str) -> Response:
 
     The page has a button to try again, unless the user is already logged in. This route does not query the database.
     """
-    if name not in VISIT_PAGES or not SCENE.fullmatch(request_id):  # the id of a page has the form of a scene
+    if name not in VISIT_PAGES or not PAGE_ID.fullmatch(request_id):
         raise NotFound("this path doesn't exist")
     return pages.visit(name, page_id=request_id)
 

@@ -1,7 +1,7 @@
 """The queries for the user who logs in to a site.
 
-The functions lock the user, even while another transaction merges this user. `HAS_ANY_ROLE` locks nothing. It reads
-whether a user is staff, before wxauth finds or creates the user.
+The functions lock the user. If another transaction merges this user at the same time, they lock the remaining user.
+`HAS_ANY_ROLE` locks nothing. It reads whether a user is staff, before wxauth finds or creates the user.
 """
 
 from collections.abc import Mapping

@@ -41,7 +41,10 @@ The values are limited because any visitor can send them. The state may be long 
 into it.
 """
 PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
-"""The values of `prompt` that a request may contain."""
+"""The values of `prompt` that a request may contain.
+
+`consent` and `select_account` change nothing, because without `none`, wxauth always asks the user on a page.
+"""
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 """The form of a code challenge, which is a SHA-256 hash in base64url."""
 _NOT_SUPPORTED: Final[Mapping[str, str]] = {
@@ -173,7 +176,7 @@ def _checked_request(settings: Settings, client: Client, redirect_uri: str, para
         response_mode = _DEFAULT_MODE
     way_back: dict[str, Any] = {"redirect_uri": redirect_uri, "state": state, "response_mode": response_mode}
     try:
-        return _request_of(settings, client, parameters, **way_back)
+        return _check_parameters(settings, client, parameters, **way_back)
     except OAuthError as exc:
         request = SiteRequest.model_construct(client=client, **way_back)  # without validation: most fields are missing
         raise refusal(request, exc.error, exc.description) from None
@@ -206,7 +209,7 @@ def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
     return RESPONSE_MODES
 
 
-def _request_of(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
+def _check_parameters(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
     """Check all parameters, and return the sign-in request. `way_back` contains the fields for the response.
 
     Raises: OAuthError, if the request breaks a rule.

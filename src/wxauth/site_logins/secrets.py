@@ -29,7 +29,9 @@ _SCENE_BYTES: Final = 16
 _SCENE_LENGTH: Final = 22
 """The number of characters of `_SCENE_BYTES` in base64url without padding."""
 SCENE: Final = re.compile(rf"[A-Za-z0-9_-]{{{_SCENE_LENGTH}}}", re.ASCII)
-"""The form of a scene, and of the id in a page's URLs."""
+"""The form of a scene."""
+PAGE_ID: Final = SCENE
+"""The form of the id in a page's URLs, which `page_id_of` makes as long as a scene."""
 NO_SUCH_PAGE: Final = "this browser doesn't show this page"
 
 _USER_CODE_ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels, so that no words appear (RFC 8628, section 6.1)
@@ -68,7 +70,7 @@ def page_hashes(page_id: str, cookie: str) -> dict[str, bytes]:
 
     Raises: NotFound, if the browser has no cookie, or if the id is malformed.
     """
-    if not cookie or not SCENE.fullmatch(page_id):
+    if not cookie or not PAGE_ID.fullmatch(page_id):
         raise NotFound(NO_SUCH_PAGE)
     return {"page_hash": hash_of(page_id), "browser_hash": hash_of(cookie)}
 

@@ -71,16 +71,17 @@ class SingleSignOn:
         """
         if not browser.login_cookie or self.settings.sso_ttl == 0:
             return None
-        after = proved_after(self.settings, self.clock())
-        cookie_hash = hash_of(browser.login_cookie)
         return await self.database.row(
-            browser_login_queries.BROWSER_USER, cookie_hash=cookie_hash, client_id=client_id, proved_after=after
+            browser_login_queries.BROWSER_USER,
+            cookie_hash=hash_of(browser.login_cookie),
+            client_id=client_id,
+            proved_after=proved_after(self.settings, self.clock()),
         )
 
-    async def user_for(self, request: SiteRequest, browser: Browser) -> BrowserUser | None:
-        """Return the user of this browser's login.
+    async def user_satisfying(self, request: SiteRequest, browser: Browser) -> BrowserUser | None:
+        """Return the user of this browser's login, if the login satisfies the site's request.
 
-        Return None if the site does not use single sign-on, or if there is no login that satisfies the site's request.
+        Return None if it does not, if the browser has no login, or if the site does not use single sign-on.
         """
         if not request.client.sso:
             return None
@@ -94,7 +95,7 @@ class SingleSignOn:
 
         Raises: SentBack, with the error for the site; Unanswerable.
         """
-        user = await self.user_for(request, browser)
+        user = await self.user_satisfying(request, browser)
         if user is None:
             raise refusal(request, "login_required", _NO_LOGIN)
         if not user.knows_site:
@@ -117,7 +118,7 @@ class SingleSignOn:
         request = await self.site_requests.check(pressed.parameters, ip=browser.ip)
         # The stored parameters do not contain the hint, but the page's row stores the user whom the hint named.
         request.hinted_user_id = pressed.page.hinted_user_id
-        user = await self.user_for(request, browser)
+        user = await self.user_satisfying(request, browser)
         if user is not None and user.login_id == pressed.page.browser_login_id:
             onward = await self._give_code(request, browser, expected=user)
             if onward is not None:
@@ -156,6 +157,7 @@ class SingleSignOn:
         now = self.clock()
         code = new_secret()
         try:
+            # A browser's login has its own queue, as a session has.
             async with (
                 self.concurrency.of_session(expected.login_id, expected.id),
                 self.database.begin() as transaction,
@@ -185,16 +187,17 @@ class SingleSignOn:
 
         Raises: SentBack, if the user or the browser exceeds a limit; Unanswerable, if the client no longer exists.
         """
-        after = proved_after(self.settings, now)
+        valid_after = proved_after(self.settings, now)
         client_id = request.client.name
         cookie_hash = hash_of(browser.login_cookie)
-        user = await lock_browser_user(transaction, cookie_hash, client_id=client_id, proved_after=after)
+        user = await lock_browser_user(transaction, cookie_hash, client_id=client_id, proved_after=valid_after)
         if user is None or user.login_id != expected.login_id or not _satisfies(user, request, now=now):
             return None
         # Because of abs(), times in the far future, which a clock that was ahead has stored, do not count.
         recent_codes_at = [at for at in user.codes_at if abs(now - at) < _MINUTE]
         if len(recent_codes_at) >= CODES_PER_MINUTE:
             raise _limit_exceeded(request, "this browser has requested too many codes")
+        time_left = user.authenticated_at - valid_after  # until the browser's login expires
         await add_with_code(
             transaction,
             request,
@@ -204,8 +207,7 @@ class SingleSignOn:
             authenticated_at=user.authenticated_at,
             authenticated_by=user.authenticated_by,
             device=browser,
-            # The code must not be valid for longer than the browser's login.
-            lasts=min(AUTHORIZATION_CODE_LASTS, user.authenticated_at - after),
+            lasts=min(AUTHORIZATION_CODE_LASTS, time_left),
             browser_login_id=user.login_id,
             now=now,
         )
