@@ -18,7 +18,7 @@ from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login_pages.pages import CONFIRMED, STAY, PagesDep
 from wxauth.login_pages.rendering import redirect_to
-from wxauth.login_pages.routes import PAGES, SingleSignOnDep
+from wxauth.login_pages.routes import PAGE_RESPONSES, SingleSignOnDep
 from wxauth.oauth.site_tokens import end_web_session
 from wxauth.site_logins.authorization_codes import AuthorizationCodes
 from wxauth.site_logins.secrets import log_out_field
@@ -130,14 +130,14 @@ LoggingOutDep = Annotated[LoggingOut, Depends(LoggingOut)]
     _PATH,
     summary=_("Log out (OpenID Connect RP-Initiated Logout)"),
     operation_id="end_session",
-    responses=PAGES,
+    responses=PAGE_RESPONSES,
     openapi_extra=text_parameters(*_PARAMETERS),
 )
 @router.post(
     _PATH,
     summary=_("Log out with a form request"),
     operation_id="end_session_by_form",
-    responses=PAGES,
+    responses=PAGE_RESPONSES,
     failures=[PayloadTooLarge],
     openapi_extra=form_parameters(*_PARAMETERS, client_id="shop"),
 )

@@ -4,7 +4,8 @@ Their templates, style sheet and small scripts are in `page/`.
 """
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Annotated, Any, Final
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Self
 from urllib.parse import quote, urlencode
 
 from fastapi import Depends
@@ -18,7 +19,7 @@ from wxauth.clients.redirect_uris import is_local, is_registered, origin_of, ori
 from wxauth.core.users import UserFields
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
-from wxauth.login_pages.rendering import LOGIN, Link, Rendering, redirect_sources, redirect_to, site_source
+from wxauth.login_pages.rendering import LOGIN_COOKIE, Link, Rendering, redirect_sources, redirect_to, site_source
 from wxauth.login_pages.texts import TEXTS
 from wxauth.settings.apps import App
 from wxauth.settings.http_urls import host_of
@@ -61,6 +62,37 @@ VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": Fal
 The value for each page says whether the page has a button to try again. The message of the page `again`, for example,
 is `visit_again` in `TEXTS`.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class _ShownSite:
+    """The site of a sign-in request, as a page names it."""
+
+    title: str | None
+    logo: str | None
+    """The logo as a `data:` URL; None if the client has none. A stored request does not contain the logo."""
+    host: str | None
+    """The host of an unregistered client's metadata document; None for a registered site."""
+    origin: str
+
+    @classmethod
+    def of(cls, login: SiteRequest | SiteLogin) -> Self:
+        """Return the site of a request that has just been checked, or of a stored one.
+
+        An unregistered client chooses its redirect URIs itself, so the page shows the document's host, and the origin
+        of the requested redirect URI. The page also shows this origin if a registered site has lost its redirect URIs
+        after the request.
+        """
+        site: SiteLogin | Client
+        logo: str | None
+        if isinstance(login, SiteLogin):
+            site, client_id, logo = login, login.client_id, None
+        else:
+            site, client_id, logo = login.client, login.client.name, login.client.logo
+        # Only an unregistered client has a `client_name`. Its id is the URL of its metadata document.
+        host = None if login.client_name is None else host_of(client_id)
+        origin = None if host is not None else origin_shown(site.redirect_uris, login.redirect_uri)
+        return cls(site.title, logo, host, origin or origin_of(login.redirect_uri))
 
 
 class Pages(Rendering):
@@ -116,7 +148,7 @@ class Pages(Rendering):
                 form=form,
             )
         if onward.login_cookie is not None:
-            self.set_cookie(response, onward.login_cookie, LOGIN)
+            self.set_cookie(response, onward.login_cookie, LOGIN_COOKIE)
         return response
 
     def code(
@@ -153,26 +185,26 @@ class Pages(Rendering):
             ),
             way=self._way_of_code(has_link=link_source is not None),
             is_phone=self.is_on_a_phone,
-            by_computer=is_open_on_computers(site_request.client),
+            has_computer_button=is_open_on_computers(site_request.client),
             started=started,
             seconds=int(SCAN_LASTS.total_seconds()),
             waiting=states[PageState.WAITING],
-            renew_url=_url(parameters),
+            renew_url=_sign_in_path(parameters),
             app=app,
         )
 
     def _way_of_code(self, *, has_link: bool) -> str:
         """Return the name of the way in which the user logs in, for the template `code`.
 
-        On a computer, the user scans the QR code ("how"). On a phone, the user presses a button that opens WeChat
-        ("opens"). If the page has no such button, the user types the login code in the mini-program. In this case, the
-        name is "in_wechat" in WeChat's browser, and "type" in any other browser.
+        On a computer, the user scans the QR code ("scan"). On a phone, the user presses a button that opens WeChat
+        ("open_wechat"). If the page has no such button, the user types the login code in the mini-program. In this
+        case, the name is "type_in_wechat" in WeChat's browser, and "type" in any other browser.
         """
         if not self.is_on_a_phone:
-            return "how"
+            return "scan"
         if has_link:
-            return "opens"
-        return "in_wechat" if self.is_in_wechat else "type"
+            return "open_wechat"
+        return "type_in_wechat" if self.is_in_wechat else "type"
 
     def number(self, again: TryAgain, page_id: str, *, link_source: str | None) -> Response:
         """Return the page that follows a wrong number, or a text that wxauth has not compared with the right number.
@@ -243,7 +275,7 @@ class Pages(Rendering):
         """Return the page that makes the surrounding mini-program open one of its pages with the site's request."""
         # Encode the query as JavaScript's encodeURIComponent does, because mini-programs decode no other encoding.
         query = urlencode(_site_parameters(parameters), quote_via=quote, safe="!~*'()")
-        code_url = f"{self.root}{_url({**parameters, DOOR: Door.SCAN})}"
+        code_url = f"{self.root}{_sign_in_path({**parameters, DOOR: Door.SCAN})}"
         data = {"url": f"/{self.settings.site_page}?{query}", "codeUrl": code_url}
         return self._site_page("web-view", site_request, script="web-view.js", data=data, code_url=code_url)
 
@@ -253,7 +285,7 @@ class Pages(Rendering):
         The page shows the address to open on another device, because a phone cannot scan its own screen.
         """
         site_parameters = _site_parameters(parameters)
-        address = f"{self.settings.issuer}{_url(site_parameters)}"
+        address = f"{self.settings.issuer}{_sign_in_path(site_parameters)}"
         return self._site_page("elsewhere", site_request, parameters=site_parameters, script="copy.js", address=address)
 
     def message(
@@ -323,43 +355,26 @@ class Pages(Rendering):
         With `page_id`, the page has a link back to the site. With `parameters`, the parameters of the sign-in request,
         the page also links to its versions in other languages. `values` are further values for the template.
         """
-        site: SiteLogin | Client
-        if isinstance(login, SiteLogin):
-            site = login
-            client_id = login.client_id
-            logo = None  # a stored login does not contain the logo
-        else:
-            site = login.client
-            client_id = login.client.name
-            logo = login.client.logo
+        site = _ShownSite.of(login)
         own_url: str | None = None
         way_back: Link | None = None
         if page_id is not None:
             own_url = self._own_url(page_id)
             way_back = Link(f"{own_url}/cancel", self._say(_("Back to {title}"), title=site.title))
         resource = resource_at(self.settings, login.resource)
-        # Only an unregistered client has a `client_name`. Its id is the URL of its metadata document. It chooses its
-        # redirect URIs itself, so the page shows the document's host, and the origin of the requested redirect URI. The
-        # page also shows this origin if a registered site has lost its redirect URIs after the request.
-        host = None if login.client_name is None else host_of(client_id)
-        origin: str | None
-        if host is not None or not site.redirect_uris:
-            origin = origin_of(login.redirect_uri)
-        else:
-            origin = origin_shown(site.redirect_uris, login.redirect_uri)
         is_on_computer = is_local(login.redirect_uri)
         other_languages: list[Link] = []
         if parameters:
             other_languages = self._in_other_languages(f"{self.root}{AUTHORIZE_PATH}", urlencode(parameters))
         return self._page(
             template,
-            self._title_of(resource, host or site.title, is_on_computer=is_on_computer),
+            self._title_of(resource, site.host or site.title, is_on_computer=is_on_computer),
             client_title=site.title,
-            logo=logo,
-            host=host,
-            is_local=is_on_computer,
+            logo=site.logo,
+            host=site.host,
+            origin=site.origin,
+            is_on_computer=is_on_computer,
             resource=None if resource is None else ResourceAnswer.of(resource, login.scope, self.language),
-            origin=origin,
             own_url=own_url,
             way_back=way_back,
             other_languages=other_languages,
@@ -369,7 +384,7 @@ class Pages(Rendering):
     def _title_of(self, resource: Resource | None, site: str | None, *, is_on_computer: bool) -> str:
         """Return the title of a page on which a user logs in to a site, or allows a site to use a resource.
 
-        `site` is the site's title or host.
+        `site` is the site's title or host. `is_on_computer` says whether the site is a program on the user's computer.
         """
         if resource is None:
             return self._say(_("Log in to {title}"), title=site)
@@ -404,6 +419,6 @@ def _site_parameters(parameters: Parameters) -> dict[str, str]:
     return {name: parameters[name] for name in parameters if name != DOOR}
 
 
-def _url(parameters: Mapping[str, str]) -> str:
+def _sign_in_path(parameters: Mapping[str, str]) -> str:
     """Return the path of a sign-in request with these parameters."""
     return f"{AUTHORIZE_PATH}?{urlencode(parameters)}"

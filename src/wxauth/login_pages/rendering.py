@@ -22,7 +22,7 @@ from wxauth.web.cookies import cookie_in
 from wxauth_guard.problems import preferred_language
 
 SEE_OTHER: Final = 303
-PRIVATE: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+PRIVATE_HEADERS: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 """The headers of a response that no cache stores, and whose URL the browser does not send as a referrer."""
 _LONGEST_REDIRECT: Final = 8192
 """The maximum number of characters of a form that wxauth moves into the query of a redirect.
@@ -44,14 +44,14 @@ _PHONE_NAMES: Final = re.compile(r"Mobi|Android|iPhone|iPad")
 """The pattern of the names by which wxauth recognizes the User-Agent of a phone or tablet."""
 _GAP_IN_CHINESE: Final = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef]) (?=[\u3000-\u9fff\uff00-\uffef])")
 """The pattern of a space between two Chinese characters or punctuation marks."""
-_BROWSER: Final = "wxauth-browser"
+_BROWSER_COOKIE: Final = "wxauth-browser"
 """The name of the cookie that identifies a browser. `host_cookie` returns the full name."""
-LOGIN: Final = "wxauth-login"
+LOGIN_COOKIE: Final = "wxauth-login"
 """The name of the cookie that contains the secret of a browser's login. `host_cookie` returns the full name."""
 _UI_LOCALES: Final = re.compile(r"(?:^|&)ui_locales=([^&]*)")
 """The pattern of the parameter `ui_locales` in a query or form, still encoded."""
-_COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
-"""The pattern of the values of the cookie `_BROWSER`, which `new_secret` creates."""
+_BROWSER_COOKIE_VALUE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+"""The pattern of the values of the cookie `_BROWSER_COOKIE`, which `new_secret` creates."""
 
 
 class Link(NamedTuple):
@@ -128,14 +128,14 @@ class Rendering:
 
         Raises: InvalidRequest, if the request has one of wxauth's cookies twice.
         """
-        cookie = cookie_in(self.request, host_cookie(self.settings, _BROWSER)) or ""
+        cookie = cookie_in(self.request, host_cookie(self.settings, _BROWSER_COOKIE)) or ""
         in_web_view = is_web_view(self.request.headers.get("user-agent", ""))
-        login_cookie = None if in_web_view else cookie_in(self.request, host_cookie(self.settings, LOGIN))
-        if not _COOKIE.fullmatch(cookie):  # wxauth has not made this cookie
+        login_cookie = None if in_web_view else cookie_in(self.request, host_cookie(self.settings, LOGIN_COOKIE))
+        if not _BROWSER_COOKIE_VALUE.fullmatch(cookie):  # wxauth has not made this cookie
             cookie = ""
         return Browser(self.device.ip, self.device.user_agent, cookie, login_cookie or "", is_web_view=in_web_view)
 
-    def set_cookie(self, response: Response, value: str, name: str = _BROWSER) -> None:
+    def set_cookie(self, response: Response, value: str, name: str = _BROWSER_COOKIE) -> None:
         """Set a cookie without an expiry time. The browser deletes it when the user closes the browser."""
         full_name, is_secure = host_cookie(self.settings, name), is_https(self.settings)
         response.set_cookie(full_name, value, path="/", secure=is_secure, httponly=True, samesite="lax")
@@ -150,7 +150,7 @@ class Rendering:
         if self.request.headers.get("sec-fetch-site") != "cross-site" or len(encoded_parameters) > _LONGEST_REDIRECT:
             return None
         # In contrast to `redirect_to`, RedirectResponse encodes characters of the form that a header cannot contain.
-        return RedirectResponse(f"{self.root}{path}?{encoded_parameters}", SEE_OTHER, PRIVATE)
+        return RedirectResponse(f"{self.root}{path}?{encoded_parameters}", SEE_OTHER, PRIVATE_HEADERS)
 
     def _page(
         self,
@@ -170,7 +170,7 @@ class Rendering:
         """
         context = {
             "title": title,
-            "tag": self.language,
+            "language": self.language,
             "root": self.root,
             "_": self._say,
             "data": None if data is None else to_json(data).decode(),
@@ -178,7 +178,7 @@ class Rendering:
         }
         html = _templates().get_template(f"{template}.html").render(context)
         headers = {
-            **PRIVATE,
+            **PRIVATE_HEADERS,
             "Content-Language": self.language,
             "Content-Security-Policy": _POLICY.format(form_action=form_action, frame_ancestors=frame_ancestors),
             "Vary": "Accept-Language, User-Agent, Cookie",
@@ -213,7 +213,7 @@ class Rendering:
 
 def redirect_to(url: str) -> Response:
     """Return a redirect to a URL, which must already be encoded. The browser sends no referrer."""
-    return Response(status_code=SEE_OTHER, headers={**PRIVATE, "Location": url})
+    return Response(status_code=SEE_OTHER, headers={**PRIVATE_HEADERS, "Location": url})
 
 
 def redirect_sources(redirect_uri: str) -> str:

@@ -36,15 +36,15 @@ from wxauth.web.dependencies import DatabaseDep, SettingsDep, provide
 from wxauth.web.direct import Router, text_parameters
 from wxauth.web.edge import PROBLEM_KEY
 
-HTML: Final[dict[int | str, dict[str, Any]]] = {
+HTML_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "A page", "content": {"text/html": {"example": "<!doctype html>…"}}}
 }
 """The response of a route that only shows a page, for the OpenAPI document."""
-PAGES: Final[dict[int | str, dict[str, Any]]] = {
-    **HTML,
+PAGE_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    **HTML_RESPONSE,
     303: {"description": "To the site, or to WeChat"},
     **{
-        status: {"description": "A page that says what is wrong", "content": HTML[200]["content"]}
+        status: {"description": "A page that says what is wrong", "content": HTML_RESPONSE[200]["content"]}
         for status in (400, RateLimited.status, StorageUnavailable.status)
     },
 }
@@ -156,14 +156,14 @@ LoggingInDep = Annotated[LoggingIn, Depends(LoggingIn)]
     AUTHORIZE_PATH,
     summary=_("Log in to a site (OpenID Connect)"),
     operation_id="authorize",
-    responses=PAGES,
+    responses=PAGE_RESPONSES,
     openapi_extra=text_parameters(*_PARAMETERS),
 )
 @router.post(
     AUTHORIZE_PATH,
     summary=_("Log in to a site with a form request (OpenID Connect)"),
     operation_id="authorize_by_form",
-    responses=PAGES,
+    responses=PAGE_RESPONSES,
     failures=[PayloadTooLarge],
     openapi_extra=form_parameters(*_PARAMETERS, client_id="shop"),
 )
@@ -358,13 +358,13 @@ async def read_picture(scene: str, scan_pictures: ScanPicturesDep) -> Response:
     return Response(picture.content, headers=headers, media_type=picture.content_type)
 
 
-@router.get("/d", summary=_("Show how to scan the QR code or enter the login code"), responses=HTML)
+@router.get("/d", summary=_("Show how to scan the QR code or enter the login code"), responses=HTML_RESPONSE)
 async def show_device_page(pages: PagesDep) -> Response:
     """Show a page that explains how to scan the QR code or type the login code. The request changes nothing."""
     return pages.message("device")
 
 
-@router.get("/d/{scene}", summary=_("Show a page for QR codes scanned outside WeChat"), responses=HTML)
+@router.get("/d/{scene}", summary=_("Show a page for QR codes scanned outside WeChat"), responses=HTML_RESPONSE)
 async def show_link_page(scene: str, pages: PagesDep, settings: SettingsDep) -> Response:
     """Show a page that asks the user to scan the QR code with WeChat. The request changes nothing.
 
