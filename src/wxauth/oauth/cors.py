@@ -26,7 +26,7 @@ CORS_PATHS: Final = frozenset(
     }
 )
 """The paths of the endpoints that a public client calls from its web page."""
-_FOR_ANY_ORIGIN: Final = CORS_PATHS - {"/v1/userinfo", "/.well-known/jwks.json"}
+_ANY_ORIGIN_PATHS: Final = CORS_PATHS - {"/v1/userinfo", "/.well-known/jwks.json"}
 """The paths that unregistered clients call. wxauth does not know their origins, so it allows any origin here."""
 _HEADERS: Final = ("Authorization", "Content-Type", "X-Request-ID")
 """The request headers that web pages of other origins may send."""
@@ -39,7 +39,7 @@ class Cors:
 
     Pages at the origins in `CORS_ORIGINS` may call every route, except those with PUT, which only services use. Pages
     of public clients may call only the paths in `CORS_PATHS`. If the setting `CLIENT_DOCUMENTS` allows unregistered
-    clients, pages of any origin may call the paths in `_FOR_ANY_ORIGIN`. If the issuer's URL has a path, the path of
+    clients, pages of any origin may call the paths in `_ANY_ORIGIN_PATHS`. If the issuer's URL has a path, the path of
     its metadata at the host's root belongs to both sets (see `oauth.routes.metadata_at_root`).
 
     A change to the public clients takes effect immediately, because wxauth reads their origins from the database for
@@ -50,13 +50,13 @@ class Cors:
         self._database = database
         self._origins = frozenset(settings.cors_origins)
         at_root = {METADATA_PATH + urlsplit(settings.issuer).path}
-        self._paths = CORS_PATHS | at_root
-        self._for_any_origin = frozenset[str]()
+        self._cors_paths = CORS_PATHS | at_root
+        self._any_origin_paths = frozenset[str]()
         if settings.client_documents:
-            self._for_any_origin = _FOR_ANY_ORIGIN | at_root
-        self._for_configured = app
+            self._any_origin_paths = _ANY_ORIGIN_PATHS | at_root
+        self._app_for_configured = app
         if self._origins:
-            self._for_configured = CORSMiddleware(
+            self._app_for_configured = CORSMiddleware(
                 app,
                 allow_origins=settings.cors_origins,
                 allow_methods=["GET", "POST", "PATCH", "DELETE"],
@@ -64,7 +64,7 @@ class Cors:
                 expose_headers=_EXPOSED,
             )
         # This middleware allows any origin, because `__call__` uses it only for requests that `_is_for_clients` allows.
-        self._for_clients = CORSMiddleware(
+        self._app_for_clients = CORSMiddleware(
             app,
             allow_origin_regex=".*",
             allow_methods=["GET", "POST"],
@@ -80,8 +80,8 @@ class Cors:
         path = ""  # for the lifespan, for which the server also calls the app
         if scope["type"] == "http":
             path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path not in self._paths:
-            await self._for_configured(scope, receive, send)
+        if path not in self._cors_paths:
+            await self._app_for_configured(scope, receive, send)
             return
 
         # A response without CORS headers needs `Vary`, too, so that no cache returns it to pages of other origins.
@@ -94,17 +94,17 @@ class Cors:
 
         origin = Headers(scope=scope).get("origin")
         is_for_clients = origin is not None and await self._is_for_clients(path, origin)
-        app = self._for_clients if is_for_clients else self._for_configured
+        app = self._app_for_clients if is_for_clients else self._app_for_configured
         await app(scope, receive, send_with_vary)
 
     async def _is_for_clients(self, path: str, origin: str) -> bool:
         """Return whether the CORS headers for the pages of public clients apply to a request.
 
-        On a path in `_for_any_origin`, they always apply. On any other path, they apply to the origins of registered
+        On a path in `_any_origin_paths`, they always apply. On any other path, they apply to the origins of registered
         public clients, but an origin in `CORS_ORIGINS` gets the headers of that setting instead. While the database is
         unavailable, wxauth does not know the clients' origins, so the function returns False.
         """
-        if path in self._for_any_origin:
+        if path in self._any_origin_paths:
             return True
         if self._origins.isdisjoint(("*", origin)):  # `*` in `CORS_ORIGINS` allows any origin
             with suppress(StorageUnavailable):

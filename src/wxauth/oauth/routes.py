@@ -18,7 +18,7 @@ from wxauth.clients.oauth_requests import BROWSER_USER_AGENT, SiteCredentials, f
 from wxauth.i18n import languages, lazy_gettext as _
 from wxauth.keys.models import JWKS_MAX_AGE
 from wxauth.login.login import EXAMPLE_JWT
-from wxauth.oauth.site_tokens import DEVICE_CODE, GRANT_TYPES, SiteTokens, no_device_grant
+from wxauth.oauth.site_tokens import DEVICE_CODE_GRANT, GRANT_TYPES, SiteTokens, no_device_grant
 from wxauth.settings.addresses import plain_address
 from wxauth.settings.resources import Resource
 from wxauth.site_logins import asking, requests, responses
@@ -42,9 +42,9 @@ SiteCredentialsDep = Annotated[SiteCredentials, Depends(provide(SiteCredentials)
 SiteTokensDep = Annotated[SiteTokens, Depends(provide(SiteTokens))]
 TOKEN_PATH: Final = "/v1/token"  # noqa: S105 - no password
 REVOKE_PATH: Final = "/v1/revoke"
-_WITH_SECRET: Final = ["client_secret_basic", "client_secret_post"]
+_SECRET_METHODS: Final = ["client_secret_basic", "client_secret_post"]
 """The ways in which a client can send its secret."""
-_ASSERTION: Final = ("client_assertion_type", "client_assertion")
+_ASSERTION_PARAMETERS: Final = ("client_assertion_type", "client_assertion")
 """The parameters with which a client sends an assertion (RFC 7521, section 4.2)."""
 MAX_USER_AGENT: Final = 512
 """The largest number of characters of `browser_user_agent` that wxauth stores."""
@@ -107,7 +107,7 @@ def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
     scopes = dict.fromkeys(SITE_SCOPE_NAMES)
     for resource in resources:
         scopes.update(dict.fromkeys(resource.scopes))
-    methods = [*_WITH_SECRET, "none"]
+    methods = [*_SECRET_METHODS, "none"]
     document_features: dict[str, Any] = {}
     if has_documents:
         methods.append(PRIVATE_KEY_JWT)
@@ -127,7 +127,7 @@ def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
         "revocation_endpoint": f"{issuer}{REVOKE_PATH}",
         "revocation_endpoint_auth_methods_supported": methods,
         "introspection_endpoint": f"{issuer}/v1/introspect",
-        "introspection_endpoint_auth_methods_supported": _WITH_SECRET,
+        "introspection_endpoint_auth_methods_supported": _SECRET_METHODS,
         "end_session_endpoint": f"{issuer}/v1/end_session",
         "backchannel_logout_supported": True,
         "backchannel_logout_session_supported": True,
@@ -149,7 +149,7 @@ def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
     }
 
 
-_RESPONSES: dict[int | str, dict[str, Any]] = {
+_METADATA_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {"example": _metadata("https://auth.example.com")}}}
 }
 """FastAPI's `responses` for the metadata, with an example."""
@@ -160,14 +160,14 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     summary=_("OpenID Connect metadata"),
     operation_id="read_openid_configuration",
     response_model=dict[str, Any],
-    responses=_RESPONSES,
+    responses=_METADATA_RESPONSES,
 )
 @metadata_router.get(
     METADATA_PATH,
     summary=_("Authorization server metadata"),
     operation_id="read_metadata",
     response_model=dict[str, Any],
-    responses=_RESPONSES,
+    responses=_METADATA_RESPONSES,
 )
 async def metadata(settings: SettingsDep) -> JSONResponse:
     """Return the URLs of the keys and endpoints, and the supported features.
@@ -191,7 +191,7 @@ def metadata_at_root(path: str) -> list[DirectRoute]:
     return at_root.routes
 
 
-def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
+def _error_responses(*errors: str) -> dict[int | str, dict[str, Any]]:
     """Return FastAPI's `responses` for the errors of an operation that a client calls (RFC 6749).
 
     `errors` are the errors with the status 400. The errors with other statuses are the same for all operations.
@@ -211,7 +211,7 @@ def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _form(example: dict[str, str], others: Iterable[str]) -> dict[str, Any]:
+def _form_request(example: dict[str, str], others: Iterable[str]) -> dict[str, Any]:
     """Return the `openapi_extra` of an operation that takes a client's form.
 
     The form has the parameters in `example` and `others`, and the client's id and secret.
@@ -225,8 +225,8 @@ def _form(example: dict[str, str], others: Iterable[str]) -> dict[str, Any]:
     "/v1/device_authorization",
     summary=_("Start a device sign-in (RFC 8628)"),
     response_model=DeviceAuthorizationAnswer,
-    responses=_refusals("invalid_request", "invalid_scope", "invalid_target", "unauthorized_client"),
-    openapi_extra=_form(
+    responses=_error_responses("invalid_request", "invalid_scope", "invalid_target", "unauthorized_client"),
+    openapi_extra=_form_request(
         {"scope": "openid profile", "browser_ip": "203.0.113.7", "browser_user_agent": "Mozilla/5.0 …"}, ["resource"]
     ),
 )
@@ -270,7 +270,7 @@ async def authorize_device(
     TOKEN_PATH,
     summary=_("Get tokens (RFC 6749)"),
     response_model=WebTokensAnswer,
-    responses=_refusals(
+    responses=_error_responses(
         "invalid_grant",
         "invalid_request",
         "unauthorized_client",
@@ -282,9 +282,9 @@ async def authorize_device(
         "access_denied",
         "expired_token",
     ),
-    openapi_extra=_form(
-        {"grant_type": DEVICE_CODE, "device_code": "8Yk3..."},
-        ["code", "redirect_uri", "code_verifier", "refresh_token", "scope", "resource", *_ASSERTION],
+    openapi_extra=_form_request(
+        {"grant_type": DEVICE_CODE_GRANT, "device_code": "8Yk3..."},
+        ["code", "redirect_uri", "code_verifier", "refresh_token", "scope", "resource", *_ASSERTION_PARAMETERS],
     ),
 )
 @with_oauth_errors
@@ -309,9 +309,9 @@ async def exchange(
             "description": "The token's session has ended, if it had one",
             "headers": {"Cache-Control": {"schema": {"const": "no-store"}}},
         },
-        **_refusals("invalid_request"),
+        **_error_responses("invalid_request"),
     },
-    openapi_extra=_form({"token": "wxr_..."}, ["token_type_hint", *_ASSERTION]),
+    openapi_extra=_form_request({"token": "wxr_..."}, ["token_type_hint", *_ASSERTION_PARAMETERS]),
 )
 @with_oauth_errors
 async def revoke(

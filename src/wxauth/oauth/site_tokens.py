@@ -44,10 +44,10 @@ from wxauth_guard.claims import is_document_url
 from wxauth_guard.errors import InvalidToken
 from wxauth_guard.verifier import Verifier
 
-DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
-AUTHORIZATION_CODE: Final = "authorization_code"
-REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a grant
-GRANT_TYPES: Final = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
+DEVICE_CODE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
+AUTHORIZATION_CODE_GRANT: Final = "authorization_code"
+REFRESH_TOKEN_GRANT: Final = "refresh_token"  # noqa: S105 - the name of a grant
+GRANT_TYPES: Final = (AUTHORIZATION_CODE_GRANT, REFRESH_TOKEN_GRANT, DEVICE_CODE_GRANT)
 """The values of `grant_type` that `/v1/token` supports."""
 
 _REFRESH_REFUSALS: Final[dict[str, str]] = {
@@ -120,11 +120,11 @@ class SiteTokens:
         if ADMIN_SCOPE in client.scopes:
             raise OAuthError("unauthorized_client", "the console exchanges its codes itself")
         grant_type = form.required("grant_type")
-        if grant_type == DEVICE_CODE:
+        if grant_type == DEVICE_CODE_GRANT:
             return await self._for_device_code(client, form)
-        if grant_type == AUTHORIZATION_CODE:
+        if grant_type == AUTHORIZATION_CODE_GRANT:
             return await self._for_code(client, form)
-        if grant_type == REFRESH_TOKEN:
+        if grant_type == REFRESH_TOKEN_GRANT:
             return await self._for_refresh_token(client, form, ip=ip)
         raise OAuthError("unsupported_grant_type", f"grant_type must be one of {', '.join(GRANT_TYPES)}")
 
@@ -162,7 +162,7 @@ class SiteTokens:
         # not read the document of an unregistered client again.
         if not (is_described_by_document or is_registered(redirect_uri, client.redirect_uris)):
             problem = "is not registered for this client" if redirect_uri else "must be sent"
-            raise _log_refusal(client, f"redirect_uri {problem}", redirect_uri)
+            raise _logged_refusal(client, f"redirect_uri {problem}", redirect_uri)
         login = None
         # There are no redirect URIs if wxauth has rejected the client's document since the sign-in request.
         if client.redirect_uris:
@@ -174,7 +174,7 @@ class SiteTokens:
             if outcome is NotRedeemed.SPENT:
                 log.warning("code_reused", client_id=client.name, consequence="the code has no open session")
             reason = "the code doesn't belong to this client, redirect_uri and code_verifier, or has expired"
-            raise _log_refusal(client, reason, redirect_uri)
+            raise _logged_refusal(client, reason, redirect_uri)
         return outcome
 
     async def _redeem(self, client: Client, login: SiteLogin | None, form: Parameters) -> dict[str, Any] | NotRedeemed:
@@ -186,7 +186,7 @@ class SiteTokens:
             any of the scopes; RateLimited; the errors of `_ensure_keys`.
         """
         now = self.clock()
-        await _ensure_keys(self.keys, self.issuer, now)
+        await self._ensure_keys(now)
         if login is None:
             return NotRedeemed.UNKNOWN
         target = Target.granted(self.settings, client, login.resource, form)
@@ -212,6 +212,15 @@ class SiteTokens:
         session = _first_session(redeemed.login, session_id, expires_at)
         return await self._token_answer(target, redeemed.user, session, now)
 
+    async def _ensure_keys(self, now: datetime) -> None:
+        """Check that wxauth can sign tokens, before a request uses up a code or token.
+
+        Raises: StorageUnavailable, if no key has been read yet, or if the database is unavailable; CannotOpen, if the
+            stored keys cannot be decrypted.
+        """
+        self.issuer.ensure_ready()  # checks the ES256 key; the default algorithm, RS256, is the only other one
+        await self.keys.id_token_key(DEFAULT_ID_TOKEN_ALG, now)
+
     def _note_redeemed(self, client: Client, redeemed: Redeemed, session_id: UUID, now: datetime) -> None:
         """Count and log a login whose code has been exchanged."""
         login, user = redeemed
@@ -234,19 +243,11 @@ class SiteTokens:
         if token is None:
             raise OAuthError("invalid_grant", "the refresh token isn't one of wxauth's")
         now = self.clock()
-        await _ensure_keys(self.keys, self.issuer, now)
-        # Most sessions have no resource. Therefore, if the request names no resource, the first attempt assumes that
-        # the session has none. If the session has one, the first attempt changes nothing, and its result names the
-        # resource for a second attempt.
-        target = Target.requested(self.settings, client, form) if "resource" in form else Target(client)
-        outcome = await self._rotate(target, token, form, ip=ip, now=now)
-        if isinstance(outcome, RefreshRefused) and outcome.why == RefreshRefusal.OTHER_RESOURCE:
-            target = Target.granted(self.settings, client, outcome.resource, form)
-            outcome = await self._rotate(target, token, form, ip=ip, now=now)
+        await self._ensure_keys(now)
+        target, outcome = await self._rotate(client, token, form, ip=ip, now=now)
         if isinstance(outcome, RefreshRefused):
             if outcome.why == RefreshRefusal.REUSED:
-                consequence = "the session has ended"
-                log.warning("refresh_token_reused", session_id=token.session_id, consequence=consequence)
+                log.warning("refresh_token_reused", session_id=token.session_id, consequence="the session has ended")
             raise _error_of_refresh(outcome.why)
         # A site may request fewer scopes than were granted, but never more (RFC 6749, section 6).
         requested = target.explicit_scopes(form.get("scope")) or outcome.scope.split()
@@ -264,6 +265,26 @@ class SiteTokens:
         return await self._token_answer(target, outcome, session, self.clock())
 
     async def _rotate(
+        self, client: Client, token: RefreshToken, form: Parameters, *, ip: str | None, now: datetime
+    ) -> tuple[Target, RotatedSessionOfWebsite | RefreshRefused]:
+        """Rotate a refresh token, although the resource of its session is not known yet.
+
+        Return the target with this resource, and the session or the reason for a refusal.
+
+        Raises: OAuthError, if the request names another resource, or if the client may no longer have the resource;
+            TooManyChanges.
+        """
+        # Most sessions have no resource. Therefore, if the request names no resource, the first attempt assumes that
+        # the session has none. If the session has one, the first attempt changes nothing, and its result names the
+        # resource for a second attempt.
+        target = Target.requested(self.settings, client, form) if "resource" in form else Target(client)
+        outcome = await self._rotate_for_target(target, token, form, ip=ip, now=now)
+        if isinstance(outcome, RefreshRefused) and outcome.why == RefreshRefusal.OTHER_RESOURCE:
+            target = Target.granted(self.settings, client, outcome.resource, form)
+            outcome = await self._rotate_for_target(target, token, form, ip=ip, now=now)
+        return target, outcome
+
+    async def _rotate_for_target(
         self, target: Target, token: RefreshToken, form: Parameters, *, ip: str | None, now: datetime
     ) -> RotatedSessionOfWebsite | RefreshRefused:
         """Rotate the refresh token of a session. Return the session, or the reason for a refusal.
@@ -366,7 +387,7 @@ def _challenge_in(client: Client, form: Parameters, redirect_uri: str) -> str | 
     challenge = None if verifier is None else challenge_of(verifier)
     if challenge is None:
         problem = "must be 43 to 128 characters of A-Z a-z 0-9 - . _ ~" if verifier else "must be sent"
-        raise _log_refusal(client, f"code_verifier {problem}", redirect_uri)
+        raise _logged_refusal(client, f"code_verifier {problem}", redirect_uri)
     return challenge
 
 
@@ -400,7 +421,7 @@ def _scopes_left(scope: str, target: Target) -> list[str]:
     return names
 
 
-def _log_refusal(client: Client, reason: str, redirect_uri: str) -> OAuthError:
+def _logged_refusal(client: Client, reason: str, redirect_uri: str) -> OAuthError:
     """Log the refusal of a code, because sites seldom show the error. Return the error, which the caller raises."""
     log.warning(
         "grant_refused",
@@ -410,16 +431,6 @@ def _log_refusal(client: Client, reason: str, redirect_uri: str) -> OAuthError:
         registered=client.redirect_uris,
     )
     return OAuthError("invalid_grant", reason)
-
-
-async def _ensure_keys(keys: KeyRing, issuer: Issuer, now: datetime) -> None:
-    """Check that wxauth can sign tokens, before a request uses up a code or token.
-
-    Raises: StorageUnavailable, if no key has been read yet, or if the database is unavailable; CannotOpen, if the
-        stored keys cannot be decrypted.
-    """
-    issuer.ensure_ready()
-    await keys.id_token_key(DEFAULT_ID_TOKEN_ALG, now)
 
 
 def no_device_grant() -> OAuthError:
