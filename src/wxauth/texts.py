@@ -42,21 +42,30 @@ Most texts contain no such character, so this single search is enough for them.
 _FLAG_OR_REMOVED: Final = re.compile(
     rf"(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{{3,6}}\U000e007f)|[{_REMOVED}{_TAGS}]+"
 )
-"""The pattern of a region's flag, or of characters that `clean_text` removes. The group contains only the flag."""
+"""The pattern of a region's flag, such as Scotland's, or of characters that `clean_text` removes.
+
+The group contains only the flag.
+"""
+_JOINABLE: Final = r"\u0530-\U0010ffff"
+"""The characters of emoji, and of scripts other than Latin, Greek and Cyrillic. Invisible characters are among them."""
+_AFTER_SELECTABLE: Final = rf"(?<=[#*0-9\xa9\xae{_JOINABLE}])(?<![\s{_INVISIBLE}])"
+"""The pattern of the place after a visible character whose form a selector can choose.
+
+Besides the characters in `_JOINABLE`, these are #, * and digits, which begin keycap emoji, and © and ®.
+"""
 _NEEDLESS_JOINERS: Final = re.compile(
-    # A row after a visible character of an emoji, or of a script other than Latin, Greek and Cyrillic, consists of
-    # the first selector, which is kept, further selectors,
-    rf"(?=[{_SELECTORS}{_JOINERS}])(?<=[#*0-9\xa9\xae\u0530-\U0010ffff])(?<![\s{_INVISIBLE}])"
-    rf"([{_SELECTORS}]?)[{_SELECTORS}]*"
-    # the first joiner, which is kept if such a character also follows the row, and the rest.
-    rf"(?:([{_JOINERS}])[{_SELECTORS}{_JOINERS}]*(?=[\u0530-\U0010ffff])(?![\s{_INVISIBLE}]))?[{_SELECTORS}{_JOINERS}]*"
+    # After such a character, a row of selectors and joiners consists of the first selector, which is kept, further
+    # selectors,
+    rf"(?=[{_SELECTORS}{_JOINERS}]){_AFTER_SELECTABLE}([{_SELECTORS}]?)[{_SELECTORS}]*"
+    # the first joiner, which is kept if a visible character in `_JOINABLE` follows the row, and the rest.
+    rf"(?:([{_JOINERS}])[{_SELECTORS}{_JOINERS}]*(?=[{_JOINABLE}])(?![\s{_INVISIBLE}]))?[{_SELECTORS}{_JOINERS}]*"
     # Any other row is removed completely.
     rf"|[{_SELECTORS}{_JOINERS}]+"
 )
 """The pattern of a row of variation selectors and joiners. All are removed except for those in the two groups.
 
-One of each remains in emoji, and in scripts that use them. For example, one U+FE0F and one U+200D remain between a
-heart and a flame, so that the emoji is still a burning heart. The scripts Latin, Greek and Cyrillic do not use them.
+For example, one U+FE0F and one U+200D remain between a heart and a flame, so that the emoji is still a burning heart.
+Latin, Greek and Cyrillic letters do not use selectors and joiners.
 """
 _STACKED_DIACRITICS: Final = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
 """The pattern of more than two diacritics in a row. The group contains the first two, which `clean_text` keeps."""
@@ -82,8 +91,9 @@ def clean_text(text: str) -> str:
 def is_title(text: str) -> bool:
     """Return whether a text can be a title.
 
-    A title is a single line of 1 to 64 characters, from which `clean_text` would remove nothing except needless spaces.
+    A title is a single line of 1 to 64 characters without tabs. `clean_text` would remove only needless spaces from it.
     """
-    is_one_line = text.splitlines() == [text] and "\t" not in text
+    is_one_line = text.splitlines() == [text]
     words = " ".join(text.split())
-    return len(text) <= _MAX_TITLE_LENGTH and is_one_line and words != "" and clean_text(text) == words
+    is_clean = words != "" and "\t" not in text and clean_text(text) == words
+    return len(text) <= _MAX_TITLE_LENGTH and is_one_line and is_clean
