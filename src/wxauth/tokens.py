@@ -129,8 +129,8 @@ class TokenIssuer:
         """Sign an access token.
 
         If the operator has not registered the client, its `client_id` is the URL of a document that describes the
-        client. The token of such a client contains nothing about the user except the user's id, so `app_id`, `openid`,
-        `roles`, `external_id` and `added` are left out.
+        client. Anyone can publish such a document, so the client learns only the user's id, and its token has no
+        claims from `app_id`, `openid`, `roles`, `external_id` and `added`.
 
         Args:
             key: The key that signs the token.
@@ -156,18 +156,17 @@ class TokenIssuer:
             "exp": now + expires_in,
             "iat": now,
             "jti": os.urandom(_JTI_BYTES).hex(),
-            "client_id": app_id,
+            "client_id": app_id if client_id is None else client_id,
             "sid": str(session_id),
-            "openid": openid,
         }
         if client_id is not None:
-            claims |= {"client_id": client_id, "app_id": app_id, "scope": scope}
+            claims["scope"] = scope
         if auth_time is not None:
             claims["auth_time"] = auth_time
-        if client_id is not None and is_document_url(client_id):
-            # Anyone can publish such a document, so the client learns nothing about the user except the id.
-            del claims["openid"], claims["app_id"]
-        else:
+        if client_id is None or not is_document_url(client_id):
+            claims["openid"] = openid
+            if client_id is not None:
+                claims["app_id"] = app_id
             if roles:
                 claims["roles"] = list(roles)
             if external_id is not None:
