@@ -24,14 +24,8 @@ def main() -> None:
 
     Python prints a traceback only if one of wxauth's own modules is missing.
     """
-    if sys.argv[1:2] == ["serve"] and sys.platform != "win32":
-        # The handler ends the process itself, because neither alternative works. Python drops an exception that a
-        # handler raises during a callback, for example the callback of a weak reference. In the first process of a
-        # container, the signal's default action has no effect.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _end)
-        # Until the service handles SIGHUP, the signal is blocked, because it would end the process.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    if sys.argv[1:2] == ["serve"] and sys.platform != "win32":  # Windows has no SIGHUP
+        _set_signals()
     # If this variable is already set, it belongs to another program, but prometheus_client would read the variable
     # during its import. The service sets the variable itself before it starts several workers. The name is written out,
     # because importing the constant that contains it, `service.server.COUNTS`, takes too long.
@@ -52,6 +46,22 @@ def main() -> None:
         _exit_because_of(exc)
 
 
+def _set_signals() -> None:
+    """Let SIGTERM and SIGINT end the process, and block SIGHUP, until the service installs its own handlers."""
+    # The handler ends the process itself. It can't raise an exception instead, because Python drops an exception that
+    # a handler raises during a callback, for example the callback of a weak reference. Without a handler, the signals
+    # would have no effect in the first process of a container.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    # Without a handler, SIGHUP would end the process.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+
+def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End the process at once with status 0, as after a regular stop. Nothing needs cleaning up yet."""
+    os._exit(0)
+
+
 def _exit_because_of(exc: Exception) -> NoReturn:
     """Print the reason why a command has failed, without secrets, and end the process with status 1.
 
@@ -69,14 +79,6 @@ def _exit_because_of(exc: Exception) -> NoReturn:
         sys.exit(localized(text))
     # Python's own traceback would contain values from PostgreSQL's message.
     sys.exit("\n".join(lines_of(exc)))
-
-
-def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End the process at once with status 0, as after a regular stop.
-
-    Nothing needs cleaning up until the service installs its own handlers.
-    """
-    os._exit(0)
 
 
 if __name__ == "__main__":

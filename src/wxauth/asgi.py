@@ -24,14 +24,14 @@ def create_app() -> "ASGIApp":
     If the settings are wrong, print the reason, and end the process.
     """
     try:
-        return _create_app(load_settings(Settings))
+        return _create_with(load_settings(Settings))
     except InvalidSettings as exc:
         sys.stderr.write(f"{localized(exc.text)}\n")
         # After any other exit status, uvicorn's supervisor would start another worker.
         sys.exit(STARTUP_FAILURE)
 
 
-def _create_app(settings: Settings) -> "ASGIApp":
+def _create_with(settings: Settings) -> "ASGIApp":
     """Create the service, and set up the log, the metrics and the garbage collector of this process.
 
     Raises: InvalidSettings, if creating the parts shows that a setting is wrong.

@@ -230,7 +230,10 @@ class ScanTooFar(WxAuthError, code="scan_too_far", status=403):
 
 
 class ScanTaken(WxAuthError, code="scan_taken", status=409):
-    """Another user has scanned the QR code first."""
+    """Another user has scanned the QR code first.
+
+    The error is also returned if another user has typed the login code, or has opened the link, first.
+    """
 
     title = _("Someone else has already scanned this QR code.")
 

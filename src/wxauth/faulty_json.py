@@ -29,7 +29,8 @@ _STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _SIZE_TOKEN: Final = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
 """The pattern of a bracket, a long number, or a string, in which brackets and numbers have no meaning.
 
-Long numbers must be found, because Python refuses to parse an integer of more than 4,300 digits.
+Long numbers must be found, because Python refuses to parse an integer of more than 4,300 digits. No useful number has
+even 1,000 digits.
 """
 
 
@@ -40,7 +41,7 @@ def read_loosely(text: bytes, *, strict: bool = True, prune: bool = False) -> An
 
     Args:
         text: The JSON.
-        strict: Whether control characters in strings are an error.
+        strict: Whether control characters in strings are an error, as in `json.loads`.
         prune: Whether arrays and objects nested more than 100 levels deep become null, and series of 1,000 or more
             digits in numbers become 0. Otherwise, more than 1,000 arrays and objects are an error, and so are integers
             of more than 4,300 digits.

@@ -43,7 +43,10 @@ _RULES: Final = {
     "string_too_short": _("must be at least {min_length} characters long"),
     "string_too_long": _("must be at most {max_length} characters long"),
 }
-"""wxauth's texts for rules, by the type of pydantic's error. They replace pydantic's own messages."""
+"""wxauth's texts for rules, by the type of pydantic's error. They replace pydantic's own messages.
+
+The format `.9g` shows the limit 5.0 as 5.
+"""
 
 
 class TextError(Exception):
@@ -75,10 +78,10 @@ def listed(names: Iterable[str], other_count: int) -> Text:
 
     `other_count` is the number of names that are left out. If it is 0, the list is only `a, b`.
     """
-    some = _(", ").join(names)
+    joined = _(", ").join(names)
     if other_count == 0:
-        return some
-    return _("{some} and {n} more", some=some, n=other_count)
+        return joined
+    return _("{some} and {n} more", some=joined, n=other_count)
 
 
 def os_reason(exc: OSError) -> Text:
