@@ -215,7 +215,7 @@ class CodeFields(SQLModel):
     session_id: UUID | None = Field(default=None)
 
 
-# The base classes are listed in reverse, because SQLModel puts the fields of the last one first.
+# SQLModel puts the fields of the last base class first, so that the columns have the order of this file.
 class SiteLoginFields(
     CodeFields, ApprovalFields, VisitFields, PhoneFields, DeviceFields, PageFields, LoginFields, RequestFields
 ):

@@ -13,7 +13,7 @@ from wxauth.site_logins.targets import ResourceAnswer
 from wxauth.web.schemas import ShownIp, body_like
 
 
-def _seconds_in(value: object) -> object:
+def _number_in(value: object) -> object:
     """Return a number for a string of digits, because `onLoad` gives all values as strings.
 
     Return any other value unchanged.
@@ -35,7 +35,7 @@ class ClaimRequest(BaseModel):
     user_code: str | None = Field(
         default=None, description="The login code as the user typed it. Case and hyphens don't matter.", repr=False
     )
-    scancode_time: Annotated[StrictFloat | None, BeforeValidator(_seconds_in)] = Field(
+    scancode_time: Annotated[StrictFloat | None, BeforeValidator(_number_in)] = Field(
         default=None,
         allow_inf_nan=False,  # no comparison with NaN is true, so NaN would count as recent
         description="The Unix time, in seconds, of the scan, which is `scancode_time` in the query of `onLoad`.",
