@@ -56,11 +56,10 @@ Therefore, wxauth puts the parameter into the forms of the page that `Pages.pers
 """
 _REPEATED_AT_LOG_OUT: Final = ("client_id", "post_logout_redirect_uri", "state", "ui_locales")
 """The parameters of a request to log out that the confirmation page sends again."""
-VISIT_PAGES: Final = {"snapshot": True, "again": True, "over": True, "done": False}
+VISIT_PAGES: Final = frozenset({"snapshot", "again", "over", "done"})
 """The pages that wxauth shows at `/v1/authorize/{request_id}/wechat/{name}` after a visit to WeChat's page, by name.
 
-The value for each page says whether the page has a button to try again. The message of the page `again`, for example,
-is `visit_again` in `TEXTS`.
+The message of the page `again`, for example, is `visit_again` in `TEXTS`.
 """
 
 
@@ -106,7 +105,7 @@ class Pages(Rendering):
         attempt can succeed. `web.edge` logs these two failures.
         """
         try:
-            answer = await work
+            result = await work
         except ScanOver as exc:
             return self.message("visit_over", status=exc.status)
         except NotFound as exc:
@@ -124,7 +123,7 @@ class Pages(Rendering):
             page = self.message("limited" if isinstance(exc, RateLimited) else "away", status=exc.status)
             page.headers.update(exc.headers())
             return page
-        return self.redirect(answer) if isinstance(answer, Onward) else answer
+        return self.redirect(result) if isinstance(result, Onward) else result
 
     def redirect(self, onward: Onward) -> Response:
         """Return a redirect or, if `onward` has a form, a page that posts the form to the site.
@@ -180,6 +179,7 @@ class Pages(Rendering):
                 "nextUrl": f"{own_url}/next",
                 "texts": states | {"left": self._say(TEXTS["left"])},  # the script fills in its placeholder
             },
+            # Without a link, the page has no form.
             form_action=(
                 "'none'" if link_source is None else _form_action_of_link(site_request.redirect_uri, link_source)
             ),
@@ -266,9 +266,10 @@ class Pages(Rendering):
     def visit(self, name: str, *, page_id: str) -> Response:
         """Return the page that a user sees after a visit to WeChat's page. `name` is one of `VISIT_PAGES`.
 
-        `page_id` belongs to the page from which the visit began.
+        The page has a button to try again, unless the user is already logged in (`done`). `page_id` belongs to the page
+        from which the visit began.
         """
-        again_url = f"{self._own_url(page_id)}/wechat" if VISIT_PAGES[name] else None
+        again_url = None if name == "done" else f"{self._own_url(page_id)}/wechat"
         return self.message(f"visit_{name}", again_url=again_url)
 
     def web_view(self, site_request: SiteRequest, parameters: Parameters) -> Response:
