@@ -229,7 +229,7 @@ class Visits:
         return visit
 
     async def _complete(self, visit: SiteLogin, callback: WeChatCallback) -> VisitOutcome:
-        """Log in the visitor, store the outcome for callbacks that wait for it, and return the outcome."""
+        """Log in the user, store the outcome for callbacks that wait for it, and return the outcome."""
         door = visit.taken_door
         fields = {"client_id": visit.client_id, "app_id": visit.app_id}
         try:
@@ -358,7 +358,7 @@ class Visits:
     def _redirect_to_page(self, visit: SiteLogin, callback: WeChatCallback, name: str) -> Onward:
         """Return the redirect to wxauth's page `name`, which says how the visit ended.
 
-        The names are the keys of `VISIT_PAGES` in `login_pages/pages.py`.
+        The names are in `VISIT_PAGES` in `login_pages/pages.py`.
         """
         assert visit.pressed_on is not None  # `new_press` has set it
         page_id = page_id_of(callback.browser.cookie, visit.pressed_on)
