@@ -97,7 +97,10 @@ SCAN_LASTS: Final = timedelta(seconds=180)
 CLAIM_LASTS: Final = timedelta(seconds=60)
 """The time after which another user can take over a claim (a phone's reservation of a login) that has no decision."""
 VISIT_LASTS: Final = timedelta(seconds=600)
-"""The time that a visit to WeChat's page can take. During this time, the page's button can start another visit."""
+"""The time that a visit to WeChat's page can take. During this time, the page's button can start another visit.
+
+It is also the lifetime of a page that has only buttons.
+"""
 LINK_REQUEST_LASTS: Final = timedelta(seconds=600)
 """The lifetime of a sign-in request whose page has a link to WeChat."""
 MAX_PRESSES: Final = 10
