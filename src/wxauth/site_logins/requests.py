@@ -166,7 +166,19 @@ def _checked_request(settings: Settings, client: Client, redirect_uri: str, para
 
     Raises: SentBack, which reports an error to the site, if the request breaks a rule.
     """
-    # The values that lead the browser back are read first, so that wxauth can report a later error to the site.
+    way_back = _way_back(client, redirect_uri, parameters)
+    try:
+        return _check_parameters(settings, client, parameters, **way_back)
+    except OAuthError as exc:
+        request = SiteRequest.model_construct(client=client, **way_back)  # without validation: most fields are missing
+        raise refusal(request, exc.error, exc.description) from None
+
+
+def _way_back(client: Client, redirect_uri: str, parameters: Parameters) -> dict[str, Any]:
+    """Return the fields of a request that lead the browser back to the site, so that the site learns of any error.
+
+    An invalid `state` is left out, and an invalid `response_mode` is replaced by the default.
+    """
     request_object = _in_request_object(parameters)
     state = parameters.get("state", request_object.get("state"))
     if "state" in parameters.repeated or not isinstance(state, str) or len(state) > MAX_ECHOED["state"]:
@@ -174,12 +186,7 @@ def _checked_request(settings: Settings, client: Client, redirect_uri: str, para
     response_mode = parameters.get("response_mode", request_object.get("response_mode"))
     if "response_mode" in parameters.repeated or response_mode not in _response_modes(client, redirect_uri):
         response_mode = _DEFAULT_MODE
-    way_back: dict[str, Any] = {"redirect_uri": redirect_uri, "state": state, "response_mode": response_mode}
-    try:
-        return _check_parameters(settings, client, parameters, **way_back)
-    except OAuthError as exc:
-        request = SiteRequest.model_construct(client=client, **way_back)  # without validation: most fields are missing
-        raise refusal(request, exc.error, exc.description) from None
+    return {"redirect_uri": redirect_uri, "state": state, "response_mode": response_mode}
 
 
 def _in_request_object(parameters: Parameters) -> Mapping[str, Any]:
@@ -210,7 +217,7 @@ def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
 
 
 def _check_parameters(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
-    """Check all parameters, and return the sign-in request. `way_back` contains the fields for the response.
+    """Check all parameters, and return the sign-in request. `way_back` is the result of `_way_back`.
 
     Raises: OAuthError, if the request breaks a rule.
     """

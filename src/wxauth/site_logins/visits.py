@@ -218,7 +218,7 @@ class Visits:
         """
         found = await queries.find(self.database, **hashes)
         now = self.clock()
-        if found is None or found.wechat_code_hash is not None:
+        if found is None or found.wechat_code_hash is not None:  # a repeated callback needs no transaction
             return None
         async with self.database.begin() as transaction:
             visit = await transaction.row(queries.LOCK, id=found.id, now=now)
