@@ -16,7 +16,7 @@ from wxauth.clients.oauth_requests import Parameters, form_parameters, parse_par
 from wxauth.clients.redirect_uris import is_registered, with_query
 from wxauth.errors import PayloadTooLarge
 from wxauth.i18n import lazy_gettext as _
-from wxauth.login_pages.pages import CONFIRMED, STAY, PagesDep
+from wxauth.login_pages.pages import CONFIRMED_FIELD, STAY_FIELD, PagesDep
 from wxauth.login_pages.rendering import redirect_to
 from wxauth.login_pages.routes import PAGE_RESPONSES, SingleSignOnDep
 from wxauth.oauth.site_tokens import end_web_session
@@ -90,11 +90,11 @@ class LoggingOut:
         pages, browser = self.pages, self.pages.browser
         client = await find_site(self.database, parameters.get("client_id", ""))
         user = await self.single_sign_on.user_of(browser)
-        if user is None or STAY in parameters:
+        if user is None or STAY_FIELD in parameters:
             message = "nobody" if user is None else "stayed"
             return pages.not_logged_out(message, client, _way_back(client, parameters))
         confirmation = log_out_field(browser.login_cookie)
-        is_confirmed = compare_digest(parameters.get(CONFIRMED, "").encode(), confirmation.encode())
+        is_confirmed = compare_digest(parameters.get(CONFIRMED_FIELD, "").encode(), confirmation.encode())
         if self.request.method != "POST" or not is_confirmed:
             return pages.log_out(user, client, parameters, confirmation)
         # A browser's login has its own queue, as a session has.

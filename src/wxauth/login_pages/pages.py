@@ -39,17 +39,17 @@ from wxauth.web.dependencies import SettingsDep
 from wxauth.web.edge import FIRST_FAILURE, PROBLEM_KEY
 from wxauth_guard.problems import REQUEST_ID_KEY
 
-DOOR: Final = "door"
+DOOR_PARAMETER: Final = "door"
 """A query parameter of `/v1/authorize` that only wxauth's pages use.
 
 With the value `scan`, a web-view also gets the page with the QR code. The page that a web-view usually gets (see
 `Pages.web_view`) requests this page if WeChat's JavaScript bridge does not respond.
 """
-CONFIRMED: Final = "confirmed"
+CONFIRMED_FIELD: Final = "confirmed"
 """The form field that confirms the log-out on the page that asks the user."""
-STAY: Final = "stay"
+STAY_FIELD: Final = "stay"
 """The form field that the browser sends if the user presses the button to stay logged in."""
-HINT: Final = "id_token_hint"
+HINT_PARAMETER: Final = "id_token_hint"
 """The site's parameter with an id_token, which can contain the user's name and phone number.
 
 Therefore, wxauth puts the parameter into the forms of the page that `Pages.person` returns, and never stores it.
@@ -240,13 +240,13 @@ class Pages(Rendering):
             form_action=f"'self' {redirect_sources(site_request.redirect_uri)}",
             name=(user.nickname or "").strip(),
             picture=f"{self.root}{picture.removeprefix(issuer)}" if is_uploaded_picture(picture, issuer) else None,
-            hint={HINT: parameters[HINT]} if HINT in parameters else {},
+            hint_fields={HINT_PARAMETER: parameters[HINT_PARAMETER]} if HINT_PARAMETER in parameters else {},
         )
 
     def log_out(self, user: UserFields, client: Client | None, parameters: Parameters, confirmation: str) -> Response:
         """Return the page that asks whether to end the browser's login.
 
-        `confirmation` is the value of the field `CONFIRMED`, which proves that the user confirmed on this page.
+        `confirmation` is the value of the field `CONFIRMED_FIELD`, which proves that the user confirmed on this page.
         """
         repeated = {name: parameters[name] for name in _REPEATED_AT_LOG_OUT if name in parameters}
         url = repeated.get("post_logout_redirect_uri")
@@ -258,8 +258,8 @@ class Pages(Rendering):
             self._say(_("Log out?")),
             form_action=form_action,
             name=(user.nickname or "").strip() or self._say(_("WeChat user")),
-            fields={**repeated, CONFIRMED: confirmation},
-            stay=STAY,
+            fields={**repeated, CONFIRMED_FIELD: confirmation},
+            stay=STAY_FIELD,
             other_languages=self._in_other_languages("", urlencode(repeated)),
         )
 
@@ -276,7 +276,7 @@ class Pages(Rendering):
         """Return the page that makes the surrounding mini-program open one of its pages with the site's request."""
         # Encode the query as JavaScript's encodeURIComponent does, because mini-programs decode no other encoding.
         query = urlencode(_site_parameters(parameters), quote_via=quote, safe="!~*'()")
-        code_url = f"{self.root}{_sign_in_path({**parameters, DOOR: Door.SCAN})}"
+        code_url = f"{self.root}{_sign_in_path({**parameters, DOOR_PARAMETER: Door.SCAN})}"
         data = {"url": f"/{self.settings.site_page}?{query}", "codeUrl": code_url}
         return self._site_page("web-view", site_request, script="web-view.js", data=data, code_url=code_url)
 
@@ -299,7 +299,7 @@ class Pages(Rendering):
         template.
         """
         # A link must not contain the id_token, which can contain personal data.
-        is_repeatable = self.request.method == "GET" and HINT not in self.request.query_params
+        is_repeatable = self.request.method == "GET" and HINT_PARAMETER not in self.request.query_params
         lines = list(about)
         if parameter is not None:
             lines.append(self._say(_("Parameter: {parameter}"), parameter=parameter))
@@ -417,7 +417,7 @@ def _form_action_of_link(redirect_uri: str, link_source: str | None) -> str:
 
 def _site_parameters(parameters: Parameters) -> dict[str, str]:
     """Return the parameters that the site has sent, without the parameter of wxauth's own pages."""
-    return {name: parameters[name] for name in parameters if name != DOOR}
+    return {name: parameters[name] for name in parameters if name != DOOR_PARAMETER}
 
 
 def _sign_in_path(parameters: Mapping[str, str]) -> str:

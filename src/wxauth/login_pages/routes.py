@@ -15,7 +15,7 @@ from wxauth.clients.oauth_requests import Parameters, form_parameters, parse_par
 from wxauth.clients.queries import LOGO
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
-from wxauth.login_pages.pages import DOOR, HINT, VISIT_PAGES, PagesDep
+from wxauth.login_pages.pages import DOOR_PARAMETER, HINT_PARAMETER, VISIT_PAGES, PagesDep
 from wxauth.login_pages.rendering import PAGES_FOLDER
 from wxauth.oauth.routes import SiteLoginsDep, SiteRequestsDep
 from wxauth.random_secrets import new_secret
@@ -109,7 +109,7 @@ class LoggingIn:
         # For a resource, a phone must scan the QR code, and these browsers are usually on that phone.
         if site_request.resource is not None and (browser.is_web_view or (pages.is_in_wechat and pages.is_on_a_phone)):
             return pages.elsewhere(site_request, parameters)
-        if browser.is_web_view and may_answer(client) and parameters.get(DOOR) != Door.SCAN:
+        if browser.is_web_view and may_answer(client) and parameters.get(DOOR_PARAMETER) != Door.SCAN:
             return pages.web_view(site_request, parameters)
         # The client was read without its logo, which only the pages below show.
         client.logo = await self.database.value(LOGO, name=client.name)
@@ -132,7 +132,7 @@ class LoggingIn:
         """Return the page with a button to continue as `user`, the user of the browser's login."""
         # Only parameters that wxauth reads are stored, because anybody can add 64 KiB of other parameters to a link.
         # The hint is not stored, because it can contain personal data.
-        stored = (name for name in (*_PARAMETERS, DOOR) if name in parameters and name != HINT)
+        stored = (name for name in (*_PARAMETERS, DOOR_PARAMETER) if name in parameters and name != HINT_PARAMETER)
         query = urlencode({name: parameters[name] for name in stored})
         page_id = await self.site_logins.start_person_page(
             site_request, browser, browser_login_id=user.login_id, query=query
