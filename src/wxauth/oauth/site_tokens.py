@@ -135,7 +135,8 @@ class SiteTokens:
         """
         if not client.device:
             raise no_device_grant()
-        login = await queries.find(self.database, device_code_hash=hash_of(form.required("device_code")))
+        device_code_hash = hash_of(form.required("device_code"))
+        login = await self.database.row(queries.BY_DEVICE_CODE, device_code_hash=device_code_hash)
         if login is not None and login.client_id != client.name:
             login = None  # the device code of another client counts as unknown
         outcome = await self._redeem(client, login, form)

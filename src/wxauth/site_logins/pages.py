@@ -42,7 +42,7 @@ class PageState(StrEnum):
 
 async def find_open_page(database: Database, page_id: str, browser: Browser, *, now: datetime) -> SiteLogin:
     """Return the login that this page of this browser shows. Raises: NotFound, if there is no open page."""
-    page = await queries.find(database, **page_hashes(page_id, browser.cookie))
+    page = await database.row(queries.BY_PAGE, **page_hashes(page_id, browser.cookie))
     if page is None or not page.is_page_open(now):
         raise NotFound(NO_SUCH_PAGE)
     return page
@@ -112,7 +112,7 @@ class ScanPages:
 
         Raises: NotFound, if this browser has no such page.
         """
-        page = await queries.find(self.database, **page_hashes(page_id, browser.cookie))
+        page = await self.database.row(queries.BY_PAGE, **page_hashes(page_id, browser.cookie))
         if page is None or page.scene_hash is None:
             raise NotFound("this browser doesn't show this QR code")
         return page

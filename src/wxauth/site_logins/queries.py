@@ -14,7 +14,7 @@ The user's sessions and the logins of the user's browsers are locked at any poin
 them only under the user's lock. The statement that adds a row locks only the site's client.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import datetime
 from typing import Final, LiteralString
 from uuid import UUID
@@ -150,20 +150,11 @@ def _finding(*columns: LiteralString) -> Statement[SiteLogin]:
     return Statement[SiteLogin](f"{_LOGIN} AND {conditions}")
 
 
-_FOUND_BY: Final[Mapping[tuple[str, ...], Statement[SiteLogin]]] = {
-    columns: _finding(*columns)
-    for columns in (
-        ("id",),
-        ("browser_hash", "page_hash"),
-        ("browser_hash", "state_hash"),
-        ("device_code_hash",),
-        ("code_hash",),
-    )
-}
-"""The statements that find a login.
-
-The key of each statement contains the columns whose values the statement compares, in alphabetical order.
-"""
+BY_ID: Final = _finding("id")
+BY_PAGE: Final = _finding("browser_hash", "page_hash")
+BY_STATE: Final = _finding("browser_hash", "state_hash")
+BY_DEVICE_CODE: Final = _finding("device_code_hash")
+BY_CODE: Final = _finding("code_hash")
 # The statement finds the last link to WeChat that the browser of a page has received. The order of ids does not show
 # which link is the last, because the clocks of replicas differ. Therefore, wxauth numbers the links while it holds the
 # lock of their page.
@@ -246,14 +237,6 @@ async def add(database: Database | Transaction, login: SiteLoginFields) -> bool:
 async def save(transaction: Transaction, login: SiteLogin) -> None:
     """Store the columns of a locked login, except those in `_UNCHANGED`."""
     await transaction.run(_SAVE, id=login.id, **{name: getattr(login, name) for name in _SAVED})
-
-
-async def find(database: Database, **key: UUID | bytes) -> SiteLogin | None:
-    """Return the login whose columns have the values in `key`; None if there is none.
-
-    `_FOUND_BY` must contain a statement for these columns.
-    """
-    return await database.row(_FOUND_BY[tuple(sorted(key))], **key)
 
 
 async def sweep_site_logins(database: Database, *, size: int, now: datetime) -> int:

@@ -86,7 +86,7 @@ async def login_of_code(
 
     Return None if there is no such login, or if its sign-in request had another client, redirect URI or challenge.
     """
-    login = await queries.find(database, code_hash=hash_of(code))
+    login = await database.row(queries.BY_CODE, code_hash=hash_of(code))
     request = (client_id, redirect_uri, code_challenge)
     if login is None or (login.client_id, login.redirect_uri, login.code_challenge) != request:
         return None

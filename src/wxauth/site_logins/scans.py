@@ -236,7 +236,7 @@ class Scans:
 
         Raises: ScanOver, otherwise.
         """
-        login = await queries.find(self.database, id=login_id)
+        login = await self.database.row(queries.BY_ID, id=login_id)
         if login is None or login.stage == Stage.REFUSED or not _can_decide(login, caller, now=self.clock()):
             raise errors.ScanOver(_NOT_CLAIMED)
         return login

@@ -66,7 +66,7 @@ def _scan_link_prefix(issuer: str) -> str:
 
 
 def page_hashes(page_id: str, cookie: str) -> dict[str, bytes]:
-    """Return the hashes that `queries.find` needs to find the page with this id in the browser with this cookie.
+    """Return the parameters with which `queries.BY_PAGE` finds the page with this id in the browser with this cookie.
 
     Raises: NotFound, if the browser has no cookie, or if the id is malformed.
     """

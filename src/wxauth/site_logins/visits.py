@@ -216,7 +216,7 @@ class Visits:
 
         `hashes` contains the hashes of the visit's `state` and of its browser, by the names of their columns.
         """
-        found = await queries.find(self.database, **hashes)
+        found = await self.database.row(queries.BY_STATE, **hashes)
         now = self.clock()
         if found is None or found.wechat_code_hash is not None:  # a repeated callback needs no transaction
             return None
@@ -336,7 +336,7 @@ class Visits:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.wechat_timeout + CALLBACK_EXTRA_SECONDS
         while True:
-            visit = await queries.find(self.database, **hashes)
+            visit = await self.database.row(queries.BY_STATE, **hashes)
             if visit is None:
                 raise NotFound("this browser didn't start this visit")
             if visit.wechat_code_hash is None or visit.outcome is not None or loop.time() >= deadline:
