@@ -40,7 +40,7 @@ class Cors:
     Pages at the origins in `CORS_ORIGINS` may call every route, except those with PUT, which only services use. Pages
     of public clients may call only the paths in `CORS_PATHS`. If the setting `CLIENT_DOCUMENTS` allows unregistered
     clients, pages of any origin may call the paths in `_ANY_ORIGIN_PATHS`. If the issuer's URL has a path, the path of
-    its metadata at the host's root belongs to both sets (see `oauth.routes.metadata_at_root`).
+    its metadata at the host's root belongs to both sets (see `oauth.metadata_routes.metadata_at_root`).
 
     A change to the public clients takes effect immediately, because wxauth reads their origins from the database for
     each request that the settings do not already allow.

@@ -1,4 +1,4 @@
-"""The routes for sites: discovery, the device grant, tokens, revocation, and the claims about a user."""
+"""The routes for sites: the device grant, tokens, revocation, and the claims about a user."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, NotRequired
@@ -6,49 +6,44 @@ from typing import Annotated, Any, Final, Literal, NotRequired
 from fastapi import Depends
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from wxauth.clients.assertions import PRIVATE_KEY_JWT, SIGNING_ALGS
 from wxauth.clients.clients import find_site
-from wxauth.clients.id_tokens import PROTOCOL_CLAIMS
-from wxauth.clients.models import CLAIMS, ID_TOKEN_ALGS, OPENID_SCOPE, SITE_SCOPE_NAMES, claims_of
+from wxauth.clients.models import OPENID_SCOPE, claims_of
 from wxauth.clients.oauth_errors import OAuthError, invalid_client, with_oauth_errors
 from wxauth.clients.oauth_requests import BROWSER_USER_AGENT, SiteCredentials, form_of, form_parameters, is_form
-from wxauth.i18n import languages, lazy_gettext as _
-from wxauth.keys.models import JWKS_MAX_AGE
+from wxauth.i18n import lazy_gettext as _
 from wxauth.login.login import EXAMPLE_JWT
-from wxauth.oauth.site_tokens import DEVICE_CODE_GRANT, GRANT_TYPES, SiteTokens, no_device_grant
+from wxauth.oauth.site_tokens import DEVICE_CODE_GRANT, SiteTokens, no_device_grant
 from wxauth.settings.addresses import plain_address
-from wxauth.settings.resources import Resource
-from wxauth.site_logins import asking, requests, responses
+from wxauth.site_logins.asking import SiteLogins
 from wxauth.site_logins.doors import POLL_INTERVAL_SECONDS, SCAN_LASTS
 from wxauth.site_logins.models import RequestFields
+from wxauth.site_logins.requests import SiteRequests
 from wxauth.site_logins.responses import Unanswerable
 from wxauth.site_logins.secrets import scan_link
 from wxauth.site_logins.targets import Target
 from wxauth.users.callers import DeviceDep, read_caller, verified
 from wxauth.web.answers import BEARER, GUARDED, Entails
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep, provide
-from wxauth.web.direct import DirectRoute, Router
+from wxauth.web.direct import Router
 from wxauth.web.schemas import EXAMPLE_USER_ID
 from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InsufficientScope, InvalidRequest, InvalidToken
-from wxauth_guard.issuer import METADATA_PATH
 
-SiteLoginsDep = Annotated[asking.SiteLogins, Depends(provide(asking.SiteLogins))]
-SiteRequestsDep = Annotated[requests.SiteRequests, Depends(provide(requests.SiteRequests))]
+SiteLoginsDep = Annotated[SiteLogins, Depends(provide(SiteLogins))]
+SiteRequestsDep = Annotated[SiteRequests, Depends(provide(SiteRequests))]
 SiteCredentialsDep = Annotated[SiteCredentials, Depends(provide(SiteCredentials))]
 SiteTokensDep = Annotated[SiteTokens, Depends(provide(SiteTokens))]
+DEVICE_PATH: Final = "/v1/device_authorization"
 TOKEN_PATH: Final = "/v1/token"  # noqa: S105 - no password
 REVOKE_PATH: Final = "/v1/revoke"
-_SECRET_METHODS: Final = ["client_secret_basic", "client_secret_post"]
-"""The ways in which a client can send its secret."""
+USERINFO_PATH: Final = "/v1/userinfo"
 _ASSERTION_PARAMETERS: Final = ("client_assertion_type", "client_assertion")
 """The parameters with which a client sends an assertion (RFC 7521, section 4.2)."""
 MAX_USER_AGENT: Final = 512
 """The largest number of characters of `browser_user_agent` that wxauth stores."""
-metadata_router = Router("keys")
 router = Router("websites")
 
 
@@ -97,100 +92,6 @@ class UserinfoAnswer(TypedDict):
     roles: NotRequired[list[str]]
 
 
-def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents: bool = False) -> dict[str, Any]:
-    """Return the metadata of wxauth as an authorization server (RFC 8414).
-
-    The scopes of `resources` are listed after the scopes of sites. `has_documents` says whether metadata documents may
-    describe clients.
-    """
-    # Several resources can have the same scope. Unlike a set, a dict keeps the order of the names.
-    scopes = dict.fromkeys(SITE_SCOPE_NAMES)
-    for resource in resources:
-        scopes.update(dict.fromkeys(resource.scopes))
-    methods = [*_SECRET_METHODS, "none"]
-    document_features: dict[str, Any] = {}
-    if has_documents:
-        methods.append(PRIVATE_KEY_JWT)
-        document_features = {
-            "client_id_metadata_document_supported": True,
-            "token_endpoint_auth_signing_alg_values_supported": list(SIGNING_ALGS),
-            "revocation_endpoint_auth_signing_alg_values_supported": list(SIGNING_ALGS),
-        }
-    return {
-        "issuer": issuer,
-        "jwks_uri": f"{issuer}/.well-known/jwks.json",
-        "authorization_endpoint": f"{issuer}{responses.AUTHORIZE_PATH}",
-        "token_endpoint": f"{issuer}{TOKEN_PATH}",
-        "token_endpoint_auth_methods_supported": methods,
-        "device_authorization_endpoint": f"{issuer}/v1/device_authorization",
-        "userinfo_endpoint": f"{issuer}/v1/userinfo",
-        "revocation_endpoint": f"{issuer}{REVOKE_PATH}",
-        "revocation_endpoint_auth_methods_supported": methods,
-        "introspection_endpoint": f"{issuer}/v1/introspect",
-        "introspection_endpoint_auth_methods_supported": _SECRET_METHODS,
-        "end_session_endpoint": f"{issuer}/v1/end_session",
-        "backchannel_logout_supported": True,
-        "backchannel_logout_session_supported": True,
-        "response_types_supported": [requests.RESPONSE_TYPE],
-        "response_modes_supported": list(requests.RESPONSE_MODES),
-        "grant_types_supported": list(GRANT_TYPES),
-        "code_challenge_methods_supported": [requests.CHALLENGE_METHOD],
-        "scopes_supported": list(scopes),
-        "claims_supported": [*PROTOCOL_CLAIMS, *CLAIMS],
-        "claim_types_supported": ["normal"],
-        "claims_parameter_supported": False,
-        "request_parameter_supported": False,
-        "request_uri_parameter_supported": False,
-        "authorization_response_iss_parameter_supported": True,
-        "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": list(ID_TOKEN_ALGS),
-        "ui_locales_supported": languages()[::-1],  # English, the language of the code, comes last
-        **document_features,
-    }
-
-
-_METADATA_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {"example": _metadata("https://auth.example.com")}}}
-}
-"""FastAPI's `responses` for the metadata, with an example."""
-
-
-@metadata_router.get(
-    "/.well-known/openid-configuration",
-    summary=_("OpenID Connect metadata"),
-    operation_id="read_openid_configuration",
-    response_model=dict[str, Any],
-    responses=_METADATA_RESPONSES,
-)
-@metadata_router.get(
-    METADATA_PATH,
-    summary=_("Authorization server metadata"),
-    operation_id="read_metadata",
-    response_model=dict[str, Any],
-    responses=_METADATA_RESPONSES,
-)
-async def metadata(settings: SettingsDep) -> JSONResponse:
-    """Return the URLs of the keys and endpoints, and the supported features.
-
-    `/.well-known/openid-configuration` and `/.well-known/oauth-authorization-server` return the same document.
-    """
-    document = _metadata(settings.issuer, settings.resources, has_documents=bool(settings.client_documents))
-    return JSONResponse(document, headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"})
-
-
-def metadata_at_root(path: str) -> list[DirectRoute]:
-    """Return the additional metadata routes, for GET and HEAD, of an issuer whose URL has a path.
-
-    `path` is the path of the issuer's URL. It comes after the well-known path, which begins at the host's root (RFC
-    8414, section 3.1). For example, the issuer `https://example.com/auth` has its metadata at
-    `https://example.com/.well-known/oauth-authorization-server/auth`.
-    """
-    at_root = Router("keys")
-    for method in ("GET", "HEAD"):
-        at_root.hidden(METADATA_PATH + path, method=method)(metadata)
-    return at_root.routes
-
-
 def _error_responses(*errors: str) -> dict[int | str, dict[str, Any]]:
     """Return FastAPI's `responses` for the errors of an operation that a client calls (RFC 6749).
 
@@ -222,7 +123,7 @@ def _form_request(example: dict[str, str], others: Iterable[str]) -> dict[str, A
 
 
 @router.post(
-    "/v1/device_authorization",
+    DEVICE_PATH,
     summary=_("Start a device sign-in (RFC 8628)"),
     response_model=DeviceAuthorizationAnswer,
     responses=_error_responses("invalid_request", "invalid_scope", "invalid_target", "unauthorized_client"),
@@ -353,13 +254,13 @@ _BearerDep = Annotated[Principal, Depends(bearer_of_userinfo), Entails(failures=
 
 
 @router.get(
-    "/v1/userinfo",
+    USERINFO_PATH,
     summary=_("Read the user's claims (OpenID Connect)"),
     response_model=UserinfoAnswer,
     failures=[InsufficientScope],
 )
 @router.post(
-    "/v1/userinfo",
+    USERINFO_PATH,
     summary=_("Read the user's claims with POST (OpenID Connect)"),
     operation_id="read_userinfo_by_post",
     response_model=UserinfoAnswer,

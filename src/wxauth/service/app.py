@@ -27,7 +27,7 @@ from wxauth.login.login import LoginRequest
 from wxauth.login.records import Refusals
 from wxauth.login_pages import logout_routes, routes as page_routes
 from wxauth.merging import routes as merging_routes
-from wxauth.oauth import routes as oauth_routes
+from wxauth.oauth import metadata_routes, routes as oauth_routes
 from wxauth.oauth.cors import Cors
 from wxauth.phones import routes as phone_routes
 from wxauth.pictures import routes as picture_routes
@@ -71,7 +71,7 @@ _ROUTERS: Final = (
     key_routes.admin_router,
     check_routes.router,
     key_routes.router,
-    oauth_routes.metadata_router,
+    metadata_routes.router,
     probes.router,
     metrics.router,
     token_routes.router,
@@ -168,7 +168,7 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
     )
     add_failures(api)
     if root_path:
-        api.router.routes.extend(oauth_routes.metadata_at_root(root_path))
+        api.router.routes.extend(metadata_routes.metadata_at_root(root_path))
     # With `include_router`, FastAPI would match each request against an additional router.
     api.router.routes.extend(_ALL_ROUTES)
     add_docs(api)
