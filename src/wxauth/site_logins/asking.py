@@ -97,7 +97,7 @@ class SiteLogins:
             client.name,
             # The phone shows the browser only if its address is known, so the User-Agent alone is of no use.
             Device(ip, None if ip is None else user_agent),
-            lasts=doors.SCAN_LASTS,
+            lifetime=doors.SCAN_LASTS,
             kept_for=doors.OUTCOME_KEPT,
             now=self.clock(),
             device_code_hash=hash_of(device_code),
@@ -109,9 +109,9 @@ class SiteLogins:
 
         Raises: RateLimited; Unanswerable, if the client no longer exists; StorageUnavailable, if no user code is free.
         """
-        lasts = doors.LINK_REQUEST_LASTS if has_link else doors.SCAN_LASTS
+        lifetime = doors.LINK_REQUEST_LASTS if has_link else doors.SCAN_LASTS
         await self.scan_limits.browsers.admit_address(browser.ip)
-        login, page_id = _new_page(request, browser, lasts=lasts, now=self.clock())
+        login, page_id = _new_page(request, browser, lifetime=lifetime, now=self.clock())
         return await self._add_scan(login, page_id)
 
     async def start_account_page(self, request: SiteRequest, browser: Browser) -> str:
@@ -142,7 +142,7 @@ class SiteLogins:
 
         Raises: Unanswerable, if the client no longer exists.
         """
-        login, page_id = _new_page(request, browser, lasts=doors.VISIT_LASTS, now=self.clock())
+        login, page_id = _new_page(request, browser, lifetime=doors.VISIT_LASTS, now=self.clock())
         login.browser_login_id, login.query = browser_login_id, query
         await queries.add(self.database, login)  # never False, because this login has no user code that might be taken
         return page_id
@@ -166,14 +166,14 @@ def new_login(
     client_id: str,
     browser: Device,
     *,
-    lasts: timedelta,
+    lifetime: timedelta,
     kept_for: timedelta = timedelta(0),
     now: datetime,
     **columns: Any,
 ) -> SiteLoginFields:
     """Return a login to store. `columns` are further columns of the login, with their values.
 
-    The login can be used for the time `lasts`. wxauth still stores the login for the time `kept_for` after it has
+    The login can be used during its `lifetime`. wxauth still stores the login for the time `kept_for` after it has
     expired, or for longer if a later step, such as a claim, changes `kept_until`.
     """
     return SiteLoginFields(
@@ -184,23 +184,23 @@ def new_login(
         browser_ip=browser.ip,
         browser_user_agent=browser.user_agent,
         created_at=now,
-        expires_at=now + lasts,
-        kept_until=now + lasts + kept_for,
+        expires_at=now + lifetime,
+        kept_until=now + lifetime + kept_for,
     )
 
 
 def new_press(
-    page: SiteLoginFields, browser: Device, *, lasts: timedelta, now: datetime, door: Door
+    page: SiteLoginFields, browser: Device, *, lifetime: timedelta, now: datetime, door: Door
 ) -> SiteLoginFields:
     """Return the login to store when a browser uses a button of a page.
 
-    `door` is the way to log in that the button starts. The login can be used for the time `lasts`.
+    `door` is the way to log in that the button starts. The login can be used during its `lifetime`.
     """
     return new_login(
         page,
         page.client_id,
         browser,
-        lasts=lasts,
+        lifetime=lifetime,
         now=now,
         door=door,
         browser_hash=page.browser_hash,
@@ -209,10 +209,12 @@ def new_press(
 
 
 def _new_page(
-    request: SiteRequest, browser: Browser, *, lasts: timedelta, now: datetime
+    request: SiteRequest, browser: Browser, *, lifetime: timedelta, now: datetime
 ) -> tuple[SiteLoginFields, str]:
     """Return the login to store for a new page, and the id in the page's URLs."""
-    login = new_login(request, request.client.name, browser, lasts=lasts, now=now, browser_hash=hash_of(browser.cookie))
+    login = new_login(
+        request, request.client.name, browser, lifetime=lifetime, now=now, browser_hash=hash_of(browser.cookie)
+    )
     page_id = page_id_of(browser.cookie, login.id)
     login.page_hash = hash_of(page_id)
     return login, page_id

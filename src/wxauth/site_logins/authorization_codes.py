@@ -207,14 +207,14 @@ async def add_with_code(
     authenticated_at: datetime,
     authenticated_by: str,
     device: Device,
-    lasts: timedelta = AUTHORIZATION_CODE_LASTS,
+    lifetime: timedelta = AUTHORIZATION_CODE_LASTS,
     claimed_session_id: UUID | None = None,
     browser_login_id: UUID | None = None,
     now: datetime,
 ) -> None:
     """Store a login that needs no page, with its authorization code, and record it. The caller has locked the user.
 
-    `lasts` is the lifetime of the code. `claimed_session_id` is the phone's session that has approved the login, and
+    `lifetime` is the lifetime of the code. `claimed_session_id` is the phone's session that has approved the login, and
     `browser_login_id` is the browser's login that the login depends on, if there is one.
 
     Raises: SentBack, if the site's `id_token_hint` names another user; Unanswerable, if the client no longer exists.
@@ -224,16 +224,16 @@ async def add_with_code(
         request,
         request.client.name,
         device,
-        lasts=lasts,
+        lifetime=lifetime,
         kept_for=OUTCOME_KEPT,
         now=now,
         door=door,
         claimed_session_id=claimed_session_id,
         browser_login_id=browser_login_id,
         code_hash=hash_of(code),
-        code_expires_at=now + lasts,
+        code_expires_at=now + lifetime,
     )
-    login.approve(user, authenticated_at=authenticated_at, authenticated_by=authenticated_by, until=now + lasts)
+    login.approve(user, authenticated_at=authenticated_at, authenticated_by=authenticated_by, until=now + lifetime)
     login.stage = Stage.CODED
     await queries.add(transaction, login)
     await record_authorized(transaction, user, login.client_id, login, door=door, ip=device.ip, now=now)

@@ -88,8 +88,8 @@ class Links:
                     await _end_link(transaction, locked_previous)
             # The phone shows the browser that has requested the page.
             page_browser = Device(locked.browser_ip, locked.browser_user_agent)
-            lasts = min(SCAN_LASTS, locked.expires_at - now)
-            link = new_press(locked, page_browser, lasts=lasts, now=now, door=Door.LINK)
+            lifetime = min(SCAN_LASTS, locked.expires_at - now)
+            link = new_press(locked, page_browser, lifetime=lifetime, now=now, door=Door.LINK)
             link.presses, link.scene_hash = press_number, hash_of(scene)
             await queries.add(transaction, link)
         return Onward(self.mini_program_urls.with_scene(url_without_scene, scene))

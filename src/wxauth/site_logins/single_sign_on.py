@@ -207,7 +207,7 @@ class SingleSignOn:
             authenticated_at=user.authenticated_at,
             authenticated_by=user.authenticated_by,
             device=browser,
-            lasts=min(AUTHORIZATION_CODE_LASTS, time_left),
+            lifetime=min(AUTHORIZATION_CODE_LASTS, time_left),
             browser_login_id=user.login_id,
             now=now,
         )

@@ -180,7 +180,7 @@ class Visits:
             locked.kept_until = max(locked.kept_until, locked.expires_at)
             await queries.save(transaction, locked)
             # `_log_in` sets the address and the User-Agent, which can change during the visit.
-            visit = new_press(locked, Device(None, None), lasts=VISIT_LASTS, now=now, door=door)
+            visit = new_press(locked, Device(None, None), lifetime=VISIT_LASTS, now=now, door=door)
             visit.app_id, visit.state_hash = app_id, hash_of(state)
             await queries.add(transaction, visit)
         return state
