@@ -144,7 +144,7 @@ class LoggingIn:
         client, link_source = site_request.client, None
         if self.pages.is_in_phones_browser:
             link_source = await self.mini_program_urls.csp_source(client.app_id, is_allowed=client.link)
-        started = await self.site_logins.start_for_page(site_request, browser, has_link=link_source is not None)
+        started = await self.site_logins.start_code_page(site_request, browser, has_link=link_source is not None)
         app = self.apps.find_enabled(client.app_id)
         return self.pages.code(site_request, started, parameters, app=app, link_source=link_source)
 

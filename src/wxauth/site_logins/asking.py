@@ -104,7 +104,7 @@ class SiteLogins:
         )
         return await self._add_scan(login, device_code)
 
-    async def start_for_page(self, request: SiteRequest, browser: Browser, *, has_link: bool) -> StartedScan:
+    async def start_code_page(self, request: SiteRequest, browser: Browser, *, has_link: bool) -> StartedScan:
         """Start a scan that a page of wxauth shows in a browser. With `has_link`, the page also has a link to WeChat.
 
         Raises: RateLimited; Unanswerable, if the client no longer exists; StorageUnavailable, if no user code is free.
