@@ -19,7 +19,7 @@ from wxauth.merging.splitting import split
 from wxauth.terminal import word
 from wxauth.users.admin import read_user
 from wxauth.users.schemas import UserDetailAnswer
-from wxauth.users.status_queries import Ban
+from wxauth.users.status_queries import Ban, StatusAndRoles
 
 
 def _identity(value: str) -> tuple[str, str]:
@@ -62,7 +62,7 @@ def merge_command(from_id: UUID, into_id: UUID) -> None:
     echo(_("{former} was merged into {user_id}, roles: {roles}", former=from_id, user_id=user["id"], roles=roles))
     # The line above contains the roles after the merge. These lines show both users as they were before the merge.
     for each in (merged.former_user, merged.remaining_user):
-        _echo_status_and_roles(each.id, each.nickname, each.roles, each.status_and_roles.ban)
+        _echo_status_and_roles(each.id, each.nickname, each.roles, StatusAndRoles.of(each).ban)
 
 
 @click.command()

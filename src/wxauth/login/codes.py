@@ -20,7 +20,7 @@ from wxauth.limits.rate_limits import RateLimiter
 from wxauth.login.batched_queries import UserAtLogin
 from wxauth.login.login_queries import InitialFields, LoggedIn, Login, record_login
 from wxauth.login.sign_up_hook import SignUpHook
-from wxauth.session_keys.queries import KEEP_KEY
+from wxauth.session_keys.queries import STORE_KEY
 from wxauth.sessions.devices import Device
 from wxauth.settings.apps import App
 from wxauth.settings.roles import MAX_ROLES
@@ -180,7 +180,7 @@ class Proofs:
             raise WrongPerson("login_code belongs to a different person from the session's user: log in again")
         sealed = _sealed_key(self.sealer, app, identity)
         if sealed is not None:
-            await self.database.run(KEEP_KEY, session_id=caller.session_id, sealed=sealed, asked_at=asked_at)
+            await self.database.run(STORE_KEY, session_id=caller.session_id, sealed=sealed, asked_at=asked_at)
 
 
 def _sealed_key(sealer: Sealer, app: App, identity: WeChatIdentity) -> bytes | None:

@@ -30,7 +30,7 @@ from wxauth.errors import RateLimited, SignUpClosed, SnapshotUser
 from wxauth.login import batched_queries
 from wxauth.login.batched_queries import OPEN_FRAGMENT, USER_AT_LOGIN, UserAtLogin
 from wxauth.merging.merging import correct_imported_identity, link_unionid
-from wxauth.merging.unionid_queries import HOLD_UNIONID, PEOPLE, OfAnotherOpenid, People, UnionidConflict, check_unionid
+from wxauth.merging.unionid_queries import ADD_UNIONID, PEOPLE, OfAnotherOpenid, People, UnionidConflict, check_unionid
 from wxauth.sessions.queries import END_BEYOND_IDENTITY, EndReason, end_selected
 from wxauth.users.erasure_queries import cancel_erasure_at_login
 from wxauth.users.user_queries import change_profile_of
@@ -284,10 +284,10 @@ async def _log_in_stepwise(database: Database, login: Login, fixed: _Fixed) -> U
     Raises: SignUpClosed, UnionidConflict; AccountDisabled, AccountLeaving, as `link_unionid` does; ChangedMeanwhile,
     also if another request has changed the users.
     """
-    # `user_id` is the identity's user, `holder_id` is the unionid's user, and `misnamed_id` is the user of an imported
-    # identity that has the unionid in place of an openid.
+    # `user_id` is the identity's user, `holder_id` is the unionid's user, and `misnamed_user_id` is the user of an
+    # imported identity that has the unionid in place of an openid.
     people = await database.one(PEOPLE, **login.identity)
-    if people.misnamed_id is not None:
+    if people.misnamed_user_id is not None:
         await correct_imported_identity(
             database, **login.identity, cancels_erasure=login.cancels_erasure, now=fixed.now
         )
@@ -320,7 +320,7 @@ async def _log_in_under_lock(transaction: Transaction, login: Login, fixed: _Fix
     if login.unionid is not None:
         await check_unionid(transaction, people, **login.identity, may_be_snapshot=login.may_be_snapshot)
         if people.holder_id is None:
-            await transaction.run(HOLD_UNIONID, unionid=login.unionid, user_id=user.id)
+            await transaction.run(ADD_UNIONID, unionid=login.unionid, user_id=user.id)
     if people.user_id is None and user.erase_at is None:
         await _add_identity(transaction, login, user.id, now=fixed.now)
     else:

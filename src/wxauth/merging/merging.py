@@ -239,7 +239,7 @@ async def correct_imported_identity(
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     people = await database.one(unionid_queries.PEOPLE, **identity)
-    user_id = people.misnamed_id
+    user_id = people.misnamed_user_id
     if user_id is None:
         return
     remaining_id = people.holder_id or user_id
@@ -250,7 +250,7 @@ async def correct_imported_identity(
         if await transaction.one(unionid_queries.PEOPLE, **identity) != people:
             raise ChangedMeanwhile
         if people.holder_id is None:
-            await transaction.run(unionid_queries.HOLD_UNIONID, unionid=unionid, user_id=user_id)
+            await transaction.run(unionid_queries.ADD_UNIONID, unionid=unionid, user_id=user_id)
         elif remaining_id != user_id:
             merged = await _merge_by_unionid(transaction, pair, cancels_erasure=cancels_erasure, now=now)
             if merged is None:

@@ -10,7 +10,7 @@ from wxauth.core.statements import Nothing, Statement, columns_of
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import MERGEABLE_FIELDS, PROFILE_FIELDS, UserFields
 from wxauth.users.consent_queries import PRESENT_CONSENTS
-from wxauth.users.status_queries import LockedUser, StatusAndRoles
+from wxauth.users.status_queries import LockedUser
 from wxauth.users.user_queries import ids_fragment
 
 # For each of two users, the SQL of an array of the user's present id and all former ids. `ARE_SPLIT` needs the former
@@ -71,11 +71,6 @@ SELECT (EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
 
 class UserInMerge(UserFields, LockedUser):
     """The data of one of the two users in a merge, before the merge or after it."""
-
-    @property
-    def status_and_roles(self) -> StatusAndRoles:
-        """The user's ban, requested erasure and roles."""
-        return StatusAndRoles.of(self)
 
 
 _USER: Final = Statement[UserInMerge](f"SELECT {', '.join(columns_of(UserInMerge))} FROM users WHERE id = :user_id")

@@ -32,7 +32,7 @@ class People:
     """The user of the identity."""
     holder_id: UUID | None
     """The user of the unionid."""
-    misnamed_id: UUID | None = None
+    misnamed_user_id: UUID | None = None
     """The user of an imported identity of this app that has this unionid in place of an openid.
 
     After the first login with that identity, or after `KEEP_MISNAMED`, it is None, too.
@@ -51,10 +51,10 @@ PEOPLE: Final = Statement[People]("""
 SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid) AS user_id,
        (SELECT user_id FROM unionids WHERE unionid = :unionid) AS holder_id,
        (SELECT user_id FROM identities
-         WHERE app_id = :app_id AND openid = :unionid AND openid <> :openid AND awaits_login) AS misnamed_id
+         WHERE app_id = :app_id AND openid = :unionid AND openid <> :openid AND awaits_login) AS misnamed_user_id
 """)
 """The query for the users of an identity and of a unionid. It always returns one row."""
-HOLD_UNIONID: Final = Statement[Nothing]("INSERT INTO unionids (unionid, user_id) VALUES (:unionid, :user_id)")
+ADD_UNIONID: Final = Statement[Nothing]("INSERT INTO unionids (unionid, user_id) VALUES (:unionid, :user_id)")
 """The statement that gives an unknown unionid to a locked user.
 
 If two transactions give one unionid to two users at the same time, the second transaction fails with a conflict.

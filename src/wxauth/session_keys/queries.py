@@ -78,7 +78,7 @@ The query returns at most two rows, because two rows already show that the user 
 # statement also stores the key in the session of the identity's newest login before the call to WeChat. A login after
 # the call might have a newer key. ORDER BY begins with the user's id, so that PostgreSQL can use the index on the
 # user's id and the session's id.
-KEEP_KEY: Final = Statement[Nothing]("""
+STORE_KEY: Final = Statement[Nothing]("""
 UPDATE sessions SET session_key = :sealed
  WHERE revoked_at IS NULL
    AND id = ANY (ARRAY [:session_id::uuid, (

@@ -22,7 +22,7 @@ class Session(SQLModel, table=True):
     session_key: bytes | None = Field(sa_type=BYTEA)
     """WeChat's session_key, encrypted; null if there is none.
 
-    It comes from this login, or from a later `wx.login` code of the same identity (see `KEEP_KEY`). wxauth deletes the
+    It comes from this login, or from a later `wx.login` code of the same identity (see `STORE_KEY`). wxauth deletes the
     session_key when the session ends.
     """
     generation: int

@@ -99,8 +99,8 @@ async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: D
     # This query compares the owners of both sessions, because a merge might just have given them a different owner.
     if not await database.value(ARE_OF_ONE_USER, one_id=session_id, other_id=caller.session_id):
         raise NotFound(_UNKNOWN_SESSION)
-    is_callers = session_id == caller.session_id
-    reason = EndReason.SIGNED_OUT if is_callers else EndReason.SIGNED_OUT_ELSEWHERE
+    is_current = session_id == caller.session_id
+    reason = EndReason.SIGNED_OUT if is_current else EndReason.SIGNED_OUT_ELSEWHERE
     await end_session(database, session_id=session_id, reason=reason, now=clock())
     log.info("logged_out", user_id=caller.user.id, session_id=session_id)
 

@@ -30,12 +30,12 @@ from wxauth.users.search_queries import TermKind
 _STORE: Final = Statement[Nothing]("""
 WITH noted AS (
     SELECT * FROM jsonb_populate_recordset(NULL::events, :events)
-), existing AS (
+), existing_actors AS (
     SELECT id FROM users WHERE id IN (SELECT actor::uuid FROM noted) ORDER BY id FOR KEY SHARE
 )
 INSERT INTO events (id, type, at, actor, user_id, ip, data)
-SELECT noted.id, type, at, actor, user_id, CASE WHEN existing.id IS NOT NULL THEN ip END, data
-  FROM noted LEFT JOIN existing ON existing.id = actor::uuid
+SELECT noted.id, type, at, actor, user_id, CASE WHEN existing_actors.id IS NOT NULL THEN ip END, data
+  FROM noted LEFT JOIN existing_actors ON existing_actors.id = actor::uuid
  ORDER BY noted.id
 ON CONFLICT (id) DO NOTHING
 """)
