@@ -136,8 +136,7 @@ class Phones:
             if isinstance(answer_or_user, queries.StoredAnswer):
                 outcome = await self._bind_in_turn(answer_or_user, user.id)
             else:
-                # The user, if the number was bound before; None, if the user was erased.
-                outcome = answer_or_user
+                outcome = answer_or_user  # a user whose number is already bound, or None if the user was erased
         match outcome:
             case queries.PhoneRefusal.TAKEN:
                 raise errors.PhoneTaken("this number belongs to another user")
@@ -201,7 +200,8 @@ class Phones:
     ) -> queries.StoredAnswer | UserInSession | None:
         """Return WeChat's response to a code: the stored response or, if there is none, the response to a new call.
 
-        If the stored response is done, return the user instead. Return None if the user was erased during the call.
+        If the stored response is done, because its number is already bound, return the user instead. Return None if the
+        user was erased during the call.
 
         Raises: the errors of `_fetch`; the error of another attempt to store the response, if this process still holds
             it in memory.
