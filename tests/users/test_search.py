@@ -12,7 +12,7 @@ from wxauth.core.database import Database
 from wxauth.core.ids import LAST_ID
 from wxauth.core.users import UserStatus
 from wxauth.users.schemas import users_answer
-from wxauth.users.search_queries import _NAMED_USERS, WINDOWS, UsersQuery, _search_statement, find_users
+from wxauth.users.search_queries import _USERS_WITH_ID_OR_PHONE, WINDOWS, UsersQuery, _search_statement, find_users
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -95,7 +95,7 @@ async def test_an_exact_search_reads_no_other_user(rows: asyncpg.Connection) -> 
         ANALYZE identities;
     """)
     for text in ("openid-union-7", "union-7", "+8617", "8617", "nothing"):
-        plan = await rows.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {_NAMED_USERS.text}", text, [text], uuid4())
+        plan = await rows.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {_USERS_WITH_ID_OR_PHONE.text}", text, [text], uuid4())
         lines = "\n".join(row[0] for row in plan)
         assert "Seq Scan" not in lines, lines
 

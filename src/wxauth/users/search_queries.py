@@ -89,13 +89,13 @@ USER_BY_ID: Final = Statement[ListedUser](f"""
 {_WITH_IDENTITIES} WHERE users.id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id)
 """)
 """The query for the user of a present or former id, with all identities."""
-# A search uses only the conditions whose parameters are given. For a text that few nicknames contain (`rare_part`), the
-# search selects the users by their ids and not with a join. PostgreSQL expects one user in a thousand to have such a
-# nickname, and would therefore examine ten million users to find fifty. In the collation of the column, "C", lower()
-# would not change É.
+# A search uses only the conditions whose parameters are given.
 _CONDITIONS: Final[Mapping[str, LiteralString]] = {
     "user_ids": "users.id = ANY (:user_ids)",
+    # In the collation of the column, "C", lower() would not change É.
     "part": 'strpos(lower(users.nickname COLLATE "default"), lower(:part)) > 0',
+    # A text that few nicknames contain. The users are selected by their ids and not with a join, because PostgreSQL
+    # expects one user in a thousand to have such a nickname, and would examine ten million users to find fifty.
     "rare_part": """users.id = ANY (ARRAY(WITH matching AS MATERIALIZED (
         SELECT u.id FROM users u
          WHERE u.nickname IS NOT NULL AND nickname_bigrams(u.nickname) @> nickname_bigrams(:rare_part)
@@ -113,7 +113,7 @@ _LOWEST_IN_WINDOW: Final = Statement[UUID](
 # stores), or as their phone number. It uses only indexes. Openids have no index of their own, because such an index
 # would slow down each first login. Therefore, the statement looks the openid up in each app. It reads the apps one by
 # one from the primary key, whose first column is the app.
-_NAMED_USERS: Final = Statement[UUID]("""
+_USERS_WITH_ID_OR_PHONE: Final = Statement[UUID]("""
 WITH RECURSIVE apps (app_id) AS (
     (SELECT app_id FROM identities ORDER BY app_id LIMIT 1)
     UNION ALL
@@ -182,7 +182,7 @@ async def _filters_of(database: Database, query: UsersQuery, *, region: str) -> 
     if not query.q:
         return filters
     phones = possible_phone_numbers(query.q, region=region)
-    user_ids = await database.values(_NAMED_USERS, text=query.q, phones=phones, id=as_user_id(query.q))
+    user_ids = await database.values(_USERS_WITH_ID_OR_PHONE, text=query.q, phones=phones, id=as_user_id(query.q))
     if user_ids:
         return {**filters, "user_ids": user_ids}
     if term_kind_of(query.q, region=region) is TermKind.TEXT:
