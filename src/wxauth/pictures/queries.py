@@ -18,17 +18,17 @@ class Avatar:
 
 
 REPLACE_AVATAR: Final = Statement[UserInSession](f"""
-WITH changed AS (
+WITH changed_user AS (
     UPDATE users SET avatar_url = :url WHERE id = :user_id AND status = 'active'
     RETURNING {USER_IN_SESSION}
 ), stored AS (
     INSERT INTO avatars (id, user_id, content_type, content, created_at)
-        SELECT :id, id, :content_type, :content, :now FROM changed
+        SELECT :id, id, :content_type, :content, :now FROM changed_user
     ON CONFLICT (user_id) DO UPDATE
        SET id = excluded.id, content_type = excluded.content_type, content = excluded.content,
            created_at = excluded.created_at
 )
-SELECT * FROM changed
+SELECT * FROM changed_user
 """)
 """The statement that replaces a user's picture and `avatar_url`.
 
