@@ -1,4 +1,4 @@
-"""The daily sweeps of large tables, which delete sessions and events, and truncate IP addresses, by age."""
+"""The daily sweeps of large tables. They delete old sessions and events, and truncate old IP addresses."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -63,9 +63,9 @@ async def sweep_events_and_addresses(services: Services, pace: Pace) -> Swept:
     if not clocks_agree(services):
         return Swept()
     events = addresses = 0
-    for table, kept in _table_sweeps(services.settings):
-        async for rows in _sweep_pages(services, table, pace, kept=kept):
-            if table is queries.EVENTS:
+    for table_sweep, kept in _table_sweeps(services.settings):
+        async for rows in _sweep_pages(services, table_sweep, pace, kept=kept):
+            if table_sweep is queries.EVENTS:
                 events += rows
             else:
                 addresses += rows
@@ -76,7 +76,7 @@ async def sweep_events_and_addresses(services: Services, pace: Pace) -> Swept:
 
 
 async def _sweep_pages(
-    services: Services, table: queries.TableSweep, pace: Pace, *, kept: timedelta
+    services: Services, table_sweep: queries.TableSweep, pace: Pace, *, kept: timedelta
 ) -> AsyncIterator[int]:
     """Sweep a table page by page if its sweep is due. For each page, yield the number of rows changed or deleted.
 
@@ -85,7 +85,12 @@ async def _sweep_pages(
     now = services.clock()
     began = perf_counter()
     while page := await queries.sweep_page(
-        services.database, table, size=pace.page_size, older_than=now - kept, now=now, next_sweep_at=now + SWEEP_EVERY
+        services.database,
+        table_sweep,
+        size=pace.page_size,
+        older_than=now - kept,
+        now=now,
+        next_sweep_at=now + SWEEP_EVERY,
     ):
         yield page.rows
         if page.is_last:
@@ -96,7 +101,7 @@ async def _sweep_pages(
 
 def sweep_names(settings: Settings) -> list[str]:
     """Return the names of the daily sweeps under these settings."""
-    return [queries.ENDED_SESSIONS.name, *(table.name for table, _kept in _table_sweeps(settings))]
+    return [queries.ENDED_SESSIONS.name, *(table_sweep.name for table_sweep, _kept in _table_sweeps(settings))]
 
 
 def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelta]]:
@@ -109,7 +114,7 @@ def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelt
         sweeps.append((queries.EVENTS, timedelta(days=settings.events_kept_days)))
     if settings.addresses_kept_days:
         kept = timedelta(days=settings.addresses_kept_days)
-        sweeps.extend((table, kept) for table in queries.ADDRESSES)
+        sweeps.extend((table_sweep, kept) for table_sweep in queries.ADDRESSES)
     return sweeps
 
 

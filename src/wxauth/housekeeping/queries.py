@@ -174,7 +174,13 @@ async def restart_sweep(database: Database, name: str, *, now: datetime) -> None
 
 
 async def sweep_page(
-    database: Database, table: TableSweep, *, size: int, older_than: datetime, now: datetime, next_sweep_at: datetime
+    database: Database,
+    table_sweep: TableSweep,
+    *,
+    size: int,
+    older_than: datetime,
+    now: datetime,
+    next_sweep_at: datetime,
 ) -> SweptPage | None:
     """Sweep the next page of a table, up to `size` rows, store the progress, and return the result.
 
@@ -184,20 +190,20 @@ async def sweep_page(
     """
     # With `replan`, PostgreSQL does not use a plan from a time when the table was small.
     async with database.begin(replan=True) as transaction:
-        if not await transaction.value(_TRY_LOCK, name=table.lock):
+        if not await transaction.value(_TRY_LOCK, name=table_sweep.lock):
             return None
-        after, due_at = await transaction.row(_PROGRESS, name=table.name) or (FIRST_ID, now)
+        after, due_at = await transaction.row(_PROGRESS, name=table_sweep.name) or (FIRST_ID, now)
         if due_at > now:
             return None
-        last = await transaction.row(table.end_of_page, after=after, skipped=size - 1)
+        last = await transaction.row(table_sweep.end_of_page, after=after, skipped=size - 1)
         until = LAST_ID if last is None else last.id
         await transaction.value(_ALLOW_SWEEP)
-        rows = await transaction.run(table.work, after=after, until=until, older_than=older_than)
+        rows = await transaction.run(table_sweep.work, after=after, until=until, older_than=older_than)
         is_last = last is None or last.since >= older_than
         if is_last:
-            await transaction.run(_NOTE_PROGRESS, name=table.name, after=FIRST_ID, due_at=next_sweep_at)
+            await transaction.run(_NOTE_PROGRESS, name=table_sweep.name, after=FIRST_ID, due_at=next_sweep_at)
         else:
-            await transaction.run(_NOTE_PROGRESS, name=table.name, after=until, due_at=due_at)
+            await transaction.run(_NOTE_PROGRESS, name=table_sweep.name, after=until, due_at=due_at)
         return SweptPage(rows, is_last)
 
 
