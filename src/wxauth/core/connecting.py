@@ -38,12 +38,12 @@ class Connector:
 
     def __init__(self, url: str, *, deadlines: Deadlines) -> None:
         libpq.hide_unreadable_home()
-        parsed = libpq.read_url(url)
-        self.is_pooled: Final = parsed.pooler in ("1", "true", _PREPARED)
+        parsed_url = libpq.read_url(url)
+        self.is_pooled: Final = parsed_url.pooler in ("1", "true", _PREPARED)
         """Whether there is a pooler between wxauth and the database."""
         self._deadlines = deadlines
-        self._dsns = parsed.dsns
-        self._options = _options_for(parsed, is_pooled=self.is_pooled, deadlines=deadlines)
+        self._dsns = parsed_url.dsns
+        self._options = _options_for(parsed_url, is_pooled=self.is_pooled, deadlines=deadlines)
         self._last_place = _Place(self._dsns[0], None)
         """The place to which the last connection was opened. Before the first connection, it is the first host."""
 
@@ -93,7 +93,7 @@ class Connector:
         return connection
 
 
-def _options_for(url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadlines) -> dict[str, object]:
+def _options_for(parsed_url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadlines) -> dict[str, object]:
     """Return asyncpg's options for a connection.
 
     A value in the URL takes precedence over wxauth's own setting of the session. Behind a pooler, wxauth sets only the
@@ -104,7 +104,7 @@ def _options_for(url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadline
     if is_pooled:
         # Behind a pooler, the next statement may run on another server connection, which does not have the
         # prepared statements in asyncpg's cache.
-        if url.pooler != _PREPARED:
+        if parsed_url.pooler != _PREPARED:
             options["statement_cache_size"] = 0
     else:
         settings["default_transaction_isolation"] = ISOLATION
@@ -112,7 +112,7 @@ def _options_for(url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadline
         # runs for 0.3 ms.
         settings["jit"] = "off"
         settings |= {name: str(value) for name, value in deadlines.server_limits.items()}
-    options["server_settings"] = {name: value for name, value in settings.items() if name not in url.parameters}
+    options["server_settings"] = {name: value for name, value in settings.items() if name not in parsed_url.parameters}
     return options
 
 

@@ -30,6 +30,7 @@ class Dependent:
 #
 # `changed_columns` are the given columns. For a table that is dropped, they are all columns of the table.
 # `dependents` are the objects that use these columns according to PostgreSQL's catalog:
+# - `classid` is the catalog table that contains the object, and `objid` is the object's row in it.
 # - `refobjsubid` is the column that an object uses. It is 0 if the object uses the table as a whole, which matters only
 #   if the table is dropped.
 # - `deptype` 'n' is a dependency that makes PostgreSQL refuse to drop a table. Objects with another kind of dependency,

@@ -43,13 +43,13 @@ def retrying(
     If `attempts` calls have failed in this way, the decorated function raises TooManyChanges with this `detail`.
     """
 
-    def decorate(attempt: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        @wraps(attempt)
+    def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        @wraps(function)
         async def repeated(*args: P.args, **kwargs: P.kwargs) -> T:
             cause: Exception | None = None
             for _ in range(attempts):
                 try:
-                    return await attempt(*args, **kwargs)
+                    return await function(*args, **kwargs)
                 except ChangedMeanwhile:
                     continue
                 except conflicts as exc:
