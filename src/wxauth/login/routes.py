@@ -32,7 +32,7 @@ from wxauth_guard.errors import WxAuthError
 LOGIN: Final = "/v1/login"
 REFRESH: Final = "/v1/refresh"
 _UNREAD: Final = ""
-"""The app id in the metrics for a login whose body wxauth has not read."""
+"""The app id of a login whose body wxauth has not read. In the metrics, the app is `unknown`."""
 _REFRESH_TOKENS: Final = AliasChoices("refresh_token", "refreshToken")
 """The names under which a request's body can contain the refresh token."""
 

@@ -229,6 +229,7 @@ class Items(BaseModel, Generic[Row]):
 
 def items_of(page: Page[Row]) -> Items[Row]:
     """Return the response that contains the rows of a page."""
+    # `model_construct` does not validate the rows again.
     return Items.model_construct(items=list(page.items), next_cursor=page.next_cursor)
 
 
