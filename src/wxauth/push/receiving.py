@@ -198,8 +198,8 @@ class PushedMessages:
     async def _claim_signature(self, message: WeChatMessage) -> None:
         """Use up the signature of a message that is not encrypted, so that it fits no other message.
 
-        The signature of an encrypted message covers the content, and fits no other message anyway. Without a query,
-        wxauth can forward such a message even during a database outage.
+        The signature of an encrypted message covers the content, so it fits no other message anyway. Because such a
+        message needs no database, wxauth can forward it even during a database outage.
 
         Raises: InvalidSignature, if the signature belongs to another message; StorageUnavailable.
         """
@@ -217,7 +217,7 @@ class PushedMessages:
             log.warning("push_ignored", app_id=message.app_id, message=message.name, what_to_change=advice)
 
     async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
-        """Use up the signature for this message, and carry out the withdrawal. Return the result of `_erase`.
+        """Carry out a withdrawal, as `_claim_and_erase` does, and return whether it is done.
 
         After any error except InvalidSignature, raise the error, but also retry in the background, because WeChat soon
         stops resending the message.
@@ -258,19 +258,15 @@ class PushedMessages:
             log.error("push_refused", app_id=message.app_id, openid=withdrawal.openid, reason=exc.detail)
 
     async def _claim_and_erase(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
-        """Use up the signature for this message, and then carry out the withdrawal. Return the result of `_erase`.
+        """Use up the signature for this message, and carry out the withdrawal. Return whether the withdrawal is done.
+
+        If the message is repeated, change nothing, and return True. If the withdrawal names no known user, return
+        False.
 
         Raises: InvalidSignature, if the signature belongs to another message.
         """
         await claim_signature(self.database, message.signature, now=self.clock())
-        return await self._erase(message.app_id, withdrawal)
-
-    async def _erase(self, app_id: str, withdrawal: Withdrawal) -> bool:
-        """Carry out a withdrawal, and return True. If its message is repeated, change nothing, and return True, too.
-
-        Return False if the withdrawal names no known user.
-        """
-        now = self.clock()
+        app_id, now = message.app_id, self.clock()
         async with self.database.begin() as transaction:
             # Only a repeated message is skipped. A late message is carried out, and clears even data that the user
             # entered after WeChat had sent the message.
