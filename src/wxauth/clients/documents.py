@@ -254,7 +254,7 @@ class ClientDocuments:
         body, fresh_time = await fetch(self.transport, url, self.patience)
         try:
             return ClientKeys.read(read_loosely(body)), fresh_time
-        except ValueError:
+        except ValueError:  # including InvalidKey
             raise NotFetched(DocumentOutcome.REFUSED, "the keys aren't a JWK set") from None
 
 

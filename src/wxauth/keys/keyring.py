@@ -78,7 +78,10 @@ class RsaKey(PrivateKey):
 
 
 class _KeySet(Generic[Key]):
-    """The published keys of one algorithm, as this process last read them from the database."""
+    """The published keys of one algorithm, as this process last read them from the database.
+
+    There are no keys before the first read.
+    """
 
     def __init__(self, key_type: type[Key]) -> None:
         self.alg = key_type.alg
@@ -157,9 +160,9 @@ class KeyRing:
     _site_check_failed_at: datetime | None = field(init=False, default=None)
     """The time at which a query of `refresh_for_first_site` last failed; None if none has failed."""
     _unknown_key_read_at: datetime | None = field(init=False, default=None)
-    """The time at which the latest read that was caused by an unknown kid began."""
+    """The time at which the latest read that was caused by an unknown kid began; None if there was no such read."""
     _unknown_key_read: asyncio.Task[None] | None = field(init=False, default=None)
-    """The task of the latest read that was caused by an unknown kid. The task may have ended."""
+    """The task of this read, which may have ended; None if there was no such read."""
 
     def __post_init__(self) -> None:
         self._access_token_keys = _KeySet(SigningKey)
