@@ -140,7 +140,7 @@ class Deliveries:
         await keep_doing(wait_and_begin, pause=0, failure_event="deliveries_held_up")
 
     async def begin_due(self) -> None:
-        """Start as many due deliveries as the limits allow."""
+        """Start a task for each receiver and priority with due deliveries, if the limits allow it."""
         for receiver_id, priority in await due_receivers(self.database, now=self.clock()):
             self._begin(receiver_id, priority)
 
@@ -157,7 +157,7 @@ class Deliveries:
         `event` has the fields of `EventToSend`. A failure is returned, not raised.
         """
         try:
-            keys = self._open_secrets(webhook_id, webhook, now=now)
+            secrets = self._open_secrets(webhook_id, webhook, now=now)
         except CannotOpen as exc:
             log.error(
                 "webhook_secret_not_unsealed",
@@ -167,7 +167,7 @@ class Deliveries:
             )
             return SendOutcome(None, 0, "the secret can't be decrypted")
         body = to_json({"type": event["type"], "timestamp": event["at"], "data": event})
-        headers = {**signed_headers(str(event["id"]), body, keys, now=now), "content-type": "application/json"}
+        headers = {**signed_headers(str(event["id"]), body, secrets, now=now), "content-type": "application/json"}
         return await send(self.transport, webhook.url, content=body, headers=headers, patience=self.patience)
 
     async def aclose(self) -> None:
@@ -230,6 +230,7 @@ class Deliveries:
         is_first_success = await self._store(delivery, outcome, until=leased_at + LEASE)
         # `delivery.delivered_at` is the time of the last success before this delivery was leased.
         was_unavailable = delivery.delivered_at is None or self.clock() - delivery.delivered_at >= OUTAGE
+        # Several deliveries can succeed at the same time, but only one of them is the first, and resumes the others.
         if is_first_success and was_unavailable:
             await self._resume(delivery.receiver_id)
 
@@ -292,16 +293,16 @@ class Deliveries:
         Raises: CannotOpen, if the current secret cannot be decrypted.
         """
         context = webhook_secret_context(webhook_id)
-        keys = [self.sealer.open(webhook.secret, context=context)]
+        secrets = [self.sealer.open(webhook.secret, context=context)]
         former, until = webhook.former_secret, webhook.former_secret_until
         if former is not None and until is not None and now < until:
             try:
-                keys.append(self.sealer.open(former, context=context))
+                secrets.append(self.sealer.open(former, context=context))
             except CannotOpen as exc:
                 if webhook_id not in self._reported:
                     self._reported.add(webhook_id)
                     log.error("former_webhook_secret_not_unsealed", webhook=webhook.name, reason=str(exc))
-        return keys
+        return secrets
 
     async def _store(self, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, until: datetime) -> bool:
         """Store an outcome. Return whether the outcome is a webhook's first success in more than a minute.
