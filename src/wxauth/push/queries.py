@@ -23,10 +23,10 @@ class PushMessage(SQLModel, table=True):
     __tablename__ = "push_messages"
 
     digest: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """The SHA-256 of app_id and the text that WeChat has signed, or of app_id and the fields that identify the
-    withdrawal.
+    """The SHA-256 that identifies the signature or the withdrawal.
 
-    The text consists of the push_token, the timestamp and the nonce.
+    For a signature, it is made of the app_id and the text that WeChat has signed: the push_token, the timestamp and the
+    nonce. For a withdrawal, it is made of the app_id and the fields that identify the withdrawal.
     """
     content: bytes | None = Field(sa_type=BYTEA)
     """The SHA-256 of the first message with this signature.
