@@ -26,7 +26,7 @@ from benchmarks.rounds import NotDone, Situation, Surroundings, measure
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
 from wxauth.core.users import UserStatus
-from wxauth.events.feed_queries import LOCK_PLACES, place_by_sequence
+from wxauth.events.feed_queries import TRY_LOCK_PLACES, place_by_sequence
 from wxauth.events.placing import EVENTS_PLACED_PER_TRANSACTION
 from wxauth.housekeeping.daily_sweeps import SWEEP_EVERY
 from wxauth.housekeeping.pace import PAGE_SIZE, USUAL_PACE
@@ -397,7 +397,7 @@ async def _time_placing(database: Database, connection: asyncpg.Connection) -> N
     while not is_last:
         began = perf_counter()
         async with database.begin() as transaction:
-            assert await transaction.value(LOCK_PLACES)
+            assert await transaction.value(TRY_LOCK_PLACES)
             events = await place_by_sequence(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
         times.append((perf_counter() - began) * 1000)
         placed, is_last = placed + len(events), len(events) < EVENTS_PLACED_PER_TRANSACTION

@@ -73,7 +73,7 @@ class ClientChangeRequest(_ClientOptions):
     )
 
     @model_validator(mode="after")
-    def _names_a_field(self) -> Self:
+    def _check_names_a_field(self) -> Self:
         if not self.model_fields_set:  # a request with only a misspelled field must not look like a change
             raise ValueError("Must name a field to change")
         return self

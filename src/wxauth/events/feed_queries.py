@@ -106,7 +106,7 @@ class FeedRow(EventToSend):
     """The id of the newest event, even if it has been deleted; `FIRST_ID` if the feed has never had an event."""
 
 
-LOCK_PLACES: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))")
+TRY_LOCK_PLACES: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))")
 """The statement that takes the lock for assigning places, until the transaction ends.
 
 The statement does not wait. If another transaction holds the lock, the statement returns false.
@@ -138,7 +138,7 @@ WITH taken AS (
      WHERE NOT EXISTS (SELECT FROM feed WHERE event_id = taken.event_id)
 )
 """
-# Only the transaction that holds the lock of `LOCK_PLACES` runs this statement and the next one. The sequence is the
+# Only a transaction that holds the lock of `TRY_LOCK_PLACES` runs this statement and the next one. The sequence is the
 # default of `position`, and each row draws a number in the order of ORDER BY.
 _PLACE_BY_SEQUENCE: Final = Statement[Placement](f"""{_WAITING_FRAGMENT}
 INSERT INTO feed (event_id, type) SELECT id, type FROM waiting ORDER BY number, id

@@ -4,7 +4,7 @@ from typing import Final
 
 from wxauth.core.background import keep_doing
 from wxauth.core.services import Services
-from wxauth.events.feed_queries import HAS_UNPLACED, LOCK_PLACES, NOT_PLACED, place_after_last, place_by_sequence
+from wxauth.events.feed_queries import HAS_UNPLACED, NOT_PLACED, TRY_LOCK_PLACES, place_after_last, place_by_sequence
 from wxauth.events.sequence_queries import correct_sequences
 from wxauth.events.webhook_deliveries import Deliveries
 from wxauth.events.webhook_queries import queue_deliveries
@@ -67,7 +67,7 @@ async def _place_some_events(services: Services, *, uses_sequence: bool) -> int:
     """
     now = services.clock()
     async with services.database.begin(replan=True) as transaction:
-        if not await transaction.value(LOCK_PLACES):
+        if not await transaction.value(TRY_LOCK_PLACES):
             return 0
         if uses_sequence:
             events = await place_by_sequence(transaction, limit=EVENTS_PLACED_PER_TRANSACTION)
@@ -83,7 +83,7 @@ async def _place_some_events(services: Services, *, uses_sequence: bool) -> int:
 async def _try_to_correct_sequences(services: Services) -> bool:
     """Correct the sequences if the lock for placing events is free. Return whether the lock was free."""
     async with services.database.begin() as transaction:
-        has_lock = bool(await transaction.value(LOCK_PLACES))
+        has_lock = bool(await transaction.value(TRY_LOCK_PLACES))
         if has_lock:
             await correct_sequences(transaction)
     return has_lock

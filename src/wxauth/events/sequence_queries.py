@@ -75,7 +75,7 @@ async def read_sequences(reader: Database | Transaction) -> Sequence[SequenceSta
 async def correct_sequences(transaction: Transaction) -> None:
     """Set each wrong sequence to the highest number in its tables, if wxauth's role may set it. Log the outcome.
 
-    The caller holds the lock that `LOCK_PLACES` takes, so no other process places events during the correction.
+    The caller holds the lock that `TRY_LOCK_PLACES` takes, so no other process places events during the correction.
     """
     for sequence in await read_sequences(transaction):
         if not sequence.is_wrong:
