@@ -127,13 +127,14 @@ class ClientChanges:
     async def _check_references(self, values: Mapping[str, Any], kinds: Mapping[str, AppKind]) -> None:
         """Check the apps that these fields name, and the URL for logout tokens.
 
-        `kinds` contains the kind of each app, by the app's id. This method accepts an unknown mini-program, which might
-        be added later, and refuses other unknown apps.
+        `kinds` contains the kind of each app, by the app's id. An unknown app counts as a mini-program that might be
+        added later, so it is refused only as another kind of app.
 
         Raises: WrongClient, if an app or the URL is refused.
         """
         for field, (kind, rule) in APP_FIELDS.items():
-            if values.get(field) and kinds.get(values[field], "mini_program") != kind:
+            app_id = values.get(field)
+            if app_id and kinds.get(app_id, "mini_program") != kind:
                 raise WrongClient(field, rule)
         uri = values.get("backchannel_logout_uri")
         if uri:
