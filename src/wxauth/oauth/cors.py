@@ -28,9 +28,9 @@ CORS_PATHS: Final = frozenset(
 """The paths of the endpoints that a public client calls from its web page."""
 _ANY_ORIGIN_PATHS: Final = CORS_PATHS - {"/v1/userinfo", "/.well-known/jwks.json"}
 """The paths that unregistered clients call. wxauth does not know their origins, so it allows any origin here."""
-_HEADERS: Final = ("Authorization", "Content-Type", "X-Request-ID")
+_REQUEST_HEADERS: Final = ("Authorization", "Content-Type", "X-Request-ID")
 """The request headers that web pages of other origins may send."""
-_EXPOSED: Final = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
+_EXPOSED_HEADERS: Final = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
 """The response headers that scripts in web pages of other origins may read."""
 
 
@@ -60,16 +60,17 @@ class Cors:
                 app,
                 allow_origins=settings.cors_origins,
                 allow_methods=["GET", "POST", "PATCH", "DELETE"],
-                allow_headers=_HEADERS,
-                expose_headers=_EXPOSED,
+                allow_headers=_REQUEST_HEADERS,
+                expose_headers=_EXPOSED_HEADERS,
             )
         # This middleware allows any origin, because `__call__` uses it only for requests that `_is_for_clients` allows.
         self._app_for_clients = CORSMiddleware(
             app,
             allow_origin_regex=".*",
             allow_methods=["GET", "POST"],
-            allow_headers=[*_HEADERS, "MCP-Protocol-Version"],  # MCP clients send this header when they read metadata
-            expose_headers=_EXPOSED,
+            # MCP clients send the last of these headers when they read metadata.
+            allow_headers=[*_REQUEST_HEADERS, "MCP-Protocol-Version"],
+            expose_headers=_EXPOSED_HEADERS,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

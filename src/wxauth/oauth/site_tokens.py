@@ -154,16 +154,11 @@ class SiteTokens:
         Raises: OAuthError; RateLimited; the errors of `_ensure_keys`.
         """
         redirect_uri = form.get("redirect_uri", "")
-        is_described_by_document = is_document_url(client.name)
-        if not (client.redirect_uris or is_described_by_document):
+        if not (client.redirect_uris or is_document_url(client.name)):
             raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
         code = form.required("code")
         challenge = _challenge_in(client, form, redirect_uri)
-        # The operator might have removed the redirect URI since the sign-in request, so wxauth checks it again. It does
-        # not read the document of an unregistered client again.
-        if not (is_described_by_document or is_registered(redirect_uri, client.redirect_uris)):
-            problem = "is not registered for this client" if redirect_uri else "must be sent"
-            raise _logged_refusal(client, f"redirect_uri {problem}", redirect_uri)
+        _check_redirect_uri(client, redirect_uri)
         login = None
         # There are no redirect URIs if wxauth has rejected the client's document since the sign-in request.
         if client.redirect_uris:
@@ -375,6 +370,19 @@ class SiteTokens:
             with suppress(InvalidToken):
                 return (await verifier.verify(token, now=self.clock().timestamp())).session_id
         return None
+
+
+def _check_redirect_uri(client: Client, redirect_uri: str) -> None:
+    """Check that the operator has not removed a client's redirect URI since the sign-in request.
+
+    wxauth does not read the document of an unregistered client again, so this function accepts any redirect URI of such
+    a client.
+
+    Raises: OAuthError, if the redirect URI is missing or not registered.
+    """
+    if not (is_document_url(client.name) or is_registered(redirect_uri, client.redirect_uris)):
+        problem = "is not registered for this client" if redirect_uri else "must be sent"
+        raise _logged_refusal(client, f"redirect_uri {problem}", redirect_uri)
 
 
 def _challenge_in(client: Client, form: Parameters, redirect_uri: str) -> str | None:
