@@ -98,7 +98,7 @@ class Scans:
             raise refusal
         same_network = _same_network(login, ip)
         log.info("scan_claimed", same_network=same_network, door=login.taken_door, **fields)
-        return await self._answer(login, resource, language, same_network=same_network)
+        return await self._claimed_answer(login, resource, language, same_network=same_network)
 
     async def _lock_opened(
         self, transaction: Transaction, opening: ClaimRequest, *, now: datetime
@@ -169,7 +169,7 @@ class Scans:
                 return errors.LoginTooOld()
         return None
 
-    async def _answer(
+    async def _claimed_answer(
         self, login: SiteLogin, resource: Resource | None, language: str, *, same_network: bool | None
     ) -> ClaimedAnswer:
         """Return the description of a claimed login that the phone shows to its user."""
