@@ -95,8 +95,7 @@ class AuthorizationCodes:
         After a proof, set the `browser_login_id` of `login`, which the caller must store, and return the `proof_id` of
         the browser's login. Without a new proof, return None.
         """
-        is_shared = login.sso and self.settings.sso_ttl > 0 and not browser.is_web_view
-        if not (is_shared and login.taken_door in PROVING_DOORS and browser.cookie):
+        if not (browser.cookie and makes_browser_login(self.settings, login, is_web_view=browser.is_web_view)):
             return None
         stored = await browser_login_queries.store_proof(
             transaction,
@@ -195,6 +194,14 @@ def is_still_approved(login: LockedLogin, until: datetime | None, *, now: dateti
         return False
     # `proof_id` is None if the browser's login has ended.
     return login.browser_login_id is None or login.proof_id is not None
+
+
+def makes_browser_login(settings: Settings, login: SiteLogin, *, is_web_view: bool) -> bool:
+    """Return whether a login to a site creates or renews the login of its browser.
+
+    The site must share logins, and the door must prove who uses the browser. A mini-program's web-view has no login.
+    """
+    return settings.sso_ttl > 0 and login.sso and not is_web_view and login.taken_door in PROVING_DOORS
 
 
 async def add_with_code(

@@ -27,6 +27,7 @@ from wxauth.settings.resources import Resource
 from wxauth.settings.roles import STAFF_ROLES
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import doors, person_queries, queries
+from wxauth.site_logins.authorization_codes import makes_browser_login
 from wxauth.site_logins.doors import Door, DoorOutcome
 from wxauth.site_logins.models import UNDECIDED, Stage
 from wxauth.site_logins.queries import LockedLogin, SiteLogin
@@ -177,13 +178,8 @@ class Scans:
         browser = None
         if login.has_page or login.browser_ip is not None:
             browser = BrowserAnswer(device=describe_device(login.browser_user_agent), ip=login.browser_ip)
-        can_log_in_browser = (
-            self.settings.sso_ttl > 0
-            and login.sso
-            and login.has_page
-            and not is_web_view(login.browser_user_agent or "")
-            and door in doors.PROVING_DOORS
-        )
+        in_web_view = is_web_view(login.browser_user_agent or "")
+        logs_in_browser = login.has_page and makes_browser_login(self.settings, login, is_web_view=in_web_view)
         return ClaimedAnswer(
             id=login.id,
             client=SiteAnswer(
@@ -198,7 +194,7 @@ class Scans:
             browser=browser,
             same_network=same_network,
             typed=door is Door.TYPED,
-            sso_ttl=self.settings.sso_ttl if can_log_in_browser else None,
+            sso_ttl=self.settings.sso_ttl if logs_in_browser else None,
             link=door is Door.LINK,
             created_at=login.created_at,
             expires_at=login.scan_ends_at,
