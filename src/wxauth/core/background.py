@@ -1,7 +1,4 @@
-"""The work outside of requests: tasks that outlive their request, repeated tasks, buffers, and retries.
-
-The module also contains `once`, through which several requests share one task.
-"""
+"""Work outside of requests: tasks that outlive their request or are shared, repeated tasks, buffers, and retries."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -85,6 +82,48 @@ class Background:
         await cancel(unfinished)
         if unfinished:
             log.warning("background_work_left", pieces=len(unfinished), reason="the service has ended")
+
+
+async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and wait until they have ended."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def once(
+    under_way: dict[Key, asyncio.Task[Value]], key: Key, make: Callable[[], Coroutine[Any, Any, Value]]
+) -> Value:
+    """Call `make`, and return its value. Callers that request the same key at the same time share one call.
+
+    `under_way` contains the running tasks by their keys.
+
+    Raises: any error of `make`, in each of these callers.
+    """
+    # The task continues if this request is cancelled, because other requests may wait for its value.
+    return await asyncio.shield(task_of(under_way, key, make))
+
+
+def task_of(
+    under_way: dict[Key, asyncio.Task[Value]], key: Key, make: Callable[[], Coroutine[Any, Any, Value]]
+) -> asyncio.Task[Value]:
+    """Return the task that makes the value of a key. If no such task is running, start one.
+
+    `under_way` contains the running tasks by their keys.
+    """
+    task = under_way.get(key)
+    if task is None:
+        task = under_way[key] = asyncio.create_task(make())
+        task.add_done_callback(lambda _task: under_way.pop(key))
+        task.add_done_callback(_retrieve_exception)
+    return task
+
+
+def _retrieve_exception(task: asyncio.Task[Any]) -> None:
+    """Retrieve the exception of a task. Otherwise, asyncio would log that nobody has retrieved it."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, failure_event: str) -> NoReturn:
@@ -281,45 +320,3 @@ class Retries:
 def _now() -> float:
     """Return the present time of the event loop's clock, in seconds."""
     return asyncio.get_running_loop().time()
-
-
-async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks, and wait until they have ended."""
-    tasks = list(tasks)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def once(
-    under_way: dict[Key, asyncio.Task[Value]], key: Key, make: Callable[[], Coroutine[Any, Any, Value]]
-) -> Value:
-    """Call `make`, and return its value. Callers that request the same key at the same time share one call.
-
-    `under_way` contains the running tasks by their keys.
-
-    Raises: any error of `make`, in each of these callers.
-    """
-    # The task continues if this request is cancelled, because other requests may wait for its value.
-    return await asyncio.shield(task_of(under_way, key, make))
-
-
-def task_of(
-    under_way: dict[Key, asyncio.Task[Value]], key: Key, make: Callable[[], Coroutine[Any, Any, Value]]
-) -> asyncio.Task[Value]:
-    """Return the task that makes the value of a key. If no such task is running, start one.
-
-    `under_way` contains the running tasks by their keys.
-    """
-    task = under_way.get(key)
-    if task is None:
-        task = under_way[key] = asyncio.create_task(make())
-        task.add_done_callback(lambda _task: under_way.pop(key))
-        task.add_done_callback(_retrieve_exception)
-    return task
-
-
-def _retrieve_exception(task: asyncio.Task[Any]) -> None:
-    """Retrieve the exception of a task. Otherwise, asyncio would log that nobody has retrieved it."""
-    if not task.cancelled():
-        task.exception()
