@@ -67,7 +67,6 @@ def load_settings(
         read, the error also lists the results of `setting_faults`, because a missing setting might be misspelled.
     """
     try:
-        faults = setting_faults(env_file=env_file)
         env = {name.upper(): value for name, value in {**read_env_file(env_file).values, **os.environ}.items()}
         secrets_dir = Path(env.get(f"{PREFIX}SECRETS_DIR") or secrets_dir)
         fields = {f"{PREFIX}{field.upper()}": field for field in kind.model_fields}
@@ -76,7 +75,7 @@ def load_settings(
         values = {field: texts[name] for name, field in fields.items() if texts.get(name) is not None}
         return settings_from(kind, **values)
     except InvalidSettings as exc:
-        raise InvalidSettings([*exc.problems, *faults]) from None
+        raise InvalidSettings([*exc.problems, *setting_faults(env_file=env_file)]) from None
     except OSError as exc:
         problem = _("can't read {file}: {reason}", file=env_file, reason=os_reason(exc))
         raise InvalidSettings([problem]) from None
