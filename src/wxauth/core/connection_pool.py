@@ -32,7 +32,8 @@ class Connections:
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], *, size: int) -> None:
         self._connect = connect
-        self._free = asyncio.Semaphore(size)
+        self._places = asyncio.Semaphore(size)
+        """The places of the lent connections."""
         self._idle: list[_Idle] = []
         """The idle connections. The connection that was released last is the last in the list."""
         self._lent: dict[asyncpg.Connection, int] = {}
@@ -47,11 +48,11 @@ class Connections:
 
         Raises: any error of the function that opens connections.
         """
-        await self._free.acquire()
+        await self._places.acquire()
         try:
             connection = self._take_idle() or await self._connect()
         except BaseException:
-            self._free.release()
+            self._places.release()
             raise
         self._lent[connection] = self._generation
         return connection
@@ -73,7 +74,7 @@ class Connections:
                 self._idle.pop(0).connection.terminate()
         else:
             connection.terminate()
-        self._free.release()
+        self._places.release()
 
     def expire(self) -> None:
         """Close all connections that exist now: idle ones immediately, and lent ones when they are released."""

@@ -55,11 +55,11 @@ class _Metric(dict[Any, Series]):
         self._create = partial(self.kind, name, help, label_names, registry=REGISTRY, **options)
         self._first = [(labels,) if isinstance(labels, str) else labels for labels in first]
         self.created: Series | None = None
-        """The metric of prometheus_client; None until `_metric` creates it."""
+        """The metric of prometheus_client; None until `_create_once` creates it."""
         DECLARED.append(self)
 
     def __missing__(self, labels: tuple[object, ...]) -> Series:
-        metric = self._metric()
+        metric = self._create_once()
         series = metric.labels(*labels) if labels else metric  # a metric without labels is itself the only series
         self[labels] = series
         return series
@@ -72,9 +72,9 @@ class _Metric(dict[Any, Series]):
         """
         for labels in (*self._first, *further):
             self[labels]  # `__missing__` creates the series
-        self._metric()  # so that a metric without series is reported, too
+        self._create_once()  # so that a metric without series is reported, too
 
-    def _metric(self) -> Series:
+    def _create_once(self) -> Series:
         """Return the metric of prometheus_client. If it does not exist yet, create it."""
         if self.created is None:
             self.created = self._create()
