@@ -65,7 +65,7 @@ class DirectRoute(APIRoute):
         hints = get_type_hints(endpoint, include_extras=True)
         return_type = hints.pop("return", None)
         # The endpoint returns nothing, or sometimes a response that it has created.
-        if return_type is NoneType or return_type == Response | None:
+        if return_type in (NoneType, Response | None):
             declared.setdefault("status_code", 204)
             declared.setdefault("response_model", None)
         elif isinstance(return_type, type) and issubclass(return_type, Response):
