@@ -57,7 +57,7 @@ BY_NAME: dict[str, Any] = {
 }
 OF_ALL = {
     "import_export.queries._EXPORTED_LINES",
-    "login.record_queries._SEARCHES.None",
+    "login.refusal_queries._SEARCHES.None",
     "users.history_queries._ALL_LOGINS",
 }
 """Statements that filter by a user only if another condition already selects the index."""

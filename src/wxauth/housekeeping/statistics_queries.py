@@ -5,7 +5,7 @@ from typing import Final
 from sqlmodel import Field, SQLModel
 
 from wxauth.core.statements import Statement
-from wxauth.login.record_queries import OPEN_SESSIONS_FRAGMENT
+from wxauth.login.count_queries import OPEN_SESSIONS_FRAGMENT
 
 
 class Statistics(SQLModel):

@@ -7,9 +7,10 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
 from wxauth.i18n import lazy_gettext as _
-from wxauth.login import record_queries
-from wxauth.login.record_queries import Overview, Refusal, RefusalSearch
+from wxauth.login import refusal_queries
+from wxauth.login.count_queries import Overview
 from wxauth.login.records import LoginCounts, Refusals
+from wxauth.login.refusal_queries import Refusal, RefusalSearch
 from wxauth.users.admin_routes import StaffReadsDep
 from wxauth.users.callers import StaffDep
 from wxauth.users.staff_read_queries import Read
@@ -72,7 +73,7 @@ async def list_refusals(
     without a network or a user, counts them. If wxauth runs in several processes, each of them makes its own entries.
     """
     await refusals.store()  # otherwise the list would lack the last refusals of this process
-    page = await record_queries.list_refusals(database, query)
+    page = await refusal_queries.list_refusals(database, query)
     if query.user_id is not None and page.items:  # the audit trail records that staff has read a user's data
         reads.note_read(staff, Read.REFUSALS, query.user_id)
     return items_of(page)

@@ -24,7 +24,7 @@ from wxauth.core.background import WriteBuffer
 from wxauth.core.ids import new_id
 from wxauth.core.services import part
 from wxauth.errors import WeChatError
-from wxauth.login import record_queries
+from wxauth.login import count_queries, refusal_queries
 from wxauth.settings.addresses import TRUNCATED
 from wxauth.settings.apps import APP_ID
 from wxauth_guard.errors import WxAuthError
@@ -84,7 +84,7 @@ class LoginCounts(WriteBuffer):
         self._new_users[hour] += int(is_new)
         self._unstored.add(hour)
 
-    async def overview(self, *, days: int, utc_offset: timedelta) -> record_queries.Overview:
+    async def overview(self, *, days: int, utc_offset: timedelta) -> count_queries.Overview:
         """Return the totals, and the counts of the last `days` days, including today.
 
         The days begin at midnight in the time zone with this offset from UTC.
@@ -93,14 +93,14 @@ class LoginCounts(WriteBuffer):
         await self.store()  # otherwise the counts would lack the last logins of this process
         last = (now.astimezone(UTC) + utc_offset).date()
         first = last - timedelta(days=days - 1)
-        return await record_queries.overview_of(self.database, first=first, last=last, utc_offset=utc_offset, now=now)
+        return await count_queries.overview_of(self.database, first=first, last=last, utc_offset=utc_offset, now=now)
 
     async def merge_hours(self) -> None:
         """Merge the rows of each hour older than `_MERGED_AFTER` into one row."""
         await self.database.run(
-            record_queries.MERGE_HOURS,
+            count_queries.MERGE_HOURS,
             before=_hour_of(self.clock() - _MERGED_AFTER),
-            all_processes=record_queries.ALL_PROCESSES,
+            all_processes=count_queries.ALL_PROCESSES,
         )
 
     @cached_property
@@ -117,7 +117,7 @@ class LoginCounts(WriteBuffer):
             return
         try:
             await self.database.run(
-                record_queries.STORE_COUNTS,
+                count_queries.STORE_COUNTS,
                 process=self._process,
                 hours=list(hours),
                 new_users=[self._new_users[hour] for hour in hours],
@@ -160,7 +160,7 @@ class Refusals(WriteBuffer):
 
     failure_event = "refusals_not_stored"
     store_pause = REFUSALS_STORE_SECONDS
-    _waiting: dict[UUID, record_queries.Refusal] = field(init=False, default_factory=dict)
+    _waiting: dict[UUID, refusal_queries.Refusal] = field(init=False, default_factory=dict)
     """The rows to store: new rows, and rows whose count has grown since they were stored."""
     _second: int = field(init=False, default=0)
     """The second, counted since 1970, to which `_rows_begun` applies."""
@@ -168,7 +168,7 @@ class Refusals(WriteBuffer):
     """The minute, counted since 1970, to which `_own_rows` and `_shared_rows` apply."""
     _own_rows: Counter[UUID | str] = field(init=False, default_factory=Counter)
     """The number of rows of this minute that each contain one refusal, by user or network."""
-    _shared_rows: dict[_SharedKey, record_queries.Refusal] = field(init=False, default_factory=dict)
+    _shared_rows: dict[_SharedKey, refusal_queries.Refusal] = field(init=False, default_factory=dict)
     """The rows of this minute that can count several refusals."""
     _rows_begun: Counter[bool] = field(init=False, default_factory=Counter)
     """The number of rows begun in this second, with a user (True) and without a user (False)."""
@@ -226,7 +226,7 @@ class Refusals(WriteBuffer):
         if not waiting:
             return
         try:
-            await self.database.run(record_queries.STORE_REFUSALS, refusals=[dict(each) for each in waiting.values()])
+            await self.database.run(refusal_queries.STORE_REFUSALS, refusals=[dict(each) for each in waiting.values()])
         except BaseException:
             DROPPED.count(Dropped.STORAGE, number=len(waiting))
             raise
@@ -234,10 +234,10 @@ class Refusals(WriteBuffer):
 
 def _new_row(
     error: WxAuthError, *, user_id: UUID | None, network: str | None, request_id: str, at: datetime
-) -> record_queries.Refusal:
+) -> refusal_queries.Refusal:
     """Return the row of a first refusal, without values from the client or WeChat that do not fit into its columns."""
     errcode = error.errcode if isinstance(error, WeChatError) else None
-    return record_queries.Refusal(
+    return refusal_queries.Refusal(
         id=new_id(at),
         at=at,
         code=error.code,
@@ -245,7 +245,7 @@ def _new_row(
         app_id=error.app_id if error.app_id is not None and APP_ID.fullmatch(error.app_id) else None,
         user_id=user_id,
         network=network,
-        request_id=request_id[: record_queries.MAX_REQUEST_ID],
+        request_id=request_id[: refusal_queries.MAX_REQUEST_ID],
         count=1,
     )
 
