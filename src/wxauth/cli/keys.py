@@ -16,8 +16,9 @@ from wxauth.core.sealing import Sealer
 from wxauth.core.trail import OPERATOR
 from wxauth.errors import NotFound
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.keys.keyring import KeyAnswer, KeyRing, list_published
+from wxauth.keys.keyring import KeyRing
 from wxauth.keys.models import StoredSigningKey
+from wxauth.keys.published import KeyAnswer, list_published
 from wxauth.settings.secrets import SECRET_KEY_BYTES
 from wxauth.settings.settings import Settings
 from wxauth.web.schemas import all_of

@@ -1,4 +1,4 @@
-"""The service's signing keys, and their descriptions for administrators.
+"""The service's signing keys.
 
 PostgreSQL stores the keys encrypted, and every replica reads them from PostgreSQL.
 """
@@ -8,13 +8,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jose import jwk
-from pydantic import Field
 from pydantic_core import to_json
-from typing_extensions import TypedDict
 
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Transaction
@@ -28,12 +26,10 @@ from wxauth.errors import NotFound, StorageUnavailable
 from wxauth.keys.models import (
     NO_SUCH_KEY,
     Keys,
-    KeyState,
     MakeKey,
     StoredSigningKey,
     has_next,
     is_due,
-    key_state,
     keys_for,
     rotated,
     signing_key_of,
@@ -410,48 +406,6 @@ class KeyRing:
             activates_at=activates_at,
             retires_at=None,
         )
-
-
-class KeyAnswer(TypedDict):
-    """A published key."""
-
-    kid: Annotated[str, Field(examples=["…"])]
-    alg: Annotated[
-        str,
-        Field(
-            description="An `ES256` key signs access tokens, and the id_tokens of clients whose `id_token_alg` is "
-            "ES256. An `RS256` key signs all other id_tokens.",
-            examples=["ES256"],
-        ),
-    ]
-    state: Annotated[KeyState, Field(description="`next` to sign, `signing`, or `former`.", examples=["signing"])]
-    signs_from: Annotated[datetime, Field(description="When the key begins, or began, to sign.")]
-    published_until: Annotated[
-        datetime | None, Field(description="When the key is no longer published. Null until the key has a successor.")
-    ]
-
-
-async def list_published(database: Database, *, now: datetime) -> tuple[list[KeyAnswer], list[KeyAnswer]]:
-    """Return the descriptions of the published ES256 keys, and of the published RS256 keys (see `KeyRing`).
-
-    Each list begins with the former keys, and ends with the next key, if there are such keys.
-    """
-    published = await database.rows(PUBLISHED, now=now)
-    return _key_answers(keys_for(ALGORITHM, published), now), _key_answers(keys_for(RSA_ALGORITHM, published), now)
-
-
-def _key_answers(keys: Keys, now: datetime) -> list[KeyAnswer]:
-    """Return the descriptions of all keys of one algorithm, in the order of the keys."""
-    return [
-        {
-            "kid": key.kid,
-            "alg": key.alg,
-            "state": key_state(key, keys, now),
-            "signs_from": key.activates_at,
-            "published_until": key.retires_at,
-        }
-        for key in keys
-    ]
 
 
 def unsealed_key(row: StoredSigningKey, sealer: Sealer, key_type: type[Key]) -> Key:

@@ -12,8 +12,9 @@ from typing_extensions import TypedDict
 
 from wxauth.core.logs import get_logger
 from wxauth.i18n import lazy_gettext as _
-from wxauth.keys.keyring import NOT_READ, KeyAnswer, KeyRing, list_published
+from wxauth.keys.keyring import NOT_READ, KeyRing
 from wxauth.keys.models import JWKS_MAX_AGE, NO_SUCH_KEY
+from wxauth.keys.published import KeyAnswer, list_published
 from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.web.caching import cacheable_response
 from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
