@@ -45,8 +45,9 @@ from wxauth_desk.own_settings import HOME, REAL_APP_NAMES, environment, load_set
 from wxauth_desk.ports import Place, Ports
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.serving import Server, in_thread
+from wxauth_desk.shop_back_end import PUSH_PATH, add_shop_client, create_shop_back_end
 from wxauth_desk.signals import handled_by, stop_and_exit
-from wxauth_desk.sites import PUSH_PATH, add_shop_client, add_sites, create_shop_back_end, create_sites
+from wxauth_desk.sites import add_sites, create_sites
 from wxauth_desk.terminal import TextError, localized, terminal_language
 from wxauth_desk.wechat import DESK_PATH, HINTS, SHOP_PATH, UNKNOWN_APP_HINT, create_simulator
 

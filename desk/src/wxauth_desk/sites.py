@@ -1,4 +1,4 @@
-"""Two small websites where users log in with one scan (a shop and its admin site), and the shop's back end.
+"""Two small websites where users log in with one scan: a shop and its admin site.
 
 The websites are complete OpenID Connect clients, built with Authlib. Sites in production differ from these websites in
 three ways:
@@ -8,33 +8,26 @@ three ways:
 - An admin site admits only users with a role.
 """
 
-import asyncio
 import warnings
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from runpy import run_path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from urllib.parse import parse_qs, urlencode
 
-from fastapi import Depends, FastAPI
 from jinja2 import Template
 from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from wxauth.clients.clients import Credentials, add_client, ensure_own_client, renew_secret
-from wxauth.clients.models import Scope
-from wxauth.clients.rules import build_client
+from wxauth.clients.clients import ensure_own_client
 from wxauth.core.database import Database
-from wxauth.errors import NameTaken
 from wxauth.login_pages.rendering import language_of
 from wxauth.settings.logos import picture_url
 from wxauth.settings.settings import Settings
@@ -42,8 +35,7 @@ from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.i18n import Text, gettext, languages, lazy_gettext as _, own_name
 from wxauth_desk.middleware import LimitedBody
 from wxauth_desk.terminal import localized
-from wxauth_desk.wechat import ACCOUNT, APP_KEYS, APPS, WEBSITE
-from wxauth_guard import BearerGuard, Principal
+from wxauth_desk.wechat import ACCOUNT, WEBSITE
 
 _HERE: Final = Path(__file__).parent
 _GOODS: Final = (
@@ -62,16 +54,6 @@ _FIGURES: Final = (
 _PAGE: Final = Template(_HERE.joinpath("site.html").read_text("utf-8"), autoescape=True, trim_blocks=True)
 _MAX_SESSIONS: Final = 1000
 """The largest number of sessions that a site stores. If there are more, the oldest one is forgotten."""
-PUSH_PATH: Final = "/wechat"
-"""The path at which the shop's back end receives the messages that the service forwards."""
-_SHOP_CLIENT_ID: Final = "dev-shop"
-"""The client_id of the shop's back end, which is a service client with the scope `sign`."""
-_SHOP_IN_WHEEL: Final = _HERE / "_shared" / "shop.py"
-"""The example back end in an installed desk, which does not contain the folder `examples`."""
-_SHOP_IN_CLONE: Final = Path(__file__).parents[3] / "examples" / "sibling" / "shop.py"
-_COUNT_TO: Final = 10
-"""The last number that `GET /count` sends."""
-_COUNT_PAUSE_SECONDS: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,62 +272,3 @@ async def add_sites(database: Database, url: str, settings: Settings, *, now: da
             scopes=site.scopes,
             now=now,
         )
-
-
-async def add_shop_client(database: Database, *, now: datetime) -> Credentials:
-    """Add a client for the shop's back end, with the scope `sign`, and return its credentials.
-
-    If the client exists, replace its secret, because the desk does not keep this secret from one run to the next.
-    """
-    try:
-        credentials = await add_client(database, build_client(_SHOP_CLIENT_ID, {"scopes": [Scope.SIGN]}), now=now)
-    except NameTaken:
-        credentials, _client = await renew_secret(database, _SHOP_CLIENT_ID, now=now)
-    assert credentials is not None  # a client without a secret would have no credentials
-    return credentials
-
-
-def create_shop_back_end(issuer: str, credentials: Credentials) -> FastAPI:
-    """Return the shop's back end as an ASGI app: the example, with two routes for the desk.
-
-    After `POST /failures`, the shop returns an error for the next message from WeChat. `GET /count` sends its response
-    in pieces, so that the desk can show how a mini-program receives them (`enableChunked`). `credentials` belong to the
-    shop's client.
-    """
-    env = {
-        "WXAUTH_ISSUER": issuer,
-        "CLIENT_ID": credentials.client_id,
-        "CLIENT_SECRET": credentials.client_secret,
-        "APP_KEY": APP_KEYS[0],
-        "PUSH_TOKEN": APPS[0]["push_token"],
-    }
-    shop_module = run_path(str(_SHOP_IN_WHEEL if _SHOP_IN_WHEEL.exists() else _SHOP_IN_CLONE))
-    shop: FastAPI = shop_module["create_shop"](env)
-
-    failures_left = 0
-
-    @shop.post("/failures", status_code=204)
-    async def fail_at_next_message() -> None:
-        nonlocal failures_left
-        failures_left += 1
-
-    @shop.middleware("http")
-    async def fail(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        nonlocal failures_left
-        is_message = request.method == "POST" and request.url.path.endswith(PUSH_PATH)
-        if is_message and failures_left:
-            failures_left -= 1
-            return Response(status_code=500)
-        return await call_next(request)
-
-    @shop.get("/count")
-    async def count(_principal: Annotated[Principal, Depends(BearerGuard(issuer=issuer))]) -> Any:
-        return StreamingResponse(_counted(), media_type="text/plain")
-
-    return shop
-
-
-async def _counted() -> AsyncIterator[str]:
-    for number in range(1, _COUNT_TO + 1):
-        yield f"{number} "
-        await asyncio.sleep(_COUNT_PAUSE_SECONDS)

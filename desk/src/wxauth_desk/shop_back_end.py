@@ -1,0 +1,95 @@
+"""The example back end that the shop's mini-program calls.
+
+The back end is `examples/sibling/shop.py`. This module adds two routes to it, with which the desk shows a failure and a
+response in pieces.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+from runpy import run_path
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, FastAPI
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from wxauth.clients.clients import Credentials, add_client, renew_secret
+from wxauth.clients.models import Scope
+from wxauth.clients.rules import build_client
+from wxauth.core.database import Database
+from wxauth.errors import NameTaken
+from wxauth_desk.wechat import APP_KEYS, APPS
+from wxauth_guard import BearerGuard, Principal
+
+PUSH_PATH: Final = "/wechat"
+"""The path at which the shop's back end receives the messages that the service forwards."""
+_CLIENT_ID: Final = "dev-shop"
+"""The client_id of the shop's back end, which is a service client with the scope `sign`."""
+_IN_WHEEL: Final = Path(__file__).parent / "_shared" / "shop.py"
+"""The example back end in an installed desk, which does not contain the folder `examples`."""
+_IN_CLONE: Final = Path(__file__).parents[3] / "examples" / "sibling" / "shop.py"
+_COUNT_TO: Final = 10
+"""The last number that `GET /count` sends."""
+_COUNT_PAUSE_SECONDS: Final = 0.3
+
+
+async def add_shop_client(database: Database, *, now: datetime) -> Credentials:
+    """Add a client for the shop's back end, with the scope `sign`, and return its credentials.
+
+    If the client exists, replace its secret, because the desk does not keep this secret from one run to the next.
+    """
+    try:
+        credentials = await add_client(database, build_client(_CLIENT_ID, {"scopes": [Scope.SIGN]}), now=now)
+    except NameTaken:
+        credentials, _client = await renew_secret(database, _CLIENT_ID, now=now)
+    assert credentials is not None  # a client without a secret would have no credentials
+    return credentials
+
+
+def create_shop_back_end(issuer: str, credentials: Credentials) -> FastAPI:
+    """Return the shop's back end as an ASGI app: the example, with two routes for the desk.
+
+    After `POST /failures`, the shop returns an error for the next message from WeChat. `GET /count` sends its response
+    in pieces, so that the desk can show how a mini-program receives them (`enableChunked`). `credentials` belong to the
+    shop's client.
+    """
+    env = {
+        "WXAUTH_ISSUER": issuer,
+        "CLIENT_ID": credentials.client_id,
+        "CLIENT_SECRET": credentials.client_secret,
+        "APP_KEY": APP_KEYS[0],
+        "PUSH_TOKEN": APPS[0]["push_token"],
+    }
+    shop_module = run_path(str(_IN_WHEEL if _IN_WHEEL.exists() else _IN_CLONE))
+    shop: FastAPI = shop_module["create_shop"](env)
+
+    failures_left = 0
+
+    @shop.post("/failures", status_code=204)
+    async def fail_at_next_message() -> None:
+        nonlocal failures_left
+        failures_left += 1
+
+    @shop.middleware("http")
+    async def fail(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        nonlocal failures_left
+        is_message = request.method == "POST" and request.url.path.endswith(PUSH_PATH)
+        if is_message and failures_left:
+            failures_left -= 1
+            return Response(status_code=500)
+        return await call_next(request)
+
+    @shop.get("/count")
+    async def count(_principal: Annotated[Principal, Depends(BearerGuard(issuer=issuer))]) -> Any:
+        return StreamingResponse(_counted(), media_type="text/plain")
+
+    return shop
+
+
+async def _counted() -> AsyncIterator[str]:
+    for number in range(1, _COUNT_TO + 1):
+        yield f"{number} "
+        await asyncio.sleep(_COUNT_PAUSE_SECONDS)
