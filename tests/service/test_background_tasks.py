@@ -1,4 +1,4 @@
-"""The background tasks run even if the first load of the stored data fails."""
+"""The background tasks run even if the first load of the stored data fails, or finds a fault."""
 
 import asyncio
 from contextlib import suppress
@@ -33,3 +33,20 @@ async def test_a_failed_load_does_not_stop_the_background_tasks(
         await tasks
     assert kept.is_set()
     assert "stored_data_not_loaded" in [line["event"] for line in log_lines()]
+
+
+async def test_a_service_that_starts_without_its_database_checks_the_stored_data_later(
+    stage: world.Stage,
+) -> None:
+    services = stage.services
+    title, uri = "Shop", "https://shop.example.com"
+    await world.add_client(
+        services.database, services.settings.audience, now=stage.clock(), title=title, redirect_uris=[uri]
+    )
+    tasks = asyncio.create_task(_run_background_tasks(services, is_loaded=False))
+    await world.until(lambda: stage.logged("stored_state_wrong") or tasks.done())
+    tasks.cancel()
+    with suppress(asyncio.CancelledError):
+        await tasks
+    [line] = stage.logged("stored_state_wrong")
+    assert services.settings.audience in line["reason"]

@@ -65,7 +65,7 @@ async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _prepare(services: Services) -> bool:
-    """Check and load the stored data. Return False if the database is not ready yet.
+    """Check and load the stored data. Return False, without loading it, if the database is not ready yet.
 
     If a check fails, print the reason. A worker then ends at once.
 
@@ -73,8 +73,8 @@ async def _prepare(services: Services) -> bool:
         first.
     """
     try:
-        is_ready = await check_stored_state(services)
-        if is_ready:
+        is_checked = await check_stored_state(services)
+        if is_checked:
             await _load_stored_data(services)
     except InvalidSettings as exc:
         sys.stderr.write(f"{localized(exc.text)}\n")
@@ -87,19 +87,19 @@ async def _prepare(services: Services) -> bool:
     except Exception:
         log.exception("not_started")
         raise
-    return is_ready
+    return is_checked
 
 
 async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
     """Run the background tasks forever.
 
     The tasks would fail without the database and its schema, so they start when both are available. If the stored data
-    was not loaded at the start, load it first, without the checks of `check_stored_state`.
+    was not loaded at the start, check and load it first.
     """
     if not is_loaded:
         while not await _has_our_schema(services):  # noqa: ASYNC110 - another process migrates
             await asyncio.sleep(_CHECK_PAUSE_SECONDS)
-        await attempt(partial(_load_stored_data, services), failure_event="stored_data_not_loaded")
+        await attempt(partial(_check_and_load_late, services), failure_event="stored_data_not_loaded")
     # Each of these tasks logs its own outages and continues. If a bug ends one of them, nothing restarts it.
     tasks = [
         services[KeyRing].keep_fresh(),
@@ -114,6 +114,19 @@ async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
     if isinstance(services.clock, DatabaseClock):
         tasks.append(keep_time(services.clock, services.database))
     await asyncio.gather(*tasks)
+
+
+async def _check_and_load_late(services: Services) -> None:
+    """Check and load the stored data while the service is already running.
+
+    If a check fails, only log the reason. At the start, a failed check ends the service, but an outage of the database
+    at the start must not make its return end the service.
+    """
+    try:
+        await check_stored_state(services)
+    except InvalidSettings as exc:
+        log.error("stored_state_wrong", reason=exc.text, consequence="the service can't start again like this")
+    await _load_stored_data(services)
 
 
 async def _has_our_schema(services: Services) -> bool:
