@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
+from fastapi import Depends
 from pydantic_core import to_json
 
 from wxauth.core.token_claims import filled_claims
@@ -12,6 +14,7 @@ from wxauth.keys.keyring import KeyRing
 from wxauth.settings.claims import Template
 from wxauth.settings.settings import Settings
 from wxauth.tokens import TokenIssuer
+from wxauth.web.dependencies import provide
 from wxauth_guard.verifier import Verifier
 
 
@@ -114,3 +117,6 @@ class ResourceVerifier(Verifier):
         This method is overridden because the base class accepts only one audience.
         """
         return isinstance(audience, str) and audience in self._resource_urls
+
+
+ResourceVerifierDep = Annotated[ResourceVerifier, Depends(provide(ResourceVerifier))]

@@ -37,7 +37,7 @@ from wxauth.service.lifespan import lifespan
 from wxauth.service.tracing import Tracing
 from wxauth.session_keys import routes as session_key_routes
 from wxauth.settings.apps import PUSH_PATH
-from wxauth.siblings import token_routes, user_routes, wechat_routes
+from wxauth.siblings import introspection_routes, user_routes, verify_routes, wechat_routes
 from wxauth.siblings.any_request import AnyRequest
 from wxauth.site_logins import scan_routes
 from wxauth.users import account_routes, admin_routes, own_data_routes
@@ -74,7 +74,8 @@ _ROUTERS: Final = (
     metadata_routes.router,
     probes.router,
     metrics.router,
-    token_routes.router,
+    verify_routes.router,
+    introspection_routes.router,
     user_routes.router,
     wechat_routes.router,
     client_routes.router,
