@@ -134,6 +134,7 @@ async def _open(request: Request) -> Response:
     session stays open.
     """
     services = await _services_for_own_page(request)
+    # The cookie is read first. If there are several, the request fails before it uses up the link or the code.
     earlier_cookie = _cookie_in(request, services.settings)
     device = await device_of(request)
     match await _parse_opening(request):

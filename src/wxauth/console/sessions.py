@@ -155,17 +155,16 @@ class ConsoleSessions:
         now = self.clock()
         session_id = new_id(now)
         login = await self._login_of(code, verifier)
-        if login is None:
-            redeemed: Redeemed | NotRedeemed = NotRedeemed.UNKNOWN
-        else:
-            redeemed = await self._redeem(login, session_id, device=device, now=now)
-        if redeemed is NotRedeemed.SPENT:
+        outcome: Redeemed | NotRedeemed = NotRedeemed.UNKNOWN
+        if login is not None:
+            outcome = await self._redeem(login, session_id, device=device, now=now)
+        if outcome is NotRedeemed.SPENT:
             log.warning("code_reused", client_id=CONSOLE, consequence="the code has no open session")
-        if not isinstance(redeemed, Redeemed):
+        if isinstance(outcome, NotRedeemed):
             raise SessionRevoked("the code doesn't belong to this page, has been used or has expired: log in again")
-        count_logged_in(self.login_counts, redeemed.login.taken_door, now=now)
-        log.info("console_opened", user_id=redeemed.user.id, session_id=session_id, by="scan")
-        return self._with_new_tokens(redeemed.user, session_id, generation=0, seconds_left=MAX_UNUSED_SECONDS, now=now)
+        count_logged_in(self.login_counts, outcome.login.taken_door, now=now)
+        log.info("console_opened", user_id=outcome.user.id, session_id=session_id, by="scan")
+        return self._with_new_tokens(outcome.user, session_id, generation=0, seconds_left=MAX_UNUSED_SECONDS, now=now)
 
     async def resume(self, cookie: str, *, device: Device) -> OpenedConsole:
         """Continue the session that a cookie belongs to, and return the session with new tokens.
@@ -197,7 +196,7 @@ class ConsoleSessions:
         if STAFF_ROLES.isdisjoint(outcome.roles):
             await self.end(cookie)
             raise InsufficientRole("this user no longer has the role admin or support")
-        # `now` is the time after the wait for the database, so that the access token does not outlive the session.
+        # The clock is read after the wait for the database, so that the access token does not outlive the session.
         now = self.clock()
         seconds_left = int((outcome.expires_at - now).total_seconds())
         return self._with_new_tokens(
@@ -234,15 +233,15 @@ class ConsoleSessions:
         """
         expires_at = now + timedelta(seconds=MAX_UNUSED_SECONDS)
         async with self.codes.queue(login), self.database.begin() as transaction:
-            redeemed = await redeem(transaction, login, session_id=session_id, expires_at=expires_at, now=now)
-            if not isinstance(redeemed, Redeemed):
-                return redeemed
-            if STAFF_ROLES.isdisjoint(redeemed.user.roles):
-                log.warning("console_refused", user_id=redeemed.user.id, reason="no staff")
+            outcome = await redeem(transaction, login, session_id=session_id, expires_at=expires_at, now=now)
+            if isinstance(outcome, NotRedeemed):
+                return outcome
+            if STAFF_ROLES.isdisjoint(outcome.user.roles):
+                log.warning("console_refused", user_id=outcome.user.id, reason="no staff")
                 # The exception rolls back the new session.
                 raise InsufficientRole("this request requires the role admin or support")
-            await _record_opened(transaction, redeemed.user.id, session_id, means="scan", device=device, now=now)
-            return redeemed
+            await _record_opened(transaction, outcome.user.id, session_id, means="scan", device=device, now=now)
+            return outcome
 
     def _with_new_tokens(
         self, user: UserInSession, session_id: UUID, *, generation: int, seconds_left: int, now: datetime
