@@ -37,6 +37,15 @@ SILENT_SECONDS: Final = 15
 """The time, in seconds, after which a worker that does not respond to the supervisor is replaced."""
 START_SECONDS: Final = 60
 """The time, in seconds, that a worker may take to start during a reload. A busy machine may need that long."""
+COUNTS: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable of prometheus_client that names the folder in which several workers store their counts."""
+COUNTS_PREFIX: Final = "wxauth-metrics-"
+"""The prefix of the name of the folder that `wxauth serve` creates for the counts of its workers."""
+ENDING: Final = "ending"
+"""The name of a file that the supervisor creates in the folder of `COUNTS` when all workers must end.
+
+If a worker ends while the file is missing, the worker is being replaced, so the service stays ready.
+"""
 
 _KEEP_ALIVE_SECONDS: Final = 75
 """The time, in seconds, after which an idle connection is closed.
@@ -48,15 +57,6 @@ _BACKLOG: Final = 2048
 """The maximum number of connections that wait to be accepted. It is uvicorn's default."""
 _SET_AT_START: Final = ("host", "port", "workers")
 """The settings that a reload cannot change."""
-COUNTS: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable of prometheus_client that names the folder in which several workers store their counts."""
-COUNTS_PREFIX: Final = "wxauth-metrics-"
-"""The prefix of the name of the folder that `wxauth serve` creates for the counts of its workers."""
-ENDING: Final = "ending"
-"""The name of a file that the supervisor creates in the folder of `COUNTS` when all workers must end.
-
-If a worker ends while the file is missing, the worker is being replaced, so the service stays ready.
-"""
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the only writable place in some containers
 
 log = get_logger()
@@ -124,6 +124,7 @@ class Supervisor(Multiprocess):
         self._log_changes(new)
         self._settings = new
         old_workers = set(self.processes)
+        # uvicorn has one time limit for workers that start and for workers that do not respond. A start takes longer.
         self.config.timeout_worker_healthcheck = START_SECONDS
         super().handle_hup()
         self.config.timeout_worker_healthcheck = SILENT_SECONDS
