@@ -73,8 +73,7 @@ async def read_phone_of_user(
     """
     user = await read_listed_user(database, user_id)
     reads.note_read(staff, Read.PHONE, user.id)
-    answer: PhoneAnswer = shown_in(PhoneAnswer, user)
-    return answer
+    return shown_in(PhoneAnswer, user)
 
 
 @router.delete(

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, Final, Literal, NotRequired, TypeGuard
+from typing import Annotated, Any, Final, Literal, NotRequired, TypeGuard, TypeVar
 from uuid import UUID
 
 from pydantic import (
@@ -282,25 +282,28 @@ class UsersAnswer(TypedDict):
     ]
 
 
+Answer = TypeVar("Answer", bound=Mapping[str, object])
+
+
 @cache
-def _required_fields(response_type: Any) -> Sequence[str]:
+def _required_fields(answer_type: Any) -> Sequence[str]:
     """Return the names of the fields that a TypedDict requires, in the order in which a response shows them.
 
     The order of the declaration would put `id` after the fields of the base classes, but a response begins with `id`.
     """
-    required = [name for name in response_type.__annotations__ if name in response_type.__required_keys__]
+    required = [name for name in answer_type.__annotations__ if name in answer_type.__required_keys__]
     return sorted(required, key=lambda name: name != "id")  # the other names keep their order
 
 
-def shown_in(response_type: Any, user: UserFields) -> Any:
-    """Return a user's values for the required fields of `response_type`, the TypedDict of a response.
+def shown_in(answer_type: type[Answer], user: UserFields) -> Answer:
+    """Return a user's values for the required fields of `answer_type`, the TypedDict of a response.
 
     The caller adds the other fields. Attributes that are None become an empty object.
     """
-    answer = {name: getattr(user, name) for name in _required_fields(response_type)}
+    answer = {name: getattr(user, name) for name in _required_fields(answer_type)}
     if "attributes" in answer and answer["attributes"] is None:
         answer["attributes"] = {}
-    return answer
+    return answer  # type: ignore[return-value]  # mypy cannot see that these are the fields of `answer_type`
 
 
 def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
@@ -308,7 +311,7 @@ def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
 
     `in_force` contains the version in force of each document of `CONSENTS`, by the document's name.
     """
-    answer: UserAnswer = shown_in(UserAnswer, user)
+    answer = shown_in(UserAnswer, user)
     if in_force:
         due = missing_from(user.consents, in_force)
         answer["consents_due"] = [{"document": document, "version": version} for document, version in due.items()]
@@ -317,7 +320,7 @@ def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
 
 def listed_user_answer(user: ListedUser) -> ListedUserAnswer:
     """Return the response about a user, with the user's identities."""
-    answer: ListedUserAnswer = shown_in(ListedUserAnswer, user)
+    answer = shown_in(ListedUserAnswer, user)
     if user.ban_reason is not None:
         answer["reason"] = user.ban_reason
     if user.banned_until is not None:
