@@ -246,12 +246,17 @@ SELECT receivers.id, priority
  ORDER BY priority
 """)
 # Only one process leases a delivery, because the statement skips rows that another process has locked, and a leased
-# delivery is not due before its lease ends. For a webhook, the statement leases the first attempt of a delivery only
-# when the first attempts of all earlier deliveries about the same user have ended. For a site, two first attempts
-# about one user may run in parallel, so OFFSET disregards one earlier delivery. The tokens that end a user's sessions
-# have no order, and a slow response to one token should not delay the next. A third attempt must wait, so that one
-# user does not take all parallel attempts of the site. For a site, only earlier deliveries of the same priority
-# count, so that tokens that a user causes do not delay the tokens of a ban.
+# delivery is not due before its lease ends.
+#
+# For a webhook, the statement leases the first attempt of a delivery only when the first attempts of all earlier
+# deliveries about the same user have ended.
+#
+# For a site, two first attempts about one user may run in parallel, so OFFSET disregards one earlier delivery. The
+# tokens that end a user's sessions have no order, and a slow response to one token should not delay the next. A third
+# attempt must wait, so that one user does not take all parallel attempts of the site. Only earlier deliveries of the
+# same priority count, so that tokens that a user causes do not delay the tokens of a ban.
+#
+# As in `_HASTEN`, the ORDER BY of the earlier deliveries makes PostgreSQL use the index of first attempts.
 LEASE_DELIVERY: Final = Statement[LeasedDelivery]("""
 WITH due AS (
     SELECT receiver_id, event_id FROM deliveries d
@@ -271,12 +276,12 @@ WITH due AS (
       FROM due WHERE d.receiver_id = due.receiver_id AND d.event_id = due.event_id
     RETURNING d.receiver_id, d.event_id, d.attempts, d.user_id, d.priority < 0 AS is_logout
 )
-SELECT l.receiver_id, l.event_id, l.attempts, l.is_logout, COALESCE(w.name, c.name) AS name,
-       COALESCE(w.url, c.backchannel_logout_uri, '') AS url, w.secret, w.former_secret, w.former_secret_until,
-       w.delivered_at, c.id_token_alg, e.id IS NULL AS is_swept,
-       e.id, e.type, e.at, l.user_id, e.app_id, e.actor, e.data
-  FROM leased l LEFT JOIN events e ON e.id = l.event_id LEFT JOIN webhooks w ON w.id = l.receiver_id
-       LEFT JOIN clients c ON c.id = l.receiver_id AND removed_by IS NULL
+SELECT receiver_id, event_id, attempts, is_logout, COALESCE(webhooks.name, site.name) AS name,
+       COALESCE(webhooks.url, site.backchannel_logout_uri, '') AS url, secret, former_secret,
+       webhooks.former_secret_until, delivered_at, site.id_token_alg, events.id IS NULL AS is_swept,
+       events.id, events.type, events.at, leased.user_id, events.app_id, events.actor, events.data
+  FROM leased LEFT JOIN events ON events.id = event_id LEFT JOIN webhooks ON webhooks.id = receiver_id
+       LEFT JOIN clients site ON site.id = receiver_id AND site.removed_by IS NULL
 """)
 # The statement stores nothing if the delivery is finished (`next_at` is null), or if the lease has expired and another
 # process has leased the delivery (`attempts` differs).
