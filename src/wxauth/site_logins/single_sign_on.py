@@ -100,7 +100,7 @@ class SingleSignOn:
             raise refusal(request, "login_required", _NO_LOGIN)
         if not user.knows_site:
             raise refusal(request, "interaction_required", "the user hasn't continued to this site yet")
-        onward = await self._give_code(request, browser, expected=user)
+        onward = await self._redirect_with_code(request, browser, expected=user)
         if onward is None:  # the browser's login has just changed or ended
             raise refusal(request, "login_required", _NO_LOGIN)
         return onward
@@ -112,7 +112,7 @@ class SingleSignOn:
         page's `form` contains the site's `id_token_hint`, if the site has sent one.
 
         Raises: NotFound, if the page is not open, or shows no user; SentBack, with the error for the site;
-            Unanswerable; OAuthError, if the form is invalid.
+            Unanswerable; RateLimited; OAuthError, if the form is invalid.
         """
         pressed = await self._find_pressed(page_id, browser, form)
         request = await self.site_requests.check(pressed.parameters, ip=browser.ip)
@@ -120,7 +120,7 @@ class SingleSignOn:
         request.hinted_user_id = pressed.page.hinted_user_id
         user = await self.user_satisfying(request, browser)
         if user is not None and user.login_id == pressed.page.browser_login_id:
-            onward = await self._give_code(request, browser, expected=user)
+            onward = await self._redirect_with_code(request, browser, expected=user)
             if onward is not None:
                 return onward
         return pressed.repeated()
@@ -146,7 +146,9 @@ class SingleSignOn:
             raise NotFound(NO_SUCH_PAGE)
         return _PressedPage(page, parse_parameters(page.query), hint=sent.get("id_token_hint"))
 
-    async def _give_code(self, request: SiteRequest, browser: Browser, *, expected: BrowserUser) -> Onward | None:
+    async def _redirect_with_code(
+        self, request: SiteRequest, browser: Browser, *, expected: BrowserUser
+    ) -> Onward | None:
         """Store a login with an authorization code, and return the redirect to the site with this code.
 
         Return None if the browser no longer has the login `expected`, which the caller has read, or if that login does
@@ -183,7 +185,7 @@ class SingleSignOn:
     ) -> BrowserUser | None:
         """Store a login with this authorization code, and return its user.
 
-        Return None in the same cases as `_give_code`.
+        Return None in the same cases as `_redirect_with_code`.
 
         Raises: SentBack, if the user or the browser exceeds a limit; Unanswerable, if the client no longer exists.
         """
