@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies
@@ -89,11 +89,8 @@ def _covers(entry: str, parts: SplitResult) -> bool:
     scheme, _separator, host_or_range = entry.rpartition("://")
     fits_scheme = scheme in ("", "all", parts.scheme)
     host = (parts.hostname or "").rstrip(".")
-    try:
-        network = ip_network(re.sub(r"[\[\]]", "", host_or_range), strict=False)  # IPv6 may be in brackets
-    except ValueError:
-        pass  # neither an address nor a range, so the entry must be `*` or a domain
-    else:
+    network = _network_in(host_or_range)
+    if network is not None:
         return fits_scheme and _is_address(host) and ip_address(host) in network
     domain = _NO_PROXY_DOMAIN.fullmatch(host_or_range)
     if domain is None:
@@ -103,6 +100,14 @@ def _covers(entry: str, parts: SplitResult) -> bool:
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     fits_port = domain["port"] in (None, str(port))
     return fits_scheme and fits_host and fits_port
+
+
+def _network_in(text: str) -> IPv4Network | IPv6Network | None:
+    """Return the range of addresses that a text names; None if it is neither an address nor a range."""
+    try:
+        return ip_network(re.sub(r"[\[\]]", "", text), strict=False)  # an IPv6 address may be in brackets
+    except ValueError:
+        return None
 
 
 def _is_address(host: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from wxauth_guard.bearer import Guard, checked_roles, require_roles
 from wxauth_guard.claims import Principal
 from wxauth_guard.errors import WxAuthError
-from wxauth_guard.problems import ProblemAnswer, problem
+from wxauth_guard.problems import problem
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -59,7 +59,7 @@ class BearerWSGIMiddleware:
             try:
                 principal = self._find_user(environ.get("HTTP_AUTHORIZATION"))
             except WxAuthError as refusal:
-                return _send(problem(refusal, _Headers(environ)), environ, start_response)
+                return _refuse(refusal, environ, start_response)
             if principal is not None:
                 environ[USER_KEY] = principal
         return self._app(environ, start_response)
@@ -93,8 +93,9 @@ def _path(environ: WSGIEnvironment) -> str:
     return path.encode("latin-1", "replace").decode(errors="replace")
 
 
-def _send(response: ProblemAnswer, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    """Start the response, and return its body, which is empty for HEAD."""
+def _refuse(refusal: WxAuthError, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    """Start the response with the problem document, and return its body, which is empty for HEAD."""
+    response = problem(refusal, _Headers(environ))
     headers = [*response.headers.items(), ("Content-Length", str(len(response.body)))]
     start_response(f"{response.status} {HTTPStatus(response.status).phrase}", headers)
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
