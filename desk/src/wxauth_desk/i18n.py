@@ -98,7 +98,8 @@ def find_language(tag_or_locale: str) -> str | None:
     if tag in by_tag:
         return by_tag[tag]
     first_subtag = tag.partition("-")[0]
-    return next((language for other, language in by_tag.items() if other.partition("-")[0] == first_subtag), None)
+    related = (language for other_tag, language in by_tag.items() if other_tag.partition("-")[0] == first_subtag)
+    return next(related, None)
 
 
 def languages() -> Sequence[str]:

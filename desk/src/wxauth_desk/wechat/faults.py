@@ -22,6 +22,8 @@ _FAULT_IN_CODE: Final = re.compile(
 
 A code cannot name the kinds `cut_off` and `json_type`.
 """
+NO_FAULT: Final = FaultRequest.model_construct(api="")
+"""The fault of a call that does not fail. It has no kind, so it is made without validation, which requires a kind."""
 
 
 class Faults(deque[FaultRequest]):
@@ -67,10 +69,6 @@ def fault_in(code: str, api: Api) -> FaultRequest | None:
     # For a kind without a number, such as `hang`, the group contains the name of the kind.
     value = True if match[kind] == kind else match[kind]
     return FaultRequest.model_validate({"api": api, kind: value})
-
-
-NO_FAULT: Final = FaultRequest.model_construct(api="")
-"""The fault of a call that does not fail. It has no kind, so it is made without validation, which requires a kind."""
 
 
 async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
