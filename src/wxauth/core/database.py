@@ -347,8 +347,8 @@ class Database(_Reader):
         # If the connection is lost during the commit, wxauth cannot know whether PostgreSQL has committed. The type of
         # the error is tested, too, because on a closed connection `may_retry` is also true for other errors, such as a
         # violated constraint, which must reach the caller.
-        is_lost_before_commit = not is_committing and isinstance(exc, (*outages.LOST, asyncpg.InterfaceError))
-        if may_retry and is_lost_before_commit:
+        is_lost = isinstance(exc, (*outages.CONNECTION_LOST, asyncpg.InterfaceError))
+        if may_retry and is_lost and not is_committing:
             raise outages.NothingCommitted(outages.NO_RESPONSE) from exc
         outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
 
@@ -398,7 +398,7 @@ class Database(_Reader):
         task was cancelled, the caller must not try another connection either, because the task might then never end,
         and the service could not stop.
         """
-        is_lost = (is_from_database and isinstance(exc, outages.LOST)) or connection.is_closed()
+        is_lost = (is_from_database and isinstance(exc, outages.CONNECTION_LOST)) or connection.is_closed()
         if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
             # The other connections are affected, too, because their server does not respond, is gone, or is a standby
             # now.

@@ -28,7 +28,7 @@ TAKES_NO_WRITES: Final = _(
 )
 """The predicate about a database whose transactions are read-only, with the instruction for the operator."""
 
-_AWAY: Final = (
+_UNAVAILABLE: Final = (
     OSError,  # including TimeoutError
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
@@ -72,7 +72,7 @@ _WRONG_URL: Final = (
     OverflowError,
 )
 """The errors that mean that the URL has an unknown option, or an option with an impossible value."""
-LOST: Final = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
+CONNECTION_LOST: Final = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
 """The errors that mean that the connection is lost.
 
 InternalClientError means that the server has just ended the connection, and that asyncpg has not noticed this yet.
@@ -103,7 +103,7 @@ _CAUSES: Final = (
     (BaseException, _("can't be reached: {reason}")),
 )
 """The texts that explain why there is no connection, by the class of the error. The first row that matches counts."""
-_POSSIBLY_OF_A_FILE: Final = (
+_MAYBE_FROM_A_FILE: Final = (
     FileNotFoundError,
     PermissionError,
     IsADirectoryError,
@@ -226,7 +226,7 @@ def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None
         raise StorageUnavailable(NO_RESPONSE) from exc
     if isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
         raise StorageUnavailable(_("the database doesn't accept writes")) from exc
-    if isinstance(exc, (*_AWAY, ConnectionLost)):
+    if isinstance(exc, (*_UNAVAILABLE, ConnectionLost)):
         raise StorageUnavailable(NO_RESPONSE) from exc
     if isinstance(exc, CLASHED):
         raise ChangesClashed("another request changed the same data at this moment") from exc
@@ -246,7 +246,7 @@ def is_refusal(exc: BaseException) -> bool:
     """Return whether the database refused a statement for a permanent reason, so that a retry would fail as well."""
     while isinstance(exc, StorageUnavailable) and exc.__cause__ is not None:
         exc = exc.__cause__
-    temporary = (*_AWAY, *CLASHED, *STATEMENT_LOST, ConnectionLost)
+    temporary = (*_UNAVAILABLE, *CLASHED, *STATEMENT_LOST, ConnectionLost)
     return isinstance(exc, asyncpg.PostgresError) and not isinstance(exc, temporary)
 
 
@@ -292,7 +292,7 @@ def raise_if_not_connected(exc: Exception, dsn: str, address: str | None = None)
     # The error for an invalid certificate is both an OSError and a ValueError.
     if isinstance(exc, _WRONG_URL) and not isinstance(exc, OSError):
         raise DatabaseUrlRefused("the database's URL isn't usable") from exc
-    if isinstance(exc, _AWAY):
+    if isinstance(exc, _UNAVAILABLE):
         raise NotConnected(_why_not(exc, dsn, address)) from exc
 
 
@@ -308,7 +308,7 @@ def _why_not(exc: BaseException, dsn: str, address: str | None) -> Text:
 def _predicate_about(exc: BaseException, dsn: str) -> Text:
     """Return a predicate that explains why there is no connection, such as "doesn't respond in time"."""
     reason = _driver_reason(exc)
-    unusable = libpq.unusable_file(dsn) if isinstance(exc, _POSSIBLY_OF_A_FILE) else None
+    unusable = libpq.unusable_file(dsn) if isinstance(exc, _MAYBE_FROM_A_FILE) else None
     if unusable is not None:
         return _("can't read {file}: {reason}", file=unusable.path, reason=unusable.reason)
     if isinstance(exc, PermissionError) and exc.filename:
