@@ -115,7 +115,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             body = b"".join(stream)  # if httpx has not stored the body, this is faster than `aread`
         else:
             body = await request.aread()
-        message = _message(request, body, forward_proxy)
+        request_bytes = _encoded(request, body, forward_proxy)
         deadline = request.extensions.get("deadline", math.inf)
         if self._slots.locked():
             await self._wait_for_slot(deadline)
@@ -129,7 +129,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             if _now() > deadline - SHORTEST_SECONDS:
                 self._keep(connection, origin)
                 raise httpx.PoolTimeout("too late to be answered")
-            answer = await self._exchange(connection, message, request)
+            answer = await self._exchange(connection, request_bytes, request)
             self._keep(connection, origin)
         finally:
             self._slots.release()
@@ -178,8 +178,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
             connection.end()
         return None
 
-    async def _exchange(self, connection: Connection, message: bytes, request: httpx.Request) -> HttpAnswer:
-        """Send `message`, which is the request as bytes, read the response, and update the average response time.
+    async def _exchange(self, connection: Connection, request_bytes: bytes, request: httpx.Request) -> HttpAnswer:
+        """Send a request, read the response, and update the average response time.
 
         If the request fails or is cancelled, close the connection. Raises: the errors of `Connection.ask`.
         """
@@ -187,7 +187,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         extensions = request.extensions
         try:
             return await connection.ask(
-                message,
+                request_bytes,
                 max_body=extensions.get("max_body", DEFAULT_MAX_BODY),
                 has_body=request.method != "HEAD",
                 on_status=extensions.get("on_status"),
@@ -230,7 +230,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             self._next_check = asyncio.get_running_loop().call_at(next_stale_at, self._close_stale)
 
 
-def _message(request: httpx.Request, body: bytes, forward_proxy: Proxy | None) -> bytes:
+def _encoded(request: httpx.Request, body: bytes, forward_proxy: Proxy | None) -> bytes:
     """Return the request as bytes. A proxy that forwards a request needs the whole URL (RFC 9112, section 3.2.2).
 
     Raises: httpx.LocalProtocolError, if the target is invalid, or if the length of the body is unknown.
