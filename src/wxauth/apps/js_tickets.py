@@ -92,10 +92,11 @@ class JsTickets:
         Raises: WeChatError, if fetching the ticket fails or has failed a moment ago, or if the other process stores no
         ticket in time; StorageUnavailable.
         """
-        # The patience covers one timeout for the token, and one for the ticket.
-        patience = timedelta(seconds=2 * self.settings.wechat_timeout)
+        # A fetch can wait for one timeout for the token, and one for the ticket. The lease lasts as long as a fetch can
+        # take, and this process waits as long for the process with the lease.
+        longest_fetch = timedelta(seconds=2 * self.settings.wechat_timeout)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + patience.total_seconds()
+        deadline = loop.time() + longest_fetch.total_seconds()
         while True:
             now = self.clock()
             stored = await self.database.row(FIND_TICKET, app_id=app.app_id)
@@ -106,7 +107,7 @@ class JsTickets:
             # The lease is granted only if no other process holds one. In addition, the stored ticket must be missing or
             # due for renewal, or must be the one that this process cannot use.
             unusable = stored.ticket if stored is not None and not is_usable else None
-            values = {"app_id": app.app_id, "unusable": unusable, "until": now + patience, "now": now}
+            values = {"app_id": app.app_id, "unusable": unusable, "until": now + longest_fetch, "now": now}
             is_leased = await self.database.value(LEASE_TICKET, **values) is not None
             if is_leased:
                 await self._fetch(app, cached, now)

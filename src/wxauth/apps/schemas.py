@@ -13,7 +13,7 @@ from wxauth.web.schemas import EXAMPLE_APP_ID, Changes, ShownAppId, body_like
 from wxauth.wechat.wechat_tokens import WeChatTokens
 
 
-class _Administered(BaseModel):
+class _FieldsBesideApp(BaseModel):
     """The values that a request to add or change an app contains, apart from the fields of `App`."""
 
     is_enabled: StrictBool = Field(
@@ -25,7 +25,7 @@ class _Administered(BaseModel):
     """An option of the request, which is not stored."""
 
 
-class AppRequest(App, _Administered):
+class AppRequest(App, _FieldsBesideApp):
     """An app to add."""
 
     # `AppFields` forbids unknown fields, for the setting `APPS`. Requests ignore unknown fields.
@@ -37,7 +37,7 @@ class AppRequest(App, _Administered):
         return App(**{name: getattr(self, name) for name in App.model_fields})
 
 
-class AppChangeRequest(Changes, AppFields, _Administered):
+class AppChangeRequest(Changes, AppFields, _FieldsBesideApp):
     """The changes to an app. An absent field changes nothing; null or an empty value clears an optional field."""
 
     model_config = body_like({"is_enabled": False}, extra="ignore")  # for the reason, see `AppRequest`
