@@ -52,13 +52,13 @@ def _normalized(scope: Scope) -> Scope:
         # The appended path becomes a single segment, because the route's parameter matches only one segment.
         normalized["path"] = f"{root}{VERIFY_PATH}/-"
         normalized["raw_path"] = normalized["path"].encode()
-        is_mistaken = path == f"{VERIFY_PATH}/" and _has_demands(scope["query_string"])
+        is_mistaken = path == f"{VERIFY_PATH}/" and _has_requirements(scope["query_string"])
         if not is_mistaken:
             normalized["query_string"] = b""
     return normalized
 
 
-def _has_demands(query: bytes) -> bool:
+def _has_requirements(query: bytes) -> bool:
     """Return whether a query requires a role or a resource."""
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     return any(name in (ROLE, RESOURCE) for name, _ in pairs)

@@ -61,7 +61,7 @@ async def required_roles(request: Request) -> frozenset[str]:
     return frozenset(request.query_params.getlist(ROLE))
 
 
-async def no_demands(request: Request) -> None:
+async def no_requirements(request: Request) -> None:
     """Check that a request to `/v1/verify/` requires no role or resource.
 
     `AnyRequest` has removed the query of any other request below `VERIFY_PATH`.
@@ -95,7 +95,7 @@ RequiredRolesDep = Annotated[frozenset[str], Depends(required_roles), Entails(fa
 A route declares this parameter before the caller, so that `DirectRoute` checks the query before the token. In the
 reverse order, administrators who test a new configuration without a token would not see a mistake in the query.
 """
-NoDemandsDep = Annotated[None, Depends(no_demands)]
+NoRequirementsDep = Annotated[None, Depends(no_requirements)]
 RequiredResourceDep = Annotated[str | None, Depends(required_resource), Entails(failures=(_no_such_resource(),))]
 
 
@@ -209,7 +209,7 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
         ]
     },
 )
-async def verify_appended(_demands: NoDemandsDep, caller: ForwardedCallerDep) -> Response:
+async def verify_appended(_requirements: NoRequirementsDep, caller: ForwardedCallerDep) -> Response:
     """Authenticate a request for a gateway that appends the client's path and query (Envoy, Istio, Higress).
 
     Every method gets the same response. The client chooses the query, so the query cannot require a role or a resource,
