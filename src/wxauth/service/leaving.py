@@ -18,7 +18,7 @@ from typing import Any
 from wxauth.core.logs import get_logger
 from wxauth.service.probes import Readiness
 from wxauth.service.server import ENDING
-from wxauth.service.shared_counts import own_folder
+from wxauth.service.shared_counts import folder_of_serve
 
 log = get_logger()
 
@@ -81,7 +81,7 @@ class _Leaving:
             return
         readiness.is_leaving = True
         # The supervisor creates the file `ENDING` before it ends all workers.
-        folder = own_folder()
+        folder = folder_of_serve()
         readiness.is_replaced = folder is not None and folder.exists() and not (folder / ENDING).exists()
         # SIGINT comes from a developer at a terminal, who has no proxy, or from a supervisor that must not wait.
         seconds = 0.0 if number == signal.SIGINT else self.notice
@@ -95,7 +95,7 @@ class _Leaving:
         `sentinel` is the file descriptor that becomes readable when the parent ends.
         """
         self.loop.remove_reader(sentinel)
-        folder = own_folder()
+        folder = folder_of_serve()
         if folder is not None:
             # The parent can no longer delete the folder. The other workers delete it at the same time.
             shutil.rmtree(folder, ignore_errors=True)

@@ -66,7 +66,7 @@ def _try_lock(path: Path) -> bool:
     return True  # the file stays open, so that this process holds the lock until it ends
 
 
-def own_folder() -> Path | None:
+def folder_of_serve() -> Path | None:
     """Return the folder that `wxauth serve` has created for the counts of its workers.
 
     Return None if it has created none, or if the operator has set another folder. The folder may have been deleted.
