@@ -41,6 +41,7 @@ _AUTHORITY: Final = re.compile(
     """,
     re.VERBOSE,
 )
+"""The pattern of a web URI's scheme, host and port. A URI with a user name does not match."""
 _PORT: Final = re.compile("[0-9]{1,5}")
 HOST_RULE: Final = _(
     "must have a host that contains only letters, digits, - and . (write other characters as "
