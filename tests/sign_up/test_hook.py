@@ -23,7 +23,7 @@ from tests.sign_up.hooks import SECRET, saying, text
 from tests.world import Body, Stage, recorded, until
 from wxauth.checks.result import CheckResult
 from wxauth.checks.runner import check_with
-from wxauth.login.records import Refusals
+from wxauth.login.refusals import Refusals
 
 pytestmark = pytest.mark.usefixtures("bystander")
 ALICE = "openid-a1-alice"

@@ -26,7 +26,7 @@ from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserInSession
 from wxauth.errors import SessionRevoked, StorageUnavailable
 from wxauth.keys.issuer import Issuer, TokenSession
-from wxauth.login.records import LoginCounts
+from wxauth.login.login_counts import LoginCounts
 from wxauth.random_secrets import hash_of
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import CONSOLE, EndReason, end_session

@@ -27,7 +27,7 @@ from wxauth.housekeeping.daily_sweeps import (
 from wxauth.housekeeping.pace import PAGE_PAUSE_SECONDS, PAGE_SIZE, USUAL_PACE, Pace
 from wxauth.keys.queries import DELETE_RETIRED
 from wxauth.limits.queries import WINDOW, sweep_action_counts
-from wxauth.login.records import LoginCounts
+from wxauth.login.login_counts import LoginCounts
 from wxauth.login.refusal_queries import sweep_refusals
 from wxauth.phones.phones import Phones
 from wxauth.phones.queries import sweep_answers

@@ -17,8 +17,8 @@ from wxauth.core.services import part
 from wxauth.core.users import UserInSession
 from wxauth.keys.issuer import Issuer, TokenSession
 from wxauth.login.codes import CodeLogins
+from wxauth.login.login_counts import LoginCounts
 from wxauth.login.login_queries import LoggedIn
-from wxauth.login.records import LoginCounts
 from wxauth.phones.phones import Phones
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import EndReason, end_session

@@ -9,8 +9,9 @@ from pydantic import BaseModel, Field
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login import refusal_queries
 from wxauth.login.count_queries import Overview
-from wxauth.login.records import LoginCounts, Refusals
+from wxauth.login.login_counts import LoginCounts
 from wxauth.login.refusal_queries import Refusal, RefusalSearch
+from wxauth.login.refusals import Refusals
 from wxauth.users.admin_routes import StaffReadsDep
 from wxauth.users.callers import StaffDep
 from wxauth.users.staff_read_queries import Read

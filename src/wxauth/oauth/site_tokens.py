@@ -22,7 +22,7 @@ from wxauth.core.services import part
 from wxauth.core.users import UserInSession
 from wxauth.keys.issuer import Issuer, ResourceVerifier, TokenSession
 from wxauth.keys.keyring import KeyRing
-from wxauth.login.records import LoginCounts
+from wxauth.login.login_counts import LoginCounts
 from wxauth.random_secrets import hash_of
 from wxauth.sessions.queries import EndReason, end_session
 from wxauth.sessions.refresh_queries import (

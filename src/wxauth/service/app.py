@@ -24,7 +24,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.keys import routes as key_routes
 from wxauth.login import record_routes, routes as login_routes
 from wxauth.login.login import LoginRequest
-from wxauth.login.records import Refusals
+from wxauth.login.refusals import Refusals
 from wxauth.login_pages import logout_routes, routes as page_routes
 from wxauth.merging import routes as merging_routes
 from wxauth.oauth import metadata_routes, routes as oauth_routes

@@ -38,7 +38,8 @@ from wxauth.limits import concurrency
 from wxauth.limits.concurrency import Concurrency
 from wxauth.limits.rate_limits import RateLimiter
 from wxauth.login.codes import LoginLimiter
-from wxauth.login.records import LoginCounts, Refusals
+from wxauth.login.login_counts import LoginCounts
+from wxauth.login.refusals import Refusals
 from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.phones import phones

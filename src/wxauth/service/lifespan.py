@@ -33,7 +33,8 @@ from wxauth.events.webhook_deliveries import Deliveries
 from wxauth.housekeeping.housekeeping import keep_house
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.keyring import KeyRing
-from wxauth.login.records import LoginCounts, Refusals
+from wxauth.login.login_counts import LoginCounts
+from wxauth.login.refusals import Refusals
 from wxauth.service import probes
 from wxauth.service.leaving import heed_signals
 from wxauth.settings.settings import InvalidSettings

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Final
 
 from wxauth.core.metrics import Counter
-from wxauth.login.records import LoginCounts
+from wxauth.login.login_counts import LoginCounts
 from wxauth_guard.errors import WxAuthError
 
 

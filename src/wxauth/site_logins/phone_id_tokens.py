@@ -14,7 +14,7 @@ from wxauth.core.services import part
 from wxauth.errors import WrongAppKind
 from wxauth.keys.keyring import KeyRing
 from wxauth.login.codes import Proofs
-from wxauth.login.records import LoginCounts
+from wxauth.login.login_counts import LoginCounts
 from wxauth.settings.apps import AppKind
 from wxauth.site_logins.authorization_codes import record_authorized
 from wxauth.site_logins.doors import AMR, SITE_LOGINS, Door, DoorOutcome, count_logged_in

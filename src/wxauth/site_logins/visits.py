@@ -23,7 +23,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.services import part
 from wxauth.errors import CodeUsed, InvalidCode, NotFound, SnapshotUser, StorageUnavailable, UnknownApp
 from wxauth.login.codes import CodeLogins, LacksUnionid
-from wxauth.login.records import LoginCounts
+from wxauth.login.login_counts import LoginCounts
 from wxauth.random_secrets import hash_of
 from wxauth.sessions.devices import Device
 from wxauth.settings.apps import App
