@@ -7,7 +7,7 @@ from typing import Final
 
 from wxauth_desk.i18n import SOURCE, Text, find_language, lazy_gettext as _, translate
 
-_SYSTEM_REASONS: Final[Mapping[int | None, Text]] = {
+_SYSTEM_REASONS: Final[Mapping[int, Text]] = {
     errno.EADDRINUSE: _("Address already in use"),
     errno.EADDRNOTAVAIL: _("Cannot assign requested address"),
     errno.EACCES: _("Permission denied"),
@@ -40,4 +40,5 @@ def localized(text: object) -> str:
 
 def os_reason(exc: OSError) -> Text:
     """Return the reason that the operating system gives for an error, with translations if the reason is common."""
-    return _SYSTEM_REASONS.get(exc.errno) or Text("{reason}", reason=exc.strerror or type(exc).__name__)
+    translatable = None if exc.errno is None else _SYSTEM_REASONS.get(exc.errno)
+    return translatable or Text("{reason}", reason=exc.strerror or type(exc).__name__)

@@ -29,7 +29,7 @@ class _ErrCode(IntEnum):
     WRONG_SIGN_DATA = -15016
 
 
-_RESULTS: Final[Mapping[int, str]] = {
+_ERR_MSG_ENDS: Final[Mapping[int, str]] = {
     _ErrCode.PAID: "ok",
     _ErrCode.REPEATED_ORDER: "fail",  # WeChat does not document the text
     _ErrCode.WRONG_SIGNATURE: "fail SIGNATURE_INVALID",
@@ -152,7 +152,7 @@ def payment_result(errcode: int, *, is_taken: bool) -> dict[str, Any]:
 
     `is_taken`, which WeChat does not send, says whether the service accepted the first attempt to send the notice.
     """
-    return {"errCode": errcode, "errMsg": f"requestVirtualPayment:{_RESULTS[errcode]}", "is_taken": is_taken}
+    return {"errCode": errcode, "errMsg": f"requestVirtualPayment:{_ERR_MSG_ENDS[errcode]}", "is_taken": is_taken}
 
 
 def _refund_of(delivery: Mapping[str, Any], *, now: int) -> dict[str, Any]:
