@@ -1,4 +1,4 @@
-"""The apps that the database stores, with their secrets encrypted."""
+"""An app with its source and state, and the row that stores it in the database, with its secrets encrypted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -46,7 +46,8 @@ PRESENT_CONSENTS: Final = f"""
 """The SQL with which merges and imports compute `users.consents`.
 
 For each document, it returns the version of the user's newest valid consent. If the operator puts an earlier version in
-force again, and the user's consent to it is still valid, `give_consents` stores the earlier version instead.
+force again, and the user's consent to it is still valid, `give_consents` stores the earlier version instead. A later
+merge of the user, or import of another consent, stores the newest version again. The earlier version is then due again.
 """
 
 log = get_logger()
