@@ -55,7 +55,12 @@ class Mover:
                 self.messages.append(fault.rule)
             self.others.append(tuple(refusal.others))
 
-        how = {"report": refuse, "progress": lambda _: None, "waiting": lambda _, _seconds: None, **(how or {})}
+        how = {
+            "report_refusal": refuse,
+            "report_progress": lambda _: None,
+            "report_wait": lambda _, _seconds: None,
+            **(how or {}),
+        }
         return await import_users(self.stage.services, lines, Options(**options), **how)
 
     async def import_lines(self, *lines: dict[str, Any], **options: bool) -> tuple[int, int, int, int]:

@@ -960,7 +960,7 @@ async def test_an_import_goes_on_when_the_database_is_back(
         if len(waited) == 3:
             proxy.shut(again=True)
 
-    how = {"progress": progress, "waiting": lambda _, seconds: waited.append(seconds), "pause": pause}
+    how = {"report_progress": progress, "report_wait": lambda _, seconds: waited.append(seconds), "pause": pause}
     counts = await mover.import_numbered(Again(lambda: enumerate(people, 1)), how, dry_run=is_dry)
     assert (counts.lines, counts.created, waited) == (4, 4, [1, 2, 4])
     assert await mover.stage.number("identities") == (0 if is_dry else 4)
@@ -980,7 +980,7 @@ async def test_a_part_of_a_batch_that_is_stored_counts_though_the_rest_has_to_wa
     async def pause(_: float) -> None:
         await mover.stage.rows.execute("DROP TRIGGER clash ON identities")
 
-    how = {"waiting": lambda _, seconds: waited.append(seconds), "pause": pause}
+    how = {"report_wait": lambda _, seconds: waited.append(seconds), "pause": pause}
     people = [json.dumps({**ALICE, "openid": f"person-{n}"}).encode() for n in range(1, 5)]
     counts = await mover.import_numbered(Again(lambda: enumerate(people, 1)), how)
     assert (counts.created, counts.unchanged, waited) == (4, 0, [1])
@@ -997,7 +997,7 @@ async def test_an_import_gives_up_after_ten_minutes(mover: Mover, proxy: Proxy) 
     async def pause(_: float) -> None:
         pass
 
-    how = {"waiting": lambda _, seconds: waited.append(seconds), "pause": pause}
+    how = {"report_wait": lambda _, seconds: waited.append(seconds), "pause": pause}
     with pytest.raises(StorageUnavailable):
         await mover.import_numbered(Again(lines), how)
     assert sum(waited) == 600

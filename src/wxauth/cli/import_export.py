@@ -227,7 +227,7 @@ class _Report:
         """The counts after the last batch."""
         self._began = monotonic()
 
-    def refuse(self, refusal: ImportRefusal) -> None:
+    def print_refusal(self, refusal: ImportRefusal) -> None:
         """Print the faults of a line that is refused, or imported without its invalid fields, and count each fault."""
         faults = [_("{name}: {rule}", name=fault.field, rule=fault.rule) for fault in refusal.faults]
         text = _("; ").join(faults)
@@ -308,7 +308,12 @@ async def _import(
     report.show_progress(Counts())
     try:
         return await import_users(
-            services, lines, options, report=report.refuse, progress=report.show_progress, waiting=report.print_wait
+            services,
+            lines,
+            options,
+            report_refusal=report.print_refusal,
+            report_progress=report.show_progress,
+            report_wait=report.print_wait,
         )
     except WrongFile as exc:
         raise _failure_of(exc) from None

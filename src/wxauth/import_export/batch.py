@@ -16,6 +16,7 @@ from wxauth.core.trail import OPERATOR, EventType, event, record_events
 from wxauth.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.import_export import queries
 from wxauth.import_export.lines import ATTRIBUTES, Fault, Line
+from wxauth.import_export.notes import GivenFields, GivenValue, Notes
 from wxauth.import_export.options import Options
 from wxauth.import_export.queries import ChangedConsents, Found, StoredIdentity, UserToImport
 from wxauth.import_export.rules import (
@@ -25,12 +26,9 @@ from wxauth.import_export.rules import (
     RULES_OF_LINES,
     RULES_OF_OWNERS,
     UNIONID_AS_OPENID,
-    Case,
     Change,
-    GivenFields,
-    GivenValue,
-    Known,
-    Made,
+    CurrentData,
+    MatchedLine,
 )
 from wxauth.users.attributes import WrongAttributes, changed_names, patched
 from wxauth.users.status_queries import ADMIN, StatusAndRoles, StatusChange, change_status_and_roles
@@ -93,27 +91,25 @@ class Batch:
     Args:
         found: The stored data that the lines name. The caller has locked its users.
         has_all_admins: Whether the caller has locked all administrators, so that `found.users` contains all of them,
-            and in a dry run, `made.users` contains those of earlier batches.
-        made: The data about earlier lines that concerns these lines. The batch adds the changes of its own lines to it.
-            At the start, it contains `given`, `first_lines` and `unionid_lines`. In a dry run, it also contains the
-            changes of earlier batches, because the database, and therefore `found`, does not contain them.
+            and in a dry run, `notes.users` contains those of earlier batches.
+        notes: The notes of earlier batches that concern these lines. The batch adds the notes about its own lines.
         options: The options of the import.
         now: The time of the changes.
     """
 
-    def __init__(self, found: Found, *, has_all_admins: bool, made: Made, options: Options, now: datetime) -> None:
+    def __init__(self, found: Found, *, has_all_admins: bool, notes: Notes, options: Options, now: datetime) -> None:
         self._found = found
         self._has_all_admins = has_all_admins
         self._options = options
         # These three options protect the data of existing users. A new user gets all data of the line.
         self._options_of_new = replace(options, takes_roles=True, takes_status=True, takes_attributes=True)
         self._now = now
-        self.made = made
-        self._known = Known(found, made)  # `apply` also writes through this view, which changes only `made`
+        self.notes = notes
+        self._current = CurrentData(found, notes)  # `apply` also writes through this view, which changes only `made`
         self._stored_users = {user.id: user for user in found.users}
         # The set is complete if `has_all_admins`.
         self._administrators = {
-            user_id for user_id, user in self._known.users.items() if StatusAndRoles.of(user).is_administrator
+            user_id for user_id, user in self._current.users.items() if StatusAndRoles.of(user).is_administrator
         }
         self._additions: list[_Addition] = []
         self._new_consents: list[dict[str, Any]] = []
@@ -123,17 +119,17 @@ class Batch:
 
         Raises: LineRefused, if the line breaks a rule, or contradicts an earlier line; AdministratorsNotLocked.
         """
-        case = Case(line, self._known, self._options)
-        self._check(case)
+        matched = MatchedLine(line, self._current, self._options)
+        self._check(matched)
         given = self._given_fields(number, line)
-        is_new = case.owner is None
-        before = case.owner or queries.new_user(line.user_id or new_id(self._now), line.created_at or self._now)
+        is_new = matched.owner is None
+        before = matched.owner or queries.new_user(line.user_id or new_id(self._now), line.created_at or self._now)
         after = self._updated(before, line, is_new=is_new)
-        self._check_change(Change(line, self._known, self._options, before, after))
+        self._check_change(Change(line, self._current, self._options, before, after))
         # From here on, the line is accepted.
-        self.made.first_lines.setdefault(after.id, number)
+        self.notes.first_lines.setdefault(after.id, number)
         if given:
-            self.made.given[line.key] = given
+            self.notes.given[line.key] = given
         changes_user = is_new or after != before
         self._note_user(after, is_changed=changes_user)
         self._note_addition(line, after.id, is_new=is_new)  # before `_note_identity`, which adds the identity
@@ -142,7 +138,7 @@ class Batch:
         adds_consents = self._note_consents(line, after.id)
         if is_new:
             return LineOutcome.CREATED
-        if case.is_joined_by_external_id:
+        if matched.is_joined_by_external_id:
             return LineOutcome.JOINED
         is_changed = changes_user or adds_ids or changes_identity or adds_consents
         return LineOutcome.UPDATED if is_changed else LineOutcome.UNCHANGED
@@ -158,12 +154,12 @@ class Batch:
         Raises: one of `core.outages.CONFLICTS`, if another transaction has written the same data.
         """
         stored = self._stored_users
-        new = [user for user_id, user in self.made.users.items() if user_id not in stored]
-        changed = [user for user_id, user in self.made.users.items() if user_id in stored]
+        new = [user for user_id, user in self.notes.users.items() if user_id not in stored]
+        changed = [user for user_id, user in self.notes.users.items() if user_id in stored]
         consents = await queries.store(
             transaction,
             self._rows(new, changed),
-            identities=list(self.made.identities.keys() | self._found.identities.keys()),
+            identities=list(self.notes.identities.keys() | self._found.identities.keys()),
             givers=list({consent["user_id"] for consent in self._new_consents}),
         )
         if not self._options.quiet_events:
@@ -178,17 +174,17 @@ class Batch:
 
     def _rows(self, new: Sequence[UserToImport], changed: Sequence[UserToImport]) -> queries.RowsByStatement:
         """Return the rows to write for new users, changed users, and the other data that the lines add or change."""
-        made, stored_identities = self.made, self._found.identities
+        notes, stored_identities = self.notes, self._found.identities
         # `awaits_login` says that nobody has logged in with an imported identity. `CHANGE_IDENTITIES` ignores this key.
         identities = {
             key: {**key._asdict(), "awaits_login": True, **identity._asdict()}
-            for key, identity in made.identities.items()
+            for key, identity in notes.identities.items()
         }
         return {
             queries.ADD_USERS: new,
             queries.CHANGE_USERS: changed,
             queries.ADD_UNIONIDS: [
-                {"unionid": unionid, "user_id": user_id} for unionid, user_id in made.unionids.items()
+                {"unionid": unionid, "user_id": user_id} for unionid, user_id in notes.unionids.items()
             ],
             queries.ADD_IDENTITIES: [row for key, row in identities.items() if key not in stored_identities],
             queries.CHANGE_IDENTITIES: [row for key, row in identities.items() if key in stored_identities],
@@ -196,34 +192,34 @@ class Batch:
                 # The times of successive former ids differ by a microsecond, because an export sorts former ids by
                 # `merged_at`.
                 {"id": former_id, "user_id": user_id, "merged_at": self._now + place * _MICROSECOND}
-                for place, (former_id, user_id) in enumerate(made.former_ids.items())
+                for place, (former_id, user_id) in enumerate(notes.former_ids.items())
             ],
             queries.ADD_FORMER_EXTERNAL_IDS: [
                 {"external_id": external_id, "user_id": user_id}
-                for external_id, user_id in made.external_ids.items()
-                if external_id != self._known.users[user_id].external_id
+                for external_id, user_id in notes.external_ids.items()
+                if external_id != self._current.users[user_id].external_id
             ],
             queries.ADD_CONSENTS: self._new_consents,
         }
 
-    def _check(self, case: Case) -> None:
+    def _check(self, matched: MatchedLine) -> None:
         """Check that all ids of the line belong to one user, and that the line may change that user.
 
         Raises: LineRefused, with the faults for all rules that the line breaks.
         """
-        broken_of_line = [rule for rule in RULES_OF_LINES if rule.is_broken(case)]
-        broken_of_owner = [rule for rule in RULES_OF_OWNERS if rule.is_broken(case)]
+        broken_of_line = [rule for rule in RULES_OF_LINES if rule.is_broken(matched)]
+        broken_of_owner = [rule for rule in RULES_OF_OWNERS if rule.is_broken(matched)]
         broken = [*broken_of_line, *broken_of_owner]
         if not broken:
             return
         others: set[int] = set()
         # Earlier lines about the owners may be the reason, so the refusal names the first such line for each owner.
         if broken_of_owner:
-            first_lines = self.made.first_lines
-            others.update(first_lines[user_id] for user_id in case.owners if user_id in first_lines)
+            first_lines = self.notes.first_lines
+            others.update(first_lines[user_id] for user_id in matched.owners if user_id in first_lines)
         # If the openid is not the line's own unionid, it is the unionid of another line in the file.
-        if UNIONID_AS_OPENID in broken and case.line.openid != case.line.unionid:
-            others.add(self.made.unionid_lines[case.line.key.openid])
+        if UNIONID_AS_OPENID in broken and matched.line.openid != matched.line.unionid:
+            others.add(self.notes.unionid_lines[matched.line.key.openid])
         raise LineRefused([rule.fault for rule in broken], sorted(others))
 
     def _given_fields(self, number: int, line: Line) -> GivenFields:
@@ -231,7 +227,7 @@ class Batch:
 
         Raises: LineRefused, if this line contradicts an earlier line.
         """
-        earlier = self.made.given.get(line.key, {})
+        earlier = self.notes.given.get(line.key, {})
         hashes = {name: _hash(getattr(line, name)) for name in _SINGLE_VALUED}
         given = {name: GivenValue(number, hash_) for name, hash_ in hashes.items() if hash_ is not None}
         contradicted = [name for name in given if name in earlier and given[name].hash != earlier[name].hash]
@@ -264,7 +260,7 @@ class Batch:
                 raise LineRefused([ATTRIBUTES]) from None
         updated.unionid = user.unionid or line.unionid
         # A known external id is the current external id of the user or a former one, so there is nothing to add.
-        if line.external_id not in self._known.external_ids:
+        if line.external_id not in self._current.external_ids:
             updated.external_id = user.external_id or line.external_id
         updated.created_at = min(user.created_at, line.created_at or user.created_at)
         updated.last_login_at = max(filter(None, (user.last_login_at, line.last_login_at)), default=None)
@@ -280,7 +276,7 @@ class Batch:
         if user.phone is not None and not overwrites:
             return
         # A number that another user has verified is not taken away from that user.
-        if not self._known.is_verified_by_another(line.phone, user.id):
+        if not self._current.is_verified_by_another(line.phone, user.id):
             user.phone, user.phone_verified_at = line.phone, None
 
     def _check_change(self, change: Change) -> None:
@@ -302,7 +298,7 @@ class Batch:
         # A dry run also notes an unchanged user. A later batch may find this user only by an id that this line adds and
         # that the dry run does not store.
         if is_changed or self._options.dry_run:
-            self._known.users[user.id] = user
+            self._current.users[user.id] = user
         if StatusAndRoles.of(user).is_administrator:
             self._administrators.add(user.id)
         else:
@@ -313,15 +309,15 @@ class Batch:
         if is_new:
             app_id = None if line.openid is None else line.app_id
             self._additions.append(_Addition(EventType.USER_CREATED, user_id, app_id))
-        elif line.openid is not None and line.key not in self._known.identities:
+        elif line.openid is not None and line.key not in self._current.identities:
             self._additions.append(_Addition(EventType.IDENTITY_ADDED, user_id, line.app_id))
 
     def _note_ids(self, line: Line, user_id: UUID) -> bool:
         """Note the line's unionid, external ids and former ids as ids of the user. Return whether any id is new."""
         ids_and_owners: tuple[tuple[Sequence[Any], ChainMap[Any, UUID]], ...] = (
-            ([line.unionid], self._known.unionids),
-            ([line.external_id, *line.former_external_ids], self._known.external_ids),
-            (line.former_ids, self._known.former_ids),
+            ([line.unionid], self._current.unionids),
+            ([line.external_id, *line.former_external_ids], self._current.external_ids),
+            (line.former_ids, self._current.former_ids),
         )
         adds_ids = False
         for ids, owners in ids_and_owners:
@@ -336,19 +332,19 @@ class Batch:
             return False
         key = line.key
         if line.unionid is not None:
-            self._known.openids[key.app_id, line.unionid] = line.openid
-        self.made.apps_of_users.setdefault(user_id, set()).add(key.app_id)
-        before = self._known.identities.get(key)
+            self._current.openids[key.app_id, line.unionid] = line.openid
+        self.notes.apps_of_users.setdefault(user_id, set()).add(key.app_id)
+        before = self._current.identities.get(key)
         if before is None:
             created_at = line.identity_created_at or line.created_at or self._now
-            self._known.identities[key] = StoredIdentity(user_id, line.unionid, created_at)
+            self._current.identities[key] = StoredIdentity(user_id, line.unionid, created_at)
             return True
         after = before._replace(
             unionid=before.unionid or line.unionid,
             created_at=min(before.created_at, line.identity_created_at or before.created_at),
         )
         if after != before:
-            self._known.identities[key] = after
+            self._current.identities[key] = after
         return after != before
 
     def _note_consents(self, line: Line, user_id: UUID) -> bool:
@@ -356,10 +352,11 @@ class Batch:
         if not line.consents:
             return False
         new: list[dict[str, Any]] = []
-        noted = self.made.consents.setdefault(user_id, set())
+        stored = self._found.consents.get(user_id, ())
+        noted = self.notes.consents.setdefault(user_id, set())
         for consent in line.consents:
             key = (consent.document, consent.version, consent.given_at)
-            if (user_id, key) not in self._found.consents and key not in noted:
+            if key not in stored and key not in noted:
                 noted.add(key)
                 new.append({"id": new_id(self._now), "user_id": user_id, **consent.model_dump()})
         self._new_consents += new
@@ -369,9 +366,9 @@ class Batch:
         """Yield the events of the changes, as rows of the audit trail."""
         row = partial(event, by=OPERATOR, at=self._now)
         for kind, user_id, app_id in self._additions:
-            roles = self.made.users[user_id].roles if kind is EventType.USER_CREATED else ()
+            roles = self.notes.users[user_id].roles if kind is EventType.USER_CREATED else ()
             yield row(kind, user_id=user_id, app_id=app_id, data={"roles": roles} if roles else {})
-        for former_id, user_id in self.made.former_ids.items():
+        for former_id, user_id in self.notes.former_ids.items():
             yield row(EventType.USER_MERGED, user_id=user_id, data={"former_id": former_id})
         for user in users:
             for kind, data in _changes_of(user, self._stored_users.get(user.id)):

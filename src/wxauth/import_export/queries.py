@@ -5,7 +5,7 @@ For the rows of one batch, this is as fast as COPY into a temporary table. Unlik
 tables, and does not bloat the catalogue with a table for each batch.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +26,8 @@ _PAGE_SIZE: Final = 1000
 """The largest number of exported lines that one request to the database returns."""
 
 Row = TypeVar("Row", bound=tuple[object, ...])
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class UserToImport(UserFields, LockedUser):
@@ -58,7 +60,7 @@ class Wanted(NamedTuple):
     unionids: Sequence[tuple[str, str]]
     """The unionids, each with the app of its line."""
     external_ids: Sequence[str]
-    ids: Sequence[UUID]
+    user_ids: Sequence[UUID]
     """The current and former ids of users."""
     phones: Sequence[str]
 
@@ -72,20 +74,20 @@ class Found(NamedTuple):
     """The openids, by app and unionid."""
     external_ids: dict[str, UUID]
     """The id of the user who has each external id as the current external id or as a former one."""
-    ids: frozenset[UUID]
+    current_ids: frozenset[UUID]
     """Those ids in the batch that are the current id of a user."""
     former_ids: dict[UUID, UUID]
     """The id of the user who has each of these ids as a former id, because of a merge."""
     erased_ids: frozenset[UUID]
     """Those ids in the batch that belonged to an erased user, as the current id or as a former id."""
-    verified: dict[str, list[UUID]]
+    phone_holders: dict[str, set[UUID]]
     """The users who have verified each phone number."""
     users: Sequence[UserToImport]
     """The users whom the caller has locked."""
-    consents: frozenset[tuple[UUID, ConsentKey]]
-    """Every consent that the locked users have ever given, including withdrawn ones."""
-    apps_of_users: frozenset[tuple[UUID, str]]
-    """Each pair of a locked user and an app that the lines name, if the user has an openid in this app."""
+    consents: dict[UUID, set[ConsentKey]]
+    """Every consent that each locked user has ever given, including withdrawn ones."""
+    apps_of_users: dict[UUID, set[str]]
+    """The apps named in the lines in which each locked user has an openid."""
 
     @property
     def user_ids(self) -> frozenset[UUID]:
@@ -95,7 +97,7 @@ class Found(NamedTuple):
         Users whom it names only by a former id are not included.
         """
         owners = (identity.user_id for identity in self.identities.values())
-        return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.ids))
+        return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.current_ids))
 
 
 RowsByStatement = Mapping[Statement[Nothing], Sequence[object]]
@@ -134,14 +136,14 @@ SELECT external_id, id FROM users WHERE external_id = ANY (:external_ids)
  UNION ALL
 SELECT external_id, user_id FROM former_external_ids WHERE external_id = ANY (:external_ids)
 """)
-_IDS: Final = Statement[tuple[UUID]]("SELECT id FROM users WHERE id = ANY (:ids)")
+_CURRENT_IDS: Final = Statement[tuple[UUID]]("SELECT id FROM users WHERE id = ANY (:ids)")
 _FORMER_IDS: Final = Statement[tuple[UUID, UUID]]("SELECT id, user_id FROM former_users WHERE id = ANY (:ids)")
-_VERIFIED: Final = Statement[tuple[str, UUID]](
+_PHONE_HOLDERS: Final = Statement[tuple[str, UUID]](
     "SELECT phone, id FROM users WHERE phone = ANY (:phones) AND phone_verified_at IS NOT NULL"
 )
 # This statement finds the erased ids among `:ids`. An erased id belonged to an erased user, either as the current id or
 # as a former id.
-_ERASED: Final = Statement[tuple[UUID]]("""
+_ERASED_IDS: Final = Statement[tuple[UUID]]("""
 SELECT user_id AS id FROM events WHERE user_id = ANY (:ids) AND type = 'user.erased'
  UNION
 SELECT wanted.id
@@ -161,11 +163,11 @@ SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTR
 """)
 # The result includes consents that are stored under a former id of the user.
 _CONSENTS: Final = Statement[tuple[UUID, str, str, datetime]]("""
-SELECT known.user_id, document, version, given_at
+SELECT all_ids.user_id, document, version, given_at
   FROM (SELECT id, id AS user_id FROM unnest(:user_ids::uuid[]) AS wanted (id)
          UNION ALL
-        SELECT id, user_id FROM former_users WHERE user_id = ANY (:user_ids)) AS known
-  JOIN consents ON consents.user_id = known.id
+        SELECT id, user_id FROM former_users WHERE user_id = ANY (:user_ids)) AS all_ids
+  JOIN consents ON consents.user_id = all_ids.id
 """)
 _STATUS_COLUMNS: Final = ("roles", "status", "ban_reason", "banned_until")
 # In each statement below that has the parameter `rows`, the keys of the rows are the names of the table's columns.
@@ -174,7 +176,7 @@ _USER_COLUMNS: Final[list[LiteralString]] = [name for name in columns_of(UserToI
 _CHANGED_COLUMNS: Final[list[LiteralString]] = [name for name in _USER_COLUMNS if name not in ("id", *_STATUS_COLUMNS)]
 
 
-def _adding(table: LiteralString, *columns: LiteralString) -> Statement[Nothing]:
+def _insert_into(table: LiteralString, *columns: LiteralString) -> Statement[Nothing]:
     """Return the statement that adds rows to a table.
 
     The statement names the columns, so that a column that a newer version has added gets its default.
@@ -185,17 +187,19 @@ INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL:
 """)
 
 
-ADD_USERS: Final = _adding("users", *_USER_COLUMNS)
+ADD_USERS: Final = _insert_into("users", *_USER_COLUMNS)
 CHANGE_USERS: Final = Statement[Nothing](f"""
 UPDATE users
    SET {", ".join(f"{name} = given.{name}" for name in _CHANGED_COLUMNS)}
   FROM jsonb_populate_recordset(NULL::users, :rows) AS given
  WHERE users.id = given.id
 """)
-ADD_IDENTITIES: Final = _adding("identities", "app_id", "openid", "unionid", "user_id", "created_at", "awaits_login")
-ADD_FORMER_IDS: Final = _adding("former_users", "id", "user_id", "merged_at")
-ADD_FORMER_EXTERNAL_IDS: Final = _adding("former_external_ids", "external_id", "user_id")
-ADD_CONSENTS: Final = _adding(
+ADD_IDENTITIES: Final = _insert_into(
+    "identities", "app_id", "openid", "unionid", "user_id", "created_at", "awaits_login"
+)
+ADD_FORMER_IDS: Final = _insert_into("former_users", "id", "user_id", "merged_at")
+ADD_FORMER_EXTERNAL_IDS: Final = _insert_into("former_external_ids", "external_id", "user_id")
+ADD_CONSENTS: Final = _insert_into(
     "consents", "id", "user_id", "document", "version", "given_at", "withdrawn_at", "app_id", "ip"
 )
 # A trigger of the users table has already added the unionid in users.unionid, and adding it again would fail.
@@ -269,21 +273,19 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
 
     # This query always has keys, because even a line without an identity has a key (see `IdentityKey`).
     identities = await transaction.rows(_IDENTITIES, **identity_parameters(wanted.identities))
-    ids = list(chain.from_iterable(await look_up(_IDS, ids=wanted.ids)))
-    missing = list(set(wanted.ids).difference(ids))
-    former_ids = await look_up(_FORMER_IDS, ids=missing)
-    erased_ids = await look_up(_ERASED, ids=missing)
+    current_ids = frozenset(chain.from_iterable(await look_up(_CURRENT_IDS, ids=wanted.user_ids)))
+    other_ids = list(set(wanted.user_ids) - current_ids)
+    former_ids = await look_up(_FORMER_IDS, ids=other_ids)
+    erased_ids = await look_up(_ERASED_IDS, ids=other_ids)
     wanted_unionids = [unionid for _, unionid in wanted.unionids]
     unionids = await look_up(_UNIONIDS, unionids=wanted_unionids)
     openids = await look_up(_OPENIDS, app_ids=[app_id for app_id, _ in wanted.unionids], unionids=wanted_unionids)
     external_ids = await look_up(_EXTERNAL_IDS, external_ids=wanted.external_ids)
-    verified: dict[str, list[UUID]] = {}
-    for phone, user_id in await look_up(_VERIFIED, phones=wanted.phones):
-        verified.setdefault(phone, []).append(user_id)
-    user_ids = [user.id for user in users]
+    phone_holders = await look_up(_PHONE_HOLDERS, phones=wanted.phones)
+    locked_ids = [user.id for user in users]
     app_ids = list({app_id for app_id, _ in wanted.identities})
-    consents = await look_up(_CONSENTS, user_ids=user_ids)
-    apps = await look_up(_APPS_OF_USERS, user_ids=user_ids, app_ids=app_ids)
+    consents = await look_up(_CONSENTS, user_ids=locked_ids)
+    apps_of_users = await look_up(_APPS_OF_USERS, user_ids=locked_ids, app_ids=app_ids)
     return Found(
         identities={
             IdentityKey(app_id, openid): StoredIdentity(user_id, unionid, created_at)
@@ -292,14 +294,22 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
         unionids=dict(unionids),
         openids={(app_id, unionid): openid for app_id, unionid, openid in openids},
         external_ids=dict(external_ids),
-        ids=frozenset(ids),
+        current_ids=current_ids,
         former_ids=dict(former_ids),
         erased_ids=frozenset(chain.from_iterable(erased_ids)),
-        verified=verified,
+        phone_holders=_grouped(phone_holders),
         users=users,
-        consents=frozenset((user_id, (document, version, at)) for user_id, document, version, at in consents),
-        apps_of_users=frozenset((user_id, app_id) for user_id, app_id in apps),
+        consents=_grouped((user_id, (document, version, at)) for user_id, document, version, at in consents),
+        apps_of_users=_grouped(apps_of_users),
     )
+
+
+def _grouped(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, set[Value]]:
+    """Return the second values of the pairs by their first values."""
+    groups: dict[Key, set[Value]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, set()).add(value)
+    return groups
 
 
 async def store(

@@ -11,9 +11,10 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.import_export.lines import Fault, IdentityKey, Line
+from wxauth.import_export.lines import Fault, Line
+from wxauth.import_export.notes import Notes
 from wxauth.import_export.options import Options
-from wxauth.import_export.queries import ConsentKey, Found, StoredIdentity, UserToImport
+from wxauth.import_export.queries import Found, UserToImport
 from wxauth.settings.roles import STAFF_ROLES
 from wxauth.users.status_queries import StatusAndRoles
 
@@ -38,65 +39,20 @@ class Owners(NamedTuple):
         return next((user_id for user_id in self if user_id is not None), None)
 
 
-class GivenValue(NamedTuple):
-    """The value that an identity's lines give for a field. It comes from the first accepted line with the field."""
-
-    line: int
-    """The number of the line."""
-    hash: int
-    """A hash of the value, which is stored for later batches because it takes less space than the value."""
-
-
-GivenFields = dict[str, GivenValue]
-"""The values that the lines about an identity have given, by the names of the fields."""
-
-
-@dataclass(slots=True)
-class Made:
-    """The changes that the lines have made, and what later lines must know about earlier lines.
-
-    The changes are new entries, and entries that replace stored ones. Each batch has its own object. At the start, the
-    object contains `unionid_lines`, and what earlier batches have noted in `given` and `first_lines`. In a dry run, it
-    also contains the changes of earlier batches.
-    """
-
-    users: dict[UUID, UserToImport] = field(default_factory=dict)
-    first_lines: dict[UUID, int] = field(default_factory=dict)
-    """For each user, the number of the first accepted line about the user in the file."""
-    identities: dict[IdentityKey, StoredIdentity] = field(default_factory=dict)
-    unionids: dict[str, UUID] = field(default_factory=dict)
-    openids: dict[tuple[str, str], str] = field(default_factory=dict)
-    """The openids, by app and unionid."""
-    apps_of_users: dict[UUID, set[str]] = field(default_factory=dict)
-    """The apps in which the lines give each user an openid."""
-    external_ids: dict[str, UUID] = field(default_factory=dict)
-    """The owners of external ids, including former external ids."""
-    former_ids: dict[UUID, UUID] = field(default_factory=dict)
-    """The id of the user who has each of these ids as a former id, because of a merge."""
-    consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
-    given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
-    """The user's fields that the lines about each identity have given."""
-    unionid_lines: dict[str, int] = field(default_factory=dict)
-    """The unionids in the file that equal the `openid` in the key of a line of the batch (see `IdentityKey`).
-
-    The value is the number of the first line in the file that has this unionid.
-    """
-
-
-class Known:
+class CurrentData:
     """The data that is stored under the ids of a batch, together with the changes of earlier lines.
 
-    Lookups search both, and the changes of earlier lines take precedence. Writes change only `made`.
+    Lookups search both, and the changes of earlier lines take precedence. Writes change only `notes`.
     """
 
-    def __init__(self, found: Found, made: Made) -> None:
-        self.found, self.made = found, made
-        self.users = ChainMap(made.users, {user.id: user for user in found.users})
-        self.identities = ChainMap(made.identities, found.identities)
-        self.unionids = ChainMap(made.unionids, found.unionids)
-        self.openids = ChainMap(made.openids, found.openids)
-        self.external_ids = ChainMap(made.external_ids, found.external_ids)
-        self.former_ids = ChainMap(made.former_ids, found.former_ids)
+    def __init__(self, found: Found, notes: Notes) -> None:
+        self.found, self.notes = found, notes
+        self.users = ChainMap(notes.users, {user.id: user for user in found.users})
+        self.identities = ChainMap(notes.identities, found.identities)
+        self.unionids = ChainMap(notes.unionids, found.unionids)
+        self.openids = ChainMap(notes.openids, found.openids)
+        self.external_ids = ChainMap(notes.external_ids, found.external_ids)
+        self.former_ids = ChainMap(notes.former_ids, found.former_ids)
 
     def owners_of(self, line: Line) -> Owners:
         """Return the owner of each id in a line."""
@@ -110,28 +66,29 @@ class Known:
 
     def is_in_app(self, user_id: UUID, app_id: str) -> bool:
         """Return whether a user has an openid in an app."""
-        return (user_id, app_id) in self.found.apps_of_users or app_id in self.made.apps_of_users.get(user_id, ())
+        is_noted = app_id in self.notes.apps_of_users.get(user_id, ())
+        return is_noted or app_id in self.found.apps_of_users.get(user_id, ())
 
     def is_verified_by_another(self, phone: str, user_id: UUID) -> bool:
         """Return whether another user has verified a phone number."""
-        return any(holder_id != user_id for holder_id in self.found.verified.get(phone, ()))
+        return any(holder_id != user_id for holder_id in self.found.phone_holders.get(phone, ()))
 
 
 @dataclass(slots=True)
-class Case:
-    """A line, and the users that its ids belong to."""
+class MatchedLine:
+    """A line, and the users to whom its ids belong."""
 
     line: Line
-    known: Known
+    current: CurrentData
     options: Options
     owners: Owners = field(init=False)
     owner: UserToImport | None = field(init=False)
     """The user to whom the line belongs; None if the line creates a user."""
 
     def __post_init__(self) -> None:
-        self.owners = self.known.owners_of(self.line)
+        self.owners = self.current.owners_of(self.line)
         owner_id = self.owners.owner_id
-        self.owner = None if owner_id is None else self.known.users[owner_id]
+        self.owner = None if owner_id is None else self.current.users[owner_id]
 
     @property
     def is_joined_by_external_id(self) -> bool:
@@ -149,12 +106,6 @@ class Case:
         return self.is_joined_by_external_id and not self.options.joins
 
     @property
-    def relies_on_external_id(self) -> bool:
-        """Whether external_id finds the owner, alone or with other ids, and the operator has not added --join."""
-        is_found = self.owner is not None and self.owners.by_external_id == self.owner.id
-        return is_found and not self.options.joins
-
-    @property
     def adds_second_openid(self) -> bool:
         """Whether the line adds an openid to a user who already has another openid in the line's app.
 
@@ -164,7 +115,7 @@ class Case:
         """
         is_new = self.owners.by_identity is None and self.line.user_id is None
         # Without an openid, the app_id of the key is empty, and no user is in such an app.
-        return self.owner is not None and is_new and self.known.is_in_app(self.owner.id, self.line.key.app_id)
+        return self.owner is not None and is_new and self.current.is_in_app(self.owner.id, self.line.key.app_id)
 
     @property
     def unionid_has_another_openid(self) -> bool:
@@ -172,7 +123,7 @@ class Case:
         line = self.line
         if line.unionid is None:
             return False
-        return self.known.openids.get((line.key.app_id, line.unionid), line.openid) != line.openid
+        return self.current.openids.get((line.key.app_id, line.unionid), line.openid) != line.openid
 
 
 @dataclass(slots=True)
@@ -180,7 +131,7 @@ class Change:
     """The change that a line makes to its user."""
 
     line: Line
-    known: Known
+    current: CurrentData
     options: Options
     before: UserToImport
     after: UserToImport
@@ -212,55 +163,66 @@ class Rule(NamedTuple, Generic[Checked]):
         return Fault(self.field, self.text)
 
 
-def _has_unionid_as_openid(case: Case) -> bool:
+def _has_unionid_as_openid(matched: MatchedLine) -> bool:
     """Return whether the openid is one of the file's unionids, and may therefore be from the wrong column.
 
     Lines with a user id come from an export, and never break this rule.
     """
-    line = case.line
-    is_unionid = line.openid == line.unionid or line.openid in case.known.made.unionid_lines
+    line = matched.line
+    is_unionid = line.openid == line.unionid or line.openid in matched.current.notes.unionid_lines
     return line.openid is not None and line.user_id is None and is_unionid
 
 
-def _is_of_erased_user(case: Case) -> bool:
-    is_gone = case.line.user_id in case.known.found.erased_ids and case.owners.by_user_id is None
-    return is_gone and not case.options.restore
+def _is_of_erased_user(matched: MatchedLine) -> bool:
+    is_gone = matched.line.user_id in matched.current.found.erased_ids and matched.owners.by_user_id is None
+    return is_gone and not matched.options.restore
 
 
-def _unionid_has_second_openid(case: Case) -> bool:
-    is_by_unionid = case.adds_second_openid and case.owners.by_unionid is not None
-    return case.unionid_has_another_openid or is_by_unionid
+def _unionid_has_second_openid(matched: MatchedLine) -> bool:
+    is_by_unionid = matched.adds_second_openid and matched.owners.by_unionid is not None
+    return matched.unionid_has_another_openid or is_by_unionid
 
 
-def _contradicts_unionid(case: Case) -> bool:
+def _external_id_has_second_openid(matched: MatchedLine) -> bool:
+    is_by_external_id = matched.owner is not None and matched.owners.by_external_id == matched.owner.id
+    return matched.adds_second_openid and is_by_external_id and not matched.options.joins
+
+
+def _contradicts_unionid(matched: MatchedLine) -> bool:
     # The unionids differ, because the unionid of the line does not find the owner.
-    have_unionids = case.owner is not None and case.line.unionid is not None and case.owner.unionid is not None
-    return have_unionids and case.is_joined_without_confirmation
+    have_unionids = matched.owner is not None and matched.line.unionid is not None and matched.owner.unionid is not None
+    return have_unionids and matched.is_joined_without_confirmation
 
 
-def _contradicts_phone(case: Case) -> bool:
-    phone, owner = case.line.phone, case.owner
-    if phone is None or owner is None or not case.is_joined_without_confirmation:
+def _contradicts_phone(matched: MatchedLine) -> bool:
+    phone, owner = matched.line.phone, matched.owner
+    if phone is None or owner is None or not matched.is_joined_without_confirmation:
         return False
     has_another = owner.phone_verified_at is not None and owner.phone != phone
-    return has_another or case.known.is_verified_by_another(phone, owner.id)
+    return has_another or matched.current.is_verified_by_another(phone, owner.id)
 
 
-def _has_another_unionid(case: Case) -> bool:
-    identity = case.known.identities.get(case.line.key)
-    if case.line.unionid is None or identity is None:
+def _has_another_unionid(matched: MatchedLine) -> bool:
+    identity = matched.current.identities.get(matched.line.key)
+    if matched.line.unionid is None or identity is None:
         return False
-    return identity.unionid not in (None, case.line.unionid)
+    return identity.unionid not in (None, matched.line.unionid)
 
 
-def _has_another_external_id(case: Case) -> bool:
-    is_new = case.line.external_id is not None and case.owners.by_external_id is None
-    return is_new and case.owner is not None and case.owner.external_id is not None
+def _unionid_belongs_to_another(matched: MatchedLine) -> bool:
+    if matched.unionid_has_another_openid:  # `_unionid_has_second_openid` already reports the unionid
+        return False
+    return matched.owners.by_unionid not in (None, matched.owners.owner_id)
+
+
+def _has_another_external_id(matched: MatchedLine) -> bool:
+    is_new = matched.line.external_id is not None and matched.owners.by_external_id is None
+    return is_new and matched.owner is not None and matched.owner.external_id is not None
 
 
 def _has_erased_former_id(change: Change) -> bool:
-    new = set(change.line.former_ids) - change.known.former_ids.keys()
-    return not change.options.restore and bool(change.known.found.erased_ids & new)
+    new = set(change.line.former_ids) - change.current.former_ids.keys()
+    return not change.options.restore and bool(change.current.found.erased_ids & new)
 
 
 def _unbans_staff(change: Change) -> bool:
@@ -273,28 +235,28 @@ UNIONID_AS_OPENID: Final = Rule(
     _("must not be a unionid, but equals the unionid of this line or of another line in the file"),
     _has_unionid_as_openid,
 )
-RULES_OF_LINES: Final[tuple[Rule[Case], ...]] = (
+RULES_OF_LINES: Final[tuple[Rule[MatchedLine], ...]] = (
     Rule(
         "roles",
         _("must not contain admin or support. To import these roles, add --allow-admin"),
-        lambda case: not STAFF_ROLES.isdisjoint(case.line.roles or ()) and not case.options.allow_admin,
+        lambda matched: not STAFF_ROLES.isdisjoint(matched.line.roles or ()) and not matched.options.allow_admin,
     ),
     UNIONID_AS_OPENID,
     Rule(
         "user_id",
         _("must not belong to a user who was merged into another user"),
-        lambda case: case.line.user_id in case.known.former_ids,
+        lambda matched: matched.line.user_id in matched.current.former_ids,
     ),
     Rule(
         "user_id",
         _("must not belong to a user who has requested erasure"),
         # Only a line that has the same time of erasure, and therefore comes from an export, may change such a user.
-        lambda case: case.owner is not None and case.owner.erase_at not in (None, case.line.erase_at),
+        lambda matched: matched.owner is not None and matched.owner.erase_at not in (None, matched.line.erase_at),
     ),
     Rule("user_id", _("must not belong to an erased user. To restore the user, add --restore"), _is_of_erased_user),
 )
 """The rules about one line and its owner. Only `UNIONID_AS_OPENID` also depends on the unionids of other lines."""
-RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
+RULES_OF_OWNERS: Final[tuple[Rule[MatchedLine], ...]] = (
     Rule(
         "unionid",
         _(
@@ -310,7 +272,7 @@ RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
             "app. The user already has another openid. If both openids belong to one person, add --join to "
             "accept both"
         ),
-        lambda case: case.adds_second_openid and case.relies_on_external_id,
+        _external_id_has_second_openid,
     ),
     Rule(
         "unionid",
@@ -333,38 +295,38 @@ RULES_OF_OWNERS: Final[tuple[Rule[Case], ...]] = (
     Rule(
         "unionid",
         _("must not belong to another user"),
-        lambda case: case.owners.by_unionid not in (None, case.owners.owner_id) and not case.unionid_has_another_openid,
+        _unionid_belongs_to_another,
     ),
     Rule(
         "external_id",
         _("must not belong to another user"),
-        lambda case: case.owners.by_external_id not in (None, case.owners.owner_id),
+        lambda matched: matched.owners.by_external_id not in (None, matched.owners.owner_id),
     ),
     Rule("external_id", _("must be the external_id that the user already has"), _has_another_external_id),
     Rule(
         "user_id",
         _("must be the ID of the user with this identity, unionid or external_id"),
-        lambda case: case.owner is not None and case.line.user_id not in (None, case.owner.id),
+        lambda matched: matched.owner is not None and matched.line.user_id not in (None, matched.owner.id),
     ),
 )
 """The rules that check, against stored data and earlier lines, whether a line and its owner are the same person.
 
 All ids of the line must belong to one user, who usually has only one openid in each app (see
-`Case.adds_second_openid`). If only the external_id finds the owner, and the operator has not added --join, the unionid
-and the phone number must not contradict the owner's.
+`MatchedLine.adds_second_openid`). If only the external_id finds the owner, and the operator has not added --join, the
+unionid and the phone number must not contradict the owner's.
 """
 RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
     Rule(
         "former_ids",
         _("must not be the ID of an existing user"),
         lambda change: any(
-            former_id == change.after.id or former_id in change.known.users for former_id in change.line.former_ids
+            former_id == change.after.id or former_id in change.current.users for former_id in change.line.former_ids
         ),
     ),
     Rule(
         "former_ids",
         _("must not belong to a user who was merged into another user"),
-        lambda change: change.any_belongs_to_another(change.line.former_ids, change.known.former_ids),
+        lambda change: change.any_belongs_to_another(change.line.former_ids, change.current.former_ids),
     ),
     Rule(
         "former_ids", _("must not belong to an erased user. To restore the user, add --restore"), _has_erased_former_id
@@ -380,7 +342,7 @@ RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
     Rule(
         "former_external_ids",
         _("must not belong to another user"),
-        lambda change: change.any_belongs_to_another(change.line.former_external_ids, change.known.external_ids),
+        lambda change: change.any_belongs_to_another(change.line.former_external_ids, change.current.external_ids),
     ),
     Rule(
         "status", _("must not unban administrators or support staff. To unban them, add --allow-admin"), _unbans_staff
