@@ -7,9 +7,10 @@ from typing import Final
 
 from wxauth.apps.registry import Apps
 from wxauth.checks import queries
+from wxauth.checks.outsider_queries import read_revocations
+from wxauth.checks.outsiders import judge_outsiders
 from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, good, judge_clock, note
-from wxauth.checks.rights import judge_outsiders
-from wxauth.checks.rights_queries import RoleRights, read_revocations, read_rights
+from wxauth.checks.rights_queries import RoleRights, read_rights
 from wxauth.checks.sealed import judge_sealed, judge_signing_keys, some_values
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
@@ -68,12 +69,6 @@ async def check_database(
             yield bad(current_check, text)
 
 
-async def read_signing_keys(settings: Settings, *, clock: Clock, deadlines: Deadlines) -> Sequence[StoredSigningKey]:
-    """Return the stored access-token keys that are published now. Raises: StorageUnavailable."""
-    async with aclosing(Database(settings.database_url.get_secret_value(), deadlines=deadlines)) as database:
-        return keys_for(ALGORITHM, await database.rows(PUBLISHED, now=clock()))
-
-
 async def _check_stored(
     database: Database, settings: Settings, findings: Findings, clock: Clock
 ) -> AsyncGenerator[CheckResult | None, None]:
@@ -115,6 +110,36 @@ async def _check_stored(
     findings.apps = [known.app for known in apps.all() if known.is_enabled]
 
 
+def judge_server(server: queries.PostgresServer) -> CheckResult:
+    """Return the result for the server: engine, PL/pgSQL, encoding, whether it can write, version, and isolation level.
+
+    The isolation level must be READ COMMITTED. At a stricter level, a statement that has waited for a lock fails, or
+    does not see the changes of the transaction that held the lock.
+    """
+    name = "database"
+    unfit = why_unfit(server.engine, has_plpgsql=server.has_plpgsql, encoding=server.encoding)
+    if unfit is not None:
+        return bad(name, unfit)
+    if server.is_standby:
+        return bad(name, _("is a standby, which doesn't accept writes. Set WXAUTH_DATABASE_URL to the primary server"))
+    if server.is_read_only:
+        return bad(name, TAKES_NO_WRITES)
+    if server.major_version < OLDEST_SERVER:
+        text = _(
+            "is PostgreSQL {version}, but wxauth requires version {oldest} or later",
+            version=server.version,
+            oldest=OLDEST_SERVER,
+        )
+        return bad(name, text)
+    if server.isolation != "read committed":  # the pooler, the role or the URL sets another default
+        text = _(
+            "uses the isolation level {isolation}. Set default_transaction_isolation of the role to 'read committed'",
+            isolation=server.isolation,
+        )
+        return bad(name, text)
+    return good(name, _("responds (PostgreSQL {version})", version=server.version))
+
+
 async def _check_clock(database: Database, clock: Clock) -> CheckResult:
     """Compare this machine's clock with the database's clock, and return the result."""
     asked_at = clock()
@@ -122,45 +147,6 @@ async def _check_clock(database: Database, clock: Clock) -> CheckResult:
     reading = ClockReading.of(database_time, asked_at=asked_at, answered_at=clock())
     whose, why = _("the database's"), _("and wxauth relies on the database's clock")
     return judge_clock(reading, name="clock database", whose=whose, allowed=MAX_CLOCK_DIFFERENCE_SECONDS, why=why)
-
-
-async def _check_login(database: Database, now: datetime) -> CheckResult | None:
-    """Run the statements of a login, and roll them back.
-
-    Return a result if the database rejects the statements; otherwise None.
-    """
-    reason = await rehearse_login(database, now=now)
-    if reason is None:
-        return None
-    text = _(
-        "is rejected by the database: {reason}. Check the privileges and triggers of wxauth's tables",
-        reason=reason,
-    )
-    return bad("login", text)
-
-
-def _judge_unopened_apps(app_ids: Sequence[str]) -> CheckResult | None:
-    """Return the result for the apps in `Apps.unopened`; None if there are no such apps."""
-    if not app_ids:
-        return None
-    text = _(
-        "{some}: users can't log in, because the app's secrets can't be decrypted. {why}",
-        some=", ".join(app_ids),
-        why=WRONG_SECRET_KEY,
-    )
-    return bad("apps", text)
-
-
-def _judge_invalid_apps(field_names: Mapping[str, Sequence[str]]) -> CheckResult | None:
-    """Return the result for the apps in `Apps.invalid`; None if there are no such apps."""
-    if not field_names:
-        return None
-    text = _(
-        "{some}: users can't log in, because required fields are no longer valid. Remove these apps, and add them "
-        "again",
-        some=", ".join(f"{app_id} ({', '.join(names)})" for app_id, names in field_names.items()),
-    )
-    return bad("apps", text)
 
 
 def _judge_rights(rights: RoleRights) -> CheckResult | None:
@@ -188,36 +174,6 @@ def _judge_rights(rights: RoleRights) -> CheckResult | None:
         )
         return bad("schema", text)
     return None
-
-
-def judge_server(server: queries.PostgresServer) -> CheckResult:
-    """Return the result for the server: engine, PL/pgSQL, encoding, version, isolation level, and whether it can write.
-
-    The isolation level must be READ COMMITTED. At a stricter level, a statement that has waited for a lock fails, or
-    does not see the changes of the transaction that held the lock.
-    """
-    name = "database"
-    unfit = why_unfit(server.engine, has_plpgsql=server.has_plpgsql, encoding=server.encoding)
-    if unfit is not None:
-        return bad(name, unfit)
-    if server.is_standby:
-        return bad(name, _("is a standby, which doesn't accept writes. Set WXAUTH_DATABASE_URL to the primary server"))
-    if server.is_read_only:
-        return bad(name, TAKES_NO_WRITES)
-    if server.major_version < OLDEST_SERVER:
-        text = _(
-            "is PostgreSQL {version}, but wxauth requires version {oldest} or later",
-            version=server.version,
-            oldest=OLDEST_SERVER,
-        )
-        return bad(name, text)
-    if server.isolation != "read committed":  # the pooler, the role or the URL sets another default
-        text = _(
-            "uses the isolation level {isolation}. Set default_transaction_isolation of the role to 'read committed'",
-            isolation=server.isolation,
-        )
-        return bad(name, text)
-    return good(name, _("responds (PostgreSQL {version})", version=server.version))
 
 
 def judge_schema(revision: str | None, rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
@@ -253,6 +209,21 @@ def judge_schema(revision: str | None, rights: RoleRights, known: Sequence[str] 
         )
         return note("schema", text)
     return good("schema", _("is at {revision}, as this version of wxauth requires", revision=revision))
+
+
+async def _check_login(database: Database, now: datetime) -> CheckResult | None:
+    """Run the statements of a login, and roll them back.
+
+    Return a result if the database rejects the statements; otherwise None.
+    """
+    reason = await rehearse_login(database, now=now)
+    if reason is None:
+        return None
+    text = _(
+        "is rejected by the database: {reason}. Check the privileges and triggers of wxauth's tables",
+        reason=reason,
+    )
+    return bad("login", text)
 
 
 def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
@@ -320,3 +291,33 @@ def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult | N
         )
         return note(name, text)
     return good(name, _("{n} webhooks, none of which has been failing for an hour or more", n=len(webhooks)))
+
+
+def _judge_unopened_apps(app_ids: Sequence[str]) -> CheckResult | None:
+    """Return the result for the apps in `Apps.unopened`; None if there are no such apps."""
+    if not app_ids:
+        return None
+    text = _(
+        "{some}: users can't log in, because the app's secrets can't be decrypted. {why}",
+        some=", ".join(app_ids),
+        why=WRONG_SECRET_KEY,
+    )
+    return bad("apps", text)
+
+
+def _judge_invalid_apps(field_names: Mapping[str, Sequence[str]]) -> CheckResult | None:
+    """Return the result for the apps in `Apps.invalid`; None if there are no such apps."""
+    if not field_names:
+        return None
+    text = _(
+        "{some}: users can't log in, because required fields are no longer valid. Remove these apps, and add them "
+        "again",
+        some=", ".join(f"{app_id} ({', '.join(names)})" for app_id, names in field_names.items()),
+    )
+    return bad("apps", text)
+
+
+async def read_signing_keys(settings: Settings, *, clock: Clock, deadlines: Deadlines) -> Sequence[StoredSigningKey]:
+    """Return the stored access-token keys that are published now. Raises: StorageUnavailable."""
+    async with aclosing(Database(settings.database_url.get_secret_value(), deadlines=deadlines)) as database:
+        return keys_for(ALGORITHM, await database.rows(PUBLISHED, now=clock()))

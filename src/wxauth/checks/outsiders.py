@@ -1,14 +1,15 @@
 """The check for outsiders: roles that may use wxauth's tables, and are not excused.
 
-For example, the service's role, owners and superusers are excused. `rights_queries` lists all excused roles.
+For example, the service's role, owners and superusers are excused. The query in `outsider_queries` lists all excused
+roles.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from wxauth.checks.outsider_queries import Revocation
 from wxauth.checks.result import CheckResult, bad, note
-from wxauth.checks.rights_queries import Revocation
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.terminal import listed
 
@@ -21,11 +22,11 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
 
     If there are no roles of one of these kinds, their result is left out.
 
-    `revocations` contains at most `MOST_REVOCATIONS` steps for each of these two kinds of roles. If there are more, the
+    `revocations` contains at most `MOST_REVOCATIONS` items for each of these two kinds of roles. If there are more, the
     printed statements are incomplete. After the operator has run them, the next check reports the rest.
     """
-    writing = [step for step in revocations if step.may_write]
-    reading = [step for step in revocations if not step.may_write]
+    writing = [revocation for revocation in revocations if revocation.may_write]
+    reading = [revocation for revocation in revocations if not revocation.may_write]
     if writing:
         text = _(
             "roles other than the owner can change wxauth's tables, and could therefore become "
@@ -46,54 +47,57 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
         yield note("rights to read", text)
 
 
-def _role_list(steps: Sequence[Revocation]) -> Text:
-    """Return the roles of these steps as a text, each with its members, which have the role's rights.
+def _role_list(revocations: Sequence[Revocation]) -> Text:
+    """Return the roles of these revocations as a text, each with its members, which have the role's rights.
 
-    If there are revocations that were not read, the text ends with their number, which is the same in all these steps.
-    This number can be higher than the number of unnamed roles, because a role can need several revocations.
+    If there are revocations that were not read, the text ends with their number, which is the same in all these
+    revocations. This number can be higher than the number of unnamed roles, because a role can need several
+    revocations.
     """
-    names: dict[str, str] = {}  # by role, because several steps can concern the same role
-    for step in steps:
-        name = _printable(step.role)
-        if step.members:
-            unlisted_count = step.member_count - len(step.members)
-            members = listed(map(_printable, step.members), unlisted_count)
+    names: dict[str, str] = {}  # by role, because several revocations can concern the same role
+    for revocation in revocations:
+        name = _printable(revocation.role)
+        if revocation.members:
+            unlisted_count = revocation.member_count - len(revocation.members)
+            members = listed(map(_printable, revocation.members), unlisted_count)
             name = _("{name} (and its members {members})", name=name, members=members)
-        names.setdefault(step.role, name)
-    return listed(names.values(), steps[0].unlisted_count)
+        names.setdefault(revocation.role, name)
+    return listed(names.values(), revocations[0].unlisted_count)
 
 
-def _statements(steps: Sequence[Revocation]) -> list[str]:
-    """Return the SQL statements that revoke the rights in these steps. Roles with equal rights share one statement."""
-    steps_by_right: dict[tuple[object, ...], list[Revocation]] = {}
-    for step in steps:
-        right = (step.group, tuple(step.relations), step.are_sequences, step.grantor, step.may_have_passed_on)
-        steps_by_right.setdefault(right, []).append(step)
+def _statements(revocations: Sequence[Revocation]) -> list[str]:
+    """Return the SQL statements for these revocations, in the order in which they must run.
+
+    Revocations that differ only in their roles share one statement.
+    """
     # A role can revoke a right that it has granted only while it has the right itself. Therefore, rights that a role
     # other than the owner has granted are revoked before rights that the owner has granted. Within both groups, a right
     # comes last if its holder might have granted it to other roles.
-    in_order = sorted(
-        steps_by_right.values(), key=lambda alike: (alike[0].grantor is None, alike[0].may_have_passed_on)
-    )
-    statements: list[str] = []
-    for alike in in_order:
-        statements += _statements_for(alike)
-    return statements
+    in_order = sorted(revocations, key=lambda each: (each.grantor is None, each.may_have_passed_on))
+    alike: dict[tuple[object, ...], list[Revocation]] = {}
+    for each in in_order:
+        what_is_revoked = (each.group, tuple(each.relations), each.are_sequences, each.grantor, each.may_have_passed_on)
+        alike.setdefault(what_is_revoked, []).append(each)
+    return [statement for each in alike.values() for statement in _statements_for(each)]
 
 
-def _statements_for(steps: Sequence[Revocation]) -> list[str]:
-    """Return the SQL statements that revoke rights from several roles. The steps must differ only in their roles."""
-    step = steps[0]
-    kind = "SEQUENCE" if step.are_sequences else "TABLE"
-    what = _printable(step.group) if step.group else f"ALL ON {kind} {', '.join(map(_printable, step.relations))}"
-    statement = f"REVOKE {what} FROM {', '.join(_printable(each.role) for each in steps)}"
-    cascade = " CASCADE" if step.may_have_passed_on else ""
-    if step.grantor is None:
+def _statements_for(alike: Sequence[Revocation]) -> list[str]:
+    """Return the SQL statements for revocations that differ only in their roles."""
+    revocation = alike[0]
+    if revocation.group is not None:
+        what = _printable(revocation.group)
+    else:
+        kind = "SEQUENCE" if revocation.are_sequences else "TABLE"
+        what = f"ALL ON {kind} {', '.join(map(_printable, revocation.relations))}"
+    statement = f"REVOKE {what} FROM {', '.join(_printable(each.role) for each in alike)}"
+    cascade = " CASCADE" if revocation.may_have_passed_on else ""
+    if revocation.grantor is None:
         return [f"{statement}{cascade};"]
-    if step.group:
-        return [f"{statement} GRANTED BY {_printable(step.grantor)}{cascade};"]
+    grantor = _printable(revocation.grantor)
+    if revocation.group is not None:
+        return [f"{statement} GRANTED BY {grantor}{cascade};"]
     # For rights on tables, PostgreSQL accepts GRANTED BY only with the current role.
-    return [f"SET ROLE {_printable(step.grantor)};", f"{statement}{cascade};", "RESET ROLE;"]
+    return [f"SET ROLE {grantor};", f"{statement}{cascade};", "RESET ROLE;"]
 
 
 def _printable(names: str) -> str:
