@@ -8,7 +8,7 @@ signing keys also reports their rotation.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from wxauth.apps.queries import STORED_APPS, SealedApp
 from wxauth.checks.queries import SAMPLE_SIZE, SOME_SESSION_KEYS
@@ -27,6 +27,17 @@ from wxauth.session_keys.queries import SealedSessionKey
 Row = TypeVar("Row")
 
 
+class SealedValue(NamedTuple):
+    """A value that is sealed, and its context."""
+
+    sealed: bytes
+    context: bytes
+
+    def can_be_opened(self, sealer: Sealer) -> bool:
+        """Return whether one of the sealer's secret keys opens the value."""
+        return sealer.opens(self.sealed, context=self.context)
+
+
 @dataclass(frozen=True, slots=True)
 class SealedKind(Generic[Row]):
     """A kind of row that contains sealed values."""
@@ -38,13 +49,13 @@ class SealedKind(Generic[Row]):
     `resealed` returns.
     """
 
-    def stored_values(self, row: Row) -> list[tuple[bytes, bytes]]:
-        """Return the sealed values of a row that are set, each with its context."""
-        return [(sealed, context) for sealed, context in self.values(row) if sealed is not None]
+    def stored_values(self, row: Row) -> list[SealedValue]:
+        """Return the values of a row that are set."""
+        return [SealedValue(sealed, context) for sealed, context in self.values(row) if sealed is not None]
 
     def opens(self, sealer: Sealer, row: Row) -> bool:
         """Return whether all values of the row can be opened."""
-        return all(sealer.opens(sealed, context=context) for sealed, context in self.stored_values(row))
+        return all(value.can_be_opened(sealer) for value in self.stored_values(row))
 
     def resealed(self, sealer: Sealer, row: Row) -> list[bytes | None] | None:
         """Return the values of a row, sealed with the current secret key; None if one of them cannot be opened."""
@@ -74,8 +85,8 @@ SEALED_SIGNING_KEYS: Final[SealedKind[StoredSigningKey]] = SealedKind(
 )
 
 
-async def some_values(database: Database, *, now: datetime) -> list[tuple[bytes, bytes]]:
-    """Return the stored values of each kind except signing keys, each with its context.
+async def some_values(database: Database, *, now: datetime) -> list[SealedValue]:
+    """Return the stored values of each kind except signing keys.
 
     Of the session_keys and the phone responses, return only a sample. The callers read the signing keys themselves.
     """
@@ -97,7 +108,7 @@ async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> 
     """
     can_open = [SEALED_SIGNING_KEYS.opens(sealer, key) for key in await database.rows(PUBLISHED, now=now)]
     if not can_open:
-        can_open = [sealer.opens(sealed, context=context) for sealed, context in await some_values(database, now=now)]
+        can_open = [value.can_be_opened(sealer) for value in await some_values(database, now=now)]
     if can_open and not any(can_open):
         raise CannotOpen("encrypted with an unknown key")
 
@@ -146,16 +157,17 @@ def judge_signing_keys(
 
 
 def judge_sealed(
-    values: Sequence[tuple[bytes, bytes]], keys: Sequence[StoredSigningKey], sealer: Sealer, *, has_previous: bool
+    values: Sequence[SealedValue], keys: Sequence[StoredSigningKey], sealer: Sealer, *, has_previous: bool
 ) -> CheckResult:
     """Return the result for these values and keys: whether they can be opened without the previous secret key.
 
-    Each value comes with its context. `has_previous` says whether the settings contain a previous secret key.
+    `has_previous` says whether the settings contain a previous secret key.
     """
     name = "sealed_data"
-    checked = [*(value for key in keys for value in SEALED_SIGNING_KEYS.stored_values(key)), *values]
+    key_values = [value for key in keys for value in SEALED_SIGNING_KEYS.stored_values(key)]
+    checked = [*key_values, *values]
     total = len(checked)
-    unopened = sum(not sealer.opens(sealed, context=context) for sealed, context in checked)
+    unopened = sum(not value.can_be_opened(sealer) for value in checked)
     if unopened:
         text = _(
             "{n} of {total} values checked can't be decrypted. {why}", n=unopened, total=total, why=WRONG_SECRET_KEY
@@ -164,7 +176,7 @@ def judge_sealed(
     if not checked:
         return good(name, _("no values are stored yet"))
     # A value that was sealed with the current secret key begins with `sealer.prefix`.
-    stale = sum(not sealed.startswith(sealer.prefix) for sealed, _context in checked)
+    stale = sum(not value.sealed.startswith(sealer.prefix) for value in checked)
     if stale:
         return note(
             name,
