@@ -9,7 +9,8 @@ from typing import Final
 
 from wxauth.checks.database import check_database, read_signing_keys
 from wxauth.checks.handlers import check_push_forward, check_sign_up_hook
-from wxauth.checks.issuer import check_issuer, check_resource
+from wxauth.checks.issuer import check_issuer
+from wxauth.checks.resources import check_resource
 from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, good, judge_clock
 from wxauth.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
 from wxauth.core.clock import Clock, utc_now
