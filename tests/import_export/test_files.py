@@ -112,7 +112,7 @@ async def test_a_name_that_is_mapped_wins_over_a_column_of_the_fields_name(mover
         cells = [file_format.delimiter.join(row) for row in ([*COLUMNS], *([*row.values()] for row in rows))]
         lines = CsvLines(io.BytesIO("\n".join(cells).encode()), file_format)
     counts = await mover.import_numbered(lines)
-    assert (counts.created, counts.refused, lines.unknown) == (1, 1, ["openid"])
+    assert (counts.created, counts.refused, lines.ignored_names) == (1, 1, ["openid"])
     line = json.loads(await mover.export())
     assert (line["openid"], line["external_id"]) == (OPENID, "7")
 
@@ -256,7 +256,7 @@ def test_the_command_against_lines_that_end_with_cr_repairs_the_file(text: str) 
 @swept("name", ["a;b;c;d", "a|b|c|d", "a\tb\tc\td", "a;b|c;d,e;f"])
 def test_a_quoted_name_of_a_column_may_have_any_divider(name: str) -> None:
     lines = CsvLines(io.BytesIO(f'app_id,openid,"{name}"\nwx1,oAlice,x\n'.encode()))
-    assert lines.unknown == [name]
+    assert lines.ignored_names == [name]
     assert [json.loads(line.text) for line in lines if isinstance(line.text, bytes)] == [
         {"app_id": "wx1", "openid": "oAlice"}
     ]

@@ -80,7 +80,7 @@ def test_names_that_are_ignored_are_named(file_format: FileFormat, lines: list[o
     read_twice = lines_of(file_format, *lines)
     for _again in range(2):
         list(read_twice)
-        assert read_twice.unknown == names
+        assert read_twice.ignored_names == names
 
 
 MISSING: list[tuple[FileFormat, list[object], str]] = [
@@ -283,7 +283,7 @@ async def test_csv_has_the_fields_that_are_no_text(monkeypatch: pytest.MonkeyPat
         note: Annotated[str | int | None, _("must be short")] = None
 
     monkeypatch.setattr(files, "Line", Wider)
-    monkeypatch.setattr(files, "_fields_without_text", files._fields_without_text.__wrapped__)
+    monkeypatch.setattr(files, "_cell_kinds", files._cell_kinds.__wrapped__)
     text = (
         "app_id,openid,birth_year,is_member,tags,scores,note,nickname\n"
         + f'{APP_ID},{OPENID},1990,true,a|b,"[1,2]",7,1990\n'

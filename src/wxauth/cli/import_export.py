@@ -200,7 +200,7 @@ def import_command(
         raise _failure_of(exc) from None
     report = _Report()
     counts = with_services(lambda services: _import(services, lines, options, report, app_id))
-    report.finish(counts, lines.unknown, is_dry_run=options.dry_run)
+    report.finish(counts, lines.ignored_names, is_dry_run=options.dry_run)
     if counts.refused:
         sys.exit(1)
 
@@ -251,10 +251,10 @@ class _Report:
         """Print why a batch was not stored, and after how many seconds the import tries again."""
         self.print(_("{trouble}; trying again in {seconds:.0f} s", trouble=outage_text(exc), seconds=seconds))
 
-    def finish(self, counts: Counts, unknown: Sequence[str], *, is_dry_run: bool) -> None:
+    def finish(self, counts: Counts, ignored_names: Sequence[str], *, is_dry_run: bool) -> None:
         """Print the number of lines with each fault, advice, and the counts.
 
-        `unknown` contains the names of the ignored columns of CSV, or of the ignored fields of JSON.
+        `ignored_names` contains the names of the columns of CSV, or of the fields of JSON, that are not imported.
         """
         click.echo(self._clear, err=True, nl=False)
         self._clear = ""  # the progress is no longer shown
@@ -263,8 +263,8 @@ class _Report:
         for fault, n in self._faults.most_common():
             template = _("{n:,} line: {faults}") if n == 1 else _("{n:,} lines: {faults}")
             self.print(Text(template, n=n, faults=fault))
-        if unknown:
-            self.print(_("ignored columns: {names}", names=", ".join(map(printable, unknown))))
+        if ignored_names:
+            self.print(_("ignored columns: {names}", names=", ".join(map(printable, ignored_names))))
         if counts.odd_openids:
             self.print(Text(_ODD_OPENIDS, n=counts.odd_openids, length=USUAL_OPENID_LENGTH))
         numbers = asdict(counts)

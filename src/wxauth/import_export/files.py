@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence, Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import cache
 from typing import IO, Any, ClassVar, Final
 
@@ -102,8 +103,8 @@ class _Lines:
         self._start = file.tell()
         self._was_read = False
         """Whether all lines have been read at least once."""
-        self.unknown: list[str] = []
-        """The names in the file that are ignored. `JsonLines` notes only the first `MOST_NAMES` of them."""
+        self.ignored_names: list[str] = []
+        """The names in the file that are not imported. `JsonLines` notes only the first `MOST_NAMES` of them."""
 
     def _numbered(self) -> Iterator[NumberedLine]:
         """Yield each line of the file before it is parsed.
@@ -140,7 +141,7 @@ class JsonLines(_Lines):
         first_of(self._numbered())  # raises WrongFile if the first line shows another kind of file
 
     def __iter__(self) -> Iterator[NumberedLine]:
-        """Yield each line. The first iteration also collects the unknown names in the file.
+        """Yield each line. The first iteration also collects the ignored names in the file.
 
         Raises: WrongFile, after the last line of the first iteration, if the file contains objects, and if no line
             contains one of the names in `--map` (see `_unread`).
@@ -153,7 +154,7 @@ class JsonLines(_Lines):
                 yield line
         if is_first_time and self._unread and self._has_objects:
             names = ", ".join(sorted(self._unread))
-            raise WrongFile(Fault("file", Text(UNREAD_NAMES, names=names)), self.unknown)
+            raise WrongFile(Fault("file", Text(UNREAD_NAMES, names=names)), self.ignored_names)
 
     def _translated(self, text: bytes, *, is_first_time: bool) -> bytes:
         """Return a line with wxauth's names and values. In the first iteration, also note the line's names."""
@@ -171,7 +172,7 @@ class JsonLines(_Lines):
         return text if self._is_plain else to_json(self._with_values(ours))
 
     def _note_names(self, values: Mapping[str, object], ours: Mapping[str, object]) -> None:
-        """Note the unknown names in a line, and the names in it that `_unread` contains.
+        """Note the ignored names in a line, and the names in it that `_unread` contains.
 
         `values` is the line with the file's names, and `ours` is the line with wxauth's names.
         """
@@ -179,8 +180,8 @@ class JsonLines(_Lines):
         fields, roots = self._format.fields, self._format.roots
         for name in values:
             is_read = name in roots or (name in Line.model_fields and name not in fields.values())
-            if not is_read and name not in self.unknown and len(self.unknown) < MOST_NAMES:
-                self.unknown.append(name)
+            if not is_read and name not in self.ignored_names and len(self.ignored_names) < MOST_NAMES:
+                self.ignored_names.append(name)
         # A name such as `authData.openid` is a path, which `values` does not contain, but `ours` contains its field.
         self._unread -= {name for name in self._unread if name in values or fields.get(name, name) in ours}
 
@@ -230,11 +231,11 @@ class CsvLines(_Lines):
         columns = [name.strip() for name in cells]
         self._names = [self._name_of(column) for column in columns]
         """The names of the columns, after `--map` has replaced names of the file with names of wxauth."""
-        self._known = frozenset(name for name in self._names if is_field(name))
+        self._imported = frozenset(name for name in self._names if is_field(name))
         """The names of the columns that are imported."""
         self._check_names(columns)
-        self.unknown = [
-            column for column, name in zip(columns, self._names, strict=True) if column and name not in self._known
+        self.ignored_names = [
+            column for column, name in zip(columns, self._names, strict=True) if column and name not in self._imported
         ]
 
     def _name_of(self, column: str) -> str:
@@ -243,7 +244,7 @@ class CsvLines(_Lines):
         A column that wxauth does not know keeps its name.
         """
         fields = self._format.fields
-        if fields.get(column):
+        if column in fields:
             return fields[column]
         return "" if column in fields.values() else column
 
@@ -255,11 +256,11 @@ class CsvLines(_Lines):
         attributes = [name for name in self._names if name.startswith(_ATTRIBUTE)]
         if wrong := [name for name in attributes if not is_field(name)]:
             raise WrongFile(WRONG_ATTRIBUTE, wrong)
-        # `_known` contains each name only once.
-        is_repeated = len([name for name in self._names if is_field(name)]) > len(self._known)
+        # `_imported` contains each name only once.
+        is_repeated = len([name for name in self._names if is_field(name)]) > len(self._imported)
         # The column `attributes` may contain an attribute that also has a column of its own.
-        is_attribute_repeated = "attributes" in self._known and bool(attributes)
-        if is_repeated or is_attribute_repeated or not self._needed_names() <= self._known:
+        is_attribute_repeated = "attributes" in self._imported and bool(attributes)
+        if is_repeated or is_attribute_repeated or not self._needed_names() <= self._imported:
             raise WrongFile(NO_HEADER, columns)
 
     def _needed_names(self) -> AbstractSet[str]:
@@ -269,7 +270,7 @@ class CsvLines(_Lines):
         needs no identities. With `--app-id`, the header need not contain `app_id`.
         """
         needed = {*self._format.fields.values(), *self._format.values}
-        if "openid" in self._known or "unionid" not in self._known:  # a line with only a unionid needs no app
+        if "openid" in self._imported or "unionid" not in self._imported:  # a line with only a unionid needs no app
             needed.update(["openid"] if self._format.app_id else ["openid", "app_id"])
         return needed
 
@@ -303,7 +304,7 @@ class CsvLines(_Lines):
         attributes: dict[str, object] = {}
         for name, text in zip(self._names, cells, strict=True):
             cell = self._format.values.get(name, {}).get(text, text)
-            if not cell or name not in self._known:
+            if not cell or name not in self._imported:
                 continue
             if name.startswith(_ATTRIBUTE):
                 attributes[name.removeprefix(_ATTRIBUTE)] = typed_attribute(cell)
@@ -361,48 +362,59 @@ def _value_at(values: Mapping[str, object], path: str) -> object:
     return inner
 
 
-@cache
-def _fields_without_text() -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names of the fields of `Line` that accept no text and, among them, the names of the lists of texts.
+class _CellKind(Enum):
+    """The form in which the cell of a field contains the field's value."""
 
-    The JSON schema of `Line` shows the types of the fields.
-    """
-    schema = Line.model_json_schema()
-
-    def kinds_of(field: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-        """Yield the schemas of the values that a field accepts, except null."""
-        if "$ref" in field:
-            field = schema["$defs"][field["$ref"].rpartition("/")[2]]
-        if "anyOf" in field:
-            for alternative in field["anyOf"]:
-                yield from kinds_of(alternative)
-        elif field.get("type") != "null":
-            yield field
-
-    def is_list_of_texts(kind: Mapping[str, Any]) -> bool:
-        return "items" in kind and all(_is_text(item) for item in kinds_of(kind["items"]))
-
-    kinds_by_name = {name: list(kinds_of(field)) for name, field in schema["properties"].items()}
-    no_texts = {name for name, kinds in kinds_by_name.items() if not any(_is_text(kind) for kind in kinds)}
-    lists = {name for name in no_texts if any(is_list_of_texts(kind) for kind in kinds_by_name[name])}
-    return frozenset(no_texts), frozenset(lists)
-
-
-def _is_text(kind: Mapping[str, object]) -> bool:
-    return kind["type"] == "string"
+    TEXT = auto()
+    LIST_OF_TEXTS = auto()
+    """The texts are separated by `|`, or are a JSON list."""
+    JSON = auto()
 
 
 def _parsed_cell(name: str, cell: str) -> object:
-    """Return the value of a field from the text of a cell, which may be a list separated by `|`, or JSON."""
-    no_texts, lists = _fields_without_text()
-    if name in lists and not cell.startswith('["'):  # the items of a JSON list may contain |
+    """Return the value of a field from the text of a cell."""
+    kind = _cell_kinds()[name]
+    if kind is _CellKind.TEXT:
+        return cell
+    if kind is _CellKind.LIST_OF_TEXTS and not cell.startswith('["'):  # the items of a JSON list may contain |
         return cell.split("|")
-    if name in no_texts:
-        try:
-            return from_json(cell)
-        except ValueError:
-            return cell  # the field's own check refuses it
-    return cell
+    try:
+        return from_json(cell)
+    except ValueError:
+        return cell  # the field's own check refuses it
+
+
+@cache
+def _cell_kinds() -> dict[str, _CellKind]:
+    """Return the kind of cell of each field of `Line`. The JSON schema of `Line` shows the types of the fields."""
+    schema = Line.model_json_schema()
+    return {name: _cell_kind_of(field, schema["$defs"]) for name, field in schema["properties"].items()}
+
+
+def _cell_kind_of(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> _CellKind:
+    """Return the kind of cell for a field with this schema."""
+    alternatives = list(_alternatives_of(field, definitions))
+    if any(map(_is_text, alternatives)):
+        return _CellKind.TEXT
+    for alternative in alternatives:
+        if "items" in alternative and all(map(_is_text, _alternatives_of(alternative["items"], definitions))):
+            return _CellKind.LIST_OF_TEXTS
+    return _CellKind.JSON
+
+
+def _alternatives_of(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the schemas of the types of values that a schema accepts, except null."""
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
+    if "anyOf" in schema:
+        for alternative in schema["anyOf"]:
+            yield from _alternatives_of(alternative, definitions)
+    elif schema.get("type") != "null":
+        yield schema
+
+
+def _is_text(schema: Mapping[str, Any]) -> bool:
+    return bool(schema["type"] == "string")
 
 
 def _without_lone_surrogate(escape: re.Match[bytes]) -> bytes:
