@@ -54,7 +54,10 @@ It matches one or more characters that cannot be part of an address.
 
 
 class _Recorder(httpx.AsyncBaseTransport):
-    """A transport that passes on requests and responses, and records facts that the WeChat client does not return."""
+    """A transport that passes on requests and responses, and records facts that the WeChat client does not return.
+
+    `readings` receives a comparison of the clocks for each response that contains a time.
+    """
 
     def __init__(self, inner: httpx.AsyncBaseTransport, clock: Clock, readings: list[ClockReading]) -> None:
         self._inner = inner
@@ -94,16 +97,16 @@ async def check_app(
     app: App, settings: Settings, findings: Findings, *, transport: httpx.AsyncBaseTransport, clock: Clock
 ) -> AsyncGenerator[CheckResult, None]:
     """Check whether WeChat accepts the app and this server, and say what to enter in WeChat's console for the app."""
-    observed = _Recorder(transport, clock, findings.wechat_readings)
-    wechat = WeChat(client_over(observed), settings, at_most=CHECK_TIMEOUT_SECONDS, reports_refusals=False)
+    recorder = _Recorder(transport, clock, findings.wechat_readings)
+    wechat = WeChat(client_over(recorder), settings, at_most=CHECK_TIMEOUT_SECONDS, reports_refusals=False)
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
         login_failure, token_failure = await asyncio.gather(
             _failure_of(wechat.exchange(app, MADE_UP_CODE)),
             _token_failure(app, wechat_tokens),
         )
-    yield _judge_login(app, login_failure, settings, observed)
+    yield _judge_login(app, login_failure, settings, recorder)
     if app.has_wechat_token:
-        yield _judge_token(app, token_failure, login_failure, settings, observed)
+        yield _judge_token(app, token_failure, login_failure, settings, recorder)
     yield _judge_push(app, settings, findings.apps)
     if app.kind in ("official_account", "website"):
         yield _judge_callback_domain(app, settings)
@@ -126,7 +129,7 @@ async def _token_failure(app: App, wechat_tokens: WeChatTokens) -> WeChatError |
     return await _failure_of(wechat_tokens.get(app)) if app.has_wechat_token else None
 
 
-def _judge_login(app: App, failure: WeChatError | None, settings: Settings, observed: _Recorder) -> CheckResult:
+def _judge_login(app: App, failure: WeChatError | None, settings: Settings, recorder: _Recorder) -> CheckResult:
     """Return the check's result for a login with a made-up code.
 
     WeChat must refuse the login, but only because of the code or its user.
@@ -137,15 +140,15 @@ def _judge_login(app: App, failure: WeChatError | None, settings: Settings, obse
             name, _("accepted a made-up wx.login code. Check that WXAUTH_WECHAT_BASE_URL is really WeChat's address")
         )
     if not isinstance(failure, REJECTIONS_OF_CODE):
-        return _judge_failure(name, exchange_api(app), failure, settings, observed)
-    base = urlsplit(settings.wechat_base_url).hostname
-    if base in observed.unreachable:
-        fallback = urlsplit(settings.wechat_fallback_url or "").hostname
+        return _judge_failure(name, exchange_api(app), failure, settings, recorder)
+    base_host = urlsplit(settings.wechat_base_url).hostname
+    if base_host in recorder.unreachable:
+        fallback_host = urlsplit(settings.wechat_fallback_url or "").hostname
         text = _(
             "only {fallback} responds. wxauth can't connect to {base}, so each login first waits until this "
             "address times out",
-            fallback=fallback,
-            base=base,
+            fallback=fallback_host,
+            base=base_host,
         )
         return note(name, text)
     return good(name, _("responds, and accepts the app's secret"))
@@ -156,7 +159,7 @@ def _judge_token(
     failure: WeChatError | None,
     login_failure: WeChatError | None,
     settings: Settings,
-    observed: _Recorder,
+    recorder: _Recorder,
 ) -> CheckResult:
     """Return the result for the access_token that WeChat issues for the app.
 
@@ -170,21 +173,21 @@ def _judge_token(
     )
     if has_same_cause:
         return bad(name, _("can't be obtained either, for the same reason"))
-    return _judge_failure(name, Api.STABLE_TOKEN, failure, settings, observed)
+    return _judge_failure(name, Api.STABLE_TOKEN, failure, settings, recorder)
 
 
-def _judge_failure(name: str, api: Api, failure: WeChatError, settings: Settings, observed: _Recorder) -> CheckResult:
+def _judge_failure(name: str, api: Api, failure: WeChatError, settings: Settings, recorder: _Recorder) -> CheckResult:
     """Return the result for a failure caused by the app, this server or WeChat, not by the made-up request.
 
     `api` is the API that failed, because the meaning of an errcode depends on the API.
     """
     errcode = failure.errcode
     match failure:
-        case WeChatMisconfigured() if errcode in _NOT_WHITELISTED and observed.addresses:
+        case WeChatMisconfigured() if errcode in _NOT_WHITELISTED and recorder.addresses:
             text = _(
                 "WeChat receives this server's requests from {addresses}. Add this address to the app's IP "
                 "whitelist 白名单 (errcode {errcode})",
-                addresses=_(" and ").join(observed.addresses),
+                addresses=_(" and ").join(recorder.addresses),
                 errcode=errcode,
             )
             return bad(name, text)
@@ -198,7 +201,7 @@ def _judge_failure(name: str, api: Api, failure: WeChatError, settings: Settings
             )
             return bad(name, text)
         case WeChatUnavailable() | WeChatTimeout():
-            return bad(name, _text_on_connection(failure, settings.wechat_base_url, observed))
+            return bad(name, _text_on_connection(failure, settings.wechat_base_url, recorder))
         case WeChatBadResponse() if errcode is None:
             text = _(
                 "{why}: check that WXAUTH_WECHAT_BASE_URL is WeChat's own address and not the address of a proxy",
@@ -216,44 +219,18 @@ def _judge_failure(name: str, api: Api, failure: WeChatError, settings: Settings
     return bad(name, text)
 
 
-def _text_on_connection(failure: WeChatUnavailable | WeChatTimeout, base: str, observed: _Recorder) -> Text:
+def _text_on_connection(failure: WeChatUnavailable | WeChatTimeout, base: str, recorder: _Recorder) -> Text:
     """Return the text about a failure to reach WeChat at its base URL."""
-    if isinstance(failure, WeChatUnavailable) and observed.proxy_failure:
+    if isinstance(failure, WeChatUnavailable) and recorder.proxy_failure:
         return _(
             "{why}: check WXAUTH_WECHAT_PROXY, and whether the proxy can connect to {base}",
-            why=observed.proxy_failure,
+            why=recorder.proxy_failure,
             base=base,
         )
     why = failure.detail
-    if observed.connect_failure:
-        why = _("{failure} ({reason})", failure=why, reason=observed.connect_failure)
+    if recorder.connect_failure:
+        why = _("{failure} ({reason})", failure=why, reason=recorder.connect_failure)
     return _("{why}: check that this machine can reach {base} (DNS, firewall, TLS)", why=why, base=base)
-
-
-def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
-    """Return the result for the callback domain, to which WeChat redirects browsers after a login with this app.
-
-    The check covers only the form of the issuer, and not what the operator has entered in WeChat's console.
-    """
-    name = f"wechat {app.app_id} callback domain"
-    issuer = urlsplit(settings.issuer)
-    host = issuer.hostname or ""
-    if is_loopback(host):
-        # The result is not `bad`, because a check of all apps also checks the issuer, and reports this problem once.
-        text = _("WeChat doesn't accept a callback to {issuer}. Set WXAUTH_ISSUER", issuer=settings.issuer)
-        return good(name, text)
-    if issuer.scheme != "https" or issuer.port is not None or numeric_addresses_of(host):
-        text = _(
-            "WXAUTH_ISSUER {issuer} can't be a callback domain. WXAUTH_ISSUER must use https and a domain "
-            "name, without a port",
-            issuer=settings.issuer,
-        )
-        return bad(name, text)
-    text = _(
-        "enter {host} in WeChat's console, and set WXAUTH_CHECK_FILES to the verification file that WeChat requires",
-        host=host,
-    )
-    return good(name, text)
 
 
 def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResult:
@@ -286,13 +263,7 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
         # The result is not `bad`, because a check of all apps also checks the issuer, and reports this problem once.
         text = _("configured ({mode}), but WeChat can't reach {url}. Set WXAUTH_ISSUER", mode=mode, url=url)
         return good(name, text)
-    instructions = _("in WeChat's console, under 消息推送, enter {url} and select {mode}", url=url, mode=mode)
-    if app.push_forward is None:
-        instructions = _(
-            "{said}. Without push_forward, wxauth ignores messages about payments, customer service and "
-            "other topics that don't concern it",
-            said=instructions,
-        )
+    instructions = _push_instructions(app, url, mode)
     if app.push_aes_key is None:
         text = _(
             "{said}. WeChat doesn't sign the content of messages in this mode, so anyone between WeChat and "
@@ -314,6 +285,44 @@ def _how_to_set_push_token(app: App, settings: Settings) -> Text:
     if settings.app_id:
         return _("Replace WXAUTH_APP_ID and WXAUTH_APP_SECRET with WXAUTH_APPS, and set a push_token there")
     return _("Set a push_token in WXAUTH_APPS")
+
+
+def _push_instructions(app: App, url: str, mode: Text) -> Text:
+    """Return the instructions for WeChat's console. If `push_forward` is not set, also return the consequence."""
+    instructions = _("in WeChat's console, under 消息推送, enter {url} and select {mode}", url=url, mode=mode)
+    if app.push_forward is not None:
+        return instructions
+    return _(
+        "{said}. Without push_forward, wxauth ignores messages about payments, customer service and "
+        "other topics that don't concern it",
+        said=instructions,
+    )
+
+
+def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
+    """Return the result for the callback domain, to which WeChat redirects browsers after a login with this app.
+
+    The check covers only the form of the issuer, and not what the operator has entered in WeChat's console.
+    """
+    name = f"wechat {app.app_id} callback domain"
+    issuer = urlsplit(settings.issuer)
+    host = issuer.hostname or ""
+    if is_loopback(host):
+        # The result is not `bad`, because a check of all apps also checks the issuer, and reports this problem once.
+        text = _("WeChat doesn't accept a callback to {issuer}. Set WXAUTH_ISSUER", issuer=settings.issuer)
+        return good(name, text)
+    if issuer.scheme != "https" or issuer.port is not None or numeric_addresses_of(host):
+        text = _(
+            "WXAUTH_ISSUER {issuer} can't be a callback domain. WXAUTH_ISSUER must use https and a domain "
+            "name, without a port",
+            issuer=settings.issuer,
+        )
+        return bad(name, text)
+    text = _(
+        "enter {host} in WeChat's console, and set WXAUTH_CHECK_FILES to the verification file that WeChat requires",
+        host=host,
+    )
+    return good(name, text)
 
 
 def _time_in(response: httpx.Response) -> datetime | None:
