@@ -164,7 +164,7 @@ async def test_a_line_needs_only_app_id_and_openid(mover: Mover, nothing: Body) 
 async def test_blanks_are_as_good_as_no_name_and_no_picture(mover: Mover) -> None:
     blank = {"nickname": " \t", "avatar_url": " "}
     assert await mover.import_lines(ALICE | blank, FULL | BOB | {"unionid": UNION_BOB}) == (2, 0, 0, 0)
-    assert await mover.import_lines(BOB | blank, overwrite=True) == (0, 0, 1, 0)
+    assert await mover.import_lines(BOB | blank, overwrites=True) == (0, 0, 1, 0)
     names = sorted((user["nickname"] or "", user["avatar_url"] or "") for user in await mover.users())
     assert names == [("", ""), (FULL["nickname"], FULL["avatar_url"])]
 
@@ -179,13 +179,13 @@ async def test_a_user_who_is_leaving_moves_as_such_and_is_left_alone(mover: Move
     before = await mover.users()
     for other in ({}, {"erase_at": None}, {"erase_at": "2026-11-28T08:00:00Z"}):
         changed = {**line, "nickname": "Mallory", "roles": ["editor"], **other} if other else {**ALICE, "nickname": "M"}
-        assert await mover.import_lines(changed, overwrite=True, takes_roles=True) == (0, 0, 0, 1)
+        assert await mover.import_lines(changed, overwrites=True, takes_roles=True) == (0, 0, 0, 1)
         assert mover.refusals == [(1, "user_id")]
     assert await mover.import_lines(exported) == (0, 0, 1, 0)
     assert await mover.users() == before
     there = {**BOB, "erase_at": None}
     await mover.import_lines(there)
-    assert await mover.import_lines({**there, "erase_at": line["erase_at"]}, overwrite=True) == (0, 0, 1, 0)
+    assert await mover.import_lines({**there, "erase_at": line["erase_at"]}, overwrites=True) == (0, 0, 1, 0)
 
 
 NO_LINES = (b"not JSON", b'{"app_id": "wx', b"[1]", b"7", b"\xff\xfe", b'{"nickname": "x"}' + b" " * MAX_LINE)
@@ -463,7 +463,7 @@ async def test_who_was_erased_comes_back_only_if_that_is_wanted(mover: Mover, li
     for dry_run in (True, False):
         assert await mover.import_lines(line, dry_run=dry_run) == (0, 0, 0, 1)
         assert mover.refusals == [(1, "user_id" if "user_id" in line else "former_ids")]
-    assert await mover.import_lines(line, restore=True) == (1, 0, 0, 0)
+    assert await mover.import_lines(line, restores_erased=True) == (1, 0, 0, 0)
     assert json.loads(await mover.export()).items() >= line.items()
     assert await mover.import_lines(line) == (0, 0, 1, 0), "what has been restored is there again"
 
@@ -477,7 +477,7 @@ async def test_the_same_file_again_changes_nothing(mover: Mover) -> None:
     lines = [{**FULL, "consents": [consent], "former_ids": [OTHER_ID]}, BOB]
     assert await mover.import_lines(*lines) == (2, 0, 0, 0)
     before = await mover.users(), await mover.stage.rows.fetch("SELECT * FROM identities"), await mover.events()
-    for options in ({}, {"overwrite": True, "takes_roles": True, "takes_status": True}):
+    for options in ({}, {"overwrites": True, "takes_roles": True, "takes_status": True}):
         assert await mover.import_lines(*lines, **options) == (0, 0, 2, 0)
         identities = await mover.stage.rows.fetch("SELECT * FROM identities")
         assert before == (await mover.users(), identities, await mover.events())
@@ -490,7 +490,7 @@ async def test_a_persons_own_later_changes_stay(mover: Mover) -> None:
     assert await mover.import_lines(FULL) == (0, 0, 1, 0)
     user = await mover.user()
     assert (user["nickname"], user["last_login_at"].year) == ("New", 2026)
-    assert await mover.import_lines(FULL, overwrite=True) == (0, 1, 0, 0)
+    assert await mover.import_lines(FULL, overwrites=True) == (0, 1, 0, 0)
     user = await mover.user()
     assert (user["nickname"], user["last_login_at"].year) == ("小明", 2026)
     assert ("user.profile_changed", "operator") in await mover.events()
@@ -506,9 +506,9 @@ async def test_a_verified_number_is_nobody_elses_and_stays_verified_if_it_comes_
     await mover.begin_anew()
     await mover.import_lines(FULL)
     await mover.stage.rows.execute("UPDATE users SET phone_verified_at = $1", VERIFIED_AT)
-    await mover.import_lines(FULL, overwrite=True)
+    await mover.import_lines(FULL, overwrites=True)
     assert (await mover.user())["phone_verified_at"] == VERIFIED_AT
-    await mover.import_lines({**FULL, "phone": "+8613900139000"}, overwrite=True)
+    await mover.import_lines({**FULL, "phone": "+8613900139000"}, overwrites=True)
     assert (await mover.user())["phone_verified_at"] is None
 
 
@@ -540,7 +540,7 @@ async def test_a_change_of_many_stored_users_takes_no_more_round_trips_than_of_f
     for some in (people[:2], people[2:4], people[4:]):
         proxy.round_trips = 0
         lines = [{**line, **changes} for line in some]
-        counts = await away.import_lines(*lines, takes_roles=True, takes_status=True, allow_admin=True)
+        counts = await away.import_lines(*lines, takes_roles=True, takes_status=True, allows_admin=True)
         assert counts == (0, len(some), 0, 0)
         trips.append(proxy.round_trips)
     assert trips[1] == trips[2] < 30
@@ -611,7 +611,7 @@ async def test_columns_of_csv_name_attributes(mover: Mover) -> None:
 
 async def test_the_last_administrator_stays(mover: Mover) -> None:
     admins = [{**person, "roles": ["admin"]} for person in (ALICE, BOB)]
-    assert await mover.import_lines(*admins, allow_admin=True) == (2, 0, 0, 0)
+    assert await mover.import_lines(*admins, allows_admin=True) == (2, 0, 0, 0)
     demoted = [{**person, "roles": []} for person in (ALICE, BOB)]
     assert await mover.import_lines(*demoted, takes_roles=True) == (0, 1, 0, 1)
     assert mover.refusals == [(2, "roles")]
@@ -623,10 +623,10 @@ async def test_a_dry_run_counts_administrators_of_earlier_batches(
     mover: Mover, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wxauth.import_export.importing.BATCH", 1)
-    await mover.import_lines({**ALICE, "roles": ["admin"]}, allow_admin=True)
+    await mover.import_lines({**ALICE, "roles": ["admin"]}, allows_admin=True)
     lines = {**BOB, "roles": ["admin"]}, {**ALICE, "roles": []}
     for dry_run in (True, False):
-        assert await mover.import_lines(*lines, allow_admin=True, takes_roles=True, dry_run=dry_run) == (1, 1, 0, 0)
+        assert await mover.import_lines(*lines, allows_admin=True, takes_roles=True, dry_run=dry_run) == (1, 1, 0, 0)
 
 
 async def test_a_file_makes_nobody_an_administrator_who_is_or_was_banned(mover: Mover) -> None:
@@ -642,7 +642,7 @@ async def test_a_file_makes_nobody_an_administrator_who_is_or_was_banned(mover: 
         assert await mover.import_lines(line, **wants) == (0, 0, 0, 1)
         assert mover.refusals == [(1, field)]
     assert await mover.import_lines({**ALICE, "roles": [], "status": "active"}, **wants) == (0, 1, 0, 0)
-    assert await mover.import_lines({**BOB, "status": "active"}, allow_admin=True, **wants) == (0, 1, 0, 0)
+    assert await mover.import_lines({**BOB, "status": "active"}, allows_admin=True, **wants) == (0, 1, 0, 0)
 
 
 async def test_events_say_all_that_a_line_adds_once_unless_they_are_left_out(mover: Mover) -> None:
@@ -763,9 +763,9 @@ async def test_a_second_line_of_an_openid_may_not_contradict_it(mover: Mover, mo
         {**ALICE, "roles": ["editor"]},
         {**ALICE_THERE, "nickname": "Mallory"},
     ]
-    for options in ({"dry_run": True}, {}, {"overwrite": True}):
+    for options in ({"dry_run": True}, {}, {"overwrites": True}):
         counts = await mover.import_lines(*lines, **options)
-        assert counts == ((0, 0, 4, 2) if "overwrite" in options else (3, 1, 0, 2)), options
+        assert counts == ((0, 0, 4, 2) if "overwrites" in options else (3, 1, 0, 2)), options
         assert mover.refusals == [(4, "nickname"), (4, "phone"), (5, "roles")]
         assert mover.others == [(1, 2), (1,)]
     assert ("Alice", more["phone"]) in {(user["nickname"], user["phone"]) for user in await mover.users()}
@@ -1113,7 +1113,7 @@ async def test_an_export_of_an_imported_export_is_the_same(mover: Mover) -> None
         {**BOB, "unionid": None, "phone": NUMBER},
         {**BOB, "openid": "never-came", "roles": ["editor", "admin"], "status": "disabled"},
         {**BOB, "openid": "imported", "created_at": "2020-02-29T23:59:59.999999+08:00"},
-        allow_admin=True,
+        allows_admin=True,
     )
     await mover.stage.rows.execute("UPDATE users SET unionid = 'o6_bmMerely-made-up-by-hand0' WHERE phone = $1", NUMBER)
     await mover.stage.client.post("/v1/me/sessions", headers=bearer(alice))
@@ -1131,15 +1131,15 @@ async def test_an_export_of_an_imported_export_is_the_same(mover: Mover) -> None
     stored = "SELECT id, unionid, nickname, status, external_id, consents FROM users ORDER BY id"
     before = await mover.stage.rows.fetch(stored)
 
-    assert (await mover.move_out_and_in(allow_admin=True)).created == 4
+    assert (await mover.move_out_and_in(allows_admin=True)).created == 4
     assert await mover.stage.rows.fetch(stored) == before
-    assert (await mover.import_text(first, allow_admin=True)).unchanged == 6
+    assert (await mover.import_text(first, allows_admin=True)).unchanged == 6
     assert await mover.export() == first
 
     former = "INSERT INTO former_external_ids SELECT '7|8', id FROM users WHERE external_id = '10023'"
     await mover.stage.rows.execute(former)
     as_json = await mover.export()
-    assert (await mover.move_out_and_in(allow_admin=True)).created == 4, mover.messages
+    assert (await mover.move_out_and_in(allows_admin=True)).created == 4, mover.messages
     assert await mover.export() == as_json
 
 

@@ -337,7 +337,7 @@ async def test_a_later_file_and_its_options_change_a_user_known_by_a_unionid_alo
     assert await mover.import_lines(newer) == (0, 1, 0, 0)
     user = await mover.user()
     assert (user["nickname"], user["phone"], user["roles"]) == ("Alice", "+8613800138000", [])
-    await mover.import_lines(newer, overwrite=True, takes_roles=True, takes_status=True)
+    await mover.import_lines(newer, overwrites=True, takes_roles=True, takes_status=True)
     user = await mover.user()
     assert (user["nickname"], user["roles"], user["status"]) == ("B", ["editor"], "disabled")
 

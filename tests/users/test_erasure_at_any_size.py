@@ -139,7 +139,7 @@ async def test_a_user_restored_while_the_erasure_waits_keeps_the_restored_data(s
     consent = {"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z", "ip": "198.51.100.1"}
     line = {"app_id": APP["app_id"], "openid": "openid-a1-alice", "consents": [consent]}
     line |= {"former_ids": [user_id]} if as_former else {"user_id": user_id}
-    assert await Mover(stage).import_lines(line, restore=True) == (1, 0, 0, 0)
+    assert await Mover(stage).import_lines(line, restores_erased=True) == (1, 0, 0, 0)
     await sweep(stage.services, pause=0)
     again = await stage.login("alice")
     listed = (await stage.client.get("/v1/me/consents", headers=bearer(again))).json()["items"]

@@ -347,12 +347,12 @@ def export_command(file: Path) -> None:
         raise click.UsageError(localized(unusable_file(file, exc))) from None
     try:
         with os.fdopen(descriptor, "wb") as opened:
-            identity_count, unionid_count = with_database(lambda database, _now: export_users(database, opened.write))
+            exported = with_database(lambda database, _now: export_users(database, opened.write))
     except OSError as exc:
         raise Failed(unusable_file(file, exc)) from None
-    text = _("{number} identities", number=identity_count)
-    if unionid_count:
-        text += _(", unionids without an identity: {n}", n=unionid_count)
+    text = _("{number} identities", number=exported.identities)
+    if exported.unionids:
+        text += _(", unionids without an identity: {n}", n=exported.unionids)
     echo(text, err=True)
 
 

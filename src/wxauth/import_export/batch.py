@@ -248,8 +248,8 @@ class Batch:
         """
         options = self._options_of_new if is_new else self._options
         updated = user.model_copy()
-        _update_profile(updated, line, overwrites=options.overwrite)
-        self._update_phone(updated, line, overwrites=options.overwrite)
+        _update_profile(updated, line, overwrites=options.overwrites)
+        self._update_phone(updated, line, overwrites=options.overwrites)
         _update_status_and_roles(updated, line, options)
         if is_new:
             updated.erase_at = line.erase_at

@@ -1,7 +1,7 @@
 """The export of users, as lines that an import can read."""
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic_core import to_json
 
@@ -12,18 +12,23 @@ _RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_
 """The fields that a line contains only if they are not null, because few users have a value."""
 
 
-async def export_users(database: Database, write: Callable[[bytes], object]) -> tuple[int, int]:
-    """Write a consistent snapshot of all users as JSON Lines. Each call of `write` gets several whole lines.
+class ExportedLines(NamedTuple):
+    """The numbers of lines in an export."""
 
-    Return the numbers of identities and of unionids without an identity.
-    """
+    identities: int
+    unionids: int
+    """The number of lines with a unionid that belongs to none of its user's identities."""
+
+
+async def export_users(database: Database, write: Callable[[bytes], object]) -> ExportedLines:
+    """Write a consistent snapshot of all users as JSON Lines. Each call of `write` gets several whole lines."""
     identities = unionids = 0
     async for rows in all_identities(database):
         write(b"".join(to_json(_line(row)) + b"\n" for row in rows))
         with_openid = sum(row["openid"] is not None for row in rows)
         identities += with_openid
         unionids += len(rows) - with_openid
-    return identities, unionids
+    return ExportedLines(identities, unionids)
 
 
 def _line(row: Mapping[str, object]) -> dict[str, object]:

@@ -15,14 +15,14 @@ class Options:
     """The options of an import. The command derives its switches from the metadata of the fields."""
 
     dry_run: bool = _switch("--dry-run", "Check each line and report the result without storing anything.")
-    overwrite: bool = _switch(
+    overwrites: bool = _switch(
         "--overwrite", "Replace stored nicknames, pictures and phone numbers with the values in the file."
     )
     takes_roles: bool = _switch("--roles", "Change the roles of existing users.")
     takes_status: bool = _switch("--status", "Ban and unban existing users.")
     takes_attributes: bool = _switch("--attributes", "Change the attributes of existing users with JSON Merge Patch.")
-    allow_admin: bool = _switch("--allow-admin", "Accept lines that grant the admin role or unban an administrator.")
-    restore: bool = _switch("--restore", "Accept lines whose user_id belongs to an erased user.")
+    allows_admin: bool = _switch("--allow-admin", "Accept lines that grant the admin role or unban an administrator.")
+    restores_erased: bool = _switch("--restore", "Accept lines whose user_id belongs to an erased user.")
     joins: bool = _switch(
         "--join",
         "Accept lines whose unionid or phone number differs from the value stored for the user with the same "

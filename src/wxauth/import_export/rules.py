@@ -175,7 +175,7 @@ def _has_unionid_as_openid(matched: MatchedLine) -> bool:
 
 def _is_of_erased_user(matched: MatchedLine) -> bool:
     is_gone = matched.line.user_id in matched.current.found.erased_ids and matched.owners.by_user_id is None
-    return is_gone and not matched.options.restore
+    return is_gone and not matched.options.restores_erased
 
 
 def _unionid_has_second_openid(matched: MatchedLine) -> bool:
@@ -222,12 +222,12 @@ def _has_another_external_id(matched: MatchedLine) -> bool:
 
 def _has_erased_former_id(change: Change) -> bool:
     new = set(change.line.former_ids) - change.current.former_ids.keys()
-    return not change.options.restore and bool(change.current.found.erased_ids & new)
+    return not change.options.restores_erased and bool(change.current.found.erased_ids & new)
 
 
 def _unbans_staff(change: Change) -> bool:
     before, after = StatusAndRoles.of(change.before), StatusAndRoles.of(change.after)
-    return not change.options.allow_admin and before.is_banned and after.is_staff and not after.is_banned
+    return not change.options.allows_admin and before.is_banned and after.is_staff and not after.is_banned
 
 
 UNIONID_AS_OPENID: Final = Rule(
@@ -239,7 +239,7 @@ RULES_OF_LINES: Final[tuple[Rule[MatchedLine], ...]] = (
     Rule(
         "roles",
         _("must not contain admin or support. To import these roles, add --allow-admin"),
-        lambda matched: not STAFF_ROLES.isdisjoint(matched.line.roles or ()) and not matched.options.allow_admin,
+        lambda matched: not STAFF_ROLES.isdisjoint(matched.line.roles or ()) and not matched.options.allows_admin,
     ),
     UNIONID_AS_OPENID,
     Rule(
