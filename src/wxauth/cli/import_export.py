@@ -13,7 +13,7 @@ from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryFile
 from time import monotonic
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 import click
@@ -58,17 +58,21 @@ _LONGEST_SHOWN_NAME: Final = 40
 """The largest number of characters of a name in an error message."""
 
 
-def _mappings_in(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Return the two mappings that the `--map` options describe.
+class _Mappings(NamedTuple):
+    """The names and values in a file that differ from wxauth's (see `FileFormat`)."""
 
-    The first mapping contains wxauth's name for each name in the file. The second one contains, for each field,
-    wxauth's value for each value in the file. Each option is FIELD=COLUMN or FIELD:VALUE=OURS. An empty OURS makes the
-    field empty in each line with this VALUE.
+    fields: dict[str, str]
+    values: dict[str, dict[str, str]]
+
+
+def _mappings_in(options: Sequence[str]) -> _Mappings:
+    """Return the mappings that the `--map` options describe.
+
+    Each option is FIELD=COLUMN or FIELD:VALUE=OURS. An empty OURS makes the field empty in each line with this VALUE.
 
     Raises: WrongValue, if an option has another form, or if a name or a value occurs twice.
     """
-    our_names: dict[str, str] = {}
-    our_values: dict[str, dict[str, str]] = {}
+    mappings = _Mappings({}, {})
     for option in options:
         left, equals, right = option.partition("=")
         name, colon, value = (part.strip() for part in left.partition(":"))
@@ -81,14 +85,14 @@ def _mappings_in(options: Sequence[str]) -> tuple[dict[str, str], dict[str, dict
                 )
             )
         if colon:
-            is_repeated = value in our_values.get(name, ())
-            our_values.setdefault(name, {})[value] = right
+            is_repeated = value in mappings.values.get(name, ())
+            mappings.values.setdefault(name, {})[value] = right
         else:
-            is_repeated = right in our_names or name in our_names.values()
-            our_names[right] = name
+            is_repeated = right in mappings.fields or name in mappings.fields.values()
+            mappings.fields[right] = name
         if is_repeated:
             raise WrongValue(_("must contain each FIELD and each COLUMN or VALUE only once"))
-    return our_names, our_values
+    return mappings
 
 
 _time_zone = checked(ZoneInfo, _("must be the name of a time zone such as Asia/Shanghai"))
@@ -154,7 +158,7 @@ def _add_switches(command: Command) -> Command:
 @click.option("--app-id", callback=text_option, help="The app for lines that don't specify an app.")
 @click.option(
     "--map",
-    "mapped",
+    "mappings",
     metavar="FIELD=COLUMN",
     multiple=True,
     callback=checked(_mappings_in),
@@ -173,7 +177,7 @@ def import_command(
     is_csv: bool,
     is_tsv: bool,
     app_id: str | None,
-    mapped: tuple[dict[str, str], dict[str, dict[str, str]]],
+    mappings: _Mappings,
     **switches: Any,
 ) -> None:
     """Import users from FILE, with one identity per line, as JSON or CSV.
@@ -185,14 +189,15 @@ def import_command(
     """
     options = Options(**switches)  # `switches` also contains `time_zone`, because this is a field of `Options`, too
     delimiter = _delimiter_of(str(file.name), is_csv=is_csv, is_tsv=is_tsv)
-    our_names, our_values = mapped
     # The only other fields that `--map` accepts are attributes.NAME. They are columns of CSV. A line of JSON has one
     # object `attributes` instead.
-    if delimiter is None and not {*our_names.values(), *our_values} <= Line.model_fields.keys():
+    if delimiter is None and not {*mappings.fields.values(), *mappings.values} <= Line.model_fields.keys():
         raise WrongCall(_("--map attributes.NAME is only for CSV"))
     # Only `CsvLines` uses the delimiter. `--app-id ''`, for example from a script with an unset variable, is treated
     # like an absent option.
-    file_format = FileFormat(delimiter=delimiter or ",", app_id=app_id or None, fields=our_names, values=our_values)
+    file_format = FileFormat(
+        delimiter=delimiter or ",", app_id=app_id or None, fields=mappings.fields, values=mappings.values
+    )
     read_lines = JsonLines if delimiter is None else CsvLines
     try:
         lines = read_lines(_rereadable(file), file_format)
@@ -223,7 +228,7 @@ class _Report:
         self._clear = "\r\x1b[K" if sys.stderr.isatty() else ""
         self._faults: Counter[str] = Counter()
         """The number of lines with each fault, by the text about the fault."""
-        self.done = Counts()
+        self.last_counts = Counts()
         """The counts after the last batch."""
         self._began = monotonic()
 
@@ -241,7 +246,7 @@ class _Report:
 
     def show_progress(self, counts: Counts) -> None:
         """Store the counts, and show the progress if standard error is a terminal."""
-        self.done = counts
+        self.last_counts = counts
         if self._clear:
             pace = counts.lines / max(monotonic() - self._began, 1)  # in the first second, the pace would be too high
             text = _("{n:,} lines, {pace:,.0f} per second", n=counts.lines, pace=pace)
@@ -320,7 +325,7 @@ async def _import(
     except StorageUnavailable:
         text = _(
             "{n:,} lines are done. Run the same command again. Lines that have already been imported aren't affected",
-            n=report.done.lines,
+            n=report.last_counts.lines,
         )
         report.print(text)
         raise

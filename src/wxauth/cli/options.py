@@ -88,7 +88,7 @@ def read_picture(path: str) -> str:
 
 
 def takes(
-    model: type[BaseModel], *, clear: str | None = None, **changed: Mapping[str, Any] | None
+    model: type[BaseModel], *, clear: str | None = None, **replacements: Mapping[str, Any] | None
 ) -> Callable[[Callable[..., object]], Callable[..., object]]:
     """Return a decorator that adds options for a model's fields to a command.
 
@@ -100,15 +100,15 @@ def takes(
         model: The body or the query of an operation.
         clear: The word that clears a field; None if options cannot clear fields. The word may be an empty string.
             The command receives an empty string instead of the word. A switch has a `--no-` form instead of the word.
-        changed: The arguments of `click.option` that replace the arguments from the schema, by field. None means that
-            the field has no option.
+        replacements: The arguments of `click.option` that replace the arguments from the schema, by field. None means
+            that the field has no option.
     """
     is_query = issubclass(model, PageQuery)
     options = {}
     for field in _fields_of(model):
-        replacements = changed.get(field.name, {})
-        if replacements is not None:
-            options[field.name] = _option_of(field, clear, is_query=is_query, replacements=replacements)
+        replacements_of_field = replacements.get(field.name, {})
+        if replacements_of_field is not None:
+            options[field.name] = _option_of(field, clear, is_query=is_query, replacements=replacements_of_field)
     return partial(_with_options, options)
 
 
@@ -182,7 +182,7 @@ def _option_of(
         "option": f"--{field.name.replace('_', '-')}",
         "help": re.sub("[Nn]ull:", f'"{clear}" means:' if clear else "Default:", field.description),
         "callback": checked(partial(_value_of, field, clear=clear, is_query=is_query), _NOT_JSON),
-        **_type_of(field, clear),
+        **_arguments_for_type(field, clear),
     }
     if replacements.get("multiple"):
         arguments |= {"callback": _distinct_values, "help": f"{arguments['help']} Repeatable."}
@@ -193,7 +193,7 @@ def _option_of(
     return arguments | {"help": arguments["help"].replace("`", "")}
 
 
-def _type_of(field: _Field, clear: str | None) -> Mapping[str, Any]:
+def _arguments_for_type(field: _Field, clear: str | None) -> Mapping[str, Any]:
     """Return the arguments of `click.option` that depend on the type of the field's values.
 
     If click's own conversion of the values suffices, the callback is None.

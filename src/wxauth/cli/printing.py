@@ -84,21 +84,21 @@ def echo(text: str, *, err: bool = False) -> None:
     click.echo(localized(text), err=err)
 
 
-def show(as_json: object, text: str | Iterable[tuple[object, ...]], *notes: str) -> None:
+def show(as_json: object, as_text: str | Iterable[tuple[object, ...]], *notes: str) -> None:
     """Print the result of a command.
 
     Args:
         as_json: The object that is printed with `--json`.
-        text: The text, or the rows of a table, that is printed without `--json`.
+        as_text: The text that is printed without `--json`, or the rows of a table with the same facts.
         notes: Further lines, which are printed to standard error without `--json`.
     """
     if prints_json():
         click.echo(to_json(as_json))
         return
-    if isinstance(text, str):
-        echo(text)
+    if isinstance(as_text, str):
+        echo(as_text)
     else:
-        print_table(text)
+        print_table(as_text)
     for note in notes:
         echo(note, err=True)
 

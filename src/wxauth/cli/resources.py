@@ -55,10 +55,10 @@ def failures_printed() -> Iterator[None]:
     try:
         yield
     except (WxAuthError, CannotOpen, TextError) as exc:
-        raise Failed(_line_of(exc)) from None
+        raise Failed(_text_of(exc)) from None
 
 
-def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
+def _text_of(exc: WxAuthError | CannotOpen | TextError) -> str:
     """Return the text that the command prints for an error.
 
     The text may contain the name of the app, client, user or webhook that the command was called with.
@@ -80,7 +80,7 @@ def _line_of(exc: WxAuthError | CannotOpen | TextError) -> str:
             return _("{noun} {name} already exists", noun=noun, name=name)
         case AppInSettings():
             return _("{name} is defined in the settings. Change it there", name=name)
-        case UnknownApp() if noun is _NOUNS["app_id"]:
+        case UnknownApp() if noun == _NOUNS["app_id"]:
             return _("{name} isn't one of the configured apps", name=name)
         case AppRefused():
             return _("{detail} (errcode {errcode}); nothing is stored", detail=exc.detail, errcode=exc.errcode)

@@ -61,8 +61,8 @@ async def _migrate(url: str, revision: str) -> str | None:
         except migrations.MigrationForbidden as exc:
             from wxauth.checks.rights_queries import read_rights
 
-            missing = (await read_rights(database)).missing_to_migrate
-            to_do = _(". Run this statement as the owner of the database: {grant};", grant=missing) if missing else ""
+            grant = (await read_rights(database)).missing_to_migrate
+            to_do = _(". Run this statement as the owner of the database: {grant};", grant=grant) if grant else ""
             text = _(
                 "WXAUTH_DATABASE_URL: the database role isn't allowed to migrate the schema: {why}{to_do}",
                 why=exc,

@@ -9,7 +9,7 @@ import click
 from wxauth.cli.options import checked, stripped, text_option
 from wxauth.cli.printing import Failed, confirm, echo, header, json_option, printable, prints_json, show, yes_option
 from wxauth.cli.resources import with_database
-from wxauth.cli.users import banned_until, listed_roles, name_of, user_argument
+from wxauth.cli.users import listed_roles, name_of, until_text, user_argument
 from wxauth.core.database import Database
 from wxauth.core.trail import OPERATOR
 from wxauth.errors import NotFound
@@ -117,6 +117,6 @@ def _echo_status_and_roles(user_id: UUID, nickname: str | None, roles: Sequence[
     name = printable(nickname)
     text = _("{user_id}: {name}, roles: {roles}", user_id=user_id, name=name, roles=listed_roles(roles))
     if ban is not None:
-        # `until` begins with a space in English, because `banned_until` continues a sentence.
-        text += _(", banned{until}: {reason}", until=banned_until(ban.until), reason=printable(ban.reason))
+        # `until` begins with a space in English, because `until_text` continues a sentence.
+        text += _(", banned{until}: {reason}", until=until_text(ban.until), reason=printable(ban.reason))
     echo(text)

@@ -128,12 +128,12 @@ def _export(user_id: UUID) -> None:
         from wxauth.users.own_data import export_data
 
         export = await export_data(database, user_id, by=OPERATOR, now=now, max_seconds=None)
-        click.echo(export.first_piece, nl=export.further_pieces is None)
+        click.echo(export.first_piece, nl=False)
         if export.further_pieces is not None:
             async with aclosing(export.further_pieces) as pieces:
                 async for piece in pieces:
                     click.echo(piece, nl=False)
-            click.echo()
+        click.echo()
 
     with_database(write)
 
@@ -141,6 +141,7 @@ def _export(user_id: UUID) -> None:
 def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
     """Return rows with the names and values of a user's fields, and a row for each identity, session and consent."""
     fields: Mapping[str, object] = user  # because a TypedDict has only literal keys, and the names below are variables
+    # `phone_verified` is null if there is no phone number.
     unverified = Text("  ({proof})", proof=_("unverified")) if user["phone_verified"] is False else ""
     rows = [
         ("id", user["id"]),
@@ -201,14 +202,14 @@ def ban_command(user_id: UUID, reason: str | None, until: datetime | None) -> No
 
     If the user is already banned, the new reason and end replace the previous ones.
     """
-    _change(user_id, UserChange(status=UserStatus.DISABLED, reason=reason, until=until))
+    _change_and_print(user_id, UserChange(status=UserStatus.DISABLED, reason=reason, until=until))
 
 
 @users.command()
 @user_argument
 def unban_command(user_id: UUID) -> None:
     """Unban a user."""
-    _change(user_id, UserChange(status=UserStatus.ACTIVE))
+    _change_and_print(user_id, UserChange(status=UserStatus.ACTIVE))
 
 
 @users.command()
@@ -216,7 +217,7 @@ def unban_command(user_id: UUID) -> None:
 @_role_argument
 def grant_command(user_id: UUID, role: str) -> None:
     """Grant a user a role. The role `admin` makes the user an administrator."""
-    _change(user_id, UserChange(granted_role=role))
+    _change_and_print(user_id, UserChange(granted_role=role))
 
 
 @users.command()
@@ -224,7 +225,7 @@ def grant_command(user_id: UUID, role: str) -> None:
 @_role_argument
 def revoke_command(user_id: UUID, role: str) -> None:
     """Revoke a user's role."""
-    _change(user_id, UserChange(revoked_role=role))
+    _change_and_print(user_id, UserChange(revoked_role=role))
 
 
 @users.command()
@@ -243,7 +244,7 @@ def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) ->
     """Change a user's attributes, or remove the phone number."""
     if not attributes and not no_phone:
         raise WrongCall(_("specify --attribute or --no-phone"))
-    _change(user_id, UserChange(attributes=attributes or None), removes_phone=no_phone)
+    _change_and_print(user_id, UserChange(attributes=attributes or None), removes_phone=no_phone)
 
 
 @users.command()
@@ -259,7 +260,7 @@ def erase_command(user_id: UUID) -> None:
     echo(_("erased {user_id}", user_id=user_id))
 
 
-def _change(user_id: UUID, change: UserChange, *, removes_phone: bool = False) -> None:
+def _change_and_print(user_id: UUID, change: UserChange, *, removes_phone: bool = False) -> None:
     """Change a user, then remove the phone number if `removes_phone`.
 
     Print the user's new status and roles, and the time of the erasure if the user is about to be erased.
@@ -274,7 +275,7 @@ def _change(user_id: UUID, change: UserChange, *, removes_phone: bool = False) -
         return await read_user(database, user_id, now=now)
 
     user = with_database(change_and_read)
-    state = word(user["status"]) + banned_until(user.get("until"))
+    state = word(user["status"]) + until_text(user.get("until"))
     erasure = "" if user["erase_at"] is None else f", {word('erase_at')}: {to_the_minute(user['erase_at'])}"
     roles = listed_roles(user["roles"])
     echo(_("{user_id} is {state}, roles: {roles}", user_id=user["id"], state=state, roles=roles) + erasure)
@@ -304,6 +305,6 @@ def listed_roles(roles: Sequence[str]) -> str:
     return ",".join(roles) or "-"
 
 
-def banned_until(until: datetime | None) -> str:
+def until_text(until: datetime | None) -> str:
     """Return the end of a ban as a text that continues a sentence; empty if there is no ban, or if it does not end."""
     return _(" until {time}", time=to_the_minute(until)) if until else ""

@@ -117,6 +117,7 @@ def test_command(webhook_name: str) -> None:
     The exit status is 1 if the receiver doesn't accept the message.
     """
     outcome = _with_webhooks(lambda webhooks: webhooks.send_test(webhook_name, by=OPERATOR))
+    # Without a response, the error below is the whole result, but a program also needs the JSON.
     if prints_json() or outcome.status is not None:
         show(trial_answer(outcome), _("{status} in {ms} ms", status=outcome.status, ms=outcome.milliseconds))
     if outcome.location:
