@@ -43,9 +43,11 @@ async def check_issuer(
 
     Raises: StorageUnavailable, from `read_keys`; ValueError, if the URL of the keys is malformed.
     """
+    time_limits = httpx.Timeout(patience, connect=CONNECT_TIMEOUT_SECONDS)
     try:
-        async with asyncio.timeout(patience + CONNECT_TIMEOUT_SECONDS):
-            kids = await _published_kids(issuer, httpx.Timeout(patience, connect=CONNECT_TIMEOUT_SECONDS))
+        async with asyncio.timeout(patience + CONNECT_TIMEOUT_SECONDS), client_for(issuer, time_limits) as client:
+            kids = await _published_kids(client, issuer)
+            await _check_for_cache(client, issuer)
     except (DocumentFault, TimeoutError) as exc:
         yield _judge_failure(issuer, exc)
         return
@@ -55,8 +57,8 @@ async def check_issuer(
         return
     # Keys that do not sign yet do not count, because a cache between client and server may contain an older document.
     signing = {key.kid for key in findings.signing_keys if key.activates_at <= now}
-    # A service that has just started may have stored its first key after `findings`, and even after `now`. For this
-    # reason, keys that begin to sign after `now` count here.
+    # A service that has just started may have stored its first key after the keys in `findings` were read, and even
+    # after `now`. For this reason, keys that begin to sign after `now` count here.
     if signing.isdisjoint(kids) and read_keys is not None:
         signing = {key.kid for key in await read_keys()}
     yield _judge_kids(issuer, signing, kids)
@@ -110,23 +112,21 @@ def _judge_kids(issuer: str, signing: AbstractSet[str], published: AbstractSet[s
     return good(_NAME, _("{issuer} returns the stored keys", issuer=issuer))
 
 
-async def _published_kids(issuer: str, time_limits: httpx.Timeout) -> set[str]:
-    """Return the ids of the keys that the issuer publishes. Also check that no cache stores the issuer's responses.
+async def _published_kids(client: httpx.AsyncClient, issuer: str) -> set[str]:
+    """Return the ids of the keys that the issuer publishes. `client` connects to the issuer.
 
     The function requests the documents in the same way as the guard, so that it finds the faults that a sibling would
     meet.
 
-    Raises: NotRunning, if no service responds; DocumentFault, if siblings cannot use the documents, or if a cache
-        stores responses; ValueError, if the URL of the keys is malformed.
+    Raises: NotRunning, if no service responds; DocumentFault, if siblings cannot use the documents; ValueError, if the
+        URL of the keys is malformed.
     """
-    async with client_for(issuer, time_limits) as client:
-        metadata = await get_document(client, issuer + METADATA_PATH, setting=_SETTING)
-        jwks_uri = _jwks_uri_in(metadata, issuer)
-        async with client_for(jwks_uri, time_limits) as jwks_client:
-            jwks = (await get_document(jwks_client, jwks_uri, setting=_SETTING)).get("keys")
-        if not isinstance(jwks, list):
-            raise DocumentFault(_("{url} has no list of keys. Another service responds at this address", url=jwks_uri))
-        await _check_for_cache(client, issuer)
+    metadata = await get_document(client, issuer + METADATA_PATH, setting=_SETTING)
+    jwks_uri = _jwks_uri_in(metadata, issuer)
+    async with client_for(jwks_uri, client.timeout) as jwks_client:
+        jwks = (await get_document(jwks_client, jwks_uri, setting=_SETTING)).get("keys")
+    if not isinstance(jwks, list):
+        raise DocumentFault(_("{url} has no list of keys. Another service responds at this address", url=jwks_uri))
     return set(verification_keys(jwks))
 
 

@@ -57,8 +57,8 @@ WITH RECURSIVE {OUR_RELATIONS}, owners AS (
     SELECT oid, rolname = 'pg_write_all_data' FROM pg_roles
      WHERE rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_maintain')
 ), excused (oid) AS (
-    -- The roles that may have rights: superusers, the owner and its members, the role of the session, the current role
-    -- and, if the current role lacks the rights of the owner, the roles whose rights it has.
+    -- The roles that may have rights: superusers, the owner and its members, the role of the session, the current role,
+    -- the roles for all data and, if the current role lacks the rights of the owner, the roles whose rights it has.
     SELECT r.oid FROM pg_roles r
      WHERE rolsuper OR EXISTS (SELECT FROM owners o WHERE pg_has_role(r.oid, o.oid, 'MEMBER'))
         OR rolname IN (current_user, session_user)
