@@ -53,7 +53,7 @@ class Mover:
             for fault in refusal.faults:
                 self.refusals.append((refusal.number, fault.field))
                 self.messages.append(fault.rule)
-            self.others.append(tuple(refusal.others))
+            self.others.append(tuple(refusal.other_lines))
 
         how = {
             "report_refusal": refuse,

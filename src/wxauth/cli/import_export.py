@@ -236,8 +236,8 @@ class _Report:
         """Print the faults of a line that is refused, or imported without its invalid fields, and count each fault."""
         faults = [_("{name}: {rule}", name=fault.field, rule=fault.rule) for fault in refusal.faults]
         text = _("; ").join(faults)
-        if refusal.others:  # the numbers of the lines that this line contradicts
-            text = _("{faults} (line {numbers})", faults=text, numbers=", ".join(map(str, refusal.others)))
+        if refusal.other_lines:
+            text = _("{faults} (line {numbers})", faults=text, numbers=", ".join(map(str, refusal.other_lines)))
         if refusal.skips_only_fields:
             faults = [_("skipped: {faults}", faults=fault) for fault in faults]
             text = _("skipped: {faults}", faults=text)

@@ -62,10 +62,10 @@ class LineOutcome(StrEnum):
 class LineRefused(Exception):
     """The error for a line that is invalid, or that contradicts stored data or another line."""
 
-    def __init__(self, faults: Sequence[Fault], others: Sequence[int] = ()) -> None:
+    def __init__(self, faults: Sequence[Fault], other_lines: Sequence[int] = ()) -> None:
         super().__init__()
         self.faults = faults
-        self.others = others
+        self.other_lines = other_lines
         """The numbers of the other lines that the line might contradict."""
 
 
@@ -105,7 +105,7 @@ class Batch:
         self._options_of_new = replace(options, takes_roles=True, takes_status=True, takes_attributes=True)
         self._now = now
         self.notes = notes
-        self._current = CurrentData(found, notes)  # `apply` also writes through this view, which changes only `made`
+        self._current = CurrentData(found, notes)  # `apply` also writes through this view, which changes only `notes`
         self._stored_users = {user.id: user for user in found.users}
         # The set is complete if `has_all_admins`.
         self._administrators = {
@@ -212,15 +212,15 @@ class Batch:
         broken = [*broken_of_line, *broken_of_owner]
         if not broken:
             return
-        others: set[int] = set()
+        other_lines: set[int] = set()
         # Earlier lines about the owners may be the reason, so the refusal names the first such line for each owner.
         if broken_of_owner:
             first_lines = self.notes.first_lines
-            others.update(first_lines[user_id] for user_id in matched.owners if user_id in first_lines)
+            other_lines.update(first_lines[user_id] for user_id in matched.owners if user_id in first_lines)
         # If the openid is not the line's own unionid, it is the unionid of another line in the file.
         if UNIONID_AS_OPENID in broken and matched.line.openid != matched.line.unionid:
-            others.add(self.notes.unionid_lines[matched.line.key.openid])
-        raise LineRefused([rule.fault for rule in broken], sorted(others))
+            other_lines.add(self.notes.unionid_lines[matched.line.key.openid])
+        raise LineRefused([rule.fault for rule in broken], sorted(other_lines))
 
     def _given_fields(self, number: int, line: Line) -> GivenFields:
         """Return the fields that this line and earlier lines of its identity have given.

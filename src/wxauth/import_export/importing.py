@@ -45,7 +45,7 @@ class ImportRefusal(NamedTuple):
 
     number: int
     faults: Sequence[Fault]
-    others: Sequence[int] = ()
+    other_lines: Sequence[int] = ()
     """The numbers of the other lines that the refused line might contradict."""
     skips_only_fields: bool = False
     """Whether the line is imported without the fields that have these faults."""
@@ -331,7 +331,7 @@ def _count_and_report(
         outcome = next(remaining_outcomes)
         if isinstance(outcome, LineRefused):
             counts.add(LineOutcome.REFUSED)
-            report_refusal(ImportRefusal(number, [*faults, *outcome.faults], outcome.others))
+            report_refusal(ImportRefusal(number, [*faults, *outcome.faults], outcome.other_lines))
         else:
             counts.add(outcome)
             if faults:
