@@ -205,7 +205,7 @@ async def _import_patiently(
 async def _import_batch(
     services: Services, lines: Sequence[tuple[int, Line]], notes_on_disk: NotesOnDisk, options: Options
 ) -> list[LineOutcome | LineRefused]:
-    """Import a batch in one transaction, and return the result of each line. In a dry run, store nothing.
+    """Import a batch, and return the result of each line. Lock all administrators only if a line would remove one.
 
     Raises: TooManyChanges; StorageUnavailable.
     """

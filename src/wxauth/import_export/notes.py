@@ -82,7 +82,7 @@ class NotesOnDisk:
     The notes also include the unionids of the whole file. In a dry run, they include all changes that the lines have
     made so far. Otherwise, the database contains these changes.
 
-    Each row is an entry of one of the dicts of `Notes`: the name of the dict (`kind`), the key (`name`) and the value.
+    Each row is an entry of one of the dicts of `Notes`: the name of the dict (`kind`), the key and the value.
     A method that writes rows writes all of them in one SQLite transaction, because separate transactions would take
     longer.
     """
@@ -96,7 +96,7 @@ class NotesOnDisk:
         self._connection = sqlite3.connect(file, isolation_level=None)
         self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")  # a negative number is a size in KiB
         self._connection.execute("PRAGMA journal_mode = OFF")  # nothing is ever rolled back
-        self._connection.execute("CREATE TABLE notes (kind, name, value, PRIMARY KEY (kind, name)) WITHOUT ROWID")
+        self._connection.execute("CREATE TABLE notes (kind, key, value, PRIMARY KEY (kind, key)) WITHOUT ROWID")
 
     def close(self) -> None:
         """Close the database, which deletes its temporary file.
@@ -150,7 +150,7 @@ class NotesOnDisk:
         """Return the noted users who are administrators, by id."""
         # Not every user whose values contain the text is an administrator, but few others do.
         rows = self._connection.execute(
-            "SELECT name, value FROM notes WHERE kind = 'users' AND value LIKE ?", (f'%"{ADMIN}"%',)
+            "SELECT key, value FROM notes WHERE kind = 'users' AND value LIKE ?", (f'%"{ADMIN}"%',)
         )
         users = _parsed("users", rows)
         return {user_id: user for user_id, user in users.items() if StatusAndRoles.of(user).is_administrator}
@@ -158,13 +158,13 @@ class NotesOnDisk:
     def _entries(self, kind: str, keys: Iterable[object]) -> dict[Any, Any]:
         """Return the entries with these keys that are stored for the dict `kind` of `Notes`."""
         # The keys are a single parameter, because SQLite limits the number of a statement's parameters.
-        select = "SELECT name, value FROM notes WHERE kind = ? AND name IN (SELECT value FROM json_each(?))"
+        select = "SELECT key, value FROM notes WHERE kind = ? AND key IN (SELECT value FROM json_each(?))"
         return _parsed(kind, self._connection.execute(select, (kind, _json([_json(key) for key in keys]))))
 
 
 def _parsed(kind: str, rows: Iterable[tuple[str, str]]) -> dict[Any, Any]:
     """Return entries for the dict `kind` of `Notes`. Each row contains the key and the value as JSON."""
-    return dict(_ENTRY_PARSERS[kind].validate_json(f"[{name},{value}]") for name, value in rows)
+    return dict(_ENTRY_PARSERS[kind].validate_json(f"[{key},{value}]") for key, value in rows)
 
 
 def _unionids_in(lines: Iterable[NumberedLine]) -> Iterator[tuple[int, str]]:

@@ -171,7 +171,7 @@ SELECT all_ids.user_id, document, version, given_at
 """)
 _STATUS_COLUMNS: Final = ("roles", "status", "ban_reason", "banned_until")
 # In each statement below that has the parameter `rows`, the keys of the rows are the names of the table's columns.
-# `_NOTE_CONSENTS` sets users.consents, and `change_status_and_roles` sets the status and the roles of stored users.
+# `_UPDATE_CONSENTS` sets users.consents, and `change_status_and_roles` sets the status and the roles of stored users.
 _USER_COLUMNS: Final[list[LiteralString]] = [name for name in columns_of(UserToImport) if name != "consents"]
 _CHANGED_COLUMNS: Final[list[LiteralString]] = [name for name in _USER_COLUMNS if name not in ("id", *_STATUS_COLUMNS)]
 
@@ -223,41 +223,42 @@ UPDATE users SET identity_lost_at = now()
  WHERE awaits_login AND users.id = unionids.user_id
 """)
 # The outer query returns the old value of users.consents, because it does not see the changes of the UPDATE.
-_NOTE_CONSENTS: Final = Statement[ChangedConsents](f"""
-WITH noted AS (
+_UPDATE_CONSENTS: Final = Statement[ChangedConsents](f"""
+WITH updated AS (
     UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id = ANY (:user_ids) RETURNING id, consents
 )
-SELECT id AS user_id, users.consents AS before, noted.consents AS after FROM noted JOIN users USING (id)
+SELECT id AS user_id, users.consents AS before, updated.consents AS after FROM updated JOIN users USING (id)
 """)
 _NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
 """The columns that `_EXPORTED_LINES` names explicitly, and `phone_verified_at`, which is not exported."""
-_COPIED: Final = ", ".join(f"u.{name}" for name in columns_of(UserFields) if name not in _NOT_COPIED)
+_COPIED: Final = ", ".join(f"users.{name}" for name in columns_of(UserFields) if name not in _NOT_COPIED)
 # The columns are the fields of an exported line. The first ones have the order of the example in
 # docs/start/import-file.md. If no identity of a user has one of the user's unionids, the unionid becomes a line without
 # an identity. These lines come after all other lines.
 _EXPORTED_LINES: Final = Statement[Mapping[str, object]](f"""
-SELECT i.app_id, i.openid, i.unionid, u.external_id, {_COPIED},
-       u.id AS user_id, i.created_at AS identity_created_at,
+SELECT line.app_id, line.openid, line.unionid, users.external_id, {_COPIED},
+       users.id AS user_id, line.created_at AS identity_created_at,
        COALESCE(
            (SELECT jsonb_agg(jsonb_build_object(
                        'document', document, 'version', version,
+                       -- The times are in UTC, whichever time zone the connection has.
                        'given_at', (to_jsonb(given_at AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
                        'withdrawn_at', (to_jsonb(withdrawn_at AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
                        'app_id', app_id, 'ip', abbrev(ip))
                    ORDER BY given_at, document, version, app_id, ip)
               FROM consents
-             WHERE consents.user_id = ANY ({ids_fragment("u.id")})), '[]') AS consents,
-       ARRAY (SELECT id FROM former_users WHERE former_users.user_id = u.id ORDER BY merged_at, id) AS former_ids,
-       u.ban_reason, u.banned_until,
+             WHERE consents.user_id = ANY ({ids_fragment("users.id")})), '[]') AS consents,
+       ARRAY (SELECT id FROM former_users WHERE former_users.user_id = users.id ORDER BY merged_at, id) AS former_ids,
+       users.ban_reason, users.banned_until,
        (SELECT array_agg(former.external_id ORDER BY former.external_id)
-          FROM former_external_ids former WHERE former.user_id = u.id) AS former_external_ids
+          FROM former_external_ids former WHERE former.user_id = users.id) AS former_external_ids
   FROM (SELECT app_id, openid, unionid, user_id, created_at FROM identities
          UNION ALL
         SELECT NULL, NULL, unionid, user_id, NULL FROM unionids
          WHERE NOT EXISTS (SELECT FROM identities own
-                            WHERE own.user_id = unionids.user_id AND own.unionid = unionids.unionid)) i
-  JOIN users u ON u.id = i.user_id
- ORDER BY i.created_at NULLS LAST, i.app_id, i.openid, u.created_at, u.id, i.unionid
+                            WHERE own.user_id = unionids.user_id AND own.unionid = unionids.unionid)) line
+  JOIN users ON users.id = line.user_id
+ ORDER BY line.created_at NULLS LAST, line.app_id, line.openid, users.created_at, users.id, line.unionid
 """)
 
 
@@ -331,7 +332,7 @@ async def store(
         if rows:
             await transaction.run(statement, rows=rows)
     await transaction.run(_CHECK_AT_NEXT_LOGIN, **identity_parameters(identities))
-    return await transaction.rows(_NOTE_CONSENTS, user_ids=givers) if givers else ()
+    return await transaction.rows(_UPDATE_CONSENTS, user_ids=givers) if givers else ()
 
 
 async def all_identities(database: Database) -> AsyncIterator[Sequence[Mapping[str, object]]]:
