@@ -16,7 +16,7 @@ from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.deadlines import Deadlines
 from wxauth.core.outages import TAKES_NO_WRITES, outage_text
-from wxauth.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of, why_unfit
+from wxauth.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of
 from wxauth.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.errors import StorageUnavailable
 from wxauth.events.sequence_queries import SequenceState, read_sequences
@@ -56,7 +56,7 @@ async def check_database(
             async with database.time_limit():  # one time limit for all queries together
                 server = await database.one(queries.READ_SERVER)
                 yield judge_server(server)
-                if why_unfit(server.engine, has_plpgsql=server.has_plpgsql, encoding=server.encoding) is not None:
+                if server.why_unfit is not None:
                     return
                 current_check = "stored"
                 async for result in _check_stored(database, settings, findings, clock):
@@ -117,9 +117,8 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
     does not see the changes of the transaction that held the lock.
     """
     name = "database"
-    unfit = why_unfit(server.engine, has_plpgsql=server.has_plpgsql, encoding=server.encoding)
-    if unfit is not None:
-        return bad(name, unfit)
+    if server.why_unfit is not None:
+        return bad(name, server.why_unfit)
     if server.is_standby:
         return bad(name, _("is a standby, which doesn't accept writes. Set WXAUTH_DATABASE_URL to the primary server"))
     if server.is_read_only:
@@ -235,17 +234,13 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
     wrong = [sequence for sequence in sequences if sequence.is_wrong]
     not_permitted = [sequence for sequence in sequences if not sequence.may_set]
     numbers = ", ".join(f"{sequence.name} ({sequence.last_number}, {sequence.highest})" for sequence in wrong)
-    grant = ""
-    if not_permitted:
-        names = ", ".join(sequence.name for sequence in not_permitted)
-        grant = f"GRANT SELECT, UPDATE ON SEQUENCE {names} TO {not_permitted[0].role}"
     if wrong and not_permitted:
         text = _(
             "don't match the last numbers of their tables (sequence, table): {told}. The service still "
             "orders events correctly, but the role can't set the sequence. As the sequence's owner, run "
             "{grant};",
             told=numbers,
-            grant=grant,
+            grant=_grant_to_set(not_permitted),
         )
         return bad("sequences", text)
     if wrong:
@@ -259,10 +254,16 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
     if not_permitted:
         text = _(
             "can't be corrected by the service if they fall behind their tables. As the sequences' owner, run {grant};",
-            grant=grant,
+            grant=_grant_to_set(not_permitted),
         )
         return note("sequences", text)
     return None
+
+
+def _grant_to_set(sequences: Sequence[SequenceState]) -> str:
+    """Return the GRANT that lets wxauth's role set these sequences."""
+    names = ", ".join(sequence.name for sequence in sequences)
+    return f"GRANT SELECT, UPDATE ON SEQUENCE {names} TO {sequences[0].role}"
 
 
 def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult | None:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
+from wxauth.core.revisions import why_unfit
 from wxauth.core.statements import Statement
+from wxauth.i18n import Text
 from wxauth.session_keys.queries import SealedSessionKey
 
 SAMPLE_SIZE: Final = 1000
@@ -37,6 +39,11 @@ class PostgresServer:
     def major_version(self) -> int:
         """The major version as a number, for example 18."""
         return self.version_number // 10000
+
+    @property
+    def why_unfit(self) -> Text | None:
+        """The reason why wxauth cannot use the server at all; None if it can."""
+        return why_unfit(self.engine, has_plpgsql=self.has_plpgsql, encoding=self.encoding)
 
 
 @dataclass(frozen=True, slots=True)
