@@ -140,20 +140,24 @@ def _export(user_id: UUID) -> None:
 
 def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
     """Return rows with the names and values of a user's fields, and a row for each identity, session and consent."""
-    fields: Mapping[str, object] = user  # because a TypedDict has only literal keys, and the names below are variables
+    fields: Mapping[str, object] = user  # because a TypedDict has only literal keys, and `rows_of` has variables
+
+    def rows_of(*names: str) -> list[tuple[str, object]]:
+        return [(name, fields[name]) for name in names]
+
+    only_if_set = [name for name in ("reason", "until", "erase_at") if fields.get(name) is not None]
     # `phone_verified` is null if there is no phone number.
     unverified = Text("  ({proof})", proof=_("unverified")) if user["phone_verified"] is False else ""
     rows = [
-        ("id", user["id"]),
+        *rows_of("id"),
         *(("former_id", each) for each in user.get("former_ids", ())),
         ("status", word(user["status"])),
-        *((name, fields[name]) for name in ("reason", "until", "erase_at") if fields.get(name) is not None),
-        *((name, fields[name]) for name in ("roles", *PROFILE_FIELDS)),
+        *rows_of(*only_if_set, "roles", *PROFILE_FIELDS),
         ("phone", (user["phone"] or "-") + unverified),
-        *((name, fields[name]) for name in ("unionid", "external_id")),
+        *rows_of("unionid", "external_id"),
         *(("attribute", f"{name}={to_json(value).decode()}") for name, value in sorted(user["attributes"].items())),
         *(("former_external_id", each) for each in user.get("former_external_ids", ())),
-        *((name, fields[name]) for name in ("created_at", "last_login_at")),
+        *rows_of("created_at", "last_login_at"),
         *(("identity", f"{identity['app_id']}  {identity['openid']}") for identity in user["identities"]),
     ]
     for session in user["sessions"]:
