@@ -76,8 +76,8 @@ def _statements(revocations: Sequence[Revocation]) -> list[str]:
     in_order = sorted(revocations, key=lambda each: (each.grantor is None, each.may_have_passed_on))
     alike: dict[tuple[object, ...], list[Revocation]] = {}
     for each in in_order:
-        what_is_revoked = (each.group, tuple(each.relations), each.are_sequences, each.grantor, each.may_have_passed_on)
-        alike.setdefault(what_is_revoked, []).append(each)
+        all_but_role = (each.group, tuple(each.relations), each.are_sequences, each.grantor, each.may_have_passed_on)
+        alike.setdefault(all_but_role, []).append(each)
     return [statement for each in alike.values() for statement in _statements_for(each)]
 
 

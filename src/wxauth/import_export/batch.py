@@ -90,16 +90,18 @@ class Batch:
 
     Args:
         found: The stored data that the lines name. The caller has locked its users.
-        has_all_admins: Whether the caller has locked all administrators, so that `found.users` contains all of them,
-            and in a dry run, `notes.users` contains those of earlier batches.
+        has_all_administrators: Whether the caller has locked all administrators. In this case, `found.users` contains
+            all stored administrators, and in a dry run, `notes.users` contains those of earlier batches.
         notes: The notes of earlier batches that concern these lines. The batch adds the notes about its own lines.
         options: The options of the import.
         now: The time of the changes.
     """
 
-    def __init__(self, found: Found, *, has_all_admins: bool, notes: Notes, options: Options, now: datetime) -> None:
+    def __init__(
+        self, found: Found, *, has_all_administrators: bool, notes: Notes, options: Options, now: datetime
+    ) -> None:
         self._found = found
-        self._has_all_admins = has_all_admins
+        self._has_all_administrators = has_all_administrators
         self._options = options
         # These three options protect the data of existing users. A new user gets all data of the line.
         self._options_of_new = replace(options, takes_roles=True, takes_status=True, takes_attributes=True)
@@ -107,7 +109,7 @@ class Batch:
         self.notes = notes
         self._current = CurrentData(found, notes)  # `apply` also writes through this view, which changes only `notes`
         self._stored_users = {user.id: user for user in found.users}
-        # The set is complete if `has_all_admins`.
+        # The set is complete if `has_all_administrators`.
         self._administrators = {
             user_id for user_id, user in self._current.users.items() if StatusAndRoles.of(user).is_administrator
         }
@@ -286,7 +288,7 @@ class Batch:
         """
         faults = [rule.fault for rule in RULES_OF_CHANGES if rule.is_broken(change)]
         if change.removes_administrator:
-            if not self._has_all_admins:
+            if not self._has_all_administrators:
                 raise AdministratorsNotLocked
             if self._administrators <= {change.after.id}:
                 faults.append(Fault("status" if ADMIN in change.after.roles else "roles", LAST_ADMIN))

@@ -280,7 +280,7 @@ async def _locked_batch(
     if not options.dry_run and await transaction.value(ARE_WAITING, user_ids=wanted.user_ids):
         raise ChangedMeanwhile  # a user has just been erased
     notes = notes_on_disk.notes_about(wanted, users, with_administrators=locks_administrators)
-    return Batch(found, has_all_admins=locks_administrators, notes=notes, options=options, now=now)
+    return Batch(found, has_all_administrators=locks_administrators, notes=notes, options=options, now=now)
 
 
 def _outcome(batch: Batch, number: int, line: Line) -> LineOutcome | LineRefused:
