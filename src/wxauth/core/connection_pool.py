@@ -33,7 +33,7 @@ class Connections:
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], *, size: int) -> None:
         self._connect = connect
         self._places = asyncio.Semaphore(size)
-        """The places of the lent connections."""
+        """A place for each connection that can be lent at the same time."""
         self._idle: list[_Idle] = []
         """The idle connections. The connection that was released last is the last in the list."""
         self._lent: dict[asyncpg.Connection, int] = {}
