@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.world import LogLines
-from wxauth.core.background import keep_doing
+from wxauth.core.chores import keep_doing
 from wxauth.errors import StorageUnavailable
 
 

@@ -21,8 +21,8 @@ from tests.websites.persons import CONSOLE
 from tests.world import FAR, Admin, Body, MakeClient, MakeServices, Phone, Rows, bearer, later, make_admin, set_roles
 from wxauth.clients.clients import find_site
 from wxauth.console.sessions import ConsoleSessions
-from wxauth.core.background import Retries
 from wxauth.core.migrations import migrate
+from wxauth.core.retry_queue import Retries
 from wxauth.core.services import Services
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.build import Timeouts, build_services

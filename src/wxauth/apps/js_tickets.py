@@ -14,12 +14,12 @@ from hashlib import sha1
 from typing import Final
 
 from wxauth.apps.queries import FIND_TICKET, LEASE_TICKET, PAUSE_TICKET, STORE_TICKET, SealedTicket
-from wxauth.core.background import cancel, once, task_of
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import CannotOpen, Sealer, js_ticket_context
 from wxauth.core.services import part
+from wxauth.core.tasks import cancel, once, task_of
 from wxauth.errors import WeChatError, WeChatTimeout
 from wxauth.settings.apps import App
 from wxauth.settings.settings import Settings

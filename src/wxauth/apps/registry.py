@@ -11,7 +11,7 @@ from typing import Final
 from wxauth import errors
 from wxauth.apps import queries
 from wxauth.apps.stored_apps import NOT_OPENED, InvalidApp, KnownApp, detail_of_invalid, unsealed_app
-from wxauth.core.background import attempt, keep_doing
+from wxauth.core.chores import attempt, keep_doing
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer

@@ -17,9 +17,9 @@ from typing import Final, Generic, TypeVar
 
 import httpx
 
-from wxauth.core.background import cancel, once
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
+from wxauth.core.tasks import cancel, once
 from wxauth.outbound.connection import HttpAnswer
 from wxauth.outbound.receivers import NOT_ALLOWED, USER_AGENT
 from wxauth.outbound.transport import ANSWER

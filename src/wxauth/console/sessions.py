@@ -16,11 +16,11 @@ from uuid import UUID
 from wxauth.clients.clients import ensure_own_client
 from wxauth.console import queries
 from wxauth.console.links import CONSOLE_PATH
-from wxauth.core.background import Retries
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Transaction
 from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
+from wxauth.core.retry_queue import Retries
 from wxauth.core.services import part
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserInSession

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from wxauth.core.background import keep_doing
+from wxauth.core.chores import keep_doing
 from wxauth.core.services import Services
 from wxauth.events.feed_queries import HAS_UNPLACED, NOT_PLACED, TRY_LOCK_PLACES, place_after_last, place_by_sequence
 from wxauth.events.sequence_queries import correct_sequences

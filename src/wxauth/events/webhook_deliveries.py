@@ -22,13 +22,14 @@ import httpx
 from pydantic_core import to_json
 
 from wxauth.core import metrics
-from wxauth.core.background import cancel, keep_doing
+from wxauth.core.chores import keep_doing
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.outages import outage_log
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.core.services import part
+from wxauth.core.tasks import cancel
 from wxauth.core.trail import SYSTEM, EventType
 from wxauth.errors import StorageUnavailable
 from wxauth.events.logout_tokens import BackchannelLogouts

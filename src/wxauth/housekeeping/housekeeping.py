@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from wxauth.clients.queries import end_removed_page
-from wxauth.core.background import keep_doing
+from wxauth.core.chores import keep_doing
 from wxauth.core.ids import first_id_at
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services

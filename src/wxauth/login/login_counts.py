@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import Final
 from uuid import UUID, uuid4
 
-from wxauth.core.background import WriteBuffer
 from wxauth.core.services import part
+from wxauth.core.write_buffer import WriteBuffer
 from wxauth.login import count_queries
 
 COUNTS_STORE_SECONDS: Final = 5.0

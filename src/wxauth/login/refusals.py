@@ -16,9 +16,9 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.core import metrics
-from wxauth.core.background import WriteBuffer
 from wxauth.core.ids import new_id
 from wxauth.core.services import part
+from wxauth.core.write_buffer import WriteBuffer
 from wxauth.errors import WeChatError
 from wxauth.login import refusal_queries
 from wxauth.settings.addresses import TRUNCATED

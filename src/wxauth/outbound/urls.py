@@ -9,7 +9,7 @@ from threading import Thread
 from typing import Final
 from urllib.parse import urlsplit
 
-from wxauth.core.background import once
+from wxauth.core.tasks import once
 from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.addresses import Scheme, is_refused, numeric_addresses_of
 from wxauth.settings.http_urls import MAX_URL

@@ -17,14 +17,15 @@ from pydantic_core import from_json, to_json
 
 from wxauth import errors
 from wxauth.apps.registry import Apps
-from wxauth.core.background import Retries, cancel
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.outages import ChangesClashed
+from wxauth.core.retry_queue import Retries
 from wxauth.core.retrying import TooManyChanges
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, phone_answer_context
 from wxauth.core.services import part
+from wxauth.core.tasks import cancel
 from wxauth.core.trail import Actor
 from wxauth.core.users import UserInSession
 from wxauth.limits.concurrency import RETRY_AFTER, Concurrency, Places

@@ -12,12 +12,13 @@ from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
 from wxauth.apps.registry import Apps
-from wxauth.core.background import Background, Retries
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import OncePerDay, get_logger
 from wxauth.core.metrics import Counter
+from wxauth.core.retry_queue import Retries
 from wxauth.core.services import part
+from wxauth.core.tasks import Background
 from wxauth.errors import InvalidSignature, NotFound, PushNotForwarded, StorageUnavailable
 from wxauth.push.erasing import Erasure
 from wxauth.push.forwarding import PushAnswer, PushForwarding, PushRequest

@@ -19,14 +19,14 @@ from wxauth.clients.documents import (
     ClientDocuments,
 )
 from wxauth.console.sessions import ConsoleTokens
-from wxauth.core import background
-from wxauth.core.background import Background, Retries
 from wxauth.core.clock import Clock, DatabaseClock
 from wxauth.core.database import Database
 from wxauth.core.deadlines import DEADLINES, Deadlines
 from wxauth.core.logs import get_logger, message_of
+from wxauth.core.retry_queue import RETRY_PAUSE_SECONDS, Retries
 from wxauth.core.sealing import Sealer
 from wxauth.core.services import Parts, Services
+from wxauth.core.tasks import FINISH_SECONDS, Background
 from wxauth.events import logout_tokens, webhook_deliveries
 from wxauth.events.logout_tokens import BackchannelLogouts
 from wxauth.events.webhook_deliveries import Deliveries
@@ -72,13 +72,13 @@ class Timeouts:
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE_SECONDS
     backchannel_logouts: float = logout_tokens.LOGOUT_TIMEOUT_SECONDS
-    background_farewell: float = background.FINISH_SECONDS
+    background_farewell: float = FINISH_SECONDS
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
     phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS_SECONDS
     """The pauses, one before each check of whether another process has stored the response to the same phone code."""
     proxy_notice: float | None = PROXY_NOTICE_SECONDS
     """The time that a proxy may take to notice the end of the process; None if the process waits for no proxy."""
-    retries: float = background.RETRY_PAUSE_SECONDS
+    retries: float = RETRY_PAUSE_SECONDS
     pushed_messages: float = receiving.STORAGE_TIMEOUT_SECONDS
     concurrency: float = concurrency.PATIENCE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS

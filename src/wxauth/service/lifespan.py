@@ -21,12 +21,13 @@ from wxauth.apps.registry import Apps
 from wxauth.checks.sealed import ensure_opens
 from wxauth.clients.clients import clashing_clients
 from wxauth.console.sessions import ConsoleSessions
-from wxauth.core.background import attempt, cancel
+from wxauth.core.chores import attempt
 from wxauth.core.clock import DatabaseClock, correct_clock, keep_time
 from wxauth.core.logs import get_logger
 from wxauth.core.outages import DatabaseUrlRefused, outage_log, reason_of
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.core.services import Services
+from wxauth.core.tasks import cancel
 from wxauth.errors import StorageUnavailable
 from wxauth.events.placing import keep_placing
 from wxauth.events.webhook_deliveries import Deliveries

@@ -44,7 +44,7 @@ def share_counts() -> None:
         del os.environ[COUNTS]
         values.ValueClass = values.MutexValue
         return
-    # This file contains only the gauge `PUT_OFF` of core/background.py, the number of waiting retries. The dead
+    # This file contains only the gauge `PUT_OFF` of core/retry_queue.py, the number of waiting retries. The dead
     # worker's retries were lost with its memory, so their number must not be counted any longer.
     Path(os.environ[COUNTS], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
     values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]

@@ -13,10 +13,10 @@ from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from wxauth.apps.registry import Apps
-from wxauth.core.background import once
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
+from wxauth.core.tasks import once
 from wxauth.errors import WeChatError
 from wxauth.settings.apps import App
 from wxauth.settings.settings import Settings

@@ -12,11 +12,11 @@ from uuid import UUID
 
 from wxauth import errors
 from wxauth.apps.registry import Apps
-from wxauth.core.background import once
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
+from wxauth.core.tasks import once
 from wxauth.random_secrets import hash_of
 from wxauth.settings.settings import Settings
 from wxauth.site_logins import doors, scan_picture_queries

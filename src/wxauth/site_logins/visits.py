@@ -16,11 +16,11 @@ from urllib.parse import urlencode
 
 from wxauth.apps.registry import Apps
 from wxauth.clients.models import Client
-from wxauth.core.background import Background
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
+from wxauth.core.tasks import Background
 from wxauth.errors import CodeUsed, InvalidCode, NotFound, SnapshotUser, StorageUnavailable, UnknownApp
 from wxauth.login.codes import CodeLogins, LacksUnionid
 from wxauth.login.login_counts import LoginCounts

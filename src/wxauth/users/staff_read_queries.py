@@ -15,11 +15,11 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from wxauth.core.background import WriteBuffer
 from wxauth.core.ids import new_id
 from wxauth.core.services import part
 from wxauth.core.statements import Nothing, Statement
 from wxauth.core.trail import Actor, EventType
+from wxauth.core.write_buffer import WriteBuffer
 from wxauth.errors import RateLimited
 from wxauth.users.search_queries import TermKind
 

@@ -19,10 +19,10 @@ from typing import Any, Final, NamedTuple
 from pydantic import SecretStr
 from pydantic_core import to_json
 
-from wxauth.core.background import cancel, once, task_of
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
+from wxauth.core.tasks import cancel, once, task_of
 from wxauth.errors import WeChatBadResponse, WeChatError
 from wxauth.settings.apps import App
 from wxauth.wechat.client import WeChat

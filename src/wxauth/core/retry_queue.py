@@ -1,26 +1,20 @@
-"""Work outside of requests: tasks that outlive their request or are shared, repeated tasks, buffers, and retries."""
+"""The queue of failed writes, which wxauth retries until they succeed, for example after a database outage."""
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, NoReturn, TypeVar
+from typing import Any, Final
 
-from wxauth.core.clock import Clock
-from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Gauge
-from wxauth.core.outages import ChangesClashed, outage_log
+from wxauth.core.outages import ChangesClashed
 from wxauth.core.retrying import TooManyChanges
 from wxauth.core.services import part
+from wxauth.core.tasks import cancel
 from wxauth.errors import StorageUnavailable
 
-FINISH_SECONDS: Final = 1.0
-"""The time, in seconds, for which unfinished work may continue when the service ends."""
-LAST_STORE_SECONDS: Final = 2.0
-"""The time, in seconds, that the last write may take when the service ends."""
 MAX_RETRIES: Final = 10_000
 """The largest number of retries that are kept in memory.
 
@@ -39,153 +33,6 @@ PUT_OFF: Final = Gauge(
 """The metric of the writes that wait in `Retries`."""
 
 log = get_logger()
-
-T = TypeVar("T")
-Key = TypeVar("Key")
-Value = TypeVar("Value")
-
-
-@part
-class Background:
-    """A runner of tasks that continue even if the request that started them is cancelled.
-
-    When the service ends, unfinished tasks may continue for `farewell` seconds. After that, they are cancelled.
-    """
-
-    farewell: float = FINISH_SECONDS
-    _started: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
-
-    def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-        """Start work that must continue even if the request that started it is cancelled.
-
-        Await the task only through `asyncio.shield`. Otherwise, cancelling the request would also cancel the task.
-        """
-        task = asyncio.create_task(work, name=name)
-        # The event loop keeps only weak references to tasks. Without this reference, the garbage collector might
-        # destroy the task.
-        self._started.add(task)
-        task.add_done_callback(self._started.discard)
-        task.add_done_callback(_retrieve_exception)
-        return task
-
-    async def drain(self) -> None:
-        """Wait until all work is done."""
-        while self._started:
-            await asyncio.wait(self._started)
-
-    async def aclose(self) -> None:
-        """Cancel the work that does not end within `farewell` seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.farewell):
-                await self.drain()
-        unfinished = [*self._started]
-        await cancel(unfinished)
-        if unfinished:
-            log.warning("background_work_left", pieces=len(unfinished), reason="the service has ended")
-
-
-async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks, and wait until they have ended."""
-    tasks = list(tasks)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def once(
-    under_way: dict[Key, asyncio.Task[Value]], key: Key, make: Callable[[], Coroutine[Any, Any, Value]]
-) -> Value:
-    """Call `make`, and return its value. Callers that request the same key at the same time share one call.
-
-    `under_way` contains the running tasks by their keys.
-
-    Raises: any error of `make`, in each of these callers.
-    """
-    # The task continues if this request is cancelled, because other requests may wait for its value.
-    return await asyncio.shield(task_of(under_way, key, make))
-
-
-def task_of(
-    under_way: dict[Key, asyncio.Task[Value]], key: Key, make: Callable[[], Coroutine[Any, Any, Value]]
-) -> asyncio.Task[Value]:
-    """Return the task that makes the value of a key. If no such task is running, start one.
-
-    `under_way` contains the running tasks by their keys.
-    """
-    task = under_way.get(key)
-    if task is None:
-        task = under_way[key] = asyncio.create_task(make())
-        task.add_done_callback(lambda _task: under_way.pop(key))
-        task.add_done_callback(_retrieve_exception)
-    return task
-
-
-def _retrieve_exception(task: asyncio.Task[Any]) -> None:
-    """Retrieve the exception of a task. Otherwise, asyncio would log that nobody has retrieved it."""
-    if not task.cancelled():
-        task.exception()
-
-
-async def keep_doing(chore: Callable[[], Awaitable[object]], *, pause: float, failure_event: str) -> NoReturn:
-    """Call `chore` forever, with a pause of `pause` seconds after each call. Log failures as `attempt` does."""
-    while True:
-        await attempt(chore, failure_event=failure_event)
-        await asyncio.sleep(pause)
-
-
-async def attempt(chore: Callable[[], Awaitable[object]], *, failure_event: str) -> None:
-    """Call `chore` once. If it fails, log the failure instead of raising it.
-
-    The name of the log event is `failure_event`. But a database outage is logged under another name, and only at
-    intervals for the whole process, however many chores fail.
-    """
-    try:
-        await chore()
-    except StorageUnavailable as exc:
-        outage_log.note(exc)
-    except Exception:
-        log.exception(failure_event)
-
-
-@part
-class WriteBuffer(ABC):
-    """A buffer for the data that a process has collected since it last wrote such data to the database."""
-
-    failure_event: ClassVar[str]
-    """The name of the event that wxauth logs if a write fails.
-
-    During a database outage, wxauth logs this event only if the final write at the end of the service fails.
-    """
-    store_pause: ClassVar[float]
-    """The pause, in seconds, between two writes."""
-    database: Database
-    clock: Clock
-    _storing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
-
-    async def store(self) -> None:
-        """Store everything collected since the last write."""
-        async with self._storing:
-            await self._store()
-
-    @abstractmethod
-    async def _store(self) -> None:
-        """Write the collected data. If that fails, keep the data for the next write or drop the data."""
-
-    async def keep_storing(self) -> NoReturn:
-        """Store the data forever, with a pause of `store_pause` seconds before each write. Failures are logged."""
-        await asyncio.sleep(self.store_pause)
-        await keep_doing(self.store, pause=self.store_pause, failure_event=self.failure_event)
-
-    async def aclose(self) -> None:
-        """Store the remaining data. If the database is unavailable, or responds too late, the data is lost.
-
-        The limit is `LAST_STORE_SECONDS`. Any other error is raised.
-        """
-        try:
-            async with asyncio.timeout(LAST_STORE_SECONDS):
-                await self.store()
-        except (TimeoutError, StorageUnavailable):
-            log.warning(self.failure_event, reason="the service has ended")
 
 
 @dataclass(frozen=True, slots=True)
