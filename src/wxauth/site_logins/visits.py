@@ -179,7 +179,7 @@ class Visits:
             locked.expires_at = max(locked.expires_at, now + VISIT_LASTS)
             locked.kept_until = max(locked.kept_until, locked.expires_at)
             await queries.save(transaction, locked)
-            # `_log_in` sets the address and the User-Agent, which can change during the visit.
+            # `_approve` sets the address and the User-Agent, which can change during the visit.
             visit = new_press(locked, Device(None, None), lifetime=VISIT_LASTS, now=now, door=door)
             visit.app_id, visit.state_hash = app_id, hash_of(state)
             await queries.add(transaction, visit)
@@ -294,8 +294,8 @@ class Visits:
         async with self.database.begin() as transaction:
             user = await person_queries.lock_user(transaction, app_id=visit.app_id, openid=openid)
             locked = await transaction.row(queries.LOCK, id=visit.id, now=now)
-            # Only the task of the first callback writes an outcome. With an earlier outcome, the site could get two
-            # codes.
+            # Only the task of the first callback writes an outcome, so there should be none yet. If there were one, the
+            # site could get two codes.
             if user is None or locked is None or locked.outcome is not None:
                 raise VisitRefused("the user can no longer log in, or the site has been removed")
             if self._is_closed_to_staff(door) and not STAFF_ROLES.isdisjoint(user.roles):  # got the role meanwhile
