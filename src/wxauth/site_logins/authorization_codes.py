@@ -127,15 +127,15 @@ class AuthorizationCodes:
         `proof_id` is the result of `store`. If the site shares logins, and the browser's login belongs to another user,
         end that login.
         """
-        await self.end_browser_login_of_another(login, user, browser, now=now)
+        await self.end_browser_login_of_another(login, user.id, browser, now=now)
         return response_to_site(self.settings, login, code=code).with_login_cookie(browser.cookie, proof_id)
 
     async def end_browser_login_of_another(
-        self, login: SiteLogin, user: UserInSession, browser: Browser, *, now: datetime
+        self, login: SiteLogin, user_id: UUID, browser: Browser, *, now: datetime
     ) -> None:
-        """End the login of this browser if it belongs to a user other than `user`, and if this site shares logins."""
+        """End the login of this browser if it belongs to a user with another id, and if this site shares logins."""
         if login.sso:
-            await self.end_browser_login(browser, other_than=user.id, now=now)
+            await self.end_browser_login(browser, other_than=user_id, now=now)
 
     async def end_browser_login(
         self, browser: Browser, *, of: UUID | None = None, other_than: UUID | None = None, now: datetime

@@ -188,7 +188,7 @@ class Visits:
     async def finish(self, callback: WeChatCallback) -> Onward:
         """Return the redirect after a callback from WeChat's page: to the site, or to a page of wxauth.
 
-        Raises: NotFound, if this browser has no such visit.
+        Raises: NotFound, if this browser has no such visit; StorageUnavailable.
         """
         if not _STATE.fullmatch(callback.state):
             raise NotFound("the state isn't from wxauth")
@@ -201,14 +201,17 @@ class Visits:
             completion = self.background.start(self._complete(pending, callback), name="wechat_visit")
             outcome = await asyncio.shield(completion)
             if outcome is not VisitOutcome.LOGGED_IN:
-                return self._destination(pending, outcome, callback)
+                return self._after_failure(pending, outcome, callback)
         # A repeated callback waits for the outcome. After a login, the outcome is stored, so this call returns at once,
         # with the visit as the login has changed it.
         visit = await self._wait_for_outcome(hashes)
         if visit.wechat_code_hash != code_hash:  # this callback has another code, or the visit had expired
             return self._redirect_to_page(visit, callback, "over")
         outcome = VisitOutcome(visit.outcome or VisitOutcome.TEMPORARILY_UNAVAILABLE)
-        onward = self._destination(visit, outcome, callback)
+        if outcome is VisitOutcome.LOGGED_IN:
+            onward = await self._after_login(visit, callback)
+        else:
+            onward = self._after_failure(visit, outcome, callback)
         return onward.with_login_cookie(callback.browser.cookie, visit.proof_id)
 
     async def _record_first_callback(self, hashes: dict[str, bytes], code_hash: bytes) -> SiteLogin | None:
@@ -285,8 +288,6 @@ class Visits:
     ) -> None:
         """Store the outcome `LOGGED_IN`, the user of this openid and the site's code in a visit.
 
-        If the site shares logins, and the browser's login belongs to another user, end that login.
-
         Raises: VisitRefused, if the user may not log in, or if the site has been removed; SentBack, if the site's
             `id_token_hint` names another user.
         """
@@ -306,7 +307,6 @@ class Visits:
             locked.browser_ip, locked.browser_user_agent = browser.ip, browser.user_agent
             locked.kept_until = max(locked.kept_until, locked.expires_at + OUTCOME_KEPT)
             await self.codes.store(transaction, locked, user, callback.sites_code, browser, now=now)
-        await self.codes.end_browser_login_of_another(locked, user, browser, now=now)
 
     def _is_closed_to_staff(self, door: Door) -> bool:
         """Return whether administrators and support staff must not log in through this door."""
@@ -343,14 +343,24 @@ class Visits:
                 return visit
             await asyncio.sleep(OUTCOME_CHECK_PAUSE_SECONDS)
 
-    def _destination(self, visit: SiteLogin, outcome: VisitOutcome, callback: WeChatCallback) -> Onward:
-        """Return the redirect to the next URL, which contains neither WeChat's code nor the `state` of the callback."""
-        if outcome is VisitOutcome.LOGGED_IN:
-            if visit.stage == Stage.REDEEMED:
-                return self._redirect_to_page(visit, callback, "done")
-            if visit.openid is None or visit.code_expires_at is None or visit.code_expires_at <= self.clock():
-                return self._redirect_to_page(visit, callback, "over")
-            return response_to_site(self.settings, visit, code=callback.sites_code)
+    async def _after_login(self, visit: SiteLogin, callback: WeChatCallback) -> Onward:
+        """Return the redirect to the site with the code, or to a page if the code has been redeemed or has expired.
+
+        Before the site gets the code, end the browser's login if it belongs to another user, and if the site shares
+        logins. If this step fails, the outcome remains stored, and a repeated callback tries the step again.
+
+        Raises: StorageUnavailable.
+        """
+        if visit.stage == Stage.REDEEMED:
+            return self._redirect_to_page(visit, callback, "done")
+        now = self.clock()
+        if visit.user_id is None or visit.code_expires_at is None or visit.code_expires_at <= now:
+            return self._redirect_to_page(visit, callback, "over")
+        await self.codes.end_browser_login_of_another(visit, visit.user_id, callback.browser, now=now)
+        return response_to_site(self.settings, visit, code=callback.sites_code)
+
+    def _after_failure(self, visit: SiteLogin, outcome: VisitOutcome, callback: WeChatCallback) -> Onward:
+        """Return the redirect to the site with the error or, if the user can try again, to a page."""
         if outcome in (VisitOutcome.SNAPSHOT, VisitOutcome.AGAIN):
             return self._redirect_to_page(visit, callback, outcome)
         return SentBack(visit, _DESCRIPTIONS[outcome], outcome).onward(self.settings)

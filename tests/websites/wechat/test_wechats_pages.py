@@ -307,6 +307,26 @@ async def test_a_callback_whose_connection_was_closed_is_carried_out(street: Str
     assert street.asked() == 1
 
 
+@DOORS
+async def test_a_stored_login_has_not_failed_because_the_previous_users_login_could_not_end(
+    street: Street, door: str
+) -> None:
+    await street.change(sso=True)
+    alice = street.visitor()
+    await alice.log_in()
+    bob = replace(alice, person="bob", user_agent=street.visitor(door).user_agent)
+    button = found_in(await bob.show(prompt="login"), r'href="(/v1/authorize/[\w-]{22}/wechat)"')
+    url = await bob.callback(button)
+    hold = "SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE"
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted"
+    assert await behind(street.stage.rows, bob.come_back(url), hold, street.phone.user_id, then=cut) == f"{OVER}/away"
+    assert f'wxauth_doors_total{{door="{door}",outcome="failed"}} 0.0' in await street.metrics()
+    logins = "browser_logins JOIN identities USING (app_id, openid) WHERE user_id = $1::text::uuid"
+    assert await street.stage.number(logins, street.phone.user_id) == 1
+    assert "code" in sent(await bob.come_back(url))
+    assert await street.stage.number(logins, street.phone.user_id) == 0
+
+
 @pytest.mark.slow
 async def test_a_callback_that_waits_in_vain_for_the_first_one_is_answered_with_try_later(street: Street) -> None:
     visitor = street.visitor(at=await street.stage.make_services(wechat_timeout=0.1))
