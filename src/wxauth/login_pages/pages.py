@@ -27,7 +27,7 @@ from wxauth.settings.resources import Resource
 from wxauth.site_logins.asking import StartedScan
 from wxauth.site_logins.doors import SCAN_LASTS, Door
 from wxauth.site_logins.links import TryAgain
-from wxauth.site_logins.pages import PageState, PressesUsedUp, ScanOver
+from wxauth.site_logins.pages import PageState, PressesUsedUp, ScanPageOver
 from wxauth.site_logins.queries import SiteLogin
 from wxauth.site_logins.requests import SiteRequest
 from wxauth.site_logins.responses import AUTHORIZE_PATH, Mistake, Onward, SentBack, Unanswerable
@@ -106,7 +106,7 @@ class Pages(Rendering):
         """
         try:
             result = await work
-        except ScanOver as exc:
+        except ScanPageOver as exc:
             return self.message("visit_over", status=exc.status)
         except NotFound as exc:
             return self.message(gone, status=exc.status)

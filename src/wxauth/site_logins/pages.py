@@ -25,7 +25,7 @@ class PressesUsedUp(RateLimited):
     """The error after the last permitted use of a page's button. Unlike with other limits, waiting does not help."""
 
 
-class ScanOver(NotFound):
+class ScanPageOver(NotFound):
     """The error after the QR code of a page has expired, or after the site has opened its session."""
 
 
@@ -84,9 +84,9 @@ class ScanPages:
     async def go_on(self, page_id: str, browser: Browser) -> Onward:
         """Return the redirect to the site with an authorization code, after the user has approved the scan.
 
-        Raises: NotFound, if this browser has no such page, or if there is no decision yet; ScanOver, if the QR code has
-            expired or has been used; SentBack, if the user has refused, can no longer log in, or is not the user of the
-            site's `id_token_hint`; RateLimited.
+        Raises: NotFound, if this browser has no such page, or if there is no decision yet; ScanPageOver, if the QR code
+            has expired or has been used; SentBack, if the user has refused, can no longer log in, or is not the user of
+            the site's `id_token_hint`; RateLimited.
         """
         page = await self._find_scan(page_id, browser)
         now = self.clock()
@@ -94,7 +94,7 @@ class ScanPages:
         if state is PageState.DENIED:
             raise SentBack(page, REFUSED)
         if state is PageState.OVER:
-            raise ScanOver("the QR code has expired or has already been used")
+            raise ScanPageOver("the QR code has expired or has already been used")
         if state is not PageState.APPROVED:
             raise NotFound("there is no decision yet")
         return await self._redirect_with_code(page, browser, now=now)
