@@ -35,6 +35,28 @@ async def test_a_failed_load_does_not_stop_the_background_tasks(
     assert "stored_data_not_loaded" in [line["event"] for line in log_lines()]
 
 
+async def test_a_check_that_breaks_after_a_late_start_does_not_stop_the_load(
+    services: Services, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines
+) -> None:
+    loaded = asyncio.Event()
+
+    async def fail(_services: Services) -> bool:
+        raise LookupError("for example, a column of a later migration is missing")
+
+    async def load(_sessions: ConsoleSessions) -> None:
+        loaded.set()
+
+    monkeypatch.setattr("wxauth.service.lifespan.check_stored_state", fail)
+    monkeypatch.setattr(ConsoleSessions, "add_as_site", load)
+    tasks = asyncio.create_task(_run_background_tasks(services, is_loaded=False))
+    await world.until(lambda: loaded.is_set() or tasks.done())
+    tasks.cancel()
+    with suppress(asyncio.CancelledError, LookupError):
+        await tasks
+    assert loaded.is_set()
+    assert "stored_state_not_checked" in [line["event"] for line in log_lines()]
+
+
 async def test_a_service_that_starts_without_its_database_checks_the_stored_data_later(
     stage: world.Stage,
 ) -> None:

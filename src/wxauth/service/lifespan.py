@@ -101,7 +101,8 @@ async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
     if not is_loaded:
         while not await _has_our_schema(services):  # noqa: ASYNC110 - another process migrates
             await asyncio.sleep(_CHECK_PAUSE_SECONDS)
-        await attempt(partial(_check_and_load_late, services), failure_event="stored_data_not_loaded")
+        await attempt(partial(_check_late, services), failure_event="stored_state_not_checked")
+        await attempt(partial(_load_stored_data, services), failure_event="stored_data_not_loaded")
     # Each of these tasks logs its own outages and continues. If a bug ends one of them, nothing restarts it.
     tasks = [
         services[KeyRing].keep_fresh(),
@@ -118,8 +119,8 @@ async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
     await asyncio.gather(*tasks)
 
 
-async def _check_and_load_late(services: Services) -> None:
-    """Check and load the stored data while the service is already running.
+async def _check_late(services: Services) -> None:
+    """Check the stored data while the service is already running.
 
     If a check fails, only log the reason. At the start, a failed check ends the service, but an outage of the database
     at the start must not make its return end the service.
@@ -128,7 +129,6 @@ async def _check_and_load_late(services: Services) -> None:
         await check_stored_state(services)
     except InvalidSettings as exc:
         log.error("stored_state_wrong", reason=exc.text, consequence="the service can't start again like this")
-    await _load_stored_data(services)
 
 
 async def _has_our_schema(services: Services) -> bool:
