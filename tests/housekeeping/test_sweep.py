@@ -169,9 +169,17 @@ async def test_a_session_that_somebody_has_locked_is_left_for_the_next_time(stag
 @pytest.mark.no_signing_key
 async def test_a_retired_key_is_erased(stage: Stage) -> None:
     former = await stage.rows.fetchval("SELECT kid FROM signing_keys")
-    activates_at = (await stage.services[KeyRing].rotate()).activates_at
-    longest_session = timedelta(seconds=stage.services.settings.web_session_max_age)
-    stage.clock.now = activates_at + RETIRES_AFTER + longest_session - A_SECOND
+    retires_at = (await stage.services[KeyRing].rotate()).activates_at + RETIRES_AFTER
+    stage.clock.now = retires_at - A_SECOND
+    await sweep_now(stage)
+    assert await stage.number("signing_keys WHERE private_key = ''") == 0
+    stage.clock.now = retires_at
+    await sweep_now(stage)
+    assert await stage.rows.fetch("SELECT kid FROM signing_keys WHERE private_key = ''") == [(former,)]
+    stage.clock.now = retires_at - A_SECOND  # the clock was set back
+    await stage.services[KeyRing].refresh()
+    assert (await stage.services[KeyRing].find(former), stage.services[KeyRing].unopened) == (None, [])
+    stage.clock.now = retires_at + timedelta(seconds=stage.services.settings.web_session_max_age) - A_SECOND
     await sweep_now(stage)
     assert await stage.number("signing_keys") == 2
     stage.clock.now += A_SECOND

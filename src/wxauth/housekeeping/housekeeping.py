@@ -25,7 +25,7 @@ from wxauth.housekeeping.daily_sweeps import (
     sweep_sessions,
 )
 from wxauth.housekeeping.pace import PAGE_PAUSE_SECONDS, PAGE_SIZE, USUAL_PACE, Pace
-from wxauth.keys.queries import DELETE_RETIRED
+from wxauth.keys.queries import DELETE_RETIRED, ERASE_RETIRED
 from wxauth.limits.queries import WINDOW, sweep_action_counts
 from wxauth.login.login_counts import LoginCounts
 from wxauth.login.refusal_queries import sweep_refusals
@@ -203,8 +203,9 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
     if not clocks_agree(services):
         return
     longest_session = timedelta(seconds=services.settings.web_session_max_age)
-    for kid in await database.values(DELETE_RETIRED, longest_session_ago=now - longest_session):
+    for kid in await database.values(ERASE_RETIRED, now=now):
         log.info("signing_key_retired", kid=kid)
+    await database.run(DELETE_RETIRED, longest_session_ago=now - longest_session)
     await services[LoginCounts].merge_hours()
     await _page_by_page(
         pace,

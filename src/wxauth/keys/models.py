@@ -29,7 +29,7 @@ class StoredSigningKey(SQLModel):
     kid: str = Field(sa_type=Text)
     public_jwk: dict[str, Any] = Field(sa_type=JSONB)
     private_key: bytes = Field(sa_type=BYTEA, repr=False)
-    """The private key as PKCS#8, encrypted."""
+    """The private key as PKCS#8, encrypted; empty after the key has retired."""
     created_at: datetime = Field(sa_type=TIME)
     activates_at: datetime = Field(sa_type=TIME)
     """The time at which the key begins to sign. Before this time, the key is published, so that verifiers know it."""

@@ -15,9 +15,14 @@ _COLUMNS: Final = columns_of(StoredSigningKey)
 # keys that the first process has stored.
 _LOCK: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))")
 PUBLISHED: Final = Statement[StoredSigningKey](f"""
-SELECT {", ".join(_COLUMNS)} FROM signing_keys WHERE retires_at IS NULL OR retires_at > :now ORDER BY activates_at, id
+SELECT {", ".join(_COLUMNS)} FROM signing_keys
+ WHERE (retires_at IS NULL OR retires_at > :now) AND private_key <> ''
+ ORDER BY activates_at, id
 """)
-"""The query for the keys that have not retired, including keys that do not sign yet, the oldest first."""
+"""The query for the keys that have not retired, including keys that do not sign yet, the oldest first.
+
+A key whose private half was erased has retired, even if the clock was set back later.
+"""
 _ADD: Final = Statement[Nothing](f"""
 INSERT INTO signing_keys ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{name}" for name in _COLUMNS)})
 """)
@@ -28,10 +33,16 @@ UPDATE signing_keys SET created_at = :created_at, activates_at = :activates_at, 
 _DELETE: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE id = :id")
 reseal_key: Final = Reseal.of("signing_keys", "private_key", key="id")
 """The replacement of an encrypted private key with the same key, encrypted with a new `WXAUTH_SECRET_KEY`."""
-DELETE_RETIRED: Final = Statement[str](
-    "DELETE FROM signing_keys WHERE retires_at <= :longest_session_ago RETURNING kid"
-)
-"""The statement that deletes the keys that no token needs any more, and returns their `kid`.
+ERASE_RETIRED: Final = Statement[str]("""
+UPDATE signing_keys SET private_key = '' WHERE retires_at <= :now AND private_key <> '' RETURNING kid
+""")
+"""The statement that erases the private halves of retired keys, and returns the `kid` of these keys.
+
+`wxauth secret reseal` reads only published keys, so a private half that remained would stay encrypted with the previous
+secret key.
+"""
+DELETE_RETIRED: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE retires_at <= :longest_session_ago")
+"""The statement that deletes the keys that no token needs any more.
 
 A retired key is deleted only after the longest session of a site has ended, because until then, an id_token that the
 key has signed can end its site's session. `longest_session_ago` is so long before the present that every session that
