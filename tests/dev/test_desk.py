@@ -232,6 +232,22 @@ async def test_a_browser_on_the_desk_sends_a_callback_twice_if_configured(second
     assert first.startswith("/v1/authorize/wechat?code=")
 
 
+async def test_a_browser_on_the_desk_follows_ten_redirects_and_no_eleventh() -> None:
+    shown = {}
+    for redirects in (10, 11):
+        steps = [answer(b"", status="302 Found", headers="Location: /\r\n")] * redirects
+        transport = httpx.ASGITransport(create_simulator())
+        async with (
+            Upstream(*steps, answer(b"the page")) as site,
+            httpx.AsyncClient(transport=transport, base_url="http://wechat.test") as client,
+        ):
+            wanted = {"person": "alice", "url": f"{site.url}/", "user_agent": "MicroMessenger"}
+            page = (await client.post("/desk/web-view", json=wanted)).json()
+        assert len(site.requests) == 11
+        shown[redirects] = page.get("html") or page["error"]
+    assert shown == {10: "the page", 11: "url: TooManyRedirects"}
+
+
 @swept("url", ["http://example.com/", "https://127.0.0.1/", "file:///etc/hostname", "no URL", ""])
 async def test_the_web_view_opens_pages_of_this_machine_alone(url: str) -> None:
     transport = httpx.ASGITransport(create_simulator())
