@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 SERVER_OPTIONS: Final[Mapping[str, Any]] = {"http": "h11", "log_config": None, "access_log": False}
 """The options of uvicorn for every part except the service.
 
-The server uses h11, because with httptools, uvicorn loses the body of a client that requests HTTP/2 (h2c), as Java's
+The parts use h11, because with httptools, uvicorn loses the body of a client that requests HTTP/2 (h2c), as Java's
 client does.
 """
 _GRACEFUL_SECONDS: Final = 1

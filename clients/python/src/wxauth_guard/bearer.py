@@ -335,7 +335,7 @@ def as_set(names: Iterable[str]) -> frozenset[str]:
 
 
 def checked_roles(roles: Iterable[str], *, optional: bool) -> frozenset[str]:
-    """Return the required roles of a middleware. `optional` says whether it also admits requests without a user.
+    """Return the roles that a middleware requires. `optional` says whether it also admits requests without a user.
 
     Raises: ValueError, if there are roles although the user is optional.
     """

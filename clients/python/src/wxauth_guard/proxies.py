@@ -30,15 +30,15 @@ class Proxy(NamedTuple):
 
     url: str
     variable: str
-    """The name of the variable as in the environment, for example `HTTPS_PROXY` or `all_proxy`."""
+    """The name of the variable, for example `HTTPS_PROXY` or `all_proxy`, as `_variable` returns it."""
 
 
 def proxy_for(url: str) -> Proxy | None:
     """Return the proxy for this URL; None if there is no proxy, or if `NO_PROXY` covers the URL.
 
-    A variable with a proxy that cannot be used, or a malformed entry of `NO_PROXY`, is
-    ignored. The log contains one warning about each such variable, even if this URL uses another variable. If
-    `NO_PROXY` covers the URL, no other variable is checked.
+    A variable with a proxy that cannot be used, or a malformed entry of `NO_PROXY`, is ignored. The log contains one
+    warning about each such variable, even if this URL uses another variable. If `NO_PROXY` covers the URL, no other
+    variable is checked.
     """
     value_by_kind = getproxies()  # for example {"https": "http://proxy:3128", "no": "localhost"}
     parts = urlsplit(url)

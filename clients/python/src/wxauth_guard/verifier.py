@@ -236,7 +236,7 @@ def _check_times(claims: dict[str, Any], now: float) -> None:
             for_log = f"{name} is {_seconds(ahead)} in the future {_BY_OUR_CLOCK}"
             raise InvalidToken(f"{name} is in the future", for_log=for_log)
     expired_for = now - _time(claims, "exp")
-    if expired_for >= CLOCK_SKEW:  # at the time `exp` itself, a token is not valid any more (RFC 7519)
+    if expired_for >= CLOCK_SKEW:  # not `>`, because a token expires at the time `exp` itself (RFC 7519)
         raise TokenExpired("the token has expired", for_log=f"expired {_seconds(expired_for)} ago {_BY_OUR_CLOCK}")
 
 

@@ -194,7 +194,7 @@ class Simulator:
         return {"errMsg": "requestFacialVerify:ok"}
 
     def make_push(self, request: PushRequest) -> Push:
-        """Return the push of the message about an event that concerns a person."""
+        """Return the push that WeChat sends for an event about a person."""
         openid = openid_of(request.person, request.app_id)
         revoke_info = request.revoke_info or _DEFAULT_REVOKE_INFO[APP_KINDS[request.app_id]]
         message = make_person_message(openid, request.event, revoke_info, app_id=request.app_id, now=self.now())
