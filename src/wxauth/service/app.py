@@ -22,7 +22,7 @@ from wxauth.errors import AccountDisabled
 from wxauth.events import feed_routes, webhook_routes
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys import routes as key_routes
-from wxauth.login import record_routes, routes as login_routes
+from wxauth.login import routes as login_routes, staff_routes
 from wxauth.login.login import LoginRequest
 from wxauth.login.refusals import Refusals
 from wxauth.login_pages import logout_routes, routes as page_routes
@@ -66,7 +66,7 @@ _ROUTERS: Final = (
     session_key_routes.router,
     admin_routes.router,
     merging_routes.router,
-    record_routes.router,
+    staff_routes.router,
     app_routes.router,
     key_routes.admin_router,
     check_routes.router,
