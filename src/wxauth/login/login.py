@@ -265,7 +265,7 @@ class Logins:
         """Return the error for a refused refresh. If the token was reused, log that.
 
         SessionReplaced refers the developer to `max_sessions`. In an app without this limit, a session is replaced only
-        if the user has too many open sessions (see `MAX_OPEN_SESSIONS`), and the error is SessionRevoked.
+        if its identity has too many open sessions (see `MAX_OPEN_SESSIONS`), and the error is SessionRevoked.
         """
         has_limit = refused.app_id is not None and self.apps.max_sessions_of(refused.app_id) is not None
         match refused.why:
