@@ -277,7 +277,7 @@ async def _rotate(
     `further_values` contains the values of the parameters that not every rotating statement has. If the token was
     reused, end the session. If the statement finds no session, although the token could be used now, try again.
 
-    Raises: TooManyChanges, if the statement finds no such session at each attempt.
+    Raises: TooManyChanges, if each attempt ends in this way.
     """
     row = await database.row(
         statement,
