@@ -387,7 +387,8 @@ def _identity(app: App, answer: dict[str, Any]) -> WeChatIdentity:
     Raises: WeChatBadResponse, if the openid or a mini-program's session_key is missing, if an id is malformed, or if
         the openid is a placeholder.
     """
-    openid, unionid, session_key = answer.get("openid"), answer.get("unionid") or None, None
+    openid, unionid = answer.get("openid"), answer.get("unionid") or None
+    session_key = None
     if not is_id(openid):
         raise errors.WeChatBadResponse("WeChat's response has no usable openid")
     if app.is_mini_program:
