@@ -967,12 +967,12 @@ async def test_an_import_goes_on_when_the_database_is_back(
 
 
 @pytest.mark.own_database
-async def test_a_part_of_a_batch_that_is_stored_counts_though_the_rest_has_to_wait(mover: Mover) -> None:
+async def test_only_the_line_whose_user_keeps_changing_is_imported_alone(mover: Mover) -> None:
     await mover.stage.rows.execute("""
         CREATE FUNCTION clash() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
             RAISE EXCEPTION 'somebody else' USING ERRCODE = 'serialization_failure';
         END $$;
-        CREATE TRIGGER clash BEFORE INSERT ON identities FOR EACH ROW WHEN (NEW.openid = 'person-4')
+        CREATE TRIGGER clash BEFORE INSERT ON identities FOR EACH ROW WHEN (NEW.openid = 'person-3')
             EXECUTE FUNCTION clash();
     """)
     waited: list[float] = []
@@ -981,9 +981,12 @@ async def test_a_part_of_a_batch_that_is_stored_counts_though_the_rest_has_to_wa
         await mover.stage.rows.execute("DROP TRIGGER clash ON identities")
 
     how = {"report_wait": lambda _, seconds: waited.append(seconds), "pause": pause}
-    people = [json.dumps({**ALICE, "openid": f"person-{n}"}).encode() for n in range(1, 5)]
+    people = [json.dumps({**ALICE, "openid": f"person-{n}"}).encode() for n in range(1, 9)]
     counts = await mover.import_numbered(Again(lambda: enumerate(people, 1)), how)
-    assert (counts.created, counts.unchanged, waited) == (4, 0, [1])
+    assert (counts.created, counts.unchanged, waited) == (8, 0, [1])
+    parts = "SELECT array_agg(openid ORDER BY openid) FROM identities GROUP BY xmin::text ORDER BY min(openid)"
+    numbers = [[int(openid[-1]) for openid in row[0]] for row in await mover.stage.rows.fetch(parts)]
+    assert numbers == [[1, 2], [3], [4], [5, 6, 7, 8]], "the lines of each transaction"
 
 
 async def test_an_import_gives_up_after_ten_minutes(mover: Mover, proxy: Proxy) -> None:

@@ -176,30 +176,40 @@ async def _import_patiently(
 ) -> list[LineOutcome | LineRefused]:
     """Import a batch, and return the result of each line.
 
-    Each attempt that fails halves the number of lines per attempt for the rest of the batch, because a smaller attempt
-    takes less time. It might therefore meet the time limit, and fewer requests change its users in the meantime. If the
-    database is unavailable, or if other requests keep changing the user of a single line, the next attempt begins after
-    a pause.
+    The first attempt imports the whole batch. If other requests keep changing the users of the lines, each half is then
+    imported separately. A half takes less time, so fewer requests change its users in the meantime. If other requests
+    keep changing the user of a single line, or if the database is unavailable, the next attempt begins after a pause.
+    An unavailable database also halves all remaining parts, because they might exceed the time limit.
 
     Raises: StorageUnavailable, after the last of `_PAUSES`, or if a retry cannot help.
     """
     outcomes: list[LineOutcome | LineRefused] = []
-    size = BATCH
+    parts = [lines] if lines else []
     pauses = iter(_PAUSES)
-    while remaining := lines[len(outcomes) :]:
-        attempted = remaining[:size]
+    while parts:
+        part, *other_parts = parts
         try:
-            outcomes += await _import_batch(services, attempted, notes_on_disk, options)
+            outcomes += await _import_batch(services, part, notes_on_disk, options)
+            parts = other_parts
         except StorageUnavailable as exc:
-            size = max(len(attempted) // 2, 1)
-            if isinstance(exc, TooManyChanges) and len(attempted) > 1:
-                continue
+            if isinstance(exc, TooManyChanges):
+                parts = [*_halves(part), *other_parts]
+                if len(part) > 1:
+                    continue
+            else:
+                parts = [half for each in parts for half in _halves(each)]
             seconds = next(pauses, None)
             if seconds is None or is_refusal(exc):
                 raise
             report_wait(exc, seconds)
             await pause(seconds)
     return outcomes
+
+
+def _halves(lines: Sequence[tuple[int, Line]]) -> list[Sequence[tuple[int, Line]]]:
+    """Return the two halves of these lines. A single line is not divided."""
+    middle = len(lines) // 2
+    return [half for half in (lines[:middle], lines[middle:]) if half]
 
 
 async def _import_batch(
