@@ -185,8 +185,8 @@ async def test_what_only_looks_like_such_a_value_is_refused(mover: Mover) -> Non
     assert mover.refusals == [(n, *wrong) for n, wrong in enumerate(WRONG_VALUES, 1)]
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
-async def test_what_is_no_number_is_refused_where_values_are_mapped_too(mover: Mover, number: str) -> None:
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", pytest.param("9" * 400, id="huge")])
+async def test_what_is_no_usable_number_is_refused_where_values_are_mapped_too(mover: Mover, number: str) -> None:
     for name, value in (("created_at", f'{{"$date": {number}}}'), ("external_id", number)):
         text = f'{{"app_id": "{APP_ID}", "openid": "{OPENID}", "{name}": {value}}}\n'.encode()
         for file_format in (FileFormat(), FileFormat(values={name: {"1": "2"}})):

@@ -122,10 +122,10 @@ def _as_time(date: object) -> object:
     if isinstance(date, bool):  # true and false are ints in Python
         return date
     if isinstance(date, int | float) or (isinstance(date, str) and _MILLISECONDS.fullmatch(date)):
-        milliseconds = float(date)
-        if not milliseconds:
-            return None  # some tables contain 0 in place of a missing date
-        with suppress(OverflowError, ValueError):  # infinite, or not a number
+        with suppress(OverflowError, ValueError):  # too large, infinite, or not a number
+            milliseconds = float(date)
+            if not milliseconds:
+                return None  # some tables contain 0 in place of a missing date
             return (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat()
     return date
 
