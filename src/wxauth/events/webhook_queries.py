@@ -276,12 +276,15 @@ WITH due AS (
       FROM due WHERE d.receiver_id = due.receiver_id AND d.event_id = due.event_id
     RETURNING d.receiver_id, d.event_id, d.attempts, d.user_id, d.priority < 0 AS is_logout
 )
-SELECT receiver_id, event_id, attempts, is_logout, COALESCE(webhooks.name, site.name) AS name,
-       COALESCE(webhooks.url, site.backchannel_logout_uri, '') AS url, secret, former_secret,
-       webhooks.former_secret_until, delivered_at, site.id_token_alg, events.id IS NULL AS is_swept,
+SELECT leased.receiver_id, leased.event_id, leased.attempts, leased.is_logout,
+       COALESCE(webhooks.name, site.name) AS name, COALESCE(webhooks.url, site.backchannel_logout_uri, '') AS url,
+       webhooks.secret, webhooks.former_secret, webhooks.former_secret_until, webhooks.delivered_at, site.id_token_alg,
+       events.id IS NULL AS is_swept,
        events.id, events.type, events.at, leased.user_id, events.app_id, events.actor, events.data
-  FROM leased LEFT JOIN events ON events.id = event_id LEFT JOIN webhooks ON webhooks.id = receiver_id
-       LEFT JOIN clients site ON site.id = receiver_id AND site.removed_by IS NULL
+  FROM leased
+       LEFT JOIN events ON events.id = leased.event_id
+       LEFT JOIN webhooks ON webhooks.id = leased.receiver_id
+       LEFT JOIN clients site ON site.id = leased.receiver_id AND site.removed_by IS NULL
 """)
 # The statement stores nothing if the delivery is finished (`next_at` is null), or if the lease has expired and another
 # process has leased the delivery (`attempts` differs).
