@@ -222,28 +222,40 @@ SELECT e.id AS event_id, COALESCE(f.type, '') AS type
  ORDER BY e.id
 """)
 
-# The statement returns each receiver that has due deliveries, once for each priority of these deliveries. `receivers`
-# goes from one receiver to the next in the index, so it does not read all pending deliveries. ORDER BY makes PostgreSQL
-# use the index, regardless of its estimates. With EXISTS, PostgreSQL would read all due deliveries, and with LIMIT but
-# without ORDER BY, it would read the whole table. Priorities are negative for sites. The result includes removed sites,
-# but wxauth sends nothing to them.
-_DUE: Final = Statement[tuple[UUID, int]](f"""
-WITH RECURSIVE receivers (id) AS (
-    (SELECT receiver_id FROM deliveries WHERE state = 'pending' ORDER BY receiver_id LIMIT 1)
+
+def _receivers_fragment(condition: LiteralString) -> LiteralString:
+    """Return the SQL of `receivers`, the receivers of the deliveries that meet a condition.
+
+    This recursive query goes from one receiver to the next in the index, so it does not read all these deliveries. Its
+    last row is null, and joins no delivery.
+    """
+    return f"""receivers (id) AS (
+    (SELECT receiver_id FROM deliveries WHERE {condition} ORDER BY receiver_id LIMIT 1)
      UNION ALL
-    SELECT (SELECT d.receiver_id FROM deliveries d WHERE state = 'pending' AND d.receiver_id > receivers.id
+    SELECT (SELECT d.receiver_id FROM deliveries d WHERE {condition} AND d.receiver_id > receivers.id
              ORDER BY d.receiver_id LIMIT 1)
       FROM receivers WHERE receivers.id IS NOT NULL
-)
-SELECT receivers.id, priority
-  FROM receivers CROSS JOIN generate_series({min(Priority).sql}, {max(Priority).sql}) AS priorities (priority)
+)"""
+
+
+# The statement returns each receiver that has due deliveries, once for each priority of these deliveries. Priorities
+# are negative for sites. The result includes removed sites, but wxauth sends nothing to them.
+#
+# `due` is one due delivery of a receiver and priority. ORDER BY makes PostgreSQL use the index to find it, regardless
+# of its estimates. With EXISTS, PostgreSQL would read all due deliveries, and with LIMIT but without ORDER BY, it would
+# read the whole table.
+_DUE: Final = Statement[tuple[UUID, int]](f"""
+WITH RECURSIVE {_receivers_fragment("state = 'pending'")}
+SELECT receivers.id, priorities.priority
+  FROM receivers
+       CROSS JOIN generate_series({min(Priority).sql}, {max(Priority).sql}) AS priorities (priority)
        CROSS JOIN LATERAL (
-       SELECT FROM deliveries d
-        WHERE d.receiver_id = receivers.id AND d.priority = priorities.priority AND d.state = 'pending'
-          AND d.next_at <= :now
-        ORDER BY d.next_at LIMIT 1) due
- WHERE priority < 0 OR EXISTS (SELECT FROM webhooks w WHERE w.id = receivers.id AND is_enabled)
- ORDER BY priority
+           SELECT FROM deliveries d
+            WHERE d.receiver_id = receivers.id AND d.priority = priorities.priority AND d.state = 'pending'
+              AND d.next_at <= :now
+            ORDER BY d.next_at LIMIT 1) due
+ WHERE priorities.priority < 0 OR EXISTS (SELECT FROM webhooks w WHERE w.id = receivers.id AND is_enabled)
+ ORDER BY priorities.priority
 """)
 # Only one process leases a delivery, because the statement skips rows that another process has locked, and a leased
 # delivery is not due before its lease ends.
@@ -334,15 +346,10 @@ SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
 # For each webhook and state, the sweep reads the oldest deliveries through the index. It deletes the finished ones that
 # were queued before `:before`, and all deliveries of removed webhooks.
 sweep_deliveries: Final = Sweep(
-    Statement[Nothing]("""
-WITH RECURSIVE receivers (id) AS (
-    (SELECT receiver_id FROM deliveries ORDER BY receiver_id LIMIT 1)
-     UNION ALL
-    SELECT (SELECT d.receiver_id FROM deliveries d WHERE d.receiver_id > receivers.id ORDER BY d.receiver_id LIMIT 1)
-      FROM receivers WHERE receivers.id IS NOT NULL
-), swept AS MATERIALIZED (
+    Statement[Nothing](f"""
+WITH RECURSIVE {_receivers_fragment("true")}, swept AS MATERIALIZED (
     SELECT old.receiver_id, old.event_id
-      FROM receivers CROSS JOIN unnest('{delivered,failed,pending}'::text[]) AS chosen
+      FROM receivers CROSS JOIN unnest('{{delivered,failed,pending}}'::text[]) AS chosen
            CROSS JOIN LATERAL (
                SELECT d.receiver_id, d.event_id, d.at FROM deliveries d
                 WHERE d.receiver_id = receivers.id AND d.state = chosen AND d.priority >= 0
