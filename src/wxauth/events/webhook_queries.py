@@ -185,11 +185,17 @@ ON CONFLICT (receiver_id, event_id) DO UPDATE
  WHERE NOT (deliveries.is_leased AND deliveries.next_at > :now)
 """)
 # An urgent event must not wait for earlier events of its user that are less urgent. Therefore, the statement gives the
-# earlier events the priority and time of the urgent event. It reads the earlier events of a user once for each
-# priority, however many new events the user has. The join is LATERAL because PostgreSQL could execute other joins by
-# reading all pending deliveries for each row, if its statistics date from a time with few pending deliveries. ORDER BY
-# makes PostgreSQL use the index of first attempts, because no other index has this order. The statement skips locked
-# rows, so that it does not wait. Most of them are deliveries that a process is leasing at this moment.
+# earlier events the priority and time of the urgent event.
+#
+# `urgent` contains the urgent events that have just been queued, but of each user only the newest one of each priority.
+# All earlier events of the user precede it, so the statement reads them once for each priority, however many new events
+# the user has. `earlier` contains those that no process has attempted yet. `row_id` is the ctid of a row, which does
+# not change while the row is locked. The statement skips locked rows, so that it does not wait. Most of them are
+# deliveries that a process is leasing at this moment.
+#
+# The joins are LATERAL because PostgreSQL could execute other joins by reading all pending deliveries for each row, if
+# its statistics date from a time with few pending deliveries. ORDER BY makes PostgreSQL use the index of first
+# attempts, because no other index has this order.
 _HASTEN: Final = Statement[Nothing](f"""
 WITH urgent AS MATERIALIZED (
     SELECT DISTINCT ON (receiver_id, user_id, priority) receiver_id, user_id, priority, event_id, next_at
@@ -201,12 +207,13 @@ WITH urgent AS MATERIALIZED (
      ORDER BY receiver_id, user_id, priority, event_id DESC
 ), hastened AS MATERIALIZED (
     SELECT earlier.row_id, min(urgent.priority) AS priority, min(urgent.next_at) AS next_at
-      FROM urgent CROSS JOIN LATERAL (
-           SELECT d.ctid AS row_id FROM deliveries d
-            WHERE d.receiver_id = urgent.receiver_id AND d.user_id = urgent.user_id AND d.event_id < urgent.event_id
-              AND d.attempts = 0 AND d.priority > urgent.priority
-            ORDER BY d.receiver_id, d.user_id, d.event_id
-              FOR UPDATE SKIP LOCKED) earlier
+      FROM urgent
+           CROSS JOIN LATERAL (
+               SELECT d.ctid AS row_id FROM deliveries d
+                WHERE d.receiver_id = urgent.receiver_id AND d.user_id = urgent.user_id
+                  AND d.event_id < urgent.event_id AND d.attempts = 0 AND d.priority > urgent.priority
+                ORDER BY d.receiver_id, d.user_id, d.event_id
+                  FOR UPDATE SKIP LOCKED) earlier
      GROUP BY earlier.row_id
 )
 UPDATE deliveries d SET priority = hastened.priority, next_at = LEAST(d.next_at, hastened.next_at)
