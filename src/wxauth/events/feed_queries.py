@@ -154,39 +154,46 @@ RETURNING position, event_id, type
 def _page_fragment(places: LiteralString) -> LiteralString:
     """Return the SQL of a page. The page contains the events at the first places that the query `places` returns.
 
+    `bounds` contains the newest place, and the place of the last deleted event. Its join with one row of VALUES makes
+    the statement return the newest place even if there are no events.
+
     `completeness` finds out whether the feed still contains all events after the reader's place. Events are missing if
     the place no longer exists, or if later events have been deleted. No event is missing if the reader's place is the
     place of the last deleted event. Position 0 is before the first event, so the statement needs no row for it. If
     `:is_after` is false, the reader has no place, and gets the oldest remaining events.
 
-    The join with one row of VALUES makes the statement return the newest place even if there are no events. The LATERAL
-    joins with LIMIT make PostgreSQL read only as many rows of the index as the page needs, even if its statistics are
-    old.
+    The LATERAL joins with LIMIT make PostgreSQL read only as many rows of the index as the page needs, even if its
+    statistics are old.
     """
     return f"""
-WITH last AS (
-    SELECT COALESCE(newest.position, 0) AS position,
-           COALESCE(newest.event_id, '{fragment(str(FIRST_ID))}') AS event_id,
-           COALESCE(s.position, 0) AS swept_position, s.event_id AS swept_id
+WITH bounds AS (
+    SELECT COALESCE(newest.position, 0) AS last_position,
+           COALESCE(newest.event_id, '{fragment(str(FIRST_ID))}') AS last_id,
+           COALESCE(swept.position, 0) AS swept_position, swept.event_id AS swept_id
       FROM (VALUES (true)) AS one
-      LEFT JOIN feed_swept s ON true
-      LEFT JOIN LATERAL (
-               (SELECT position, event_id FROM feed WHERE position > COALESCE(s.position, 0)
+           LEFT JOIN feed_swept swept ON true
+           LEFT JOIN LATERAL (
+               (SELECT position, event_id FROM feed WHERE position > COALESCE(swept.position, 0)
                  ORDER BY position DESC LIMIT 1)
-                UNION ALL SELECT s.position, s.event_id WHERE s.position IS NOT NULL
+                UNION ALL
+               SELECT swept.position, swept.event_id WHERE swept.position IS NOT NULL
                 ORDER BY position DESC LIMIT 1) newest ON true
 ), completeness AS (
-    SELECT NOT :is_after::boolean OR (swept_position <= :position
-        AND (:position = 0 OR (swept_position, swept_id) = (:position, :event_id::uuid) OR EXISTS (
-               SELECT FROM feed WHERE feed.position = :position AND feed.event_id = :event_id::uuid))) AS is_complete
-      FROM last
+    SELECT NOT :is_after::boolean
+           OR (swept_position <= :position
+               AND (:position = 0
+                    OR (swept_position, swept_id) = (:position, :event_id::uuid)
+                    OR EXISTS (SELECT FROM feed WHERE feed.position = :position AND feed.event_id = :event_id::uuid)))
+           AS is_complete
+      FROM bounds
 )
-SELECT is_complete, last.position AS last_position, last.event_id AS last_id, page.*
-  FROM last CROSS JOIN completeness LEFT JOIN LATERAL (
+SELECT is_complete, last_position, last_id, page.*
+  FROM bounds
+       CROSS JOIN completeness
+       LEFT JOIN LATERAL (
            SELECT place.position, e.id, e.type, e.at, e.user_id, e.app_id, e.actor, e.data
              FROM ({places}) place JOIN events e ON e.id = place.event_id
-            ORDER BY place.position LIMIT :limit
-       ) page ON is_complete
+            ORDER BY place.position LIMIT :limit) page ON is_complete
  ORDER BY page.position
 """
 
@@ -204,9 +211,9 @@ _PAGE_OF_TYPES: Final = Statement[FeedRow](
 
 
 class WrongPlace(Exception):
-    """The error for a wrong sequence.
+    """The error for a sequence that has produced a wrong position.
 
-    It has produced a position that is not after the last position, or is above `MAX_SENSIBLE_NUMBER`.
+    A position is wrong if it is not after the last position, or if it is above `MAX_SENSIBLE_NUMBER`.
     """
 
 
