@@ -231,7 +231,7 @@ class Deliveries:
         is_first_success = await self._store(delivery, outcome, until=leased_at + LEASE)
         # `delivery.delivered_at` is the time of the last success before this delivery was leased.
         was_unavailable = delivery.delivered_at is None or self.clock() - delivery.delivered_at >= OUTAGE
-        # Several deliveries can succeed at the same time, but only one of them is the first, and resumes the others.
+        # Several deliveries can succeed at the same time, but only the first of them resumes the failed deliveries.
         if is_first_success and was_unavailable:
             await self._resume(delivery.receiver_id)
 

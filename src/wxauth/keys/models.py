@@ -143,7 +143,7 @@ def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
     current = signing_key_of(keys, now)
     kids_ahead = {key.kid for key in keys if key.activates_at > now + _WAITS_AT_MOST}
     corrected = [_activating_at(key, now) if key.kid in kids_ahead else key for key in keys]
-    # Only if there is another key, which signs until the last key begins to sign.
+    # The last key can become the next key only if another key signs until then.
     if len(keys) > 1 and keys[-1].kid in kids_ahead:
         return _with_successor(corrected[:-1], _activating_at(corrected[-1], now + SIGNS_AFTER), signer=current)
     return _with_successor(corrected, make(now + SIGNS_AFTER), signer=current)
