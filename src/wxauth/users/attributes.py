@@ -91,7 +91,7 @@ async def patch_attributes(
 async def add_missing_attributes(
     transaction: Transaction, user_id: UUID, attributes_of_other: Attributes, *, by: Actor, now: datetime
 ) -> None:
-    """Add those attributes of another user to a locked user that the locked user lacks, and record the change.
+    """Give a locked user those attributes of another user that the locked user lacks, and record the change.
 
     If the result would have too many names or bytes, add nothing, because a merge must not fail for this reason.
     """
