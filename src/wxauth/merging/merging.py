@@ -196,8 +196,8 @@ async def link_unionid(
     """Merge the user of a known identity into the user of the unionid that WeChat now returns for this identity.
 
     Then store the unionid in the rows of the identity and the remaining user. Do nothing if the two users are the same
-    user, if one of them does not exist, or if they were split. `cancels_erasure` means that the person who logs
-    in wants to keep the account. If it is set and neither user is banned, cancel the erasures that the users have
+    user, if one of them does not exist, or if they were split. `cancels_erasure` means that the person who logs in
+    wants to keep the account. If it is set and neither user is banned, cancel the erasures that the users have
     requested.
 
     Raises: AccountLeaving, if a user has asked to be erased and `cancels_erasure` is not set; AccountDisabled, if a

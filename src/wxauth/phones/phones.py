@@ -151,8 +151,8 @@ class Phones:
         """Bind the number of a stored response when it is the request's turn in the user's queue.
 
         The request waits in the queue before it begins a transaction. Otherwise the transaction would stay open while
-        it waits for the lock on the user's row. In the queues, the identity takes the place of a session,
-        because a response belongs to an identity and names no session.
+        it waits for the lock on the user's row. In the queues, the identity takes the place of a session, because a
+        response belongs to an identity and names no session.
 
         Raises: InvalidCode, if this process cannot decrypt the response; WeChatBadResponse; RateLimited, if the queue
             is full or too slow; TooManyChanges.

@@ -113,7 +113,7 @@ SELECT CASE
                             OR type = 'user.phone_removed' AND actor <> 'system')) THEN 'withdrawn'
        WHEN NOT ({MAY_LOG_IN}) THEN 'cannot_log_in'
        WHEN :is_late AND EXISTS (SELECT FROM phone_answers JOIN identities USING (app_id, openid)
-                                          WHERE user_id = users.id AND settled_at > :asked_at) THEN 'outdated'
+                                  WHERE user_id = users.id AND settled_at > :asked_at) THEN 'outdated'
        WHEN :policy <> 'share'
             AND EXISTS (SELECT FROM users other
                          WHERE other.phone = :phone AND other.id <> users.id AND other.phone_verified_at IS NOT NULL
