@@ -37,7 +37,7 @@ from wxauth.core.database import Database
 from wxauth.core.deadlines import DEADLINES
 from wxauth.core.logs import configure_logging
 from wxauth.core.metrics import DECLARED, REGISTRY
-from wxauth.core.outages import OutageLog, outage_log
+from wxauth.core.outage_log import OutageLog, outage_log
 from wxauth.core.services import Services
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.app import create_app

@@ -21,9 +21,10 @@ from tests.sweeps import swept
 from tests.world import Rows, until
 from wxauth.core.connection_pool import MAX_IDLE_SECONDS
 from wxauth.core.database import Database, Transaction
+from wxauth.core.database_errors import DatabaseUrlRefused, NothingCommitted
 from wxauth.core.deadlines import DEADLINES, Deadlines
 from wxauth.core.migrations import begin_migration, migrate
-from wxauth.core.outages import DatabaseUrlRefused, NothingCommitted, reason_of
+from wxauth.core.outage_texts import reason_of
 from wxauth.core.statements import Nothing, Statement
 from wxauth.errors import StorageUnavailable
 from wxauth_desk.postgres import EmbeddedPostgres

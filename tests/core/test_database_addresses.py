@@ -20,7 +20,7 @@ from tests.listening import Listening, join
 from tests.world import until
 from wxauth.core.database import Database
 from wxauth.core.deadlines import Deadlines
-from wxauth.core.outages import outage_text
+from wxauth.core.outage_texts import outage_text
 from wxauth.core.statements import Statement
 from wxauth.errors import StorageUnavailable
 from wxauth.limits.redis import RedisCounts

@@ -22,7 +22,9 @@ from tests.listening import Listening, join
 from tests.processes import WXAUTH, Running, free_port, run, until
 from tests.world import LogLines, Rows, Server
 from wxauth.core.database import Database
-from wxauth.core.outages import NotConnected, outage_log, outage_text
+from wxauth.core.database_errors import NotConnected
+from wxauth.core.outage_log import outage_log
+from wxauth.core.outage_texts import outage_text
 from wxauth.core.statements import Nothing, Statement
 from wxauth.errors import StorageUnavailable
 

@@ -26,7 +26,8 @@ from wxauth.clients.clients import Credentials
 from wxauth.core.database import Database
 from wxauth.core.logs import configure_logging
 from wxauth.core.migrations import MigrationImpossible, migrate
-from wxauth.core.outages import is_refusal, reason_of
+from wxauth.core.outage_texts import reason_of
+from wxauth.core.outages import is_refusal
 from wxauth.login.login_queries import rehearse_login
 from wxauth.service.app import create_api, surround
 from wxauth.service.build import Timeouts, build_services

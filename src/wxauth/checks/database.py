@@ -15,7 +15,7 @@ from wxauth.checks.sealed import judge_sealed, judge_signing_keys, some_values
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.deadlines import Deadlines
-from wxauth.core.outages import TAKES_NO_WRITES, outage_text
+from wxauth.core.outage_texts import TAKES_NO_WRITES, outage_text
 from wxauth.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of
 from wxauth.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.errors import StorageUnavailable

@@ -22,7 +22,7 @@ from wxauth.apps.registry import Apps
 from wxauth.cli.options import checked, text_option, unusable_file
 from wxauth.cli.printing import Command, Failed, WrongCall, echo, json_option, printable, show
 from wxauth.cli.resources import with_database, with_services
-from wxauth.core.outages import outage_text
+from wxauth.core.outage_texts import outage_text
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _

@@ -13,7 +13,7 @@ from wxauth.cli.printing import Failed
 from wxauth.core.clock import Clock, DatabaseClock, correct_clock
 from wxauth.core.database import Database
 from wxauth.core.logs import configure_logging
-from wxauth.core.outages import outage_text
+from wxauth.core.outage_texts import outage_text
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.errors import (
     AppInSettings,

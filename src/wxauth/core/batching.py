@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Histogram
-from wxauth.core.outages import reason_of
+from wxauth.core.outage_texts import reason_of
 from wxauth.core.statements import Statement, model_of, with_parameters
 from wxauth.errors import StorageUnavailable
 

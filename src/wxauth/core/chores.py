@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 from wxauth.core.logs import get_logger
-from wxauth.core.outages import outage_log
+from wxauth.core.outage_log import outage_log
 from wxauth.errors import StorageUnavailable
 
 log = get_logger()

@@ -8,8 +8,11 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 from pydantic_core import from_json, to_json
 
-from wxauth.core import libpq, outages
+from wxauth.core import libpq
+from wxauth.core.database_errors import NotConnected
 from wxauth.core.deadlines import Deadlines
+from wxauth.core.outage_log import outage_log
+from wxauth.core.outages import raise_if_not_connected
 from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.addresses import addresses_of
 
@@ -52,7 +55,7 @@ class Connector:
 
         Raises: NotConnected, DatabaseUrlRefused.
         """
-        failures: list[outages.NotConnected] = []
+        failures: list[NotConnected] = []
         started_at = monotonic()
         places: list[_Place] = []
         for dsn in self._dsns:
@@ -66,16 +69,16 @@ class Connector:
         for place in places:
             try:
                 connection = await self._connect_to(place, {"timeout": timeout, **options})
-            except outages.NotConnected as exc:
+            except NotConnected as exc:
                 failures.append(exc)
             else:
                 self._last_place = place
-                outages.outage_log.end(started_at)
+                outage_log.end(started_at)
                 return connection
-        outages.outage_log.begin()
+        outage_log.begin()
         if len(failures) == 1:
             raise failures[0]
-        raise outages.NotConnected(_("; ").join(each.text for each in failures)) from failures[-1].__cause__
+        raise NotConnected(_("; ").join(each.text for each in failures)) from failures[-1].__cause__
 
     async def _connect_to(self, place: _Place, options: Mapping[str, object]) -> asyncpg.Connection:
         """Open a connection to this host and address. Raises: NotConnected, DatabaseUrlRefused."""
@@ -85,7 +88,7 @@ class Connector:
         try:
             connection = await asyncpg.connect(place.dsn, password=libpq.password_in_file(place.dsn), **all_options)
         except Exception as exc:
-            outages.raise_if_not_connected(exc, place.dsn, place.address)
+            raise_if_not_connected(exc, place.dsn, place.address)
             raise
         await connection.set_type_codec(
             "jsonb", schema="pg_catalog", encoder=lambda value: to_json(value).decode(), decoder=from_json

@@ -20,8 +20,10 @@ from wxauth.core import outages
 from wxauth.core.batching import Batched, Batches
 from wxauth.core.connecting import ISOLATION, Connector
 from wxauth.core.connection_pool import Connections
+from wxauth.core.database_errors import ConnectionLost, NothingCommitted
 from wxauth.core.deadlines import DEADLINES, Deadlines
 from wxauth.core.logs import get_logger
+from wxauth.core.outage_texts import POOLER_REMEDY, reason_of
 from wxauth.core.statements import Statement, T_co
 from wxauth.errors import StorageUnavailable
 
@@ -307,7 +309,7 @@ class Database(_Reader):
         try:
             try:
                 return await self._begin_on(await self._connections.acquire(), begin)
-            except outages.ConnectionLost:
+            except ConnectionLost:
                 return await self._begin_on(await self._connections.acquire(), begin)
         except Exception as exc:
             outages.raise_if_unavailable(exc)
@@ -324,7 +326,7 @@ class Database(_Reader):
             may_retry = self._close_unusable(connection, exc)
             self._connections.release(connection)
             if may_retry:
-                raise outages.ConnectionLost from exc
+                raise ConnectionLost from exc
             raise
         return connection
 
@@ -349,7 +351,7 @@ class Database(_Reader):
         # violated constraint, which must reach the caller.
         is_lost = isinstance(exc, (*outages.CONNECTION_LOST, asyncpg.InterfaceError))
         if may_retry and is_lost and not is_committing:
-            raise outages.NothingCommitted(outages.NO_RESPONSE) from exc
+            raise NothingCommitted(outages.NO_RESPONSE) from exc
         outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
 
     async def _fetch(
@@ -377,7 +379,7 @@ class Database(_Reader):
                     if tries and (may_retry or isinstance(exc, (*outages.CLASHED, *outages.STATEMENT_LOST))):
                         continue
                     if may_retry:
-                        raise outages.ConnectionLost from exc
+                        raise ConnectionLost from exc
                     raise
                 finally:
                     self._connections.release(connection)
@@ -406,8 +408,8 @@ class Database(_Reader):
         if isinstance(exc, outages.STATEMENT_LOST):
             log.warning(
                 "prepared_statement_forgotten",
-                reason=outages.reason_of(exc),
-                what_to_change=outages.POOLER_REMEDY,
+                reason=reason_of(exc),
+                what_to_change=POOLER_REMEDY,
             )
         if is_lost or isinstance(exc, (asyncio.CancelledError, *outages.STATEMENT_LOST)):
             # wxauth aborts the connection, because an orderly close would wait for a server that does not respond.

@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from wxauth.core.database_errors import ChangesClashed
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Gauge
-from wxauth.core.outages import ChangesClashed
 from wxauth.core.retrying import TooManyChanges
 from wxauth.core.services import part
 from wxauth.core.tasks import cancel

@@ -11,7 +11,7 @@ from typing import Final
 import asyncpg
 
 from wxauth.core.database import Database
-from wxauth.core.outages import reason_of
+from wxauth.core.outage_texts import reason_of
 from wxauth.core.statements import Statement
 from wxauth.i18n import Text, lazy_gettext as _
 

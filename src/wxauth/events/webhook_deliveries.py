@@ -26,7 +26,7 @@ from wxauth.core.chores import keep_doing
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
-from wxauth.core.outages import outage_log
+from wxauth.core.outage_log import outage_log
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.core.services import part
 from wxauth.core.tasks import cancel

@@ -153,7 +153,7 @@ class Batch:
 
         Return the changes of the status and the roles of stored users, which the caller reports after the commit.
 
-        Raises: one of `core.outages.CONFLICTS`, if another transaction has written the same data.
+        Raises: one of `core.database_errors.CONFLICTS`, if another transaction has written the same data.
         """
         stored = self._stored_users
         new = [user for user_id, user in self.notes.users.items() if user_id not in stored]

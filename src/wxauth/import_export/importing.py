@@ -16,7 +16,8 @@ from zoneinfo import ZoneInfo
 
 from wxauth.apps.registry import Apps
 from wxauth.core.database import Transaction
-from wxauth.core.outages import CONFLICTS, is_refusal
+from wxauth.core.database_errors import CONFLICTS
+from wxauth.core.outages import is_refusal
 from wxauth.core.retrying import ChangedMeanwhile, TooManyChanges, retrying
 from wxauth.core.services import Services
 from wxauth.core.trail import OPERATOR

@@ -326,7 +326,7 @@ async def store(
     logged in with one of these identities yet, and its openid is also the unionid of a user, this function makes the
     next login of that user check the identity, because one of the two ids is probably wrong.
 
-    Raises: one of `core.outages.CONFLICTS`, if another transaction has written the same data.
+    Raises: one of `core.database_errors.CONFLICTS`, if another transaction has written the same data.
     """
     for statement, rows in rows_by_statement.items():
         if rows:

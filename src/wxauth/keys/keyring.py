@@ -18,7 +18,7 @@ from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Transaction
 from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
-from wxauth.core.outages import outage_log
+from wxauth.core.outage_log import outage_log
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
 from wxauth.core.services import part
 from wxauth.core.trail import Actor, EventType, record_event

@@ -18,10 +18,12 @@ from uuid import UUID
 from pydantic_core import to_json
 
 from wxauth.core.database import Database, Transaction
+from wxauth.core.database_errors import CONFLICTS, NothingCommitted
 from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Histogram
-from wxauth.core.outages import CONFLICTS, NothingCommitted, is_refusal, reason_of
+from wxauth.core.outage_texts import reason_of
+from wxauth.core.outages import is_refusal
 from wxauth.core.retrying import ChangedMeanwhile, retrying
 from wxauth.core.statements import Nothing, Statement
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event

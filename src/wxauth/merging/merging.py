@@ -234,8 +234,8 @@ async def correct_imported_identity(
     - If the right openid belongs to another user, the next attempt of the login merges the users, because this function
       has given the unionid to the user of the imported identity.
 
-    Raises: AccountDisabled, AccountLeaving, TooManyChanges, as `link_unionid` does; one of `core.outages.CONFLICTS`, if
-    another transaction has just given the unionid to a user.
+    Raises: AccountDisabled, AccountLeaving, TooManyChanges, as `link_unionid` does; one of
+        `core.database_errors.CONFLICTS`, if another transaction has just given the unionid to a user.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     people = await database.one(unionid_queries.PEOPLE, **identity)

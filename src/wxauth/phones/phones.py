@@ -19,8 +19,8 @@ from wxauth import errors
 from wxauth.apps.registry import Apps
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
+from wxauth.core.database_errors import ChangesClashed
 from wxauth.core.logs import get_logger
-from wxauth.core.outages import ChangesClashed
 from wxauth.core.retry_queue import Retries
 from wxauth.core.retrying import TooManyChanges
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, phone_answer_context

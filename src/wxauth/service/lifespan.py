@@ -23,8 +23,10 @@ from wxauth.clients.clients import clashing_clients
 from wxauth.console.sessions import ConsoleSessions
 from wxauth.core.chores import attempt
 from wxauth.core.clock import DatabaseClock, correct_clock, keep_time
+from wxauth.core.database_errors import DatabaseUrlRefused
 from wxauth.core.logs import get_logger
-from wxauth.core.outages import DatabaseUrlRefused, outage_log, reason_of
+from wxauth.core.outage_log import outage_log
+from wxauth.core.outage_texts import reason_of
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.core.services import Services
 from wxauth.core.tasks import cancel

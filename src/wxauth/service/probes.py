@@ -14,8 +14,9 @@ from fastapi.responses import JSONResponse
 
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
+from wxauth.core.database_errors import DatabaseUrlRefused
 from wxauth.core.logs import get_logger
-from wxauth.core.outages import DatabaseUrlRefused, outage_log
+from wxauth.core.outage_log import outage_log
 from wxauth.core.revisions import current_revision, is_usable, refusal_of
 from wxauth.core.services import part
 from wxauth.errors import StorageUnavailable

@@ -9,8 +9,8 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.core.database import Database, Transaction
+from wxauth.core.database_errors import CONFLICTS
 from wxauth.core.logs import get_logger
-from wxauth.core.outages import CONFLICTS
 from wxauth.core.retrying import ATTEMPTS_OF_OPERATORS, ChangedMeanwhile, begin_locked
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserStatus

@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from wxauth.core.logs import get_logger
-from wxauth.core.outages import reason_of
+from wxauth.core.outage_texts import reason_of
 from wxauth.core.trail import Actor
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
