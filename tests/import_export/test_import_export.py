@@ -629,6 +629,17 @@ async def test_a_dry_run_counts_administrators_of_earlier_batches(
         assert await mover.import_lines(*lines, allows_admin=True, takes_roles=True, dry_run=dry_run) == (1, 1, 0, 0)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+async def test_a_stored_administrator_counts_though_no_line_names_a_stored_user(
+    mover: Mover, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr("wxauth.import_export.importing.BATCH", batch)
+    await mover.import_lines({**ALICE, "roles": ["admin"]}, allows_admin=True)
+    lines = {**BOB, **ONE, **BU, "roles": ["admin"]}, {**ALICE_THERE, **ONE, **BU, "roles": []}
+    for dry_run in (True, False):
+        assert await mover.import_lines(*lines, allows_admin=True, takes_roles=True, dry_run=dry_run) == (1, 1, 0, 0)
+
+
 async def test_a_file_makes_nobody_an_administrator_who_is_or_was_banned(mover: Mover) -> None:
     await mover.stage.login("alice")
     await mover.stage.login("bob")

@@ -280,7 +280,7 @@ async def _locked_batch(
     """
     found = await find(transaction, wanted)
     users: Sequence[UserToImport] = []
-    if found.user_ids:
+    if found.user_ids or locks_administrators:
         # Both statements lock users in the order of their ids, as all code does, to avoid deadlocks.
         statement = LOCK_WITH_ADMINISTRATORS if locks_administrators else LOCK
         users = await transaction.rows(statement, user_ids=list(found.user_ids))
