@@ -1,4 +1,4 @@
-"""The query for the rights that outsiders have on wxauth's tables, as the steps that revoke these rights.
+"""The query for the steps that revoke the rights of outsiders on wxauth's tables and sequences.
 
 An outsider is a role that may use the tables, and is not excused (see the CTE `excused`).
 """

@@ -329,7 +329,7 @@ async def _import(
         )
         report.print(text)
         raise
-    except sqlite3.OperationalError as exc:  # `import_users` has a temporary SQLite file for data about earlier lines
+    except sqlite3.OperationalError as exc:  # `import_users` stores its notes in a temporary SQLite file
         raise Failed(Text(_NO_ROOM, error=exc)) from None
 
 

@@ -175,30 +175,30 @@ async def _import_patiently(
     report_wait: Callable[[StorageUnavailable, float], None],
     pause: Callable[[float], Awaitable[None]],
 ) -> list[LineOutcome | LineRefused]:
-    """Import a batch, and return the result of each line.
+    """Import lines as one batch or, after failures, as several smaller batches. Return the result of each line.
 
-    The first attempt imports the whole batch. If other requests keep changing the users of the lines, each half is then
-    imported separately. A half takes less time, so fewer requests change its users in the meantime. If other requests
-    keep changing the user of a single line, or if the database is unavailable, the next attempt begins after a pause.
-    An unavailable database also halves all remaining parts, because they might exceed the time limit.
+    If other requests keep changing the users of a batch, each half becomes a batch. A smaller batch takes less time, so
+    fewer requests change its users in the meantime. If other requests keep changing the user of a single line, or if
+    the database is unavailable, the next attempt begins after a pause. An unavailable database also halves all
+    remaining batches, because they might exceed the time limit.
 
     Raises: StorageUnavailable, after the last of `_PAUSES`, or if a retry cannot help.
     """
     outcomes: list[LineOutcome | LineRefused] = []
-    parts = [lines] if lines else []
+    batches = [lines] if lines else []
     pauses = iter(_PAUSES)
-    while parts:
-        part, *other_parts = parts
+    while batches:
+        next_batch, *later_batches = batches
         try:
-            outcomes += await _import_batch(services, part, notes_on_disk, options)
-            parts = other_parts
+            outcomes += await _import_batch(services, next_batch, notes_on_disk, options)
+            batches = later_batches
         except StorageUnavailable as exc:
             if isinstance(exc, TooManyChanges):
-                parts = [*_halves(part), *other_parts]
-                if len(part) > 1:
+                batches = [*_halves(next_batch), *later_batches]
+                if len(next_batch) > 1:
                     continue
             else:
-                parts = [half for each in parts for half in _halves(each)]
+                batches = [half for batch in batches for half in _halves(batch)]
             seconds = next(pauses, None)
             if seconds is None or is_refusal(exc):
                 raise
