@@ -381,6 +381,9 @@ async def test_a_required_value_that_is_good_no_more_is_named(root: Office) -> N
         assert "the stored app_secret" in problem_of(answer, "storage_unavailable", 503)["detail"]
     found = await root.ask("GET", "/check")
     assert any(f"{LATER} (app_secret)" in result["message"] for result in found.json()["items"])
+    office = await root.beside(apps=[*APPS, LATER_APP])  # the settings' app is used instead
+    found = await office.ask("GET", "/check")
+    assert not any(LATER in result["message"] for result in found.json()["items"] if result["level"] == "bad")
 
 
 @pytest.mark.oldest_postgres

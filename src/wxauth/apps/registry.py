@@ -45,9 +45,9 @@ class Apps:
     default: KnownApp | None = field(init=False)
     """The app for logins that name no app; None if there is no mini-program. The app may be disabled."""
     unopened: list[str] = field(init=False, default_factory=list)
-    """The ids of the stored apps whose secrets cannot be decrypted.
+    """The ids of the stored apps whose secrets cannot be decrypted. Users cannot log in to these apps.
 
-    Users cannot log in to these apps, unless the settings contain an app with the same id.
+    A stored app is ignored if the settings contain an app with the same id.
     """
     invalid: dict[str, Sequence[str]] = field(init=False, default_factory=dict)
     """The required fields whose stored values are no longer valid, by the id of the app.
@@ -182,8 +182,7 @@ class Apps:
     def _replace_apps(self, stored: Sequence[queries.SealedApp]) -> None:
         """Replace the apps in memory with the apps in the settings and these stored apps."""
         in_settings = {app.app_id: KnownApp(app, "settings") for app in self.settings.apps}
-        # The first operand puts the apps in the settings first. The last operand gives them precedence.
-        self._by_id = in_settings | self._unseal_all(stored) | in_settings
+        self._by_id = in_settings | self._unseal_all([row for row in stored if row.app_id not in in_settings])
         self.default = next((known for known in self._by_id.values() if known.app.is_mini_program), None)
         self._enabled = {app_id: known.app for app_id, known in self._by_id.items() if known.is_enabled}
         if self.default is not None and self.default.is_enabled:
