@@ -27,7 +27,7 @@ def base64url(data: bytes) -> bytes:
 class PrivateKey:
     """A private key for one algorithm, with its public JWK.
 
-    The subclasses are `SigningKey` (ES256), which signs access tokens, and `keys.keyring.RsaKey` (RS256). RS256 keys
+    The subclasses are `SigningKey` (ES256), which signs access tokens, and `keys.key_sets.RsaKey` (RS256). RS256 keys
     sign the id_tokens and logout tokens of clients that use RS256, and ES256 keys sign those of all other clients.
     """
 

@@ -10,7 +10,8 @@ from tests.websites.browsers import BYE, Browser, House
 from tests.world import CALLBACK, AddSite, GetPhone, Phone, Site, Stage
 from wxauth.clients.clients import add_client
 from wxauth.clients.rules import build_client
-from wxauth.keys.keyring import KeyRing, RsaKey
+from wxauth.core.sealing import Sealer
+from wxauth.keys.key_sets import RsaKey, sealed_row
 from wxauth.keys.queries import store_keys
 
 
@@ -24,10 +25,9 @@ def id_token_key() -> RsaKey:
 async def add_site(request: pytest.FixtureRequest, stage: Stage, id_token_key: RsaKey) -> AddSite:
     """A function that adds an OAuth client. For example, call `await add_site("shop", device=True)`."""
     if not request.node.get_closest_marker("no_signing_key"):
+        now = stage.clock()
         async with stage.services.database.begin() as transaction:
-            await store_keys(
-                transaction, [], [stage.services[KeyRing]._sealed(id_token_key, stage.clock(), now=stage.clock())]
-            )
+            await store_keys(transaction, [], [sealed_row(id_token_key, stage.services[Sealer], now, activates_at=now)])
 
     async def add(name: str = "shop", **options: Any) -> Site:
         site = build_client(name, {"title": "Example Shop", "redirect_uris": [CALLBACK], **options})

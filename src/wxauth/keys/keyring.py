@@ -8,21 +8,21 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, Self, TypeVar
+from functools import partial
+from typing import Any, Final
 
-from cryptography.hazmat.primitives.asymmetric import rsa
 from jose import jwk
 from pydantic_core import to_json
 
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Transaction
-from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.outage_log import outage_log
-from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
+from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.core.services import part
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import NotFound, StorageUnavailable
+from wxauth.keys.key_sets import NOT_READ, RSA_ALGORITHM, KeySet, RsaKey, sealed_row
 from wxauth.keys.models import (
     NO_SUCH_KEY,
     Keys,
@@ -42,13 +42,6 @@ from wxauth_guard.claims import ALGORITHM
 from wxauth_guard.errors import KeysUnavailable
 from wxauth_guard.keys import VerificationKey
 
-RSA_ALGORITHM: Final = "RS256"
-"""The algorithm of the RSA keys, which sign only id_tokens and logout tokens."""
-_RSA_BITS: Final = 2048
-"""The length, in bits, of a new RSA key."""
-_RSA_EXPONENT: Final = 65537
-"""The public exponent of a new RSA key, which nearly all RSA keys share."""
-NOT_READ: Final = "the signing keys have not been read yet"
 REFRESH_PAUSE_SECONDS: Final = 5.0
 """The pause, in seconds, between two reads of the stored keys."""
 UNKNOWN_KEY_PAUSE: Final = timedelta(seconds=1)
@@ -57,72 +50,6 @@ RETRY_PAUSE_SECONDS: Final = 1.0
 """The pause, in seconds, between two reads while there is no key."""
 
 log = get_logger()
-Key = TypeVar("Key", bound=PrivateKey)
-
-
-class RsaKey(PrivateKey):
-    """An RS256 key."""
-
-    __slots__ = ()
-    alg = RSA_ALGORITHM
-    kind = rsa.RSAPrivateKey
-
-    @classmethod
-    def generate(cls) -> Self:
-        """Generate a new RS256 key."""
-        return cls(rsa.generate_private_key(_RSA_EXPONENT, _RSA_BITS))
-
-
-class _KeySet(Generic[Key]):
-    """The published keys of one algorithm, as this process last read them from the database.
-
-    There are no keys before the first read.
-    """
-
-    def __init__(self, key_type: type[Key]) -> None:
-        self.alg = key_type.alg
-        self.key_type = key_type
-        self.opened_rows: Keys = []
-        """The stored keys that wxauth's secret keys can decrypt."""
-        self.by_kid: dict[str, Key] = {}
-        """The decrypted keys of `opened_rows`, by their kids."""
-        self.unopened: list[str] = []
-        """The kids of the stored keys that wxauth's secret keys cannot decrypt."""
-
-    def signing_key(self, now: datetime) -> Key:
-        """Return the key that signs now. Raises: StorageUnavailable, if no key has been read yet."""
-        if not self.opened_rows:
-            raise StorageUnavailable(NOT_READ)
-        return self.by_kid[signing_key_of(self.opened_rows, now).kid]
-
-    def replace(self, stored: Keys, sealer: Sealer, now: datetime) -> None:
-        """Replace the keys that were read before, and log which keys cannot be decrypted or were withdrawn.
-
-        Raises: CannotOpen, if none of the stored keys can be decrypted.
-        """
-        by_kid: dict[str, Key] = {}
-        for row in stored:
-            try:
-                by_kid[row.kid] = self.by_kid.get(row.kid) or unsealed_key(row, sealer, self.key_type)
-            except CannotOpen:
-                continue
-        if not by_kid:
-            raise CannotOpen("no signing key can be decrypted")
-        unopened = [row.kid for row in stored if row.kid not in by_kid]
-        if unopened and unopened != self.unopened:
-            log.error("signing_keys_not_opened", kids=unopened, what_to_change=WRONG_SECRET_KEY)
-        self._log_withdrawn(stored, now)
-        self.opened_rows = [row for row in stored if row.kid in by_kid]
-        self.by_kid = by_kid
-        self.unopened = unopened
-
-    def _log_withdrawn(self, stored: Keys, now: datetime) -> None:
-        """Log which of the keys that were read before are no longer stored, although they have not retired."""
-        remaining = {row.kid for row in stored}
-        for row in self.opened_rows:
-            has_retired = row.retires_at is not None and row.retires_at <= now
-            if row.kid not in remaining and not has_retired:
-                log.warning("signing_key_withdrawn", kid=row.kid, consequence="its tokens are refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +88,9 @@ class KeyRing:
     """The task of this read, which may have ended; None if there was no such read."""
 
     def __post_init__(self) -> None:
-        self._access_token_keys = _KeySet(SigningKey)
-        self._id_token_keys = _KeySet(RsaKey)
-        self._key_sets: Sequence[_KeySet[Any]] = (self._access_token_keys, self._id_token_keys)
+        self._access_token_keys = KeySet(SigningKey)
+        self._id_token_keys = KeySet(RsaKey)
+        self._key_sets: Sequence[KeySet[Any]] = (self._access_token_keys, self._id_token_keys)
 
     @property
     def unopened(self) -> list[str]:
@@ -361,7 +288,7 @@ class KeyRing:
         return bool(self.settings.client_documents) or bool(await self.database.value(HAS_SITES))
 
     async def _add(
-        self, key_set: _KeySet[Any], wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None, now: datetime
+        self, key_set: KeySet[Any], wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None, now: datetime
     ) -> None:
         """Add a key to a key set, unless another process has already added it. Log the addition.
 
@@ -382,32 +309,11 @@ class KeyRing:
             log.info(event, kid=after[-1].kid, alg=key_set.alg, signs=signs, signs_from=after[-1].activates_at)
 
     @asynccontextmanager
-    async def _changing(self, key_set: _KeySet[Any], now: datetime) -> AsyncIterator[_KeyChange]:
+    async def _changing(self, key_set: KeySet[Any], now: datetime) -> AsyncIterator[_KeyChange]:
         """Open a block that changes the stored keys of an algorithm. After the block, read the stored keys again."""
         key = await asyncio.to_thread(key_set.key_type.generate)  # generating an RS256 key takes a tenth of a second
         async with self.database.begin() as transaction:
             before = keys_for(key_set.alg, await lock_keys(transaction, now=now))
-            yield _KeyChange(transaction, before, lambda activates_at: self._sealed(key, activates_at, now=now))
+            yield _KeyChange(transaction, before, make=partial(sealed_row, key, self.sealer, now))
             stored = keys_for(key_set.alg, await transaction.rows(PUBLISHED, now=now))
         key_set.replace(stored, self.sealer, now)
-
-    def _sealed(self, key: PrivateKey, activates_at: datetime, *, now: datetime) -> StoredSigningKey:
-        """Return the row of a new key, which contains the encrypted private key.
-
-        The key signs from `activates_at` on.
-        """
-        return StoredSigningKey(
-            id=new_id(now),
-            alg=key.alg,
-            kid=key.kid,
-            public_jwk=key.public_jwk,
-            private_key=self.sealer.seal(key.to_der(), context=signing_key_context(key.kid)),
-            created_at=now,
-            activates_at=activates_at,
-            retires_at=None,
-        )
-
-
-def unsealed_key(row: StoredSigningKey, sealer: Sealer, key_type: type[Key]) -> Key:
-    """Return the decrypted key of a row. Raises: CannotOpen, if no secret key of wxauth can decrypt the key."""
-    return key_type.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))

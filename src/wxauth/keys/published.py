@@ -7,7 +7,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from wxauth.core.database import Database
-from wxauth.keys.keyring import RSA_ALGORITHM
+from wxauth.keys.key_sets import RSA_ALGORITHM
 from wxauth.keys.models import Keys, KeyState, key_state, keys_for
 from wxauth.keys.queries import PUBLISHED
 from wxauth_guard.claims import ALGORITHM

@@ -12,7 +12,8 @@ from typing_extensions import TypedDict
 
 from wxauth.core.logs import get_logger
 from wxauth.i18n import lazy_gettext as _
-from wxauth.keys.keyring import NOT_READ, KeyRing
+from wxauth.keys.key_sets import NOT_READ
+from wxauth.keys.keyring import KeyRing
 from wxauth.keys.models import JWKS_MAX_AGE, NO_SUCH_KEY
 from wxauth.keys.published import KeyAnswer, list_published
 from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
