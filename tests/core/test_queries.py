@@ -22,7 +22,7 @@ from tests.core.statements import STATEMENTS, generic_plans
 from tests.world import Rows
 from wxauth.core.users import USER, UserFields
 from wxauth.users.models import User
-from wxauth.users.schemas import ProfileStatusAndRoles
+from wxauth.users.schemas import FieldsForUserAndStaff
 
 pytestmark = pytest.mark.oldest_postgres
 
@@ -169,9 +169,9 @@ def test_a_result_has_every_column_of_a_user() -> None:
     # see attributes and the time at which a leaving user is erased. Instead of the time at which a number was verified,
     # the result shows only whether it was.
     elsewhere = {"id", "consents", "attributes", "erase_at", "phone_verified_at"}
-    returned = elsewhere | set(ProfileStatusAndRoles.__annotations__) - {"phone_verified"}
+    returned = elsewhere | set(FieldsForUserAndStaff.__annotations__) - {"phone_verified"}
     wrong = returned ^ set(UserFields.model_fields)
     assert not wrong, (
-        f"add {wrong} to ProfileStatusAndRoles in src/wxauth/users/schemas.py, or to SharedFields if other services "
+        f"add {wrong} to FieldsForUserAndStaff in src/wxauth/users/schemas.py, or to SharedFields if other services "
         "may read it; if a result does not have it, say above where it is shown"
     )

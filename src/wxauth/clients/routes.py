@@ -61,7 +61,7 @@ class ClientRequest(_ClientOptions):
 
 
 class ClientChangeRequest(_ClientOptions):
-    """The changes to a client. An absent field is unchanged; null, false or an empty list clears it."""
+    """The changes to a client. An absent field is unchanged. Null, false or an empty list clears an optional field."""
 
     model_config = body_like({"scopes": ["introspect", "events"]})
 

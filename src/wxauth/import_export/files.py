@@ -172,7 +172,7 @@ class JsonLines(_Lines):
         return text if self._is_plain else to_json(self._with_values(ours))
 
     def _note_names(self, values: Mapping[str, object], ours: Mapping[str, object]) -> None:
-        """Note the ignored names in a line, and the names in it that `_unread` contains.
+        """Add the line's ignored names to `ignored_names`, and remove the names that the line contains from `_unread`.
 
         `values` is the line with the file's names, and `ours` is the line with wxauth's names.
         """

@@ -148,7 +148,7 @@ class NotesOnDisk:
 
     def _administrators(self) -> dict[UUID, UserToImport]:
         """Return the noted users who are administrators, by id."""
-        # Not every user whose values contain the text is an administrator, but few others do.
+        # This pattern also finds the few users whose other fields contain the text. They are left out below.
         rows = self._connection.execute(
             "SELECT key, value FROM notes WHERE kind = 'users' AND value LIKE ?", (f'%"{ADMIN}"%',)
         )

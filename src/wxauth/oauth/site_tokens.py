@@ -160,7 +160,8 @@ class SiteTokens:
         challenge = _challenge_in(client, form, redirect_uri)
         _check_redirect_uri(client, redirect_uri)
         login = None
-        # There are no redirect URIs if wxauth has rejected the client's document since the sign-in request.
+        # A client whose document wxauth has rejected since the sign-in request has no redirect URIs. It has not been
+        # authenticated, so none of its codes may be accepted.
         if client.redirect_uris:
             login = await login_of_code(
                 self.database, code, client_id=client.name, redirect_uri=redirect_uri, code_challenge=challenge
@@ -375,8 +376,8 @@ class SiteTokens:
 def _check_redirect_uri(client: Client, redirect_uri: str) -> None:
     """Check that the operator has not removed a client's redirect URI since the sign-in request.
 
-    wxauth does not read the document of an unregistered client again, so this function accepts any redirect URI of such
-    a client.
+    The operator registers no redirect URIs for a client with a document, so this function accepts any redirect URI of
+    such a client. `login_of_code` compares it with the redirect URI of the sign-in request.
 
     Raises: OAuthError, if the redirect URI is missing or not registered.
     """

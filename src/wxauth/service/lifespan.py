@@ -124,8 +124,8 @@ async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
 async def _check_late(services: Services) -> None:
     """Check the stored data while the service is already running.
 
-    If a check fails, only log the reason. At the start, a failed check ends the service, but an outage of the database
-    at the start must not make its return end the service.
+    If a check fails, only log the reason. At the start, a failed check ends the service. However, if the database was
+    unavailable at the start, the service must not end when the database is back.
     """
     try:
         await check_stored_state(services)

@@ -106,7 +106,10 @@ async def add_missing_attributes(
 async def _store(
     transaction: Transaction, user_id: UUID, before: Attributes, after: Attributes, *, by: Actor, now: datetime
 ) -> bool:
-    """If the attributes of a locked user have changed, store and record them. Return whether they have changed."""
+    """If the attributes of a locked user have changed, store them, and record the names of those that have changed.
+
+    Return whether they have changed.
+    """
     names = changed_names(before, after)
     if not names:
         return False

@@ -168,7 +168,7 @@ class PhoneAnswer(TypedDict):
     ]
 
 
-class ProfileStatusAndRoles(SharedFields, PhoneAnswer):
+class FieldsForUserAndStaff(SharedFields, PhoneAnswer):
     """The fields of every response about a user to that user or to staff."""
 
     unionid: Annotated[str | None, Field(examples=["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"])]
@@ -181,7 +181,7 @@ class DocumentVersion(TypedDict):
     version: Annotated[str, Field(examples=["2026-05"])]
 
 
-class UserAnswer(ProfileStatusAndRoles):
+class UserAnswer(FieldsForUserAndStaff):
     """A user, with the identity of the caller's session."""
 
     id: Annotated[ShownUserId, Field(description="UUIDv7. Your services store their data under this ID.")]
@@ -238,7 +238,7 @@ class FormerExternalIds(TypedDict):
     ]
 
 
-class ListedUserAnswer(ProfileStatusAndRoles, FieldsForStaffAndServices):
+class ListedUserAnswer(FieldsForUserAndStaff, FieldsForStaffAndServices):
     """A user, with all identities."""
 
     id: ShownUserId
