@@ -51,8 +51,8 @@ LINK_ENTRY_SCENES: Final = frozenset({1286, 1065, 1194})
 The scenes stand for a plaintext scheme, an encrypted scheme, and a URL Link. The entry scene for a link that was opened
 inside WeChat (1167) is not included, because somebody else might have sent that link.
 """
-_DOORS_OF_PHONE: Final = (Door.SCAN, Door.TYPED, Door.LINK)
-"""The doors through which a login is claimed and decided on a phone."""
+_CLAIMED_DOORS: Final = (Door.SCAN, Door.TYPED, Door.LINK)
+"""The doors of the logins that a phone claims."""
 _NOT_CLAIMED: Final = "this session has no scan that can be decided"
 
 log = get_logger()
@@ -210,9 +210,9 @@ class Scans:
         wxauth calls WeChat only if the login can still be approved. `_store_approval` checks this again, under a lock,
         because the login can change during the call.
 
-        Raises: ScanOver, if the session has no such scan, or has denied it, or if `login_code` does not get the number;
-            ScanTooFar, LoginTooOld, if the user may no longer approve it; CannotOpen, if no secret key decrypts the
-            number; RateLimited, UnknownApp, WeChatError, StorageUnavailable, WrongPerson.
+        Raises: ScanOver, in the cases of `_store_approval`, or if `login_code` does not get the number; ScanTooFar,
+            LoginTooOld, if the user may no longer approve it; CannotOpen, if no secret key decrypts the number;
+            RateLimited, UnknownApp, WeChatError, StorageUnavailable, WrongPerson.
         """
         login = await self._find_claimed(caller, login_id)
         if login.stage == Stage.CLAIMED:
@@ -240,8 +240,8 @@ class Scans:
     async def _store_approval(self, caller: Caller, login_id: UUID, login_code: str, *, ip: str | None) -> SiteLogin:
         """Store the approval of a login that this session has claimed, and return the login. The method is idempotent.
 
-        Raises: ScanOver, if the session has no such login, or has denied it; ScanTooFar, LoginTooOld, if the user may
-            no longer approve it.
+        Raises: ScanOver, in the cases of `_lock_claimed`, or if the session has denied the login; ScanTooFar,
+            LoginTooOld, if the user may no longer approve it.
         """
         now = self.clock()
         async with self.database.begin() as transaction:
@@ -297,7 +297,7 @@ class Scans:
     async def deny(self, caller: Caller, login_id: UUID) -> None:
         """Deny a scan that the caller's session has claimed. The method is idempotent.
 
-        Raises: ScanOver, if the session has no such scan, or has approved it.
+        Raises: ScanOver, in the cases of `_lock_claimed`, or if the session has approved the scan.
         """
         now = self.clock()
         async with self.database.begin() as transaction:
@@ -402,8 +402,10 @@ async def _lock_claimed(
 
 def _can_decide(login: SiteLogin, caller: Caller, *, now: datetime) -> bool:
     """Return whether this session has claimed the login, and can still make or repeat the user's decision."""
+    # The login of a site in a web-view also has a `claimed_session_id`, although no phone has claimed it.
+    is_claimed = login.door in _CLAIMED_DOORS and login.claimed_session_id == caller.session_id
     until = login.granted_until or login.scan_ends_at
-    return login.door in _DOORS_OF_PHONE and login.claimed_session_id == caller.session_id and until > now
+    return is_claimed and until > now
 
 
 def _log_decision(login: SiteLogin, user: UserInSession, decision: Literal["approved", "denied"]) -> None:
