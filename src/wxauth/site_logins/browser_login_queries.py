@@ -48,7 +48,7 @@ BROWSER_USER: Final = Statement[BrowserUser](_BROWSER_USER_FRAGMENT)
 
 It returns no row if the login is not valid, or if its user may not log in.
 """
-_LOCK_BROWSERS_USER: Final = Statement[UUID](f"""
+_LOCK_BROWSER_USER: Final = Statement[UUID](f"""
 SELECT users.id{_FROM_BROWSER_LOGIN} WHERE {_IS_VALID} FOR NO KEY UPDATE OF users
 """)
 # The statement locks the row, so that the sweep (the deletion of expired rows) skips it.
@@ -104,7 +104,7 @@ async def lock_browser_user(
     """
     cookie = {"cookie_hash": cookie_hash, "proved_after": proved_after}
     return await lock_with_user(
-        transaction, _LOCK_BROWSERS_USER, cookie, _LOCK_BROWSER_LOGIN, {**cookie, "client_id": client_id}
+        transaction, _LOCK_BROWSER_USER, cookie, _LOCK_BROWSER_LOGIN, {**cookie, "client_id": client_id}
     )
 
 
