@@ -4,8 +4,8 @@ An approved login contains the user who approved it, and the time until which th
 browser can get a code for the site.
 
 Sites added with `--sso` share the browser's login. A login to such a site creates or renews the browser's login if it
-proves who uses the browser. If another user logs in to such a site with that browser, or the user logs out there, the
-browser's login ends.
+proves who uses the browser. The browser's login ends if another user logs in to such a site with this browser, or if
+its user logs out in this browser.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -147,10 +147,9 @@ class AuthorizationCodes:
         """
         if not browser.login_cookie or self.settings.sso_ttl == 0:
             return
-        after = proved_after(self.settings, now)
         async with self.database.begin() as transaction:
             user = await browser_login_queries.lock_browser_user(
-                transaction, hash_of(browser.login_cookie), proved_after=after
+                transaction, hash_of(browser.login_cookie), proved_after=proved_after(self.settings, now)
             )
             if user is None or user.id == other_than:
                 return
@@ -288,4 +287,4 @@ async def _check_hint(transaction: Transaction, request: RequestFields, user: Us
         return
     # Since the site got the id_token, the user of the hint might have been merged into this user.
     if await transaction.value(CURRENT_USER_ID, user_id=request.hinted_user_id) != user.id:
-        raise SentBack(request, ANOTHER_USER, "login_required")
+        raise SentBack(request, ANOTHER_USER, error="login_required")

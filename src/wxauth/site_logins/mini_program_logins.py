@@ -148,7 +148,7 @@ class MiniProgramLogins:
         age = self.clock() - logged_in_at
         exceeds_max_age = request.max_age is not None and age.total_seconds() > request.max_age
         if (request.requires_new_login or exceeds_max_age) and age > _NEW_LOGIN_AGE:
-            raise SentBack(request, "the login on the phone is too old: log in again", "login_required")
+            raise SentBack(request, "the login on the phone is too old: log in again", error="login_required")
         return logged_in_at
 
     async def _make_code(self, caller: Caller, request: SiteRequest, *, device: Device, logged_in_at: datetime) -> str:

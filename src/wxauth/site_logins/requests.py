@@ -247,7 +247,7 @@ def _check_parameters(settings: Settings, client: Client, parameters: Parameters
 
 
 def _check_supported(client: Client, parameters: Parameters, redirect_uri: str) -> None:
-    """Check that a request uses only what wxauth supports, and that no value is too long.
+    """Check that a request repeats no parameter, uses only what wxauth supports, and has no value that is too long.
 
     Raises: OAuthError, otherwise.
     """
@@ -290,7 +290,7 @@ def _challenge(client: Client, parameters: Parameters, redirect_uri: str) -> str
 def refusal(request: SiteRequest, error: str, description: str) -> SentBack:
     """Log that wxauth refuses a request, and return the exception that reports the error to the site."""
     log.info("authorization_refused", client_id=request.client.name, error=error, detail=description)
-    return SentBack(request, description, error)
+    return SentBack(request, description, error=error)
 
 
 def consent_required(request: SiteRequest) -> SentBack:

@@ -75,7 +75,7 @@ class SentBack(Exception):
     4.1.2.1). The default `error` says that the user or wxauth has refused.
     """
 
-    def __init__(self, request: RequestFields, description: str, error: str = "access_denied") -> None:
+    def __init__(self, request: RequestFields, description: str, *, error: str = "access_denied") -> None:
         super().__init__(error, description)
         self._request = request
         self._parameters = {"error": error, "error_description": description}

@@ -162,7 +162,7 @@ class Visits:
         except (VisitRefused, WxAuthError) as exc:
             outcome = _log_and_classify(exc, door=door, client_id=page.client_id, app_id=app_id)
             _count_failure(door, outcome)
-            raise SentBack(page, _DESCRIPTIONS[outcome], outcome) from None
+            raise SentBack(page, _DESCRIPTIONS[outcome], error=outcome) from None
         state = await self._store_visit(page, door, app_id)
         return Onward(_url_of_wechats_page(self.settings, app, door, state))
 
@@ -363,7 +363,7 @@ class Visits:
         """Return the redirect to the site with the error or, if the user can try again, to a page."""
         if outcome in (VisitOutcome.SNAPSHOT, VisitOutcome.AGAIN):
             return self._redirect_to_page(visit, callback, outcome)
-        return SentBack(visit, _DESCRIPTIONS[outcome], outcome).onward(self.settings)
+        return SentBack(visit, _DESCRIPTIONS[outcome], error=outcome).onward(self.settings)
 
     def _redirect_to_page(self, visit: SiteLogin, callback: WeChatCallback, name: str) -> Onward:
         """Return the redirect to wxauth's page `name`, which says how the visit ended.
