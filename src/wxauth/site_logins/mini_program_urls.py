@@ -1,7 +1,7 @@
 """The URLs that open a site's mini-program from a phone's browser outside WeChat.
 
 The setting `SCAN_LINK` says whether they are WeChat's plaintext links, which wxauth builds itself, or URL Links, which
-WeChat makes.
+WeChat makes. With the value `off`, there are no such URLs.
 """
 
 import asyncio
@@ -107,7 +107,7 @@ class MiniProgramUrls:
         """
         try:
             app = self.apps.for_login(app_id)
-        except WxAuthError:  # the app is unknown, disabled, or not loaded yet
+        except WxAuthError:  # the app is unknown or disabled, or cannot be used
             return None
         if self.settings.scan_link == "off" or not app.is_mini_program:
             return None
