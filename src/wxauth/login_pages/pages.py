@@ -168,6 +168,9 @@ class Pages(Rendering):
         own_url = self._own_url(started.polling_secret)
         suffix = "_on_a_phone" if self.is_on_a_phone else ""
         states = {state: self._say(TEXTS.get(f"{state}{suffix}", TEXTS[state])) for state in PageState}
+        form_action = "'none'"  # without a link, the page has no form
+        if link_source is not None:
+            form_action = _form_action_of_link(site_request.redirect_uri, link_source)
         return self._site_page(
             "code",
             site_request,
@@ -179,10 +182,7 @@ class Pages(Rendering):
                 "nextUrl": f"{own_url}/next",
                 "texts": states | {"left": self._say(TEXTS["left"])},  # the script fills in its placeholder
             },
-            # Without a link, the page has no form.
-            form_action=(
-                "'none'" if link_source is None else _form_action_of_link(site_request.redirect_uri, link_source)
-            ),
+            form_action=form_action,
             way=self._way_of_code(has_link=link_source is not None),
             is_phone=self.is_on_a_phone,
             has_computer_button=is_open_on_computers(site_request.client),
@@ -337,10 +337,12 @@ class Pages(Rendering):
             title = refusal.site.title or refusal.site.name
             origin = origin_shown(refusal.site.redirect_uris)
             about.append(self._say(_("Site: {site}"), site=title if origin is None else f"{title}, {origin}"))
+            # A link to an app or to a loopback address might lead nowhere.
             if origin is not None and origin.startswith("https:"):
                 way_back = Link(origin, self._say(_("Back to {title}"), title=title))
         if refusal.received is not None:
-            about.append(self._say(_("Received address: {received}"), received=refusal.received or "—"))
+            received = refusal.received or "—"  # the dash shows that the redirect URI is missing or empty
+            about.append(self._say(_("Received address: {received}"), received=received))
         return self.message("mistake", about=about, parameter=refusal.parameter, way_back=way_back, status=400)
 
     def _site_page(

@@ -44,14 +44,14 @@ _PHONE_NAMES: Final = re.compile(r"Mobi|Android|iPhone|iPad")
 """The pattern of the names by which wxauth recognizes the User-Agent of a phone or tablet."""
 _GAP_IN_CHINESE: Final = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef]) (?=[\u3000-\u9fff\uff00-\uffef])")
 """The pattern of a space between two Chinese characters or punctuation marks."""
-_BROWSER_COOKIE: Final = "wxauth-browser"
-"""The name of the cookie that identifies a browser. `host_cookie` returns the full name."""
-LOGIN_COOKIE: Final = "wxauth-login"
-"""The name of the cookie that contains the secret of a browser's login. `host_cookie` returns the full name."""
 _UI_LOCALES: Final = re.compile(r"(?:^|&)ui_locales=([^&]*)")
 """The pattern of the parameter `ui_locales` in a query or form, still encoded."""
+_BROWSER_COOKIE: Final = "wxauth-browser"
+"""The name of the cookie that identifies a browser. `host_cookie` returns the full name."""
 _BROWSER_COOKIE_VALUE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 """The pattern of the values of the cookie `_BROWSER_COOKIE`, which `new_secret` creates."""
+LOGIN_COOKIE: Final = "wxauth-login"
+"""The name of the cookie that contains the secret of a browser's login. `host_cookie` returns the full name."""
 
 
 class Link(NamedTuple):

@@ -116,7 +116,7 @@ class LoggingIn:
         user = await self.single_sign_on.user_satisfying(site_request, browser)
         identified = replace(browser, cookie=browser.cookie or new_secret())
         if user is not None:
-            page = await self._user_page(site_request, identified, user, parameters)
+            page = await self._person_page(site_request, identified, user, parameters)
         elif pages.is_in_wechat and client.account_app_id is not None:
             page_id = await self.site_logins.start_account_page(site_request, identified)
             page = pages.account(site_request, page_id, parameters)
@@ -126,7 +126,7 @@ class LoggingIn:
             pages.set_cookie(page, identified.cookie)
         return page
 
-    async def _user_page(
+    async def _person_page(
         self, site_request: SiteRequest, browser: Browser, user: BrowserUser, parameters: Parameters
     ) -> Response:
         """Return the page with a button to continue as `user`, the user of the browser's login."""
