@@ -54,17 +54,17 @@ class Cors:
         self._any_origin_paths = frozenset[str]()
         if settings.client_documents:
             self._any_origin_paths = _ANY_ORIGIN_PATHS | at_root
-        self._app_for_configured = app
+        self._app_for_configured_origins = app
         if self._origins:
-            self._app_for_configured = CORSMiddleware(
+            self._app_for_configured_origins = CORSMiddleware(
                 app,
                 allow_origins=settings.cors_origins,
                 allow_methods=["GET", "POST", "PATCH", "DELETE"],
                 allow_headers=_REQUEST_HEADERS,
                 expose_headers=_EXPOSED_HEADERS,
             )
-        # This middleware allows any origin, because `__call__` uses it only for requests that `_is_for_clients` allows.
-        self._app_for_clients = CORSMiddleware(
+        # This middleware allows any origin, because it gets only the requests for which `_is_for_client_pages` is true.
+        self._app_for_client_pages = CORSMiddleware(
             app,
             allow_origin_regex=".*",
             allow_methods=["GET", "POST"],
@@ -82,7 +82,7 @@ class Cors:
         if scope["type"] == "http":
             path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path not in self._cors_paths:
-            await self._app_for_configured(scope, receive, send)
+            await self._app_for_configured_origins(scope, receive, send)
             return
 
         # A response without CORS headers needs `Vary`, too, so that no cache returns it to pages of other origins.
@@ -94,11 +94,11 @@ class Cors:
             await send(message)
 
         origin = Headers(scope=scope).get("origin")
-        is_for_clients = origin is not None and await self._is_for_clients(path, origin)
-        app = self._app_for_clients if is_for_clients else self._app_for_configured
+        is_for_client_pages = origin is not None and await self._is_for_client_pages(path, origin)
+        app = self._app_for_client_pages if is_for_client_pages else self._app_for_configured_origins
         await app(scope, receive, send_with_vary)
 
-    async def _is_for_clients(self, path: str, origin: str) -> bool:
+    async def _is_for_client_pages(self, path: str, origin: str) -> bool:
         """Return whether the CORS headers for the pages of public clients apply to a request.
 
         On a path in `_any_origin_paths`, they always apply. On any other path, they apply to the origins of registered

@@ -71,7 +71,7 @@ def _metadata(issuer: str, resources: Iterable[Resource] = (), *, has_documents:
         "authorization_response_iss_parameter_supported": True,
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": list(ID_TOKEN_ALGS),
-        "ui_locales_supported": languages()[::-1],  # English, the language of the code, comes last
+        "ui_locales_supported": languages()[::-1],  # Chinese first, because most users of WeChat read it
         **document_features,
     }
 

@@ -150,9 +150,9 @@ async def authorize_device(
     ip = _address(form.get("browser_ip"))
     user_agent = _printable(form.get(BROWSER_USER_AGENT, "")[:MAX_USER_AGENT]) or None
     target = Target.requested(settings, client, form)
-    fields = RequestFields(scope=target.scope_for(form.get("scope")), resource=target.url)
+    sign_in_request = RequestFields(scope=target.scope_for(form.get("scope")), resource=target.url)
     try:
-        started = await site_logins.start_for_device(client, fields, ip=ip, user_agent=user_agent)
+        started = await site_logins.start_for_device(client, sign_in_request, ip=ip, user_agent=user_agent)
     except Unanswerable:
         raise invalid_client("this client has just been removed") from None
     issuer = settings.issuer

@@ -206,7 +206,7 @@ class SiteTokens:
             # If no scope is left, the error rolls back the session and the use of the code.
             _scopes_left(redeemed.login.scope, target)
         self._note_redeemed(client, redeemed, session_id, now)
-        session = _first_session(redeemed.login, session_id, expires_at)
+        session = _new_session(redeemed.login, session_id, expires_at)
         return await self._token_answer(target, redeemed.user, session, now)
 
     async def _ensure_keys(self, now: datetime) -> None:
@@ -401,7 +401,7 @@ def _challenge_in(client: Client, form: Parameters, redirect_uri: str) -> str | 
     return challenge
 
 
-def _first_session(login: LockedLogin, session_id: UUID, expires_at: datetime) -> _OpenSession:
+def _new_session(login: LockedLogin, session_id: UUID, expires_at: datetime) -> _OpenSession:
     """Return the new session of an approved login."""
     # The approval has set both values.
     assert login.authenticated_at is not None
