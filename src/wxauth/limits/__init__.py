@@ -10,7 +10,7 @@
 | assertions of a client with a metadata document | `RateLimiter` | each process | - |
 | uses of one assertion (only one is allowed) | `Rate` | PostgreSQL | - |
 | actions of a user that use quota or money at WeChat, or load the database | `Rate` | PostgreSQL | - |
-| wrong login codes that a user enters | `Rate` | PostgreSQL | - |
+| wrong user codes that a user types | `Rate` | PostgreSQL | - |
 | requests of one session or user at the same time (more wait) | `Concurrency` | each process | - |
 | phone codes and uploads at the same time (more are refused) | `Places` | each process | - |
 | large exports at the same time (more are refused) | a semaphore in `users/own_data.py` | each process | - |

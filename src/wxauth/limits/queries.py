@@ -1,6 +1,6 @@
 """The limits for actions that PostgreSQL counts, so that a limit applies to all replicas together.
 
-For example, phone codes use up WeChat's quota, exports read much data, and a wrong login code may be a guess. Each
+For example, phone codes use up WeChat's quota, exports read much data, and a wrong user code may be a guess. Each
 limit applies to one subject, which is a user, or a client's assertion that may be used only once.
 """
 
@@ -159,7 +159,7 @@ CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consent too oft
 SITES: Final = Rate("site", 60, "this user has logged in to sites too often", window=MINUTE)
 PICTURES: Final = Rate("picture", 20, "this user has uploaded pictures too often")
 USER_CODES: Final = Rate("user_code", 5, "this user has entered too many wrong codes", window=MINUTE)
-"""The rate limit of wrong login codes that a user enters on the phone to log in to a website."""
+"""The rate limit of wrong user codes that a user types on the phone to log in to a website."""
 ASSERTIONS: Final = Rate("assertion", 1, "this assertion has already been used")
 """The rate limit of a client's assertions. Each assertion, identified by its `jti`, can be used only once.
 

@@ -197,7 +197,7 @@ class Pages(Rendering):
         """Return the name of the way in which the user logs in, for the template `code`.
 
         On a computer, the user scans the QR code ("scan"). On a phone, the user presses a button that opens WeChat
-        ("open_wechat"). If the page has no such button, the user types the login code in the mini-program. In this
+        ("open_wechat"). If the page has no such button, the user types the user code in the mini-program. In this
         case, the name is "type_in_wechat" in WeChat's browser, and "type" in any other browser.
         """
         if not self.is_on_a_phone:

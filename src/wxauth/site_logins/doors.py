@@ -21,7 +21,7 @@ class Door(StrEnum):
     SCAN = "scan"
     """A phone scanned the QR code that a browser or device shows."""
     TYPED = "typed"
-    """The user typed, on the phone, the login code that a browser or device shows."""
+    """The user typed, on the phone, the user code that a browser or device shows."""
     MINI_PROGRAM = "mini_program"
     """The site is open in a mini-program, which answers the sign-in request itself."""
     ACCOUNT = "account"
@@ -41,7 +41,7 @@ WECHAT_PAGE_DOORS: Final = frozenset({Door.ACCOUNT, Door.WEBSITE})
 PROVING_DOORS: Final = frozenset({Door.SCAN, Door.LINK, Door.ACCOUNT})
 """The doors that prove who uses the browser, so that they create or renew the browser's login.
 
-`TYPED` and `WEBSITE` do not prove that: a typed login code might have been read out to a person elsewhere, and WeChat's
+`TYPED` and `WEBSITE` do not prove that: a typed user code might have been read out to a person elsewhere, and WeChat's
 page on a computer does not show which browser it logs in. With `MINI_PROGRAM` and `PHONE`, the phone sends the request
 in place of a browser. `SSO` uses a login that the browser already has.
 """

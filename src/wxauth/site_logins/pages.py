@@ -1,6 +1,6 @@
 """The pages on which wxauth waits for a user's decision, and the state of a page's scan.
 
-A scan is a login for which the page shows a QR code and a login code.
+A scan is a login for which the page shows a QR code and a user code.
 """
 
 from datetime import datetime

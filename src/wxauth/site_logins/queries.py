@@ -37,7 +37,7 @@ class SiteOptions(SQLModel):
     near: bool
     """Whether the phone and the browser must be on the same network."""
     user_code: bool
-    """Whether users can type the login codes that the site itself shows. On wxauth's pages, they always can."""
+    """Whether users can type the user codes that the site itself shows. On wxauth's pages, they always can."""
     sso: bool
     """Whether the browser's login is shared with other sites."""
     link: bool
