@@ -28,7 +28,7 @@ def main() -> None:
         _set_signals()
     # If this variable is already set, it belongs to another program, but prometheus_client would read the variable
     # during its import. The service sets the variable itself before it starts several workers. The name is written out,
-    # because importing the constant that contains it, `service.server.COUNTS`, takes too long.
+    # because importing the constant that contains it, `service.server.COUNTS_VARIABLE`, takes too long.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     # Imported objects live until the process ends. With the default threshold, the garbage collector would check them
     # repeatedly, which takes an eighth of a command's start time.

@@ -17,7 +17,7 @@ from typing import Any
 
 from wxauth.core.logs import get_logger
 from wxauth.service.probes import Readiness
-from wxauth.service.server import ENDING
+from wxauth.service.server import ENDING_FILE
 from wxauth.service.shared_counts import folder_of_serve
 
 log = get_logger()
@@ -80,9 +80,10 @@ class _Leaving:
         if readiness.is_leaving:
             return
         readiness.is_leaving = True
-        # The supervisor creates the file `ENDING` before it ends all workers.
+        # The supervisor creates the file `ENDING_FILE` before it ends all workers. If the supervisor itself has died,
+        # `leave_without_parent` has deleted the folder.
         folder = folder_of_serve()
-        readiness.is_replaced = folder is not None and folder.exists() and not (folder / ENDING).exists()
+        readiness.is_replaced = folder is not None and folder.exists() and not (folder / ENDING_FILE).exists()
         # SIGINT comes from a developer at a terminal, who has no proxy, or from a supervisor that must not wait.
         seconds = 0.0 if number == signal.SIGINT else self.notice
         # A handler can interrupt any code, so the event loop logs the line and sets the timer.

@@ -1,4 +1,4 @@
-"""The route `/metrics` for operators, which returns the counts of all workers and some numbers from the database."""
+"""The route `/metrics` for operators, which returns the counts of all workers, and statistics from the database."""
 
 import asyncio
 import os
@@ -29,16 +29,16 @@ from wxauth.errors import StorageUnavailable
 from wxauth.housekeeping.statistics_queries import STATISTICS, Statistics
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login.routes import LOGINS, OUTCOMES
-from wxauth.service.server import COUNTS
+from wxauth.service.server import COUNTS_VARIABLE
 from wxauth.service.shared_counts import process_ids
 from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 from wxauth.web.edge import REQUESTS
 
 STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
-"""The time for which wxauth reuses numbers from the database, so that frequent scrapes cause few queries."""
+"""The time for which wxauth reuses the statistics from the database, so that frequent scrapes cause few queries."""
 STATISTICS_PATIENCE_SECONDS: Final = 2.0
-"""The time limit, in seconds, for reading numbers from the database. After that, the scrape omits these numbers."""
+"""The time limit, in seconds, for reading the statistics. After that, the scrape omits them."""
 _EXAMPLE_METRICS: Final = """\
 # HELP wxauth_logins_total Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.
 # TYPE wxauth_logins_total counter
@@ -49,12 +49,12 @@ wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="40029",outcome="invalid
 router = Router("operations")
 
 
-def _counts() -> CollectorRegistry:
-    """Return the counts of this process, or of all workers if they share their counts.
+def _registry_of_counts() -> CollectorRegistry:
+    """Return the registry with the counts of this process, or of all workers if they share their counts.
 
     While workers end without their supervisor, their common folder is missing, and each reports only its own counts.
     """
-    if COUNTS not in os.environ or not Path(os.environ[COUNTS]).is_dir():
+    if COUNTS_VARIABLE not in os.environ or not Path(os.environ[COUNTS_VARIABLE]).is_dir():
         return REGISTRY
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
@@ -85,7 +85,7 @@ def _process_metrics(pid: int) -> Iterable[Metric]:
 
 @part
 class PrometheusMetrics(Collector):
-    """The collector of all metrics: the metrics of wxauth's packages and of the processes, and the statistics.
+    """The collector of all metrics, which are those of wxauth's packages, those of the processes, and the statistics.
 
     From the first scrape, each app has a series for each outcome of a login, and each route has series for its
     successful response and for `OUR_FAULTS`.
@@ -101,7 +101,7 @@ class PrometheusMetrics(Collector):
     sweeps: Sequence[str]
     routes: Sequence[Route] = ()
     _statistics: Statistics | None = field(default=None, init=False)
-    """The numbers from the database; None before the first query has succeeded, and if the latest query has failed."""
+    """The latest statistics; None before the first query has succeeded, and if the latest query has failed."""
     _statistics_at: datetime | None = field(default=None, init=False)
     """The time at which the database computed the statistics; None before the first query has succeeded."""
     _query_began_at: datetime | None = field(default=None, init=False)
@@ -118,7 +118,7 @@ class PrometheusMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the counts, and the current values of gauges."""
         self._make_first_series()
-        yield from _counts().collect()
+        yield from _registry_of_counts().collect()
         yield from Processes().collect()
         yield InfoMetricFamily("wxauth_build", "The running version.", {"version": __version__})
         ahead = self.clock.ahead if isinstance(self.clock, DatabaseClock) else timedelta()
@@ -142,15 +142,15 @@ class PrometheusMetrics(Collector):
             REQUESTS.make_first(*product(sorted(route.methods or ()), [route.path], statuses))
 
     def _statistics_gauges(self) -> Iterator[Metric]:
-        """Yield the numbers from the database, if they have been read."""
+        """Yield the statistics, if they have been read."""
         if self._statistics is None or self._statistics_at is None:
             return
-        read_ago = (self.clock() - self._statistics_at).total_seconds()
+        seconds_since_query = (self.clock() - self._statistics_at).total_seconds()
         for name, column in Statistics.model_fields.items():
             value = getattr(self._statistics, name)
             if value and name.endswith("_seconds"):
-                # The number is an age, which has grown since the query. 0 means that there is nothing with an age.
-                value += read_ago
+                # The value is an age, which has grown since the query. 0 means that there is nothing with an age.
+                value += seconds_since_query
             yield GaugeMetricFamily(f"wxauth_{name}", column.description or "", value)
 
     async def _read_statistics(self) -> None:

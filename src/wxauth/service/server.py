@@ -37,12 +37,12 @@ SILENT_SECONDS: Final = 15
 """The time, in seconds, after which a worker that does not respond to the supervisor is replaced."""
 START_SECONDS: Final = 60
 """The time, in seconds, that a worker may take to start during a reload. A busy machine may need that long."""
-COUNTS: Final = "PROMETHEUS_MULTIPROC_DIR"
+COUNTS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable of prometheus_client that names the folder in which several workers store their counts."""
-COUNTS_PREFIX: Final = "wxauth-metrics-"
+COUNTS_FOLDER_PREFIX: Final = "wxauth-metrics-"
 """The prefix of the name of the folder that `wxauth serve` creates for the counts of its workers."""
-ENDING: Final = "ending"
-"""The name of a file that the supervisor creates in the folder of `COUNTS` when all workers must end.
+ENDING_FILE: Final = "ending"
+"""The name of a file that the supervisor creates in the folder with the counts when all workers must end.
 
 If a worker ends while the file is missing, the worker is being replaced, so the service stays ready.
 """
@@ -65,8 +65,9 @@ log = get_logger()
 class Server(uvicorn.Server):
     """A server that also serves the clients that have connected just before it closes the port.
 
-    uvicorn's server resets the connections that it has not accepted yet. Each of several workers has uvicorn's server,
-    but the workers share the socket, so connections are reset only when all of them end.
+    uvicorn's server resets the connections that it has not accepted yet. If the service has several workers, each of
+    them runs uvicorn's server, not this one. The workers share the socket, so connections are reset only when all
+    workers end.
     """
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -172,12 +173,12 @@ class Supervisor(Multiprocess):
         self._end_workers(is_urgent=is_second_signal)
 
     def _end_workers(self, *, is_urgent: bool = False) -> None:
-        """Create the file `ENDING`, close the sockets, and send SIGTERM to each worker that has not been told to end.
+        """Create `ENDING_FILE`, close the sockets, and send SIGTERM to each worker that has not been told to end.
 
         `is_urgent` means that the operator does not want to wait. In this case, send SIGINT to every worker instead.
         After SIGTERM, SIGINT makes a worker's server end without waiting for its requests.
         """
-        Path(os.environ[COUNTS], ENDING).touch()
+        Path(os.environ[COUNTS_VARIABLE], ENDING_FILE).touch()
         # If the parent kept the sockets open, clients could still connect, and would never get a response.
         for listener in self.sockets:
             listener.close()
@@ -236,12 +237,12 @@ def _serve_by_workers(settings: Settings, listener: socket.socket) -> None:
     """
     folder = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
     try:
-        shared = tempfile.TemporaryDirectory(prefix=COUNTS_PREFIX, dir=folder, ignore_cleanup_errors=True)
+        shared = tempfile.TemporaryDirectory(prefix=COUNTS_FOLDER_PREFIX, dir=folder, ignore_cleanup_errors=True)
     except OSError as exc:
         text = _("WXAUTH_WORKERS: must be 1, because there is no temporary folder: {reason}", reason=os_reason(exc))
         raise InvalidSettings([text]) from None
     with shared as counts_folder:
-        os.environ[COUNTS] = counts_folder
+        os.environ[COUNTS_VARIABLE] = counts_folder
         config = uvicorn.Config(APP, factory=True, workers=settings.workers, **uvicorn_options())
         supervisor = Supervisor(config, [listener], settings)
         # `wxauth.__main__` has blocked SIGHUP until a handler exists. The supervisor has just set one.

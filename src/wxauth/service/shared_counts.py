@@ -12,7 +12,7 @@ from pathlib import Path
 from prometheus_client import values
 
 from wxauth.core.logs import get_logger
-from wxauth.service.server import COUNTS, COUNTS_PREFIX
+from wxauth.service.server import COUNTS_FOLDER_PREFIX, COUNTS_VARIABLE
 from wxauth.terminal import os_reason
 
 # The module is also imported on Windows, where the commands run but the service does not.
@@ -32,21 +32,21 @@ def share_counts() -> None:
     continues the dead worker's files. Otherwise the number of files would grow, and the labels of the series would
     change.
     """
-    if COUNTS not in os.environ:
+    if COUNTS_VARIABLE not in os.environ:
         return
     try:
         number = 0
-        while not _try_lock(Path(os.environ[COUNTS], f"{number}.lock")):
+        while not _try_lock(Path(os.environ[COUNTS_VARIABLE], f"{number}.lock")):
             number += 1
     except OSError as exc:
-        log.warning("metrics_not_shared", reason=os_reason(exc), what_to_change=COUNTS)
+        log.warning("metrics_not_shared", reason=os_reason(exc), what_to_change=COUNTS_VARIABLE)
         # From now on, this worker keeps its counts in memory instead of files, and reports only these counts.
-        del os.environ[COUNTS]
+        del os.environ[COUNTS_VARIABLE]
         values.ValueClass = values.MutexValue
         return
     # This file contains only the gauge `PUT_OFF` of core/retry_queue.py, the number of waiting retries. The dead
     # worker's retries were lost with its memory, so their number must not be counted any longer.
-    Path(os.environ[COUNTS], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
+    Path(os.environ[COUNTS_VARIABLE], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
     values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 
 
@@ -71,8 +71,8 @@ def folder_of_serve() -> Path | None:
 
     Return None if it has created none, or if the operator has set another folder. The folder may have been deleted.
     """
-    folder = Path(os.environ.get(COUNTS, ""))
-    return folder if folder.name.startswith(COUNTS_PREFIX) else None
+    folder = Path(os.environ.get(COUNTS_VARIABLE, ""))
+    return folder if folder.name.startswith(COUNTS_FOLDER_PREFIX) else None
 
 
 def process_ids() -> dict[str, int]:
@@ -83,8 +83,8 @@ def process_ids() -> dict[str, int]:
     the result, with the number 0.
     """
     workers: dict[str, int] = {}
-    if COUNTS in os.environ:
-        for path in sorted(Path(os.environ[COUNTS]).glob("*.lock")):
+    if COUNTS_VARIABLE in os.environ:
+        for path in sorted(Path(os.environ[COUNTS_VARIABLE]).glob("*.lock")):
             workers[path.stem] = int(path.read_text("utf-8") or 0)
     if not workers:
         workers = {"0": os.getpid()}
