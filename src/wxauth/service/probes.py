@@ -97,27 +97,27 @@ class Readiness:
 
     If so, `/readyz` still returns 200, because the service stays available.
     """
-    _check: asyncio.Task[Mapping[str, str]] | None = field(init=False, default=None)
-    """The latest query of the database, which might have ended already; None before the first query."""
-    _checked_at: datetime | None = field(init=False, default=None)
-    """The time at which the latest query began; None before the first query."""
+    _latest_check: asyncio.Task[Mapping[str, str]] | None = field(init=False, default=None)
+    """The latest check of the database, which might have ended already; None before the first check."""
+    _latest_check_began_at: datetime | None = field(init=False, default=None)
+    """The time at which the latest check began; None before the first check."""
 
     async def checks(self) -> dict[str, str]:
         """Return the result of each check by its name: `OK`, or a description of the failure."""
         if self.is_leaving and not self.is_replaced:
             return {"process": "is ending"}
-        return {**await self._database_checks(), "signing_key": OK if self.keys.is_ready else "not read yet"}
+        return {**await self._recent_database_checks(), "signing_key": OK if self.keys.is_ready else "not read yet"}
 
-    async def _database_checks(self) -> Mapping[str, str]:
+    async def _recent_database_checks(self) -> Mapping[str, str]:
         """Return the state of the database, and the state of its schema. They can be up to `MAX_AGE` old."""
         now = self.clock()
         # With `abs`, a clock that was set back does not prevent checks.
-        is_old = self._checked_at is None or abs(now - self._checked_at) >= MAX_AGE
-        if self._check is None or (self._check.done() and is_old):
-            self._checked_at = now
-            self._check = asyncio.create_task(self._check_database(), name="readiness")
+        is_old = self._latest_check_began_at is None or abs(now - self._latest_check_began_at) >= MAX_AGE
+        if self._latest_check is None or (self._latest_check.done() and is_old):
+            self._latest_check_began_at = now
+            self._latest_check = asyncio.create_task(self._check_database(), name="readiness")
         # A probe that is cancelled must not cancel the check, because other probes wait for it, too.
-        return await asyncio.shield(self._check)
+        return await asyncio.shield(self._latest_check)
 
     async def _check_database(self) -> Mapping[str, str]:
         """Read the schema's revision. Return the state of the database, and the state of the schema."""
