@@ -102,11 +102,11 @@ def _head_of(route: DirectRoute) -> DirectRoute:
     return head
 
 
-_DECLARED: Final = [route for router in _ROUTERS for route in router.routes]
-# These routes do not depend on the settings. `create_api` adds the routes of check files after them, so that no file
-# hides one of these routes.
-_ALL_ROUTES: Final = (*_DECLARED, *(_head_of(route) for route in _DECLARED if "GET" in (route.methods or ())))
-_DIRECT_ROUTES: Final = DirectRoutes(_ALL_ROUTES, with_parameters=[wechat_routes.SIGNATURES_PATH, PUSH_PATH])
+_DECLARED_ROUTES: Final = [route for router in _ROUTERS for route in router.routes]
+_HEAD_ROUTES: Final = [_head_of(route) for route in _DECLARED_ROUTES if "GET" in (route.methods or ())]
+_DIRECT_ROUTES: Final = DirectRoutes(
+    [*_DECLARED_ROUTES, *_HEAD_ROUTES], with_parameters=[wechat_routes.SIGNATURES_PATH, PUSH_PATH]
+)
 """The routes that `Shortcut` calls without matching the request against the routes before them."""
 
 
@@ -171,11 +171,12 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
     if root_path:
         api.router.routes.extend(metadata_routes.metadata_at_root(root_path))
     # With `include_router`, FastAPI would match each request against an additional router.
-    api.router.routes.extend(_ALL_ROUTES)
+    api.router.routes.extend([*_DECLARED_ROUTES, *_HEAD_ROUTES])
     add_docs(api)
     add_console(api)
     if services is not None:
         api.state.services = services
+        # These routes come after the others, so that no file hides one of them.
         api.router.routes.extend(_route_of_check_file(value) for value in services.settings.check_files)
     api.openapi = partial(_openapi, api, example_code)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return api
