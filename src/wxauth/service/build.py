@@ -90,7 +90,7 @@ TIMEOUTS: Final = Timeouts()
 """The time limits and pauses in production."""
 
 _CLOSING_ORDER: Final = (
-    (Avatars,),  # first, because all requests have ended, so nobody waits for a picture
+    (Avatars,),  # it discards its unfinished work at once, because all requests have ended
     # All but `ClientDocuments` wait some seconds for their unfinished work. They wait at the same time, so that a stop
     # takes no longer than the slowest part.
     (Background, Phones, Deliveries, ClientDocuments),

@@ -39,12 +39,12 @@ Row = TypeVar("Row")
 
 
 class _PageResult(NamedTuple):
-    """The number of a page's session keys that had to be written, and the number of keys that were written.
+    """The number of a page's session keys that were to be written, and the number of keys that were written.
 
     The numbers differ if another transaction has locked or changed some of the rows.
     """
 
-    wanted: int
+    to_write: int
     written: int
 
 
@@ -120,14 +120,14 @@ class _Resealing:
         Count each key that no secret key decrypts only once, even if the page is read again.
         """
         opened: list[SealedSessionKey] = []
-        secrets: list[bytes | None] = []
+        resealed: list[bytes | None] = []
         for key in page:
             values = SEALED_SESSION_KEYS.resealed(self.sealer, key)
             if values is not None:
-                (secret,) = values
+                (sealed,) = values  # a row contains one session key
                 opened.append(key)
-                secrets.append(secret)
-        replaced = await replace_session_keys(self.database, opened, secrets) if opened else 0
+                resealed.append(sealed)
+        replaced = await replace_session_keys(self.database, opened, resealed) if opened else 0
         if replaced == len(opened):  # otherwise the page is read again, and these keys would count twice
             self.done.not_opened += len(page) - len(opened)
         return _PageResult(len(opened), replaced)
@@ -234,7 +234,7 @@ async def _write_session_keys(
         page, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
         result = await write(page)
         total += result.written
-        if result.written < result.wanted:
+        if result.written < result.to_write:
             # Some rows were locked or have changed, so the page is read again.
             await asyncio.sleep(RETRY_PAUSE_SECONDS)
         elif until == LAST_ID:

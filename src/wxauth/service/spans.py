@@ -100,9 +100,9 @@ def spans_to(url: str) -> Spans:
     The time limit of an export is `EXPORT_TIMEOUT_SECONDS`. The SDK's `OTEL_` variables configure everything else.
     """
     # The SDK does not read SSL_CERT_FILE. The SDK's variables for certificates take precedence over SSL_CERT_FILE.
-    has_variable = not _CERTIFICATE_VARIABLES.isdisjoint(os.environ)
-    authority = None if has_variable else os.environ.get("SSL_CERT_FILE")
-    exporter = OTLPSpanExporter(endpoint=f"{url}/v1/traces", timeout=EXPORT_TIMEOUT_SECONDS, certificate_file=authority)
+    sdk_has_file = not _CERTIFICATE_VARIABLES.isdisjoint(os.environ)
+    file = None if sdk_has_file else os.environ.get("SSL_CERT_FILE")
+    exporter = OTLPSpanExporter(endpoint=f"{url}/v1/traces", timeout=EXPORT_TIMEOUT_SECONDS, certificate_file=file)
     return Spans(BatchSpanProcessor(exporter))
 
 
