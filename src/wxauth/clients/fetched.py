@@ -21,7 +21,7 @@ from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
 from wxauth.core.tasks import cancel, once
 from wxauth.outbound.connection import HttpAnswer
-from wxauth.outbound.receivers import NOT_ALLOWED, USER_AGENT
+from wxauth.outbound.receivers import ADDRESS_NOT_ALLOWED, USER_AGENT
 from wxauth.outbound.transport import ANSWER
 from wxauth.settings.http_urls import host_of
 
@@ -92,7 +92,7 @@ async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) 
     except httpx.TransportError as exc:
         # `ReceiverTransport` raises RemoteProtocolError for a response that is too large, or that is not HTTP. For an
         # address that is not allowed, only the text of its ConnectError shows the reason.
-        is_refused = isinstance(exc, httpx.RemoteProtocolError) or str(exc) == NOT_ALLOWED
+        is_refused = isinstance(exc, httpx.RemoteProtocolError) or str(exc) == ADDRESS_NOT_ALLOWED
         outcome = DocumentOutcome.REFUSED if is_refused else DocumentOutcome.FAILED
         raise NotFetched(outcome, str(exc)) from None
     answer: HttpAnswer = response.extensions[ANSWER]

@@ -27,9 +27,9 @@ Many servers close an idle connection after five seconds, and a request on a clo
 """
 USER_AGENT: Final = f"wxauth/{__version__}"
 
-_NO_NAME: Final = _("no DNS response for the host name")
-_NO_HOST: Final = _("host not found")
-NOT_ALLOWED: Final = _("the address is not allowed")
+_NO_DNS_RESPONSE: Final = _("no DNS response for the host name")
+_HOST_NOT_FOUND: Final = _("host not found")
+ADDRESS_NOT_ALLOWED: Final = _("the address is not allowed")
 
 ResolveName = Callable[[str], Awaitable[Sequence[str]]]
 """A function that returns the addresses of a name. Raises: OSError, UnicodeError."""
@@ -67,7 +67,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         try:
             return await self._http.handle_async_request(request)
         except httpx.RequestError as exc:
-            failure = _safe_to_show(exc)
+            failure = _shown_failure(exc)
         # The failure is raised outside of the `except` block, so that its context does not contain text from the other
         # server.
         raise failure
@@ -86,20 +86,20 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         try:
             addresses = await self._resolve(peer.host)
         except TimeoutError:
-            raise Refused(_NO_NAME) from None
+            raise Refused(_NO_DNS_RESPONSE) from None
         except (OSError, UnicodeError):
-            raise Refused(_NO_HOST) from None
+            raise Refused(_HOST_NOT_FOUND) from None
         distinct = dict.fromkeys(addresses)  # unlike a set, a dict keeps their order
         allowed = [address for address in distinct if not is_refused(address, scheme)]
         if not allowed:
-            raise Refused(NOT_ALLOWED)
+            raise Refused(ADDRESS_NOT_ALLOWED)
         return [
             (AF_INET6 if ":" in address else AF_INET, SOCK_STREAM, IPPROTO_TCP, "", (address, peer.port))
             for address in allowed
         ]
 
 
-def _safe_to_show(exc: httpx.RequestError) -> httpx.TransportError:
+def _shown_failure(exc: httpx.RequestError) -> httpx.TransportError:
     """Return the error to raise for a failure of `HttpTransport`. Its text contains nothing from the other server."""
     reason = exc.args[0]
     match exc:
@@ -127,7 +127,7 @@ def _why_not_connected(reason: str) -> str:
     error's message begins with the name of the original class (see `connecting._failure`), because texts about WeChat
     show this name. Therefore, this function recognizes failures of TLS by the name.
     """
-    if reason in (_NO_NAME, _NO_HOST, NOT_ALLOWED):
+    if reason in (_NO_DNS_RESPONSE, _HOST_NOT_FOUND, ADDRESS_NOT_ALLOWED):
         return reason
     if reason.startswith(ssl.SSLCertVerificationError.__name__):
         return _("the certificate is not valid")

@@ -1,4 +1,4 @@
-"""The signatures of messages to webhooks and the sign-up hook (Standard Webhooks 1.0.0), and secrets for them."""
+"""The signatures of messages to webhooks and the sign-up hook (Standard Webhooks 1.0.0), and their secrets."""
 
 import hmac
 from base64 import b64encode

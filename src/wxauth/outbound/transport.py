@@ -99,7 +99,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
         The connection that was used last is at the end of the list, and is reused first. Therefore, connections that
         are not needed expire.
         """
-        self._next_check: asyncio.TimerHandle | None = None
+        self._stale_timer: asyncio.TimerHandle | None = None
+        """The timer of the next `_close_stale`; None if it is not set."""
         self._is_closed = False
         self._usual_seconds = 0.0
         """The moving average of the response time, in seconds."""
@@ -143,8 +144,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close every idle connection. A connection in use is closed when its request has ended."""
         self._is_closed = True
-        if self._next_check is not None:
-            self._next_check.cancel()
+        if self._stale_timer is not None:
+            self._stale_timer.cancel()
         for connection in chain.from_iterable(self._idle.values()):
             connection.end()
         self._idle.clear()
@@ -211,8 +212,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
             return
         connection.keep(self._idle_seconds)
         idle.append(connection)
-        if self._next_check is None:
-            self._next_check = asyncio.get_running_loop().call_at(connection.stale_at, self._close_stale)
+        if self._stale_timer is None:
+            self._stale_timer = asyncio.get_running_loop().call_at(connection.stale_at, self._close_stale)
 
     def _close_stale(self) -> None:
         """Close the connections that have been idle for too long, and set the timer for the next stale one."""
@@ -222,12 +223,12 @@ class HttpTransport(httpx.AsyncBaseTransport):
                 if connection.stale_at <= now:
                     connection.end()
             connections[:] = [connection for connection in connections if connection.stale_at > now]
-        self._next_check = None
+        self._stale_timer = None
         next_stale_at = min(
             (connection.stale_at for connection in chain.from_iterable(self._idle.values())), default=None
         )
         if next_stale_at is not None:
-            self._next_check = asyncio.get_running_loop().call_at(next_stale_at, self._close_stale)
+            self._stale_timer = asyncio.get_running_loop().call_at(next_stale_at, self._close_stale)
 
 
 def _encoded(request: httpx.Request, body: bytes, forward_proxy: Proxy | None) -> bytes:
