@@ -69,6 +69,7 @@ class JsTickets:
         if now < cached.looked_at:  # the clock was set back
             cached.looked_at = cached.ends_at = cached.paused_until = NEVER
         if not cached.is_good(now):
+            # Another process might have stored a valid ticket, so that this call does not have to wait for `_renew`.
             self._use_stored(cached, app.app_id, await self.database.row(FIND_TICKET, app_id=app.app_id), now)
         renew = partial(self._renew, app, cached)
         if not cached.is_good(now):

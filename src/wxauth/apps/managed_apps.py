@@ -33,7 +33,7 @@ NO_SUCH_APP: Final = errors.NotFound("this app doesn't exist")
 A request raises a new exception, because a raised exception keeps its stack frames alive.
 """
 
-_FIELDS_OF_ERRCODES: Final = {
+_FIELD_OF_ERRCODE: Final = {
     40001: "app_secret",
     40013: "app_id",
     40125: "app_secret",
@@ -204,7 +204,7 @@ def _refusal_of(app: App, exc: errors.WeChatMisconfigured) -> errors.AppRefused:
     If WeChat's error code is about the id or the secret, the error names this field.
     """
     assert exc.errcode is not None  # `check_secret` raises this error only for an errcode
-    field_name = _FIELDS_OF_ERRCODES.get(exc.errcode)
+    field_name = _FIELD_OF_ERRCODE.get(exc.errcode)
     field_errors = [FieldError(field_name, "WeChat rejects the value")] if field_name else []
     detail = f"WeChat: {errcode_of(exc.errcode, api=exchange_api(app)).remedy}"
     return errors.AppRefused(detail, errcode=exc.errcode, errors=field_errors)

@@ -47,7 +47,7 @@ class Apps:
     unopened: list[str] = field(init=False, default_factory=list)
     """The ids of the stored apps whose secrets cannot be decrypted. Users cannot log in to these apps.
 
-    A stored app is ignored if the settings contain an app with the same id.
+    A stored app that the settings replace is not among them.
     """
     invalid: dict[str, Sequence[str]] = field(init=False, default_factory=dict)
     """The required fields whose stored values are no longer valid, by the id of the app.

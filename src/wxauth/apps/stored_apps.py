@@ -54,11 +54,11 @@ def unsealed_app(row: SealedApp, sealer: Sealer) -> KnownApp:
     """
     secrets = from_json(sealer.open(row.secrets, context=app_context(row.app_id)))
     values = {"app_id": row.app_id, **row.fields, **secrets}
-    known_names = values.keys() & App.model_fields.keys()
+    names = values.keys() & App.model_fields.keys()
     ignored: set[str] = set()
     while True:
         try:
-            app = App.model_validate({name: values[name] for name in known_names - ignored})
+            app = App.model_validate({name: values[name] for name in names - ignored})
             return KnownApp(app, "database", row.is_enabled, row.created_at, sorted(ignored))
         except ValidationError as exc:
             invalid = {error["loc"][0] for error in errors_of(exc)}
