@@ -34,6 +34,7 @@ from wxauth_guard.errors import InsufficientRole, InvalidRequest
 from wxauth_guard.problems import problem_response
 
 CONSOLE_PAGE: Final = Path(__file__).parent / "page"
+"""The folder with the files of the console's page."""
 
 _HEADER: Final = "x-wxauth-console"
 """The header that the console's page sends with each request about its session."""
@@ -110,6 +111,7 @@ def add_console(app: FastAPI) -> None:
     app.add_route(CONSOLE_PATH + "session", _resume, methods=["PUT"], include_in_schema=False)
     app.add_route(CONSOLE_PATH + "session", _end, methods=["DELETE"], include_in_schema=False)
     app.add_route(CONSOLE_PATH + "texts.json", texts, include_in_schema=False)
+    # This route comes last, because its path also matches the paths of the session and of the texts.
     app.add_route(CONSOLE_PATH + "{name}", page, include_in_schema=False)
 
 

@@ -40,10 +40,10 @@ class UserForSiblings(UserWithIdentities):
     unionids: list[str]
 
 
-# The users are in the order of the parameters. A user named twice is returned once, at the first position. A former id
-# or former external id of a user stands for this user. `app_ids` and `openids` form pairs. WITH ORDINALITY numbers the
+# The users are in the order of the parameters. A user named twice is returned once, at the first place. A former id or
+# former external id of a user stands for this user. `app_ids` and `openids` form pairs. WITH ORDINALITY numbers the
 # elements of each parameter, and the sum of this number and the lengths of the earlier parameters is the element's
-# position among all elements.
+# `place` among all elements.
 LOOK_UP: Final = Statement[UserForSiblings](f"""
 WITH asked AS (
     SELECT COALESCE(f.user_id, a.id) AS user_id, a.place

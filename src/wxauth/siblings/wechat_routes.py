@@ -102,7 +102,7 @@ def _check_size(data: str) -> str:
     return data
 
 
-_Signed = Annotated[str, AfterValidator(_check_size)]
+_DataToSign = Annotated[str, AfterValidator(_check_size)]
 
 
 class SignatureRequest(BaseModel):
@@ -112,7 +112,7 @@ class SignatureRequest(BaseModel):
 
     openid: ShortText | None = None
     user_id: UUID | None = Field(default=None, description="Must have exactly one identity in the app.")
-    data: _Signed = Field(description=f"Up to {MAX_SIGNED_BYTES:,} bytes of UTF-8, which are signed unchanged.")
+    data: _DataToSign = Field(description=f"Up to {MAX_SIGNED_BYTES:,} bytes of UTF-8, which are signed unchanged.")
     check: StrictBool = Field(
         default=False,
         description="Whether wxauth first verifies with WeChat that the session_key is valid.",
@@ -251,7 +251,7 @@ async def sign_page(
     js_hosts = app.js_hosts or ()
     if parts.hostname not in js_hosts and parts.netloc.lower() not in js_hosts:  # with or without a port
         raise InvalidRequest.of("url", "Must have a host from the app's js_hosts")
-    if "&amp;" in body.url:  # a URL copied from HTML would never match
+    if "&amp;" in body.url:  # the URL was copied from HTML, so it differs from the page's address
         raise InvalidRequest.of("url", "Must be `location.href`, with & in place of &amp;")
     # In `location.href`, a slash always follows the host, even if the caller has left the slash out.
     url = body.url if parts.path else body.url.replace(f"://{parts.netloc}", f"://{parts.netloc}/", 1)
