@@ -150,10 +150,10 @@ class Avatars:
 
         Raises: InvalidRequest, if wxauth cannot use the picture; RateLimited.
         """
-        lock = self._locks.setdefault(user.id, asyncio.Lock())
         try:
             check_file(file)
             await PICTURES.count_user(self.database, user, now=self.clock())
+            lock = self._locks.setdefault(user.id, asyncio.Lock())
             async with lock:
                 return await asyncio.get_running_loop().run_in_executor(self._executor, thumbnail_of, file)
         except UnusablePicture as exc:

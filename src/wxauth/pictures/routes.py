@@ -114,7 +114,7 @@ async def _read_parts(request: Request, boundary: bytes, *, patience: float) -> 
 
     try:
         # The parser adds a part only at the end of the part. A part that is cut off counts as missing.
-        parser = FormParser(_MULTIPART, add_part, add_part, boundary=boundary, config=_IN_MEMORY)
+        parser = FormParser(_MULTIPART, on_field=add_part, on_file=add_part, boundary=boundary, config=_IN_MEMORY)
         async with asyncio.timeout(patience):
             async for chunk in request.stream():
                 for start in range(0, len(chunk), _PIECE_BYTES):

@@ -290,6 +290,7 @@ def _upright(image: "Image") -> "Image":
     if exif_length > _MAX_EXIF:
         return image
     try:
+        # If the EXIF states no orientation, `getexif` adds the orientation that the XMP states.
         transposition = _TRANSPOSITIONS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # a picture with broken EXIF might still be good
         return image
