@@ -70,8 +70,8 @@ async def split(
         }
         await record_event(transaction, EventType.USER_SPLIT, by=by, at=now, user_id=remaining_id, data=data)
         # The new user is active and has no roles. If the user is banned, this change bans the new user, too.
-        unbanned = StatusAndRoles(roles=())
-        status_change = StatusChange(new_user_id, before=unbanned, after=replace(unbanned, ban=account.ban))
+        new_account = StatusAndRoles(roles=())
+        status_change = StatusChange(new_user_id, before=new_account, after=replace(new_account, ban=account.ban))
         await change_status_and_roles(transaction, [status_change], by=by, now=now)
         if has_lost_number:
             await record_event(transaction, EventType.PHONE_REMOVED, by=by, at=now, user_id=remaining_id)

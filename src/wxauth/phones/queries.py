@@ -380,7 +380,7 @@ async def _mark_done(transaction: Transaction, answer: StoredAnswer, *, now: dat
 
     Return False if the response was already done. The caller must have locked the response's user.
     """
-    is_first = await transaction.value(_MARK_DONE, code_hash=answer.code_hash, now=now) is not None
-    if is_first:
+    was_pending = await transaction.value(_MARK_DONE, code_hash=answer.code_hash, now=now) is not None
+    if was_pending:
         await transaction.run(_PROVE, **answer.identity, proved_at=answer.asked_at)
-    return is_first
+    return was_pending
