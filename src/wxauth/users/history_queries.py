@@ -1,7 +1,8 @@
 """The filters and the statements for the history that staff can list: events, logins, and the users in them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Final, LiteralString
 from uuid import UUID
 
@@ -223,10 +224,7 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
         statement = _LOGINS_OF_USER
         is_indexed = True
         filters["user_id"] = query.user_id
-
-    async def logins_between(upper: UUID, lower: UUID, limit: int) -> Sequence[ListedLogin]:
-        return await database.rows(statement, **filters, before=upper, lowest=lower, limit=limit)
-
+    logins_between = partial(_logins_between, database, statement, filters)
     if is_indexed:
         return Page.of(await logins_between(before, lowest, query.limit + 1), query.limit)
     return await search_in_windows(
@@ -239,6 +237,21 @@ async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogi
         windows=WINDOWS,
         seconds=SEARCH_SECONDS,
     )
+
+
+async def _logins_between(
+    database: Database,
+    statement: Statement[ListedLogin],
+    filters: Mapping[str, object],
+    before: UUID,
+    lowest: UUID,
+    limit: int,
+) -> Sequence[ListedLogin]:
+    """Return up to `limit` logins that match the filters, the newest first.
+
+    Their ids are at least `lowest`, and below `before`.
+    """
+    return await database.rows(statement, **filters, before=before, lowest=lowest, limit=limit)
 
 
 async def find_events(database: Database, query: EventsQuery) -> Page[EventFields]:
