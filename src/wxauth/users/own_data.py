@@ -75,14 +75,14 @@ async def export_data(
     while True:
         pieces = _pieces(database, user_id, by=by, now=now, max_seconds=max_seconds)
         try:
-            first = await anext(pieces)
+            first_piece = await anext(pieces)
         except NotFound:  # this is a former id, or the user has just been merged or erased
             user_id = await current_user_id(database, user_id)
             continue
-        if len(first) > MAX_BYTES_IN_MEMORY:
-            return Export(first, pieces)
+        if len(first_piece) > MAX_BYTES_IN_MEMORY:
+            return Export(first_piece, pieces)
         await pieces.aclose()
-        return Export(first, None)
+        return Export(first_piece, None)
 
 
 async def _pieces(
@@ -105,8 +105,8 @@ async def _pieces(
             database.snapshot(patience=None if max_seconds is None else PIECE_TIMEOUT_SECONDS)
         )
         parts = await stack.enter_async_context(aclosing(_parts(snapshot, user_id, now=now)))
-        first = await _first_piece(parts)
-        if len(first) <= MAX_BYTES_IN_MEMORY:
+        first_piece = await _first_piece(parts)
+        if len(first_piece) <= MAX_BYTES_IN_MEMORY:
             await stack.aclose()  # the document is complete, so it needs no connection any more
         elif _large_downloads.locked():
             # A refused export of one's own data counts, too. The user must wait until the window of `EXPORTS` ends.
@@ -116,7 +116,7 @@ async def _pieces(
             await stack.enter_async_context(_large_downloads)
         await _record_export(database, user_id, by=by, now=now)
         deadline = None if max_seconds is None else monotonic() + max_seconds
-        yield first
+        yield first_piece
         async for part in parts:  # there are more parts only if the document is large
             if deadline is not None and monotonic() > deadline:
                 raise StorageUnavailable("the reader of a large export is too slow")

@@ -56,11 +56,11 @@ SELECT id, type, at, app_id,
             WHEN type = 'user.merged' AND data ->> 'former_id' <> ALL (:user_ids::uuid[]::text[])
             THEN data - 'former_id'
             ELSE data END AS data,
-       CASE WHEN is_another THEN 'administrator' ELSE actor END AS actor,
-       CASE WHEN NOT is_another THEN abbrev(ip) END AS ip
+       CASE WHEN is_by_another_user THEN 'administrator' ELSE actor END AS actor,
+       CASE WHEN NOT is_by_another_user THEN abbrev(ip) END AS ip
   FROM (SELECT *, actor ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' AND actor <> ALL (:user_ids::uuid[]::text[])
-                  AS is_another
-          FROM events WHERE user_id = ANY (:user_ids::uuid[])) AS theirs
+                  AS is_by_another_user
+          FROM events WHERE user_id = ANY (:user_ids::uuid[])) AS about_user
  ORDER BY id
 """)
 _REFUSALS: Final = Statement[ExportedRow]("""
