@@ -366,13 +366,13 @@ def _empty_if_stand_in(value: str) -> str:
     return "" if is_stand_in(value) else value
 
 
-_Name = Annotated[str, StringConstraints(max_length=MAX_NICKNAME), BeforeValidator(_cleaned)]
-_Picture = Annotated[
+_NicknameText = Annotated[str, StringConstraints(max_length=MAX_NICKNAME), BeforeValidator(_cleaned)]
+_PictureUrl = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=MAX_AVATAR_URL), AfterValidator(_check_picture_url)
 ]
-Nickname = Annotated[_Name, AfterValidator(_empty_if_stand_in)]
+Nickname = Annotated[_NicknameText, AfterValidator(_empty_if_stand_in)]
 """A user's nickname. The name that WeChat sends for users who have set none counts as empty."""
-AvatarUrl = Annotated[_Picture, AfterValidator(_empty_if_stand_in)]
+AvatarUrl = Annotated[_PictureUrl, AfterValidator(_empty_if_stand_in)]
 """The URL of a user's picture. The pictures that WeChat sends for users who have set none count as empty."""
 NICKNAME_ALIASES: Final = AliasChoices("nickname", "nickName", "userName")
 """The names under which requests can send the nickname."""
@@ -389,13 +389,13 @@ class ProfileChange(Changes, BodyWithRules):
 
     # These types keep the name and the picture that WeChat sends for users who have set none. `changes` then leaves
     # them out. `Nickname` and `AvatarUrl` would make them empty, which would clear the user's name or picture.
-    nickname: _Name | None = Field(
+    nickname: _NicknameText | None = Field(
         default=None,
         validation_alias=NICKNAME_ALIASES,
         description="Also accepted as `nickName` or `userName`. The name 微信用户, which WeChat sends for every user "
         "without a name, changes nothing.",
     )
-    avatar_url: _Picture | None = Field(
+    avatar_url: _PictureUrl | None = Field(
         default=None,
         validation_alias=AVATAR_URL_ALIASES,
         description="An https URL. Also accepted as `avatarUrl`. The URL of an uploaded picture changes nothing, nor "
