@@ -175,7 +175,7 @@ class Database(_Reader):
     Args:
         url: `postgresql://...`, with one host or several. Add `pgbouncer=true` to the query for a pooler in transaction
             mode: wxauth then prepares no statements, and sends no settings except the application's name at the start
-            of a connection. `pgbouncer=prepared` has the same effect, but wxauth prepares statements.
+            of a connection. `pgbouncer=prepared` has the same effect, except that wxauth prepares statements.
         deadlines: The time limits of database access.
     """
 

@@ -93,7 +93,8 @@ async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep,
 async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
     """End one of the caller's sessions, which may be the session of this request.
 
-    If the session is another open one, and was opened in a browser, also end the login of that browser.
+    If the session is open, was opened in a browser, and is not the session of this request, also end the login of that
+    browser.
     Repeating the request changes nothing.
     """
     # This query compares the owners of both sessions, because a merge might just have given them a different owner.

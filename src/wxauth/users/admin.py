@@ -87,7 +87,7 @@ class UserChange:
         if self.granted_role is not None:
             roles.append(self.granted_role)
         roles_after = tuple(dict.fromkeys(role for role in roles if role != self.revoked_role))
-        if len(roles_after) > MAX_ROLES:  # only the command that grants a role gets here
+        if len(roles_after) > MAX_ROLES:  # only by granting a role, because a request's list is never too long
             raise TextError(_("a user can have at most {n} roles", n=MAX_ROLES))
         return replace(before, roles=roles_after, ban=self._ban_after(before.ban))
 

@@ -6,7 +6,8 @@ caller for a change.
 
 A route for the users of an app takes `CallerDep` if it only reads, or if it limits concurrent requests itself. Any
 other such route takes `CallerWhoEndsDep` if it ends the caller's sessions, and otherwise `CallerInTurnDep`. If a route
-checks the session itself, `PrincipalDep` is enough. A route for staff takes `StaffDep` or `AdministratorDep`.
+checks the session itself, `PrincipalDep` is enough. A route for staff takes `StaffDep` or `AdministratorDep`, or
+`FreshAdministratorDep` if its changes have a lasting effect.
 """
 
 from collections.abc import AsyncIterator

@@ -84,10 +84,12 @@ Openid = Annotated[
     BeforeValidator(partial(_refuse_mistaken, _MISTAKEN | _MISTAKEN_FOR_OPENID)),
     AfterValidator(_refuse_placeholder),
 ]
+"""The id that WeChat gives to a user in one app."""
 _NotMistaken = BeforeValidator(partial(_refuse_mistaken, _MISTAKEN))
 Unionid = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{24,36}$"), _NotMistaken, AfterValidator(_refuse_placeholder)
 ]
+"""The id that WeChat gives to a user in all apps of one Open Platform account."""
 ExternalId = Annotated[
     str,
     StringConstraints(min_length=1, max_length=_MAX_LENGTH),
