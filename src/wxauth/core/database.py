@@ -301,27 +301,27 @@ class Database(_Reader):
             await batches.aclose()
         await self._connections.aclose()
 
-    async def _open_transaction(self, begin: str) -> asyncpg.Connection:
-        """Run `begin` on a connection, and return the connection. If the connection is lost, try another one.
+    async def _open_transaction(self, begin_sql: str) -> asyncpg.Connection:
+        """Run `begin_sql` on a connection, and return the connection. If the connection is lost, try another one.
 
         Raises: StorageUnavailable.
         """
         try:
             try:
-                return await self._begin_on(await self._connections.acquire(), begin)
+                return await self._begin_on(await self._connections.acquire(), begin_sql)
             except ConnectionLost:
-                return await self._begin_on(await self._connections.acquire(), begin)
+                return await self._begin_on(await self._connections.acquire(), begin_sql)
         except Exception as exc:
             outages.raise_if_unavailable(exc)
             raise
 
-    async def _begin_on(self, connection: asyncpg.Connection, begin: str) -> asyncpg.Connection:
-        """Run the statement `begin` on this connection, and return the connection.
+    async def _begin_on(self, connection: asyncpg.Connection, begin_sql: str) -> asyncpg.Connection:
+        """Run `begin_sql` on this connection, and return the connection.
 
         Raises: ConnectionLost, if another connection may work. If any error occurs, the connection is released first.
         """
         try:
-            await connection.execute(begin)
+            await connection.execute(begin_sql)
         except BaseException as exc:
             may_retry = self._close_unusable(connection, exc)
             self._connections.release(connection)
@@ -372,8 +372,8 @@ class Database(_Reader):
                 tries -= 1
                 connection = await self._connections.acquire()
                 try:
-                    rows: Sequence[asyncpg.Record] = await connection.fetch(text, *arguments)
-                    return rows
+                    records: Sequence[asyncpg.Record] = await connection.fetch(text, *arguments)
+                    return records
                 except BaseException as exc:
                     may_retry = self._close_unusable(connection, exc)
                     if tries and (may_retry or isinstance(exc, (*outages.CLASHED, *outages.STATEMENT_LOST))):
