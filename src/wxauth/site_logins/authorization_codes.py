@@ -97,7 +97,7 @@ class AuthorizationCodes:
         """
         if not (browser.cookie and makes_browser_login(self.settings, login, is_web_view=browser.is_web_view)):
             return None
-        stored = await browser_login_queries.store_proof(
+        browser_login = await browser_login_queries.store_proof(
             transaction,
             login,
             user,
@@ -107,10 +107,10 @@ class AuthorizationCodes:
             new_cookie_hash=hash_of(login_cookie_of(browser.cookie, login.id)),
             proved_after=proved_after(self.settings, now),
         )
-        if stored is None:
+        if browser_login is None:
             return None
-        login.browser_login_id = stored.id
-        return stored.proof_id
+        login.browser_login_id = browser_login.id
+        return browser_login.proof_id
 
     async def redirect(
         self,

@@ -26,8 +26,8 @@ class BrowserUser(UserInSession):
 
 
 @dataclass(frozen=True, slots=True)
-class StoredProof:
-    """The stored login of a browser, just after a user's proof has created or renewed it."""
+class StoredBrowserLogin:
+    """The login of a browser, which a user's proof has just created or renewed."""
 
     id: UUID
     proof_id: UUID
@@ -67,7 +67,7 @@ It also stores the site that gets the newest code. That site must exist.
 # repeated. In this case, the statement keeps the current cookie, so that both responses contain the same cookie. The
 # statement may find two logins: one by its cookie, and one by the browser's `browser_hash`. It then renews both, and
 # the browser gets the cookie of the first row returned. Either login will do, because both belong to the user.
-_RENEW_BROWSER_LOGIN: Final = Statement[StoredProof]("""
+_RENEW_BROWSER_LOGIN: Final = Statement[StoredBrowserLogin]("""
 UPDATE browser_logins l
    SET browser_hash = :browser_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,
        authenticated_by = :authenticated_by,
@@ -78,7 +78,7 @@ UPDATE browser_logins l
    AND (i.app_id, i.openid) = (l.app_id, l.openid) AND i.user_id = :user_id
 RETURNING l.id, l.proof_id
 """)
-_ADD_BROWSER_LOGIN: Final = Statement[StoredProof]("""
+_ADD_BROWSER_LOGIN: Final = Statement[StoredBrowserLogin]("""
 INSERT INTO browser_logins (id, browser_hash, cookie_hash, proof_id, app_id, openid, authenticated_at, authenticated_by)
 VALUES (:id, :browser_hash, :new_cookie_hash, :proof_id, :app_id, :openid, :authenticated_at, :authenticated_by)
 ON CONFLICT (cookie_hash) DO NOTHING
@@ -118,7 +118,7 @@ async def store_proof(
     cookie_hash: bytes,
     new_cookie_hash: bytes,
     proved_after: datetime,
-) -> StoredProof | None:
+) -> StoredBrowserLogin | None:
     """Renew the login of a locked user in this browser, or create a login with the id `login_id`.
 
     `proving_login` is the login in `site_logins` that proves who uses the browser. The caller has locked its row. Also
