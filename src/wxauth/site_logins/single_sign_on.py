@@ -48,7 +48,7 @@ class _PressedPage:
     hint: str | None
     """The site's `id_token_hint`, which the page's form contains."""
 
-    def repeated(self, **changed: str) -> Onward:
+    def repeating_redirect(self, **changed: str) -> Onward:
         """Return the redirect that repeats the site's request. `changed` replaces or adds parameters."""
         hint = {} if self.hint is None else {"id_token_hint": self.hint}
         return Onward(f"{AUTHORIZE_PATH}?{urlencode({**self.parameters, **hint, **changed})}")
@@ -123,7 +123,7 @@ class SingleSignOn:
             onward = await self._redirect_with_code(request, browser, expected=user)
             if onward is not None:
                 return onward
-        return pressed.repeated()
+        return pressed.repeating_redirect()
 
     async def use_another(self, page_id: str, browser: Browser, form: str) -> Onward:
         """Return the redirect after the button "Use another account", which repeats the site's request.
@@ -133,7 +133,7 @@ class SingleSignOn:
         Raises: NotFound, if the page is not open, or shows no user; OAuthError, if the form is invalid.
         """
         pressed = await self._find_pressed(page_id, browser, form)
-        return pressed.repeated(prompt="login")
+        return pressed.repeating_redirect(prompt="login")
 
     async def _find_pressed(self, page_id: str, browser: Browser, form: str) -> _PressedPage:
         """Return the page whose form this browser has sent.
