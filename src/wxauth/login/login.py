@@ -276,7 +276,7 @@ class Logins:
             case RefreshRefusal.REVOKED | RefreshRefusal.REPLACED:
                 return errors.SessionRevoked("the session has ended")
             case RefreshRefusal.EXPIRED:
-                return errors.RefreshTokenExpired("the session has expired, because it wasn't used for too long")
+                return errors.RefreshTokenExpired("the session was idle for too long, or has reached its maximum age")
             case RefreshRefusal.REUSED:
                 log.warning("refresh_token_reused", session_id=session_id, consequence="the session has ended")
                 return errors.RefreshTokenReused("the refresh token had been used before: the session has ended")

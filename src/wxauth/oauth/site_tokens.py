@@ -55,7 +55,7 @@ _REFRESH_REFUSALS: Final[dict[str, str]] = {
     RefreshRefusal.DISABLED: "this user is banned",
     RefreshRefusal.REVOKED: "the session has ended",
     RefreshRefusal.REPLACED: "the session has ended",
-    RefreshRefusal.EXPIRED: "the session has expired, because it wasn't used for too long",
+    RefreshRefusal.EXPIRED: "the session was idle for too long, or has reached its maximum age",
     RefreshRefusal.REUSED: "the refresh token had been used before: the session has ended",
     RefreshRefusal.OUT_OF_SCOPE: "the client no longer has any of the session's scopes",
     RefreshRefusal.OTHER_RESOURCE: "the session is for another resource",
