@@ -99,7 +99,7 @@ class Issuer:
         self._ssl_context = ssl_context
 
     async def read_keys(self) -> KeySet:
-        """Read the metadata and the JWK set, within the timeout. Raises: any exception, which `cause` explains."""
+        """Read the metadata and the JWK set, within the timeout. Raises: any exception, which `reason_of` explains."""
         if self._ssl_context is None:
             self._ssl_context = httpx.create_ssl_context()
         # httpx imports forty modules when it creates its first transport. This transport is not used. It is created
@@ -107,12 +107,12 @@ class Issuer:
         httpx.AsyncHTTPTransport(verify=self._ssl_context)
         return await asyncio.wait_for(self._fetch(self._ssl_context), self._timeout)
 
-    def cause(self, error: Exception) -> str:
-        """Return the reason why the keys could not be read.
+    def reason_of(self, error: Exception) -> str:
+        """Return the reason why this error prevented the guard from reading the keys.
 
         Responses contain this reason, so it names no hosts, except in the URLs of issuers.
         """
-        reason = self._reason(error)
+        reason = self._reason_without_proxy(error)
         proxy = self._proxy_for(self.url)
         if proxy is not None and isinstance(error, httpx.TransportError):
             return f"{reason} (by the proxy of {proxy.variable})"
@@ -128,20 +128,20 @@ class Issuer:
         is_nearby = self.internal_url is not None or self._is_on_loopback
         return None if is_nearby else proxy
 
-    def _reason(self, error: Exception) -> str:
-        """Return the reason for an error: its first known cause, or else the error's type."""
+    def _reason_without_proxy(self, error: Exception) -> str:
+        """Return the reason for an error: its first known cause or, if none is known, the error's type."""
         if isinstance(error, Unreadable):
             return str(error)
-        for link in _chain(error):
-            if isinstance(link, socket.gaierror):
-                return f"the host's name could not be resolved: {link.strerror}"
-            if isinstance(link, ssl.SSLCertVerificationError):
+        for cause in _causes_of(error):
+            if isinstance(cause, socket.gaierror):
+                return f"the host's name could not be resolved: {cause.strerror}"
+            if isinstance(cause, ssl.SSLCertVerificationError):
                 # The part after the comma contains the host.
-                return f"TLS failed: {link.verify_message.partition(',')[0]}"
-            if isinstance(link, ssl.SSLError):
-                return f"TLS failed: {link.reason}"
-            if isinstance(link, OSError) and link.errno is not None and isinstance(error, httpx.ConnectError):
-                return f"no connection: {os.strerror(link.errno)}"  # the error's own text contains the address
+                return f"TLS failed: {cause.verify_message.partition(',')[0]}"
+            if isinstance(cause, ssl.SSLError):
+                return f"TLS failed: {cause.reason}"
+            if isinstance(cause, OSError) and cause.errno is not None and isinstance(error, httpx.ConnectError):
+                return f"no connection: {os.strerror(cause.errno)}"  # the error's own text contains the address
         if isinstance(error, httpx.ConnectTimeout):
             return f"no connection within {self._timeout * CONNECT_SHARE:g} s ({type(error).__name__})"
         # Before Python 3.11, asyncio.TimeoutError is not TimeoutError.
@@ -227,16 +227,17 @@ class Issuer:
         return is_secure(url) and (self._is_on_loopback or urlsplit(url).scheme == "https")
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, then its causes.
+def _causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error itself, then its causes.
 
     If a connection fails, an ExceptionGroup contains one error for each address of the host. Only the first of these
     errors is followed.
     """
     while error is not None:
         yield error
-        for first in getattr(error, "exceptions", ())[:1]:
-            yield from _chain(first)
+        exceptions = getattr(error, "exceptions", ())
+        if exceptions:
+            yield from _causes_of(exceptions[0])
         error = error.__cause__ or error.__context__
 
 

@@ -142,9 +142,9 @@ class RemoteKeys:
         """Return the key with this id, as `find` does, in a thread.
 
         Usually, only the thread that starts a fetch waits, for a part of the timeout, and other threads use the keys in
-        memory. Otherwise, a few tokens with unknown ids would block all threads of a service while the issuer does not
-        respond. There are two exceptions. All threads wait for the very first fetch, because requests would otherwise
-        fail when the service starts. For a fetch that exceeds its timeout, see `_Fetch.needs_a_thread`.
+        memory. If all threads waited, a few tokens with unknown ids would block a whole service while the issuer does
+        not respond. There are two exceptions. All threads wait for the very first fetch, because requests would
+        otherwise fail when the service starts. For a fetch that exceeds its timeout, see `_Fetch.needs_a_thread`.
 
         Raises: KeysUnavailable, in the same cases as `find`, and if the id is unknown while a fetch is under way.
         """
@@ -201,7 +201,7 @@ class RemoteKeys:
                 self._start_fetch()
             # A known key is used while new keys are fetched. Only the call that starts an overdue fetch waits for it.
             is_needed_for_known_key = starts_now and is_overdue
-            is_needed_for_unknown_key = is_due or is_under_way
+            is_needed_for_unknown_key = starts_now or is_under_way
             is_needed = is_needed_for_known_key if kid in keys else is_needed_for_unknown_key
             return _Fetch(self._completion, is_needed=is_needed, needs_a_thread=starts_now or is_late)
 
@@ -239,7 +239,7 @@ class RemoteKeys:
         try:
             self._thread.start()
         except RuntimeError as exc:  # the process has reached its limit of threads
-            self._note_failure(self._issuer.cause(exc))
+            self._note_failure(self._issuer.reason_of(exc))
             completion.set_result(None)
 
     def _run_fetch(self, completion: Future[None]) -> None:
@@ -249,7 +249,7 @@ class RemoteKeys:
             asyncio.run(self._fetch_keys(completion))
         except Exception as exc:  # for example, too many open files. Waiters must not wait forever.
             if not completion.done():
-                self._note_failure(self._issuer.cause(exc))
+                self._note_failure(self._issuer.reason_of(exc))
                 completion.set_result(None)
 
     async def _fetch_keys(self, completion: Future[None]) -> None:
@@ -259,7 +259,7 @@ class RemoteKeys:
         try:
             key_set = await self._issuer.read_keys()
         except Exception as exc:  # the keys in memory are kept, whatever the failure is
-            self._note_failure(self._issuer.cause(exc))
+            self._note_failure(self._issuer.reason_of(exc))
         else:
             self._key_set = key_set
             self._failures = 0
