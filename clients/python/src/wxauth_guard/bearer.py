@@ -252,7 +252,7 @@ class Guard:
 
         Raises: ValueError, if a path does not begin with a slash.
         """
-        public = as_set(paths)
+        public = _as_set(paths)
         if not all(path.startswith("/") for path in public):
             raise ValueError("a public path begins with a slash")
         return public if self._metadata_path is None else public | {unquote(self._metadata_path)}
@@ -329,7 +329,7 @@ def require_roles(user: Principal | None, *roles: str) -> None:
         raise InsufficientRole(f"this request requires the role {', '.join(sorted(roles))}")
 
 
-def as_set(names: Iterable[str]) -> frozenset[str]:
+def _as_set(names: Iterable[str]) -> frozenset[str]:
     """Return the names as a set. A string counts as one name."""
     return frozenset([names] if isinstance(names, str) else names)
 
@@ -339,7 +339,7 @@ def checked_roles(roles: Iterable[str], *, optional: bool) -> frozenset[str]:
 
     Raises: ValueError, if there are roles although the user is optional.
     """
-    required = as_set(roles)
+    required = _as_set(roles)
     if required and optional:
         raise ValueError("optional admits requests without a user, and so without roles")
     return required

@@ -43,8 +43,15 @@ class Claims(Mapping[str, Any]):
         return repr(self._claims)
 
 
-class _AsDict:
-    """The annotation with which Pydantic, if it is installed, writes the claims as a dict.
+def _as_dict(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the claims as a dict. Pydantic calls this function when it writes a `Principal`."""
+    # Pydantic cannot call `dict` itself. Its oldest supported version reads the serializer's signature, and `dict` has
+    # none.
+    return dict(claims)
+
+
+class _WrittenAsDict:
+    """The annotation that makes Pydantic, if it is installed, write the claims as a dict.
 
     It lets a FastAPI route return a `Principal`.
     """
@@ -53,13 +60,6 @@ class _AsDict:
         from pydantic import PlainSerializer
 
         return PlainSerializer(_as_dict).__get_pydantic_core_schema__(source, handler)
-
-
-def _as_dict(claims: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the claims as a dict."""
-    # Pydantic cannot call `dict` itself. Its oldest supported version reads the serializer's signature, and `dict` has
-    # none.
-    return dict(claims)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Principal:
     openid: str
     session_id: UUID
     roles: frozenset[str]
-    claims: Annotated[Mapping[str, Any], _AsDict()] = field(hash=False)  # a Mapping cannot be hashed
+    claims: Annotated[Mapping[str, Any], _WrittenAsDict()] = field(hash=False)  # a Mapping cannot be hashed
     """All claims of the token, read-only."""
     external_id: Optional[str] = None  # Pydantic evaluates this type, even in Python 3.9
     """The user's id in the system that the operator used before wxauth; None if the token contains no such id."""

@@ -58,7 +58,8 @@ class WxAuthError(Exception):
             cls.status = status
 
     def __init__(self, detail: str | None = None, *, title: Text | None = None, retry_after: int | None = None) -> None:
-        self.detail = self.detail if detail is None else detail
+        if detail is not None:
+            self.detail = detail
         super().__init__(self.detail)
         if title is not None:
             self.title = title
@@ -75,7 +76,7 @@ class WxAuthError(Exception):
 
 
 class RequestRefused(WxAuthError):
-    """The request is invalid, no matter who sends it."""
+    """The request itself is refused, no matter who sends it."""
 
 
 class InvalidRequest(RequestRefused, code="invalid_request", status=422):
@@ -139,7 +140,7 @@ class InvalidToken(BearerError, code="invalid_token", status=401):
         self.for_log = for_log
         """The details that only the guard's log contains, such as the value in the token and the expected value.
 
-        The text is empty for a malformed token.
+        The text is empty if `detail` says everything, for example for a malformed token.
         """
 
 

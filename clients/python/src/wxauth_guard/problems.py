@@ -126,7 +126,7 @@ def problem(error: WxAuthError, headers: AnyHeaders) -> ProblemAnswer:
     """
     request_id = accepted_request_id(headers.get("X-Request-ID"))
     language = _language([headers.get("Accept-Language") or ""], headers.get("User-Agent") or "")
-    response = _localized(error, language, request_id)
+    response = _translated_answer(error, language, request_id)
     response.headers["X-Request-ID"] = request_id
     return response
 
@@ -136,7 +136,7 @@ def asgi_problem(error: WxAuthError, scope: Mapping[str, Any]) -> ProblemAnswer:
     stored_id: str | None = scope.get(REQUEST_ID_KEY)
     request_id = stored_id or accepted_request_id(_first_value(scope, b"x-request-id"))
     language = _language(header_values(scope, b"accept-language"), _first_value(scope, b"user-agent") or "")
-    response = _localized(error, language, request_id)
+    response = _translated_answer(error, language, request_id)
     if stored_id is None:  # otherwise, the service's own middleware adds the header to each response
         response.headers["X-Request-ID"] = request_id
     return response
@@ -160,7 +160,7 @@ def _first_value(scope: Mapping[str, Any], name: bytes) -> str | None:
     return next(iter(header_values(scope, name)), None)
 
 
-def _localized(error: WxAuthError, language: str, request_id: str) -> ProblemAnswer:
+def _translated_answer(error: WxAuthError, language: str, request_id: str) -> ProblemAnswer:
     """Return the response in this language, without `X-Request-ID`."""
     headers = {
         **error.headers(),

@@ -67,7 +67,7 @@ def _usable_proxies(value_by_kind: Mapping[str, str]) -> dict[str, str]:
 
 def _is_covered(no_proxy: str, parts: SplitResult) -> bool:
     """Return whether any entry of `NO_PROXY` covers a URL. Log a warning about malformed entries."""
-    is_covered = False
+    is_covered = False  # no early return, because the entries after the first that covers the URL are checked, too
     for entry in no_proxy.lower().split(","):
         if not entry.strip():
             continue
@@ -125,9 +125,9 @@ def _is_usable(proxy: str) -> bool:
     # Apart from its scheme, a SOCKS proxy's URL has the form of an http URL.
     as_http = _SOCKS.sub("http", proxy, count=1)
     # In a user or password, the characters / ? # must be percent-encoded.
-    has_raw_password = re.search("[/?#].*@", as_http.partition("://")[2]) is not None
+    has_raw_separator = re.search("[/?#].*@", as_http.partition("://")[2]) is not None
     lacks_package = is_socks and find_spec("socksio") is None
-    return is_http_url(as_http) and not has_raw_password and not lacks_package
+    return is_http_url(as_http) and not has_raw_separator and not lacks_package
 
 
 @cache

@@ -1,8 +1,10 @@
 """Access tokens for the tests of a service with a guard. Tests need no running wxauth, no network and no waiting.
 
-issuer = TestIssuer()
-app.dependency_overrides[guard] = issuer.guard()  # `guard` is the dependency of the routes
-response = await client.get("/orders", headers=issuer.headers(roles=["clerk"]))
+For example, a test of a route with a guard contains these lines:
+
+    issuer = TestIssuer()
+    app.dependency_overrides[guard] = issuer.guard()  # `guard` is the dependency of the routes
+    response = await client.get("/orders", headers=issuer.headers(roles=["clerk"]))
 """
 
 from __future__ import annotations
