@@ -17,7 +17,7 @@ import respx
 from PIL import Image
 
 from tests.clock import Clock as Clock
-from wxauth_desk.wechat import APPS, LATER_APP, OTHER_KINDS, Simulator, create_simulator
+from wxauth_desk.wechat import APPS, LATER_APP, OTHER_APPS, Simulator, create_simulator
 
 APP = {"app_id": "wxtest0000000000a1", "app_secret": "5f4dcc3b5aa765d61d8327deb882cf99"}
 OTHER_APP = {"app_id": "wxtest0000000000b2", "app_secret": "7c6a180b36896a0a8c02787eeafb0e4c"}
@@ -172,7 +172,7 @@ class WeChatBySimulator(httpx.AsyncBaseTransport):
     def __init__(self, simulator: Simulator, secrets: Secrets) -> None:
         self._inner = _WithTarget(httpx.ASGITransport(create_simulator(simulator)))
         self._secrets = secrets
-        for app in (*APPS, LATER_APP, *OTHER_KINDS):
+        for app in (*APPS, LATER_APP, *OTHER_APPS):
             secrets.add(app["app_secret"])
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -66,7 +66,9 @@ class Doctor:
         settings = self.make_settings(**usual | values)
         for app in APPS:
             self.secrets.add(app["app_secret"])
-            self.secrets.add(self.wechat.access_tokens[app["app_id"]].hand_out(force=False)["access_token"])
+            self.secrets.add(
+                self.wechat.access_tokens[app["app_id"]].hand_out_stable_token(force=False)["access_token"]
+            )
         results = await check_with(settings, clock=clock, **timeouts)
         for result in results:
             self.secrets.check_log("\n".join(result.text))

@@ -45,7 +45,7 @@ from wxauth.core.trail import OPERATOR
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.app import create_app
 from wxauth.settings.apps import App
-from wxauth_desk.wechat import ACCOUNT, APPS, LATER_APP, MOBILE_APP, OTHER_KINDS, WEBSITE, create_simulator
+from wxauth_desk.wechat import ACCOUNT, APPS, LATER_APP, MOBILE_APP, OTHER_APPS, WEBSITE, create_simulator
 from wxauth_desk.wechat.push import push_signature
 from wxauth_guard.issuer import METADATA_PATH
 
@@ -130,12 +130,12 @@ async def test_the_check_changes_nothing_and_each_app_costs_two_calls(doctor: Do
     await stage.login()
     before = await all_rows(stage.rows)
     assert before["sessions"]
-    token = doctor.wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"]
+    token = doctor.wechat.access_tokens[APP_ID].hand_out_stable_token(force=False)["access_token"]
     await doctor()
     assert doctor.wechat.asked == dict.fromkeys(APIS, len(APPS))
     assert await all_rows(stage.rows) == before
     assert not any(call.json["force_refresh"] for call in doctor.wechat.calls_of("stable_token"))
-    assert doctor.wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"] == token
+    assert doctor.wechat.access_tokens[APP_ID].hand_out_stable_token(force=False)["access_token"] == token
 
 
 @pytest.mark.process
@@ -867,12 +867,12 @@ async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(doc
         WEBSITE["app_id"]: ["", " push", " callback domain"],
         ACCOUNT["app_id"]: ["", " access_token", " push", " callback domain"],
     }
-    results = await doctor(apps=[*APPS, *OTHER_KINDS])
+    results = await doctor(apps=[*APPS, *OTHER_APPS])
     for app_id, suffixes in kinds.items():
         assert [name for name in results if app_id in name] == [f"wechat {app_id}{suffix}" for suffix in suffixes]
         assert_reported(results, of_app(app_id=app_id), OK, "accepts the app's secret")
         assert_reported(results, of_app("push", app_id), OK, f"/v1/wechat/push/{app_id}")
-    assert doctor.wechat.asked["access_token"] == len(OTHER_KINDS)
+    assert doctor.wechat.asked["access_token"] == len(OTHER_APPS)
     wrong = await doctor(apps=[*APPS, {**MOBILE_APP, "app_secret": "hunter2-of-nobody"}])
     assert_reported(wrong, of_app(app_id=MOBILE_APP["app_id"]), BAD, "40125")
     another = await doctor(apps=[*APPS, {**MOBILE_APP, "app_id": "wx00000000000000ff"}])

@@ -59,10 +59,10 @@ def test_the_oldest_access_tokens_of_an_app_are_forgotten() -> None:
     now = 0.0
     simulator = Simulator(lambda: now)
     tokens = simulator.access_tokens[APPS[0]["app_id"]]
-    stable = tokens.hand_out(force=False)["access_token"]
-    older = [tokens.replace_older()["access_token"] for _ in range(MAX_TOKENS)]
+    stable = tokens.hand_out_stable_token(force=False)["access_token"]
+    older = [tokens.issue_token()["access_token"] for _ in range(MAX_TOKENS)]
     assert stable not in tokens
     assert all(each in tokens for each in older)
-    assert tokens.hand_out(force=False)["access_token"] not in {stable, *older}
+    assert tokens.hand_out_stable_token(force=False)["access_token"] not in {stable, *older}
     now += OVERLAP_SECONDS
     tokens.check(older[-1])

@@ -17,7 +17,7 @@ from tests.docs import ROOT, both_languages, guide
 from tests.processes import Running, free_port, serving
 from tests.programs import needs, output_of
 from wxauth_desk.cli import main
-from wxauth_desk.wechat import APPS, OTHER_KINDS
+from wxauth_desk.wechat import APPS, OTHER_APPS
 from wxauth_desk.wechat.controls import ENDPOINTS
 
 README = ROOT / "desk/README.md"
@@ -108,7 +108,7 @@ def test_it_names_every_api_that_is_simulated_and_every_app(language: str) -> No
     page = guide("simulated-wechat", language).read_text()
     names = {name for name in re.findall(r"`(/[\w/-]+)`", page) if not name.startswith("/connect/")}
     assert names == {endpoint.path for endpoint in ENDPOINTS.values()}
-    for app in (*APPS, *OTHER_KINDS):
+    for app in (*APPS, *OTHER_APPS):
         assert f"`{app['app_id']}` | `{app['app_secret']}`" in page
     for app in APPS:
         assert all(f"`{app[name]}`" in page for name in ("push_token", "push_aes_key") if name in app)

@@ -20,7 +20,7 @@ from wxauth_desk.wechat import (
     ACCOUNT,
     APPS,
     MOBILE_APP,
-    OTHER_KINDS,
+    OTHER_APPS,
     WEBSITE,
     Simulator,
     create_simulator,
@@ -76,7 +76,7 @@ class WeChat:
 
     async def log_in(self, code: str = "alice", app: dict[str, str] = FIRST, **fields: str | None) -> dict[str, Any]:
         """Exchange a code as an app of this kind does."""
-        path, name = (OAUTH, "code") if app in OTHER_KINDS else (LOGIN, "js_code")
+        path, name = (OAUTH, "code") if app in OTHER_APPS else (LOGIN, "js_code")
         query = {"appid": app["app_id"], "secret": app["app_secret"], "grant_type": "authorization_code", name: code}
         return answered(await self.client.get(path, params=without_none({**query, **fields})))
 
@@ -226,7 +226,7 @@ async def test_a_plain_name_is_the_same_person_each_time_and_in_every_app(wechat
     assert len({there["openid"], once["openid"], other["openid"]}) == 3
 
 
-@swept("app", OTHER_KINDS, ids=lambda app: app["kind"])
+@swept("app", OTHER_APPS, ids=lambda app: app["kind"])
 async def test_a_code_of_another_kind_of_app_is_exchanged_by_oauth(wechat: WeChat, app: dict[str, str]) -> None:
     session = await wechat.log_in(await wechat.code(app_id=app["app_id"]), app)
     assert session["unionid"] == (await wechat.log_in())["unionid"]

@@ -110,7 +110,7 @@ async def test_a_service_client_gets_the_apps_access_token_by_stable_token(token
     answer = await tokens.ask()
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert answer.headers["content-type"] == "application/json"
-    assert answer.json() == tokens.stage.simulator.access_tokens[FIRST].hand_out(force=False)
+    assert answer.json() == tokens.stage.simulator.access_tokens[FIRST].hand_out_stable_token(force=False)
     (call,) = tokens.stage.simulator.calls
     app_secret = APPS[0]["app_secret"]
     body = {"grant_type": "client_credential", "appid": FIRST, "secret": app_secret, "force_refresh": False}
@@ -227,7 +227,7 @@ async def test_a_wechat_that_renews_late_is_asked_rarely(make_settings: Callable
 async def test_a_token_that_was_replaced_early_is_handed_out_a_minute_at_most(tokens: Tokens, killer: str) -> None:
     former = await tokens.read()
     if killer == "somebody else":
-        tokens.stage.simulator.access_tokens[FIRST].hand_out(force=True)
+        tokens.stage.simulator.access_tokens[FIRST].hand_out_stable_token(force=True)
     else:
         tokens.kill()
     tokens.stage.clock.advance(seconds=60)

@@ -181,7 +181,7 @@ async def test_without_a_link_there_is_no_button_and_the_log_has_why(linked: Str
 
 
 def drawn_by(simulator: Simulator, wanted: Body | bytes) -> dict[str, Any] | CodePicture:
-    token = simulator.access_tokens[APPS[0]["app_id"]].hand_out(force=False)["access_token"]
+    token = simulator.access_tokens[APPS[0]["app_id"]].hand_out_stable_token(force=False)["access_token"]
     content = wanted if isinstance(wanted, bytes) else json.dumps(wanted).encode()
     call, _ = simulator.receive("getwxacodeunlimit", {"access_token": token}, content)
     return simulator.answer(call)
@@ -220,7 +220,7 @@ def test_the_simulator_refuses_as_wechat_does(simulator: Simulator, body: Body |
 async def test_the_simulator_answers_over_http_for_its_tokens_alone(simulator: Simulator) -> None:
     app_id = APPS[0]["app_id"]
     simulator.account(app_id).pages |= {"pages/new/new"}
-    token = simulator.access_tokens[app_id].hand_out(force=False)["access_token"]
+    token = simulator.access_tokens[app_id].hand_out_stable_token(force=False)["access_token"]
     asked = {"scene": "a", "page": "pages/new/new", "is_hyaline": True}
     transport = httpx.ASGITransport(create_simulator(simulator))
     async with httpx.AsyncClient(transport=transport, base_url="http://wechat.test/wxa") as wechat:

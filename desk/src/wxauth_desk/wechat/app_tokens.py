@@ -36,22 +36,22 @@ class AppTokens:
     js_tickets: dict[str, _JsTicket] = field(init=False, default_factory=dict)
     """The current ticket of each app, by the id of the app."""
 
-    def replace_older(self, call: Call, account: Account) -> Answer:
+    def issue_token(self, call: Call, account: Account) -> Answer:
         """Answer a call to the older interface, `token`. The new token replaces the previous token of this interface.
 
         Raises: CallRefused, in the cases of `_admit`.
         """
         self._admit(call, account, call.query.get("grant_type"))
-        return self.access_tokens[account.app_id].replace_older()
+        return self.access_tokens[account.app_id].issue_token()
 
-    def hand_out(self, call: Call, account: Account) -> Answer:
+    def hand_out_stable_token(self, call: Call, account: Account) -> Answer:
         """Answer a call to `stable_token`.
 
         Raises: CallRefused, in the cases of `_admit`, if the body is not a JSON object, or if the app has used
             `force_refresh` too often.
         """
         self._admit(call, account, call.json.get("grant_type"))
-        return self.access_tokens[account.app_id].hand_out(force=call.json.get("force_refresh") is True)
+        return self.access_tokens[account.app_id].hand_out_stable_token(force=call.json.get("force_refresh") is True)
 
     def read_js_ticket(self, call: Call, account: Account) -> Answer:
         """Answer a call to `getticket`. Raises: CallRefused, if `type` is wrong, or if the app may not get a ticket."""

@@ -55,17 +55,17 @@ MOBILE_APP: Final = {
     "kind": "mobile_app",
     "push_token": "devPushTokenOfTheMobileApp",
 }
-OTHER_KINDS: Final = (ACCOUNT, WEBSITE, MOBILE_APP)
+OTHER_APPS: Final = (ACCOUNT, WEBSITE, MOBILE_APP)
 """The apps that are not mini-programs.
 
 `wxauth-desk dev` puts the service account and the website into the service's settings. The service does not know the
 mobile app until an administrator adds it.
 """
-APPS_BY_ID: Final = {app["app_id"]: app for app in (*APPS, LATER_APP, *OTHER_KINDS)}
+APPS_BY_ID: Final = {app["app_id"]: app for app in (*APPS, LATER_APP, *OTHER_APPS)}
 """All apps of the simulated WeChat, by their ids."""
 SECRETS: Final = {app_id: app["app_secret"] for app_id, app in APPS_BY_ID.items()}
 """The app secret of each app, by the app's id."""
-APP_KINDS: Final = dict.fromkeys(SECRETS, "mini_program") | {app["app_id"]: app["kind"] for app in OTHER_KINDS}
+APP_KINDS: Final = dict.fromkeys(SECRETS, "mini_program") | {app["app_id"]: app["kind"] for app in OTHER_APPS}
 """The kind of each app, by the app's id."""
 
 

@@ -3,12 +3,12 @@
 Each `clock` in this module returns seconds since the epoch.
 """
 
+import hmac
 import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from hashlib import sha1, sha256
-from hmac import compare_digest, digest, new
+from hashlib import sha1
 from typing import Any, Final, Generic, TypeVar
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -149,8 +149,8 @@ class _AccessToken:
 class AccessTokens:
     """The access tokens of an app.
 
-    WeChat has two interfaces for tokens. `hand_out` returns the tokens of `stable_token`, and `replace_older` returns
-    the tokens of the older interface, `token`.
+    WeChat has two interfaces for tokens. `hand_out_stable_token` returns the tokens of `stable_token`, and
+    `issue_token` returns the tokens of the older interface, `token`.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -163,7 +163,7 @@ class AccessTokens:
         self._forced_at: list[float] = []
         """The times at which `force_refresh` was used on the day of its last use."""
 
-    def hand_out(self, *, force: bool) -> dict[str, Any]:
+    def hand_out_stable_token(self, *, force: bool) -> dict[str, Any]:
         """Return the response of `stable_token`, with the current token or a new one.
 
         With `force`, end all earlier tokens first. Raises: CallRefused, if the app has used `force` too often.
@@ -174,10 +174,10 @@ class AccessTokens:
             self.end_all()
         token = self._tokens.get(self._stable_token)
         if token is None or now >= token.expires_at - OVERLAP_SECONDS:
-            self._stable_token, token = self._issue(now)
+            self._stable_token, token = self._add(now)
         return {"access_token": self._stable_token, "expires_in": int(token.expires_at - now)}
 
-    def replace_older(self) -> dict[str, Any]:
+    def issue_token(self) -> dict[str, Any]:
         """Return the response of `token`, the older interface, with a new token.
 
         The previous token of this interface ends within `OVERLAP_SECONDS`, and all other tokens stay valid.
@@ -186,7 +186,7 @@ class AccessTokens:
         previous = self._tokens.get(self._older_token)
         if previous is not None:
             previous.expires_at = min(previous.expires_at, now + OVERLAP_SECONDS)
-        self._older_token, _ = self._issue(now)
+        self._older_token, _ = self._add(now)
         return {"access_token": self._older_token, "expires_in": int(ACCESS_TOKEN_LIFETIME_SECONDS)}
 
     def end_all(self) -> None:
@@ -207,7 +207,7 @@ class AccessTokens:
         """Return whether this is a stored token of the app, which might have ended or expired."""
         return text in self._tokens
 
-    def _issue(self, now: float) -> tuple[str, _AccessToken]:
+    def _add(self, now: float) -> tuple[str, _AccessToken]:
         """Store a new token, issued at this time. Return its text and its state."""
         # The token has 515 characters, because WeChat asks callers to leave room for at least 512.
         text = "88_" + secrets.token_urlsafe(384)
@@ -313,7 +313,7 @@ class IssuedSessionKeys:
 
         The key is derived from the code, because the phone has the key as soon as it has the code.
         """
-        return b64encode(digest(self._secret, code.encode(), "sha256")[:16]).decode()
+        return b64encode(hmac.digest(self._secret, code.encode(), "sha256")[:16]).decode()
 
     def replace(self, openid: str, person: str, session_key: str | None = None) -> str:
         """Store the session_key of a new login, and return it. The previous key no longer works.
@@ -377,7 +377,8 @@ def seal(key: str, data: dict[str, Any], *, watermark: dict[str, Any]) -> dict[s
 
 def is_hmac(signature: str, key: str, data: str) -> bool:
     """Return whether the signature is the data's HMAC-SHA256 with this key, in hexadecimal and lower case."""
-    return compare_digest(new(key.encode(), data.encode(), sha256).hexdigest().encode(), signature.encode())
+    expected = hmac.digest(key.encode(), data.encode(), "sha256").hex()
+    return hmac.compare_digest(expected.encode(), signature.encode())
 
 
 def random_key() -> str:

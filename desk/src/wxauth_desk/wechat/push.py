@@ -24,8 +24,8 @@ from pydantic_core import to_json
 from wxauth_desk.wechat.call_record import CallRecord
 from wxauth_desk.wechat.controls import APPS_BY_ID, ControlOfPerson, HttpUrl
 
-_IMMEDIATE_REPETITIONS: Final = (0, 0)
-"""The pauses, in seconds, before the two repetitions of a message that is not about a payment.
+_MESSAGE_PAUSES: Final = (0, 0)
+"""The pause, in seconds, before each repetition of a message that is not about a payment.
 
 WeChat documents no pauses for such messages.
 """
@@ -196,7 +196,7 @@ class PushSender:
 
         Raises: ValueError, if the app has no key for the mode `aes`.
         """
-        attempts = [attempt async for attempt in self._attempts(push, _IMMEDIATE_REPETITIONS)]
+        attempts = [attempt async for attempt in self._attempts(push, _MESSAGE_PAUSES)]
         return {"is_taken": attempts[-1].is_accepted, "attempts": [attempt.shown for attempt in attempts]}
 
     async def send_and_repeat(self, push: Push) -> bool:
@@ -214,7 +214,7 @@ class PushSender:
 
         In this way, the service can get the response to its own call before it gets the message.
         """
-        self._continue_in_background(self._attempts(push, _IMMEDIATE_REPETITIONS))
+        self._continue_in_background(self._attempts(push, _MESSAGE_PAUSES))
 
     def _continue_in_background(self, attempts: AsyncIterator[object]) -> None:
         """Make the remaining attempts in a background task."""

@@ -67,9 +67,10 @@ AnswerOfApp = Callable[[Call, Account], Answer]
 
 
 class _Refusal(NamedTuple):
-    """A refused call, with its time and its response."""
+    """A refused call, and its response."""
 
     at: float
+    """The time of the call, in seconds since the epoch."""
     call: Call
     answer: dict[str, Any]
 
@@ -120,8 +121,8 @@ class Simulator:
         self._secret_apis: Mapping[Api, AnswerOfApp] = {
             "code2session": logins.log_in,
             "access_token": logins.issue_grant,
-            "token": app_tokens.replace_older,
-            "stable_token": app_tokens.hand_out,
+            "token": app_tokens.issue_token,
+            "stable_token": app_tokens.hand_out_stable_token,
             "clear_quota": self._quotas.clear_by_secret,
         }
         """The functions that answer the APIs that are called with an app's secret."""
