@@ -114,11 +114,6 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
     Raises: HTTPError, if there is no response, or if there are too many redirects; InvalidURL; ValueError, if a request
         would go to another machine, or would use https.
     """
-
-    async def request_later(target: httpx.URL, seconds: float) -> httpx.Response:
-        await asyncio.sleep(seconds)
-        return await browser.get(target)
-
     if form is None:
         page = await browser.get(url)
     else:
@@ -133,8 +128,15 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
         if repeat_after is None:
             page = await browser.send(request)
         else:
-            _first, page = await asyncio.gather(browser.send(request), request_later(request.url, float(repeat_after)))
+            second = _open_later(browser, request.url, seconds=float(repeat_after))
+            _first_page, page = await asyncio.gather(browser.send(request), second)
     return page
+
+
+async def _open_later(browser: httpx.AsyncClient, url: httpx.URL, *, seconds: float) -> httpx.Response:
+    """Request a URL after a number of seconds, and return the response, even if it is a redirect."""
+    await asyncio.sleep(seconds)
+    return await browser.get(url)
 
 
 def _leads_to_wechat(url: httpx.URL) -> bool:

@@ -188,7 +188,7 @@ class Coins:
         """Carry out and store an order, and return the fields of the response.
 
         Raises: CallRefused, if the order's number has been used, if the player has too few coins for it, or if it
-        refunds an unknown order or too many coins.
+            refunds an unknown order or too many coins.
         """
         now, key = self.clock(), _OrderKey(api, body.zone_id, body.bill_no)
         purse.forget_expired(now)

@@ -75,16 +75,15 @@ def connect_routes(wechat: Simulator) -> list[Route]:
         path, query = request.path_params["path"], request.url.query
         if (error := _error_in(wechat, path, query)) is not None:
             return _error_page(error)
-        user_agent = request.headers.get("user-agent", "")
-        # The User-Agent of WeCom's browser (`wxwork`) can contain the name of WeChat's browser, too.
-        if path != _ON_COMPUTERS and ("MicroMessenger" not in user_agent or "wxwork" in user_agent):
+        is_for_wechats_browser = path != _ON_COMPUTERS
+        if is_for_wechats_browser and not _is_wechats_browser(request):
             return _page("<h1>请在微信客户端打开链接</h1>", status=HTTPStatus.BAD_REQUEST)
         parameters = dict(parse_qsl(query))
         person = unquote(request.headers.get(PERSON_HEADER, ""))
         visitor = visitor_of(person, parameters["appid"]) if is_person_name(person) else None
         # In its own browser, WeChat skips the question if the user follows the account, or if the site requests only
         # the openid.
-        if visitor is not None and path != _ON_COMPUTERS and (visitor.follows or parameters["scope"] == "snsapi_base"):
+        if visitor is not None and is_for_wechats_browser and (visitor.follows or parameters["scope"] == "snsapi_base"):
             return _redirect_with_code(wechat, visitor, parameters)
         return _page(_question(path, parameters, query, person))
 
@@ -107,6 +106,12 @@ def connect_routes(wechat: Simulator) -> list[Route]:
         Route("/connect/{path:path}/answer", answer),
         Route("/connect/{path:path}", ask),
     ]
+
+
+def _is_wechats_browser(request: Request) -> bool:
+    """Return whether the request is from WeChat's browser, and not from WeCom's, whose User-Agent names WeChat, too."""
+    user_agent = request.headers.get("user-agent", "")
+    return "MicroMessenger" in user_agent and "wxwork" not in user_agent
 
 
 def _error_in(wechat: Simulator, path: str, query: str) -> _Error | None:

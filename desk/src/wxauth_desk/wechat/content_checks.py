@@ -20,14 +20,14 @@ from wxauth_desk.wechat.push import CHECKED, Push, PushRequest, make_verdict_mes
 _JSON_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
 r"""The pattern of the beginning of an escape such as \u4f60 in JSON. An escaped backslash before a u does not match."""
 _PASS_VERDICT: Final = ("pass", 100)
-"""The verdict on a text without any of the words below."""
+"""The verdict (`suggest` and `label`) on a text without any of the words below."""
 _TEXT_VERDICTS: Final = {
     "risky": ("risky", 20006),
     "违规": ("risky", 20006),
     "review": ("review", 21000),
     "可疑": ("review", 21000),
 }
-"""The verdict (`suggest` and `label`) on a text, by a word that the text contains.
+"""The verdict on a text, by a word that the text contains.
 
 If a text contains several of these words, the first one in this table decides.
 """
@@ -94,9 +94,10 @@ class ContentChecks:
         _check_version_and_scene(values)
         person = self.session_keys.active_person(text_in(values, "openid"), account.app_id)
         trace_id = new_rid()
-        if (verdict := account.picture_verdict) is not None:
-            label = _PICTURE_LABELS[verdict]
-            message = make_verdict_message(trace_id, verdict, label, app_id=account.app_id, now=self.clock())
+        suggest = account.picture_verdict
+        if suggest is not None:
+            label = _PICTURE_LABELS[suggest]
+            message = make_verdict_message(trace_id, suggest, label, app_id=account.app_id, now=self.clock())
             request = PushRequest(person=person, app_id=account.app_id, event=CHECKED)
             self.verdicts.append(Push(request, message))
         return ok(trace_id=trace_id)

@@ -66,7 +66,8 @@ def phone_network(*urls: str) -> Handler:
     """Return an endpoint that forwards the page's requests only to URLs below these, and streams the responses.
 
     `wx.request` sends its own user agent, and no `Accept-Language`. A browser does not allow a page to do the same.
-    Therefore, the page sends the URL as `X-Phone-Url`, and the user agent as `X-Phone-User-Agent`.
+    Therefore, the page sends the URL as `X-Phone-Url`, and the user agent as `X-Phone-User-Agent`. If there is no
+    response from the server, the endpoint returns the name of the error, with the header `X-Phone-Error`.
     """
 
     async def send(request: Request) -> Response:

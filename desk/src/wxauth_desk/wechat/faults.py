@@ -82,21 +82,21 @@ async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
     """
     if fault.errcode is not None:
         return json_response(CallRefused(fault.errcode).answer(fault.api), fault.api)
-    if fault.slow is not None:
-        await asyncio.sleep(fault.slow)
-    elif fault.status is not None:
+    if fault.status is not None:
         return PlainTextResponse("", status_code=fault.status)
-    elif fault.hang or fault.drop:
-        if fault.drop:
-            _drop_connection(request)
+    if fault.garbage:
+        return PlainTextResponse('{"openid": "o')
+    if fault.html:
+        # The status is 200 so that only the body reveals the failure. The fault `status` covers all other statuses.
+        return Response("<html><body><h1>502 Bad Gateway</h1></body></html>", media_type="text/html")
+    if fault.drop:
+        _drop_connection(request)
+    if fault.hang or fault.drop:
         while (await request.receive())["type"] != "http.disconnect":
             pass
         return Response()  # nobody receives this response
-    elif fault.garbage:
-        return PlainTextResponse('{"openid": "o')
-    elif fault.html:
-        # The status is 200 so that only the body reveals the failure. The fault `status` covers all other statuses.
-        return Response("<html><body><h1>502 Bad Gateway</h1></body></html>", media_type="text/html")
+    if fault.slow is not None:
+        await asyncio.sleep(fault.slow)
     return None
 
 

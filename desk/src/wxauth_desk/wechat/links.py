@@ -9,7 +9,7 @@ from wxauth_desk.wechat.api_calls import Answer, Call, CallRefused, ok, require,
 from wxauth_desk.wechat.beijing_time import DAY_SECONDS
 from wxauth_desk.wechat.controls import APP_KINDS, Account
 from wxauth_desk.wechat.errcodes import Errcode
-from wxauth_desk.wechat.pictures import VERSIONS, draw, read_code_request, read_width
+from wxauth_desk.wechat.pictures import VERSIONS, checked_code_text, draw, read_width
 from wxauth_desk.wechat.quotas import Quotas
 
 URL_LINK_HOST: Final = "wxaurl.cn"
@@ -36,9 +36,9 @@ class Links:
             values = call.json
         except CallRefused:  # this API has its own errcode for a body that is not a JSON object
             raise CallRefused(Errcode.WRONG_SCENE_LENGTH) from None
-        code = read_code_request(values, account)
+        text = checked_code_text(values, account)
         self.quotas.count_in_minute(call.api, account.app_id, at_most=_PICTURES_A_MINUTE, errcode=Errcode.USED_UP_QUOTA)
-        return draw(code, is_transparent=values.get("is_hyaline") is True, width=read_width(values))
+        return draw(text, is_transparent=values.get("is_hyaline") is True, width=read_width(values))
 
     def make_url_link(self, call: Call, account: Account) -> Answer:
         """Respond to a call to `generate_urllink` with a URL Link. Raises: CallRefused."""

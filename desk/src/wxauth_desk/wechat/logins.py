@@ -40,13 +40,13 @@ class Logins:
     def issue_grant(self, call: Call, account: Account) -> Answer:
         """Answer a call to `access_token`. Raises: CallRefused."""
         request = self._spend(call, account, call.query.get("code", ""))
+        scope = request.scope or ("snsapi_login" if APP_KINDS[account.app_id] == "website" else "snsapi_userinfo")
         # With the snapshot mode "false_alarm", WeChat marks a real person as invented.
         is_real_person = request.snapshot in (None, "false_alarm")
-        scope = request.scope or ("snsapi_login" if APP_KINDS[account.app_id] == "website" else "snsapi_userinfo")
+        marks = {"is_snapshotuser": 1} if request.snapshot in ("shown", "false_alarm") else {}
         # WeChat invents an openid for each person in a snapshot, but the same unionid for all of them.
         person = request.person if is_real_person else f"made up of {request.person}"
         ids = _ids(person, request, account)
-        marks = {"is_snapshotuser": 1} if request.snapshot in ("shown", "false_alarm") else {}
         if scope == "snsapi_base":
             ids.pop("unionid", None)
         elif "unionid" in ids and not is_real_person:

@@ -155,6 +155,28 @@ def payment_result(errcode: int, *, is_taken: bool) -> dict[str, Any]:
     return {"errCode": errcode, "errMsg": f"requestVirtualPayment:{_ERR_MSG_ENDS[errcode]}", "is_taken": is_taken}
 
 
+def _delivery_of(order: Order, openid: str, *, now: int) -> dict[str, Any]:
+    """Return the fields of the notice about a payment, without the fields that every event has.
+
+    `now` is in seconds since the epoch.
+    """
+    # WeChat Pay's ids of payments begin with these digits. The simulated WeChat uses the rest as its own id.
+    transaction = f"4200{secrets.randbelow(10**24):024}"
+    return {
+        "OpenId": openid,
+        "OutTradeNo": order.out_trade_no,
+        "Env": order.env,
+        "WeChatPayInfo": {"MchOrderNo": transaction[4:], "TransactionId": transaction, "PaidTime": now},
+        "GoodsInfo": {
+            "ProductId": order.product_id,
+            "Quantity": order.buy_quantity,
+            "OrigPrice": order.goods_price * order.buy_quantity,
+            "ActualPrice": order.goods_price * order.buy_quantity,
+            "Attach": order.attach,
+        },
+    }
+
+
 def _refund_of(delivery: Mapping[str, Any], *, now: int) -> dict[str, Any]:
     """Return the fields of the notice about a refund, without the fields that every event has.
 
@@ -175,26 +197,4 @@ def _refund_of(delivery: Mapping[str, Any], *, now: int) -> dict[str, Any]:
         "RefundSuccTimestamp": now,
         "WxpayRefundTransactionId": transaction,
         "RetryTimes": 0,
-    }
-
-
-def _delivery_of(order: Order, openid: str, *, now: int) -> dict[str, Any]:
-    """Return the fields of the notice about a payment, without the fields that every event has.
-
-    `now` is in seconds since the epoch.
-    """
-    # WeChat Pay's ids of payments begin with these digits. The simulated WeChat uses the rest as its own id.
-    transaction = f"4200{secrets.randbelow(10**24):024}"
-    return {
-        "OpenId": openid,
-        "OutTradeNo": order.out_trade_no,
-        "Env": order.env,
-        "WeChatPayInfo": {"MchOrderNo": transaction[4:], "TransactionId": transaction, "PaidTime": now},
-        "GoodsInfo": {
-            "ProductId": order.product_id,
-            "Quantity": order.buy_quantity,
-            "OrigPrice": order.goods_price * order.buy_quantity,
-            "ActualPrice": order.goods_price * order.buy_quantity,
-            "Attach": order.attach,
-        },
     }

@@ -28,7 +28,7 @@ _BORDER: Final = 4
 _WHITE: Final = 255
 
 
-def read_code_request(values: Mapping[str, Any], account: Account) -> str:
+def checked_code_text(values: Mapping[str, Any], account: Account) -> str:
     """Check a request for a code, and return the text that the code encodes. `values` is the JSON of the request.
 
     Raises: CallRefused, if a value is wrong, or if the app does not have the page.
@@ -58,12 +58,12 @@ def read_width(values: Mapping[str, Any]) -> int:
     return min(max(width, _MIN_WIDTH), _MAX_WIDTH) if type(width) is int else _DEFAULT_WIDTH
 
 
-def draw(code: str, *, is_transparent: bool, width: int = _DEFAULT_WIDTH) -> CodePicture:
+def draw(text: str, *, is_transparent: bool, width: int = _DEFAULT_WIDTH) -> CodePicture:
     """Draw a QR code of this text, as a PNG if the background is to be transparent, otherwise as a JPEG.
 
     `width` is the width and the height of the picture, in pixels.
     """
-    qr = segno.make_qr(code, error="m")
+    qr = segno.make_qr(text, error="m")
     drawn = BytesIO()
     qr.save(drawn, kind="png", scale=width // qr.symbol_size(border=_BORDER)[0], border=_BORDER)
     # Each module has a whole number of pixels, so the code is usually narrower than the picture, and is centered in it.

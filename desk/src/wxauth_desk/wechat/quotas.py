@@ -28,7 +28,7 @@ class Quotas:
     clock: Callable[[], float]
     """The clock, which returns seconds since the epoch."""
     _calls_of_day: Counter[tuple[int, str, Api]] = field(init=False, default_factory=Counter)
-    """The number of calls by day, app and API."""
+    """The number of calls by day, app and API, including those that are too many."""
     _clearings: Counter[tuple[str, str]] = field(init=False, default_factory=Counter)
     """The number of requests to clear the quotas, by month and app, including those that are too many."""
     _minute: int = field(init=False, default=0)

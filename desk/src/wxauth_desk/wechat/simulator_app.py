@@ -104,7 +104,7 @@ def create_simulator(
             Route("/", _about),
             Route("/about", _about),
             *(
-                Route(path, call_record.recorded(_api(wechat, api, sender)), methods=methods.split())
+                Route(path, call_record.recorded(_api_endpoint(wechat, api, sender)), methods=methods.split())
                 for api, (methods, path) in ENDPOINTS.items()
             ),
             *_Controls(wechat, sender).routes(),
@@ -206,7 +206,7 @@ class _Controls:
         return body.model_dump(mode="json")
 
 
-def _api(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
+def _api_endpoint(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
     """Return the endpoint of an API, which also applies the faults that were requested or that a code names."""
 
     def carry_out(call: Call) -> Answer:
