@@ -32,16 +32,16 @@ def run(port: int) -> None:
     try:
         listener = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
     except OSError as exc:
-        text = _(
+        problem = _(
             "can't listen on {address}: {reason} (choose another port with {option})",
             address=f"127.0.0.1:{port}",
             reason=os_reason(exc),
             option="--port",
         )
-        raise TextError(text) from None
+        raise TextError(problem) from None
     with listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        text = _(
+        welcome = _(
             "The simulated WeChat is running at {url}. It responds as https://api.weixin.qq.com does.\n\n  "
             "AppID         {app_id}\n  AppSecret     {app_secret}\n  wx.login code any plain name, such as "
             "alice\n  Phone code    phone-13800138000\n  Manual        {url}/about\n  Requests      "
@@ -50,7 +50,7 @@ def run(port: int) -> None:
             app_id=APPS[0]["app_id"],
             app_secret=APPS[0]["app_secret"],
         )
-        click.echo(localized(text))
+        click.echo(localized(welcome))
         simulator = create_simulator(is_alone=True)
         app = OwnNamesOnly(simulator, _WECHAT_HOST_NAMES, own_pages_only=True, refusal=REFUSED_BY_WECHAT)
         with suppress(KeyboardInterrupt):  # after uvicorn has stopped, it raises the signal again

@@ -32,7 +32,7 @@ _REFUSED_BY_DEV: Final = (
     "wxauth-desk dev does not answer to this name: start it with --allow-host {name}\n"
     "wxauth-desk dev 不接受以此主机名访问，如需允许，请在启动时加上 --allow-host {name}\n"
 )
-_OTHER_ORIGIN: Final = "This is for programs and pages of this machine alone.\n"
+_REFUSED_TO_OTHER_PAGES: Final = "This is for programs and pages of this machine alone.\n"
 
 
 def name_in(host: str) -> str | None:
@@ -81,7 +81,7 @@ class OwnNamesOnly:
             if name is None or not self._is_own(name):
                 app = PlainTextResponse(self._refusal.format(name=name or "NAME"), status_code=HTTPStatus.FORBIDDEN)
             elif self._own_pages_only and headers.get("origin") not in (None, f"http://{host}"):
-                app = PlainTextResponse(_OTHER_ORIGIN, status_code=HTTPStatus.FORBIDDEN)
+                app = PlainTextResponse(_REFUSED_TO_OTHER_PAGES, status_code=HTTPStatus.FORBIDDEN)
         await app(scope, receive, send)
 
     def _is_own(self, name: str) -> bool:

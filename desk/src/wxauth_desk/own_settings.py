@@ -130,6 +130,15 @@ def environment() -> dict[str, str]:
     return {name.upper(): value for name, value in os.environ.items() if value}
 
 
+def port_of_environment() -> int | None:
+    """Return `WXAUTH_PORT`; None if it is not set, or is not a positive number of at most five digits.
+
+    The settings report a wrong value later.
+    """
+    text = environment().get("WXAUTH_PORT", "")
+    return int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) else None
+
+
 def _values_set_by_dev(
     simulated_url: str | None, port: int | None, *, app_secret: str | None, push_forward: str
 ) -> dict[str, Any]:
@@ -172,12 +181,3 @@ def _secret_key() -> str:
     if not path.exists():
         store_privately(path, base64.b64encode(secrets.token_bytes(32)).decode())
     return path.read_text("utf-8").strip()  # a developer's own file might end with a newline
-
-
-def port_of_environment() -> int | None:
-    """Return `WXAUTH_PORT`; None if it is not set, or is not a positive number of at most five digits.
-
-    The settings report a wrong value later.
-    """
-    text = environment().get("WXAUTH_PORT", "")
-    return int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) else None

@@ -130,7 +130,7 @@ class EmbeddedPostgres:
     _supervisor: subprocess.Popen[bytes] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.data = self.data.resolve()
+        self.data = self.data.resolve()  # because the programs run in another folder, `/`
 
     def __enter__(self) -> Self:
         """Start the server. Raises: PostgresUnavailable."""

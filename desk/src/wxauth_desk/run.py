@@ -84,16 +84,16 @@ def run(
     mini-program calls. By default, it is the URL of the example back end. All parts also respond to the host names in
     `allowed_hosts`.
 
-    Raises: TextError, InvalidSettings, StorageUnavailable; MigrationImpossible, if `WXAUTH_DATABASE_URL` names a
-    database that this version cannot migrate.
+    Raises: TextError, InvalidSettings, StorageUnavailable; the errors of `migrate`, if `WXAUTH_DATABASE_URL` names a
+        database that this version cannot migrate.
     """
-    has_database = "WXAUTH_DATABASE_URL" in environment()
+    is_database_given = "WXAUTH_DATABASE_URL" in environment()
     try:
         # The threads end first, so that no part loses its database or its socket while it still answers.
         with ExitStack() as stack, ExitStack() as threads:
             stack.enter_context(handled_by(partial(stop_and_exit, stack)))
             parts = _open_parts(stack, port, wechat_port, site_port, shop_url=shop_url, allowed_hosts=allowed_hosts)
-            if not has_database:
+            if not is_database_given:
                 settings = parts.settings.model_copy(update={"database_url": _start_postgres(stack)})
                 parts = replace(parts, settings=settings)
             if parts.wechat is not None:
@@ -106,7 +106,7 @@ def run(
             service = OwnNamesOnly(_create_service(parts.settings, parts.simulated_url), parts.host_names)
             Server(uvicorn.Config(service, **uvicorn_options()), _welcome(parts)).run([parts.service_listener])
     except (MigrationImpossible, ForeignSchema) as exc:
-        if has_database:
+        if is_database_given:
             raise
         raise TextError(Text(_FOREIGN_DATA, home=HOME, reason=exc.text)) from None
 
@@ -268,7 +268,7 @@ async def _prepare(parts: _Parts) -> Credentials | None:
     Return the credentials of the shop's back end; None with the real WeChat, because `dev` runs this back end only with
     the simulated WeChat.
 
-    Raises: ForeignSchema, MigrationImpossible, StorageUnavailable, and the errors of `check_stored_state`.
+    Raises: ForeignSchema, and the errors of `migrate` and `check_stored_state`.
     """
     settings = parts.settings
     database = Database(settings.database_url.get_secret_value())
@@ -283,7 +283,7 @@ async def _prepare(parts: _Parts) -> Credentials | None:
 
 
 async def _migrate_and_try_login(database: Database) -> None:
-    """Migrate the database, and try a login in it. Raises: ForeignSchema, MigrationImpossible, StorageUnavailable."""
+    """Migrate the database, and try a login in it. Raises: ForeignSchema, and the errors of `migrate`."""
     try:
         await migrate(database)
     except Exception as exc:

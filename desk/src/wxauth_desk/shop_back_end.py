@@ -74,7 +74,7 @@ def create_shop_back_end(issuer: str, credentials: Credentials) -> FastAPI:
         failures_left += 1
 
     @shop.middleware("http")
-    async def fail(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    async def fail_if_requested(request: Request, call_next: RequestResponseEndpoint) -> Response:
         nonlocal failures_left
         is_message = request.method == "POST" and request.url.path.endswith(PUSH_PATH)
         if is_message and failures_left:

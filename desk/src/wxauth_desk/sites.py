@@ -252,7 +252,8 @@ async def add_sites(database: Database, url: str, settings: Settings, *, now: da
 
     The clients name only apps that `settings` contains.
     """
-    known_app_ids = {app.app_id for app in settings.apps}  # with the real WeChat, without the simulator's apps
+    # With the real WeChat, the settings do not contain the apps of the simulated WeChat.
+    known_app_ids = {app.app_id for app in settings.apps}
     account_app_id = ACCOUNT["app_id"] if ACCOUNT["app_id"] in known_app_ids else None
     website_app_id = WEBSITE["app_id"] if WEBSITE["app_id"] in known_app_ids else None
     for site in SITES:
