@@ -329,11 +329,6 @@ def require_roles(user: Principal | None, *roles: str) -> None:
         raise InsufficientRole(f"this request requires the role {', '.join(sorted(roles))}")
 
 
-def _as_set(names: Iterable[str]) -> frozenset[str]:
-    """Return the names as a set. A string counts as one name."""
-    return frozenset([names] if isinstance(names, str) else names)
-
-
 def checked_roles(roles: Iterable[str], *, optional: bool) -> frozenset[str]:
     """Return the roles that a middleware requires. `optional` says whether it also admits requests without a user.
 
@@ -343,6 +338,11 @@ def checked_roles(roles: Iterable[str], *, optional: bool) -> frozenset[str]:
     if required and optional:
         raise ValueError("optional admits requests without a user, and so without roles")
     return required
+
+
+def _as_set(names: Iterable[str]) -> frozenset[str]:
+    """Return the names as a set. A string counts as one name."""
+    return frozenset([names] if isinstance(names, str) else names)
 
 
 def _checked_scopes(scopes: Iterable[str]) -> list[str]:

@@ -67,7 +67,8 @@ def _usable_proxies(value_by_kind: Mapping[str, str]) -> dict[str, str]:
 
 def _is_covered(no_proxy: str, parts: SplitResult) -> bool:
     """Return whether any entry of `NO_PROXY` covers a URL. Log a warning about malformed entries."""
-    is_covered = False  # no early return, because the entries after the first that covers the URL are checked, too
+    is_covered = False
+    # The entries after a match are read, too, so that a malformed entry is reported wherever it is.
     for entry in no_proxy.lower().split(","):
         if not entry.strip():
             continue
