@@ -315,7 +315,7 @@ class IssuedSessionKeys:
         """
         return b64encode(hmac.digest(self._secret, code.encode(), "sha256")[:16]).decode()
 
-    def replace(self, openid: str, person: str, session_key: str | None = None) -> str:
+    def store(self, openid: str, person: str, session_key: str | None = None) -> str:
         """Store the session_key of a new login, and return it. The previous key no longer works.
 
         The key is `session_key` or, if that is None, a new key.

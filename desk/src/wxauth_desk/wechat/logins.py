@@ -34,7 +34,7 @@ class Logins:
         key_of_code = self.session_keys.of_code(code) if code in self.codes else None
         request = self._spend(call, account, code)
         openid = openid_of(request.person, account.app_id)
-        session_key = self.session_keys.replace(openid, request.person, key_of_code)
+        session_key = self.session_keys.store(openid, request.person, key_of_code)
         return {"session_key": session_key, **_ids(request.person, request, account)}
 
     def issue_grant(self, call: Call, account: Account) -> Answer:

@@ -70,12 +70,12 @@ The function returns None if nothing fails, or if no service is known.
 """
 
 
-def no_service(_api: str, _fault: Mapping[str, Any]) -> dict[str, Any] | None:
+def unknown_failure(_api: str, _fault: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return None, because the simulated WeChat without wxauth does not know how its caller handles a failure."""
     return None
 
 
-def offered_faults(failure_of: FailureOf = no_service) -> dict[str, list[dict[str, Any]]]:
+def offered_faults(failure_of: FailureOf = unknown_failure) -> dict[str, list[dict[str, Any]]]:
     """Return the faults that the page offers for each API, by the API's name.
 
     Each fault contains its `meaning` in each language, and the `failure` that a phone gets because of it.

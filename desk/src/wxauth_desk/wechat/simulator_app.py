@@ -37,7 +37,7 @@ from wxauth_desk.wechat.controls import (
 from wxauth_desk.wechat.desk import DESK_PATH, SHOP_PATH, desk_routes
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.faults import apply_fault
-from wxauth_desk.wechat.offered_faults import FailureOf, no_service
+from wxauth_desk.wechat.offered_faults import FailureOf, unknown_failure
 from wxauth_desk.wechat.payments import APP_KEYS, NoticeRequest, PayRequest, payment_result
 from wxauth_desk.wechat.push import PushRequest, PushSender
 from wxauth_desk.wechat.simulator import Simulator
@@ -71,7 +71,7 @@ def create_simulator(
     shop_url: str = f"http://127.0.0.1:8004{SHOP_PATH}",
     mcp_url: str | None = None,
     is_alone: bool = False,
-    failure_of: FailureOf = no_service,
+    failure_of: FailureOf = unknown_failure,
 ) -> Starlette:
     """Return the simulated WeChat as an ASGI app, with its controls and the desk, a page that simulates a phone.
 
