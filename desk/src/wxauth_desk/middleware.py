@@ -28,10 +28,12 @@ REFUSED_BY_WECHAT: Final = (
     "wxauth-desk wechat does not answer to the name {name}: use 127.0.0.1, localhost or WeChat's own name\n"
     "wxauth-desk wechat 不接受以主机名 {name} 访问，请使用 127.0.0.1、localhost 或微信的域名\n"
 )
+"""The text with which `wxauth-desk wechat` refuses a request to a wrong name."""
 _REFUSED_BY_DEV: Final = (
     "wxauth-desk dev does not answer to this name: start it with --allow-host {name}\n"
     "wxauth-desk dev 不接受以此主机名访问，如需允许，请在启动时加上 --allow-host {name}\n"
 )
+"""The text with which `wxauth-desk dev` refuses a request to a wrong name."""
 _REFUSED_TO_OTHER_PAGES: Final = "This is for programs and pages of this machine alone.\n"
 
 

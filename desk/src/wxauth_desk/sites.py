@@ -128,7 +128,7 @@ class Website:
     def app(self, cookie_secret: str) -> Starlette:
         """Return the website as an ASGI app. `cookie_secret` signs its session cookies."""
         site = self._site
-        cookie: dict[str, Any] = {"session_cookie": site.client_id, "path": site.path or "/", "max_age": None}
+        cookie_options: dict[str, Any] = {"session_cookie": site.client_id, "path": site.path or "/", "max_age": None}
         return Starlette(
             routes=[
                 Route("/", self._home),
@@ -138,7 +138,7 @@ class Website:
                 Route("/state", self._state),
                 Route("/backchannel-logout", self._receive_logout, methods=["POST"]),
             ],
-            middleware=[Middleware(SessionMiddleware, secret_key=cookie_secret, **cookie)],
+            middleware=[Middleware(SessionMiddleware, secret_key=cookie_secret, **cookie_options)],
         )
 
     async def _home(self, request: Request) -> Response:
@@ -154,10 +154,12 @@ class Website:
         return self._page(request, logout_was_reported=had_session)
 
     async def _log_in(self, request: Request) -> Any:
+        """Redirect the browser to wxauth, where the user logs in."""
         language = _language(request)
         return await self._client.authorize_redirect(request, f"{self._url}/callback", ui_locales=language)
 
     async def _complete_login(self, request: Request) -> Response:
+        """Redeem the authorization code and open a session, or show why the login has failed."""
         try:
             token = await self._client.authorize_access_token(request)
         except self._oauth_error as exc:
