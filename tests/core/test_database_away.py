@@ -22,7 +22,7 @@ from tests.listening import Listening, join
 from tests.processes import WXAUTH, Running, free_port, run, until
 from tests.world import LogLines, Rows, Server
 from wxauth.core.database import Database
-from wxauth.core.database_errors import NotConnected
+from wxauth.core.database_errors import DatabaseUrlRefused, NotConnected
 from wxauth.core.outage_log import outage_log
 from wxauth.core.outage_texts import outage_text
 from wxauth.core.statements import Nothing, Statement
@@ -217,6 +217,15 @@ async def test_ssl_cert_file_counts_for_the_database(
         database = Database(f"postgresql://postgres@{tls.address}{urlsplit(database_url).path}?sslmode=verify-full")
         assert await database.value(Statement[int]("SELECT 1 AS one")) == 1
         await database.aclose()
+
+
+async def test_a_missing_authority_is_explained_in_chinese_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    async with aclosing(Database("postgresql://postgres@127.0.0.1/wxauth?sslmode=verify-full")) as asked:
+        with pytest.raises(DatabaseUrlRefused) as refused:
+            await asked.time()
+    assert "请用 sslrootcert 或 SSL_CERT_FILE 指定证书文件" in outage_text(refused.value).translated("zh-CN")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -62,7 +62,11 @@ One of them is the refusal of the role: if the password file is missing, wxauth 
 
 
 def outage_text(exc: StorageUnavailable) -> Text:
-    """Return one line that explains an outage to the operator."""
+    """Return one line that explains an outage to the operator.
+
+    The line begins with the host and port, or with the detail of the error. But if the database accepts no writes, the
+    line is `TAKES_NO_WRITES`, which has no subject.
+    """
     cause = exc.__cause__
     if isinstance(cause, NotConnected):
         return cause.text
@@ -84,7 +88,7 @@ def reason_of(exc: BaseException) -> str:
     if isinstance(cause, NotConnected):
         return cause.text
     if isinstance(cause, asyncpg.ClientConfigurationError) and str(cause).startswith(_NO_AUTHORITY_WORDS):
-        return (
+        return _(
             "sslmode=verify-ca and verify-full require a certificate authority: specify its file with "
             "sslrootcert or SSL_CERT_FILE"
         )
