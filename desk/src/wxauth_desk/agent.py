@@ -51,12 +51,12 @@ async def add_agent(database: Database, url: str, *, now: datetime) -> None:
     )
 
 
-def create_mcp_server(issuer: str, url: str, names: Iterable[str]) -> ASGIApp:
+def create_mcp_server(issuer: str, url: str, host_names: Iterable[str]) -> ASGIApp:
     """Return the MCP server at this URL as an ASGI app.
 
-    The app responds only to `names` and to the names of this machine. The server accepts the tokens of `issuer`. This
-    function imports the server, which takes seconds.
+    The app responds only to `host_names` and to the names of this machine. The server accepts the tokens of `issuer`.
+    This function imports the server, which takes seconds.
     """
     server_file = _SERVER_IN_WHEEL if _SERVER_IN_WHEEL.exists() else _SERVER_IN_CLONE
     server_module = run_path(str(server_file))
-    return OwnNamesOnly(server_module["create_server"]({"RESOURCE": url, "WXAUTH_ISSUER": issuer}), names)
+    return OwnNamesOnly(server_module["create_server"]({"RESOURCE": url, "WXAUTH_ISSUER": issuer}), host_names)

@@ -128,8 +128,8 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
         if repeat_after is None:
             page = await browser.send(request)
         else:
-            second = _open_later(browser, request.url, seconds=float(repeat_after))
-            _first_page, page = await asyncio.gather(browser.send(request), second)
+            repetition = _open_later(browser, request.url, seconds=float(repeat_after))
+            _first_page, page = await asyncio.gather(browser.send(request), repetition)
     return page
 
 

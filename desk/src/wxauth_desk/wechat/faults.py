@@ -74,9 +74,10 @@ def fault_in(code: str, api: Api) -> FaultRequest | None:
 async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
     """Apply a fault to a call. Return the faulty response, or None if the caller must send the right response.
 
-    A fault of the kind `hang` or `drop` ends only when the client disconnects. Nobody then receives the faulty
-    response, whose only purpose is that the caller does not carry out the call. The kinds `cut_off` and `json_type`
-    change the right response, so this function returns None, and the caller must change its response itself.
+    A fault of the kind `slow` only delays the right response. A fault of the kind `hang` or `drop` ends only when the
+    client disconnects. Nobody then receives the faulty response, whose only purpose is that the caller does not carry
+    out the call. The kinds `cut_off` and `json_type` change the right response, so this function returns None, and the
+    caller must change its response itself.
 
     Raises: ConnectionResetError, for a fault of the kind `drop`, if the server is not uvicorn.
     """
