@@ -98,8 +98,9 @@ class Guard:
         self._origin = self
         """The guard whose keys and clock are used.
 
-        If `requires` made this guard, it is the guard on which the first `requires` was called. Otherwise, it is this
-        guard itself.
+        If `requires` made this guard, it is the guard on which the first `requires` was called, so that a test that
+        replaces the keys of that guard (`TestIssuer.trusted_by`) also replaces those of this guard. Otherwise, it is
+        this guard itself.
         """
         self._logged_at: dict[str, float] = {}
         """The time of the last log line about each cause.

@@ -157,7 +157,10 @@ def sign_push(
 
 
 def push_signature(*parts: str) -> str:
-    """Return the signature that WeChat would send for these values, one of which must be the app's push_token."""
+    """Return the signature that WeChat would send for these values, one of which must be the app's push_token.
+
+    The order of the values does not matter, because WeChat sorts them.
+    """
     return sha1("".join(sorted(parts)).encode(), usedforsecurity=False).hexdigest()
 
 
