@@ -75,8 +75,11 @@ KEEP_MISNAMED: Final = Statement[Nothing](
 )
 """The statement that stops wxauth from trying to correct an identity that has a unionid as its openid."""
 STORE_UNIONID: Final = Statement[Nothing]("""
-WITH named AS (UPDATE identities SET unionid = :unionid WHERE app_id = :app_id AND openid = :openid RETURNING user_id)
-UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id
+WITH identity AS (
+    UPDATE identities SET unionid = :unionid WHERE app_id = :app_id AND openid = :openid
+    RETURNING user_id
+)
+UPDATE users SET unionid = :unionid FROM identity WHERE users.id = identity.user_id
 """)
 """The statement that stores WeChat's latest unionid of an identity, in the rows of the identity and its user."""
 # This condition is true if the identity `other` and :unionid belong to two WeChat accounts of one user:

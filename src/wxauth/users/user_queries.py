@@ -128,7 +128,7 @@ def _changed_fragment(name: LiteralString) -> LiteralString:
     return f"{name} = CASE WHEN {has_changed} THEN {new_value} ELSE {name} END"
 
 
-# If :changed is empty, the statement only returns the user.
+# If :changed is empty, all values stay the same, and the statement only serves to return the user.
 _CHANGE: Final = Statement[UserInSession](f"""
 UPDATE users SET {", ".join(map(_changed_fragment, PROFILE_FIELDS))} WHERE id = :user_id RETURNING {USER_IN_SESSION}
 """)
