@@ -33,6 +33,12 @@ async def test_an_exact_match_is_the_only_result_beside_nicknames(stage: Stage, 
     assert await root.names(q=text) == ([] if has_form else [f"not {text}"])
 
 
+async def test_a_foreign_number_with_separators_is_found_without_its_plus(stage: Stage, root: Admin) -> None:
+    await stage.login("alice", nickname="Alice")
+    await stage.rows.execute("UPDATE users SET phone = '+14155552671' WHERE nickname = 'Alice'")
+    assert await root.names(q="1 415-555-2671") == ["Alice"]
+
+
 @pytest.mark.parametrize(
     "text", ["13800138001", "+86 138 0013 8001", "oGZUI0egBJY1zhBYw2KhdUfwVJJE", "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]
 )

@@ -50,11 +50,8 @@ def possible_phone_numbers(text: str, *, region: str) -> Sequence[str]:
     A number without a country code counts as a number of the region. A number without a plus may also begin with a
     country code, for example `8613800138001`.
     """
-    numbers = [text, f"+{text}"]
-    number = _parsed(text, region)
-    if number is not None:
-        numbers.append(_in_e164(number))
-    return numbers
+    parsed = (_parsed(text, region), _parsed(f"+{text}", region))
+    return [text, f"+{text}", *(_in_e164(number) for number in parsed if number is not None)]
 
 
 def phone_number_in(text: str, *, region: str) -> str | None:
