@@ -259,7 +259,7 @@ async def erase_me(
     """
     user_id = caller.user.id
     in_turn = partial(concurrency.of_session, caller.session_id, user_id, ends_sessions=True)
-    locked = partial(locked_caller, database, caller, may_remove_administrator=True)
+    locked = partial(locked_caller, database, caller, could_remove_administrator=True)
     async with in_turn(), locked(now=clock()):
         # This block only checks that the user may be erased, so that wxauth does not call WeChat for a request that it
         # would then refuse.

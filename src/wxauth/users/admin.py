@@ -112,7 +112,7 @@ class UserChange:
         return None
 
     @property
-    def may_remove_administrator(self) -> bool:
+    def could_remove_administrator(self) -> bool:
         """Whether these changes could take the role `admin` from an administrator, or ban an administrator."""
         takes_role = self.revoked_role == ADMIN or (self.roles is not None and ADMIN not in self.roles)
         return takes_role or self.status is UserStatus.DISABLED
@@ -179,8 +179,8 @@ async def change_user(
         raise InvalidRequest.of("until", _("Must be a time in the future"))
 
     # An actor who spares staff can't change an administrator, so the other administrators need not be locked.
-    may_remove_administrator = change.may_remove_administrator and not by.must_spare_staff
-    locked = locked_remaining(database, user_id, by=by, may_remove_administrator=may_remove_administrator)
+    could_remove_administrator = change.could_remove_administrator and not by.must_spare_staff
+    locked = locked_remaining(database, user_id, by=by, could_remove_administrator=could_remove_administrator)
     async with locked as (transaction, remaining_id, before):
         after = change.applied_to(before)
         if after.adds_roles_to(before) and not may_add_roles:
@@ -248,7 +248,7 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
     Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user; LastAdmin, if
         the user is the only administrator; TooManyChanges.
     """
-    locked = locked_remaining(database, user_id, by=by, may_remove_administrator=True)
+    locked = locked_remaining(database, user_id, by=by, could_remove_administrator=True)
     async with locked as (transaction, remaining_id, _account):
         await erasure_queries.erase_user(transaction, remaining_id, by=by, now=now)
     log.info("user_erased", user_id=remaining_id, actor=by.name)
@@ -286,7 +286,7 @@ async def end_one_session(database: Database, user_id: UUID, session_id: UUID, *
 
 @asynccontextmanager
 async def locked_remaining(
-    database: Database, user_id: UUID, *, by: Actor, may_remove_administrator: bool = False
+    database: Database, user_id: UUID, *, by: Actor, could_remove_administrator: bool = False
 ) -> AsyncIterator[tuple[Transaction, UUID, StatusAndRoles]]:
     """Open a transaction that locks the user with this present or former id.
 
@@ -294,17 +294,17 @@ async def locked_remaining(
     `status_queries.locked_user`. If a merge has just given the id to another user, that user is locked instead.
 
     Raises: NotFound, if there is no such user; LastAdmin, if the user is the only administrator, and
-        `may_remove_administrator` is True; InsufficientRole, if the user is staff, and the actor must not act on staff;
-        TooManyChanges, if other transactions have changed the user first at each attempt.
+        `could_remove_administrator` is True; InsufficientRole, if the user is staff, and the actor must not act on
+        staff; TooManyChanges, if other transactions have changed the user first at each attempt.
     """
-    lock = partial(_lock_remaining, user_id=user_id, by=by, may_remove_administrator=may_remove_administrator)
+    lock = partial(_lock_remaining, user_id=user_id, by=by, could_remove_administrator=could_remove_administrator)
     locked = begin_locked(database, lock, attempts=ATTEMPTS_OF_OPERATORS)
     async with locked as (transaction, (remaining_id, account)):
         yield transaction, remaining_id, account
 
 
 async def _lock_remaining(
-    transaction: Transaction, *, user_id: UUID, by: Actor, may_remove_administrator: bool
+    transaction: Transaction, *, user_id: UUID, by: Actor, could_remove_administrator: bool
 ) -> tuple[UUID, StatusAndRoles]:
     """Lock the user as `locked_remaining` does, and return the user's present id, and the status and roles.
 
@@ -313,7 +313,9 @@ async def _lock_remaining(
     """
     remaining_id = await user_queries.current_user_id(transaction, user_id)
     try:
-        account = await lock_user(transaction, user_id=remaining_id, may_remove_administrator=may_remove_administrator)
+        account = await lock_user(
+            transaction, user_id=remaining_id, could_remove_administrator=could_remove_administrator
+        )
     except UserIsGone:  # a merge or an erasure has just removed the user
         raise ChangedMeanwhile from None
     if by.must_spare_staff and account.is_staff:

@@ -72,20 +72,20 @@ async def read_caller(database: Database, principal: Principal, *, now: datetime
 
 @asynccontextmanager
 async def locked_caller(
-    database: Database, caller: Caller, *, may_remove_administrator: bool = False, now: datetime
+    database: Database, caller: Caller, *, could_remove_administrator: bool = False, now: datetime
 ) -> AsyncIterator[Transaction]:
     """Open a transaction that locks the caller, and check that the caller's session is still open.
 
     The check is necessary because, since the request began, the user might have been merged or banned, or the session's
     identity might have been split off. A route whose change may remove an administrator sets
-    `may_remove_administrator`. In that case, the caller must not be the only administrator.
+    `could_remove_administrator`. In that case, the caller must not be the only administrator.
 
-    Raises: InvalidToken, as `read_caller` does; LastAdmin, if `may_remove_administrator` is True, and the caller is the
-        only administrator; TooManyChanges.
+    Raises: InvalidToken, as `read_caller` does; LastAdmin, if `could_remove_administrator` is True, and the caller is
+        the only administrator; TooManyChanges.
     """
     user_id, session_id = caller.user.id, caller.session_id
     try:
-        locked = locked_user(database, user_id, may_remove_administrator=may_remove_administrator)
+        locked = locked_user(database, user_id, could_remove_administrator=could_remove_administrator)
         async with locked as (transaction, _account):
             if await transaction.row(READ_USER_IN_SESSION, session_id=session_id, user_id=user_id, now=now) is None:
                 raise InvalidToken("the session has ended")

@@ -273,30 +273,30 @@ async def lock_with_administrators(
 
 @asynccontextmanager
 async def locked_user(
-    database: Database, user_id: UUID, *, may_remove_administrator: bool = False
+    database: Database, user_id: UUID, *, could_remove_administrator: bool = False
 ) -> AsyncIterator[tuple[Transaction, StatusAndRoles]]:
     """Open a transaction that locks a user. Yield the transaction with the user's status and roles.
 
-    A caller whose change may remove an administrator sets `may_remove_administrator`. In that case, the user must not
+    A caller whose change may remove an administrator sets `could_remove_administrator`. In that case, the user must not
     be the only administrator.
 
-    Raises: UserIsGone, if there is no such user; LastAdmin, if `may_remove_administrator` is True, and the user is the
-        only administrator; TooManyChanges, if the user has just become an administrator at each attempt.
+    Raises: UserIsGone, if there is no such user; LastAdmin, if `could_remove_administrator` is True, and the user is
+        the only administrator; TooManyChanges, if the user has just become an administrator at each attempt.
     """
-    lock = partial(lock_user, user_id=user_id, may_remove_administrator=may_remove_administrator)
+    lock = partial(lock_user, user_id=user_id, could_remove_administrator=could_remove_administrator)
     async with begin_locked(database, lock) as (transaction, account):
         yield transaction, account
 
 
 async def lock_user(
-    transaction: Transaction, *, user_id: UUID, may_remove_administrator: bool = False
+    transaction: Transaction, *, user_id: UUID, could_remove_administrator: bool = False
 ) -> StatusAndRoles:
     """Lock a user as `locked_user` does, and return the user's status and roles.
 
-    Raises: UserIsGone and LastAdmin, as `locked_user` does; ChangedMeanwhile, if `may_remove_administrator` is True,
+    Raises: UserIsGone and LastAdmin, as `locked_user` does; ChangedMeanwhile, if `could_remove_administrator` is True,
         and the user has just become an administrator.
     """
-    if may_remove_administrator:
+    if could_remove_administrator:
         accounts, administrators = await lock_with_administrators(transaction, user_id)
         if administrators == {user_id}:
             raise LastAdmin(_("this user is the only administrator. Appoint another administrator first"))
