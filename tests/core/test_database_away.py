@@ -184,7 +184,7 @@ async def test_a_database_without_writes_is_called_that(database_url: str, rows:
     [line] = log_lines()
     assert line["event"] == "database_takes_no_writes"
     assert "default_transaction_read_only" in line["reason"]
-    assert outage_text(refused.value).translated("zh-CN").startswith("不接受写入")
+    assert outage_text(refused.value).translated("zh-CN").startswith("数据库：不接受写入")
 
 
 async def test_a_connection_begun_before_an_outage_does_not_end_it(database_url: str, log_lines: LogLines) -> None:

@@ -77,7 +77,7 @@ async def check_with(
     if findings.wechat_readings:
         results.append(_judge_wechat_clock(findings.wechat_readings))
     if not findings.apps:
-        text = _("no apps are configured, so users can't log in. Run 'wxauth apps add APP_ID', or set WXAUTH_APPS")
+        text = _("no app is enabled, so users can't log in. Run 'wxauth apps add APP_ID', or set WXAUTH_APPS")
         results.append(bad("apps", text))
     return [*results, *chain.from_iterable(others)]
 

@@ -71,7 +71,7 @@ def outage_text(exc: StorageUnavailable) -> Text:
     if isinstance(cause, NotConnected):
         return cause.text
     if isinstance(cause, asyncpg.ReadOnlySQLTransactionError):
-        return TAKES_NO_WRITES
+        return _("{name}: {rule}", name=_("the database"), rule=TAKES_NO_WRITES)
     return _("{name}: {rule}", name=exc.detail, rule=reason_of(exc))
 
 

@@ -26,7 +26,10 @@ OWN_SCOPES: Final = frozenset(
 A test compares this list with the scopes in other packages, which this package cannot import.
 """
 SCOPES_BESIDE_RESOURCE: Final = ("openid", "profile", "offline_access")
-"""The scopes of wxauth that a client without registration may request together with a resource's scopes."""
+"""The scopes of wxauth that a client without registration may request together with a resource's scopes.
+
+For every client, a request for a resource that names only these scopes counts as a request without scopes.
+"""
 MAX_RESOURCE: Final = 512
 """The maximum number of characters in a resource's URL."""
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,64}")
@@ -48,7 +51,7 @@ def _check_url(value: str) -> str:
 
 def _check_scope(name: str) -> str:
     if not _SCOPE.fullmatch(name):
-        raise WrongValue(_("must be 1 to 64 printable ASCII characters, without spaces, quotes or backslashes"))
+        raise WrongValue(_("must be 1 to 64 printable ASCII characters, without spaces, double quotes or backslashes"))
     if name in OWN_SCOPES:
         raise WrongValue(_("must not be one of wxauth's own scopes"))
     return name
