@@ -49,7 +49,7 @@ class PrivateKey:
 
     @classmethod
     def generate(cls) -> Self:
-        """Generate a new key."""
+        """Generate a new key for the algorithm of this class."""
         raise NotImplementedError
 
     @classmethod

@@ -126,15 +126,15 @@ def with_database(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
 def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = False, seals: bool = False) -> T:
     """Call `use` with parts that are created when they are first used, and return the result.
 
-    All settings are required. `with_services` provides all parts of the service, but importing them takes half a second
-    more.
+    The settings must be complete, as for the service itself. `with_services` provides all parts of the service, but
+    importing them takes half a second more.
 
     Args:
         use: The function to call.
         calls_wechat: Whether the parts include the clients of WeChat and the apps.
-        seals: Whether the command stores encrypted values. In this case, the function fails before it calls `use` if
-            values are stored, but the secret keys open none of those that `ensure_opens` reads. Otherwise, a service
-            with the right keys could not open the new values.
+        seals: Whether the command stores encrypted values. If so, the function first checks that the secret keys open
+            stored values (see `ensure_opens`). Without this check, a command with wrong keys would store values that
+            the service cannot open.
 
     Raises: Failed, if a setting is missing or invalid, for the reason in `seals`, or for an error of wxauth.
     """
@@ -177,7 +177,7 @@ async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStac
 
 
 def with_services(use: Callable[["Services"], Awaitable[T]]) -> T:
-    """Call `use` with all parts of the service, and return the result. All settings are required. Raises: Failed."""
+    """Call `use` with all parts of the service, and return the result. Raises: Failed."""
     from wxauth.apps.registry import Apps
     from wxauth.service.build import build_services
 

@@ -31,7 +31,9 @@ from wxauth_guard.errors import InvalidRequest
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
 """The time for which the previous secret still works. A client's replicas need this time to get the new secret."""
 REMOVED_PAGE_SIZE: Final = 1000
-"""The maximum number of sessions of a removed site that one transaction ends, and of rows deleted in each other table.
+"""The maximum number of sessions of a removed site that one transaction ends.
+
+It also limits the rows that the transaction deletes from each of the other tables.
 
 There is a limit because logins of the users of these sessions wait for this transaction.
 """

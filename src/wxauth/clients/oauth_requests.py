@@ -208,7 +208,7 @@ class SiteCredentials:
     async def client_of(
         self, request: Request, *, ip: str | None, endpoints: Collection[str] = ()
     ) -> tuple[Client, Parameters]:
-        """Check the credentials of the client that has sent a form. Return the client and the form.
+        """Check the credentials of the site or unregistered client that has sent a form. Return the client and form.
 
         A registered client with a secret authenticates with HTTP Basic, or with `client_id` and `client_secret`. A
         registered public client sends only its `client_id`. A client that is not registered must have a document at an
@@ -220,8 +220,9 @@ class SiteCredentials:
             endpoints: The paths whose URLs may be the audience of an assertion, like the issuer; empty if the route
                 accepts no assertions.
 
-        Raises: OAuthError, InvalidClient or InvalidRequest, if the form or the credentials are not accepted, or if the
-        client's document cannot be fetched; PayloadTooLarge; RateLimited; StorageUnavailable.
+        Raises: OAuthError, InvalidClient or InvalidRequest, if the form or the credentials are not accepted, if they
+        belong to a service, or if the client's document cannot be fetched; PayloadTooLarge; RateLimited;
+        StorageUnavailable.
         """
         form = await form_of(request)
         credentials = _credentials_in(request, form)

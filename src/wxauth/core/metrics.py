@@ -23,9 +23,10 @@ REGISTRY: Final = CollectorRegistry()
 DECLARED: "Final[list[_Metric[Any]]]" = []
 """All metrics of the modules that are imported, even those that this process has not counted yet."""
 OUR_FAULTS: Final = (InternalError, StorageUnavailable)
-"""The errors that any request can cause.
+"""The errors with which any request can fail.
 
-The login counter and the request counter create the series of these errors in advance, because alerts depend on them.
+The counters of requests, logins and refreshes create the series of these errors in advance, because alerts depend on
+them.
 """
 
 # The `_created` series are disabled, because they do not work with several workers.

@@ -64,8 +64,7 @@ One of them is the refusal of the role: if the password file is missing, wxauth 
 def outage_text(exc: StorageUnavailable) -> Text:
     """Return one line that explains an outage to the operator.
 
-    The line begins with the host and port, or with the detail of the error. But if the database accepts no writes, the
-    line is `TAKES_NO_WRITES`, which has no subject.
+    The line begins with the host and port, with "the database", or with the detail of the error.
     """
     cause = exc.__cause__
     if isinstance(cause, NotConnected):

@@ -37,8 +37,9 @@ class SequenceState:
     def is_wrong(self) -> bool:
         """Whether the sequence would next produce numbers that are already used, or far too high.
 
-        If the tables already contain numbers that are far too high, a sequence that continues after them is not wrong,
-        because lower numbers would come before them. False if wxauth's role may not read the sequence.
+        If the tables already contain numbers that are far too high, a sequence that has last produced the highest of
+        them is not wrong, because lower numbers would come before it. If wxauth's role may not read the sequence, the
+        result is False.
         """
         if self.last_number is None:
             return False

@@ -143,8 +143,8 @@ class JsonLines(_Lines):
     def __iter__(self) -> Iterator[NumberedLine]:
         """Yield each line. The first iteration also collects the ignored names in the file.
 
-        Raises: WrongFile, after the last line of the first iteration, if the file contains objects, and if no line
-            contains one of the names in `--map` (see `_unread`).
+        Raises: WrongFile, after the last line of the first iteration, if the file contains objects, and at least one
+            name in `--map` occurs in no line (see `_unread`).
         """
         is_first_time = not self._was_read
         for line in self._numbered():

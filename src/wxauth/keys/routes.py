@@ -56,7 +56,7 @@ class RotatedKeysAnswer(TypedDict):
     signs_from: Annotated[
         datetime,
         Field(
-            description="When the key begins to sign, because every cache has had time to fetch the key.",
+            description="When the key begins to sign. By then, every cache has had time to fetch the key.",
             examples=["2026-11-20T08:06:00Z"],
         ),
     ]
@@ -115,7 +115,9 @@ async def rotate_key(administrator: FreshAdministratorDep, keys: KeyRingDep) -> 
 
 @admin_router.post("/v1/admin/keys/{kid}/withdraw", summary=_("Withdraw a signing key"), failures=[NO_SUCH_KEY])
 async def withdraw_key(administrator: FreshAdministratorDep, keys: KeyRingDep, kid: Kid) -> WithdrawnKeyAnswer:
-    """Withdraw a key, for example because it was stolen. Its tokens are refused from now on.
+    """Withdraw a key, for example because it was stolen.
+
+    wxauth refuses the tokens signed with the key within 15 seconds, and every guard refuses them within five minutes.
 
     If the key was signing, its successor, which is created if necessary, signs at once. If the key was the next key, a
     new key replaces it. Sessions continue, because their next refresh returns a token signed by another key.

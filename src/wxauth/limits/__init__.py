@@ -14,5 +14,7 @@
 | requests of one session or user at the same time (more wait) | `Concurrency` | each process | - |
 | phone codes and uploads at the same time (more are refused) | `Places` | each process | - |
 | large exports at the same time (more are refused) | a semaphore in `users/own_data.py` | each process | - |
+| long messages from WeChat at the same time | a semaphore in `push/receiving.py` | each process | - |
+| messages of one app that are forwarded at the same time | a semaphore in `push/forwarding.py` | each process | - |
 | rows that refusals or reads by staff may add | `Refusals`, `StaffReads` | each process | - |
 """

@@ -41,7 +41,8 @@ KEPT_IN_MEMORY_SECONDS: Final = 3600.0
 STORAGE_TIMEOUT_SECONDS: Final = 1.0
 """The longest time, in seconds, for which a response waits for the database.
 
-The time is short because WeChat waits only five seconds for a response. WeChat sends a message up to three times.
+The time is short because WeChat waits only five seconds for a response. Afterwards, the work continues in the
+background. WeChat sends the message again, up to two times, and a later response can say that the work is done.
 """
 ANSWER_SECONDS: Final = 4.0
 """The longest time, in seconds, from the arrival of a message to the response of the app's `push_forward`.

@@ -95,7 +95,7 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
 
 @dataclass(frozen=True, slots=True)
 class _Resealing:
-    """A run of `reseal`. Its methods count in `done` the values that no secret key decrypts."""
+    """A run of `reseal`. Its methods count in `done` the rows whose values no secret key decrypts."""
 
     database: Database
     sealer: Sealer

@@ -241,7 +241,7 @@ async def add_with_code(
     )
     login.approve(user, authenticated_at=authenticated_at, authenticated_by=authenticated_by, until=now + lifetime)
     login.stage = Stage.CODED
-    await queries.add(transaction, login)
+    await queries.add(transaction, login)  # never False, because this login has no user code that might be taken
     await record_authorized(transaction, user, login.client_id, login, door=door, ip=device.ip, now=now)
 
 

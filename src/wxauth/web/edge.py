@@ -123,8 +123,8 @@ def _subclasses_of(failure: type[WxAuthError]) -> Iterator[type[WxAuthError]]:
 
 REFUSED: Final = Counter(
     "wxauth_requests_refused",
-    "Requests answered with an error, by its code. What WeChat refuses until the operator acts is counted whatever is "
-    "answered.",
+    "Requests answered with an error, by its code. wechat_misconfigured counts each rejection by WeChat that only the "
+    "operator can end, even if the request got another response.",
     "code",
     # Alerts depend on increases, so each code has a count of 0 from the start. The modules that declare errors are
     # imported above, so no class is missing.

@@ -87,7 +87,12 @@ class ContentChecks:
         return ok(detail=detail, trace_id=new_rid(), result=verdict)
 
     def check_picture(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `media_check_async`, and store the verdict, which is pushed later. Raises: CallRefused."""
+        """Answer a call to `media_check_async`, and store the verdict, which is pushed later.
+
+        If the account's `picture_verdict` is null, no verdict is stored.
+
+        Raises: CallRefused.
+        """
         values = call.json
         require(text_in(values, "media_url").startswith(("http://", "https://")), Errcode.WRONG_BODY)
         require(values.get("media_type") in _MEDIA_TYPES, Errcode.WRONG_BODY)

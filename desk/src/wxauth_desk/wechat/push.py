@@ -68,7 +68,10 @@ class PushRequest(ControlOfPerson):
     """The mode of the message. By default, it is `aes` for an app with a push_aes_key, and `plain` for other apps."""
     format: Format = "json"
     url: HttpUrl | None = None
-    """The URL to which the message is sent. By default, it is the app's `push_url` or the service's URL."""
+    """The URL to which the message is sent. By default, it is the app's `push_url`.
+
+    If the app has no `push_url`, the default is wxauth's route for messages, which is below the service's URL.
+    """
 
 
 class Push(NamedTuple):
