@@ -201,7 +201,7 @@ async def link_unionid(
     requested.
 
     Raises: AccountLeaving, if a user has asked to be erased and `cancels_erasure` is not set; AccountDisabled, if a
-    user has asked to be erased and one of the two is banned; TooManyChanges.
+        user has asked to be erased and one of the two is banned; TooManyChanges.
     """
     identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
     people = await database.one(unionid_queries.PEOPLE, **identity)
@@ -302,7 +302,7 @@ async def link_by_phone(
     `verified_since` or later, and `harmless_roles` are the roles that every new user gets.
 
     Raises: ChangedMeanwhile, if another request has just merged or erased one of the two users, or made one of them an
-    administrator.
+        administrator.
     """
     pair = await _lock_pair(transaction, user_id, into=holder_id)
     if pair.administrators or pair.former.is_banned or pair.is_either_leaving:
@@ -337,8 +337,8 @@ async def merge_by_operator(
     The id of a user who was merged earlier stands for the user into whom they were merged.
 
     Raises: NotFound, if one of the users does not exist; MergeRefused, if both ids belong to one user, if a user has
-    requested erasure, or if both users have an external id; LastAdmin, if the merge would ban the only administrator;
-    TooManyChanges.
+        requested erasure, or if both users have an external id; LastAdmin, if the merge would ban the only
+        administrator; TooManyChanges.
     """
     user_id = await current_user_id(database, former_id)
     remaining_id = await current_user_id(database, into)
@@ -363,7 +363,7 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, *, into: UUID) -
     `former_id` is the id of the user who would be merged into the user with the id `into`.
 
     Raises: ChangedMeanwhile, if another request has just merged or erased one of the two users, or made one of them an
-    administrator.
+        administrator.
     """
     accounts, administrators = await lock_with_administrators(transaction, former_id, into)
     if not accounts.keys() >= {former_id, into}:
@@ -383,7 +383,7 @@ async def _cancel_erasures_of_both(
     """Cancel the erasures that one or both of the users have requested, and return the pair after this change.
 
     Raises: AccountLeaving, if a user has requested erasure and `cancels_erasure` is not set; AccountDisabled, if a user
-    is banned.
+        is banned.
     """
     accounts = {pair.former_id: pair.former, pair.remaining_id: pair.remaining}
     # `check_may_log_in` raises the errors. A ban of either user takes precedence over a requested erasure of the other.
