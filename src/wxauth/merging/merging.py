@@ -299,7 +299,7 @@ async def link_by_phone(
       as a verification.
 
     The caller must have locked the number, so that no other user verifies the number at the same time. "Recently" is
-    `verified_since` or later, and `harmless_roles` are the roles that every new user gets.
+    `verified_since` or later, and `harmless_roles` are the roles that a new user can get by signing up.
 
     Raises: ChangedMeanwhile, if another request has just merged or erased one of the two users, or made one of them an
         administrator.
