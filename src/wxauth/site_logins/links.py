@@ -123,10 +123,10 @@ class Links:
                 return TryAgain(page, is_wrong=False)
             if link.stage == Stage.REFUSED:
                 raise SentBack(page, REFUSED)
-            is_right = self._is_right(link, number, now=now)
-            if is_right is None:
+            expected = self._number_of(link, now=now) if _NUMBER.fullmatch(number) else None
+            if expected is None:
                 return TryAgain(page, is_wrong=False)
-            if not is_right:
+            if not hmac.compare_digest(expected, number.encode()):
                 return await self._after_wrong_number(transaction, page, link, now=now)
             if user is None or not is_still_approved(link, link.granted_until, now=now):
                 raise SentBack(page, MAY_NOT_LOG_IN)
@@ -134,18 +134,14 @@ class Links:
             proof_id = await self.codes.store(transaction, link, user, code, browser, now=now)
         return await self.codes.redirect(link, user, code, browser, proof_id=proof_id, now=now)
 
-    def _is_right(self, link: LockedLogin, typed_number: str, *, now: datetime) -> bool | None:
-        """Return whether the typed number is the number of the link.
-
-        Return None if the user has not approved the login, if the number has expired, or if the text is not six digits.
+    def _number_of(self, link: LockedLogin, *, now: datetime) -> bytes | None:
+        """Return the digits of a link's number; None if the user has not approved the login, or the number has expired.
 
         Raises: CannotOpen, if no secret key decrypts the number.
         """
-        is_in_time = link.granted_until is not None and link.granted_until > now
-        if link.number is None or not is_in_time or not _NUMBER.fullmatch(typed_number):
+        if link.number is None or link.granted_until is None or link.granted_until <= now:
             return None
-        expected = self.sealer.open(link.number, context=link_number_context(link.id))
-        return hmac.compare_digest(expected, typed_number.encode())
+        return self.sealer.open(link.number, context=link_number_context(link.id))
 
     async def _after_wrong_number(
         self, transaction: Transaction, page: LockedLogin, link: LockedLogin, *, now: datetime
