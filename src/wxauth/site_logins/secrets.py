@@ -7,7 +7,8 @@ A scene is the random part of a QR code or of a link to WeChat. It identifies th
 
 Page ids, the authorization codes of logins with WeChat's page, and the cookies of browsers' logins are derived from the
 cookie that identifies the browser. Therefore, wxauth can derive the same secret again, for example if the browser
-repeats a callback, or must return to its page.
+repeats a callback, or must return to its page. The form field that confirms a log-out is derived from the cookie of the
+browser's login.
 
 A user code, which texts for users call a login code, is typed on the phone. It has only 34 random bits, so its hash
 needs a key. Without a key, an attacker with a copy of the database could find the code by trying all codes.
