@@ -115,8 +115,9 @@ class Rendering:
         user_agent = self.request.headers.get("user-agent", "")
         has_wechat_name, has_wecom_name = _WECHAT_NAME in user_agent, _WECOM_NAME in user_agent
         self.is_in_wechat = has_wechat_name and not has_wecom_name and not is_web_view(user_agent)
-        is_on_a_computer = WECHAT_ON_A_COMPUTER.search(user_agent) is not None
-        self.is_on_a_phone = (has_wechat_name and not is_on_a_computer) or _PHONE_NAMES.search(user_agent) is not None
+        is_wechat_on_a_computer = WECHAT_ON_A_COMPUTER.search(user_agent) is not None
+        has_phone_name = _PHONE_NAMES.search(user_agent) is not None
+        self.is_on_a_phone = has_phone_name or (has_wechat_name and not is_wechat_on_a_computer)
         self.is_in_phones_browser = self.is_on_a_phone and not has_wechat_name and not has_wecom_name
         locales = _UI_LOCALES.search(f"{self.request.url.query}&{self.form}")
         self.language = language_of(self.request, ui_locales=None if locales is None else unquote_plus(locales[1]))
