@@ -246,10 +246,10 @@ class SiteTokens:
             if outcome.why == RefreshRefusal.REUSED:
                 log.warning("refresh_token_reused", session_id=token.session_id, consequence="the session has ended")
             raise _error_of_refresh(outcome.why)
-        # A site may request fewer scopes than were granted, but never more (RFC 6749, section 6).
+        address = self.settings.address_field(ip)  # of the site's server
+        log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **address)
+        # A site may request fewer scopes than were granted (RFC 6749, section 6). `_rotate` refuses further scopes.
         requested = target.explicit_scopes(form.get("scope")) or outcome.scope.split()
-        added = self.settings.address_field(ip)  # the address of the site's server
-        log.info("refreshed", user_id=outcome.id, client_id=client.name, session_id=token.session_id, **added)
         session = _OpenSession(
             id=token.session_id,
             scope=" ".join(name for name in outcome.scope.split() if name in requested),
