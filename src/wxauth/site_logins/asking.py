@@ -2,8 +2,7 @@
 
 A page of wxauth or a device shows the request. A device uses RFC 8628, and polls for the outcome. If the page or device
 shows a QR code, and a user code to type on the phone, the login is called a scan. This module also builds the rows of
-logins that need no page, and of presses (uses of a page's button), but does not store them. The modules that complete
-these logins do.
+logins that need no page, and of presses (uses of a page's button). The modules that complete these logins store them.
 """
 
 from collections.abc import Callable

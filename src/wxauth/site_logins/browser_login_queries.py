@@ -51,7 +51,7 @@ It returns no row if the login is not valid, or if its user may not log in.
 _LOCK_BROWSER_USER: Final = Statement[UUID](f"""
 SELECT users.id{_FROM_BROWSER_LOGIN} WHERE {_IS_VALID} FOR NO KEY UPDATE OF users
 """)
-# The statement locks the row, so that the sweep (the deletion of expired rows) skips it.
+# The statement locks the browser's login, so that the sweep (the deletion of expired rows) skips it.
 _LOCK_BROWSER_LOGIN: Final = Statement[BrowserUser](f"{_BROWSER_USER_FRAGMENT} FOR NO KEY UPDATE OF l")
 RECORD_CODE: Final = Statement[Nothing]("""
 WITH login AS (UPDATE browser_logins SET codes_at = :codes_at::timestamptz[] WHERE id = :id RETURNING id)
