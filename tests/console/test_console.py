@@ -345,6 +345,12 @@ def test_the_console_offers_for_a_webhook_the_types_that_siblings_get() -> None:
     assert not wrong, f"change SENT_TYPES in src/wxauth/console/page/event_sentences.js, because of {wrong}"
 
 
+async def test_the_page_recognizes_a_path_that_the_service_lacks(client: Client) -> None:
+    problem = problem_of(await client.get("/v1/admin/nothing"), "not_found", 404)
+    parts = (CONSOLE_PAGE / "parts.js").read_text(encoding="utf-8")
+    assert f'detail === "{problem["detail"]}"' in parts
+
+
 @pytest.mark.slow
 def test_every_code_with_which_a_login_is_refused_is_told_to_support() -> None:
     login = openapi()["paths"]["/v1/login"]["post"]

@@ -68,7 +68,7 @@ export function failed(failure) {
 function explanationOf({ code, detail, errors, title }) {
   if (code === 'login_too_old') return text('tooOld')
   if (code === 'offline') return text('offline')
-  if (detail === 'there is nothing at this path') return text('notThere')
+  if (detail === "this path doesn't exist") return text('notThere')
   const faults = (errors ?? []).map(({ field, message }) => `${field}: ${message}`).join('; ')
   return faults || detail || title || text('failed')
 }
