@@ -121,7 +121,7 @@ function edit(app, reload) {
     app
       ? secret('app_secret', text('appSecret'), true)
       : field({ name: 'app_secret', label: text('appSecret'), type: 'password', required: true }),
-    secret('push_token', `${text('push').split(' ')[0]} ${text('pushToken')}`, stored.has_push_token),
+    secret('push_token', text('pushToken'), stored.has_push_token),
     secret('push_aes_key', text('pushAesKey'), stored.has_push_aes_key),
     field({
       name: 'push_forward',
