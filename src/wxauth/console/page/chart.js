@@ -9,6 +9,7 @@ const HEIGHT = 180
 const SPACE_BELOW = 26 // for the dates below the bars
 const SPACE_ABOVE = 16
 const DIGIT_WIDTH = 14 // on a phone, where the type is larger
+const BAR_SHARE = 0.7 // of the width of a day
 const MAX_INTERVALS = 3 // between the lines of the axis, up to the highest bar
 
 /** Return the caption of these days, with the reader's time zone. */
@@ -29,9 +30,9 @@ export function chart(title, days, name) {
       'rect',
       {
         class: index === days.length - 1 ? 'bar-of-day today' : 'bar-of-day',
-        x: (left + (index + 0.15) * dayWidth).toFixed(1),
+        x: (left + (index + (1 - BAR_SHARE) / 2) * dayWidth).toFixed(1),
         y: Math.min(y(day[name]), y(0) - 1).toFixed(1), // a bar is at least 1 high
-        width: (dayWidth * 0.7).toFixed(1),
+        width: (dayWidth * BAR_SHARE).toFixed(1),
         height: Math.max(y(0) - y(day[name]), 1).toFixed(1),
         rx: 2,
       },

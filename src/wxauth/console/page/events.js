@@ -108,10 +108,10 @@ export function showEvents(main, { query }) {
     if (timer !== null) timer = setTimeout(poll, FOLLOW_MS)
   }
   const toggleFollowing = () => {
-    const begins = timer === null
-    followButton.setAttribute('aria-pressed', String(begins))
+    const isOn = timer === null
+    followButton.setAttribute('aria-pressed', String(isOn))
     clearTimeout(timer)
-    timer = begins ? setTimeout(poll, 0) : null
+    timer = isOn ? setTimeout(poll, 0) : null
   }
   return () => {
     clearTimeout(timer)

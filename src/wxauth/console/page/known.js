@@ -32,7 +32,7 @@ export function roleField({ name, label, value }) {
   role.control.setAttribute('list', suggestions.id)
   role.element.append(suggestions)
   knownRoles().then(
-    (roles) => suggestions.append(...roles.map((value) => h('option', { value }))),
+    (roles) => suggestions.append(...roles.map((known) => h('option', { value: known }))),
     () => {}, // without suggestions, the role can still be typed
   )
   return role

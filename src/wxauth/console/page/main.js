@@ -31,7 +31,7 @@ const SECTIONS = {
 const SECTIONS_OF_SUPPORT = ['overview', 'users', 'events', 'signins']
 const COMMAND = 'wxauth admin link' // prints a link to sign in
 
-let leave = () => {} // stops the timers of the current section
+let stopTimers = () => {} // of the current section
 
 const sections = () => (mayAdminister() ? Object.keys(SECTIONS) : SECTIONS_OF_SUPPORT)
 
@@ -116,7 +116,7 @@ function skip(event) {
 
 /** Show the section that the fragment names. */
 function show() {
-  leave()
+  stopTimers()
   document.documentElement.lang = language()
   const { section, id, query } = whereTo()
   const newFrame = frame()
@@ -127,14 +127,14 @@ function show() {
   main.append(title)
   document.title = `${title.textContent} · wxauth`
   const showSection = isPerson ? showPerson : SECTIONS[section]
-  leave = showSection(main, { id, query }) ?? (() => {})
+  stopTimers = showSection(main, { id, query }) ?? (() => {})
   title.focus({ preventScroll: true })
 }
 
 /** Show the page to sign in, with a message if there is one. Its `role` is `alert` if something went wrong. */
 function showSignIn(message, role = 'status') {
-  leave()
-  leave = () => {}
+  stopTimers()
+  stopTimers = () => {}
   forgetTitles()
   document.documentElement.lang = language()
   document.title = `${text('signIn')} · wxauth`

@@ -54,10 +54,10 @@ export function nameAndPlaceOf(user) {
   const link = h('a', { href: `#/users/${id}`, class: shown(user.nickname) ? '' : 'nameless' })
   writeName(link, user)
   const place = h('small', {})
-  Promise.all([lookUp(id), appTitles()]).then(([session, titleOf]) => {
-    const appId = session?.app_id ?? identities.at(-1)?.app_id
+  Promise.all([lookUp(id), appTitles()]).then(([found, titleOf]) => {
+    const appId = found?.app_id ?? identities.at(-1)?.app_id
     const app = titleOf.get(appId) ?? appId
-    place.textContent = [app, session?.device, session?.ip].filter(Boolean).join(' · ')
+    place.textContent = [app, found?.device, found?.ip].filter(Boolean).join(' · ')
   })
   return h('div', { class: 'lines' }, h('span', { class: 'person' }, link, shortId(id)), place)
 }

@@ -6,7 +6,7 @@ import { h } from './dom.js'
 import { act, copier, facts, field, load, part, table, tag, time, whole } from './parts.js'
 import { whyOf } from './signins.js'
 import { number as exactly, roughly, text } from './texts.js'
-import { webhooksAndTheirOldest } from './webhooks.js'
+import { webhooksWithOldestPending } from './webhooks.js'
 
 const RANGES = [7, 30, 90, 365]
 const REFUSALS_READ = 200 // the newest refusals of today whose reasons are counted
@@ -29,7 +29,7 @@ export function showOverview(main) {
   const runChecks = () => load(checks, () => get('/check'), report)
   const button = act('runChecks', runChecks, { kind: 'small' })
   main.append(deliveries, part(text('checks'), h('p', {}, button), checks))
-  load(deliveries, webhooksAndTheirOldest, oldestDelivery)
+  load(deliveries, webhooksWithOldestPending, oldestDelivery)
   runChecks()
 }
 

@@ -241,7 +241,7 @@ export function dialog({ title, lead, fields = [], name, kind = 'primary', size,
   }
   const form = h(
     'form',
-    { method: 'dialog', noValidate: false, onsubmit: submit },
+    { method: 'dialog', onsubmit: submit },
     heading,
     [lead ?? []].flat().map((paragraph) => h('p', {}, paragraph)),
     fields.map(({ element }) => element),
@@ -335,7 +335,7 @@ export function field({
   return { name, element, control, value: currentValue }
 }
 
-const isEmpty = (value) => value === null || value === '' || value === false || (Array.isArray(value) && !value.length)
+const isEmptyValue = (value) => [null, '', false].includes(value) || (Array.isArray(value) && !value.length)
 
 /**
  * Return the body of a request that stores a form's values. Values that are empty now and in `stored` are left out. A
@@ -344,7 +344,7 @@ const isEmpty = (value) => value === null || value === '' || value === false || 
 export function bodyOf(values, stored) {
   const body = {}
   for (const [name, value] of Object.entries(values))
-    if (!isEmpty(value) || !isEmpty(stored[name] ?? '')) body[name] = value === '' ? null : value
+    if (!isEmptyValue(value) || !isEmptyValue(stored[name] ?? '')) body[name] = value === '' ? null : value
   return body
 }
 
@@ -383,11 +383,11 @@ export const claimsField = (claims, hint) =>
   })
 
 /** Return the value of the JSON that the user has typed. Text that is not JSON is returned as text. */
-export function typedJson(text) {
+export function typedJson(typed) {
   try {
-    return JSON.parse(text)
+    return JSON.parse(typed)
   } catch {
-    return text
+    return typed
   }
 }
 
@@ -530,7 +530,7 @@ export function shortId(id) {
 /** Return a number, an address or a similar value, which is never wrapped; a dash without a value. */
 export const whole = (value) => (value ? h('span', { class: 'whole' }, value) : NOTHING)
 
-/** Return a tag. `kind` is `ok`, `note`, `bad` or another class, which sets its colour. */
+/** Return a tag. `kind` is `ok`, `note`, `bad` or another class, which sets its color. */
 export const tag = (name, kind = '') => h('span', { class: `tag ${kind}` }, name)
 
 /** Return terms with their values, in two columns. Pairs that are null are left out. */

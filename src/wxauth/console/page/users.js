@@ -35,7 +35,7 @@ export function showUsers(main, { query }) {
   const term = query.get('q')
   main.append(form)
   if (term) {
-    const howSearched = text(isWhole(term) ? 'searchedWhole' : 'searchedNicknames')
+    const howSearched = text(isPhoneOrId(term) ? 'searchedWhole' : 'searchedNicknames')
     main.append(h('p', { class: 'quiet', role: 'status' }, howSearched))
   }
   main.append(place)
@@ -58,7 +58,7 @@ export function showUsers(main, { query }) {
 }
 
 /** Return whether a search term has the form of a phone number or an id, which the service compares as a whole. */
-const isWhole = (term) => /^(\+?[0-9][0-9 ()-]{6,}|[\w-]{24,36})$/.test(term.trim())
+const isPhoneOrId = (term) => /^(\+?[0-9][0-9 ()-]{6,}|[\w-]{24,36})$/.test(term.trim())
 
 /** Return a user's picture, next to the name, which links to the page about the user. */
 const pictureAndName = (user) => h('div', { class: 'named' }, picture(user), nameAndPlaceOf(user))
@@ -80,12 +80,12 @@ export function phone(user) {
 /** Return a masked number with a button that shows the whole number. The audit trail records each use of the button. */
 function masked(user) {
   const place = h('span', {}, whole(user.phone), ' ')
-  const showWhole = async () => {
-    const wholePhone = await get(`/users/${user.id}/phone`)
-    place.replaceChildren(...[phone({ ...user, ...wholePhone }) ?? ''].flat())
+  const unmask = async () => {
+    const unmasked = await get(`/users/${user.id}/phone`)
+    place.replaceChildren(...[phone({ ...user, ...unmasked }) ?? ''].flat())
   }
   const label = text('showPhoneOf', { name: called(user) })
-  const button = act('showPhone', () => busy(button, null, showWhole), { kind: 'small', label })
+  const button = act('showPhone', () => busy(button, null, unmask), { kind: 'small', label })
   place.append(button)
   return place
 }

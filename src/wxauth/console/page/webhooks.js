@@ -38,10 +38,10 @@ const path = ({ name }) => `/webhooks/${encodeURIComponent(name)}`
 const viewOf = (webhook) => `#${path(webhook)}` // the fragment's path is that of the API
 
 /**
- * Return the webhooks. Each enabled one has `oldest_pending`, the time of its oldest delivery that waits to be sent;
+ * Return the webhooks. Each enabled one has `oldest_pending`, the time of its oldest delivery that waits to be sent, or
  * null if none waits. Return an empty list if the service does not have the routes about webhooks.
  */
-export async function webhooksAndTheirOldest() {
+export async function webhooksWithOldestPending() {
   let webhooks
   try {
     const { items } = await get('/webhooks')
