@@ -282,7 +282,7 @@ class Connection(asyncio.Protocol):
         self.end()
 
     def _end_wait(self) -> asyncio.Future[HttpAnswer] | None:
-        """Cancel the time limit, and return the future of the response, which the caller must now complete.
+        """Cancel the time limit, and return the future of the response, whose result or failure must now be set.
 
         Return None if nobody waits for the response.
         """

@@ -101,8 +101,10 @@ def spans_to(url: str) -> Spans:
     """
     # The SDK does not read SSL_CERT_FILE. The SDK's variables for certificates take precedence over SSL_CERT_FILE.
     sdk_has_file = not _CERTIFICATE_VARIABLES.isdisjoint(os.environ)
-    file = None if sdk_has_file else os.environ.get("SSL_CERT_FILE")
-    exporter = OTLPSpanExporter(endpoint=f"{url}/v1/traces", timeout=EXPORT_TIMEOUT_SECONDS, certificate_file=file)
+    certificate_file = None if sdk_has_file else os.environ.get("SSL_CERT_FILE")
+    exporter = OTLPSpanExporter(
+        endpoint=f"{url}/v1/traces", timeout=EXPORT_TIMEOUT_SECONDS, certificate_file=certificate_file
+    )
     return Spans(BatchSpanProcessor(exporter))
 
 
