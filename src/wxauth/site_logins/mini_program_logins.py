@@ -100,6 +100,7 @@ class MiniProgramLogins:
         """Return the redirect that `_web_view_url` has sealed, with its form.
 
         The texts of the errors call this redirect a decision, because it tells the site the outcome of its request.
+        The method awaits nothing, but is async because `Pages.answer` requires an awaitable.
 
         Raises: NotFound, if `sealed` is not from this service, or if the URL has expired.
         """
