@@ -67,7 +67,7 @@ class UserFields(SQLModel):
     """The time when housekeeping erases the user at the user's request; null if there is no request.
 
     A user who is banned at this time is erased only after the ban has ended. Until the erasure, the user has no
-    session, and cannot be split. Most merges with the user are refused, too. See `users/erasure_queries.py`.
+    open session, and cannot be split. Most merges with the user are refused, too. See `users/erasure_queries.py`.
     """
 
     @property

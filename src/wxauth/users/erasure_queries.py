@@ -30,7 +30,7 @@ from wxauth.users.user_queries import FORMER_IDS
 MAX_ROWS_ERASED_WITH_USER: Final = 1000
 """The largest number of events, consents and refused logins that the transaction that deletes the user erases.
 
-`erase_waiting_rows` later erases pages of the same size.
+`erase_waiting_rows` erases pages of the same size.
 """
 _WAIT_FOR_ANOTHER_SECONDS: Final = 0.1
 """The pause, in seconds, before the next attempt if another worker is erasing a page."""
@@ -127,22 +127,6 @@ class ErasedPage(NamedTuple):
     """Whether this page was the last one with this id."""
 
 
-async def erase_or_queue_rows(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
-    """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows of a user, and queue the remaining rows for a worker.
-
-    `user_ids` contains the user's present id, followed by the former ids. Also delete the logins to sites that only
-    this user could have approved.
-    """
-    await transaction.run(_DELETE_HINTED_LOGINS, user_ids=user_ids)
-    # All ids are queued first. `_erase_page` removes an id from the queue as soon as no rows with this id remain.
-    await transaction.run(_QUEUE, user_ids=user_ids, start=FIRST_ID)
-    budget = MAX_ROWS_ERASED_WITH_USER
-    for user_id in user_ids[:_MAX_IDS_ERASED_WITH_USER]:
-        budget -= await _erase_page(transaction, user_id, about_after=FIRST_ID, acted_after=FIRST_ID, size=budget)
-        if budget <= 0:
-            break
-
-
 async def erase_next_page(
     database: Database, *, size: int, user_ids: Sequence[UUID] | None = None
 ) -> ErasedPage | None:
@@ -208,9 +192,25 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
     former_ids = await transaction.values(FORMER_IDS, user_id=user_id)
     await end_sessions(transaction, user_id, reason=EndReason.ERASED, by=by, now=now)
     await transaction.run(_DELETE_USER, user_id=user_id)
-    await erase_or_queue_rows(transaction, [user_id, *former_ids])
+    await _erase_or_queue_rows(transaction, [user_id, *former_ids])
     data = {"former_ids": former_ids}
     await record_event(transaction, EventType.USER_ERASED, by=by, at=now, user_id=user_id, data=data)
+
+
+async def _erase_or_queue_rows(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
+    """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows of a user, and queue the remaining rows for a worker.
+
+    `user_ids` contains the user's present id, followed by the former ids. Also delete the logins to sites that only
+    this user could have approved.
+    """
+    await transaction.run(_DELETE_HINTED_LOGINS, user_ids=user_ids)
+    # All ids are queued first. `_erase_page` removes an id from the queue as soon as no rows with this id remain.
+    await transaction.run(_QUEUE, user_ids=user_ids, start=FIRST_ID)
+    budget = MAX_ROWS_ERASED_WITH_USER
+    for user_id in user_ids[:_MAX_IDS_ERASED_WITH_USER]:
+        budget -= await _erase_page(transaction, user_id, about_after=FIRST_ID, acted_after=FIRST_ID, size=budget)
+        if budget <= 0:
+            break
 
 
 async def schedule_erasure(transaction: Transaction, user_id: UUID, *, erase_at: datetime, now: datetime) -> None:
