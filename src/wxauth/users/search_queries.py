@@ -155,9 +155,10 @@ async def find_users(
     filters = await _filters_of(database, query, region=region)
     if filters is None:
         return Page((), None)
-    users_between = partial(_users_between, database, filters, is_admin=query.role == ADMIN)
+    is_admin = query.role == ADMIN
+    users_between = partial(_users_between, database, filters, is_admin=is_admin)
     before = query.cursor or LAST_ID
-    if "user_ids" in filters or query.role == ADMIN:  # an index finds these users
+    if "user_ids" in filters or is_admin:  # an index finds these users
         return Page.of(await users_between(before, FIRST_ID, query.limit + 1), query.limit)
     # If a text has not filled a page from the first two windows, it is rare in nicknames, so the index finds the
     # remaining users. The search with the index has no other filters.
