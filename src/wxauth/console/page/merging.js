@@ -101,8 +101,8 @@ function warningsOf({ ends, remains }) {
   const roles = ends.roles.filter((role) => !remains.roles.includes(role))
   const textByField = { nickname: 'name', phone: 'phone', external_id: 'externalId' }
   const fields = Object.entries(textByField)
-    .filter(([field]) => ends[field] && !remains[field])
-    .map(([field, name]) => `${text(name)} ${ends[field]}`)
+    .filter(([key]) => ends[key] && !remains[key])
+    .map(([key, name]) => `${text(name)} ${ends[key]}`)
   return [
     ends.status === 'disabled' && remains.status !== 'disabled' ? text('mergeBans', names) : null,
     roles.length ? text('mergeRoles', { ...names, roles: roles.join(', ') }) : null,

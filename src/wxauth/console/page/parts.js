@@ -184,16 +184,16 @@ export function list({ place, caption, columns, ask, cells, open = () => null, n
 }
 
 /**
- * Run `act` with its button disabled. Show a failure in the element `trouble`, or as a toast if that element is null or
- * not on the page any more. The end of the session is not shown, because the page to sign in shows it. Return whether
- * `act` succeeded.
+ * Run `action` with its button disabled. Show a failure in the element `trouble`, or as a toast if that element is null
+ * or not on the page any more. The end of the session is not shown, because the page to sign in shows it. Return
+ * whether `action` succeeded.
  */
-export async function busy(button, trouble, act) {
+export async function busy(button, trouble, action) {
   button.disabled = true
   button.setAttribute('aria-busy', 'true')
   trouble?.replaceChildren()
   try {
-    await act()
+    await action()
     return true
   } catch (failure) {
     if (failure.code === 'session_over') return false
@@ -281,17 +281,18 @@ export function sureAbout(what, name, lead, onsubmit, { kind = 'small danger', f
 /** Return the buttons for the object with this name. Several buttons are in a menu, which another button opens. */
 export function menu(name, buttons) {
   if (buttons.length < 2) return buttons
-  const list = h('div', { class: 'row-menu', popover: 'auto' }, buttons)
+  const popover = h('div', { class: 'row-menu', popover: 'auto' }, buttons)
   const label = actOn('acts', name)
-  const button = h('button', { type: 'button', class: 'small', popoverTargetElement: list, 'aria-label': label }, '⋯')
-  list.addEventListener('beforetoggle', () => {
+  const properties = { type: 'button', class: 'small', popoverTargetElement: popover, 'aria-label': label }
+  const button = h('button', properties, '⋯')
+  popover.addEventListener('beforetoggle', () => {
     const { left, right, bottom } = button.getBoundingClientRect()
     const { clientWidth } = document.documentElement
     const nearerSide = left < clientWidth / 2 ? { left: `${left}px` } : { right: `${clientWidth - right}px` }
-    Object.assign(list.style, { top: `${bottom + scrollY}px`, ...nearerSide })
+    Object.assign(popover.style, { top: `${bottom + scrollY}px`, ...nearerSide })
   })
-  list.addEventListener('click', () => list.hidePopover())
-  return [button, list]
+  popover.addEventListener('click', () => popover.hidePopover())
+  return [button, popover]
 }
 
 /** Return the options of a field, from an object that maps each value to the name of its text. */
