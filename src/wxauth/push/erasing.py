@@ -13,7 +13,7 @@ from wxauth.merging.splitting_queries import erase_identity, erase_wechat_accoun
 from wxauth.users.erasure_queries import erase_user, schedule_erasure
 from wxauth.users.status_queries import lock_status_and_roles
 from wxauth.users.user_queries import DELETE_PHONE_ANSWERS, clear_fields
-from wxauth.wechat.messages import Withdrawal, Withdrawn
+from wxauth.wechat.messages import Withdrawal, WithdrawalKind
 
 _BY_WECHAT: Final = {"actor": WECHAT.name}
 """The fields that distinguish these erasures in the log from erasures that users or operators have requested."""
@@ -40,14 +40,14 @@ class Erasure:
 
     async def carry_out(self) -> LogLine:
         """Erase the data that the withdrawal names, and return the log line that reports the erasure."""
-        match self.withdrawal.what:
-            case Withdrawn.ACCOUNT:
+        match self.withdrawal.kind:
+            case WithdrawalKind.ACCOUNT:
                 return await self._erase_closed_account()
-            case Withdrawn.IDENTITY:
+            case WithdrawalKind.IDENTITY:
                 return await self._erase_identity()
-            case Withdrawn.DATA:
+            case WithdrawalKind.DATA:
                 return await self._erase_data()
-            case Withdrawn.RISKY_PROFILE:
+            case WithdrawalKind.RISKY_PROFILE:
                 return await self._clear_risky_profile()
 
     async def _erase_closed_account(self) -> LogLine:

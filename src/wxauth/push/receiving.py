@@ -205,7 +205,7 @@ class PushedMessages:
 
         Raises: InvalidSignature, if the signature belongs to another message; StorageUnavailable.
         """
-        if not message.is_sealed:
+        if not message.was_encrypted:
             claim = claim_signature(self.database, message.signature, now=self.clock())
             await self._in_time(claim, name=_task_name(message))
 
@@ -241,7 +241,7 @@ class PushedMessages:
                 patience=self.kept_in_memory,
                 app_id=message.app_id,
                 openid=withdrawal.openid,
-                withdrawn=withdrawal.fields or withdrawal.what,
+                withdrawn=withdrawal.fields or withdrawal.kind,
             )
             raise
         # An earlier delivery of this message might have failed. The retry of that delivery is no longer needed.

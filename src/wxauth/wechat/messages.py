@@ -132,7 +132,7 @@ class WeChatMessage:
     is_readable: bool
     """Whether the message is a JSON object, or XML that `_xml_fields` accepts. If not, it has no fields."""
     signature: PushSignature
-    is_sealed: bool
+    was_encrypted: bool
     """Whether the message was encrypted. Only an encrypted message has a signature that covers the content."""
 
     @property
@@ -177,7 +177,7 @@ class WeChatMessage:
         return MessageKind.PAYMENT if self.event.startswith(_PAYMENT_PREFIX) else MessageKind.OTHER
 
 
-class Withdrawn(StrEnum):
+class WithdrawalKind(StrEnum):
     """The kinds of withdrawals that WeChat reports, as the log names them."""
 
     DATA = "data"
@@ -195,7 +195,7 @@ class Withdrawal:
     """The withdrawal that a message reports, with the data of the user that wxauth must erase."""
 
     openid: str
-    what: Withdrawn
+    kind: WithdrawalKind
     fields: tuple[str, ...] = ()
     """The user's fields to clear: `nickname`, `avatar_url`, `phone`."""
     mark: bytes
@@ -267,7 +267,7 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
         is_readable=fields is not None,
         # The digest is of the decrypted message, because WeChat may encrypt a message again for each delivery.
         signature=_signature(app, query, message),
-        is_sealed=app.push_aes_key is not None,
+        was_encrypted=app.push_aes_key is not None,
     )
 
 
@@ -280,8 +280,8 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
     fields = message.fields
     if "Encrypt" in fields and fields.keys().isdisjoint(("Event", "MsgType")):
         raise InvalidSignature("the message is encrypted, but this app has no push_aes_key")
-    what, withdrawn = _withdrawn_by(message)
-    if what is None:
+    kind, fields_to_clear = _withdrawn_by(message)
+    if kind is None:
         return None
     openid = text_of(fields.get("OpenID")) or text_of(fields.get("FromUserName"))
     if not _OPENID_OR_NONCE.fullmatch(openid):
@@ -291,28 +291,28 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
     time_or_signature = text_of(fields.get("CreateTime")) or message.signature.digest.hex()
     return Withdrawal(
         openid=openid,
-        what=what,
-        fields=tuple(field for field in _WITHDRAWABLE_FIELDS if field in withdrawn),
+        kind=kind,
+        fields=tuple(field for field in _WITHDRAWABLE_FIELDS if field in fields_to_clear),
         mark=_digest_of(message.app_id, message.event, openid, time_or_signature, *sorted(message.revoked_codes)),
     )
 
 
-def _withdrawn_by(message: WeChatMessage) -> tuple[Withdrawn | None, Collection[str]]:
+def _withdrawn_by(message: WeChatMessage) -> tuple[WithdrawalKind | None, Collection[str]]:
     """Return the kind of the withdrawal in a message, and the user's fields to clear.
 
     The kind is None if the message withdraws no data that wxauth stores.
     """
     if message.event == _ACCOUNT_CLOSED:
-        return Withdrawn.ACCOUNT, ()
+        return WithdrawalKind.ACCOUNT, ()
     if message.event == _PROFILE_RISKY:
-        return Withdrawn.RISKY_PROFILE, ("nickname", "avatar_url")
+        return WithdrawalKind.RISKY_PROFILE, ("nickname", "avatar_url")
     if message.event != _DATA_REVOKED:
         return None, ()
     by_code = _WITHDRAWN_BY_CODE[message.app_kind]
     withdrawn = {name for code in message.revoked_codes for name in by_code.get(code, ())}
     if _IDENTITY in withdrawn:
-        return Withdrawn.IDENTITY, ()
-    return (Withdrawn.DATA if withdrawn else None), withdrawn
+        return WithdrawalKind.IDENTITY, ()
+    return (WithdrawalKind.DATA if withdrawn else None), withdrawn
 
 
 def _signature(app: App, query: Mapping[str, str], message: bytes | None) -> PushSignature:
