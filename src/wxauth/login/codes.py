@@ -90,8 +90,8 @@ class CodeLogins:
             LacksUnionid, SignUpRefused, SignUpUnavailable, if the person is unknown and may not sign up;
             StorageUnavailable, including TooManyChanges.
         """
-        lacks_unionid = identity.unionid is None and app.unionid_in_force == "required"
-        may_sign_up = self.settings.may_sign_up(app) and not lacks_unionid
+        lacks_required_unionid = identity.unionid is None and app.unionid_in_force == "required"
+        may_sign_up = self.settings.may_sign_up(app) and not lacks_required_unionid
         login = Login(
             app_id=app.app_id,
             openid=identity.openid,
@@ -112,7 +112,7 @@ class CodeLogins:
         try:
             logged_in = await record_login(self.database, login, now=now)
         except SignUpClosed:
-            if lacks_unionid:
+            if lacks_required_unionid:
                 raise _refused_without_unionid(app) from None
             if not (self.hook.is_on and may_sign_up):
                 raise
