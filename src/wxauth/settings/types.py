@@ -103,7 +103,7 @@ def _refuse_unit(value: object) -> object:
     return value
 
 
-def _check_events_kept(value: int) -> None:
+def _check_trail_days(value: int) -> None:
     if 0 < value < _SHORTEST_TRAIL_DAYS:
         raise WrongValue(_("must be at least {n}, or 0 to keep data forever", n=_SHORTEST_TRAIL_DAYS))
 
@@ -177,7 +177,7 @@ Seconds = Annotated[int, Field(ge=1, le=CENTURY_SECONDS), BeforeValidator(_refus
 """A number of seconds, at least 1."""
 Days = Annotated[int, Field(ge=0, le=CENTURY_DAYS)]
 """A number of days, which may be 0."""
-TrailDays = Annotated[Days, checked(_check_events_kept)]
+TrailDays = Annotated[Days, checked(_check_trail_days)]
 """The number of days for which the audit trail is kept; 0 to keep it forever."""
 
 Audience = Annotated[str, Field(min_length=1)]
