@@ -45,44 +45,44 @@ PATIENCE_SECONDS: Final = 5.0
 """The longest time, in seconds, that a request waits for a place in a queue."""
 _DETAIL: Final = "this user has too many requests in progress"
 
-Who = TypeVar("Who", bound=Hashable)
+Holder = TypeVar("Holder", bound=Hashable)
 
 
 @dataclass(eq=False, kw_only=True)
-class Places(Generic[Who]):
+class Places(Generic[Holder]):
     """A limited number of places for work in progress. If no place is free, work is refused instead of waiting."""
 
-    of_one: int
+    per_holder: int
     """The number of places for each holder, for example for a user."""
-    in_all: int | None = None
+    in_total: int | None = None
     """The number of places for all holders together; None for no limit."""
     detail: str
     """The `detail` of the error that refuses the work. It is a text for developers."""
-    _taken: Counter[Who] = field(init=False, default_factory=Counter)
+    _taken: Counter[Holder] = field(init=False, default_factory=Counter)
 
     @contextmanager
-    def place(self, who: Who) -> Iterator[None]:
-        """Occupy one of the places of `who` during the block. Raises: RateLimited, if no place is free."""
-        is_full = self.in_all is not None and self._taken.total() >= self.in_all
-        if is_full or self._taken[who] >= self.of_one:
+    def place(self, holder: Holder) -> Iterator[None]:
+        """Occupy one of the places of `holder` during the block. Raises: RateLimited, if no place is free."""
+        is_full = self.in_total is not None and self._taken.total() >= self.in_total
+        if is_full or self._taken[holder] >= self.per_holder:
             raise RateLimited(self.detail, retry_after=RETRY_AFTER)
-        self.take(who)
+        self.take(holder)
         try:
             yield
         finally:
-            self.give_back(who)
+            self.give_back(holder)
 
-    def take(self, who: Who) -> None:
-        """Take a place for `who`, even if no place is free.
+    def take(self, holder: Holder) -> None:
+        """Take a place for `holder`, even if no place is free.
 
         This method is for work that already occupies a place, and needs a second place. The caller must call
         `give_back` when the work has ended.
         """
-        self._taken[who] += 1
+        self._taken[holder] += 1
 
-    def give_back(self, who: Who) -> None:
-        """Give back one of the places of `who`, so that other work can take it."""
-        self._taken -= Counter([who])  # `-=` removes counts of zero, which would accumulate
+    def give_back(self, holder: Holder) -> None:
+        """Give back one of the places of `holder`, so that other work can take it."""
+        self._taken -= Counter([holder])  # `-=` removes counts of zero, which would accumulate
 
 
 @dataclass(slots=True, eq=False)

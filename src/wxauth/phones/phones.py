@@ -106,7 +106,7 @@ class Phones:
     _in_progress: Places[tuple[str, str]] = field(
         init=False,
         default_factory=partial(
-            Places, of_one=MAX_IN_PROGRESS_OF_ONE, detail="this user has sent too many phone codes at once"
+            Places, per_holder=MAX_IN_PROGRESS_OF_ONE, detail="this user has sent too many phone codes at once"
         ),
     )
     """The requests and calls of each identity that are in progress. An identity is a pair of app_id and openid."""

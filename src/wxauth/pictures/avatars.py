@@ -67,14 +67,17 @@ class Avatars:
     _uploads: Places[UUID] = field(
         init=False,
         default_factory=partial(
-            Places, of_one=MAX_UPLOADS_OF_ONE_USER, in_all=MAX_UPLOADS, detail="too many pictures are being uploaded"
+            Places,
+            per_holder=MAX_UPLOADS_OF_ONE_USER,
+            in_total=MAX_UPLOADS,
+            detail="too many pictures are being uploaded",
         ),
     )
     """The places for uploads of this process, with a limit for each user."""
     _session_uploads: Places[UUID] = field(
         init=False,
         default_factory=partial(
-            Places, of_one=MAX_UPLOADS_OF_ONE_SESSION, detail="this session is uploading too many pictures"
+            Places, per_holder=MAX_UPLOADS_OF_ONE_SESSION, detail="this session is uploading too many pictures"
         ),
     )
     """The places for uploads of each session."""
