@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from wxauth import errors
 from wxauth.core.logs import get_logger
-from wxauth.web.edge import BODY_IS_LATE, EXPECTED_KEY, PROBLEM_KEY
+from wxauth.web.edge import BODY_TOO_LATE, EXPECTED_KEY, PROBLEM_KEY
 from wxauth_guard.errors import KeysUnavailable, RequestRefused, WxAuthError
 
 log = get_logger()
@@ -73,8 +73,8 @@ def oauth_error_for(error: WxAuthError) -> OAuthError | None:
         case errors.PayloadTooLarge():
             return OAuthError("invalid_request", error.detail, status=error.status)
         case RequestRefused():
-            # After `BODY_IS_LATE`, the edge closes the connection. OAuth's usual status replaces all other statuses.
-            status = BODY_IS_LATE if error.status == BODY_IS_LATE else 400
+            # After `BODY_TOO_LATE`, the edge closes the connection. OAuth's usual status replaces all other statuses.
+            status = BODY_TOO_LATE if error.status == BODY_TOO_LATE else 400
             return OAuthError("invalid_request", error.detail, status=status)
     return None
 

@@ -20,7 +20,7 @@ from wxauth.users.schemas import AVATARS_PATH, UserAnswer, user_answer
 from wxauth.web.caching import cacheable_response
 from wxauth.web.dependencies import SettingsDep, provide
 from wxauth.web.direct import Router
-from wxauth.web.edge import BODY_IS_LATE, MAX_BODY
+from wxauth.web.edge import BODY_TOO_LATE, MAX_BODY
 from wxauth_guard.errors import InvalidRequest
 
 UPLOAD_PATH: Final = "/v1/me/avatar"
@@ -127,7 +127,7 @@ async def _read_parts(request: Request, boundary: bytes, *, patience: float) -> 
     except PayloadTooLarge as exc:
         raise PayloadTooLarge(exc.detail, title=PICTURE_TOO_LARGE) from None
     except TimeoutError:
-        raise InvalidRequest(f"the body didn't arrive within {patience:g} s", status=BODY_IS_LATE) from None
+        raise InvalidRequest(f"the body didn't arrive within {patience:g} s", status=BODY_TOO_LATE) from None
     return parts
 
 

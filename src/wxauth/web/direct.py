@@ -258,7 +258,7 @@ class DirectRoutes:
         self._by_path: dict[tuple[str, str], DirectRoute] = {}
         self._by_pattern: list[DirectRoute] = []
         for place, route in enumerate(routes):
-            if not isinstance(route, DirectRoute) or route.plan.yields:
+            if not isinstance(route, DirectRoute) or route.plan.needs_stack:
                 continue
             if route.path in with_parameters:
                 self._by_pattern.append(route)

@@ -87,7 +87,7 @@ It is about cookies, because a browser sends a head that is too large only if it
 """
 FIRST_FAILURE: Final = 400
 """The lowest HTTP status that counts as a failure."""
-BODY_IS_LATE: Final = 408
+BODY_TOO_LATE: Final = 408
 """The status of the response if the body did not arrive in time (Request Timeout).
 
 After such a response, `Edge` closes the connection, because the rest of the body might still arrive.
@@ -307,7 +307,7 @@ class _Exchange:
             async with asyncio.timeout(self._started + seconds - perf_counter()):
                 message = await self._receive_from_server()
         except TimeoutError:
-            raise InvalidRequest(f"the body didn't arrive within {seconds:g} s", status=BODY_IS_LATE) from None
+            raise InvalidRequest(f"the body didn't arrive within {seconds:g} s", status=BODY_TOO_LATE) from None
         self._has_whole_body = not message.get("more_body", False)
         self._received_size += len(message.get("body", b""))
         if self._received_size > MAX_BODY:
@@ -336,7 +336,7 @@ class _Exchange:
             ]
             # Without `100 Continue`, the client may send the body or another request next. After a request for an
             # upgrade, uvicorn's own protocol would parse the body as the next request.
-            cannot_be_reused = self._waits_for_continue or self._asks_for_upgrade or self.status == BODY_IS_LATE
+            cannot_be_reused = self._waits_for_continue or self._asks_for_upgrade or self.status == BODY_TOO_LATE
             if self._edge.leaving.is_leaving or cannot_be_reused:
                 message["headers"].append((b"connection", b"close"))
         await self._send_to_server(message)

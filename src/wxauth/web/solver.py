@@ -221,8 +221,8 @@ class Plan:
         self, dependant: Dependant, arguments: Mapping[str, Argument], overrides: Overrides | None = None
     ) -> None:
         assert dependant.call is not None
-        self.yields = False
-        """Whether a dependency has code after a `yield`. In that case, `run` needs a stack, which its caller closes."""
+        self.needs_stack = False
+        """Whether `run` needs a stack, because a dependency has code after a `yield`. The caller of `run` closes it."""
         self._path = dependant.path or ""
         self._overrides = overrides or {}
         self._steps: list[_Step] = []
@@ -245,7 +245,7 @@ class Plan:
     async def run(self, request: Request, stack: AsyncExitStack | None = None) -> Any:
         """Run every step in order, and return the value that the endpoint returns.
 
-        `stack` is required if the plan `yields`.
+        `stack` may be None unless `needs_stack` is true.
         """
         values: list[Any] = [request, stack]
         # An app whose routes need no parts, for example in a test, has no services.
@@ -317,7 +317,7 @@ class Plan:
         async def enter(stack: AsyncExitStack, *values: Any) -> Any:
             return await stack.enter_async_context(open_context(*values))
 
-        self.yields = True
+        self.needs_stack = True
         return self._add(enter, (_STACK, *places))
 
     def _add(self, call: Callable[..., Awaitable[Any]], places: tuple[int, ...]) -> int:
