@@ -67,8 +67,8 @@ class ClientKey:
     kid: str | None
     """The id of the key; None if its JWK names none."""
     alg: str
-    key: Any
-    """The key object of python-jose."""
+    jose_key: Any
+    """The key object of python-jose, which verifies signatures."""
 
     @classmethod
     def from_jwk(cls, document: Mapping[str, Any]) -> Self:
@@ -204,7 +204,7 @@ class Assertion:
 
     def is_signed_by(self, key: ClientKey) -> bool:
         """Return whether the signature was made with this key."""
-        return key.alg == self.alg and bool(key.key.verify(self._signed, self._signature))
+        return key.alg == self.alg and bool(key.jose_key.verify(self._signed, self._signature))
 
 
 def _alg_and_kid(header: Mapping[str, Any]) -> tuple[str, str | None]:
