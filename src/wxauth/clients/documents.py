@@ -91,7 +91,7 @@ class ClientDocument:
 
 def is_allowed_url(settings: Settings, client_id: str) -> bool:
     """Return whether this client's id is the URL of a document at a host that the settings allow."""
-    parts = _https_url(client_id)
+    parts = _https_parts(client_id)
     if parts is None or parts["host"] not in settings.client_documents:
         return False
     # The draft requires a path, and forbids dot segments. wxauth also refuses a query, which the draft discourages.
@@ -100,8 +100,8 @@ def is_allowed_url(settings: Settings, client_id: str) -> bool:
     return parts["path"] not in ("", "/") and not has_dot_segment and not parts["query"]
 
 
-def _https_url(url: str) -> re.Match[str] | None:
-    """Return the parts of a URL that wxauth may fetch for a client; None for any other text."""
+def _https_parts(url: str) -> re.Match[str] | None:
+    """Return the parts of an https URL that is short enough for wxauth to fetch; None for any other text."""
     parts = plain_url(url) if len(url) <= MAX_CLIENT_ID_LENGTH else None
     return parts if parts is not None and parts["scheme"] == "https" else None
 
@@ -338,7 +338,7 @@ def _keys_in(document: Mapping[str, Any]) -> tuple[ClientKeys | None, str | None
     jwks, url = document.get("jwks"), document.get("jwks_uri")
     if jwks is not None and url is not None:
         return None, None
-    if isinstance(url, str) and _https_url(url):
+    if isinstance(url, str) and _https_parts(url):
         return None, url
     try:
         keys = ClientKeys.read(jwks)

@@ -116,8 +116,8 @@ def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None
     """
     for field, check in _CHECKS.items():
         value = options.get(field)
-        is_stored = stored is not None and value == getattr(stored, field)
-        if value is not None and not is_stored:
+        is_unchanged = stored is not None and value == getattr(stored, field)
+        if value is not None and not is_unchanged:
             try:
                 check(value)
             except WrongValue as exc:
