@@ -20,12 +20,12 @@ async def keep_placing(services: Services) -> None:
 
     A lock lets only one process at a time do this work.
     """
-    were_corrected = False
+    has_checked_sequences = False
 
     async def place() -> None:
-        nonlocal were_corrected
-        if not were_corrected:
-            were_corrected = await _try_to_correct_sequences(services)
+        nonlocal has_checked_sequences
+        if not has_checked_sequences:
+            has_checked_sequences = await _try_to_correct_sequences(services)
         if await services.database.value(HAS_UNPLACED):
             await place_events(services)
 

@@ -59,13 +59,13 @@ async def send(
     response: httpx.Response | None = None
     error: str | None = None
     status_at: float | None = None
-    wait_for_status = asyncio.timeout(patience)
+    status_timeout = asyncio.timeout(patience)
 
     def note_status(_status: int) -> float:
         """End the limit of `patience`, because the status has arrived. Return how many seconds the body may take."""
         nonlocal status_at
         status_at = perf_counter()
-        wait_for_status.reschedule(None)
+        status_timeout.reschedule(None)
         return BODY_SECONDS
 
     try:
@@ -76,7 +76,7 @@ async def send(
             headers={**headers, "accept": "*/*", "user-agent": USER_AGENT},
             extensions={"on_status": note_status, "max_body": MAX_ANSWER_BYTES},
         )
-        async with wait_for_status:
+        async with status_timeout:
             response = await transport.handle_async_request(request)
     except TimeoutError:
         error = _("no response in {n:g} s", n=patience)

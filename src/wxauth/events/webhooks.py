@@ -190,7 +190,7 @@ class Webhooks:
         """
         webhook = await self.read(name)
         if event_id is not None and since is None:
-            replayed = await self._queue_again(webhook, [await self._placed(event_id)])
+            replayed = await self._queue_again(webhook, [await self._placed_event(event_id)])
         elif since is not None and event_id is None:
             replayed = await self._queue_all_again(webhook, since, page_size=page_size)
         else:
@@ -199,7 +199,7 @@ class Webhooks:
         self.deliveries.wake()
         return replayed
 
-    async def _placed(self, event_id: UUID) -> PlacedEvent:
+    async def _placed_event(self, event_id: UUID) -> PlacedEvent:
         """Return the event with this id, which must have a place in the feed.
 
         Raises: NotFound, if the event is unknown, or has no place in the feed.
