@@ -84,8 +84,8 @@ def with_oauth_errors(
 ) -> Callable[..., Awaitable[dict[str, Any] | Response]]:
     """Wrap an endpoint, so that its failures become OAuth error responses.
 
-    The first parameter of the endpoint must be `request`. An error of wxauth for which OAuth has no error
-    code is raised unchanged.
+    The first parameter of the endpoint must be `request`. An error of wxauth for which OAuth has no error code is
+    raised unchanged.
     """
 
     @wraps(endpoint)

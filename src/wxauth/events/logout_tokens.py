@@ -67,8 +67,7 @@ class BackchannelLogouts:
 
         Raises: StorageUnavailable, if the signing key cannot be read; CannotOpen, if the key cannot be decrypted.
         """
-        # Nothing was attempted, so nothing is counted.
-        if not delivery.url:
+        if not delivery.url:  # nothing is attempted, so nothing is counted
             return DeliveryOutcome(state=DeliveryState.FAILED)
         now = self.clock()
         key = await self.keys.id_token_key(delivery.id_token_alg, now)

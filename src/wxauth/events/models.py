@@ -23,8 +23,8 @@ class UnplacedEvent(SQLModel, table=True):
     number: int = Field(sa_type=BigInteger)
     """The number that orders a user's events by their commits.
 
-    Each transaction that records an event about a user locks the user until its commit. Therefore a user's numbers are
-    in the order of the commits. The numbers of different users might not be in this order.
+    Each transaction that records an event about a user locks the user until its commit. Therefore, the numbers of one
+    user's events are in the order of the commits. The numbers of different users' events might not be in this order.
     """
     event_id: UUID = Field(primary_key=True)
 

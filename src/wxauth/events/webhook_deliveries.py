@@ -223,7 +223,7 @@ class Deliveries:
                 del running[receiver_id]  # so that the counter does not grow with each receiver
 
     async def _deliver_and_store(self, delivery: LeasedDelivery, *, leased_at: datetime) -> None:
-        """Attempt a delivery once, and store the outcome. If a webhook has become available, resume its deliveries."""
+        """Attempt a delivery once, and store the outcome. If a webhook has become available, make its retries due."""
         if delivery.is_logout:
             outcome = await self.logouts.deliver(delivery)
         else:
@@ -231,7 +231,7 @@ class Deliveries:
         is_first_success = await self._store(delivery, outcome, until=leased_at + LEASE)
         # `delivery.delivered_at` is the time of the last success before this delivery was leased.
         was_unavailable = delivery.delivered_at is None or self.clock() - delivery.delivered_at >= OUTAGE
-        # Several deliveries can succeed at the same time, but only the first of them resumes the failed deliveries.
+        # Several deliveries can succeed at the same time, but only the first of them makes the waiting retries due.
         if is_first_success and was_unavailable:
             await self._resume(delivery.receiver_id)
 

@@ -23,8 +23,8 @@ class Priority(IntEnum):
 
     Each priority has separate limits, so that deliveries of one priority do not take the parallel attempts of another.
     Therefore, the events that a user can cause repeatedly never delay events with a lower value about other users.
-    Such events can delay events about the same user, because wxauth makes the first attempts of one user's events to a
-    webhook one after the other.
+    However, these events can delay events about the same user, because wxauth makes the first attempts of one user's
+    events to a webhook one after the other.
 
     The database stores the values. Negative values are for logout tokens to sites, which a trigger queues. The other
     values are for events to webhooks.

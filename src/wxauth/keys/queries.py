@@ -45,8 +45,7 @@ DELETE_RETIRED: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE retir
 """The statement that deletes the keys that no token needs any more.
 
 A retired key is deleted only after the longest session of a site has ended, because until then, an id_token that the
-key has signed can end its site's session. `longest_session_ago` is so long before the present that every session that
-began before it has ended.
+key has signed can end its site's session. Every session of a site that began before `longest_session_ago` has ended.
 """
 # The query includes retired keys, because an expired id_token still identifies the session that it can end.
 PUBLIC_HALF: Final = Statement[dict[str, Any]]("SELECT public_jwk FROM signing_keys WHERE kid = :kid AND alg = :alg")
