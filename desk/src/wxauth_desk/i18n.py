@@ -84,7 +84,10 @@ def pgettext(context: str, message: str, language: str) -> str:
 
 
 def own_name(language: str) -> str:
-    """Return the name of a language in that language."""
+    """Return the name of a language in that language.
+
+    In the context "language", each catalog translates "English" as the name of its own language.
+    """
     return pgettext("language", "English", language)
 
 

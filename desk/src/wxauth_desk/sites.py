@@ -119,7 +119,7 @@ class Website:
                 "scope": " ".join(site.scopes),
                 "code_challenge_method": "S256",
                 "token_endpoint_auth_method": "none",
-                "trust_env": False,
+                "trust_env": False,  # so that no proxy gets these requests to this machine
             },
         )
         self._sessions: BoundedDict[str, dict[str, Any]] = BoundedDict(_MAX_SESSIONS)

@@ -28,8 +28,8 @@ _NOT_JSON: Final = _('must be JSON, such as 2 or {"role": "authenticated"}, or t
 def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:
     """Return an option's callback, which replaces each value except None with the result of `check`.
 
-    If `check` raises a KeyError, OSError or ValueError, the command is refused. The message is the text of a
-    WrongValue, the file's name and the system's reason for an OSError or, for any other error, `rule`.
+    If `check` raises a KeyError, OSError or ValueError, the command is refused. For a WrongValue, the message is its
+    text. For an OSError, it is the file's name and the system's reason. For any other error, it is `rule`.
     """
 
     def callback(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:

@@ -306,7 +306,7 @@ class Deliveries:
         return secrets
 
     async def _store(self, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, until: datetime) -> bool:
-        """Store an outcome. Return whether the outcome is a webhook's first success in more than a minute.
+        """Store an outcome, and return the result of `settle_delivery`.
 
         During a database outage, retry until `until`, when the lease ends, because a lost outcome causes a second
         delivery.

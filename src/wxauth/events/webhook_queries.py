@@ -474,7 +474,9 @@ async def lease_delivery(
 async def settle_delivery(
     database: Database, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, now: datetime
 ) -> bool:
-    """Store the outcome of an attempt. Return whether it is a webhook's first success in more than a minute.
+    """Store the outcome of an attempt. Return whether it is a success whose time was stored in `delivered_at`.
+
+    The time of a webhook's success is stored only if the stored time is more than a minute old.
 
     A finished delivery to a site is deleted instead. If the lease has expired and another process has leased the
     delivery, the function stores and deletes nothing.

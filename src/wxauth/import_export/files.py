@@ -299,7 +299,10 @@ class CsvLines(_Lines):
         return to_json(self._fields_of(cells))
 
     def _fields_of(self, cells: list[str]) -> dict[str, object]:
-        """Return the values of a line's fields. Fields whose cells are empty are absent."""
+        """Return the values of a line's imported fields.
+
+        Fields whose cells are empty are absent, except that `--app-id` provides an `app_id`.
+        """
         fields: dict[str, object] = {"app_id": self._format.app_id} if self._format.app_id else {}
         attributes: dict[str, object] = {}
         for name, text in zip(self._names, cells, strict=True):

@@ -80,7 +80,10 @@ _DATE_SEPARATORS: Final = str.maketrans({"/": "-", "年": "-", "月": "-", "日"
 _DATE_AND_TIME: Final = re.compile(
     r"(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ] *(\d\d?)(:\d\d)(:\d\d(?:\.\d+)?)? *([Zz]|[+-]\d\d(?::?\d\d)?)?)?", re.ASCII
 )
-"""The pattern of a date, with or without a time and an offset, after the replacements in `_DATE_SEPARATORS`."""
+"""The pattern of a date, with or without a time and an offset, after the replacements in `_DATE_SEPARATORS`.
+
+The groups of the minute and the second include the colon before the number.
+"""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECONDS: Final = re.compile(r"-?\d{1,15}", re.ASCII)
 _SECONDS_OR_MILLISECONDS: Final = re.compile(r"(\d{10})(\d{3})?", re.ASCII)

@@ -119,7 +119,8 @@ class KeyRing:
     async def id_token_key(self, alg: str | None, now: datetime) -> PrivateKey:
         """Return the key that signs id_tokens and logout tokens for a client with this algorithm.
 
-        For any algorithm except RS256, the key that signs access tokens also signs these tokens.
+        For any algorithm except RS256, the key that signs access tokens also signs these tokens. A site always has an
+        algorithm, so None never means RS256 here.
 
         Raises: CannotOpen, if the stored keys cannot be decrypted; StorageUnavailable, if no key has been read yet, or
             if the database is unavailable.
@@ -186,7 +187,8 @@ class KeyRing:
         """Refresh if there is a site but no key for id_tokens, because the first site may just have been added.
 
         The next response with the JWK set must contain the new key, because caches store the response. In each
-        process, at most one request at a time queries the database, and the requests that waited for it use its result.
+        process, at most one request at a time queries the database. A request uses the result of another request's
+        query only if this query began after the request arrived, because an earlier query might not have seen the site.
         If the query for sites fails, log this, and send the next query only after `REFRESH_PAUSE_SECONDS`.
         """
         checks_before = self._site_checks

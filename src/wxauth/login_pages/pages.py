@@ -397,7 +397,7 @@ class Pages(Rendering):
 
 
 async def pages_of(request: Request, settings: SettingsDep, device: DeviceDep) -> Pages:
-    """Return the pages for the browser that has sent the request. They contain the form of a POST request.
+    """Return the pages for the browser that has sent the request. The pages keep the form of a POST request.
 
     Raises: PayloadTooLarge, if the form is too large.
     """

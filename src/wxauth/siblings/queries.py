@@ -36,7 +36,10 @@ class UserForSiblings(UserWithIdentities):
     former_ids: list[UUID]
     """The ids of the users that were merged into this user, in the order of the merges."""
     former_external_ids: list[str]
-    """The former external ids, of users that were merged into this user or from an import, in alphabetical order."""
+    """The external ids of the users that were merged into this user, and the former external ids from an import.
+
+    They are in alphabetical order.
+    """
     unionids: list[str]
 
 
@@ -86,8 +89,8 @@ SELECT {SERVICE_COLUMNS}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys
  WHERE clients.name = :client_id AND removed_by IS NULL"""
 
 
-# One query finds both the client and the requested keys. A second query would make a signing request take half as long
-# again.
+# One query finds both the client and the requested keys. With a second query, a signing request would take 1.5 times as
+# long.
 _SIGNER_FOR_OPENID: Final = Statement[_ClientWithKey](_signer_fragment(KEY_OF_OPENID_FRAGMENT))
 _SIGNER_FOR_USER: Final = Statement[_ClientWithKey](_signer_fragment(KEYS_OF_USER_FRAGMENT))
 

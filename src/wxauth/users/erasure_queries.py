@@ -4,9 +4,9 @@ With `ERASURE_GRACE_DAYS`, wxauth erases a user only some days after the user's 
 administrator or a command, or because of a message from WeChat, has no grace period. Until the requested erasure, the
 user cannot log in, except to cancel the request. Such a user has no open session, because the request ends all
 sessions, and no login opens a session before the request is cancelled. Therefore, code that requires a session does not
-check for a requested erasure. Splits and most merges do not change such users. An import changes them only for a line
-with the same `erase_at`, which comes from an export. An import can also create such users. If such a user is banned,
-the erasure waits for the end of the ban.
+check for a requested erasure. Splits of such users are refused. Merges are refused, too, except a merge at a login that
+cancels the erasure. An import changes them only for a line with the same `erase_at`, which comes from an export. An
+import can also create such users. If such a user is banned, the erasure waits for the end of the ban.
 
 The transaction that deletes the user also erases rows that have no foreign key to the user: events, consents and
 refused logins. If there are many, it erases only some of them. A worker erases the remaining rows later, in pages.

@@ -108,7 +108,7 @@ class Erasure(SQLModel, table=True):
     about_after: UUID
     """The id of the last event about the user that wxauth has cleared of data; `FIRST_ID` at the beginning."""
     acted_after: UUID
-    """The id of the last event caused by the user that wxauth has cleared of the user's address.
+    """Of the events that the user caused, the id of the last one from which wxauth has removed the user's address.
 
     At the beginning, it is `FIRST_ID`.
     """
