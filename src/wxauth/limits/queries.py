@@ -98,29 +98,29 @@ class Rate:
     window: timedelta = WINDOW
     """The length of a window, which is at most `WINDOW`."""
 
-    async def count(self, database: Database | Transaction, *who: str, now: datetime) -> None:
+    async def count(self, database: Database | Transaction, *subject: str, now: datetime) -> None:
         """Count one more action of a subject. If `database` is a transaction, its rollback undoes the count.
 
-        `who` identifies the subject: a user by app and openid, by unionid or by id, or an assertion by client and
-        `jti`.
+        `subject` contains the ids of the subject: the app and openid, the unionid or the id of a user, or the client
+        and `jti` of an assertion.
 
         Raises: RateLimited, if the limit is reached. In that case, the action is not counted.
         """
         row = await database.one(
-            _COUNT, key=self._key(who), now=now, window_ago=now - self.window, at_most=self.at_most
+            _COUNT, key=self._key(subject), now=now, window_ago=now - self.window, at_most=self.at_most
         )
         if not row.is_within_limit:
             # If a concurrent action began the window after this statement's snapshot, the start is not known.
             since = row.since_before or now
             raise RateLimited(self.detail, retry_after=max(1, ceil((since + self.window - now).total_seconds())))
 
-    async def uncount(self, database: Database, *who: str) -> None:
-        """Undo one `count` of a subject, which `who` identifies.
+    async def uncount(self, database: Database, *subject: str) -> None:
+        """Undo one `count` of a subject.
 
         If the database is unavailable, the action remains counted.
         """
         with suppress(StorageUnavailable):
-            await database.run(_UNCOUNT, key=self._key(who))
+            await database.run(_UNCOUNT, key=self._key(subject))
 
     async def count_user(self, database: Database | Transaction, user: UserInSession, *, now: datetime) -> None:
         """Count one more action of this user, as `count` does.
@@ -134,8 +134,8 @@ class Rate:
         """Undo one `count_user` of this user. If the database is unavailable, the action remains counted."""
         await self.uncount(database, *_lasting_names(user))
 
-    def _key(self, who: Sequence[str]) -> bytes:
-        return sha256("\0".join((self.what, *who)).encode()).digest()
+    def _key(self, subject: Sequence[str]) -> bytes:
+        return sha256("\0".join((self.what, *subject)).encode()).digest()
 
 
 def _lasting_names(user: UserInSession) -> Sequence[str]:

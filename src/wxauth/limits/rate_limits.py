@@ -54,7 +54,7 @@ class Limit(NamedTuple):
 
 
 LimitAndName = tuple[Limit, str]
-"""A limit, and the name under which an action is counted: an address, a network, or the `who` of `admit`."""
+"""A limit, and the name under which an action is counted: an address, a network, or the `name` of `admit`."""
 
 
 class RateLimiter:
@@ -86,7 +86,7 @@ class RateLimiter:
         self._what = what
         self._exempt = [ip_network(network) for network in exempt]
         self._limits = (Limit.of(rate), Limit.of(rate, wide_factor)) if rate else ()
-        """The limit of an address or of a `who`, and the limit of a /48. Empty if there is no limit."""
+        """The limit of an address or of a `name`, and the limit of a /48. Empty if there is no limit."""
 
         def now() -> float:
             return clock().timestamp()
@@ -94,14 +94,14 @@ class RateLimiter:
         self._windows = Windows(now)
         self._redis = _Redis(redis_url, now, patience, what) if rate and redis_url is not None else None
 
-    async def admit(self, who: str) -> None:
-        """Count an action under the name `who`: the name of a client, the id of an app or of a browser's login, or "".
+    async def admit(self, name: str) -> None:
+        """Count an action under this name: the name of a client, the id of an app or of a browser's login, or "".
 
         The empty name is for a limit on all actions together.
 
         Raises: RateLimited, if the action exceeds the limit.
         """
-        await self._admit([who])
+        await self._admit([name])
 
     async def admit_address(self, ip: str | None) -> None:
         """Count an action from an address, unless the address is None or exempt.
