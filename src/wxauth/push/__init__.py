@@ -1,1 +1,1 @@
-"""The handling of the messages that WeChat pushes: the route, withdrawals, and forwarding to handlers."""
+"""The handling of the messages that WeChat pushes: the route, the erasure of withdrawn data, and forwarding."""

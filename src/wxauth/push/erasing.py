@@ -1,4 +1,8 @@
-"""The erasure of data that wxauth may no longer store after WeChat has pushed a withdrawal."""
+"""The erasure of data that wxauth may no longer store after WeChat has pushed a withdrawal.
+
+A withdrawal is a message which says that a user has withdrawn consent or closed the WeChat account, or that WeChat has
+classified the user's profile as risky.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
