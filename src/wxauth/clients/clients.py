@@ -33,9 +33,8 @@ FORMER_SECRET_KEPT: Final = timedelta(hours=24)
 REMOVED_PAGE_SIZE: Final = 1000
 """The maximum number of sessions of a removed site that one transaction ends.
 
-It also limits the rows that the transaction deletes from each of the other tables.
-
-There is a limit because logins of the users of these sessions wait for this transaction.
+It is also the maximum number of rows that the transaction deletes from each of the other tables. The numbers are
+limited because logins of these sessions' users wait for the transaction.
 """
 _PAGES_PER_REPORT: Final = 10
 """The largest number of pages that `end_sessions_left` processes before it reports the number of remaining sessions."""

@@ -1,6 +1,6 @@
 """The check and the correction of the sequences that number the events of the feed.
 
-A sequence falls behind its table if a tool copies the database without the sequences.
+For example, a sequence falls behind its table if a tool copies the database without the sequences.
 """
 
 from collections.abc import Sequence
