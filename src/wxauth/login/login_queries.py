@@ -51,7 +51,8 @@ _ADD_IDENTITY: Final = Statement[Nothing]("""
 INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
 VALUES (:app_id, :openid, :user_id, :now, :unionid)
 """)
-# If the values are already stored, the statement writes no new version of the row.
+# The statement stores the unionid, unless WeChat has returned none. It also clears `awaits_login`, which marks an
+# imported identity that has not been used yet. If nothing changes, it writes no new version of the row.
 _USE_IDENTITY: Final = Statement[Nothing]("""
 UPDATE identities SET unionid = COALESCE(:unionid, unionid), awaits_login = false
  WHERE app_id = :app_id AND openid = :openid AND (awaits_login OR unionid IS DISTINCT FROM COALESCE(:unionid, unionid))
@@ -156,7 +157,10 @@ class LoggedIn:
 
 
 class _Fixed:
-    """The time of a login, and the ids of its session and its new user. All attempts of the login use these values."""
+    """The time of a login, and the ids of its session and its new user.
+
+    All attempts of the login use these values, so that together they open only one session and create only one user.
+    """
 
     def __init__(self, now: datetime) -> None:
         self.now = now

@@ -102,7 +102,10 @@ CASE WHEN resource IS NOT NULL THEN jsonb_build_object(
 ) END AS client,
 CASE WHEN resource IS NOT NULL THEN jsonb_build_object('resource', resource, 'title', resource_title) END AS resource,
 CASE WHEN resource IS NOT NULL THEN string_to_array(scope, ' ') END AS scopes"""
-"""The SQL columns about the client and resource of a session. They are null if the session is not for a resource."""
+"""The SQL columns about the client and resource of a session. They are null if the session is not for a resource.
+
+The client_id of a client without registration is the URL of its metadata document, so `host` is taken from the URL.
+"""
 _LISTED: Final = f"""id, app_id, client_id, user_agent AS device, ip, created_at, last_used_at, expires_at,
        jsonb_build_object('ip', abbrev({_OPENED_IP}), 'device', {_OPENED_USER_AGENT}) AS opened, {FOR_RESOURCE}"""
 OPEN_SESSIONS: Final = Statement[OpenSession](f"""

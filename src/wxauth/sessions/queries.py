@@ -255,6 +255,7 @@ END_BEYOND_IDENTITY: Final = _ending("""
 
 `at_most` sessions stay open, including the new session `opened`.
 """
+# The users are those whom the caller has locked. The sessions of all other users must stay unchanged.
 _END_THESE: Final = _ending("""
     SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND user_id = ANY (:user_ids::uuid[])""")
 

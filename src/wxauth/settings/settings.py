@@ -23,7 +23,7 @@ PREFIX: Final = "WXAUTH_"
 WECHAT_URL: Final = "https://api.weixin.qq.com"
 WECHAT_OPEN_URL: Final = "https://open.weixin.qq.com"
 WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
-"""WeChat's second host, which wxauth uses if it cannot connect to the first one."""
+"""WeChat's second host, which wxauth uses if it cannot connect to `WECHAT_URL`."""
 
 _HOUR: Final = 3600
 """The number of seconds in an hour."""
