@@ -125,8 +125,9 @@ def _check_secure_url(value: str) -> None:
 def _check_issuer(value: str) -> None:
     _check_secure_url(value)
     path = urlsplit(value).path
-    # A proxy may remove the issuer's path from the path of a request. wxauth removes it otherwise, so no route may
-    # begin with the issuer's path, and the issuer's path must be the same text before and after decoding.
+    # A proxy may remove the issuer's path from the path of a request. If the proxy does not, wxauth does. Therefore, no
+    # path of the API or its documentation may look as if it contained the issuer's path. The issuer's path must also be
+    # the same text before and after decoding.
     if "%" in path or f"{path}/".startswith(("/v1/", "/docs/", "/.well-known/")):
         raise WrongValue(
             _(

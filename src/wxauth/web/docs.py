@@ -111,8 +111,8 @@ def add_docs(app: FastAPI) -> None:
     """Add the routes of the documentation.
 
     Call this function after the routes of the API have been added. FastAPI tries routes in the order in which they were
-    added, so it compares no request to the API with the routes of the documentation. The texts are in the language that
-    the request prefers.
+    added, so a request to the API never costs a comparison with these routes. The texts are in the language that the
+    request prefers.
     """
     documents: dict[str, bytes] = {}
     files = StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static")
