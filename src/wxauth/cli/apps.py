@@ -193,8 +193,9 @@ def _ask_for(label: str) -> str:
 def _validated(model: type[Body], values: dict[str, Any]) -> Body:
     """Return the values as a validated request body.
 
+    The errors name the wrong fields, but never contain their values.
+
     Raises: Failed, if only values from prompts are wrong; click.UsageError, if a value from the command line is wrong.
-    Both errors name the field, but never contain its value.
     """
     try:
         return model.model_validate(values)

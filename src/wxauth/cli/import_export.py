@@ -306,7 +306,7 @@ async def _import(
     """Import the lines, report the progress, the waiting times and each line with a fault, and return the counts.
 
     Raises: UnknownApp, if `app_id` is not one of the apps; Failed, if the file cannot be imported, or if the temporary
-    folder is full; StorageUnavailable.
+        folder is full; StorageUnavailable.
     """
     if app_id:
         services[Apps].entry(app_id)
@@ -367,7 +367,7 @@ def _open_private(file: Path) -> int:
     A device such as /dev/null keeps its permissions.
 
     Raises: OSError, if the file cannot be opened, or if its permissions cannot be changed, for example because it
-    belongs to another user.
+        belongs to another user.
     """
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, _PRIVATE)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
