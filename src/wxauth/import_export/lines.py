@@ -236,7 +236,7 @@ class _Strict(BaseModel):
 
 
 class LineOfConsent(_Strict):
-    """A consent: the user has agreed to a version of a document."""
+    """A consent in a line: the user has agreed to a version of a document."""
 
     document: Annotated[ShortText, _SHORT_TEXT_RULE]
     version: Annotated[ShortText, _SHORT_TEXT_RULE]

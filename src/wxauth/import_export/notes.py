@@ -47,6 +47,7 @@ class Notes:
     """For each user, the number of the first accepted line about the user in the file."""
     identities: dict[IdentityKey, StoredIdentity] = field(default_factory=dict)
     unionids: dict[str, UUID] = field(default_factory=dict)
+    """The owners of unionids."""
     openids: dict[tuple[str, str], str] = field(default_factory=dict)
     """The openids, by app and unionid."""
     apps_of_users: dict[UUID, set[str]] = field(default_factory=dict)

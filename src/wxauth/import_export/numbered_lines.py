@@ -46,7 +46,7 @@ def numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterat
         import cannot read the file.
     """
     number = 0
-    is_begun = False
+    is_begun = False  # whether a line that is not blank has been read
     while beginning := file.readline(_READ_AT_ONCE):
         number += 1
         text = beginning.rstrip(b"\r\n")

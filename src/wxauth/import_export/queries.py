@@ -75,11 +75,11 @@ class Found(NamedTuple):
     external_ids: dict[str, UUID]
     """The id of the user who has each external id as the current external id or as a former one."""
     current_ids: frozenset[UUID]
-    """Those ids in the batch that are the current id of a user."""
+    """The ids in the batch that are the current id of a user."""
     former_ids: dict[UUID, UUID]
     """The id of the user who has each of these ids as a former id, because of a merge."""
     erased_ids: frozenset[UUID]
-    """Those ids in the batch that belonged to an erased user, as the current id or as a former id."""
+    """The ids in the batch that belonged to an erased user, as the current id or as a former id."""
     phone_holders: dict[str, set[UUID]]
     """The users who have verified each phone number."""
     users: Sequence[UserToImport]

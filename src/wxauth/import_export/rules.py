@@ -174,6 +174,7 @@ def _has_unionid_as_openid(matched: MatchedLine) -> bool:
 
 
 def _is_of_erased_user(matched: MatchedLine) -> bool:
+    # If an earlier line has restored the user, `erased_ids` still contains the id, but `by_user_id` is set.
     is_gone = matched.line.user_id in matched.current.found.erased_ids and matched.owners.by_user_id is None
     return is_gone and not matched.options.restores_erased
 
