@@ -85,6 +85,8 @@ OWN_RULES = {
         " https://auth.example.com",
         "https://auth.example.com/a%20b",
         "https://auth.example.com/v1",
+        "https://auth.example.com/admin",
+        "https://auth.example.com/d/wx",
         "https://https://auth.example.com",
         "https://https//auth.example.com",
         "https://auth.example.com:",

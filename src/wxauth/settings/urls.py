@@ -20,7 +20,7 @@ from wxauth.terminal import WrongValue
 from wxauth_guard.urls import is_http_url, is_secure
 
 OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "readyz", "metrics", "admin"})
-"""The first segments of the service's paths. No file in `RootFiles` may have such a name.
+"""The first segments of the service's paths. No file in `RootFiles` and no path of an issuer may begin like this.
 
 A test compares the names with the routes. `.well-known` is missing, because no file in `RootFiles` begins with a dot.
 """
@@ -126,13 +126,13 @@ def _check_issuer(value: str) -> None:
     _check_secure_url(value)
     path = urlsplit(value).path
     # A proxy may remove the issuer's path from the path of a request. If the proxy does not, wxauth does. Therefore, no
-    # path of the API or its documentation may look as if it contained the issuer's path. The issuer's path must also be
-    # the same text before and after decoding.
-    if "%" in path or f"{path}/".startswith(("/v1/", "/docs/", "/.well-known/")):
+    # path of the service may look as if it contained the issuer's path. The issuer's path must also be the same text
+    # before and after decoding.
+    if "%" in path or path.removeprefix("/").partition("/")[0] in {*OWN_NAMES, ".well-known"}:
         raise WrongValue(
             _(
-                "must have a path that contains no percent-encoding and isn't one of the service's own paths "
-                "(/v1, /docs)"
+                "must have a path that contains no percent-encoding and doesn't begin like one of the service's own "
+                "paths, such as /v1 or /admin"
             )
         )
 
