@@ -179,7 +179,7 @@ def test_every_command_can_be_run_next_to_dev_but_only_by_its_owner(dev: Server,
     assert f"{command} --help" in printed(dev, "Run other commands in another terminal")
     assert output_of(command, "--help").startswith("Usage: wxauth ")
     done = subprocess.run([command, "check"], capture_output=True, text=True, check=False)
-    assert (done.returncode, "BAD" in done.stdout) == (0, False), done.stdout
+    assert (done.returncode, "BAD  " in done.stdout) == (0, False), done.stdout
     apps = json.loads(subprocess.check_output([command, "apps", "list", "--json"]))["items"]
     assert len({app["title"] for app in apps} - {None}) == len(apps) == 4
 

@@ -132,7 +132,7 @@ def test_a_dump_is_restored_as_shown_and_a_check_of_another_shell_finds_the_site
     assert "ok    sealed_data" in site.run(key + block("docs/run/backups.md", "--no-deps"))
     [check] = re.findall(r"`(docker compose exec [^`]* wxauth check)`", (ROOT / "docs/run/operations.md").read_text())
     assert check == block(TUTORIAL, "wxauth check").strip()
-    assert "BAD" not in site.run(check.replace("exec", "exec -T"))
+    assert "BAD  " not in site.run(check.replace("exec", "exec -T"))
 
 
 def test_what_cron_has_dumped_replaces_the_database_as_shown(site: Site) -> None:
@@ -146,7 +146,7 @@ def test_what_cron_has_dumped_replaces_the_database_as_shown(site: Site) -> None
     with site.phone() as phone:
         phone.post("/v1/login", json={"code": "carol"}).raise_for_status()
     exchange = block(page, "docker compose run --rm migrate").replace("exec wxauth", "exec -T wxauth")
-    assert "BAD" not in site.run(block(page, "docker compose stop") + exchange)
+    assert "BAD  " not in site.run(block(page, "docker compose stop") + exchange)
     with site.phone() as phone:
         again = phone.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]}).raise_for_status().json()
         carol = phone.post("/v1/login", json={"code": "carol"}).raise_for_status().json()
@@ -157,7 +157,7 @@ def test_what_cron_has_dumped_replaces_the_database_as_shown(site: Site) -> None
 def test_the_commands_of_operations_start_what_is_not_running(site: Site) -> None:
     site.run("docker compose stop wxauth-1")
     shown = block("docs/run/operations.md", "./make-secrets").replace("exec", "exec -T")
-    assert "BAD" not in site.engine.run("sh", "-euc", shown, folder=site.folder.parents[1])
+    assert "BAD  " not in site.engine.run("sh", "-euc", shown, folder=site.folder.parents[1])
 
 
 def test_what_an_override_sets_both_replicas_have_after_the_commands_shown(site: Site) -> None:

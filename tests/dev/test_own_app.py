@@ -71,7 +71,7 @@ def test_beside_ones_own_app_nothing_knows_of_a_simulation(dev: Running, client:
     real = "wxauth is ready, with the real WeChat.\n", f"  WeChat      {wechat_url}\n"
     for text in (*real, f"ok    wechat {app_id}: ", f"ok    wechat {app_id} access_token: "):
         assert text in dev.output
-    for text in ("BAD", OWN["WXAUTH_APP_SECRET"], "/desk/", "alice"):
+    for text in ("BAD  ", OWN["WXAUTH_APP_SECRET"], "/desk/", "alice"):
         assert text not in dev.output
 
 
@@ -139,7 +139,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 @pytest.mark.no_signing_key
 def test_a_terminal_asks_for_the_secret_unseen_once(starts: Starts, tmp_path: Path, terminal: tuple[int, int]) -> None:
     secret, kept = OWN["WXAUTH_APP_SECRET"], tmp_path / f".wxauth/app_secret_{OWN['WXAUTH_APP_ID']}"
-    assert "BAD" in starts("a-wrong-one")
+    assert "BAD  " in starts("a-wrong-one")
     assert not kept.exists()
     said = starts(secret)
     assert f"ok    wechat {OWN['WXAUTH_APP_ID']}: " in said
