@@ -74,11 +74,11 @@ def _statements(revocations: Sequence[Revocation]) -> list[str]:
     # other than the owner has granted are revoked before rights that the owner has granted. Within both groups, a right
     # comes last if its holder might have granted it to other roles.
     in_order = sorted(revocations, key=lambda each: (each.grantor is None, each.may_have_passed_on))
-    alike: dict[tuple[object, ...], list[Revocation]] = {}
+    alike_by_key: dict[tuple[object, ...], list[Revocation]] = {}
     for each in in_order:
         all_but_role = (each.group, tuple(each.relations), each.are_sequences, each.grantor, each.may_have_passed_on)
-        alike.setdefault(all_but_role, []).append(each)
-    return [statement for each in alike.values() for statement in _statements_for(each)]
+        alike_by_key.setdefault(all_but_role, []).append(each)
+    return [statement for alike in alike_by_key.values() for statement in _statements_for(alike)]
 
 
 def _statements_for(alike: Sequence[Revocation]) -> list[str]:

@@ -7,13 +7,13 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from io import BytesIO
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryFile
 from time import monotonic
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Any, Final
 from zoneinfo import ZoneInfo
 
 import click
@@ -58,21 +58,15 @@ _LONGEST_SHOWN_NAME: Final = 40
 """The largest number of characters of a name in an error message."""
 
 
-class _Mappings(NamedTuple):
-    """The names and values in a file that differ from wxauth's (see `FileFormat`)."""
-
-    fields: dict[str, str]
-    values: dict[str, dict[str, str]]
-
-
-def _mappings_in(options: Sequence[str]) -> _Mappings:
-    """Return the mappings that the `--map` options describe.
+def _mappings_in(options: Sequence[str]) -> FileFormat:
+    """Return a format with the mappings that the `--map` options describe.
 
     Each option is FIELD=COLUMN or FIELD:VALUE=OURS. An empty OURS makes the field empty in each line with this VALUE.
 
     Raises: WrongValue, if an option has another form, or if a name or a value occurs twice.
     """
-    mappings = _Mappings({}, {})
+    our_names: dict[str, str] = {}
+    our_values: dict[str, dict[str, str]] = {}
     for option in options:
         left, equals, right = option.partition("=")
         name, colon, value = (part.strip() for part in left.partition(":"))
@@ -85,14 +79,14 @@ def _mappings_in(options: Sequence[str]) -> _Mappings:
                 )
             )
         if colon:
-            is_repeated = value in mappings.values.get(name, ())
-            mappings.values.setdefault(name, {})[value] = right
+            is_repeated = value in our_values.get(name, ())
+            our_values.setdefault(name, {})[value] = right
         else:
-            is_repeated = right in mappings.fields or name in mappings.fields.values()
-            mappings.fields[right] = name
+            is_repeated = right in our_names or name in our_names.values()
+            our_names[right] = name
         if is_repeated:
             raise WrongValue(_("must contain each FIELD and each COLUMN or VALUE only once"))
-    return mappings
+    return FileFormat(fields=our_names, values=our_values)
 
 
 _time_zone = checked(ZoneInfo, _("must be the name of a time zone such as Asia/Shanghai"))
@@ -177,7 +171,7 @@ def import_command(
     is_csv: bool,
     is_tsv: bool,
     app_id: str | None,
-    mappings: _Mappings,
+    mappings: FileFormat,
     **switches: Any,
 ) -> None:
     """Import users from FILE, with one identity per line, as JSON or CSV.
@@ -195,9 +189,7 @@ def import_command(
         raise WrongCall(_("--map attributes.NAME is only for CSV"))
     # Only `CsvLines` uses the delimiter. `--app-id ''`, for example from a script with an unset variable, is treated
     # like an absent option.
-    file_format = FileFormat(
-        delimiter=delimiter or ",", app_id=app_id or None, fields=mappings.fields, values=mappings.values
-    )
+    file_format = replace(mappings, delimiter=delimiter or ",", app_id=app_id or None)
     read_lines = JsonLines if delimiter is None else CsvLines
     try:
         lines = read_lines(_rereadable(file), file_format)

@@ -237,11 +237,11 @@ async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]
 
 
 async def ensure_own_client(database: Database, name: str, *, now: datetime, **fields: Any) -> None:
-    """Add or replace a public client that belongs to wxauth, such as the console, or a website or agent of the desk.
+    """Add or replace a public client that belongs to wxauth, such as the console, or an example client of the desk.
 
     wxauth calls this function at each start if the console is enabled, and `wxauth-desk dev` calls it for its own
-    clients. The name must be reserved. The scopes can include
-    scopes that no command can give. `fields` are fields of `Client`.
+    clients. The name must be reserved. The scopes can include scopes that no command can give. `fields` are fields of
+    `Client`.
 
     Raises: ValueError, if the name is not reserved.
     """

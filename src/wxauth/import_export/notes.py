@@ -83,9 +83,8 @@ class NotesOnDisk:
     The notes also include the unionids of the whole file. In a dry run, they include all changes that the lines have
     made so far. Otherwise, the database contains these changes.
 
-    Each row is an entry of one of the dicts of `Notes`: the name of the dict (`kind`), the key and the value.
-    A method that writes rows writes all of them in one SQLite transaction, because separate transactions would take
-    longer.
+    Each row is an entry of one of the dicts of `Notes`: the name of the dict (`kind`), the key and the value. A method
+    that writes rows writes all of them in one SQLite transaction, because separate transactions would take longer.
     """
 
     def __init__(self) -> None:

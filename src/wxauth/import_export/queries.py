@@ -87,7 +87,7 @@ class Found(NamedTuple):
     consents: dict[UUID, set[ConsentKey]]
     """Every consent that each locked user has ever given, including withdrawn ones."""
     apps_of_users: dict[UUID, set[str]]
-    """The apps named in the lines in which each locked user has an openid."""
+    """For each locked user, the apps that the lines name, and in which the user has an openid."""
 
     @property
     def user_ids(self) -> frozenset[UUID]:
