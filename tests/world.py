@@ -433,6 +433,19 @@ async def behind(
     return await waiting
 
 
+async def make_conflicts(rows: asyncpg.Connection, event: str, *, condition: str = "true") -> None:
+    """Let each such change of a row fail as if another transaction had changed the row.
+
+    The changes fail until the test drops the trigger `clash`. `event` is, for example, `UPDATE ON public.users`.
+    """
+    await rows.execute(f"""
+        CREATE FUNCTION clash() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            RAISE EXCEPTION 'somebody else' USING ERRCODE = 'serialization_failure';
+        END $$;
+        CREATE TRIGGER clash BEFORE {event} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION clash();
+    """)
+
+
 async def unread() -> AsyncIterator[bytes]:
     """Yield a request body that fails when somebody reads it."""
     raise AssertionError("the body was read")

@@ -50,6 +50,7 @@ from tests.world import (
     bearer,
     leave,
     locked,
+    make_conflicts,
     recorded,
     set_roles,
     until,
@@ -979,13 +980,7 @@ async def test_an_import_goes_on_when_the_database_is_back(
 
 @pytest.mark.own_database
 async def test_only_the_line_whose_user_keeps_changing_is_imported_alone(mover: Mover) -> None:
-    await mover.stage.rows.execute("""
-        CREATE FUNCTION clash() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            RAISE EXCEPTION 'somebody else' USING ERRCODE = 'serialization_failure';
-        END $$;
-        CREATE TRIGGER clash BEFORE INSERT ON identities FOR EACH ROW WHEN (NEW.openid = 'person-3')
-            EXECUTE FUNCTION clash();
-    """)
+    await make_conflicts(mover.stage.rows, "INSERT ON identities", condition="NEW.openid = 'person-3'")
     waited: list[float] = []
 
     async def pause(_: float) -> None:

@@ -32,6 +32,7 @@ from tests.world import (
     behind,
     leave,
     locked,
+    make_conflicts,
     recorded,
     set_roles,
     until,
@@ -620,13 +621,7 @@ async def test_a_number_whose_user_keeps_changing_delays_no_other(stage: Stage) 
     alice, bob = await stage.login("alice"), await stage.login("bob")
     await leave_half_way(stage, alice, stage.phone_code("alice"))
     await leave_half_way(stage, bob, stage.phone_code("bob", phone=OTHER_NUMBER))
-    await stage.rows.execute(f"""
-        CREATE FUNCTION clash() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            RAISE EXCEPTION 'somebody else' USING ERRCODE = 'serialization_failure';
-        END $$;
-        CREATE TRIGGER clash BEFORE UPDATE ON public.users FOR EACH ROW WHEN (NEW.phone = '{NUMBER}')
-            EXECUTE FUNCTION clash();
-    """)
+    await make_conflicts(stage.rows, "UPDATE ON public.users", condition=f"NEW.phone = '{NUMBER}'")
     await sweep_after(stage, UNTOUCHED_FOR + A_SECOND)
     assert (await stage.user(bob))["phone"] == OTHER_NUMBER
     assert await stage.number(PENDING) == 1

@@ -31,7 +31,7 @@ from tests.push.messages import (
     unread,
 )
 from tests.sweeps import Sweep, swept
-from tests.world import BESIDE_LOGINS, HOLD_USERS, bearer, behind, locked, recorded, set_roles, until
+from tests.world import BESIDE_LOGINS, HOLD_USERS, bearer, behind, locked, make_conflicts, recorded, set_roles, until
 from wxauth.core.retry_queue import Retries
 from wxauth.core.tasks import Background
 from wxauth.push.receiving import PushedMessages
@@ -465,12 +465,7 @@ async def test_a_withdrawal_that_meets_conflicts_delays_no_other(inbox: Inbox, p
     alice, bob = [await inbox.openid(person=person) for person in ("alice", "bob")]
     await inbox.postpone(signed(message(alice, revoke_info="8")))
     await inbox.postpone(signed(message(bob, LEFT)))
-    await inbox.stage.rows.execute("""
-        CREATE FUNCTION clash() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            RAISE EXCEPTION 'somebody else' USING ERRCODE = 'serialization_failure';
-        END $$;
-        CREATE TRIGGER clash BEFORE UPDATE ON public.users FOR EACH ROW EXECUTE FUNCTION clash();
-    """)
+    await make_conflicts(inbox.stage.rows, "UPDATE ON public.users")
     await proxy.accept()
     await until(lambda: inbox.stage.rows.fetchval("SELECT count(*) = 1 FROM users"))
     assert await inbox.kept() == PROFILE

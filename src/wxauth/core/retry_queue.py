@@ -7,10 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from wxauth.core.database_errors import ChangesClashed
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Gauge
-from wxauth.core.retrying import TooManyChanges
+from wxauth.core.retrying import PREVENTED_BY_OTHERS
 from wxauth.core.services import part
 from wxauth.core.tasks import cancel
 from wxauth.errors import StorageUnavailable
@@ -148,7 +147,7 @@ class Retries:
             try:
                 await self.run_now(kind, key)
             except Exception as exc:  # `put_off` has logged the first failure
-                if isinstance(exc, StorageUnavailable) and not isinstance(exc, ChangesClashed | TooManyChanges):
+                if isinstance(exc, StorageUnavailable) and not isinstance(exc, PREVENTED_BY_OTHERS):
                     return
                 log.debug("retry_failed", what=kind, reason=type(exc).__name__)
 

@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
 from wxauth.core.database import Database, Transaction
+from wxauth.core.database_errors import ChangesClashed
 from wxauth.errors import StorageUnavailable
 
 DEFAULT_ATTEMPTS: Final = 5
@@ -33,6 +34,13 @@ class ChangedMeanwhile(Exception):
 
 class TooManyChanges(StorageUnavailable):
     """The error after the last attempt, if another transaction has changed the data first at each attempt."""
+
+
+PREVENTED_BY_OTHERS: Final = (ChangesClashed, TooManyChanges)
+"""The errors that mean that other transactions have prevented a write, although the database is available.
+
+Such a failure concerns only the rows of this write, so the writes of other rows can go on.
+"""
 
 
 def retrying(

@@ -19,10 +19,9 @@ from wxauth import errors
 from wxauth.apps.registry import Apps
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
-from wxauth.core.database_errors import ChangesClashed
 from wxauth.core.logs import get_logger
 from wxauth.core.retry_queue import Retries
-from wxauth.core.retrying import TooManyChanges
+from wxauth.core.retrying import PREVENTED_BY_OTHERS
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, phone_answer_context
 from wxauth.core.services import part
 from wxauth.core.tasks import cancel
@@ -177,7 +176,7 @@ class Phones:
                 await self._bind(answer, is_late=True)
             except errors.WeChatBadResponse:
                 pass  # `_bind` has stored and logged the refusal
-            except (ChangesClashed, TooManyChanges) as exc:
+            except PREVENTED_BY_OTHERS as exc:
                 log.warning("phone_binding_put_off", app_id=answer.app_id, reason=type(exc).__name__)
             except CannotOpen as exc:
                 # The response stays pending for a process that has the right secret key.
