@@ -145,8 +145,9 @@ class Apps:
         """Return why a stored app cannot be used; None if it can be used, or if there is no such app."""
         if app_id in self.unopened:
             return NOT_OPENED
-        field_names = None if app_id is None else self.invalid.get(app_id)
-        return None if field_names is None else detail_of_invalid(field_names)
+        if app_id in self.invalid:
+            return detail_of_invalid(self.invalid[app_id])
+        return None
 
     def all(self) -> Sequence[KnownApp]:
         """Return all apps: those in the settings, then the others in the order in which they were added."""

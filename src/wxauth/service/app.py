@@ -104,9 +104,9 @@ def _head_of(route: DirectRoute) -> DirectRoute:
 
 _DECLARED_ROUTES: Final = [route for router in _ROUTERS for route in router.routes]
 _HEAD_ROUTES: Final = [_head_of(route) for route in _DECLARED_ROUTES if "GET" in (route.methods or ())]
-_DIRECT_ROUTES: Final = DirectRoutes(
-    [*_DECLARED_ROUTES, *_HEAD_ROUTES], with_parameters=[wechat_routes.SIGNATURES_PATH, PUSH_PATH]
-)
+_FIXED_ROUTES: Final = [*_DECLARED_ROUTES, *_HEAD_ROUTES]
+"""The routes that do not depend on the settings."""
+_DIRECT_ROUTES: Final = DirectRoutes(_FIXED_ROUTES, with_parameters=[wechat_routes.SIGNATURES_PATH, PUSH_PATH])
 """The routes that `Shortcut` calls without matching the request against the routes before them."""
 
 
@@ -171,7 +171,7 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
     if root_path:
         api.router.routes.extend(metadata_routes.metadata_at_root(root_path))
     # With `include_router`, FastAPI would match each request against an additional router.
-    api.router.routes.extend([*_DECLARED_ROUTES, *_HEAD_ROUTES])
+    api.router.routes.extend(_FIXED_ROUTES)
     add_docs(api)
     add_console(api)
     if services is not None:

@@ -240,7 +240,7 @@ class Visits:
                 raise VisitRefused("the user refused")
             if door is Door.WEBSITE and visit.near:  # an operator has set `--near` during the visit
                 raise VisitRefused("this site was added with --near")
-            await self._log_in(visit, callback, door)
+            await self._log_in(visit, callback)
             return VisitOutcome.LOGGED_IN
         except SentBack:  # the user is not the user of the site's `id_token_hint`
             outcome = VisitOutcome.LOGIN_REQUIRED
@@ -264,7 +264,7 @@ class Visits:
                 locked.stage, locked.outcome = Stage.REFUSED, outcome
                 await queries.save(transaction, locked)
 
-    async def _log_in(self, visit: SiteLogin, callback: WeChatCallback, door: Door) -> None:
+    async def _log_in(self, visit: SiteLogin, callback: WeChatCallback) -> None:
         """Exchange WeChat's code, find or create the user, and make the site's code.
 
         Raises: VisitRefused, if this user may not log in, or if the site has been removed; SentBack, if the site's
@@ -273,25 +273,23 @@ class Visits:
         app = self.apps.for_login(visit.app_id)
         browser = callback.browser
         identity, wechat_ms = await self.code_logins.exchange_code(app, callback.code)
-        if self._is_closed_to_staff(door):
+        if self._is_closed_to_staff(visit.taken_door):
             await self._check_is_not_staff(app, identity)
         now = self.clock()
         # Without a lifetime, no session is opened. The site opens its own session when it redeems the code.
         login = await self.code_logins.log_in(app, identity, browser, expires_in=None, now=now)
         self.login_counts.count_login(is_new=login.is_new, at=now)
-        await self._approve(visit, identity.openid, callback, door, now=now)
+        await self._approve(visit, identity.openid, callback, now=now)
         fields = {"is_new": login.is_new, "wechat_ms": wechat_ms, "database_ms": login.milliseconds}
         log.info("site_authorized", client_id=visit.client_id, user_id=login.user.id, app_id=app.app_id, **fields)
 
-    async def _approve(
-        self, visit: SiteLogin, openid: str, callback: WeChatCallback, door: Door, *, now: datetime
-    ) -> None:
+    async def _approve(self, visit: SiteLogin, openid: str, callback: WeChatCallback, *, now: datetime) -> None:
         """Store the outcome `LOGGED_IN`, the user of this openid and the site's code in a visit.
 
         Raises: VisitRefused, if the user may not log in, or if the site has been removed; SentBack, if the site's
             `id_token_hint` names another user.
         """
-        browser = callback.browser
+        browser, door = callback.browser, visit.taken_door
         async with self.database.begin() as transaction:
             user = await person_queries.lock_user(transaction, app_id=visit.app_id, openid=openid)
             locked = await transaction.row(queries.LOCK, id=visit.id, now=now)

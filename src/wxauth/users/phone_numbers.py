@@ -36,12 +36,10 @@ def is_phone_number(text: str, *, region: str) -> bool:
         return False
     import phonenumbers
 
-    numbers = [_parsed(typed, region) for typed in (text, f"+{text}")]
+    numbers = _parsed_with_and_without_plus(text, region)
     # `is_possible_number` would also accept a number that can only be dialled within a town, without its area code.
     possible = phonenumbers.ValidationResult.IS_POSSIBLE
-    return any(
-        number is not None and phonenumbers.is_possible_number_with_reason(number) == possible for number in numbers
-    )
+    return any(phonenumbers.is_possible_number_with_reason(number) == possible for number in numbers)
 
 
 def possible_phone_numbers(text: str, *, region: str) -> Sequence[str]:
@@ -50,8 +48,7 @@ def possible_phone_numbers(text: str, *, region: str) -> Sequence[str]:
     A number without a country code counts as a number of the region. A number without a plus may also begin with a
     country code, for example `8613800138001`.
     """
-    parsed = (_parsed(text, region), _parsed(f"+{text}", region))
-    return [text, f"+{text}", *(_in_e164(number) for number in parsed if number is not None)]
+    return [text, f"+{text}", *map(_in_e164, _parsed_with_and_without_plus(text, region))]
 
 
 def phone_number_in(text: str, *, region: str) -> str | None:
@@ -80,6 +77,12 @@ def masked(phone: str) -> str:
         return f"+{'*' * (len(digits) - _SHOWN_DIGITS_IF_SHORT)}{digits[-_SHOWN_DIGITS_IF_SHORT:]}"
     first_digits = digits[: -_HIDDEN_DIGITS - _SHOWN_DIGITS]
     return f"+{first_digits}{'*' * _HIDDEN_DIGITS}{digits[-_SHOWN_DIGITS:]}"
+
+
+def _parsed_with_and_without_plus(text: str, region: str) -> "Sequence[PhoneNumber]":
+    """Return the numbers that this text means as it is, and with a plus before it."""
+    parsed = (_parsed(text, region), _parsed(f"+{text}", region))
+    return [number for number in parsed if number is not None]
 
 
 def _parsed(text: str, region: str) -> "PhoneNumber | None":
