@@ -106,7 +106,7 @@ class Verifier {
     const { client_id: clientId, jti, roles = [], external_id: externalId = '' } = claims
     const hasAppId = Object.hasOwn(claims, 'app_id')
     let { openid } = claims
-    // The token of a login in a mini-program has no claim app_id, because its client_id names the mini-program.
+    // The token of a login in a mini-program or mobile app has no claim app_id, because its client_id names this app.
     let appId = hasAppId ? claims.app_id : clientId
     if (isOfUnregisteredClient(claims)) openid = appId = ''
     // A website's token, which has an app_id, must also have a scope.

@@ -50,7 +50,7 @@ class UserFields(SQLModel):
     """The time of the last login; null for an imported user whose last login is unknown."""
     # Unlike a CHECK constraint, a length limit costs nothing if the column is not written.
     external_id: str | None = Field(max_length=128)
-    """The user's id in the system that the operator used before wxauth."""
+    """The user's id in the operator's own or previous system."""
     phone_verified_at: datetime | None = Field(sa_type=TIME)
     """The time when the number was last verified with the phone button.
 

@@ -94,7 +94,8 @@ async def export_me(caller: CallerInTurnDep, database: DatabaseDep, clock: Clock
     try:
         return _response_with(await export_data(database, user_id, by=Actor(str(user_id), device.ip), now=now))
     except NotFound:
-        raise InvalidToken("this user has just been merged or erased") from None
+        # After a merge, `export_data` exports the remaining user, so this user was erased.
+        raise InvalidToken("this user has just been erased") from None
 
 
 @router.get(

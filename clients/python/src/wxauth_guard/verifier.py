@@ -148,9 +148,9 @@ class Verifier:
         """Check the claims, and return the user. Raises: InvalidToken, TokenExpired."""
         self._check_issuer_and_audience(claims)
         client_id, token_id = claims.get("client_id"), claims.get("jti")
-        # The token of a login in a mini-program has an openid, but no app_id, because its client_id names the
-        # mini-program. A website's token has an openid, an app_id and a scope. The token of an unregistered client has
-        # a scope, but neither an openid nor an app_id.
+        # The token of a login in a mini-program or mobile app has an openid, but no app_id, because its client_id
+        # names this app. A website's token has an openid, an app_id and a scope. The token of an unregistered client
+        # has a scope, but neither an openid nor an app_id.
         openid, app_id = claims.get("openid"), claims.get("app_id", client_id)
         if _is_of_unregistered_client(claims):
             openid = app_id = ""

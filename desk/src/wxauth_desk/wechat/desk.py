@@ -153,7 +153,7 @@ def desk_routes(
         Route(DESK_PATH + "request", phone_network(*servers), methods=["GET", "POST", "PATCH", "PUT", "DELETE"]),
         Route(DESK_PATH + "setup", read_setup),
         Route(DESK_PATH + "texts.json", read_texts),
-        # The page's script calls a call a "wire".
+        # In the page's script, a call has the name "wire".
         Route(DESK_PATH + "wires/{revision:int}", read_calls),
         Route(DESK_PATH + "{name}", send_page_file),
     ]

@@ -321,7 +321,9 @@ class IssuedSessionKeys:
         The key is `session_key` or, if that is None, a new key.
         """
         now = self._clock()
-        self._issued[openid] = _IssuedKey(person, session_key or random_key(), now + SESSION_KEY_LIFETIME_SECONDS, now)
+        self._issued[openid] = _IssuedKey(
+            person, session_key or random_16_bytes(), now + SESSION_KEY_LIFETIME_SECONDS, now
+        )
         return self._issued[openid].session_key
 
     def current(self, openid: str) -> str | None:
@@ -334,7 +336,7 @@ class IssuedSessionKeys:
 
         The person must have a key.
         """
-        self._issued[openid].session_key = random_key()
+        self._issued[openid].session_key = random_16_bytes()
         return self._issued[openid].session_key
 
     def active_person(self, openid: str, app_id: str) -> str:
@@ -381,6 +383,6 @@ def is_hmac(signature: str, key: str, data: str) -> bool:
     return hmac.compare_digest(expected.encode(), signature.encode())
 
 
-def random_key() -> str:
+def random_16_bytes() -> str:
     """Return 16 random bytes in base64."""
     return b64encode(secrets.token_bytes(16)).decode()

@@ -8,7 +8,7 @@ from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.wechat.api_calls import Answer, Call, ok, require
 from wxauth_desk.wechat.controls import Account
 from wxauth_desk.wechat.errcodes import Errcode
-from wxauth_desk.wechat.issued import MAX_SESSION_KEYS, IssuedSessionKeys, random_key
+from wxauth_desk.wechat.issued import MAX_SESSION_KEYS, IssuedSessionKeys, random_16_bytes
 
 _ENCRYPT_KEY_LIFETIME_SECONDS: Final = 3600
 """The lifetime of an encryption key, in seconds. After this time, the next call creates a new key."""
@@ -49,7 +49,12 @@ class SessionKeyApis:
         keys = self._encrypt_keys.setdefault(call.query["openid"], [])
         if not keys or keys[0]["create_time"] + _ENCRYPT_KEY_LIFETIME_SECONDS <= now:
             version = keys[0]["version"] + 1 if keys else 1
-            new_key = {"encrypt_key": random_key(), "iv": random_key(), "version": version, "create_time": now}
+            new_key = {
+                "encrypt_key": random_16_bytes(),
+                "iv": random_16_bytes(),
+                "version": version,
+                "create_time": now,
+            }
             keys.insert(0, new_key)
             del keys[_MAX_ENCRYPT_KEYS:]
         shown = [{**key, "expire_in": max(0, key["create_time"] + _ENCRYPT_KEY_LIFETIME_SECONDS - now)} for key in keys]
