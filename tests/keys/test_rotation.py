@@ -14,7 +14,7 @@ from tests.keys.conftest import WxAuth, kid_of
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port
 from tests.world import Rows, Stage, until
-from wxauth.core.deadlines import Deadlines
+from wxauth.core.deadlines import DEADLINES
 from wxauth.core.ids import FIRST_ID
 from wxauth.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.core.services import Services
@@ -111,7 +111,7 @@ async def test_keys_rotate_says_when_the_new_key_signs_and_list_shows_it(wxauth:
 
 
 def test_a_worker_reads_the_keys_often_enough_to_know_a_change_within_15_seconds() -> None:
-    assert REFRESH_PAUSE_SECONDS + Deadlines().total <= SEEN_WITHIN
+    assert REFRESH_PAUSE_SECONDS + DEADLINES.total <= SEEN_WITHIN
 
 
 @pytest.mark.process

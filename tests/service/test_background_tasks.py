@@ -1,6 +1,7 @@
-"""The background tasks run even if the first load of the stored data fails, or finds a fault."""
+"""The background tasks run even if the first check or the first load of the stored data fails."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -11,6 +12,18 @@ from wxauth.console.sessions import ConsoleSessions
 from wxauth.core.services import Services
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.lifespan import _run_background_tasks
+
+
+async def run_until(services: Services, condition: Callable[[], object], *expected: type[Exception]) -> None:
+    """Run the background tasks of a service that has loaded nothing, until the condition is true or they end.
+
+    The tasks may end with one of the `expected` errors.
+    """
+    tasks = asyncio.create_task(_run_background_tasks(services, is_loaded=False))
+    await world.until(lambda: condition() or tasks.done())
+    tasks.cancel()
+    with suppress(asyncio.CancelledError, *expected):
+        await tasks
 
 
 async def test_a_failed_load_does_not_stop_the_background_tasks(
@@ -26,11 +39,7 @@ async def test_a_failed_load_does_not_stop_the_background_tasks(
 
     monkeypatch.setattr(ConsoleSessions, "add_as_site", fail)
     monkeypatch.setattr(KeyRing, "keep_fresh", keep)
-    tasks = asyncio.create_task(_run_background_tasks(services, is_loaded=False))
-    await world.until(lambda: kept.is_set() or tasks.done())
-    tasks.cancel()
-    with suppress(asyncio.CancelledError, LookupError):
-        await tasks
+    await run_until(services, kept.is_set, LookupError)
     assert kept.is_set()
     assert "stored_data_not_loaded" in [line["event"] for line in log_lines()]
 
@@ -48,11 +57,7 @@ async def test_a_check_that_breaks_after_a_late_start_does_not_stop_the_load(
 
     monkeypatch.setattr("wxauth.service.lifespan.check_stored_state", fail)
     monkeypatch.setattr(ConsoleSessions, "add_as_site", load)
-    tasks = asyncio.create_task(_run_background_tasks(services, is_loaded=False))
-    await world.until(lambda: loaded.is_set() or tasks.done())
-    tasks.cancel()
-    with suppress(asyncio.CancelledError, LookupError):
-        await tasks
+    await run_until(services, loaded.is_set, LookupError)
     assert loaded.is_set()
     assert "stored_state_not_checked" in [line["event"] for line in log_lines()]
 
@@ -65,10 +70,6 @@ async def test_a_service_that_starts_without_its_database_checks_the_stored_data
     await world.add_client(
         services.database, services.settings.audience, now=stage.clock(), title=title, redirect_uris=[uri]
     )
-    tasks = asyncio.create_task(_run_background_tasks(services, is_loaded=False))
-    await world.until(lambda: stage.logged("stored_state_wrong") or tasks.done())
-    tasks.cancel()
-    with suppress(asyncio.CancelledError):
-        await tasks
+    await run_until(services, lambda: stage.logged("stored_state_wrong"))
     [line] = stage.logged("stored_state_wrong")
     assert services.settings.audience in line["reason"]
