@@ -8,22 +8,16 @@ import sys
 from types import FrameType
 from typing import Final, NoReturn
 
-from wxauth.i18n import lazy_gettext as _
-from wxauth.terminal import localized, os_reason
+# Other modules are imported only after the signals are set, because these imports take a second on a busy machine.
 
 _STDOUT: Final = 1
-"""The file descriptor of standard output."""
+# The disk is full or broken, or the size of a file is limited.
 _WRITE_FAILURES: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""The error numbers of a write to a full or broken disk, or beyond a limit on the size of a file."""
-_INCOMPLETE_ENCODINGS: Final = ("ascii", "latin-1", "charmap", "gbk", "gb2312", "big5")
-"""Python's names of encodings that lack some of the characters that wxauth prints."""
+_INCOMPLETE_ENCODINGS: Final = ("ascii", "latin-1", "charmap", "gbk", "gb2312", "big5")  # Python's names
 
 
 def main() -> None:
-    """Run the command. If an exception ends it, print the reason without secrets, and exit with status 1.
-
-    Python prints a traceback only if one of wxauth's own modules is missing.
-    """
+    """Run the command. If an exception ends it, print the reason without secrets, and exit with status 1."""
     if sys.argv[1:2] == ["serve"] and sys.platform != "win32":  # Windows has no SIGHUP
         _set_signals()
     # If this variable is already set, it belongs to another program, but prometheus_client would read the variable
@@ -34,10 +28,13 @@ def main() -> None:
     # repeatedly, which takes an eighth of a command's start time.
     gc.set_threshold(50_000)
     try:
-        from wxauth import cli  # imported only now, after the handlers and variables are set
+        from wxauth import cli
 
         cli.main(prog_name="wxauth")
     except ModuleNotFoundError as exc:
+        from wxauth.i18n import lazy_gettext as _
+        from wxauth.terminal import localized
+
         package = (exc.name or "wxauth").partition(".")[0]
         if package == "wxauth":  # installing wxauth again would not help, so Python prints the traceback
             raise
@@ -47,27 +44,24 @@ def main() -> None:
 
 
 def _set_signals() -> None:
-    """Let SIGTERM and SIGINT end the process, and block SIGHUP, until the service installs its own handlers."""
     # The handler ends the process itself. It can't raise an exception instead, because Python drops an exception that
     # a handler raises during a callback, for example the callback of a weak reference. Without a handler, the signals
     # would have no effect in the first process of a container.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    # Without a handler, SIGHUP would end the process.
+    # Otherwise, SIGHUP would end the process. A thread of the service waits for the signal later.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
 
 def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End the process at once with status 0, as after a regular stop. Nothing needs cleaning up yet."""
+    """Exit with status 0, as after a regular stop. Nothing needs cleaning up yet."""
     os._exit(0)
 
 
 def _exit_because_of(exc: Exception) -> NoReturn:
-    """Print the reason why a command has failed, without secrets, and end the process with status 1.
-
-    After one of `_WRITE_FAILURES`, also discard the output that is still in the buffer.
-    """
-    from wxauth.core.logs import lines_of  # imported only now, because most commands do not fail
+    from wxauth.core.logs import lines_of
+    from wxauth.i18n import lazy_gettext as _
+    from wxauth.terminal import localized, os_reason
 
     # An error of a named file is not an error of the output. The commands report most errors of files themselves.
     if isinstance(exc, OSError) and exc.errno in _WRITE_FAILURES and exc.filename is None:

@@ -7,41 +7,40 @@ import gc
 import sys
 from typing import TYPE_CHECKING
 
-from uvicorn.config import STARTUP_FAILURE
-
-from wxauth.core.logs import configure_logging, get_logger
-from wxauth.settings.loading import load_settings, setting_faults
-from wxauth.settings.settings import InvalidSettings, Settings
-from wxauth.terminal import localized
+from wxauth.service.starting import ending_at_once
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from wxauth.settings.settings import Settings
+
 
 def create_app() -> "ASGIApp":
-    """Create the service with the settings from the environment.
+    """Create the service with the settings from the environment. If they are wrong, end the process."""
+    with ending_at_once():
+        from uvicorn.config import STARTUP_FAILURE
 
-    If the settings are wrong, print the reason, and end the process.
-    """
-    try:
-        return _create_with(load_settings(Settings))
-    except InvalidSettings as exc:
-        sys.stderr.write(f"{localized(exc.text)}\n")
-        # After any other exit status, uvicorn's supervisor would start another worker.
-        sys.exit(STARTUP_FAILURE)
+        from wxauth.settings.loading import load_settings
+        from wxauth.settings.settings import InvalidSettings, Settings
+        from wxauth.terminal import localized
+
+        try:
+            return _create_with(load_settings(Settings))
+        except InvalidSettings as exc:
+            sys.stderr.write(f"{localized(exc.text)}\n")
+            # After any other exit status, uvicorn's supervisor would start another worker.
+            sys.exit(STARTUP_FAILURE)
 
 
-def _create_with(settings: Settings) -> "ASGIApp":
-    """Create the service, and set up the log, the metrics and the garbage collector of this process.
-
-    Raises: InvalidSettings, if creating the parts shows that a setting is wrong.
-    """
+def _create_with(settings: "Settings") -> "ASGIApp":
     # These modules are imported only now, so that a worker that refuses its settings ends quickly. With these modules
     # loaded, a worker's exit takes up to 8 s on a busy machine. uvicorn's supervisor would treat the worker as hung,
     # kill it, and start another one.
+    from wxauth.core.logs import configure_logging, get_logger
     from wxauth.service import app
     from wxauth.service.build import build_services
     from wxauth.service.shared_counts import share_counts
+    from wxauth.settings.loading import setting_faults
 
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     for line in setting_faults():

@@ -14,11 +14,8 @@ from wxauth_guard.errors import FieldError, InsufficientScope, InvalidRequest, R
 
 # The titles for faults that the user can correct.
 NICKNAME_REFUSED: Final = _("This nickname can't be used. Please choose another.")
-"""The title of `invalid_request` if the nickname is invalid."""
 PICTURE_OF_ANOTHER_KIND: Final = _("Pictures must be JPEG, PNG or WebP files.")
-"""The title of `invalid_request` if the uploaded file is not a complete JPEG, PNG or WebP picture."""
 PICTURE_TOO_LARGE: Final = _("Pictures can be up to 2 MB.")
-"""The title of `payload_too_large` if an uploaded picture is too large."""
 
 
 class AppRefused(InvalidRequest):
@@ -55,7 +52,7 @@ class MethodNotAllowed(RequestRefused, code="method_not_allowed", status=405):
         self.allow = tuple(allow)
 
     def headers(self) -> dict[str, str]:
-        """Return the header `Allow` with every method of the path (RFC 9110, section 10.2.1)."""
+        """RFC 9110, section 10.2.1."""
         return {"Allow": ", ".join(self.allow)}
 
 
@@ -247,7 +244,7 @@ class InvalidClient(WxAuthError, code="invalid_client", status=401):
     title = _("The client credentials are invalid.")
 
     def headers(self) -> dict[str, str]:
-        """Return the header `WWW-Authenticate` (RFC 6749, section 5.2)."""
+        """RFC 6749, section 5.2."""
         return {"WWW-Authenticate": "Basic"}
 
 
@@ -308,12 +305,7 @@ class RateLimited(WxAuthError, code="rate_limited", status=429):
 
 
 class AccountDisabled(WxAuthError, code="account_disabled", status=403):
-    """The user is banned.
-
-    Attributes:
-        until: The time at which the ban ends automatically; None if it has no end.
-        user_id: The user, for the record of the refused login. The response does not contain this id.
-    """
+    """The user is banned."""
 
     title = _("This account has been disabled.")
 
@@ -325,8 +317,8 @@ class AccountDisabled(WxAuthError, code="account_disabled", status=403):
         user_id: UUID | None = None,
     ) -> None:
         super().__init__(detail)
-        self.until = until
-        self.user_id = user_id
+        self.until = until  # when the ban ends automatically
+        self.user_id = user_id  # for the record of the refused login; the response does not contain it
 
     def members(self) -> Mapping[str, Any]:
         """Return the extension member `until`, if the ban ends automatically."""
@@ -334,19 +326,14 @@ class AccountDisabled(WxAuthError, code="account_disabled", status=403):
 
 
 class AccountLeaving(WxAuthError, code="account_leaving", status=403):
-    """The user has asked to be erased, and may still change their mind.
-
-    Attributes:
-        erase_at: The time at which the user is erased.
-        user_id: The user, for the record of the refused login. The response does not contain this id.
-    """
+    """The user has asked to be erased, and may still change their mind."""
 
     title = _("This account is scheduled for deletion.")
 
     def __init__(self, erase_at: datetime, *, user_id: UUID | None = None) -> None:
         super().__init__('the user has requested erasure: a login with "stay": true cancels the erasure')
         self.erase_at = erase_at
-        self.user_id = user_id
+        self.user_id = user_id  # for the record of the refused login; the response does not contain it
 
     def members(self) -> Mapping[str, Any]:
         """Return the extension member `erase_at`."""
@@ -451,8 +438,12 @@ class StorageUnavailable(WxAuthError, code="storage_unavailable", status=503):
     database accepts no writes, or because too many requests are changing one user at the same time.
     """
 
-    title = _("The service is busy. Please try again.")
+    title = _("The service isn't available now. Please try again later.")
     retry_after = 3
+
+
+# The database responds, but others have changed the same data first.
+BUSY_TITLE: Final = _("The service is busy. Please try again.")
 
 
 class InternalError(WxAuthError, code="internal_error", status=500):

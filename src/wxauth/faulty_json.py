@@ -3,51 +3,39 @@
 import json
 import re
 from codecs import BOM_UTF8
+from collections.abc import Callable
 from typing import Any, Final
 
 from wxauth_guard.json_texts import has_too_many_containers, refuse_constant
 
+# These bytes hardly ever occur in text of another encoding.
 _WHOLE_CHARACTER: Final = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
-"""The pattern of a UTF-8 character whose bytes hardly ever occur in text of another encoding."""
-_LONE_SURROGATE: Final = "\ud83d"
-"""The lone surrogate that stands for the beginning of an incomplete character.
-
-In UTF-16, most emoji begin with this surrogate.
-"""
-_MAX_INCOMPLETE: Final = 100
-"""The largest number of incomplete characters in a text.
-
-A text with more incomplete characters is probably not UTF-8.
-"""
+_LONE_SURROGATE: Final = "\ud83d"  # in place of an incomplete character: in UTF-16, most emoji begin with it
+_MAX_INCOMPLETE: Final = 100  # text with more is probably not UTF-8
 _MAX_CONTAINERS: Final = 1000
-"""The largest number of arrays and objects in a JSON text. With `prune`, `read_loosely` does not apply this limit."""
 _MAX_DEPTH: Final = 100
-"""The largest number of levels of arrays and objects that `read_loosely` keeps if it is called with `prune`."""
 # A string without a closing quote extends to the end of the text. Otherwise, the search would try each of the text's
 # quotes as the beginning of a string, and take quadratic time.
 _STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+# Python refuses to parse an integer of more than 4,300 digits, and no useful number has even 1,000.
 _SIZE_TOKEN: Final = re.compile(rf"{_STRING.pattern}|[\[\]{{}}]|[0-9]{{1000,}}", re.DOTALL)
-"""The pattern of a bracket, a long number, or a string, in which brackets and numbers have no meaning.
-
-Long numbers must be found, because Python refuses to parse an integer of more than 4,300 digits. No useful number has
-even 1,000 digits.
-"""
 
 
-def read_loosely(text: bytes, *, strict: bool = True, prune: bool = False) -> Any:
+def read_loosely(
+    text: bytes, *, strict: bool = True, prune: bool = False, parse: Callable[[str], Any] | None = None
+) -> Any:
     """Parse JSON that may contain incomplete characters, which become lone surrogates. A byte order mark is skipped.
 
     WeChat and mini-programs send such JSON if they have cut a text off in the middle of a character.
 
     Args:
-        text: The JSON.
+        text: UTF-8.
         strict: Whether control characters in strings are an error, as in `json.loads`.
-        prune: Whether arrays and objects nested more than 100 levels deep become null, and series of 1,000 or more
-            digits in numbers become 0. Otherwise, more than 1,000 arrays and objects are an error, and so are integers
-            of more than 4,300 digits.
+        prune: Whether values nested more than 100 levels deep become null, and series of 1,000 or more digits 0.
+            Otherwise, more than 1,000 arrays and objects are an error, and so are integers of more than 4,300 digits.
+        parse: The parser to use in place of Python's.
 
-    Raises: ValueError, if the text is not JSON in UTF-8, if it exceeds one of these limits or the depth that Python
-        can parse, or if it contains more than 100 incomplete characters.
+    Raises: ValueError.
     """
     decoded = _decoded(text.removeprefix(BOM_UTF8))
     # This conversion joins the two halves of a character that was written as two surrogates.
@@ -58,6 +46,8 @@ def read_loosely(text: bytes, *, strict: bool = True, prune: bool = False) -> An
         # Text with few arrays and objects has few levels, so this limit also bounds the depth. Without it, Python 3.13
         # would parse 9,000 levels. Python 3.11 refuses 1,000 levels, and fewer if it already runs many nested calls.
         raise ValueError("too many arrays and objects")
+    if parse is not None:
+        return parse(joined)
     try:
         return json.loads(joined, strict=strict, parse_constant=refuse_constant)
     except RecursionError:
@@ -65,13 +55,10 @@ def read_loosely(text: bytes, *, strict: bool = True, prune: bool = False) -> An
 
 
 def _decoded(text: bytes) -> str:
-    """Decode UTF-8 that may contain incomplete characters, each of which becomes a lone surrogate.
+    """Some text in GBK looks like a series of incomplete characters of one byte.
 
-    Some text in GBK looks like a series of incomplete characters of one byte. Therefore, directly after an incomplete
-    character of one byte, another incomplete character is accepted only if the text also contains a complete UTF-8
+    Therefore, directly after such a character, another one is accepted only if the text also contains a complete UTF-8
     character of at least three bytes.
-
-    Raises: UnicodeDecodeError, if the text seems to be in another encoding.
     """
     parts = list[str]()
     start = 0  # the position of the first byte that is not decoded yet
@@ -94,10 +81,7 @@ def _decoded(text: bytes) -> str:
 
 
 def _pruned(text: str) -> str:
-    """Return the text with null for each value that is nested too deeply, and with 0 for each number that is too long.
-
-    This function only finds brackets, strings and numbers, so the text need not be valid JSON.
-    """
+    """This only finds brackets, strings and numbers, so the text need not be valid JSON."""
     parts = list[str]()
     depth = 0
     copied_to = 0  # the position up to which the text is copied or replaced

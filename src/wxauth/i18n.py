@@ -39,11 +39,7 @@ add_catalogues(Path(__file__).with_name("locale"))
 
 
 def pgettext(context: str, message: str, language: str) -> str:
-    """Return the translation of an English text in a context, such as "language" or the name of a page.
-
-    The same text can have a different translation in each context. If the catalogue of `language` has no translation in
-    this context, return the English text.
-    """
+    """Return the translation of an English text in a context, or else the text."""
     # In a catalogue, the character U+0004 separates the context from the text, as in gettext's MO files.
     return translations_into(language).get(f"{context}\4{message}", message)
 

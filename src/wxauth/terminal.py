@@ -1,4 +1,4 @@
-"""The texts for operators in the language of their terminal, and the errors and rules that have such texts."""
+"""The texts for operators in the language of their terminal."""
 
 import errno
 import os
@@ -8,9 +8,11 @@ from typing import Any, Final
 from unicodedata import east_asian_width
 
 from wxauth.i18n import SOURCE, Text, find_language, lazy_gettext as _, pgettext, translate
+from wxauth.text_errors import WrongValue
 
+# Printed tables contain these names and states besides `core.users.PROFILE_FIELDS`.
 WORDS: Final = """
-    id status roles last_login_at active disabled user new_user former_id reason until erase_at
+    id status roles last_login_at last_seen_at active disabled user new_user former_id reason until erase_at
     phone external_id attribute former_external_id created_at identity identities session
     ended_session consent session_key unionid logout expired replaced revoked reused banned erased merged at
     code app_id user_id network request_id count source state sign_up push kind title settings database open
@@ -18,10 +20,6 @@ WORDS: Final = """
     signs_from published_until former signing next event_id type attempts answer next_at pending delivered
     failed
 """.split()  # noqa: SIM905 - a list would need a line for each word
-"""The words that `word` translates: the names of columns and the values of states in the tables that commands print.
-
-The commands also print the fields in `core.users.PROFILE_FIELDS` as columns, so these names are translated, too.
-"""
 _SYSTEM_REASONS: Final[Mapping[int | None, Text]] = {
     errno.EADDRINUSE: _("Address already in use"),
     errno.EADDRNOTAVAIL: _("Cannot assign requested address"),
@@ -30,8 +28,7 @@ _SYSTEM_REASONS: Final[Mapping[int | None, Text]] = {
     errno.EISDIR: _("Is a directory"),
     errno.EEXIST: _("File exists"),
     errno.ENOSPC: _("No space left on device"),
-}
-"""The operating system's texts for common errors, by error number. Python returns these texts only in English."""
+}  # Python returns these texts only in English
 _RULES: Final = {
     "literal_error": _("must be {choices} or {last}"),
     "int_parsing": _("must be a valid integer"),
@@ -42,27 +39,11 @@ _RULES: Final = {
     "less_than_equal": _("must be at most {le:.9g}"),
     "string_too_short": _("must be at least {min_length} characters long"),
     "string_too_long": _("must be at most {max_length} characters long"),
-}
-"""wxauth's texts for rules, by the type of pydantic's error. They replace pydantic's own messages.
-
-The format `.9g` shows the limit 5.0 as 5.
-"""
-
-
-class TextError(Exception):
-    """An error with a text that wxauth can translate."""
-
-    def __init__(self, text: Text) -> None:
-        self.text = text
-        super().__init__(text)
-
-
-class WrongValue(TextError, ValueError):
-    """The error for a value that breaks a rule. The text states the rule, and never contains the value."""
+}  # in place of pydantic's messages; `.9g` shows 5.0 as 5
 
 
 def terminal_language() -> str:
-    """Return the language that the environment's locale selects, or English if wxauth isn't translated into it."""
+    """Return the language that the environment's locale selects, or else English."""
     # POSIX defines this order of precedence.
     variables = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return find_language(next(filter(None, variables), "")) or SOURCE
@@ -74,10 +55,7 @@ def localized(text: object) -> str:
 
 
 def listed(names: Iterable[str], other_count: int) -> Text:
-    """Return a list of names, such as `a, b and 3 more`.
-
-    `other_count` is the number of names that are left out. If it is 0, the list is only `a, b`.
-    """
+    """Return a list such as `a, b and 3 more`."""
     joined = _(", ").join(names)
     if other_count == 0:
         return joined
@@ -91,11 +69,7 @@ def os_reason(exc: OSError) -> Text:
 
 
 def rule_of(error: Mapping[str, Any]) -> Text:
-    """Return the rule that a value breaks, from pydantic's error.
-
-    The text is that of the `WrongValue` behind the error, wxauth's text for this type of error (`_RULES`), or otherwise
-    pydantic's message, in which `must` replaces a beginning such as `Input should`.
-    """
+    """Return the rule that a value breaks, from pydantic's error."""
     context = error.get("ctx", {})
     if isinstance(context.get("error"), WrongValue):
         text: Text = context["error"].text
@@ -111,15 +85,11 @@ def rule_of(error: Mapping[str, Any]) -> Text:
 
 
 def word(name: str) -> str:
-    """Translate the name of a column or the value of a state. In English, the name does not change."""
+    """Translate the name of a column or the value of a state."""
     return pgettext("word", name, terminal_language())
 
 
 def width(text: str) -> int:
-    """Return the number of terminal columns that a text takes.
-
-    A wide or full-width character takes two. Every other character counts as one, even if it takes none, such as a
-    combining accent.
-    """
+    """Return the terminal columns that a text takes. Even a combining accent counts as one."""
     wide = [character for character in text if east_asian_width(character) in ("W", "F")]
     return len(text) + len(wide)

@@ -4,55 +4,37 @@ import re
 from typing import Final
 
 _MAX_TITLE_LENGTH: Final = 64
-"""The length limit of a title, in characters."""
 
 # The following texts are sets of characters, to be written between the brackets of a regular expression.
+# The marks of Latin, Greek and Cyrillic letters can be stacked without a limit.
 _DIACRITICS: Final = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
-"""The combining marks of Latin, Greek and Cyrillic letters, which can be stacked without a limit."""
+# They choose a form of the character before them.
 _SELECTORS: Final = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
-"""The variation selectors, which choose a form of the character before them."""
-_JOINERS: Final = "\u180e\u200b-\u200d"
-"""The zero-width characters that join or separate the characters next to them."""
-_TAGS: Final = "\U000e0000-\U000e007f"
-"""The invisible characters that spell the code of a region in the emoji of the region's flag."""
+_JOINERS: Final = "\u180e\u200b-\u200d"  # zero-width
+_TAGS: Final = "\U000e0000-\U000e007f"  # spell the code of a region in the emoji of the region's flag
 _INVISIBLE: Final = (
     f"{_DIACRITICS}{_SELECTORS}{_JOINERS}"
     "\u115f\u1160\u17b4\u17b5\u206a-\u206f\u2800\u3164\uffa0\ufff9-\ufffb\U00013430-\U0001343f\U00013441\U00013442"
     "\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0080-\U000e00ff\U000e01f0-\U000e0fff"
-)
-"""The characters that are invisible by themselves, for example combining accents and the fillers of Hangul."""
-_CONTROLS: Final = "\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"
-"""The control characters except tabs, line breaks and form feeds, which `clean_text` replaces by spaces."""
+)  # by themselves, for example combining accents and the fillers of Hangul
+_CONTROLS: Final = "\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"  # without tabs, line breaks and form feeds, which become spaces
+# Programs ignore these characters, such as bidirectional controls.
 _IGNORED: Final = "\xad\u061c\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff0-\ufff8"
-"""The bidirectional controls and other characters that programs ignore."""
+# They are surrogates, characters for private use, noncharacters, and the last two planes.
 _UNASSIGNABLE: Final = "\ud800-\uf8ff\ufdd0-\ufdef\U000f0000-\U0010ffff"
-"""The surrogates, the characters for private use, the noncharacters from U+FDD0 to U+FDEF, and the last two planes."""
-_PLANES: Final = range(0, 0xF0000, 0x10000)
-"""The first code points of the planes of Unicode, except for the last two planes, which are in `_UNASSIGNABLE`."""
-_ENDS_OF_PLANES: Final = "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in _PLANES)
-"""The last two characters of each plane in `_PLANES`, which are noncharacters."""
+_PLANES: Final = range(0, 0xF0000, 0x10000)  # except for those in `_UNASSIGNABLE`
+_ENDS_OF_PLANES: Final = "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in _PLANES)  # noncharacters
 _REMOVED: Final = f"{_CONTROLS}{_IGNORED}{_UNASSIGNABLE}{_ENDS_OF_PLANES}"
-"""The characters that are removed wherever they occur."""
 
-_NEEDS_CLEANING: Final = re.compile(rf"[{_REMOVED}{_TAGS}{_INVISIBLE}]")
-"""The pattern of a character that `clean_text` might remove.
-
-Most texts contain no such character, so this single search is enough for them.
-"""
+_NEEDS_CLEANING: Final = re.compile(rf"[{_REMOVED}{_TAGS}{_INVISIBLE}]")  # most texts contain no such character
 _FLAG_OR_REMOVED: Final = re.compile(
     rf"(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{{3,6}}\U000e007f)|[{_REMOVED}{_TAGS}]+"
-)
-"""The pattern of a region's flag, such as Scotland's, or of characters that `clean_text` removes.
-
-The group contains only the flag.
-"""
-_JOINABLE: Final = r"\u0530-\U0010ffff"
-"""The characters of emoji, and of scripts other than Latin, Greek and Cyrillic. Invisible characters are among them."""
+)  # the group contains a flag, such as Scotland's
+_JOINABLE: Final = r"\u0530-\U0010ffff"  # emoji, and scripts other than Latin, Greek and Cyrillic
+# The characters #, * and digits begin keycap emoji.
 _AFTER_SELECTABLE: Final = rf"(?<=[#*0-9\xa9\xae{_JOINABLE}])(?<![\s{_INVISIBLE}])"
-"""The pattern of the place after a visible character whose form a selector can choose.
-
-Besides the characters in `_JOINABLE`, these are #, * and digits, which begin keycap emoji, and © and ®.
-"""
+# All are removed except for those in the two groups. For example, one U+FE0F and one U+200D remain between a heart and
+# a flame, so that the emoji is still a burning heart.
 _NEEDLESS_JOINERS: Final = re.compile(
     # After such a character, a row of selectors and joiners consists of the first selector, which is kept, further
     # selectors,
@@ -62,15 +44,8 @@ _NEEDLESS_JOINERS: Final = re.compile(
     # Any other row is removed completely.
     rf"|[{_SELECTORS}{_JOINERS}]+"
 )
-"""The pattern of a row of variation selectors and joiners. All are removed except for those in the two groups.
-
-For example, one U+FE0F and one U+200D remain between a heart and a flame, so that the emoji is still a burning heart.
-Latin, Greek and Cyrillic letters do not use selectors and joiners.
-"""
 _STACKED_DIACRITICS: Final = re.compile(rf"([{_DIACRITICS}]{{2}})[{_DIACRITICS}]+")
-"""The pattern of more than two diacritics in a row. The group contains the first two, which `clean_text` keeps."""
 _VISIBLE: Final = re.compile(rf"[^\s{_INVISIBLE}]")
-"""The pattern of a visible character."""
 
 
 def clean_text(text: str) -> str:
@@ -89,10 +64,7 @@ def clean_text(text: str) -> str:
 
 
 def is_title(text: str) -> bool:
-    """Return whether a text can be a title.
-
-    A title is a single line of 1 to 64 characters without tabs. `clean_text` would remove only needless spaces from it.
-    """
+    """Return whether a text is a single line of 1 to 64 characters that `clean_text` changes at most in its spaces."""
     is_one_line = text.splitlines() == [text]
     words = " ".join(text.split())
     is_clean = words != "" and "\t" not in text and clean_text(text) == words

@@ -1,7 +1,7 @@
 """The tickets of WeChat's JS-SDK, and the signatures that pages need to use the JS-SDK.
 
-WeChat returns the same ticket until shortly before the ticket expires, and limits the number of requests. Therefore,
-one process fetches the ticket for all replicas, and each process keeps a copy in memory.
+WeChat returns the same ticket until shortly before it expires, and limits the number of requests. Therefore, one
+process fetches the ticket for all replicas, and each process keeps a copy in memory.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from hashlib import sha1
 from typing import Final
 
 from wxauth.apps.queries import FIND_TICKET, LEASE_TICKET, PAUSE_TICKET, STORE_TICKET, SealedTicket
+from wxauth.core.background import cancel, once, task_of
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import CannotOpen, Sealer, js_ticket_context
 from wxauth.core.services import part
-from wxauth.core.tasks import cancel, once, task_of
 from wxauth.errors import WeChatError, WeChatTimeout
 from wxauth.settings.apps import App
 from wxauth.settings.settings import Settings
@@ -27,9 +27,7 @@ from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.wechat_tokens import FAILURE_PAUSE, LONGEST_LIFE_SECONDS, NEVER, CachedSecret
 
 _LOOK_AGAIN_SECONDS: Final = 0.1
-"""The pause, in seconds, between two reads of the stored ticket while another process fetches the next ticket."""
 _NONCE_BYTES: Final = 12
-"""The number of random bytes in a nonce, which then has 16 characters."""
 
 log = get_logger()
 
@@ -39,7 +37,6 @@ class JsSignature:
     """The parameters with which a page calls `wx.config`, apart from the app's id and the list of APIs."""
 
     timestamp: int
-    """The time of the signature, in epoch seconds."""
     nonce: str
     signature: str
 
@@ -54,16 +51,11 @@ class JsTickets:
     sealer: Sealer
     wechat_api: WeChatApi
     _cached: dict[str, CachedSecret] = field(init=False, default_factory=partial(defaultdict, CachedSecret))
-    """The ticket of each app in memory, by app_id."""
     _under_way: dict[str, asyncio.Task[None]] = field(init=False, default_factory=dict)
-    """The tasks that fetch tickets, by app_id. All callers in this process share the task of an app."""
+    """All callers in this process share the task of an app."""
 
     async def sign(self, app: App, url: str) -> JsSignature:
-        """Return the signature for the page at this URL. The call waits for WeChat only if there is no valid ticket.
-
-        Raises: WeChatError, if there is no valid ticket, and no process can fetch one; StorageUnavailable, if there is
-        no valid ticket in memory, and the database is unavailable.
-        """
+        """Return the signature for a page. The call waits for WeChat only if there is no valid ticket."""
         now = self.clock()
         cached = self._cached[app.app_id]
         if now < cached.looked_at:  # the clock was set back
@@ -88,13 +80,8 @@ class JsTickets:
         await cancel(self._under_way.values())
 
     async def _renew(self, app: App, cached: CachedSecret) -> None:
-        """Load the stored ticket, or fetch a new one, or wait for the process that is fetching one.
-
-        Raises: WeChatError, if fetching the ticket fails or has failed a moment ago, or if the other process stores no
-        ticket in time; StorageUnavailable.
-        """
-        # A fetch can wait for one timeout for the token, and one for the ticket. The lease lasts as long as a fetch can
-        # take, and this process waits as long for the process with the lease.
+        # A fetch takes at most one timeout. The lease lasts longer, because the ticket must also be stored, and this
+        # process waits as long for the process with the lease.
         longest_fetch = timedelta(seconds=2 * self.settings.wechat_timeout)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + longest_fetch.total_seconds()
@@ -105,16 +92,14 @@ class JsTickets:
             if is_usable and now < cached.renews_at:
                 return
             cached.ensure_not_paused(now)
-            # The lease is granted only if no other process holds one. In addition, the stored ticket must be missing or
-            # due for renewal, or must be the one that this process cannot use.
+
             unusable = stored.ticket if stored is not None and not is_usable else None
             values = {"app_id": app.app_id, "unusable": unusable, "until": now + longest_fetch, "now": now}
             is_leased = await self.database.value(LEASE_TICKET, **values) is not None
             if is_leased:
                 await self._fetch(app, cached, now)
-            # If this process has no lease, another process is fetching the next ticket or has just stored it, or a
-            # process has just failed to fetch it. Until this process reads the next ticket, a usable stored ticket is
-            # enough.
+            # Without a lease, another process is fetching the next ticket, has stored it, or has failed to. Until it is
+            # there, a usable ticket is enough.
             if is_leased or is_usable:
                 return
             if loop.time() > deadline:
@@ -124,12 +109,7 @@ class JsTickets:
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     def _use_stored(self, cached: CachedSecret, app_id: str, stored: SealedTicket | None, now: datetime) -> bool:
-        """Put the stored ticket into `cached` if the ticket is usable. Return whether the ticket is usable.
-
-        A ticket is usable if it has not expired, and can be decrypted. wxauth ignores a ticket with an impossibly late
-        end, because a replica with a wrong clock has stored it.
-        """
-        latest = now + timedelta(seconds=LONGEST_LIFE_SECONDS)
+        latest = now + timedelta(seconds=LONGEST_LIFE_SECONDS)  # a later end is of a replica with a wrong clock
         if stored is None or stored.ticket is None or not now < stored.ends_at <= latest:
             return False
         try:
@@ -140,7 +120,6 @@ class JsTickets:
         return True
 
     async def _fetch(self, app: App, cached: CachedSecret, now: datetime) -> None:
-        """Fetch a ticket from WeChat, and store it for all processes. Raises: WeChatError, StorageUnavailable."""
         app_id = app.app_id
         try:
             value, expires_in = await self.wechat_api.js_ticket(app)

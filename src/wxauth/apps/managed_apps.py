@@ -8,8 +8,7 @@ from pydantic import ValidationError
 
 from wxauth import errors
 from wxauth.apps import queries
-from wxauth.apps.registry import Apps
-from wxauth.apps.stored_apps import NOT_OPENED, InvalidApp, KnownApp, detail_of_invalid, sealed_app, unsealed_app
+from wxauth.apps.registry import NOT_OPENED, Apps, InvalidApp, KnownApp, detail_of_invalid, sealed_app, unsealed_app
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
@@ -18,21 +17,19 @@ from wxauth.core.services import part
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.outbound.urls import NameResolver, check_url
 from wxauth.settings.apps import App, AppFields
-from wxauth.settings.http_urls import is_below
 from wxauth.settings.settings import Settings
-from wxauth.terminal import WrongValue
+from wxauth.settings.urls import is_below
+from wxauth.text_errors import WrongValue
 from wxauth.web.bodies import errors_of, invalid_request
 from wxauth.wechat.client import WeChat, exchange_api
 from wxauth.wechat.errcodes import errcode_of
 from wxauth_guard.errors import FieldError, InvalidRequest
 
 _APP_TAKEN: Final = "an app with this ID already exists"
+# The documentation shows this error. A raised exception keeps its stack frames alive, so requests raise new ones.
 NO_SUCH_APP: Final = errors.NotFound("this app doesn't exist")
-"""The failure that the documentation shows for an unknown app.
 
-A request raises a new exception, because a raised exception keeps its stack frames alive.
-"""
-
+# Other codes are about no field. For example, 40164 means that this server's IP address is not in the whitelist.
 _FIELD_OF_ERRCODE: Final = {
     40001: "app_secret",
     40013: "app_id",
@@ -41,10 +38,6 @@ _FIELD_OF_ERRCODE: Final = {
     41002: "app_id",
     41004: "app_secret",
 }
-"""The field that each of WeChat's error codes is about.
-
-Other codes are not about a field. For example, 40164 means that this server's IP address is not in the whitelist.
-"""
 
 log = get_logger()
 
@@ -62,12 +55,9 @@ class ManagedApps:
     name_resolver: NameResolver
 
     async def add(self, app: App, *, is_enabled: bool, asks_wechat: bool, by: Actor) -> KnownApp:
-        """Add an app, and return it. Other processes can use the app after their next refresh.
+        """Add an app. If `asks_wechat`, WeChat must first accept its id and secret.
 
-        If `asks_wechat`, WeChat must first accept the app's id and secret.
-
-        Raises: AppTaken; InvalidRequest, if the id is the audience or the name of a site, or if wxauth must not send
-        requests to the URL in `push_forward`; AppRefused, if WeChat rejects the id, the secret or, for example, this
+        Raises: AppTaken; InvalidRequest; AppRefused, if WeChat rejects the id, the secret or, for example, this
         server's IP address; WeChatError, if the check fails for another reason; StorageUnavailable.
         """
         await self.apps.refresh()
@@ -94,15 +84,12 @@ class ManagedApps:
         return self.apps.entry(app.app_id)
 
     async def change(self, app_id: str, changes: Mapping[str, Any], *, asks_wechat: bool, by: Actor) -> KnownApp:
-        """Change fields of an app, or `is_enabled`, and return the changed app.
+        """Change fields of an app, or `is_enabled`, and return the changed app. None clears an optional field.
 
-        `changes` contains the new values by name. None clears an optional field. If `asks_wechat`, WeChat must first
-        accept a new secret. Other processes use the changed app after their next refresh.
+        If a value changes, the app is stored anew, without the stored values that `unsealed_app` ignores.
 
-        If at least one value changes, the app is stored anew, without the stored values that `unsealed_app` ignores.
-
-        Raises: NotFound; AppInSettings; InvalidRequest, if a value is invalid, or if the kind would change;
-        AppRefused or WeChatError, as in `add`; StorageUnavailable, including if the stored app cannot be used.
+        Raises: NotFound; AppInSettings; InvalidRequest; AppRefused or WeChatError, as `add`; StorageUnavailable,
+        including if the stored app cannot be used.
         """
         self._refuse_app_in_settings(app_id)
         await self._check_forward(changes.get("push_forward"))
@@ -128,12 +115,7 @@ class ManagedApps:
         return self.apps.entry(app_id)
 
     async def remove(self, app_id: str, *, by: Actor) -> None:
-        """Remove an app and its secrets. After that, users cannot log in to the app. Open sessions continue.
-
-        In other processes, the removal takes effect at their next refresh.
-
-        Raises: NotFound, AppInSettings, StorageUnavailable.
-        """
+        """Remove an app and its secrets. Open sessions continue. Raises: NotFound, AppInSettings."""
         self._refuse_app_in_settings(app_id)
         async with self.database.begin() as transaction:
             is_removed = await transaction.value(queries.DELETE_APP, app_id=app_id) is not None
@@ -145,10 +127,7 @@ class ManagedApps:
         await self.apps.refresh()
 
     async def read(self, app_id: str) -> KnownApp:
-        """Read the stored apps again, and return the app with this id, which the settings or the database define.
-
-        Raises: NotFound; StorageUnavailable, including if the stored app cannot be used.
-        """
+        """Read an app anew. Raises: NotFound; StorageUnavailable, including if it cannot be used."""
         await self.apps.refresh()
         for known in self.apps.all():
             if known.app.app_id == app_id:
@@ -159,12 +138,10 @@ class ManagedApps:
         raise errors.NotFound(NO_SUCH_APP.detail)
 
     def _refuse_app_in_settings(self, app_id: str) -> None:
-        """Raise AppInSettings if the app is defined in the settings."""
         if any(app.app_id == app_id for app in self.settings.apps):
             raise errors.AppInSettings("this app is defined in WXAUTH_APPS or WXAUTH_APP_ID: change it there")
 
     async def _check_forward(self, url: str | None) -> None:
-        """Refuse a URL to which messages must not be forwarded. Raises: InvalidRequest."""
         if url is None:
             return
         try:
@@ -176,11 +153,6 @@ class ManagedApps:
             raise InvalidRequest.of("push_forward", "must not point to wxauth itself")
 
     async def _ensure_wechat_accepts(self, app: App) -> None:
-        """Check with WeChat that the app's id and secret are valid.
-
-        Raises: AppRefused, if WeChat rejects them or, for example, this server's IP address; WeChatUnavailable, if
-        WeChat does not respond in time; WeChatError, for any other failure.
-        """
         try:
             await self.wechat.check_secret(app)
         except errors.WeChatMisconfigured as exc:
@@ -189,7 +161,6 @@ class ManagedApps:
             raise errors.WeChatUnavailable("WeChat didn't respond in time, so nothing is stored") from exc
 
     def _unseal(self, row: queries.SealedApp) -> KnownApp:
-        """Return a stored app with its secrets decrypted. Raises: StorageUnavailable, if `unsealed_app` fails."""
         try:
             return unsealed_app(row, self.sealer)
         except CannotOpen as exc:
@@ -199,10 +170,6 @@ class ManagedApps:
 
 
 def _refusal_of(app: App, exc: errors.WeChatMisconfigured) -> errors.AppRefused:
-    """Return the error for an app that WeChat has rejected.
-
-    If WeChat's error code is about the id or the secret, the error names this field.
-    """
     assert exc.errcode is not None  # `check_secret` raises this error only for an errcode
     field_name = _FIELD_OF_ERRCODE.get(exc.errcode)
     field_errors = [FieldError(field_name, "WeChat rejects the value")] if field_name else []
@@ -211,10 +178,6 @@ def _refusal_of(app: App, exc: errors.WeChatMisconfigured) -> errors.AppRefused:
 
 
 def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
-    """Return the app after these changes.
-
-    Raises: InvalidRequest, if the result is not valid, or if the changes contain another kind.
-    """
     if changes.get("kind", before.app.kind) != before.app.kind:
         raise InvalidRequest.of("kind", "can't be changed: add another app")
     app_fields = {name: value for name, value in changes.items() if name in AppFields.model_fields}
@@ -226,5 +189,4 @@ def _app_after(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
 
 
 def _value_of(known: KnownApp, name: str) -> Any:
-    """Return the value of `is_enabled`, or of a field of `AppFields`."""
     return getattr(known.app if name in AppFields.model_fields else known, name)

@@ -1,41 +1,98 @@
-"""The apps that users log in to, in the memory of this process.
+"""The apps that users log in to, from the settings and the database, in the memory of this process.
 
-The settings define some of them, and the database stores others.
+The secrets of an app are stored encrypted.
 """
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import field
-from typing import Final
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Literal
+
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
 
 from wxauth import errors
-from wxauth.apps import queries
-from wxauth.apps.stored_apps import NOT_OPENED, InvalidApp, KnownApp, detail_of_invalid, unsealed_app
-from wxauth.core.chores import attempt, keep_doing
+from wxauth.apps.queries import STORED_APPS, SealedApp
+from wxauth.core.background import attempt, keep_doing
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
-from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
+from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, app_context
 from wxauth.core.services import part
 from wxauth.settings.apps import APP_ID, App, AppKind
 from wxauth.settings.claims import Template
 from wxauth.settings.settings import Settings
+from wxauth.web.bodies import errors_of
 
 REFRESH_PAUSE_SECONDS: Final = 5.0
-"""The number of seconds between two reads of the stored apps."""
+NOT_OPENED: Final = "this app's secrets can't be decrypted: run 'wxauth check'"
+
+AppSource = Literal["settings", "database"]
 
 log = get_logger()
 
 
+class InvalidApp(Exception):
+    """A stored app has required values that are no longer valid."""
+
+    def __init__(self, field_names: Sequence[str]) -> None:
+        super().__init__(field_names)
+        self.field_names = field_names
+
+
+@dataclass(frozen=True, slots=True)
+class KnownApp:
+    """An app, with its source and its state."""
+
+    app: App
+    source: AppSource
+    is_enabled: bool = True
+    created_at: datetime | None = None  # None for an app in the settings
+    ignored: Sequence[str] = ()
+    """Fields with stored values that are no longer valid. An old logo must not prevent all logins."""
+
+
+def unsealed_app(row: SealedApp, sealer: Sealer) -> KnownApp:
+    """Decrypt a stored app. Fields of a later version, and optional values that are no longer valid, are ignored.
+
+    Raises: CannotOpen, if the secrets cannot be decrypted; InvalidApp, if a required value is no longer valid.
+    """
+    secrets = from_json(sealer.open(row.secrets, context=app_context(row.app_id)))
+    values = {"app_id": row.app_id, **row.fields, **secrets}
+    names = values.keys() & App.model_fields.keys()
+    ignored: set[str] = set()
+    while True:
+        try:
+            app = App.model_validate({name: values[name] for name in names - ignored})
+            return KnownApp(app, "database", row.is_enabled, row.created_at, sorted(ignored))
+        except ValidationError as exc:
+            invalid = {error["loc"][0] for error in errors_of(exc)}
+            # If a field is invalid although it was left out, it is a required field.
+            if invalid <= ignored:
+                raise InvalidApp(sorted(invalid)) from None
+            ignored |= invalid  # without these fields, another field may become invalid
+
+
+def sealed_app(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> SealedApp:
+    """Return the row of an app. A new app in `known` has no `created_at` yet."""
+    app = known.app
+    return SealedApp(
+        app_id=app.app_id,
+        is_enabled=known.is_enabled,
+        created_at=created_at,
+        fields=app.plain_fields,
+        secrets=sealer.seal(to_json(app.secrets), context=app_context(app.app_id)),
+    )
+
+
+def detail_of_invalid(field_names: Sequence[str]) -> str:
+    """Return the detail of the error for a stored app with these invalid required fields."""
+    return f"the stored {' and '.join(field_names)} of this app must be replaced: remove the app, and add it again"
+
+
 @part
 class Apps:
-    """The apps in memory, as last read.
-
-    If the settings and the database contain an app with the same id, the app in the settings is used.
-
-    Args:
-        refresh_pause: The number of seconds between two reads of the stored apps.
-        hint: A text that is appended to `detail` for the developer if an app is unknown.
-    """
+    """The apps in memory, as last read. Settings win. `hint` tells the developer more if an app is unknown."""
 
     database: Database
     sealer: Sealer
@@ -43,40 +100,28 @@ class Apps:
     refresh_pause: float = REFRESH_PAUSE_SECONDS
     hint: str = ""
     default: KnownApp | None = field(init=False)
-    """The app for logins that name no app; None if there is no mini-program. The app may be disabled."""
+    """The app for logins that name no app, which may be disabled."""
     unopened: list[str] = field(init=False, default_factory=list)
-    """The ids of the stored apps whose secrets cannot be decrypted. Users cannot log in to these apps.
-
-    A stored app that the settings replace is not among them.
-    """
+    """Stored apps whose secrets cannot be decrypted, without those that the settings replace."""
     invalid: dict[str, Sequence[str]] = field(init=False, default_factory=dict)
-    """The required fields whose stored values are no longer valid, by the id of the app.
-
-    Users cannot log in to these apps either.
-    """
-    _by_id: dict[str, KnownApp] = field(init=False)
-    """All apps by id, in the order of `all`."""
+    """The required fields whose stored values are no longer valid, by the id of the app."""
+    _by_id: dict[str, KnownApp] = field(init=False)  # in the order of `all`
     _enabled: dict[str | None, App] = field(init=False)
-    """The enabled apps by id. The key None also finds the default app, if this app is enabled."""
-    _ignored: dict[str, Sequence[str]] = field(init=False, default_factory=dict)
-    """The ignored fields of each stored app that has such fields, as last read."""
+    """The key None finds the default app, if it is enabled."""
+    _ignored: dict[str, Sequence[str]] = field(init=False, default_factory=dict)  # as last read
     _is_read: bool = field(init=False, default=False)
-    """Whether the stored apps have been read at least once."""
     _has_failed: bool = field(init=False, default=False)
-    """Whether at least one read has failed because the database was unavailable."""
 
     def __post_init__(self) -> None:
         self._replace_apps([])
 
     def for_login(self, app_id: str | None) -> App:
-        """Return the enabled app with this id; the default app for None.
+        """Return the enabled app with this id; for None the first mini-program, in the settings or by age.
 
-        The default is the first mini-program in the settings or, if there is none, the mini-program that was added
-        first. A disabled app remains the default app, so that logins without an app id fail instead of using another
-        app. But a stored app that cannot be used (see `why_unusable`) is never the default app.
+        A disabled app remains the default, so that logins without an app id fail instead of using another app.
 
-        Raises: UnknownApp, including for a disabled app; StorageUnavailable, if the stored apps could not be read
-        yet, or if the stored app cannot be used.
+        Raises: UnknownApp, including for a disabled app; StorageUnavailable, if the stored apps could not be read yet,
+        or if the stored app cannot be used.
         """
         app = self._enabled.get(app_id)
         if app is None:
@@ -84,65 +129,61 @@ class Apps:
         return app
 
     def find(self, app_id: str) -> App:
-        """Return the app with this id, even if the app is disabled. The sessions of a disabled app continue.
-
-        Raises: UnknownApp; StorageUnavailable, if the stored apps could not be read yet, or if the stored app cannot be
-        used.
-        """
+        """Return the app with this id, even if it is disabled: its sessions continue. Raises: as `for_login`."""
         return self.entry(app_id).app
 
     def entry(self, app_id: str) -> KnownApp:
-        """Return the app with its source and state. Raises: the errors of `find`."""
+        """Return the app with its source and state. Raises: as `for_login`."""
         known = self._by_id.get(app_id)
         if known is None:
             raise self._unknown_app(app_id)
         return known
 
     def kind_of(self, app_id: str) -> AppKind | None:
-        """Return the kind of an app; None if the app is unknown, for example because it was removed."""
+        """Return None if the app is unknown, for example because it was removed."""
         known = self._by_id.get(app_id)
         return None if known is None else known.app.kind
 
     def find_enabled(self, app_id: str | None) -> App | None:
-        """Return the enabled app with this id, or the default app for None. Return None if there is no such app."""
+        """Return the enabled app with this id, or the default app for None."""
         return self._enabled.get(app_id)
 
     def max_sessions_of(self, app_id: str) -> int | None:
-        """Return the maximum number of open sessions of an identity in an app.
-
-        Return None if the app is unknown or sets no limit.
-        """
+        """Return the largest number of open sessions of an identity, if the app limits it."""
         known = self._by_id.get(app_id)
         return None if known is None else known.app.max_sessions
 
     def claims_of(self, app_id: str) -> Template:
-        """Return the template of the claims that are added to the access tokens of an app's logins.
-
-        If the app is unknown or has no template, return the template in the settings.
-        """
+        """Return the template of the claims of an app's access tokens."""
         known = self._by_id.get(app_id)
         if known is None or known.app.claims is None:
             return self.settings.claims
         return known.app.claims
 
+    def may_sign_up(self, app: App) -> bool:
+        """Return whether new users may sign up with this app."""
+        return (app.sign_up or self.settings.sign_up) == "open"
+
+    def roles_at_sign_up(self, app: App) -> Sequence[str]:
+        """Return the roles of a user who signs up with this app."""
+        return self.settings.sign_up_roles if app.sign_up_roles is None else app.sign_up_roles
+
     def roles_of_new_users(self) -> frozenset[str]:
-        """Return the roles that a new user can get by signing up with one of the enabled apps that allow sign-ups."""
+        """Return the roles that a new user can get by signing up with any enabled app."""
         roles: set[str] = set()
         for known in self.all():
-            if known.is_enabled and self.settings.may_sign_up(known.app):
-                roles.update(self.settings.roles_at_sign_up(known.app))
+            if known.is_enabled and self.may_sign_up(known.app):
+                roles.update(self.roles_at_sign_up(known.app))
         return frozenset(roles)
 
     def label_of(self, app_id: str | None) -> str:
-        """Return the label that an app has in metrics, which is its id. None means the default app.
-
-        All unknown ids share the label `unknown`, because a caller may send any text as an id.
-        """
-        label = self.default_id if app_id is None else app_id
-        return label if label is not None and label in self._by_id else "unknown"
+        """Return an app's label in metrics. All unknown ids share one, because a caller may send any text."""
+        if app_id is None and self.default is not None:
+            return self.default.app.app_id
+        return app_id if app_id is not None and app_id in self._by_id else "unknown"
 
     def why_unusable(self, app_id: str | None) -> str | None:
-        """Return why a stored app cannot be used; None if it can be used, or if there is no such app."""
+        """Return why a stored app cannot be used, if it cannot."""
         if app_id in self.unopened:
             return NOT_OPENED
         if app_id in self.invalid:
@@ -150,18 +191,18 @@ class Apps:
         return None
 
     def all(self) -> Sequence[KnownApp]:
-        """Return all apps: those in the settings, then the others in the order in which they were added."""
+        """Return the apps in the settings, then the others in the order in which they were added."""
         return list(self._by_id.values())
 
     @property
     def default_id(self) -> str | None:
-        """The id of the default app; None if there is none."""
+        """The id of the default app."""
         return None if self.default is None else self.default.app.app_id
 
     async def refresh(self) -> None:
         """Read the stored apps. Raises: StorageUnavailable."""
         try:
-            stored = await self.database.rows(queries.STORED_APPS)
+            stored = await self.database.rows(STORED_APPS)
         except errors.StorageUnavailable:
             self._has_failed = True
             raise
@@ -169,19 +210,15 @@ class Apps:
         self._is_read = True
 
     async def keep_fresh(self) -> None:
-        """Read the stored apps periodically, forever. During a database outage, keep the apps that were read last.
-
-        The first read comes after a pause, because the service has called `try_refresh` at its start.
-        """
+        """Read the stored apps forever. The first pause is because the start has called `try_refresh`."""
         await asyncio.sleep(self.refresh_pause)
         await keep_doing(self.refresh, pause=self.refresh_pause, failure_event="apps_not_read")
 
     async def try_refresh(self) -> None:
-        """Read the stored apps. If that fails, log the reason, and keep the apps that were read last."""
+        """Read the stored apps or, after a failure, keep those that were read last."""
         await attempt(self.refresh, failure_event="apps_not_read")
 
-    def _replace_apps(self, stored: Sequence[queries.SealedApp]) -> None:
-        """Replace the apps in memory with the apps in the settings and these stored apps."""
+    def _replace_apps(self, stored: Sequence[SealedApp]) -> None:
         in_settings = {app.app_id: KnownApp(app, "settings") for app in self.settings.apps}
         self._by_id = in_settings | self._unseal_all([row for row in stored if row.app_id not in in_settings])
         self.default = next((known for known in self._by_id.values() if known.app.is_mini_program), None)
@@ -189,11 +226,8 @@ class Apps:
         if self.default is not None and self.default.is_enabled:
             self._enabled[None] = self.default.app
 
-    def _unseal_all(self, stored: Sequence[queries.SealedApp]) -> dict[str, KnownApp]:
-        """Return the stored apps that can be used, by id. Put the others into `unopened` and `invalid`.
-
-        Log the ids of these others, and the ignored fields of all apps, when they change.
-        """
+    def _unseal_all(self, stored: Sequence[SealedApp]) -> dict[str, KnownApp]:
+        """Return the stored apps that can be used. Note and, when they change, log the others."""
         opened: dict[str, KnownApp] = {}
         unopened: list[str] = []
         invalid: dict[str, Sequence[str]] = {}
@@ -217,7 +251,6 @@ class Apps:
         return opened
 
     def _unknown_app(self, app_id: str | None) -> errors.UnknownApp | errors.StorageUnavailable:
-        """Return the error for an app that is unknown, disabled or not read yet, or that cannot be used."""
         if self._has_failed and not self._is_read:
             return errors.StorageUnavailable("the apps have not been read yet")
         reason = self.why_unusable(app_id)

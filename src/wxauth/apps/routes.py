@@ -8,9 +8,8 @@ from fastapi import Depends
 
 from wxauth import errors
 from wxauth.apps.managed_apps import NO_SUCH_APP, ManagedApps
-from wxauth.apps.registry import Apps
+from wxauth.apps.registry import Apps, KnownApp
 from wxauth.apps.schemas import AppAnswer, AppChangeRequest, AppRequest, AppTitleAnswer, app_answer
-from wxauth.apps.stored_apps import KnownApp
 from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.apps import AppId
 from wxauth.users.callers import AdministratorDep, CallerDep, FreshAdministratorDep, StaffDep
@@ -30,15 +29,12 @@ _REFUSED: Final = errors.AppRefused(
     errcode=40125,  # WeChat's code for a wrong secret
     errors=[FieldError("app_secret", "WeChat rejects the value")],
 )
-"""The failure that the documentation shows for an app that WeChat rejects."""
 _CHECK_FAILURES: Final = (_REFUSED, errors.WeChatRateLimited, errors.WeChatUnavailable, errors.WeChatBadResponse)
-"""The failures that can occur when WeChat checks an app's id and secret."""
 
 
 async def _answer_about(
     settings: SettingsDep, apps: AppsDep, wechat_tokens: Annotated[WeChatTokens, Depends(provide(WeChatTokens))]
 ) -> Callable[[KnownApp], AppAnswer]:
-    """Return a function that builds the response about an app."""
     return partial(app_answer, settings, apps, wechat_tokens)
 
 

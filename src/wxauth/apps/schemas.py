@@ -5,8 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, StrictBool
 
-from wxauth.apps.registry import Apps
-from wxauth.apps.stored_apps import AppSource, KnownApp
+from wxauth.apps.registry import Apps, AppSource, KnownApp
 from wxauth.settings.apps import PUSH_PATH, App, AppFields, AppKind, SignUp, UnionidPolicy
 from wxauth.settings.settings import Settings
 from wxauth.web.schemas import EXAMPLE_APP_ID, Changes, ShownAppId, body_like
@@ -14,15 +13,12 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 
 
 class _FieldsBesideApp(BaseModel):
-    """The values that a request to add or change an app contains, apart from the fields of `App`."""
-
     is_enabled: StrictBool = Field(
         default=True, description="Whether users can log in to the app. Existing sessions of a disabled app continue."
     )
     asks_wechat: StrictBool = Field(
         default=True, alias="check", description="Whether the AppID and AppSecret are first verified with WeChat."
     )
-    """An option of the request, which is not stored."""
 
 
 class AppRequest(App, _FieldsBesideApp):
@@ -44,10 +40,7 @@ class AppChangeRequest(Changes, AppFields, _FieldsBesideApp):
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The new values of the fields that the request contains, by name, in the order of the model.
-
-        The option `asks_wechat` is left out, because it is not a field of the app.
-        """
+        """The new values of the fields that the request contains."""
         names = self.model_fields_set - {"asks_wechat"}
         return {name: getattr(self, name) for name in type(self).model_fields if name in names}
 

@@ -3,23 +3,31 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
+from ipaddress import ip_address
 from typing import Final
 
 from wxauth.apps.registry import Apps
 from wxauth.checks import queries
-from wxauth.checks.outsider_queries import read_revocations
 from wxauth.checks.outsiders import judge_outsiders
+from wxauth.checks.queries import read_revocations, schema_elsewhere, tables_with_hidden_rows, use_tables
 from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, good, judge_clock, note
-from wxauth.checks.rights_queries import RoleRights, read_rights
 from wxauth.checks.sealed import judge_sealed, judge_signing_keys, some_values
 from wxauth.core.clock import Clock
+from wxauth.core.connecting import Deadlines
 from wxauth.core.database import Database
-from wxauth.core.deadlines import Deadlines
-from wxauth.core.outage_texts import TAKES_NO_WRITES, outage_text
+from wxauth.core.libpq import CHANNEL_BINDING_LACKING
+from wxauth.core.outages import (
+    GRANTS,
+    TAKES_NO_WRITES,
+    is_refusal_of_parameter,
+    is_right_missing,
+    outage_text,
+    reason_of,
+)
 from wxauth.core.revisions import KNOWN_REVISIONS, current_revision, is_usable, refusal_of
 from wxauth.core.sealing import WRONG_SECRET_KEY, Sealer
 from wxauth.errors import StorageUnavailable
-from wxauth.events.sequence_queries import SequenceState, read_sequences
+from wxauth.events.feed_queries import SequenceState, read_sequences
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey, keys_for
 from wxauth.keys.queries import PUBLISHED
@@ -27,18 +35,14 @@ from wxauth.login.login_queries import rehearse_login
 from wxauth.settings.settings import Settings
 from wxauth_guard.claims import ALGORITHM
 
+# The texts of `_judge_webhooks` name this time.
 STUCK_AFTER: Final = timedelta(hours=1)
-"""The time after which a webhook counts as stuck, if it has accepted no event while a delivery is waiting.
-
-The texts of `_judge_webhooks` name this time.
-"""
+# `serve` corrects any difference, but a larger one is a sign that one of the clocks is not synchronized.
 MAX_CLOCK_DIFFERENCE_SECONDS: Final = 5.0
-"""The largest allowed difference, in seconds, between the clocks of this machine and of the database.
-
-`serve` corrects any difference, but a larger difference is a sign that one of the clocks is not synchronized.
-"""
+_A_DAY: Final = timedelta(days=1)
+_USERS_BEHIND_ONE_ADDRESS: Final = 3  # two users are often the operator's own phones
+# Older major versions of PostgreSQL cannot run the migrations.
 OLDEST_SERVER: Final = 11
-"""The oldest major version of PostgreSQL that can run the migrations."""
 
 
 async def check_database(
@@ -47,8 +51,6 @@ async def check_database(
     """Check the database server, its clock, the rights of roles, the schema, a login, and the stored values.
 
     A check that has nothing to report yields None. `findings` receives the apps and the signing keys for later checks.
-    If the database does not respond, the last result says so. If a result shows that the later checks cannot work, for
-    example because the schema does not exist yet, they are omitted.
     """
     current_check = "database"  # the name of the result if the database stops responding during this check
     async with aclosing(Database(settings.database_url.get_secret_value(), deadlines=deadlines)) as database:
@@ -58,37 +60,35 @@ async def check_database(
                 yield judge_server(server)
                 if server.why_unfit is not None:
                     return
+                if database.connector.lacks_channel_binding:
+                    yield note("channel binding", CHANNEL_BINDING_LACKING)
                 current_check = "stored"
                 async for result in _check_stored(database, settings, findings, clock):
                     yield result
         except StorageUnavailable as exc:
-            text = _(
-                "{trouble}. Make sure that the database is running, and check WXAUTH_DATABASE_URL",
-                trouble=outage_text(exc),
-            )
-            yield bad(current_check, text)
+            if is_right_missing(exc) and not is_refusal_of_parameter(exc):
+                yield bad("schema", _("{trouble}. {to_do}", trouble=reason_of(exc), to_do=GRANTS))
+                return
+            to_do = _("Make sure that the database is running, and check WXAUTH_DATABASE_URL")
+            if is_refusal_of_parameter(exc):
+                to_do = _("Check WXAUTH_DATABASE_URL, and the environment variables that begin with PG")
+            yield bad(current_check, _("{trouble}. {to_do}", trouble=outage_text(exc), to_do=to_do))
 
 
 async def _check_stored(
     database: Database, settings: Settings, findings: Findings, clock: Clock
 ) -> AsyncGenerator[CheckResult | None, None]:
-    """Check the clock, the rights, the schema, a login and the stored values.
-
-    Store the apps and the signing keys in `findings`.
-
-    Without sufficient rights or a usable schema, the later checks are omitted, because their queries would fail or miss
-    rows.
-    """
     yield await _check_clock(database, clock)
-    rights = await read_rights(database)
     for result in judge_outsiders(await read_revocations(database)):
         yield result
-    fault = _judge_rights(rights)
-    if fault is not None:
-        yield fault
-        return
     revision = await current_revision(database)
-    yield judge_schema(revision, rights)
+    hidden_in = await tables_with_hidden_rows(database)
+    if hidden_in:  # The queries of the later checks would miss rows.
+        yield _judge_hidden_rows(hidden_in)
+        return
+    if is_usable(revision):
+        await use_tables(database)
+    yield judge_schema(revision, elsewhere=None if revision is not None else await schema_elsewhere(database))
     if not is_usable(revision):
         return
 
@@ -103,6 +103,7 @@ async def _check_stored(
     yield judge_sealed(values, all_keys, sealer, has_previous=bool(settings.secret_key_previous))
     yield judge_sequences(await read_sequences(database))
     yield _judge_webhooks(await database.rows(queries.WEBHOOK_STATES, stuck_since=now - STUCK_AFTER))
+    yield _judge_addresses(await database.one(queries.RECENT_ADDRESSES, size=queries.SAMPLE_SIZE, since=now - _A_DAY))
     apps = Apps(database=database, sealer=sealer, settings=settings)
     await apps.refresh()
     yield _judge_unopened_apps(apps.unopened)
@@ -111,11 +112,7 @@ async def _check_stored(
 
 
 def judge_server(server: queries.PostgresServer) -> CheckResult:
-    """Return the result for the server: engine, PL/pgSQL, encoding, whether it can write, version, and isolation level.
-
-    The isolation level must be READ COMMITTED. At a stricter level, a statement that has waited for a lock fails, or
-    does not see the changes of the transaction that held the lock.
-    """
+    """Return the result for the server, which must be one that wxauth can use, and that accepts writes."""
     name = "database"
     if server.why_unfit is not None:
         return bad(name, server.why_unfit)
@@ -130,6 +127,8 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
             oldest=OLDEST_SERVER,
         )
         return bad(name, text)
+    # At a stricter level, a statement that has waited for a lock fails, or does not see the changes of the transaction
+    # that held the lock.
     if server.isolation != "read committed":  # the pooler, the role or the URL sets another default
         text = _(
             "uses the isolation level {isolation}. Set default_transaction_isolation of the role to 'read committed'",
@@ -140,7 +139,6 @@ def judge_server(server: queries.PostgresServer) -> CheckResult:
 
 
 async def _check_clock(database: Database, clock: Clock) -> CheckResult:
-    """Compare this machine's clock with the database's clock, and return the result."""
     asked_at = clock()
     database_time = await database.time()
     reading = ClockReading.of(database_time, asked_at=asked_at, answered_at=clock())
@@ -148,44 +146,32 @@ async def _check_clock(database: Database, clock: Clock) -> CheckResult:
     return judge_clock(reading, name="clock database", whose=whose, allowed=MAX_CLOCK_DIFFERENCE_SECONDS, why=why)
 
 
-def _judge_rights(rights: RoleRights) -> CheckResult | None:
-    """Return a bad result if wxauth's role cannot use the tables, or might not see all rows; otherwise None."""
-    if rights.missing_to_serve is not None:
-        text = _(
-            "can't be used by the role of WXAUTH_DATABASE_URL. As the schema's owner, run {grant};",
-            grant=rights.missing_to_serve,
-        )
-        return bad("schema", text)
-    if rights.elsewhere is not None:
-        text = _(
-            "is in {schema}, which isn't in the search_path of the role of WXAUTH_DATABASE_URL. As a "
-            "superuser, run ALTER ROLE {role} SET search_path = {schema};",
-            schema=rights.elsewhere,
-            role=rights.role,
-        )
-        return bad("schema", text)
-    if rights.hidden_in:
-        text = _(
-            "has row-level security, which can hide rows of {tables} from the role of WXAUTH_DATABASE_URL. "
-            "As a superuser or the owner of the tables, run {to_run};",
-            tables=", ".join(rights.hidden_in),
-            to_run=rights.to_see_all_rows,
-        )
-        return bad("schema", text)
-    return None
+def _judge_hidden_rows(tables: Sequence[str]) -> CheckResult:
+    text = _(
+        "has row-level security, which can hide rows of {tables} from the role of WXAUTH_DATABASE_URL. As a "
+        "superuser, give this role the BYPASSRLS attribute with ALTER ROLE",
+        tables=", ".join(tables),
+    )
+    return bad("schema", text)
 
 
-def judge_schema(revision: str | None, rights: RoleRights, known: Sequence[str] = KNOWN_REVISIONS) -> CheckResult:
+def judge_schema(
+    revision: str | None, known: Sequence[str] = KNOWN_REVISIONS, *, elsewhere: str | None = None
+) -> CheckResult:
     """Return the result for the schema's revision, which must suit this version of wxauth.
 
-    `rights` says which rights the role lacks for a migration. `known` contains the revisions that this version knows,
-    the newest first.
+    `known` contains the revisions that this version knows, the newest first. `elsewhere` is a schema with wxauth's
+    tables, in which the role doesn't find them.
     """
-    to_do = _("run 'wxauth migrate'")
-    if rights.missing_to_migrate is not None:
-        to_do = _(
-            "as the owner of the database, run {grant}; then run 'wxauth migrate'", grant=rights.missing_to_migrate
+    if revision is None and elsewhere is not None:
+        text = _(
+            "is in {schema}, but the role of WXAUTH_DATABASE_URL may not use {schema}, or its search_path doesn't "
+            "contain {schema}. {to_do}",
+            schema=elsewhere,
+            to_do=GRANTS,
         )
+        return bad("schema", text)
+    to_do = _("run 'wxauth migrate'")
     if revision is None:
         return bad("schema", _("hasn't been created yet: {to_do}", to_do=to_do))
     refusal = refusal_of(revision, known)
@@ -211,10 +197,6 @@ def judge_schema(revision: str | None, rights: RoleRights, known: Sequence[str] 
 
 
 async def _check_login(database: Database, now: datetime) -> CheckResult | None:
-    """Run the statements of a login, and roll them back.
-
-    Return a result if the database rejects the statements; otherwise None.
-    """
     reason = await rehearse_login(database, now=now)
     if reason is None:
         return None
@@ -261,16 +243,11 @@ def judge_sequences(sequences: Sequence[SequenceState]) -> CheckResult | None:
 
 
 def _grant_to_set(sequences: Sequence[SequenceState]) -> str:
-    """Return the GRANT that lets wxauth's role set these sequences."""
     names = ", ".join(sequence.name for sequence in sequences)
     return f"GRANT SELECT, UPDATE ON SEQUENCE {names} TO {sequences[0].role}"
 
 
 def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult | None:
-    """Return the result for the webhooks; None if no webhooks exist.
-
-    The result names the stuck webhooks or, if there are none, the disabled webhooks.
-    """
     if not webhooks:
         return None
     name = "webhooks"
@@ -294,8 +271,25 @@ def _judge_webhooks(webhooks: Sequence[queries.WebhookState]) -> CheckResult | N
     return good(name, _("{n} webhooks, none of which has been failing for an hour or more", n=len(webhooks)))
 
 
+def _judge_addresses(recent: queries.RecentAddresses) -> CheckResult | None:
+    if len(recent.addresses) != 1 or recent.user_count < _USERS_BEHIND_ONE_ADDRESS:
+        return None
+    [address] = recent.addresses
+    if ip_address(address).is_global:
+        return None
+    return note(
+        "client addresses",
+        _(
+            "{n} users logged in within the last day, all from the private address {address}. This is probably the "
+            "address of a proxy or of a container network, so all users share one rate limit, and --near accepts "
+            "every phone. See 'Client addresses in containers' in docs/run/operations.md",
+            n=recent.user_count,
+            address=address,
+        ),
+    )
+
+
 def _judge_unopened_apps(app_ids: Sequence[str]) -> CheckResult | None:
-    """Return the result for the apps in `Apps.unopened`; None if there are no such apps."""
     if not app_ids:
         return None
     text = _(
@@ -307,7 +301,6 @@ def _judge_unopened_apps(app_ids: Sequence[str]) -> CheckResult | None:
 
 
 def _judge_invalid_apps(field_names: Mapping[str, Sequence[str]]) -> CheckResult | None:
-    """Return the result for the apps in `Apps.invalid`; None if there are no such apps."""
     if not field_names:
         return None
     text = _(

@@ -11,17 +11,14 @@ from pydantic_core import from_json
 
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.connecting import STRICT_FORM_CODES, refusal_of
-from wxauth.terminal import TextError
+from wxauth.text_errors import TextError
 from wxauth_guard.issuer import MAX_DOCUMENT
 from wxauth_guard.proxies import Proxy, proxy_for
 from wxauth_guard.urls import is_loopback
 
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
-"""The time limit, in seconds, for opening a connection."""
-LONGEST_URL: Final = 200
-"""The maximum number of characters that a result shows of a URL in a response."""
+LONGEST_URL: Final = 200  # characters that a result shows of a URL in a response
 _PROXY_FAILURES: Final = frozenset({502, 503, 504})
-"""The statuses that a proxy returns if the service behind it does not respond."""
 
 
 class DocumentFault(TextError):
@@ -48,7 +45,6 @@ def client_for(url: str, time_limits: httpx.Timeout) -> httpx.AsyncClient:
 
 
 def _proxy_for(url: str) -> Proxy | None:
-    """Return the proxy for a URL; None if there is no proxy, or if the URL is on loopback."""
     return None if is_loopback(urlsplit(url).hostname) else proxy_for(url)
 
 
@@ -84,10 +80,6 @@ async def get_document(client: httpx.AsyncClient, url: str, *, setting: Text | s
 
 
 def _check_status(response: httpx.Response, setting: Text | str) -> None:
-    """Check that a response has the status 200. For `setting`, see `get_document`.
-
-    Raises: NotRunning, if a proxy cannot reach the service behind it; DocumentFault, for any other status.
-    """
     status, url = response.status_code, response.url
     if status == HTTPStatus.OK:
         return
@@ -121,10 +113,9 @@ def _check_status(response: httpx.Response, setting: Text | str) -> None:
 
 
 def fault_of(exc: httpx.TransportError, url: str, setting: Text | str) -> DocumentFault:
-    """Return the fault that explains an error of httpx.
+    """Return the fault that explains an error of httpx, by its first cause that is known.
 
-    If the error of httpx has a cause that `_fault_of_cause` explains, the fault describes that cause. Otherwise, it
-    describes the error of httpx itself. For `setting`, see `get_document`.
+    For `setting`, see `get_document`.
     """
     parts = urlsplit(url)
     where: Text | str = f"{parts.scheme}://{parts.netloc}"
@@ -153,7 +144,6 @@ def fault_of(exc: httpx.TransportError, url: str, setting: Text | str) -> Docume
 
 
 def _fault_of_cause(cause: BaseException, where: Text | str) -> DocumentFault | None:
-    """Return the fault for an error of TLS, an unknown host name or a refused connection; None for other causes."""
     match cause:
         case ssl.SSLCertVerificationError():
             why = refusal_of(cause)

@@ -60,12 +60,8 @@ async def check_push_forward(app: App, settings: Settings, *, clock: Clock) -> A
 async def _send_handshake(app: App, settings: Settings, *, echostr: str, now: datetime) -> PushAnswer:
     """Mark the signature of a handshake as used, send the handshake to an app's handler, and return the response.
 
-    The signature is marked as used before it is sent, because the handler may log it. The signature does not cover a
-    message. If it were unused, an attacker who reads that log could send wxauth a forged message with it, for example
-    about a withdrawn authorization.
-
-    Raises: StorageUnavailable; PushNotForwarded, if there is no usable response; TimeoutError, if the handler does not
-    respond within `ANSWER_SECONDS`.
+    The handler may log the signature, which does not cover a message. If it were unused, an attacker who reads that log
+    could send wxauth a forged message with it, for example about a withdrawn authorization.
     """
     nonce = str(secrets.randbelow(10**_NONCE_DIGITS))
     query, signature = make_handshake(app, nonce=nonce, echostr=echostr, now=now)
@@ -81,10 +77,7 @@ async def _send_handshake(app: App, settings: Settings, *, echostr: str, now: da
 
 
 async def check_sign_up_hook(settings: Settings, *, clock: Clock) -> AsyncGenerator[CheckResult, None]:
-    """Check that the sign-up hook responds, if there is one.
-
-    The check sends a message of type `test`, without a user.
-    """
+    """Send the sign-up hook, if there is one, a message of type `test` without a user."""
     async with aclosing(ReceiverTransport()) as transport:
         hook = SignUpHook(settings=settings, transport=transport, clock=clock)
         if not hook.is_on:

@@ -1,4 +1,7 @@
-"""The check of the issuer, at whose URL siblings (services that verify wxauth's tokens) must find the stored keys."""
+"""The check of the issuer, at whose URL siblings (services that verify wxauth's tokens) must find the stored keys.
+
+Also the check of the metadata that clients need in order to find wxauth from a resource (RFC 9728).
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence, Set as AbstractSet
@@ -21,12 +24,13 @@ from wxauth.checks.documents import (
 from wxauth.checks.result import CheckResult, Findings, bad, good, note
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.keys.models import StoredSigningKey
+from wxauth_guard.bearer import METADATA_PATH as RESOURCE_METADATA_PATH
 from wxauth_guard.issuer import METADATA_PATH
 from wxauth_guard.keys import verification_keys
 from wxauth_guard.urls import is_loopback, is_secure
 
+# It may raise StorageUnavailable.
 ReadKeys = Callable[[], Awaitable[Sequence[StoredSigningKey]]]
-"""A function that reads the stored signing keys once more. It may raise StorageUnavailable."""
 
 _NAME: Final = "issuer"
 _SETTING: Final = "WXAUTH_ISSUER"
@@ -37,11 +41,8 @@ async def check_issuer(
 ) -> AsyncGenerator[CheckResult, None]:
     """Check whether siblings find the stored keys at the issuer's URL.
 
-    All requests together may take `patience` seconds, and `CONNECT_TIMEOUT_SECONDS` more for connecting. If the issuer
-    publishes none of the keys in `findings` that have begun to sign, the check reads the stored keys once more with
-    `read_keys`, if this function is given.
-
-    Raises: StorageUnavailable, from `read_keys`; ValueError, if the URL of the keys is malformed.
+    All requests together may take `patience` seconds, and `CONNECT_TIMEOUT_SECONDS` more for connecting. `read_keys`
+    reads the stored keys once more.
     """
     time_limits = httpx.Timeout(patience, connect=CONNECT_TIMEOUT_SECONDS)
     try:
@@ -65,7 +66,6 @@ async def check_issuer(
 
 
 def _judge_failure(issuer: str, failure: DocumentFault | TimeoutError) -> CheckResult:
-    """Return the result for documents that could not be read or cannot be used."""
     match failure:
         case NotRunning():
             text = _(
@@ -83,7 +83,6 @@ def _judge_failure(issuer: str, failure: DocumentFault | TimeoutError) -> CheckR
 
 
 def _judge_kids(issuer: str, signing: AbstractSet[str], published: AbstractSet[str]) -> CheckResult:
-    """Compare the ids of the stored keys in `signing` with the ids of the published keys, and return the result."""
     if signing.isdisjoint(published):
         text = _(
             "{issuer} returns none of the stored keys, because the service there uses another database. "
@@ -113,14 +112,7 @@ def _judge_kids(issuer: str, signing: AbstractSet[str], published: AbstractSet[s
 
 
 async def _published_kids(client: httpx.AsyncClient, issuer: str) -> set[str]:
-    """Return the ids of the keys that the issuer publishes. `client` connects to the issuer.
-
-    The function requests the documents in the same way as the guard, so that it finds the faults that a sibling would
-    meet.
-
-    Raises: NotRunning, if no service responds; DocumentFault, if siblings cannot use the documents; ValueError, if the
-        URL of the keys is malformed.
-    """
+    """Request the documents in the same way as the guard, and so find the faults that a sibling would meet."""
     metadata = await get_document(client, issuer + METADATA_PATH, setting=_SETTING)
     jwks_uri = _jwks_uri_in(metadata, issuer)
     async with client_for(jwks_uri, client.timeout) as jwks_client:
@@ -131,11 +123,6 @@ async def _published_kids(client: httpx.AsyncClient, issuer: str) -> set[str]:
 
 
 def _jwks_uri_in(metadata: Mapping[str, Any], issuer: str) -> str:
-    """Return the URL of the keys in the metadata of this issuer.
-
-    Raises: DocumentFault, if the metadata names another issuer, or no URL from which the guard would read keys;
-        ValueError, if the URL is malformed.
-    """
     reported = metadata.get("issuer")
     if reported != issuer:
         # The part before @ may contain a password.
@@ -154,20 +141,11 @@ def _jwks_uri_in(metadata: Mapping[str, Any], issuer: str) -> str:
 
 
 def _may_have_keys(jwks_uri: str, issuer: str) -> bool:
-    """Return whether the guard would read keys from this URL.
-
-    The URL must use https, or both the URL and the issuer must be on loopback.
-
-    Raises: ValueError, if the URL is malformed.
-    """
+    """Return whether the guard would read keys from this URL."""
     return is_secure(jwks_uri) and (jwks_uri.startswith("https:") or is_loopback(urlsplit(issuer).hostname))
 
 
 async def _check_for_cache(client: httpx.AsyncClient, issuer: str) -> None:
-    """Send up to two requests to check that no cache stores responses. Stop after a response whose status is not 200.
-
-    Raises: DocumentFault, if a response may have been stored; NotRunning or DocumentFault, if a request fails.
-    """
     url = f"{issuer}/livez"
     previous_id = ""
     for _attempt in range(2):
@@ -192,10 +170,7 @@ async def _check_for_cache(client: httpx.AsyncClient, issuer: str) -> None:
 
 
 def _sign_of_cache(headers: httpx.Headers, previous_id: str) -> Text | None:
-    """Return a sign that a cache may have stored a response, as the end of a sentence; None if there is no sign.
-
-    `previous_id` is the X-Request-ID of the previous response; an empty string if there is no previous response.
-    """
+    """Return a sign that a cache may have stored a response, as the end of a sentence; None if there is no sign."""
     if previous_id and headers.get("X-Request-ID") == previous_id:
         return _("repeats an X-Request-ID")
     if "Age" in headers:
@@ -203,3 +178,34 @@ def _sign_of_cache(headers: httpx.Headers, previous_id: str) -> Text | None:
     if "no-store" not in headers.get("Cache-Control", "").lower():
         return _("lacks Cache-Control: no-store")
     return None
+
+
+async def check_resource(url: str, issuer: str, *, patience: float) -> AsyncGenerator[CheckResult, None]:
+    """Check whether clients find the metadata of a resource, and this issuer in the metadata.
+
+    The request may take `patience` seconds, and `CONNECT_TIMEOUT_SECONDS` more for connecting.
+    """
+    name = f"resource {url}"
+    parts = urlsplit(url)
+    metadata_url = f"{parts.scheme}://{parts.netloc}{RESOURCE_METADATA_PATH}{parts.path.removesuffix('/')}"
+    time_limits = httpx.Timeout(patience, connect=CONNECT_TIMEOUT_SECONDS)
+    try:
+        async with asyncio.timeout(patience + CONNECT_TIMEOUT_SECONDS), client_for(url, time_limits) as client:
+            metadata = await get_document(client, metadata_url, setting=_("the URL in WXAUTH_RESOURCES"))
+    except (DocumentFault, TimeoutError) as exc:
+        reason = exc.text if isinstance(exc, DocumentFault) else _("no response in time")
+        text = _("{url} can't be read, so clients can't discover wxauth: {reason}", url=metadata_url, reason=reason)
+        yield bad(name, text)
+        return
+    servers = metadata.get("authorization_servers")
+    if metadata.get("resource") != url:
+        text = _(
+            "{url} specifies a different resource. The resource must match the spelling in WXAUTH_RESOURCES exactly",
+            url=metadata_url,
+        )
+        yield bad(name, text)
+    elif not isinstance(servers, list) or issuer not in servers:
+        text = _("{url} doesn't list {issuer} in authorization_servers", url=metadata_url, issuer=issuer)
+        yield bad(name, text)
+    else:
+        yield good(name, _("has metadata that specifies its own URL and this issuer"))

@@ -1,6 +1,6 @@
 """The check for outsiders: roles that may use wxauth's tables, and are not excused.
 
-For example, the service's role, owners and superusers are excused. The query in `outsider_queries` lists all excused
+For example, the service's role, owners and superusers are excused. The query in `checks/queries.py` lists all excused
 roles.
 """
 
@@ -8,22 +8,20 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from wxauth.checks.outsider_queries import Revocation
+from wxauth.checks.queries import Revocation
 from wxauth.checks.result import CheckResult, bad, note
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.terminal import listed
 
+# In the name, two double quotes stand for one.
 _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
-"""The pattern of a name in double quotes. In the name, two double quotes stand for one."""
 
 
 def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
     """Yield a result for roles that may change wxauth's tables, and one for roles that may only read or lock them.
 
-    If there are no roles of one of these kinds, their result is left out.
-
-    `revocations` contains at most `MOST_REVOCATIONS` items for each of these two kinds of roles. If there are more, the
-    printed statements are incomplete. After the operator has run them, the next check reports the rest.
+    There are at most `MOST_REVOCATIONS` of each of these two kinds. If there are more, the printed statements are
+    incomplete, and after the operator has run them, the next check reports the rest.
     """
     writing = [revocation for revocation in revocations if revocation.may_write]
     reading = [revocation for revocation in revocations if not revocation.may_write]
@@ -48,12 +46,6 @@ def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
 
 
 def _role_list(revocations: Sequence[Revocation]) -> Text:
-    """Return the roles of these revocations as a text, each with its members, which have the role's rights.
-
-    If there are revocations that were not read, the text ends with their number, which is the same in all these
-    revocations. This number can be higher than the number of unnamed roles, because a role can need several
-    revocations.
-    """
     names: dict[str, str] = {}  # by role, because several revocations can concern the same role
     for revocation in revocations:
         name = _printable(revocation.role)
@@ -62,14 +54,11 @@ def _role_list(revocations: Sequence[Revocation]) -> Text:
             members = listed(map(_printable, revocation.members), unlisted_count)
             name = _("{name} (and its members {members})", name=name, members=members)
         names.setdefault(revocation.role, name)
+    # The number is the same in all these revocations. It counts a role again for each revocation that the role needs.
     return listed(names.values(), revocations[0].unlisted_count)
 
 
 def _statements(revocations: Sequence[Revocation]) -> list[str]:
-    """Return the SQL statements for these revocations, in the order in which they must run.
-
-    Revocations that differ only in their roles share one statement.
-    """
     # A role can revoke a right that it has granted only while it has the right itself. Therefore, rights that a role
     # other than the owner has granted are revoked before rights that the owner has granted. Within both groups, a right
     # comes last if its holder might have granted it to other roles.
@@ -82,7 +71,6 @@ def _statements(revocations: Sequence[Revocation]) -> list[str]:
 
 
 def _statements_for(alike: Sequence[Revocation]) -> list[str]:
-    """Return the SQL statements for revocations that differ only in their roles."""
     revocation = alike[0]
     if revocation.group is not None:
         what = _printable(revocation.group)
@@ -100,19 +88,13 @@ def _statements_for(alike: Sequence[Revocation]) -> list[str]:
     return [f"SET ROLE {grantor};", f"{statement}{cascade};", "RESET ROLE;"]
 
 
+# A role's name may contain characters that control the operator's terminal.
 def _printable(names: str) -> str:
-    """Return names that are quoted for SQL, with an escape in place of each character that is not printable.
-
-    The escapes are necessary because a role's name may contain characters that control the operator's terminal.
-    """
     return _QUOTED.sub(_escaped, names)
 
 
+# PostgreSQL's form `U&"..."` has hexadecimal code points for characters that are not printable, and backslashes.
 def _escaped(name: re.Match[str]) -> str:
-    """Return a quoted name. If it is not printable, return it in PostgreSQL's form `U&"..."`.
-
-    In this form, code points in hexadecimal replace the characters that are not printable, and backslashes.
-    """
     if name[0].isprintable():
         return name[0]
     return "U&" + "".join(c if c.isprintable() and c != "\\" else f"\\+{ord(c):06X}" for c in name[0])

@@ -1,18 +1,25 @@
-"""The queries of the checks, apart from the queries for rights. They change nothing."""
+"""The queries of the checks. They change nothing.
 
+An outsider is a role that may use wxauth's tables, and is not excused (see the CTE `excused`).
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from wxauth.core.database import Database
 from wxauth.core.revisions import why_unfit
-from wxauth.core.statements import Statement
+from wxauth.core.rights_queries import OUR_RELATIONS, VERSION_TABLE, our_tables
+from wxauth.core.statements import Nothing, Statement, fragment
 from wxauth.i18n import Text
 from wxauth.session_keys.queries import SealedSessionKey
 
+# A sample of sessions can have twice this number of rows: the oldest and the newest.
 SAMPLE_SIZE: Final = 1000
-"""The largest number of rows in a sample.
-
-A sample of sessions can have twice this number of rows, because it contains the oldest and the newest sessions.
-"""
+# This applies to each kind of role: those that may change data, and those that may only read or lock it.
+MOST_REVOCATIONS: Final = 20
+MOST_MEMBERS: Final = 5
+MOST_RELATIONS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,20 +27,13 @@ class PostgresServer:
     """The properties of the database server that a check judges."""
 
     version: str
-    version_number: int
-    """The version in PostgreSQL's format, in which 180001 is 18.1."""
+    version_number: int  # in PostgreSQL's format, in which 180001 is 18.1
     is_standby: bool
-    """Whether the server is in recovery, as a standby server is."""
     is_read_only: bool
-    """Whether a new transaction is read-only."""
-    isolation: str
-    """The isolation level of a transaction that sets no level itself."""
-    engine: str
-    """The result of the SQL function `version()`, which names the product."""
-    has_plpgsql: bool
-    """Whether PL/pgSQL, the language of wxauth's triggers, is installed."""
+    isolation: str  # of a transaction that sets no level itself
+    engine: str  # the result of the SQL function `version()`
+    has_plpgsql: bool  # the language of wxauth's triggers
     encoding: str
-    """The encoding of the database."""
 
     @property
     def major_version(self) -> int:
@@ -53,7 +53,15 @@ class WebhookState:
     name: str
     is_enabled: bool
     is_stuck: bool
-    """Whether a delivery has been waiting, and no event has been delivered, for `checks.database.STUCK_AFTER`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecentAddresses:
+    """The addresses from which the newest sessions were opened."""
+
+    session_count: int
+    user_count: int
+    addresses: list[str]  # at most two, without their prefix lengths
 
 
 READ_SERVER: Final = Statement[PostgresServer]("""
@@ -72,6 +80,14 @@ SELECT id AS session_id, app_id, openid, session_key AS sealed
         (SELECT id, app_id, openid, session_key FROM sessions ORDER BY id DESC LIMIT :size)) ends
  WHERE session_key IS NOT NULL
 """)
+# The limit stands before the condition, so that a service without recent logins reads few rows, too.
+RECENT_ADDRESSES: Final = Statement[RecentAddresses]("""
+SELECT count(*)::int AS session_count, count(DISTINCT user_id)::int AS user_count,
+       COALESCE((array_agg(DISTINCT host(opened)))[1 : 2], '{}') AS addresses
+  FROM (SELECT user_id, created_at, COALESCE(opened_ip, ip) AS opened
+          FROM sessions ORDER BY id DESC LIMIT :size) newest
+ WHERE created_at > :since AND opened IS NOT NULL
+""")
 # A webhook is stuck if it has accepted no event since `stuck_since`, although its first waiting delivery was queued
 # before then. `delivered_at` is null if the webhook has never accepted an event. Without a waiting delivery, a webhook
 # is not stuck.
@@ -83,3 +99,195 @@ SELECT w.name, w.is_enabled,
        ), false) AS is_stuck
   FROM webhooks w ORDER BY w.name
 """)
+
+
+_ELSEWHERE: Final = Statement[str](f"""
+-- A schema counts if it contains two of our tables, because another program may have a table with one of these
+-- names. In addition, one of three conditions must hold: the role may use the schema, the search_path names the
+-- schema, or the role can use no schema in the search_path. In the search_path, "$user" stands for the schema with
+-- the name of the role. A schema that the role may not use comes first, because the search_path usually names this
+-- schema, so that only the right to use the schema is missing.
+SELECT quote_ident(nspname) FROM pg_namespace n
+ WHERE 2 = (SELECT count(*) FROM pg_class
+             WHERE relnamespace = n.oid AND relkind IN ('r', 'p')
+               AND relname IN ('{VERSION_TABLE}', 'identities'))
+   AND (has_schema_privilege(n.oid, 'USAGE') OR current_schema() IS NULL
+        OR quote_ident(CASE nspname WHEN current_user THEN '$user' ELSE nspname END)
+           = ANY (string_to_array(current_setting('search_path'), ', '))
+        OR quote_ident(nspname) = ANY (string_to_array(current_setting('search_path'), ', ')))
+ ORDER BY has_schema_privilege(n.oid, 'USAGE'), nspname LIMIT 1
+""")
+_HIDDEN_IN: Final = Statement[str]("""
+WITH policies AS (
+    -- The policies that apply to the role. The role with the oid 0 is PUBLIC.
+    SELECT polrelid, polcmd, polpermissive,
+           COALESCE(pg_get_expr(polqual, polrelid), 'true') = 'true'
+           AND COALESCE(pg_get_expr(polwithcheck, polrelid), 'true') = 'true' AS is_unconditional
+      FROM pg_policy
+     WHERE EXISTS (SELECT FROM unnest(polroles) r WHERE r = 0 OR pg_has_role(r, 'USAGE'))
+)
+SELECT format('%I.%I', nspname, relname) AS name
+  FROM unnest(:tables::text[]) wanted JOIN pg_class c ON c.oid = to_regclass(quote_ident(wanted))
+       JOIN pg_namespace n ON n.oid = relnamespace
+ WHERE row_security_active(c.oid)
+   -- Row-level security hides no rows from the role if each command (SELECT, INSERT, UPDATE and DELETE) has a
+   -- permissive policy without a condition, and no policy is restrictive. The command * means all commands.
+   AND (EXISTS (SELECT FROM policies p WHERE polrelid = c.oid AND NOT polpermissive)
+        OR EXISTS (SELECT FROM unnest('{r,a,w,d}'::"char"[]) command
+                    WHERE NOT EXISTS (SELECT FROM policies
+                                       WHERE polrelid = c.oid AND polpermissive AND is_unconditional
+                                         AND polcmd IN (command, '*'))))
+ ORDER BY 1
+""")
+
+
+async def schema_elsewhere(database: Database) -> str | None:
+    """Return the quoted name of a schema with wxauth's tables that the role can't use, or that its search_path lacks.
+
+    Call this function only if the role finds none of wxauth's tables.
+    """
+    return await database.value(_ELSEWHERE)
+
+
+async def tables_with_hidden_rows(database: Database) -> Sequence[str]:
+    """Return the tables in which row-level security might hide rows from the role."""
+    return await database.values(_HIDDEN_IN, tables=our_tables())
+
+
+async def use_tables(database: Database) -> None:
+    """Let PostgreSQL plan each use of wxauth's tables. Nothing is executed.
+
+    Raises: StorageUnavailable, whose cause is PostgreSQL's error for the first right that the role lacks.
+    """
+    names = ",".join(fragment(name) for name in our_tables() if name != VERSION_TABLE)
+    await database.run(
+        Statement[Nothing](f"""
+        DO $$
+        DECLARE
+            our_table regclass;
+            our_column name;
+        BEGIN
+            EXECUTE 'EXPLAIN SELECT FROM {VERSION_TABLE}';
+            FOR our_table, our_column IN
+                SELECT attrelid, attname FROM unnest('{{{names}}}'::text[]) wanted
+                       JOIN pg_attribute ON attrelid = to_regclass(wanted) AND attnum = 1
+            LOOP
+                EXECUTE format('EXPLAIN SELECT FROM %s', our_table);
+                EXECUTE format('EXPLAIN INSERT INTO %s DEFAULT VALUES', our_table);
+                EXECUTE format('EXPLAIN UPDATE %s SET %I = DEFAULT', our_table, our_column);
+                EXECUTE format('EXPLAIN DELETE FROM %s', our_table);
+            END LOOP;
+            IF to_regprocedure('nickname_bigrams(text)') IS NOT NULL THEN
+                EXECUTE 'EXPLAIN SELECT nickname_bigrams('''')';
+            END IF;
+        END $$
+        """)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """A step that takes rights on wxauth's tables or sequences from a role. Names are quoted for SQL."""
+
+    role: str  # `PUBLIC` stands for all roles
+    # `role` loses its membership in this role. It is None if `role` loses its own rights.
+    group: str | None
+    relations: list[str]  # empty if the role loses a membership
+    are_sequences: bool
+    # This role must run the REVOKE. It is None if the owner or a superuser can run it.
+    grantor: str | None
+    may_have_passed_on: bool  # whether the role might have granted the right to other roles
+    members: list[str]  # the roles that have the rights through a membership in this role
+    member_count: int  # including those that `members` leaves out
+    may_write: bool
+    # The result does not list these revocations for roles of this kind, writing or reading.
+    unlisted_count: int
+
+
+_REVOCATIONS: Final = Statement[Revocation](f"""
+WITH RECURSIVE {OUR_RELATIONS}, owners AS (
+    SELECT DISTINCT relowner AS oid FROM pg_class WHERE oid IN (SELECT oid FROM own_tables)
+), roles_for_all_data (oid, writes) AS (
+    SELECT oid, rolname = 'pg_write_all_data' FROM pg_roles
+     WHERE rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_maintain')
+), excused (oid) AS (
+    -- The roles that may have rights: superusers, the owner and its members, the role of the session, the current role,
+    -- the roles for all data and, if the current role lacks the rights of the owner, the roles whose rights it has.
+    SELECT r.oid FROM pg_roles r
+     WHERE rolsuper OR EXISTS (SELECT FROM owners o WHERE pg_has_role(r.oid, o.oid, 'MEMBER'))
+        OR rolname IN (current_user, session_user)
+        OR NOT EXISTS (SELECT FROM owners o WHERE pg_has_role(o.oid, 'USAGE')) AND pg_has_role(r.oid, 'USAGE')
+    UNION SELECT oid FROM roles_for_all_data
+), memberships AS (
+    -- All memberships, except those that allow neither inheriting nor SET ROLE. Such memberships exist from PostgreSQL
+    -- 16 on, in which a REVOKE must also name the grantor of the membership. The columns for these options are read as
+    -- JSON, because older versions do not have them.
+    SELECT roleid, member, grantor, admin_option, to_jsonb(m) ? 'set_option' AS has_grantor FROM pg_auth_members m
+     WHERE COALESCE((to_jsonb(m) ->> 'inherit_option')::boolean, true)
+        OR COALESCE((to_jsonb(m) ->> 'set_option')::boolean, true)
+), grants AS (
+    -- The rights on relations and columns. The grantee with the oid 0 is PUBLIC.
+    SELECT relkind = 'S' AS is_sequence, relnamespace, relowner, name, acl.*,
+           CASE relkind WHEN 'S' THEN privilege_type IN ('USAGE', 'UPDATE')
+                        ELSE privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER') END AS writes
+      FROM relations r CROSS JOIN LATERAL (
+               SELECT grantor, grantee, privilege_type, is_grantable FROM aclexplode(relacl)
+               UNION ALL
+               SELECT e.grantor, e.grantee, e.privilege_type, e.is_grantable
+                 FROM pg_attribute a, aclexplode(attacl) e WHERE attrelid = r.oid AND NOT attisdropped) acl
+     WHERE grantee <> relowner
+), direct_holders (role, writes) AS (
+    -- Each role that has a right by itself, and whether the right allows writing.
+    SELECT grantee, bool_or(writes) FROM grants GROUP BY grantee
+    UNION ALL SELECT oid, writes FROM roles_for_all_data
+    UNION ALL SELECT oid, true FROM pg_roles WHERE rolsuper
+), holders (role, writes) AS (
+    -- Each role that has a right by itself or through a membership. A role with NOINHERIT counts, because it can SET
+    -- ROLE.
+    SELECT role, writes FROM direct_holders
+    UNION SELECT member, writes FROM holders JOIN memberships ON roleid = role
+), outsiders (via, role) AS (
+    -- Each holder that is not excused, with itself in "via", and again for each role through which it has a right.
+    SELECT DISTINCT role, role FROM holders WHERE role NOT IN (SELECT oid FROM excused)
+    UNION SELECT via, member FROM outsiders JOIN memberships ON roleid = role
+           WHERE member NOT IN (SELECT oid FROM excused)
+), revocations AS (
+    -- If neither a role nor a role that has its rights may use the schema, none of them can use the tables in it, so
+    -- the rights of the role are not reported. The rights of PUBLIC are always reported.
+    SELECT grantee AS role, NULL::oid AS of_group,
+           (array_agg(DISTINCT name))[1 : :most_relations] AS relations, is_sequence,
+           CASE WHEN grantor <> relowner THEN grantor END AS by_whom, bool_or(is_grantable) AS may_have_passed_on
+      FROM grants
+     WHERE grantee = 0 OR grantee NOT IN (SELECT oid FROM excused)
+                      AND EXISTS (SELECT FROM outsiders WHERE via = grantee
+                                     AND has_schema_privilege(role, relnamespace, 'USAGE'))
+     GROUP BY grantee, is_sequence, CASE WHEN grantor <> relowner THEN grantor END
+    UNION ALL
+    -- The grantor with the oid 10 is the first superuser. Any superuser can revoke in its name.
+    SELECT member, roleid, '{{}}', false, CASE WHEN has_grantor AND grantor <> 10 THEN grantor END, admin_option
+      FROM memberships
+     WHERE roleid IN (SELECT role FROM holders) AND roleid IN (SELECT oid FROM excused)
+       AND member NOT IN (SELECT oid FROM excused) AND EXISTS (SELECT FROM relations)
+), judged AS (
+    -- Whether the role may write also depends on its rights on other relations, and on its memberships.
+    SELECT r.*, EXISTS (SELECT FROM holders h WHERE h.role = r.role AND writes) AS may_write FROM revocations r
+), numbered AS (
+    -- The place of each revocation in its kind (writing or only reading), and the number of revocations of the kind.
+    SELECT *, row_number() OVER kind AS place, count(*) OVER (PARTITION BY may_write) AS size FROM judged
+    WINDOW kind AS (PARTITION BY may_write ORDER BY role, of_group NULLS FIRST, is_sequence, by_whom NULLS FIRST)
+)
+SELECT CASE n.role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(n.role)) END AS role,
+       quote_ident(pg_get_userbyid(of_group)) AS "group", relations, is_sequence AS are_sequences,
+       quote_ident(pg_get_userbyid(by_whom)) AS grantor, may_have_passed_on,
+       ARRAY(SELECT quote_ident(pg_get_userbyid(o.role)) FROM outsiders o WHERE via = n.role AND o.role <> n.role
+              ORDER BY 1 LIMIT :most_members) AS members,
+       (SELECT count(*) FROM outsiders o WHERE via = n.role AND o.role <> n.role) AS member_count,
+       may_write, GREATEST(size - :most, 0) AS unlisted_count
+  FROM numbered n WHERE place <= :most ORDER BY may_write DESC, place
+""")
+
+
+async def read_revocations(database: Database) -> Sequence[Revocation]:
+    """Return the steps that revoke the rights of other roles. The steps for roles that may write come first."""
+    limits = {"most": MOST_REVOCATIONS, "most_members": MOST_MEMBERS, "most_relations": MOST_RELATIONS}
+    return await database.rows(_REVOCATIONS, tables=our_tables(), **limits)

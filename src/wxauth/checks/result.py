@@ -15,14 +15,11 @@ class CheckLevel(StrEnum):
     """The severity of a result."""
 
     OK = "ok"
-    NOTE = "note"
-    """A finding about a state that is right only if the operator intends it. Therefore, the operator should read it."""
+    NOTE = "note"  # a state that is right only if the operator intends it
     BAD = "bad"
-    """A finding that something does not work, or is not safe."""
 
 
 MARKS: Final = {CheckLevel.OK: "ok", CheckLevel.NOTE: "note", CheckLevel.BAD: "BAD"}
-"""The mark that a report shows for each level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +53,18 @@ def bad(name: str, text: Text) -> CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """The comparison of this machine's clock with another clock."""
+    """The seconds by which this machine's clock is ahead of another clock, and their largest possible error."""
 
     ahead: float
-    """The number of seconds by which this machine's clock is ahead; negative if it is behind."""
     uncertainty: float
-    """The largest possible error of `ahead`, in seconds."""
 
     @classmethod
     def of(cls, theirs: datetime, *, asked_at: datetime, answered_at: datetime, grain: timedelta = timedelta()) -> Self:
         """Return the reading from one request, whose response contained `theirs`, the time of the other clock.
 
-        This method assumes that the other clock was read halfway between request and response. `grain` is the unit to
-        which the time of the other clock was truncated.
+        `grain` is the unit to which the time of the other clock was truncated.
         """
+        # The other clock was probably read halfway between request and response.
         midpoint = asked_at + (answered_at - asked_at) / 2
         uncertainty = (answered_at - asked_at) / 2 + grain / 2
         # `uncertainty` is negative if this machine's clock was set back during the request, so the sign is removed.
@@ -79,13 +74,8 @@ class ClockReading:
 def judge_clock(reading: ClockReading, *, name: str, whose: Text, allowed: float, why: Text) -> CheckResult:
     """Return the result of a comparison of this machine's clock with another clock.
 
-    Args:
-        reading: The comparison of the two clocks.
-        name: The name of the check.
-        whose: The owner of the other clock, in the possessive, for example "WeChat's".
-        allowed: The number of seconds by which the clocks may differ. The result is bad only if they certainly
-            differ by more.
-        why: The part of a bad result's text that says why the difference matters.
+    `whose` is the owner of the other clock, in the possessive, for example "WeChat's". `why` says why a difference
+    matters. The result is bad only if the clocks certainly differ by more than `allowed`, in seconds.
     """
     distance = abs(reading.ahead)
     if distance - reading.uncertainty <= allowed:
@@ -109,12 +99,8 @@ def judge_clock(reading: ClockReading, *, name: str, whose: Text, allowed: float
 class Findings:
     """The values that one check finds and other checks need."""
 
+    # They are the enabled apps, or those in the settings if the database was not read. If only one app is checked, the
+    # disabled apps are included, because the check compares the push_tokens of all apps.
     apps: Sequence[App] = ()
-    """The enabled apps. If the database was not or could not be read, these are the apps in the settings.
-
-    If only one app is checked, the disabled apps are included, because the check compares the push_tokens of all apps.
-    """
-    signing_keys: Sequence[StoredSigningKey] | None = None
-    """The stored keys that sign access tokens and are published now; None if they could not be read."""
+    signing_keys: Sequence[StoredSigningKey] | None = None  # None if they could not be read
     wechat_readings: list[ClockReading] = field(default_factory=list)
-    """The comparisons of this machine's clock with WeChat's clock."""

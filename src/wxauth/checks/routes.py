@@ -72,7 +72,6 @@ async def check_one_app(
 
 
 def _report(results: list[CheckResult], request: Request) -> Items[CheckResultAnswer]:
-    """Return the results in the language that the request prefers."""
     language = preferred_language(request.headers)
     items: list[CheckResultAnswer] = [
         {

@@ -3,18 +3,18 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Final
 
 from wxauth.checks.database import check_database, read_signing_keys
 from wxauth.checks.handlers import check_push_forward, check_sign_up_hook
-from wxauth.checks.issuer import check_issuer
-from wxauth.checks.resources import check_resource
+from wxauth.checks.issuer import check_issuer, check_resource
 from wxauth.checks.result import CheckResult, ClockReading, Findings, bad, good, judge_clock
 from wxauth.checks.wechat import CHECK_TIMEOUT_SECONDS, check_app
 from wxauth.core.clock import Clock, utc_now
-from wxauth.core.deadlines import DEADLINES, Deadlines
+from wxauth.core.connecting import DEADLINES, Deadlines
 from wxauth.core.logs import message_of
 from wxauth.i18n import lazy_gettext as _
 from wxauth.outbound.transport import HttpTransport
@@ -25,10 +25,12 @@ from wxauth.wechat.client import transport_for
 from wxauth_guard.issuer import FETCH_TIMEOUT
 from wxauth_guard.verifier import CLOCK_SKEW
 
+# A whole check, for example of one app, has this limit. Each of its requests has a shorter one.
 LONGEST_CHECK_SECONDS: Final = 25.0
-"""The time limit, in seconds, of a whole check, for example of one app. Each of its requests has a shorter limit."""
+# All queries about the database share `total`, and on a busy machine they took more than the 8 s of a request. A
+# database that hangs is noticed earlier, by `silence`.
+_DEADLINES: Final = replace(DEADLINES, total=20.0)
 _LONGEST_REASON: Final = 300
-"""The largest number of characters that a result shows of an internal error's message."""
 
 
 async def check_all() -> list[CheckResult]:
@@ -47,16 +49,13 @@ async def check_with(
     settings: Settings,
     *,
     clock: Clock = utc_now,
-    deadlines: Deadlines = DEADLINES,
+    deadlines: Deadlines = _DEADLINES,
     issuer_patience: float = FETCH_TIMEOUT,
 ) -> list[CheckResult]:
     """Run all checks with valid settings: the database first, and then the other checks in parallel.
 
-    The database comes first because the other checks need the apps and the keys that it stores. Disabled apps are not
-    checked with WeChat.
-
-    `issuer_patience` is the number of seconds that the requests for the documents of the issuer, or of a resource, may
-    take. By default, this is the time for which the guard in other services waits.
+    The database comes first because the other checks need the apps and the keys that it stores. `issuer_patience` is
+    the number of seconds that the requests for the issuer's documents may take, by default as many as the guard waits.
     """
     findings = Findings(apps=settings.apps)
     results = await _results_of("database", check_database(settings, findings, clock=clock, deadlines=deadlines))
@@ -83,11 +82,8 @@ async def check_with(
 
 
 def _judge_wechat_clock(readings: Sequence[ClockReading]) -> CheckResult:
-    """Return the result of a comparison of this machine's clock with WeChat's.
-
-    An error of this machine's clock appears in all readings. A difference in only some of them has another cause, for
-    example a proxy that repeats a stored response with an old time. So the smallest difference counts.
-    """
+    # An error of this machine's clock appears in all readings. A difference in only some of them has another cause, for
+    # example a proxy that repeats a stored response with an old time. So the smallest difference counts.
     nearest = min(readings, key=lambda reading: abs(reading.ahead))
     why = _("but tokens tolerate a difference of only {seconds} s", seconds=CLOCK_SKEW)
     return judge_clock(nearest, name="clock wechat", whose=_("WeChat's"), allowed=CLOCK_SKEW, why=why)
@@ -112,30 +108,22 @@ async def check_apps_with_wechat(settings: Settings) -> list[CheckResult]:
 
 
 def _transport(settings: Settings) -> HttpTransport:
-    """Return the transport for the requests to WeChat. Its time limit for connecting suits `CHECK_TIMEOUT_SECONDS`."""
     return transport_for(settings, at_most=CHECK_TIMEOUT_SECONDS)
 
 
 async def _results_of_app(
     app: App, settings: Settings, findings: Findings, transport: HttpTransport, clock: Clock
 ) -> list[CheckResult]:
-    """Check an app with WeChat, and return the results."""
     check = check_app(app, settings, findings, transport=transport, clock=clock)
     return await _results_of(f"wechat {app.app_id}", check)
 
 
 async def _results_of_forward(app: App, settings: Settings, clock: Clock) -> list[CheckResult]:
-    """Check the handler to which wxauth forwards an app's messages. Return no results if the app has no handler."""
     check = check_push_forward(app, settings, clock=clock)
     return await _results_of(f"wechat {app.app_id} push_forward", check)
 
 
 async def _results_of(name: str, check: AsyncGenerator[CheckResult | None, None]) -> list[CheckResult]:
-    """Return the results of a check. A check yields None if there is nothing to report.
-
-    If the check itself fails, or takes too long, add a result called `name` with the failure. The error is not raised,
-    because the other checks must continue.
-    """
     results: list[CheckResult] = []
     try:
         async with asyncio.timeout(LONGEST_CHECK_SECONDS), aclosing(check):
@@ -145,7 +133,7 @@ async def _results_of(name: str, check: AsyncGenerator[CheckResult | None, None]
     except TimeoutError:
         text = _("the check didn't finish within {seconds:g} s", seconds=LONGEST_CHECK_SECONDS)
         results.append(bad(name, text))
-    except Exception as exc:
+    except Exception as exc:  # The other checks must continue.
         reason = f"{type(exc).__name__}: {message_of(exc)}"[:_LONGEST_REASON]
         text = _("the check failed because of an internal error: {reason}", reason=reason)
         results.append(bad(name, text))

@@ -1,8 +1,7 @@
 """The kinds of sealed values in the database, and the checks of whether the secret keys can open them.
 
-A sealed value is encrypted with the secret key. It can be opened only with its context, which names the place where
-it is stored. Values that expire within two hours, such as JS-SDK tickets, are not among these kinds. The result for the
-signing keys also reports their rotation.
+A sealed value can be opened only with its context, which names the place where it is stored. Values that expire within
+two hours, such as JS-SDK tickets, are not among these kinds.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,12 +41,8 @@ class SealedValue(NamedTuple):
 class SealedKind(Generic[Row]):
     """A kind of row that contains sealed values."""
 
+    # A value that is not set is None. Several values have the order of the columns in the row's `Reseal`.
     values: Callable[[Row], Sequence[tuple[bytes | None, bytes]]]
-    """A function that returns the sealed values of a row, each with its context. A value is None if it is not set.
-
-    If there are several values, they have the order of the columns in the row's `Reseal`, which stores the values that
-    `resealed` returns.
-    """
 
     def stored_values(self, row: Row) -> list[SealedValue]:
         """Return the values of a row that are set."""
@@ -86,9 +81,9 @@ SEALED_SIGNING_KEYS: Final[SealedKind[StoredSigningKey]] = SealedKind(
 
 
 async def some_values(database: Database, *, now: datetime) -> list[SealedValue]:
-    """Return the stored values of each kind except signing keys.
+    """Return the stored values of each kind except signing keys, which the callers read themselves.
 
-    Of the session_keys and the phone responses, return only a sample. The callers read the signing keys themselves.
+    Of the session_keys and the phone responses, return only a sample.
     """
     kinds: Sequence[tuple[SealedKind[Any], Sequence[Any]]] = (
         (SEALED_SESSION_KEYS, await database.rows(SOME_SESSION_KEYS, size=SAMPLE_SIZE)),
@@ -102,9 +97,7 @@ async def some_values(database: Database, *, now: datetime) -> list[SealedValue]
 async def ensure_opens(database: Database, sealer: Sealer, *, now: datetime) -> None:
     """Check that this process has the secret key with which the stored values are sealed.
 
-    The check opens the signing keys or, if there are none, other values.
-
-    Raises: CannotOpen, if there are values, and none of them can be opened.
+    Raises: CannotOpen, if none of the signing keys or, without any, of the other values can be opened.
     """
     can_open = [SEALED_SIGNING_KEYS.opens(sealer, key) for key in await database.rows(PUBLISHED, now=now)]
     if not can_open:
@@ -117,8 +110,6 @@ def judge_signing_keys(
     keys: Sequence[StoredSigningKey], sealer: Sealer, *, max_age: timedelta, now: datetime
 ) -> CheckResult:
     """Return the result for the signing keys: which key signs now, and which key is next or when it will be created.
-
-    If some keys cannot be opened, the result names these keys instead. If there are no keys yet, it says so.
 
     `keys` have the same algorithm, and are in the order in which they begin to sign. `max_age` is the age of the newest
     key at which the service creates the next key.
@@ -159,10 +150,7 @@ def judge_signing_keys(
 def judge_sealed(
     values: Sequence[SealedValue], keys: Sequence[StoredSigningKey], sealer: Sealer, *, has_previous: bool
 ) -> CheckResult:
-    """Return the result for these values and keys: whether they can be opened without the previous secret key.
-
-    `has_previous` says whether the settings contain a previous secret key.
-    """
+    """Return whether these values and keys can be opened without the previous secret key."""
     name = "sealed_data"
     key_values = [value for key in keys for value in SEALED_SIGNING_KEYS.stored_values(key)]
     checked = [*key_values, *values]
@@ -194,5 +182,4 @@ def judge_sealed(
 
 
 def _minute(time: datetime) -> str:
-    """Return the text of a time to the minute, such as `2026-11-27T10:00+00:00`."""
     return time.isoformat(timespec="minutes")

@@ -32,48 +32,34 @@ from wxauth.outbound.connecting import ProxyFailed
 from wxauth.settings.addresses import numeric_addresses_of, plain_address
 from wxauth.settings.apps import PUSH_PATH, App
 from wxauth.settings.settings import Settings
-from wxauth.wechat.client import MADE_UP_CODE, REJECTIONS_OF_CODE, WeChat, client_over, exchange_api
+from wxauth.wechat.client import MADE_UP_CODE, REJECTIONS_OF_CODE, WeChat, exchange_api
 from wxauth.wechat.errcodes import SYSTEM_BUSY, Api, errcode_of
 from wxauth.wechat.wechat_tokens import WeChatTokens
 from wxauth_guard.urls import is_loopback
 
+# A shorter `WXAUTH_WECHAT_TIMEOUT` takes precedence.
 CHECK_TIMEOUT_SECONDS: Final = 10.0
-"""The longest time limit, in seconds, of one request. A shorter `WXAUTH_WECHAT_TIMEOUT` takes precedence."""
 
-_NOT_WHITELISTED: Final = (40164, 61004)
-"""The errcodes for a request from an IP address that is not in the app's whitelist."""
-_MINUTE_QUOTA: Final = 45011
-"""The errcode for too many calls in a minute."""
-_SECOND: Final = timedelta(seconds=1)
-"""The precision of the time in the HTTP header `Date`."""
-_NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
-"""The pattern of the text between IP addresses in WeChat's message.
-
-It matches one or more characters that cannot be part of an address.
-"""
+_NOT_WHITELISTED: Final = (40164, 61004)  # the errcodes for an IP address that is not in the app's whitelist
+_MINUTE_QUOTA: Final = 45011  # the errcode for too many calls in a minute
+_SECOND: Final = timedelta(seconds=1)  # the precision of the HTTP header `Date`
+_NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")  # the text between IP addresses in WeChat's message
 
 
+# It passes on requests and responses, and records what the WeChat client does not return.
 class _Recorder(httpx.AsyncBaseTransport):
-    """A transport that passes on requests and responses, and records facts that the WeChat client does not return.
-
-    `readings` receives a comparison of the clocks for each response that contains a time.
-    """
-
     def __init__(self, inner: httpx.AsyncBaseTransport, clock: Clock, readings: list[ClockReading]) -> None:
         self._inner = inner
         self._clock = clock
         self._readings = readings
+        # WeChat's response names the addresses from which it refuses a call.
         self.addresses: list[str] = []
-        """The IP addresses from which WeChat refused a call. WeChat's response names them."""
         self.unreachable: set[str] = set()
-        """The hosts to which no connection could be opened."""
-        self.proxy_failure = ""
-        """The reason for the last failure to open a connection, if the proxy caused it; otherwise empty."""
-        self.connect_failure = ""
-        """The reason for the last failure to open a connection, whether or not the proxy caused it; empty if none."""
+        self.proxy_failure = ""  # the reason for the last failure to connect, if the proxy caused it
+        self.connect_failure = ""  # the reason for the last failure to connect, whether or not the proxy caused it
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Pass on a request, record facts about the response or the failure to connect, and return the response."""
+        """Pass on a request, and record facts about the response or the failure to connect."""
         asked_at = self._clock()
         try:
             response = await self._inner.handle_async_request(request)
@@ -98,7 +84,7 @@ async def check_app(
 ) -> AsyncGenerator[CheckResult, None]:
     """Check whether WeChat accepts the app and this server, and say what to enter in WeChat's console for the app."""
     recorder = _Recorder(transport, clock, findings.wechat_readings)
-    wechat = WeChat(client_over(recorder), settings, at_most=CHECK_TIMEOUT_SECONDS, reports_refusals=False)
+    wechat = WeChat(recorder, settings, at_most=CHECK_TIMEOUT_SECONDS, reports_refusals=False)
     async with aclosing(WeChatTokens(wechat=wechat, clock=clock)) as wechat_tokens:
         login_failure, token_failure = await asyncio.gather(
             _failure_of(wechat.exchange(app, MADE_UP_CODE)),
@@ -113,7 +99,6 @@ async def check_app(
 
 
 async def _failure_of(request: Awaitable[object]) -> WeChatError | None:
-    """Return the error with which a request to WeChat fails; None if it succeeds."""
     try:
         await request
     except WeChatError as exc:
@@ -122,18 +107,11 @@ async def _failure_of(request: Awaitable[object]) -> WeChatError | None:
 
 
 async def _token_failure(app: App, wechat_tokens: WeChatTokens) -> WeChatError | None:
-    """Return the error with which the request for the app's access_token fails.
-
-    Return None if WeChat issues an access_token, or if the app needs none.
-    """
     return await _failure_of(wechat_tokens.get(app)) if app.has_wechat_token else None
 
 
+# WeChat must refuse a login with a made-up code, but only because of the code or its user.
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, recorder: _Recorder) -> CheckResult:
-    """Return the check's result for a login with a made-up code.
-
-    WeChat must refuse the login, but only because of the code or its user.
-    """
     name = f"wechat {app.app_id}"
     if failure is None:
         return bad(
@@ -161,10 +139,6 @@ def _judge_token(
     settings: Settings,
     recorder: _Recorder,
 ) -> CheckResult:
-    """Return the result for the access_token that WeChat issues for the app.
-
-    If the login with the made-up code failed for the same reason, the result does not repeat this reason.
-    """
     name = f"wechat {app.app_id} access_token"
     if failure is None:
         return good(name, _("can be obtained from this machine"))
@@ -177,10 +151,7 @@ def _judge_token(
 
 
 def _judge_failure(name: str, api: Api, failure: WeChatError, settings: Settings, recorder: _Recorder) -> CheckResult:
-    """Return the result for a failure caused by the app, this server or WeChat, not by the made-up request.
-
-    `api` is the API that failed, because the meaning of an errcode depends on the API.
-    """
+    """`api` is the API that failed, because the meaning of an errcode depends on the API."""
     errcode = failure.errcode
     match failure:
         case WeChatMisconfigured() if errcode in _NOT_WHITELISTED and recorder.addresses:
@@ -220,7 +191,6 @@ def _judge_failure(name: str, api: Api, failure: WeChatError, settings: Settings
 
 
 def _text_on_connection(failure: WeChatUnavailable | WeChatTimeout, base: str, recorder: _Recorder) -> Text:
-    """Return the text about a failure to reach WeChat at its base URL."""
     if isinstance(failure, WeChatUnavailable) and recorder.proxy_failure:
         return _(
             "{why}: check WXAUTH_WECHAT_PROXY, and whether the proxy can connect to {base}",
@@ -234,10 +204,7 @@ def _text_on_connection(failure: WeChatUnavailable | WeChatTimeout, base: str, r
 
 
 def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResult:
-    """Return the result for the settings for the messages that WeChat pushes.
-
-    `apps` contains the apps whose push_tokens are compared with the push_token of this app.
-    """
+    """`apps` contains the apps whose push_tokens are compared with the push_token of this app."""
     name = f"wechat {app.app_id} push"
     url = f"{settings.issuer}{PUSH_PATH.format(app_id=app.app_id)}"
     if app.push_token is None:
@@ -276,10 +243,6 @@ def _judge_push(app: App, settings: Settings, apps: Sequence[App]) -> CheckResul
 
 
 def _how_to_set_push_token(app: App, settings: Settings) -> Text:
-    """Return the instruction for setting a push_token.
-
-    The instruction depends on where the app is defined: in the database, in WXAUTH_APP_ID, or in WXAUTH_APPS.
-    """
     if app.app_id not in {each.app_id for each in settings.apps}:
         return _("Set a push_token with 'wxauth apps set'")
     if settings.app_id:
@@ -288,7 +251,6 @@ def _how_to_set_push_token(app: App, settings: Settings) -> Text:
 
 
 def _push_instructions(app: App, url: str, mode: Text) -> Text:
-    """Return the instructions for WeChat's console. If `push_forward` is not set, also return the consequence."""
     instructions = _("in WeChat's console, under 消息推送, enter {url} and select {mode}", url=url, mode=mode)
     if app.push_forward is not None:
         return instructions
@@ -299,11 +261,8 @@ def _push_instructions(app: App, url: str, mode: Text) -> Text:
     )
 
 
+# It judges only the form of the issuer, because no check can read WeChat's console.
 def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
-    """Return the result for the callback domain, to which WeChat redirects browsers after a login with this app.
-
-    The check covers only the form of the issuer, and not what the operator has entered in WeChat's console.
-    """
     name = f"wechat {app.app_id} callback domain"
     issuer = urlsplit(settings.issuer)
     host = issuer.hostname or ""
@@ -325,11 +284,8 @@ def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
     return good(name, text)
 
 
+# The transport to WeChat passes the header on as an extension of the response.
 def _time_in(response: httpx.Response) -> datetime | None:
-    """Return the time in a response's `Date` header; None if the header is missing or invalid.
-
-    The transport to WeChat passes the header on as an extension of the response.
-    """
     try:
         time = parsedate_to_datetime(response.extensions.get("date") or "")
     except ValueError:
@@ -337,11 +293,8 @@ def _time_in(response: httpx.Response) -> datetime | None:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
+# Only valid addresses are shown, and no other part of WeChat's text.
 def _refused_addresses(body: bytes) -> list[str]:
-    """Return the IP addresses that WeChat names when it refuses a call from an address that is not in the whitelist.
-
-    The result contains only valid addresses, and no other part of WeChat's text.
-    """
     try:
         document = from_json(body)
     except ValueError:

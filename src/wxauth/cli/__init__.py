@@ -19,7 +19,7 @@ from wxauth.i18n import SOURCE, Text, lazy_gettext as _, pgettext
 from wxauth.terminal import localized, terminal_language, width
 
 _AFTER_SENTENCE: Final = re.compile(r"(?<=。)|(?<=\.)\s")
-"""The pattern of the boundary between two sentences, in Chinese or English."""
+# `wxauth --help` prints the summaries without importing the modules. A test compares them with the commands' help.
 MODULES: Final = {
     "running": {
         "serve": _("Run the service in production."),
@@ -41,19 +41,13 @@ MODULES: Final = {
     "users": {"users": _("Manage users, their roles and bans.")},
     "webhooks": {"webhooks": _("Manage webhooks, which send events to other services.")},
 }
-"""The commands of each module, with their summaries. `wxauth --help` prints them without importing the modules.
-
-A test compares these summaries with the help texts of the commands.
-"""
 
 
 def _of_click(message: str) -> str:
-    """Return one of click's own texts in the language of the terminal."""
     return pgettext("click", message, terminal_language())
 
 
 def _of_click_for(singular: str, plural: str, n: int) -> str:
-    """Return the form of one of click's own texts for this number, in the language of the terminal."""
     return _of_click(singular if n == 1 else plural)
 
 
@@ -78,37 +72,25 @@ _adapt_click()  # called during the import of this module, because the decorator
 
 
 class LazyGroup(click.Group):
-    """A group of commands, which imports the module of a command only when the command is called.
-
-    Args:
-        modules: The commands of each module of this package, with their summaries for the group's help.
-    """
+    """A group of commands, which imports the module of a command only when the command is called."""
 
     def __init__(self, *, modules: Mapping[str, Mapping[str, str]], **options: Any) -> None:
         super().__init__(**options)
         self._module_of: dict[str, str] = {}
-        """The name of the module that contains each command."""
         for module, summaries in modules.items():
             for name, summary in summaries.items():
                 self._module_of[name] = module
                 self.add_command(click.Command(name, help=summary))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command whose summary is in the language of the terminal; None if there is no such command.
-
-        For a command in `modules`, return a placeholder, which has no options, arguments or subcommands, and cannot
-        run. Only `resolve_command` returns the command itself.
-        """
+        """Return a command with its summary, which cannot run. Only `resolve_command` returns the command itself."""
         command = super().get_command(ctx, cmd_name)
         return None if command is None else in_language(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that the first argument names, with its name and the remaining arguments.
-
-        If the command is one of `modules`, import its module first.
-        """
+        """Return the command that the first argument names, and import its module first."""
         name, command, remaining = super().resolve_command(ctx, args)
         if name in self._module_of:
             module = import_module(f"{__name__}.{self._module_of[name]}")
@@ -144,7 +126,6 @@ def in_language(command: click.Command) -> click.Command:
 
 
 def _parameter_in_language(parameter: click.Parameter) -> click.Parameter:
-    """Return a copy of an option or an argument whose help is in the language of the terminal."""
     translated = copy(parameter)
     translated.type = copy(parameter.type)  # because click shares some types, such as STRING, between parameters
     translated.type.name = _of_click(parameter.type.name)

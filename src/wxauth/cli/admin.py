@@ -24,7 +24,7 @@ def link_command(user_id: UUID | None) -> None:
     """Print a URL that an administrator or support staff can use to log in to the console.
 
     Use the URL if no one can scan a QR code yet, or while WeChat is unavailable. The URL works only once and expires
-    after ten minutes. Without USER_ID, the URL logs in the only administrator. Keep the URL secret, because anyone who
+    after 10 minutes. Without USER_ID, the URL logs in the only administrator. Keep the URL secret, because anyone who
     opens it is logged in as that user.
     """
     settings = read_settings(ConsoleSettings)

@@ -9,9 +9,8 @@ import click
 from pydantic import BaseModel, ValidationError
 
 from wxauth.apps.managed_apps import ManagedApps
-from wxauth.apps.registry import Apps
+from wxauth.apps.registry import Apps, KnownApp
 from wxauth.apps.schemas import AppAnswer, AppChangeRequest, AppRequest, app_answer
-from wxauth.apps.stored_apps import KnownApp
 from wxauth.cli.options import checked, read_picture, takes
 from wxauth.cli.printing import Failed, WrongCall, echo, json_option, show, show_items, state_of
 from wxauth.cli.resources import with_parts
@@ -25,19 +24,15 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 
 Body = TypeVar("Body", bound=BaseModel)
 
+# The command prompts for the secrets in this order, with WeChat's names.
 _LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}
-"""WeChat's names for the secrets, in the order of the prompts."""
-_PUSH_FIELDS: Final = ("push_token", "push_aes_key", "push_forward")
-"""The fields that `--no-push` clears."""
+_PUSH_FIELDS: Final = ("push_token", "push_aes_key", "push_forward")  # `--no-push` clears them
+# They turn a field's option into a switch, with which the command prompts for the secret.
 _PROMPTED: Final = {"is_flag": True, "default": None, "callback": None, "metavar": None}
-"""The arguments that turn a field's option into a switch. With the switch, the command prompts for the secret."""
 
 
+# If only empty hosts were given, the result is an empty string, which clears the field.
 def _hosts(values: Sequence[str]) -> list[str] | str | None:
-    """Return the hosts that are not empty; None if the option was not given.
-
-    If only empty hosts were given, return an empty string, which clears the field.
-    """
     if not values:
         return None
     return [host for host in values if host] or ""
@@ -62,7 +57,6 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "official_account. Repeatable. An empty value removes all hosts.",
     },
 }
-"""The arguments of `click.option` that replace those from the fields' schema, by field."""
 _app_argument = click.argument("app_id")
 _no_check_option = click.option("--no-check", is_flag=True, help="Don't verify the AppSecret with WeChat.")
 _with_parts = partial(with_parts, calls_wechat=True)
@@ -161,26 +155,20 @@ def remove_command(app_id: str) -> None:
 
 
 def _push_mode(app: AppAnswer) -> str | None:
-    """Return the mode of an app's message push, `aes` or `plain`; None if wxauth accepts no messages for the app."""
     if app.has_push_aes_key:
         return "aes"
     return "plain" if app.has_push_token else None
 
 
 def _prompted(fields: Mapping[str, Any]) -> dict[str, str]:
-    """Prompt for the secrets whose switches in `fields` are on, and return the secrets by the names of their fields.
+    """Prompt for the secrets whose switches in `fields` are on. The callers replace the switches with the secrets.
 
-    The secrets are not values of options, because all users of the machine can see a command line. The callers replace
-    the switches with the secrets.
+    The secrets are not values of options, because all users of the machine can see a command line.
     """
     return {name: _ask_for(label) for name, label in _LABELS.items() if fields.get(name)}
 
 
 def _ask_for(label: str) -> str:
-    """Return a secret from a prompt or, without a terminal, from the next line of standard input.
-
-    Raises: Failed, if this line is empty or missing.
-    """
     if sys.stdin.isatty():
         return str(click.prompt(label, hide_input=True, err=True))
     # Some programs on Windows write a byte order mark at the beginning of a file.
@@ -191,16 +179,10 @@ def _ask_for(label: str) -> str:
 
 
 def _validated(model: type[Body], values: dict[str, Any]) -> Body:
-    """Return the values as a validated request body.
-
-    The errors name the wrong fields, but never contain their values.
-
-    Raises: Failed, if only values from prompts are wrong; click.UsageError, if a value from the command line is wrong.
-    """
     try:
         return model.model_validate(values)
     except ValidationError as exc:
-        errors = exc.errors(include_input=False)
+        errors = exc.errors(include_input=False)  # The texts name the wrong fields, but never their values.
         lines = []
         for error in errors:
             field = ".".join(map(str, error["loc"]))
@@ -211,11 +193,6 @@ def _validated(model: type[Body], values: dict[str, Any]) -> Body:
 
 
 def _store_and_show(write: Callable[[Parts], Awaitable[KnownApp]], text: Text) -> None:
-    """Store an app by calling `write`. Then print `text` or, with `--json`, the app that `write` returned.
-
-    Raises: Failed, if the app cannot be stored.
-    """
-
     async def store(parts: Parts) -> AppAnswer:
         known = await write(parts)
         return app_answer(parts[Settings], parts[Apps], parts[WeChatTokens], known)

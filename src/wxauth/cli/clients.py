@@ -27,16 +27,18 @@ from wxauth.clients.queries import ALL_CLIENTS
 from wxauth.clients.rules import WrongClient, build_client, check_name
 from wxauth.core.database import Database
 from wxauth.i18n import lazy_gettext as _
+from wxauth.i_json import parse_typed
 from wxauth.outbound.urls import NameResolver
 from wxauth.settings.settings import ClientCommandSettings
-from wxauth.terminal import WrongValue, word
-from wxauth.users.attributes import typed_attribute
+from wxauth.terminal import word
+from wxauth.text_errors import WrongValue
 from wxauth.web.schemas import all_of
 from wxauth_guard.errors import InvalidRequest
 
 # These are the help texts of options. The other options have the descriptions of their fields.
 _CLAIM: Final = (
-    "A claim in the site's tokens, such as tier=$attributes.tier. If VALUE is JSON, it is stored as JSON. Repeatable."
+    "A claim in the site's tokens, such as tier=$attributes.tier. If VALUE is JSON, it is stored as JSON, except "
+    "for a number that some programs would round or print differently. Repeatable."
 )
 _NO_PKCE: Final = "Make PKCE optional. Use this option only if the site has a secret and checks the nonce."
 _LOGO: Final = (
@@ -49,13 +51,8 @@ _SCOPE: Final = (
 )
 
 
+# Empty strings are ignored. If all are empty, the template is empty, and removes all claims.
 def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
-    """Return the template of claims from strings such as `NAME=VALUE`; None if there are no strings.
-
-    Empty strings are ignored. If all strings are empty, the template is empty, and removes all claims.
-
-    Raises: WrongValue, if a string that is not empty contains no equals sign.
-    """
     template: dict[str, Any] = {}
     for claim in values:
         if not claim:
@@ -63,12 +60,11 @@ def _claims(values: tuple[str, ...]) -> dict[str, Any] | None:
         name, equals, value = claim.partition("=")
         if not equals:
             raise WrongValue(_("must have the form NAME=VALUE"))
-        template[name] = typed_attribute(value)
+        template[name] = parse_typed(value)
     return template if values else None
 
 
 def _option_of(field: str) -> str:
-    """Return the name of the option or argument that sets a field of a client."""
     if field == "name":
         return "NAME"
     if field == "pkce":
@@ -93,22 +89,14 @@ _CHANGED_ARGUMENTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "logo": {"callback": checked(read_picture), "metavar": "FILE", "help": _LOGO},
     "claims": {"multiple": True, "callback": checked(_claims), "metavar": "NAME=VALUE", "help": _CLAIM},
 }
-"""The arguments of `click.option`, except the option's name, that replace the arguments from the schema, by field."""
 _OPTIONS: Final[Mapping[str, Any]] = {
     **{field: {"option": _option_of(field), **_CHANGED_ARGUMENTS.get(field, {})} for field in Client.model_fields},
     "name": None,
 }
-"""The arguments for `takes`, by field.
-
-The field `name` has no option, because an argument of the command sets it.
-"""
 
 
 def _with_option_errors(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
-    """Call `use` as `with_database` does, and return its result.
-
-    Raises: click.BadParameter, which names the option, if a field of a client is refused; Failed, for any other error.
-    """
+    """Call `use` as `with_database` does. If a field of a client is refused, the error names its option."""
 
     async def run(database: Database, now: datetime) -> T:
         # This conversion comes first, because `with_database` would convert a WrongClient to Failed.
@@ -120,10 +108,6 @@ def _with_option_errors(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
 
 @contextmanager
 def _refused_as_wrong_call() -> Iterator[None]:
-    """Convert a WrongClient that the block raises into an error about the option of the refused field.
-
-    Raises: click.BadParameter.
-    """
     try:
         yield
     except WrongClient as exc:
@@ -248,12 +232,8 @@ def remove_command(client_name: str) -> None:
     with_database(remove)
 
 
+# For a client that is not a site, the fields that describe a site are omitted, and an empty `resources`, too.
 def _json_of(client: AddedClient) -> dict[str, Any]:
-    """Return the object that `wxauth clients list --json` prints for a client.
-
-    For a client that is not a site, the object omits the fields that describe a site, and also `resources` if it is
-    empty.
-    """
     if client.is_site:
         fields = {*Client.model_fields} - {"name"}
     elif client.resources:
@@ -264,18 +244,14 @@ def _json_of(client: AddedClient) -> dict[str, Any]:
     return {"client_id": client.name, "created_at": created_at, **client.model_dump(include=fields)}
 
 
+# In a list, empty strings are left out. An empty string clears the field.
 def _new_value(value: Any) -> Any:
-    """Return the value that an option gives to a field.
-
-    In a list, leave out empty strings. For an empty string, return None, which clears the field.
-    """
     if isinstance(value, list):
         return [each for each in value if each]
     return None if value == "" else value
 
 
 def _show_credentials(name: str, credentials: Credentials | None, scopes: Sequence[str]) -> None:
-    """Print a client with its secret, or note that it has no secret if `credentials` is None."""
     secret = None if credentials is None else credentials.client_secret
     note = _("A public client has no secret.") if secret is None else SHOWN_ONCE
     answer = {"client_id": name, "client_secret": secret, "scopes": scopes}

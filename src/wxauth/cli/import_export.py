@@ -22,17 +22,18 @@ from wxauth.apps.registry import Apps
 from wxauth.cli.options import checked, text_option, unusable_file
 from wxauth.cli.printing import Command, Failed, WrongCall, echo, json_option, printable, show
 from wxauth.cli.resources import with_database, with_services
-from wxauth.core.outage_texts import outage_text
+from wxauth.core.outages import outage_text
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.import_export.exporting import export_users
 from wxauth.import_export.files import CsvLines, FileFormat, JsonLines, is_field
 from wxauth.import_export.importing import USUAL_OPENID_LENGTH, Counts, ImportRefusal, import_users
 from wxauth.import_export.lines import Line
-from wxauth.import_export.options import Options
 from wxauth.import_export.other_files import WrongFile
-from wxauth.terminal import WrongValue, localized
+from wxauth.import_export.queries import export_users
+from wxauth.import_export.rules import Options
+from wxauth.terminal import localized
+from wxauth.text_errors import WrongValue
 
 _COUNTS: Final = _("lines: {lines}, created: {created}, updated: {updated}, unchanged: {unchanged}, refused: {refused}")
 _JOINED: Final = _(
@@ -50,21 +51,15 @@ _RUN_AGAIN: Final = _(
 )
 _NO_ROOM: Final = _("the temporary folder (TMPDIR) is full: {error}")
 
+# Only the owner of the file can read and write it.
 _PRIVATE: Final = 0o600
-"""The permissions with which only the owner of a file can read and write it."""
 _MOST_SHOWN_NAMES: Final = 30
-"""The largest number of column or field names from the file that an error message lists."""
 _LONGEST_SHOWN_NAME: Final = 40
-"""The largest number of characters of a name in an error message."""
 
 
+# The options have the form FIELD=COLUMN or FIELD:VALUE=OURS. An empty OURS makes the field empty in each line with this
+# VALUE.
 def _mappings_in(options: Sequence[str]) -> FileFormat:
-    """Return a format with the mappings that the `--map` options describe.
-
-    Each option is FIELD=COLUMN or FIELD:VALUE=OURS. An empty OURS makes the field empty in each line with this VALUE.
-
-    Raises: WrongValue, if an option has another form, or if a name or a value occurs twice.
-    """
     our_names: dict[str, str] = {}
     our_values: dict[str, dict[str, str]] = {}
     for option in options:
@@ -92,25 +87,15 @@ def _mappings_in(options: Sequence[str]) -> FileFormat:
 _time_zone = checked(ZoneInfo, _("must be the name of a time zone such as Asia/Shanghai"))
 
 
+# When the command ends, click closes the file, but not standard input.
 def _open_input(path: str) -> IO[bytes]:
-    """Open the file to import, and return it. `-` means standard input.
-
-    When the command ends, click closes the file, but not standard input.
-
-    Raises: OSError, if the file cannot be opened.
-    """
     if path == "-":
         return sys.stdin.buffer
     return click.get_current_context().with_resource(Path(path).open("rb"))
 
 
 def _rereadable(file: IO[bytes]) -> IO[bytes]:
-    """Return a file that can be read twice, because an import reads it twice.
-
-    This is the file itself or, if it is a pipe, a copy in the temporary folder or in memory.
-
-    Raises: Failed, if the temporary folder is full.
-    """
+    """Return a file that can be read twice, because an import reads it twice."""
     with suppress(OSError):
         # Python caches the first result of `seekable()`, which is wrong if standard input was redirected later.
         file.tell()
@@ -128,10 +113,6 @@ def _rereadable(file: IO[bytes]) -> IO[bytes]:
 
 
 def _add_switches(command: Command) -> Command:
-    """Add an option to the command for each switch of `Options`, and return the command.
-
-    A field of `Options` is a switch if it has metadata. The metadata contains the option's name and help text.
-    """
     switches = [field for field in fields(Options) if field.metadata]
     for field in reversed(switches):  # click shows options in the reverse of the order in which they are added
         command = click.option(field.metadata["option"], field.name, is_flag=True, help=field.metadata["help"])(command)
@@ -195,15 +176,15 @@ def import_command(
         lines = read_lines(_rereadable(file), file_format)
     except WrongFile as exc:
         raise _failure_of(exc) from None
-    report = _Report()
+    report = _Report(has_elements=lines.has_elements)
     counts = with_services(lambda services: _import(services, lines, options, report, app_id))
     report.finish(counts, lines.ignored_names, is_dry_run=options.dry_run)
     if counts.refused:
         sys.exit(1)
 
 
+# The options take precedence over the file's name. JSON has no delimiter.
 def _delimiter_of(name: str, *, is_csv: bool, is_tsv: bool) -> str | None:
-    """Return the delimiter of a file with columns; None for JSON. The options take precedence over the file's name."""
     if is_tsv or (not is_csv and name.lower().endswith(".tsv")):
         return "\t"
     if is_csv or name.lower().endswith(".csv"):
@@ -214,14 +195,13 @@ def _delimiter_of(name: str, *, is_csv: bool, is_tsv: bool) -> str | None:
 class _Report:
     """The output of an import, which goes to standard error, except for the counts at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_elements: bool) -> None:
+        self._has_elements = has_elements
         # On a terminal, the last line shows the progress, and each further line replaces it. These control characters
         # move the cursor to the beginning of the line, and erase the line.
         self._clear = "\r\x1b[K" if sys.stderr.isatty() else ""
-        self._faults: Counter[str] = Counter()
-        """The number of lines with each fault, by the text about the fault."""
-        self.last_counts = Counts()
-        """The counts after the last batch."""
+        self._faults: Counter[str] = Counter()  # the number of lines with each fault
+        self.last_counts = Counts()  # after the last batch
         self._began = monotonic()
 
     def print_refusal(self, refusal: ImportRefusal) -> None:
@@ -229,12 +209,14 @@ class _Report:
         faults = [_("{name}: {rule}", name=fault.field, rule=fault.rule) for fault in refusal.faults]
         text = _("; ").join(faults)
         if refusal.other_lines:
-            text = _("{faults} (line {numbers})", faults=text, numbers=", ".join(map(str, refusal.other_lines)))
+            template = _("{faults} (element {numbers})") if self._has_elements else _("{faults} (line {numbers})")
+            text = Text(template, faults=text, numbers=", ".join(map(str, refusal.other_lines)))
         if refusal.skips_only_fields:
             faults = [_("skipped: {faults}", faults=fault) for fault in faults]
             text = _("skipped: {faults}", faults=text)
         self._faults.update(faults)
-        self.print(_("line {number}: {faults}", number=refusal.number, faults=text))
+        template = _("element {number}: {faults}") if self._has_elements else _("line {number}: {faults}")
+        self.print(Text(template, number=refusal.number, faults=text))
 
     def show_progress(self, counts: Counts) -> None:
         """Store the counts, and show the progress if standard error is a terminal."""
@@ -249,10 +231,7 @@ class _Report:
         self.print(_("{trouble}; trying again in {seconds:.0f} s", trouble=outage_text(exc), seconds=seconds))
 
     def finish(self, counts: Counts, ignored_names: Sequence[str], *, is_dry_run: bool) -> None:
-        """Print the number of lines with each fault, advice, and the counts.
-
-        `ignored_names` contains the names of the columns of CSV, or of the fields of JSON, that are not imported.
-        """
+        """Print the number of lines with each fault, advice, and the counts."""
         click.echo(self._clear, err=True, nl=False)
         self._clear = ""  # the progress is no longer shown
         if counts.joined:
@@ -282,7 +261,6 @@ class _Report:
 
 
 def _failure_of(exc: WrongFile) -> Failed:
-    """Return the error that ends the command if the file cannot be imported."""
     text = _("{name}: {rule}", name=exc.fault.field, rule=exc.fault.rule)
     if exc.fault.field == "line":  # the fault is in the first line, which is the header of CSV
         text = _("line {number}: {faults}", number=1, faults=text)
@@ -295,11 +273,6 @@ def _failure_of(exc: WrongFile) -> Failed:
 async def _import(
     services: Services, lines: CsvLines | JsonLines, options: Options, report: _Report, app_id: str | None
 ) -> Counts:
-    """Import the lines, report the progress, the waiting times and each line with a fault, and return the counts.
-
-    Raises: UnknownApp, if `app_id` is not one of the apps; Failed, if the file cannot be imported, or if the temporary
-        folder is full; StorageUnavailable.
-    """
     if app_id:
         services[Apps].entry(app_id)
     report.show_progress(Counts())
@@ -357,9 +330,6 @@ def _open_private(file: Path) -> int:
     """Open a file for writing, remove its content, and return the descriptor. Only the file's owner gets access to it.
 
     A device such as /dev/null keeps its permissions.
-
-    Raises: OSError, if the file cannot be opened, or if its permissions cannot be changed, for example because it
-        belongs to another user.
     """
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, _PRIVATE)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -18,7 +18,7 @@ from wxauth.errors import NotFound
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.keys.keyring import KeyRing
 from wxauth.keys.models import StoredSigningKey
-from wxauth.keys.published import KeyAnswer, list_published
+from wxauth.keys.queries import KeyAnswer, list_published
 from wxauth.settings.secrets import SECRET_KEY_BYTES
 from wxauth.settings.settings import Settings
 from wxauth.web.schemas import all_of
@@ -92,7 +92,6 @@ def withdraw_command(kid: str) -> None:
 
 
 def _json_of(key: KeyAnswer) -> dict[str, object]:
-    """Return the JSON object that `wxauth keys list --json` prints for a key, with its times to the second."""
     signs_from, published_until = key["signs_from"], key["published_until"]
     return {
         **key,
@@ -102,7 +101,6 @@ def _json_of(key: KeyAnswer) -> dict[str, object]:
 
 
 def _with_key_ring(use: Callable[[KeyRing], Awaitable[T]]) -> T:
-    """Call `use` with the key ring, and return its result. The command needs all settings. Raises: Failed."""
     return with_parts(lambda parts: use(parts[KeyRing]), seals=True)
 
 
@@ -167,7 +165,6 @@ def forget_command() -> None:
 
 
 def _text_of(counts: "SealedCounts") -> Text:
-    """Return a text that lists how many values of each kind were encrypted again or erased."""
     return _(
         "{signing_keys} signing keys, {session_keys} session keys, {phone_answers} phone number "
         "responses, {webhook_secrets} webhook secrets, {apps} apps",

@@ -9,27 +9,27 @@ from typing import Any, Final
 
 import click
 from pydantic import BaseModel, TypeAdapter
-from pydantic_core import from_json
 
+from wxauth import i_json
 from wxauth.cli.printing import sentence
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.settings.logos import picture_url
+from wxauth.settings.apps import picture_url
 from wxauth.settings.types import comma_separated
-from wxauth.terminal import WrongValue, os_reason
-from wxauth.web.schemas import PageQuery, Time, id_in_cursor
+from wxauth.terminal import os_reason
+from wxauth.text_errors import WrongValue
+from wxauth.web.schemas import DateOrTime, PageQuery, Time, id_in_cursor
 
-_METAVARS: Final = {"object": "JSON", "integer": "N", "array": "A,B", "string": "TEXT"}
-"""The placeholder for an option's value in the help, by the JSON type of the value."""
+_METAVARS: Final = {"object": "JSON", "integer": "N", "array": "A,B", "string": "TEXT"}  # by the JSON type of the value
+# Each key is a part of a field's name, and takes precedence over the JSON type.
 _METAVARS_BY_NAME: Final = {"app_id": "APP_ID", "uri": "URI", "domain": "DOMAIN"}
-"""The placeholder for an option's value, by a part of the field's name. It takes precedence over the JSON type."""
 _NOT_JSON: Final = _('must be JSON, such as 2 or {"role": "authenticated"}, or the word default')
 
 
 def checked(check: Callable[[Any], Any], rule: str = "") -> Callable[[click.Context, click.Parameter, Any], Any]:
     """Return an option's callback, which replaces each value except None with the result of `check`.
 
-    If `check` raises a KeyError, OSError or ValueError, the command is refused. For a WrongValue, the message is its
-    text. For an OSError, it is the file's name and the system's reason. For any other error, it is `rule`.
+    If `check` raises a KeyError, OSError or ValueError, the command is refused. The message is `rule`, unless the error
+    is a WrongValue or an OSError.
     """
 
     def callback(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
@@ -62,6 +62,10 @@ text_option = checked(stripped)
 time_option = checked(
     TypeAdapter(Time).validate_python, _("must be a time with a time zone, such as 2026-11-27T18:00:00+08:00")
 )
+date_option = checked(
+    TypeAdapter(DateOrTime).validate_python,
+    _("must be a date such as 2026-11-27, or a time with a time zone, such as 2026-11-27T18:00:00+08:00"),
+)
 # click passes an empty tuple if a repeatable option was not given. `_distinct_values` returns None instead, which click
 # passes for any other option that was not given.
 _distinct_values = checked(lambda values: [*dict.fromkeys(values)] or None)
@@ -74,12 +78,7 @@ def unusable_file(file: object, exc: OSError) -> Text:
 
 
 def read_picture(path: str) -> str:
-    """Return the picture in this file as a `data:` URL.
-
-    For `default` or an empty string, return an empty string, which clears the picture.
-
-    Raises: WrongValue, if the file is not a suitable picture; OSError, if the file cannot be read.
-    """
+    """Return the picture in this file as a `data:` URL; empty for `default` or "", which clears the picture."""
     if path in ("default", ""):
         return ""
     try:
@@ -91,14 +90,12 @@ def read_picture(path: str) -> str:
 def takes(
     model: type[BaseModel], *, clear: str | None = None, **replacements: Mapping[str, Any] | None
 ) -> Callable[[Callable[..., object]], Callable[..., object]]:
-    """Return a decorator that adds options for a model's fields to a command.
-
-    The types, choices and texts of the options come from the model's schema.
+    """Return a decorator that adds options for the fields of an operation's body or query to a command.
 
     The command receives `fields`, the values of the options that were given or have a default, by field.
 
     Args:
-        model: The body or the query of an operation.
+        model: The types, choices and texts of the options come from its schema.
         clear: The word that clears a field; None if options cannot clear fields. The word may be an empty string.
             The command receives an empty string instead of the word. A switch has a `--no-` form instead of the word.
         replacements: The arguments of `click.option` that replace the arguments from the schema, by field. None means
@@ -114,11 +111,6 @@ def takes(
 
 
 def _with_options(options: Mapping[str, Mapping[str, Any]], function: Callable[..., object]) -> Callable[..., object]:
-    """Add options to a command, which receives their values in the single argument `fields`, as `takes` describes.
-
-    `options` contains the arguments of `click.option`, by field.
-    """
-
     @wraps(function)
     def command(**values: Any) -> object:
         fields = {name: value for name, value in values.items() if name in options and value is not None}
@@ -136,13 +128,10 @@ def _with_options(options: Mapping[str, Mapping[str, Any]], function: Callable[.
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """A field of a model, as its JSON schema describes it."""
-
     name: str
     description: str
     default: object
-    types: Mapping[str, Mapping[str, Any]]
-    """The schemas of the values that the field accepts, by their JSON type."""
+    types: Mapping[str, Mapping[str, Any]]  # the schemas of the values that the field accepts, by their JSON type
 
     @property
     def text_schema(self) -> Mapping[str, Any]:
@@ -157,7 +146,6 @@ class _Field:
 
 
 def _fields_of(model: type[BaseModel]) -> Iterator[_Field]:
-    """Yield the fields of a model, from its JSON schema, with references and alternatives resolved."""
     schema = model.model_json_schema()
     for name, property_schema in schema["properties"].items():
         types = {}
@@ -172,11 +160,6 @@ def _fields_of(model: type[BaseModel]) -> Iterator[_Field]:
 def _option_of(
     field: _Field, clear: str | None, *, is_query: bool, replacements: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """Return the arguments of `click.option` for a field. The key `option` contains the option's names.
-
-    `clear` is the word that clears the field; None if there is none. `replacements` contains the arguments that replace
-    the arguments from the schema.
-    """
     # In a description, "Null:" introduces the meaning of an absent value. In the help, it is replaced by "Default:" or,
     # if a word that is not empty clears the field, by this word in quotation marks and "means:".
     arguments = {
@@ -195,10 +178,6 @@ def _option_of(
 
 
 def _arguments_for_type(field: _Field, clear: str | None) -> Mapping[str, Any]:
-    """Return the arguments of `click.option` that depend on the type of the field's values.
-
-    If click's own conversion of the values suffices, the callback is None.
-    """
     if "boolean" in field.types:
         # With the default None, a switch that was not given differs from a switch that was turned off.
         return {"is_flag": True, "default": None, "callback": None}
@@ -224,17 +203,16 @@ def _arguments_for_type(field: _Field, clear: str | None) -> Mapping[str, Any]:
     return {"metavar": _METAVARS[next(iter(field.types))]}  # the type that the schema lists first
 
 
+# An empty string stands for the word that clears the field, and None for an empty parameter of a query.
 def _value_of(field: _Field, value: str, *, clear: str | None, is_query: bool) -> object:
-    """Return the value of an option: a string, a list whose items were separated by commas, or the value of JSON text.
-
-    Return an empty string for the word that clears the field, and None for an empty parameter of a query.
-
-    Raises: WrongValue, if a parameter of a query is not UTF-8; ValueError, if a value that must be JSON is not JSON.
-    """
     if is_query:
         return stripped(value) or None
     if value == clear:
         return ""
     if "array" in field.types:
         return comma_separated(value)
-    return value if field.text_schema else from_json(value)
+    if field.text_schema:
+        return value
+    parsed = i_json.parse(value)
+    i_json.check(parsed)
+    return parsed

@@ -18,22 +18,16 @@ from wxauth.web.schemas import Page, items_of
 Command = TypeVar("Command", bound=Callable[..., object])
 
 SHOWN_ONCE: Final = _("Keep the secret in a safe place. It is shown only once.")
+# They control a terminal or the direction of text, cannot be encoded, or are invisible. Not among them are the
+# invisible characters that scripts and emoji need: U+200B (in Thai, it allows a line break), joiners (U+200C and
+# U+200D) and variation selectors (U+FE0F), nor letters that are printed as a space, such as the Hangul filler (U+3164).
 _CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
-"""The characters that control a terminal or the direction of text or cannot be encoded, and some invisible ones.
-
-The pattern does not match the invisible characters that scripts and emoji need: U+200B (in Thai, for example, it allows
-a line break), joiners (U+200C and U+200D), and variation selectors such as U+FE0F. It also does not match letters and
-symbols that are printed as a space or as nothing, for example the Hangul filler (U+3164).
-"""
+# Their values are words that wxauth translates, for example `active`.
 _WORD_COLUMNS: Final = ("status", "state", "source", "kind", "sign_up")
-"""The columns whose values are words that wxauth translates, for example `active`."""
 
 
 def _switch(name: str, text: str) -> Callable[[Command], Command]:
-    """Return a decorator that adds a switch to a command. The switch's value is not passed to the command.
-
-    The functions that print or ask read the value with `_is_given`. `text` is the switch's help text.
-    """
+    """Return a decorator that adds a switch. It is not passed to the command, but `_is_given` reads it."""
 
     def store(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
         context.meta[name] = value
@@ -42,7 +36,6 @@ def _switch(name: str, text: str) -> Callable[[Command], Command]:
 
 
 def _is_given(name: str) -> bool:
-    """Return whether the command was called with this switch, such as `--yes`."""
     return bool(click.get_current_context().meta.get(name))
 
 
@@ -85,12 +78,9 @@ def echo(text: str, *, err: bool = False) -> None:
 
 
 def show(as_json: object, as_text: str | Iterable[tuple[object, ...]], *notes: str) -> None:
-    """Print the result of a command.
+    """Print the result of a command: `as_json` with `--json`, and otherwise `as_text`, a text or the rows of a table.
 
-    Args:
-        as_json: The object that is printed with `--json`.
-        as_text: The text that is printed without `--json`, or the rows of a table with the same facts.
-        notes: Further lines, which are printed to standard error without `--json`.
+    `notes` are further lines, which are printed to standard error without `--json`.
     """
     if prints_json():
         click.echo(to_json(as_json))
@@ -108,8 +98,7 @@ def show_items(
 ) -> None:
     """Print a list, or a page of a list, as a table. For `names` and `shown`, see the function `table`.
 
-    `as_json` is the object that is printed with `--json`. By default, it contains the items and the cursor of
-    the next page.
+    With `--json`, print `as_json`, by default the items and the cursor of the next page.
     """
     page = items if isinstance(items, Page) else Page(list(items), None)
     notes = []
@@ -123,9 +112,8 @@ def table(items: Iterable[Any], names: str, **shown: Callable[[Any], object]) ->
 
     Args:
         items: The items, one for each row.
-        names: The names of the columns, in order and separated by spaces. Each is a field of the items, unless `shown`
-            contains it.
-        shown: Functions that return the values of the columns that are not simply fields, by the names of the columns.
+        names: The columns, in order and separated by spaces. Each is a field of the items, unless `shown` contains it.
+        shown: Functions that return the values of the columns that are not simply fields.
     """
     columns = names.split()
     value_functions = [shown.get(name, partial(_field, name=name)) for name in columns]
@@ -149,13 +137,11 @@ def print_table(rows: Iterable[tuple[object, ...]]) -> None:
 
 
 def _field(item: Any, name: str) -> object:
-    """Return the value of an item's field. If the values of the field are words, return the translated word."""
     value = item[name] if isinstance(item, dict) else getattr(item, name)
     return word(value) if name in _WORD_COLUMNS else value
 
 
 def _cell(value: object) -> str:
-    """Return a value as the text of a table's cell; `-` if there is nothing to show."""
     if value == " ":  # the heading of a column without a name, for which `printable` would return "-"
         return " "
     if isinstance(value, datetime):
@@ -168,10 +154,7 @@ def _cell(value: object) -> str:
 
 
 def printable(text: str | None) -> str:
-    """Return a text with U+FFFD in place of each character that `_CONTROLS` matches.
-
-    If there is no text, or if none of its characters is visible, return `-`.
-    """
+    """Return a text with U+FFFD in place of each control or invisible character, or `-` if nothing in it is visible."""
     printed = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text or "")
     return printed if clean_text(printed) else "-"
 
@@ -182,7 +165,6 @@ def state_of(item: Any) -> Text:
 
 
 def _local_time(time: datetime | None, *, timespec: str) -> str:
-    """Return the text of a time in the time zone of this machine; `-` if there is no time."""
     return "-" if time is None else time.astimezone().isoformat(timespec=timespec)
 
 
@@ -191,11 +173,9 @@ to_the_second = partial(_local_time, timespec="seconds")
 
 
 def confirm(question: Callable[[], Text]) -> None:
-    """Ask for confirmation on the terminal. If `--yes` was given, return without asking.
+    """Ask for confirmation on the terminal, unless `--yes` was given.
 
     `question` is only called if the command asks, because a question can contain names from the database.
-
-    Raises: WrongCall, if there is no terminal; click.Abort, if the answer is no; Failed, if `question` raises it.
     """
     if _is_given("--yes"):
         return

@@ -13,7 +13,7 @@ from wxauth.cli.printing import Failed
 from wxauth.core.clock import Clock, DatabaseClock, correct_clock
 from wxauth.core.database import Database
 from wxauth.core.logs import configure_logging
-from wxauth.core.outage_texts import outage_text
+from wxauth.core.outages import outage_text
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.errors import (
     AppInSettings,
@@ -29,7 +29,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.urls import NameResolver
 from wxauth.settings.loading import load_settings
 from wxauth.settings.settings import AnySettings, DatabaseSettings, Settings
-from wxauth.terminal import TextError
+from wxauth.text_errors import TextError
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 if TYPE_CHECKING:
@@ -37,16 +37,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# If a command has several of these arguments, the first one in this order counts.
 _NOUNS: Final = {
     "client_name": _("service client"),
     "webhook_name": _("webhook"),
     "user_id": _("user"),
     "app_id": _("app"),
 }
-"""The noun in error messages for each argument of a command.
-
-If a command has several of these arguments, the first one in this order counts.
-"""
 
 
 @contextmanager
@@ -59,10 +56,6 @@ def failures_printed() -> Iterator[None]:
 
 
 def _text_of(exc: WxAuthError | CannotOpen | TextError) -> str:
-    """Return the text that the command prints for an error.
-
-    The text may contain the name of the app, client, user or webhook that the command was called with.
-    """
     arguments = click.get_current_context().params
     noun, name = _noun_and_name_in(arguments)
     match exc:
@@ -96,7 +89,6 @@ def _text_of(exc: WxAuthError | CannotOpen | TextError) -> str:
 
 
 def _noun_and_name_in(arguments: Mapping[str, Any]) -> tuple[str, object]:
-    """Return the noun and the value of the first argument in `_NOUNS`; two empty strings if there is none."""
     for argument, noun in _NOUNS.items():
         if argument in arguments:
             return noun, arguments[argument]
@@ -104,16 +96,13 @@ def _noun_and_name_in(arguments: Mapping[str, Any]) -> tuple[str, object]:
 
 
 def read_settings(kind: type[AnySettings]) -> AnySettings:
-    """Load settings of this kind. Raises: Failed, if a setting is missing or invalid."""
+    """Load settings of this kind, or fail with a text that names the missing or invalid ones."""
     with failures_printed():
         return load_settings(kind)
 
 
 def with_database(use: Callable[[Database, datetime], Awaitable[T]]) -> T:
-    """Call `use` with the database of WXAUTH_DATABASE_URL and the database's time, and return the result.
-
-    Raises: Failed, if a setting is missing or invalid, or if `use` or the database raises an error of wxauth.
-    """
+    """Call `use` with the database of WXAUTH_DATABASE_URL and the database's time, and return the result."""
     settings = read_settings(DatabaseSettings)
 
     async def run() -> T:
@@ -132,11 +121,8 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
     Args:
         use: The function to call.
         calls_wechat: Whether the parts include the clients of WeChat and the apps.
-        seals: Whether the command stores encrypted values. If so, the function first checks that the secret keys open
-            stored values (see `ensure_opens`). Without this check, a command with wrong keys would store values that
-            the service cannot open.
-
-    Raises: Failed, if a setting is missing or invalid, for the reason in `seals`, or for an error of wxauth.
+        seals: Whether the command stores encrypted values. With wrong secret keys, it would store values that the
+            service cannot open, so the keys must open stored values first (`ensure_opens`).
     """
     from wxauth.core.services import Parts
 
@@ -165,19 +151,18 @@ def with_parts(use: Callable[["Parts"], Awaitable[T]], *, calls_wechat: bool = F
 
 
 async def _add_wechat(parts: "Parts", settings: Settings, closing: AsyncExitStack) -> None:
-    """Add the clients of WeChat and the apps to `parts`. `closing` closes the clients."""
     from wxauth.apps.registry import Apps
-    from wxauth.wechat.client import WeChat, client_over, transport_for
+    from wxauth.wechat.client import WeChat, transport_for
     from wxauth.wechat.wechat_tokens import WeChatTokens
 
-    wechat = parts[WeChat] = WeChat(client_over(transport_for(settings)), settings)
+    wechat = parts[WeChat] = WeChat(transport_for(settings), settings)
     await closing.enter_async_context(aclosing(wechat))
     await closing.enter_async_context(aclosing(parts[WeChatTokens]))
     await parts[Apps].refresh()
 
 
 def with_services(use: Callable[["Services"], Awaitable[T]]) -> T:
-    """Call `use` with all parts of the service, and return the result. Raises: Failed."""
+    """Call `use` with all parts of the service, and return the result."""
     from wxauth.apps.registry import Apps
     from wxauth.service.build import build_services
 
@@ -194,10 +179,6 @@ def with_services(use: Callable[["Services"], Awaitable[T]]) -> T:
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, T]], *, log_level: str) -> T:
-    """Run `work` in an event loop, and return its result. Log to standard error from this level on.
-
-    Raises: Failed, if `work` raises an error of wxauth.
-    """
     configure_logging(level=log_level, log_format="console", stream=sys.stderr.buffer)
     with failures_printed():
         return asyncio.run(work())

@@ -8,7 +8,6 @@ import os
 import sys
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
-from pathlib import Path
 from typing import Final
 
 import click
@@ -16,12 +15,10 @@ import click
 from wxauth.i18n import lazy_gettext as _
 from wxauth.terminal import localized, os_reason
 
-_ALIVE_TIMEOUT_SECONDS: Final = 2.0
-"""The time limit, in seconds, for each step of the request that `alive` sends."""
-# `alive` does not import the settings, so these constants copy two defaults from `Settings`, and `ENV_FILE`.
+_ALIVE_TIMEOUT_SECONDS: Final = 2.0  # for each step of the request
+# `alive` does not import the settings, so these constants copy two defaults from `Settings`.
 _DEFAULT_HOST: Final = "127.0.0.1"
 _DEFAULT_PORT: Final = 8000
-_ENV_FILE: Final = Path(".env")
 
 
 @click.command()
@@ -70,19 +67,18 @@ def alive(*, ready: bool) -> None:
 
 
 def _address() -> tuple[str, int]:
-    """Return the host and the port of the service on this machine.
+    """Return the host and the port of the service, from only the environment and the file `.env`.
 
-    The function reads only the environment and the file `.env`. Loading all settings would take half a second of CPU
-    time, and a health check runs every few seconds. If the file cannot be read, the function ends the process.
+    Importing and loading the settings would take half a second of CPU time, and a health check runs every few seconds.
     """
-    from wxauth.settings.env_file import read_env_file
+    from wxauth.settings.env_file import ENV_FILE, read_env_file
 
     try:
-        in_file = read_env_file(_ENV_FILE).values
+        in_file = read_env_file(ENV_FILE).values
     except UnicodeDecodeError:
-        sys.exit(localized(_("{name}: must be UTF-8 text", name=_ENV_FILE)))
+        sys.exit(localized(_("{name}: must be UTF-8 text", name=ENV_FILE)))
     except OSError as exc:
-        sys.exit(localized(_("can't read {file}: {reason}", file=_ENV_FILE, reason=os_reason(exc))))
+        sys.exit(localized(_("can't read {file}: {reason}", file=ENV_FILE, reason=os_reason(exc))))
     host = (os.environ.get("WXAUTH_HOST") or in_file.get("WXAUTH_HOST") or "").strip()
     if host in ("", "0.0.0.0", "::"):  # noqa: S104 - the last two mean all addresses, including 127.0.0.1
         host = _DEFAULT_HOST

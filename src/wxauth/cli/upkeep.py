@@ -13,6 +13,7 @@ from wxauth.cli.printing import Failed, confirm, echo, json_option, show, yes_op
 from wxauth.cli.resources import failures_printed, read_settings, with_services
 from wxauth.core.database import Database
 from wxauth.core.logs import configure_logging
+from wxauth.core.outages import GRANTS
 from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.settings import DatabaseSettings
 
@@ -49,24 +50,16 @@ def migrate(revision: str) -> None:
 
 
 async def _migrate(url: str, revision: str) -> str | None:
-    """Migrate the schema, and return its revision, which is None for `base`.
-
-    Raises: Failed, if the role lacks a right; the other errors of `migrations.migrate`.
-    """
     from wxauth.core import migrations
 
     async with aclosing(Database(url)) as database:
         try:
             return await migrations.migrate(database, revision=revision)
         except migrations.MigrationForbidden as exc:
-            from wxauth.checks.rights_queries import read_rights
-
-            grant = (await read_rights(database)).missing_to_migrate
-            to_do = _(". Run this statement as the owner of the database: {grant};", grant=grant) if grant else ""
             text = _(
-                "WXAUTH_DATABASE_URL: the database role isn't allowed to migrate the schema: {why}{to_do}",
+                "WXAUTH_DATABASE_URL: the database role isn't allowed to migrate the schema: {why}. {to_do}",
                 why=exc,
-                to_do=to_do,
+                to_do=GRANTS,
             )
             raise Failed(text) from None
 

@@ -23,10 +23,6 @@ from wxauth.users.status_queries import Ban, StatusAndRoles
 
 
 def _identity(value: str) -> tuple[str, str]:
-    """Return the app_id and the openid in `APP_ID:OPENID`.
-
-    Raises: ValueError, if one of the two is missing, or if the text is not UTF-8.
-    """
     app_id, _colon, openid = stripped(value).partition(":")
     if not app_id or not openid:
         raise ValueError
@@ -111,7 +107,6 @@ def split_command(user_id: UUID, identity: tuple[str, str], external_id: str | N
 
 
 def _echo_status_and_roles(user_id: UUID, nickname: str | None, roles: Sequence[str], ban: Ban | None) -> None:
-    """Print the id, name, roles and ban of a user. Print nothing if the user has neither a name nor roles nor a ban."""
     if not (nickname or roles or ban):
         return
     name = printable(nickname)

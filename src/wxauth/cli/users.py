@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from wxauth.cli import LazyGroup
-from wxauth.cli.options import checked, stripped, takes, time_option
+from wxauth.cli.options import checked, date_option, stripped, takes, time_option
 from wxauth.cli.printing import (
     WrongCall,
     confirm,
@@ -31,17 +31,20 @@ from wxauth.core.database import Database
 from wxauth.core.trail import OPERATOR
 from wxauth.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.i_json import parse_typed
 from wxauth.sessions.devices import describe_device
 from wxauth.sessions.list_queries import OpenSession
 from wxauth.settings.roles import Role
 from wxauth.settings.settings import PhoneSettings
-from wxauth.terminal import WrongValue, localized, word
-from wxauth.users.admin import UserChange, change_user, erase_user, read_user
-from wxauth.users.attributes import check_patch, typed_attribute
+from wxauth.terminal import localized, word
+from wxauth.text_errors import WrongValue
+from wxauth.users.admin import UserChange, change_user, end_all_sessions, erase_user, read_user
+from wxauth.users.attributes import check_patch
 from wxauth.users.consent_queries import ConsentRow
 from wxauth.users.schemas import Reason, UserDetailAnswer, users_answer
 from wxauth.users.search_queries import UsersQuery, find_users
 
+# The modules are imported only when the commands are called. A test compares these lines with their help.
 _MODULES: Final = {
     "user_merging": {
         "merge": _(
@@ -54,10 +57,6 @@ _MODULES: Final = {
         "import": _("Import users from FILE, with one identity per line, as JSON or CSV."),
     },
 }
-"""The commands whose modules are imported only when the commands are called, with the first lines of their help.
-
-A test compares these lines with the commands' help.
-"""
 _check_role = checked(
     TypeAdapter(Role).validate_python, _("must be up to 32 characters (a-z, 0-9, _ and -) and begin with a letter")
 )
@@ -67,21 +66,19 @@ _check_reason = checked(
 )
 
 
+# `NAME=` removes an attribute, by setting it to null.
 def _attributes(values: Sequence[str]) -> dict[str, object]:
-    """Return a merge patch, in which `NAME=VALUE` sets an attribute, and `NAME=` removes it by setting it to null.
-
-    Raises: WrongValue, if a text lacks `=`; WrongAttributes, if a name or a value is not allowed.
-    """
     patch: dict[str, object] = {}
     for attribute in values:
         name, equals, value = attribute.partition("=")
         if not equals:
             raise WrongValue(_("must have the form NAME=VALUE. NAME= removes the attribute"))
-        patch[name] = typed_attribute(value) if value else None
+        patch[name] = parse_typed(value) if value else None
     check_patch(patch)
     return patch
 
 
+_ENDED_BY_OTHERS: Final = _("ended by staff or a service")
 user_argument = click.argument("user_id", type=click.UUID)
 _role_argument = click.argument("role", callback=_check_role)
 
@@ -92,14 +89,14 @@ def users() -> None:
 
 
 @users.command()
-@takes(UsersQuery, role={"callback": _check_role})
+@takes(UsersQuery, role={"callback": _check_role}, seen_before={"callback": date_option, "metavar": "DATE"})
 @json_option
 def list_command(fields: dict[str, Any]) -> None:
     """List users, the newest first. The JSON output is the same as the response of GET /v1/admin/users."""
     query = UsersQuery.model_construct(**fields)  # the options have already checked the values
     region = read_settings(PhoneSettings).phone_region
     page = with_database(lambda database, _now: find_users(database, query, region=region))
-    columns = "id status roles last_login_at nickname"
+    columns = "id status roles last_seen_at nickname"
     show_items(page, columns, as_json=users_answer(page), nickname=lambda user: _shown_name(user.id, user.nickname))
 
 
@@ -121,9 +118,8 @@ def show_command(user_id: UUID, export: bool) -> None:
         show(user, _table(user))
 
 
+# The export is written in pieces, because it may be large.
 def _export(user_id: UUID) -> None:
-    """Print the export of a user's data in pieces, because the export may be large."""
-
     async def write(database: Database, now: datetime) -> None:
         from wxauth.users.own_data import export_data
 
@@ -139,7 +135,6 @@ def _export(user_id: UUID) -> None:
 
 
 def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
-    """Return rows with the names and values of a user's fields, and a row for each identity, session and consent."""
     fields: Mapping[str, object] = user  # because a TypedDict has only literal keys, and `rows_of` has variables
 
     def rows_of(*names: str) -> list[tuple[str, object]]:
@@ -157,14 +152,15 @@ def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
         *rows_of("unionid", "external_id"),
         *(("attribute", f"{name}={to_json(value).decode()}") for name, value in sorted(user["attributes"].items())),
         *(("former_external_id", each) for each in user.get("former_external_ids", ())),
-        *rows_of("created_at", "last_login_at"),
+        *rows_of("created_at", "last_login_at", "last_seen_at"),
         *(("identity", f"{identity['app_id']}  {identity['openid']}") for identity in user["identities"]),
     ]
     for session in user["sessions"]:
         device = describe_device(session.device) or "-"
         rows.append(("session", _line_of(session, device=device)))
     for ended_session in user["ended_sessions"]:
-        ended = f"{word(ended_session.ended_reason)} {to_the_minute(ended_session.ended_at)}"
+        reason = _ENDED_BY_OTHERS if ended_session.ended_reason == "administrator" else word(ended_session.ended_reason)
+        ended = f"{localized(reason)} {to_the_minute(ended_session.ended_at)}"
         rows.append(("ended_session", _line_of(ended_session, ended=ended)))
     for consent in user["consents"]:
         version = f"{consent.document}:{consent.version}"
@@ -173,7 +169,6 @@ def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
 
 
 def _times_of(consent: ConsentRow) -> str:
-    """Return a text that says when a user gave a consent, and when the user withdrew it, if they did."""
     times = _("given {time}", time=to_the_minute(consent.given_at))
     if consent.withdrawn_at is not None:
         times += "  " + _("withdrawn {time}", time=to_the_minute(consent.withdrawn_at))
@@ -181,10 +176,6 @@ def _times_of(consent: ConsentRow) -> str:
 
 
 def _line_of(session: OpenSession, *, ended: str = "", device: str = "") -> str:
-    """Return the line about a session that is open or has ended.
-
-    `device` describes the device of an open session. `ended` says why and when a session has ended.
-    """
     used = _("used {time}", time=to_the_minute(session.last_used_at))
     opened = _("opened {time} from {ip}", time=to_the_minute(session.created_at), ip=session.opened["ip"] or "-")
     parts = (str(session.id), session.client_id or session.app_id, ended, used, str(session.ip or "-"), device, opened)
@@ -218,6 +209,18 @@ def unban_command(user_id: UUID) -> None:
 
 @users.command()
 @user_argument
+def sign_out_command(user_id: UUID) -> None:
+    """Sign a user out on all devices.
+
+    The user can log in again. A mini-program logs the user in automatically at the next request, unless it sets
+    silent to false. To prevent a user from logging in, ban the user instead.
+    """
+    with_database(lambda database, now: end_all_sessions(database, user_id, by=OPERATOR, now=now))
+    echo(_("signed out {user_id} on all devices", user_id=user_id))
+
+
+@users.command()
+@user_argument
 @_role_argument
 def grant_command(user_id: UUID, role: str) -> None:
     """Grant a user a role. The role `admin` makes the user an administrator."""
@@ -241,7 +244,8 @@ def revoke_command(user_id: UUID, role: str) -> None:
     multiple=True,
     callback=checked(_attributes),
     help="An attribute of the user. If VALUE is JSON, it is stored as JSON. Otherwise, it is stored as "
-    "text. NAME= removes the attribute. Repeatable.",
+    "text, and so is a number that some programs would round or print differently. NAME= removes the attribute. "
+    "Repeatable.",
 )
 @click.option("--no-phone", is_flag=True, help="Remove the phone number.")
 def set_command(user_id: UUID, attributes: dict[str, object], no_phone: bool) -> None:
@@ -265,11 +269,6 @@ def erase_command(user_id: UUID) -> None:
 
 
 def _change_and_print(user_id: UUID, change: UserChange, *, removes_phone: bool = False) -> None:
-    """Change a user, then remove the phone number if `removes_phone`.
-
-    Print the user's new status and roles, and the time of the erasure if the user is about to be erased.
-    """
-
     async def change_and_read(database: Database, now: datetime) -> UserDetailAnswer:
         await change_user(database, user_id, change, by=OPERATOR, now=now)
         if removes_phone:
@@ -286,22 +285,18 @@ def _change_and_print(user_id: UUID, change: UserChange, *, removes_phone: bool 
 
 
 def _read_user(user_id: UUID) -> UserDetailAnswer:
-    """Return a user with their identities and sessions. Raises: Failed, for example if there is no such user."""
     return with_database(lambda database, now: read_user(database, user_id, now=now))
 
 
 def name_of(user_id: UUID) -> str:
-    """Read a user from the database, and return the name to show in the confirmation prompt.
-
-    Raises: Failed, for example if there is no such user.
-    """
+    """Read a user from the database, and return the name to show in the confirmation prompt."""
     user = _read_user(user_id)
     return printable(localized(_shown_name(user["id"], user["nickname"])))
 
 
+# A user without a nickname has the same name in the console.
 def _shown_name(user_id: UUID, nickname: str | None) -> str:
-    """Return the nickname of a user or, as in the console, "Unnamed" with the last eight characters of the id."""
-    return nickname or _("Unnamed …{end}", end=str(user_id)[-8:])
+    return nickname or _("WeChat user …{end}", end=str(user_id)[-8:])
 
 
 def listed_roles(roles: Sequence[str]) -> str:

@@ -45,9 +45,7 @@ _check_name = checked(
 )
 _name_argument = click.argument("webhook_name", metavar="NAME", callback=_check_name)
 _TYPES: Final = {"option": "--type", "multiple": True, "metavar": "TYPE"}
-"""The arguments for the option `--type`, which can be given several times, once for each type of event."""
 _LONGEST_LOCATION: Final = 300
-"""The largest number of characters of a redirect's target that a message shows."""
 
 
 @click.group()
@@ -171,22 +169,17 @@ def replay_command(webhook_name: str, fields: dict[str, Any]) -> None:
 
 
 def _show_secret(new: NewWebhookAnswer) -> None:
-    """Print a webhook's name, URL and new secret."""
     rows = [("name", new.name), ("url", new.url), ("secret", new.secret)]
     show(new, [(word(name), value) for name, value in rows], SHOWN_ONCE)
 
 
+# An empty list means all types.
 def _types_of(webhook: WebhookAnswer) -> str:
-    """Return the types of events that a webhook receives, as a text. An empty list means all types."""
     return ",".join(webhook.types) or _("all")
 
 
+# With `seals`, the service must be able to decrypt the secret that the command stores.
 def _with_webhooks(use: Callable[[Webhooks], Awaitable[T]], *, seals: bool = False) -> T:
-    """Call `use` with the operations on webhooks, and return its result. Raises: Failed.
-
-    With `seals`, the command fails if the service could not decrypt the secret that the command stores.
-    """
-
     async def run(parts: Parts) -> T:
         async with aclosing(ReceiverTransport(resolve=parts[NameResolver].resolve)) as transport:
             parts[httpx.AsyncBaseTransport] = transport

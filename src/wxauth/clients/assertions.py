@@ -1,12 +1,11 @@
-"""The authentication of clients with signed assertions, and the parsing of the clients' keys.
+"""The authentication of clients with signed assertions (`private_key_jwt`, RFC 7523), and their keys (RFC 7517).
 
-The method is `private_key_jwt` (RFC 7523), and the keys are JWKs (RFC 7517). From python-jose, wxauth uses only the key
-objects, here and for its own tokens. This module itself checks the assertion's header and claims.
+From python-jose, wxauth uses only the key objects. This module itself checks the assertion's header and claims.
 """
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,41 +22,21 @@ ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 PRIVATE_KEY_JWT: Final = "private_key_jwt"
 SIGNING_ALGS: Final = ("RS256", "ES256")
 MAX_ASSERTION_LENGTH: Final = 8192
-"""The maximum number of characters of an assertion."""
-MAX_LIFETIME: Final = timedelta(minutes=5)
-"""The longest time from now until an assertion's `exp`."""
+MAX_LIFETIME: Final = timedelta(minutes=5)  # from now until an assertion's `exp`
 MAX_JTI_LENGTH: Final = 256
-"""The maximum number of characters of `jti`."""
-RSA_BITS: Final = range(2048, 8192 + 1)
-"""The accepted lengths of RSA keys, in bits.
-
-A shorter key is weak, and verification with a longer key takes too long.
-"""
+RSA_BITS: Final = range(2048, 8192 + 1)  # A shorter key is weak, and verification with a longer key takes too long.
+# FIPS 186-5 forbids smaller exponents, and verification with a larger one takes too long.
 _EXPONENTS: Final = range(2**16 + 1, 2**32, 2)
-"""The accepted public exponents of RSA keys, which are odd.
-
-FIPS 186-5 forbids smaller exponents, and verification with a larger exponent takes too long.
-"""
-_PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-"""The members of a JWK that only private and symmetric keys have."""
+_PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})  # of private and symmetric keys only
 COMPACT_JWS: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
-"""The pattern of a JWS in compact form. The groups are the encoded header, payload and signature."""
+# In base64url, 8192 bits have 1366 characters, and further ones can only be leading zeros.
 _NUMBER: Final = re.compile(r"[A-Za-z0-9_-]{1,1400}", re.ASCII)
-"""The pattern of a number in an RSA key, in base64url. The longest number, of 8192 bits, has 1366 characters.
-
-Further characters can only be leading zeros.
-"""
-_MAX_KID_LENGTH: Final = 256
-"""The maximum number of characters of the id of an RSA key. `VerificationKey` has the same limit for EC keys."""
-_TYPES: Final = frozenset({"jwt", "client-authentication+jwt"})
-"""The accepted values of `typ`, in lower case and without `application/`."""
+_MAX_KID_LENGTH: Final = 256  # as in `VerificationKey`, for EC keys
+_TYPES: Final = frozenset({"jwt", "client-authentication+jwt"})  # in lower case and without `application/`
 
 
 class InvalidAssertion(Exception):
-    """The error for an assertion that does not authenticate a client.
-
-    The message is for the client's developer, and does not quote the assertion.
-    """
+    """The error for an assertion that authenticates no client. The message does not quote the assertion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +44,12 @@ class ClientKey:
     """A parsed public key of a client."""
 
     kid: str | None
-    """The id of the key; None if its JWK names none."""
     alg: str
-    jose_key: Any
-    """The key object of python-jose, which verifies signatures."""
+    verify: Callable[[bytes, bytes], bool]
 
     @classmethod
     def from_jwk(cls, document: Mapping[str, Any]) -> Self:
-        """Build a key from a JWK.
-
-        Raises: InvalidKey, if the JWK is not a strong public key for signatures.
-        """
+        """Build a key from a JWK. Raises: InvalidKey, if it is not a strong public key for signatures."""
         if _PRIVATE_MEMBERS & document.keys():
             raise InvalidKey("the key isn't public")
         operations = document.get("key_ops", ["verify"])
@@ -90,7 +64,7 @@ class ClientKey:
         kid = document.get("kid")
         # A client may omit the id of its key, but VerificationKey requires one.
         with_kid = {**document, "kid": "-" if kid is None else kid}
-        return cls(kid, "ES256", VerificationKey.from_jwk(with_kid).jose_key)
+        return cls(kid, "ES256", VerificationKey.from_jwk(with_kid).verify)
 
     @classmethod
     def _from_rsa_jwk(cls, document: Mapping[str, Any]) -> Self:
@@ -103,13 +77,12 @@ class ClientKey:
         if _number(n).bit_length() not in RSA_BITS or _number(e) not in _EXPONENTS:
             raise InvalidKey("the key's numbers are too small or too large")
         try:
-            return cls(kid, "RS256", jwk.construct({"kty": "RSA", "n": n, "e": e}, "RS256"))
+            return cls(kid, "RS256", jwk.construct({"kty": "RSA", "n": n, "e": e}, "RS256").verify)
         except (JOSEError, ValueError) as exc:
             raise InvalidKey("the key's numbers don't match") from exc
 
 
 def _number(text: object) -> int:
-    """Decode the number `n` or `e` of an RSA key from base64url. Raises: InvalidKey."""
     if not isinstance(text, str) or not _NUMBER.fullmatch(text):
         raise InvalidKey("n or e is missing or malformed")
     try:
@@ -128,10 +101,7 @@ class ClientKeys:
     def read(cls, jwks: object) -> Self:
         """Return the usable keys of a JWK set.
 
-        Keys that share an algorithm and a `kid` are left out, because an assertion with this `kid` does not say which
-        of them signed it.
-
-        Raises: InvalidKey, if `jwks` is not a JWK set.
+        Keys that share an algorithm and a `kid` are left out, because the `kid` does not say which of them has signed.
         """
         documents = _jwks_in(jwks)
         if documents is None:
@@ -141,16 +111,12 @@ class ClientKeys:
         return cls(tuple(each for each in usable if each.kid is None or counts[each.alg, each.kid] == 1))
 
     def find(self, alg: str, kid: str | None) -> ClientKey | None:
-        """Return the key with this algorithm and `kid`. Without a `kid`, return the only key with this algorithm.
-
-        Return None if there is no such key.
-        """
+        """Return the key with this algorithm and `kid` or, without a `kid`, the only key with this algorithm."""
         matching = [each for each in self.keys if each.alg == alg and (kid is None or each.kid == kid)]
         return matching[0] if len(matching) == 1 else None
 
 
 def _jwks_in(jwks: object) -> list[object] | None:
-    """Return the JWKs in a JWK set; None if the value is not a JWK set."""
     documents = jwks.get("keys") if isinstance(jwks, Mapping) else None
     return documents if isinstance(documents, list) else None
 
@@ -164,7 +130,7 @@ def _usable_keys(documents: Iterable[object]) -> Iterable[ClientKey]:
 
 
 def has_private_keys(jwks: object) -> bool:
-    """Return whether a JWK set contains private or symmetric keys; False if the value is not a JWK set."""
+    """Return whether a JWK set contains private or symmetric keys."""
     documents = _jwks_in(jwks) or []
     return any(isinstance(each, Mapping) and not _PRIVATE_MEMBERS.isdisjoint(each) for each in documents)
 
@@ -175,22 +141,14 @@ class Assertion:
 
     alg: str
     kid: str | None
-    """The id of the key that signed the assertion; None if the assertion does not name the key."""
     client_id: str
     jti: str
-    _signed: bytes
-    """The encoded header and payload with the dot between them, which the signature covers."""
+    _signed: bytes  # the encoded header and payload with the dot between them
     _signature: bytes
-    """The decoded signature."""
 
     @classmethod
     def read(cls, text: str, *, issuer: str, endpoints: Collection[str], now: datetime) -> Self:
-        """Parse an assertion, check its form and its claims, and return it.
-
-        The audience of the assertion must be `issuer` or one of `endpoints`.
-
-        Raises: InvalidAssertion, if a check fails.
-        """
+        """Check the form and the claims of an assertion. The audience must be `issuer` or one of `endpoints`."""
         jws = COMPACT_JWS.fullmatch(text) if len(text) <= MAX_ASSERTION_LENGTH else None
         if jws is None:
             raise InvalidAssertion("client_assertion isn't a JWS in compact form")
@@ -204,11 +162,10 @@ class Assertion:
 
     def is_signed_by(self, key: ClientKey) -> bool:
         """Return whether the signature was made with this key."""
-        return key.alg == self.alg and bool(key.jose_key.verify(self._signed, self._signature))
+        return key.alg == self.alg and key.verify(self._signed, self._signature)
 
 
 def _alg_and_kid(header: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Check the header of an assertion, and return its `alg` and `kid`. Raises: InvalidAssertion, if a check fails."""
     alg, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
     if alg not in SIGNING_ALGS:
         raise InvalidAssertion(f"alg must be one of {', '.join(SIGNING_ALGS)}")
@@ -224,10 +181,6 @@ def _alg_and_kid(header: Mapping[str, Any]) -> tuple[str, str | None]:
 def _client_id_and_jti(
     claims: Mapping[str, Any], *, issuer: str, endpoints: Collection[str], now: float
 ) -> tuple[str, str]:
-    """Check the claims of an assertion, and return the client's id and the `jti`.
-
-    Raises: InvalidAssertion, if a check fails.
-    """
     client_id, jti = claims.get("sub"), claims.get("jti")
     if not isinstance(client_id, str) or claims.get("iss") != client_id:
         raise InvalidAssertion("iss and sub must be the client_id")
@@ -248,10 +201,7 @@ def _client_id_and_jti(
 
 
 def _is_only_for(audience: object, issuer: str, endpoints: Collection[str]) -> bool:
-    """Return whether the audience contains the issuer or one of these endpoints, and no other server.
-
-    If the audience contained another server, that server could use the assertion here.
-    """
+    """Return whether the audience contains no other server, which could use the assertion here."""
     audiences = audience if isinstance(audience, list) else [audience]
     with_slash = f"{issuer}/"  # each endpoint begins with this text, and some clients add a slash to the issuer
     for each in audiences:
@@ -261,10 +211,6 @@ def _is_only_for(audience: object, issuer: str, endpoints: Collection[str]) -> b
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:
-    """Return the time in a claim, in epoch seconds; None if the claim is absent.
-
-    Raises: InvalidAssertion, if the claim is not a number.
-    """
     if name not in claims:
         return None
     value = claims[name]

@@ -1,8 +1,7 @@
 """Registered clients: the services that query wxauth, and the sites that log users in.
 
-All clients have a name, and most have a secret. Apart from tokens for a resource, the access tokens of all sites have
-the same audience, so every service behind a guard accepts them. Therefore, all sites must belong to the operator. Never
-add a site of a third party.
+Apart from tokens for a resource, the access tokens of all sites have the same audience, so every service behind a
+guard accepts them. Therefore, never add a site of a third party.
 """
 
 import asyncio
@@ -25,30 +24,20 @@ from wxauth.random_secrets import hash_of, new_secret
 from wxauth.settings.apps import AppKind
 from wxauth.settings.resources import Resource, find_resource
 from wxauth.settings.settings import ClientCommandSettings, Settings
-from wxauth.terminal import WrongValue
+from wxauth.text_errors import WrongValue
 from wxauth_guard.errors import InvalidRequest
 
-FORMER_SECRET_KEPT: Final = timedelta(hours=24)
-"""The time for which the previous secret still works. A client's replicas need this time to get the new secret."""
-REMOVED_PAGE_SIZE: Final = 1000
-"""The maximum number of sessions of a removed site that one transaction ends.
-
-It is also the maximum number of rows that the transaction deletes from each of the other tables. The numbers are
-limited because logins of these sessions' users wait for the transaction.
-"""
+FORMER_SECRET_KEPT: Final = timedelta(hours=24)  # A client's replicas need this time to get the new secret.
+REMOVED_PAGE_SIZE: Final = 1000  # in each table, because logins of these sessions' users wait for the transaction
 _PAGES_PER_REPORT: Final = 10
-"""The largest number of pages that `end_sessions_left` processes before it reports the number of remaining sessions."""
-_WAIT_FOR_OTHERS_SECONDS: Final = 0.1
-"""The pause, in seconds, before another attempt if another worker is ending the sessions, or their users are locked."""
+_WAIT_FOR_OTHERS_SECONDS: Final = 0.1  # while another worker is ending the sessions, or their users are locked
 
 NO_SUCH_CLIENT: Final = "this service client doesn't exist"
 NAME_TAKEN: Final = "a service client with this name already exists"
 NAME_REMOVED: Final = "the sessions of the removed client with this name are still being ended, which can take minutes"
 CLIENT_IS_PUBLIC: Final = "belongs to a public client, which has no secret"
-"""The message for the field `name` if an administrator tries to renew the secret of a public client."""
 
 AnyClientSettings = Settings | ClientCommandSettings
-"""The settings of the service, or of the commands about clients."""
 
 
 class Credentials(NamedTuple):
@@ -62,10 +51,7 @@ class Credentials(NamedTuple):
 
 
 async def find_site(database: Database | Transaction, name: str) -> Client | None:
-    """Return the site with this name, without its logo; None if there is no such site.
-
-    For a name that no client can have, the function returns None without a query.
-    """
+    """Return the site with this name, without its logo; None if there is no such site."""
     return await database.row(queries.FIND_SITE, name=name) if is_client_name(name) else None
 
 
@@ -73,8 +59,7 @@ async def find_site(database: Database | Transaction, name: str) -> Client | Non
 class ClientChanges:
     """The operations that add and change clients.
 
-    In addition to the rules of `build_client`, they check what a client refers to: apps, resources and the URL for
-    logout tokens. They also check that a site's name is neither the audience nor the id of an app.
+    In addition to the rules of `build_client`, they check the apps, resources and URLs that a client refers to.
     """
 
     database: Database
@@ -84,9 +69,7 @@ class ClientChanges:
     async def add(
         self, name: str, options: Mapping[str, Any], *, by: Actor = OPERATOR, now: datetime
     ) -> tuple[Client, Credentials | None]:
-        """Add a client with these options, whose names are fields of `Client`. Return the client and its credentials.
-
-        The credentials are None for a public client, because it has no secret.
+        """Add a client with these fields of `Client`. Return the client and its credentials; None for a public client.
 
         Raises: WrongClient, if the name or an option is invalid; NameTaken.
         """
@@ -100,13 +83,9 @@ class ClientChanges:
     async def change(
         self, name: str, changes: Mapping[str, Any], *, by: Actor = OPERATOR, now: datetime
     ) -> AddedClient:
-        """Change these fields of a client, and return the changed client.
+        """Change these fields of a client, and return the client. Its sessions keep the scopes that it still has.
 
-        A site's sessions continue, with the scopes that the site still has. Null, false or an empty list clears an
-        optional field.
-
-        Raises: NotFound, if there is no such client; WrongClient, if a value is invalid, or if the change is not
-        allowed.
+        Raises: NotFound, if there is no such client; WrongClient, if a value is invalid, or the change not allowed.
         """
         changes = _with_known_resources(changes, self.settings.resources)
         kinds = await _kinds_of_apps(self.database, self.settings)
@@ -126,15 +105,9 @@ class ClientChanges:
         return before.model_copy(update=values)
 
     async def _check_references(self, values: Mapping[str, Any], kinds: Mapping[str, AppKind]) -> None:
-        """Check the apps that these fields name, and the URL for logout tokens.
-
-        `kinds` contains the kind of each app, by the app's id. An unknown app counts as a mini-program that might be
-        added later, so it is refused only as another kind of app.
-
-        Raises: WrongClient, if an app or the URL is refused.
-        """
         for field, (kind, rule) in APP_FIELDS.items():
             app_id = values.get(field)
+            # An unknown app counts as a mini-program, which might be added later.
             if app_id and kinds.get(app_id, "mini_program") != kind:
                 raise WrongClient(field, rule)
         uri = values.get("backchannel_logout_uri")
@@ -147,7 +120,6 @@ class ClientChanges:
                 raise WrongClient("backchannel_logout_uri", exc.text) from None
 
     def _check_name_of_site(self, client: Client, app_ids: Collection[str]) -> None:
-        """Check that a site's name is neither the audience nor the id of an app. Raises: WrongClient."""
         if client.is_site and (client.name == self.settings.audience or client.name in app_ids):
             raise WrongClient(
                 "name",
@@ -159,10 +131,7 @@ class ClientChanges:
 
 
 async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR, now: datetime) -> Credentials | None:
-    """Add a client, and return its credentials; None for a public client. wxauth stores only the hash of the secret.
-
-    Raises: NameTaken, if a client has the name, or if a removed client with this name is not deleted yet.
-    """
+    """Add a client, and return its credentials; None for a public client. Raises: NameTaken."""
     secret = None if client.is_public else new_secret()
     secret_hash = None if secret is None else hash_of(secret)
     async with database.begin() as transaction:
@@ -181,8 +150,7 @@ async def renew_secret(
 ) -> tuple[Credentials, Sequence[str]]:
     """Give a client a new secret. Return its new credentials and its scopes.
 
-    The previous secret still works for `FORMER_SECRET_KEPT`, but with `at_once`, it stops working immediately. Older
-    secrets no longer work.
+    The previous secret works for `FORMER_SECRET_KEPT`, unless `at_once`. Older secrets no longer work.
 
     Raises: NotFound, if there is no such client; InvalidRequest, if the client is public.
     """
@@ -204,8 +172,6 @@ async def renew_secret(
 async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, now: datetime) -> None:
     """Remove a client, so that its requests fail. End a page of its sessions. Housekeeping ends the remaining sessions.
 
-    If the client was removed before, but is still stored, the function ends a page of its remaining sessions.
-
     Raises: NotFound, if there is no such client, and no removed client with this name is left.
     """
     async with database.begin() as transaction:
@@ -219,11 +185,9 @@ async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, 
 
 
 async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]:
-    """End the remaining sessions of a removed client, page by page, until the client itself is deleted.
+    """End the remaining sessions of a removed client, and yield their number at the start and after some pages.
 
-    Yield the number of remaining sessions at the start, and again after at most `_PAGES_PER_REPORT` pages. If no
-    removed client has this name, yield nothing. Commands call this function, so that operators do not need to wait for
-    housekeeping.
+    Commands call this function, so that operators do not need to wait for housekeeping.
     """
     while (sessions_left := await database.value(queries.SESSIONS_LEFT, name=name)) is not None:
         yield sessions_left
@@ -237,13 +201,9 @@ async def end_sessions_left(database: Database, name: str) -> AsyncIterator[int]
 
 
 async def ensure_own_client(database: Database, name: str, *, now: datetime, **fields: Any) -> None:
-    """Add or replace a public client that belongs to wxauth, such as the console, or an example client of the desk.
+    """Add or replace a public client that belongs to wxauth, such as the console. Its name must be reserved.
 
-    wxauth calls this function at each start if the console is enabled, and `wxauth-desk dev` calls it for its own
-    clients. The name must be reserved. The scopes can include scopes that no command can give. `fields` are fields of
-    `Client`.
-
-    Raises: ValueError, if the name is not reserved.
+    Its scopes can include scopes that no command can give.
     """
     if not is_own_name(name):
         raise ValueError("the name of wxauth's own client begins with wxauth")
@@ -252,10 +212,7 @@ async def ensure_own_client(database: Database, name: str, *, now: datetime, **f
 
 
 def _with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) -> Mapping[str, Any]:
-    """Return these fields of a client, with each resource spelled as in the settings.
-
-    Raises: WrongClient, if a resource is unknown.
-    """
+    """Return these fields of a client, with each resource spelled as in the settings."""
     if not values.get("resources"):
         return values
     urls: list[str] = []
@@ -271,15 +228,11 @@ def _with_known_resources(values: Mapping[str, Any], known: Iterable[Resource]) 
 
 
 async def _kinds_of_apps(database: Database, settings: AnyClientSettings) -> Mapping[str, AppKind]:
-    """Return the kind of each app by its id, for the apps in the settings and the stored apps."""
     stored = {row.app_id: row.fields.get("kind", "mini_program") for row in await database.rows(STORED_APPS)}
     return stored | {app.app_id: app.kind for app in settings.apps}
 
 
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:
-    """Return the names of the sites whose name is also the audience or the id of an app.
-
-    The tokens of these sites could be mistaken for other tokens.
-    """
+    """Return the sites whose name is also the audience or the id of an app, so that tokens could be mistaken."""
     names = [settings.audience, *await _kinds_of_apps(database, settings)]
     return await database.values(queries.SITES_NAMED, names=names)

@@ -1,8 +1,7 @@
 """Clients that are not registered, but described by documents at hosts that the settings allow.
 
 Their `client_id` is the URL of the document (draft-ietf-oauth-client-id-metadata-document). At the token endpoint,
-wxauth reads from the document only whether the client must authenticate, and with which keys and algorithms. The user
-has approved everything else, including the client's name and redirect URI.
+only the authentication is read from the document, because the user has approved everything else.
 """
 
 import re
@@ -35,34 +34,22 @@ from wxauth.faulty_json import read_loosely
 from wxauth.limits.queries import ASSERTIONS
 from wxauth.limits.rate_limits import RateLimiter
 from wxauth.sessions.queries import HAS_SESSIONS
-from wxauth.settings.http_urls import host_of, plain_url
 from wxauth.settings.resources import SCOPES_BESIDE_RESOURCE
 from wxauth.settings.settings import Settings
+from wxauth.settings.urls import host_of, plain_url
 from wxauth.texts import clean_text, is_title
 from wxauth_guard.keys import InvalidKey
 
+# An IPv6 /48 counts as one address. The limit is on documents without a usable copy, except of clients that have
+# sessions.
 NEW_DOCUMENTS_PER_ADDRESS: Final = "10/minute"
-"""The highest rate at which wxauth fetches unknown documents for one address, or for one IPv6 /48.
-
-A document is unknown to a process that has no usable copy of it. This limit and `NEW_DOCUMENTS_PER_PROCESS` do not
-apply to clients that have sessions.
-"""
+# This limit is checked after that of the address, so that no single address can use it up.
 NEW_DOCUMENTS_PER_PROCESS: Final = "30/minute"
-"""The highest rate at which one process fetches unknown documents for all addresses.
-
-A process checks the limit of the address first, so that no single address can use up this limit.
-"""
+# The limit exists because each assertion adds a row that the database keeps for at least an hour.
 ASSERTIONS_PER_CLIENT: Final = "50/second"
-"""The highest rate at which one process accepts valid assertions from one client.
-
-The rate is limited because each assertion adds a row that the database keeps for at least an hour.
-"""
 MAX_CLIENT_ID_LENGTH: Final = 512
-"""The maximum number of characters of a client's id, which is the URL of its document."""
-MAX_REDIRECT_URIS: Final = 20
-"""The maximum number of redirect URIs in a document, not counting those that are not allowed."""
-_MAX_LOGGED_HOST: Final = 253
-"""The largest number of characters of a refused host that the log shows. No DNS name is longer."""
+MAX_REDIRECT_URIS: Final = 20  # not counting those that are not allowed
+_MAX_LOGGED_HOST: Final = 253  # No DNS name is longer.
 
 log = get_logger()
 
@@ -79,14 +66,10 @@ class ClientDocument:
     """The parsed content of a client's metadata document."""
 
     client: Client
-    may_be_public: bool
-    """Whether the client may omit the assertion."""
-    keys: ClientKeys | None
-    """The keys in the document; None if it contains no usable keys, or also names a URL."""
-    keys_url: str | None
-    """The URL of the keys; None if the document names no usable URL, or also contains keys."""
+    may_be_public: bool  # without an assertion
+    keys: ClientKeys | None  # None if there are no usable keys, or if there is a URL, too
+    keys_url: str | None  # None if there is no usable URL, or if there are keys, too
     algs: frozenset[str]
-    """The algorithms with which the client may sign assertions."""
 
 
 def is_allowed_url(settings: Settings, client_id: str) -> bool:
@@ -101,22 +84,13 @@ def is_allowed_url(settings: Settings, client_id: str) -> bool:
 
 
 def _https_parts(url: str) -> re.Match[str] | None:
-    """Return the parts of an https URL that is short enough for wxauth to fetch; None for any other text."""
     parts = plain_url(url) if len(url) <= MAX_CLIENT_ID_LENGTH else None
     return parts if parts is not None and parts["scheme"] == "https" else None
 
 
 @part
 class ClientDocuments:
-    """The part that fetches and caches clients' documents and keys, and checks assertions.
-
-    Args:
-        transport: The transport, which connects only to allowed addresses.
-        new_documents_per_address: The limit on fetches of unknown documents for one address.
-        new_documents_per_process: The limit on fetches of unknown documents by this process, for all addresses.
-        assertions_per_client: The limit on valid assertions from one client.
-        patience: The time limit, in seconds, of one fetch.
-    """
+    """The part that fetches and caches clients' documents and keys, and checks assertions."""
 
     settings: Settings
     clock: Clock
@@ -126,10 +100,8 @@ class ClientDocuments:
     new_documents_per_process: RateLimiter
     assertions_per_client: RateLimiter
     patience: float = FETCH_SECONDS
-    _documents: DocumentCache[ClientDocument] = field(init=False)
-    """The documents, by the client's id."""
-    _keys: DocumentCache[ClientKeys] = field(init=False)
-    """The keys to which documents only link, by the `jwks_uri`."""
+    _documents: DocumentCache[ClientDocument] = field(init=False)  # by the client's id
+    _keys: DocumentCache[ClientKeys] = field(init=False)  # by the `jwks_uri`
 
     def __post_init__(self) -> None:
         self._documents = DocumentCache("client_document", self.clock, self._read_document, on_outcome=FETCHED.count)
@@ -151,11 +123,7 @@ class ClientDocuments:
         return await self._documents.get(client_id, admit=partial(self._admit, client_id, ip))
 
     def is_invalid(self, client_id: str) -> bool:
-        """Return whether a document that `find` did not return is gone or breaks a rule.
-
-        For a `client_id` that `is_allowed_url` accepts, False means that wxauth could not fetch the document, for
-        example because its host is unavailable.
-        """
+        """Return whether a document that `find` did not return was fetched, but is gone or breaks a rule."""
         return self._documents.is_invalid(client_id)
 
     async def has_sessions(self, client_id: str) -> bool:
@@ -163,13 +131,10 @@ class ClientDocuments:
         return bool(await self.database.value(HAS_SESSIONS, client_id=client_id))
 
     async def authenticate(self, assertion: Assertion, *, ip: str | None) -> ClientDocument | None:
-        """Return the document of the client that has signed an assertion. Each assertion can be used only once.
+        """Return the document of the client that has signed an assertion; None if its keys cannot be fetched.
 
-        Return None if wxauth cannot use the document, or cannot fetch the keys at its `jwks_uri`. `ip` is the address
-        for which unknown documents are limited.
-
-        Raises: InvalidAssertion, if the signature or the algorithm is wrong, if the client has no usable keys, or if
-        the assertion was used before; RateLimited; StorageUnavailable.
+        Raises: InvalidAssertion, if the signature or the algorithm is wrong, if the client has no usable keys, or
+            if the assertion was used before; RateLimited; StorageUnavailable.
         """
         # The keys are cached together with the document or, if the document only links to them, separately.
         keys_were_cached = self._documents.knows(assertion.client_id)
@@ -203,12 +168,6 @@ class ClientDocuments:
     async def _is_signed(
         self, assertion: Assertion, document: ClientDocument, keys: ClientKeys | None, *, were_cached: bool
     ) -> bool:
-        """Return whether a key of the client has signed the assertion.
-
-        `keys` contains the client's keys; None if they are not usable. `were_cached` says whether the cache already
-        contained the keys before this request. Such keys may be outdated. Therefore, if none of them matches, and the
-        assertion does not name one of them, fetch the keys again.
-        """
         key = None if keys is None else keys.find(assertion.alg, assertion.kid)
         if key is not None and assertion.is_signed_by(key):
             return True
@@ -217,26 +176,18 @@ class ClientDocuments:
         names_known_key = key is not None and assertion.kid is not None
         if not were_cached or names_known_key:
             return False
-        keys = await self._fetch_keys_again(assertion.client_id, document)  # the client might have a new key
+        keys = await self._fetch_keys_again(assertion.client_id, document)  # The cached keys may be outdated.
         key = None if keys is None else keys.find(assertion.alg, assertion.kid)
         return key is not None and assertion.is_signed_by(key)
 
     async def _fetch_keys_again(self, client_id: str, document: ClientDocument) -> ClientKeys | None:
-        """Fetch the keys from their `jwks_uri`. If the document names no such URL, fetch the document with its keys.
-
-        Return None if the keys are not usable, or if the last such fetch, or the last failed fetch, was less than
-        `fetched.PAUSE` ago.
-        """
         if document.keys_url is not None:
             return await self._keys.get_again(document.keys_url)
         fetched_document = await self._documents.get_again(client_id)
         return None if fetched_document is None else fetched_document.keys
 
     async def _admit(self, client_id: str, ip: str | None) -> None:
-        """Count a fetch of a document of which this process has no usable copy.
-
-        Raises: RateLimited, if there were too many fetches, and the client has no sessions; StorageUnavailable.
-        """
+        """Count a fetch of a document of which this process has no usable copy."""
         try:
             await self.new_documents_per_address.admit_address(ip)
             await self.new_documents_per_process.admit("")  # one name, because this limit counts all addresses together
@@ -245,12 +196,10 @@ class ClientDocuments:
                 raise
 
     async def _read_document(self, client_id: str) -> tuple[ClientDocument, timedelta]:
-        """Fetch a document. Return its content, and the time for which to cache it. Raises: NotFetched."""
         body, fresh_time = await fetch(self.transport, client_id, self.patience)
         return document_in(client_id, body), fresh_time
 
     async def _read_keys(self, url: str) -> tuple[ClientKeys, timedelta]:
-        """Fetch the keys at a `jwks_uri`. Return the keys, and the time for which to cache them. Raises: NotFetched."""
         body, fresh_time = await fetch(self.transport, url, self.patience)
         try:
             return ClientKeys.read(read_loosely(body)), fresh_time
@@ -259,12 +208,7 @@ class ClientDocuments:
 
 
 def document_in(client_id: str, body: bytes) -> ClientDocument:
-    """Return the content of a document that was fetched from the URL `client_id`.
-
-    Leave out redirect URIs that are not allowed.
-
-    Raises: NotFetched, if the document breaks a rule.
-    """
+    """Return the content of a document. Leave out redirect URIs that are not allowed. Raises: NotFetched."""
     document = _json_object_in(body)
     name, uris = document.get("client_name"), document.get("redirect_uris")
     title = clean_text(name) if isinstance(name, str) else ""
@@ -285,7 +229,6 @@ def document_in(client_id: str, body: bytes) -> ClientDocument:
 
 
 def _json_object_in(body: bytes) -> Mapping[str, Any]:
-    """Return the JSON object in the body of a response. Raises: NotFetched, if the body contains none."""
     try:
         document = read_loosely(body)
     except ValueError:
@@ -298,11 +241,6 @@ def _json_object_in(body: bytes) -> Mapping[str, Any]:
 def _check_rules(
     document: Mapping[str, Any], client_id: str, title: str, redirect_uris: Sequence[str], *, can_authenticate: bool
 ) -> None:
-    """Check that a document follows all rules. Raises: NotFetched, with the first rule that it breaks.
-
-    `title` is the cleaned `client_name`. `redirect_uris` contains only the allowed URIs of the document.
-    `can_authenticate` says whether wxauth supports a method by which the client can authenticate.
-    """
     rules = {
         "client_id must be the document's own URL": document.get("client_id") == client_id,
         "client_name must be 1 to 64 characters": is_title(title),
@@ -321,7 +259,6 @@ def _check_rules(
 
 
 def _methods(document: Mapping[str, Any]) -> frozenset[str]:
-    """Return the methods by which the client may authenticate; only `none` if the document does not name a method."""
     method, methods = document.get("token_endpoint_auth_method"), document.get("token_endpoint_auth_methods_supported")
     if method is None and methods is None:
         return frozenset({"none"})
@@ -331,12 +268,8 @@ def _methods(document: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _keys_in(document: Mapping[str, Any]) -> tuple[ClientKeys | None, str | None]:
-    """Return the usable keys in a document, and the URL of its keys. At least one of the two values is None.
-
-    If a document contains both, return neither, because it must contain only one of them (RFC 7591, section 2).
-    """
     jwks, url = document.get("jwks"), document.get("jwks_uri")
-    if jwks is not None and url is not None:
+    if jwks is not None and url is not None:  # only one of them is allowed (RFC 7591, section 2)
         return None, None
     if isinstance(url, str) and _https_parts(url):
         return None, url
@@ -348,11 +281,9 @@ def _keys_in(document: Mapping[str, Any]) -> tuple[ClientKeys | None, str | None
 
 
 def client_at(client_id: str, title: str = "", redirect_uris: Sequence[str] = ()) -> Client:
-    """Return the client whose document has this URL, with the title and redirect URIs from the document.
+    """Return the client whose document has this URL. It counts as public even if it signs assertions.
 
-    The client counts as public even if it signs assertions, because it has no secret. Nobody can set the option `link`
-    for a client that is not registered. Therefore, the option is always on, so that users can log in from a phone's
-    browser.
+    Nobody can set `link` for this client, so it is always on, for logins from a phone's browser.
     """
     return Client(
         name=client_id,
@@ -366,7 +297,6 @@ def client_at(client_id: str, title: str = "", redirect_uris: Sequence[str] = ()
 
 
 def _is_allowed_redirect(uri: object) -> bool:
-    """Return whether a client with a document may use this redirect URI. URIs of native apps are not allowed."""
     try:
         return isinstance(uri, str) and scheme_of_app(check_uri(uri)) is None
     except ValueError:
@@ -374,9 +304,5 @@ def _is_allowed_redirect(uri: object) -> bool:
 
 
 def _list_contains(document: Mapping[str, Any], name: str, value: str) -> bool:
-    """Return whether the list `name` in a document contains a value.
-
-    An absent list counts as containing the value, because `value` is the list's default (RFC 7591, section 2).
-    """
-    values = document.get(name, [value])
+    values = document.get(name, [value])  # `value` is the list's default (RFC 7591, section 2)
     return isinstance(values, list) and value in values

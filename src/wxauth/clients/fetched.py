@@ -1,9 +1,7 @@
 """The JSON documents that third parties publish about their clients. Each process fetches and caches them.
 
-The documents are the metadata of clients, and the sets of their keys.
-
-If a process cannot fetch a document again, it uses the cached document for up to another day. But if the document is
-gone or breaks a rule, the process no longer uses it.
+If a process cannot fetch a document again, it uses the cached one for up to another day, unless the document is gone
+or breaks a rule.
 """
 
 import asyncio
@@ -17,36 +15,25 @@ from typing import Final, Generic, TypeVar
 
 import httpx
 
+from wxauth.core.background import cancel, once
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
-from wxauth.core.tasks import cancel, once
 from wxauth.outbound.connection import HttpAnswer
 from wxauth.outbound.receivers import ADDRESS_NOT_ALLOWED, USER_AGENT
 from wxauth.outbound.transport import ANSWER
-from wxauth.settings.http_urls import host_of
+from wxauth.settings.urls import host_of
 
 FETCH_SECONDS: Final = 4.0
-"""The time limit, in seconds, of a fetch."""
-MAX_DOCUMENT: Final = 10 * 1024
-"""The maximum number of bytes of a document."""
-MIN_FRESH: Final = timedelta(minutes=5)
-"""The shortest time for which a document is cached, whatever its `Cache-Control` says."""
+MAX_DOCUMENT: Final = 10 * 1024  # bytes
+MIN_FRESH: Final = timedelta(minutes=5)  # whatever the `Cache-Control` says
 MAX_FRESH: Final = timedelta(days=1)
-"""The longest time for which a document is cached before it is fetched again."""
-MAX_STALE: Final = timedelta(days=1)
-"""The time for which a process uses an expired document if it cannot fetch the document again."""
-PAUSE: Final = timedelta(minutes=1)
-"""The pause after a refused or failed fetch, and between two fetches of a document by `get_again`."""
-MAX_ENTRIES: Final = 1000
-"""The largest number of documents and failures in one cache."""
+MAX_STALE: Final = timedelta(days=1)  # after the document has expired, if it cannot be fetched again
+PAUSE: Final = timedelta(minutes=1)  # after a refused or failed fetch, and between two fetches by `get_again`
+MAX_ENTRIES: Final = 1000  # documents and failures
 _JSON: Final = re.compile(r"application/([!#$&^_.+a-z0-9-]+\+)?json", re.ASCII | re.IGNORECASE)
-"""The pattern of a media type of JSON, for example `application/json` or `application/jwk-set+json`."""
 _MAX_AGE: Final = re.compile(r"(?:^|[,\s])max-age=\"?([0-9]{1,9})\b", re.IGNORECASE)
-"""The pattern of `max-age` in a `Cache-Control`. The group is the number of seconds."""
 _NOT_CACHEABLE: Final = re.compile(r"\bno-(store|cache)\b", re.IGNORECASE)
-"""The pattern of the directives in a `Cache-Control` that forbid caching, or reuse without another request."""
-_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
-"""A time in the past, which stands for a limit that does not apply."""
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)  # stands for a limit that does not apply
 
 log = get_logger()
 Document = TypeVar("Document")
@@ -56,17 +43,14 @@ class DocumentOutcome(StrEnum):
     """The outcome of fetching a document."""
 
     OK = "ok"
-    FAILED = "failed"
-    """There was no connection or no response in time, or the response had a status other than 200."""
-    REFUSED = "refused"
-    """The address is not allowed, or the response breaks a rule."""
+    FAILED = "failed"  # no response in time, or a status other than 200
+    REFUSED = "refused"  # The address is not allowed, or the response breaks a rule.
 
 
 class NotFetched(Exception):
     """The error for a fetch without a usable document. The message is for the log, and does not quote the response.
 
-    If `is_invalid`, the document no longer exists, breaks a rule, or has an address that is not allowed. Then a cached
-    copy is not usable either.
+    If `is_invalid`, the document no longer exists or breaks a rule. Then a cached copy is not usable either.
     """
 
     def __init__(self, outcome: DocumentOutcome, reason: str, *, is_invalid: bool = False) -> None:
@@ -76,10 +60,7 @@ class NotFetched(Exception):
 
 
 async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) -> tuple[bytes, timedelta]:
-    """Return the bytes of the JSON at a URL, and the time for which to cache them. `patience` is in seconds.
-
-    Raises: NotFetched.
-    """
+    """Return the JSON at a URL, and the time for which to cache it. `patience` is in seconds. Raises: NotFetched."""
     headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
     try:
         request = httpx.Request("GET", url, headers=headers, extensions={"max_body": MAX_DOCUMENT})
@@ -104,12 +85,7 @@ async def fetch(transport: httpx.AsyncBaseTransport, url: str, patience: float) 
     return answer.body, _fresh_time(answer.cache_control or "")
 
 
-def _fresh_time(cache_control: str) -> timedelta:
-    """Return the time for which to cache a document with this `Cache-Control` (RFC 9111, section 5.2.2).
-
-    The time is `max-age`, but at least `MIN_FRESH` and at most `MAX_FRESH`. Without `max-age`, or if the document may
-    not be cached, the time is `MIN_FRESH`.
-    """
+def _fresh_time(cache_control: str) -> timedelta:  # RFC 9111, section 5.2.2
     max_age = _MAX_AGE.search(cache_control)
     if max_age is None or _NOT_CACHEABLE.search(cache_control):
         return MIN_FRESH
@@ -118,21 +94,14 @@ def _fresh_time(cache_control: str) -> timedelta:
 
 @dataclass(slots=True)
 class _Entry(Generic[Document]):
-    """A document in the cache of a process, or the last failure to fetch it."""
-
-    value: Document | None = None
-    """The document; None if no valid document has been fetched yet, or if the document is gone or breaks a rule."""
+    value: Document | None = None  # None if the document is gone or breaks a rule, too
     fresh_until: datetime = _LONG_AGO
-    """The time until which the document is used without another fetch."""
-    paused_until: datetime = _LONG_AGO
-    """The end of the pause after a failed or refused fetch, in which there is no fetch."""
-    again_paused_until: datetime = _LONG_AGO
-    """The end of the pause after a fetch by `get_again`, in which `get_again` does not fetch."""
+    paused_until: datetime = _LONG_AGO  # after a failed or refused fetch
+    again_paused_until: datetime = _LONG_AGO  # after a fetch by `get_again`
     is_invalid: bool = False
-    """Whether the last fetch has shown that the document is gone or breaks a rule."""
 
     def usable_value(self, now: datetime) -> Document | None:
-        """Return the document if it is fresh, or has expired less than `MAX_STALE` ago; otherwise None."""
+        """Return the document if it is fresh, or has expired less than `MAX_STALE` ago."""
         return self.value if now < self.fresh_until + MAX_STALE else None
 
     def drop_future_times(self, now: datetime) -> None:
@@ -149,27 +118,22 @@ class _Entry(Generic[Document]):
 class DocumentCache(Generic[Document]):
     """A cache that fetches documents of one kind, and finds them by URL.
 
-    Args:
-        kind: The name of the kind, with which the names of log events begin, for example `client_document`.
-        read: The function that fetches and parses a document. It returns the document and the time for which to cache
-            it, or raises NotFetched.
-        on_outcome: The function that receives the outcome of each fetch; None if the outcomes are not counted.
+    The names of log events begin with `kind`. `read` fetches and parses a document, and returns how long to cache it.
     """
 
     kind: str
     clock: Clock
     read: Callable[[str], Awaitable[tuple[Document, timedelta]]]
     on_outcome: Callable[[DocumentOutcome], None] | None = None
+    # The most recently used entry is at the end.
     _entries: OrderedDict[str, _Entry[Document]] = field(default_factory=OrderedDict)
-    """The entries by URL. The most recently used entry is at the end."""
     _under_way: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    """The tasks of the fetches in progress, by URL."""
 
     async def get(self, url: str, *, admit: Callable[[], Awaitable[None]] | None = None) -> Document | None:
         """Return the document at a URL; None if it is not usable. If a fetch fails, log why.
 
-        Call `admit` before a fetch if no usable document is cached, and no other caller is fetching the document.
-        If `admit` raises an exception, this method raises it too, and does not fetch the document.
+        `admit` is called before a fetch if no usable document is cached, and may raise an exception to prevent the
+        fetch.
         """
         now = self.clock()
         entry = self._entries.get(url, _Entry())
@@ -185,11 +149,7 @@ class DocumentCache(Generic[Document]):
         return self._entries.get(url, entry).usable_value(now)
 
     async def get_again(self, url: str) -> Document | None:
-        """Fetch a cached document again even if it is fresh, at most once per `PAUSE`, and return the document.
-
-        Return None if the last such fetch, or the last failed fetch, of this URL was less than `PAUSE` ago. Also return
-        None if the document is not usable.
-        """
+        """Fetch a cached document again even if it is fresh, at most once per `PAUSE`; None during the pause."""
         now = self.clock()
         entry = self._entries.get(url, _Entry())
         if now < max(entry.again_paused_until, entry.paused_until):
@@ -211,11 +171,9 @@ class DocumentCache(Generic[Document]):
         await cancel(self._under_way.values())
 
     async def _renew(self, url: str) -> None:
-        """Fetch a document. If another request is fetching it already, wait for that fetch."""
         await once(self._under_way, url, lambda: self._fetch(url))
 
     async def _fetch(self, url: str) -> None:
-        """Fetch a document, and cache the document or the failure."""
         entry = self._entries.get(url, _Entry())
         try:
             entry.value, fresh_time = await self.read(url)
@@ -241,10 +199,6 @@ class DocumentCache(Generic[Document]):
         self._drop_old()
 
     def _drop_old(self) -> None:
-        """Drop the entries that neither contain a usable document nor delay a fetch.
-
-        If more than `MAX_ENTRIES` remain, also drop the least recently used ones.
-        """
         now = self.clock()
         for url, entry in list(self._entries.items()):
             is_paused = now < entry.paused_until

@@ -23,20 +23,19 @@ from wxauth.users.user_queries import CURRENT_USER_ID
 from wxauth_guard.errors import InvalidToken
 from wxauth_guard.verifier import decoded, json_object
 
+# These claims are independent of the scopes.
 PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")
-"""The claims that an id_token can contain whatever its scopes are. They describe the login and the token."""
+# The id of each of wxauth's keys is its thumbprint (RFC 7638).
 _KID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
-"""The pattern of a `kid`. The id of each of wxauth's keys is the key's thumbprint (RFC 7638) in base64url."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdTokenHint:
-    """The client, the session and the user in an id_token of this service. The id_token may have expired."""
+    """The client, the session and the user in an id_token of this service, which may have expired."""
 
     client_id: str
     session_id: UUID
-    user_id: UUID
-    """The user's id. If the user was merged later, the remaining user has a different id."""
+    user_id: UUID  # After a merge, the remaining user has a different id.
 
 
 @part
@@ -63,12 +62,8 @@ class IdTokens:
     ) -> str:
         """Return an id_token (OpenID Connect Core, section 2) that is valid for `expires_in` seconds.
 
-        `scopes` determine the claims about the user, to which the operator's own claims for the client are added. An
-        id_token that a mini-program or mobile app gets for another back end has neither a session nor an access token.
-        `authenticated_by` is the user's method of authentication, for the claim `amr`.
-
-        wxauth signs an ES256 id_token with a key for access tokens. Nobody can use the id_token as an access token,
-        because its `typ` is different, and its audience is the site.
+        A phone's id_token for another back end has neither a session nor an access token. `authenticated_by` is for
+        `amr`.
 
         Raises: StorageUnavailable; CannotOpen, if no secret key decrypts the signing key.
         """
@@ -90,17 +85,12 @@ class IdTokens:
         claims |= {"amr": [authenticated_by], **claims_of(user, client, scopes)}
         if nonce is not None:
             claims["nonce"] = nonce
+        # ES256 keys also sign access tokens. An id_token is none, because its `typ` and its audience, the site, differ.
         header = {"alg": key.alg, "kid": key.kid, "typ": "JWT"}
         return sign(key.signer, base64url(to_json(header)), to_json(claims))
 
     async def read(self, token: str) -> IdTokenHint | None:
-        """Return the content of an id_token of this service, even if it has expired.
-
-        Return None for any other text, for an id_token without a session, and for an id_token that was issued under
-        another issuer URL, or whose key is no longer known.
-
-        Raises: StorageUnavailable.
-        """
+        """Return the content of an id_token of this service, even if it has expired; None for any other text."""
         jws = COMPACT_JWS.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
         if jws is None:
             return None
@@ -121,13 +111,9 @@ class IdTokens:
         return IdTokenHint(claims["aud"], UUID(claims["sid"]), UUID(claims["sub"]))
 
     async def user_in(self, token: str, *, client_id: str) -> UUID | None:
-        """Return the id of the user in a client's id_token, even if the id_token has expired.
+        """Return the current id of the user in a client's id_token, which may have expired; None for any other text.
 
-        After a merge, return the id of the remaining user. For a user who no longer exists, return the id from the
-        id_token. Return None if this service has not issued the id_token for this client, or if the id_token has no
-        session.
-
-        Raises: StorageUnavailable.
+        If the user no longer exists, it is the id in the id_token.
         """
         hint = await self.read(token)
         if hint is None or hint.client_id != client_id:

@@ -14,30 +14,17 @@ from wxauth.core.models import TIME
 from wxauth.core.token_claims import filled_claims
 from wxauth.core.users import ROLES_SCOPE, UserInSession
 
-CLIENT_NAME_PATTERN: Final = "[a-z0-9][a-z0-9_-]{0,63}"
-"""The pattern of the names of clients. `is_client_name` checks further rules."""
-IdTokenAlg = Literal["RS256", "ES256"]
-"""The algorithm of a site's id_tokens. RS256 has separate keys, and ES256 uses the keys of access tokens."""
+CLIENT_NAME_PATTERN: Final = "[a-z0-9][a-z0-9_-]{0,63}"  # `is_client_name` checks further rules.
+IdTokenAlg = Literal["RS256", "ES256"]  # RS256 has separate keys, and ES256 uses the keys of access tokens.
 ID_TOKEN_ALGS: Final[tuple[str, ...]] = get_args(IdTokenAlg)
-"""The algorithms in `IdTokenAlg`."""
 DEFAULT_ID_TOKEN_ALG: Final[IdTokenAlg] = "RS256"  # noqa: S105 - an algorithm
-"""The default algorithm of a site's id_tokens."""
-Pkce = Literal["required", "optional"]
-"""Whether a site must use PKCE.
-
-A site for which PKCE is optional must check the `nonce` instead (RFC 9700, section 2.1.1).
-"""
-OFFLINE_ACCESS: Final = "offline_access"
-"""The scope that requests refresh tokens. It changes nothing, because wxauth issues refresh tokens even without it."""
+Pkce = Literal["required", "optional"]  # A site without PKCE must check the `nonce` instead (RFC 9700, section 2.1.1).
+OFFLINE_ACCESS: Final = "offline_access"  # changes nothing, because wxauth issues refresh tokens even without it
 OPENID_SCOPE: Final = "openid"
-"""The scope that requests an id_token and access to /v1/userinfo."""
 
 
 class Scope(StrEnum):
-    """A right of a service.
-
-    A new right requires a database revision, because a CHECK constraint of the table `clients` lists all rights.
-    """
+    """A right of a service. A new one needs a revision, because a CHECK constraint of `clients` lists all rights."""
 
     INTROSPECT = "introspect"
     """Check whether an access token is valid."""
@@ -62,29 +49,23 @@ class Scope(StrEnum):
 
 
 def _flag(description: str) -> Any:
-    """Return the definition of a Boolean field, which is false by default."""
     return Field(default=False, description=description)
 
 
 def _text(description: str) -> Any:
-    """Return the definition of an optional text, which is null by default."""
     return Field(default=None, sa_type=Text, description=description)
 
 
 def _uris(description: str, example: str) -> Any:
-    """Return the definition of a list of URIs, which is empty by default. `example` is one of the URIs."""
     return Field(default=[], sa_type=ARRAY(Text), description=description, schema_extra={"examples": [[example]]})
 
 
 class Client(SQLModel):
-    """A service or a site of the operator, as administrators describe it. A site logs users in.
+    """A service or a site of the operator, as administrators describe it. A site logs users in, and has a title.
 
-    The fields of requests, and the options of `wxauth clients`, are made from the fields of this class. Therefore, the
-    descriptions say what null means in a request. Every stored site has a title. A stored service has null, false or an
-    empty list in all columns that describe a site, except in `pkce`.
-
-    This class also represents wxauth's own console, and clients that nobody has registered: see `clients/documents.py`.
-    The name of such an unregistered client is the URL of its document.
+    The fields of requests, and the options of `wxauth clients`, are made from these fields, so the descriptions say
+    what null means in a request. This class also represents wxauth's own console, and unregistered clients
+    (`clients/documents.py`), whose name is the URL of their document.
     """
 
     name: str = Field(sa_type=Text, primary_key=True, schema_extra={"examples": ["shop"]})
@@ -98,8 +79,8 @@ class Client(SQLModel):
         "The site's picture on the login pages and the phone, as a `data:` URL of a PNG, JPEG or WebP of up to 32 KiB "
         "and 1024 × 1024 pixels. Null: none."
     )
+    # These are its scopes as a service, then those that it may request as a site.
     scopes: list[str] = Field(sa_type=ARRAY(Text), schema_extra={"examples": [["openid", "profile"]]})
-    """The scopes of the client as a service, then the scopes that it may request as a site."""
     is_public: bool = _flag("The site has no secret. You can't change this later.")
     device: bool = _flag("Let the site show the QR code itself (RFC 8628).")
     redirect_uris: list[str] = _uris(
@@ -126,7 +107,6 @@ class Client(SQLModel):
         sa_type=Text,
         description="If `optional`, a site with a secret can omit PKCE. Null: `required`.",
     )
-    """A service, which cannot use PKCE, has the value `required`."""
     id_token_alg: IdTokenAlg | None = Field(
         default=None,
         sa_type=Text,
@@ -157,8 +137,8 @@ class Client(SQLModel):
 
 _SERVICE_SCOPES: Final = frozenset(Scope)
 
+# Each has a default.
 OPTIONS: Final = {name: field for name, field in Client.model_fields.items() if name not in ("name", "scopes")}
-"""The fields of a client apart from its name and scopes. All these fields have a default."""
 
 
 class AddedClient(Client):
@@ -173,10 +153,8 @@ class AddedClient(Client):
 class ClientWithSecrets(AddedClient):
     """A client, with the hashes of its secrets."""
 
-    secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """The SHA-256 of the secret; null if the client is public. wxauth does not store the secret."""
-    former_secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """The SHA-256 of the previous secret, which works until `former_secret_until`; null if there is none."""
+    secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)  # SHA-256; null for a public client
+    former_secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)  # works until `former_secret_until`
 
 
 class StoredClient(ClientWithSecrets, table=True):
@@ -184,16 +162,12 @@ class StoredClient(ClientWithSecrets, table=True):
 
     __tablename__ = "clients"
 
+    # This reserves the name until the rows are deleted, so that a new client does not get them.
     removed_by: str | None = Field(sa_type=Text)
-    """The actor who has removed the client; null if the client was not removed.
-
-    wxauth refuses a removed client like an unknown client. The row reserves the name until the client's sessions have
-    ended and its other rows are deleted, so that a new client with this name does not get them.
-    """
-    id: UUID
-    """The id with which the table `deliveries` refers to the client, because a later client may have the same name."""
+    id: UUID  # for the table `deliveries`, because a later client may have the same name
 
 
+# Each scope has the claims that it grants. Tokens do not contain a claim whose value is None.
 SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], object]]]] = {
     OPENID_SCOPE: {},
     "profile": {
@@ -213,17 +187,10 @@ SITE_SCOPES: Final[Mapping[str, Mapping[str, Callable[[UserInSession, Client], o
     ROLES_SCOPE: {"roles": lambda user, _: user.roles or None},
     OFFLINE_ACCESS: {},
 }
-"""The scopes of a site, each with the claims that it grants, and the function that returns the value of each claim.
-
-Tokens do not contain a claim whose value is None.
-"""
 SITE_SCOPE_NAMES: Final = tuple(SITE_SCOPES)
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
-"""The default scopes of a service."""
 DEFAULT_SITE_SCOPES: Final = (OPENID_SCOPE, "profile")
-"""The scopes that a site may request by default."""
 CLAIMS: Final = tuple(claim for claims in SITE_SCOPES.values() for claim in claims)
-"""The names of all claims that scopes grant."""
 
 
 def claims_of(user: UserInSession, client: Client, scopes: Collection[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
+from http import HTTPStatus
 from typing import Any, Final
 
 from pydantic_core import to_json
@@ -10,34 +11,23 @@ from starlette.responses import Response
 
 from wxauth import errors
 from wxauth.core.logs import get_logger
-from wxauth.web.edge import BODY_TOO_LATE, EXPECTED_KEY, PROBLEM_KEY
+from wxauth.web.edge import EXPECTED_KEY, PROBLEM_KEY
 from wxauth_guard.errors import KeysUnavailable, RequestRefused, WxAuthError
 
 log = get_logger()
 
-AUTHORIZATION_PENDING: Final = "authorization_pending"
-"""The error code for a client that polls before the user has decided (RFC 8628, section 3.5)."""
-SLOW_DOWN: Final = "slow_down"
-"""The error code for a client that polls more often than it may (RFC 8628, section 3.5)."""
+AUTHORIZATION_PENDING: Final = "authorization_pending"  # RFC 8628, section 3.5
+SLOW_DOWN: Final = "slow_down"  # RFC 8628, section 3.5
 
 
 class OAuthError(Exception):
-    """An error response for an OAuth client.
+    """An error response for an OAuth client, with a code of RFC 6749, 8628, 8707 or OpenID Connect.
 
-    Args:
-        error: One of the codes of RFC 6749 (sections 4.1.2.1, 5.2), RFC 8628, RFC 8707 or OpenID Connect.
-        description: A text for the developer. It never contains a secret, or text that the caller sent.
-        status: The HTTP status of the response.
-        retry_after: The number of seconds for the header `Retry-After`; None if the response does not contain this
-            header.
+    The `description` is for the developer. It never contains a secret, or text that the caller sent.
     """
 
+    # `Unreadable` sets it, unless the caller may have chosen the name, because errors do not echo such a name.
     parameter: str | None = None
-    """The name of the unreadable parameter. Only the subclass `Unreadable` sets this value.
-
-    The value is None for all other errors. It is also None for a parameter whose name the caller may have chosen,
-    because errors do not echo such a name.
-    """
 
     def __init__(self, error: str, description: str, *, status: int = 400, retry_after: int | None = None) -> None:
         super().__init__(error, description)
@@ -73,8 +63,8 @@ def oauth_error_for(error: WxAuthError) -> OAuthError | None:
         case errors.PayloadTooLarge():
             return OAuthError("invalid_request", error.detail, status=error.status)
         case RequestRefused():
-            # After `BODY_TOO_LATE`, the edge closes the connection. OAuth's usual status replaces all other statuses.
-            status = BODY_TOO_LATE if error.status == BODY_TOO_LATE else 400
+            # After 408, the edge closes the connection. OAuth's usual status replaces all other statuses.
+            status = error.status if error.status == HTTPStatus.REQUEST_TIMEOUT else HTTPStatus.BAD_REQUEST
             return OAuthError("invalid_request", error.detail, status=status)
     return None
 
@@ -82,11 +72,7 @@ def oauth_error_for(error: WxAuthError) -> OAuthError | None:
 def with_oauth_errors(
     endpoint: Callable[..., Awaitable[dict[str, Any]]],
 ) -> Callable[..., Awaitable[dict[str, Any] | Response]]:
-    """Wrap an endpoint, so that its failures become OAuth error responses.
-
-    The first parameter of the endpoint must be `request`. An error of wxauth for which OAuth has no error code is
-    raised unchanged.
-    """
+    """Wrap an endpoint, whose first parameter is `request`, so that its failures become OAuth error responses."""
 
     @wraps(endpoint)
     async def answer(request: Request, *args: Any, **kwargs: Any) -> dict[str, Any] | Response:

@@ -22,28 +22,16 @@ from wxauth.core.services import part
 from wxauth.settings.settings import Settings
 
 MAX_PARAMETER_LENGTH: Final = 4096
-"""The maximum number of characters of most parameters."""
+# The limit is for the parameters in `_LONG`. A picture URL or many roles make an `id_token_hint` longer.
 MAX_TOKEN_LENGTH: Final = 8192
-"""The maximum number of characters of the parameters in `_LONG`.
 
-The limit is higher because, for example, a long picture URL or many roles make an `id_token_hint` longer than other
-parameters.
-"""
+BROWSER_USER_AGENT: Final = "browser_user_agent"  # which can be any text
 
-BROWSER_USER_AGENT: Final = "browser_user_agent"
-"""The parameter in which a site passes on the browser's user agent, which can be any text."""
-
+# Any token can be revoked (RFC 7009, section 2.2), and spaces in a typed number are ignored.
 _UNCHECKED: Final = (BROWSER_USER_AGENT, "token", "number")
-"""The parameters whose values `check_parameters` does not check.
-
-A revocation request may contain any token (RFC 7009, section 2.2), and wxauth ignores spaces of any kind in a typed
-number.
-"""
+# These parameters change nothing, so a value that breaks a rule is ignored instead of refused.
 _CHANGE_NOTHING: Final = ("acr_values", "claims", "claims_locales", "display", "login_hint", "logout_hint")
-"""The standard parameters that change nothing in wxauth.
-
-If the value of such a parameter breaks a rule, wxauth ignores the parameter instead of refusing the request.
-"""
+# Errors do not echo other names, which callers can choose.
 _NAMES_IN_ERRORS: Final = frozenset(
     """
     client_assertion client_assertion_type client_id client_secret code code_challenge code_challenge_method
@@ -51,15 +39,9 @@ _NAMES_IN_ERRORS: Final = frozenset(
     refresh_token request resource response_mode response_type scope state token_type_hint ui_locales
     """.split()  # noqa: SIM905 - a list would need a line for each name
 )
-"""The parameters whose names errors may contain. Errors do not echo other names, which callers can choose."""
+# `state` is among these, so that `sites.requests`, which has a lower limit, can tell the site that it is too long.
 _LONG: Final = ("id_token_hint", "access_token", "client_assertion", "state")
-"""The parameters that can have up to `MAX_TOKEN_LENGTH` characters.
-
-They include `state`, so that `site_logins.requests`, which has a lower limit, can report to the site that the `state`
-is too long.
-"""
 _MAX_PARAMETERS: Final = 100
-"""The largest number of parameters in a request."""
 _ASSERTION: Final = "client_assertion"
 _ASSERTION_TYPE: Final = "client_assertion_type"
 
@@ -77,8 +59,7 @@ class Parameters(dict[str, str]):
             if value:
                 self.setdefault(name, value)
         names = [name for name, _ in pairs]
-        self.repeated = {name for name in names if names.count(name) > 1}
-        """The names of the parameters that occur more than once, which OAuth does not allow."""
+        self.repeated = {name for name in names if names.count(name) > 1}  # OAuth does not allow this.
 
     def required(self, name: str) -> str:
         """Return the value of a parameter. Raises: OAuthError, if the parameter is absent."""
@@ -103,10 +84,7 @@ class Unreadable(OAuthError):
 
 
 def parse_parameters(text: str) -> Parameters:
-    """Return the parameters in a percent-encoded query or form. Leave out unreadable parameters that change nothing.
-
-    Raises: OAuthError, if there are too many parameters or percent signs, or if any other parameter is unreadable.
-    """
+    """Return the parameters in a percent-encoded query or form, as `check_parameters` does."""
     # While the process decodes percent signs, it handles no other request.
     if text.count("%") > MAX_ESCAPES:
         raise OAuthError("invalid_request", "there are too many percent-encoded characters")
@@ -118,12 +96,7 @@ def parse_parameters(text: str) -> Parameters:
 
 
 def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
-    """Check decoded parameters, and return them. Leave out unreadable parameters that change nothing.
-
-    The values of the parameters in `_UNCHECKED` are not checked.
-
-    Raises: OAuthError, if there are too many parameters, or if any other parameter is unreadable.
-    """
+    """Return decoded parameters, without unreadable ones that change nothing. Raises: OAuthError."""
     if len(pairs) > _MAX_PARAMETERS:
         raise OAuthError("invalid_request", "there are too many parameters")
     pairs = [(name, value) for name, value in pairs if name not in _CHANGE_NOTHING or _is_readable(name, value)]
@@ -138,7 +111,6 @@ def check_parameters(pairs: list[tuple[str, str]]) -> Parameters:
 
 
 def _is_readable(name: str, value: str) -> bool:
-    """Return whether the value of a parameter is short enough, and contains only printable characters."""
     longest = MAX_TOKEN_LENGTH if name in _LONG else MAX_PARAMETER_LENGTH
     return len(value) <= longest and value.isprintable()
 
@@ -146,8 +118,7 @@ def _is_readable(name: str, value: str) -> bool:
 def form_parameters(*names: str, required: Sequence[str] = (), **example: str) -> dict[str, Any]:
     """Return the `openapi_extra` of an endpoint that parses these parameters of a form itself.
 
-    `example` contains further parameters, with the values that the documentation shows. `required` names the parameters
-    that a request must contain.
+    `example` contains further parameters, with the values that the documentation shows.
     """
     properties = {name: {"type": "string"} for name in (*example, *names)}
     schema: dict[str, Any] = {"type": "object", "properties": properties}
@@ -176,11 +147,7 @@ def refuse_repeated(parameters: Parameters) -> None:
 
 
 async def form_of(request: Request) -> Parameters:
-    """Return the parameters of the form in a request's body.
-
-    Raises: OAuthError, if the body is not a form, or if the form breaks a rule; InvalidRequest, if the body arrives too
-        late; PayloadTooLarge.
-    """
+    """Return the parameters of the form in a request's body. Raises: OAuthError, if it is not a form."""
     body = await request.body()
     # A JSON body would look like a form without `scope`, for which wxauth grants all scopes.
     if body and media_type_of(request, default=FORM_TYPE) != FORM_TYPE:
@@ -195,10 +162,7 @@ async def form_of(request: Request) -> Parameters:
 
 @part
 class SiteCredentials:
-    """The part that finds the client that has sent a form, and checks its credentials.
-
-    The client must be a site, or have a metadata document.
-    """
+    """The part that finds the client that has sent a form, which is no service, and checks its credentials."""
 
     settings: Settings
     database: Database
@@ -210,19 +174,11 @@ class SiteCredentials:
     ) -> tuple[Client, Parameters]:
         """Check the credentials of the site or unregistered client that has sent a form. Return the client and form.
 
-        A registered client with a secret authenticates with HTTP Basic, or with `client_id` and `client_secret`. A
-        registered public client sends only its `client_id`. A client that is not registered must have a document at an
-        allowed host. It sends an assertion or, if its document allows this, only its `client_id`.
+        `ip` is the address for which fetches of unknown documents are limited. The URLs of `endpoints` may be the
+        audience of an assertion, like the issuer. Without them, the route accepts no assertions.
 
-        Args:
-            request: The request with the form.
-            ip: The caller's address, for which fetches of unknown documents are limited; None if it is unknown.
-            endpoints: The paths whose URLs may be the audience of an assertion, like the issuer; empty if the route
-                accepts no assertions.
-
-        Raises: OAuthError, InvalidClient or InvalidRequest, if the form or the credentials are not accepted, if they
-        belong to a service, or if the client's document cannot be fetched; PayloadTooLarge; RateLimited;
-        StorageUnavailable.
+        Raises: OAuthError, InvalidClient or InvalidRequest, if the form or the credentials are not accepted, or if the
+            client's document cannot be fetched; PayloadTooLarge; RateLimited; StorageUnavailable.
         """
         form = await form_of(request)
         credentials = _credentials_in(request, form)
@@ -240,13 +196,7 @@ class SiteCredentials:
         return client, form
 
     async def _client_without_secret(self, form: Parameters, ip: str | None) -> Client:
-        """Return the public client whose id a form contains. The client is registered, or has a document.
-
-        If the document was rejected, and the client has no sessions, the returned client has no redirect URIs.
-
-        Raises: OAuthError, if there is no such client, if the client must sign an assertion, or if wxauth cannot use
-        the client's document in any other case; RateLimited; StorageUnavailable.
-        """
+        """Return the public client whose id a form contains, without redirect URIs if its document was rejected."""
         name = form.get("client_id")
         if name is None:
             raise invalid_client(
@@ -257,7 +207,7 @@ class SiteCredentials:
             if document is None and self.documents.is_invalid(name) and not await self.documents.has_sessions(name):
                 # No usable document says how the client would have to authenticate, so wxauth lets it through without
                 # authentication. That is safe, because a client without sessions has no tokens, and `SiteTokens`
-                # (oauth/site_tokens.py) accepts no codes of a client without redirect URIs. /v1/token responds with
+                # (sites/tokens.py) accepts no codes of a client without redirect URIs. /v1/token responds with
                 # `invalid_grant`, as it does to another client's code or token.
                 return client_at(name)
             document = self._require_document(name, document)
@@ -270,11 +220,6 @@ class SiteCredentials:
         return site
 
     async def _client_by_assertion(self, form: Parameters, ip: str | None, endpoints: Collection[str]) -> Client:
-        """Return the client that has signed the assertion in a form. Only a client with a document can sign assertions.
-
-        Raises: OAuthError, if the assertion is not accepted, or if wxauth cannot use the client's document;
-        RateLimited; StorageUnavailable.
-        """
         if form.get(_ASSERTION_TYPE) != ASSERTION_TYPE:
             raise invalid_client(f"client_assertion_type must be {ASSERTION_TYPE}")
         if not endpoints:
@@ -296,10 +241,6 @@ class SiteCredentials:
             raise invalid_client(str(exc)) from None
 
     def _require_document(self, name: str, document: ClientDocument | None) -> ClientDocument:
-        """Return the document of the client `name`.
-
-        Raises: OAuthError, if `document` is None, which means that wxauth cannot use the client's document.
-        """
         if document is not None:
             return document
         if self.documents.is_invalid(name):
@@ -312,17 +253,12 @@ class SiteCredentials:
         )
 
 
+# `_client_by_assertion` refuses one without the other.
 def _has_assertion(form: Parameters) -> bool:
-    """Return whether a form contains an assertion or its type. `_client_by_assertion` refuses one without the other."""
     return _ASSERTION in form or _ASSERTION_TYPE in form
 
 
 def _credentials_in(request: Request, form: Parameters) -> Credentials | None:
-    """Return the name and the secret in the header or in the form of a request; None if the request contains no secret.
-
-    Raises: OAuthError, if the request authenticates in several ways, or contains two different names; InvalidClient or
-    InvalidRequest, if the header is malformed.
-    """
     name, secret = form.get("client_id"), form.get("client_secret")
     if _has_assertion(form) and (secret is not None or "authorization" in request.headers):
         raise OAuthError("invalid_request", "authenticate either with client_assertion or with a secret")

@@ -39,8 +39,8 @@ SELECT name, removed_by FROM clients
  WHERE removed_by IS NOT NULL AND (:name::text IS NULL OR name = :name) AND name > :after
  ORDER BY name LIMIT 1
 """)
+# The rows in these tables are deleted in addition to the sessions.
 _TABLES_OF_CLIENT: Final[tuple[LiteralString, ...]] = ("site_logins", "browser_login_sites")
-"""The tables with rows that belong to a client, in addition to the sessions."""
 # The statements leave locked rows to a later page, so that no login waits for more than one page. With `ctid` in an
 # array, PostgreSQL finds the page's rows once, and deletes them without an index.
 _DELETE_PAGES: Final = tuple(
@@ -80,17 +80,14 @@ RETURNING scopes
 
 
 def _select(*columns: LiteralString) -> LiteralString:
-    """Return a SELECT of these columns for all clients that are not removed. The caller may add conditions with AND."""
     return f"SELECT {', '.join(columns)} FROM clients WHERE removed_by IS NULL"
 
 
 def _columns_without_logo(kind: type[Client]) -> list[LiteralString]:
-    """Return the columns of a class, with null in place of the logo."""
     return ["NULL::text AS logo" if column == "logo" else column for column in columns_of(kind)]
 
 
 SERVICE_COLUMNS: Final = ", ".join(f"clients.{fragment(each.name)}" for each in fields(ServiceClient))
-"""The columns of `ServiceClient`, for a statement's SELECT."""
 FIND_SERVICE: Final = Statement[ServiceClient](f"{_select(SERVICE_COLUMNS)} AND name = :name")
 # These two statements leave out the logo, which has up to 44 KB, because each request for tokens reads the client.
 FIND_WITH_SECRETS: Final = Statement[ClientWithSecrets](
@@ -118,8 +115,7 @@ SELECT {_COLUMNS}, :secret_hash, :now FROM jsonb_populate_record(NULL::clients, 
 def _assignments_from(source: LiteralString) -> LiteralString:
     """Return the assignments of an UPDATE that copies all columns of `Client` except the name from the row `source`.
 
-    The name is left out, because sign-in requests refer to it. If `ADD_OR_REPLACE` set the name, even to the same
-    value, PostgreSQL would lock the row against new sign-in requests.
+    Setting the name, even to the same value, would lock the row against new sign-in requests, which refer to it.
     """
     return ", ".join(f"{column} = {source}.{column}" for column in columns_of(Client) if column != "name")
 
@@ -140,20 +136,17 @@ class RemovedPage(NamedTuple):
     """The result of deleting one page of the rows that belong to a removed client."""
 
     name: str
-    rows: int
-    """The number of rows deleted from `website_sessions` and from the tables in `_TABLES_OF_CLIENT`."""
-    is_last: bool
-    """Whether no row was left, so that the client itself was deleted. A new client can then have the name."""
+    rows: int  # in all tables
+    is_last: bool  # so that the client itself was deleted, and a new client can have the name
 
 
 async def end_removed_page(
     database: Database, *, size: int, name: str | None = None, after: str = "", now: datetime
 ) -> RemovedPage | None:
-    """End up to `size` sessions of a removed client, and delete up to `size` rows of this client in each other table.
+    """End up to `size` sessions of a removed client, and delete up to `size` of its rows in each other table.
 
-    After the last page, also delete the client itself. `name` selects the client. If it is None, the function takes
-    the first removed client whose name is after `after`. Return None if there is no such client, or if this function is
-    already running for any removed client, for example in another process.
+    After the last page, also delete the client. Without `name`, it is the first removed client after `after`. The
+    result is None if there is none, or if another process is already doing this.
     """
     # PostgreSQL plans the statements again, because the tables may have grown since the previous client was removed.
     async with database.begin(replan=True) as transaction:

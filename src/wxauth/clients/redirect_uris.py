@@ -6,32 +6,22 @@ from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from wxauth.i18n import lazy_gettext as _
-from wxauth.settings.http_urls import as_compared, host_of
 from wxauth.settings.types import LAST_PORT
-from wxauth.terminal import WrongValue
+from wxauth.settings.urls import MAX_URL, as_compared, host_of
+from wxauth.text_errors import WrongValue
 from wxauth_guard.urls import is_http_url, is_loopback, is_secure
 
-MAX_URI_LENGTH: Final = 2048
-"""The maximum number of characters of a URI."""
-MAX_URIS: Final = 100
-"""The maximum number of a client's redirect URIs. The same limit applies to its logout URIs.
-
-The number is limited because wxauth compares the redirect URI of each sign-in request, and the origin of each CORS
-request, with registered URIs.
-"""
-_MAX_LOGGED: Final = 200
-"""The largest number of characters of a URI in the log, not counting `?…` at its end."""
+MAX_URIS: Final = 100  # because each sign-in request, and each CORS request, is compared with them
+_MAX_LOGGED: Final = 200  # not counting `?…` at the end
+# RFC 3986 also allows `*`, which would look like a wildcard, and `#`, which begins a fragment.
 _CHARACTERS: Final = r"[A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*"
-"""The pattern of a string of characters that a URI may contain (RFC 3986).
-
-The pattern leaves out `*`, because `*` would look like a wildcard, and `#`, because `#` begins a fragment.
-"""
 _URI: Final = re.compile(_CHARACTERS)
+# The scheme is a domain in reverse order (RFC 8252, section 7.1).
 _APP_SCHEME: Final = r"(?P<scheme>[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+):/"
-"""The pattern of a native app's scheme and `:/`. The scheme is a domain in reverse order (RFC 8252, section 7.1)."""
 _BEGINS_WITH_APP_SCHEME: Final = re.compile(_APP_SCHEME)
 _APP_URI: Final = re.compile(f"{_APP_SCHEME}{_CHARACTERS}")
 _WEB_SCHEMES: Final = ("https://", "http://")
+# A URI with a user name does not match.
 _AUTHORITY: Final = re.compile(
     r"""
     https?://
@@ -41,29 +31,21 @@ _AUTHORITY: Final = re.compile(
     """,
     re.VERBOSE,
 )
-"""The pattern of a web URI's scheme, host and port. A URI with a user name does not match."""
-_PORT: Final = re.compile("[0-9]{1,5}")
+_PORT: Final = re.compile("[1-9][0-9]{0,4}")
 HOST_RULE: Final = _(
     "must have a host that contains only letters, digits, - and . (write other characters as "
     "xn--…), and must not contain a user name"
 )
+# A native app on the user's computer may use a different port each time (RFC 8252, section 7.3).
 _ON_LOOPBACK: Final = re.compile(
     r"(?P<before_port>https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]|(?P<localhost>localhost)))"
     r"(?::[0-9]{1,5})?"
     r"(?P<after_port>(?:[/?].*)?)"
 )
-"""The pattern of a loopback URI, with groups for the parts around its port.
-
-The port is ignored, because a native app on the user's computer may use a different port each time (RFC 8252, section
-7.3).
-"""
 
 
 def check_uris(uris: Sequence[str]) -> None:
-    """Check a client's redirect URIs, or its logout URIs, before they are stored.
-
-    Raises: WrongValue, if there are too many URIs, or if one of them is not allowed.
-    """
+    """Check a client's redirect URIs, or its logout URIs, before they are stored. Raises: WrongValue."""
     if len(uris) > MAX_URIS:
         raise WrongValue(_("must contain at most {n} URIs", n=MAX_URIS))
     for uri in uris:
@@ -72,8 +54,8 @@ def check_uris(uris: Sequence[str]) -> None:
 
 def check_uri(uri: str) -> str:
     """Check that a client may register this URI, and return the URI. Raises: WrongValue, if it is not allowed."""
-    if len(uri) > MAX_URI_LENGTH:
-        raise WrongValue(_("must be up to {n} characters", n=MAX_URI_LENGTH))
+    if len(uri) > MAX_URL:
+        raise WrongValue(_("must be up to {n} characters", n=MAX_URL))
     is_app = _BEGINS_WITH_APP_SCHEME.match(uri) is not None
     if not (is_app or uri.startswith(_WEB_SCHEMES)):
         raise WrongValue(
@@ -93,12 +75,11 @@ def check_uri(uri: str) -> str:
 
 
 def _check_host_and_port(uri: str) -> None:
-    """Check the host and the port of a web URI. Raises: WrongValue, if one of them is not allowed."""
     authority = _AUTHORITY.match(uri)
     if authority is None:
         raise WrongValue(HOST_RULE)
     port = authority["port"]
-    if port is not None and not (_PORT.fullmatch(port) and 0 < int(port) <= LAST_PORT):
+    if port is not None and not (_PORT.fullmatch(port) and int(port) <= LAST_PORT):
         raise WrongValue(_("must have a port from 1 to {n}, or no port", n=LAST_PORT))
     if not is_http_url(uri):  # for example, the host is `[1::2::3]` or begins with a dot
         raise WrongValue(HOST_RULE)
@@ -118,8 +99,7 @@ def is_local(uri: str) -> bool:
 def is_registered(uri: str, registered: Iterable[str], *, allows_localhost: bool = False) -> bool:
     """Return whether this URI is one of the registered URIs. Only the port of a loopback address may differ.
 
-    With `allows_localhost`, the name `localhost` counts as a loopback address. Set it for clients that metadata
-    documents describe, because many of these documents contain `localhost`.
+    Set `allows_localhost` for clients with documents, because many of these contain `localhost`.
     """
     without_port = _without_port(uri, allows_localhost=allows_localhost)
     for each in registered:
@@ -131,11 +111,6 @@ def is_registered(uri: str, registered: Iterable[str], *, allows_localhost: bool
 
 
 def _without_port(uri: str, *, allows_localhost: bool) -> tuple[str, str] | None:
-    """Return the parts of a loopback URI before and after its port.
-
-    Return None if the host is not a loopback address, or if no program can listen on the port. Without
-    `allows_localhost`, also return None for the name `localhost`.
-    """
     parts = _ON_LOOPBACK.fullmatch(uri)
     if parts is None or (parts["localhost"] and not allows_localhost):
         return None
@@ -148,10 +123,7 @@ def _without_port(uri: str, *, allows_localhost: bool) -> tuple[str, str] | None
 
 
 def origin_of(uri: str) -> str:
-    """Return the origin of a URI (RFC 6454): scheme, host and port, in lower case and without the default port.
-
-    For the URI of a native app, return its scheme.
-    """
+    """Return the origin of a URI (RFC 6454), without the default port or, for the URI of a native app, its scheme."""
     scheme = scheme_of_app(uri)
     if scheme is not None:
         return scheme
@@ -162,9 +134,7 @@ def origin_of(uri: str) -> str:
 def origin_shown(redirect_uris: Sequence[str], requested_uri: str | None = None) -> str | None:
     """Return the origin that a page shows for a site with these redirect URIs; None if the site has no redirect URI.
 
-    For a native app, the origin is the scheme of the requested URI. The origin of a loopback address contains the
-    requested port. For other sites, and without a requested URI, the function returns the origin of the first redirect
-    URI.
+    It is that of the requested URI for an app or a loopback address, and otherwise that of the first redirect URI.
     """
     if requested_uri is not None and (is_local(requested_uri) or scheme_of_app(requested_uri) is not None):
         return origin_of(requested_uri)
@@ -172,11 +142,7 @@ def origin_shown(redirect_uris: Sequence[str], requested_uri: str | None = None)
 
 
 def loggable_uri(uri: str) -> str:
-    """Return a URI for the log, without user name, password, query and fragment, because they can contain secrets.
-
-    In the result, `…@` stands for a user name and password, and `?…` at the end stands for a query or fragment. The
-    rest is cut after `_MAX_LOGGED` characters.
-    """
+    """Return a URI for the log, cut, and without user name, password, query and fragment, which can be secret."""
     without_query = re.split(r"[?#]", uri, maxsplit=1)[0]
     loggable = re.sub(r"//[^/]*@", "//…@", without_query)[:_MAX_LOGGED]
     return loggable if without_query == uri else f"{loggable}?…"

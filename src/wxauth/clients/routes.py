@@ -1,7 +1,4 @@
-"""The routes of `/v1/admin/clients`, through which administrators manage services and sites.
-
-Administrators can list, add, change and remove clients, and rotate the clients' secrets.
-"""
+"""The routes of `/v1/admin/clients`, through which administrators manage services and sites."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -17,6 +14,7 @@ from wxauth.clients.redirect_uris import HOST_RULE
 from wxauth.clients.rules import WrongClient, check_name
 from wxauth.errors import NameTaken, NotFound
 from wxauth.i18n import lazy_gettext as _
+from wxauth.i_json import IS_I_JSON
 from wxauth.outbound.urls import NameResolver
 from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, provide
@@ -37,13 +35,14 @@ _HAS_NO_SECRET: Final = InvalidRequest.of("name", clients.CLIENT_IS_PUBLIC)
 
 
 def _optional(field: FieldInfo) -> tuple[Any, Any]:
-    """Return the definition of a field that may be absent or null, for `create_model`."""
     # A plain bool would also accept strings and numbers, such as "yes" and 1.
     kind: Any = StrictBool if field.annotation is bool else field.annotation
     return kind | None, Field(default=None, description=field.description)
 
 
-_FIELDS: Final[Mapping[str, Any]] = {name: _optional(field) for name, field in OPTIONS.items()}
+_FIELDS: Final[Mapping[str, Any]] = {name: _optional(field) for name, field in OPTIONS.items()} | {
+    "claims": (Annotated[dict[str, Any] | None, IS_I_JSON], _optional(OPTIONS["claims"])[1])
+}
 # `build_client` validates the values, as it does for `wxauth clients add`.
 _ClientOptions: Any = create_model("_ClientOptions", **_FIELDS)
 
@@ -124,7 +123,6 @@ def client_answer(client: AddedClient, *, now: datetime) -> ClientAnswer:
 async def _client_changes(
     database: DatabaseDep, resolver: NameResolverDep, settings: SettingsDep
 ) -> clients.ClientChanges:
-    """Return the operations that add and change clients, with the settings of the service."""
     return clients.ClientChanges(database, resolver, settings)
 
 

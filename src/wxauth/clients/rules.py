@@ -18,11 +18,10 @@ from wxauth.clients.models import (
 from wxauth.clients.redirect_uris import check_uris
 from wxauth.core.trail import OPERATOR, SYSTEM, WECHAT
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.settings.apps import APP_ID, AppKind
+from wxauth.settings.apps import APP_ID, AppKind, check_logo
 from wxauth.settings.claims import check_claims
-from wxauth.settings.logos import check_logo
 from wxauth.settings.types import check_title, match_check
-from wxauth.terminal import WrongValue
+from wxauth.text_errors import WrongValue
 from wxauth_guard.errors import FieldError, InvalidRequest
 
 # A client is an actor in the audit trail, so its name must not look like a user's id, or be the name of one of these
@@ -36,29 +35,24 @@ NAME_RULE: Final = _(
 
 _NAME: Final = re.compile(CLIENT_NAME_PATTERN)
 _USER_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_DOMAIN: Final = r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"
-"""The pattern of a domain that contains a dot and has up to 200 characters."""
-_FORM_OF_APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
-"""The pattern of the ids that WeChat gives to mini-programs. `APP_ID` also accepts other forms."""
+_DOMAIN: Final = r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"  # with a dot, and up to 200 characters
+_FORM_OF_APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")  # as WeChat gives them; `APP_ID` also accepts other forms
+# Each field has the kind of the app, and the error text.
 APP_FIELDS: Final[Mapping[str, tuple[AppKind, Text]]] = {
     "app_id": ("mini_program", _("must be the app_id of a mini-program")),
     "account_app_id": ("official_account", _("must be the app_id of a service account")),
     "website_app_id": ("website", _("must be the app_id of a website app")),
 }
-"""The fields of a site that name an app, each with the kind of that app, and the error text for a wrong value."""
 _URI_FIELDS: Final = ("redirect_uris", "logout_uris")
-"""The fields that contain lists of URIs."""
 
 
+# An empty string removes the logo.
 def _check_logo(logo: str) -> None:
-    """Check the logo of a site. An empty string is allowed, because it removes the logo.
-
-    Raises: WrongValue, if the logo is not the URL of a small picture.
-    """
     if logo:
         check_logo(logo)
 
 
+# These are checks of single fields, which do not depend on other fields.
 _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
     "title": check_title,
     **{field: match_check(APP_ID.pattern, rule) for field, (_kind, rule) in APP_FIELDS.items()},
@@ -70,13 +64,11 @@ _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
     "logo": _check_logo,
     **dict.fromkeys(_URI_FIELDS, check_uris),
 }
-"""The checks of single fields, by field. None of these checks depends on the other fields."""
+# A client that sets none of these fields is a service.
 _SITE_MAKING_FIELDS: Final = ("redirect_uris", "device", "phone_id_token")
-"""The fields that make a client a site. A client that sets none of these fields is a service."""
 _SITE_FIELDS: Final = tuple(
     field for field in Client.model_fields if field not in ("name", "scopes", "resources", *_SITE_MAKING_FIELDS)
 )
-"""The fields that only a site may set, and that do not make a client a site."""
 
 
 class WrongClient(InvalidRequest):
@@ -87,10 +79,7 @@ class WrongClient(InvalidRequest):
 
 
 def check_name(name: str) -> str:
-    """Check the name that an administrator gives to a client, and return it.
-
-    Raises: WrongValue, if the name is not allowed.
-    """
+    """Check the name that an administrator gives to a client, and return it. Raises: WrongValue."""
     if not is_client_name(name) or is_own_name(name):
         raise WrongValue(NAME_RULE)
     return name
@@ -102,15 +91,14 @@ def is_client_name(text: str) -> bool:
 
 
 def is_own_name(text: str) -> bool:
-    """Return whether a name is reserved for wxauth's own pages. Administrators cannot give such a name to a client."""
+    """Return whether a name is reserved for wxauth's own pages."""
     return text.startswith("wxauth")
 
 
 def build_client(name: str, options: Mapping[str, Any], *, stored: Client | None = None) -> Client:
-    """Return a client with these options, whose names are fields of `Client`.
+    """Return a client with these fields of `Client`. An absent field means the same as null, false or an empty list.
 
-    An absent field has the same meaning as null, false or an empty list. The checks of single fields skip the values of
-    the `stored` client, because a stored value might break a rule that was added later.
+    Values of the `stored` client are not checked, because they might break a rule that was added later.
 
     Raises: WrongClient, if the options break a rule.
     """
@@ -153,12 +141,10 @@ def change_client(client: Client, changes: Mapping[str, Any]) -> Client:
 
 
 def _makes_a_site(options: Mapping[str, Any]) -> bool:
-    """Return whether a client with these options is a site."""
     return any(options.get(field) for field in _SITE_MAKING_FIELDS)
 
 
 def _as_site(client: Client) -> Client:
-    """Return a client as a site, with the defaults of a site. Raises: WrongClient, if it breaks a site's rules."""
     _check_scopes(client, (*Scope, *SITE_SCOPE_NAMES))
     site_scopes = [scope for scope in SITE_SCOPE_NAMES if scope in client.scopes] or DEFAULT_SITE_SCOPES
     _check_site(client, site_scopes)
@@ -172,10 +158,6 @@ def _as_site(client: Client) -> Client:
 
 
 def _as_service(client: Client) -> Client:
-    """Return a client as a service, with the defaults of a service.
-
-    Raises: WrongClient, if a field or a scope is only for sites, or if a scope is unknown.
-    """
     _check_scopes(client, tuple(Scope))
     for field in _SITE_FIELDS:
         if getattr(client, field) != Client.model_fields[field].default:
@@ -190,7 +172,6 @@ def _as_service(client: Client) -> Client:
 
 
 def _check_scopes(client: Client, known: Collection[str]) -> None:
-    """Check that all scopes of a client are in `known`. Raises: WrongClient, if one of them is not."""
     for scope in client.scopes:
         if scope not in known:
             if scope in SITE_SCOPE_NAMES:
@@ -199,7 +180,6 @@ def _check_scopes(client: Client, known: Collection[str]) -> None:
 
 
 def _check_site(client: Client, site_scopes: Collection[str]) -> None:
-    """Check the options and the name of a site. Raises: WrongClient, if they are not allowed."""
     if client.is_public:
         _check_public_site(client)
     if not client.redirect_uris:
@@ -215,7 +195,6 @@ def _check_site(client: Client, site_scopes: Collection[str]) -> None:
 
 
 def _check_public_site(client: Client) -> None:
-    """Check the options of a site without a secret. Raises: WrongClient, if it cannot have one of them."""
     if client.device:
         raise WrongClient(
             "is_public",
@@ -232,7 +211,6 @@ def _check_public_site(client: Client) -> None:
 
 
 def _check_site_without_redirects(client: Client) -> None:
-    """Check the options of a site that no browser returns to. Raises: WrongClient, if it cannot have one of them."""
     if client.logout_uris:
         raise WrongClient("logout_uris", _("must be empty if there is no redirect URI"))
     if client.sso:
@@ -246,10 +224,6 @@ def _check_site_without_redirects(client: Client) -> None:
 
 
 def _check_near_site(client: Client) -> None:
-    """Check the options of a site that requires the phone and the browser to share a network.
-
-    Raises: WrongClient, if the site cannot have one of these options.
-    """
     if client.sso:
         raise WrongClient(
             "sso", _("can't be used together with near, which requires a phone at each login. Choose one of them")

@@ -1,8 +1,4 @@
-"""The authentication of service clients, their scopes and their limits, as dependencies of routes.
-
-A route that has such a dependency receives the calling client. `oauth_requests` uses the same functions to check the
-credentials of sites.
-"""
+"""The authentication of service clients, their scopes and their limits, as dependencies of routes."""
 
 from base64 import b64decode
 from datetime import datetime
@@ -30,23 +26,12 @@ from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth_guard.bearer import single_authorization
 from wxauth_guard.errors import FieldError, InvalidRequest
 
-_NO_HASH: Final = bytes(sha256().digest_size)
-"""The value that wxauth compares with the hash of a sent secret if no hash is stored. No secret has this hash."""
+_NO_HASH: Final = bytes(sha256().digest_size)  # compared with a sent secret if no hash is stored; no secret has it
 FORM_TYPE: Final = "application/x-www-form-urlencoded"
-"""The media type of a form."""
+# Decoding 64 KiB of percent signs would take 35 ms, in which the process handles no other request.
 MAX_ESCAPES: Final = 8192
-"""The maximum number of percent signs in a form, or in the query of an OAuth request.
-
-Decoding a body of 64 KiB that contains only percent signs would take 35 ms. During this time, the process would handle
-no other request.
-"""
-_MAX_FORM_FIELDS: Final = 128
-"""The maximum number of fields in a form.
-
-The number is limited because the process handles no other request while it parses a form.
-"""
-_SECRET_CHARACTERS: Final = 43
-"""The number of characters of a client's secret. A secret contains 256 bits, which `new_secret` writes in base64url."""
+_MAX_FORM_FIELDS: Final = 128  # because the process handles no other request while it parses a form
+_SECRET_CHARACTERS: Final = 43  # 256 bits in base64url
 
 SERVICE_CLIENT_SCHEME: Final = {
     "service_client": {
@@ -55,7 +40,6 @@ SERVICE_CLIENT_SCHEME: Final = {
         "description": "A service client's name and secret: `wxauth clients add NAME --scope ...`.",
     }
 }
-"""The entry for service clients in the OpenAPI document's `securitySchemes`."""
 FOR_CLIENT: Final = Entails(
     failures=(
         InvalidRequest("there are two Authorization headers", status=400),
@@ -65,9 +49,7 @@ FOR_CLIENT: Final = Entails(
     ),
     security=({"service_client": ()},),
 )
-"""The failures and the security scheme of a route that receives the calling service client."""
 FOR_LIMITED_CLIENT: Final = Entails(failures=(*FOR_CLIENT.failures, RateLimited), security=FOR_CLIENT.security)
-"""`FOR_CLIENT` with the additional failure RateLimited, for a route that limits the client's requests."""
 
 log = get_logger()
 AnyStored = TypeVar("AnyStored", ServiceClient, ClientWithSecrets)
@@ -76,23 +58,18 @@ AnyStored = TypeVar("AnyStored", ServiceClient, ClientWithSecrets)
 class ClientOperation(StrEnum):
     """The kind of an operation that a service client requests. Each kind has a separate limit."""
 
-    SIGN = "sign"
-    """The client gets data signed with a session_key."""
-    SIGN_CHECK = "sign_check"
-    """The client requests that wxauth ask WeChat whether the session_key is still valid, and then sign data."""
+    SIGN = "sign"  # with a session_key
+    SIGN_CHECK = "sign_check"  # after asking WeChat whether the session_key is still valid
     MODERATE = "moderate"
-    """The client bans or unbans a user, clears the user's nickname or picture, or signs the user out."""
     JS_SIGN = "js_sign"
-    """The client gets the signature that WeChat's JS-SDK requires on a page."""
 
 
-OPERATIONS_PER_SECOND: Final = {
+OPERATIONS_PER_SECOND: Final = {  # per client and process
     ClientOperation.SIGN: 100,
     ClientOperation.SIGN_CHECK: 10,
     ClientOperation.MODERATE: 100,
     ClientOperation.JS_SIGN: 100,
 }
-"""The number of operations of each kind that a process allows one client per second."""
 
 
 @part
@@ -122,12 +99,6 @@ ClientLimitsDep = Annotated[ClientLimits, Depends(provide(ClientLimits))]
 def _client_with(
     scope: Scope, operation: ClientOperation | None = None, *, may_use_form: bool = False
 ) -> tuple[Any, Entails]:
-    """Return the dependency that authenticates the calling client, and the documentation of this dependency.
-
-    The client must have this scope. With `operation`, the dependency limits the client's requests. With `may_use_form`,
-    the client may send its name and secret as `client_id` and `client_secret` in a form.
-    """
-
     async def authenticate(
         request: Request, database: DatabaseDep, clock: ClockDep, limits: ClientLimitsDep
     ) -> ServiceClient:
@@ -155,10 +126,7 @@ EventsClientDep = Annotated[ServiceClient, *_client_with(Scope.EVENTS)]
 
 
 def basic_credentials(request: Request) -> Credentials:
-    """Return the name and the secret from HTTP Basic (RFC 7617), percent-decoded (RFC 6749, section 2.3.1).
-
-    Raises: InvalidClient, if they are missing or malformed; InvalidRequest, if there are two Authorization headers.
-    """
+    """Return the name and the secret from HTTP Basic (RFC 7617), percent-decoded (RFC 6749, section 2.3.1)."""
     scheme, _, encoded = single_authorization(*request.headers.getlist("authorization")).partition(" ")
     if scheme.lower() != "basic":
         raise InvalidClient("send the service client's name and secret with HTTP Basic")
@@ -172,11 +140,6 @@ def basic_credentials(request: Request) -> Credentials:
 
 
 async def _credentials_of_form(request: Request) -> Credentials | None:
-    """Return the credentials in a form (RFC 6749, section 2.3.1); None if the request contains no secret in a form.
-
-    Raises: InvalidRequest, if the request has an Authorization header in addition to the secret, if `client_id` is
-        missing, or if `client_id` or `client_secret` occurs more than once; the errors of `form_values`.
-    """
     has_header = "authorization" in request.headers
     if not has_header and media_type_of(request, default="") != FORM_TYPE:
         return None  # so that wxauth does not read the body of a caller without credentials
@@ -200,11 +163,10 @@ def media_type_of(request: Request, *, default: str) -> str:
 async def form_values(request: Request, name: str) -> list[str]:
     """Return the non-empty values of a field in a form.
 
-    Each call parses the whole form. That is quick, because the limits on fields and percent signs apply.
-
     Raises: InvalidRequest, if the form is not UTF-8, contains too many fields or percent signs, or arrives too late;
-        PayloadTooLarge, if the form is larger than the path accepts.
+        PayloadTooLarge.
     """
+    # Each call parses the whole form, which is quick because of the two limits.
     form = await request.body()
     if form.count(b"&") >= _MAX_FORM_FIELDS:
         raise InvalidRequest.of("body", f"Must have at most {_MAX_FORM_FIELDS} fields")
@@ -217,10 +179,7 @@ async def form_values(request: Request, name: str) -> list[str]:
 
 
 def check_scope(client: ServiceClient, needed: Scope) -> None:
-    """Check that an authenticated client has the needed scope.
-
-    Raises: ClientLacksScope, whose text contains the command that adds the scope.
-    """
+    """Check that an authenticated client has the needed scope. Raises: ClientLacksScope."""
     if needed in client.scopes:
         return
     # The command replaces all scopes, so it must repeat the client's current scopes. A client that is also a site has
@@ -235,9 +194,8 @@ def check_scope(client: ServiceClient, needed: Scope) -> None:
 def check_secret(credentials: Credentials, stored: AnyStored | None, *, now: datetime) -> AnyStored:
     """Return `stored` if the credentials contain its current secret, or its previous secret if that still works.
 
-    `stored` is the client with the name in `credentials`; None if there is no such client. For an unknown name, and for
-    a client without a secret, this function takes the same steps as for a wrong secret. Otherwise, its duration would
-    reveal which names exist, and which clients have a secret.
+    For an unknown name, and for a client without a secret, it takes the same steps as for a wrong secret. Otherwise,
+    its duration would reveal which names exist, and which clients have a secret.
 
     Raises: InvalidClient, if the name or the secret is wrong.
     """
@@ -261,10 +219,6 @@ def check_secret(credentials: Credentials, stored: AnyStored | None, *, now: dat
 
 
 def _describe_registered_secret(stored: ServiceClient | ClientWithSecrets | None, *, is_former: bool) -> str:
-    """Describe the registered secret for the log line about a wrong secret.
-
-    `is_former` says whether the sent secret is the client's previous secret, which has ended.
-    """
     if stored is None:
         return "no client has this name"
     if stored.secret_hash is None:

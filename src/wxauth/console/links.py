@@ -10,12 +10,12 @@ from wxauth.core.database import Database
 from wxauth.core.trail import OPERATOR, EventType, record_event
 from wxauth.i18n import lazy_gettext as _
 from wxauth.random_secrets import hash_of, new_secret
-from wxauth.terminal import TextError
+from wxauth.text_errors import TextError
 from wxauth.users.status_queries import lock_status_and_roles
 
 CONSOLE_PATH: Final = "/admin/"
+# The help of `wxauth admin link` also states this time.
 LINK_LIFETIME: Final = timedelta(minutes=10)
-"""The time during which a link works. The help of `wxauth admin link` also states this time."""
 _NO_ADMINISTRATOR: Final = _(
     "there is no administrator yet. Run 'wxauth users list', and then 'wxauth users grant USER_ID admin'"
 )
@@ -23,10 +23,7 @@ _SEVERAL_ADMINISTRATORS: Final = _("there are several administrators. Choose one
 
 
 class NoLink(TextError):
-    """The error for a link that wxauth does not create.
-
-    Either the user may not have a link, or no user is given and there is not exactly one administrator.
-    """
+    """A link is not created: its user may not have one, or there is not exactly one administrator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +36,7 @@ class ConsoleLink:
 
 
 async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> ConsoleLink:
-    """Create a link for an administrator or a support user. If `user_id` is None, create it for the only administrator.
-
-    Raises: NoLink, if the user may not have a link, or if `user_id` is None and there is not exactly one administrator.
-    """
+    """Create a link for an administrator or a support user, by default for the only administrator. Raises: NoLink."""
     if user_id is None:
         user_id = await _only_administrator(database)
         refusal = _NO_ADMINISTRATOR  # the error if this user stops being an administrator before the lock
@@ -63,11 +57,8 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
     return link
 
 
+# Administrators who are banned or have requested erasure do not count.
 async def _only_administrator(database: Database) -> UUID:
-    """Return the id of the only administrator. Raises: NoLink, if there is not exactly one administrator.
-
-    Administrators who are banned or have requested erasure do not count.
-    """
     administrators = await database.values(queries.ADMINISTRATORS)
     if not administrators:
         raise NoLink(_NO_ADMINISTRATOR)

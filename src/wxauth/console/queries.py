@@ -17,20 +17,18 @@ WITH expired AS (
 )
 INSERT INTO admin_links (digest, user_id, expires_at) VALUES (:digest, :user_id, :expires_at)
 """)
-# This statement uses up a link. If the link's user is staff, may log in and has an identity, the statement opens a
-# session with the user's newest identity. Otherwise, it returns no row. A second request with the same link waits for
-# the first request, and then finds no link.
-#
-# The statement locks the user, so that it waits for a change of roles that is in progress. `change_status_and_roles`
-# holds the same lock while it ends the open sessions. Without the lock, a session could outlive the role. The statement
-# also locks the identity, so that the identity still belongs to the user when the session is stored.
+# It uses up a link, even if it returns no row, because the user may not log in, or is no longer staff.
 OPEN_SESSION_BY_LINK: Final = Statement[UserInSession](f"""
 WITH link AS (
+    -- A second request with the same link waits here for the first one, and then finds no link.
     DELETE FROM admin_links WHERE digest = :digest AND expires_at > :now RETURNING user_id
 ), link_user AS (
+    -- The lock waits for a change of roles, which holds it while it ends the open sessions. Otherwise, this session
+    -- could outlive the role.
     SELECT {USER} FROM users JOIN link ON users.id = link.user_id WHERE {MAY_LOG_IN} AND roles && :staff_roles::text[]
        FOR NO KEY UPDATE OF users
 ), identity AS (
+    -- locked, so that the identity still belongs to the user when the session is stored
     SELECT i.app_id, i.openid, i.user_id FROM identities i JOIN link_user ON i.user_id = link_user.id
      ORDER BY i.created_at DESC, i.app_id, i.openid LIMIT 1 FOR SHARE OF i
 ), opened AS (

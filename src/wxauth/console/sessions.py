@@ -16,17 +16,16 @@ from uuid import UUID
 from wxauth.clients.clients import ensure_own_client
 from wxauth.console import queries
 from wxauth.console.links import CONSOLE_PATH
-from wxauth.core.clock import Clock
+from wxauth.core.background import Retries
+from wxauth.core.clock import Clock, new_id
 from wxauth.core.database import Database, Transaction
-from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
-from wxauth.core.retry_queue import Retries
 from wxauth.core.services import part
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserInSession
 from wxauth.errors import SessionRevoked, StorageUnavailable
 from wxauth.keys.issuer import Issuer, TokenSession
-from wxauth.login.login_counts import LoginCounts
+from wxauth.login.count_queries import LoginCounts
 from wxauth.random_secrets import hash_of
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import CONSOLE, EndReason, end_session
@@ -34,28 +33,23 @@ from wxauth.sessions.refresh_queries import RefreshRefused, rotate_refresh_token
 from wxauth.sessions.refresh_tokens import Lifetimes, RefreshTokens
 from wxauth.settings.roles import STAFF_ROLES
 from wxauth.settings.settings import Settings
-from wxauth.site_logins.authorization_codes import AuthorizationCodes
-from wxauth.site_logins.doors import count_logged_in
-from wxauth.site_logins.queries import SiteLogin
-from wxauth.site_logins.redeeming import NotRedeemed, Redeemed, challenge_of, login_of_code, redeem
+from wxauth.sites.authorization_codes import AuthorizationCodes
+from wxauth.sites.door import count_logged_in
+from wxauth.sites.queries import SiteLogin
+from wxauth.sites.redeeming import NotRedeemed, Redeemed, challenge_of, login_of_code, redeem
 from wxauth.users.callers import ADMIN_SCOPE
+from wxauth.users.last_seen_queries import LastSeen
 from wxauth_guard.errors import InsufficientRole
 
-CONSOLE_TITLE: Final = "管理后台 Console"
-"""The title of the console on the phone that scans the QR code."""
+CONSOLE_TITLE: Final = "管理后台 Console"  # on the phone that scans the QR code
 MAX_UNUSED_SECONDS: Final = 3600
-"""The time, in seconds, after which an unused console session ends."""
 MAX_LIFETIME_SECONDS: Final = 12 * 3600
-"""The time, in seconds, after which a console session ends even if it is in use."""
 
 log = get_logger()
 
 
 class ConsoleTokens(RefreshTokens):
-    """The refresh tokens in the console's cookie, which wxauth makes and checks with a separate key.
-
-    Because of the separate key, other routes do not accept these tokens.
-    """
+    """The refresh tokens in the console's cookie. Other routes do not accept them, because of their separate key."""
 
     PREFIX = "wxc_"
     PURPOSE = "console-token"
@@ -66,12 +60,9 @@ class OpenedConsole:
     """An open console session, with new tokens and the other values that the console's page needs."""
 
     access_token: str = field(repr=False)
-    expires_in: int
-    """The time, in seconds, until the access token expires."""
-    cookie: str = field(repr=False)
-    """The refresh token, which is the value of the cookie."""
-    cookie_seconds: int
-    """The time, in seconds, until the cookie expires and, if the session is not used, the session ends."""
+    expires_in: int  # seconds until the access token expires
+    cookie: str = field(repr=False)  # the refresh token
+    cookie_seconds: int  # until the cookie expires and, if it is not used, the session ends
     user: UserInSession
 
 
@@ -87,12 +78,10 @@ class ConsoleSessions:
     console_tokens: ConsoleTokens
     issuer: Issuer
     codes: AuthorizationCodes
+    last_seen: LastSeen
 
     async def add_as_site(self) -> None:
-        """If the console is enabled, register it as a site, so that staff can log in to it by scanning a QR code.
-
-        If the database is unavailable, retry in the background until the registration succeeds.
-        """
+        """Register the console as a site, so that staff can log in to it by scanning a QR code."""
         if not self.settings.admin_page:
             return
 
@@ -145,12 +134,9 @@ class ConsoleSessions:
         """Open a session with the authorization code and the PKCE verifier of a login to the console.
 
         If a used code is sent again with its verifier, usually end the session that the code has opened, because
-        another person might have the code and the verifier. `_refuse_used_code` in `site_logins/redeeming.py` lists the
-        exceptions.
+        another person might have the code and the verifier (`_refuse_used_code` in `sites/redeeming.py`).
 
-        Raises: SessionRevoked, if the code is unknown, used or expired, if it does not match the verifier, or if the
-            user can no longer log in; InsufficientRole, if the user is not staff; RateLimited, if too many requests of
-            the user are waiting.
+        Raises: SessionRevoked; InsufficientRole, if the user is not staff; RateLimited.
         """
         now = self.clock()
         session_id = new_id(now)
@@ -169,8 +155,7 @@ class ConsoleSessions:
     async def resume(self, cookie: str, *, device: Device) -> OpenedConsole:
         """Continue the session that a cookie belongs to, and return the session with new tokens.
 
-        Raises: SessionRevoked, if the cookie is not valid, or if the session has ended; InsufficientRole, if the user
-            is no longer staff. Before this method raises InsufficientRole, it ends the session.
+        Raises: SessionRevoked; InsufficientRole, if the user is no longer staff, after it has ended the session.
         """
         token = self.console_tokens.parse(cookie)
         if token is None:
@@ -215,7 +200,6 @@ class ConsoleSessions:
             log.info("console_closed", user_id=user_id, session_id=token.session_id)
 
     async def _login_of(self, code: str, verifier: str) -> SiteLogin | None:
-        """Return the login of an authorization code; None if the code is unknown, or does not match the verifier."""
         challenge = challenge_of(verifier)
         if challenge is None:  # the verifier is malformed, and None would match a login without a challenge
             return None
@@ -225,12 +209,6 @@ class ConsoleSessions:
     async def _redeem(
         self, login: SiteLogin, session_id: UUID, *, device: Device, now: datetime
     ) -> Redeemed | NotRedeemed:
-        """Redeem the authorization code of a login, and open a session if the user is staff.
-
-        If the code cannot be redeemed, return the reason.
-
-        Raises: InsufficientRole, if the user is not staff; RateLimited, if too many requests of the user are waiting.
-        """
         expires_at = now + timedelta(seconds=MAX_UNUSED_SECONDS)
         async with self.codes.queue(login), self.database.begin() as transaction:
             outcome = await redeem(transaction, login, session_id=session_id, expires_at=expires_at, now=now)
@@ -246,11 +224,8 @@ class ConsoleSessions:
     def _with_new_tokens(
         self, user: UserInSession, session_id: UUID, *, generation: int, seconds_left: int, now: datetime
     ) -> OpenedConsole:
-        """Issue tokens for an open session of this user, and return the session with the tokens.
-
-        `generation` is the number of the new refresh token within its session. The first one has the number 0.
-        `seconds_left` is the time until the session ends if it is not used.
-        """
+        """`generation` is the number of the new refresh token within its session, from 0 on."""
+        self.last_seen.note(user, at=now)
         session = TokenSession(id=session_id, seconds_left=seconds_left, client_id=CONSOLE, scope=ADMIN_SCOPE)
         issued = self.issuer.issue(user, session, now=now)
         return OpenedConsole(
@@ -268,7 +243,6 @@ class ConsoleSessions:
 async def _record_opened(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, means: str, device: Device, now: datetime
 ) -> None:
-    """Record that a session was opened. `means` says how the user logged in: `link` or `scan`."""
     actor = Actor(str(user_id), device.ip)
     data = {"session_id": session_id, "by": means}
     await record_event(transaction, EventType.CONSOLE_OPENED, by=actor, at=now, user_id=user_id, data=data)

@@ -1,78 +1,105 @@
-"""The opening of connections to PostgreSQL. wxauth tries each address of each host in the URL until one accepts."""
+"""The connections to PostgreSQL, their time limits, and the pool that lends them.
+
+wxauth tries each host in the URL until one accepts.
+"""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import asyncpg
 from pydantic_core import from_json, to_json
 
 from wxauth.core import libpq
-from wxauth.core.database_errors import NotConnected
-from wxauth.core.deadlines import Deadlines
-from wxauth.core.outage_log import outage_log
-from wxauth.core.outages import raise_if_not_connected
+from wxauth.core.outages import (
+    NOT_USABLE,
+    DatabaseUrlRefused,
+    NotConnected,
+    ParameterRefused,
+    outage_log,
+    raise_if_not_connected,
+)
 from wxauth.i18n import lazy_gettext as _
-from wxauth.settings.addresses import addresses_of
 
 ISOLATION: Final = "READ COMMITTED"
-"""The isolation level of every transaction except snapshots.
+"""Every transaction except snapshots has this isolation level.
 
 A statement that has waited for a lock must see the changes that the holder of the lock committed. wxauth sets the level
 itself, because an operator can give the database a different default. Only a single statement behind a pooler has the
 database's default level.
 """
-_PREPARED: Final = "prepared"
-"""The value of `pgbouncer` in the URL for a PgBouncer that supports prepared statements."""
+_PREPARED: Final = "prepared"  # a PgBouncer that supports prepared statements
+MAX_IDLE_SECONDS: Final = 240.0  # firewalls and proxies often drop an idle connection after five minutes
+CLOSE_TIMEOUT_SECONDS: Final = 3.0
 
 
-class _Place(NamedTuple):
-    """A place to connect to: a host or, if the host's name has several addresses, one of these addresses."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """The time limits of database access, in seconds."""
 
-    dsn: str
-    """The DSN of the host."""
-    address: str | None
-    """The address; None if the host is not a name with several addresses."""
+    total: float = 8.0  # for a statement or transaction with the wait for a connection, and for an idle transaction
+    statement: float = 4.0  # then the server cancels it, before wxauth closes the connection
+    silence: float = 4.5  # then wxauth closes the connection
+    # wxauth usually holds its own locks only for milliseconds, so a long wait is probably for another program's lock.
+    # Such a wait must end soon, because the waiting request occupies a connection that other requests need.
+    lock: float = 2.0
+    connect: float = 3.0  # to one host of the URL
+    connect_to_any: float = 6.0  # to all hosts, each for an equal part
+    batch_wait: float = (
+        0.002  # then a running statement no longer delays the next batch (`Batches` in `core.statements`)
+    )
+
+    @property
+    def server_limits(self) -> dict[str, int]:
+        """PostgreSQL's settings, in milliseconds.
+
+        Behind a pooler, they apply only in transactions, because the pooler does not keep the settings of a session.
+        """
+        seconds_by_name = {
+            "statement_timeout": self.statement,
+            "lock_timeout": self.lock,
+            "idle_in_transaction_session_timeout": self.total,
+        }
+        return {name: round(seconds * 1000) for name, seconds in seconds_by_name.items()}
+
+
+DEADLINES: Final = Deadlines()
 
 
 class Connector:
-    """An object that opens connections to the database of a URL. It first tries the address that worked last."""
+    """Opens connections to the database of a URL. It first tries the host that worked last."""
 
     def __init__(self, url: str, *, deadlines: Deadlines) -> None:
         libpq.hide_unreadable_home()
         parsed_url = libpq.read_url(url)
         self.is_pooled: Final = parsed_url.pooler in ("1", "true", _PREPARED)
-        """Whether there is a pooler between wxauth and the database."""
         self._deadlines = deadlines
         self._dsns = parsed_url.dsns
+        self._refusal = parsed_url.refusal
+        self.lacks_channel_binding: Final = parsed_url.requires_channel_binding  # asyncpg does not support it
         self._options = _options_for(parsed_url, is_pooled=self.is_pooled, deadlines=deadlines)
-        self._last_place = _Place(self._dsns[0], None)
-        """The place to which the last connection was opened. Before the first connection, it is the first host."""
+        self._last_dsn = self._dsns[0]
 
     async def connect(self, **options: object) -> asyncpg.Connection:
-        """Open a connection. `options` are passed to asyncpg, and override the options that wxauth sets.
+        """Open a connection. `options` override the options for asyncpg that wxauth sets.
 
         Raises: NotConnected, DatabaseUrlRefused.
         """
+        if self._refusal is not None:
+            raise DatabaseUrlRefused(NOT_USABLE) from ParameterRefused(self._refusal)
         failures: list[NotConnected] = []
         started_at = monotonic()
-        places: list[_Place] = []
-        for dsn in self._dsns:
-            places += await _places_of(dsn, seconds=self._deadlines.connect)
-        # The place that worked last comes first, and then the other addresses of its host, because False sorts before
-        # True.
-        places.sort(key=lambda place: (place.dsn != self._last_place.dsn, place.address != self._last_place.address))
-        # Each address of each host has a separate time limit. asyncpg has one limit for all addresses together, which
-        # an address that never responds would use up.
-        timeout = min(self._deadlines.connect, self._deadlines.connect_to_any / len(places))
-        for place in places:
+        timeout = min(self._deadlines.connect, self._deadlines.connect_to_any / len(self._dsns))
+        # The host that worked last comes first, because False sorts before True.
+        for dsn in sorted(self._dsns, key=lambda dsn: dsn != self._last_dsn):
             try:
-                connection = await self._connect_to(place, {"timeout": timeout, **options})
+                connection = await self._connect_to(dsn, {"timeout": timeout, **options})
             except NotConnected as exc:
                 failures.append(exc)
             else:
-                self._last_place = place
+                self._last_dsn = dsn
                 outage_log.end(started_at)
                 return connection
         outage_log.begin()
@@ -80,15 +107,12 @@ class Connector:
             raise failures[0]
         raise NotConnected(_("; ").join(each.text for each in failures)) from failures[-1].__cause__
 
-    async def _connect_to(self, place: _Place, options: Mapping[str, object]) -> asyncpg.Connection:
-        """Open a connection to this host and address. Raises: NotConnected, DatabaseUrlRefused."""
+    async def _connect_to(self, dsn: str, options: Mapping[str, object]) -> asyncpg.Connection:
         all_options = {**self._options, **options}
-        if place.address is not None:
-            all_options["loop"] = _LoopTo(place.address)
         try:
-            connection = await asyncpg.connect(place.dsn, password=libpq.password_in_file(place.dsn), **all_options)
+            connection = await asyncpg.connect(dsn, password=libpq.password_in_file(dsn), **all_options)
         except Exception as exc:
-            raise_if_not_connected(exc, place.dsn, place.address)
+            raise_if_not_connected(exc, dsn)
             raise
         await connection.set_type_codec(
             "jsonb", schema="pg_catalog", encoder=lambda value: to_json(value).decode(), decoder=from_json
@@ -97,16 +121,11 @@ class Connector:
 
 
 def _options_for(parsed_url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: Deadlines) -> dict[str, object]:
-    """Return asyncpg's options for a connection.
-
-    A value in the URL takes precedence over wxauth's own setting of the session. Behind a pooler, wxauth sets only the
-    application's name, because PgBouncer refuses most settings when a client connects.
-    """
     settings = {"application_name": "wxauth"}
     options: dict[str, object] = {"command_timeout": deadlines.silence}
-    if is_pooled:
-        # Behind a pooler, the next statement may run on another server connection, which does not have the
-        # prepared statements in asyncpg's cache.
+    if is_pooled:  # PgBouncer refuses most settings when a client connects
+        # The next statement may run on another server connection, which does not have the prepared statements in
+        # asyncpg's cache.
         if parsed_url.pooler != _PREPARED:
             options["statement_cache_size"] = 0
     else:
@@ -119,34 +138,72 @@ def _options_for(parsed_url: libpq.DatabaseUrl, *, is_pooled: bool, deadlines: D
     return options
 
 
-class _LoopTo:
-    """The running event loop, except that it connects to the given address of a host.
+class _Idle(NamedTuple):
+    connection: asyncpg.Connection
+    since: float
 
-    Without this loop, asyncpg connects to the first address of a host name that accepts the connection. With this loop,
-    it connects to the given address, and still checks the certificate against the host name. The connection on which
-    asyncpg cancels a statement also goes to this address.
+
+class Connections:
+    """A small connection pool. It opens a connection if none is idle, and lends at most `size` at the same time.
+
+    wxauth does not use asyncpg's own pool, because that pool creates a task for each release. Connections are not reset
+    when they are returned, because statements and transactions leave no state. See
+    docs/contribute/decisions/0004-connection-pool.md.
     """
 
-    def __init__(self, address: str) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._address = address
+    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], *, size: int) -> None:
+        self._connect = connect
+        self._places = asyncio.Semaphore(size)
+        self._idle: list[_Idle] = []  # the one that was released last is the last
+        self._lent: dict[asyncpg.Connection, int] = {}  # with the `_generation` of that time
+        self._generation = 0
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loop, name)
+    async def acquire(self) -> asyncpg.Connection:
+        """Lend the idle connection that was released last, or open one. The caller must `release` it."""
+        await self._places.acquire()
+        try:
+            connection = self._take_idle() or await self._connect()
+        except BaseException:
+            self._places.release()
+            raise
+        self._lent[connection] = self._generation
+        return connection
 
-    async def create_connection(self, factory: Any, host: str, port: int, **options: Any) -> Any:
-        if options.get("ssl"):
-            options.setdefault("server_hostname", host)
-        return await self._loop.create_connection(factory, self._address, port, **options)
+    def release(self, connection: asyncpg.Connection) -> None:
+        """Take a connection back. If it was lent before the last `expire` or `aclose`, close it.
 
+        Also close the connection that has been idle for longest, if its idle time has reached `MAX_IDLE_SECONDS`. The
+        pool lends the connection that was released last, so the additional connections from a busy period would
+        otherwise stay open unused.
+        """
+        is_current = self._lent.pop(connection) == self._generation
+        if is_current and not connection.is_closed():
+            now = asyncio.get_running_loop().time()
+            self._idle.append(_Idle(connection, now))
+            if now - self._idle[0].since >= MAX_IDLE_SECONDS:
+                self._idle.pop(0).connection.terminate()
+        else:
+            connection.terminate()
+        self._places.release()
 
-async def _places_of(dsn: str, *, seconds: float) -> list[_Place]:
-    """Return a place for each address of a DSN's host. Without several addresses, return one place without an address.
+    def expire(self) -> None:
+        """Close all connections that exist now: idle ones immediately, and lent ones when they are released."""
+        self._generation += 1
+        while self._idle:
+            self._idle.pop().connection.terminate()
 
-    The function waits at most `seconds` for the addresses.
-    """
-    host, _port = libpq.host_and_port(dsn)
-    addresses = await addresses_of(host, seconds=seconds)
-    if len(addresses) > 1:
-        return [_Place(dsn, address) for address in addresses]
-    return [_Place(dsn, None)]
+    async def aclose(self) -> None:
+        """Close the idle connections now. Lent ones are closed when they are released."""
+        self._generation += 1
+        idle, self._idle = self._idle, []
+        closing = (each.connection.close(timeout=CLOSE_TIMEOUT_SECONDS) for each in idle)
+        await asyncio.gather(*closing, return_exceptions=True)
+
+    def _take_idle(self) -> asyncpg.Connection | None:
+        now = asyncio.get_running_loop().time()
+        while self._idle:
+            connection, since = self._idle.pop()
+            if not connection.is_closed() and now - since < MAX_IDLE_SECONDS:
+                return connection
+            connection.terminate()
+        return None

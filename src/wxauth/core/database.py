@@ -1,4 +1,4 @@
-"""Access to PostgreSQL: statements, transactions and snapshots.
+"""Access to PostgreSQL: statements, transactions with their retries, and snapshots.
 
 wxauth runs statements with asyncpg directly. A short statement takes 25 µs of CPU time this way, and 8 to 9 times as
 much through SQLAlchemy's connections. See docs/contribute/decisions/0001-statements-are-text.md.
@@ -6,66 +6,69 @@ much through SQLAlchemy's connections. See docs/contribute/decisions/0001-statem
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from copy import copy
 from datetime import datetime
+from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 from zlib import crc32
 
 import asyncpg
 from pydantic import BaseModel
 
-from wxauth.core import outages
-from wxauth.core.batching import Batched, Batches
-from wxauth.core.connecting import ISOLATION, Connector
-from wxauth.core.connection_pool import Connections
-from wxauth.core.database_errors import ConnectionLost, NothingCommitted
-from wxauth.core.deadlines import DEADLINES, Deadlines
+from wxauth.core.connecting import DEADLINES, ISOLATION, Connections, Connector, Deadlines
 from wxauth.core.logs import get_logger
-from wxauth.core.outage_texts import POOLER_REMEDY, reason_of
-from wxauth.core.statements import Statement, T_co
-from wxauth.errors import StorageUnavailable
+from wxauth.core.outages import (
+    CLASHED,
+    CONNECTION_LOST,
+    NO_RESPONSE,
+    POOLER_REMEDY,
+    STATEMENT_LOST,
+    ChangesClashed,
+    ConnectionLost,
+    DatabaseHeld,
+    NothingCommitted,
+    raise_if_unavailable,
+    reason_of,
+)
+from wxauth.core.statements import Batched, Batches, Statement, T_co
+from wxauth.errors import BUSY_TITLE, StorageUnavailable
+from wxauth.i18n import Text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
+# docs/run/operations.md computes `max_connections` from the sum of this number and MAX_SNAPSHOTS.
 MAX_CONNECTIONS: Final = 15
-"""The largest number of connections in the pool of one process.
-
-In docs/run/operations.md, the formula for `max_connections` uses the sum of this number and `MAX_SNAPSHOTS`.
-"""
+# Otherwise transactions that wait for a lock would take the connections that logins need. The limits in
+# `limits/concurrency.py` let one user occupy only four.
 MAX_TRANSACTIONS: Final = 5
-"""The largest number of connections that the transactions of one process may hold at the same time.
-
-Without this limit, transactions that wait for a lock would take the connections that logins need. The limits in
-`limits/concurrency.py` let one user occupy only four of these connections.
-"""
-MAX_SNAPSHOTS: Final = 4
-"""The largest number of snapshots that may be open in one process at the same time.
-
-Each snapshot has its own connection, outside the pool.
-"""
+MAX_SNAPSHOTS: Final = 4  # each has its own connection, outside the pool
+# They limit a statement, and the time between two statements.
 _SNAPSHOT_LIMITS: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
-"""The settings that a snapshot's `patience` replaces.
-
-They limit the time of a statement, and the time between two statements.
-"""
 # Each transaction sets the isolation level, because a pooler does not keep a session's settings.
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"
 _REPLAN: Final = "; SET LOCAL plan_cache_mode = force_custom_plan"
 _BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _TIME: Final = Statement[datetime]("SELECT clock_timestamp() AS now")
 
+DEFAULT_ATTEMPTS: Final = 5
+# If fifty merges and splits of one user run at the same time, only one succeeds in each round, so the last one needs
+# fifty attempts.
+ATTEMPTS_OF_OPERATORS: Final = 50
+_TOO_MANY_CHANGES: Final = "too many concurrent changes to this user"
+
 log = get_logger()
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Row = TypeVar("Row", bound="Mapping[str, object] | BaseModel | DataclassInstance | tuple[Any, ...]")
 
 
 class _Reader(ABC):
-    """An object that runs statements, and reads the rows that they return."""
-
     __slots__ = ()
 
     @abstractmethod
@@ -73,17 +76,14 @@ class _Reader(ABC):
         """Run a statement with these values for `$1`, `$2` and so on, and return all rows."""
 
     async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
-        """Return the first row, or None if there is none."""
         records = await self._fetch(statement.text, statement.arguments(values))
-        return statement.read(records)[0] if records else None
+        return statement.make(records[0]) if records else None
 
     async def one(self, statement: Statement[Row], /, **values: object) -> Row:
-        """Return the row of a statement that always returns exactly one row."""
         (row,) = await self.rows(statement, **values)
         return row
 
     async def rows(self, statement: Statement[Row], /, **values: object) -> Sequence[Row]:
-        """Return all rows of the result."""
         return statement.read(await self._fetch(statement.text, statement.arguments(values)))
 
     async def value(self, statement: Statement[T_co], /, **values: object) -> T_co | None:
@@ -93,29 +93,22 @@ class _Reader(ABC):
         return value
 
     async def values(self, statement: Statement[T_co], /, **values: object) -> Sequence[T_co]:
-        """Return the first value of each row."""
         return [row[0] for row in await self._fetch(statement.text, statement.arguments(values))]
 
 
 class Transaction(_Reader):
-    """An open transaction.
-
-    After any error, the caller must leave the `async with` block that opened the transaction. The transaction is then
-    rolled back.
-    """
+    """An open transaction. After any error, the caller must leave the block that opened it, which rolls it back."""
 
     __slots__ = ("_connection", "failure")
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
+        # The statement that failed last raised it. Any other error that leaves the block did not come from the
+        # database.
         self.failure: BaseException | None = None
-        """The error of the statement that failed last; None if no statement has failed.
-
-        Any other error that leaves the block did not come from the database.
-        """
 
     async def run(self, statement: Statement[object], /, **values: object) -> int:
-        """Run a statement that returns no rows. Return the number of rows that it inserted, updated or deleted."""
+        """Return the number of rows that the statement inserted, updated or deleted."""
         arguments = statement.arguments(values)
         try:
             status: str = await self._connection.execute(statement.text, *arguments)
@@ -165,18 +158,13 @@ class Database(_Reader):
 
     Outside of a transaction, each statement commits by itself. If the connection is lost, if a pooler has forgotten the
     prepared statement, or if concurrent changes conflict, the statement is sent once more. Therefore a second execution
-    of the statement must do no harm. If the statement violates a constraint, the caller gets
-    asyncpg.IntegrityConstraintViolationError, and must handle it.
+    of the statement must do no harm. The caller must handle asyncpg.IntegrityConstraintViolationError.
 
     Every function that takes a `Database`, or an object that has one, may raise StorageUnavailable or one of its
-    subclasses, for example ChangesClashed if a statement conflicted twice. The docstrings of such functions do not
-    always name these errors.
+    subclasses, for example ChangesClashed if a statement conflicted twice. Docstrings do not name these errors.
 
-    Args:
-        url: `postgresql://...`, with one host or several. Add `pgbouncer=true` to the query for a pooler in transaction
-            mode: wxauth then prepares no statements, and sends no settings except the application's name at the start
-            of a connection. `pgbouncer=prepared` has the same effect, except that wxauth prepares statements.
-        deadlines: The time limits of database access.
+    `url` has one host or several. With `pgbouncer=true`, for a pooler in transaction mode, wxauth prepares no
+    statements, and sends no settings except the application's name. With `pgbouncer=prepared`, it prepares statements.
     """
 
     def __init__(self, url: str, *, deadlines: Deadlines = DEADLINES) -> None:
@@ -191,12 +179,17 @@ class Database(_Reader):
         self._transactions = asyncio.Semaphore(MAX_TRANSACTIONS)
         self._snapshots = asyncio.Semaphore(MAX_SNAPSHOTS)
         self._batches: dict[Batched[Any], Batches] = {}
+        self.held_because: Text | None = None  # why no statement may run now
+
+    def unheld(self) -> Self:
+        """Return a view of this database, with the same connections, on which statements always run."""
+        view = copy(self)
+        view.held_because = None
+        view._batches = {}
+        return view
 
     async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
-        """Return the first row, or None if there is none.
-
-        A batched statement can run once for several waiting callers.
-        """
+        """A batched statement can run once for several waiting callers."""
         if not isinstance(statement, Batched):
             return await super().row(statement, **values)
         batches = self._batches.get(statement)
@@ -217,17 +210,13 @@ class Database(_Reader):
         await self._fetch(statement.text, statement.arguments(values))
 
     async def time(self) -> datetime:
-        """Return the database's time. Raises: StorageUnavailable."""
+        """Return the database's time."""
         (now,) = await self.values(_TIME)
         return now
 
     def time_limit(self) -> AbstractAsyncContextManager[object]:
-        """Return a context manager in which all database access together has one time limit, `Deadlines.total`.
-
-        The context manager raises StorageUnavailable if the limit is exceeded, or if the database's state causes a
-        failure.
-        """
-        return _TranslatingLimit(_now() + self.deadlines.total)
+        """Limit all database access in a block together to `Deadlines.total`, and translate its failures."""
+        return _Limit(_now() + self.deadlines.total, translates=True)
 
     @asynccontextmanager
     async def begin(self, *, replan: bool = False) -> AsyncIterator[Transaction]:
@@ -235,15 +224,15 @@ class Database(_Reader):
 
         With `replan`, PostgreSQL plans each statement for the present sizes of its tables. Otherwise PostgreSQL may
         reuse a plan from a time when a table was empty. After the table has filled, such a plan would read the whole
-        table, which can take minutes.
-
-        The whole block, with the wait for a connection and the commit, has one time limit, `Deadlines.total`.
+        table, which can take minutes. The whole block has one time limit, `Deadlines.total`.
 
         Raises: StorageUnavailable, or its subclasses ChangesClashed for conflicting changes (for example, a deadlock)
             and NothingCommitted for a connection that was lost before the commit;
-            asyncpg.IntegrityConstraintViolationError, if a statement violates a constraint.
+            asyncpg.IntegrityConstraintViolationError.
         """
-        async with _Limit(_now() + self.deadlines.total), self._transactions:
+        if self.held_because is not None:
+            raise DatabaseHeld(self.held_because)
+        async with _Limit(_now() + self.deadlines.total, translates=False), self._transactions:
             connection = await self._open_transaction((self._begin_sql + _REPLAN) if replan else self._begin_sql)
             transaction = Transaction(connection)
             is_committing = False
@@ -264,13 +253,12 @@ class Database(_Reader):
 
     @asynccontextmanager
     async def snapshot(self, *, patience: float | None = None) -> AsyncIterator[Snapshot]:
-        """Open a snapshot of the database for long reads. The snapshot has its own connection, outside the pool.
+        """Open a snapshot of the database for long reads.
 
-        `patience` is the time limit, in seconds, for each statement, and for the time between two statements. None
-        means no limit.
-
-        Raises: StorageUnavailable.
+        `patience` limits the seconds for each statement, and between two statements.
         """
+        if self.held_because is not None:
+            raise DatabaseHeld(self.held_because)
         async with AsyncExitStack() as stack:
             async with self.time_limit():
                 await stack.enter_async_context(self._snapshots)
@@ -285,7 +273,7 @@ class Database(_Reader):
                 yield snapshot
             except Exception as exc:
                 if snapshot is None or exc is snapshot.failure:
-                    outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
+                    raise_if_unavailable(exc, is_closed=connection.is_closed())
                 raise
             finally:
                 if snapshot is not None:
@@ -296,30 +284,22 @@ class Database(_Reader):
                         await connection.execute("ROLLBACK", timeout=self.deadlines.silence)
 
     async def aclose(self) -> None:
-        """Cancel the running batches, and close the pool. Connections that are still lent are closed when released."""
+        """Cancel the running batches, and close the pool."""
         for batches in self._batches.values():
             await batches.aclose()
         await self._connections.aclose()
 
     async def _open_transaction(self, begin_sql: str) -> asyncpg.Connection:
-        """Run `begin_sql` on a connection, and return the connection. If the connection is lost, try another one.
-
-        Raises: StorageUnavailable.
-        """
         try:
             try:
                 return await self._begin_on(await self._connections.acquire(), begin_sql)
             except ConnectionLost:
                 return await self._begin_on(await self._connections.acquire(), begin_sql)
         except Exception as exc:
-            outages.raise_if_unavailable(exc)
+            raise_if_unavailable(exc)
             raise
 
     async def _begin_on(self, connection: asyncpg.Connection, begin_sql: str) -> asyncpg.Connection:
-        """Run `begin_sql` on this connection, and return the connection.
-
-        Raises: ConnectionLost, if another connection may work. If any error occurs, the connection is released first.
-        """
         try:
             await connection.execute(begin_sql)
         except BaseException as exc:
@@ -333,13 +313,6 @@ class Database(_Reader):
     async def _roll_back(
         self, connection: asyncpg.Connection, exc: BaseException, *, is_from_database: bool, is_committing: bool
     ) -> None:
-        """Roll back a transaction whose block or commit has raised this error.
-
-        If `is_from_database` is false, the error comes from the code in the block.
-
-        Raises: StorageUnavailable, or its subclasses ChangesClashed and NothingCommitted, if the state of the database
-            has caused the error. Otherwise the caller must raise the error again.
-        """
         may_retry = self._close_unusable(connection, exc, is_from_database=is_from_database)
         if not connection.is_closed():
             with suppress(Exception):  # so that the original failure is raised
@@ -349,25 +322,20 @@ class Database(_Reader):
         # If the connection is lost during the commit, wxauth cannot know whether PostgreSQL has committed. The type of
         # the error is tested, too, because on a closed connection `may_retry` is also true for other errors, such as a
         # violated constraint, which must reach the caller.
-        is_lost = isinstance(exc, (*outages.CONNECTION_LOST, asyncpg.InterfaceError))
+        is_lost = isinstance(exc, (*CONNECTION_LOST, asyncpg.InterfaceError))
         if may_retry and is_lost and not is_committing:
-            raise NothingCommitted(outages.NO_RESPONSE) from exc
-        outages.raise_if_unavailable(exc, is_closed=connection.is_closed())
+            raise NothingCommitted(NO_RESPONSE) from exc
+        raise_if_unavailable(exc, is_closed=connection.is_closed())
 
+    # Tracing wraps this method. `until` is the end of the time limit, in the event loop's time.
     async def _fetch(
         self, text: str, arguments: Sequence[object], until: float | None = None, *, tries: int = 2
     ) -> Sequence[asyncpg.Record]:
-        """Run a statement, and return all rows. Tracing wraps this method.
-
-        If the connection is lost, if a pooler has forgotten the prepared statement, or if changes conflict, the
-        statement is sent again, at most `tries` times in total. `until` is the end of the time limit, in the event
-        loop's time. By default, the time limit is `Deadlines.total`.
-
-        Raises: StorageUnavailable.
-        """
+        if self.held_because is not None:
+            raise DatabaseHeld(self.held_because)
         if until is None:
             until = _now() + self.deadlines.total
-        async with _TranslatingLimit(until):
+        async with _Limit(until, translates=True):
             while True:
                 tries -= 1
                 connection = await self._connections.acquire()
@@ -376,7 +344,7 @@ class Database(_Reader):
                     return records
                 except BaseException as exc:
                     may_retry = self._close_unusable(connection, exc)
-                    if tries and (may_retry or isinstance(exc, (*outages.CLASHED, *outages.STATEMENT_LOST))):
+                    if tries and (may_retry or isinstance(exc, (*CLASHED, *STATEMENT_LOST))):
                         continue
                     if may_retry:
                         raise ConnectionLost from exc
@@ -384,46 +352,41 @@ class Database(_Reader):
                 finally:
                     self._connections.release(connection)
 
+    # Tracing wraps this method.
     async def _wait(self, row: asyncio.Future[object]) -> object:
-        """Wait for a row of a batch. Tracing wraps this method."""
         return await row
 
     def _close_unusable(
         self, connection: asyncpg.Connection, exc: BaseException, *, is_from_database: bool = True
     ) -> bool:
-        """Close the connections that this failure makes unusable, and return whether the caller may try another one.
-
-        If `is_from_database` is false, the failure comes from a transaction's block. An OSError then says nothing about
-        the connection, because it may concern, for example, a file.
-
-        After a timeout, the caller must not try another connection, because the second try might take as long. If the
-        task was cancelled, the caller must not try another connection either, because the task might then never end,
-        and the service could not stop.
-        """
-        is_lost = (is_from_database and isinstance(exc, outages.CONNECTION_LOST)) or connection.is_closed()
+        """Close the connections that this failure makes unusable. Return whether to try another one."""
+        # An OSError of a transaction's block may concern, for example, a file.
+        is_lost = (is_from_database and isinstance(exc, CONNECTION_LOST)) or connection.is_closed()
         if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
             # The other connections are affected, too, because their server does not respond, is gone, or is a standby
             # now.
             self._connections.expire()
-        if isinstance(exc, outages.STATEMENT_LOST):
+        if isinstance(exc, STATEMENT_LOST):
             log.warning(
                 "prepared_statement_forgotten",
                 reason=reason_of(exc),
                 what_to_change=POOLER_REMEDY,
             )
-        if is_lost or isinstance(exc, (asyncio.CancelledError, *outages.STATEMENT_LOST)):
+        if is_lost or isinstance(exc, (asyncio.CancelledError, *STATEMENT_LOST)):
             # wxauth aborts the connection, because an orderly close would wait for a server that does not respond.
             connection.terminate()
+        # After a timeout, a second try might take as long. A cancelled task that tries again might never end.
         return is_lost and isinstance(exc, Exception) and not isinstance(exc, TimeoutError)
 
 
 class _Limit:
-    """A time limit for database access, which raises StorageUnavailable when the time is over."""
+    """With `translates`, it also replaces an error with StorageUnavailable if the database's state causes the error."""
 
-    __slots__ = ("_timeout",)
+    __slots__ = ("_timeout", "_translates")
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, until: float, *, translates: bool) -> None:
         self._timeout = asyncio.timeout_at(until)
+        self._translates = translates
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
@@ -435,22 +398,72 @@ class _Limit:
         try:
             await self._timeout.__aexit__(kind, exc, traceback)
         except TimeoutError as late:
-            raise StorageUnavailable(outages.NO_RESPONSE) from late
-
-
-class _TranslatingLimit(_Limit):
-    """A time limit that also replaces an error with StorageUnavailable if the database's state causes the error."""
-
-    __slots__ = ()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await super().__aexit__(kind, exc, traceback)
-        if exc is not None:
-            outages.raise_if_unavailable(exc)
+            raise StorageUnavailable(NO_RESPONSE) from late
+        if exc is not None and self._translates:
+            raise_if_unavailable(exc)
 
 
 def _now() -> float:
-    """Return the present time of the event loop's clock, in seconds."""
     return asyncio.get_running_loop().time()
+
+
+class ChangedMeanwhile(Exception):
+    """The data that an attempt has read has changed, so the attempt must be repeated.
+
+    A transaction reads some data before it locks the user. While it waits for the lock, another transaction may merge
+    the user, erase the user, or make the user an administrator. Then the waiting transaction changes nothing and raises
+    this error, and its function runs again with the data that is stored now.
+    """
+
+
+class TooManyChanges(StorageUnavailable):
+    """At each attempt, another transaction has changed the data first."""
+
+    title = BUSY_TITLE
+
+
+# Such a failure concerns only the rows of this write, so the writes of other rows can go on.
+PREVENTED_BY_OTHERS: Final = (ChangesClashed, TooManyChanges)
+
+
+def retrying(
+    attempts: int = DEFAULT_ATTEMPTS, *, detail: str = _TOO_MANY_CHANGES, conflicts: tuple[type[Exception], ...] = ()
+) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]:
+    """Repeat a function while it raises ChangedMeanwhile or one of `conflicts`, and then raise TooManyChanges."""
+
+    def decorate(function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        @wraps(function)
+        async def repeated(*args: P.args, **kwargs: P.kwargs) -> T:
+            cause: Exception | None = None
+            for _ in range(attempts):
+                try:
+                    return await function(*args, **kwargs)
+                except ChangedMeanwhile:
+                    continue
+                except conflicts as exc:
+                    cause = exc
+            raise TooManyChanges(detail) from cause
+
+        return repeated
+
+    return decorate
+
+
+@asynccontextmanager
+async def begin_locked(
+    database: Database, lock: Callable[[Transaction], Awaitable[T]], *, attempts: int = DEFAULT_ATTEMPTS
+) -> AsyncIterator[tuple[Transaction, T]]:
+    """Open a transaction, call `lock` in it, and yield the transaction and the value that `lock` returns.
+
+    If `lock` raises ChangedMeanwhile, call it again in a new transaction. The caller's block runs only once. Before
+    `lock` raises ChangedMeanwhile, it must not change anything, because the transaction is committed.
+    """
+    for _ in range(attempts):
+        async with database.begin() as transaction:
+            try:
+                locked = await lock(transaction)
+            except ChangedMeanwhile:
+                continue
+            yield transaction, locked
+            return
+    raise TooManyChanges(_TOO_MANY_CHANGES)

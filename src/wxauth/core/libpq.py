@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.urls import split_hosts
 
 # asyncpg would send these parameters of libpq to the server as settings of the session.
@@ -35,14 +36,40 @@ _UNKNOWN_TO_ASYNCPG: Final = frozenset(
         "tcp_user_timeout",
     ]
 )
-_OPTIONAL_FEATURES: Final = frozenset(
-    (name, value) for name in ("channel_binding", "gssencmode") for value in ("prefer", "disable")
+# asyncpg lacks these, and wxauth connects without them.
+_LEFT_OUT: Final = frozenset(
+    [
+        *(("channel_binding", value) for value in ("require", "prefer", "disable")),
+        *(("gssencmode", value) for value in ("prefer", "disable")),
+    ]
 )
-"""The parameters of features that asyncpg lacks, with the values for which a connection does not need the feature."""
+CHANNEL_BINDING_LACKING: Final = _(
+    "channel_binding=require has no effect, because wxauth doesn't support channel binding. To protect the "
+    "connection, use sslmode=verify-full"
+)
+_SYSTEM: Final = "system"  # the authorities that the operating system trusts
+_SYSTEM_FILES: Final = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL, openEuler
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/ssl/cert.pem",  # macOS
+)
+_PORT: Final = r"0*(?!0)(?:\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"
+_HOST_IN_LIST: Final = rf"(?:/[^,]*|(?:\[[^\],]+\]|[^,:\[]*)(?::{_PORT})?)"
+_TLS_VERSION: Final = r"TLSv1(?:\.[123])?"
+# asyncpg rejects any other value of these.
+_VARIABLES: Final = {
+    "PGHOST": rf"{_HOST_IN_LIST}(?:,{_HOST_IN_LIST})*",
+    "PGPORT": rf"{_PORT}(?:,{_PORT})*",
+    "PGSSLMODE": "disable|allow|prefer|require|verify[-_]ca|verify[-_]full",
+    "PGSSLNEGOTIATION": "postgres|direct",
+    "PGSSLMINPROTOCOLVERSION": _TLS_VERSION,
+    "PGSSLMAXPROTOCOLVERSION": _TLS_VERSION,
+    "PGTARGETSESSIONATTRS": "any|primary|standby|prefer-standby|read-write|read-only",
+    "PGGSSLIB": "gssapi|sspi",
+}
 _AUTHORITY_FILES: Final = ("sslrootcert", "sslcrl")
-"""The parameters that name the files that asyncpg needs to check the server's certificate."""
 _CLIENT_FILES: Final = ("sslcert", "sslkey")
-"""The parameters that name the files of the client's certificate."""
 _IN_ENVIRONMENT: Final = (
     "host",
     "port",
@@ -54,55 +81,52 @@ _IN_ENVIRONMENT: Final = (
     "sslmode",
     *_AUTHORITY_FILES,
     *_CLIENT_FILES,
-)
-"""The parameters that wxauth also reads from environment variables.
-
-The variable's name is `PG`, followed by the parameter's name in capitals.
-"""
+)  # also as `PG` with the name in capitals
+# In these modes, asyncpg reads `_AUTHORITY_FILES`.
 _MODES_READING_AUTHORITIES: Final = frozenset({"require", "verify-ca", "verify-full"})
-"""The values of `sslmode` that make asyncpg read the files of `_AUTHORITY_FILES`."""
+# asyncpg reads them from `~/.postgresql` if they exist.
 _FILES_AT_HOME: Final = ("postgresql.crt", "postgresql.key", "root.crt", "root.crl")
-"""The files that asyncpg reads from `~/.postgresql` if they exist."""
 _DEFAULT_PORT: Final = "5432"
+# Any other error means that this process may not read the file.
 _NO_FILE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
-"""The errors for a path that does not lead to a file. Any other error means that this process may not read the file."""
 
 
 class DatabaseUrl(NamedTuple):
     """The URL of the database, in the form that asyncpg understands."""
 
-    dsns: Sequence[str]
-    """A DSN for each host, in the order of the URL."""
-    parameters: Collection[str]
-    """The names of the query's parameters that the DSNs contain, some of which are settings of the session."""
-    pooler: str
-    """The value of wxauth's own parameter `pgbouncer`; empty if the URL does not set it.
-
-    `1`, `true` and `prepared` stand for a pooler, and any other value for none.
-    """
+    dsns: Sequence[str]  # one for each host
+    parameters: Collection[str]  # in the query, including settings of the session
+    pooler: str  # wxauth's own `pgbouncer`: `1`, `true` and `prepared` stand for a pooler
+    requires_channel_binding: bool
+    refusal: Text | None  # for a reason that asyncpg would not name
 
 
 class UnusableFile(NamedTuple):
     """A file that asyncpg would fail to use, for example because it is not PEM."""
 
-    path: str
+    path: str  # with the name of the environment variable that contains it
     reason: str
 
 
 def read_url(url: str) -> DatabaseUrl:
     """Read a URL with one host or several.
 
-    The DSNs omit the parameters that asyncpg does not know. They contain wxauth's defaults for the parameters that the
-    URL does not set.
+    The DSNs omit the parameters that asyncpg does not know, and contain wxauth's defaults for those that the URL lacks.
     """
     parts, hosts = split_hosts(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     pooler = query.pop("pgbouncer", "")
+    requires_channel_binding = query.get("channel_binding") == "require"
     query = {
         name: value
         for name, value in query.items()
-        if name not in _UNKNOWN_TO_ASYNCPG and (name, value) not in _OPTIONAL_FEATURES
+        if name not in _UNKNOWN_TO_ASYNCPG and (name, value) not in _LEFT_OUT
     }
+    refusal = None
+    if (query.get("sslrootcert") or os.environ.get("PGSSLROOTCERT")) == _SYSTEM:
+        if (query.get("sslmode") or os.environ.get("PGSSLMODE") or "verify-full") != "verify-full":
+            refusal = _("sslrootcert=system requires sslmode=verify-full")
+        query |= {"sslmode": "verify-full", "sslrootcert": _system_authorities()}
     user, at, first_host = parts.netloc.rpartition("@")
     if first_host:
         # In libpq, the port in the query applies to each host in the URL's authority that has no port of its own.
@@ -117,20 +141,22 @@ def read_url(url: str) -> DatabaseUrl:
         urlunsplit(parts._replace(netloc=netloc, query=urlencode(defaults | query_of_host)))
         for netloc, query_of_host in netlocs_and_queries
     ]
-    return DatabaseUrl(dsns, query.keys(), pooler)
+    return DatabaseUrl(dsns, query.keys(), pooler, requires_channel_binding, refusal)
+
+
+def _system_authorities() -> str:
+    # As OpenSSL does, wxauth uses SSL_CERT_FILE even if the file doesn't exist.
+    files = (os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile)
+    return next((file for file in files if file), None) or next(filter(os.path.exists, _SYSTEM_FILES), _SYSTEM_FILES[0])
 
 
 def _with_port(host: str, port: str) -> str:
-    """Return a host of a URL with this port. If the host already has a port, or if `port` is empty, return the host."""
     has_port = re.search(r":\d+$", host) is not None
     return f"{host}:{port}" if port and not has_port else host
 
 
+# The settings refuse a URL with another number of ports than one or that of the hosts.
 def _places_in(query: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return each host in a query with its port. A single port applies to all hosts.
-
-    Raises: ValueError, if there are several ports, but not one for each host. The settings refuse such a URL.
-    """
     hosts = query.get("host", "").split(",")
     ports = query.get("port", "").split(",")
     if len(ports) == 1:
@@ -139,11 +165,6 @@ def _places_in(query: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _defaults_for(query: Mapping[str, str], *, has_several_hosts: bool) -> dict[str, str]:
-    """Return wxauth's defaults for a query. The query's own parameters take precedence over them.
-
-    If there are several hosts, wxauth uses the primary. If the query's `sslmode` requires a verified certificate, and
-    `PGSSLROOTCERT` is not set, wxauth trusts the authorities in `SSL_CERT_FILE`.
-    """
     defaults = {"target_session_attrs": "read-write"} if has_several_hosts else {}
     authorities = os.environ.get("SSL_CERT_FILE")
     is_verified = query.get("sslmode") in ("verify-ca", "verify-full")
@@ -166,7 +187,7 @@ def hide_unreadable_home() -> None:
 
 
 def host_and_port(dsn: str) -> tuple[str, str]:
-    """Return the host and the port of a DSN. The host is empty for the default socket."""
+    """The host is empty for the default socket."""
     parameters = _parameters(dsn)
     return parameters.get("host", ""), parameters.get("port", _DEFAULT_PORT)
 
@@ -174,10 +195,9 @@ def host_and_port(dsn: str) -> tuple[str, str]:
 def password_in_file(dsn: str) -> str | None:
     r"""Return the password that the password file contains for a DSN.
 
-    wxauth reads the file itself, because asyncpg would leave the backslashes of `\:` and `\\` in the password.
-
-    Return None if the file has no line for the DSN, or if the DSN or the environment contains a password. Also return
-    None if one of them names a service, because only asyncpg reads the service's file.
+    wxauth reads the file itself, because asyncpg would leave the backslashes of `\:` and `\\` in the password. If the
+    DSN or the environment contains a password, or names a service, there is none: only asyncpg reads the service's
+    file.
     """
     parameters = _parameters(dsn)
     if parameters.keys() & {"password", "service"}:
@@ -196,21 +216,14 @@ def password_in_file(dsn: str) -> str | None:
     return None
 
 
+# libpq accepts a backslash before each character, and requires none, not even before the colons of an IPv6 address.
 def _field_pattern(values: Collection[str]) -> str:
-    """Return the pattern of a field in the password file that is `*` or one of these values, with the colon after it.
-
-    libpq accepts a backslash before each character, and requires none, not even before the colons of an IPv6 address.
-    """
     escaped = ("".join(rf"\\?{re.escape(character)}" for character in value) for value in values)
     return rf"(?:\*|{'|'.join(escaped)}):"
 
 
+# Like libpq, ignore a file that is not regular, or is accessible to other users.
 def _lines_of_password_file(path: str | None) -> Sequence[str]:
-    """Return the lines of the password file, which by default is `~/.pgpass`.
-
-    Return no lines if libpq would ignore the file, because the file cannot be read, is not a regular file, or is
-    accessible to other users.
-    """
     file = Path(path or os.path.expanduser("~/.pgpass"))
     try:
         mode = file.stat().st_mode
@@ -222,10 +235,7 @@ def _lines_of_password_file(path: str | None) -> Sequence[str]:
 
 
 def unusable_file(dsn: str) -> UnusableFile | None:
-    """Return the first file in the parameters that asyncpg would fail to use; None if there is none.
-
-    The errors of wxauth name this file, because asyncpg's own error does not.
-    """
+    """Return the first file that asyncpg would fail to use. Its own error does not name the file."""
     parameters = _parameters(dsn)
     sslmode = parameters.get("sslmode", "prefer")
     # asyncpg opens a file only under these conditions.
@@ -241,12 +251,28 @@ def unusable_file(dsn: str) -> UnusableFile | None:
             continue
         reason = _why_unusable(name, parameters)
         if reason is not None:
-            return UnusableFile(parameters[name], reason)
+            variable = "" if name in dict(parse_qsl(urlsplit(dsn).query)) else f" (PG{name.upper()})"
+            return UnusableFile(f"{parameters[name]}{variable}", reason)
+    return None
+
+
+def wrong_variable(dsn: str) -> str | None:
+    """Return the first environment variable that asyncpg rejects, and that the DSN doesn't override."""
+    parts = urlsplit(dsn)
+    overridden = {f"PG{name.replace('_', '').upper()}" for name, _value in parse_qsl(parts.query)}
+    if parts.hostname:
+        overridden.add("PGHOST")
+    for name, pattern in _VARIABLES.items():
+        value = os.environ.get(name)
+        if value and name not in overridden and not re.fullmatch(pattern, value, re.ASCII):
+            return name
+    ports = os.environ.get("PGPORT", "")
+    if "," in ports and ports.count(",") != os.environ.get("PGHOST", "").count(","):
+        return "PGPORT"
     return None
 
 
 def _why_unusable(name: str, parameters: Mapping[str, str]) -> str | None:
-    """Return why asyncpg would fail to use the file of this parameter, or None if asyncpg can use the file."""
     file = parameters[name]
     error_number = _errno_of_reading(Path(file))
     if error_number is not None:
@@ -265,10 +291,9 @@ def _why_unusable(name: str, parameters: Mapping[str, str]) -> str | None:
 
 
 def _errno_of_reading(file: Path) -> int | None:
-    """Return the errno that reading the file would fail with, or None if the file can be read.
+    """Do not open the file, because opening a pipe waits for its writer.
 
-    The function does not open the file, because opening a pipe waits for its writer. It does not use `Path.exists`,
-    because from Python 3.14 on, `Path.exists` also returns False if this process may not search the folder.
+    Do not use `Path.exists`, which from Python 3.14 on also returns False if this process may not search the folder.
     """
     try:
         mode = file.stat().st_mode
@@ -280,10 +305,6 @@ def _errno_of_reading(file: Path) -> int | None:
 
 
 def _parameters(dsn: str) -> Mapping[str, str]:
-    """Return the parameters from the environment, from the DSN's query, and from the DSN's other parts.
-
-    If several of these sources set a parameter, the last source counts. Empty parameters are omitted.
-    """
     parts = urlsplit(dsn)
     from_parts = {
         "host": unquote(parts.netloc.rpartition("@")[2].removesuffix(f":{parts.port}").strip("[]")),

@@ -18,16 +18,12 @@ import structlog
 from pydantic_core import to_json
 from structlog.typing import FilteringBoundLogger
 
-request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the current request, which each of its log lines contains; None outside of requests."""
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)  # None outside of requests
 
-trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
-"""The id of the trace that the current request belongs to (W3C Trace Context); None if there is no trace."""
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)  # W3C Trace Context
 
-_MAX_FRAMES: Final = 14
-"""The largest number of stack frames in a log line. The line lists the innermost frames."""
+_MAX_FRAMES: Final = 14  # the innermost ones
 _MAX_MESSAGE: Final = 500
-"""The largest number of characters of an exception's message in a log line."""
 # The error messages of libraries may contain secrets: parameters of WeChat's URLs, tokens, or passwords in a DSN.
 _SECRETS: Final = re.compile(
     r"(?i)(?P<name>(?:secret|session|aes)_?key|secret|js_?code|token|authorization|password"
@@ -44,26 +40,24 @@ _QUOTED_VALUES: Final = re.compile(
     r"(?s)(DETAIL:|Failing row contains|\bKey \([^)]*\)=|invalid input (?:syntax|value|for query argument)[^:]*:).*"
 )
 _MAX_NAMES_PER_DAY: Final = 1000
-"""The largest number of names that `OncePerDay` allows on one day."""
-_MAX_SEARCHED: Final = 8192
-"""The largest number of characters that `redact` searches for secrets."""
+_MAX_SEARCHED: Final = 8192  # because the patterns take quadratic time for some texts
+# The messages of this class of SQLSTATE codes quote values. `_QUOTED_VALUES` finds only their English phrases, and
+# PostgreSQL may translate its messages.
 _DATA_EXCEPTION: Final = "22"
-"""The class of SQLSTATE codes whose messages quote values.
-
-`message_of` leaves these messages out. `_QUOTED_VALUES` finds only their English phrases, and PostgreSQL may translate
-its messages.
-"""
 
 LogEvent = MutableMapping[str, Any]
-"""The fields of an event, by name, before they are rendered as a line."""
-Render = Callable[[Any, str, LogEvent], bytes]
-"""The type of structlog's last processor, which renders an event as a line."""
+Render = Callable[[Any, str, LogEvent], bytes]  # structlog's last processor
 
 
 def get_logger() -> FilteringBoundLogger:
     """Return a logger for events, used as `log.info("logged_in", user_id=...)`."""
     logger: FilteringBoundLogger = structlog.get_logger()
     return logger
+
+
+def address_field(ip: str | None, *, is_logged: bool) -> dict[str, Any]:
+    """Return the field `ip` for the log line of a login or refresh, if the settings want addresses to be logged."""
+    return {"ip": ip} if is_logged else {}
 
 
 def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = None) -> None:
@@ -106,17 +100,13 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
 
 
 def redact(text: str) -> str:
-    """Return the text with `***` in place of what looks like a secret, or like a value that PostgreSQL has quoted.
-
-    The text is cut off after `_MAX_SEARCHED` characters.
-    """
+    """Mask what looks like a secret, or like a value that PostgreSQL has quoted. The text is also cut off."""
     # The text is shortened first, because the patterns take quadratic time for some texts.
     text = _QUOTED_VALUES.sub(r"\1 ***", text[:_MAX_SEARCHED])
     return _SECRETS.sub(_masked, text)
 
 
 def _masked(secret: re.Match[str]) -> str:
-    """Return `***` in place of a secret, after the secret's name if the text contains one."""
     return "***" if secret["name"] is None else f"{secret['name']}{secret['separator']}***"
 
 
@@ -131,7 +121,7 @@ def message_of(exc: BaseException) -> str:
 
 
 def lines_of(exc: BaseException) -> list[str]:
-    """Return the lines that a command prints for an exception, without values of variables, rows or arguments."""
+    """Describe an exception for a command's output, without values of variables, rows or arguments."""
     description = _description(exc, exc.__traceback__)
     cause = [f"cause: {description['cause']}"] if "cause" in description else []
     return [
@@ -142,7 +132,7 @@ def lines_of(exc: BaseException) -> list[str]:
 
 
 class OncePerDay:
-    """A limit that allows a log line once per name, UTC day and process.
+    """Allows a log line once per name, UTC day and process.
 
     The number of names per day is limited, too, because clients choose the names.
     """
@@ -167,10 +157,7 @@ def _to_json_line(_logger: object, _name: str, event: LogEvent) -> bytes:
 
 
 def console_line(*, colors: bool) -> Render:
-    """Return a function that renders a log line for a terminal.
-
-    The function lists an exception's frames below the line, and escapes unprintable characters.
-    """
+    """Return a function that renders a log line for a terminal."""
     render = structlog.dev.ConsoleRenderer(colors=colors)
 
     def line(logger: Any, name: str, event: LogEvent) -> bytes:
@@ -181,8 +168,8 @@ def console_line(*, colors: bool) -> Render:
     return line
 
 
+# Clients choose paths and names.
 def _printable(text: str) -> str:
-    """Return the text with its unprintable characters escaped, because clients choose paths and names."""
     if text.isprintable():
         return text
     return "".join(
@@ -191,7 +178,6 @@ def _printable(text: str) -> str:
 
 
 def _complete(_logger: object, level: str, event: LogEvent) -> LogEvent:
-    """Add the time and the level, the ids of the request and the trace, and the fields that describe an exception."""
     if (current := request_id.get()) is not None:
         event["request_id"] = current
     if (trace := trace_id.get()) is not None:
@@ -204,7 +190,6 @@ def _complete(_logger: object, level: str, event: LogEvent) -> LogEvent:
 
 
 def _describe_exception(event: LogEvent) -> None:
-    """Replace `exc_info` in an event with the fields that describe the exception."""
     exc_info = event.pop("exc_info")
     if exc_info is True:
         exc_info = sys.exc_info()
@@ -215,7 +200,6 @@ def _describe_exception(event: LogEvent) -> None:
 
 
 def _description(exc: BaseException, tb: TracebackType | None) -> dict[str, Any]:
-    """Describe an exception in fields: its type, redacted message, frames and cause, without values of variables."""
     description: dict[str, Any] = {
         "error": f"{type(exc).__module__}.{type(exc).__qualname__}",
         "error_message": message_of(exc),
@@ -230,13 +214,12 @@ def _description(exc: BaseException, tb: TracebackType | None) -> dict[str, Any]
 
 
 def _redact_foreign(_logger: object, _name: str, event: LogEvent) -> LogEvent:
-    """Redact the text of a library's log line."""
     event["event"] = redact(str(event["event"]))
     return event
 
 
 class _UnfailingStream:
-    """A stream that ignores its failures. If it is closed or full, log lines are lost, but requests succeed.
+    """If the stream is closed or full, log lines are lost, but requests succeed.
 
     `structlog` writes bytes to it, and `logging` writes text.
     """
@@ -254,7 +237,7 @@ class _UnfailingStream:
             self._stream.flush()
 
     def discard(self) -> None:
-        """Discard the lines that could not be written. Otherwise Python would try to write them at exit, and fail."""
+        """Otherwise Python would try to write the lines at exit, and fail."""
         with suppress(ValueError):  # the stream is closed
             try:
                 self._stream.flush()

@@ -1,13 +1,8 @@
-"""The classes of metrics.
+"""The classes of metrics. No label identifies a user, or contains text that a caller chooses."""
 
-The module that counts a metric declares it, and `wxauth.service.metrics` reports all metrics. Each label has few
-values. No label identifies a user, and no label contains text that a caller chooses.
-"""
-
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeVar
 
@@ -19,15 +14,10 @@ from wxauth.errors import InternalError, StorageUnavailable
 from wxauth_guard.errors import WxAuthError
 
 REGISTRY: Final = CollectorRegistry()
-"""The metrics that this process has counted."""
-DECLARED: "Final[list[_Metric[Any]]]" = []
-"""All metrics of the modules that are imported, even those that this process has not counted yet."""
+DECLARED: "Final[list[_Metric[Any]]]" = []  # of the modules that are imported, counted or not
+# Any request can fail with these. The counters of requests, logins and refreshes create their series in advance,
+# because alerts depend on them.
 OUR_FAULTS: Final = (InternalError, StorageUnavailable)
-"""The errors with which any request can fail.
-
-The counters of requests, logins and refreshes create the series of these errors in advance, because alerts depend on
-them.
-"""
 
 # The `_created` series are disabled, because they do not work with several workers.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -38,17 +28,15 @@ Series = TypeVar("Series", bound=MetricWrapperBase)
 class _Metric(dict[Any, Series]):
     """The series of a metric by their labels.
 
-    wxauth looks the series up itself, because a lookup by prometheus_client costs more than counting does.
+    wxauth looks the series up itself, because a lookup by prometheus_client costs more than counting does. The
+    declaration of a metric creates no series: with several workers, prometheus_client writes one file per process, and
+    the process that forks the workers would write such a file, too.
 
-    The declaration of a metric creates no series. With several workers, prometheus_client writes one file per process.
-    If a declaration created series, the process that forks the workers would write such a file, too.
-
-    `make_first` creates the series whose labels are in `first`, with the value 0, even if nothing has been counted in
-    them yet. Alerts depend on increases, and the first value of a new series is not an increase.
+    `first` are labels whose series begin with the value 0, even if nothing has been counted in them yet. Alerts depend
+    on increases, and the first value of a new series is not an increase.
     """
 
     kind: ClassVar[Any]
-    """The class of prometheus_client for this kind of metric."""
 
     def __init__(
         self, name: str, help: str, *label_names: str, first: Iterable[str | tuple[str, ...]] = (), **options: Any
@@ -56,7 +44,6 @@ class _Metric(dict[Any, Series]):
         self._create = partial(self.kind, name, help, label_names, registry=REGISTRY, **options)
         self._first = [(labels,) if isinstance(labels, str) else labels for labels in first]
         self.created: Series | None = None
-        """The metric of prometheus_client; None until `_create_once` creates it."""
         DECLARED.append(self)
 
     def __missing__(self, labels: tuple[object, ...]) -> Series:
@@ -66,7 +53,7 @@ class _Metric(dict[Any, Series]):
         return series
 
     def make_first(self, *further: tuple[object, ...]) -> None:
-        """Create a series for the labels of each item of `first`, and for each tuple of labels in `further`.
+        """Create the series of `first` and `further`.
 
         Each report of the metrics calls this method for all metrics. The first report takes 20 ms for these calls, so
         don't call this method at startup.
@@ -76,7 +63,6 @@ class _Metric(dict[Any, Series]):
         self._create_once()  # so that a metric without series is reported, too
 
     def _create_once(self) -> Series:
-        """Return the metric of prometheus_client. If it does not exist yet, create it."""
         if self.created is None:
             self.created = self._create()
         return self.created
@@ -97,10 +83,7 @@ class Counter(_Metric[prometheus_client.Counter]):
 
 
 class Histogram(_Metric[prometheus_client.Histogram]):
-    """The distribution of durations in seconds, or of other numbers.
-
-    The option `buckets` sets the upper limits of its buckets.
-    """
+    """The distribution of durations in seconds, or of other numbers. `buckets` are upper limits."""
 
     kind = prometheus_client.Histogram
 
@@ -108,16 +91,9 @@ class Histogram(_Metric[prometheus_client.Histogram]):
         """Record a duration in seconds, or another number, in the series with these labels."""
         self[labels].observe(value)
 
-    def time(self) -> "Stopwatch":
-        """Return a context manager that records the duration of its block in the series without labels."""
-        return Stopwatch(self[()])
-
 
 class Gauge(_Metric[prometheus_client.Gauge]):
-    """A number that may rise and fall.
-
-    The option `multiprocess_mode` determines how the numbers of several workers are combined.
-    """
+    """A number that may rise and fall. `multiprocess_mode` says how the numbers of several workers are combined."""
 
     kind = prometheus_client.Gauge
 
@@ -128,14 +104,12 @@ class Gauge(_Metric[prometheus_client.Gauge]):
 
 @dataclass(slots=True, eq=False)
 class CountedBlock:
-    """A context manager that counts how its block ends: with `outcome`, or with the failure that the block raises.
+    """Counts how its block ends: with `outcome`, or with the failure that the block raises.
 
-    The block may set `outcome`, for example to count logins of new users separately. An exception that is not a
-    WxAuthError counts as an internal error.
+    The block may set `outcome`, for example to count logins of new users separately.
     """
 
-    count: Callable[[str, WxAuthError | None], None]
-    """The function that counts. It gets the outcome or the failure's code, and the failure if it is a WxAuthError."""
+    count: Callable[[str, WxAuthError | None], None]  # gets the outcome or the failure's code, and the failure
     outcome: str = "ok"
 
     def __enter__(self) -> Self:
@@ -152,20 +126,18 @@ class CountedBlock:
             self.count(InternalError.code, None)
 
 
-@dataclass(slots=True, eq=False)
-class Stopwatch:
-    """A context manager that records the duration of its block, in seconds, even if the block fails."""
+def _subclasses_of(failure: type[WxAuthError]) -> Iterator[type[WxAuthError]]:
+    for kind in failure.__subclasses__():
+        yield kind
+        yield from _subclasses_of(kind)
 
-    series: prometheus_client.Histogram
-    milliseconds: float = field(init=False)
-    """The block's duration. It is set when the block ends."""
-    _started: float = field(init=False)
 
-    def __enter__(self) -> Self:
-        self._started = perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        seconds = perf_counter() - self._started
-        self.milliseconds = round(seconds * 1000, 1)
-        self.series.observe(seconds)
+REFUSED: Final = Counter(
+    "wxauth_requests_refused",
+    "Requests answered with an error, by its code. wechat_misconfigured counts each rejection by WeChat that only the "
+    "operator can end, even if the request got another response.",
+    "code",
+    # Alerts depend on increases, so each code has a count of 0 from the start. The modules that declare errors are
+    # imported above, so no class is missing.
+    first=sorted({kind.code for kind in _subclasses_of(WxAuthError) if hasattr(kind, "code")}),
+)

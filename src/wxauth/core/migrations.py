@@ -29,26 +29,18 @@ from alembic import command
 from wxauth.core import revisions
 from wxauth.core.connecting import ISOLATION
 from wxauth.core.database import Database
-from wxauth.core.dependents import refusal_for_dependents, sql_of
+from wxauth.core.dependent_queries import refusal_for_dependents, sql_of
 from wxauth.core.logs import get_logger, message_of
 from wxauth.core.outages import raise_if_unavailable
 from wxauth.core.rights_queries import REVOKES_FROM_PUBLIC, our_tables
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.terminal import TextError
+from wxauth.text_errors import TextError
 
 HEAD: Final = "head"
-"""The name for the newest revision that this version knows."""
-BASE: Final = "base"
-"""The name for the state before the first revision, in which the schema is empty."""
-LOCK_TIMEOUT_SECONDS: Final = 1.0
-"""The longest time, in seconds, that a revision in a transaction waits for a lock on a table.
-
-During this time, all other clients that need the table wait, too.
-"""
-RETRY_PAUSE_SECONDS: Final = 2.0
-"""The average pause, in seconds, between two attempts. During the pause, other clients can use the table."""
+BASE: Final = "base"  # before the first revision: the schema is empty
+LOCK_TIMEOUT_SECONDS: Final = 1.0  # during this time, all other clients that need the table wait, too
+RETRY_PAUSE_SECONDS: Final = 2.0  # on average; meanwhile, other clients can use the table
 GIVE_UP_SECONDS: Final = 900.0
-"""The time, in seconds, after which a migration stops retrying a revision because other clients still use its table."""
 
 # If several replicas migrate at the same time, the first one that gets this lock migrates, and the others find nothing
 # to do afterwards. A replica polls for the lock instead of waiting in the database, because CREATE INDEX CONCURRENTLY
@@ -62,12 +54,7 @@ _SET_LIMITS: Final = text("""
            set_config('idle_in_transaction_session_timeout', '0', :is_local)
 """)
 _LOCK_POLL_SECONDS: Final = 0.1
-"""The pause, in seconds, between two attempts to get the lock of `_TRY_LOCK`."""
-_MAX_DETAIL_LINES: Final = 10
-"""The largest number of lines of an error's detail that are shown.
-
-In the detail, PostgreSQL lists the objects that depend on a column, which can be many.
-"""
+_MAX_DETAIL_LINES: Final = 10  # PostgreSQL lists the objects that depend on a column, which can be many
 _OTHER_VERSION: Final = _(
     "the schema is at {revision!r}, which belongs to another version of wxauth. Use that version to migrate"
 )
@@ -84,11 +71,8 @@ _TABLE_LOCKED: Final = _(
     "holds a lock on it. Find old transactions in pg_stat_activity, terminate them, and run the "
     "command again"
 )
+# Other transactions use the tables of a step. Elsewhere, these errors mean an outage, or that changes conflicted.
 _IN_USE: Final = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
-"""The errors that a step raises because other transactions use its tables.
-
-Elsewhere, these errors mean that the database is unavailable, or that changes conflicted.
-"""
 # PostgreSQL raises InvalidSchemaNameError if there is no schema that the role may use.
 _NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)
 
@@ -96,21 +80,15 @@ log = get_logger()
 
 
 class MigrationImpossible(TextError):
-    """The requested revision does not exist, or this version of wxauth cannot migrate this engine or schema.
-
-    The message explains why.
-    """
+    """The revision does not exist, or this version of wxauth cannot migrate this engine or schema."""
 
 
 class MigrationBlocked(TextError):
-    """Another transaction has locked a table for too long. The message explains what to do."""
+    """Another transaction has locked a table for too long."""
 
 
 class MigrationRefused(TextError):
-    """PostgreSQL has refused a revision, or would refuse it, because of the contents of the database.
-
-    The message explains what to do.
-    """
+    """PostgreSQL has refused a revision, or would refuse it, because of the contents of the database."""
 
 
 class MigrationForbidden(Exception):
@@ -126,17 +104,15 @@ async def migrate(
     pause: float = RETRY_PAUSE_SECONDS,
     patience: float = GIVE_UP_SECONDS,
 ) -> str | None:
-    """Upgrade or downgrade the schema to `revision`, one revision after the other.
+    """Upgrade or downgrade the schema to `revision`, one revision after the other, and return its revision.
 
-    Return the revision that the schema has after the migration, or None if the schema is empty. If the schema belongs
-    to a newer version and `revision` is `head`, the schema stays unchanged, because this version works with it. In each
-    case, the migration ends by revoking the rights of PUBLIC on wxauth's tables and sequences.
+    If the schema belongs to a newer version and `revision` is `head`, the schema stays unchanged, because this version
+    works with it. In each case, the migration ends by revoking the rights of PUBLIC on wxauth's tables and sequences.
 
-    `scripts` is the folder of Alembic's revisions. A revision in a transaction waits at most `lock_patience` seconds
-    for a lock. If it does not get the lock, it runs again after `pause` seconds on average, until `patience` seconds
-    have passed since its first attempt. The docstrings of the default values give the reasons.
+    A revision in a transaction waits at most `lock_patience` seconds for a lock. If it does not get the lock, it runs
+    again after `pause` seconds on average, until `patience` seconds have passed since its first attempt.
 
-    Raises: StorageUnavailable, MigrationForbidden, MigrationRefused, MigrationBlocked, MigrationImpossible.
+    Raises: MigrationForbidden, MigrationRefused, MigrationBlocked, MigrationImpossible.
     """
     known_revisions = revisions.revisions_in(scripts)
     order = [BASE, *reversed(known_revisions)]
@@ -171,11 +147,11 @@ async def begin_migration(
 ) -> AsyncIterator[AsyncConnection]:
     """Open a SQLAlchemy connection for a step of a migration, without a time limit for a statement.
 
-    A statement may wait `lock_patience` seconds for a lock, where 0 means no limit. If `is_transactional`, the
-    connection is in a transaction. Otherwise the connection commits each statement.
+    A statement may wait `lock_patience` seconds for a lock, where 0 means no limit. If the connection is not
+    transactional, it commits each statement.
 
-    Raises: StorageUnavailable, MigrationForbidden; sqlalchemy.exc.DBAPIError for any other error of PostgreSQL, for
-        example if the wait for a lock takes too long.
+    Raises: MigrationForbidden; sqlalchemy.exc.DBAPIError for any other error of PostgreSQL, for example if the wait for
+        a lock takes too long.
     """
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -210,23 +186,16 @@ async def begin_migration(
 class _Step:
     """The upgrade to the next revision, or the downgrade to the previous revision."""
 
-    script: Script
-    """The revision that is applied or undone."""
+    script: Script  # applied or undone
     is_upgrade: bool
-    revision: str
-    """The revision that the schema has after the step."""
+    revision: str  # of the schema after the step
 
     @property
     def is_transactional(self) -> bool:
-        """Whether the revision runs in a transaction. If not, the revision's module sets `transactional = False`."""
         return getattr(self.script.module, "transactional", True)
 
 
 def _steps(directory: ScriptDirectory, order: Sequence[str], current: str, target: str) -> list[_Step]:
-    """Return the steps from one revision to another. `order` lists `BASE` and all revisions, the oldest first.
-
-    Raises: MigrationImpossible, if one of the two revisions is not in `order`.
-    """
     if current not in order:
         raise MigrationImpossible(Text(_OTHER_VERSION, revision=current))
     if target not in order:
@@ -241,23 +210,14 @@ def _steps(directory: ScriptDirectory, order: Sequence[str], current: str, targe
 
 
 async def _refuse_dependents(database: Database, steps: Sequence[_Step], all_scripts: Iterable[Script]) -> None:
-    """Check that no object from outside wxauth depends on a column or table that one of the steps changes.
-
-    Raises: MigrationRefused, if there is such an object; StorageUnavailable.
-    """
     sql = ";".join(sql_of(step.script, is_upgrade=step.is_upgrade) for step in steps)
     refusal = await refusal_for_dependents(database, sql, all_scripts)
     if refusal is not None:
         raise MigrationRefused(refusal)
 
 
+# The database may grant these rights on every new table by default.
 async def _revoke_rights_of_public(database: Database) -> None:
-    """Revoke the rights of PUBLIC on wxauth's tables and sequences.
-
-    The revocation is necessary because the database may grant these rights on every new table by default.
-
-    Raises: StorageUnavailable, MigrationForbidden.
-    """
     statements = await database.values(REVOKES_FROM_PUBLIC, tables=our_tables())
     if statements:
         async with begin_migration(database) as connection:
@@ -266,11 +226,6 @@ async def _revoke_rights_of_public(database: Database) -> None:
 
 
 async def _run_step(database: Database, scripts: Path, step: _Step, *, lock_patience: float) -> None:
-    """Run a step once. In a transaction, `lock_patience` limits the wait for a lock, in seconds.
-
-    Raises: the errors of `begin_migration`.
-    """
-
     def run(connection: Connection) -> None:
         config = _config(scripts)
         config.attributes["connection"] = connection
@@ -285,12 +240,6 @@ async def _run_step(database: Database, scripts: Path, step: _Step, *, lock_pati
 
 
 async def _with_retries(run: Callable[[], Awaitable[None]], step: _Step, *, pause: float, patience: float) -> None:
-    """Run a step by calling `run`. Retry while other transactions lock its tables, for at most `patience` seconds.
-
-    The average pause between two attempts is `pause` seconds.
-
-    Raises: MigrationImpossible, MigrationRefused, MigrationBlocked, and the errors of `begin_migration`.
-    """
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + patience
     while True:
@@ -305,14 +254,13 @@ async def _with_retries(run: Callable[[], Awaitable[None]], step: _Step, *, paus
                 raise MigrationRefused(Text(_REVISION_REJECTED, revision=step.revision, reason=reason)) from exc
             if loop.time() >= give_up_at:
                 raise MigrationBlocked(Text(_TABLE_LOCKED, revision=step.revision, seconds=patience)) from exc
-            log.warning("migration_waits", revision=step.revision, reason="somebody is writing to a table")
+            log.warning("migration_waits", revision=step.revision, reason="another transaction uses a table")
         # The pause is random, so that not every attempt coincides with a transaction that another program repeats at
         # regular intervals. Other replicas do not try at the same time, because only one process at a time migrates.
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
 
 
 def _reason_of(exc: asyncpg.PostgresError) -> str:
-    """Return PostgreSQL's message and its detail on one line. The detail names the objects or the key at fault."""
     detail = "; ".join((exc.detail or "").splitlines()[:_MAX_DETAIL_LINES])
     message = " ".join(str(exc).partition("\nDETAIL:")[0].split())
     return f"{message} ({detail})" if detail else message
@@ -320,12 +268,7 @@ def _reason_of(exc: asyncpg.PostgresError) -> str:
 
 @asynccontextmanager
 async def _one_process_at_a_time(database: Database) -> AsyncIterator[None]:
-    """Open a block that only one process at a time can enter. Other processes wait without a limit.
-
-    The advisory lock belongs to a transaction, because a pooler does not keep a session's locks.
-
-    Raises: StorageUnavailable.
-    """
+    """The advisory lock belongs to a transaction, because a pooler does not keep a session's locks."""
     try:
         connection = await database.connector.connect()
     except Exception as exc:
@@ -349,7 +292,6 @@ async def _one_process_at_a_time(database: Database) -> AsyncIterator[None]:
 
 
 def _config(scripts: Path) -> Config:
-    """Return Alembic's configuration for a folder of revisions."""
     config = Config()
     # Alembic reads a single % as the beginning of an interpolation.
     config.set_main_option("script_location", str(scripts).replace("%", "%%"))

@@ -20,14 +20,12 @@ from sqlmodel import Field, SQLModel
 SQLModel.model_config["defer_build"] = True
 
 TIME = DateTime(timezone=True)
-"""The type of every column that contains a time."""
 
 
 def all_tables() -> MetaData:
     """Import the modules that declare tables, and return the tables of all packages.
 
-    Most tables are declared in modules named `models`. A table that few statements use is declared next to these
-    statements, in a module of queries.
+    A table that few statements use is declared next to these statements, in a module of queries.
     """
     for path in Path(__file__).parents[1].glob("*/*.py"):
         if path.stem == "models" or path.stem.endswith("queries"):
@@ -42,8 +40,7 @@ def shown_address(ip: object | None) -> str | None:
 
 Address = Annotated[
     object | None, PlainSerializer(shown_address, return_type=str | None), pydantic.Field(examples=["203.0.113.7"])
-]
-"""The type of the values of a column with IP addresses, as asyncpg returns them. In JSON, an address is a string."""
+]  # as asyncpg returns it; in JSON, a string
 
 
 class SharedEvent(SQLModel):
@@ -59,8 +56,7 @@ class SharedEvent(SQLModel):
     user_id: UUID | None = Field(
         description="The user whom the event is about. Null if it is about no user.",
         schema_extra={"examples": ["01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"]},
-    )
-    """The column is not a foreign key, because the event outlives the user."""
+    )  # not a foreign key, because the event outlives the user
     app_id: str | None = Field(
         sa_type=Text,
         description="The app that the event is about. Null if it is about no single app.",

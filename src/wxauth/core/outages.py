@@ -1,18 +1,262 @@
-"""The classification of the driver's errors, for example into outages, conflicts and wrong URLs."""
+"""Outages of the database: errors, texts for operators, the log, and what the errors of the driver mean."""
 
+import re
+import socket
+import ssl
+from time import monotonic
 from typing import Final
 
 import asyncpg
 
-from wxauth.core.database_errors import ChangesClashed, ConnectionLost, DatabaseUrlRefused, NotConnected
-from wxauth.core.logs import get_logger
-from wxauth.core.outage_log import outage_log
-from wxauth.core.outage_texts import reason_of, why_not_connected
-from wxauth.errors import StorageUnavailable
-from wxauth.i18n import lazy_gettext as _
+from wxauth.core import libpq
+from wxauth.core.logs import get_logger, message_of
+from wxauth.errors import BUSY_TITLE, StorageUnavailable
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.text_errors import TextError
+
+log = get_logger()
+
+
+class NotConnected(TextError, OSError):
+    """No connection could be opened. The text contains the host and port, and never the password.
+
+    The error is an OSError, so `raise_if_unavailable` treats it as an outage.
+    """
+
+    def __init__(self, text: Text, *, names_file: bool = False) -> None:
+        super().__init__(text)
+        self.names_file = names_file  # such as a missing certificate
+
+
+class ParameterRefused(TextError):
+    """wxauth rejects a parameter of the connection. The text names the parameter or the environment variable."""
+
+
+class DatabaseUrlRefused(StorageUnavailable):
+    """The driver or PostgreSQL rejects an option of the URL. Retrying does not help."""
+
+
+class DatabaseHeld(StorageUnavailable):
+    """wxauth does not use the database yet, because it has not checked the stored data, or the check has failed."""
+
+
+class ChangesClashed(StorageUnavailable):
+    """The transaction conflicted with other changes, for example in a deadlock, and the server has rolled it back.
+
+    Retrying is safe.
+    """
+
+    title = BUSY_TITLE
+
+
+class NothingCommitted(StorageUnavailable):
+    """A transaction's connection was lost before its commit. Retrying is safe."""
+
+
+class ConnectionLost(Exception):
+    """The connection was lost during a statement, which may have been executed."""
+
+
+# A concurrent transaction wrote first, and a retry sees its changes.
+CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError, ChangesClashed)
+
+
+POOLER_REMEDY: Final = _(
+    "add ?pgbouncer=true to WXAUTH_DATABASE_URL. From version 1.21, PgBouncer supports prepared "
+    "statements if max_prepared_statements is 100. In this case, use ?pgbouncer=prepared"
+)  # the pooler refuses settings or loses prepared statements
+GRANTS: Final = _("Run the GRANT statements in 'Privileges of wxauth's role' in docs/run/database.md")
+TAKES_NO_WRITES: Final = _(
+    "doesn't accept writes. Check the default_transaction_read_only setting for the database and the role"
+)
+
+# The password, role or database name is wrong, or `pg_hba.conf` does not allow the connection.
+REFUSED: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+
+# asyncpg and PgBouncer never translate their messages, so wxauth can recognize these words.
+_NO_AUTHORITY_WORDS: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
+_TLS_REFUSED_WORDS: Final = "rejected SSL upgrade"
+_SETTING_REFUSED_WORDS: Final = "unsupported startup parameter"  # of PgBouncer; PostgreSQL never uses them
+# The message with these words shows an object instead of the possible values.
+_WRONG_SESSION_WORDS: Final = "target_session_attrs is expected"
+_SET_WORDS: Final = "permission denied to set parameter"
+_QUOTED_NAME: Final = re.compile('"([a-z_.]+)"')
+# The first row that matches counts.
+_CAUSES: Final = (
+    (asyncpg.InvalidPasswordError, _("rejects the password: {reason}")),
+    (asyncpg.InvalidAuthorizationSpecificationError, _("rejects the role: {reason}")),
+    (asyncpg.InvalidCatalogNameError, _("doesn't have this database: {reason}")),
+    (asyncpg.PostgresError, _("isn't accepting connections: {reason}")),
+    (socket.gaierror, _("can't be reached, because its host name doesn't resolve: {reason}")),
+    (
+        ssl.SSLCertVerificationError,
+        _("has a certificate that isn't trusted: {reason} (check sslrootcert and SSL_CERT_FILE)"),
+    ),
+    (ssl.SSLError, _("fails the TLS handshake: {reason}")),
+    (ConnectionRefusedError, _("refuses connections. Make sure that PostgreSQL listens on this address")),
+    (TimeoutError, _("doesn't respond in time")),
+    (asyncpg.TargetServerAttributeNotMatched, _("is a standby, or doesn't accept writes")),
+    (FileNotFoundError, _("has no such socket: {reason}")),
+    (BaseException, _("can't be reached: {reason}")),
+)
+# One of them is the refusal of the role: if the password file is missing, wxauth sends no password.
+_MAYBE_FROM_A_FILE: Final = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    ssl.SSLError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+)
+
+
+def lasting_kind(driver_error: BaseException | None) -> type[BaseException] | None:
+    """Return the type of an error that lasts until the operator changes something; None for other errors."""
+    if driver_error is None:
+        return None
+    is_lasting = isinstance(driver_error, (*REFUSED, asyncpg.InsufficientPrivilegeError, ssl.SSLError)) or any(
+        words in str(driver_error) for words in (_TLS_REFUSED_WORDS, _SETTING_REFUSED_WORDS)
+    )
+    return type(driver_error) if is_lasting else None
+
+
+def is_right_to_set_missing(exc: BaseException) -> bool:
+    """Return whether the role may not set a parameter of the URL."""
+    return isinstance(exc, asyncpg.InsufficientPrivilegeError) and str(exc).startswith(_SET_WORDS)
+
+
+def is_right_missing(exc: StorageUnavailable) -> bool:
+    """Return whether wxauth's role lacks a right on a table, a sequence, a function or a schema."""
+    return isinstance(exc.__cause__, asyncpg.InsufficientPrivilegeError)
+
+
+def is_refusal_of_parameter(exc: StorageUnavailable) -> bool:
+    """Return whether the URL or the environment is wrong, although the database might be running."""
+    cause = exc.__cause__
+    if isinstance(cause, NotConnected):
+        return cause.names_file or lasting_kind(cause.__cause__) is not None
+    return isinstance(exc, DatabaseUrlRefused)
+
+
+def outage_text(exc: StorageUnavailable) -> Text:
+    """Explain an outage to the operator, in one line that begins with what does not work."""
+    cause = exc.__cause__
+    if isinstance(cause, NotConnected):
+        return cause.text
+    if isinstance(cause, asyncpg.ReadOnlySQLTransactionError):
+        return _("{name}: {rule}", name=_("the database"), rule=TAKES_NO_WRITES)
+    return _("{name}: {rule}", name=exc.detail, rule=reason_of(exc))
+
+
+def reason_of(exc: BaseException) -> str:
+    """Return the reason for a failure of the database, without secrets."""
+    cause: BaseException = exc
+    # The search ends at a TimeoutError, because its cause is only the CancelledError that ended the wait.
+    while cause.__cause__ is not None and not isinstance(cause, TimeoutError | NotConnected | ParameterRefused):
+        cause = cause.__cause__
+    if isinstance(cause, NotConnected | ParameterRefused):
+        return cause.text
+    if isinstance(cause, asyncpg.ClientConfigurationError) and str(cause).startswith(_NO_AUTHORITY_WORDS):
+        return _(
+            "sslmode=verify-ca and verify-full require a certificate authority: specify its file with "
+            "sslrootcert or SSL_CERT_FILE"
+        )
+    if isinstance(cause, asyncpg.ClientConfigurationError) and str(cause).startswith(_WRONG_SESSION_WORDS):
+        return _('invalid value for parameter "{name}"', name="target_session_attrs")
+    # The message also quotes the value, so `message_of` would hide all of it.
+    if isinstance(cause, asyncpg.InvalidParameterValueError) and (found := _QUOTED_NAME.search(str(cause))):
+        return _('invalid value for parameter "{name}"', name=found[1])
+    # The messages of other errors may contain any part of the URL, including the password.
+    is_safe = isinstance(cause, asyncpg.ClientConfigurationError) or getattr(cause, "sqlstate", None) is not None
+    return message_of(cause).partition("\n")[0] if is_safe else type(cause).__name__
+
+
+def why_not_connected(exc: BaseException, dsn: str) -> NotConnected:
+    """Return an error with a text that contains the host and port, and explains why there is no connection."""
+    host, port = libpq.host_and_port(dsn)
+    place = f"[{host}]:{port}" if ":" in host else f"{host or 'the default socket'}:{port}"
+    unusable = libpq.unusable_file(dsn) if isinstance(exc, _MAYBE_FROM_A_FILE) else None
+    if unusable is None:
+        return NotConnected(_("{name}: {rule}", name=place, rule=_predicate_about(exc)))
+    rule = _("can't read {file}: {reason}", file=unusable.path, reason=unusable.reason)
+    return NotConnected(_("{name}: {rule}", name=place, rule=rule), names_file=True)
+
+
+def _predicate_about(exc: BaseException) -> Text:
+    reason = _driver_reason(exc)
+    if isinstance(exc, PermissionError) and exc.filename:
+        return _("can't read {file}: {reason}", file=exc.filename, reason=reason)
+    if reason.startswith(_SETTING_REFUSED_WORDS):
+        return _("is a connection pooler ({reason}): {remedy}", reason=reason, remedy=POOLER_REMEDY)
+    if isinstance(exc, ConnectionError) and _TLS_REFUSED_WORDS in str(exc):
+        return _("doesn't support TLS, although sslmode requires it")
+    why = next(text for kind, text in _CAUSES if isinstance(exc, kind))
+    return Text(why, reason=reason)
+
+
+def _driver_reason(exc: BaseException) -> str:
+    if isinstance(exc, asyncpg.PostgresError):
+        return message_of(exc).partition("\n")[0]
+    reasons = (getattr(exc, name, None) for name in ("verify_message", "reason", "strerror"))
+    return next(filter(None, reasons), type(exc).__name__)
+
+
+class OutageLog:
+    """Reports an outage at most once per interval, instead of once per request, and then how long it lasted."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        # The keys are kinds of refusals, so that a refusal is logged at once after another outage.
+        self._due_at: dict[type[BaseException] | None, float] = {}
+        self._since: float | None = None  # in seconds of the monotonic clock
+        # The line can be older than the present outage, because open connections may fail before a new one does.
+        self._is_logged = False
+
+    def claim(self, refusal: type[BaseException] | None = None) -> bool:
+        """Return whether a line may be written now. If so, start the next interval."""
+        now = monotonic()
+        if now < self._due_at.get(refusal, 0.0):
+            return False
+        self._due_at[refusal] = now + self._interval
+        return True
+
+    def note(self, exc: StorageUnavailable) -> None:
+        """Log why the database cannot be used, if a line is due."""
+        if isinstance(exc, DatabaseHeld):  # the database may respond, and the reason has been logged
+            return
+        # If no connection could be opened, the cause of `exc` is NotConnected, whose cause is the driver's error.
+        driver_error = None if exc.__cause__ is None else exc.__cause__.__cause__
+        if not self.claim(lasting_kind(driver_error)):
+            return
+        self._is_logged = True
+        write = log.error if isinstance(driver_error, REFUSED) else log.warning
+        is_read_only = isinstance(exc.__cause__, asyncpg.ReadOnlySQLTransactionError)
+        event = "database_takes_no_writes" if is_read_only else "database_does_not_answer"
+        write(event, reason=outage_text(exc), consequence="not ready until it does")
+
+    def begin(self) -> None:
+        """Note that no connection can be opened."""
+        if self._since is None:
+            self._since = monotonic()
+
+    def end(self, attempt_started_at: float) -> None:
+        """Note that a connection has been opened.
+
+        An attempt that began before the outage does not show that the outage has ended.
+        """
+        if self._since is None or attempt_started_at <= self._since:
+            return
+        if self._is_logged:
+            log.info("database_answers_again", seconds=round(monotonic() - self._since, 1))
+        self._since, self._is_logged = None, False
+
+
+outage_log: Final = OutageLog(10.0)
+
 
 NO_RESPONSE: Final = _("the database doesn't respond")
-"""The detail of the error if there is no connection, or if PostgreSQL does not respond in time."""
+NOT_USABLE: Final = _("the database's URL or environment isn't usable")
+# Some of them mean that PostgreSQL refuses wxauth, or that a statement took too long, for example for a lock.
 _UNAVAILABLE: Final = (
     OSError,  # including TimeoutError
     asyncpg.InternalClientError,
@@ -25,47 +269,35 @@ _UNAVAILABLE: Final = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-"""The errors that mean that the database is unreachable, starting, stopping, out of resources or now a standby.
-
-They include the errors that mean that PostgreSQL refuses wxauth, and the errors of a statement that took too long, for
-example because it waited for a lock.
-"""
 CLASHED: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.InvalidCachedStatementError)
-"""The errors that mean that the transaction conflicted with another one, and that the server has rolled it back.
+"""The server has rolled the transaction back.
 
 InvalidCachedStatementError means that a migration has changed a table since asyncpg prepared the statement. asyncpg has
 dropped the prepared statement, and prepares the statement again at the next attempt.
 """
+# The schema is not migrated, or wxauth's role lacks a right.
 _UNFIT: Final = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
-"""The errors that mean that the schema is not migrated to this version, or that the role lacks privileges."""
+# A pooler has moved wxauth to another server connection, which lacks the prepared statement, or has another one with
+# the same name.
 STATEMENT_LOST: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-"""The errors that mean that a pooler has moved wxauth to another server connection.
-
-That connection lacks the prepared statement, or has another one with the same name.
-"""
 _WRONG_URL: Final = (
     asyncpg.ClientConfigurationError,
     asyncpg.UndefinedObjectError,
     asyncpg.InvalidParameterValueError,
     asyncpg.CantChangeRuntimeParamError,
+    asyncpg.PostgresSyntaxError,
     ValueError,
     OverflowError,
 )
-"""The errors that mean that the URL has an unknown option, or an option with an impossible value."""
+# InternalClientError: the server has just ended the connection, and asyncpg has not noticed this yet.
 CONNECTION_LOST: Final = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
-"""The errors that mean that the connection is lost.
-
-InternalClientError means that the server has just ended the connection, and that asyncpg has not noticed this yet.
-"""
-
-log = get_logger()
 
 
 def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None:
     """Raise StorageUnavailable if the database's state has caused this failure. Otherwise do nothing.
 
-    `is_closed` says whether the connection is closed. If it is, asyncpg raises the same type of error as if the
-    caller had misused the connection.
+    `is_closed` says whether the connection is closed. If it is, asyncpg raises the same type of error as if the caller
+    had misused the connection.
 
     Raises: StorageUnavailable, or its subclass ChangesClashed if changes conflicted.
     """
@@ -79,9 +311,9 @@ def raise_if_unavailable(exc: BaseException, *, is_closed: bool = False) -> None
         raise ChangesClashed("another request changed the same data at this moment") from exc
     if isinstance(exc, _UNFIT):
         if outage_log.claim():
-            log.error(
-                "database_unfit", reason=reason_of(exc), what_to_change="run 'wxauth migrate'; see 'wxauth check'"
-            )
+            is_right_missing = isinstance(exc, asyncpg.InsufficientPrivilegeError)
+            to_do = GRANTS if is_right_missing else "run 'wxauth migrate'; see 'wxauth check'"
+            log.error("database_unfit", reason=reason_of(exc), what_to_change=to_do)
         raise StorageUnavailable("the database doesn't match this version: run 'wxauth check'") from exc
     if isinstance(exc, STATEMENT_LOST):
         raise StorageUnavailable(
@@ -97,15 +329,21 @@ def is_refusal(exc: BaseException) -> bool:
     return isinstance(exc, asyncpg.PostgresError) and not isinstance(exc, temporary)
 
 
-def raise_if_not_connected(exc: Exception, dsn: str, address: str | None = None) -> None:
+def raise_if_not_connected(exc: Exception, dsn: str) -> None:
     """Raise an error that explains why no connection could be opened. If the failure has another meaning, do nothing.
 
-    `address` is the address that was tried, if the host has several addresses.
-
-    Raises: NotConnected; DatabaseUrlRefused, if the URL itself is wrong.
+    Raises: NotConnected; DatabaseUrlRefused, if the URL itself or an environment variable is wrong.
     """
     # The error for an invalid certificate is both an OSError and a ValueError.
-    if isinstance(exc, _WRONG_URL) and not isinstance(exc, OSError):
-        raise DatabaseUrlRefused("the database's URL isn't usable") from exc
-    if isinstance(exc, _UNAVAILABLE):
-        raise NotConnected(why_not_connected(exc, dsn, address)) from exc
+    if (isinstance(exc, _WRONG_URL) and not isinstance(exc, OSError)) or is_right_to_set_missing(exc):
+        variable = None if isinstance(exc, asyncpg.PostgresError) else libpq.wrong_variable(dsn)
+        if variable is not None:
+            text = _('invalid value for environment variable "{name}"', name=variable)
+            raise DatabaseUrlRefused(NOT_USABLE) from ParameterRefused(text)
+        if "direct TLS" in str(exc) and "sslnegotiation=" not in dsn:
+            text = Text("{message} (PGSSLNEGOTIATION)", message=str(exc))
+            raise DatabaseUrlRefused(NOT_USABLE) from ParameterRefused(text)
+        raise DatabaseUrlRefused(NOT_USABLE) from exc
+    # The role may lack the right to connect to the database.
+    if isinstance(exc, (*_UNAVAILABLE, asyncpg.InsufficientPrivilegeError)):
+        raise why_not_connected(exc, dsn) from exc

@@ -11,21 +11,15 @@ from typing import Final
 import asyncpg
 
 from wxauth.core.database import Database
-from wxauth.core.outage_texts import reason_of
+from wxauth.core.outages import reason_of
 from wxauth.core.statements import Statement
 from wxauth.i18n import Text, lazy_gettext as _
 
 _IN_WHEEL: Final = Path(__file__).parents[1] / "_migrations"
 _IN_CLONE: Final = Path(__file__).parents[3] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CLONE
-"""The folder with Alembic's revisions. A wheel and a clone have this folder at different paths."""
 _REVISION: Final = re.compile("[0-9]{4}")
-"""The pattern of wxauth's revisions, for example `0102`."""
-_FOREIGN_REVISION: Final = ""
-"""The revision of a schema that belongs to another program.
-
-This value sorts before all of wxauth's revisions, so wxauth refuses it.
-"""
+_FOREIGN_REVISION: Final = ""  # sorts before all of wxauth's revisions, so wxauth refuses it
 _FOREIGN_SCHEMA: Final = _(
     "alembic_version in this schema belongs to another program or to a version of wxauth before "
     "0.1.0. Set WXAUTH_DATABASE_URL to a separate database"
@@ -35,8 +29,7 @@ _OTHER_ENGINE: Final = re.compile(
     r"|(?<=-)YB(?=-)"  # YugabyteDB, for example in "PostgreSQL 11.2-YB-2.25.0.0-b0"
     r"|^(?!PostgreSQL)\S+",  # any other first word of version(), which is "PostgreSQL" for PostgreSQL
     re.IGNORECASE,
-)
-"""The pattern of the names in version() of engines that imitate PostgreSQL, but lack features that wxauth needs."""
+)  # these imitate PostgreSQL, but lack features that wxauth needs
 _ENGINE: Final = Statement[tuple[str, bool, str]]("""
 SELECT version() AS engine, EXISTS (SELECT FROM pg_language WHERE lanname = 'plpgsql') AS has_plpgsql,
        current_setting('server_encoding') AS encoding
@@ -48,24 +41,17 @@ _CURRENT: Final = Statement[tuple[str | None, bool]](
 
 
 def revisions_in(scripts: Path) -> tuple[str, ...]:
-    """Return the revisions in an Alembic folder, the newest first.
-
-    A revision is the number that its file's name begins with.
-    """
+    """Return the revisions in an Alembic folder, the newest first."""
     return tuple(sorted((path.name.partition("_")[0] for path in scripts.glob("versions/[0-9]*.py")), reverse=True))
 
 
 # The list is read when the module is imported. An upgrade in place may later add newer revisions, which the running
 # version does not know.
-KNOWN_REVISIONS: Final = revisions_in(SCRIPTS)
-"""All revisions that this version knows, the newest first."""
+KNOWN_REVISIONS: Final = revisions_in(SCRIPTS)  # the newest first
 
 
 async def current_revision(database: Database) -> str | None:
-    """Return the schema's revision; None if Alembic's table of the revision is missing or empty.
-
-    If another program has created this table, return a value that `refusal_of` refuses.
-    """
+    """Return the schema's revision, or a value that `refusal_of` refuses if it is another program's."""
     if not await database.value(_HAS_VERSION_TABLE):
         return None
     stored = await database.row(_CURRENT)
@@ -88,21 +74,15 @@ def is_newer(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> bo
 
 
 def refusal_of(revision: str | None, known: Sequence[str] = KNOWN_REVISIONS) -> Text | None:
-    """Return why wxauth refuses a schema with this revision, or None if it does not.
+    """Return why wxauth refuses a schema that another program, or a version before the first release, created.
 
-    wxauth refuses a schema that another program, or a version before the first release, created. It refuses neither an
-    empty schema nor a newer one, although it cannot migrate a newer one.
+    It refuses neither an empty schema nor a newer one, although it cannot migrate a newer one.
     """
     return None if revision is None or revision >= known[-1] else _FOREIGN_SCHEMA
 
 
 async def refusal_of_engine(database: Database) -> Text | None:
-    """Return why wxauth cannot use this database, or None if it can.
-
-    The text is a predicate, for example "isn't PostgreSQL". The caller adds the subject.
-
-    Raises: StorageUnavailable, if the database does not respond.
-    """
+    """Return why wxauth cannot use this database, as a predicate such as "isn't PostgreSQL"."""
     try:
         engine, has_plpgsql, encoding = await database.one(_ENGINE)
     except asyncpg.PostgresError as exc:
@@ -114,10 +94,11 @@ async def refusal_of_engine(database: Database) -> Text | None:
 
 
 def why_unfit(engine: str, *, has_plpgsql: bool, encoding: str) -> Text | None:
-    """Return why the database's engine or its encoding is unsuitable, or None if both are suitable.
+    """Return why the database's engine or its encoding is unsuitable, as a predicate.
 
-    The text is a predicate, as in `refusal_of_engine`. `engine` is the result of version(). PostgreSQL is suitable, and
-    so are engines such as Aurora that replace only PostgreSQL's storage.
+    `engine` is the result of version().
+
+    PostgreSQL is suitable, and so are engines such as Aurora that replace only PostgreSQL's storage.
     """
     match = _OTHER_ENGINE.search(engine)
     if match is not None or not has_plpgsql:

@@ -6,7 +6,6 @@ from wxauth.core.models import all_tables
 from wxauth.core.statements import Statement
 
 VERSION_TABLE: Final = "alembic_version"
-"""The table in which Alembic stores the schema's revision."""
 # Partitions are found through `pg_inherits`, level by level. A sequence depends on the column that it fills: `deptype`
 # is 'a' for a serial column, and 'i' for an identity column.
 OUR_RELATIONS: Final[LiteralString] = """
@@ -25,13 +24,14 @@ own_tables (oid) AS (
                                           AND refobjid IN (SELECT oid FROM tables_and_partitions)
                                           AND deptype IN ('a', 'i'))
 )"""
-"""The SQL of three parts of a `WITH RECURSIVE` clause.
+"""Three parts of a `WITH RECURSIVE` clause, for the names of `our_tables`.
 
 `own_tables` contains wxauth's tables, `tables_and_partitions` also contains their partitions, and `relations` contains
-both and their sequences. The parameter `:tables` contains the names that `our_tables` returns.
+both and their sequences.
 """
 # In an access control list, the grantee 0 stands for PUBLIC. Rights can also be granted on single columns. A REVOKE on
 # the table takes these rights, too.
+# Only tables and sequences count that the current role owns, itself or through a role whose privileges it inherits.
 REVOKES_FROM_PUBLIC: Final = Statement[str](f"""
 WITH RECURSIVE {OUR_RELATIONS}
 SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, name)
@@ -41,11 +41,6 @@ SELECT format('REVOKE ALL ON %s %s FROM PUBLIC', CASE relkind WHEN 'S' THEN 'SEQ
         OR EXISTS (SELECT FROM pg_attribute a, aclexplode(attacl) WHERE attrelid = relations.oid AND grantee = 0))
  ORDER BY name
 """)
-"""The query for the REVOKE statements that take all rights on wxauth's tables and sequences from PUBLIC.
-
-PUBLIC means every role. The result contains a statement only if PUBLIC has a right, and only for tables and sequences
-that the current role owns, itself or through a role whose privileges it inherits.
-"""
 
 
 def our_tables() -> list[str]:

@@ -13,8 +13,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from wxauth.i18n import lazy_gettext as _
 
-_VERSION: Final = b"\x01"
-"""The version of the format of a sealed value."""
+_VERSION: Final = b"\x01"  # of the format
 _KEY_ID_BYTES: Final = 4
 _NONCE_BYTES: Final = 12
 _PREFIX_BYTES: Final = len(_VERSION) + _KEY_ID_BYTES
@@ -24,13 +23,9 @@ WRONG_SECRET_KEY: Final = _(
     "set WXAUTH_SECRET_KEY_PREVIOUS to the previous key. If the previous key is permanently lost, "
     "'wxauth secret forget' erases the values that can't be decrypted"
 )
-"""The instruction for operators if stored values cannot be decrypted."""
+# A website's authorization response is only in the URL of a page. It is never stored, so it is never sealed again with
+# a new key.
 FORM_POST_CONTEXT: Final = b"form_post"
-"""The context of a website's authorization response.
-
-The URL of a page contains the sealed response, and the page posts the response to the website. The sealed response is
-never stored, so it is never sealed again with a new key.
-"""
 
 
 class CannotOpen(Exception):
@@ -38,48 +33,36 @@ class CannotOpen(Exception):
 
 
 def derive_key(secret_key: bytes, purpose: str, *, length: int = 32) -> bytes:
-    """Derive a key of `length` bytes for one purpose (HKDF-SHA256, RFC 5869)."""
+    """Derive a key for one purpose (HKDF-SHA256, RFC 5869)."""
     return HKDF(SHA256(), length, salt=None, info=b"wxauth/" + purpose.encode()).derive(secret_key)
 
 
+# `Sealer.open` fails for a value that was copied from another place or row, because its context differs.
 def _context(place: bytes, *row_key: str | bytes | UUID) -> bytes:
-    """Return the context of a value: the place where the value is stored, and the key of its row.
-
-    `Sealer.open` fails for a value that was copied from another place or row, because its context differs.
-    """
-    return b"\0".join((place, *map(_to_bytes, row_key)))
-
-
-def _to_bytes(part: str | bytes | UUID) -> bytes:
-    if isinstance(part, UUID):
-        return part.bytes
-    return part.encode() if isinstance(part, str) else part
+    parts = [place]
+    for part in row_key:
+        if isinstance(part, UUID):
+            parts.append(part.bytes)
+        else:
+            parts.append(part.encode() if isinstance(part, str) else part)
+    return b"\0".join(parts)
 
 
-session_key_context: Final = partial(_context, b"session_key")
-"""The context of an identity's session_key, built from the app's id and the openid."""
-signing_key_context: Final = partial(_context, b"signing_keys")
-"""The context of a private key that signs tokens, built from the key's id (kid)."""
-phone_answer_context: Final = partial(_context, b"phone_answer")
-"""The context of WeChat's response to a phone code, built from the code's hash."""
-app_context: Final = partial(_context, b"apps")
-"""The context of an app's secrets, built from the app's id."""
+# Links on pages contain the sealed user instead of the `id_token_hint` that names the user. It is never stored. Its
+# context is built from the site's name.
+hinted_user_context: Final = partial(_context, b"hinted_user")
+session_key_context: Final = partial(_context, b"session_key")  # from the app's id and the openid
+signing_key_context: Final = partial(_context, b"signing_keys")  # from the kid
+phone_answer_context: Final = partial(_context, b"phone_answer")  # from the code's hash
+app_context: Final = partial(_context, b"apps")  # from the app's id
+# The context has the app's id. A ticket lives for two hours, so it is never sealed again.
 js_ticket_context: Final = partial(_context, b"js_tickets")
-"""The context of an app's ticket for the JS-SDK, built from the app's id.
-
-The ticket lives for two hours, so it is never sealed again with a new key.
-"""
-webhook_secret_context: Final = partial(_context, b"webhooks")
-"""The context of a webhook's secret, built from the webhook's id."""
+webhook_secret_context: Final = partial(_context, b"webhooks")  # from the webhook's id
+# The context has the login's id. A number lives for two minutes, so it is never sealed again.
 link_number_context: Final = partial(_context, b"links")
-"""The context of the number that a user types to confirm a login by link, built from the login's id.
-
-The number lives for two minutes, so it is never sealed again with a new key.
-"""
 
 
 def _prefix_of(secret_key: bytes) -> bytes:
-    """Return the beginning of every value that is sealed with this key: the version and the key's id."""
     return _VERSION + derive_key(secret_key, "seal/id", length=_KEY_ID_BYTES)
 
 
@@ -93,14 +76,17 @@ class Sealer:
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
         self._ciphers = {_prefix_of(key): AESGCMSIV(derive_key(key, "seal")) for key in secret_keys}
-        self.prefix = _prefix_of(secret_keys[0])
-        """The beginning of every value that was sealed with the current key."""
+        self.prefix = _prefix_of(secret_keys[0])  # of values that were sealed with the current key
         self._current = self._ciphers[self.prefix]
 
     def seal(self, plaintext: bytes, *, context: bytes) -> bytes:
         """Encrypt a value. To decrypt the result, pass the same context to `open`."""
         nonce = os.urandom(_NONCE_BYTES)
         return self.prefix + nonce + self._current.encrypt(nonce, plaintext, context)
+
+    def seal_session_key(self, session_key: bytes | None, app_id: str, openid: str) -> bytes | None:
+        """Encrypt the session_key that WeChat has returned for a login code, if it has returned one."""
+        return None if session_key is None else self.seal(session_key, context=session_key_context(app_id, openid))
 
     def open(self, sealed: bytes, *, context: bytes) -> bytes:
         """Decrypt a value that `seal` has encrypted with the same context.

@@ -1,7 +1,6 @@
 """The parts of the service. A part is an object that exists once in each process, such as the key ring.
 
-The class of a part declares each part that it needs as a field with that part's type. `wxauth.service.build` creates
-the parts, so that this module does not import the packages that declare them.
+`wxauth.service.build` creates the parts, so that this module does not import the packages that declare them.
 """
 
 import asyncio
@@ -18,16 +17,11 @@ from wxauth.settings.settings import Settings
 Part = TypeVar("Part")
 
 _PART_CLASSES: Final = set[type]()
-"""The classes that are decorated with `part`."""
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
 def part(kind: type[Part]) -> type[Part]:
-    """Register the class of a part, so that `Parts` can create the part, and make the class a dataclass.
-
-    The fields of the class become the keyword arguments of its constructor. Two objects of the class are equal only
-    if they are the same object.
-    """
+    """Register a class, so that `Parts` can create it, and make it a dataclass, equal only to itself."""
     part_class = dataclass(kw_only=True, eq=False, repr=False)(kind)
     _PART_CLASSES.add(part_class)
     return part_class
@@ -37,18 +31,13 @@ class Parts(dict[Any, Any]):
     """The parts of the service by their types.
 
     If a class is decorated with `part`, and each field is another part or has a default, the part of this class is
-    created when it is first requested. `wxauth.service.build` adds the other parts.
+    created when it is first requested.
     """
 
     def make(self, kind: type[Part], **values: Any) -> Part:
-        """Create a part. For each argument that is not given, use the part of the argument's type, if there is one.
+        """Create a part, before the parts that need it.
 
-        If such a part does not exist yet, this method creates it first, with default arguments.
-
-        Create this part before the parts that need it. Otherwise, the first of those parts creates it with default
-        arguments, and this method then fails.
-
-        Raises: ValueError, if the part already exists; TypeError, if an argument is missing.
+        Otherwise, the first of those parts creates it with default arguments, and this method then fails.
         """
         if kind in self:
             raise ValueError(f"{kind.__name__} already exists")
@@ -68,12 +57,9 @@ class Parts(dict[Any, Any]):
         return self.make(kind)
 
 
+# The annotations must be types, so a module with a part must not import `annotations` from `__future__`.
 @cache
 def _arguments_of(kind: type) -> dict[str, Any]:
-    """Return the types of the constructor's arguments, by their names.
-
-    The annotations must be types, so a module with a part must not import `annotations` from `__future__`.
-    """
     return {name: parameter.annotation for name, parameter in signature(kind).parameters.items()}
 
 
@@ -86,25 +72,19 @@ class Closable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """All parts of the service. Code gets a part as `services.database` or `services[KeyRing]`.
-
-    Most routes, and all use cases that they call, take single parts instead of this object.
-    """
+    """All parts of the service. Most routes, and all use cases that they call, take single parts instead."""
 
     settings: Settings
     clock: Clock
     database: Database
-    parts: Parts
-    """All parts by their types, including the parts that other packages declare."""
-    closing: Sequence[Collection[Closable]]
-    """The parts to close. `aclose` closes one group after the other, and the parts of a group at the same time."""
+    parts: Parts  # including those that other packages declare
+    closing: Sequence[Collection[Closable]]  # one group after the other, the parts of a group at the same time
 
     def __getitem__(self, kind: type[Part]) -> Part:
-        """Return the part of this type. Raises: KeyError, if there is none."""
         requested: Part = self.parts[kind]
         return requested
 
     async def aclose(self) -> None:
-        """Close the parts in `closing`. This also closes every connection."""
+        """Close the parts in `closing`."""
         for group in self.closing:
             await asyncio.gather(*(part.aclose() for part in group))

@@ -1,8 +1,4 @@
-"""The operator's own claims about a user, made from a template and facts about the user.
-
-Access tokens contain the operator's claims for the app or for the site. For a site, its id_tokens and the responses of
-`/v1/userinfo` contain these claims, too.
-"""
+"""The operator's own claims about a user, for access tokens, id_tokens and `/v1/userinfo`."""
 
 from functools import partial
 from typing import Final, cast
@@ -14,11 +10,7 @@ from wxauth.core.users import UserInSession
 from wxauth.settings.claims import ATTRIBUTE_PREFIX, FACTS, MAX_CONTAINERS, Template, replace_facts
 from wxauth_guard.json_texts import has_too_many_containers
 
-MAX_ADDED_BYTES: Final = 3 * 1024
-"""The largest number of bytes of compact JSON that a template may add to one token.
-
-Guards accept tokens of at most 8,192 bytes.
-"""
+MAX_ADDED_BYTES: Final = 3 * 1024  # of compact JSON: guards accept tokens of at most 8,192 bytes
 
 log = get_logger()
 
@@ -26,8 +18,8 @@ log = get_logger()
 def filled_claims(template: Template | None, user: UserInSession, *, may_contain_roles: bool) -> dict[str, object]:
     """Fill the template of the operator's own claims for a token of this user, or for a response of `/v1/userinfo`.
 
-    `may_contain_roles` says whether the claims may contain the user's roles. Return no claims if they are too large, or
-    contain too many lists and objects, because guards would refuse the token.
+    Return no claims if they are too large, or contain too many lists and objects, because guards would refuse the
+    token.
     """
     if not template:
         return {}
@@ -41,12 +33,8 @@ def filled_claims(template: Template | None, user: UserInSession, *, may_contain
     return claims
 
 
+# `replace_facts` leaves an entry out for None.
 def _value_of_fact(fact: str, *, user: UserInSession, may_contain_roles: bool) -> object:
-    """Return the value of a fact about the user, for example of `user.roles` or `attributes.level`.
-
-    Return None if the user has no value, if the value is an empty list, or if the claims may not contain the fact.
-    `replace_facts` then leaves the entry out of the claims.
-    """
     if fact == "user.id":
         return str(user.id)
     if fact == "user.roles" and not may_contain_roles:

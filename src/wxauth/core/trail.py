@@ -1,7 +1,6 @@
-"""The audit trail, which records who did what to whom, when and from where.
+"""The audit trail, which records who did what to whom, when and from where. Events contain no secrets.
 
-Events contain no secrets. A database trigger refuses to change or delete an event, except to erase a user's data, or in
-housekeeping's sweep of old events and addresses (`EVENTS_KEPT_DAYS` and `ADDRESSES_KEPT_DAYS`).
+A database trigger refuses to change or delete an event, except to erase a user's data, or in housekeeping's sweep.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,8 @@ from uuid import UUID
 
 from typing_extensions import TypedDict
 
+from wxauth.core.clock import new_id
 from wxauth.core.database import Database, Transaction
-from wxauth.core.ids import new_id
 from wxauth.core.statements import Nothing, Statement, fragment
 from wxauth.i18n import Text, lazy_gettext as _
 
@@ -27,23 +26,16 @@ class Actor:
     name: str
     """The id of a user, the name of a service client, or the name of `SYSTEM`, `OPERATOR` or `WECHAT`.
 
-    Only a service client that moderates users has `client:` before its name, such as `client:risk` (see `_moderator`
-    in siblings/user_routes.py).
+    Only a service client that moderates users has `client:` before its name, such as `client:risk` (see `_moderator` in
+    siblings/user_routes.py).
     """
     ip: str | None = None
-    must_spare_staff: bool = False
-    """Whether wxauth refuses the actor's actions that concern staff members.
-
-    The field is true for a member of staff with only the role `support`, and for a service client that moderates users.
-    """
+    must_spare_staff: bool = False  # staff with only the role `support`, and clients that moderate
 
 
 SYSTEM: Final = Actor("system")
-"""The actor for changes that wxauth makes by itself."""
-OPERATOR: Final = Actor("operator")
-"""The actor for an operator who runs a command."""
-WECHAT: Final = Actor("wechat")
-"""The actor for WeChat, which reports changes through message push."""
+OPERATOR: Final = Actor("operator")  # who runs a command
+WECHAT: Final = Actor("wechat")  # which reports changes through message push
 
 
 class EventType(StrEnum):
@@ -59,13 +51,11 @@ class EventType(StrEnum):
 
     _value_: str
     meaning: Text
-    sent: tuple[str, ...] | None
-    """The names in the data that other services receive; None if other services do not receive the event."""
-    data: frozenset[str]
-    """All names that the event's data may contain."""
+    sent: tuple[str, ...] | None  # the names of the data that other services receive
+    data: frozenset[str]  # all names that the event's data may contain
 
     def __new__(cls, value: str, meaning: Text, sent: str | None = None, further: str = "") -> Self:
-        """Create a type from a row of the table below. `sent` and `further` list names of data, separated by spaces."""
+        """`sent` and `further` list names of data, separated by spaces."""
         kind = str.__new__(cls, value)
         kind._value_, kind.meaning = value, meaning
         kind.sent = None if sent is None else tuple(sent.split())
@@ -127,20 +117,16 @@ class EventType(StrEnum):
 
     @property
     def log_event(self) -> str:
-        """The name of the event in the log, for example `user_banned`."""
+        """Return a name such as `user_banned`."""
         return self.value.replace(".", "_")
 
 
 SENT_TO_SIBLINGS: Final[Mapping[str, tuple[str, ...]]] = {
     kind: kind.sent for kind in EventType if kind.sent is not None
 }
-"""The types of events that other services (siblings) receive, each with the names in the data that they receive."""
 
+# All data of these events outlives the user, so they must not have further data (see `EventType`).
 _TYPES_KEEPING_DATA: Final = [kind for kind, names in SENT_TO_SIBLINGS.items() if names]
-"""The types of events that keep their data when the user is erased.
-
-wxauth keeps all data of such an event, so the type must not have further data (see `EventType`).
-"""
 _RECORD: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 VALUES (:id, :type, :at, :actor, :user_id, :app_id, :ip::text::inet, :data::jsonb)
@@ -157,18 +143,11 @@ ON CONFLICT (id) DO NOTHING
 """)
 ERASED_DATA: Final = f"""
 CASE WHEN events.type IN ({", ".join(f"'{fragment(name)}'" for name in _TYPES_KEEPING_DATA)})
-     THEN events.data ELSE '{{}}' END"""
-"""The SQL expression for the data of an event after its user is erased.
-
-An event whose type sends data to other services keeps its data. The data of any other event becomes empty.
-"""
+     THEN events.data ELSE '{{}}' END"""  # of an event after its user is erased
+# Such an event keeps the IP address from which the user was erased.
 REPORTS_ERASURE: Final = """
 (events.type = 'user.erased'
  OR (events.type = 'session.ended' AND events.data ->> 'reason' = 'erased'))"""
-"""The SQL condition that is true if an event reports the erasure of its user.
-
-Such an event keeps the IP address from which the user was erased.
-"""
 
 
 class About(TypedDict, total=False):
@@ -186,7 +165,7 @@ def event(kind: EventType, *, by: Actor, at: datetime, **about: Unpack[About]) -
 
 
 def data_for_siblings(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of an event's data that other services receive. `kind` is the type of the event."""
+    """Return the part of an event's data that other services receive."""
     return {name: data[name] for name in SENT_TO_SIBLINGS.get(kind, ()) if name in data}
 
 
@@ -204,7 +183,7 @@ async def record_event(
 
 
 async def record_events(transaction: Transaction, events: Sequence[Mapping[str, Any]]) -> None:
-    """Record any number of events at once, each as `record_event` would. The events of each user keep their order."""
+    """Record any number of events at once, each as `record_event` would."""
     if events:
         await transaction.run(_RECORD_ALL, events=events)
 
@@ -215,8 +194,8 @@ async def record_daily(database: Database, kind: EventType, *, by: Actor, app_id
     await database.run(_RECORD_DAILY, id=event_id, type=kind.value, now=now, actor=by.name, app_id=app_id, ip=by.ip)
 
 
+# A UUIDv7 (RFC 9562, section 5.7), in which a hash of the names replaces the random bits.
 def _id_of_day(*names: str, now: datetime) -> UUID:
-    """Return a UUIDv7 (RFC 9562, section 5.7) of the start of the day. A hash of the names replaces the random bits."""
     day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     milliseconds = int(day.timestamp() * 1000).to_bytes(6, "big")
     after_time = bytearray(sha256("\0".join(names).encode()).digest()[:10])

@@ -12,12 +12,11 @@ from wxauth.core.statements import Nothing, Statement
 class Sweep:
     """The deletion of the old rows of a table. `of` builds the usual statement, which compares one column."""
 
-    statement: Statement[Nothing]
-    """The DELETE, with the parameters `before` and `size`."""
+    statement: Statement[Nothing]  # with the parameters `before` and `size`
 
     @classmethod
     def of(cls, table: LiteralString, *, key: LiteralString, by: LiteralString) -> Self:
-        """Build the deletion for a table with the primary key `key`. `by` is the indexed column that is compared.
+        """Build the deletion for a table. `by` is the indexed column that is compared.
 
         The statement skips locked rows, so that several processes can delete old rows at the same time, and so that no
         process waits for a request that uses a row.
@@ -29,11 +28,7 @@ DELETE FROM {table} WHERE {key} = ANY (ARRAY(
         return cls(statement)
 
     async def __call__(self, database: Database, *, before: Any, size: int) -> int:
-        """Delete at most `size` old rows, and return how many were deleted.
-
-        The statement of `of` deletes rows in which the column is less than `before`. It deletes the rows with the
-        lowest values first.
-        """
+        """Delete at most `size` old rows, the oldest first, and return how many were deleted."""
         # A table can grow from empty to large between two deletions, and the earlier plan might then read all of it.
         async with database.begin(replan=True) as transaction:
             return await transaction.run(self.statement, before=before, size=size)
@@ -44,11 +39,8 @@ class Reseal:
     """The replacement of the sealed values in some columns of a row, unless a value has changed since it was read."""
 
     key: str
-    """The name of the primary key."""
     columns: Sequence[str]
-    """The names of the columns with sealed values."""
-    statement: Statement[bool]
-    """The UPDATE of one row. It returns no row if a value has changed, or if the row has been deleted."""
+    statement: Statement[bool]  # returns no row if a value has changed, or if the row has been deleted
 
     @classmethod
     def of(cls, table: LiteralString, *columns: LiteralString, key: LiteralString) -> Self:
@@ -61,10 +53,9 @@ class Reseal:
         return cls(key, columns, statement)
 
     async def __call__(self, database: Database | Transaction, row: object, *resealed: bytes | None) -> bool:
-        """Replace the values of `row` with `resealed`, in the order of `columns`. Return whether they were replaced.
+        """Replace the values of `row`, which has them as attributes as they were read.
 
-        `row` has the key and the columns as attributes, with the values that were read. None in `resealed` makes a
-        column null.
+        Return whether they were replaced.
         """
         read = {name: getattr(row, name) for name in (self.key, *self.columns)}
         values = {f"{name}_resealed": value for name, value in zip(self.columns, resealed, strict=True)}

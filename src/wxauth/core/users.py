@@ -12,18 +12,11 @@ from sqlmodel import Field, SQLModel
 from wxauth.core.models import TIME
 from wxauth.core.statements import columns_of
 
-ROLES_SCOPE: Final = "roles"
-"""The scope that allows a website to read a user's roles."""
+ROLES_SCOPE: Final = "roles"  # allows a website to read a user's roles
+# `user.profile_changed` also reports other fields, such as `external_id`.
 PROFILE_FIELDS: Final = ("nickname", "avatar_url")
-"""The fields of a user's profile.
-
-The event `user.profile_changed` also reports changes of other fields, for example of `external_id`.
-"""
+# A merge copies them to a user without a value. `clear_fields` can clear only these.
 MERGEABLE_FIELDS: Final[tuple[LiteralString, ...]] = (*PROFILE_FIELDS, "phone", "external_id")
-"""The fields that a merge copies to the remaining user, if the remaining user has no value in them.
-
-`clear_fields` in `users/user_queries.py` can clear only these fields, for example for an administrator or in a split.
-"""
 
 
 class UserStatus(StrEnum):
@@ -37,8 +30,7 @@ class UserFields(SQLModel):
     """The fields of a user. The other columns, which few statements need, are fields of `User` in `users/models.py`."""
 
     id: UUID = Field(primary_key=True)
-    unionid: str | None = Field(sa_type=Text)
-    """One of the user's unionids; null if there is none. The table `unionids` contains all of them."""
+    unionid: str | None = Field(sa_type=Text)  # one of several: `unionids` contains all
     nickname: str | None = Field(sa_type=Text)
     avatar_url: str | None = Field(sa_type=Text)
     phone: str | None = Field(sa_type=Text)
@@ -46,29 +38,31 @@ class UserFields(SQLModel):
     # A row from the database is not validated, so the value is a string instead of a UserStatus.
     status: Literal["active", "disabled"] = Field(sa_type=Text)
     created_at: datetime = Field(sa_type=TIME)
-    last_login_at: datetime | None = Field(sa_type=TIME)
-    """The time of the last login; null for an imported user whose last login is unknown."""
+    last_login_at: datetime | None = Field(sa_type=TIME)  # null if it is unknown, for an imported user
     # Unlike a CHECK constraint, a length limit costs nothing if the column is not written.
-    external_id: str | None = Field(max_length=128)
-    """The user's id in the operator's own or previous system."""
-    phone_verified_at: datetime | None = Field(sa_type=TIME)
-    """The time when the number was last verified with the phone button.
-
-    Null if there is no number, or if it was only imported.
-    """
+    external_id: str | None = Field(max_length=128)  # in the operator's own or previous system
+    phone_verified_at: datetime | None = Field(sa_type=TIME)  # with the phone button; null for an imported number
     consents: dict[str, str] | None = Field(sa_type=JSONB)
-    """The present consents, as the version of each document. Null means that there are none.
+    """The version of each document. Null means that there are none.
 
     The consents are stored in this table so that a login does not read another table.
     """
-    attributes: dict[str, Any] | None = Field(sa_type=JSONB)
-    """The operator's facts about the user. Null means that there are none. See `users/attributes.py`."""
+    attributes: dict[str, Any] | None = Field(sa_type=JSONB)  # of the operator: see `users/attributes.py`
     erase_at: datetime | None = Field(sa_type=TIME)
-    """The time when housekeeping erases the user at the user's request; null if there is no request.
+    """Housekeeping erases the user at this time, at the user's request.
 
-    A user who is banned at this time is erased only after the ban has ended. Until the erasure, the user has no
-    open session, and cannot be split. Most merges with the user are refused, too. See `users/erasure_queries.py`.
+    A user who is banned at this time is erased only after the ban has ended. Until the erasure, the user has no open
+    session, and cannot be split. Most merges with the user are refused, too. See `users/erasure_queries.py`.
     """
+    last_refresh_at: datetime | None = Field(sa_type=TIME)
+    """The first refresh or redemption on a later day in UTC than the last login or refresh sets it."""
+
+    @property
+    def last_seen_at(self) -> datetime | None:
+        """The time is correct to the day in UTC."""
+        if self.last_login_at is None or self.last_refresh_at is None:
+            return self.last_login_at or self.last_refresh_at
+        return max(self.last_login_at, self.last_refresh_at)
 
     @property
     def phone_verified(self) -> bool | None:
@@ -84,16 +78,9 @@ class UserInSession(UserFields):
 
 
 MAY_LOG_IN: Final = "users.status = 'active' AND users.erase_at IS NULL"
-"""The SQL condition that is true if a user is neither banned nor about to be erased."""
+# The role is a literal, because PostgreSQL uses the partial index of administrators only for a literal.
 IS_ADMINISTRATOR: Final = f"'admin' = ANY (users.roles) AND {MAY_LOG_IN}"
-"""The SQL condition that is true if a user is an administrator who can log in.
-
-The role is a literal, because PostgreSQL uses the partial index of administrators only for a literal.
-"""
+LAST_SEEN_AT: Final = "GREATEST(users.last_login_at, users.last_refresh_at)"  # `UserFields.last_seen_at`
 USER: Final = ", ".join(f"users.{name}" for name in columns_of(UserFields))
-"""The columns of `UserFields`, for a statement's SELECT or RETURNING."""
+# It needs the parameters `app_id` and `openid`.
 USER_IN_SESSION: Final = f"{USER}, :app_id::text AS app_id, :openid::text AS openid"
-"""The columns of `UserInSession`, for a statement about an identity of the user.
-
-The statement needs the parameters `app_id` and `openid`.
-"""

@@ -1,34 +1,11 @@
-"""The statements that give events their places in the feed, and that read the feed (the events for other services).
+"""The statements that give events their places in the feed, that read it, and that correct its sequences.
 
-**Every event once.** A reader who follows the cursor gets every event exactly once, for three reasons:
-
-- A trigger adds a row to `events_unplaced` in the transaction that writes the event. Therefore, the row is visible to
-  other transactions if and only if the event is. Two transactions that write events never wait for each other's row.
-- Only one transaction at a time assigns places and deletes those rows, because it holds an advisory lock until it has
-  committed. PostgreSQL makes a commit visible before it releases the locks. Therefore, the transaction that assigns
-  places 8 and 9 sees that 7 is taken. A reader who sees 9 also sees every earlier event, because wxauth never fills an
-  earlier place later. If a transaction that assigns places is rolled back, the places have a gap, and the rows of its
-  events stay in `events_unplaced`.
-- An event whose transaction commits late gets a place after the events that committed earlier, and never a place that
-  readers have passed. No event waits for a transaction that is still open, for example of a backup or of psql.
-
-**The order of a user's events.** The events about a user have the order of their commits, because a transaction that
-records an event holds the lock of the user's row until the commit. The row in `events_unplaced` draws its number under
-this lock. Places are assigned in the order of these numbers. A trigger makes sure that each event has a higher id than
-the user's previous event, and no earlier time. Therefore, the audit trail, which is read in the order of ids, has the
-same order. An event never gets its place before another event of the same user with a lower id. This rule preserves the
-order even if a tool has set the sequence of the numbers back.
-
-**A wrong sequence.** The sequence of places may have a wrong value, for example after the database was moved without
-the sequence. Therefore, wxauth compares each new place with the last place of the feed. If a new place is not after the
-last place, or is above `MAX_SENSIBLE_NUMBER`, wxauth rolls the transaction back, and counts the places from the last
-place instead of using the sequence. The last place is the highest one in the feed or, if the newest events have been
-deleted by age, the place in `feed_swept`.
-
-Each place is stored with the event's type, so that reading events of one type does not scan the events of other types.
+The section "An event" of docs/contribute/architecture.md says why readers get each event exactly once, and in which
+order.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, LiteralString, NamedTuple
 from uuid import UUID
@@ -36,25 +13,23 @@ from uuid import UUID
 import asyncpg
 from sqlmodel import SQLModel
 
+from wxauth.core.clock import FIRST_ID
 from wxauth.core.database import Database, Transaction
-from wxauth.core.ids import FIRST_ID
+from wxauth.core.logs import get_logger
 from wxauth.core.models import SharedEvent
 from wxauth.core.statements import Statement, fragment
 from wxauth.core.trail import data_for_siblings
 from wxauth.errors import CursorExpired
 
 MAX_POSITION: Final = 2**63 - 1
-"""The highest position that the column `feed.position` can contain."""
+# Continuing from a mistaken number close to `MAX_POSITION` would soon leave the feed no places.
 MAX_SENSIBLE_NUMBER: Final = 2**62
-"""The highest number of a sequence that wxauth accepts.
 
-A higher number must be a mistake. If wxauth continued from a number close to `MAX_POSITION`, the feed would soon have
-no places left.
-"""
+log = get_logger()
 
 
 class EventToSend(SharedEvent):
-    """An event, with the fields that are sent to siblings (services that verify wxauth's tokens)."""
+    """An event, with the fields that siblings get."""
 
     @property
     def for_siblings(self) -> dict[str, Any]:
@@ -68,12 +43,8 @@ class Place(NamedTuple):
     """A place in the feed, and the event at this place."""
 
     position: int
-    """The number of the place. Later events have higher positions."""
     event_id: UUID
-    """The id of the event at this position.
-
-    After a backup is restored, another event may get the same position. Only the id then shows the difference.
-    """
+    """After a backup is restored, another event may get this position, and only the id shows it."""
 
 
 class PlacedEvent(SQLModel):
@@ -81,7 +52,6 @@ class PlacedEvent(SQLModel):
 
     event_id: UUID
     type: str
-    """The stored name of the event's type."""
 
 
 class Placement(PlacedEvent):
@@ -91,55 +61,43 @@ class Placement(PlacedEvent):
 
 
 class FeedRow(EventToSend):
-    """A row of a page of the feed. The columns `is_complete`, `last_position` and `last_id` are equal in all rows.
+    """A row of a page of the feed. `is_complete`, `last_position` and `last_id` are equal in all rows.
 
-    If the page is empty, its only row has no event. Then `position` and the fields of the event are None, although
-    their types do not say so. `read_page` does not return such a row.
+    If the page is empty, its only row has no event: `position` and the event's fields are None, unlike their types.
     """
 
     position: int
     is_complete: bool
-    """Whether the feed still contains all events after the reader's place. If it does not, the page is empty."""
+    """Whether the feed still contains all events after the reader's place. If not, the page is empty."""
     last_position: int
-    """The position of the newest event, even if the event has been deleted; 0 if the feed has never had an event."""
-    last_id: UUID
-    """The id of the newest event, even if it has been deleted; `FIRST_ID` if the feed has never had an event."""
+    """The position of the newest event, even of a deleted one; 0 if there was none."""
+    last_id: UUID  # `FIRST_ID` if there was no event
 
 
+# Only the transaction that holds this lock assigns places. It is released after the commit is visible.
 TRY_LOCK_PLACES: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))")
-"""The statement that takes the lock for assigning places, until the transaction ends.
-
-The statement does not wait. If another transaction holds the lock, the statement returns false.
-"""
 HAS_UNPLACED: Final = Statement[bool]("SELECT EXISTS (SELECT FROM events_unplaced) AS has_some")
-"""The query that returns whether any event is waiting for its place."""
 HIGHEST_POSITION_FRAGMENT: Final = """
 (SELECT COALESCE(max(position), 0)
    FROM ((SELECT position FROM feed ORDER BY position DESC LIMIT 1) UNION ALL SELECT position FROM feed_swept) places)
 """
-"""The SQL expression for the highest position in the tables `feed` and `feed_swept`; 0 if both tables are empty."""
 _HIGHEST_POSITION: Final = Statement[int](f"SELECT {HIGHEST_POSITION_FRAGMENT} AS position")
-# The statement takes the events with the lowest ids first, so that an earlier event of a user never stays without a
-# place when a later event of that user gets one. If an event already has a place, because an older `events_unplaced`
-# was restored next to a newer `feed`, the event keeps that place.
-# `max` raises the number of each event to the highest number of the user's earlier events. Therefore, the events of a
-# user are ordered by their ids, even if a tool has set the sequence of the numbers back. An event without a user is a
-# partition of its own.
-# The join is LATERAL, so that PostgreSQL looks up each event through the index. It could execute any other join
-# by reading the whole table, if its statistics are old.
 _WAITING_FRAGMENT: Final = """
 WITH taken AS (
     DELETE FROM events_unplaced
+     -- the lowest ids first: no earlier event of a user stays without a place when a later one gets it
      WHERE event_id = ANY (ARRAY(SELECT event_id FROM events_unplaced ORDER BY event_id LIMIT :limit))
     RETURNING number, event_id
 ), waiting AS (
+    -- `max`: in the order of ids, even if a tool has set the sequence back; events without a user stand alone
     SELECT e.id, e.type, max(number) OVER (PARTITION BY COALESCE(e.user_id, e.id) ORDER BY e.id) AS number
+      -- LATERAL: through the index, however old the statistics are
       FROM taken CROSS JOIN LATERAL (SELECT id, type, user_id FROM events WHERE id = taken.event_id LIMIT 1) e
+     -- an older `events_unplaced` may have been restored next to a newer `feed`: keep the place
      WHERE NOT EXISTS (SELECT FROM feed WHERE event_id = taken.event_id)
 )
 """
-# Only a transaction that holds the lock of `TRY_LOCK_PLACES` runs this statement and the next one. The sequence is the
-# default of `position`, and each row draws a number in the order of ORDER BY.
+# The sequence is the default of `position`, and each row draws a number in the order of ORDER BY.
 _PLACE_BY_SEQUENCE: Final = Statement[Placement](f"""{_WAITING_FRAGMENT}
 INSERT INTO feed (event_id, type) SELECT id, type FROM waiting ORDER BY number, id
 RETURNING position, event_id, type
@@ -152,24 +110,13 @@ RETURNING position, event_id, type
 
 
 def _page_fragment(places: LiteralString) -> LiteralString:
-    """Return the SQL of a page. The page contains the events at the first places that the query `places` returns.
-
-    `bounds` contains the newest place, and the place of the last deleted event. Its join with one row of VALUES makes
-    the statement return the newest place even if there are no events.
-
-    `completeness` finds out whether the feed still contains all events after the reader's place. Events are missing if
-    the place no longer exists, or if later events have been deleted. No event is missing if the reader's place is the
-    place of the last deleted event. Position 0 is before the first event, so the statement needs no row for it. If
-    `:is_after` is false, the reader has no place, and gets the oldest remaining events.
-
-    The LATERAL joins with LIMIT make PostgreSQL read only as many rows of the index as the page needs, even if its
-    statistics are old.
-    """
+    # The LATERAL joins with LIMIT read only as many rows of the index as the page needs, even with old statistics.
     return f"""
 WITH bounds AS (
     SELECT COALESCE(newest.position, 0) AS last_position,
            COALESCE(newest.event_id, '{fragment(str(FIRST_ID))}') AS last_id,
            COALESCE(swept.position, 0) AS swept_position, swept.event_id AS swept_id
+      -- one row even if there are no events
       FROM (VALUES (true)) AS one
            LEFT JOIN feed_swept swept ON true
            LEFT JOIN LATERAL (
@@ -179,6 +126,8 @@ WITH bounds AS (
                SELECT swept.position, swept.event_id WHERE swept.position IS NOT NULL
                 ORDER BY position DESC LIMIT 1) newest ON true
 ), completeness AS (
+    -- events are missing if the reader's place no longer exists, or if later ones were deleted; none is missing after
+    -- the place of the last deleted event, or after position 0, which has no row
     SELECT NOT :is_after::boolean
            OR (swept_position <= :position
                AND (:position = 0
@@ -201,7 +150,7 @@ SELECT is_complete, last_position, last_id, page.*
 _PAGE: Final = Statement[FeedRow](
     _page_fragment("SELECT position, event_id FROM feed WHERE position > :position ORDER BY position LIMIT :limit")
 )
-# For each type, PostgreSQL reads the first events from that type's part of the index.
+# Each type has its own part of the index, which LATERAL reads.
 _PAGE_OF_TYPES: Final = Statement[FeedRow](
     _page_fragment("""
     SELECT f.position, f.event_id FROM unnest(:types::text[]) AS wanted CROSS JOIN LATERAL (
@@ -211,10 +160,7 @@ _PAGE_OF_TYPES: Final = Statement[FeedRow](
 
 
 class WrongPlace(Exception):
-    """The error for a sequence that has produced a wrong position.
-
-    A position is wrong if it is not after the last position, or if it is above `MAX_SENSIBLE_NUMBER`.
-    """
+    """The sequence produced a position that is not after the last one, or is above `MAX_SENSIBLE_NUMBER`."""
 
 
 NOT_PLACED: Final = (
@@ -222,7 +168,7 @@ NOT_PLACED: Final = (
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.SequenceGeneratorLimitExceededError,
 )
-"""The errors that `place_by_sequence` raises if the sequence produces no number, a used number, or a wrong number."""
+"""What `place_by_sequence` raises if the sequence produces no number, a used number, or a wrong number."""
 
 
 async def place_by_sequence(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
@@ -240,10 +186,7 @@ async def place_by_sequence(transaction: Transaction, *, limit: int) -> Sequence
 
 
 async def place_after_last(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
-    """Assign the places directly after the last place to up to `limit` waiting events, and return these events.
-
-    The statement does not use the sequence, which may be wrong.
-    """
+    """Do the same without the sequence, which may be wrong: count from the last place."""
     [last_position] = await transaction.values(_HIGHEST_POSITION)
     return await transaction.rows(_PLACE_AFTER, last_position=last_position, limit=limit)
 
@@ -251,12 +194,10 @@ async def place_after_last(transaction: Transaction, *, limit: int) -> Sequence[
 async def read_page(
     database: Database, after: Place | None, types: Sequence[str], *, limit: int
 ) -> tuple[Sequence[FeedRow], Place]:
-    """Return the oldest events of these types after a place, and the place after which to read the next page.
+    """Return the oldest events after a place (None: the beginning), and the place after which to read the next page.
 
-    `after` is None for the beginning of the feed, and an empty `types` selects all types. The page contains up to
-    `limit` events. If the page is full, the returned place is the place of the last event of the page. Otherwise, the
-    returned place is the place of the newest event of any type, so that the next request does not examine the events of
-    other types again. With the limit 0, the function returns only the place of the newest event.
+    Empty `types` select all. A page that is not full returns the place of the newest event of any type, so that the
+    next request does not examine events of other types again. With the limit 0, only that place is returned.
 
     Raises: CursorExpired, if the feed no longer contains all events after `after`.
     """
@@ -274,3 +215,70 @@ async def read_page(
     if is_full:
         return events, Place(events[-1].position, events[-1].id)
     return events, Place(rows[0].last_position, rows[0].last_id)
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceState:
+    """The state of a sequence, and the highest number in the tables that use it.
+
+    For example, a sequence falls behind its table if a tool copies the database without the sequences.
+    """
+
+    name: str  # quoted for SQL
+    last_number: int | None  # 0 before the first number; None if wxauth's role may not read the sequence
+    highest: int
+    may_set: bool
+    role: str  # quoted for SQL
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the next numbers would be used already, or far too high. False if the sequence may not be read.
+
+        If the tables already contain far too high numbers, continuing after the highest is right: lower ones would come
+        before.
+        """
+        if self.last_number is None:
+            return False
+        is_behind = self.last_number < self.highest
+        is_far_too_high = self.last_number > max(self.highest, MAX_SENSIBLE_NUMBER)
+        return is_behind or is_far_too_high
+
+
+# `pg_sequence_last_value` requires the SELECT or the USAGE privilege.
+_READ_SEQUENCES: Final = Statement[SequenceState](f"""
+WITH sequences (name, highest) AS (VALUES
+    (pg_get_serial_sequence('feed', 'position'), {HIGHEST_POSITION_FRAGMENT}),
+    (pg_get_serial_sequence('events_unplaced', 'number'), (SELECT COALESCE(max(number), 0) FROM events_unplaced))
+)
+SELECT name::regclass::text AS name,
+       CASE WHEN has_sequence_privilege(name, 'SELECT, USAGE')
+            THEN COALESCE(pg_sequence_last_value(name), 0) END AS last_number,
+       highest, has_sequence_privilege(name, 'SELECT') AND has_sequence_privilege(name, 'UPDATE') AS may_set,
+       quote_ident(current_user) AS role
+  FROM sequences WHERE name IS NOT NULL
+""")
+# The statement changes nothing if the number is outside the sequence's bounds.
+_SET_SEQUENCE: Final = Statement[bool]("""
+SELECT setval(seqrelid, :highest) IS NOT NULL AS is_set FROM pg_sequence
+ WHERE seqrelid = :name::text::regclass AND :highest::bigint BETWEEN seqmin AND seqmax
+""")
+
+
+async def read_sequences(reader: Database | Transaction) -> Sequence[SequenceState]:
+    """Return the states of the feed's sequences that exist."""
+    return await reader.rows(_READ_SEQUENCES)
+
+
+async def correct_sequences(transaction: Transaction) -> None:
+    """Set each wrong sequence to its tables' highest number. The caller holds the lock of placing."""
+    for sequence in await read_sequences(transaction):
+        if not sequence.is_wrong:
+            continue
+        # The highest number of an empty table is 0, but a sequence cannot be set to 0.
+        highest = max(sequence.highest, 1)
+        if sequence.may_set and await transaction.value(_SET_SEQUENCE, name=sequence.name, highest=highest):
+            log.warning("sequence_corrected", sequence=sequence.name, was=sequence.last_number, now=highest)
+        else:
+            log.warning(
+                "sequence_not_corrected", sequence=sequence.name, at=sequence.last_number, what_to_do="wxauth check"
+            )

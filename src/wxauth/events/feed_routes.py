@@ -19,19 +19,14 @@ from wxauth.web.dependencies import DatabaseDep
 from wxauth.web.direct import Router
 from wxauth.web.schemas import OrEmpty, Parameters
 
+# A cursor is base64url of 28 bytes: the position, the 16 bytes of the event's id, and the check bytes.
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{38}")
-"""The pattern of a cursor, which is base64url without padding.
-
-Its 38 characters encode 28 bytes: the position, the 16 bytes of the event's id, and the check bytes.
-"""
 _NOT_A_CURSOR: Final = "Must be a next_cursor of this feed"
-"""The message of the error for a string that is not a cursor."""
 _POSITION_BYTES: Final = 8
 _CHECK_BYTES: Final = 4
 NOW: Final = "now"
 """The value of `after` that selects only future events."""
 _MAX_LIMIT: Final = 1000
-"""The largest number of events in a page."""
 router = Router("siblings")
 
 
@@ -45,7 +40,7 @@ def cursor_of(place: Place) -> str:
 
 
 def place_in(cursor: str) -> Place:
-    """Return the place that a cursor marks. Raises: ValueError, if `cursor_of` cannot have made this string."""
+    """Return the place that a cursor marks. Raises: ValueError, if `cursor_of` cannot have made it."""
     if not _CURSOR.fullmatch(cursor):
         raise ValueError(_NOT_A_CURSOR)
     place_bytes = urlsafe_b64decode(cursor + "==")[:-_CHECK_BYTES]
@@ -59,7 +54,6 @@ def place_in(cursor: str) -> Place:
 
 
 def _checked_cursor(value: str) -> str:
-    """Return the value of `after` unchanged. Raises: ValueError, if it is neither `now` nor a cursor of this feed."""
     if value != NOW:
         place_in(value)
     return value
@@ -79,10 +73,7 @@ class FeedQuery(Parameters):
 
     @property
     def place(self) -> Place | None:
-        """The place after which to read; None for the beginning of the feed, and for `now`.
-
-        The validator has already decoded the cursor, but `after` remains a string, as the API description shows it.
-        """
+        """It is None for the beginning of the feed, and for `now`."""
         return None if self.after in (None, NOW) else place_in(self.after)
 
 

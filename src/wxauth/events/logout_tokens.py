@@ -24,20 +24,15 @@ from wxauth.tokens import PrivateKey, base64url, sign
 
 LOGOUT_TOKEN_TYPE: Final = "logout+jwt"  # noqa: S105 - a media type
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
-"""The key in the claim `events` that makes a token a logout token."""
-LOGOUT_TOKEN_LIFETIME: Final = timedelta(seconds=120)
-"""The lifetime of a logout token. The specification recommends at most two minutes."""
+LOGOUT_TOKEN_LIFETIME: Final = timedelta(seconds=120)  # the specification recommends at most two minutes
 LOGOUT_TIMEOUT_SECONDS: Final = 5.0
-"""The longest time, in seconds, to wait for a site's response."""
 LOGOUT_RETRIES: Final = (
     timedelta(seconds=5),
     timedelta(seconds=30),
     timedelta(minutes=2),
     timedelta(minutes=10),
 )
-"""The pause before each attempt except the first one."""
-FINAL_STATUSES: Final = frozenset({400, 401, 403, 404, 410, 501})
-"""The statuses after which wxauth does not retry, because the site would also refuse the next token."""
+FINAL_STATUSES: Final = frozenset({400, 401, 403, 404, 410, 501})  # the site would also refuse the next token
 
 log = get_logger()
 
@@ -58,14 +53,11 @@ class BackchannelLogouts:
     keys: KeyRing
     transport: httpx.AsyncBaseTransport
     patience: float = LOGOUT_TIMEOUT_SECONDS
-    """The longest time, in seconds, to wait for a site's response."""
 
     async def deliver(self, delivery: LeasedDelivery) -> DeliveryOutcome:
-        """Make a new logout token, send it to the site once, and return the outcome.
+        """Send a new logout token to the site once. A removed site's delivery fails without an attempt.
 
-        If the site was removed, or no longer has a URI for logout tokens, the delivery fails without an attempt.
-
-        Raises: StorageUnavailable, if the signing key cannot be read; CannotOpen, if the key cannot be decrypted.
+        Raises: StorageUnavailable or CannotOpen, if the signing key cannot be read or decrypted.
         """
         if not delivery.url:  # nothing is attempted, so nothing is counted
             return DeliveryOutcome(state=DeliveryState.FAILED)
@@ -95,9 +87,9 @@ class BackchannelLogouts:
 
 
 def logout_token(key: PrivateKey, delivery: LeasedDelivery, *, issuer: str, now: datetime) -> str:
-    """Return a logout token (OpenID Connect Back-Channel Logout 1.0, section 2.4), signed like the site's id_tokens.
+    """Sign a logout token (OpenID Connect Back-Channel Logout 1.0, section 2.4) like the site's id_tokens.
 
-    The `typ` of the token prevents sites and services from accepting it as an id_token or an access token.
+    Its `typ` prevents sites and services from accepting it as an id_token or an access token.
     """
     issued_at = int(now.timestamp())
     claims: dict[str, Any] = {

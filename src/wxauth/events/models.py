@@ -21,11 +21,7 @@ class UnplacedEvent(SQLModel, table=True):
     __tablename__ = "events_unplaced"
 
     number: int = Field(sa_type=BigInteger)
-    """The number that orders a user's events by their commits.
-
-    Each transaction that records an event about a user locks the user until its commit. Therefore, the numbers of one
-    user's events are in the order of the commits. The numbers of different users' events might not be in this order.
-    """
+    """It is drawn under the lock of the event's user, so a user's numbers are in the order of their commits."""
     event_id: UUID = Field(primary_key=True)
 
 
@@ -35,7 +31,6 @@ class FeedPlace(SQLModel, table=True):
     __tablename__ = "feed"
 
     position: int = Field(sa_type=BigInteger, primary_key=True)
-    """The number of the place. Readers get the events in the order of these numbers."""
     event_id: UUID
     type: str = Field(sa_type=Text)
 
@@ -69,14 +64,10 @@ class Webhook(WebhookAnswer):
     """A webhook with its secrets."""
 
     id: UUID = Field(primary_key=True)
-    """The id of the webhook. A later webhook with the same name has another id."""
+    """A later webhook with the same name has another id."""
     secret: bytes = Field(sa_type=BYTEA, repr=False)
-    """The signing secret, encrypted by `Sealer`."""
     former_secret: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """The previous secret, encrypted by `Sealer`; null if there is none.
-
-    In addition to the current secret, wxauth signs with it until `former_secret_until`.
-    """
+    """It signs too, until `former_secret_until`."""
     former_secret_until: datetime | None = Field(sa_type=TIME)
 
     @property
@@ -91,10 +82,7 @@ class StoredWebhook(Webhook, table=True):
     __tablename__ = "webhooks"
 
     delivered_at: datetime | None = Field(sa_type=TIME)
-    """The time at which the webhook last accepted a delivery; null if it has accepted none.
-
-    The time may be up to a minute too early, because wxauth stores it at most once a minute.
-    """
+    """The last accepted delivery, up to a minute too early: it is stored at most once a minute."""
 
 
 class DeliveryState(StrEnum):
@@ -109,18 +97,14 @@ class DeliveryRow(SQLModel):
     """A delivery, with the fields that a list of deliveries shows."""
 
     id: UUID = Field(schema_extra={"examples": ["01933c62-1a07-7c55-9d3e-0b6f2a8c4e71"]})
-    """The id, a UUIDv7. For a webhook, a delivery that is queued (or queued again) later has a higher id.
-
-    For a site, this is the id of the session.
-    """
+    """It is a UUIDv7 that rises with each queueing or, for a site, the id of the session."""
     event_id: UUID = Field(
         primary_key=True,
         description="The `webhook-id` of all attempts.",
         schema_extra={"examples": ["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"]},
     )
-    """The id of the event or, for a site, of the session."""
-    type: str = Field(sa_type=Text, schema_extra={"examples": ["user.merged"]})
-    """The public name of the event's type; `logout` for a site."""
+    """For a site, it is the id of the session."""
+    type: str = Field(sa_type=Text, schema_extra={"examples": ["user.merged"]})  # `logout` for a site
     # The values of DeliveryState, as a literal, because the OpenAPI document then shows them in this schema.
     state: Literal["pending", "delivered", "failed"] = Field(sa_type=Text)
     attempts: int = Field(schema_extra={"examples": [1]})
@@ -143,22 +127,16 @@ class DeliveryRow(SQLModel):
 class Delivery(DeliveryRow, table=True):
     """A delivery of an event to a webhook, or of a logout token to a site.
 
-    A trigger on `sessions` adds the deliveries to sites when sessions end. wxauth deletes a delivery to a site after
-    the last attempt. Until then, the row contains the session and the user that the site's id_token named, even after a
-    merge or an erasure. The table has no foreign keys, so that removing a webhook with a million deliveries is quick,
-    and ending a session locks no client.
+    A trigger adds those to sites when sessions end, and the last attempt deletes them. Until then, the row names the
+    user of the site's id_token, even after a merge or an erasure. Without foreign keys, removing a webhook with a
+    million deliveries is quick, and ending a session locks no client.
     """
 
     __tablename__ = "deliveries"
 
     receiver_id: UUID = Field(primary_key=True)
-    """The id of the webhook, or of the site in the table `clients`."""
-    user_id: UUID | None
-    """The user of the event or, for a site, of the session. None if the event was deleted while it was being queued.
-
-    wxauth makes the first attempts of one user's events to a webhook one after the other.
-    """
+    """A webhook, or a site in the table `clients`."""
+    user_id: UUID | None  # None if the event was deleted while it was being queued
     is_leased: bool
-    """Whether a process has leased this delivery, and has not stored an outcome yet. The lease ends at `next_at`."""
-    priority: int = Field(sa_type=SmallInteger)
-    """The value of a `Priority` of `events/webhook_queries.py`. wxauth starts deliveries with a lower value first."""
+    """The lease ends at `next_at`."""
+    priority: int = Field(sa_type=SmallInteger)  # a `Priority`

@@ -2,24 +2,25 @@
 
 from typing import Final
 
-from wxauth.core.chores import keep_doing
+from wxauth.core.background import keep_doing
 from wxauth.core.services import Services
-from wxauth.events.feed_queries import HAS_UNPLACED, NOT_PLACED, TRY_LOCK_PLACES, place_after_last, place_by_sequence
-from wxauth.events.sequence_queries import correct_sequences
+from wxauth.events.feed_queries import (
+    HAS_UNPLACED,
+    NOT_PLACED,
+    TRY_LOCK_PLACES,
+    correct_sequences,
+    place_after_last,
+    place_by_sequence,
+)
 from wxauth.events.webhook_deliveries import Deliveries
 from wxauth.events.webhook_queries import queue_deliveries
 
 PLACE_PAUSE_SECONDS: Final = 0.5
-"""The number of seconds between two checks for events without a place."""
 EVENTS_PLACED_PER_TRANSACTION: Final = 1000
-"""The largest number of events that one transaction gives places and queues."""
 
 
 async def keep_placing(services: Services) -> None:
-    """Give events their places forever, even after database outages. First, correct the sequences once.
-
-    A lock lets only one process at a time do this work.
-    """
+    """Give events their places forever. A lock lets only one process do so at a time."""
     has_checked_sequences = False
 
     async def place() -> None:
@@ -33,13 +34,9 @@ async def keep_placing(services: Services) -> None:
 
 
 async def place_events(services: Services) -> int:
-    """Give each waiting event its place in the feed, and queue its deliveries. Stop if another process holds the lock.
+    """Give each waiting event its place, queue its deliveries, and return the number of events.
 
-    If the sequence produces no usable number, number the events after the last place, and correct the sequences.
-
-    Return the number of events that got a place.
-
-    Raises: one of `NOT_PLACED`, if the events cannot be numbered after the last place either.
+    Stop if another process holds the lock. If the sequence is unusable, count from the last place, and correct it.
     """
     total = 0
     uses_sequence = True
@@ -57,14 +54,6 @@ async def place_events(services: Services) -> int:
 
 
 async def _place_some_events(services: Services, *, uses_sequence: bool) -> int:
-    """Assign places to up to `EVENTS_PLACED_PER_TRANSACTION` events in one transaction, and queue their deliveries.
-
-    If `uses_sequence` is False, number the events after the last place, and correct the sequences.
-
-    Return the number of events that got a place, which is 0 if another process holds the lock.
-
-    Raises: one of `NOT_PLACED`, if the sequence, or the numbering after the last place, produces no usable number.
-    """
     now = services.clock()
     async with services.database.begin(replan=True) as transaction:
         if not await transaction.value(TRY_LOCK_PLACES):
@@ -81,7 +70,7 @@ async def _place_some_events(services: Services, *, uses_sequence: bool) -> int:
 
 
 async def _try_to_correct_sequences(services: Services) -> bool:
-    """Correct the sequences if the lock for placing events is free. Return whether the lock was free."""
+    """Return whether the lock for placing events was free."""
     async with services.database.begin() as transaction:
         has_lock = bool(await transaction.value(TRY_LOCK_PLACES))
         if has_lock:

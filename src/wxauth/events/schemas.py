@@ -10,7 +10,7 @@ from wxauth.clients.models import CLIENT_NAME_PATTERN
 from wxauth.core.trail import SENT_TO_SIBLINGS, EventType
 from wxauth.events.models import DeliveryState, WebhookAnswer
 from wxauth.events.sending import SendOutcome
-from wxauth.settings.http_urls import MAX_URL
+from wxauth.settings.urls import MAX_URL
 from wxauth.web.schemas import Changes, OrEmpty, PageQuery, Time, body_like
 
 _EXAMPLE_NAME: Final = "orders"
@@ -20,7 +20,6 @@ _Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL)]
 
 
 def _check_sibling_event_type(value: Any) -> Any:
-    """Return the name of a type of events that are sent to siblings. Raises: ValueError, for any other value."""
     if not isinstance(value, str) or value not in SENT_TO_SIBLINGS:
         raise ValueError(f"Must be one of {', '.join(SENT_TO_SIBLINGS)}")
     return value
@@ -30,7 +29,6 @@ def _check_sibling_event_type(value: Any) -> Any:
 SiblingEventType = Annotated[
     EventType, BeforeValidator(_check_sibling_event_type), WithJsonSchema({"enum": list(SENT_TO_SIBLINGS)})
 ]
-"""A type of events that are sent to siblings (services that verify wxauth's tokens)."""
 
 
 class NewWebhook(BaseModel):
@@ -106,7 +104,7 @@ class ReplayedAnswer(BaseModel):
 
 
 def trial_answer(outcome: SendOutcome) -> TrialAnswer:
-    """Return the outcome of a test message as the body of a response."""
+    """Return the body of the answer."""
     if outcome.status is not None:
         return {"status": outcome.status, "milliseconds": outcome.milliseconds}
     assert outcome.error is not None

@@ -12,16 +12,8 @@ from wxauth.outbound.connection import HttpAnswer
 from wxauth.outbound.receivers import USER_AGENT
 from wxauth.outbound.transport import ANSWER
 
-MAX_ANSWER_BYTES: Final = 4096
-"""The maximum number of bytes that wxauth reads of a response body.
-
-If the body is longer, wxauth closes the connection. This does not change the outcome, which depends on the status.
-"""
-BODY_SECONDS: Final = 1.0
-"""The longest time, in seconds, for reading the body of a response.
-
-wxauth ignores the body, and reads a short one only so that it can reuse the connection.
-"""
+MAX_ANSWER_BYTES: Final = 4096  # a longer body only costs the connection: the outcome is the status
+BODY_SECONDS: Final = 1.0  # the body is ignored, and read only to reuse the connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,32 +21,21 @@ class SendOutcome:
     """The outcome of sending a message: either the status of the response, or the reason why there is no response."""
 
     status: int | None
-    """The status of the response; None if there is no response."""
-    milliseconds: int
-    """The time, in milliseconds, from the start of the request to the status of the response, or to the failure."""
+    milliseconds: int  # from the start of the request to the status, or to the failure
     error: str | None = None
-    """A short reason why there is no response; None if there is a response."""
     retry_after: str | None = None
-    """The value of the `Retry-After` header; None if there is no such header."""
-    location: str | None = None
-    """The target of a redirect, as the receiver has sent it; None if the response is no redirect, or names no target.
-
-    wxauth does not follow redirects.
-    """
+    location: str | None = None  # where the receiver redirects, which wxauth does not follow
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the receiver has accepted the message."""
+        """Whether the status is one of success."""
         return self.status is not None and 200 <= self.status < 300
 
 
 async def send(
     transport: httpx.AsyncBaseTransport, url: str, *, content: bytes, headers: dict[str, str], patience: float
 ) -> SendOutcome:
-    """POST a message once, and return the outcome. A failure is returned, not raised.
-
-    Wait at most `patience` seconds for the status of the response.
-    """
+    """POST a message once. A failure is returned, not raised. `patience` is the time for the status, in seconds."""
     started_at = perf_counter()
     response: httpx.Response | None = None
     error: str | None = None
@@ -62,7 +43,7 @@ async def send(
     status_timeout = asyncio.timeout(patience)
 
     def note_status(_status: int) -> float:
-        """End the limit of `patience`, because the status has arrived. Return how many seconds the body may take."""
+        """Return how many seconds the body may take."""
         nonlocal status_at
         status_at = perf_counter()
         status_timeout.reschedule(None)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, Final
 from uuid import UUID
 
@@ -22,14 +23,13 @@ import httpx
 from pydantic_core import to_json
 
 from wxauth.core import metrics
-from wxauth.core.chores import keep_doing
+from wxauth.core.background import cancel, keep_doing
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
-from wxauth.core.outage_log import outage_log
+from wxauth.core.outages import outage_log
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, webhook_secret_context
 from wxauth.core.services import part
-from wxauth.core.tasks import cancel
 from wxauth.core.trail import SYSTEM, EventType
 from wxauth.errors import StorageUnavailable
 from wxauth.events.logout_tokens import BackchannelLogouts
@@ -47,51 +47,25 @@ from wxauth.events.webhook_queries import (
 )
 from wxauth.outbound.signatures import signed_headers
 
-LEASE: Final = timedelta(seconds=30)
-"""The time for which a delivery belongs to the process that leased it. The time is longer than any attempt."""
+LEASE: Final = timedelta(seconds=30)  # longer than any attempt
 CHECK_PAUSE_SECONDS: Final = 0.5
-"""The number of seconds between two checks for due deliveries."""
 RECEIVER_TIMEOUT_SECONDS: Final = 15.0
-"""The longest time, in seconds, to wait for a webhook's response."""
-MAX_CONCURRENT: Final = 32
-"""The number of attempts of one priority that a process may run in parallel.
-
-While that many attempts are running, the process still starts one attempt for each receiver that has none.
-"""
-MAX_CONCURRENT_FOR_ONE: Final = 4
-"""The largest number of attempts of one priority that a process sends to one receiver in parallel.
-
-Each receiver can always have one attempt, even if other receivers do not respond.
-"""
-RETRY_SCHEDULE: Final = (
+MAX_CONCURRENT: Final = 32  # for each priority; a receiver without an attempt may still have one
+MAX_CONCURRENT_FOR_ONE: Final = 4  # for each priority
+RETRY_SCHEDULE: Final = (  # the pauses before the second attempt and all others
     timedelta(seconds=5),
     timedelta(minutes=5),
     timedelta(minutes=30),
     *(timedelta(hours=hours) for hours in (2, 5, 10, 14, 20, 24)),
 )
-"""The pause before each attempt except the first one.
-
-A delivery finally fails if the attempt after the last pause fails.
-"""
-SPREAD: Final = 0.1
-"""The largest fraction of a pause that is randomly added or subtracted, so that retries do not all come at once."""
+SPREAD: Final = 0.1  # so that retries do not all come at once
 LONGEST_RETRY_AFTER: Final = timedelta(days=1)
-"""The longest pause that a receiver can request with the header Retry-After."""
+# A webhook without a success for this long counts as unavailable: its next success makes its retries due.
 OUTAGE: Final = timedelta(minutes=5)
-"""The time after which a webhook that accepts nothing counts as unavailable.
-
-A webhook that has never accepted a delivery also counts as unavailable. The next success of an unavailable webhook
-makes its waiting retries due immediately.
-"""
 RESUMED_AT_ONCE: Final = 1000
-"""The largest number of retries that one transaction makes due."""
 SHUTDOWN_SECONDS: Final = 3.0
-"""The longest time, in seconds, for which a process that shuts down waits for running attempts."""
 
-_GONE: Final = 410
-"""The status that means that the receiver wants no more events."""
 _STORE_PAUSE_SECONDS: Final = 0.5
-"""The number of seconds before another attempt to store an outcome during a database outage."""
 
 DELIVERIES: Final = metrics.Counter(
     "wxauth_webhook_deliveries",
@@ -113,23 +87,22 @@ class Deliveries:
     logouts: BackchannelLogouts
     transport: httpx.AsyncBaseTransport
     patience: float = RECEIVER_TIMEOUT_SECONDS
-    """The longest time, in seconds, to wait for a webhook's response."""
     _tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
     _awakened: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _is_closing: bool = field(init=False, default=False)
     _reported: set[UUID] = field(init=False, default_factory=set)
-    """The webhooks whose previous secret could not be decrypted. Each process logs this error once for each of them."""
+    """Webhooks whose former secret could not be decrypted, which each process logs once."""
     _running: dict[Priority, Counter[UUID]] = field(
         init=False, default_factory=lambda: {priority: Counter() for priority in Priority}
     )
-    """The number of running tasks for each receiver, by priority."""
+    """The number of running tasks for each receiver."""
 
     def wake(self) -> None:
-        """Make `keep_delivering` check for due deliveries now, because some may have just become due."""
+        """Look for due deliveries now."""
         self._awakened.set()
 
     async def keep_delivering(self) -> None:
-        """Start due deliveries forever, twice a second and after each `wake`. A database outage only delays them."""
+        """Start due deliveries forever, twice a second and after each `wake`."""
 
         async def wait_and_begin() -> None:
             with suppress(TimeoutError):  # nobody has called `wake` during the pause
@@ -141,7 +114,7 @@ class Deliveries:
         await keep_doing(wait_and_begin, pause=0, failure_event="deliveries_held_up")
 
     async def begin_due(self) -> None:
-        """Start a task for each receiver and priority with due deliveries, if the limits allow it."""
+        """Start a task for each receiver and priority with due deliveries, within the limits."""
         for receiver_id, priority in await due_receivers(self.database, now=self.clock()):
             self._begin(receiver_id, priority)
 
@@ -153,10 +126,7 @@ class Deliveries:
     async def sign_and_send(
         self, webhook_id: UUID, webhook: Webhook | LeasedDelivery, event: Mapping[str, Any], *, now: datetime
     ) -> SendOutcome:
-        """Sign an event with a webhook's secrets, send it once, and return the outcome.
-
-        `event` has the fields of `EventToSend`. A failure is returned, not raised.
-        """
+        """Send an event once. `event` has the fields of `EventToSend`. A failure is returned, not raised."""
         try:
             secrets = self._open_secrets(webhook_id, webhook, now=now)
         except CannotOpen as exc:
@@ -172,17 +142,13 @@ class Deliveries:
         return await send(self.transport, webhook.url, content=body, headers=headers, patience=self.patience)
 
     async def aclose(self) -> None:
-        """Start no more deliveries, and cancel the attempts that do not end within `SHUTDOWN_SECONDS`.
-
-        Another process makes the remaining deliveries, at the latest after a restart of the service.
-        """
+        """Wait `SHUTDOWN_SECONDS` for running attempts. Another process makes the deliveries that remain."""
         self._is_closing = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=SHUTDOWN_SECONDS)
         await cancel(self._tasks)
 
     def _begin(self, receiver_id: UUID, priority: Priority) -> None:
-        """Start another task that delivers to a receiver, in parallel with the others, if the limits allow it."""
         running = self._running[priority]
         has_task = running[receiver_id] > 0
         is_at_limit = running[receiver_id] >= MAX_CONCURRENT_FOR_ONE or running.total() >= MAX_CONCURRENT
@@ -195,10 +161,6 @@ class Deliveries:
         task.add_done_callback(self._tasks.discard)
 
     async def _deliver_one_by_one(self, receiver_id: UUID, priority: Priority) -> None:
-        """Lease and attempt deliveries of a priority to a receiver, until none can be leased or the process shuts down.
-
-        Log errors, and raise none.
-        """
         is_first = True
         try:
             while not self._is_closing:
@@ -223,7 +185,6 @@ class Deliveries:
                 del running[receiver_id]  # so that the counter does not grow with each receiver
 
     async def _deliver_and_store(self, delivery: LeasedDelivery, *, leased_at: datetime) -> None:
-        """Attempt a delivery once, and store the outcome. If a webhook has become available, make its retries due."""
         if delivery.is_logout:
             outcome = await self.logouts.deliver(delivery)
         else:
@@ -236,10 +197,6 @@ class Deliveries:
             await self._resume(delivery.receiver_id)
 
     async def _deliver(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
-        """Attempt a delivery to a webhook once. Count, log and return the outcome.
-
-        If the event has been deleted by age, the delivery fails without an attempt.
-        """
         if delivery.is_swept:
             outcome = DeliveryOutcome(state=DeliveryState.FAILED, error="the event has been deleted")
         else:
@@ -258,11 +215,10 @@ class Deliveries:
         return outcome
 
     async def _attempt(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
-        """Send the event of a delivery once, and return the outcome. If the status is 410, disable the webhook."""
         sent = await self.sign_and_send(delivery.receiver_id, delivery, delivery.for_siblings, now=now)
         if sent.is_accepted:
             return DeliveryOutcome(state=DeliveryState.DELIVERED, status=sent.status)
-        if sent.status == _GONE:
+        if sent.status == HTTPStatus.GONE:
             await self._disable(delivery)
         if delivery.attempts > len(RETRY_SCHEDULE):
             return DeliveryOutcome(state=DeliveryState.FAILED, status=sent.status, error=sent.error)
@@ -275,10 +231,6 @@ class Deliveries:
         return DeliveryOutcome(state=DeliveryState.PENDING, status=sent.status, error=sent.error, next_at=next_at)
 
     async def _disable(self, delivery: LeasedDelivery) -> None:
-        """Disable a webhook that has returned 410, if it is still enabled.
-
-        The deliveries to the webhook wait until the webhook is enabled again.
-        """
         disabled = await write_webhook(
             self.database, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=self.clock(), id=delivery.receiver_id
         )
@@ -286,15 +238,9 @@ class Deliveries:
             log.warning("webhook_disabled", webhook=delivery.name, reason="it has answered 410")
 
     def _open_secrets(self, webhook_id: UUID, webhook: Webhook | LeasedDelivery, *, now: datetime) -> list[bytes]:
-        """Return the secrets that sign a webhook's messages now, decrypted.
-
-        Leave out a previous secret that cannot be decrypted, because a receiver that has the current secret can verify
-        the message without this signature.
-
-        Raises: CannotOpen, if the current secret cannot be decrypted.
-        """
         context = webhook_secret_context(webhook_id)
         secrets = [self.sealer.open(webhook.secret, context=context)]
+        # A receiver with the current secret needs no signature by a former one that cannot be decrypted.
         former, until = webhook.former_secret, webhook.former_secret_until
         if former is not None and until is not None and now < until:
             try:
@@ -306,27 +252,15 @@ class Deliveries:
         return secrets
 
     async def _store(self, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, until: datetime) -> bool:
-        """Store an outcome, and return the result of `settle_delivery`.
-
-        During a database outage, retry until `until`, when the lease ends, because a lost outcome causes a second
-        delivery.
-
-        Raises: StorageUnavailable, if the outage outlasts the lease.
-        """
         while True:
             try:
                 return await settle_delivery(self.database, delivery, outcome, now=self.clock())
-            except StorageUnavailable:
+            except StorageUnavailable:  # a lost outcome causes a second delivery, so try until the lease ends
                 if self.clock() > until:
                     raise
                 await asyncio.sleep(_STORE_PAUSE_SECONDS)
 
     async def _resume(self, webhook_id: UUID) -> None:
-        """Make the waiting retries of a webhook due now, because the webhook accepts deliveries again.
-
-        `RESUME_DELIVERIES` leaves out the second attempts, which follow soon. If the process stops, the remaining
-        retries keep their times.
-        """
         values = {"receiver_id": webhook_id, "now": self.clock(), "size": RESUMED_AT_ONCE}
         while True:
             async with self.database.begin(replan=True) as transaction:
@@ -337,10 +271,7 @@ class Deliveries:
 
 
 def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
-    """Return the pause that a Retry-After header requests as seconds or as a date (RFC 9110, section 10.2.3).
-
-    Return None if there is no header, or if its value is malformed. For a date in the past, the pause is negative.
-    """
+    """Read a Retry-After header, in seconds or as a date (RFC 9110, section 10.2.3)."""
     if retry_after is None:
         return None
     text = retry_after.strip()

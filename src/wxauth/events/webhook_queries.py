@@ -9,8 +9,8 @@ from uuid import UUID
 
 from sqlmodel import Field
 
+from wxauth.core.clock import new_id
 from wxauth.core.database import Database, Transaction
-from wxauth.core.ids import new_id
 from wxauth.core.statements import Nothing, Statement, columns_of
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.upkeep import Reseal, Sweep
@@ -19,35 +19,19 @@ from wxauth.events.models import DeliveryRow, DeliveryState, Webhook
 
 
 class Priority(IntEnum):
-    """The priorities of deliveries. wxauth starts due deliveries in this order, the lowest value first.
+    """The order in which due deliveries start, lowest first. Negative values are for sites, the others for webhooks.
 
-    Each priority has separate limits, so that deliveries of one priority do not take the parallel attempts of another.
-    Therefore, the events that a user can cause repeatedly never delay events with a lower value about other users.
-    However, these events can delay events about the same user, because wxauth makes the first attempts of one user's
-    events to a webhook one after the other.
-
-    The database stores the values. Negative values are for logout tokens to sites, which a trigger queues. The other
-    values are for events to webhooks.
+    Each priority has its own limits, so that what a user can cause repeatedly never delays more urgent events about
+    others. It can delay events about the same user, whose first attempts to a webhook are made one after the other. The
+    database stores the values.
     """
 
-    BAN_LOGOUT = -2
-    """Logout tokens for sessions that ended with the reason `banned` or `administrator`.
-
-    Users cannot cause these tokens themselves.
-    """
+    BAN_LOGOUT = -2  # `banned` or `administrator`: users cannot cause these
     LOGOUT = -1
-    """All other logout tokens."""
-    BAN = 0
-    """Bans, and the ends of sessions with the reason `banned` or `administrator`.
-
-    Users cannot cause these events themselves.
-    """
-    ERASURE = 1
-    """Erasures, merges and splits. Users can erase themselves and return as often as WeChat lets them log in."""
-    SESSION = 2
-    """All other ends of sessions. Users can log in and out as often as they like."""
+    BAN = 0  # `banned` or `administrator`: users cannot cause these
+    ERASURE = 1  # also merges and splits; users can erase themselves and return as often as WeChat lets them log in
+    SESSION = 2  # users can log in and out as often as they like
     ORDINARY = 3
-    """All other events."""
 
     @property
     def sql(self) -> LiteralString:
@@ -61,57 +45,38 @@ class DeliveryOutcome:
 
     state: DeliveryState
     status: int | None = None
-    """The status of a webhook's response; None if there was no response, and for a site."""
-    error: str | None = None
-    """The reason why a webhook did not respond, or why nothing was sent to it; None if it responded, and for a site."""
-    next_at: datetime | None = None
-    """The time at which the next attempt is due; None if the delivery is finished."""
+    error: str | None = None  # why nothing was sent or answered; None for a site
+    next_at: datetime | None = None  # None if the delivery is finished
 
 
 class LeasedDelivery(EventToSend):
     """A delivery that this process has leased, with its receiver and its event.
 
-    A delivery to a site has no event and no secret. In such a delivery, `secret`, `former_secret` and
-    `former_secret_until` are None, and so are the fields of `EventToSend` except `user_id`, although some of their
-    types do not say so. Only the code that sends events to webhooks reads these fields, and this code receives no
-    delivery to a site (see `is_logout`).
+    For a site (`is_logout`), the secrets, and the event's fields except `user_id`, are None, unlike their types, and
+    are not read.
     """
 
     receiver_id: UUID
     event_id: UUID
     attempts: int
-    """The number of attempts, including the present one, but without those that `RESUME_DELIVERIES` has subtracted."""
+    """It includes the present one, but not those that `RESUME_DELIVERIES` has subtracted."""
     is_logout: bool
-    """Whether the receiver is a site."""
     name: str
-    """The name of the webhook, or the client_id of the site.
-
-    If the site was removed, the name is None, although its type does not say so. Nothing reads it then (see `url`).
-    """
-    url: str
-    """The URL of the receiver; empty if the site was removed, or no longer has a URI for logout tokens."""
+    """The client_id of a site; None, unlike its type, if the site was removed."""
+    url: str  # empty if the site was removed, or no longer has a URI for logout tokens
     secret: bytes = Field(repr=False)
     former_secret: bytes | None = Field(repr=False)
     former_secret_until: datetime | None
     delivered_at: datetime | None
-    """The time of the webhook's last successful delivery before the lease; None if there was none, and for a site.
-
-    The time may be up to a minute too early.
-    """
-    id_token_alg: str | None
-    """The algorithm that signs the site's id_tokens and logout tokens; None for a webhook, and for a removed site."""
+    """The last success before the lease, up to a minute too early; None for a site."""
+    id_token_alg: str | None  # None for a webhook, and for a removed site
     is_swept: bool
-    """Whether the event has been deleted by age. If so, the fields of the event except `user_id` are None.
-
-    The value is also true for a delivery to a site, which has no event.
-    """
+    """Whether the event was deleted by age: its fields except `user_id` are None. True for a site."""
 
 
 _COLUMNS_OF_WEBHOOK: Final = ", ".join(columns_of(Webhook))
 ALL_WEBHOOKS: Final = Statement[Webhook](f"SELECT {_COLUMNS_OF_WEBHOOK} FROM webhooks ORDER BY name")
-"""The query for all webhooks, with their secrets, sorted by name."""
 FIND_WEBHOOK: Final = Statement[Webhook](f"SELECT {_COLUMNS_OF_WEBHOOK} FROM webhooks WHERE name = :name")
-"""The query for the webhook with the given name. It returns no row if there is no such webhook."""
 _ADD: Final = Statement[Webhook](f"""
 INSERT INTO webhooks (id, name, url, types, secret, created_at) VALUES (:id, :name, :url, :types, :secret, :created_at)
 ON CONFLICT DO NOTHING
@@ -129,8 +94,7 @@ UPDATE webhooks SET secret = :secret, former_secret = secret, former_secret_unti
 RETURNING {_COLUMNS_OF_WEBHOOK}
 """)
 _DELETE: Final = Statement[Webhook](f"DELETE FROM webhooks WHERE name = :name RETURNING {_COLUMNS_OF_WEBHOOK}")
-# If a webhook returns 410 for several simultaneous deliveries, only the first of them disables the webhook and records
-# the event.
+# Of several simultaneous answers with 410, only the first disables the webhook and records the event.
 _DISABLE: Final = Statement[Webhook](f"""
 UPDATE webhooks SET is_enabled = false WHERE id = :id AND is_enabled
 RETURNING {_COLUMNS_OF_WEBHOOK}
@@ -142,19 +106,11 @@ _CHANGES: Final = {
     EventType.WEBHOOK_REMOVED: _DELETE,  # name
     EventType.WEBHOOK_DISABLED: _DISABLE,  # id
 }
-"""The statement for each type of event, with its parameters. It makes the change that the event reports."""
 
 _SUBSCRIPTIONS: Final = Statement[tuple[UUID, list[str]]]("SELECT id, types FROM webhooks WHERE is_enabled")
 
 
 def _queued_fragment(next_at: LiteralString) -> LiteralString:
-    """Return the SQL that queues deliveries. `next_at` is the SQL for the time at which their first attempts are due.
-
-    `next_at` can contain the columns of the query into which it is inserted. For example, `_RANKED_FRAGMENT` contains
-    `actor`.
-
-    The join is LATERAL, so that PostgreSQL looks up each event through the index, however old its statistics are.
-    """
     return f"""
 INSERT INTO deliveries (id, receiver_id, event_id, type, user_id, priority, next_at, at)
 SELECT new.id, receiver_id, event_id, new.type, events.user_id,
@@ -164,40 +120,30 @@ SELECT new.id, receiver_id, event_id, new.type, events.user_id,
             WHEN data ->> 'reason' IN ('banned', 'administrator') THEN {Priority.BAN.sql}
             ELSE {Priority.SESSION.sql} END,
        {next_at}, :now
+  -- LATERAL: each event is looked up through the index, however old the statistics are
   FROM unnest(:ids::uuid[], :webhook_ids::uuid[], :event_ids::uuid[], :types::text[])
        AS new (id, receiver_id, event_id, type)
   LEFT JOIN LATERAL (
        SELECT user_id, data, actor FROM events WHERE events.id = event_id LIMIT 1) events ON true"""
 
 
-# Among events that got their places in the feed together, the events of an actor who caused at most ten of them are due
-# first. For example, one ban does not wait for the thousands of bans that an import or a service has caused. The
-# `next_at` of these events is a day in the past. This time only ranks them, and `_LISTED_COLUMNS` hides it from
-# administrators.
+# An actor's ten events do not wait for the thousands that an import or a service has caused at the same time. The time
+# a day ago only ranks them, and `_LISTED_COLUMNS` hides it.
 _RANKED_FRAGMENT: Final = """:now::timestamptz - CASE WHEN count(*) OVER (PARTITION BY receiver_id, actor) <= 10
                    THEN interval '1 day' ELSE interval '0' END"""
 _QUEUE: Final = Statement[Nothing](f"{_queued_fragment(_RANKED_FRAGMENT)} ON CONFLICT DO NOTHING")
-# This statement queues events again. It skips a delivery that a process has leased, because that process is sending it.
 _QUEUE_AGAIN: Final = Statement[Nothing](f"""{_queued_fragment(":now")}
 ON CONFLICT (receiver_id, event_id) DO UPDATE
    SET id = excluded.id, state = 'pending', attempts = 0, status = NULL, error = NULL, next_at = excluded.next_at,
        at = excluded.at, priority = excluded.priority, is_leased = false
+ -- not what a process is sending now
  WHERE NOT (deliveries.is_leased AND deliveries.next_at > :now)
 """)
-# An urgent event must not wait for earlier events of its user that are less urgent. Therefore, the statement gives the
-# earlier events the priority and time of the urgent event.
-#
-# `urgent` contains the urgent events that have just been queued, but of each user only the newest one of each priority.
-# All earlier events of the user precede it, so the statement reads them once for each priority, however many new events
-# the user has. `earlier` contains those that no process has attempted yet. `row_id` is the ctid of a row, which does
-# not change while the row is locked. The statement skips locked rows, so that it does not wait. Most of them are
-# deliveries that a process is leasing at this moment.
-#
-# The joins are LATERAL because PostgreSQL could execute other joins by reading all pending deliveries for each row, if
-# its statistics date from a time with few pending deliveries. ORDER BY makes PostgreSQL use the index of first
-# attempts, because no other index has this order.
+# An urgent event must not wait for less urgent events about its user, so these get its priority and time. With LATERAL,
+# old statistics cannot make PostgreSQL read all pending deliveries for each row.
 _HASTEN: Final = Statement[Nothing](f"""
 WITH urgent AS MATERIALIZED (
+    -- each user's newest of each priority: all earlier events precede it, and are read once
     SELECT DISTINCT ON (receiver_id, user_id, priority) receiver_id, user_id, priority, event_id, next_at
       FROM unnest(:webhook_ids::uuid[], :event_ids::uuid[]) AS new (receiver_id, event_id)
            CROSS JOIN LATERAL (
@@ -209,10 +155,13 @@ WITH urgent AS MATERIALIZED (
     SELECT earlier.row_id, min(urgent.priority) AS priority, min(urgent.next_at) AS next_at
       FROM urgent
            CROSS JOIN LATERAL (
+               -- the ctid of a locked row does not change
                SELECT d.ctid AS row_id FROM deliveries d
                 WHERE d.receiver_id = urgent.receiver_id AND d.user_id = urgent.user_id
                   AND d.event_id < urgent.event_id AND d.attempts = 0 AND d.priority > urgent.priority
+                -- an order that only the index of first attempts has
                 ORDER BY d.receiver_id, d.user_id, d.event_id
+                  -- locked rows are mostly being leased now
                   FOR UPDATE SKIP LOCKED) earlier
      GROUP BY earlier.row_id
 )
@@ -220,9 +169,7 @@ UPDATE deliveries d SET priority = hastened.priority, next_at = LEAST(d.next_at,
   FROM hastened WHERE d.ctid = hastened.row_id
 """)
 FIND_PLACED: Final = Statement[PlacedEvent]("SELECT event_id, type FROM feed WHERE event_id = :event_id")
-"""The query for an event that has a place in the feed. It returns no row for any other event."""
-# The type is empty if an event has no place in the feed. The size of a page also counts such events, so that
-# reading a page does not take longer if there are many of them.
+# Events without a place have an empty type, and count, so that many of them do not make a page slower.
 _EVENTS_AFTER: Final = Statement[PlacedEvent]("""
 SELECT e.id AS event_id, COALESCE(f.type, '') AS type
   FROM (SELECT id FROM events WHERE id > :after ORDER BY id LIMIT :size) e LEFT JOIN feed f ON f.event_id = e.id
@@ -231,11 +178,7 @@ SELECT e.id AS event_id, COALESCE(f.type, '') AS type
 
 
 def _receivers_fragment(condition: LiteralString) -> LiteralString:
-    """Return the SQL of `receivers`, the receivers of the deliveries that meet a condition.
-
-    This recursive query goes from one receiver to the next in the index, so it does not read all these deliveries. Its
-    last row is null, and joins no delivery.
-    """
+    # It goes from one receiver to the next in the index, instead of reading all deliveries. The last row is null.
     return f"""receivers (id) AS (
     (SELECT receiver_id FROM deliveries WHERE {condition} ORDER BY receiver_id LIMIT 1)
      UNION ALL
@@ -245,12 +188,7 @@ def _receivers_fragment(condition: LiteralString) -> LiteralString:
 )"""
 
 
-# The statement returns each receiver that has due deliveries, once for each priority of these deliveries. Priorities
-# are negative for sites. The result includes removed sites, but wxauth sends nothing to them.
-#
-# `due` is one due delivery of a receiver and priority. ORDER BY makes PostgreSQL use the index to find it, regardless
-# of its estimates. With EXISTS, PostgreSQL would read all due deliveries, and with LIMIT but without ORDER BY, it would
-# read the whole table.
+# It includes removed sites, to which nothing is sent.
 _DUE: Final = Statement[tuple[UUID, int]](f"""
 WITH RECURSIVE {_receivers_fragment("state = 'pending'")}
 SELECT receivers.id, priorities.priority
@@ -260,33 +198,28 @@ SELECT receivers.id, priorities.priority
            SELECT FROM deliveries d
             WHERE d.receiver_id = receivers.id AND d.priority = priorities.priority AND d.state = 'pending'
               AND d.next_at <= :now
+            -- with EXISTS, all due deliveries would be read; without ORDER BY, the whole table
             ORDER BY d.next_at LIMIT 1) due
  WHERE priorities.priority < 0 OR EXISTS (SELECT FROM webhooks w WHERE w.id = receivers.id AND is_enabled)
  ORDER BY priorities.priority
 """)
-# Only one process leases a delivery, because the statement skips rows that another process has locked, and a leased
-# delivery is not due before its lease ends.
-#
-# For a webhook, the statement leases the first attempt of a delivery only when the first attempts of all earlier
-# deliveries about the same user have ended.
-#
-# For a site, two first attempts about one user may run in parallel, so OFFSET disregards one earlier delivery. The
-# tokens that end a user's sessions have no order, and a slow response to one token should not delay the next. A third
-# attempt must wait, so that one user does not take all parallel attempts of the site. Only earlier deliveries of the
-# same priority count, so that tokens that a user causes do not delay the tokens of a ban.
-#
-# As in `_HASTEN`, the ORDER BY of the earlier deliveries makes PostgreSQL use the index of first attempts.
+# Only one process leases a delivery: locked rows are skipped, and a leased delivery is not due before its lease ends.
 LEASE_DELIVERY: Final = Statement[LeasedDelivery]("""
 WITH due AS (
     SELECT receiver_id, event_id FROM deliveries d
      WHERE receiver_id = :receiver_id AND priority = :priority AND state = 'pending' AND next_at <= :now
        AND (priority < 0 OR EXISTS (SELECT FROM webhooks WHERE id = :receiver_id AND is_enabled))
        AND (attempts > 0 OR NOT EXISTS (
+               -- a webhook's first attempt waits for the first attempts of all earlier deliveries about the user
                SELECT FROM deliveries earlier
                 WHERE earlier.receiver_id = :receiver_id AND earlier.user_id = d.user_id
+                  -- the tokens that a user causes do not delay the tokens of a ban
                   AND earlier.event_id < d.event_id AND (d.priority >= 0 OR earlier.priority = d.priority)
                   AND (earlier.attempts = 0 OR earlier.attempts = 1 AND earlier.is_leased)
+                -- an order that only the index of first attempts has
                 ORDER BY earlier.receiver_id, earlier.user_id, earlier.event_id
+               -- a site gets two tokens about a user at once: they have no order, and a slow response should not delay
+               -- the next; a third waits, so that one user does not take all of the site's parallel attempts
                OFFSET CASE WHEN d.priority < 0 THEN 1 ELSE 0 END))
      ORDER BY next_at LIMIT 1
        FOR UPDATE SKIP LOCKED
@@ -305,11 +238,10 @@ SELECT leased.receiver_id, leased.event_id, leased.attempts, leased.is_logout,
        LEFT JOIN webhooks ON webhooks.id = leased.receiver_id
        LEFT JOIN clients site ON site.id = leased.receiver_id AND site.removed_by IS NULL
 """)
-# The statement stores nothing if the delivery is finished (`next_at` is null), or if the lease has expired and another
-# process has leased the delivery (`attempts` differs).
 _SETTLE: Final = Statement[UUID]("""
 WITH settled AS (
     UPDATE deliveries SET state = :state, status = :status, error = :error, next_at = :next_at, is_leased = false
+     -- not if it is finished, or if another process has leased it after this lease (`attempts` differs)
      WHERE receiver_id = :receiver_id AND event_id = :event_id AND attempts = :attempts AND next_at IS NOT NULL
     RETURNING state
 )
@@ -323,15 +255,13 @@ RETURNING webhooks.id
 _DELETE_FINISHED_LOGOUT: Final = Statement[Nothing](
     "DELETE FROM deliveries WHERE receiver_id = :receiver_id AND event_id = :event_id AND attempts = :attempts"
 )
-# This statement makes deliveries due that have failed twice or more, and does not count the additional attempt. If it
-# counted that attempt, an event that its receiver refuses while accepting other events would finally fail too soon. The
-# statement skips deliveries that have failed once, because their second attempt follows within seconds. Otherwise, that
-# attempt would count as a first attempt again, and later deliveries about the same user would wait for it.
 RESUME_DELIVERIES: Final = Statement[Nothing](f"""
+-- the additional attempt does not count: an event that is refused while others are accepted would fail too soon
 UPDATE deliveries SET next_at = :now, attempts = attempts - 1
  WHERE receiver_id = :receiver_id AND event_id = ANY (ARRAY(
        SELECT event_id FROM deliveries
         WHERE receiver_id = :receiver_id AND priority BETWEEN {Priority.BAN.sql} AND {Priority.ORDINARY.sql}
+          -- a second attempt follows within seconds, and as a first one again would hold up the user's later deliveries
           AND state = 'pending' AND next_at > :now AND attempts > 1 AND NOT is_leased
         ORDER BY priority, next_at LIMIT :size
           FOR UPDATE SKIP LOCKED))
@@ -341,7 +271,7 @@ _LISTED_COLUMNS: Final = ", ".join(
     "CASE WHEN attempts > 0 THEN next_at ELSE at END AS next_at" if name == "next_at" else name
     for name in columns_of(DeliveryRow)
 )
-# For each chosen state, PostgreSQL reads the newest deliveries from the part of the index that has this state.
+# Each state has its own part of the index, which LATERAL reads.
 LIST_DELIVERIES: Final = Statement[DeliveryRow](f"""
 SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
        SELECT {_LISTED_COLUMNS} FROM deliveries
@@ -349,9 +279,7 @@ SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
         ORDER BY id DESC LIMIT :limit) d
  ORDER BY d.id DESC LIMIT :limit
 """)
-"""The query for a page of a webhook's deliveries in the given states, the newest first."""
-# For each webhook and state, the sweep reads the oldest deliveries through the index. It deletes the finished ones that
-# were queued before `:before`, and all deliveries of removed webhooks.
+# It deletes finished deliveries that were queued before `:before`, and all deliveries of removed webhooks.
 sweep_deliveries: Final = Sweep(
     Statement[Nothing](f"""
 WITH RECURSIVE {_receivers_fragment("true")}, swept AS MATERIALIZED (
@@ -370,17 +298,14 @@ DELETE FROM deliveries USING swept
 """)
 )
 reseal_webhook: Final = Reseal.of("webhooks", "secret", "former_secret", key="id")
-"""The replacement of a webhook's encrypted secrets with the same secrets, encrypted with a new `WXAUTH_SECRET_KEY`."""
 
 
 async def write_webhook(
     database: Database, kind: EventType, *, by: Actor, now: datetime, **values: object
 ) -> Webhook | None:
-    """Make the change to a webhook that an event of this type reports, and record the event. Return the webhook.
+    """Make and record the change that an event of this type reports. `values` are the parameters of its statement.
 
-    `values` are the parameters of the statement that makes the change. Return None if the name of a new webhook is
-    taken, if the webhook does not exist, or if a webhook to disable is disabled already. The sweep deletes the
-    deliveries of a removed webhook later.
+    None means that a new name is taken, that there is no such webhook, or that it is disabled already.
     """
     async with database.begin() as transaction:
         return await change_webhook(transaction, kind, by=by, now=now, **values)
@@ -389,7 +314,7 @@ async def write_webhook(
 async def change_webhook(
     transaction: Transaction, kind: EventType, *, by: Actor, now: datetime, **values: object
 ) -> Webhook | None:
-    """Change a webhook and record the event in the caller's transaction, as `write_webhook` does in its own."""
+    """Do the same in the caller's transaction."""
     webhook: Webhook | None = await transaction.row(_CHANGES[kind], **values)
     if webhook is not None:
         data = webhook.model_dump(include=set(kind.data))
@@ -398,7 +323,7 @@ async def change_webhook(
 
 
 async def queue_deliveries(transaction: Transaction, events: Sequence[PlacedEvent], *, now: datetime) -> int:
-    """Queue the deliveries of events that have just got their places, and return the number of queued deliveries."""
+    """Queue the deliveries of events that have just got their places, and return their number."""
     if not events:
         return 0
     webhooks = await transaction.rows(_SUBSCRIPTIONS)
@@ -408,10 +333,7 @@ async def queue_deliveries(transaction: Transaction, events: Sequence[PlacedEven
 async def queue_again(
     transaction: Transaction, webhook: Webhook, events: Sequence[PlacedEvent], *, now: datetime
 ) -> int:
-    """Queue the events of a webhook's types again for this webhook, and return the number of queued deliveries.
-
-    The function does not queue a delivery that a process is sending now.
-    """
+    """Queue events again for one webhook, and return their number. What is being sent now is left out."""
     return await _queue_with(transaction, _QUEUE_AGAIN, events, [(webhook.id, webhook.types)], now=now)
 
 
@@ -419,17 +341,10 @@ async def _queue_with(
     transaction: Transaction,
     statement: Statement[Nothing],
     events: Sequence[PlacedEvent],
-    webhooks: Sequence[tuple[UUID, Sequence[str]]],
+    webhooks: Sequence[tuple[UUID, Sequence[str]]],  # no types: all types
     *,
     now: datetime,
 ) -> int:
-    """Queue the deliveries of events with `statement`, and return the number of queued deliveries.
-
-    If a queued event is urgent, also make the earlier deliveries about its user urgent (see `_HASTEN`).
-
-    `webhooks` are the ids of the receivers, each with the types of events that it receives. An empty list of types
-    stands for all types.
-    """
     deliveries = [
         (webhook_id, event.event_id, event.type, new_id(now))
         for event in events
@@ -447,10 +362,7 @@ async def _queue_with(
 
 
 async def placed_after(database: Database, after: UUID, *, size: int) -> tuple[Sequence[PlacedEvent], UUID | None]:
-    """Read up to `size` events after an id. Return the events that are in the feed, and the id after which to continue.
-
-    The returned id is None if there are no more events.
-    """
+    """Return the feed's events among the next `size` events, and the id to continue after (None at the end)."""
     rows = await database.rows(_EVENTS_AFTER, after=after, size=size)
     next_after = rows[-1].event_id if len(rows) == size else None
     return [row for row in rows if row.type], next_after
@@ -466,7 +378,7 @@ async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[
 async def lease_delivery(
     database: Database, receiver_id: UUID, priority: Priority, *, now: datetime, until: datetime
 ) -> LeasedDelivery | None:
-    """Lease the next delivery of this priority to a receiver. Return None if none can be leased now."""
+    """Lease the receiver's next delivery of this priority, if one can be leased now."""
     async with database.begin(replan=True) as transaction:
         return await transaction.row(LEASE_DELIVERY, receiver_id=receiver_id, priority=priority, now=now, until=until)
 
@@ -474,13 +386,7 @@ async def lease_delivery(
 async def settle_delivery(
     database: Database, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, now: datetime
 ) -> bool:
-    """Store the outcome of an attempt. Return whether it is a success whose time was stored in `delivered_at`.
-
-    The time of a webhook's success is stored only if the stored time is more than a minute old.
-
-    A finished delivery to a site is deleted instead. If the lease has expired and another process has leased the
-    delivery, the function stores and deletes nothing.
-    """
+    """Store an outcome. Return whether it is a success, and the first in a minute, of a webhook."""
     leased = delivery.model_dump(include={"receiver_id", "event_id", "attempts"})
     async with database.begin(replan=True) as transaction:
         if delivery.is_logout and outcome.state is not DeliveryState.PENDING:

@@ -28,9 +28,7 @@ from wxauth.web.schemas import Items, all_of, items_of
 from wxauth_guard.errors import InvalidRequest
 
 _NO_WEBHOOK: Final = NotFound(NO_SUCH_WEBHOOK)
-"""The error for an unknown webhook, as an example in the API description."""
 _WRONG_URL: Final = InvalidRequest.of("url", "Must begin with https://, or with http:// on a private network")
-"""The error for a URL that wxauth refuses, as an example in the API description."""
 router = Router("admin")
 WebhooksDep = Annotated[Webhooks, Depends(provide(Webhooks))]
 

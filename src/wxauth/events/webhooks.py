@@ -5,9 +5,8 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from wxauth.core.clock import Clock
+from wxauth.core.clock import Clock, first_id_at, new_id
 from wxauth.core.database import Database
-from wxauth.core.ids import first_id_at, new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import Sealer, webhook_secret_context
 from wxauth.core.services import part
@@ -21,28 +20,21 @@ from wxauth.events.sending import SendOutcome
 from wxauth.events.webhook_deliveries import Deliveries
 from wxauth.outbound.signatures import new_webhook_secret, shown_secret
 from wxauth.outbound.urls import NameResolver, check_url
-from wxauth.terminal import WrongValue
+from wxauth.text_errors import WrongValue
 from wxauth.web.schemas import Page
 from wxauth_guard.errors import InvalidRequest
 
-FORMER_SECRET_KEPT: Final = timedelta(hours=24)
-"""The time for which wxauth also signs with the previous secret of a webhook.
-
-The receiving service needs this time, because not all of its replicas get the new secret at once.
-"""
+FORMER_SECRET_KEPT: Final = timedelta(hours=24)  # not all replicas of the receiver get the new secret at once
 TEST_TYPE: Final = "webhook.test"
-"""The type of a test message. No event has this type."""
 REPLAY_PAGE_SIZE: Final = 5000
-"""The largest number of events that a replay reads at once, and queues in one transaction."""
 NO_SUCH_WEBHOOK: Final = "this webhook doesn't exist"
-"""The detail of the error for an unknown webhook."""
 
 log = get_logger()
 
 
 @part
 class Webhooks:
-    """The operations on webhooks, such as adding, changing and testing them, and delivering events again."""
+    """What administrators and the command line do with webhooks."""
 
     clock: Clock
     sealer: Sealer
@@ -51,11 +43,9 @@ class Webhooks:
     name_resolver: NameResolver
 
     async def add(self, name: str, *, url: str, types: Sequence[EventType], by: Actor) -> NewWebhookAnswer:
-        """Add a webhook, and return it with its secret. wxauth stores the secret encrypted, and never returns it again.
+        """Add a webhook, which receives all types of events if `types` is empty. Only this answer contains the secret.
 
-        If `types` is empty, the webhook receives all types of events.
-
-        Raises: InvalidRequest, if wxauth refuses the URL; NameTaken, if a webhook already has this name.
+        Raises: InvalidRequest, if wxauth refuses the URL; NameTaken.
         """
         await self._check_url(url)
         now, secret = self.clock(), new_webhook_secret()
@@ -78,7 +68,7 @@ class Webhooks:
         return await self.database.rows(webhook_queries.ALL_WEBHOOKS)
 
     async def read(self, name: str) -> Webhook:
-        """Return the webhook with this name. Raises: NotFound, if there is none."""
+        """Return the webhook with this name. Raises: NotFound."""
         webhook = await self.database.row(webhook_queries.FIND_WEBHOOK, name=name)
         if webhook is None:
             raise NotFound(NO_SUCH_WEBHOOK)
@@ -93,12 +83,11 @@ class Webhooks:
         is_enabled: bool | None = None,
         by: Actor,
     ) -> WebhookAnswer:
-        """Change a webhook. An argument that is None leaves its field unchanged.
+        """Change the given fields. What was pending while a webhook was disabled is sent once it is enabled.
 
-        If the change enables the webhook, wxauth sends the deliveries that were pending while it was disabled. Events
-        that occurred during this time were not queued, so they must be replayed.
+        Events that occurred meanwhile were not queued, so they must be replayed.
 
-        Raises: NotFound, if there is no such webhook; InvalidRequest, if wxauth refuses the URL.
+        Raises: NotFound; InvalidRequest, if wxauth refuses the URL.
         """
         if url is not None:
             await self.read(name)  # an unknown webhook is reported before a wrong URL
@@ -116,16 +105,11 @@ class Webhooks:
         return changed.shown
 
     async def remove(self, name: str, *, by: Actor) -> None:
-        """Remove a webhook, so that wxauth sends it no more events. Raises: NotFound, if there is no such webhook."""
+        """Remove a webhook. Raises: NotFound."""
         await self._write(EventType.WEBHOOK_REMOVED, by, now=self.clock(), name=name)
 
     async def renew_secret(self, name: str, *, by: Actor) -> NewWebhookAnswer:
-        """Replace a webhook's secret, and return the webhook with the new secret.
-
-        For a day, wxauth also signs with the previous secret, but no longer with older ones.
-
-        Raises: NotFound, if there is no such webhook.
-        """
+        """Replace a webhook's secret. The previous one also signs for a day. Raises: NotFound."""
         webhook, secret = await self.read(name), new_webhook_secret()
         now = self.clock()
         # The webhook is found by its id, because the secret is sealed for this id. The name might belong to a new
@@ -141,10 +125,7 @@ class Webhooks:
         return _with_secret(renewed, secret)
 
     async def send_test(self, name: str, *, by: Actor) -> SendOutcome:
-        """Send a test message to a webhook, even if it is disabled, and return the outcome.
-
-        Raises: NotFound, if there is no such webhook.
-        """
+        """Send a test message to a webhook, even if it is disabled. Raises: NotFound."""
         now = self.clock()
         webhook = await self.read(name)
         event: dict[str, object] = {
@@ -159,7 +140,7 @@ class Webhooks:
         return await self.deliveries.sign_and_send(webhook.id, webhook, event, now=now)
 
     async def deliveries_of(self, name: str, query: DeliveriesQuery) -> Page[DeliveryRow]:
-        """Return a page of a webhook's deliveries, the newest first. Raises: NotFound, if there is no such webhook."""
+        """Return a page of a webhook's deliveries, the newest first. Raises: NotFound."""
         webhook = await self.read(name)
         states = list(DeliveryState) if query.state is None else [query.state]
         rows = await self.database.rows(
@@ -180,13 +161,11 @@ class Webhooks:
         since: datetime | None = None,
         page_size: int = REPLAY_PAGE_SIZE,
     ) -> int:
-        """Queue one event again, or all events since a time, but only events of the types that the webhook gets.
+        """Queue one event again, or all since a time, of the types that the webhook gets. Return their number.
 
-        An event that a process is sending to the webhook now is not queued. Return the number of queued events.
-        `page_size` is the largest number of events in one transaction.
+        An event that a process is sending to the webhook now is left out. Give either `event_id` or `since`.
 
-        Raises: ValueError, if neither or both of `event_id` and `since` are given; NotFound, if there is no such
-            webhook, or if the feed does not contain the event.
+        Raises: NotFound, if there is no such webhook, or if the feed does not contain the event.
         """
         webhook = await self.read(name)
         if event_id is not None and since is None:
@@ -200,20 +179,12 @@ class Webhooks:
         return replayed
 
     async def _placed_event(self, event_id: UUID) -> PlacedEvent:
-        """Return the event with this id, which must have a place in the feed.
-
-        Raises: NotFound, if the event is unknown, or has no place in the feed.
-        """
         event = await self.database.row(webhook_queries.FIND_PLACED, event_id=event_id)
         if event is None:
             raise NotFound("this event doesn't exist, or isn't sent to services")
         return event
 
     async def _queue_all_again(self, webhook: Webhook, since: datetime, *, page_size: int) -> int:
-        """Queue the events since a time, as `replay` does, and return the number of queued events.
-
-        Each page is one transaction.
-        """
         queued = 0
         after: UUID | None = first_id_at(since)  # an event's id begins with its time
         while after is not None:
@@ -222,17 +193,10 @@ class Webhooks:
         return queued
 
     async def _queue_again(self, webhook: Webhook, events: Sequence[PlacedEvent]) -> int:
-        """Queue the events of the types that the webhook gets, in one transaction, and return their number."""
         async with self.database.begin(replan=True) as transaction:
             return await webhook_queries.queue_again(transaction, webhook, events, now=self.clock())
 
     async def _write(self, kind: EventType, by: Actor, *, now: datetime, **values: object) -> Webhook:
-        """Make and log the change that an event of this type reports, and return the webhook.
-
-        `values` are the parameters of the statement for this change.
-
-        Raises: NameTaken, if a new webhook has the name of another; NotFound, if there is no such webhook.
-        """
         written = await webhook_queries.write_webhook(self.database, kind, by=by, now=now, **values)
         if written is None:
             if kind is EventType.WEBHOOK_ADDED:
@@ -242,11 +206,9 @@ class Webhooks:
         return written
 
     def _sealed(self, secret: bytes, webhook_id: UUID) -> bytes:
-        """Return a webhook's secret, encrypted. Only a webhook with this id can use the result."""
         return self.sealer.seal(secret, context=webhook_secret_context(webhook_id))
 
     async def _check_url(self, url: str) -> None:
-        """Check that wxauth may send events to a URL. Raises: InvalidRequest, if it may not."""
         try:
             await check_url(url, resolver=self.name_resolver)
         except WrongValue as exc:
@@ -254,5 +216,4 @@ class Webhooks:
 
 
 def _with_secret(webhook: Webhook, secret: bytes) -> NewWebhookAnswer:
-    """Return a webhook with its secret, in the form that receivers use."""
     return NewWebhookAnswer(**vars(webhook.shown), secret=shown_secret(secret))

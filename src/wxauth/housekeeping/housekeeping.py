@@ -1,109 +1,179 @@
-"""The chores of housekeeping, in which workers delete or change old rows, page by page.
-
-For example, they lift bans that have ended, and erase the data of erased users. The chores that sweep large tables are
-in `daily_sweeps`.
-"""
+"""The chores of housekeeping, in which workers delete or change old rows, page by page."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from time import perf_counter
 from typing import Final, NamedTuple
 
 from wxauth.clients.queries import end_removed_page
-from wxauth.core.chores import keep_doing
-from wxauth.core.ids import first_id_at
+from wxauth.core.background import keep_doing
+from wxauth.core.clock import DatabaseClock, first_id_at
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.events.webhook_queries import sweep_deliveries
 from wxauth.housekeeping import queries
-from wxauth.housekeeping.daily_sweeps import (
-    Swept,
-    clocks_agree,
-    sweep_events_and_addresses,
-    sweep_names,
-    sweep_sessions,
-)
-from wxauth.housekeeping.pace import PAGE_PAUSE_SECONDS, PAGE_SIZE, USUAL_PACE, Pace
 from wxauth.keys.queries import DELETE_RETIRED, ERASE_RETIRED
 from wxauth.limits.queries import WINDOW, sweep_action_counts
-from wxauth.login.login_counts import LoginCounts
+from wxauth.login.count_queries import LoginCounts
 from wxauth.login.refusal_queries import sweep_refusals
 from wxauth.phones.phones import Phones
 from wxauth.phones.queries import sweep_answers
 from wxauth.push.queries import sweep_messages
 from wxauth.sessions.list_queries import MAX_OPEN_SESSIONS
-from wxauth.site_logins.authorization_codes import proved_after
-from wxauth.site_logins.browser_login_queries import sweep_browser_logins
-from wxauth.site_logins.doors import AUTHORIZATION_CODE_LASTS
-from wxauth.site_logins.queries import sweep_site_logins
+from wxauth.settings.settings import Settings
+from wxauth.sites.authorization_codes import proved_after
+from wxauth.sites.browser_login_queries import sweep_browser_logins
+from wxauth.sites.door import AUTHORIZATION_CODE_LASTS
+from wxauth.sites.queries import sweep_site_logins
 from wxauth.users.erasure_queries import ARE_WAITING, erase_next_due, erase_next_page, erase_waiting_rows
 from wxauth.users.status_queries import lift_bans
 
-PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
-"""The time for which WeChat's response to a phone code is stored.
-
-If the same identity sends the same code again during this time, wxauth uses the stored response.
-"""
+PAGE_SIZE: Final = 1000
+PAGE_PAUSE_SECONDS: Final = 0.1
+ROWS_PER_SECOND: Final = 3000  # what a sweep with pauses writes at most, on average
+# The rest is this many times as long as a page, so a sweep takes at most a sixth of a connection's time, and less on a
+# busy database.
+REST_RATIO: Final = 5
+SWEEP_EVERY: Final = timedelta(days=1)
+# Beyond it, one clock is wrong, and neither a deletion by age nor an erasure can be undone.
+MAX_CLOCK_DIFFERENCE: Final = timedelta(seconds=30)
+PHONE_ANSWERS_KEPT: Final = timedelta(days=7)  # an identity that sends the same code again gets the stored response
+# One statement moves all sessions of an identity in a merge, or deletes them with the identity. WeChat issues one user
+# 100 codes a minute per app, so at most 50 further sessions accumulate between two checks. A session that ends because
+# of `MAX_OPEN_SESSIONS` usually stays, so its client can learn why.
 MAX_SESSIONS: Final = 1000
-"""The largest number of open and ended sessions per identity.
-
-The number is limited because a single statement moves all sessions of an identity in a merge, or deletes them when the
-identity is erased. WeChat issues one user 100 codes a minute per app, so at most 50 further sessions accumulate in the
-30 seconds between two checks. A session that ends because of `MAX_OPEN_SESSIONS` is usually still among the newest
-1000, so its client can learn why the session has ended.
-"""
 REPLACEMENTS_PAUSE: Final = timedelta(seconds=30)
-"""The time between two checks for identities with more sessions than the limits allow."""
 SESSIONS_PER_TRANSACTION: Final = 5000
-"""The largest number of sessions that one transaction ends, and the largest number that it deletes."""
 REMAINS_CHECK_PAUSE_SECONDS: Final = 5.0
-"""The pause, in seconds, between two checks for data of erased users, and for data of removed clients."""
-REFUSALS_KEPT: Final = timedelta(days=14)
-"""The time for which refused logins and refreshes are stored for support staff."""
+REFUSALS_KEPT: Final = timedelta(days=14)  # for support staff
+# Operators can read them this long after they were last queued. Pending ones stay until their webhook is removed.
 DELIVERIES_KEPT: Final = timedelta(days=30)
-"""The time for which finished webhook deliveries are stored for operators, counted from the last time they were queued.
-
-Pending deliveries are deleted only after their webhook was removed.
-"""
 CHECK_PAUSE_SECONDS: Final = 300.0
-"""The pause, in seconds, between two checks for due work."""
-BANS_CHECK_PAUSE_SECONDS: Final = 20.0
-"""The pause, in seconds, between two checks for bans that have ended.
-
-A ban must be lifted within a minute of its end.
-"""
+BANS_CHECK_PAUSE_SECONDS: Final = 20.0  # a ban must be lifted within a minute of its end
+# A user must be erased within a minute of the time at which the erasure is due.
 ERASURES_CHECK_PAUSE_SECONDS: Final = 20.0
-"""The pause, in seconds, between two checks for users whose erasure is due.
-
-A user must be erased within a minute of the time at which the erasure is due.
-"""
 BANS_PER_TRANSACTION: Final = 100
-"""The largest number of bans that one transaction lifts."""
-SITE_LOGINS_CHECK_PAUSE_SECONDS: Final = 30.0
-"""The pause, in seconds, between two checks for expired logins to sites, and for expired logins of browsers.
-
-The pause is short because everyone who opens an authorize page causes a row to be stored.
-"""
+SITE_LOGINS_CHECK_PAUSE_SECONDS: Final = 30.0  # short, because everyone who opens an authorize page causes a row
 
 log = get_logger()
 
 
-class _Chore(NamedTuple):
-    """A function that does the due work of one kind, and stops."""
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The size of a page, and the pause after it, in seconds, during which other work can use the database."""
 
+    page_size: int = PAGE_SIZE
+    pause: float = PAGE_PAUSE_SECONDS
+
+    def rest_after(self, page_seconds: float, rows: int) -> float:
+        """Return the pause after a page of a large table. A tenth is enough for a page that was only read."""
+        if self.pause == 0:
+            return 0.0
+        return max(self.pause / 10, REST_RATIO * page_seconds, rows / ROWS_PER_SECOND - page_seconds)
+
+
+USUAL_PACE: Final = Pace()
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What `sweep_events_and_addresses` has deleted and truncated."""
+
+    events: int = 0
+    addresses: int = 0
+    """The number of rows in which addresses were truncated to their networks."""
+
+
+async def sweep_sessions(services: Services, pace: Pace) -> None:
+    """Delete the sessions that ended before `ENDED_SESSIONS_KEPT_DAYS`, if a sweep is due."""
+    if not clocks_agree(services):
+        # Only this chore logs the difference, because one line for all chores is enough.
+        log.error("sweep_put_off", reason="the clocks differ")
+        return
+    kept = timedelta(days=services.settings.ended_sessions_kept_days)
+    deleted = 0
+    try:
+        async for rows in _sweep_pages(services, queries.ENDED_SESSIONS, pace, kept=kept):
+            deleted += rows
+    finally:  # a sweep can take hours, so the number is logged even if a later page fails
+        if deleted:
+            log.info("sessions_swept", sessions=deleted)
+
+
+async def sweep_events_and_addresses(services: Services, pace: Pace) -> Swept:
+    """Delete old events and truncate old addresses (`…_KEPT_DAYS`), if a sweep is due."""
+    if not clocks_agree(services):
+        return Swept()
+    events = addresses = 0
+    for table_sweep, kept in _table_sweeps(services.settings):
+        async for rows in _sweep_pages(services, table_sweep, pace, kept=kept):
+            if table_sweep is queries.EVENTS:
+                events += rows
+            else:
+                addresses += rows
+    swept = Swept(events, addresses)
+    if swept != Swept():
+        log.info("aged_swept", events=swept.events, addresses=swept.addresses)
+    return swept
+
+
+async def _sweep_pages(
+    services: Services, table_sweep: queries.TableSweep, pace: Pace, *, kept: timedelta
+) -> AsyncIterator[int]:
+    now = services.clock()
+    began = perf_counter()
+    while page := await queries.sweep_page(
+        services.database,
+        table_sweep,
+        size=pace.page_size,
+        older_than=now - kept,
+        now=now,
+        next_sweep_at=now + SWEEP_EVERY,
+    ):
+        yield page.rows
+        if page.is_last:
+            break
+        await asyncio.sleep(pace.rest_after(perf_counter() - began, page.rows))
+        began = perf_counter()
+
+
+def sweep_names(settings: Settings) -> list[str]:
+    """Return the names of the daily sweeps under these settings."""
+    return [queries.ENDED_SESSIONS.name, *(table_sweep.name for table_sweep, _kept in _table_sweeps(settings))]
+
+
+def _table_sweeps(settings: Settings) -> list[tuple[queries.TableSweep, timedelta]]:
+    sweeps: list[tuple[queries.TableSweep, timedelta]] = []
+    if settings.events_kept_days:
+        sweeps.append((queries.EVENTS, timedelta(days=settings.events_kept_days)))
+    if settings.addresses_kept_days:
+        kept = timedelta(days=settings.addresses_kept_days)
+        sweeps.extend((table_sweep, kept) for table_sweep in queries.ADDRESSES)
+    return sweeps
+
+
+def clocks_agree(services: Services) -> bool:
+    """Return whether this machine's clock and the database's agree well enough to delete or erase anything.
+
+    A clock that was passed to `build_services`, as in tests, is not compared.
+    """
+    clock = services.clock
+    return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MAX_CLOCK_DIFFERENCE
+
+
+class _Chore(NamedTuple):
     run: Callable[[Services, Pace], Awaitable[object]]
     pause_seconds: float
-    """The pause between two checks for due work."""
     failure_event: str = "sweep_failed"
-    """The name of the log line about a failure."""
 
 
 async def keep_house(services: Services, pace: Pace = USUAL_PACE, *, check_pause: float = CHECK_PAUSE_SECONDS) -> None:
-    """Run all chores forever, even during outages.
+    """Run all chores forever, each at least every `check_pause` seconds. Every worker does; locks prevent conflicts.
 
-    Every worker runs all chores, and locks in the database prevent conflicts. The chores run concurrently, because a
-    sweep of sessions can take hours. `check_pause` is the longest pause, in seconds, between two runs of a chore.
+    The chores run concurrently, because a sweep of sessions can take hours.
     """
     await asyncio.gather(
         *(
@@ -118,10 +188,7 @@ async def keep_house(services: Services, pace: Pace = USUAL_PACE, *, check_pause
 
 
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE_SECONDS) -> Swept:
-    """Run every chore of `_CHORES` once, then run `sweep_events_and_addresses`, and return its result.
-
-    `pause` is the pause between two pages in seconds.
-    """
+    """Run every chore of `_CHORES` once, then `sweep_events_and_addresses`. `pause` is in seconds, after each page."""
     pace = Pace(page_size, pause)
     for chore in _CHORES:
         await chore.run(services, pace)
@@ -129,11 +196,7 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
 
 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE) -> Swept:
-    """Run `sweep` with all daily sweeps, even those that are not due, and return its result.
-
-    The command `wxauth sweep` calls this function. The sweep makes no pauses between pages. Before the sweep, erase the
-    remaining data of all erased users. Unlike the chore `erase_remains`, wait while another worker is erasing a page.
-    """
+    """Run `sweep` without pauses, with the daily sweeps that are not due, and wait for other workers' erasures."""
     for name in sweep_names(services.settings):
         await queries.restart_sweep(services.database, name, now=services.clock())
     await erase_waiting_rows(services.database)
@@ -153,8 +216,7 @@ async def erase_remains(services: Services, pace: Pace) -> None:
 async def end_removed_clients(services: Services, pace: Pace) -> None:
     """End the sessions of removed clients, and delete the clients' other rows, one page of each client in turn.
 
-    If such a round changes no row of the clients that remain, for example because other transactions have locked the
-    users of the sessions, these clients wait for the next run. Stop if another worker is doing this.
+    A client whose page changes no row, for example because the users are locked, waits for the next run.
     """
     has_more = True
     while has_more:
@@ -170,10 +232,9 @@ async def end_removed_clients(services: Services, pace: Pace) -> None:
 
 
 async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
-    """For each identity, end the oldest open sessions, and delete the oldest ended sessions, beyond the limits.
+    """For each identity, end and delete the oldest sessions beyond the limits.
 
-    Only identities with a recent login are checked, because only a login adds a session. Stop if another worker is
-    doing this.
+    Only identities with a recent login are checked, because only a login adds a session.
     """
     ended = deleted = 0
     while page := await queries.replace_old_sessions(
@@ -193,13 +254,9 @@ async def replace_sessions(services: Services, pace: Pace = USUAL_PACE) -> None:
 
 
 async def sweep_other_rows(services: Services, pace: Pace) -> None:
-    """Delete retired keys and other expired rows, and merge the login counts of each old hour into one row.
-
-    First, bind phone numbers that the users' own requests have not bound, for example because a process crashed. If
-    this machine's clock and the database's differ too much, do nothing else.
-    """
+    """Bind phone numbers that requests have left unbound, and delete expired rows of many kinds."""
     now, database = services.clock(), services.database
-    await services[Phones].bind_pending(size=pace.page_size)
+    await services[Phones].bind_pending(size=pace.page_size)  # for example of a process that has crashed
     if not clocks_agree(services):
         return
     longest_session = timedelta(seconds=services.settings.web_session_max_age)
@@ -218,10 +275,7 @@ async def sweep_other_rows(services: Services, pace: Pace) -> None:
 
 
 async def sweep_logins_to_sites(services: Services, pace: Pace) -> None:
-    """Delete the expired logins to sites, and the expired logins of browsers.
-
-    If this machine's clock and the database's differ too much, do nothing.
-    """
+    """Delete the expired logins to sites, and the expired logins of browsers."""
     if not clocks_agree(services):
         return
     now, database = services.clock(), services.database
@@ -242,10 +296,7 @@ async def lift_ended_bans(services: Services, pace: Pace) -> None:
 
 
 async def erase_due_users(services: Services, pace: Pace) -> None:
-    """Erase the users whose requested erasure is due, except those who are banned.
-
-    If this machine's clock and the database's differ too much, do nothing.
-    """
+    """Erase the users whose requested erasure is due, except those who are banned."""
     if not clocks_agree(services):
         return
     while await erase_next_due(services.database, now=services.clock()):  # noqa: ASYNC110 - this waits for no event
@@ -253,10 +304,6 @@ async def erase_due_users(services: Services, pace: Pace) -> None:
 
 
 async def _page_by_page(pace: Pace, *steps: Callable[..., Awaitable[int]]) -> None:
-    """Repeat each step until a page is not full.
-
-    A step takes the `size` of a page, and returns the number of rows that it has processed.
-    """
     for step in steps:
         while await step(size=pace.page_size) >= pace.page_size:  # noqa: ASYNC110 - this waits for no event
             await asyncio.sleep(pace.pause)
@@ -272,9 +319,8 @@ _CHORES: Final = (
     _Chore(erase_due_users, ERASURES_CHECK_PAUSE_SECONDS),
     _Chore(sweep_sessions, CHECK_PAUSE_SECONDS),
 )
-"""The chores that both `keep_house` and `sweep` run."""
+"""`keep_house` and `sweep` both run these."""
 _CHORES_OUTSIDE_SWEEP: Final = (
     _Chore(sweep_events_and_addresses, CHECK_PAUSE_SECONDS),  # `sweep` calls it separately, to return its result
     _Chore(replace_sessions, REPLACEMENTS_PAUSE.total_seconds(), "sessions_not_replaced"),
 )
-"""The other chores of `keep_house`."""

@@ -1,9 +1,7 @@
-"""The sweeps of large tables, and the limits on the sessions of an identity.
+"""The sweeps of large tables, the limits on the sessions of an identity, and the metrics from the database.
 
-A sweep processes one page of rows at a time, in the order of their ids. It deletes the old rows of one table, or
-truncates the addresses in them. Any worker may sweep the next page. Ids are UUIDv7, so their order is the order of
-creation, and the sweeps need no additional index. There is no index on `expires_at`, because every refresh changes this
-column, and an index would prevent heap-only updates.
+A sweep goes through a table page by page, in the order of ids, which is the order of creation (UUIDv7), so it needs no
+further index. An index on `expires_at`, which every refresh changes, would prevent heap-only updates.
 """
 
 from dataclasses import dataclass
@@ -14,49 +12,43 @@ from uuid import UUID
 from sqlalchemy import Text
 from sqlmodel import Field, SQLModel
 
+from wxauth.core.clock import FIRST_ID, LAST_ID, first_id_at
 from wxauth.core.database import Database
-from wxauth.core.ids import FIRST_ID, LAST_ID, first_id_at
 from wxauth.core.models import TIME
 from wxauth.core.statements import Nothing, Statement, fragment
+from wxauth.login.count_queries import OPEN_SESSIONS_FRAGMENT
 from wxauth.sessions.queries import DELETE_ENDED_SESSIONS, LAST_OF_PAGE, LastRow, end_replaced_sessions
 from wxauth.settings.addresses import TRUNCATED
 
 _REPLACING: Final = "replaced_sessions"
-"""The name under which `replace_old_sessions` stores its progress."""
+# This is the longest time from the creation of a session's id to the end of the login that stores the session.
 _OVERLAP: Final = timedelta(seconds=60)
-"""The longest time from the creation of a session's id to the end of the login that stores the session."""
 
 
 class SweepProgress(SQLModel, table=True):
-    """The progress of a sweep. Any worker may continue the sweep."""
+    """The progress of a sweep, which any worker may continue."""
 
     __tablename__ = "sweeps"
 
     name: str = Field(sa_type=Text, primary_key=True)
     after: UUID
-    """The id after which the next page begins.
-
-    `replace_old_sessions` uses the same id for all pages of a run. It checks the identities that have a session with a
-    higher id.
-    """
+    """The id after which the next page begins. `replace_old_sessions` keeps it during a run."""
     due_at: datetime = Field(sa_type=TIME)
-    """The time at which the next page is due or, after the last page, the time at which the next sweep is due."""
+    """When the next page is due or, after the last page, the next sweep."""
 
 
-# These settings keep the planner from sorting. The planner expects a user to have few sessions. For a user with a
-# million sessions, it would otherwise read and sort all of them for each page, although the index contains them in
-# order.
+# The planner expects a user to have few sessions. It would read and sort a million of them for each page, although the
+# index contains them in order.
 _READ_IN_ORDER: Final = Statement[str](
     "SELECT set_config(setting, 'off', true) FROM unnest(ARRAY['enable_sort', 'enable_bitmapscan']) AS given (setting)"
 )
-# This query returns the progress of a sweep. Before the first page of the first sweep, there is no row.
+
 _PROGRESS: Final = Statement[tuple[UUID, datetime]]("SELECT after, due_at FROM sweeps WHERE name = :name")
 _NOTE_PROGRESS: Final = Statement[Nothing]("""
 INSERT INTO sweeps (name, after, due_at) VALUES (:name, :after, :due_at)
 ON CONFLICT (name) DO UPDATE SET after = excluded.after, due_at = excluded.due_at
 """)
-# The statement skips locked rows, so that it waits for no other transaction and cannot deadlock. The next sweep deletes
-# the skipped rows.
+# Locked rows are skipped, so that it cannot deadlock, until the next sweep.
 _DELETE_SESSIONS: Final = Statement[Nothing]("""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
     SELECT id FROM sessions
@@ -64,34 +56,29 @@ DELETE FROM sessions WHERE id = ANY (ARRAY(
        FOR UPDATE SKIP LOCKED))
 """)
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext(:name))")
-# With this setting, a trigger allows a sweep to change events. Otherwise, the trigger refuses changes, because the
-# audit trail must not be altered.
+# A trigger refuses all other changes of events, because the audit trail must not be altered.
 _ALLOW_SWEEP: Final = Statement[str]("SELECT set_config('wxauth.sweeping', 'on', true)")
 
-# This statement finds the last row of a page of events. `_END_OF_CONSENTS` and `LAST_OF_PAGE` do so for other tables.
 # No later row is older than `since`, so a sweep ends with this page if `since` is not old enough.
 _END_OF_EVENTS: Final = Statement[LastRow](
     "SELECT id, at AS since FROM events WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
-# Imported consents may be older than their ids. Therefore, `since` is a time in the distant past, so that a sweep of
-# consents always continues to the last row.
+# Imported consents may be older than their ids, so a sweep must continue to the last row.
 _END_OF_CONSENTS: Final = Statement[LastRow](
     "SELECT id, 'epoch'::timestamptz AS since FROM consents WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
-# The statement leaves out merges, splits and erasures, so that other services can always learn of them.
 _DELETE_EVENTS: Final = Statement[Nothing]("""
 DELETE FROM events
+ -- other services must always be able to learn of merges, splits and erasures
  WHERE id > :after AND id <= :until AND at < :older_than AND type NOT IN ('user.erased', 'user.merged', 'user.split')
 """)
 
 
 def _prefix_length(address: LiteralString) -> LiteralString:
-    """Return an SQL expression for the prefix length of the network to which an address is truncated."""
     return f"CASE family({address}) WHEN 4 THEN {fragment(str(TRUNCATED.v4))} ELSE {fragment(str(TRUNCATED.v6))} END"
 
 
 def _network(address: LiteralString) -> LiteralString:
-    """Return an SQL expression for the network to which an address is truncated."""
     return f"network(set_masklen({address}, {_prefix_length(address)}))"
 
 
@@ -110,11 +97,7 @@ UPDATE events
                    ELSE data END
  WHERE id > :after AND id <= :until AND at < :older_than AND ({_IS_IP_NOT_TRUNCATED} OR {_IS_BROWSER_IP_NOT_TRUNCATED})
 """)
-# `ip` is the address at the login or at the last refresh, and `opened_ip` is the address at the login. Therefore, `ip`
-# is old if the session was last used long ago, and `opened_ip` is old if the session was opened long ago.
-#
-# The statement skips locked rows, because a sweep that waits for locks could deadlock. The next sweep truncates the
-# addresses in the skipped rows.
+# `ip` is of the last refresh, and `opened_ip` of the login. Locked rows are skipped, so that it cannot deadlock.
 _TRUNCATE_IN_SESSIONS: Final = Statement[Nothing](f"""
 UPDATE sessions
    SET ip = CASE WHEN last_used_at < :older_than AND {_IS_IP_NOT_TRUNCATED} THEN {_TRUNCATED_IP} ELSE ip END,
@@ -133,21 +116,18 @@ UPDATE consents SET ip = {_TRUNCATED_IP}
 
 @dataclass(frozen=True, slots=True)
 class TableSweep:
-    """A sweep of one table, in pages."""
+    """A sweep of one table."""
 
     name: str
-    """The name under which the sweep stores its progress."""
+    """Its progress is stored under this name."""
     end_of_page: Statement[LastRow]
-    """The query for the last row of a page. It returns no row if fewer rows are left than a page has."""
+    """It returns no row if fewer rows are left than a page has."""
     work: Statement[Nothing]
-    """The statement that deletes or changes the old rows of a page."""
     lock: str = "wxauth.keeping"
-    """The name of a lock. Of all sweeps that share a lock, only one processes a page at a time.
-
-    The sweep of ended sessions has a separate lock, because it runs at the same time as the other sweeps.
-    """
+    """Of all sweeps that share a lock, only one processes a page at a time."""
 
 
+# It has its own lock, because it runs at the same time as the other sweeps.
 ENDED_SESSIONS: Final = TableSweep("sessions", LAST_OF_PAGE, _DELETE_SESSIONS, lock="wxauth.housekeeping")
 EVENTS: Final = TableSweep("events", _END_OF_EVENTS, _DELETE_EVENTS)
 ADDRESSES: Final = (
@@ -159,16 +139,15 @@ ADDRESSES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class SweptPage:
-    """The result of sweeping one page."""
+    """The number of rows that were changed or deleted."""
 
     rows: int
-    """The number of rows that were changed or deleted."""
     is_last: bool
-    """Whether this was the last page of the sweep, after which no row can be old enough."""
+    """Whether no later row can be old enough."""
 
 
 async def restart_sweep(database: Database, name: str, *, now: datetime) -> None:
-    """Make the sweep with this name due now, and make it begin again with the first row."""
+    """Make a sweep due now, from the first row on."""
     async with database.begin() as transaction:
         await transaction.run(_NOTE_PROGRESS, name=name, after=FIRST_ID, due_at=now)
 
@@ -182,12 +161,7 @@ async def sweep_page(
     now: datetime,
     next_sweep_at: datetime,
 ) -> SweptPage | None:
-    """Sweep the next page of a table, up to `size` rows, store the progress, and return the result.
-
-    The sweep deletes only sessions that ended, and events that were recorded, before `older_than`. It truncates only
-    addresses from before this time. After the last page, the next sweep is due at `next_sweep_at`. Return None if
-    another worker is processing a page, or if nothing is due yet.
-    """
+    """Sweep the next page. Return None if another worker is processing a page, or if nothing is due yet."""
     # With `replan`, PostgreSQL does not use a plan from a time when the table was small.
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=table_sweep.lock):
@@ -209,30 +183,21 @@ async def sweep_page(
 
 @dataclass(frozen=True, slots=True)
 class ReplacedPage:
-    """The result of one page of `replace_old_sessions`."""
+    """The numbers of sessions that a page of `replace_old_sessions` has changed."""
 
     ended: int
-    """The number of sessions that were ended."""
     deleted: int
-    """The number of ended sessions that were deleted."""
     is_last: bool
-    """Whether this was the last page of the run, which has fewer than `size` sessions of each kind."""
 
 
 async def replace_old_sessions(
     database: Database, *, max_open: int, max_stored: int, size: int, now: datetime, pause: timedelta
 ) -> ReplacedPage | None:
-    """End a page of open sessions, and delete a page of ended sessions, beyond the limits per identity.
+    """End a page of each identity's open sessions beyond `max_open`, and delete ended ones beyond `max_stored`.
 
-    An open session ends unless it is among the `max_open` newest open sessions of its identity. An ended session is
-    deleted unless it is among the `max_stored` newest sessions of its identity, both open and ended. A page has up to
-    `size` sessions of each kind. An expired session counts as open until something ends it.
-
-    Each run checks only identities with which a user has logged in since a minute before the end of the previous run.
-    The first run checks the logins of the last `pause`. The next run is due when `pause` has passed since the last
-    page.
-
-    Return None if another worker is processing a page, or if the next run is not due yet.
+    The latter counts open sessions, too. An expired session counts as open until something ends it. Each run checks the
+    identities with a login since a minute before the end of the previous run. The next run is due `pause` after the
+    last page. Return None if another worker is processing a page, or if the next run is not due yet.
     """
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK, name=f"wxauth.{_REPLACING}"):
@@ -250,3 +215,38 @@ async def replace_old_sessions(
             due_at = now + pause
         await transaction.run(_NOTE_PROGRESS, name=_REPLACING, after=after_id, due_at=due_at)
         return ReplacedPage(ended, deleted, is_last)
+
+
+class Statistics(SQLModel):
+    """The metrics that are read from the database. `wxauth_` and a field's name is the metric's name."""
+
+    sessions: int = Field(description="Open sessions; an estimate if there are many.")
+    webhook_oldest_pending_seconds: float = Field(
+        description="Seconds since the oldest event that waits for its place in the feed was recorded, or since the "
+        "oldest delivery that an enabled webhook has not accepted was queued; 0 if there is none."
+    )
+    erasures_waiting: int = Field(description="Erased users whose data is not completely removed yet.")
+    sweep_overdue_seconds: float = Field(
+        description="Seconds since the daily sweep that is most overdue was due; 0 if none is overdue."
+    )
+    signing_key_age_seconds: float | None = Field(description="Age of the current signing key.")
+
+
+# `LEAST` and `GREATEST` ignore nulls, so a number of seconds is 0 if there is no row, or if a time is in the future.
+# Only the age of the signing key can be null. It is the time since the newest active ES256 key began to sign. RS256
+# keys do not count, because they sign no access tokens. `:sweeps` contains the names of the daily sweeps.
+STATISTICS: Final = Statement[Statistics](f"""
+SELECT ({OPEN_SESSIONS_FRAGMENT}) AS sessions,
+       (SELECT count(*) FROM erasures) AS erasures_waiting,
+       extract(epoch FROM GREATEST(:now - LEAST(
+           (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
+                   SELECT at FROM deliveries d
+                    WHERE d.receiver_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest
+             WHERE w.is_enabled),
+           (SELECT at FROM events WHERE id = (SELECT event_id FROM events_unplaced ORDER BY event_id LIMIT 1))),
+       interval '0'))::float AS webhook_oldest_pending_seconds,
+       extract(epoch FROM GREATEST(:now - (SELECT min(due_at) FROM sweeps WHERE name = ANY (:sweeps)), interval '0'))
+           ::float AS sweep_overdue_seconds,
+       extract(epoch FROM :now - (SELECT max(activates_at) FROM signing_keys
+                                   WHERE alg = 'ES256' AND activates_at <= :now))::float AS signing_key_age_seconds
+""")

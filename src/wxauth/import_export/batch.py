@@ -10,14 +10,13 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from wxauth.core.clock import new_id
 from wxauth.core.database import Transaction
-from wxauth.core.ids import new_id
 from wxauth.core.trail import OPERATOR, EventType, event, record_events
 from wxauth.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.import_export import queries
 from wxauth.import_export.lines import ATTRIBUTES, Fault, Line
 from wxauth.import_export.notes import GivenFields, GivenValue, Notes
-from wxauth.import_export.options import Options
 from wxauth.import_export.queries import ChangedConsents, Found, StoredIdentity, UserToImport
 from wxauth.import_export.rules import (
     GIVEN_BEFORE,
@@ -29,60 +28,48 @@ from wxauth.import_export.rules import (
     Change,
     CurrentData,
     MatchedLine,
+    Options,
 )
 from wxauth.users.attributes import WrongAttributes, changed_names, patched
 from wxauth.users.status_queries import ADMIN, StatusAndRoles, StatusChange, change_status_and_roles
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 _WITH_OWN_RULES: Final = ("unionid", "external_id", "created_at", "last_login_at", "consents")
-"""The fields of a user to which `GIVEN_BEFORE` does not apply, because each of them has its own rule."""
+# Two lines of one identity must agree in these: a user has one value, and a second would be lost.
 _SINGLE_VALUED: Final = [
     name for name in Line.model_fields if name in UserToImport.model_fields and name not in _WITH_OWN_RULES
 ]
-"""The fields in which two lines of one identity must agree if both lines have a value.
-
-A user has one value of each field, so a second value would be lost. Only `attributes` may differ, if the import changes
-the attributes of existing users.
-"""
 
 
 class LineOutcome(StrEnum):
     """The result of a line."""
 
     CREATED = "created"
-    """The line created a new user."""
     UPDATED = "updated"
-    JOINED = "joined"
-    """The line added an identity, or only a unionid, to a user whom only the external_id of the line found."""
+    JOINED = "joined"  # only the external_id found the user, who got an identity or a unionid
     UNCHANGED = "unchanged"
     REFUSED = "refused"
     BLANK = "blank"
 
 
 class LineRefused(Exception):
-    """The error for a line that is invalid, or that contradicts stored data or another line."""
+    """A line is invalid, or contradicts stored data or another line."""
 
     def __init__(self, faults: Sequence[Fault], other_lines: Sequence[int] = ()) -> None:
         super().__init__()
         self.faults = faults
         self.other_lines = other_lines
-        """The numbers of the other lines that the line might contradict."""
+        """The numbers of lines that it might contradict."""
 
 
 class AdministratorsNotLocked(Exception):
-    """The error for a line that would remove an administrator although not all administrators are locked.
-
-    Without the locks, this administrator might be the last one.
-    """
+    """A line would remove an administrator, who might be the last, as not all are locked."""
 
 
 class _Addition(NamedTuple):
-    """A user or an identity that a line has added, with the type of the event that reports it."""
-
     kind: EventType
     user_id: UUID
-    app_id: str | None
-    """The app of the identity; None if the line of a new user contains no identity."""
+    app_id: str | None  # None if the line of a new user contains no identity
 
 
 class Batch:
@@ -90,9 +77,9 @@ class Batch:
 
     Args:
         found: The stored data that the lines name. The caller has locked its users.
-        has_all_administrators: Whether the caller has locked all administrators. In this case, `found.users` contains
-            all stored administrators, and in a dry run, `notes.users` contains those of earlier batches.
-        notes: The notes of earlier batches that concern these lines. The batch adds the notes about its own lines.
+        has_all_administrators: Whether the caller has locked all administrators, who are then in `found.users` or,
+            from earlier batches of a dry run, in `notes.users`.
+        notes: The notes of earlier batches that concern these lines, to which the batch adds its own.
         options: The options of the import.
         now: The time of the changes.
     """
@@ -146,14 +133,11 @@ class Batch:
         return LineOutcome.UPDATED if is_changed else LineOutcome.UNCHANGED
 
     async def store(self, transaction: Transaction) -> list[StatusChange]:
-        """Write the changes of the lines, and record the events of these changes.
+        """Write the changes and their events. Return those of stored users' status and roles, to report them.
 
-        With the option `quiet_events`, record only events about the status and the roles of stored users, and about the
-        sessions that end because of them.
+        `quiet_events` leaves only the events of these changes, and of the sessions that end because of them.
 
-        Return the changes of the status and the roles of stored users, which the caller reports after the commit.
-
-        Raises: one of `core.database_errors.CONFLICTS`, if another transaction has written the same data.
+        Raises: one of `core.outages.CONFLICTS`, if another transaction has written the same data.
         """
         stored = self._stored_users
         new = [user for user_id, user in self.notes.users.items() if user_id not in stored]
@@ -175,7 +159,6 @@ class Batch:
         return changes
 
     def _rows(self, new: Sequence[UserToImport], changed: Sequence[UserToImport]) -> queries.RowsByStatement:
-        """Return the rows to write for new users, changed users, and the other data that the lines add or change."""
         notes, stored_identities = self.notes, self._found.identities
         # `awaits_login` says that nobody has logged in with an imported identity. `CHANGE_IDENTITIES` ignores this key.
         identities = {
@@ -205,10 +188,6 @@ class Batch:
         }
 
     def _check(self, matched: MatchedLine) -> None:
-        """Check that all ids of the line belong to one user, and that the line may change that user.
-
-        Raises: LineRefused, with the faults for all rules that the line breaks.
-        """
         broken_of_line = [rule for rule in RULES_OF_LINES if rule.is_broken(matched)]
         broken_of_owner = [rule for rule in RULES_OF_OWNERS if rule.is_broken(matched)]
         broken = [*broken_of_line, *broken_of_owner]
@@ -222,20 +201,16 @@ class Batch:
         # If the openid is not the line's own unionid, it is the unionid of another line in the file.
         if UNIONID_AS_OPENID in broken and matched.line.openid != matched.line.unionid:
             other_lines.add(self.notes.unionid_lines[matched.line.key.openid])
-        raise LineRefused([rule.fault for rule in broken], sorted(other_lines))
+        faults = dict.fromkeys(rule.fault for rule in broken)  # several rules can find the same rounded ID
+        raise LineRefused(list(faults), sorted(other_lines))
 
     def _given_fields(self, number: int, line: Line) -> GivenFields:
-        """Return the fields that this line and earlier lines of its identity have given.
-
-        Raises: LineRefused, if this line contradicts an earlier line.
-        """
         earlier = self.notes.given.get(line.key, {})
         hashes = {name: _hash(getattr(line, name)) for name in _SINGLE_VALUED}
         given = {name: GivenValue(number, hash_) for name, hash_ in hashes.items() if hash_ is not None}
         contradicted = [name for name in given if name in earlier and given[name].hash != earlier[name].hash]
-        # With `takes_attributes`, two lines may give different attributes, because both patches are applied, one after
-        # the other. Otherwise, only a line that creates a user sets attributes, so those of a second line would be
-        # lost.
+        # With `takes_attributes`, both patches are applied, one after the other. Otherwise, only a line that creates a
+        # user sets attributes, so those of a second line would be lost.
         if self._options.takes_attributes and "attributes" in contradicted:
             contradicted.remove("attributes")
         if contradicted:
@@ -244,10 +219,6 @@ class Batch:
         return given | earlier  # a refusal names the first line that has given a field
 
     def _updated(self, user: UserToImport, line: Line, *, is_new: bool) -> UserToImport:
-        """Return a copy of the user with the values that the line adds or changes.
-
-        Raises: LineRefused, if the resulting attributes are invalid.
-        """
         options = self._options_of_new if is_new else self._options
         updated = user.model_copy()
         _update_profile(updated, line, overwrites=options.overwrites)
@@ -266,13 +237,13 @@ class Batch:
             updated.external_id = user.external_id or line.external_id
         updated.created_at = min(user.created_at, line.created_at or user.created_at)
         updated.last_login_at = max(filter(None, (user.last_login_at, line.last_login_at)), default=None)
+        # An exported line repeats the last login, which is no change.
+        if line.last_seen_at and (updated.last_seen_at is None or line.last_seen_at > updated.last_seen_at):
+            updated.last_refresh_at = line.last_seen_at
         return updated
 
     def _update_phone(self, user: UserToImport, line: Line, *, overwrites: bool) -> None:
-        """Set the line's phone number, which counts as unverified, unless another user has verified this number.
-
-        If the user already has a number, replace it only if `overwrites` is set.
-        """
+        """The line's number counts as unverified."""
         if line.phone is None or line.phone == user.phone:
             return
         if user.phone is not None and not overwrites:
@@ -282,10 +253,6 @@ class Batch:
             user.phone, user.phone_verified_at = line.phone, None
 
     def _check_change(self, change: Change) -> None:
-        """Check the change that a line makes to its user.
-
-        Raises: LineRefused, if the change breaks a rule; AdministratorsNotLocked.
-        """
         faults = [rule.fault for rule in RULES_OF_CHANGES if rule.is_broken(change)]
         if change.removes_administrator:
             if not self._has_all_administrators:
@@ -296,9 +263,7 @@ class Batch:
             raise LineRefused(faults)
 
     def _note_user(self, user: UserToImport, *, is_changed: bool) -> None:
-        """Note the new values of a line's user, and whether the user is an administrator."""
-        # A dry run also notes an unchanged user. A later batch may find this user only by an id that this line adds and
-        # that the dry run does not store.
+        # A later batch of a dry run may find an unchanged user only by an id that this line adds.
         if is_changed or self._options.dry_run:
             self._current.users[user.id] = user
         if StatusAndRoles.of(user).is_administrator:
@@ -307,7 +272,6 @@ class Batch:
             self._administrators.discard(user.id)
 
     def _note_addition(self, line: Line, user_id: UUID, *, is_new: bool) -> None:
-        """If the line adds a user or an identity, note this addition, because an event reports it."""
         if is_new:
             app_id = None if line.openid is None else line.app_id
             self._additions.append(_Addition(EventType.USER_CREATED, user_id, app_id))
@@ -315,7 +279,6 @@ class Batch:
             self._additions.append(_Addition(EventType.IDENTITY_ADDED, user_id, line.app_id))
 
     def _note_ids(self, line: Line, user_id: UUID) -> bool:
-        """Note the line's unionid, external ids and former ids as ids of the user. Return whether any id is new."""
         ids_and_owners: tuple[tuple[Sequence[Any], ChainMap[Any, UUID]], ...] = (
             ([line.unionid], self._current.unionids),
             ([line.external_id, *line.former_external_ids], self._current.external_ids),
@@ -329,7 +292,6 @@ class Batch:
         return adds_ids
 
     def _note_identity(self, line: Line, user_id: UUID) -> bool:
-        """Note the line's identity, if the line has one. Return whether the identity is new or changed."""
         if line.openid is None:
             return False
         key = line.key
@@ -350,7 +312,6 @@ class Batch:
         return after != before
 
     def _note_consents(self, line: Line, user_id: UUID) -> bool:
-        """Note the line's consents. Return whether any of them is new."""
         if not line.consents:
             return False
         new: list[dict[str, Any]] = []
@@ -365,7 +326,6 @@ class Batch:
         return bool(new)
 
     def _events(self, users: Iterable[UserToImport], consents: Iterable[ChangedConsents]) -> Iterator[dict[str, Any]]:
-        """Yield the events of the changes, as rows of the audit trail."""
         row = partial(event, by=OPERATOR, at=self._now)
         for kind, user_id, app_id in self._additions:
             roles = self.notes.users[user_id].roles if kind is EventType.USER_CREATED else ()
@@ -382,13 +342,9 @@ class Batch:
 
 
 def _changes_of(user: UserToImport, stored: UserToImport | None) -> Iterator[tuple[EventType, dict[str, Any]]]:
-    """Yield the types and the data of the events that report how a user differs from the stored user.
-
-    A user who is not stored yet is new, so no event reports that the user's profile has changed.
-    `change_status_and_roles` records the events about the status and the roles of a stored user.
-    """
     before = stored or queries.new_user(user.id, user.created_at)
     changed = [name for name in PROFILE_FIELDS if getattr(before, name) != getattr(user, name)]
+    # `change_status_and_roles` records the events about the status and the roles of a stored user.
     if stored is not None and changed:
         yield EventType.PROFILE_CHANGED, {"fields": changed}
     ban = StatusAndRoles.of(user).ban
@@ -404,7 +360,6 @@ def _changes_of(user: UserToImport, stored: UserToImport | None) -> Iterator[tup
 
 
 def _update_profile(user: UserToImport, line: Line, *, overwrites: bool) -> None:
-    """Set the profile fields for which the line has a value. A field that has a value changes only if `overwrites`."""
     for name in PROFILE_FIELDS:
         value = getattr(line, name)
         if value is not None and (overwrites or getattr(user, name) is None):
@@ -412,7 +367,6 @@ def _update_profile(user: UserToImport, line: Line, *, overwrites: bool) -> None
 
 
 def _update_status_and_roles(user: UserToImport, line: Line, options: Options) -> None:
-    """Set the user's roles, and ban or unban the user, as far as the options allow this."""
     if options.takes_roles and line.roles is not None and set(line.roles) != set(user.roles):
         user.roles = line.roles
     if options.takes_status and line.status is UserStatus.DISABLED:
@@ -422,7 +376,6 @@ def _update_status_and_roles(user: UserToImport, line: Line, options: Options) -
 
 
 def _hash(value: object) -> int | None:
-    """Return a hash that is equal for equal values in this process; None for None."""
     match value:
         case None:
             return None

@@ -11,21 +11,14 @@ from typing import IO, Any, ClassVar, Final
 
 from pydantic_core import from_json, to_json
 
+from wxauth import i_json
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.import_export.lines import NOT_UTF8, Fault, Line, unwrapped
+from wxauth.import_export.documents import MAX_ELEMENT, Elements, Form, form_of
+from wxauth.import_export.lines import NOT_UTF8, NUL_OR_SURROGATE, Fault, Line, unwrapped
 from wxauth.import_export.numbered_lines import NumberedLine, first_of, numbered_lines
-from wxauth.import_export.other_files import (
-    OTHER_THAN_CSV,
-    OTHER_THAN_JSON_LINES,
-    WrongFile,
-    check_delimiter,
-    check_document,
-)
+from wxauth.import_export.other_files import OTHER_THAN_CSV, OTHER_THAN_JSON_LINES, WrongFile, check_delimiter
 from wxauth.settings.roles import ATTRIBUTE_NAME
-from wxauth.users.attributes import typed_attribute
 
-_BEGINNING: Final = 64 * 1024
-"""The number of bytes at the beginning of a file that `JsonLines` reads to recognize a single JSON document."""
 NOT_CSV: Final = Fault(
     "line",
     _(
@@ -51,40 +44,25 @@ NO_HEADER: Final = Fault(
 )
 UNREAD_NAMES: Final = _("must contain the names that --map reads, but no line contains {names}")
 MOST_NAMES: Final = 100
-"""The largest number of ignored names that are reported for JSON Lines. For CSV, all of them are reported."""
 _ATTRIBUTE: Final = "attributes."
-"""The beginning of the name of a column that contains an attribute, for example `attributes.tier`."""
+# The group matches the escape of a lone surrogate (half of an emoji).
 _ESCAPED: Final = re.compile(rb"\\(?:u[Dd][89ABab]..\\u[Dd][C-Fc-f]..|(u[Dd][89A-Fa-f]..)|.)", re.DOTALL)
-"""The pattern of an escape in JSON. The group matches the escape of a lone surrogate (half of an emoji)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFormat:
-    """The format of an imported file, as the operator has described it with the options of the command."""
+    """The format of a file, as the options of the command describe it."""
 
     delimiter: str = ","
-    """The character that separates the cells of a CSV file."""
-    app_id: str | None = None
-    """The app for lines that don't specify an app."""
+    app_id: str | None = None  # for lines that don't specify an app
     fields: Mapping[str, str] = field(default_factory=dict)
-    """The fields whose names in the file differ from wxauth's names.
-
-    The keys are the file's names, and the values are wxauth's names. For example, `--map openid=wx_id` becomes
-    `{"wx_id": "openid"}`.
-    """
+    """`--map openid=wx_id` is `{"wx_id": "openid"}`."""
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """The fields whose values in the file differ from wxauth's values, by wxauth's name of the field.
-
-    In each inner mapping, the keys are the file's values, and the values are wxauth's values. For example,
-    `--map status:1=disabled` becomes `{"status": {"1": "disabled"}}`.
-    """
+    """`--map status:1=disabled` is `{"status": {"1": "disabled"}}`."""
 
     @property
     def roots(self) -> frozenset[str]:
-        """The names in the file that `fields` maps, and the first parts of nested names.
-
-        For example, `authData` is the first part of `authData.openid`.
-        """
+        """The file's names in `fields`, and the first parts of paths, such as `authData` of `authData.openid`."""
         return frozenset(self.fields).union(name.partition(".")[0] for name in self.fields)
 
 
@@ -102,24 +80,21 @@ class _Lines:
         self._format = file_format
         self._start = file.tell()
         self._was_read = False
-        """Whether all lines have been read at least once."""
+        self.has_elements = False
+        """Whether the numbers count the elements of a JSON document instead of lines."""
         self.ignored_names: list[str] = []
-        """The names in the file that are not imported. `JsonLines` notes only the first `MOST_NAMES` of them."""
+        """These names are not imported. A file in JSON adds only its first `MOST_NAMES`."""
 
     def _numbered(self) -> Iterator[NumberedLine]:
-        """Yield each line of the file before it is parsed.
-
-        Raises: WrongFile, if the first line that is not blank shows another kind of file.
-        """
         self._file.seek(self._start)
         yield from numbered_lines(self._file, self.other_kinds)
         self._was_read = True
 
 
 class JsonLines(_Lines):
-    """The lines of a file in JSON Lines, with their numbers, and with wxauth's names and values.
+    """The lines of a file in JSON Lines, with wxauth's names and values. Elements of a document count as lines, too.
 
-    Raises: WrongFile, if the file is not JSON Lines.
+    Raises: WrongFile, if the file is not JSON.
     """
 
     other_kinds = OTHER_THAN_JSON_LINES
@@ -127,24 +102,18 @@ class JsonLines(_Lines):
     def __init__(self, file: IO[bytes], file_format: FileFormat = DEFAULT_FORMAT) -> None:
         super().__init__(file, file_format)
         self._is_plain = file_format.app_id is None and not file_format.fields and not file_format.values
-        """Whether the lines already have wxauth's names and values, and name their apps."""
+        """Whether nothing needs to be translated."""
         self._unread = {*file_format.fields, *file_format.values}
-        """The names in `--map` that no line has contained so far.
-
-        For a field that `--map` renames, this is the file's name. For a field whose values `--map` replaces, this is
-        wxauth's name.
-        """
+        """Names in `--map` that no line has contained yet: the file's, or wxauth's for values."""
         self._has_objects = False
-        """Whether any line so far is a JSON object."""
-        beginning = file.read(_BEGINNING).decode("utf-8-sig", errors="ignore")
-        check_document(beginning, file_format.roots | {"openid", "unionid"})
+        self._form = form_of(file.read(MAX_ELEMENT + 1), self._is_row)
+        self.has_elements = self._form is not Form.LINES
         first_of(self._numbered())  # raises WrongFile if the first line shows another kind of file
 
     def __iter__(self) -> Iterator[NumberedLine]:
         """Yield each line. The first iteration also collects the ignored names in the file.
 
-        Raises: WrongFile, after the last line of the first iteration, if the file contains objects, and at least one
-            name in `--map` occurs in no line (see `_unread`).
+        Raises: WrongFile, after the last line of the first iteration, if a name in `--map` occurs in no line.
         """
         is_first_time = not self._was_read
         for line in self._numbered():
@@ -156,15 +125,35 @@ class JsonLines(_Lines):
             names = ", ".join(sorted(self._unread))
             raise WrongFile(Fault("file", Text(UNREAD_NAMES, names=names)), self.ignored_names)
 
-    def _translated(self, text: bytes, *, is_first_time: bool) -> bytes:
-        """Return a line with wxauth's names and values. In the first iteration, also note the line's names."""
+    def _numbered(self) -> Iterator[NumberedLine]:
+        if self._form is Form.LINES:
+            yield from super()._numbered()
+        else:
+            self._file.seek(self._start)
+            yield from Elements(self._file, self._form)
+            self._was_read = True
+
+    def _is_row(self, values: Mapping[str, object]) -> bool:
+        for path in ("openid", "unionid", *self._format.fields):
+            with suppress(KeyError):
+                _value_at(values, path)
+                return True
+        return False
+
+    def _translated(self, text: bytes, *, is_first_time: bool) -> bytes | Fault:
         # `numbered_lines` and `_without_lone_surrogate` replace a lone surrogate with U+0000, which JSON must not
         # contain unescaped.
         text = _ESCAPED.sub(_without_lone_surrogate, text).replace(b"\0", rb"\u0000")
         if self._is_plain and not is_first_time:
             return text
-        values = _object_in(text)
-        if values is None:
+        try:
+            values = from_json(text) if self._is_plain else i_json.parse(text.decode())
+            if not isinstance(values, dict):
+                i_json.check(values)  # raises for an object that repeats a name
+                return text
+        except i_json.NotIJson as exc:
+            return Fault("line", exc.text)
+        except ValueError:
             return text
         ours = self._with_fields(values)
         if is_first_time:
@@ -172,10 +161,6 @@ class JsonLines(_Lines):
         return text if self._is_plain else to_json(self._with_values(ours))
 
     def _note_names(self, values: Mapping[str, object], ours: Mapping[str, object]) -> None:
-        """Add the line's ignored names to `ignored_names`, and remove the names that the line contains from `_unread`.
-
-        `values` is the line with the file's names, and `ours` is the line with wxauth's names.
-        """
         self._has_objects = True
         fields, roots = self._format.fields, self._format.roots
         for name in values:
@@ -186,10 +171,6 @@ class JsonLines(_Lines):
         self._unread -= {name for name in self._unread if name in values or fields.get(name, name) in ours}
 
     def _with_fields(self, values: Mapping[str, object]) -> dict[str, object]:
-        """Return the line with wxauth's names of fields.
-
-        If `--map` gives another name for a field in the file, the value under wxauth's name of the field is left out.
-        """
         fields = self._format.fields
         mapped = frozenset(fields.values())
         ours = {name: value for name, value in values.items() if name not in fields and name not in mapped}
@@ -199,7 +180,6 @@ class JsonLines(_Lines):
         return ours
 
     def _with_values(self, line: Mapping[str, object]) -> dict[str, object]:
-        """Return the line with wxauth's values, and with the app of `--app-id` if the line has no app."""
         ours = dict(line)
         for name, values in self._format.values.items():
             value = unwrapped(line.get(name))
@@ -212,14 +192,13 @@ class JsonLines(_Lines):
 
 
 class CsvLines(_Lines):
-    """The lines of a CSV file as JSON, with their numbers. Cells must not contain line breaks.
+    """The lines of a CSV file as JSON. Cells must not contain line breaks.
 
     Raises: WrongFile, if the file is not CSV, or if its header is wrong.
     """
 
     other_kinds = OTHER_THAN_CSV
     header: NumberedLine
-    """The first line that is not blank."""
 
     def __init__(self, file: IO[bytes], file_format: FileFormat = DEFAULT_FORMAT) -> None:
         super().__init__(file, file_format)
@@ -230,29 +209,21 @@ class CsvLines(_Lines):
             raise WrongFile(cells)
         columns = [name.strip() for name in cells]
         self._names = [self._name_of(column) for column in columns]
-        """The names of the columns, after `--map` has replaced names of the file with names of wxauth."""
+        """wxauth's names of the columns."""
         self._imported = frozenset(name for name in self._names if is_field(name))
-        """The names of the columns that are imported."""
         self._check_names(columns)
         self.ignored_names = [
             column for column, name in zip(columns, self._names, strict=True) if column and name not in self._imported
         ]
 
     def _name_of(self, column: str) -> str:
-        """Return wxauth's name for a column; an empty name if `--map` gives another column for this field.
-
-        A column that wxauth does not know keeps its name.
-        """
+        """An empty name means that `--map` gives another column for this field."""
         fields = self._format.fields
         if column in fields:
             return fields[column]
         return "" if column in fields.values() else column
 
     def _check_names(self, columns: Sequence[str]) -> None:
-        """Check that the header has each required field, no field twice, and only valid names of attributes.
-
-        Raises: WrongFile, with the wrong names of attributes, or with all columns.
-        """
         attributes = [name for name in self._names if name.startswith(_ATTRIBUTE)]
         if wrong := [name for name in attributes if not is_field(name)]:
             raise WrongFile(WRONG_ATTRIBUTE, wrong)
@@ -264,21 +235,13 @@ class CsvLines(_Lines):
             raise WrongFile(NO_HEADER, columns)
 
     def _needed_names(self) -> AbstractSet[str]:
-        """Return the names that the header must contain.
-
-        They are wxauth's names in `--map`, and the names of an identity's fields. A file with unionids but no openids
-        needs no identities. With `--app-id`, the header need not contain `app_id`.
-        """
         needed = {*self._format.fields.values(), *self._format.values}
-        if "openid" in self._imported or "unionid" not in self._imported:  # a line with only a unionid needs no app
+        if "unionid" not in self._imported:  # a line with only a unionid needs no app
             needed.update(["openid"] if self._format.app_id else ["openid", "app_id"])
         return needed
 
     def __iter__(self) -> Iterator[NumberedLine]:
-        """Yield each line except the header.
-
-        The text of a line is JSON, a fault, or None if the line is blank or all of its cells are empty.
-        """
+        """Yield each line except the header: JSON, a fault, or None if all of its cells are empty."""
         for line in self._numbered():
             if line.number == self.header.number:
                 continue
@@ -288,7 +251,6 @@ class CsvLines(_Lines):
                 yield line
 
     def _json(self, text: bytes) -> bytes | Fault | None:
-        """Return a line of CSV as JSON, the fault of the line, or None if all of its cells are empty."""
         cells = self._cells(text)
         if isinstance(cells, Fault):
             return cells
@@ -296,13 +258,12 @@ class CsvLines(_Lines):
             return WRONG_CELLS
         if not any(cells):  # spreadsheets add rows of empty cells at the end of a table
             return None
-        return to_json(self._fields_of(cells))
+        try:
+            return to_json(self._fields_of(cells))
+        except ValueError:  # an escape in the JSON of a cell
+            return Fault("line", NUL_OR_SURROGATE)
 
     def _fields_of(self, cells: list[str]) -> dict[str, object]:
-        """Return the values of a line's imported fields.
-
-        Fields whose cells are empty are absent, except that `--app-id` provides an `app_id`.
-        """
         fields: dict[str, object] = {"app_id": self._format.app_id} if self._format.app_id else {}
         attributes: dict[str, object] = {}
         for name, text in zip(self._names, cells, strict=True):
@@ -310,7 +271,7 @@ class CsvLines(_Lines):
             if not cell or name not in self._imported:
                 continue
             if name.startswith(_ATTRIBUTE):
-                attributes[name.removeprefix(_ATTRIBUTE)] = typed_attribute(cell)
+                attributes[name.removeprefix(_ATTRIBUTE)] = i_json.parse_typed(cell)
             else:
                 fields[name] = _parsed_cell(name, cell)
         if attributes:
@@ -318,15 +279,12 @@ class CsvLines(_Lines):
         return fields
 
     def _cells(self, text: bytes | Fault | None) -> list[str] | Fault:
-        """Return the cells of a line, or the fault of the line. A blank line has no cells.
-
-        Each line is parsed separately, so that a missing quotation mark does not affect other lines.
-        """
         if text is None:
             return []
         if isinstance(text, Fault):
             return text
         try:
+            # Each line is parsed by itself, so that a missing quotation mark does not affect other lines.
             return next(csv.reader([text.decode()], delimiter=self._format.delimiter, strict=True), [])
         except csv.Error:
             return NOT_CSV
@@ -341,20 +299,7 @@ def is_field(name: str) -> bool:
     return name in Line.model_fields
 
 
-def _object_in(text: bytes) -> dict[str, object] | None:
-    """Return the JSON object in a text; None for any other text, which the check of the line later refuses."""
-    try:
-        value = from_json(text)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def _value_at(values: Mapping[str, object], path: str) -> object:
-    """Return the value at a name or at a path, for example `authData.lc_weapp.openid`.
-
-    Raises: KeyError, if there is no such value.
-    """
     if path in values:
         return values[path]
     inner: object = values
@@ -366,36 +311,30 @@ def _value_at(values: Mapping[str, object], path: str) -> object:
 
 
 class _CellKind(Enum):
-    """The form in which the cell of a field contains the field's value."""
-
     TEXT = auto()
-    LIST_OF_TEXTS = auto()
-    """The texts are separated by `|`, or are a JSON list."""
+    LIST_OF_TEXTS = auto()  # separated by `|`, or a JSON list
     JSON = auto()
 
 
 def _parsed_cell(name: str, cell: str) -> object:
-    """Return the value of a field from the text of a cell."""
     kind = _cell_kinds()[name]
     if kind is _CellKind.TEXT:
         return cell
     if kind is _CellKind.LIST_OF_TEXTS and not cell.startswith('["'):  # the items of a JSON list may contain |
         return cell.split("|")
     try:
-        return from_json(cell)
+        return i_json.parse(cell)
     except ValueError:
         return cell  # the field's own check refuses it
 
 
 @cache
 def _cell_kinds() -> dict[str, _CellKind]:
-    """Return the kind of cell of each field of `Line`. The JSON schema of `Line` shows the types of the fields."""
     schema = Line.model_json_schema()
     return {name: _cell_kind_of(field, schema["$defs"]) for name, field in schema["properties"].items()}
 
 
 def _cell_kind_of(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> _CellKind:
-    """Return the kind of cell for a field with this schema."""
     alternatives = list(_alternatives_of(field, definitions))
     if any(map(_is_text, alternatives)):
         return _CellKind.TEXT
@@ -406,7 +345,6 @@ def _cell_kind_of(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> _
 
 
 def _alternatives_of(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the schemas of the types of values that a schema accepts, except null."""
     if "$ref" in schema:
         schema = definitions[schema["$ref"].rpartition("/")[2]]
     if "anyOf" in schema:
@@ -421,8 +359,4 @@ def _is_text(schema: Mapping[str, Any]) -> bool:
 
 
 def _without_lone_surrogate(escape: re.Match[bytes]) -> bytes:
-    """Return the replacement for an escape found by `_ESCAPED`.
-
-    For a lone surrogate, return U+0000, which the field's check refuses or removes. Return any other escape unchanged.
-    """
     return b"\0" if escape[1] else escape[0]

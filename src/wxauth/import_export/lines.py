@@ -24,8 +24,9 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_core import ErrorDetails, from_json, to_json
+from pydantic_core import ErrorDetails, PydanticCustomError, from_json, to_json
 
+from wxauth import i_json
 from wxauth.apps.registry import Apps
 from wxauth.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.errors import UnknownApp
@@ -38,33 +39,33 @@ from wxauth.users.schemas import MAX_AVATAR_URL, MAX_NICKNAME, AvatarUrl, Nickna
 from wxauth.web import schemas
 from wxauth.wechat.received import E164
 
+# All others identify a user, grant or end rights, or record the user's wishes, so none of them may be dropped.
 SKIPPABLE: Final = frozenset(
-    (*PROFILE_FIELDS, "phone", "ban_reason", "attributes", "created_at", "identity_created_at", "last_login_at")
+    (
+        *PROFILE_FIELDS,
+        "phone",
+        "ban_reason",
+        "attributes",
+        "created_at",
+        "identity_created_at",
+        "last_login_at",
+        "last_seen_at",
+    )
 )
-"""The fields in which an invalid value can count as null.
-
-The other fields identify a user, grant or end rights (for example `roles` and `banned_until`), or record the user's
-wishes (for example `consents` and `erase_at`). A line with an invalid value in one of these fields is always refused.
-"""
 
 
 class IdentityKey(NamedTuple):
-    """The app_id and openid of an identity.
-
-    If a line contains no identity, its key consists of an empty app_id, which no app has, and the unionid as `openid`.
-    """
+    """An identity. Without an openid, the app_id is empty, and the `openid` is the unionid."""
 
     app_id: str
     openid: str
 
 
 class Fault(NamedTuple):
-    """A fault in a line: the field, and the rule that its value breaks."""
+    """A field, or `line` or `file`, and the rule that its value breaks."""
 
     field: str
-    """The name of the field; `line` or `file` for a fault of the line or the file as a whole."""
     rule: Text
-    """The rule that the field breaks, for example "must be a UUIDv7"."""
 
 
 NOT_JSON: Final = Fault("line", _("must be a JSON object"))
@@ -73,26 +74,29 @@ ATTRIBUTES: Final = Fault(
     "attributes",
     _("must be an object of up to 2048 bytes with up to 32 names (a-z, 0-9 and _), nested at most 4 levels deep"),
 )
+NUL_OR_SURROGATE: Final = _("must not contain NUL or lone surrogates such as \\ud83d")
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
-_DATE_SEPARATORS: Final = str.maketrans({"/": "-", "年": "-", "月": "-", "日": " "})
-"""The replacements that turn 2026/11/20 and 2026年11月20日 into 2026-11-20."""
+_DATE_SEPARATORS: Final = str.maketrans({"/": "-", "年": "-", "月": "-", "日": " "})  # 2026/11/20 and 2026年11月20日
+# It reads a text after `_DATE_SEPARATORS`. The groups of the minute and the second include the colon.
 _DATE_AND_TIME: Final = re.compile(
     r"(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ] *(\d\d?)(:\d\d)(:\d\d(?:\.\d+)?)? *([Zz]|[+-]\d\d(?::?\d\d)?)?)?", re.ASCII
 )
-"""The pattern of a date, with or without a time and an offset, after the replacements in `_DATE_SEPARATORS`.
-
-The groups of the minute and the second include the colon before the number.
-"""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_INTEGER: Final = re.compile(r"-?[0-9]+")
 _MILLISECONDS: Final = re.compile(r"-?\d{1,15}", re.ASCII)
 _SECONDS_OR_MILLISECONDS: Final = re.compile(r"(\d{10})(\d{3})?", re.ASCII)
-"""The pattern of the seconds since 1970 (ten digits), or of the milliseconds (thirteen digits)."""
 _TIME_RULE: Final = _(
     "must be a time with a time zone, such as 2026-11-20T08:00:00+08:00, the seconds or "
     "milliseconds since 1970, or empty. With --time-zone, 2026-11-20, 2026/11/20 8:00 and "
     "2026年11月20日 are also accepted"
 )
+_NOT_DIGITS: Final = "not_digits"
+_NOT_DIGITS_RULE: Final = _(
+    "must be text or an integer, but is a number with a decimal point or an exponent, which may have been rounded. "
+    "Export the ID as text"
+)
+_TOO_MANY_DIGITS: Final = Fault("line", _("must not contain numbers of more than 4,300 digits"))
 _SHORT_TEXT_RULE: Final = _("must be 1 to 64 printable characters")
 
 
@@ -100,15 +104,18 @@ _SHORT_TEXT_RULE: Final = _("must be 1 to 64 printable characters")
 
 
 def unwrapped(value: object) -> object:
-    """Return the text or the time inside a wrapped value; None for the time 0. Return any other value unchanged.
-
-    MongoDB's tools, LeanCloud and Parse wrap ids, times and large numbers in objects, such as `{"$oid": "65a0…"}`.
-    """
+    """Return what MongoDB's tools, LeanCloud and Parse wrap, such as `{"$oid": "65a0…"}`; None for the time 0."""
     if not isinstance(value, dict):
         return value
     match list(value.items()):
-        case [("$oid" | "$numberLong" | "$numberInt", str() as text)]:
+        case [("$oid", str() as text)]:
             return text
+        case [("$numberLong" | "$numberInt", int() | str() as number)] if _INTEGER.fullmatch(str(number)):
+            return number
+        case [("$numberDecimal" | "$numberDouble", str() as text)]:
+            with suppress(ValueError):
+                return text if _INTEGER.fullmatch(text) else float(text)
+            return value
         case [("$date", date)]:
             return _as_time(unwrapped(date))
         case [("__type", "Date"), ("iso", text)] | [("iso", text), ("__type", "Date")] if isinstance(text, str):
@@ -118,10 +125,6 @@ def unwrapped(value: object) -> object:
 
 
 def _as_time(date: object) -> object:
-    """Return a number of milliseconds since 1970, or the text of such a number, as a time in ISO 8601.
-
-    Return None for 0. Return any other value unchanged, because the field's own check judges it later.
-    """
     if isinstance(date, bool):  # true and false are ints in Python
         return date
     if isinstance(date, int | float) or (isinstance(date, str) and _MILLISECONDS.fullmatch(date)):
@@ -133,11 +136,13 @@ def _as_time(date: object) -> object:
     return date
 
 
-def _known_app(value: str, info: ValidationInfo) -> str:
-    """Return the app_id of a known app unchanged.
+def _text_of_id(value: object) -> object:
+    if isinstance(value, float):
+        raise PydanticCustomError(_NOT_DIGITS, "Must be text or an integer")
+    return str(value) if type(value) is int else value
 
-    Raises: ValueError, if the app is unknown; StorageUnavailable, if the app's secrets cannot be decrypted.
-    """
+
+def _known_app(value: str, info: ValidationInfo) -> str:
     parts: Mapping[type, Any] = info.context or {}
     apps: Apps = parts[Apps]
     try:
@@ -148,13 +153,7 @@ def _known_app(value: str, info: ValidationInfo) -> str:
 
 
 def _time_or_none(value: object, info: ValidationInfo) -> object:
-    """Return a time in ISO 8601. The value may be in another format that tables use, such as `2026/11/20 8:00`.
-
-    A time without an offset gets the offset of the import's time zone. If the import has no time zone, the time
-    gets no offset, and the field's own check refuses it later.
-
-    Return None for zeros, which tables contain in place of a missing date. Return any other value unchanged.
-    """
+    """Return ISO 8601, None for zeros in place of a date, or the value, which the field's own check refuses."""
     # `isinstance` would also accept true and false, which are ints in Python.
     text = str(value).translate(_DATE_SEPARATORS).strip() if type(value) in (int, str) else ""
     if text == "0" or text.startswith(_ZERO_DATE):
@@ -179,11 +178,6 @@ def _time_or_none(value: object, info: ValidationInfo) -> object:
 
 
 def _e164(value: object, info: ValidationInfo) -> object:
-    """Return a phone number in E.164, from the formats that people use.
-
-    A number without a country code belongs to `phone_region` in the settings. Return a value that is not a phone number
-    as it is, because the field's own check refuses it later.
-    """
     text = str(value) if type(value) is int else value
     # `phone_number_in` would ignore a NUL at the beginning or the end, which the field's own check must refuse.
     if not isinstance(text, str) or E164.fullmatch(text) or "\0" in text:
@@ -193,41 +187,30 @@ def _e164(value: object, info: ValidationInfo) -> object:
 
 
 def _version_7(value: UUID) -> UUID:
-    """Return a UUIDv7 unchanged. Raises: ValueError, if the UUID has another version."""
     if value.version != _UUID_VERSION:
         raise ValueError("version")
     return value
 
 
 def _address(value: str) -> str:
-    """Return an IP address, with the length of its prefix if the prefix is shorter than the address.
-
-    Raises: ValueError, if the text is not an address.
-    """
     interface = ip_interface(value)
     return str(interface.ip if interface.network.prefixlen == interface.max_prefixlen else interface)
 
 
 NoneIfBlank = AfterValidator(lambda text: text or None)
-"""A validator that returns None if the previous validators have left nothing of the text."""
 Time = Annotated[schemas.Time, Field(strict=False)]
 TimeOrNone = Annotated[Time | None, BeforeValidator(_time_or_none), _TIME_RULE]
 UserId = Annotated[UUID, Field(strict=False), AfterValidator(_version_7)]
+IdOrInteger = Annotated[ExternalId, BeforeValidator(_text_of_id)]
 ShortText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(refuse_invisible)]
 
 
 class _Strict(BaseModel):
-    """A model that converts values only for fields that allow this. An empty text counts as an absent value."""
-
     model_config = ConfigDict(strict=True, hide_input_in_errors=True)
 
     @field_validator("*", mode="before")
     @classmethod
     def _empty_is_absent(cls, value: Any, info: ValidationInfo) -> Any:
-        """Unwrap the value (see `unwrapped`). If it is then null or empty, return the field's default.
-
-        A required field has no default, so its value stays null or empty.
-        """
         value = unwrapped(value)
         if value in (None, ""):
             field = cls.model_fields[info.field_name or ""]
@@ -236,7 +219,7 @@ class _Strict(BaseModel):
 
 
 class LineOfConsent(_Strict):
-    """A consent in a line: the user has agreed to a version of a document."""
+    """The user has agreed to a version of a document."""
 
     document: Annotated[ShortText, _SHORT_TEXT_RULE]
     version: Annotated[ShortText, _SHORT_TEXT_RULE]
@@ -247,7 +230,7 @@ class LineOfConsent(_Strict):
 
 
 class Line(_Strict):
-    """An identity and its user. Each field has a rule, which wxauth shows if the value of the field breaks the rule."""
+    """An identity and its user. A field's `Text` is the rule that is shown if its value is wrong."""
 
     app_id: Annotated[
         Annotated[str, AfterValidator(_known_app)] | None, _("must be the app_id of a configured app")
@@ -256,7 +239,6 @@ class Line(_Strict):
         Openid | None,
         _("must be an openid from WeChat (6 to 128 characters from A-Z, a-z, 0-9, _ and -) and not a placeholder"),
     ] = None
-    """The openid; None only if there is a unionid."""
     unionid: Annotated[
         Unionid | None,
         _(
@@ -266,8 +248,11 @@ class Line(_Strict):
     ] = None
     user_id: Annotated[UserId | None, _("must be a UUIDv7")] = None
     external_id: Annotated[
-        ExternalId | None,
-        _("must be text of 1 to 128 printable characters, not a number or a placeholder such as 0 or a UUID of zeros"),
+        IdOrInteger | None,
+        _(
+            "must be text of 1 to 128 printable characters or an integer, not a placeholder such as 0 or a UUID of "
+            "zeros"
+        ),
     ] = None
     nickname: Annotated[Nickname | None, NoneIfBlank, _("must be up to {n} characters", n=MAX_NICKNAME)] = None
     avatar_url: Annotated[
@@ -291,29 +276,25 @@ class Line(_Strict):
     ban_reason: Annotated[Reason | None, _("must be up to 500 characters, without control characters")] = None
     banned_until: TimeOrNone = None
     attributes: Annotated[AttributesPatch | None, ATTRIBUTES.rule] = None
-    """A JSON merge patch (RFC 7396) for the user's attributes."""
+    """A JSON merge patch (RFC 7396)."""
     erase_at: TimeOrNone = None
-    """The time at which a new user will be erased, at the user's request."""
     created_at: TimeOrNone = None
-    """The time at which the user was created."""
     identity_created_at: TimeOrNone = None
     last_login_at: TimeOrNone = None
+    last_seen_at: TimeOrNone = None
     consents: Annotated[
         list[LineOfConsent], _("must be a JSON list of objects with document, version and given_at")
     ] = []
     former_ids: Annotated[list[Annotated[UUID, Field(strict=False)]], _("must be a list of UUIDs")] = []
     former_external_ids: Annotated[
-        list[ExternalId], _("must be a list of texts, each with 1 to 128 printable characters")
+        list[IdOrInteger], _("must be a list of texts, each with 1 to 128 printable characters")
     ] = []
 
     @classmethod
     def read(cls, text: bytes, parts: Mapping[type, Any]) -> Self | list[Fault]:
-        """Return the line, or its faults.
+        """Return the line, or one fault for each wrong field, or one for a text that is not a JSON object in UTF-8.
 
-        There is one fault for each wrong field, or a single fault if the text is not a JSON object in UTF-8.
-
-        `parts` contains, by type, the `Apps`, the `Settings`, and the `ZoneInfo` for times without an offset. The
-        `ZoneInfo` may be None.
+        `parts` contains the `Apps`, the `Settings`, and the `ZoneInfo` for times without an offset, or None.
 
         Raises: StorageUnavailable, if the secrets of the line's app cannot be decrypted.
         """
@@ -323,41 +304,54 @@ class Line(_Strict):
         except ValidationError as exc:
             errors = exc.errors(include_url=False)
         else:
-            faults = _missing(vars(line))
+            faults = _missing(vars(line)) or (_rounded(text) if line.attributes else [])
             return faults or line
         if not errors[0]["loc"]:  # the error is about the text as a whole
-            is_utf8 = text.decode(errors="ignore").encode() == text
-            return [NOT_JSON if is_utf8 else NOT_UTF8]
+            if text.decode(errors="ignore").encode() != text:
+                return [NOT_UTF8]
+            is_too_long = "number out of range" in str(errors[0].get("ctx"))
+            return [_TOO_MANY_DIGITS if is_too_long else NOT_JSON]
         first_faults: dict[str, Fault] = {}
-        for fault in (*_missing(from_json(text)), *map(_fault, errors)):
+        for fault in (*_missing(from_json(text)), *map(_fault, errors), *_rounded(text)):
             first_faults.setdefault(fault.field, fault)
         return list(first_faults.values())
 
     @property
     def key(self) -> IdentityKey:
-        """The key of the line's identity or, if the line has no openid, of its unionid."""
+        """The key is of the line's identity or, without an openid, of its unionid."""
         return IdentityKey(self.app_id or "", self.openid) if self.openid else IdentityKey("", self.unionid or "")
 
 
 def _missing(values: Mapping[str, object]) -> list[Fault]:
-    """Return the faults of a line that has neither an identity nor a unionid, or that has an openid but no app.
-
-    For any other line, return an empty list.
-    """
     if values.get("unionid") and not values.get("openid"):
         return []
     return [Fault(name, FIELD_RULES[name]) for name in ("app_id", "openid") if not values.get(name)]
 
 
+def _rounded(text: bytes) -> list[Fault]:
+    if b"attributes" not in text:
+        return []
+    values = i_json.parse(text.decode())
+    try:
+        i_json.check(values.get("attributes") if isinstance(values, dict) else values)
+    except i_json.NotIJson as exc:
+        return [Fault("attributes" if isinstance(values, dict) else "line", exc.text)]
+    return []
+
+
 def _fault(error: ErrorDetails) -> Fault:
-    """Return the fault for one of pydantic's errors, with wxauth's text for the field instead of pydantic's message."""
     field = ".".join(part for part in error["loc"] if isinstance(part, str))
     if error["type"] == LOOKS_LIKE:
         return Fault(field, _("must be only the ID, but the value looks like {it}", it=error["ctx"]["it"]))
+    if error["type"] == _NOT_DIGITS:
+        return Fault(field, _NOT_DIGITS_RULE)
     # The reading of the file has replaced each lone surrogate with NUL, which JSON writes as \u0000. After an escaped
     # backslash, the letters u0000 are ordinary text, so escaped backslashes are removed before the search.
     has_nul = error["type"] != "missing" and b"\\u0000" in to_json(error["input"]).replace(rb"\\", b"")
-    return Fault(field, _("must not contain NUL or lone surrogates such as \\ud83d") if has_nul else FIELD_RULES[field])
+    if has_nul:
+        return Fault(field, NUL_OR_SURROGATE)
+    cause = error.get("ctx", {}).get("error")
+    return Fault(field, cause.text if isinstance(cause, i_json.NotIJson) else FIELD_RULES[field])
 
 
 def without(text: bytes, fields: Iterable[str]) -> bytes:
@@ -366,14 +360,9 @@ def without(text: bytes, fields: Iterable[str]) -> bytes:
 
 
 def _rules_of(model: type[_Strict], prefix: str = "") -> Iterator[tuple[str, Text]]:
-    """Yield the name of each field, after `prefix`, and its rule.
-
-    The rule is the only `Text` in the annotation of the field.
-    """
     for name, field in model.model_fields.items():
         [text] = (text for text in field.metadata if isinstance(text, Text))
         yield f"{prefix}{name}", text
 
 
-FIELD_RULES: Final = dict(chain(_rules_of(Line), _rules_of(LineOfConsent, "consents.")))
-"""The rule of each field, by the field's name, for example `openid` or `consents.document`."""
+FIELD_RULES: Final = dict(chain(_rules_of(Line), _rules_of(LineOfConsent, "consents.")))  # also of `consents.document`

@@ -1,11 +1,10 @@
-"""The statements of an import, which find or write the rows for a whole batch of lines, and the query of an export.
+"""The statements of an import, which find or write the rows for a whole batch of lines, and the export.
 
-A statement with the parameter `rows` gets the rows to write as one JSON document, which PostgreSQL expands into rows.
-For the rows of one batch, this is as fast as COPY into a temporary table. Unlike COPY, it needs no privilege to create
-tables, and does not bloat the catalogue with a table for each batch.
+`rows` is one JSON document, which PostgreSQL expands. This is as fast as COPY into a temporary table, needs no
+privilege to create tables, and does not bloat the catalogue with a table for each batch.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,9 +12,11 @@ from itertools import chain
 from typing import Final, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
 
+from pydantic_core import to_json
+
 from wxauth.core.database import Database, Transaction
 from wxauth.core.statements import Nothing, Statement, columns_of, model_of
-from wxauth.core.users import IS_ADMINISTRATOR, UserFields
+from wxauth.core.users import IS_ADMINISTRATOR, LAST_SEEN_AT, UserFields
 from wxauth.import_export.lines import IdentityKey
 from wxauth.sessions.queries import identity_parameters
 from wxauth.users.consent_queries import PRESENT_CONSENTS
@@ -23,7 +24,8 @@ from wxauth.users.status_queries import LockedUser
 from wxauth.users.user_queries import ids_fragment
 
 _PAGE_SIZE: Final = 1000
-"""The largest number of exported lines that one request to the database returns."""
+# Few users have a value, so an exported line contains these only if they are not null.
+_RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_external_ids")
 
 Row = TypeVar("Row", bound=tuple[object, ...])
 Key = TypeVar("Key")
@@ -31,7 +33,7 @@ Value = TypeVar("Value")
 
 
 class UserToImport(UserFields, LockedUser):
-    """A user who is already stored, or whom a batch creates, with all columns that an import reads or writes."""
+    """A user who is already stored, or whom a batch creates."""
 
 
 def new_user(user_id: UUID, created_at: datetime) -> UserToImport:
@@ -48,20 +50,16 @@ class StoredIdentity(NamedTuple):
     created_at: datetime
 
 
-ConsentKey = tuple[str, str, datetime]
-"""The key of a consent: its document, its version, and the time at which it was given."""
+ConsentKey = tuple[str, str, datetime]  # the document, the version, and the time at which it was given
 
 
 class Wanted(NamedTuple):
     """The ids and phone numbers in the lines of a batch."""
 
-    identities: Sequence[IdentityKey]
-    """The key of each line, even of a line without an identity (see `IdentityKey`)."""
-    unionids: Sequence[tuple[str, str]]
-    """The unionids, each with the app of its line."""
+    identities: Sequence[IdentityKey]  # even of lines without an identity (see `IdentityKey`)
+    unionids: Sequence[tuple[str, str]]  # each with the app of its line
     external_ids: Sequence[str]
-    user_ids: Sequence[UUID]
-    """The current and former ids of users."""
+    user_ids: Sequence[UUID]  # current and former ids
     phones: Sequence[str]
 
 
@@ -70,46 +68,34 @@ class Found(NamedTuple):
 
     identities: dict[IdentityKey, StoredIdentity]
     unionids: dict[str, UUID]
-    openids: dict[tuple[str, str], str]
-    """The openids, by app and unionid."""
-    external_ids: dict[str, UUID]
-    """The id of the user who has each external id as the current external id or as a former one."""
+    openids: dict[tuple[str, str], str]  # by app and unionid
+    external_ids: dict[str, UUID]  # current and former ones
     current_ids: frozenset[UUID]
-    """The ids in the batch that are the current id of a user."""
     former_ids: dict[UUID, UUID]
-    """The id of the user who has each of these ids as a former id, because of a merge."""
     erased_ids: frozenset[UUID]
-    """The ids in the batch that belonged to an erased user, as the current id or as a former id."""
+    """Current and former ids of erased users."""
     phone_holders: dict[str, set[UUID]]
-    """The users who have verified each phone number."""
+    """The users who have verified each number."""
     users: Sequence[UserToImport]
     """The users whom the caller has locked."""
     consents: dict[UUID, set[ConsentKey]]
     """Every consent that each locked user has ever given, including withdrawn ones."""
     apps_of_users: dict[UUID, set[str]]
-    """For each locked user, the apps that the lines name, and in which the user has an openid."""
+    """The apps of the lines in which each locked user has an openid."""
 
     @property
     def user_ids(self) -> frozenset[UUID]:
-        """The ids of the stored users whom the batch names. The caller locks these users.
-
-        The batch names a user by an openid, a unionid, a current or former external id, or the user's current id.
-        Users whom it names only by a former id are not included.
-        """
+        """The users whom the batch names, except only by a former id. The caller locks them."""
         owners = (identity.user_id for identity in self.identities.values())
         return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.current_ids))
 
 
-RowsByStatement = Mapping[Statement[Nothing], Sequence[object]]
-"""The rows to write with each statement, in the order in which the statements must run."""
+RowsByStatement = Mapping[Statement[Nothing], Sequence[object]]  # in the order in which the statements must run
 
 
 @dataclass(frozen=True, slots=True)
 class ChangedConsents:
-    """A user's consents before and after a batch. None means that there are none.
-
-    The keys are the names of the documents, and the values are the versions.
-    """
+    """A user's consents before and after a batch: versions by document."""
 
     user_id: UUID
     before: dict[str, str] | None
@@ -117,12 +103,12 @@ class ChangedConsents:
 
 
 _USER_TO_IMPORT: Final = ", ".join(f"users.{name}" for name in columns_of(UserToImport))
-# This statement finds the stored identities. `app_ids` and `openids` are parallel arrays.
+
 _IDENTITIES: Final = Statement[tuple[str, str, UUID, str | None, datetime]]("""
 SELECT app_id, openid, user_id, i.unionid, created_at
   FROM unnest(:app_ids::text[], :openids::text[]) AS wanted (app_id, openid) JOIN identities i USING (app_id, openid)
 """)
-# This statement finds the openid of each unionid in an app. `app_ids` and `unionids` are parallel arrays.
+
 _OPENIDS: Final = Statement[tuple[str, str, str]]("""
 SELECT app_id, unionid, openid FROM unnest(:app_ids::text[], :unionids::text[]) AS wanted (app_id, unionid)
   JOIN identities USING (app_id, unionid)
@@ -141,8 +127,7 @@ _FORMER_IDS: Final = Statement[tuple[UUID, UUID]]("SELECT id, user_id FROM forme
 _PHONE_HOLDERS: Final = Statement[tuple[str, UUID]](
     "SELECT phone, id FROM users WHERE phone = ANY (:phones) AND phone_verified_at IS NOT NULL"
 )
-# This statement finds the erased ids among `:ids`. An erased id belonged to an erased user, either as the current id or
-# as a former id.
+
 _ERASED_IDS: Final = Statement[tuple[UUID]]("""
 SELECT user_id AS id FROM events WHERE user_id = ANY (:ids) AND type = 'user.erased'
  UNION
@@ -151,12 +136,11 @@ SELECT wanted.id
  WHERE wanted.id::text IN (SELECT jsonb_array_elements_text(data -> 'former_ids') FROM events
                             WHERE type = 'user.erased' AND data -> 'former_ids' <> '[]')
 """)
-# The statement locks users in the order of their ids, as all code does, because different orders could deadlock.
+# Users are locked in the order of their ids, as everywhere, because different orders could deadlock.
 LOCK: Final = Statement[UserToImport](
     f"SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR NO KEY UPDATE"
 )
-# A batch needs this statement if a line would remove an administrator. Without the locks on all administrators, other
-# transactions might remove the other administrators at the same time.
+# If a line would remove an administrator, others might remove the other administrators at the same time.
 LOCK_WITH_ADMINISTRATORS: Final = Statement[UserToImport](f"""
 SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
  ORDER BY id FOR NO KEY UPDATE
@@ -177,11 +161,7 @@ _CHANGED_COLUMNS: Final[list[LiteralString]] = [name for name in _USER_COLUMNS i
 
 
 def _insert_into(table: LiteralString, *columns: LiteralString) -> Statement[Nothing]:
-    """Return the statement that adds rows to a table.
-
-    The statement names the columns, so that a column that a newer version has added gets its default.
-    """
-    named = ", ".join(columns)
+    named = ", ".join(columns)  # a column that a newer version has added gets its default
     return Statement[Nothing](f"""
 INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL::{table}, :rows)
 """)
@@ -213,9 +193,9 @@ UPDATE identities SET unionid = given.unionid, created_at = given.created_at
   FROM jsonb_populate_recordset(NULL::identities, :rows) AS given
  WHERE identities.app_id = given.app_id AND identities.openid = given.openid
 """)
-# A login whose openid and unionid are both stored does not check whether they belong to the same user. If an imported
-# openid equals the unionid of a user, one of the two is probably wrong. This statement makes the user's next login
-# check the openid. The time is the database's, because other statements compare the column with now(), too.
+# A login whose openid and unionid are both stored does not check whether they belong to one user. If an imported openid
+# is a user's unionid, one of the two is probably wrong, so the user's next login checks it. The time is the database's,
+# with which other statements compare the column.
 _CHECK_AT_NEXT_LOGIN: Final = Statement[Nothing]("""
 UPDATE users SET identity_lost_at = now()
   FROM unnest(:app_ids::text[], :openids::text[]) AS given (app_id, openid)
@@ -229,15 +209,12 @@ WITH updated AS (
 )
 SELECT id AS user_id, users.consents AS before, updated.consents AS after FROM updated JOIN users USING (id)
 """)
-_NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents"})
-"""The columns that `_EXPORTED_LINES` names explicitly, and `phone_verified_at`, which is not exported."""
+_NOT_COPIED: Final = frozenset({"id", "unionid", "external_id", "phone_verified_at", "consents", "last_refresh_at"})
 _COPIED: Final = ", ".join(f"users.{name}" for name in columns_of(UserFields) if name not in _NOT_COPIED)
-# The columns are the fields of an exported line. The first ones have the order of the example in
-# docs/start/import-file.md. If no identity of a user has one of the user's unionids, the unionid becomes a line without
-# an identity. These lines come after all other lines.
+# The first columns have the order of the example in docs/start/import-file.md.
 _EXPORTED_LINES: Final = Statement[Mapping[str, object]](f"""
 SELECT line.app_id, line.openid, line.unionid, users.external_id, {_COPIED},
-       users.id AS user_id, line.created_at AS identity_created_at,
+       {LAST_SEEN_AT} AS last_seen_at, users.id AS user_id, line.created_at AS identity_created_at,
        COALESCE(
            (SELECT jsonb_agg(jsonb_build_object(
                        'document', document, 'version', version,
@@ -254,6 +231,7 @@ SELECT line.app_id, line.openid, line.unionid, users.external_id, {_COPIED},
           FROM former_external_ids former WHERE former.user_id = users.id) AS former_external_ids
   FROM (SELECT app_id, openid, unionid, user_id, created_at FROM identities
          UNION ALL
+        -- a unionid of none of its user's identities becomes a line without an identity, after all others
         SELECT NULL, NULL, unionid, user_id, NULL FROM unionids
          WHERE NOT EXISTS (SELECT FROM identities own
                             WHERE own.user_id = unionids.user_id AND own.unionid = unionids.unionid)) line
@@ -263,13 +241,9 @@ SELECT line.app_id, line.openid, line.unionid, users.external_id, {_COPIED},
 
 
 async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToImport] = ()) -> Found:
-    """Return the data that is stored under the ids and phone numbers in a batch, and the data of `users`.
-
-    The caller must have locked `users`.
-    """
+    """Return what is stored under the ids and numbers of a batch, and about `users`, whom the caller has locked."""
 
     async def look_up(statement: Statement[Row], **keys: Sequence[object]) -> Sequence[Row]:
-        """Return the rows that a statement finds for these keys. If a list of keys is empty, send no query."""
         return await transaction.rows(statement, **keys) if all(keys.values()) else ()
 
     # This query always has keys, because even a line without an identity has a key (see `IdentityKey`).
@@ -306,7 +280,6 @@ async def find(transaction: Transaction, wanted: Wanted, users: Sequence[UserToI
 
 
 def _grouped(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, set[Value]]:
-    """Return the second values of the pairs by their first values."""
     groups: dict[Key, set[Value]] = {}
     for key, value in pairs:
         groups.setdefault(key, set()).add(value)
@@ -320,13 +293,9 @@ async def store(
     identities: Collection[IdentityKey],
     givers: Sequence[UUID],
 ) -> Sequence[ChangedConsents]:
-    """Run each statement with its rows, and update and return the consents of `givers`.
+    """Write the rows, and update and return the consents of `givers`. `identities` are all those in the batch.
 
-    `givers` are the users who have given new consents. `identities` are the identities in the batch. If nobody has
-    logged in with one of these identities yet, and its openid is also the unionid of a user, this function makes the
-    next login of that user check the identity, because one of the two ids is probably wrong.
-
-    Raises: one of `core.database_errors.CONFLICTS`, if another transaction has written the same data.
+    Raises: one of `core.outages.CONFLICTS`, if another transaction has written the same data.
     """
     for statement, rows in rows_by_statement.items():
         if rows:
@@ -336,10 +305,30 @@ async def store(
 
 
 async def all_identities(database: Database) -> AsyncIterator[Sequence[Mapping[str, object]]]:
-    """Yield every identity with its user, in pages of one snapshot.
-
-    The last pages contain every unionid that no identity of its user has.
-    """
+    """Yield every identity with its user, then every unionid of none, in pages of one snapshot."""
     async with database.snapshot() as state, aclosing(state.pages(_EXPORTED_LINES, _PAGE_SIZE)) as pages:
         async for rows in pages:
             yield rows
+
+
+class ExportedLines(NamedTuple):
+    """The numbers of lines in an export."""
+
+    identities: int
+    unionids: int
+    """Lines with a unionid that belongs to none of its user's identities."""
+
+
+async def export_users(database: Database, write: Callable[[bytes], object]) -> ExportedLines:
+    """Write a consistent snapshot of all users as JSON Lines. Each call of `write` gets several whole lines."""
+    identities = unionids = 0
+    async for rows in all_identities(database):
+        write(b"".join(to_json(_line(row)) + b"\n" for row in rows))
+        with_openid = sum(row["openid"] is not None for row in rows)
+        identities += with_openid
+        unionids += len(rows) - with_openid
+    return ExportedLines(identities, unionids)
+
+
+def _line(row: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in row.items() if value is not None or name not in _RARE}

@@ -1,20 +1,20 @@
-"""The rules for each line of an import, in three tables, and the data that the rules examine.
+"""The options of an import, the rules for each line in three tables, and the data that the rules examine.
 
-Broken rules are reported in the order of the tables. The third table is checked only if no rule of the others is
-broken.
+Broken rules are reported in the order of the tables. The third is checked only if no rule of the others is broken.
 """
 
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.import_export.lines import Fault, Line
 from wxauth.import_export.notes import Notes
-from wxauth.import_export.options import Options
 from wxauth.import_export.queries import Found, UserToImport
+from wxauth.import_export.rounded_ids import looks_rounded
 from wxauth.settings.roles import STAFF_ROLES
 from wxauth.users.status_queries import StatusAndRoles
 
@@ -22,11 +22,45 @@ Id = TypeVar("Id")
 Checked = TypeVar("Checked")
 
 
-class Owners(NamedTuple):
-    """The user to whom each id in a line belongs, as a user id; None if no user has this id.
+def _switch(option: str, text: str) -> Any:
+    return field(default=False, metadata={"option": option, "help": text})
 
-    The order of the fields is the order of precedence.
-    """
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of an import. The command derives its switches from the metadata of the fields."""
+
+    dry_run: bool = _switch("--dry-run", "Check each line and report the result without storing anything.")
+    overwrites: bool = _switch(
+        "--overwrite", "Replace stored nicknames, pictures and phone numbers with the values in the file."
+    )
+    takes_roles: bool = _switch("--roles", "Change the roles of existing users.")
+    takes_status: bool = _switch("--status", "Ban and unban existing users.")
+    takes_attributes: bool = _switch("--attributes", "Change the attributes of existing users with JSON Merge Patch.")
+    allows_admin: bool = _switch("--allow-admin", "Accept lines that grant the admin role or unban an administrator.")
+    restores_erased: bool = _switch("--restore", "Accept lines whose user_id belongs to an erased user.")
+    joins: bool = _switch(
+        "--join",
+        "Accept lines whose unionid or phone number differs from the value stored for the user with the same "
+        "external_id. Use this option only if the line describes the same person.",
+    )
+    ids_are_exact: bool = _switch(
+        "--ids-are-exact",
+        "Accept a file whose external_ids look as if a spreadsheet, jq or JavaScript had rounded them.",
+    )
+    skips_bad_fields: bool = _switch(
+        "--skip-bad-fields",
+        "If a line's nickname, picture, phone number, time, attribute or ban reason is invalid, import "
+        "the line without this field.",
+    )
+    quiet_events: bool = _switch("--quiet-events", "Don't record events for imported data.")
+    """Events about stored users' status and roles, and the sessions that these end, are still recorded."""
+    time_zone: ZoneInfo | None = None
+    """Without one, times without an offset are refused."""
+
+
+class Owners(NamedTuple):
+    """The user to whom each id in a line belongs, in the order of precedence."""
 
     by_identity: UUID | None
     by_unionid: UUID | None
@@ -35,15 +69,12 @@ class Owners(NamedTuple):
 
     @property
     def owner_id(self) -> UUID | None:
-        """The id of the user to whom the line belongs, who is the first user found; None if the line creates a user."""
+        """The line's user, who is the first that was found; None if the line creates a user."""
         return next((user_id for user_id in self if user_id is not None), None)
 
 
 class CurrentData:
-    """The data that is stored under the ids of a batch, together with the changes of earlier lines.
-
-    Lookups search both, and the changes of earlier lines take precedence. Writes change only `notes`.
-    """
+    """What is stored under the ids of a batch, below the changes of earlier lines. Writes change only `notes`."""
 
     def __init__(self, found: Found, notes: Notes) -> None:
         self.found, self.notes = found, notes
@@ -82,8 +113,7 @@ class MatchedLine:
     current: CurrentData
     options: Options
     owners: Owners = field(init=False)
-    owner: UserToImport | None = field(init=False)
-    """The user to whom the line belongs; None if the line creates a user."""
+    owner: UserToImport | None = field(init=False)  # None if the line creates a user
 
     def __post_init__(self) -> None:
         self.owners = self.current.owners_of(self.line)
@@ -92,26 +122,30 @@ class MatchedLine:
 
     @property
     def is_joined_by_external_id(self) -> bool:
-        """Whether only external_id finds the owner: the line has no user id, and its openid and unionid find nobody."""
+        """Whether the line has no user id, and only its external_id finds a user."""
         other_ids = (self.owners.by_identity, self.owners.by_unionid, self.line.user_id)
         return self.owners.by_external_id is not None and other_ids == (None, None, None)
 
     @property
     def is_joined_without_confirmation(self) -> bool:
-        """Whether only external_id finds the owner, and the operator has not confirmed such owners with --join.
+        """Two tables might both number their rows from 1: --join denies that."""
+        return self.is_joined_by_external_id and not self.may_join
 
-        Without a confirmation, the line might describe a different person from its owner, for example because two
-        tables number their rows from 1.
-        """
-        return self.is_joined_by_external_id and not self.options.joins
+    @property
+    def has_rounded_id(self) -> bool:
+        """Whether the external id may be two people's, because its last digits may be lost."""
+        return not self.options.ids_are_exact and looks_rounded(self.line.external_id)
+
+    @property
+    def may_join(self) -> bool:
+        """Whether the operator has confirmed that the same external id means the same person."""
+        return self.options.joins and not self.has_rounded_id
 
     @property
     def adds_second_openid(self) -> bool:
-        """Whether the line adds an openid to a user who already has another openid in the line's app.
+        """Whether the user already has another openid in the app, though WeChat gives each person one in each app.
 
-        WeChat gives each person one openid in each app. Therefore, the rules refuse such a line, unless only
-        external_id finds the owner, and the operator has added --join. For a line with a user id, which comes from an
-        export and may add a second openid, the property is False.
+        A line with a user id comes from an export, and may add one.
         """
         is_new = self.owners.by_identity is None and self.line.user_id is None
         # Without an openid, the app_id of the key is empty, and no user is in such an app.
@@ -119,7 +153,7 @@ class MatchedLine:
 
     @property
     def unionid_has_another_openid(self) -> bool:
-        """Whether the unionid of the line already belongs to a different openid in the line's app."""
+        """Whether the unionid belongs to a different openid in the line's app."""
         line = self.line
         if line.unionid is None:
             return False
@@ -138,38 +172,32 @@ class Change:
 
     @property
     def removes_administrator(self) -> bool:
-        """Whether the user is an administrator before the change, but not after the change."""
+        """Whether the user is an administrator before, but not after the change."""
         before, after = StatusAndRoles.of(self.before), StatusAndRoles.of(self.after)
         return before.is_administrator and not after.is_administrator
 
     def any_belongs_to_another(self, ids: Sequence[Id], owners: Mapping[Id, UUID]) -> bool:
-        """Return whether one of these ids belongs to a user other than the line's user, according to `owners`."""
+        """Return whether one of these ids belongs to another user."""
         return any(owners.get(id_, self.after.id) != self.after.id for id_ in ids)
 
 
 class Rule(NamedTuple, Generic[Checked]):
-    """A rule of an import, and the fault that is reported if a line breaks the rule."""
+    """A rule of an import, with the field that its fault names, and its text as a predicate of this field."""
 
     field: str
-    """The field to which the fault is attributed."""
     text: Text
-    """The rule as a predicate of the field, for example "must not belong to another user"."""
     is_broken: Callable[[Checked], bool]
-    """A function that returns whether a line, or the change by a line, breaks the rule."""
 
     @property
     def fault(self) -> Fault:
-        """The fault of a line that breaks the rule."""
+        """What is reported if a line breaks the rule."""
         return Fault(self.field, self.text)
 
 
 def _has_unionid_as_openid(matched: MatchedLine) -> bool:
-    """Return whether the openid is one of the file's unionids, and may therefore be from the wrong column.
-
-    Lines with a user id come from an export, and never break this rule.
-    """
     line = matched.line
     is_unionid = line.openid == line.unionid or line.openid in matched.current.notes.unionid_lines
+    # A line with a user id comes from an export, and not from a file with a wrong column.
     return line.openid is not None and line.user_id is None and is_unionid
 
 
@@ -186,7 +214,7 @@ def _unionid_has_second_openid(matched: MatchedLine) -> bool:
 
 def _external_id_has_second_openid(matched: MatchedLine) -> bool:
     is_by_external_id = matched.owner is not None and matched.owners.by_external_id == matched.owner.id
-    return matched.adds_second_openid and is_by_external_id and not matched.options.joins
+    return matched.adds_second_openid and is_by_external_id and not matched.may_join
 
 
 def _contradicts_unionid(matched: MatchedLine) -> bool:
@@ -231,6 +259,24 @@ def _unbans_staff(change: Change) -> bool:
     return not change.options.allows_admin and before.is_banned and after.is_staff and not after.is_banned
 
 
+_ROUNDED_ID: Final = _(
+    "must belong to only one person, but this line and the user with this external_id seem to be two people, because "
+    "the ID looks rounded. Export the IDs again, as text. If the ID is exact, add --ids-are-exact"
+)
+
+
+def _unless_rounded(rule: Rule[MatchedLine]) -> Sequence[Rule[MatchedLine]]:
+    """The rule offers --join, and must not for IDs that look rounded."""
+
+    def is_broken(matched: MatchedLine) -> bool:
+        return rule.is_broken(matched) and not matched.has_rounded_id
+
+    def is_broken_by_rounded_id(matched: MatchedLine) -> bool:
+        return rule.is_broken(matched) and matched.has_rounded_id
+
+    return Rule(rule.field, rule.text, is_broken), Rule("external_id", _ROUNDED_ID, is_broken_by_rounded_id)
+
+
 UNIONID_AS_OPENID: Final = Rule(
     "openid",
     _("must not be a unionid, but equals the unionid of this line or of another line in the file"),
@@ -256,7 +302,7 @@ RULES_OF_LINES: Final[tuple[Rule[MatchedLine], ...]] = (
     ),
     Rule("user_id", _("must not belong to an erased user. To restore the user, add --restore"), _is_of_erased_user),
 )
-"""The rules about one line and its owner. Only `UNIONID_AS_OPENID` also depends on the unionids of other lines."""
+"""They concern one line and its owner. Only `UNIONID_AS_OPENID` also depends on other lines."""
 RULES_OF_OWNERS: Final[tuple[Rule[MatchedLine], ...]] = (
     Rule(
         "unionid",
@@ -266,31 +312,37 @@ RULES_OF_OWNERS: Final[tuple[Rule[MatchedLine], ...]] = (
         ),
         _unionid_has_second_openid,
     ),
-    Rule(
-        "external_id",
-        _(
-            "must correspond to only one openid in this app, because WeChat gives each user only one openid per "
-            "app. The user already has another openid. If both openids belong to one person, add --join to "
-            "accept both"
-        ),
-        _external_id_has_second_openid,
+    *_unless_rounded(
+        Rule(
+            "external_id",
+            _(
+                "must correspond to only one openid in this app, because WeChat gives each user only one openid per "
+                "app. The user already has another openid. If both openids belong to one person, add --join to "
+                "accept both"
+            ),
+            _external_id_has_second_openid,
+        )
     ),
-    Rule(
-        "unionid",
-        _(
-            "must be the unionid of the user with this external_id. Otherwise, the line might belong to "
-            "another person. If both belong to the same person, add --join to merge them into one user"
-        ),
-        _contradicts_unionid,
+    *_unless_rounded(
+        Rule(
+            "unionid",
+            _(
+                "must be the unionid of the user with this external_id. Otherwise, the line might belong to "
+                "another person. If both belong to the same person, add --join to merge them into one user"
+            ),
+            _contradicts_unionid,
+        )
     ),
-    Rule(
-        "phone",
-        _(
-            "must not contradict a verified number. Either the user with this external_id has verified "
-            "another number, or another user has verified this number. If both belong to the same person, "
-            "add --join to merge them into one user"
-        ),
-        _contradicts_phone,
+    *_unless_rounded(
+        Rule(
+            "phone",
+            _(
+                "must not contradict a verified number. Either the user with this external_id has verified "
+                "another number, or another user has verified this number. If both belong to the same person, "
+                "add --join to merge them into one user"
+            ),
+            _contradicts_phone,
+        )
     ),
     Rule("unionid", _("must be the unionid that the identity already has"), _has_another_unionid),
     Rule(
@@ -310,12 +362,7 @@ RULES_OF_OWNERS: Final[tuple[Rule[MatchedLine], ...]] = (
         lambda matched: matched.owner is not None and matched.line.user_id not in (None, matched.owner.id),
     ),
 )
-"""The rules that check, against stored data and earlier lines, whether a line and its owner are the same person.
-
-All ids of the line must belong to one user, who usually has only one openid in each app (see
-`MatchedLine.adds_second_openid`). If only the external_id finds the owner, and the operator has not added --join, the
-unionid and the phone number must not contradict the owner's.
-"""
+"""All ids of a line must belong to one person, as far as stored data and earlier lines show."""
 RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
     Rule(
         "former_ids",
@@ -349,17 +396,10 @@ RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
         "status", _("must not unban administrators or support staff. To unban them, add --allow-admin"), _unbans_staff
     ),
 )
-"""The rules for the change that a line makes to its user."""
+# It is in no table, because only the batch knows all administrators.
 LAST_ADMIN: Final = _("must leave at least one administrator. Appoint another administrator first")
-"""The rule for a line that would remove the last administrator.
-
-The rule is in no table, because only the batch knows all administrators.
-"""
+# It is in no table, because the refusal also names the earlier line.
 GIVEN_BEFORE: Final = _(
     "must be the same as in the earlier line with this openid or, if there is no openid, with this "
     "unionid. Remove one of the two lines"
 )
-"""The rule for a field that has different values in two lines of one identity.
-
-The rule is in no table, because the refusal also names the earlier line.
-"""

@@ -1,6 +1,7 @@
 """The service's signing keys.
 
-PostgreSQL stores the keys encrypted, and every replica reads them from PostgreSQL.
+PostgreSQL stores the keys encrypted, and every replica reads them from PostgreSQL. A process keeps those of each
+algorithm in a `KeySet`.
 """
 
 import asyncio
@@ -9,22 +10,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Generic, Self, TypeVar
 
+from cryptography.hazmat.primitives.asymmetric import rsa
 from jose import jwk
 from pydantic_core import to_json
 
-from wxauth.core.clock import Clock
+from wxauth.core.clock import Clock, new_id
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
-from wxauth.core.outage_log import outage_log
-from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
+from wxauth.core.outages import outage_log
+from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer, signing_key_context
 from wxauth.core.services import part
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import NotFound, StorageUnavailable
-from wxauth.keys.key_sets import NOT_READ, RSA_ALGORITHM, KeySet, RsaKey, sealed_row
 from wxauth.keys.models import (
     NO_SUCH_KEY,
+    RSA_ALGORITHM,
     Keys,
     MakeKey,
     StoredSigningKey,
@@ -43,32 +45,100 @@ from wxauth_guard.errors import KeysUnavailable
 from wxauth_guard.keys import VerificationKey
 
 REFRESH_PAUSE_SECONDS: Final = 5.0
-"""The pause, in seconds, between two reads of the stored keys."""
-UNKNOWN_KEY_PAUSE: Final = timedelta(seconds=1)
-"""The shortest time between two reads of the stored keys that are caused by unknown kids."""
-RETRY_PAUSE_SECONDS: Final = 1.0
-"""The pause, in seconds, between two reads while there is no key."""
+UNKNOWN_KEY_PAUSE: Final = timedelta(seconds=1)  # anybody can make up kids
+RETRY_PAUSE_SECONDS: Final = 1.0  # while there is no key
+_RSA_BITS: Final = 2048
+_RSA_EXPONENT: Final = 65537  # nearly all RSA keys share it
+NOT_READ: Final = "the signing keys have not been read yet"
 
 log = get_logger()
+Key = TypeVar("Key", bound=PrivateKey)
+
+
+class RsaKey(PrivateKey):
+    """An RS256 key."""
+
+    __slots__ = ()
+    alg = RSA_ALGORITHM
+    kind = rsa.RSAPrivateKey
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Generate a new RS256 key."""
+        return cls(rsa.generate_private_key(_RSA_EXPONENT, _RSA_BITS))
+
+
+class KeySet(Generic[Key]):
+    """The published keys of one algorithm, as this process last read them from the database."""
+
+    def __init__(self, key_type: type[Key]) -> None:
+        self.alg = key_type.alg
+        self.key_type = key_type
+        self.opened_rows: Keys = []  # wxauth's secret keys can decrypt these
+        self.by_kid: dict[str, Key] = {}
+        self.unopened: list[str] = []  # kids that they cannot decrypt
+
+    def signing_key(self, now: datetime) -> Key:
+        """Return the key that signs now."""
+        if not self.opened_rows:
+            raise StorageUnavailable(NOT_READ)
+        return self.by_kid[signing_key_of(self.opened_rows, now).kid]
+
+    def replace(self, stored: Keys, sealer: Sealer, now: datetime) -> None:
+        """Replace the keys that were read before. Raises: CannotOpen, if none of the stored keys can be decrypted."""
+        by_kid: dict[str, Key] = {}
+        for row in stored:
+            try:
+                by_kid[row.kid] = self.by_kid.get(row.kid) or unsealed_key(row, sealer, self.key_type)
+            except CannotOpen:
+                continue
+        if not by_kid:
+            raise CannotOpen("no signing key can be decrypted")
+        unopened = [row.kid for row in stored if row.kid not in by_kid]
+        if unopened and unopened != self.unopened:
+            log.error("signing_keys_not_opened", kids=unopened, what_to_change=WRONG_SECRET_KEY)
+        self._log_withdrawn(stored, now)
+        self.opened_rows = [row for row in stored if row.kid in by_kid]
+        self.by_kid = by_kid
+        self.unopened = unopened
+
+    def _log_withdrawn(self, stored: Keys, now: datetime) -> None:
+        remaining = {row.kid for row in stored}
+        for row in self.opened_rows:
+            has_retired = row.retires_at is not None and row.retires_at <= now
+            if row.kid not in remaining and not has_retired:
+                log.warning("signing_key_withdrawn", kid=row.kid, consequence="its tokens are refused")
+
+
+def sealed_row(key: PrivateKey, sealer: Sealer, now: datetime, activates_at: datetime) -> StoredSigningKey:
+    """Return the row of a new key, with the encrypted private key."""
+    return StoredSigningKey(
+        id=new_id(now),
+        alg=key.alg,
+        kid=key.kid,
+        public_jwk=key.public_jwk,
+        private_key=sealer.seal(key.to_der(), context=signing_key_context(key.kid)),
+        created_at=now,
+        activates_at=activates_at,
+        retires_at=None,
+    )
+
+
+def unsealed_key(row: StoredSigningKey, sealer: Sealer, key_type: type[Key]) -> Key:
+    """Return the decrypted key of a row."""
+    return key_type.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))
 
 
 @dataclass(frozen=True, slots=True)
 class _KeyChange:
-    """A transaction that changes the stored keys of an algorithm."""
-
     transaction: Transaction
-    before: Keys
-    """The published keys of the algorithm, which are locked."""
-    make: MakeKey
-    """The function that returns the row of the new key. Call it at most once, because the key is always the same."""
+    before: Keys  # published and locked
+    make: MakeKey  # to be called at most once, because the key is always the same
 
 
 @part
 class KeyRing:
     """The keys that sign access tokens and, once a client may get them, id_tokens. wxauth rotates them automatically.
-
-    ES256 keys sign the access tokens, and the id_tokens and logout tokens of clients whose `id_token_alg` is ES256.
-    RS256 keys sign all other id_tokens and logout tokens.
 
     The key ring is also the `KeySource` with which wxauth's verifiers find the key of a token.
     """
@@ -77,29 +147,26 @@ class KeyRing:
     database: Database
     sealer: Sealer
     clock: Clock
-    _site_checks: int = field(init=False, default=0)
-    """The number of times that `refresh_for_first_site` has begun to query the database."""
+    _site_checks: int = field(init=False, default=0)  # that have begun to query the database
     _site_check_lock: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _site_check_failed_at: datetime | None = field(init=False, default=None)
-    """The time at which a query of `refresh_for_first_site` last failed; None if none has failed."""
     _unknown_key_read_at: datetime | None = field(init=False, default=None)
-    """The time at which the latest read that was caused by an unknown kid began; None if there was no such read."""
     _unknown_key_read: asyncio.Task[None] | None = field(init=False, default=None)
-    """The task of this read, which may have ended; None if there was no such read."""
 
     def __post_init__(self) -> None:
         self._access_token_keys = KeySet(SigningKey)
         self._id_token_keys = KeySet(RsaKey)
         self._key_sets: Sequence[KeySet[Any]] = (self._access_token_keys, self._id_token_keys)
 
+    # The other keys are in use.
     @property
     def unopened(self) -> list[str]:
-        """The kids of the stored keys that wxauth's secret keys cannot decrypt. The other keys are in use."""
+        """The kids of the stored keys that wxauth's secret keys cannot decrypt."""
         return [kid for key_set in self._key_sets for kid in key_set.unopened]
 
     @property
     def jwks(self) -> bytes:
-        """The published keys that wxauth can decrypt, as a JWK set (RFC 7517, section 5)."""
+        """The keys that wxauth can decrypt, as a JWK set (RFC 7517, section 5)."""
         return to_json({"keys": [key.public_jwk for key_set in self._key_sets for key in key_set.by_kid.values()]})
 
     @property
@@ -108,22 +175,22 @@ class KeyRing:
         return bool(self._access_token_keys.by_kid)
 
     def ensure_ready(self) -> None:
-        """Check that there is a key that signs access tokens. Raises: StorageUnavailable, if there is none."""
-        if not self.is_ready:
+        """Check that there is a key that signs access tokens.
+
+        Callers do this before they use up a code from WeChat, an authorization code, a device code or a refresh token.
+        Otherwise, if a token could not be signed, the code or the refresh token would be lost.
+        """
+        if not self._access_token_keys.by_kid:
             raise StorageUnavailable(NOT_READ)
 
     def signing_key(self, now: datetime) -> SigningKey:
-        """Return the key that signs access tokens now. Raises: StorageUnavailable, if no key has been read yet."""
+        """Return the key that signs access tokens now."""
         return self._access_token_keys.signing_key(now)
 
     async def id_token_key(self, alg: str | None, now: datetime) -> PrivateKey:
         """Return the key that signs id_tokens and logout tokens for a client with this algorithm.
 
-        For any algorithm except RS256, the key that signs access tokens also signs these tokens. A site always has an
-        algorithm, so None never means RS256 here.
-
-        Raises: CannotOpen, if the stored keys cannot be decrypted; StorageUnavailable, if no key has been read yet, or
-            if the database is unavailable.
+        A site always has an algorithm, so None never means RS256 here.
         """
         if alg != RSA_ALGORITHM:
             return self.signing_key(now)
@@ -132,10 +199,7 @@ class KeyRing:
         return self._id_token_keys.signing_key(now)
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """Return the published key of access tokens with this kid; None if there is no such key.
-
-        Raises: KeysUnavailable, as every `KeySource` does, if no key has been read yet.
-        """
+        """Return the published key of access tokens with this kid."""
         if not self.is_ready:
             raise KeysUnavailable(NOT_READ)
         if kid not in self._access_token_keys.by_kid:
@@ -143,12 +207,8 @@ class KeyRing:
         key = self._access_token_keys.by_kid.get(kid)
         return None if key is None else key.verification_key
 
+    # An unknown key may have just replaced a withdrawn key.
     async def _refresh_for_unknown_key(self) -> None:
-        """Read the stored keys, because an unknown key may have just replaced a withdrawn key.
-
-        Unknown kids cause at most one read per `UNKNOWN_KEY_PAUSE`, because anybody can make up kids. Requests that
-        arrive during such a read wait for it.
-        """
         now = self.clock()
         # With `abs`, a clock that was set back does not prevent reads.
         if self._unknown_key_read_at is None or abs(now - self._unknown_key_read_at) >= UNKNOWN_KEY_PAUSE:
@@ -159,12 +219,10 @@ class KeyRing:
             await asyncio.shield(self._unknown_key_read)
 
     async def id_token_verifier(self, alg: object, kid: str) -> Any | None:
-        """Return the key object of python-jose that verifies an id_token's signature; None if there is no such key.
+        """Return the key object of python-jose that verifies an id_token's signature.
 
         A retired key is also returned until `DELETE_RETIRED` deletes it, because an expired id_token still names the
         session to end. `alg` is the value in the id_token's header, which may be any JSON value.
-
-        Raises: StorageUnavailable, if the database is unavailable.
         """
         if alg not in (ALGORITHM, RSA_ALGORITHM):
             return None
@@ -174,11 +232,7 @@ class KeyRing:
     async def refresh(self) -> None:
         """Read the stored keys, and add a key for each algorithm in use that needs one.
 
-        An algorithm needs a key if it has none, or if its signing key has reached the maximum age and it has no next
-        key.
-
-        Raises: CannotOpen, if all keys of an algorithm were encrypted with another `WXAUTH_SECRET_KEY`;
-            StorageUnavailable, if the database is unavailable.
+        Raises: CannotOpen, if all keys of an algorithm were encrypted with another `WXAUTH_SECRET_KEY`.
         """
         max_age = timedelta(seconds=self.settings.signing_key_max_age)
         await self._read(lambda stored, now: is_due(stored, now, max_age=max_age))
@@ -186,10 +240,9 @@ class KeyRing:
     async def refresh_for_first_site(self) -> None:
         """Refresh if there is a site but no key for id_tokens, because the first site may just have been added.
 
-        The next response with the JWK set must contain the new key, because caches store the response. In each
-        process, at most one request at a time queries the database. A request uses the result of another request's
-        query only if this query began after the request arrived, because an earlier query might not have seen the site.
-        If the query for sites fails, log this, and send the next query only after `REFRESH_PAUSE_SECONDS`.
+        The next response with the JWK set must contain the new key, because caches store the response. A request uses
+        the result of another request's query only if this query began after the request arrived, because an earlier
+        query might not have seen the site.
         """
         checks_before = self._site_checks
         async with self._site_check_lock:
@@ -206,21 +259,15 @@ class KeyRing:
                 outage_log.note(exc)
 
     def _is_site_check_paused(self) -> bool:
-        """Return whether a check for sites has failed less than `REFRESH_PAUSE_SECONDS` ago."""
         failed_at = self._site_check_failed_at
         # With `abs`, a clock that was set back does not prolong the pause.
         return failed_at is not None and abs(self.clock() - failed_at) < timedelta(seconds=REFRESH_PAUSE_SECONDS)
 
     async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
-        """Add a key for each algorithm in use that has no next key.
+        """Add a key for each algorithm in use that has no next key. Return the newest key of access tokens.
 
-        A new key begins to sign when every cache has had time to fetch the key. The first key of an algorithm signs at
-        once.
-
-        Return the newest key of access tokens. If `by` is given, the audit trail records the addition of this key,
-        but not the addition of a key of id_tokens.
-
-        Raises: CannotOpen, if the stored keys cannot be decrypted; StorageUnavailable, if the database is unavailable.
+        A new key begins to sign when every cache has had time to fetch the key. The audit trail records only the
+        addition of the key of access tokens, and only if `by` is given.
         """
         await self._read(lambda stored, now: not has_next(stored, now), by=by)
         return self._access_token_keys.opened_rows[-1]
@@ -231,9 +278,6 @@ class KeyRing:
         Every process of wxauth stops accepting the key within seconds, and the guards of other services do so within
         five minutes. Sessions continue, because a refresh returns a token that another key has signed. Return the key
         with the same algorithm that signs from now on.
-
-        Raises: NotFound, if no published key has this kid; CannotOpen, if the stored keys cannot be decrypted;
-            StorageUnavailable, if the database is unavailable.
         """
         now = self.clock()
         published = await self.database.rows(PUBLISHED, now=now)
@@ -267,11 +311,6 @@ class KeyRing:
             log.exception("signing_keys_not_read")
 
     async def _read(self, wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None = None) -> None:
-        """Read the stored keys, and add a key for each algorithm for which `wants_another` returns True.
-
-        If `by` is given, the audit trail records the addition of a key of access tokens. Skip the keys of id_tokens if
-        none is stored, and none is needed.
-        """
         now = self.clock()
         published = await self.database.rows(PUBLISHED, now=now)
         for key_set in self._key_sets:
@@ -285,18 +324,14 @@ class KeyRing:
                 recorded_actor = by if key_set is self._access_token_keys else None
                 await self._add(key_set, wants_another, by=recorded_actor, now=now)
 
+    # A client can become a site without registration.
     async def _may_issue_id_tokens(self) -> bool:
-        """Return whether there is a site, or whether a client can become a site without registration."""
         return bool(self.settings.client_documents) or bool(await self.database.value(HAS_SITES))
 
+    # `wants_another` is called after the keys are locked, because another process may have added the key.
     async def _add(
         self, key_set: KeySet[Any], wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None, now: datetime
     ) -> None:
-        """Add a key to a key set, unless another process has already added it. Log the addition.
-
-        `wants_another` is called after the keys are locked, and returns whether a key is still missing. If `by` is
-        given, the audit trail records the addition, too.
-        """
         async with self._changing(key_set, now) as change:
             is_added = wants_another(change.before, now)
             if is_added:
@@ -312,7 +347,6 @@ class KeyRing:
 
     @asynccontextmanager
     async def _changing(self, key_set: KeySet[Any], now: datetime) -> AsyncIterator[_KeyChange]:
-        """Open a block that changes the stored keys of an algorithm. After the block, read the stored keys again."""
         key = await asyncio.to_thread(key_set.key_type.generate)  # generating an RS256 key takes a tenth of a second
         async with self.database.begin() as transaction:
             before = keys_for(key_set.alg, await lock_keys(transaction, now=now))

@@ -28,69 +28,49 @@ class StoredSigningKey(SQLModel):
     alg: str = Field(sa_type=Text)
     kid: str = Field(sa_type=Text)
     public_jwk: dict[str, Any] = Field(sa_type=JSONB)
-    private_key: bytes = Field(sa_type=BYTEA, repr=False)
-    """The private key as PKCS#8, encrypted; empty after the key has retired."""
+    private_key: bytes = Field(sa_type=BYTEA, repr=False)  # PKCS#8, encrypted; empty after the key has retired
     created_at: datetime = Field(sa_type=TIME)
+    # It begins to sign then. It is published earlier, so that verifiers know it.
     activates_at: datetime = Field(sa_type=TIME)
-    """The time at which the key begins to sign. Before this time, the key is published, so that verifiers know it."""
+    # It is no longer published from then on. The time is null until the key has a successor.
     retires_at: datetime | None = Field(sa_type=TIME)
-    """The time from which the key is no longer published; null until the key has a successor."""
 
 
 class SigningKeyRow(StoredSigningKey, table=True):
-    """The table of signing keys.
-
-    It contains RS256 keys only if there has been a site, or if clients could become sites without registration.
-    """
+    """RS256 keys exist only if there has been a site, or if clients could become sites without registration."""
 
     __tablename__ = "signing_keys"
 
 
-JWKS_MAX_AGE: Final = 300
-"""The time, in seconds, for which other services and caches may store the published keys."""
+RSA_ALGORITHM: Final = "RS256"  # signs only id_tokens and logout tokens
+JWKS_MAX_AGE: Final = 300  # seconds for which other services and caches may store the keys
+# Until a key retires, not the present setting counts, because another replica, or this replica before a restart, may
+# have issued tokens that live longer.
 LONGEST_TOKEN_TTL: Final = 86400
-"""The largest allowed `ACCESS_TOKEN_TTL`, in seconds.
-
-The time until a key retires is computed from this limit, not from the present setting, because another replica, or this
-replica before a restart, may have issued tokens that live longer.
-"""
 
 # Every worker reads the keys after a pause of 5 s (`REFRESH_PAUSE_SECONDS`), and a statement takes at most 8 s
-# (`Deadlines.total`), so a worker usually knows a change within 15 s. Every cache fetches the change within
-# JWKS_MAX_AGE after these 15 s. The clocks of replicas and other services may differ by 30 s. The remaining 15 s are a
-# reserve for a read that takes several slow statements.
+# (`Deadlines.total`), so a worker usually knows a change within 15 s. Every cache fetches it within JWKS_MAX_AGE after
+# that. The clocks of replicas and other services may differ by 30 s, and 15 s are a reserve for slow reads.
 _UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE + 60)
 SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
-"""The time for which a new key is published before it signs."""
-RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL) + _UNTIL_ALL_KNOW
-"""The time for which a key is published after its successor has begun to sign."""
+RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL) + _UNTIL_ALL_KNOW  # after its successor has begun to sign
+# A key that begins to sign later was created by a replica whose clock was ahead, so it is not the next key.
 _WAITS_AT_MOST: Final = 2 * SIGNS_AFTER
-"""The longest time until the next key begins to sign.
 
-A key that begins to sign later was created by a replica whose clock was ahead, so it is not the next key.
-"""
+Keys = Sequence[StoredSigningKey]  # of an algorithm, the oldest first
+MakeKey = Callable[[datetime], StoredSigningKey]  # takes the time at which the key begins to sign
 
-Keys = Sequence[StoredSigningKey]
-"""The published keys of an algorithm, the oldest first."""
-MakeKey = Callable[[datetime], StoredSigningKey]
-"""A function that creates a key. The argument is the time at which the key begins to sign."""
-
-NO_SUCH_KEY: Final = NotFound("no published key has this ID")
-"""The failure of a request with a kid that no published key has, for the documentation of routes.
-
-Functions raise a new error with its `detail`, because an error that is raised repeatedly would collect tracebacks.
-"""
+# Routes' documentation shows this error. Functions raise a new one, because one that is raised repeatedly would collect
+# tracebacks.
+NO_SUCH_KEY: Final = NotFound("no published key has this ID: tokens of a withdrawn or retired key are already refused")
 
 
 class KeyState(StrEnum):
     """The state of a published key."""
 
     NEXT = "next"
-    """The key will begin to sign."""
     SIGNING = "signing"
-    """The key signs now."""
-    FORMER = "former"
-    """The key no longer signs. It is published until the tokens that it has signed have expired."""
+    FORMER = "former"  # published until the tokens that it has signed have expired
 
 
 def keys_for(alg: str, published: Sequence[StoredSigningKey]) -> Keys:
@@ -99,13 +79,11 @@ def keys_for(alg: str, published: Sequence[StoredSigningKey]) -> Keys:
 
 
 def signing_key_of(keys: Keys, now: datetime) -> StoredSigningKey:
-    """Return the key that signs now, which is the newest active key or, if no key is active yet, the oldest key.
-
-    `keys` must not be empty.
-    """
-    active = [key for key in keys if key.activates_at <= now]
-    # If a replica whose clock was ahead created all keys, no key is active yet, so the oldest key signs.
-    return active[-1] if active else keys[0]
+    """Return the newest active key or, if no key is active yet, the oldest key."""
+    for key in reversed(keys):
+        if key.activates_at <= now:
+            return key
+    return keys[0]  # a replica whose clock was ahead has created all keys, so that none is active yet
 
 
 def key_state(key: StoredSigningKey, keys: Keys, now: datetime) -> KeyState:
@@ -121,10 +99,7 @@ def has_next(keys: Keys, now: datetime) -> bool:
 
 
 def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
-    """Return whether a key must be created.
-
-    This is so if there is no key, or if the signing key has reached `max_age` and there is no next key.
-    """
+    """Return whether a key must be created."""
     if not keys:
         return True
     # A replica with a wrong clock may have stored a creation time in the future. Because of `abs`, such a key is also
@@ -154,8 +129,6 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
 
     If the withdrawn key was the signing key, the next key signs at once or, if there is no next key, a new key. If the
     withdrawn key was the only next key, a new next key replaces it.
-
-    Raises: NotFound, if no key has this kid.
     """
     withdrawn = next((key for key in keys if key.kid == kid), None)
     if withdrawn is None:
@@ -174,16 +147,13 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
 
 
 def _with_successor(keys: Keys, successor: StoredSigningKey, *, signer: StoredSigningKey | None = None) -> Keys:
-    """Return the keys with this successor of the signing key added.
+    """Let the successor begin to sign, and the other keys retire `RETIRES_AFTER` later, unless they retire earlier.
 
-    `signer` is the key that signs until the successor begins to sign; None if the successor signs at once. `signer`
-    retires `RETIRES_AFTER` after the successor begins to sign, because all tokens that `signer` has signed have expired
-    by then. The other keys retire at this time, too, unless they retire earlier.
+    By then, all tokens of the `signer` have expired.
     """
     retires_at = successor.activates_at + RETIRES_AFTER
 
     def retiring(key: StoredSigningKey) -> StoredSigningKey:
-        """Return the key with the time at which it retires."""
         retires_earlier = key.retires_at is not None and key.retires_at <= retires_at
         is_signer = signer is not None and key.kid == signer.kid
         if retires_earlier and not is_signer:
@@ -194,9 +164,6 @@ def _with_successor(keys: Keys, successor: StoredSigningKey, *, signer: StoredSi
 
 
 def _activating_at(key: StoredSigningKey, activates_at: datetime) -> StoredSigningKey:
-    """Return a copy of a key. The copy begins to sign at this time, and has no successor yet.
-
-    If the key's `created_at` is later, because a clock was ahead, the copy's `created_at` is this time, too.
-    """
+    """If the key's `created_at` is later, because a clock was ahead, the copy's is this time, too."""
     dates = {"created_at": min(key.created_at, activates_at), "activates_at": activates_at, "retires_at": None}
     return key.model_copy(update=dates)

@@ -1,28 +1,32 @@
-"""The statements that read, lock, store and delete the signing keys of access tokens and id_tokens."""
+"""The statements that read, lock, store and delete the signing keys of access tokens and id_tokens.
+
+Also the published keys as administrators see them, in the API and on the command line.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from wxauth.core.database import Transaction
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from wxauth.core.database import Database, Transaction
 from wxauth.core.statements import Nothing, Statement, columns_of
 from wxauth.core.upkeep import Reseal
-from wxauth.keys.models import StoredSigningKey
+from wxauth.keys.models import RSA_ALGORITHM, Keys, KeyState, StoredSigningKey, key_state, keys_for
+from wxauth_guard.claims import ALGORITHM
 
 _COLUMNS: Final = columns_of(StoredSigningKey)
 
 # If two processes add or withdraw keys at the same time, the second process waits for this lock, and then reads the
 # keys that the first process has stored.
 _LOCK: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))")
+# A key whose private half was erased has retired, even if the clock was set back later.
 PUBLISHED: Final = Statement[StoredSigningKey](f"""
 SELECT {", ".join(_COLUMNS)} FROM signing_keys
  WHERE (retires_at IS NULL OR retires_at > :now) AND private_key <> ''
  ORDER BY activates_at, id
 """)
-"""The query for the keys that have not retired, including keys that do not sign yet, the oldest first.
-
-A key whose private half was erased has retired, even if the clock was set back later.
-"""
 _ADD: Final = Statement[Nothing](f"""
 INSERT INTO signing_keys ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{name}" for name in _COLUMNS)})
 """)
@@ -32,34 +36,21 @@ UPDATE signing_keys SET created_at = :created_at, activates_at = :activates_at, 
 """)
 _DELETE: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE id = :id")
 reseal_key: Final = Reseal.of("signing_keys", "private_key", key="id")
-"""The replacement of an encrypted private key with the same key, encrypted with a new `WXAUTH_SECRET_KEY`."""
+# `wxauth secret reseal` reads only published keys, so a private half that remained would stay encrypted with the
+# previous secret key.
 ERASE_RETIRED: Final = Statement[str]("""
 UPDATE signing_keys SET private_key = '' WHERE retires_at <= :now AND private_key <> '' RETURNING kid
 """)
-"""The statement that erases the private halves of retired keys, and returns the `kid` of these keys.
-
-`wxauth secret reseal` reads only published keys, so a private half that remained would stay encrypted with the previous
-secret key.
-"""
+# Until the longest session of a site has ended, an id_token that the retired key has signed can end its site's session.
 DELETE_RETIRED: Final = Statement[Nothing]("DELETE FROM signing_keys WHERE retires_at <= :longest_session_ago")
-"""The statement that deletes the keys that no token needs any more.
-
-A retired key is deleted only after the longest session of a site has ended, because until then, an id_token that the
-key has signed can end its site's session. Every session of a site that began before `longest_session_ago` has ended.
-"""
 # The query includes retired keys, because an expired id_token still identifies the session that it can end.
 PUBLIC_HALF: Final = Statement[dict[str, Any]]("SELECT public_jwk FROM signing_keys WHERE kid = :kid AND alg = :alg")
-"""The query for the public half of the key with this `kid` and algorithm, which verifies id_tokens."""
-# A client is a site if it has a title.
+# A client is a site if it has a title. A removed site counts until it is deleted.
 HAS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL)")
-"""The query that returns whether there is a site. A removed site counts until housekeeping has deleted it.
-
-Before the first site, wxauth usually needs no key for id_tokens.
-"""
 
 
 async def lock_keys(transaction: Transaction, *, now: datetime) -> Sequence[StoredSigningKey]:
-    """Lock the keys until the transaction ends. Return the keys that are published now, the oldest first."""
+    """Lock the keys until the transaction ends. Return those that are published now, the oldest first."""
     await transaction.value(_LOCK)
     return await transaction.rows(PUBLISHED, now=now)
 
@@ -78,3 +69,41 @@ async def store_keys(
             await transaction.run(_CHANGE_DATES, id=key.id, **dates)
     for deleted_id in unmatched:
         await transaction.run(_DELETE, id=deleted_id)
+
+
+class KeyAnswer(TypedDict):
+    """A published key."""
+
+    kid: Annotated[str, Field(examples=["…"])]
+    alg: Annotated[
+        str,
+        Field(
+            description="An `ES256` key signs access tokens, and the id_tokens of clients whose `id_token_alg` is "
+            "ES256. An `RS256` key signs all other id_tokens.",
+            examples=["ES256"],
+        ),
+    ]
+    state: Annotated[KeyState, Field(description="`next` to sign, `signing`, or `former`.", examples=["signing"])]
+    signs_from: Annotated[datetime, Field(description="When the key begins, or began, to sign.")]
+    published_until: Annotated[
+        datetime | None, Field(description="When the key is no longer published. Null until the key has a successor.")
+    ]
+
+
+async def list_published(database: Database, *, now: datetime) -> tuple[list[KeyAnswer], list[KeyAnswer]]:
+    """Return the published ES256 keys and the published RS256 keys, former keys first and next keys last."""
+    published = await database.rows(PUBLISHED, now=now)
+    return _key_answers(keys_for(ALGORITHM, published), now), _key_answers(keys_for(RSA_ALGORITHM, published), now)
+
+
+def _key_answers(keys: Keys, now: datetime) -> list[KeyAnswer]:
+    return [
+        {
+            "kid": key.kid,
+            "alg": key.alg,
+            "state": key_state(key, keys, now),
+            "signs_from": key.activates_at,
+            "published_until": key.retires_at,
+        }
+        for key in keys
+    ]

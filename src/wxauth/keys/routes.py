@@ -12,12 +12,11 @@ from typing_extensions import TypedDict
 
 from wxauth.core.logs import get_logger
 from wxauth.i18n import lazy_gettext as _
-from wxauth.keys.key_sets import NOT_READ
-from wxauth.keys.keyring import KeyRing
+from wxauth.keys.keyring import NOT_READ, KeyRing
 from wxauth.keys.models import JWKS_MAX_AGE, NO_SUCH_KEY
-from wxauth.keys.published import KeyAnswer, list_published
+from wxauth.keys.queries import KeyAnswer, list_published
 from wxauth.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.web.caching import cacheable_response
+from wxauth.web.answers import cacheable_response
 from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.web.direct import Router
 from wxauth_guard.errors import KeysUnavailable
@@ -26,10 +25,8 @@ router = Router("keys")
 admin_router = Router("admin")
 
 KeyRingDep = Annotated[KeyRing, Depends(provide(KeyRing))]
-Kid = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,128}$")]
-"""The kid of a key in a path. wxauth's own kids have 43 characters."""
+Kid = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,128}$")]  # wxauth's own have 43 characters
 _ETAG_DIGITS: Final = 32
-"""The number of hexadecimal digits in the ETag of the JWK set. They are the first digits of the set's SHA-256."""
 _EXAMPLE_JWKS: Final = {
     "keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "…", "x": "…", "y": "…"}]
 }
@@ -45,8 +42,7 @@ class KeysAnswer(TypedDict):
         list[KeyAnswer],
         Field(description="The RS256 keys, if there are websites; the oldest first.", examples=[[]]),
     ]
-    next_cursor: None
-    """Always null, because the list has only one page."""
+    next_cursor: None  # always, because the list has only one page
 
 
 class RotatedKeysAnswer(TypedDict):

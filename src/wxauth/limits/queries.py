@@ -1,8 +1,4 @@
-"""The limits for actions that PostgreSQL counts, so that a limit applies to all replicas together.
-
-For example, phone codes use up WeChat's quota, exports read much data, and a wrong user code may be a guess. Each
-limit applies to one subject, which is a user, or a client's assertion that may be used only once.
-"""
+"""The limits for actions that PostgreSQL counts, so that a limit applies to all replicas together."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,46 +18,28 @@ from wxauth.core.upkeep import Sweep
 from wxauth.core.users import UserInSession
 from wxauth.errors import RateLimited, StorageUnavailable
 
+# No window may be longer, because housekeeping deletes counts that began more than an hour ago.
 WINDOW: Final = timedelta(hours=1)
-"""The default length of a window, which begins with the first action.
-
-No window may be longer, because housekeeping deletes the counts of windows that began more than an hour ago.
-"""
 MINUTE: Final = timedelta(minutes=1)
-"""The length of the shorter windows."""
+# The limit is per hour, user and app. Honest users send fewer. Each code is a call to WeChat: without the limit, one
+# user could use up the app's quota and money.
 MAX_PHONE_CODES: Final = 20
-"""The largest number of phone codes that one user may send per hour in an app. Each code causes a call to WeChat.
-
-Honest users send fewer codes. Without the limit, one user could use up the app's quota and money.
-"""
 
 
 class ActionCount(SQLModel, table=True):
-    """The table of the numbers of actions, for example of calls that use up WeChat's quota.
-
-    A row counts the actions of one subject and one kind within a window of at most an hour. An action beyond the limit
-    is refused, and does not count.
-    """
+    """How often one subject has done one kind of action in a window. An action beyond the limit does not count."""
 
     __tablename__ = "attempts"
 
+    # It is the SHA-256 of the kind and of the subject. An erasure keeps the row, so it doesn't reset the count.
     key: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """The SHA-256 of the kind and of the subject, for example of the user's unionid.
-
-    The erasure of a user does not delete the row, because an erasure must not reset the count.
-    """
     since: datetime = Field(sa_type=TIME)
-    """The time at which the present window began."""
     number: int
-    """The number of actions within the present window."""
 
 
 class _CountOutcome(SQLModel):
-    """The outcome of `_COUNT`: whether an action is within the limit, and the start of the stored window."""
-
     is_within_limit: bool
-    since_before: datetime | None
-    """The start of the window that was stored before the statement ran; None if no window was stored."""
+    since_before: datetime | None  # of the window that was stored before the statement ran
 
 
 # `window_ago` is the time one window's length before now, so a window that began later is open. A window that begins
@@ -89,14 +67,10 @@ sweep_action_counts: Final = Sweep.of("attempts", key="key", by="since")
 class Rate:
     """The limit for an action: the number of times that one subject may do it within a window."""
 
-    what: str
-    """The kind of action. Each kind has its own count."""
+    what: str  # each kind has its own count
     at_most: int
-    """The largest number of actions of one subject within a window."""
-    detail: str
-    """The `detail` of a refusal, for the developer."""
+    detail: str  # for the developer
     window: timedelta = WINDOW
-    """The length of a window, which is at most `WINDOW`."""
 
     async def count(self, database: Database | Transaction, *subject: str, now: datetime) -> None:
         """Count one more action of a subject. If `database` is a transaction, its rollback undoes the count.
@@ -115,23 +89,20 @@ class Rate:
             raise RateLimited(self.detail, retry_after=max(1, ceil((since + self.window - now).total_seconds())))
 
     async def uncount(self, database: Database, *subject: str) -> None:
-        """Undo one `count` of a subject.
-
-        If the database is unavailable, the action remains counted.
-        """
+        """Undo one `count` of a subject. If the database is unavailable, the action remains counted."""
         with suppress(StorageUnavailable):
             await database.run(_UNCOUNT, key=self._key(subject))
 
     async def count_user(self, database: Database | Transaction, user: UserInSession, *, now: datetime) -> None:
         """Count one more action of this user, as `count` does.
 
-        The subject is the unionid, or the identity if the user has no unionid. It is not the user's id, because a login
-        after an erasure creates a new id, which must not reset the count.
+        The subject is not the user's id, because a login after an erasure creates a new id, which must not reset the
+        count.
         """
         await self.count(database, *_lasting_names(user), now=now)
 
     async def uncount_user(self, database: Database, user: UserInSession) -> None:
-        """Undo one `count_user` of this user. If the database is unavailable, the action remains counted."""
+        """Undo one `count_user` of this user."""
         await self.uncount(database, *_lasting_names(user))
 
     def _key(self, subject: Sequence[str]) -> bytes:
@@ -139,29 +110,19 @@ class Rate:
 
 
 def _lasting_names(user: UserInSession) -> Sequence[str]:
-    """Return the ids that a user keeps after an erasure and a new login: the unionid, or the app id and the openid."""
     return (user.app_id, user.openid) if user.unionid is None else (user.unionid,)
 
 
+# Successful codes count, too, because each number costs money. A code does not count if the call fails because of the
+# app or WeChat.
 PHONE_CODES: Final = Rate("phone_code", MAX_PHONE_CODES, "this user has sent too many phone codes")
-"""The rate limit of phone codes. Successful codes count, too, because each number costs money.
-
-A code does not count if the call fails because of the app or WeChat.
-"""
+# No other request reads as much data.
 EXPORTS: Final = Rate("export", 1, "you can export your own data only once a minute", window=MINUTE)
-"""The rate limit of users' exports of their own data.
-
-The limit is low because no other request of a user reads as much data.
-"""
 # The following limits are per hour, unless a window is named.
 PROFILE_CHANGES: Final = Rate("profile", 60, "this user has changed their name or picture URL too often")
 CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consent too often")
 SITES: Final = Rate("site", 60, "this user has logged in to sites too often", window=MINUTE)
 PICTURES: Final = Rate("picture", 20, "this user has uploaded pictures too often")
-USER_CODES: Final = Rate("user_code", 5, "this user has entered too many wrong codes", window=MINUTE)
-"""The rate limit of wrong user codes that a user types on the phone to log in to a website."""
+USER_CODES: Final = Rate("user_code", 5, "this user has entered too many wrong codes", window=MINUTE)  # may be guesses
+# An assertion (its `jti`) can be used only once. None is valid for longer than the window.
 ASSERTIONS: Final = Rate("assertion", 1, "this assertion has already been used")
-"""The rate limit of a client's assertions. Each assertion, identified by its `jti`, can be used only once.
-
-The window is long enough, because no assertion is valid for longer than the window.
-"""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Network, ip_network
 from math import ceil
@@ -15,27 +15,14 @@ from wxauth.limits.redis import RedisCounts, redis_reason
 from wxauth.settings.addresses import TRUNCATED, plain_address
 
 REDIS_TIMEOUT_SECONDS: Final = 0.2
-"""The default time limit, in seconds, for counting an action in Redis."""
 REDIS_RETRY_SECONDS: Final = 5.0
-"""The time, in seconds, for which a limiter does not use Redis after a failure."""
 MAX_COUNTERS: Final = 100_000
-"""The largest number of counters of a limiter in one process.
-
-If there are more, the counter whose window ends first is dropped.
-"""
 
 _CONNECTIONS: Final = 16
-"""The largest number of connections to Redis that a limiter uses at the same time."""
-_SUBSCRIBER_BITS: Final = 64
-"""The prefix length of the IPv6 network of one subscriber."""
-_WIDE_NETWORK_BITS: Final = 48
-"""The prefix length of the larger IPv6 network, to which the second limit applies."""
+_SUBSCRIBER_BITS: Final = 64  # a /64 is one subscriber's network
+_WIDE_NETWORK_BITS: Final = 48  # a /48 contains 65,536 of these
 
 _WINDOW_SECONDS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-"""The length, in seconds, of each window that the settings can name."""
-
-Now = Callable[[], float]
-"""A function that returns the time in epoch seconds."""
 
 log = get_logger()
 
@@ -53,8 +40,7 @@ class Limit(NamedTuple):
         return cls(int(number) * factor, _WINDOW_SECONDS[window])
 
 
-LimitAndName = tuple[Limit, str]
-"""A limit, and the name under which an action is counted: an address, a network, or the `name` of `admit`."""
+LimitAndName = tuple[Limit, str]  # the name is an address, a network, or the `name` of `admit`
 
 
 class RateLimiter:
@@ -63,12 +49,10 @@ class RateLimiter:
     Without Redis, and while Redis is unavailable, slow or misconfigured, each process counts separately.
 
     Args:
-        rate: The limit, for example `600/minute`. If empty, there is no limit.
+        rate: For example `600/minute`. If empty, there is no limit.
         what: One word for the kind of action, which is part of the keys in Redis.
-        clock: The clock for the windows of this process, and for the pause after a failure of Redis.
-        redis_url: The URL of Redis, or None.
         exempt: The networks whose addresses are not counted.
-        patience: The time limit, in seconds, for counting an action in Redis, including the wait for a connection.
+        patience: The seconds for counting an action in Redis, including the wait for a connection.
         wide_factor: The limit of an IPv6 /48, as a multiple of the limit of one /64.
     """
 
@@ -85,32 +69,21 @@ class RateLimiter:
     ) -> None:
         self._what = what
         self._exempt = [ip_network(network) for network in exempt]
+        # The first limit is that of an address or a name, and the second that of a /48.
         self._limits = (Limit.of(rate), Limit.of(rate, wide_factor)) if rate else ()
-        """The limit of an address or of a `name`, and the limit of a /48. Empty if there is no limit."""
-
-        def now() -> float:
-            return clock().timestamp()
-
-        self._windows = Windows(now)
-        self._redis = _Redis(redis_url, now, patience, what) if rate and redis_url is not None else None
+        self._clock = clock
+        self._windows = Windows()
+        self._redis = _Redis(redis_url, clock, patience, what) if rate and redis_url is not None else None
 
     async def admit(self, name: str) -> None:
-        """Count an action under this name: the name of a client, the id of an app or of a browser's login, or "".
-
-        The empty name is for a limit on all actions together.
-
-        Raises: RateLimited, if the action exceeds the limit.
-        """
+        """Count an action of a client, an app or a browser's login; "" is for a limit on all together."""
         await self._admit([name])
 
     async def admit_address(self, ip: str | None) -> None:
-        """Count an action from an address, unless the address is None or exempt.
-
-        Raises: RateLimited, if the action exceeds the limit of the address or of its network.
-        """
+        """Count an action from an address, unless the address is None or exempt."""
         if not self._limits or ip is None:
             return
-        if not any(plain_address(ip) in network for network in self._exempt):
+        if not (self._exempt and any(plain_address(ip) in network for network in self._exempt)):
             await self._admit(counted_as(ip), ip)
 
     async def aclose(self) -> None:
@@ -119,40 +92,24 @@ class RateLimiter:
             await self._redis.aclose()
 
     async def _admit(self, names: Sequence[str], ip: str | None = None) -> None:
-        """Count an action under these names. If the action is refused, and `ip` is not None, log the network of `ip`.
-
-        Raises: RateLimited, if the action exceeds a limit.
-        """
         # Only an IPv6 address has a second name, for the second limit.
-        seconds = await self._count(list(zip(self._limits, names, strict=False)))
-        if seconds > 0:
+        limits_and_names = list(zip(self._limits, names, strict=False))
+        seconds = None if self._redis is None else await self._redis.count(limits_and_names)
+        if seconds is None:
+            now = self._clock().timestamp()
+            for limit, name in limits_and_names:
+                seconds = self._windows.count(limit, name, now=now)
+                if seconds:
+                    break  # a refused action doesn't count towards the next limit
+        if seconds:
             if ip is not None:
                 log.info("rate_limited", what=self._what, network=TRUNCATED.network_of(ip))
             raise RateLimited(f"rate limit exceeded: {self._what}", retry_after=seconds)
 
-    async def _count(self, limits_and_names: Sequence[LimitAndName]) -> int:
-        """Count an action towards each limit, up to the first limit that it exceeds.
-
-        Return the number of seconds until the window of the exceeded limit ends, or 0 if no limit is exceeded. If Redis
-        is not configured or fails, this process counts the action itself.
-        """
-        if self._redis is not None:
-            seconds = await self._redis.count(limits_and_names)
-            if seconds is not None:
-                return seconds
-        for limit, name in limits_and_names:
-            seconds = self._windows.count(limit, name)
-            if seconds > 0:
-                return seconds  # a refused action doesn't count towards the next limit
-        return 0
-
 
 @lru_cache(maxsize=4096)
 def counted_as(ip: str) -> Sequence[str]:
-    """Return the names under which an action is counted: the IPv4 address, or the /64 and the /48 of the IPv6 address.
-
-    A /64 is one subscriber's network. A /48 contains 65,536 such networks.
-    """
+    """Return the names under which an action is counted: the IPv4 address, or the IPv6 address's /64 and /48."""
     address = plain_address(ip)
     if isinstance(address, IPv4Address):
         return (str(address),)
@@ -165,31 +122,24 @@ class Windows:
     All limits must have the same `seconds`, because the windows must end in the order in which they began.
     """
 
-    def __init__(self, now: Now, *, max_counters: int = MAX_COUNTERS) -> None:
+    def __init__(self, *, max_counters: int = MAX_COUNTERS) -> None:
+        # A value has the number of actions, and the window's end in epoch seconds.
         self._windows = OrderedDict[str, tuple[int, float]]()
-        """The number of actions in each window, and the time at which the window ends, in epoch seconds."""
-        self._now = now
         self._max_counters = max_counters
 
     def __len__(self) -> int:
         return len(self._windows)
 
-    def count(self, limit: Limit, name: str) -> int:
-        """Count an action under this name.
-
-        If the action exceeds the limit, return the number of seconds until the window ends; otherwise 0.
-        """
-        now, windows = self._now(), self._windows
+    def count(self, limit: Limit, name: str, *, now: float) -> int:
+        """Count an action. If it exceeds the limit, return the seconds until the window ends; otherwise 0."""
+        windows = self._windows
         self._drop_ended(now, limit.seconds)
         number, end = windows.get(name, (0, now + limit.seconds))
         windows[name] = number + 1, end
         return 0 if number < limit.at_most else max(1, ceil(end - now))
 
     def _drop_ended(self, now: float, seconds: int) -> None:
-        """Drop the windows that have ended. If there are still too many, also drop the windows that end first.
-
-        `seconds` is the length of a window.
-        """
+        """Drop the windows that have ended. If there are still too many, also drop those that end first."""
         windows = self._windows
         if windows:
             _number, latest_end = next(reversed(windows.values()))
@@ -204,31 +154,27 @@ class Windows:
 
 
 class _Redis:
-    """The counts in Redis, which all processes share, and the pause in their use after a failure."""
-
-    def __init__(self, url: str, now: Now, patience: float, what: str) -> None:
+    def __init__(self, url: str, clock: Clock, patience: float, what: str) -> None:
         self._url = url
         self._what = what
-        self._now = now
+        self._clock = clock
         self._patience = patience
         self._counts = self._new_counts()
         # The semaphore serves waiting requests in order. redis-py's own pool does not.
         self._connections = asyncio.Semaphore(_CONNECTIONS)
         self._is_down = False
-        """Whether Redis has failed, and no request has succeeded since then."""
-        self._retry_at = 0.0
-        """The end of the pause in which this limiter does not use Redis, in epoch seconds."""
+        self._retry_at = 0.0  # epoch seconds
 
     async def count(self, limits_and_names: Sequence[LimitAndName]) -> int | None:
         """Count an action towards each limit, up to the first limit that the action exceeds.
 
-        Return the number of seconds until the window of the exceeded limit ends, or 0 if no limit is exceeded. Return
-        None if Redis fails, or has recently failed.
+        Return the seconds until the window of the exceeded limit ends, 0 if no limit is exceeded, or None without
+        Redis.
         """
         # During an outage, one request after each pause probes Redis.
         is_probe = self._is_down
         if is_probe:
-            now = self._now()
+            now = self._clock().timestamp()
             if now < self._retry_at:
                 return None
             self._retry_at = now + REDIS_RETRY_SECONDS  # until then, other requests do not try Redis
@@ -256,7 +202,6 @@ class _Redis:
         await self._counts.aclose()
 
     async def _count_in_redis(self, limits_and_names: Sequence[LimitAndName]) -> int:
-        """Count an action as `count` does, but even during the pause. Raises: the errors of redis-py."""
         for limit, name in limits_and_names:
             # The key contains the limit, so that a changed setting begins a new window.
             key = f"{name}/{limit.at_most}/{limit.seconds}"
@@ -268,11 +213,10 @@ class _Redis:
         return RedisCounts(self._url, what=self._what, patience=self._patience)
 
     def _fail(self, exc: Exception) -> None:
-        """Begin the pause in which this limiter does not use Redis, and log the reason once for each outage."""
         if self._is_down:
             return
         self._is_down = True
-        self._retry_at = self._now() + REDIS_RETRY_SECONDS
+        self._retry_at = self._clock().timestamp() + REDIS_RETRY_SECONDS
         reason = f"{type(exc).__name__}: {redis_reason(exc)}"
         consequence = f"until it answers, each process counts for itself: {self._what}"
         log.warning("redis_failed", reason=reason, consequence=consequence)

@@ -11,7 +11,6 @@ from wxauth.settings.addresses import addresses_of
 from wxauth.settings.urls import split_hosts
 
 _MAX_REASON_LENGTH: Final = 300
-"""The maximum number of characters of an error message that wxauth logs."""
 # A script runs as one operation, so even if the process ends, no key exists without an expiry.
 _COUNT: Final = """
 local number = redis.call('INCR', KEYS[1])
@@ -24,12 +23,10 @@ class RedisCounts:
     """The counts of one kind of action in Redis. A connection is opened when it is first needed.
 
     Args:
-        url: The URL of a server, of a cluster or of Sentinels.
         what: One word for the kind of action, which is part of the keys.
-        patience: The time, in seconds, that the caller allows for connecting and one operation. The caller enforces it.
-            If there are several hosts, or several addresses of a host, each gets a share of this time, so that an
-            address that does not respond leaves time for the others. For Sentinels and a cluster, the operation gets a
-            share, too.
+        patience: The seconds that the caller allows for connecting and one operation. The caller enforces it. If there
+            are several hosts, or several addresses of a host, each gets a share of this time, so that an address that
+            does not respond leaves time for the others. For Sentinels and a cluster, the operation gets a share, too.
     """
 
     def __init__(self, url: str, *, what: str, patience: float) -> None:
@@ -54,7 +51,6 @@ class RedisCounts:
         await self._closing.aclose()
 
     async def _connected(self) -> Any:
-        """Return the client, which the first caller creates. The lock makes other callers wait until it exists."""
         if self._client is None:
             async with self._connecting:
                 if self._client is None:
@@ -62,11 +58,10 @@ class RedisCounts:
         return self._client
 
 
-# The following functions import redis-py themselves, because the import takes 0.1 s, and few processes need it.
+# Functions below import redis-py themselves, because the import takes 0.1 s, and few processes need it.
 
 
 async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
-    """Create a client for a server, the primary that Sentinels name, or a cluster. `closing` closes the client."""
     if "+" not in url.partition("://")[0]:  # "redis+sentinel" and "redis+cluster" name several hosts
         return await _connect_to_server(url, patience, closing)
     parts, hosts = split_hosts(url)
@@ -88,7 +83,6 @@ async def _connect(url: str, patience: float, closing: AsyncExitStack) -> Any:
 
 
 async def _connect_to_server(url: str, patience: float, closing: AsyncExitStack) -> Any:
-    """Create a client for one server. The client tries all addresses of the server's host."""
     from redis.asyncio import ConnectionPool, Redis
 
     pool = ConnectionPool.from_url(url)
@@ -103,7 +97,6 @@ async def _connect_to_server(url: str, patience: float, closing: AsyncExitStack)
 def _connect_to_primary(
     service: str, sentinels: Sequence[tuple[str, int]], options: dict[str, Any], closing: AsyncExitStack
 ) -> Any:
-    """Create a client for the primary that the Sentinels name for a service."""
     from redis.asyncio import Sentinel
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
@@ -119,7 +112,6 @@ def _connect_to_primary(
 
 
 def _connect_to_cluster(addresses: Sequence[tuple[str, int]], options: dict[str, Any], closing: AsyncExitStack) -> Any:
-    """Create a client for a cluster. The client finds the other nodes of the cluster through these addresses."""
     from redis.asyncio import RedisCluster
     from redis.asyncio.cluster import ClusterNode
     from redis.asyncio.retry import Retry
@@ -139,29 +131,21 @@ def _connect_to_cluster(addresses: Sequence[tuple[str, int]], options: dict[str,
     return cluster
 
 
+# A connection of this class tries one address after another.
 def _connection_trying(addresses: Sequence[str], connection_class: type[Any], seconds: float) -> type[Any]:
-    """Return a subclass that tries each address of its host for `seconds`, beginning with the address that worked last.
-
-    TLS certificates are checked against the host's name.
-    """
     order = list(addresses)
 
     class TryingConnection(connection_class):  # type: ignore[misc]
         address = order[0]
-        """The address to which this connection connects, or is connected."""
 
         def _connection_arguments(self) -> dict[str, Any]:
-            """Return redis-py's arguments for the connection, with the address in place of the host's name.
-
-            This private method is overridden because redis-py has no public way to change only the address.
-            """
+            """Override a private method, because redis-py has no public way to change only the address."""
             arguments = {**super()._connection_arguments(), "host": self.address}
             if "ssl" in arguments:
-                arguments["server_hostname"] = self.host
+                arguments["server_hostname"] = self.host  # certificates are checked against the host's name
             return arguments
 
         async def connect(self) -> None:
-            """Connect to the first address that works. Raises: the error of the last address, if none works."""
             failure: Exception | None = None
             for address in tuple(order):
                 self.address = address
@@ -182,6 +166,6 @@ def _connection_trying(addresses: Sequence[str], connection_class: type[Any], se
 
 
 def redis_reason(exc: Exception) -> str:
-    """Return the message of an error for the log, without secrets, and without the details that redis-py adds to it."""
+    """Return the message of an error, without secrets, and without the details that redis-py adds to it."""
     message, _colon, _details = str(exc).partition(" : ")
     return redact(message)[:_MAX_REASON_LENGTH]

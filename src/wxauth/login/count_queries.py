@@ -1,29 +1,39 @@
-"""The table and statements for the hourly counts of logins, and the totals of users and sessions.
+"""The hourly counts of logins, and the totals of users and sessions.
+
+A process holds its counts in memory, and stores them after short pauses, so that no login waits for a row of counts
+that another login writes. A process that is killed loses the counts of its last seconds. Each count is for an hour,
+because days begin at different hours in different time zones.
 
 The rows of a result are also parts of the response that shows them, so their fields have descriptions and examples.
 """
 
-from datetime import date, datetime, timedelta
+from collections import Counter
+from dataclasses import field
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from typing import Final, LiteralString
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import BigInteger, DateTime
 from sqlmodel import Field, SQLModel
 
-from wxauth.core.database import Database
-from wxauth.core.ids import first_id_at
+from wxauth.core.background import WriteBuffer
+from wxauth.core.clock import first_id_at
+from wxauth.core.services import part
 from wxauth.core.statements import Nothing, Statement, fragment
 
 Day = date  # another name, because a field is called `date`
-ALL_PROCESSES: Final = UUID(int=0)
-"""The value of `process` in the row with the sums of all processes, which replaces their rows for an old hour."""
+# The row with this process has the sums of all processes, and replaces their rows for an old hour.
+_ALL_PROCESSES: Final = UUID(int=0)
+COUNTS_STORE_SECONDS: Final = 5.0
+# By then, no process has counts of the hour that are not stored yet, even if the database was down for days.
+_MERGED_AFTER: Final = timedelta(days=7)
+# By then, every login of the hour has ended.
+_FORGET_AFTER: Final = timedelta(days=1)
 
 
 class HourlyNumbers(SQLModel, table=True):
-    """The table of the numbers of new users and logins that each process counts in each hour.
-
-    An old hour has only one row, with the process id `ALL_PROCESSES`.
-    """
+    """An old hour has only one row, with the process `_ALL_PROCESSES`."""
 
     __tablename__ = "hourly_numbers"
 
@@ -69,16 +79,13 @@ class Overview(TotalsRow):
     days: list[DayRow] = Field(description="One entry for each day. The last entry is today.")
 
 
+# Each process stores running totals in separate rows, so that storing the same totals twice changes nothing.
 STORE_COUNTS: Final = Statement[Nothing]("""
 INSERT INTO hourly_numbers (hour, process, new_users, logins)
 SELECT hour, :process, new_users, logins
   FROM unnest(:hours::timestamptz[], :new_users::bigint[], :logins::bigint[]) AS counted (hour, new_users, logins)
 ON CONFLICT (hour, process) DO UPDATE SET new_users = excluded.new_users, logins = excluded.logins
 """)
-"""The statement that stores a process's totals for several hours.
-
-The values are totals and not increments, so that storing them twice changes nothing.
-"""
 # `period` contains the moments at which the first day begins and the last day ends in the requested time zone. An hour
 # belongs to the day in which it begins in this time zone. The result has a row for every day, including days without
 # logins.
@@ -107,45 +114,33 @@ SELECT hour, :all_processes, sum(new_users), sum(logins) FROM deleted GROUP BY h
 ON CONFLICT (hour, process) DO UPDATE
    SET new_users = hourly_numbers.new_users + excluded.new_users, logins = hourly_numbers.logins + excluded.logins
 """)
-"""The statement that merges the rows of all processes for each old hour into one row, that of `ALL_PROCESSES`."""
 
 _SAMPLE_MEBIBYTES: Final = "16"
-"""The size, in mebibytes, up to which a query reads a whole table. It is a string because it becomes a part of SQL."""
 
 
 def _estimate_of(table: LiteralString, condition: LiteralString) -> LiteralString:
-    """Return a scalar query that counts, or estimates, the rows of a table that meet a condition.
+    """Return a scalar query that counts the rows of a table that meet a condition.
 
-    The query reads up to `_SAMPLE_MEBIBYTES` of the table. If the table is larger, the query reads a fixed sample of
-    its pages, and the estimate is accurate to within a few percent.
+    If the table is larger than `_SAMPLE_MEBIBYTES`, the query estimates the number to within a few percent.
     """
     share = _share_of(table, mebibytes=_SAMPLE_MEBIBYTES)
     return f"SELECT (count(*) / {share})::bigint FROM {_sample(table, share)} WHERE {condition}"
 
 
 def _share_of(table: LiteralString, *, mebibytes: LiteralString) -> LiteralString:
-    """Return the SQL expression for the share of a table, from 0 to 1, that a sample of this size contains."""
     return f"LEAST(1.0, {mebibytes} * 1048576.0 / GREATEST(pg_relation_size('{table}'), 1))"
 
 
 def _sample(table: LiteralString, share: LiteralString) -> LiteralString:
-    """Return the SQL of a sample that contains this share of a table's pages. Each query samples the same pages."""
     return f"{table} TABLESAMPLE SYSTEM (100 * {share}) REPEATABLE (0)"
 
 
 OPEN_SESSIONS_FRAGMENT: Final = _estimate_of("sessions", "revoked_at IS NULL AND expires_at > :now")
-"""The SQL of a scalar query that counts, or estimates, the open sessions."""
 
+# The sample is smaller than in `_estimate_of`, because `_TOTALS` also reads the sessions of each user in it.
 _USERS_SHARE: Final = _share_of("users", mebibytes="4")
-"""The SQL expression for the share of all users that the sample in `_TOTALS` contains.
-
-From this sample, the query estimates the numbers of active users. The sample is smaller than the sample in
-`_estimate_of`, because the query also reads the sessions of each user in the sample.
-"""
 _ACTIVE_PERIODS: Final = (("active_day", "1d"), ("active_week", "7d"), ("active_month", "30d"))
-"""The fields of `TotalsRow` for active users, and the period of each as a PostgreSQL interval."""
 _MAX_SESSIONS_READ: Final = 20_000
-"""The largest number of sessions that the query reads to count the users who logged in during the last 24 hours."""
 # Each number of active users is the number of all users, multiplied by the share of active users in the sample. This
 # share varies less from sample to sample than the number of active users does. A sample might miss the few users who
 # have logged in during the last 24 hours, so each number is at least `logged_in_today`.
@@ -160,32 +155,86 @@ _ESTIMATED_FRAGMENT: Final = f"""
     CASE WHEN {_share_of("users", mebibytes=_SAMPLE_MEBIBYTES)} < 1 THEN ARRAY['users'] END
     || CASE WHEN {_share_of("sessions", mebibytes=_SAMPLE_MEBIBYTES)} < 1 THEN ARRAY['sessions'] END
     || CASE WHEN {_USERS_SHARE} < 1 THEN ARRAY['active_day', 'active_week', 'active_month'] END"""
-# `total` contains the number of all users, which is an estimate if the table is large. `recent` contains the number of
-# users who have opened a session in the last 24 hours. It reads at most the newest `:max_sessions` of these sessions.
-# `sampled` contains one row for each user in the sample, with the time of the user's last login or refresh. The outer
-# join keeps one row if the sample is empty. `users` and `logged_in_today` are the same in every row, so GROUP BY makes
-# one group.
 _TOTALS: Final = Statement[TotalsRow](f"""
 SELECT users, ({OPEN_SESSIONS_FRAGMENT}) AS sessions, {_ACTIVE_FRAGMENT},
        COALESCE({_ESTIMATED_FRAGMENT}, '{{}}') AS estimated
   FROM ({_estimate_of("users", "true")}) AS total (users)
  CROSS JOIN (
+       -- at most the newest sessions of the last day
        SELECT count(DISTINCT user_id) AS logged_in_today
          FROM (SELECT user_id FROM sessions WHERE id > :day_ago ORDER BY id DESC LIMIT :max_sessions) AS opened
        ) AS recent
+  -- outer, to keep one row if the sample is empty
   LEFT JOIN (
        SELECT GREATEST(last_login_at, (SELECT max(last_used_at) FROM sessions WHERE user_id = users.id)) AS seen_at
          FROM {_sample("users", _USERS_SHARE)}) AS sampled ON true
+ -- one group, because both are the same in every row
  GROUP BY users, logged_in_today
 """)
 
 
-async def overview_of(database: Database, *, first: date, last: date, utc_offset: timedelta, now: datetime) -> Overview:
-    """Return the totals, and the counts of all processes for each day from `first` to `last`.
+@part
+class LoginCounts(WriteBuffer):
+    """The counts of logins of one process."""
 
-    The days begin at midnight in the time zone with this offset from UTC.
-    """
-    day_ago = first_id_at(now - timedelta(days=1))
-    totals = await database.one(_TOTALS, now=now, day_ago=day_ago, max_sessions=_MAX_SESSIONS_READ)
-    days = await database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
-    return Overview(**dict(totals), days=list(days))
+    failure_event = "numbers_not_stored"
+    store_pause = COUNTS_STORE_SECONDS
+    _logins: Counter[datetime] = field(init=False, default_factory=Counter)
+    _new_users: Counter[datetime] = field(init=False, default_factory=Counter)
+    # The counts of these hours have grown since they were stored.
+    _unstored: set[datetime] = field(init=False, default_factory=set)
+
+    def count_login(self, *, is_new: bool, at: datetime) -> None:
+        """Count a login in memory."""
+        hour = _hour_of(at)
+        self._logins[hour] += 1
+        self._new_users[hour] += int(is_new)
+        self._unstored.add(hour)
+
+    async def overview(self, *, days: int, utc_offset: timedelta) -> Overview:
+        """Return the totals, and the counts of the last `days` days, including today."""
+        now = self.clock()
+        await self.store()  # otherwise the counts would lack the last logins of this process
+        last = (now.astimezone(UTC) + utc_offset).date()
+        first = last - timedelta(days=days - 1)
+        day_ago = first_id_at(now - timedelta(days=1))
+        totals = await self.database.one(_TOTALS, now=now, day_ago=day_ago, max_sessions=_MAX_SESSIONS_READ)
+        # The days begin at midnight with this offset from UTC.
+        daily = await self.database.rows(_DAYS, first=first, last=last, utc_offset=utc_offset)
+        return Overview(**dict(totals), days=list(daily))
+
+    async def merge_hours(self) -> None:
+        """Merge the rows of each hour older than `_MERGED_AFTER` into one row."""
+        await self.database.run(
+            MERGE_HOURS, before=_hour_of(self.clock() - _MERGED_AFTER), all_processes=_ALL_PROCESSES
+        )
+
+    @cached_property
+    def _process(self) -> UUID:
+        # A worker creates the id when it first stores counts. An id from before the fork would be the same in all
+        # workers.
+        return uuid4()
+
+    async def _store(self) -> None:
+        hours, self._unstored = self._unstored, set()
+        if not hours:
+            return
+        try:
+            await self.database.run(
+                STORE_COUNTS,
+                process=self._process,
+                hours=list(hours),
+                new_users=[self._new_users[hour] for hour in hours],
+                logins=[self._logins[hour] for hour in hours],
+            )
+        except BaseException:
+            self._unstored |= hours
+            raise
+        now = self.clock()
+        for hour in self._logins.keys() - self._unstored:
+            if now - hour > _FORGET_AFTER:
+                del self._logins[hour], self._new_users[hour]
+
+
+def _hour_of(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

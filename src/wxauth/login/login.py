@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Final, Literal, NotRequired
+from time import perf_counter
+from typing import Annotated, Final, Literal, NotRequired, Protocol
 from uuid import UUID
 
 from pydantic import AliasChoices, Field, StrictBool
@@ -12,21 +13,26 @@ from wxauth import errors
 from wxauth.apps.registry import Apps
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
-from wxauth.core.logs import get_logger
+from wxauth.core.logs import address_field, get_logger
+from wxauth.core.metrics import Histogram
+from wxauth.core.sealing import Sealer
 from wxauth.core.services import part
 from wxauth.core.users import UserInSession
 from wxauth.keys.issuer import Issuer, TokenSession
-from wxauth.login.codes import CodeLogins
-from wxauth.login.login_counts import LoginCounts
-from wxauth.login.login_queries import LoggedIn
+from wxauth.keys.keyring import KeyRing
+from wxauth.login.count_queries import LoginCounts
+from wxauth.login.login_queries import LoggedIn, Login, record_login
+from wxauth.login.sign_up_hook import SignUpHook
 from wxauth.phones.phones import Phones
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import EndReason, end_session
 from wxauth.sessions.refresh_queries import RefreshRefusal, RefreshRefused, rotate_refresh_token
 from wxauth.sessions.refresh_tokens import RefreshTokens, session_lifetimes
 from wxauth.settings.apps import App
+from wxauth.settings.roles import MAX_ROLES
 from wxauth.settings.settings import Settings
 from wxauth.users.consent_queries import give_consents, missing_from
+from wxauth.users.last_seen_queries import LastSeen
 from wxauth.users.schemas import (
     AVATAR_URL_ALIASES,
     NICKNAME_ALIASES,
@@ -37,15 +43,18 @@ from wxauth.users.schemas import (
     user_answer,
 )
 from wxauth.web.schemas import Lenient, ShownSessionId, body_like
+from wxauth.wechat.client import WeChat, WeChatIdentity, report_misconfigured
 from wxauth_guard.errors import WxAuthError
 
+# In the other kinds, a browser gets an authorization code.
 _KINDS_WITHOUT_BROWSER: Final = ("mini_program", "mobile_app")
-"""The kinds of apps in which the operator's program gets the login code from WeChat.
-
-In the other kinds, a browser gets an authorization code.
-"""
 EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
-"""The beginning of an access token, for examples in the documentation."""
+
+WECHAT_SECONDS: Final = Histogram(
+    "wxauth_wechat_seconds",
+    "Duration of code exchanges with WeChat for logins, including retries.",
+    buckets=(0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60),
+)
 
 log = get_logger()
 
@@ -132,59 +141,143 @@ class TokenAnswer(TypedDict):
     ]
 
 
-@part
-class Logins:
-    """The logins with codes from mini-programs and mobile apps, and the refreshes and logouts of sessions."""
+class LacksUnionid(errors.WeChatMisconfigured):
+    """WeChat has returned no unionid for an unknown person, although the app requires one."""
+
+
+class LoginParts(Protocol):
+    """The parts that `log_in_identity` needs."""
 
     apps: Apps
+    database: Database
+    hook: SignUpHook
+
+
+async def exchange_code(wechat: WeChat, app: App, code: str) -> tuple[WeChatIdentity, float]:
+    """Exchange a login code with WeChat. Return the person's identity, and the duration in milliseconds.
+
+    Raises: WeChatError; SnapshotUser, if WeChat has shown only a snapshot (a preview) of the page, for which it
+        makes up a user.
+    """
+    started = perf_counter()
+    try:
+        identity = await wechat.exchange(app, code)
+    finally:
+        seconds = perf_counter() - started
+        WECHAT_SECONDS.observe(seconds)
+    if identity.is_snapshot:
+        raise _refused_snapshot(app)
+    return identity, round(seconds * 1000, 1)
+
+
+async def log_in_identity(parts: LoginParts, app: App, login: Login, *, now: datetime) -> LoggedIn:
+    """Find or create the user of an identity, and open a session, by the rules of the app and the settings.
+
+    Before this function creates a user, it asks the sign-up hook, if there is one.
+
+    Raises: AccountDisabled, AccountLeaving; SnapshotUser, if the identity is probably made up; SignUpClosed,
+        LacksUnionid, SignUpRefused, SignUpUnavailable, if the person is unknown and may not sign up;
+        StorageUnavailable, including TooManyChanges.
+    """
+    apps, has_hook = parts.apps, parts.hook.is_on
+    # Without a unionid, one person could become two users.
+    lacks_required_unionid = login.unionid is None and app.unionid_in_force == "required"
+    may_sign_up = apps.may_sign_up(app) and not lacks_required_unionid
+    # With a hook, the first attempt must not create a user, because the hook must be asked about new users.
+    login.may_sign_up = may_sign_up and not has_hook
+    login.roles = apps.roles_at_sign_up(app)
+    login.max_sessions = app.max_sessions
+    login.may_be_snapshot = app.kind != "mini_program"
+    try:
+        logged_in = await record_login(parts.database, login, now=now)
+    except errors.SignUpClosed:
+        if lacks_required_unionid:
+            raise _refused_without_unionid(app) from None
+        if not (has_hook and may_sign_up):
+            raise
+        logged_in = await _sign_up_with_hook(parts, app, login, now=now)
+    except errors.SnapshotUser:
+        raise _refused_snapshot(app) from None
+    user = logged_in.user
+    if user.status == "disabled":
+        log.warning("login_refused", reason="account_disabled", user_id=user.id, app_id=user.app_id)
+        raise errors.AccountDisabled(until=user.banned_until, user_id=user.id)
+    if user.erase_at is not None:
+        log.info("login_refused", reason="account_leaving", user_id=user.id, app_id=user.app_id)
+        raise errors.AccountLeaving(user.erase_at, user_id=user.id)
+    return logged_in
+
+
+async def _sign_up_with_hook(parts: LoginParts, app: App, login: Login, *, now: datetime) -> LoggedIn:
+    # Only the refusal of the first attempt has shown that the person would be a new user. No connection to the
+    # database is held while wxauth calls the hook, because the call is between the two attempts.
+    initial = await parts.hook.initial_fields(app, login)
+    roles = tuple(dict.fromkeys((*login.roles, *initial.roles)))
+    if len(roles) > MAX_ROLES:
+        log.warning("sign_up_hook_member_left_out", app_id=app.app_id, member="roles")
+    else:
+        login.roles = roles
+    login.initial, login.may_sign_up = initial, True
+    logged_in = await record_login(parts.database, login, now=now)
+    if logged_in.is_new and logged_in.user.external_id != initial.external_id:
+        log.warning("sign_up_hook_member_left_out", app_id=app.app_id, member="external_id")
+    return logged_in
+
+
+@part
+class Logins:
+    """The logins of mini-programs and mobile apps, and the refreshes and logouts of sessions."""
+
+    apps: Apps
+    keys: KeyRing
     issuer: Issuer
     clock: Clock
     settings: Settings
-    code_logins: CodeLogins
+    wechat: WeChat
+    sealer: Sealer
+    hook: SignUpHook
     login_counts: LoginCounts
     refresh_tokens: RefreshTokens
     database: Database
     phones: Phones
+    last_seen: LastSeen
+
+    def __post_init__(self) -> None:
+        self._lifetimes = session_lifetimes(self.settings)
+        self._unrefreshed = self._lifetimes.unrefreshed
 
     async def log_in(self, app: App, body: LoginRequest, device: Device) -> TokenAnswer:
-        """Exchange a `wx.login` code, or a code from a mobile app, for tokens. A person's first login creates the user.
-
-        wxauth stores nothing about the made-up user of a snapshot, or about an unknown person who may not sign up. It
-        also stores nothing about an unknown person who lacks the unionid that the app requires, because without a
-        unionid, one person could become two users. It refuses a user who has asked to be erased, unless `stay` is set.
+        """Exchange a login code for tokens. The first login of a person creates the user.
 
         An optional field that is invalid or refused does not make the login fail, because the user can log in without
-        it. The response names the fields that wxauth has left out. These fields include a nickname or picture that the
-        user changes too often.
-
-        Raises: WrongAppKind; WeChatError, including LacksUnionid; SnapshotUser, SignUpClosed, SignUpRefused,
-            SignUpUnavailable, AccountDisabled, AccountLeaving, StorageUnavailable.
+        it. The response names what was left out.
         """
         if app.kind not in _KINDS_WITHOUT_BROWSER:
             raise errors.WrongAppKind(
                 f"a code of the kind {app.kind} belongs to a browser: only /v1/authorize knows which"
             )
-        # If the issuer is not ready, the request must fail before it uses up the code.
-        self.issuer.ensure_ready()
+        self.keys.ensure_ready()  # a request that would fail must not use up the code
 
+        identity, wechat_ms = await exchange_code(self.wechat, app, body.code)
+        now = self.clock()
         # None and an empty value leave the stored picture unchanged. So does the URL of an uploaded picture, which only
         # an upload may set.
         avatar_url = body.avatar_url or None
-        if is_uploaded_picture(avatar_url, self.settings.issuer):
+        if avatar_url is not None and is_uploaded_picture(avatar_url, self.settings.issuer):
             avatar_url = None
-        refresh_expires_in = session_lifetimes(self.settings).unrefreshed
-        identity, wechat_ms = await self.code_logins.exchange_code(app, body.code)
-        now = self.clock()
-        login = await self.code_logins.log_in(
-            app,
-            identity,
-            device,
+        wanted = Login(
+            app_id=app.app_id,
+            openid=identity.openid,
+            unionid=identity.unionid,
             nickname=body.nickname or None,
             avatar_url=avatar_url,
+            session_key=self.sealer.seal_session_key(identity.session_key, app.app_id, identity.openid),
+            ip=device.ip,
+            user_agent=device.user_agent,
+            expires_in=self._unrefreshed,
             cancels_erasure=body.stay,
-            expires_in=refresh_expires_in,
-            now=now,
         )
+        login = await log_in_identity(self, app, wanted, now=now)
         self.login_counts.count_login(is_new=login.is_new, at=now)
         self._log_login(login, app, device, wechat_ms=wechat_ms)
 
@@ -201,7 +294,7 @@ class Logins:
             user,
             session_id=login.session_id,
             generation=0,
-            refresh_expires_in=refresh_expires_in,
+            refresh_expires_in=self._unrefreshed,
             # The user is not new if the phone number belongs to an existing user, with whom the new user was merged.
             is_new_user=login.is_new and user.id == login.user.id,
             phone_error=phone_error,
@@ -212,33 +305,29 @@ class Logins:
     async def refresh(self, *, refresh_token: str, device: Device) -> TokenAnswer:
         """Exchange a refresh token for a new pair of tokens.
 
-        The new refresh token replaces the old one. If the old one is sent again soon, and before the new one is used,
-        for example because the response was lost, return the same new refresh token. If it is sent again later, end the
-        session. Unless the refresh is refused, the session stores the address and the User-Agent of `device`.
-
-        Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionReplaced, SessionRevoked,
-            AccountDisabled, StorageUnavailable.
+        If the old one is sent again soon, before the new one is used, because the response was lost, it returns the
+        same new one. If it is sent later, the session ends.
         """
         now = self.clock()
         token = self.refresh_tokens.parse(refresh_token)
         if token is None:
             raise errors.InvalidRefreshToken("the refresh token isn't one of wxauth's")
-        # If the issuer is not ready, the request must fail before it uses up the token.
-        self.issuer.ensure_ready()
+        self.keys.ensure_ready()  # a request that would fail must not use up the token
         outcome = await rotate_refresh_token(
             self.database,
             token,
             ip=device.ip,
             user_agent=device.user_agent,
-            lifetimes=session_lifetimes(self.settings),
+            lifetimes=self._lifetimes,
             now=now,
         )
         if isinstance(outcome, RefreshRefused):
             raise self._refresh_error(outcome, token.session_id)
 
+        self.last_seen.note(outcome, at=now)
         # Read the clock again, because the statement might have waited for several seconds.
         now = self.clock()
-        added = self.settings.address_field(device.ip)
+        added = address_field(device.ip, is_logged=self.settings.log_addresses)
         log.info("refreshed", user_id=outcome.id, app_id=outcome.app_id, session_id=token.session_id, **added)
         return self._token_answer(
             outcome,
@@ -250,10 +339,7 @@ class Logins:
         )
 
     async def log_out(self, *, session_id: UUID) -> None:
-        """End a session. Do nothing if the session has already ended, or has never existed.
-
-        Raises: StorageUnavailable.
-        """
+        """End a session, unless it has ended already."""
         # If the session belongs to a website, the website itself has sent the token, so it needs no logout token.
         user_id = await end_session(
             self.database, session_id=session_id, reason=EndReason.SIGNED_OUT, site_knows=True, now=self.clock()
@@ -262,11 +348,7 @@ class Logins:
             log.info("logged_out", user_id=user_id, session_id=session_id)
 
     def _refresh_error(self, refused: RefreshRefused, session_id: UUID) -> WxAuthError:
-        """Return the error for a refused refresh. If the token was reused, log that.
-
-        SessionReplaced refers the developer to `max_sessions`. In an app without this limit, a session is replaced only
-        if its identity has too many open sessions (see `MAX_OPEN_SESSIONS`), and the error is SessionRevoked.
-        """
+        """In an app without `max_sessions`, a replaced session was only revoked."""
         has_limit = refused.app_id is not None and self.apps.max_sessions_of(refused.app_id) is not None
         match refused.why:
             case RefreshRefusal.DISABLED:
@@ -284,10 +366,6 @@ class Logins:
                 return errors.InvalidRefreshToken("there is no such session")
 
     def _log_login(self, login: LoggedIn, app: App, device: Device, *, wechat_ms: float) -> None:
-        """Log a login, and the profile fields that the login left out.
-
-        `wechat_ms` is the time, in milliseconds, that WeChat took to respond.
-        """
         user_id = login.user.id
         if login.ignored_fields:
             fields = {"fields": login.ignored_fields, "reason": errors.RateLimited.code}
@@ -300,17 +378,13 @@ class Logins:
             is_new=login.is_new,
             wechat_ms=wechat_ms,
             database_ms=login.milliseconds,
-            **self.settings.address_field(device.ip),
+            **address_field(device.ip, is_logged=self.settings.log_addresses),
         )
 
     async def _with_consents(
         self, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
     ) -> tuple[UserInSession, str | None]:
-        """Record the user's consents to the versions that are in force. Return the updated user and None.
-
-        `requested` contains the version of each document, by the document's name. If wxauth refuses the consents or
-        cannot store them, return the unchanged user and the error code, because the login has succeeded.
-        """
+        """Return the user and the code of a failure, which must not fail a login that has succeeded."""
         in_force = self.settings.consents
         valid = {document: version for document, version in requested.items() if in_force.get(document) == version}
         if not missing_from(user.consents, valid):
@@ -323,10 +397,7 @@ class Logins:
         return user.model_copy(update={"consents": dict(consents)}), None
 
     async def _with_phone(self, user: UserInSession, code: str) -> tuple[UserInSession, str | None]:
-        """Bind the phone number that belongs to this code of the phone button. Return the updated user and None.
-
-        If that fails for any reason, return the unchanged user and the error code, because the login has succeeded.
-        """
+        """Return the user and the code of a failure, which must not fail a login that has succeeded."""
         try:
             return await self.phones.bind(user, code), None
         except WxAuthError as exc:
@@ -348,11 +419,6 @@ class Logins:
         ignored: Mapping[str, str] | None = None,
         now: datetime,
     ) -> TokenAnswer:
-        """Return the response with a new access token, and with the session's refresh token of this generation.
-
-        `phone_error` and `ignored` are the fields of the response with these names. The response leaves them out if
-        they are empty.
-        """
         claims = self.apps.claims_of(user.app_id)
         issued = self.issuer.issue(
             user, TokenSession(id=session_id, seconds_left=refresh_expires_in, claims=claims), now=now
@@ -372,3 +438,18 @@ class Logins:
         if ignored:
             answer["ignored"] = dict(ignored)
         return answer
+
+
+def _refused_without_unionid(app: App) -> LacksUnionid:
+    reason = "WeChat didn't return a unionid, but this app requires one"
+    what_to_change = "bind the app to the Open Platform account of your other apps, or set its unionid to optional"
+    report_misconfigured(app_id=app.app_id, reason=reason, what_to_change=what_to_change)
+    return LacksUnionid(f"{reason}: {what_to_change}")
+
+
+def _refused_snapshot(app: App) -> errors.SnapshotUser:
+    log.warning("login_refused", reason=errors.SnapshotUser.code, app_id=app.app_id)
+    return errors.SnapshotUser(
+        "WeChat showed a snapshot of the page and returned a made-up user:"
+        " log in again after the person has tapped 'use the full service' on the page"
+    )

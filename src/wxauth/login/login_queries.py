@@ -1,36 +1,29 @@
 """The statements of a login, which find or create the user and the identity, and open a session.
 
-The login of most returning users takes one statement, `RETURNING_LOGIN`. The login of a new user takes a second one,
-`SIGN_UP`. The module `batched_queries` contains both statements.
-
-All other logins of known users lock the user, decide in Python, and write with small statements. Examples are
-logins with a new nickname or picture, with a unionid that was unknown or has changed, with a new identity of a known
-user, with an identity that was imported and has not been used since, or in an app with `max_sessions`.
+The login of most returning users takes one statement, `RETURNING_LOGIN`, and that of a new user a second one,
+`SIGN_UP`. Each has a form for several logins at once (see `core.statements`). All other logins lock the user,
+decide in Python, and write with small statements.
 """
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from time import perf_counter
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from pydantic_core import to_json
 
-from wxauth.core.database import Database, Transaction
-from wxauth.core.database_errors import CONFLICTS, NothingCommitted
-from wxauth.core.ids import new_id
+from wxauth.core.clock import new_id
+from wxauth.core.database import ChangedMeanwhile, Database, Transaction, retrying
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Histogram
-from wxauth.core.outage_texts import reason_of
-from wxauth.core.outages import is_refusal
-from wxauth.core.retrying import ChangedMeanwhile, retrying
-from wxauth.core.statements import Nothing, Statement
+from wxauth.core.outages import CONFLICTS, NothingCommitted, is_refusal, reason_of
+from wxauth.core.statements import Batched, Nothing, Statement, fragment
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.core.users import MAY_LOG_IN
+from wxauth.core.users import MAY_LOG_IN, USER, USER_IN_SESSION, UserInSession
 from wxauth.errors import RateLimited, SignUpClosed, SnapshotUser
-from wxauth.login import batched_queries
-from wxauth.login.batched_queries import OPEN_FRAGMENT, USER_AT_LOGIN, UserAtLogin
 from wxauth.merging.merging import correct_imported_identity, link_unionid
 from wxauth.merging.unionid_queries import ADD_UNIONID, PEOPLE, OfAnotherOpenid, People, UnionidConflict, check_unionid
 from wxauth.sessions.queries import END_BEYOND_IDENTITY, EndReason, end_selected
@@ -45,6 +38,154 @@ DATABASE_SECONDS: Final = Histogram(
 
 log = get_logger()
 
+
+class UserAtLogin(UserInSession):
+    """The user of a login, who may be banned or about to be erased."""
+
+    banned_until: datetime | None
+
+
+_BAN_COLUMN: Final = "users.banned_until"
+USER_AT_LOGIN: Final = f"{USER_IN_SESSION}, {_BAN_COLUMN}"
+_FOUND_USER_MAY_LOG_IN: Final = MAY_LOG_IN.replace("users.", "found_user.")
+# It ends before FROM, because each statement selects the user's row differently.
+OPEN_FRAGMENT: Final = """
+    INSERT INTO sessions
+           (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
+    SELECT :session_id, id, :app_id, :openid, :session_key, :ip::text::inet, :user_agent,
+           :now::timestamptz, :now, :now + make_interval(secs => :expires_in)"""
+_COMMON_TYPES: Final[Mapping[str, LiteralString]] = {
+    "app_id": "text",
+    "openid": "text",
+    "unionid": "text",
+    "nickname": "text",
+    "avatar_url": "text",
+    "ip": "text",
+    "user_agent": "text",
+    "session_id": "uuid",
+    "session_key": "bytea",
+    "expires_in": "int",
+    "now": "timestamptz",
+}
+"""Addresses and JSON are text that PostgreSQL casts, so that asyncpg does not parse each address first.
+
+The codec for jsonb in `core/connecting.py` would also serialize JSON again.
+"""
+# The condition is true if an imported identity of the app has the person's unionid in place of an openid.
+# `awaits_login` means that nobody has logged in with the identity since the import.
+_IS_MISNAMED: Final = """EXISTS (SELECT FROM identities misnamed
+                      WHERE misnamed.app_id = :app_id AND misnamed.openid = :unionid AND misnamed.awaits_login)"""
+# The condition is true if the identity is known.
+_IS_KNOWN: Final = "EXISTS (SELECT FROM identities i WHERE i.app_id = :app_id AND i.openid = :openid)"
+# The condition selects the user of a login that `RETURNING_LOGIN` serves.
+_IS_RETURNING: Final = f"""i.app_id = :app_id AND i.openid = :openid AND users.id = i.user_id AND NOT i.awaits_login
+       AND (:unionid::text IS NULL OR i.unionid = :unionid
+            -- only one identity of the app can store the unionid
+            OR (i.unionid IS NULL AND users.unionid = :unionid
+                AND EXISTS (SELECT FROM identities other WHERE other.app_id = :app_id AND other.unionid = :unionid)))
+       -- unchanged logins only: most mini-programs send the stored profile with each login
+       AND (NOT ({MAY_LOG_IN})
+            OR ((:nickname::text IS NULL OR users.nickname = :nickname)
+                AND (:avatar_url::text IS NULL OR users.avatar_url = :avatar_url)))
+       -- read again after waiting for a lock
+       AND users.identity_lost_at IS NULL"""
+
+
+def _returning_fragment(
+    source: LiteralString, number: LiteralString = "", join_asked: LiteralString = ""
+) -> LiteralString:
+    """For several logins, `source` contains the table `asked`, and `number` is the column `n` and a comma."""
+    return f"""found_user AS (
+    UPDATE users
+       SET last_login_at = CASE WHEN {MAY_LOG_IN} THEN :now ELSE users.last_login_at END
+      FROM {source}
+    RETURNING {number}{USER_AT_LOGIN}
+), opened AS ({OPEN_FRAGMENT}
+      FROM found_user{join_asked} WHERE {_FOUND_USER_MAY_LOG_IN} AND :session_id::uuid IS NOT NULL
+    -- the statement may be sent twice
+    ON CONFLICT (id) DO NOTHING
+)"""
+
+
+# This serves a known identity with unchanged data. A lock on the identity's row would write another page, so only the
+# user's row is locked. A waiting statement can't see that its identity was taken away meanwhile. What takes one away
+# sets `identity_lost_at`, which leads to `_log_in_stepwise`. An hour later, no older statement runs, and it is cleared.
+RETURNING_LOGIN: Final = Batched[UserAtLogin](
+    "returning_login",
+    f"WITH {_returning_fragment(f'identities i WHERE {_IS_RETURNING}')} SELECT * FROM found_user",
+    f""", locked AS (
+    SELECT asked.*, users.id AS user_id FROM asked, identities i, users
+     -- of users whom another transaction has locked, and of several logins of one user, each runs alone
+     WHERE {_IS_RETURNING} FOR NO KEY UPDATE OF users SKIP LOCKED
+), {_returning_fragment("locked AS asked WHERE users.id = asked.user_id", "asked.n, ", " JOIN asked USING (n)")}
+SELECT * FROM found_user RIGHT JOIN (
+    SELECT n FROM asked WHERE n IN (SELECT n FROM found_user)
+        -- a row of nulls, which counts as no row
+        OR NOT {_IS_KNOWN}) AS answered USING (n)
+""",
+    **_COMMON_TYPES,
+)
+
+
+def _signing_up_fragment(source: LiteralString = "", join_asked: LiteralString = "") -> LiteralString:
+    """For several logins, `source` and `join_asked` name the table `asked`."""
+    return f"""holder AS (
+    -- first, so that a second login with this unionid waits for the row, and then creates no user
+    INSERT INTO unionids (unionid, user_id)
+    SELECT :unionid, :new_user_id{source}
+     WHERE :unionid::text IS NOT NULL AND NOT {_IS_KNOWN}
+       -- `_log_in_stepwise` corrects an imported identity that has the unionid in place of an openid
+       AND NOT {_IS_MISNAMED}
+    ON CONFLICT DO NOTHING
+    RETURNING user_id
+), new_user AS (
+    INSERT INTO users (id, unionid, nickname, avatar_url, roles, created_at, last_login_at, external_id, attributes)
+    SELECT :new_user_id::uuid, :unionid::text, :nickname::text, :avatar_url::text,
+           string_to_array(:roles::text, ' '), :now::timestamptz, :now,
+           -- if two new users get it at the same time, the unique index lets only one login succeed
+           CASE WHEN NOT EXISTS (SELECT FROM users WHERE external_id = :external_id)
+                     AND NOT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)
+                THEN :external_id::text END,
+           :attributes::text::jsonb{source}
+     WHERE CASE WHEN :unionid::text IS NULL THEN NOT {_IS_KNOWN}
+                ELSE EXISTS (SELECT FROM holder WHERE user_id = :new_user_id) END
+    RETURNING {USER}, {_BAN_COLUMN}
+), identity AS (
+    INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
+    SELECT :app_id, :openid, id, :now, :unionid FROM new_user{join_asked}
+), event AS (
+    INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
+    SELECT :event_id, '{fragment(EventType.USER_CREATED.value)}', :now, id::text, id, :app_id, :ip::text::inet,
+           :created_data::text::jsonb
+      FROM new_user{join_asked}
+), opened AS ({OPEN_FRAGMENT}
+      FROM new_user{join_asked} WHERE :session_id::uuid IS NOT NULL
+)"""
+
+
+_NEW_USER_COLUMNS: Final = "new_user.*, :app_id::text AS app_id, :openid::text AS openid"
+# This serves an unknown identity with an unknown unionid, or without one. If two logins of one identity without a
+# unionid run at the same time, the second violates the primary key of identities.
+SIGN_UP: Final = Batched[UserAtLogin](
+    "sign_up",
+    f"WITH {_signing_up_fragment()} SELECT {_NEW_USER_COLUMNS} FROM new_user",
+    f""", one_of_each_identity AS (
+    -- the other logins of an identity, and each login of a batch that waits longer for another login, run alone
+    SELECT DISTINCT ON (app_id, openid) asked.*
+      FROM asked, (SELECT set_config('lock_timeout', '20ms', true)) AS impatient ORDER BY app_id, openid, n
+), {_signing_up_fragment(" FROM one_of_each_identity AS asked", " JOIN asked ON :new_user_id = id")}
+SELECT asked.n, {_NEW_USER_COLUMNS} FROM asked LEFT JOIN new_user ON :new_user_id = id
+ -- a row of nulls, which counts as no row, if the unionid belongs to another user
+ WHERE id IS NOT NULL OR EXISTS (SELECT FROM unionids WHERE unionids.unionid = :unionid)
+""",
+    **_COMMON_TYPES,
+    new_user_id="uuid",
+    roles="text",
+    external_id="text",
+    attributes="text",
+    event_id="uuid",
+    created_data="text",
+)
 # To avoid deadlocks, a login locks the user before it writes the unionid and the identity, as merges and erasures do.
 _LOCK: Final = Statement[UserAtLogin](f"SELECT {USER_AT_LOGIN} FROM users WHERE id = :user_id FOR NO KEY UPDATE")
 _ADD_IDENTITY: Final = Statement[Nothing]("""
@@ -81,51 +222,39 @@ SELECT {USER_AT_LOGIN}
 class InitialFields:
     """The initial fields that the sign-up hook has returned for a new user."""
 
-    external_id: str | None = None
-    """The external id. The sign-up leaves it out if another user has it now, or had it before."""
-    roles: Sequence[str] = ()
-    """The hook's roles. The sign-up reads only `Login.roles`, to which `CodeLogins` adds these roles."""
+    external_id: str | None = None  # left out if another user has it now, or had it before
+    roles: Sequence[str] = ()  # read only from `Login.roles`, to which `log_in_identity` adds them
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    nickname: str | None = None
-    """The nickname. The sign-up uses it only if the request contains no nickname."""
+    nickname: str | None = None  # unless the request contains one
+    # The hook has returned no usable response, and the user may sign up nevertheless.
     is_undecided: bool = False
-    """Whether the hook has returned no usable response, and the user may sign up nevertheless."""
 
 
-@dataclass(kw_only=True)  # no slots, because `_values` calls `vars`; not frozen, which saves 1.3 µs
+@dataclass(slots=True, kw_only=True)  # not frozen, which saves 1.3 µs
 class Login:
-    """A login to store. Many parameters of the statements have the names of its fields."""
+    """A login to store. The fields from `may_sign_up` on are the rules of the app, which `log_in_identity` sets."""
 
     app_id: str
     openid: str
     unionid: str | None = None
     nickname: str | None = None
     avatar_url: str | None = None
+    # The session_key is sealed. It is None if WeChat has returned none, as for an app that is not a mini-program.
     session_key: bytes | None = None
-    """WeChat's session_key, sealed; None if WeChat has returned none, as for an app that is not a mini-program."""
     ip: str | None = None
     user_agent: str | None = None
-    expires_in: int | None
-    """The number of seconds after which an unused session expires; None to open no session."""
-    may_sign_up: bool
-    """Whether the login may create a user if the person is unknown."""
-    roles: Sequence[str] = ()
-    """All roles of a new user, including those from the sign-up hook."""
-    initial: InitialFields = InitialFields()
-    """The initial fields that the sign-up hook gives to a new user."""
-    max_sessions: int | None = None
-    """The largest number of open sessions of the identity, including the new one; None for no limit."""
+    expires_in: int | None  # seconds; None to open no session
     cancels_erasure: bool = False
-    """Whether the login cancels the user's request for erasure."""
+    may_sign_up: bool = False
+    roles: Sequence[str] = ()  # of a new user, including those from the sign-up hook
+    initial: InitialFields = InitialFields()
+    max_sessions: int | None = None  # of the identity, including the new one
+    # Then a unionid that already belongs to another openid is a sign of a snapshot.
     may_be_snapshot: bool = False
-    """Whether WeChat might return the made-up user of a snapshot for this app.
-
-    If so, a unionid that already belongs to another openid is a sign of a snapshot.
-    """
 
     @property
     def profile(self) -> dict[str, str]:
-        """The nickname and the picture's URL, if the request contains them, by the names of the user's fields."""
+        """The nickname and the picture's URL, if the request contains them."""
         fields = {"nickname": self.nickname, "avatar_url": self.avatar_url}
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -137,96 +266,75 @@ class Login:
 
 @dataclass(slots=True, kw_only=True)
 class LoggedIn:
-    """A stored login.
+    """A stored login. It has opened no session if the user may not log in, or if `Login.expires_in` is None."""
 
-    It has opened no session if the user is banned or about to be erased, or if `Login.expires_in` is None.
-    """
-
-    session_id: UUID
-    """The id of the session. If the login has opened no session, no session has this id."""
+    session_id: UUID  # of no session, if none was opened
     is_new: bool
-    """Whether the login has created the user."""
     user: UserAtLogin
-    ignored_fields: Sequence[str]
-    """The profile fields that the login has not stored.
-
-    wxauth ignores them if the user has changed the profile too often, or is banned or about to be erased.
-    """
+    ignored_fields: Sequence[str]  # because the user has changed the profile too often, or may not log in
     milliseconds: float
-    """The time, in milliseconds, that it took to store the login."""
 
 
+@dataclass(slots=True)
 class _Fixed:
-    """The time of a login, and the ids of its session and its new user.
+    """All attempts of a login use these values, so that together they open one session and create one user."""
 
-    All attempts of the login use these values, so that together they open only one session and create only one user.
-    """
-
-    def __init__(self, now: datetime) -> None:
-        self.now = now
-        self.session_id = new_id(now)
-        self.new_user_id: UUID | None = None
-        """The id of the new user; None until a statement is about to create a user."""
+    now: datetime
+    session_id: UUID
+    new_user_id: UUID | None = None  # None until a statement is about to create a user
 
 
 async def record_login(database: Database, login: Login, *, now: datetime) -> LoggedIn:
-    """Find or create the user of a login, and open a session.
+    """Find or create the user of a login, and open a session. Safe to repeat, because the ids are drawn once.
 
-    If several first logins of one person run at the same time, the unique constraints let only one login create the
-    user. The other logins fail or find no row, try again, and find that user. If the unionid belongs to another user,
-    this function first merges the two users. If an imported identity has the unionid in place of an openid, the
-    function corrects the identity first. It stores nothing about an unknown person who may not sign up.
+    If several first logins of one person run at the same time, the unique constraints let only one create the
+    user. The others try again, and find that user.
 
-    The unionid cannot belong to the identity in two cases. In the first case, the unionid's user has another openid of
-    this app, although a WeChat account has only one openid in each app. (Only a user who was merged from the users of
-    several accounts can have several openids in an app.) In the second case, the unionid's user was split from the
-    identity's user. In both cases, the first of these rules that applies decides:
+    The unionid cannot belong to the identity in two cases. In the first, the unionid's user has another openid of
+    this app, although a WeChat account has only one openid in each app. In the second, the unionid's user was
+    split from the identity's user. Then the login ignores the unionid, unless its user is banned, or WeChat might
+    have made up one of the two openids.
 
-    - If the unionid's user is banned, the function returns this user, so that the caller refuses the login.
-    - In the first case, if WeChat might have made up one of the two openids, the function stores nothing, and raises
-      SnapshotUser.
-    - Otherwise, the function ignores the unionid, and logs in with the identity alone.
+    If the user is banned or about to be erased, the function returns this user, and opens no session.
 
-    If the user of the login is banned or about to be erased, the function returns this user, and opens no session.
-
-    Raises: SignUpClosed, SnapshotUser; AccountDisabled, AccountLeaving, if the login requires a merge that a user's
-        request for erasure prevents (see `link_unionid`); StorageUnavailable, including TooManyChanges.
+    Raises: SignUpClosed, SnapshotUser; AccountDisabled, AccountLeaving, if a user's request for erasure prevents a
+        merge; StorageUnavailable, including TooManyChanges.
     """
-    fixed = _Fixed(now)
-    with DATABASE_SECONDS.time() as storing:
-        try:
-            user = await _log_in(database, login, fixed)
-        except UnionidConflict as exc:
-            user = await _log_in_without_unionid(database, login, fixed, exc)
+    fixed = _Fixed(now, session_id=new_id(now))
+    started = perf_counter()
+    try:
+        user = await _log_in(database, login, fixed)
+    except UnionidConflict as exc:
+        user = await _log_in_without_unionid(database, login, fixed, exc)
+    finally:
+        seconds = perf_counter() - started
+        DATABASE_SECONDS.observe(seconds)
     return LoggedIn(
         session_id=fixed.session_id,
         is_new=user.id == fixed.new_user_id,
         user=user,
-        ignored_fields=[name for name, value in login.profile.items() if value != getattr(user, name)],
-        milliseconds=storing.milliseconds,
+        ignored_fields=[
+            name for name in ("nickname", "avatar_url") if getattr(login, name) not in (None, getattr(user, name))
+        ],
+        milliseconds=round(seconds * 1000, 1),
     )
 
 
 class _Undone(Exception):
-    """The exception that `rehearse_login` raises to roll back its logins."""
+    """Rolls back the logins of `rehearse_login`."""
 
 
 async def rehearse_login(database: Database, *, now: datetime) -> str | None:
     """Sign up a test user, log the user in again, and roll back both logins.
 
-    `wxauth check` calls this function to find out whether the database accepts logins. Return the reason that the
-    database gives if it refuses a statement; otherwise None.
-
-    Raises: StorageUnavailable, after a temporary failure, such as a failover.
+    Return the reason that the database gives if it refuses a statement.
     """
     unused_id = f"rehearsal-{new_id(now).hex}"
     login = Login(app_id="rehearsal", openid=unused_id, unionid=unused_id, expires_in=1, may_sign_up=True)
     try:
         async with database.begin() as transaction:
-            await transaction.row(batched_queries.SIGN_UP, **_sign_up_values(login, _Fixed(now)))
-            await transaction.row(
-                batched_queries.RETURNING_LOGIN, **_values(batched_queries.RETURNING_LOGIN, login, _Fixed(now))
-            )
+            await transaction.row(SIGN_UP, **_sign_up_values(login, _Fixed(now, session_id=new_id(now))))
+            await transaction.row(RETURNING_LOGIN, **_values(login, _Fixed(now, session_id=new_id(now))))
             raise _Undone
     except _Undone:
         return None
@@ -238,21 +346,12 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
 
 @retrying(conflicts=(*CONFLICTS, NothingCommitted))
 async def _log_in(database: Database, login: Login, fixed: _Fixed) -> UserAtLogin:
-    """Log in with the statement `RETURNING_LOGIN` or `SIGN_UP`. If neither returns a user, log in stepwise.
-
-    A login with `max_sessions` skips `RETURNING_LOGIN`, which cannot end older sessions. A login that may not sign up
-    the person skips `SIGN_UP`. With `cancels_erasure`, cancel the user's request for erasure, and log in again.
-
-    Raises: SignUpClosed, UnionidConflict; AccountDisabled, AccountLeaving, as `link_unionid` does; StorageUnavailable,
-    including TooManyChanges.
-    """
+    """With `cancels_erasure`, the user's request for erasure is cancelled, and the login is tried again."""
     user: UserAtLogin | None = None
     if login.max_sessions is None:
-        user = await database.row(
-            batched_queries.RETURNING_LOGIN, **_values(batched_queries.RETURNING_LOGIN, login, fixed)
-        )
+        user = await database.row(RETURNING_LOGIN, **_values(login, fixed))
     if user is None and login.may_sign_up:
-        user = await database.row(batched_queries.SIGN_UP, **_sign_up_values(login, fixed))
+        user = await database.row(SIGN_UP, **_sign_up_values(login, fixed))
     if user is None:
         user = await _log_in_stepwise(database, login, fixed)
     if login.cancels_erasure and user.status == "active" and user.erase_at is not None:
@@ -264,15 +363,8 @@ async def _log_in(database: Database, login: Login, fixed: _Fixed) -> UserAtLogi
 async def _log_in_without_unionid(
     database: Database, login: Login, fixed: _Fixed, conflict: UnionidConflict
 ) -> UserAtLogin:
-    """Log in with the identity alone, because its unionid cannot be right.
-
-    If the unionid's user is banned, return that user, so that the caller refuses the login.
-
-    Raises: SnapshotUser, if WeChat might have made up one of the openids; SignUpClosed; StorageUnavailable,
-    including TooManyChanges.
-    """
     # Without this check, a banned user could log in with a new identity whose unionid wxauth ignores.
-    banned = await database.row(_BANNED_HOLDER, **_values(_BANNED_HOLDER, login, fixed))
+    banned = await database.row(_BANNED_HOLDER, **login.identity)
     if banned is not None:
         return banned
     if login.may_be_snapshot and isinstance(conflict, OfAnotherOpenid):
@@ -282,14 +374,7 @@ async def _log_in_without_unionid(
 
 
 async def _log_in_stepwise(database: Database, login: Login, fixed: _Fixed) -> UserAtLogin:
-    """Log in with small statements under the user's lock.
-
-    If the users must be merged or the identity must be corrected first, do only that, and raise ChangedMeanwhile, so
-    that the caller tries again.
-
-    Raises: SignUpClosed, UnionidConflict; AccountDisabled, AccountLeaving, as `link_unionid` does; ChangedMeanwhile,
-    also if another request has changed the users.
-    """
+    """If users must be merged or the identity corrected first, do only that, and raise ChangedMeanwhile."""
     # `user_id` is the identity's user, `holder_id` is the unionid's user, and `misnamed_user_id` is the user of an
     # imported identity that has the unionid in place of an openid.
     people = await database.one(PEOPLE, **login.identity)
@@ -312,15 +397,9 @@ async def _log_in_stepwise(database: Database, login: Login, fixed: _Fixed) -> U
 
 
 async def _log_in_under_lock(transaction: Transaction, login: Login, fixed: _Fixed, people: People) -> UserAtLogin:
-    """Log in the user of a known identity, or of a known unionid, under the user's lock.
-
-    Add an unknown identity to the unionid's user, unless that user is about to be erased. If the user is banned or
-    about to be erased, open no session.
-
-    Raises: ChangedMeanwhile, if the identity or the unionid now belongs to another user, or if the user was erased;
-        UnionidConflict.
-    """
-    user = await transaction.row(_LOCK, **_values(_LOCK, login, fixed, people.user_id or people.holder_id))
+    user = await transaction.row(
+        _LOCK, app_id=login.app_id, openid=login.openid, user_id=people.user_id or people.holder_id
+    )
     if user is None or await transaction.one(PEOPLE, **login.identity) != people:
         raise ChangedMeanwhile
     if login.unionid is not None:
@@ -337,22 +416,21 @@ async def _log_in_under_lock(transaction: Transaction, login: Login, fixed: _Fix
         # If the user changes the profile too often, log in without the change.
         with suppress(RateLimited):
             await change_profile_of(transaction, user, login.profile, ip=login.ip, now=fixed.now)
-    updated = await transaction.one(_RECORD_LOGIN, **_values(_RECORD_LOGIN, login, fixed, user.id))
+    updated = await transaction.one(_RECORD_LOGIN, **login.identity, user_id=user.id, now=fixed.now)
     if may_log_in and login.expires_in is not None:
         await _open_session(transaction, login, fixed, user.id)
     return updated
 
 
 async def _add_identity(transaction: Transaction, login: Login, user_id: UUID, *, now: datetime) -> None:
-    """Add the identity of a login to a locked user, and record this as an event."""
     await transaction.run(_ADD_IDENTITY, **login.identity, user_id=user_id, now=now)
     by = Actor(str(user_id), login.ip)
     await record_event(transaction, EventType.IDENTITY_ADDED, by=by, at=now, user_id=user_id, app_id=login.app_id)
 
 
 async def _open_session(transaction: Transaction, login: Login, fixed: _Fixed, user_id: UUID) -> None:
-    """Open the session of a login. If the identity then has more than `max_sessions`, end its oldest sessions."""
-    await transaction.run(_OPEN_SESSION, **_values(_OPEN_SESSION, login, fixed, user_id))
+    values = {**_values(login, fixed), "user_id": user_id}
+    await transaction.run(_OPEN_SESSION, **{name: values[name] for name in _OPEN_SESSION.names})
     if login.max_sessions is None:
         return
     selection = {
@@ -373,23 +451,23 @@ async def _open_session(transaction: Transaction, login: Login, fixed: _Fixed, u
     )
 
 
-def _values(
-    statement: Statement[Any], login: Login, fixed: _Fixed, user_id: UUID | None = None, **overrides: object
-) -> dict[str, Any]:
-    """Return the values of a statement's parameters for a login.
-
-    `overrides` take precedence over the login's fields.
-    """
-    session_id = None if login.expires_in is None else fixed.session_id
-    values = {**vars(login), "user_id": user_id, "session_id": session_id, "now": fixed.now, **overrides}
-    return {name: values[name] for name in statement.names}
+def _values(login: Login, fixed: _Fixed) -> dict[str, Any]:
+    return {
+        "app_id": login.app_id,
+        "openid": login.openid,
+        "unionid": login.unionid,
+        "nickname": login.nickname,
+        "avatar_url": login.avatar_url,
+        "session_key": login.session_key,
+        "ip": login.ip,
+        "user_agent": login.user_agent,
+        "expires_in": login.expires_in,
+        "session_id": None if login.expires_in is None else fixed.session_id,
+        "now": fixed.now,
+    }
 
 
 def _sign_up_values(login: Login, fixed: _Fixed) -> dict[str, Any]:
-    """Return the values of the parameters of `SIGN_UP`.
-
-    If no earlier attempt has chosen the new user's id, choose the id, and store it in `fixed`.
-    """
     if fixed.new_user_id is None:
         fixed.new_user_id = new_id(fixed.now)
     initial = login.initial
@@ -397,15 +475,13 @@ def _sign_up_values(login: Login, fixed: _Fixed) -> dict[str, Any]:
     if initial.is_undecided:
         # This value is part of the published event, so it keeps its name, although the hook may have been asked.
         created_data["hook"] = "not_asked"
-    return _values(
-        batched_queries.SIGN_UP,
-        login,
-        fixed,
-        nickname=login.nickname or initial.nickname,
-        new_user_id=fixed.new_user_id,
-        external_id=initial.external_id,
-        roles=" ".join(login.roles),
-        attributes=to_json(initial.attributes).decode() if initial.attributes else None,
-        event_id=new_id(fixed.now),
-        created_data=to_json(created_data).decode(),
-    )
+    return {
+        **_values(login, fixed),
+        "nickname": login.nickname or initial.nickname,
+        "new_user_id": fixed.new_user_id,
+        "external_id": initial.external_id,
+        "roles": " ".join(login.roles),
+        "attributes": to_json(initial.attributes).decode() if initial.attributes else None,
+        "event_id": new_id(fixed.now),
+        "created_data": to_json(created_data).decode(),
+    }

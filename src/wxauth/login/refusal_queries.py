@@ -22,11 +22,8 @@ from wxauth.settings.addresses import TRUNCATED
 from wxauth.users.history_queries import HistoryQuery
 from wxauth.web.schemas import Network, OrEmpty, Page, StoredText
 
+# A client may choose an id of up to 128 characters. Those of wxauth have 32.
 MAX_REQUEST_ID: Final = 64
-"""The largest number of characters of a request id that wxauth stores and compares.
-
-A request id that a client chooses can have up to 128 characters. A request id that wxauth creates has 32 characters.
-"""
 
 
 class Refusal(SQLModel):
@@ -71,10 +68,7 @@ class Refusal(SQLModel):
 
 
 class RefusedLogin(Refusal, table=True):
-    """The table of refused logins with `POST /v1/login`, and of refreshes that were refused because the user is banned.
-
-    Refused logins to sites are not stored.
-    """
+    """Refused logins with `POST /v1/login`, and refreshes refused because of a ban, but not refused logins to sites."""
 
     __tablename__ = "refusals"
 
@@ -128,17 +122,16 @@ _CONDITIONS: Final[Mapping[LiteralString, LiteralString]] = {
     "code": "refusals.code = :code::text",
     "app_id": "refusals.app_id = :app_id::text",
 }
-"""The SQL condition for each filter."""
 _IN_ID_RANGE: Final = "id >= :lowest AND id < :before"
 
 
 def _search(
     index_condition: LiteralString, *, indexed_filter: str | None = None, order: LiteralString = "id DESC"
 ) -> Statement[Refusal]:
-    """Return the search for the refusals that meet `index_condition` and match all filters, sorted by `order`.
+    """Return the search for the refusals that meet `index_condition` and match all filters.
 
-    `indexed_filter` is the filter that `index_condition` already contains. The search does not contain this filter
-    again, because PostgreSQL might then read all rows in the order of their ids instead of using the filter's index.
+    `indexed_filter` is in `index_condition` already. With the filter twice, PostgreSQL might read all rows by
+    their ids.
     """
     filters = " AND ".join(
         f"({condition} OR :{name} IS NULL)" for name, condition in _CONDITIONS.items() if name != indexed_filter
@@ -154,10 +147,7 @@ SELECT id, at, code, wechat_errcode, app_id, user_id, network::text AS network, 
 
 
 def _search_in_order(column: LiteralString) -> Statement[Refusal]:
-    """Return the search for the rows with one value of a column. It uses the index on this column and the id.
-
-    The index returns these rows in the order of their ids, so the search stops when the page is full.
-    """
+    """The index returns the rows in the order of their ids, so the search stops when the page is full."""
     index_range = pair_range(f"refusals.{column}", f":{column}", after=":lowest", before=":before")
     # Most of these indexes contain only the rows with a value. PostgreSQL uses such an index only if the query says so.
     return _search(
@@ -168,20 +158,14 @@ def _search_in_order(column: LiteralString) -> Statement[Refusal]:
 
 
 def _search_and_sort(column: LiteralString) -> Statement[Refusal]:
-    """Return the search that reads all rows that match the filter on a column, and then sorts them by their ids."""
     return _search(f"{_CONDITIONS[column]} AND {_IN_ID_RANGE}", indexed_filter=column)
 
 
+# The keys are the versions of IP. Networks with shorter prefixes have too many rows to sort.
 _MIN_PREFIX_LENGTHS: Final = {4: 16, 6: 32}
-"""The shortest prefix length of a network, for each version of IP, that a search finds with the index.
-
-Networks with shorter prefixes have too many rows to sort.
-"""
+# This is a network such as a /16, with several of the stored networks (a /24, or a /48 of IPv6).
 _WIDE_NETWORK: Final = "wide_network"
-"""The key of the search for a network that contains several of the stored networks, such as a /16.
-
-Stored networks are a /24 of IPv4, or a /48 of IPv6.
-"""
+# The keys are the filters whose index the search uses. The search for None uses the ids.
 _SEARCHES: Final[Mapping[str | None, Statement[Refusal]]] = {
     "request_id": _search_and_sort("request_id"),
     "user_id": _search_in_order("user_id"),
@@ -191,7 +175,6 @@ _SEARCHES: Final[Mapping[str | None, Statement[Refusal]]] = {
     "app_id": _search_in_order("app_id"),
     None: _search(_IN_ID_RANGE),
 }
-"""The searches, by the filter whose index a search uses. The search for None uses only the ids."""
 
 
 async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refusal]:
@@ -210,10 +193,7 @@ async def list_refusals(database: Database, search: RefusalSearch) -> Page[Refus
 
 
 def _key_of_search(search: RefusalSearch, network: IPv4Network | IPv6Network | None) -> str | None:
-    """Return the key of the search that examines the fewest rows.
-
-    `network` is the network of the search, widened to a /24 or /48 if it is smaller.
-    """
+    """Return the key of the search that examines the fewest rows."""
     is_stored_network = network is not None and network.prefixlen == TRUNCATED.length_of(network)
     is_sortable = network is not None and network.prefixlen >= _MIN_PREFIX_LENGTHS[network.version]
     # The filters are in order: a value of the first filter matches the fewest rows, and a value of the last filter the

@@ -17,8 +17,8 @@ from wxauth.core.logs import get_logger
 from wxauth.core.metrics import OUR_FAULTS, CountedBlock, Counter
 from wxauth.core.trail import Actor, EventType
 from wxauth.i18n import lazy_gettext as _
-from wxauth.login.codes import PROOF_FAILURES, LoginLimiter, Proofs
 from wxauth.login.login import LoginCode, LoginRequest, Logins, TokenAnswer
+from wxauth.login.proofs import PROOF_FAILURES, LoginLimiter, Proofs
 from wxauth.sessions.refresh_tokens import RefreshTokens
 from wxauth.users.callers import CallerDep, ConcurrencyDep, DeviceDep, locked_caller, verified
 from wxauth.users.erasure_queries import erase_user, schedule_erasure
@@ -31,10 +31,8 @@ from wxauth_guard.errors import WxAuthError
 
 LOGIN: Final = "/v1/login"
 REFRESH: Final = "/v1/refresh"
-_UNREAD: Final = ""
-"""The app id of a login whose body wxauth has not read. In the metrics, the app is `unknown`."""
+_UNREAD: Final = ""  # the app id before the body is read; in metrics, the app is `unknown`
 _REFRESH_TOKENS: Final = AliasChoices("refresh_token", "refreshToken")
-"""The names under which a request's body can contain the refresh token."""
 
 
 class ProofRequest(BaseModel):
@@ -94,8 +92,8 @@ LOGINS: Final = Counter(
     "outcome",
     "errcode",
 )
+# Each app has a series for these even before a login has such an outcome.
 OUTCOMES: Final = ("ok", "new", *(fault.code for fault in (*OUR_FAULTS, *FAULTS_OF_WECHAT)))
-"""The outcomes of `wxauth_logins` for which each app has a series even before a login has this outcome."""
 REFRESHES: Final = Counter(
     "wxauth_refreshes",
     "Token refreshes, by outcome: ok or the code of the error.",
@@ -109,35 +107,21 @@ _LEAVING_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
         "content": {"application/json": {"example": example_of(LeavingAnswer)}},
     }
 }
-"""The documentation of the response to an erasure that begins with a grace period."""
 
 
-def _counted_login(apps: Apps, app_id: str | None) -> CountedBlock:
-    """Return a context manager that counts the outcome of a login in this app, and adds the app's id to an error.
-
-    `app_id` is None for the default app.
-    """
-
-    def count(outcome: str, error: WxAuthError | None) -> None:
-        LOGINS.count(apps.label_of(app_id), outcome, errcode_label(error))
-        if error is not None:
-            error.app_id = apps.default_id if app_id is None else app_id
-
-    return CountedBlock(count)
+def _count_login(apps: Apps, app_id: str | None, outcome: str, error: WxAuthError | None) -> None:
+    LOGINS.count(apps.label_of(app_id), outcome, "" if error is None else errcode_label(error))
+    if error is not None:
+        error.app_id = apps.default_id if app_id is None else app_id
 
 
 async def admit_login(device: DeviceDep, apps: AppsDep, limiter: LoginLimiterDep) -> None:
-    """Count a login towards the limit of the client's address.
-
-    The route does this before it reads the body, because requests with a wrong body must count, too.
-
-    Raises: RateLimited, if the address has reached its limit.
-    """
+    """Count a login before its body is read, because requests with a wrong body must count, too."""
     try:
         await limiter.admit_address(device.ip)
-    except errors.RateLimited:
-        with _counted_login(apps, _UNREAD):  # counts the error that leaves the block
-            raise
+    except errors.RateLimited as exc:
+        _count_login(apps, _UNREAD, exc.code, exc)
+        raise
 
 
 @router.post(
@@ -168,7 +152,7 @@ async def log_in(
     sends the code of the SDK's `SendAuth`, and its `app_id`.
     """
     app_id = body.app_id or None
-    with _counted_login(apps, app_id) as counted:
+    with CountedBlock(partial(_count_login, apps, app_id)) as counted:
         tokens = await logins.log_in(apps.for_login(app_id), body, device)
         counted.outcome = "new" if tokens["is_new_user"] else "ok"
     return tokens

@@ -12,15 +12,15 @@ import httpx
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from wxauth.core.clock import Clock
-from wxauth.core.ids import new_id
+from wxauth import i_json
+from wxauth.core.clock import Clock, new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.metrics import Histogram
 from wxauth.core.services import part
 from wxauth.errors import SignUpRefused, SignUpUnavailable
 from wxauth.faulty_json import read_loosely
 from wxauth.i18n import lazy_gettext as _
-from wxauth.login.login_queries import InitialFields
+from wxauth.login.login_queries import InitialFields, Login
 from wxauth.outbound.receivers import USER_AGENT
 from wxauth.outbound.signatures import signed_headers
 from wxauth.outbound.transport import ANSWER
@@ -29,30 +29,23 @@ from wxauth.settings.apps import App
 from wxauth.settings.roles import STAFF_ROLES, Role
 from wxauth.settings.secrets import webhook_secret_bytes
 from wxauth.settings.settings import Settings
-from wxauth.terminal import TextError
+from wxauth.text_errors import TextError, WrongValue
 from wxauth.texts import is_title
 from wxauth.users.attributes import AttributesPatch, patched
 from wxauth.users.ids import ExternalId
 from wxauth.users.schemas import Nickname
-from wxauth.wechat.client import WeChatIdentity
 
 MAX_ANSWER: Final = 16 * 1024
-"""The largest number of bytes that wxauth reads of a response body. A response with a longer body is unusable."""
+# A body whose status is not 200 is ignored, and read only so that the connection can be reused.
 BODY_SECONDS: Final = 0.1
-"""The time limit, in seconds, for reading the body of a response whose status is not 200.
-
-wxauth ignores such a body, and reads it only so that the connection can be reused.
-"""
 FAILURES_IN_A_ROW: Final = 5
-"""The number of consecutive failures after which a process pauses its calls for `PAUSE`.
+"""After so many failures in a row, a process pauses its calls. After a pause, a single failure begins the next
+one.
 
-After a pause, a single further failure begins the next pause.
-
-If `SIGN_UP_HOOK_FAILURE` is `allow`, a pause admits every new user without a decision of the service. In this case,
-only time-outs count as failures, because only a time-out makes a login wait.
+If `SIGN_UP_HOOK_FAILURE` is `allow`, a pause admits every new user without a decision, so only time-outs
+count, which make a login wait.
 """
 PAUSE: Final = timedelta(seconds=10)
-"""The time for which a process does not call the service after too many failures."""
 
 _VALIDATORS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "external_id": TypeAdapter(ExternalId),
@@ -61,7 +54,6 @@ _VALIDATORS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "attributes": TypeAdapter(Annotated[AttributesPatch, AfterValidator(lambda patch: patched({}, patch))]),
     "nickname": TypeAdapter(Nickname),
 }
-"""The validators of the new user's fields that a response may set, by field."""
 
 HOOK_SECONDS: Final = Histogram(
     "wxauth_sign_up_hook_seconds",
@@ -75,14 +67,11 @@ log = get_logger()
 
 
 class HookFailed(TextError):
-    """The error for a request to the operator's service that got no usable response, or that a pause prevented.
-
-    It contains no text from the service.
-    """
+    """A request got no usable response, or was not sent because of a pause. It contains no text from the service."""
 
 
 class HookTimedOut(HookFailed):
-    """The error for a request to the operator's service that got no response in time."""
+    """There was no response in time."""
 
 
 @part
@@ -93,30 +82,25 @@ class SignUpHook:
     transport: httpx.AsyncBaseTransport
     clock: Clock
     _failures: int = field(init=False, default=0)
-    """The number of consecutive failures, as `FAILURES_IN_A_ROW` counts them."""
     _pause_until: datetime | None = field(init=False, default=None)
+    is_on: bool = field(init=False)
 
-    @property
-    def is_on(self) -> bool:
-        """Whether the operator has configured a service to call."""
-        return self.settings.sign_up_hook_url is not None
+    def __post_init__(self) -> None:
+        self.is_on = self.settings.sign_up_hook_url is not None
 
-    async def initial_fields(self, app: App, identity: WeChatIdentity, *, ip: str | None) -> InitialFields:
-        """Ask the service about a new user, and return the user's initial fields. `ip` is the user's address.
+    async def initial_fields(self, app: App, login: Login) -> InitialFields:
+        """Ask the service about the new user of a login. Without a usable response, only `is_undecided` may be set.
 
-        If there is no usable response, and `SIGN_UP_HOOK_FAILURE` is `allow`, only `is_undecided` is set. During a
-        pause, the service is not asked, so there is no response.
-
-        Raises: SignUpRefused, if the service refuses the user; SignUpUnavailable, if there is no usable response,
-            and `SIGN_UP_HOOK_FAILURE` is `refuse`.
+        Raises: SignUpRefused, if the service refuses the user; SignUpUnavailable, if there is no usable response, and
+            `SIGN_UP_HOOK_FAILURE` is `refuse`.
         """
         about = {
             "app_id": app.app_id,
             "kind": app.kind,
-            "openid": identity.openid,
-            "unionid": identity.unionid,
-            "network": None if ip is None else TRUNCATED.network_of(ip),
-            "client_ip": ip,
+            "openid": login.openid,
+            "unionid": login.unionid,
+            "network": None if login.ip is None else TRUNCATED.network_of(login.ip),
+            "client_ip": login.ip,
         }
         try:
             answer = await self._ask_unless_paused(about, now=self.clock())
@@ -135,10 +119,6 @@ class SignUpHook:
         return _initial_fields_in(answer, app_id=app.app_id)
 
     async def _ask_unless_paused(self, about: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
-        """Ask the service about a new user, and measure the time.
-
-        Raises: HookFailed, if the service gives no usable response, or is not asked because of a pause.
-        """
         started_at = perf_counter()
         outcome = "failed"
         try:
@@ -161,10 +141,7 @@ class SignUpHook:
     async def ask(self, message: Mapping[str, Any], *, now: datetime) -> Mapping[str, Any]:
         """Send a message to the service, and return the response, whose `allow` is a boolean.
 
-        The message must contain a `type`: `sign_up` for a new user, or `test` from `wxauth check`. This method adds
-        `id` and `at`.
-
-        Raises: HookTimedOut, if there is no response in time; HookFailed, if there is no usable response.
+        Raises: HookTimedOut, HookFailed.
         """
         time_limit = self.settings.sign_up_hook_timeout
         try:
@@ -179,7 +156,7 @@ class SignUpHook:
         if response.status_code != HTTPStatus.OK:
             raise HookFailed(_("its status was {n}", n=response.status_code))
         try:
-            answer = read_loosely(response.extensions[ANSWER].body)
+            answer = read_loosely(response.extensions[ANSWER].body, parse=i_json.parse)
         except ValueError:
             answer = None
         if not isinstance(answer, dict) or not isinstance(answer.get("allow"), bool):
@@ -187,10 +164,6 @@ class SignUpHook:
         return answer
 
     def _request_of(self, message: Mapping[str, Any], *, now: datetime) -> httpx.Request:
-        """Return the signed request that carries a message.
-
-        Raises: httpx.InvalidURL or UnicodeError, if the URL is unusable.
-        """
         url, secret = self.settings.sign_up_hook_url, self.settings.sign_up_hook_secret
         assert url is not None, "the callers check `is_on`"
         assert secret is not None, "the settings require it with the URL"
@@ -212,7 +185,6 @@ class SignUpHook:
         return httpx.Request("POST", url, content=body, headers=headers, extensions=extensions)
 
     def _note_failure(self, failure: HookFailed) -> None:
-        """Count a failure, and begin a pause if there were too many (see `FAILURES_IN_A_ROW`)."""
         if self.settings.sign_up_hook_failure == "allow" and not isinstance(failure, HookTimedOut):
             self._failures = 0  # this failure was quick, so the series of time-outs has ended
             return
@@ -222,19 +194,17 @@ class SignUpHook:
 
 
 def _initial_fields_in(answer: Mapping[str, Any], *, app_id: str) -> InitialFields:
-    """Return the new user's initial fields from a response of the operator's service.
-
-    Leave out invalid values, and log the names of their fields with `app_id`. Also leave out the roles of staff,
-    because the service is not allowed to appoint staff.
-    """
+    """Invalid values are left out and logged. So are the roles of staff, which the service may not appoint."""
     fields: dict[str, Any] = {}
     for name, validator in _VALIDATORS.items():
         if answer.get(name) is None:
             continue
         try:
             fields[name] = validator.validate_python(answer[name], strict=True)
-        except ValidationError:
-            log.warning("sign_up_hook_member_left_out", app_id=app_id, member=name)
+        except ValidationError as exc:
+            cause = exc.errors()[0].get("ctx", {}).get("error")
+            reason = cause.text if isinstance(cause, WrongValue) else "it has the wrong form"
+            log.warning("sign_up_hook_member_left_out", app_id=app_id, member=name, reason=reason)
     if "roles" in fields:
         fields["roles"] = [role for role in dict.fromkeys(fields["roles"]) if role not in STAFF_ROLES]
     # An empty value counts as absent, so InitialFields gets only the other values.

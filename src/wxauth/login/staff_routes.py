@@ -8,8 +8,7 @@ from pydantic import BaseModel, Field
 
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login import refusal_queries
-from wxauth.login.count_queries import Overview
-from wxauth.login.login_counts import LoginCounts
+from wxauth.login.count_queries import LoginCounts, Overview
 from wxauth.login.refusal_queries import Refusal, RefusalSearch
 from wxauth.login.refusals import Refusals
 from wxauth.users.admin_routes import StaffReadsDep
@@ -24,11 +23,8 @@ LoginCountsDep = Annotated[LoginCounts, Depends(provide(LoginCounts))]
 RefusalsDep = Annotated[Refusals, Depends(provide(Refusals))]
 
 _MAX_DAYS: Final = 366
-"""The largest number of days in one response."""
 _MIN_UTC_OFFSET: Final = -12 * 60
-"""The offset, in minutes, of the time zone that is farthest west."""
-_MAX_UTC_OFFSET: Final = 14 * 60
-"""The offset, in minutes, of the time zone that is farthest east. Some islands in the Pacific use it."""
+_MAX_UTC_OFFSET: Final = 14 * 60  # some islands in the Pacific
 
 
 class NumbersQuery(BaseModel):

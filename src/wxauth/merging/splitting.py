@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from wxauth.core.clock import new_id
 from wxauth.core.database import Database, Transaction
-from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import SplitRefused
@@ -38,18 +38,12 @@ async def split(
 ) -> SplitUsers:
     """Move an identity, the user's other identities with the same unionid, and this unionid to a new user.
 
-    `app_id` and `openid` name the identity. If `external_id` is given, move it to the new user, too. All other data
-    stays with the user, with two exceptions. Delete a phone number that only the moved identities have verified. If the
-    user is not banned, also delete the unionids that no remaining identity has. If the user is banned, keep these
-    unionids, because otherwise a login with one of them would create another user, who is not banned. In this case, ban
-    the new user, too. End the sessions of the moved identities. wxauth never merges the two users automatically again
-    (see `ARE_SPLIT`).
+    All other data stays, except a number that only the moved identities have verified, and the unionids that no
+    remaining identity has. The sessions of the moved identities end. wxauth never merges the two users automatically
+    again.
 
-    If `user_id` was merged into another user, split that user. Return the ids of this user and of the new user.
-
-    Raises: NotFound, if there is no such user; SplitRefused, if the user has requested erasure, has no such identity or
-        external id, or would keep no identity; InsufficientRole, if the user is staff, and the actor must not act on
-        staff; TooManyChanges.
+    Raises: NotFound; SplitRefused, if the user has requested erasure, has no such identity or external id, or would
+    keep no identity; InsufficientRole, if the actor must not act on staff.
     """
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, account):
         if account.is_leaving:
@@ -83,10 +77,6 @@ async def split(
 async def _allowed_separation(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, external_id: str | None
 ) -> Separation:
-    """Return the separation of an identity from a locked user.
-
-    Raises: SplitRefused, if the user has no such identity or external id, or would keep no identity.
-    """
     separation = await Separation.of(transaction, user_id, app_id=app_id, openid=openid)
     if separation is None:
         raise SplitRefused(_("this identity doesn't belong to the user"))

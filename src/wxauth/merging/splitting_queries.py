@@ -1,9 +1,6 @@
 """The statements that separate identities from a user, either to move them to a new user or to erase them.
 
-wxauth does not know which of the user's data came from which identity. Therefore, a split leaves nearly all data with
-the user. The new user gets the unionid of the separated identities, and an external id if the caller names one. A split
-deletes a phone number that only these identities have verified. If the user is not banned, a split also deletes the
-unionids that no remaining identity has (see `_divide_unionids`).
+wxauth does not know which of the user's data came from which identity, so a split leaves nearly all data with the user.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,11 +27,11 @@ class OwnedIdentity(SQLModel):
     unionid: str | None
     created_at: datetime
     phone_proved_at: datetime | None
-    """The time at which this identity last verified the user's present phone number; None if it has not verified it."""
+    """When this identity last verified the user's present number."""
 
     @property
     def key(self) -> tuple[str, str]:
-        """The app_id and openid of the identity."""
+        """The app_id and openid."""
         return self.app_id, self.openid
 
 
@@ -46,21 +43,19 @@ _HAS_EXTERNAL_ID: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM users WHERE id = :user_id AND external_id = :external_id)
     OR EXISTS (SELECT FROM former_external_ids WHERE user_id = :user_id AND external_id = :external_id) AS has_it
 """)
-# The statement removes the external id from both places that can contain it.
+
 _REMOVE_EXTERNAL_ID: Final = Statement[Nothing]("""
 WITH former AS (
     DELETE FROM former_external_ids WHERE user_id = :user_id AND external_id = :external_id
 )
 UPDATE users SET external_id = NULL WHERE id = :user_id AND external_id = :external_id
 """)
-# The new user gets the creation time of the oldest identity that leaves. Both users get the old user's last login,
-# because wxauth does not know with which identity the old user last logged in.
+# Both users get the last login and refresh: wxauth does not know which of the identities was last seen.
 _ADD_USER: Final = Statement[Nothing]("""
-INSERT INTO users (id, external_id, created_at, last_login_at)
-SELECT :new_user_id, :external_id, :created_at, last_login_at FROM users WHERE id = :user_id
+INSERT INTO users (id, external_id, created_at, last_login_at, last_refresh_at)
+SELECT :new_user_id, :external_id, :created_at, last_login_at, last_refresh_at FROM users WHERE id = :user_id
 """)
-# A trigger moves the sessions of the identities, too. The statement clears the identities' proofs of a number, because
-# the new user has no number.
+# A trigger moves the sessions of the identities, too. The new user has no number to prove.
 _MOVE_IDENTITIES: Final = Statement[Nothing]("""
 UPDATE identities SET user_id = :new_user_id, phone_proved_at = NULL
   FROM unnest(:app_ids::text[], :openids::text[]) AS leaving (app_id, openid)
@@ -71,11 +66,11 @@ _DELETE_IDENTITIES: Final = Statement[Nothing]("""
 DELETE FROM identities USING unnest(:app_ids::text[], :openids::text[]) AS leaving (app_id, openid)
  WHERE identities.user_id = :user_id AND (identities.app_id, identities.openid) = (leaving.app_id, leaving.openid)
 """)
-# If the separated identities have no unionid, :unionid is null, and the next two statements change nothing.
+
 _MOVE_UNIONID: Final = Statement[Nothing](
     "UPDATE unionids SET user_id = :new_user_id WHERE unionid = :unionid AND user_id = :user_id"
 )
-# The statement keeps a unionid that a remaining identity also has.
+
 _DELETE_UNIONID: Final = Statement[Nothing]("""
 DELETE FROM unionids
  WHERE unionid = :unionid AND user_id = :user_id
@@ -86,8 +81,7 @@ DELETE FROM unionids
  WHERE user_id = :user_id
    AND NOT EXISTS (SELECT FROM identities i WHERE i.user_id = :user_id AND i.unionid = unionids.unionid)
 """)
-# `users.unionid` must be one of the user's unionids in the table `unionids`. If it no longer is, the user gets the
-# unionid of the newest remaining identity that has one, or null if no identity has one.
+# `users.unionid` must be one of the user's in the table `unionids`.
 _REPLACE_LOST_UNIONID: Final = Statement[Nothing]("""
 UPDATE users
    SET unionid = (SELECT i.unionid FROM identities i
@@ -102,25 +96,19 @@ _SET_PROOF: Final = Statement[Nothing]("UPDATE users SET phone_verified_at = :pr
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """The division of a locked user's identities into identities that leave and identities that stay."""
+    """The identities of a locked user that leave and that stay, each the oldest first."""
 
     user_id: UUID
     leaving: Sequence[OwnedIdentity]
-    """The identities that leave, the oldest first."""
     staying: Sequence[OwnedIdentity]
-    """The identities that stay with the user, the oldest first."""
     unionid: str | None
-    """The unionid of the identity that the caller has named; None if that identity has no unionid."""
+    """The unionid of the identity that the caller has named."""
 
     @classmethod
     async def of(
         cls, transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, only_named: bool = False
     ) -> Self | None:
-        """Return the separation in which the named identity leaves; None if the user does not have this identity.
-
-        `app_id` and `openid` name the identity. Unless `only_named` is set, the user's other identities with the same
-        unionid leave, too.
-        """
+        """Read what leaves: this identity and, unless `only_named`, those with its unionid. None if it is another's."""
         identities = await transaction.rows(_IDENTITIES, user_id=user_id)
         named = next((each for each in identities if each.key == (app_id, openid)), None)
         if named is None:
@@ -136,12 +124,12 @@ class Separation:
 
     @property
     def leaving_app_ids(self) -> Sequence[str]:
-        """The ids of the apps in which an identity leaves the old user."""
+        """The apps in which an identity leaves the old user."""
         return sorted({each.app_id for each in self.leaving})
 
     @property
     def staying_app_ids(self) -> Sequence[str]:
-        """The ids of the apps in which an identity stays with the old user."""
+        """The apps in which an identity stays with the old user."""
         return sorted({each.app_id for each in self.staying})
 
     @property
@@ -156,18 +144,14 @@ class Separation:
 
 
 async def has_external_id(transaction: Transaction, user_id: UUID, external_id: str) -> bool:
-    """Return whether `external_id` is the present or a former external id of a locked user."""
+    """Return whether this is the present or a former external id of a locked user."""
     return bool(await transaction.value(_HAS_EXTERNAL_ID, user_id=user_id, external_id=external_id))
 
 
 async def move_to_new_user(
     transaction: Transaction, separation: Separation, new_user_id: UUID, *, external_id: str | None, is_banned: bool
 ) -> bool:
-    """Create the user `new_user_id`, and give this user the identities that leave and their unionid.
-
-    If `external_id` is given, the new user gets it, too. If the old user is not banned, delete the unionids that none
-    of the remaining identities has. Return whether the old user has lost the phone number.
-    """
+    """Create a user with the identities that leave. Return whether the old user has lost the number."""
     ids = {"user_id": separation.user_id, "new_user_id": new_user_id}
     if external_id is not None:
         await transaction.run(_REMOVE_EXTERNAL_ID, user_id=separation.user_id, external_id=external_id)
@@ -180,14 +164,10 @@ async def move_to_new_user(
 async def erase_wechat_account(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
 ) -> bool:
-    """Erase one WeChat account of a locked user, with the name, picture and phone number, which might come from it.
+    """Erase an identity, the others with its unionid, and the name, picture and number, which might come from it.
 
-    `app_id` and `openid` name an identity of this account. Erase this identity, the user's other identities with the
-    same unionid, and the unionid. Delete the sessions of these identities, and record that the sessions have ended.
-    Also clear the user's name, picture and phone number, because wxauth does not know from which identity they come.
-    Record the cleared fields, so that services that follow the events delete their copies.
-
-    Return whether the data was erased. If the user does not have this identity, or would keep no identity, do nothing.
+    The cleared fields are recorded, so that services that follow the events delete their copies. Return False, and
+    change nothing, if the identity is not the user's, or is all that the user has.
     """
     separation = await Separation.of(transaction, user_id, app_id=app_id, openid=openid)
     if separation is None or not separation.staying:
@@ -206,11 +186,9 @@ async def erase_wechat_account(
 async def erase_identity(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
 ) -> bool:
-    """Erase one identity of a locked user, with its sessions. Also erase its unionid if no other identity has it.
+    """Erase one identity of a locked user, with its sessions, and its unionid if no other identity has it.
 
-    The user keeps the name, the picture, the phone number and all other identities, even those with the same unionid.
-
-    Return whether the identity was erased. If the user does not have it, or has no other identity, do nothing.
+    Return False, and change nothing, if the identity is not the user's, or is all that the user has.
     """
     separation = await Separation.of(transaction, user_id, app_id=app_id, openid=openid, only_named=True)
     if separation is None or not separation.staying:
@@ -220,10 +198,6 @@ async def erase_identity(
 
 
 async def _erase(transaction: Transaction, separation: Separation, *, by: Actor, now: datetime) -> None:
-    """Erase the identities that leave, with their sessions. Also erase their unionid if no remaining identity has it.
-
-    Record an event for each app in which the user now has no identity.
-    """
     user_id = separation.user_id
     await separation.end_sessions(transaction, reason=EndReason.ERASED, by=by, now=now)
     await transaction.run(_DELETE_IDENTITIES, user_id=user_id, **separation.leaving_parameters)
@@ -236,17 +210,10 @@ async def _erase(transaction: Transaction, separation: Separation, *, by: Actor,
 async def _divide_unionids(
     transaction: Transaction, separation: Separation, new_user_id: UUID, *, is_banned: bool
 ) -> None:
-    """Give the new user the unionid of the identities that have left.
-
-    Delete the unionids that no identity of the old user has, because wxauth does not know which of the two persons
-    they belong to, and a login with one of them must not lead to the wrong user. If the old user is banned, keep these
-    unionids, because otherwise a login with one of them would create a new user, who is not banned.
-
-    If the old user loses their present unionid in either way, they get the unionid of a remaining identity, if one has
-    a unionid.
-    """
     ids = {"user_id": separation.user_id, "new_user_id": new_user_id}
     await transaction.run(_MOVE_UNIONID, **ids, unionid=separation.unionid)
+    # wxauth does not know whose the unused unionids are, and a login with one must not lead to the wrong user. But a
+    # banned user keeps them, because a login with one would create a new user, who is not banned.
     if not is_banned:
         await transaction.run(_DELETE_UNUSED_UNIONIDS, user_id=separation.user_id)
     await transaction.run(_REPLACE_LOST_UNIONID, user_id=separation.user_id)
@@ -255,11 +222,7 @@ async def _divide_unionids(
 
 
 async def _update_phone(transaction: Transaction, separation: Separation) -> bool:
-    """Remove the old user's phone number if only identities that have left have verified it.
-
-    If remaining identities have also verified the number, the latest of their proofs counts from now on. Return whether
-    the number was removed.
-    """
+    """Return whether the number was removed, because only identities that have left have verified it."""
     if all(each.phone_proved_at is None for each in separation.leaving):
         return False
     proofs = [each.phone_proved_at for each in separation.staying if each.phone_proved_at is not None]

@@ -22,37 +22,25 @@ import httpx
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.outbound.connection import Connection
 
-HEAD_START_SECONDS: Final = 0.25
-"""The time, in seconds, that an address has before the next one is tried in parallel (RFC 8305, section 5)."""
-NAME_SECONDS: Final = 10.0
-"""The time, in seconds, for which a resolved name is reused.
+HEAD_START_SECONDS: Final = 0.25  # before the next address is tried in parallel (RFC 8305, section 5)
+NAME_SECONDS: Final = 10.0  # for which a resolved name is reused
 
-Connections to one host that are opened at the same time share one lookup.
-"""
-
-_MAX_REFUSAL: Final = 64 * 1024
-"""The size limit, in bytes, of the body of a proxy's response to a CONNECT request."""
-_UNKNOWN_AUTHORITY_CODES: Final = range(18, 22)
-"""OpenSSL's error codes for a self-signed certificate, or for an authority that this machine does not trust."""
-STRICT_FORM_CODES: Final = range(80, 94)
-"""OpenSSL's error codes that occur only with `VERIFY_X509_STRICT`, which Python 3.13 and later set by default."""
+_MAX_REFUSAL: Final = 64 * 1024  # bytes of a proxy's response to a CONNECT request
+_UNKNOWN_AUTHORITY_CODES: Final = range(18, 22)  # OpenSSL: self-signed, or an untrusted authority
+STRICT_FORM_CODES: Final = range(80, 94)  # OpenSSL: only with `VERIFY_X509_STRICT`, a default from Python 3.13 on
 
 AddressInfo = tuple[Any, ...]
 """An address in the form in which getaddrinfo returns it: family, type, protocol, name, socket address."""
 
 
 class ProxyFailed(httpx.ConnectError):
-    """The error for a proxy that is unreachable, or refuses to pass on a connection or a request.
-
-    In all these cases, the server has not received a request.
-    """
+    """The proxy is unreachable, or refuses a connection or a request. The server has not received a request."""
 
 
 class Refused(OSError):
-    """The error for a tunnel that the proxy refuses, or a host whose name does not resolve to an allowed address.
+    """The proxy refuses a tunnel or sends unexpected data after it, or no allowed address has been found.
 
-    A proxy that sends unexpected data after it has opened a tunnel causes this error, too. The message contains no text
-    from the proxy.
+    The message contains no text from the proxy.
     """
 
 
@@ -61,8 +49,7 @@ class Origin(NamedTuple):
 
     scheme: str
     host: str
-    named_port: int | None
-    """The port in the URL; None if the URL contains no port, or the default port of the scheme."""
+    named_port: int | None  # None for the scheme's default port
 
     @property
     def port(self) -> int:
@@ -76,12 +63,11 @@ class Proxy:
 
     host: str
     port: int
-    authorization: bytes = field(repr=False)
-    """The header field with the credentials for the proxy; empty if the URL contains none."""
+    authorization: bytes = field(repr=False)  # a header field
 
     @classmethod
     def at(cls, url: str) -> Self:
-        """Return the proxy at `http://[user:password@]host:port`. The settings have checked this URL."""
+        """Return the proxy at `http://[user:password@]host:port`, which the settings have checked."""
         parts = urlsplit(url)
         authorization = b""
         if parts.username is not None:
@@ -90,28 +76,19 @@ class Proxy:
         return cls(parts.hostname or "", parts.port or 80, authorization)
 
 
-Resolve = Callable[[Origin | Proxy], Coroutine[Any, Any, Sequence[AddressInfo]]]
-"""A function that returns the addresses of a server or proxy. Raises: OSError, ValueError."""
+Resolve = Callable[[Origin | Proxy], Coroutine[Any, Any, Sequence[AddressInfo]]]  # raises OSError, ValueError
 
 
 class Connector:
-    """The part of a client that opens connections, through a proxy if one is given.
-
-    Args:
-        proxy: The proxy for all connections, if any.
-        tls: The TLS context. By default, it trusts the certificates that this machine trusts.
-        resolve: The function that returns the addresses of a server or proxy. By default, the system resolves the name.
-    """
+    """Opens connections, through a proxy if one is given. By default, the system resolves names."""
 
     def __init__(self, *, proxy: Proxy | None, tls: ssl.SSLContext | None, resolve: Resolve | None = None) -> None:
         self._proxy = proxy
         self._given_tls = tls
         self._resolve = resolve or _resolve
+        # Each task stands after the time at which it began. The key contains the scheme, because fewer addresses might
+        # be allowed without TLS.
         self._lookups: dict[Origin | Proxy, tuple[float, asyncio.Task[Sequence[AddressInfo]]]] = {}
-        """The latest lookup of each server or proxy, and the time at which it began.
-
-        The key contains the scheme, because fewer addresses might be allowed without TLS.
-        """
 
     async def connect(self, origin: Origin, *, until: float) -> Connection:
         """Open a connection to a server. `until` is the time limit, in the event loop's time.
@@ -142,7 +119,6 @@ class Connector:
         raise failure
 
     async def _open(self, peer: Origin | Proxy) -> Connection:
-        """Open a TCP connection to a server or proxy. Raises: OSError; ValueError, if the host name is invalid."""
         try:
             return await _first_connected(await self._addresses(peer))
         except OSError:
@@ -151,10 +127,6 @@ class Connector:
             raise
 
     async def _addresses(self, peer: Origin | Proxy) -> Sequence[AddressInfo]:
-        """Return the addresses of a server or proxy, from a lookup that began at most `NAME_SECONDS` ago.
-
-        Raises: OSError, ValueError.
-        """
         loop = asyncio.get_running_loop()
         asked_at, lookup = self._lookups.get(peer, (-math.inf, None))
         if lookup is None or loop.time() > asked_at + NAME_SECONDS:
@@ -164,7 +136,6 @@ class Connector:
         return await asyncio.shield(lookup)
 
     async def _secured(self, connection: Connection, host: str) -> Connection:
-        """Return a connection that uses TLS over this connection. Raises: OSError, if the TLS handshake fails."""
         plain = connection.transport
         if plain.is_closing():  # the handshake would never end
             raise ConnectionResetError
@@ -177,7 +148,6 @@ class Connector:
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
-        """The TLS context. It is created for the first TLS connection, unless it was given."""
         if self._given_tls is not None:
             return self._given_tls
         context = ssl.create_default_context()  # this call takes 17 ms, and plain HTTP does not need it
@@ -186,18 +156,11 @@ class Connector:
 
 
 async def _resolve(peer: Origin | Proxy) -> Sequence[AddressInfo]:
-    """Look up the addresses of a server or proxy with the system's resolver.
-
-    Raises: OSError, if the name cannot be resolved; ValueError, if it is not a valid host name.
-    """
     return await asyncio.get_running_loop().getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
 
 
 def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
-    """Return a text with OpenSSL's reason for refusing a certificate.
-
-    If the authority is unknown, or if the certificate does not conform to RFC 5280, the text also says what to do.
-    """
+    """Explain why OpenSSL refuses a certificate, and what to do about it."""
     reason = exc.verify_message
     if exc.verify_code in _UNKNOWN_AUTHORITY_CODES:
         return _(
@@ -213,11 +176,8 @@ def refusal_of(exc: ssl.SSLCertVerificationError) -> Text:
     )
 
 
+# The error contains no text from the peer.
 def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
-    """Return the error to raise for a failure to connect. It contains no text from the peer.
-
-    `is_at_proxy` says whether the proxy, and not the server, has caused the failure.
-    """
     match exc:
         case TimeoutError():
             reason: str = _("no response in time")
@@ -232,12 +192,8 @@ def _failure(exc: Exception, *, is_at_proxy: bool) -> httpx.TransportError:
     return httpx.ConnectTimeout(reason) if isinstance(exc, TimeoutError) else httpx.ConnectError(reason)
 
 
+# RFC 9110, section 9.3.6, defines CONNECT.
 async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) -> None:
-    """Ask the proxy to open a tunnel to the origin (RFC 9110, section 9.3.6).
-
-    Raises: Refused, if the proxy does not open the tunnel, or sends unexpected data; httpx.RequestError, if it sends no
-        complete response.
-    """
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     head = f"CONNECT {host}:{origin.port} HTTP/1.1\r\nHost: {host}:{origin.port}\r\n"
     request = head.encode() + proxy.authorization + b"\r\n"
@@ -249,15 +205,9 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
         raise Refused(_("the proxy returned more data than requested"))
 
 
+# IPv6 and IPv4 addresses alternate, each `HEAD_START_SECONDS` after the previous one, or as soon as an attempt fails
+# (RFC 8305).
 async def _first_connected(addresses: Sequence[AddressInfo]) -> Connection:
-    """Return a connection to the first address that accepts one.
-
-    IPv6 and IPv4 addresses are tried alternately, each `HEAD_START_SECONDS` after the previous one, or as soon as an
-    attempt fails (RFC 8305).
-
-    Raises: OSError, if no attempt succeeds. The error is the failure of the address that failed last, or an error
-        without a text if there are no addresses.
-    """
     untried = deque(_alternating(addresses))
     attempts: set[asyncio.Task[Connection]] = set()
     failure: BaseException = OSError()
@@ -281,10 +231,6 @@ async def _first_connected(addresses: Sequence[AddressInfo]) -> Connection:
 
 
 def _alternating(addresses: Sequence[AddressInfo]) -> Sequence[AddressInfo]:
-    """Return the addresses in the order in which they are tried: the first of each family, then the second, and so on.
-
-    The families are IPv4 and IPv6. The family of the first address comes first.
-    """
     families: dict[int, list[AddressInfo]] = {}
     for address in addresses:
         family = address[0]
@@ -293,7 +239,6 @@ def _alternating(addresses: Sequence[AddressInfo]) -> Sequence[AddressInfo]:
 
 
 async def _connected(address: AddressInfo) -> Connection:
-    """Return a new connection to an address. Raises: OSError."""
     # uvloop creates the socket. If wxauth passed in a socket, and the peer reset it before uvloop took it over, its
     # file descriptor would be closed twice. The second time, the descriptor might belong to another connection.
     family, _type, protocol, _name, (host, port, *_flow_and_scope) = address
@@ -303,6 +248,5 @@ async def _connected(address: AddressInfo) -> Connection:
 
 
 def _end_unused(attempt: asyncio.Task[Connection]) -> None:
-    """End the connection of an attempt that succeeded before it could be cancelled."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().end()

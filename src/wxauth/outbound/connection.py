@@ -13,17 +13,10 @@ from typing import Final, NamedTuple, cast
 import httpx
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-MAX_OVERHEAD: Final = 64 * 1024
-"""The size limit, in bytes, of everything in a response except its body.
+MAX_OVERHEAD: Final = 64 * 1024  # bytes of head, 1xx responses, sizes of chunks and trailers
 
-That is the head, the 1xx responses before it, the sizes of chunks, and the trailers.
-"""
-
+# Then wxauth asks the kernel whether the peer has closed the connection, which takes some µs.
 _SURELY_OPEN_SECONDS: Final = 1.0
-"""The idle time, in seconds, after which wxauth asks the kernel whether the peer has closed the connection.
-
-Until then, wxauth assumes that the connection is open, because the system call takes some µs.
-"""
 
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|,)\s*timeout=(\d+)\s*(?:,|$)", re.IGNORECASE)
 _STORED_FIELDS: Final = {
@@ -33,13 +26,8 @@ _STORED_FIELDS: Final = {
     b"cache-control": "cache_control",
     b"location": "location",
 }
-"""The header fields of a response that `HttpAnswer` contains, each with the name of its attribute."""
 
-OnStatus = Callable[[int], float | None]
-"""A function that is called with a response's status.
-
-If only the status is needed, the function returns the time limit, in seconds, for the body. Otherwise it returns None.
-"""
+OnStatus = Callable[[int], float | None]  # see `HttpTransport`
 
 
 class HttpAnswer(NamedTuple):
@@ -48,7 +36,6 @@ class HttpAnswer(NamedTuple):
     status: int
     body: bytes
     is_encoded: bool
-    """Whether the response has a Content-Encoding."""
     date: str | None = None
     content_type: str | None = None
     retry_after: str | None = None
@@ -67,10 +54,8 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._reset_head()
         # `connection_made`, `ask` and `keep` create the other attributes, before any other method reads them.
-        self.stale_at = math.inf
-        """The time at which the idle connection must be closed, in the event loop's time."""
-        self.can_be_kept = True
-        """Whether a request may follow, because the connection is new, or the last response keeps it open."""
+        self.stale_at = math.inf  # when the idle connection must be closed
+        self.can_be_kept = True  # it is new, or the last response keeps it open
 
     def ask(
         self,
@@ -83,18 +68,14 @@ class Connection(asyncio.Protocol):
     ) -> asyncio.Future[HttpAnswer]:
         """Send a request, and return the future of its response.
 
-        A caller that stops waiting must close the connection, because the response might still arrive.
+        A caller that stops waiting must close the connection, because the response might still arrive. `until` is the
+        time limit of the response, in the event loop's time. `has_body` is False if the response has no body although
+        its head may declare one, as for HEAD. If `on_status` returns a number of seconds, the caller needs only the
+        status. The request then succeeds even if the body is too large, cut off, or incomplete after that time.
 
-        `until` is the time limit of the response, in the event loop's time. `max_body` is the size limit of the body,
-        in bytes. `has_body` is False if the response has no body although its head may declare one, as for HEAD. If
-        `on_status` returns a number of seconds, the caller needs only the status. The request then succeeds even if the
-        body is too large, cut off, or incomplete after that time.
-
-        After a failure, the connection has been closed, and the future raises:
-
-        - httpx.ReadError or httpx.RemoteProtocolError, if the connection ended before the response was complete.
-        - httpx.ReadTimeout, if the response is late.
-        - httpx.DecodingError, if the response is not HTTP, or is too large.
+        After a failure, the connection has been closed, and the future raises httpx.ReadError or
+        httpx.RemoteProtocolError (the connection ended before the response was complete), httpx.ReadTimeout, or
+        httpx.DecodingError (not HTTP, or too large).
 
         Raises: httpx.ConnectError, if the connection was closed already. In this case, nothing was sent.
         """
@@ -107,10 +88,8 @@ class Connection(asyncio.Protocol):
         self._max_body = max_body
         self._has_body = has_body
         self._on_status = on_status
-        self._overhead = 0
-        """The size, in bytes, of everything in the response except its body."""
+        self._overhead = 0  # bytes of the response except its body
         self._body_size = 0
-        """The size of the body, in bytes."""
         self._body: list[bytes] = []
         self._is_complete = False
         self.can_be_kept = False
@@ -119,11 +98,7 @@ class Connection(asyncio.Protocol):
         return self._answer
 
     def keep(self, seconds: float) -> None:
-        """Mark the connection as idle.
-
-        The connection may be reused for `seconds`, or for a shorter time if the header `Keep-Alive` of the response
-        names one.
-        """
+        """Mark the connection as idle, for `seconds`, or for less if the response's `Keep-Alive` says so."""
         self._kept_at = self._loop.time()
         self.stale_at = self._kept_at + min(seconds, self._peer_keeps_seconds)
 
@@ -201,11 +176,7 @@ class Connection(asyncio.Protocol):
             self._peer_keeps_seconds = _seconds_in(value)
 
     def on_headers_complete(self) -> None:
-        """Check the status when the head is complete. If it is final, call the caller's `on_status` with it.
-
-        A status below 100 raises an error, and so does 101, because wxauth never requests an upgrade. After any other
-        1xx response, the final response follows.
-        """
+        """101 is an error, because wxauth never requests an upgrade. Others below 200 precede the response."""
         self._status = self._parser.get_status_code()
         if self._status < httpx.codes.CONTINUE or self._status == httpx.codes.SWITCHING_PROTOCOLS:
             raise ValueError("no such answer")
@@ -233,17 +204,13 @@ class Connection(asyncio.Protocol):
             self.can_be_kept = self._parser.should_keep_alive()
 
     def _reset_head(self) -> None:
-        """Reset the attributes that depend on the head of a response, before the next head arrives."""
         self._status = 0
         self._fields: dict[str, str] = {}
         self._is_encoded = False
-        self._ends_with_connection = True
-        """Whether the body has no declared length, so that it ends when the peer closes the connection."""
+        self._ends_with_connection = True  # no declared length
         self._peer_keeps_seconds = math.inf
-        """The time, in seconds, for which an idle connection may be reused; infinite if the peer names no time."""
 
     def _handle_end(self, exc: Exception | None) -> None:
-        """Give the caller the response if it ends with the connection; otherwise give the caller a failure."""
         if self._answer is None:
             return
         if exc is not None:
@@ -264,16 +231,11 @@ class Connection(asyncio.Protocol):
         self._fail(httpx.ReadTimeout("no response in time"))
 
     def _succeed(self) -> None:
-        """Give the caller the response."""
         answer = self._end_wait()
         if answer is not None:
             answer.set_result(HttpAnswer(self._status, b"".join(self._body), self._is_encoded, **self._fields))
 
     def _fail(self, failure: httpx.RequestError) -> None:
-        """Close the connection, and give the caller the failure.
-
-        If the caller needs only the status, give the caller the incomplete response instead.
-        """
         if self._needs_only_status:
             self._succeed()  # after that, no future is left for the failure
         answer = self._end_wait()
@@ -282,10 +244,7 @@ class Connection(asyncio.Protocol):
         self.end()
 
     def _end_wait(self) -> asyncio.Future[HttpAnswer] | None:
-        """Cancel the time limit, and return the future of the response, whose result or failure must now be set.
-
-        Return None if nobody waits for the response.
-        """
+        """Return the future of the response, whose result or failure must now be set."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -297,10 +256,6 @@ class Connection(asyncio.Protocol):
 
 
 def _seconds_in(keep_alive: bytes) -> float:
-    """Return the time, in seconds, for which an idle connection may be reused, from the value of `Keep-Alive`.
-
-    For example, the value may be `timeout=5`. If it contains no timeout, the time is infinite.
-    """
     timeout = _KEEP_ALIVE_TIMEOUT.search(keep_alive)
     # The result is a second shorter than the peer's timeout, because a request takes some time to arrive.
     return math.inf if timeout is None else float(timeout[1]) - 1

@@ -18,38 +18,28 @@ from wxauth.outbound.transport import HttpTransport
 from wxauth.outbound.urls import NameResolver
 from wxauth.settings.addresses import Scheme, is_refused
 
-CONNECT_TIMEOUT_SECONDS: Final = 8.0
-"""The time limit, in seconds, for opening a connection, including name resolution, TCP and TLS."""
+CONNECT_TIMEOUT_SECONDS: Final = 8.0  # with name resolution, TCP and TLS
+# Many servers close an idle connection after five seconds, and a request on a closed connection would count as failed.
 KEEPALIVE_SECONDS: Final = 4.0
-"""The time, in seconds, for which an idle connection is kept open.
-
-Many servers close an idle connection after five seconds, and a request on a closed connection would count as failed.
-"""
 USER_AGENT: Final = f"wxauth/{__version__}"
 
 _NO_DNS_RESPONSE: Final = _("no DNS response for the host name")
 _HOST_NOT_FOUND: Final = _("host not found")
 ADDRESS_NOT_ALLOWED: Final = _("the address is not allowed")
 
-ResolveName = Callable[[str], Awaitable[Sequence[str]]]
-"""A function that returns the addresses of a name. Raises: OSError, UnicodeError."""
+ResolveName = Callable[[str], Awaitable[Sequence[str]]]  # raises OSError, UnicodeError
 
 
 class ReceiverTransport(httpx.AsyncBaseTransport):
     """A transport that sends requests to the host in the URL, but only to this host's allowed addresses.
 
-    The transport resolves names itself, and connects to the address that it has checked. Therefore, the check cannot be
-    bypassed with a name that resolves differently the next time, or with an unusual spelling of an address. The
-    transport does not follow redirects, and does not use proxies from the environment. Requests and responses have the
-    extensions of `HttpTransport`, which sends the requests. httpx's own connection pool is not used, because with this
-    pool, forwarding a message took three times as much CPU time as a login.
+    It resolves names itself, and connects to the address that it has checked. Therefore, the check cannot be bypassed
+    with a name that resolves differently the next time, or with an unusual spelling of an address. It does not follow
+    redirects, and does not use proxies from the environment. Requests and responses have the extensions of
+    `HttpTransport`, which sends the requests. With httpx's own connection pool, forwarding a message took three times
+    as much CPU time as a login.
 
-    Raises: httpx.TransportError, with a short message that may be shown, because it contains no text from the other
-    server.
-
-    Args:
-        resolve: The function that returns the addresses of a name. By default, a new `NameResolver` resolves names.
-        tls: The TLS context. By default, it trusts the certificates that this machine trusts.
+    Raises: httpx.TransportError, with a short message that may be shown, because it contains no text from the server.
     """
 
     def __init__(self, *, resolve: ResolveName | None = None, tls: ssl.SSLContext | None = None) -> None:
@@ -63,7 +53,7 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and read the response. Raises: httpx.TransportError, as the class describes."""
+        """Send a request, and read the response."""
         try:
             return await self._http.handle_async_request(request)
         except httpx.RequestError as exc:
@@ -73,14 +63,10 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
         raise failure
 
     async def aclose(self) -> None:
-        """Close every idle connection. A connection in use is closed when its request has ended."""
+        """Close every idle connection."""
         await self._http.aclose()
 
     async def _allowed_addresses(self, peer: Origin | Proxy) -> Sequence[AddressInfo]:
-        """Return the allowed addresses of a server.
-
-        Raises: Refused, if there is no such address, or if the name cannot be resolved.
-        """
         # `peer` is always an origin, because this transport has no proxy.
         scheme: Scheme = "https" if isinstance(peer, Origin) and peer.scheme == "https" else "http"
         try:
@@ -100,7 +86,6 @@ class ReceiverTransport(httpx.AsyncBaseTransport):
 
 
 def _shown_failure(exc: httpx.RequestError) -> httpx.TransportError:
-    """Return the error to raise for a failure of `HttpTransport`. Its text contains nothing from the other server."""
     reason = exc.args[0]
     match exc:
         case httpx.ConnectTimeout():
@@ -120,13 +105,9 @@ def _shown_failure(exc: httpx.RequestError) -> httpx.TransportError:
             return httpx.ReadError(_("connection lost"))
 
 
+# The message of a failure of TLS begins with the name of the original class (see `connecting._failure`), because texts
+# about WeChat show this name.
 def _why_not_connected(reason: str) -> str:
-    """Return the text of the error for a connection that failed for this reason.
-
-    `HttpTransport` raises the same class of error for a failure of TLS as for any other failure to connect. But the
-    error's message begins with the name of the original class (see `connecting._failure`), because texts about WeChat
-    show this name. Therefore, this function recognizes failures of TLS by the name.
-    """
     if reason in (_NO_DNS_RESPONSE, _HOST_NOT_FOUND, ADDRESS_NOT_ALLOWED):
         return reason
     if reason.startswith(ssl.SSLCertVerificationError.__name__):

@@ -9,12 +9,11 @@ from typing import Final
 
 from wxauth.settings.secrets import WEBHOOK_PREFIX
 
-_SECRET_BYTES: Final = 32
-"""The length of a new secret, in bytes. Standard Webhooks requires 24 to 64."""
+_SECRET_BYTES: Final = 32  # Standard Webhooks requires 24 to 64
 
 
 def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> Mapping[str, str]:
-    """Return the headers of a signed message: its id, the time, and one signature for each key.
+    """Return the headers of a signed message, with one signature for each key.
 
     A receiver that knows only one of the keys accepts the message, so a key can be replaced without lost messages.
     """

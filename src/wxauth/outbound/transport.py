@@ -19,25 +19,14 @@ from wxauth.outbound.connecting import Connector, Origin, Proxy, ProxyFailed, Re
 from wxauth.outbound.connection import Connection, HttpAnswer
 
 DEFAULT_MAX_BODY: Final = 64 * 1024
-"""The size limit, in bytes, of a response's body, unless the request has the extension `max_body`."""
-DEFAULT_MAX_CONNECTIONS: Final = 256
-"""The largest number of requests that are in progress at the same time, by default."""
-MAX_IDLE: Final = 128
-"""The largest number of idle connections to one origin that are kept open."""
+DEFAULT_MAX_CONNECTIONS: Final = 256  # requests in progress
+MAX_IDLE: Final = 128  # connections to one origin
 DEFAULT_IDLE_SECONDS: Final = 30.0
-"""The time, in seconds, for which an idle connection is kept open by default."""
-ANSWER: Final = "wxauth.answer"
-"""The name of the response extension that contains the `HttpAnswer`."""
-SHORTEST_SECONDS: Final = 0.05
-"""The shortest remaining time, in seconds, for which a request is still sent.
+ANSWER: Final = "wxauth.answer"  # the response extension with the `HttpAnswer`
+SHORTEST_SECONDS: Final = 0.05  # with less time, the response would be too late, so the request isn't sent
 
-If less time remains, the response would be too late.
-"""
-
-_WEIGHT_OF_LATEST: Final = 1 / 8
-"""The weight of the latest response time in the moving average. TCP uses the same weight (RFC 6298, section 2)."""
-_TARGET: Final = re.compile(rb"[!-~]+")
-"""The pattern of a request target. A space or a line break in the target would change the request."""
+_WEIGHT_OF_LATEST: Final = 1 / 8  # of the moving average, as in TCP (RFC 6298, section 2)
+_TARGET: Final = re.compile(rb"[!-~]+")  # a space or a line break would change the request
 
 
 class HttpTransport(httpx.AsyncBaseTransport):
@@ -45,18 +34,13 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
     Optional extensions of a request:
 
-    - `target`: the request target (RFC 9112, section 3.2), in place of the URL's path and query. The target can contain
-      secrets. If it is passed as an extension, no URL that is printed or logged contains these secrets.
+    - `target`: the request target (RFC 9112, section 3.2), in place of the URL's path and query. It can contain
+      secrets, which no URL that is printed or logged then contains.
     - `deadline`: the time by which the response must arrive, in the event loop's time. If too little time for a
       response remains after a connection is available, the request is not sent.
     - `max_body`: the size limit of the response's body in bytes.
     - `on_status`: a function that is called with the status. If the caller needs only the status, the function returns
       for how many seconds to wait for the body, so that the connection can be reused. Otherwise it returns None.
-
-    If a request is cancelled, its connection is closed.
-
-    A response has the status and the body. The body is not decoded. The extension `date` is the response's header
-    `Date`, and the extension `ANSWER` is the whole `HttpAnswer`.
 
     The errors contain no other error, and no part of the request:
 
@@ -66,16 +50,6 @@ class HttpTransport(httpx.AsyncBaseTransport):
     - httpx.ReadError, httpx.ReadTimeout and httpx.RemoteProtocolError mean that the request might have arrived, but
       that no complete response has arrived.
     - httpx.DecodingError means that the response is not HTTP, or is too large.
-
-    Args:
-        connect_timeout: The time limit, in seconds, for opening a connection, including name resolution, TCP, proxy and
-            TLS.
-        proxy: The URL of the proxy for all requests, `http://[user:password@]host:port`. By default, there is none.
-        tls: The TLS context. By default, it trusts the certificates that this machine trusts.
-        resolve: The function that returns the addresses of a server or proxy. By default, the system resolves the name.
-        max_connections: The largest number of requests that may be in progress at the same time. Further requests
-            wait in order.
-        idle_seconds: The time, in seconds, for which an idle connection is kept open.
     """
 
     def __init__(
@@ -93,20 +67,14 @@ class HttpTransport(httpx.AsyncBaseTransport):
         self._connector = Connector(proxy=self._proxy, tls=tls, resolve=resolve)
         self._slots = asyncio.Semaphore(max_connections)
         self._idle_seconds = idle_seconds
+        # The one that was used last is at the end, and is reused first, so that connections that are not needed expire.
         self._idle: dict[Origin, list[Connection]] = {}
-        """The idle connections of each origin.
-
-        The connection that was used last is at the end of the list, and is reused first. Therefore, connections that
-        are not needed expire.
-        """
         self._stale_timer: asyncio.TimerHandle | None = None
-        """The timer of the next `_close_stale`; None if it is not set."""
         self._is_closed = False
-        self._usual_seconds = 0.0
-        """The moving average of the response time, in seconds."""
+        self._usual_seconds = 0.0  # the moving average of the response time
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and read the whole response. Raises: the errors that the class describes."""
+        """Send a request, and read the whole response."""
         url = request.url
         origin = Origin(url.scheme, url.raw_host.decode(), url.port)
         # For https, the proxy only opens a tunnel.
@@ -122,12 +90,13 @@ class HttpTransport(httpx.AsyncBaseTransport):
             await self._wait_for_slot(deadline)
         else:
             await self._slots.acquire()  # a slot is free, so this needs no time limit
+        loop = asyncio.get_running_loop()
         try:
-            until = min(_now() + self._connect_timeout, deadline - SHORTEST_SECONDS)
             connection = self._take_idle(origin)
             if connection is None:
+                until = min(loop.time() + self._connect_timeout, deadline - SHORTEST_SECONDS)
                 connection = await self._connector.connect(origin, until=until)
-            if _now() > deadline - SHORTEST_SECONDS:
+            if loop.time() > deadline - SHORTEST_SECONDS:
                 self._keep(connection, origin)
                 raise httpx.PoolTimeout("too late to be answered")
             answer = await self._exchange(connection, request_bytes, request)
@@ -152,7 +121,6 @@ class HttpTransport(httpx.AsyncBaseTransport):
         await asyncio.sleep(0)  # this lets the event loop close the transports
 
     async def _wait_for_slot(self, deadline: float) -> None:
-        """Wait for a slot, and take it. Raises: httpx.PoolTimeout, if too little time for a response remains."""
         try:
             async with asyncio.timeout_at(None if deadline == math.inf else deadline - SHORTEST_SECONDS):
                 await self._slots.acquire()
@@ -161,16 +129,12 @@ class HttpTransport(httpx.AsyncBaseTransport):
         else:
             # Requests wait because responses are slow. A request that cannot succeed in time would make the responses
             # even slower.
-            if _now() + self._usual_seconds < deadline:
+            if asyncio.get_running_loop().time() + self._usual_seconds < deadline:
                 return
             self._slots.release()
         raise httpx.PoolTimeout("all connections were in use")
 
     def _take_idle(self, origin: Origin) -> Connection | None:
-        """Take and return the usable idle connection that was used last; None if there is none.
-
-        End the unusable connections that this method finds before it.
-        """
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
@@ -180,11 +144,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
         return None
 
     async def _exchange(self, connection: Connection, request_bytes: bytes, request: httpx.Request) -> HttpAnswer:
-        """Send a request, read the response, and update the average response time.
-
-        If the request fails or is cancelled, close the connection. Raises: the errors of `Connection.ask`.
-        """
-        asked_at = _now()
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
         extensions = request.extensions
         try:
             return await connection.ask(
@@ -198,14 +159,9 @@ class HttpTransport(httpx.AsyncBaseTransport):
             connection.end()
             raise
         finally:
-            self._usual_seconds += (_now() - asked_at - self._usual_seconds) * _WEIGHT_OF_LATEST
+            self._usual_seconds += (loop.time() - asked_at - self._usual_seconds) * _WEIGHT_OF_LATEST
 
     def _keep(self, connection: Connection, origin: Origin) -> None:
-        """Keep a connection as idle.
-
-        End it instead if it cannot be reused, if there are already `MAX_IDLE` idle connections to its origin, or if the
-        transport is closed.
-        """
         idle = self._idle.setdefault(origin, [])
         if self._is_closed or not connection.can_be_kept or len(idle) >= MAX_IDLE:
             connection.end()
@@ -216,8 +172,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
             self._stale_timer = asyncio.get_running_loop().call_at(connection.stale_at, self._close_stale)
 
     def _close_stale(self) -> None:
-        """Close the connections that have been idle for too long, and set the timer for the next stale one."""
-        now = _now()
+        now = asyncio.get_running_loop().time()
         for connections in self._idle.values():
             for connection in connections:
                 if connection.stale_at <= now:
@@ -232,20 +187,11 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
 
 def _encoded(request: httpx.Request, body: bytes, forward_proxy: Proxy | None) -> bytes:
-    """Return the request as bytes. A proxy that forwards a request needs the whole URL (RFC 9112, section 3.2.2).
-
-    Raises: httpx.LocalProtocolError, if the target is invalid, or if the length of the body is unknown.
-    """
     target: bytes = request.extensions.get("target", request.url.raw_path)
     if not _TARGET.fullmatch(target) or (body and "Content-Length" not in request.headers):
         raise httpx.LocalProtocolError("must have a target without white space, and a body of known length")
     fields = b"".join([b"%b: %b\r\n" % field for field in request.headers.raw])
     if forward_proxy is not None:
-        target = b"http://%b%b" % (request.url.netloc, target)
+        target = b"http://%b%b" % (request.url.netloc, target)  # the whole URL (RFC 9112, section 3.2.2)
         fields += forward_proxy.authorization
     return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (request.method.encode(), target, fields, body)
-
-
-def _now() -> float:
-    """Return the event loop's time, in seconds."""
-    return asyncio.get_running_loop().time()

@@ -9,28 +9,22 @@ from threading import Thread
 from typing import Final
 from urllib.parse import urlsplit
 
-from wxauth.core.tasks import once
+from wxauth.core.background import once
 from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.addresses import Scheme, is_refused, numeric_addresses_of
-from wxauth.settings.http_urls import MAX_URL
 from wxauth.settings.types import LAST_PORT
-from wxauth.terminal import WrongValue
+from wxauth.settings.urls import MAX_URL
+from wxauth.text_errors import WrongValue
 from wxauth_guard.urls import is_http_url
 
 RESOLVE_TIMEOUT_SECONDS: Final = 5.0
-"""The longest time, in seconds, that a caller waits by default for the addresses of a name."""
-MAX_CONCURRENT_NAMES: Final = 32
-"""The largest number of names that one `NameResolver` looks up at the same time.
+MAX_CONCURRENT_NAMES: Final = 32  # further names wait
 
-A further name waits until the lookup of one of these names has succeeded or failed.
-"""
-
-LookUp = Callable[[str], Sequence[str]]
-"""A function that returns the addresses of a name, and can block the thread. Raises: OSError, UnicodeError."""
+LookUp = Callable[[str], Sequence[str]]  # may block the thread; raises OSError, UnicodeError
 
 
 def addresses_of(host: str) -> Sequence[str]:
-    """Return the addresses of a host name. If `host` is an address, return it. Raises: OSError, UnicodeError."""
+    """Return the addresses of a host name."""
     # Each entry ends with a socket address, which begins with the IP address.
     return [str(entry[-1][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
@@ -46,22 +40,16 @@ class NameResolver:
     """
 
     look_up: LookUp = addresses_of
-    patience: float = field(default=RESOLVE_TIMEOUT_SECONDS, kw_only=True)
-    """The longest time, in seconds, that a caller waits for the addresses of a name."""
+    patience: float = field(default=RESOLVE_TIMEOUT_SECONDS, kw_only=True)  # of a caller
     _slots: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_NAMES))
     _under_way: dict[str, asyncio.Task[Sequence[str]]] = field(init=False, default_factory=dict)
-    """The lookups in progress, by the name. All callers that wait for a name share its lookup."""
 
     async def resolve(self, host: str) -> Sequence[str]:
-        """Return the addresses of a host name. If `host` is an address, return it.
-
-        Raises: OSError (including TimeoutError) or UnicodeError, if the name does not resolve.
-        """
+        """Return the addresses of a host name. Raises: OSError (including TimeoutError) or UnicodeError."""
         async with asyncio.timeout(self.patience):
             return await once(self._under_way, host, lambda: self._resolve_in_thread(host))
 
     async def _resolve_in_thread(self, host: str) -> Sequence[str]:
-        """Return the addresses of a name from a lookup in a new thread. Raises: OSError, UnicodeError."""
         async with self._slots:
             addresses = Future[Sequence[str]]()
             # After this call, cancelling the task no longer cancels the future, so the thread can still set the result.
@@ -70,7 +58,6 @@ class NameResolver:
             return await asyncio.wrap_future(addresses)
 
     def _set_addresses(self, host: str, addresses: Future[Sequence[str]]) -> None:
-        """Look a name up in the current thread, and set the result or the exception of the future."""
         try:
             addresses.set_result(self.look_up(host))
         except Exception as exc:
@@ -82,10 +69,7 @@ async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool =
 
     The name of an https URL must not resolve to an address that wxauth never connects to, such as a link-local address.
     An https URL is accepted even if its name does not resolve now, because each connection checks the address again. If
-    `resolves_https` is False, the name of an https URL is not looked up, so this function checks the address only if
-    the URL contains an address in place of a name.
-
-    Raises: WrongValue, if the URL breaks one of these rules, or is malformed.
+    `resolves_https` is False, only an address in place of a name is checked.
     """
     scheme, name = _scheme_and_name(text)
     try:
@@ -104,7 +88,6 @@ async def check_url(text: str, *, resolver: NameResolver, resolves_https: bool =
 
 
 def _scheme_and_name(text: str) -> tuple[Scheme, str]:
-    """Return the scheme and the host name of a receiver's URL, without looking the name up. Raises: WrongValue."""
     # The import takes a tenth of a second, and most commands check no URL.
     import httpx
 

@@ -1,8 +1,6 @@
-"""The statements that store WeChat's responses to phone codes, and bind the numbers in these responses to users.
+"""The table of WeChat's responses to phone codes, and the statements that store them and bind their numbers to users.
 
-A response is done (`settled_at`) when its number has been bound to its user, or when its user has been merged into the
-holder of the number. wxauth then keeps the response's row without the number (`sealed` is null), so that a request that
-sends the same code again still succeeds. Housekeeping deletes the row later (`sweep_answers`).
+A response that is done keeps its row without the number for a while, so that the same code still succeeds.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,9 +11,12 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+from sqlalchemy import Text
+from sqlalchemy.dialects.postgresql import BYTEA
+from sqlmodel import Field, SQLModel
 
-from wxauth.core.database import Database, Transaction
-from wxauth.core.retrying import ChangedMeanwhile, retrying
+from wxauth.core.database import ChangedMeanwhile, Database, Transaction, retrying
+from wxauth.core.models import TIME
 from wxauth.core.statements import Nothing, Statement
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.core.upkeep import Reseal, Sweep
@@ -25,30 +26,41 @@ from wxauth.settings.types import PhonePolicy
 from wxauth.users.status_queries import lock_users
 from wxauth.users.user_queries import USER_OF_IDENTITY, lock_user_of_identity
 
+
+class PhoneAnswerRow(SQLModel, table=True):
+    """WeChat's responses to phone codes. Each costs money, and WeChat returns it only once."""
+
+    __tablename__ = "phone_answers"
+
+    code_hash: bytes = Field(sa_type=BYTEA, primary_key=True)
+    """The SHA-256 of the app id, the openid and the phone code."""
+    app_id: str = Field(sa_type=Text)
+    openid: str = Field(sa_type=Text)
+    sealed: bytes | None = Field(sa_type=BYTEA)
+    """WeChat's `phone_info`, encrypted; null from `settled_at` on."""
+    asked_at: datetime = Field(sa_type=TIME)
+    """The time of the request for which wxauth called WeChat."""
+    refused_at: datetime | None = Field(sa_type=TIME)
+    """After a refusal, wxauth tries again only if a request contains the same code."""
+    settled_at: datetime | None = Field(sa_type=TIME)
+    """The number was bound then, or its user was merged into the holder of the number."""
+
+
 MOVED: Final = "moved"
-"""The reason in the event `user.phone_removed` of a user whose verified number another user has now verified."""
+"""The reason in `user.phone_removed` if another user has verified the number."""
 
 
 class PhoneRefusal(StrEnum):
     """The reason why a number from WeChat was not bound."""
 
-    CANNOT_LOG_IN = "cannot_log_in"
-    """The user is banned, erased, or about to be erased, or the identity has just moved to another user."""
+    CANNOT_LOG_IN = "cannot_log_in"  # also if the identity has just moved to another user
     ERASED = "erased"
-    """The user who shared the number has since been erased, and the identity belongs to a later user."""
-    WITHDRAWN = "withdrawn"
-    """Since the user shared the number, it was withdrawn in WeChat, or removed by the user, staff or an operator."""
+    """The user who shared the number was erased, and the identity belongs to a later user."""
+    WITHDRAWN = "withdrawn"  # in WeChat, or by the user, staff or an operator, after the user shared it
     TAKEN = "taken"
-    """Another user has verified the number.
-
-    With the policy `move`, this is a reason only if that user verified the number after wxauth requested this response.
-    With the policy `share`, it is never a reason.
-    """
+    """Another user has verified the number."""
     OUTDATED = "outdated"
-    """The user has since bound another number.
-
-    This is a reason only with `is_late`, which means that the request that fetched the response has ended.
-    """
+    """The user has since bound another number. This occurs only with `is_late`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,26 +68,19 @@ class StoredAnswer:
     """A response from WeChat that is not done yet."""
 
     code_hash: bytes = field(repr=False)
-    """The hash of the phone code and of the identity that sent it."""
     app_id: str
     openid: str
     sealed: bytes = field(repr=False)
-    """WeChat's `phone_info`, encrypted."""
     asked_at: datetime
-    """The time of the request for which wxauth called WeChat.
-
-    Actions of the user after this time take precedence over the response.
-    """
+    """The user's actions after this time, of the request, take precedence over the response."""
 
     @property
     def identity(self) -> dict[str, str]:
-        """The identity to which the response belongs, as parameters of a statement."""
+        """Return the identity as parameters of a statement."""
         return {"app_id": self.app_id, "openid": self.openid}
 
 
 class _AnswerAndUser(UserInSession):
-    """A response and its user. `sealed` is None if the response is done."""
-
     sealed: bytes | None
     asked_at: datetime
 
@@ -95,21 +100,18 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE sealed IS NOT NULL AND refused_at IS NULL AND asked_at < :asked_before
  ORDER BY asked_at LIMIT :size
 """)
-"""The query for the oldest responses, from before `asked_before`, that are neither done nor refused."""
 
-# If two users get the same number at the same time, the second transaction waits here until the first one ends, and
-# then sees that the first user has the number.
+# Of two users who get the number at the same time, the second sees that the first has it.
 _LOCK_NUMBER: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext(:phone))")
-# This query returns the reason why a locked user must not get the number of a response; null if there is no reason. It
-# returns no row if the identity no longer belongs to the user. If the creation time of the identity is after :now, the
-# clock was ahead at that time, so the query ignores the creation time. The reasons are the values of `PhoneRefusal`. A
-# removal by `system` is not a withdrawal, because it only means that another user has got the number.
+# The result is a `PhoneRefusal` or null. There is no row if the identity no longer belongs to the user.
 _REFUSAL: Final = Statement[tuple[str | None]](f"""
 SELECT CASE
+       -- a creation after now means that the clock was ahead
        WHEN i.created_at > :asked_at AND i.created_at <= :now THEN 'erased'
        WHEN EXISTS (SELECT FROM events
                      WHERE events.user_id = users.id AND at > :asked_at
                        AND (type = 'user.authorization_revoked' AND data -> 'fields' @> '"phone"'
+                            -- `system`: another user has got the number
                             OR type = 'user.phone_removed' AND actor <> 'system')) THEN 'withdrawn'
        WHEN NOT ({MAY_LOG_IN}) THEN 'cannot_log_in'
        WHEN :is_late AND EXISTS (SELECT FROM phone_answers JOIN identities USING (app_id, openid)
@@ -126,26 +128,23 @@ _DELETE_ANSWER: Final = Statement[Nothing]("DELETE FROM phone_answers WHERE code
 REFUSE_ANSWER: Final = Statement[Nothing](
     "UPDATE phone_answers SET refused_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL"
 )
-"""The statement that records that the number of a response was refused. It changes nothing if the response is done."""
-# If two requests use the same response, the second request gets no row, and must change nothing.
+# Of two requests with the same response, the second gets no row, and must change nothing.
 _MARK_DONE: Final = Statement[bytes]("""
 UPDATE phone_answers SET sealed = NULL, settled_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL
 RETURNING code_hash
 """)
-# The number counts as verified at the time of the request for which wxauth called WeChat (`StoredAnswer.asked_at`).
+
 _BIND: Final = Statement[Nothing](
     "UPDATE users SET phone = :phone, phone_verified_at = :verified_at WHERE id = :user_id"
 )
-# The statement also returns its parameters :app_id and :openid (see `USER_IN_SESSION`).
+
 _USER: Final = Statement[UserInSession](f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id")
-# This statement records which identity has proved its user's number. If all identities that have proved the number are
-# split off from the user, the user loses the number.
+# If all identities that have proved the number are split off, the user loses the number.
 _PROVE: Final = Statement[Nothing]("""
 UPDATE identities SET phone_proved_at = GREATEST(phone_proved_at, :proved_at)
  WHERE app_id = :app_id AND openid = :openid
 """)
-# This query returns the users who lose a number when another user verifies it: the users who never verified the number
-# and, if :verified_until is not null, the users who verified it at that time or earlier.
+
 _LOSERS: Final = Statement[UUID]("""
 SELECT id FROM users
  WHERE phone = :phone AND (phone_verified_at IS NULL OR phone_verified_at <= :verified_until::timestamptz)
@@ -159,35 +158,25 @@ WITH before AS (
 UPDATE users SET phone = NULL, phone_verified_at = NULL FROM before WHERE users.id = before.id
 RETURNING before.id, before.had_verified
 """)
-# The query returns the other users who have verified a number. Two rows suffice to show that there is more than one.
+# Two rows show that there is more than one.
 _HOLDERS: Final = Statement[UUID](
     "SELECT id FROM users WHERE phone = :phone AND phone_verified_at IS NOT NULL AND id <> :user_id LIMIT 2"
 )
+# A value that was encrypted with the current key begins with its prefix.
 ANSWERS_SEALED_OTHERWISE: Final = Statement[StoredAnswer]("""
 SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE code_hash > :after AND sealed IS NOT NULL AND substring(sealed FOR octet_length(:prefix::bytea)) <> :prefix
  ORDER BY code_hash LIMIT :size
 """)
-"""The query for the next responses that are not done, and were not encrypted with the current key.
-
-The encrypted value of such a response does not begin with the prefix of the current key.
-"""
 reseal_answer: Final = Reseal.of("phone_answers", "sealed", key="code_hash")
 DELETE_UNCHANGED: Final = Statement[bytes](
     "DELETE FROM phone_answers WHERE code_hash = :code_hash AND sealed = :sealed RETURNING code_hash"
 )
-"""The statement that deletes a response if its encrypted value has not changed since it was read.
-
-It returns no row if the value has changed.
-"""
 sweep_answers: Final = Sweep.of("phone_answers", key="code_hash", by="asked_at")
 
 
 async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserInSession | None:
-    """Return the stored response to a code, or its user if the response is done.
-
-    Return None if there is no response, or if its identity has been erased.
-    """
+    """Return the response to a code, or its user if it is done; None if the identity has been erased, too."""
     row = await database.row(_FIND, code_hash=code_hash)
     if row is None:
         return None
@@ -215,24 +204,16 @@ async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
 async def bind_phone(
     database: Database, answer: StoredAnswer, phone: str, *, policy: PhonePolicy, is_late: bool, now: datetime
 ) -> UserInSession | PhoneRefusal:
-    """Bind the number of a response to its user, mark the response as done, and return the changed user.
+    """Bind the number of a response, mark it as done, and return the changed user, or the reason for a refusal.
 
-    If the number is refused, return the reason. If the reason is `ERASED` or `WITHDRAWN`, also delete the response. If
-    the response is already done because of another request, change nothing, and return the user.
-
-    `is_late` means that the request that fetched the response has ended without binding the number. In this case,
-    another number that the user has bound after wxauth called WeChat takes precedence.
-
-    Other users who have the number from an import, and have never verified it, lose the number. If another user has
-    verified the number, the policy decides:
+    With `is_late`, the request that fetched the response has ended, and a number that the user has bound since takes
+    precedence. Other users with the number from an import lose it. If another user has verified the number, the policy
+    decides:
 
     - `share`: both users have the number.
     - `move`: the other user loses the number, because WeChat binds a number to one account at a time. If the other user
-      verified the number after wxauth called WeChat, the number is refused.
-    - `refuse`: the number is refused.
-    - `link`: the number is refused, and the caller can then call `link_phone`.
-
-    Raises: TooManyChanges.
+      verified it after wxauth called WeChat, it is refused.
+    - `refuse`, `link`: it is refused. After `link`, the caller can call `link_phone`.
     """
     verified_until = answer.asked_at if policy == "move" else None
     async with database.begin() as transaction:
@@ -266,16 +247,9 @@ async def link_phone(
     harmless_roles: Collection[str],
     now: datetime,
 ) -> tuple[UserInSession, Merged] | None:
-    """Merge the response's user into the holder of the number, and mark the response as done.
+    """Merge the response's user into the number's holder. Return the latter, and the merge, which you must report.
 
-    Return the remaining user, and the merge, which the caller must report. Return None if the response's identity was
-    erased, if not exactly one other user has verified the number, or if `link_by_phone` does not allow the merge.
-    `link_by_phone` explains `verified_since` and `harmless_roles`.
-
-    The time at which the holder verified the number does not change, because the carrier might have given the number to
-    another person. If each link renewed this time, the number's next owner would be merged, too.
-
-    Raises: TooManyChanges.
+    The result is None if not exactly one other user has verified the number, or `link_by_phone` forbids the merge.
     """
     async with database.begin() as transaction:
         await transaction.value(_LOCK_NUMBER, phone=phone)
@@ -299,6 +273,8 @@ async def link_phone(
         refusal = await _refusal(transaction, answer, holder_id, phone, policy="link", is_late=False, now=now)
         if refusal is not None or await transaction.value(USER_OF_IDENTITY, **answer.identity) != holder_id:
             raise ChangedMeanwhile
+        # The holder's time of verification stays: if each link renewed it, the number's next owner, to whom the carrier
+        # might have given it, would be merged, too.
         await _mark_done(transaction, answer, now=now)
         return await transaction.one(_USER, user_id=holder_id, **answer.identity), merged
 
@@ -306,11 +282,7 @@ async def link_phone(
 async def _lock_user_and_losers(
     transaction: Transaction, answer: StoredAnswer, phone: str, *, verified_until: datetime | None
 ) -> tuple[UUID | None, Sequence[UUID]]:
-    """Lock the number, the response's user, and the users who would lose the number to that user.
-
-    Return the response's user (None if the identity has been erased), and the users who would lose the number. These
-    users can include the response's user.
-    """
+    """Return the response's user, and the users who would lose the number, which may include that user."""
     await transaction.value(_LOCK_NUMBER, phone=phone)
     losers = await transaction.values(_LOSERS, phone=phone, verified_until=verified_until)
     # One statement locks all of these users, because users must always be locked in the order of their ids.
@@ -325,10 +297,6 @@ async def _lock_user_and_losers(
 async def _clear_number(
     transaction: Transaction, phone: str, losers: Sequence[UUID], *, verified_by: UUID, now: datetime
 ) -> None:
-    """Clear the number of the locked users in `losers`, except `verified_by`, and record the change.
-
-    If a user had verified the number, the event contains the reason `MOVED`.
-    """
     cleared = await transaction.rows(_CLEAR_NUMBER, user_ids=losers, phone=phone, verified_by=verified_by)
     for user_id, had_verified in cleared:
         data = {"reason": MOVED} if had_verified else None
@@ -345,7 +313,6 @@ async def _refusal(
     is_late: bool,
     now: datetime,
 ) -> PhoneRefusal | None:
-    """Return why this locked user must not get the response's number; None if there is no reason."""
     row = await transaction.row(
         _REFUSAL,
         user_id=user_id,
@@ -365,10 +332,6 @@ async def _refusal(
 async def _store_refusal(
     transaction: Transaction, answer: StoredAnswer, refusal: PhoneRefusal, *, now: datetime
 ) -> None:
-    """Record that the number of a response was refused.
-
-    If the refusal is `ERASED` or `WITHDRAWN`, delete the response instead.
-    """
     if refusal in (PhoneRefusal.ERASED, PhoneRefusal.WITHDRAWN):
         await transaction.run(_DELETE_ANSWER, code_hash=answer.code_hash)
     else:
@@ -376,10 +339,7 @@ async def _store_refusal(
 
 
 async def _mark_done(transaction: Transaction, answer: StoredAnswer, *, now: datetime) -> bool:
-    """Mark a response as done, and record that its identity has proved the number.
-
-    Return False if the response was already done. The caller must have locked the response's user.
-    """
+    """Return False if the response was already done. The caller must have locked the response's user."""
     was_pending = await transaction.value(_MARK_DONE, code_hash=answer.code_hash, now=now) is not None
     if was_pending:
         await transaction.run(_PROVE, **answer.identity, proved_at=answer.asked_at)

@@ -1,7 +1,6 @@
 """The upload and storage of users' pictures.
 
-A process accepts a limited number of uploads at the same time, and decodes them one after the other, because decoding
-takes much memory. Each picture has its own URL.
+A process decodes uploads one after the other, because decoding takes much memory.
 """
 
 import asyncio
@@ -32,26 +31,14 @@ from wxauth.users.schemas import AVATARS_PATH
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 MAX_FILE: Final = 2 * 1024 * 1024
-"""The size limit, in bytes, of an uploaded picture."""
+# At worst, their bodies occupy 132 MiB: 2 MiB of each picture, and 64 KiB of the form around it.
 MAX_UPLOADS: Final = 64
-"""The largest number of uploads that this process accepts at the same time.
-
-In the worst case, the bodies of these uploads occupy 132 MiB, because each body has up to 2 MiB for the picture and
-64 KiB for the form around it.
-"""
 MAX_UPLOADS_OF_ONE_USER: Final = 8
-"""The largest number of uploads that one user may send at the same time."""
+# This is lower than a user's limit, so that a stolen token cannot occupy all places of its owner.
 MAX_UPLOADS_OF_ONE_SESSION: Final = 4
-"""The largest number of uploads that one session may send at the same time.
-
-This limit is lower than the limit of a user, so that someone with a stolen token cannot occupy all places of the
-token's owner.
-"""
 
 _ID_BYTES: Final = 16
-"""The number of random bytes in a picture's id, which then has 22 characters."""
 _FILE_NAME: Final = re.compile(r"([A-Za-z0-9_-]{22})\.(jpg|png)")
-"""The pattern of a picture's file name, which is the picture's id with one of the extensions below."""
 _EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png"}
 
 log = get_logger()
@@ -73,19 +60,14 @@ class Avatars:
             detail="too many pictures are being uploaded",
         ),
     )
-    """The places for uploads of this process, with a limit for each user."""
     _session_uploads: Places[UUID] = field(
         init=False,
         default_factory=partial(
             Places, per_holder=MAX_UPLOADS_OF_ONE_SESSION, detail="this session is uploading too many pictures"
         ),
     )
-    """The places for uploads of each session."""
     _locks: WeakValueDictionary[UUID, asyncio.Lock] = field(init=False, default_factory=WeakValueDictionary)
-    """The lock of each user.
-
-    Only one picture of a user at a time waits in the executor, so that a user with many uploads does not delay others.
-    """
+    """Only one picture of a user waits in the executor, so that many uploads do not delay other users."""
     _executor: ThreadPoolExecutor = field(
         init=False, default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
     )
@@ -95,21 +77,14 @@ class Avatars:
 
     @contextmanager
     def place_for_upload(self, user_id: UUID, session_id: UUID) -> Iterator[None]:
-        """During the block, occupy one of the user's places for uploads, and one of the session's places.
-
-        Raises: RateLimited, if no place is free.
-        """
+        """Occupy a place of the user and of the session. Raises: RateLimited, if none is free."""
         with self._session_uploads.place(session_id), self._uploads.place(user_id):
             yield
 
     async def replace(self, user: UserInSession, file: bytes) -> UserInSession:
-        """Replace a user's picture with the picture in `file`, which gets a new URL, and return the changed user.
+        """Replace a user's picture by one with a new URL. A picture that proves to be broken counts, too.
 
-        A picture that turns out to be broken when it is decoded counts towards the rate limit, too, because decoding is
-        the expensive part.
-
-        Raises: InvalidRequest, if wxauth cannot use the picture; RateLimited; InvalidToken, if the user has just been
-            banned, erased or merged.
+        Raises: InvalidRequest; RateLimited; InvalidToken, if the user has just been banned, erased or merged.
         """
         thumbnail = await self._make_thumbnail(user, file)
         avatar = queries.Avatar(token_urlsafe(_ID_BYTES), thumbnail.content_type, thumbnail.content)
@@ -132,10 +107,7 @@ class Avatars:
         return changed_user
 
     async def read(self, file_name: str) -> queries.Avatar:
-        """Return the picture with this file name, which consists of the picture's id and an extension.
-
-        Raises: NotFound, if there is no such picture.
-        """
+        """Return the picture with this file name. Raises: NotFound."""
         avatar = None
         match = _FILE_NAME.fullmatch(file_name)
         if match is not None:
@@ -149,18 +121,14 @@ class Avatars:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _make_thumbnail(self, user: UserInSession, file: bytes) -> Thumbnail:
-        """Check a file, count the upload, and make the thumbnail in the executor.
-
-        Raises: InvalidRequest, if wxauth cannot use the picture; RateLimited.
-        """
         try:
             check_file(file)
-            await PICTURES.count_user(self.database, user, now=self.clock())
+            await PICTURES.count_user(self.database, user, now=self.clock())  # before decoding, the expensive part
             lock = self._locks.setdefault(user.id, asyncio.Lock())
             async with lock:
                 return await asyncio.get_running_loop().run_in_executor(self._executor, thumbnail_of, file)
         except UnusablePicture as exc:
-            # Only an unreadable file might be of another kind, so only this error gets the title that lists the kinds.
+            # Only an unreadable file might be of another kind.
             title = errors.PICTURE_OF_ANOTHER_KIND if isinstance(exc, UnreadablePicture) else None
             raise InvalidRequest.of("file", str(exc), title=title) from exc
 

@@ -1,18 +1,37 @@
-"""The statements for users' pictures."""
+"""The table of users' pictures, and its statements."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
+from uuid import UUID
 
+from sqlalchemy import Text
+from sqlalchemy.dialects.postgresql import BYTEA
+from sqlmodel import Field, SQLModel
+
+from wxauth.core.models import TIME
 from wxauth.core.statements import Statement
 from wxauth.core.users import USER_IN_SESSION, UserInSession
+
+
+class StoredAvatar(SQLModel, table=True):
+    """An uploaded picture, of which each user has at most one. Its URL is the user's `avatar_url`."""
+
+    __tablename__ = "avatars"
+
+    id: str = Field(sa_type=Text, primary_key=True)
+    """Anybody who has the URL, whose secret part this is, can see the picture."""
+    user_id: UUID
+    content_type: str = Field(sa_type=Text)
+    content: bytes = Field(sa_type=BYTEA)
+    created_at: datetime = Field(sa_type=TIME)
 
 
 @dataclass(frozen=True, slots=True)
 class Avatar:
     """A user's picture."""
 
-    id: str
-    """The id of the picture: 22 random characters, so that nobody can guess it."""
+    id: str  # 22 random characters, so that nobody can guess it
     content_type: str
     content: bytes
 
@@ -30,9 +49,4 @@ WITH changed_user AS (
 )
 SELECT * FROM changed_user
 """)
-"""The statement that replaces a user's picture and `avatar_url`.
-
-It returns the changed user, or no row if the user is banned, erased or merged.
-"""
 READ_AVATAR: Final = Statement[Avatar]("SELECT id, content_type, content FROM avatars WHERE id = :avatar_id")
-"""The query for the picture with the id `avatar_id`. It returns no row if there is no such picture."""

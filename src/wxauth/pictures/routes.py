@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from http import HTTPStatus
 from math import inf
 from typing import Annotated, Final
 
@@ -17,38 +18,25 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.pictures.avatars import MAX_FILE, Avatars
 from wxauth.users.callers import CallerDep
 from wxauth.users.schemas import AVATARS_PATH, UserAnswer, user_answer
-from wxauth.web.caching import cacheable_response
+from wxauth.web.answers import cacheable_response
 from wxauth.web.dependencies import SettingsDep, provide
 from wxauth.web.direct import Router
-from wxauth.web.edge import BODY_TOO_LATE, MAX_BODY
+from wxauth.web.edge import MAX_BODY
 from wxauth_guard.errors import InvalidRequest
 
 UPLOAD_PATH: Final = "/v1/me/avatar"
-MAX_UPLOAD: Final = MAX_FILE + MAX_BODY
-"""The size limit, in bytes, of an upload's body: the picture and the multipart form around it."""
-UPLOAD_TIMEOUT_SECONDS: Final = 60.0
-"""The longest time, in seconds, that a file may take to arrive. `wx.uploadFile` has the same timeout."""
+MAX_UPLOAD: Final = MAX_FILE + MAX_BODY  # the picture and the multipart form around it, in bytes
+UPLOAD_TIMEOUT_SECONDS: Final = 60.0  # the timeout of `wx.uploadFile`
 
 _MULTIPART: Final = "multipart/form-data"
-_MAX_PARTS: Final = 20
-"""The largest number of parts of a form. One of them is the file, and the other fields are ignored."""
+_MAX_PARTS: Final = 20  # one of them is the file, and the others are ignored
+# RFC 2046 allows 70. A very short one slows down the parser, which stops wherever it might begin.
 _BOUNDARY_LENGTHS: Final = range(8, 71)
-"""The lengths that the boundary of a multipart form may have.
-
-RFC 2046 allows up to 70 characters. A very short boundary slows down the parser, which stops wherever the data contains
-the beginning of the boundary.
-"""
-_PIECE_BYTES: Final = 8 * 1024
-"""The largest number of bytes that are parsed without a break. Parsing them takes 2 ms at most.
-
-During a break, the process can handle other requests.
-"""
+_PIECE_BYTES: Final = 8 * 1024  # parsed in 2 ms at most, between which the process handles other requests
 # The parser stores parts in memory, because there might be no writable directory. `Edge` limits the size of the body.
 _IN_MEMORY: Final = {"MAX_MEMORY_FILE_SIZE": inf}
 _FIELD: Final = "file"
-"""The name of the form's field with the picture."""
 _BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
-"""The schema of a file in the API's documentation."""
 _HEADERS: Final = {
     # A picture at a URL never changes, but it can be deleted. Therefore a cache may store a picture for a day, and must
     # then revalidate it.
@@ -56,28 +44,16 @@ _HEADERS: Final = {
     "Content-Disposition": "inline",
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
-"""The headers of a response with a picture, in addition to the Content-Type and the ETag."""
-_REQUIRED: Final = "Field required"
-"""The message about a missing file. It is also FastAPI's message about any missing field."""
+_REQUIRED: Final = "Field required"  # FastAPI's message about any missing field
+# This is for the API's documentation. A raised exception keeps its stack frames alive, so requests raise new ones.
 _NO_FILE: Final = InvalidRequest.of(_FIELD, _REQUIRED)
-"""The failure of an upload without a file, for the API's documentation.
-
-A request without a file raises a new exception, because a raised exception keeps its stack frames alive.
-"""
 
 router = Router("me")
 AvatarsDep = Annotated[Avatars, Depends(provide(Avatars))]
 
 
 async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SECONDS) -> bytes:
-    """Return the content of the uploaded file, regardless of its file name and Content-Type.
-
-    Other fields with text are ignored, but a second file is refused. The body may take up to `patience` seconds to
-    arrive.
-
-    Raises: InvalidRequest, if the body is not a multipart form, contains no usable file, or arrives too late;
-        PayloadTooLarge.
-    """
+    """Return the uploaded file, whatever its name and Content-Type. It may take `patience` seconds."""
     content = _only_file(await _read_parts(request, _boundary_of(request), patience=patience))
     if len(content) > MAX_FILE:
         raise PayloadTooLarge(f"the file must have at most {MAX_FILE} bytes", title=PICTURE_TOO_LARGE)
@@ -87,10 +63,6 @@ async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SE
 
 
 def _boundary_of(request: Request) -> bytes:
-    """Return the boundary of a multipart form.
-
-    Raises: InvalidRequest, if the request contains no such form, or if the length of the boundary is not allowed.
-    """
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != _MULTIPART.encode() or b"boundary" not in options:
         raise InvalidRequest.of(_FIELD, "Must be multipart/form-data, as wx.uploadFile sends it")
@@ -101,11 +73,12 @@ def _boundary_of(request: Request) -> bytes:
 
 
 async def _read_parts(request: Request, boundary: bytes, *, patience: float) -> Sequence[Field | File]:
-    """Return the parts of a multipart form.
-
-    Raises: InvalidRequest, if the form is malformed, has too many parts, or arrives too late; PayloadTooLarge.
-    """
     parts: list[Field | File] = []
+    is_begun = is_complete = False
+
+    def end() -> None:
+        nonlocal is_complete
+        is_complete = True
 
     def add_part(part: Field | File) -> None:
         parts.append(part)
@@ -114,9 +87,12 @@ async def _read_parts(request: Request, boundary: bytes, *, patience: float) -> 
 
     try:
         # The parser adds a part only at the end of the part. A part that is cut off counts as missing.
-        parser = FormParser(_MULTIPART, on_field=add_part, on_file=add_part, boundary=boundary, config=_IN_MEMORY)
+        parser = FormParser(
+            _MULTIPART, on_field=add_part, on_file=add_part, on_end=end, boundary=boundary, config=_IN_MEMORY
+        )
         async with asyncio.timeout(patience):
             async for chunk in request.stream():
+                is_begun = is_begun or bool(chunk)
                 for start in range(0, len(chunk), _PIECE_BYTES):
                     parser.write(chunk[start : start + _PIECE_BYTES])
                     await asyncio.sleep(0)  # other requests are handled during this break
@@ -127,15 +103,15 @@ async def _read_parts(request: Request, boundary: bytes, *, patience: float) -> 
     except PayloadTooLarge as exc:
         raise PayloadTooLarge(exc.detail, title=PICTURE_TOO_LARGE) from None
     except TimeoutError:
-        raise InvalidRequest(f"the body didn't arrive within {patience:g} s", status=BODY_TOO_LATE) from None
+        raise InvalidRequest(
+            f"the body didn't arrive within {patience:g} s", status=HTTPStatus.REQUEST_TIMEOUT
+        ) from None
+    if is_begun and not is_complete and not any(isinstance(part, File) for part in parts):
+        raise InvalidRequest.of(_FIELD, "Must be complete, but the upload was cut off. Send it again")
     return parts
 
 
 def _only_file(parts: Sequence[Field | File]) -> bytes:
-    """Return the content of the only file in a form.
-
-    Raises: InvalidRequest, whose message says what is wrong with the form.
-    """
     # The candidates also include files in other fields, and a field `file` that is not a file, so that the message can
     # say what is wrong with them.
     expected_name = _FIELD.encode()

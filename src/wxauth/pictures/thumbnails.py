@@ -1,6 +1,5 @@
-"""The processing of untrusted pictures.
+"""The processing of untrusted pictures: bombs are refused, others become upright, small and bare of metadata.
 
-wxauth refuses decompression bombs. It turns other pictures upright, makes them small, and removes all their metadata.
 Pillow takes 6 MB of memory, and few processes need it, so it is imported only for the first picture.
 """
 
@@ -12,57 +11,28 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# Pillow processes these bytes in Python. EXIF with a thumbnail has up to 64 KiB.
 MAX_BYTES_BEFORE_IMAGE: Final = 256 * 1024
-"""The largest number of bytes before the image data. EXIF with a thumbnail has up to 64 KiB.
-
-The limit exists because Pillow processes these bytes in Python.
-"""
+# The parts are those before the image data, and after it begins. Pillow reads each in Python, and 2 MiB of them takes
+# seconds.
 MAX_PARTS: Final = 1000
-"""The largest number of markers, chunks and fill bytes before the image data, and also after its beginning.
-
-Pillow reads each of them in Python, so a file of 2 MiB (`MAX_FILE`) full of them would take seconds.
-"""
+# Ordinary pictures have ten. A scan of 33 bytes takes 6 ms, so 2 MiB of them would take six minutes.
 MAX_SCANS: Final = 100
-"""The largest number of scans of a progressive JPEG.
-
-Ordinary pictures have ten. A scan of 33 bytes takes 6 ms, so 2 MiB (`MAX_FILE`) of such scans would take six minutes.
-"""
+# Ordinary pictures have a few. Pillow decompresses up to 1 MiB of each in 4 ms, so 2 MiB of them would take eight
+# seconds. Pillow's own limit covers neither profiles nor truncated texts.
 MAX_COMPRESSED_CHUNKS: Final = 100
-"""The largest number of compressed chunks of a PNG, apart from the image data.
-
-Ordinary pictures have a few. Pillow decompresses up to 1 MiB of each chunk, which takes 4 ms, so 2 MiB (`MAX_FILE`) of
-such chunks would take eight seconds. Pillow's own limit for the total covers neither profiles nor truncated texts.
-"""
 _TOO_MANY_PIXELS: Final = "Must have at most {} pixels"
-MAX_PIXELS: Final = 4096 * 4096
-"""The largest number of pixels of a picture, which suffices for a phone's 12 megapixels.
-
-Decoding such a picture takes up to 260 MiB and a second.
-"""
-MAX_WEBP_PIXELS: Final = 2048 * 2048
-"""The largest number of pixels of a WebP.
-
-The WebP decoder holds the GIL, so a picture of `MAX_PIXELS` would block the event loop for 100 ms.
-"""
+MAX_PIXELS: Final = 4096 * 4096  # a phone's 12 megapixels; decoding takes up to 260 MiB and a second
+MAX_WEBP_PIXELS: Final = 2048 * 2048  # the decoder holds the GIL: `MAX_PIXELS` would block the event loop for 100 ms
+# Pillow stores a pointer for each row: one pixel in each of `MAX_PIXELS` rows would need 128 MiB.
 MAX_SIDE: Final = 16384
-"""The largest width and height of a picture, in pixels.
-
-The limit exists because Pillow stores a pointer for each row. A picture with one pixel in each of `MAX_PIXELS` rows
-would need 128 MiB for the pointers.
-"""
 LONGEST_SIDE: Final = 512
-"""The largest width and height of a thumbnail, in pixels."""
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _JPEG_QUALITY: Final = 85
-_MAX_EXIF: Final = 64 * 1024
-"""The largest number of bytes of EXIF that are read for the orientation.
-
-Pillow reads the entries in Python, and 64,000 of them take a second.
-"""
-_ORIENTATION: Final = 0x0112
-"""The tag of the orientation in EXIF."""
-_TRANSPOSITIONS: Final = {
+_MAX_EXIF: Final = 64 * 1024  # Pillow reads the entries in Python, and 64,000 of them take a second
+_ORIENTATION: Final = 0x0112  # EXIF's tag
+_TRANSPOSITIONS: Final = {  # by EXIF's orientation
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
     4: "FLIP_TOP_BOTTOM",
@@ -71,34 +41,24 @@ _TRANSPOSITIONS: Final = {
     7: "TRANSVERSE",
     8: "ROTATE_90",
 }
-"""The transposition that turns a picture upright, by its EXIF orientation. Orientation 1 is upright already."""
+# A fast method reduces the picture to this multiple of the final size, and a filter of good quality does the rest.
 _DRAFT_FACTOR: Final = 2.0
-"""The size to which a fast method first reduces a picture, as a multiple of the final size.
-
-A slow filter of good quality then reduces the picture to its final size.
-"""
 _OPAQUE: Final = 255
-"""The alpha value of a pixel that is not transparent."""
 _JPEG_START: Final = b"\xff\xd8"
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-_WEBP_HEADER_LENGTH: Final = 12
-"""The length, in bytes, of `RIFF`, the size of the file and `WEBP`, with which a WebP begins."""
+_WEBP_HEADER_LENGTH: Final = 12  # `RIFF`, the size of the file and `WEBP`
 _SCAN: Final = b"\xff\xda"
-"""The marker with which a scan of a JPEG begins."""
-# A JPEG may have these segments before its first scan: the frame (0xC0 to 0xC2), tables and parameters (0xC4 to 0xDD),
-# metadata of applications (0xE0 to 0xEF) and comments (0xFE). Segments of arithmetic coding (0xC9 and others) are not
-# allowed, because nobody uses arithmetic coding, and decoding a hundred such scans in 2 KB takes five seconds.
+# These segments come before the first scan: the frame (0xC0 to 0xC2), tables and parameters (0xC4 to 0xDD), metadata of
+# applications (0xE0 to 0xEF) and comments (0xFE). Arithmetic coding (0xC9 and others), which nobody uses, is left out:
+# decoding a hundred such scans in 2 KB takes five seconds.
 _SEGMENTS: Final = frozenset([0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE])
-_COMPRESSED_CHUNKS: Final = (b"iCCP", b"iTXt", b"zTXt")
-"""The chunks of a PNG, apart from the image data, that can be compressed: profiles and texts."""
+_COMPRESSED_CHUNKS: Final = (b"iCCP", b"iTXt", b"zTXt")  # profiles and texts
 
 # Pillow warns only about pictures that are harmless or that the code below refuses anyway, so its warnings are ignored.
 warnings.filterwarnings("ignore", module="PIL")
 
 
 class _Part(NamedTuple):
-    """A marker, a chunk or a fill byte of a file."""
-
     offset: int
     is_image: bool
     """Whether the image data begins at this offset."""
@@ -112,26 +72,18 @@ class Thumbnail(NamedTuple):
 
 
 class UnusablePicture(Exception):
-    """The error for a file that wxauth cannot use as a picture, or refuses because of a limit.
-
-    The message says which rule the file breaks.
-    """
+    """wxauth cannot use the file as a picture. The message says which rule it breaks."""
 
 
 class UnreadablePicture(UnusablePicture):
-    """The error for a file that is not a JPEG, PNG or WebP, for a broken picture, and for a JPEG of an unusual kind."""
+    """The file is no JPEG, PNG or WebP, is broken, or is a JPEG of an unusual kind."""
 
     def __init__(self) -> None:
         super().__init__("Must be a complete JPEG, PNG or WebP picture")
 
 
 def check_file(file: bytes) -> None:
-    """Check that Pillow can read the parts around the image data quickly. The check takes 10 ms at most.
-
-    Raises: UnreadablePicture, if the file is not a JPEG, PNG or WebP with image data, or if it is a JPEG with a segment
-        that is not allowed; UnusablePicture, if the file exceeds a limit on its parts, its scans, its compressed
-        chunks, or the bytes before the image data.
-    """
+    """Check that Pillow can read the parts around the image data quickly. The check takes 10 ms at most."""
     image_offset: int | None = None
     part_count = 0
     for part in _parts(file):
@@ -150,10 +102,6 @@ def check_file(file: bytes) -> None:
 
 
 def _parts(file: bytes) -> Iterator[_Part]:
-    """Return the parts of a file that Pillow reads in Python code, not in C.
-
-    Raises: UnreadablePicture, if the file is not a JPEG, PNG or WebP.
-    """
     if file.startswith(_JPEG_START + b"\xff"):
         return _jpeg_parts(file)
     if file.startswith(_PNG_SIGNATURE):
@@ -164,12 +112,7 @@ def _parts(file: bytes) -> Iterator[_Part]:
 
 
 def _jpeg_parts(file: bytes) -> Iterator[_Part]:
-    """Yield the parts up to the first scan, and no later ones, because Pillow reads the scans in C, which is fast.
-
-    If there is no scan, no part is the image data.
-
-    Raises: UnreadablePicture, if a segment is not allowed; UnusablePicture, if there are too many scans.
-    """
+    """Yield the parts up to the first scan: Pillow reads the scans in C, which is fast."""
     offset = len(_JPEG_START)
     while offset + 2 <= len(file) and not file.startswith(_SCAN, offset):
         yield _Part(offset, is_image=False)
@@ -187,10 +130,7 @@ def _jpeg_parts(file: bytes) -> Iterator[_Part]:
 
 
 def _png_parts(file: bytes) -> Iterator[_Part]:
-    """Yield all parts, because Pillow reads all of them in Python, even those between and after the image data.
-
-    Raises: UnusablePicture, if there are too many compressed chunks.
-    """
+    """Yield all parts, because Pillow reads all of them in Python, even those between and after the image data."""
     offset = len(_PNG_SIGNATURE)
     kind = b""
     compressed_count = 0
@@ -207,7 +147,7 @@ def _png_parts(file: bytes) -> Iterator[_Part]:
 
 
 def _webp_parts(file: bytes) -> Iterator[_Part]:
-    """Yield the parts up to the image data, and no later ones, because Pillow reads the image data in C."""
+    """Yield the parts up to the image data, which Pillow reads in C."""
     offset = _WEBP_HEADER_LENGTH
     is_image = False
     while offset + 8 <= len(file) and not is_image:
@@ -220,14 +160,10 @@ def _webp_parts(file: bytes) -> Iterator[_Part]:
 
 
 def thumbnail_of(file: bytes) -> Thumbnail:
-    """Return the thumbnail of a JPEG, PNG or WebP. It has no side longer than `LONGEST_SIDE`.
+    """Return the thumbnail of a picture that `check_file` has checked: a PNG if a pixel is transparent, or a JPEG.
 
-    The caller must have checked the file with `check_file`. The thumbnail is upright, unless the picture's EXIF is too
-    large or broken. The thumbnail of an animation shows its first frame. The thumbnail contains no metadata: no EXIF
-    with its locations, no XMP, no comments and no ICC profile. The thumbnail is a PNG if it has a transparent pixel,
-    and otherwise a JPEG.
-
-    Raises: UnreadablePicture, if the picture is broken; UnusablePicture, if it is too large.
+    It is upright unless its EXIF is too large or broken, and shows the first frame of an animation. It has no metadata:
+    no EXIF with its locations, no XMP, no comments and no ICC profile.
     """
     from PIL import Image
 
@@ -252,10 +188,6 @@ def thumbnail_of(file: bytes) -> Thumbnail:
 
 
 def _check_size(image: "Image", max_pixels: int) -> None:
-    """Check the size that the header states, before the picture is decoded.
-
-    Raises: UnusablePicture, if the picture is too large.
-    """
     if image.width * image.height > max_pixels:
         raise UnusablePicture(_TOO_MANY_PIXELS.format(max_pixels))
     if max(image.size) > MAX_SIDE:
@@ -263,7 +195,6 @@ def _check_size(image: "Image", max_pixels: int) -> None:
 
 
 def _shrunk(image: "Image") -> "Image":
-    """Return a picture in RGB or RGBA, with no side longer than `LONGEST_SIDE`."""
     from PIL.Image import Resampling
 
     # Pillow opens a picture in 16-bit gray in a mode that begins with "I". `convert` alone would clip the values to 8
@@ -279,10 +210,6 @@ def _shrunk(image: "Image") -> "Image":
 
 
 def _upright(image: "Image") -> "Image":
-    """Return a picture in the orientation that its EXIF or, if the EXIF states none, its XMP states.
-
-    If the EXIF is too large or broken, return the picture unchanged.
-    """
     from PIL.Image import Transpose
 
     # Pillow reads EXIF from one of these two entries. The second comes from a text chunk of a PNG.
@@ -298,7 +225,6 @@ def _upright(image: "Image") -> "Image":
 
 
 def _encoded(image: "Image") -> Thumbnail:
-    """Encode a picture without metadata, as a PNG if any of its pixels is transparent, and otherwise as a JPEG."""
     image.info = {}  # the metadata
     out = BytesIO()
     if image.mode == "RGBA" and image.getchannel("A").getextrema() != (_OPAQUE, _OPAQUE):

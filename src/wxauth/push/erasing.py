@@ -1,7 +1,6 @@
 """The erasure of data that wxauth may no longer store after WeChat has pushed a withdrawal.
 
-A withdrawal is a message which says that a user has withdrawn consent or closed the WeChat account, or that WeChat has
-classified the user's profile as risky.
+A user has withdrawn consent or closed the WeChat account, or WeChat has classified the user's profile as risky.
 """
 
 from collections.abc import Mapping
@@ -19,17 +18,15 @@ from wxauth.users.status_queries import lock_status_and_roles
 from wxauth.users.user_queries import DELETE_PHONE_ANSWERS, clear_fields
 from wxauth.wechat.messages import Withdrawal, WithdrawalKind
 
+# This tells these erasures in the log from those that users or operators have requested.
 _BY_WECHAT: Final = {"actor": WECHAT.name}
-"""The fields that distinguish these erasures in the log from erasures that users or operators have requested."""
 
 
 class LogLine(NamedTuple):
     """The log line that reports an erasure."""
 
     event: str
-    """The name of the log event."""
-    fields: Mapping[str, object]
-    """The fields of the line, apart from the user and the app."""
+    fields: Mapping[str, object]  # without the user and the app
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ class Erasure:
     now: datetime
 
     async def carry_out(self) -> LogLine:
-        """Erase the data that the withdrawal names, and return the log line that reports the erasure."""
+        """Erase the data that the withdrawal names."""
         match self.withdrawal.kind:
             case WithdrawalKind.ACCOUNT:
                 return await self._erase_closed_account()
@@ -55,14 +52,7 @@ class Erasure:
                 return await self._clear_risky_profile()
 
     async def _erase_closed_account(self) -> LogLine:
-        """Erase the user of a closed WeChat account.
-
-        If a phone number, an operator or an import has joined several WeChat accounts, erase only the closed account,
-        and the data that might have come from it.
-
-        A banned user is erased, too, because nobody can log in with a closed WeChat account, so the ban has no further
-        effect.
-        """
+        # A banned user is erased, too: nobody can log in with a closed account, so the ban has no further effect.
         if await self.transaction.value(IS_JOINED, user_id=self.user_id):
             is_erased = await erase_wechat_account(
                 self.transaction,
@@ -77,10 +67,6 @@ class Erasure:
         return await self._erase_user()
 
     async def _erase_identity(self) -> LogLine:
-        """Erase the identity or, if it is the user's only identity, the user.
-
-        If that user is banned, request the erasure instead. Housekeeping then erases the user after the end of the ban.
-        """
         is_erased = await erase_identity(
             self.transaction, self.user_id, app_id=self.app_id, openid=self.withdrawal.openid, by=WECHAT, now=self.now
         )
@@ -94,17 +80,12 @@ class Erasure:
         return await self._erase_user()
 
     async def _erase_user(self) -> LogLine:
-        """Erase the user with all identities."""
         # Even the last administrator is erased, because wxauth must not store data after the user has closed the
         # account or withdrawn the consent. The operator can appoint another administrator on the command line.
         await erase_user(self.transaction, self.user_id, by=WECHAT, now=self.now)
         return LogLine("user_erased", _BY_WECHAT)
 
     async def _erase_data(self) -> LogLine:
-        """Clear the fields whose authorization the user has withdrawn, and record the withdrawal.
-
-        If the phone number is one of them, also delete WeChat's responses to the user's phone codes.
-        """
         fields = self.withdrawal.fields
         cleared = await clear_fields(self.transaction, self.user_id, fields)
         if "phone" in fields:
@@ -116,13 +97,11 @@ class Erasure:
         return LogLine("authorization_revoked", {"fields": fields})
 
     async def _clear_risky_profile(self) -> LogLine:
-        """Clear the fields that WeChat has found risky. Record only the fields that had a value."""
         cleared = await clear_fields(self.transaction, self.user_id, self.withdrawal.fields)
         if cleared:
             await self._record(EventType.PROFILE_CHANGED, data={"fields": cleared})
         return LogLine("profile_found_risky", {"fields": cleared})
 
     async def _record(self, kind: EventType, **about: Unpack[About]) -> None:
-        """Record an event about the user and the app, with WeChat as the actor."""
         subject = About(user_id=self.user_id, app_id=self.app_id, **about)
         await record_event(self.transaction, kind, by=WECHAT, at=self.now, **subject)

@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from time import perf_counter
 from typing import Final
 
 import httpx
@@ -19,88 +20,67 @@ from wxauth.outbound.transport import ANSWER
 from wxauth.settings.apps import App
 
 MAX_FORWARDED_AT_ONCE: Final = 64
-"""The largest number of messages of one app that a process forwards at the same time."""
-FORWARDED_HEADER: Final = "Wxauth-Forwarded"
-"""The header that marks forwarded messages.
-
-Without this mark, two services that forward messages to each other would cause a loop.
-"""
+FORWARDED_HEADER: Final = "Wxauth-Forwarded"  # two services that forward messages to each other would cause a loop
 FORWARD_SECONDS: Final = Histogram(
     "wxauth_push_forward_seconds",
     "Duration of handing a message on to an app's push_forward.",
     buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 4),
 )
 
-_FIELD_VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*")
-"""The pattern of an HTTP header's value. It allows no control character except the tab (RFC 9110, section 5.5)."""
+_FIELD_VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*")  # RFC 9110, section 5.5: no control character except the tab
 
 
 @dataclass(frozen=True, slots=True)
 class PushAnswer:
-    """The response that wxauth returns to WeChat. By default, it tells WeChat that the message was received."""
+    """What wxauth returns to WeChat: by default, that the message was received."""
 
     content: bytes = b"success"
     content_type: str | None = "text/plain; charset=utf-8"
-    """The Content-Type; None if the operator's handler has sent none."""
 
 
 @dataclass(frozen=True, slots=True)
 class PushRequest:
     """A request as WeChat sent it."""
 
-    query: bytes
-    """The query of the URL, still encoded."""
+    query: bytes  # still encoded
     content_type: bytes | None
-    """The Content-Type, which is forwarded unchanged; None if there is none."""
     is_forwarded: bool
-    """Whether another wxauth service has forwarded the request."""
     body: bytes
 
 
 @part
 class PushForwarding:
-    """The part that forwards messages to the operator's handlers.
-
-    The `transport` connects only to allowed addresses. A slow handler of one app does not delay the messages of other
-    apps.
-    """
+    """The part that forwards messages to the operator's handlers. `transport` knows allowed addresses only."""
 
     transport: httpx.AsyncBaseTransport
     _limits: defaultdict[str, asyncio.Semaphore] = field(
         init=False, default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(MAX_FORWARDED_AT_ONCE))
     )
-    """The limit on the messages of each app that are forwarded at the same time, by app_id."""
+    """Each app has its own limit, so that a slow handler does not delay the messages of other apps."""
 
     async def forward(self, app: App, request: PushRequest, *, deadline: float) -> PushAnswer:
-        """Forward a message to the handler of its app, and return the handler's response.
-
-        `deadline` is the time by which the response must arrive, in seconds of the event loop's clock.
-
-        Raises: PushNotForwarded, if the message was already forwarded, if too many messages of the app are being
-            forwarded, if the handler does not respond by the deadline, or if `send_to_handler` raises this error.
-        """
+        """Forward a message to the handler of its app. `deadline` is a time of the event loop's clock."""
         if request.is_forwarded:
             raise PushNotForwarded(f"the message was already forwarded: it has the header {FORWARDED_HEADER}")
         limit = self._limits[app.app_id]
         if limit.locked():  # the message is not lost, because WeChat sends it again
             raise PushNotForwarded(f"{MAX_FORWARDED_AT_ONCE} messages of this app are already being forwarded")
+        started = perf_counter()
         try:
-            with FORWARD_SECONDS.time():
-                async with limit, asyncio.timeout_at(deadline):
-                    return await send_to_handler(self.transport, app, request)
+            async with limit, asyncio.timeout_at(deadline):
+                return await send_to_handler(self.transport, app, request)
         except TimeoutError:
             raise _not_forwarded(_("no response in time")) from None
+        finally:
+            FORWARD_SECONDS.observe(perf_counter() - started)
 
 
 async def send_to_handler(
     transport: httpx.AsyncBaseTransport, app: App, request: PushRequest, *, method: str = "POST"
 ) -> PushAnswer:
-    """Send a request to an app's `push_forward`, which must be set, and return the response.
+    """Send a request to an app's `push_forward`, which must be set. WeChat verifies a URL with GET.
 
-    WeChat verifies a URL with the `method` GET, and sends messages with POST.
-
-    Raises: PushNotForwarded, if the request's Content-Type contains control characters, if there is no response, or if
-        the response has a status other than 200, is compressed, or is too large.
+    Raises: PushNotForwarded, also for a status other than 200, and for a compressed response.
     """
     assert app.push_forward is not None
     if request.content_type is not None and not _FIELD_VALUE.fullmatch(request.content_type):
@@ -129,10 +109,7 @@ async def send_to_handler(
 
 
 def _target_of(url: httpx.URL, query: bytes) -> bytes:
-    """Return the request target, which is the path and query of the URL, followed by WeChat's query.
-
-    WeChat's query is not appended to the URL itself, because httpx would change the spelling of a query in the URL.
-    """
+    # The query is not appended to the URL, because httpx would change the spelling of WeChat's query.
     if url.query:
         return url.raw_path + b"&" + query
     if b"?" in url.raw_path:  # the `push_forward` ends with a question mark that no query follows
@@ -141,5 +118,4 @@ def _target_of(url: httpx.URL, query: bytes) -> bytes:
 
 
 def _not_forwarded(reason: str) -> PushNotForwarded:
-    """Return the error whose text consists of the name of the setting and the reason."""
     return PushNotForwarded(_("{name}: {rule}", name="push_forward", rule=reason))

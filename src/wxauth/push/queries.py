@@ -15,50 +15,31 @@ from wxauth.wechat.messages import PushSignature
 
 
 class PushMessage(SQLModel, table=True):
-    """A used signature, or a withdrawal that wxauth has handled.
-
-    Both are stored as digests. The table contains nothing about users.
-    """
+    """A used signature, or a withdrawal that was handled, as digests. It contains nothing about users."""
 
     __tablename__ = "push_messages"
 
     digest: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """The SHA-256 that identifies the signature or the withdrawal.
-
-    For a signature, it is made of the app_id and the text that WeChat has signed: the push_token, the timestamp and the
-    nonce. For a withdrawal, it is made of the app_id and the fields that identify the withdrawal.
-    """
+    """The SHA-256 of the app_id, and of the text that WeChat has signed or the withdrawal's fields."""
     content: bytes | None = Field(sa_type=BYTEA)
-    """The SHA-256 of the first message with this signature.
-
-    It is null for a handshake (WeChat's verification of the push URL), and for a withdrawal that wxauth has handled.
-    """
+    """The SHA-256 of the first message with this signature; null for a handshake, and a withdrawal."""
     kept_until: datetime = Field(sa_type=TIME)
-    """The time after which the sweep deletes the row."""
 
 
+# WeChat repeats a withdrawal within seconds, but one that is not recognized would erase what was entered since.
 WITHDRAWALS_KEPT: Final = timedelta(days=30)
-"""The time for which a repeated withdrawal is recognized.
-
-WeChat repeats a withdrawal within a few seconds. The time is much longer, because a repetition that is not recognized
-would erase what the user has entered since. Withdrawals are few, so they take little space.
-"""
+# This is longer than a signature is valid, and than a withdrawal waits in memory (`KEPT_IN_MEMORY_SECONDS`).
 SIGNATURES_KEPT: Final = timedelta(hours=2)
-"""The time for which a used signature is recognized.
 
-This time is longer than the validity of a signature, and longer than the time for which a withdrawal waits in
-memory during a database outage (`KEPT_IN_MEMORY_SECONDS` in receiving.py).
-"""
-
-# If two messages have the same signature, the second statement waits until the first one has committed. PostgreSQL then
-# compares the contents. DO UPDATE changes nothing here, but unlike DO NOTHING it makes the statement return the row.
+# Of two messages with one signature, the second waits for the first to commit, and is compared. Unlike DO NOTHING, DO
+# UPDATE returns the row.
 _CLAIM: Final = Statement[bool]("""
 INSERT INTO push_messages (digest, content, kept_until) VALUES (:digest, :content, :until)
 ON CONFLICT (digest) DO UPDATE SET kept_until = push_messages.kept_until
 RETURNING content IS NOT DISTINCT FROM :content AS is_same_message
 """)
-# This statement runs in the transaction that carries out the withdrawal. If WeChat delivers one withdrawal twice at the
-# same time, the second statement waits until the first one has committed, and then returns no row.
+# The statement runs in the transaction of the withdrawal. A second delivery at the same time waits for it to commit,
+# and gets no row.
 REMEMBER_WITHDRAWAL: Final = Statement[bytes]("""
 INSERT INTO push_messages (digest, kept_until) VALUES (:digest, :until)
 ON CONFLICT (digest) DO NOTHING
@@ -68,7 +49,7 @@ sweep_messages: Final = Sweep.of("push_messages", key="digest", by="kept_until")
 
 
 async def claim_signature(database: Database, signature: PushSignature, *, now: datetime) -> None:
-    """Record that a signature belongs to its message or, if its `message_digest` is None, to a handshake.
+    """Record that a signature belongs to its message or, without `message_digest`, to a handshake.
 
     Raises: InvalidSignature, if the signature already belongs to something else.
     """

@@ -1,8 +1,4 @@
-"""The handling of the messages that WeChat pushes.
-
-wxauth verifies each message, acts on messages that concern wxauth, and forwards the messages of an app that has a
-`push_forward`.
-"""
+"""The verification and handling of the messages that WeChat pushes."""
 
 import asyncio
 import re
@@ -12,13 +8,12 @@ from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
 from wxauth.apps.registry import Apps
+from wxauth.core.background import Background, Retries
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import OncePerDay, get_logger
 from wxauth.core.metrics import Counter
-from wxauth.core.retry_queue import Retries
 from wxauth.core.services import part
-from wxauth.core.tasks import Background
 from wxauth.errors import InvalidSignature, NotFound, PushNotForwarded, StorageUnavailable
 from wxauth.push.erasing import Erasure
 from wxauth.push.forwarding import PushAnswer, PushForwarding, PushRequest
@@ -37,18 +32,9 @@ from wxauth.wechat.messages import (
 from wxauth_guard.errors import InvalidRequest
 
 KEPT_IN_MEMORY_SECONDS: Final = 3600.0
-"""The longest time, in seconds, for which a withdrawal waits in memory for the database to recover."""
+# WeChat waits five seconds, and sends a message up to two times again, when it may be done.
 STORAGE_TIMEOUT_SECONDS: Final = 1.0
-"""The longest time, in seconds, for which a response waits for the database.
-
-The time is short because WeChat waits only five seconds for a response. Afterwards, the work continues in the
-background. WeChat sends the message again, up to two times, and a later response can say that the work is done.
-"""
-ANSWER_SECONDS: Final = 4.0
-"""The longest time, in seconds, from the arrival of a message to the response of the app's `push_forward`.
-
-WeChat waits five seconds for a response.
-"""
+ANSWER_SECONDS: Final = 4.0  # WeChat waits five seconds for a response
 MESSAGES: Final = Counter(
     "wxauth_push_messages",
     "Messages that WeChat pushed, by app, kind (withdrawal, payment, customer_service, other) and outcome: "
@@ -58,17 +44,10 @@ MESSAGES: Final = Counter(
     "outcome",
 )
 
-LONG_MESSAGES_AT_ONCE: Final = 64
-"""The largest number of long messages that a process receives at the same time.
-
-A message is long if its length is unknown, or greater than `MAX_BODY` (web/edge.py), the usual limit of a body.
-"""
-_ECHOSTR: Final = re.compile("[ -~]{1,256}")
-"""The pattern of an `echostr`. wxauth returns the text to the sender, so it accepts nothing unusual."""
+LONG_MESSAGES_AT_ONCE: Final = 64  # above `MAX_BODY` (web/edge.py), or of unknown length
+_ECHOSTR: Final = re.compile("[ -~]{1,256}")  # it is returned to the sender, so nothing unusual is accepted
 WRONG_ECHOSTR: Final = "Must be 1 to 256 printable characters"
-"""The message about an `echostr` that does not match `_ECHOSTR`."""
 _WITHDRAWAL: Final = "withdrawal"
-"""The kind of write under which `Retries` repeats withdrawals that have failed."""
 
 log = get_logger()
 
@@ -77,8 +56,6 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True)
 class _Counted:
-    """The labels under which the metrics count a message. The steps that handle the message set them."""
-
     kind: MessageKind = MessageKind.OTHER
     outcome: Literal["forwarded", "not_forwarded", "refused", "done", "ignored"] = "refused"
 
@@ -87,8 +64,8 @@ class _Counted:
 class PushedMessages:
     """The part that receives the messages that WeChat pushes.
 
-    A response waits for the database for up to `patience` seconds. A withdrawal that fails is retried for up to
-    `kept_in_memory` seconds.
+    A response waits for the database for up to `patience` seconds, and a failed withdrawal is retried for
+    `kept_in_memory`.
     """
 
     apps: Apps
@@ -102,14 +79,13 @@ class PushedMessages:
     _long_messages: asyncio.Semaphore = field(
         init=False, default_factory=partial(asyncio.Semaphore, LONG_MESSAGES_AT_ONCE)
     )
-    _warned: OncePerDay = field(init=False, default_factory=OncePerDay)
-    """The pairs of an app and a message name for which wxauth has logged a warning today."""
+    _warned: OncePerDay = field(init=False, default_factory=OncePerDay)  # by app and message name
 
     async def echo(self, app_id: str, query: Mapping[str, str]) -> str:
-        """Return the response that WeChat expects when it checks a push URL, before it saves the URL.
+        """Return what WeChat expects when it checks a push URL, before it saves the URL.
 
-        Raises: UnknownApp; NotFound, if the app has no push_token; InvalidSignature; InvalidRequest, if `echostr` is
-            malformed; StorageUnavailable, if the database does not respond in time.
+        Raises: UnknownApp; NotFound, if the app has no push_token; InvalidSignature; InvalidRequest;
+        StorageUnavailable.
         """
         now = self.clock()
         signature = read_handshake(self._app_with_push(app_id), query, now=now)
@@ -125,12 +101,9 @@ class PushedMessages:
     ) -> PushAnswer:
         """Carry out a message if it concerns wxauth, and forward it if the app has a `push_forward`.
 
-        Return the response for WeChat. `read` reads the request, after the query has been checked. `is_long` says
-        whether the body might be longer than `MAX_BODY`.
+        `read` reads the request after the query has been checked. With `is_long`, the body might exceed `MAX_BODY`.
 
-        Raises: UnknownApp; NotFound, if the app has no push_token; InvalidSignature; InvalidRequest, if the message is
-            malformed; StorageUnavailable, if the database does not respond in time; PushNotForwarded; the errors of
-            `read`.
+        Raises: as `echo`; PushNotForwarded; the errors of `read`.
         """
         deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS
         counted = _Counted()
@@ -152,30 +125,16 @@ class PushedMessages:
             MESSAGES.count(self.apps.label_of(app_id), counted.kind, counted.outcome)
 
     async def _read(self, read: Callable[[], Awaitable[PushRequest]], *, is_long: bool) -> PushRequest:
-        """Read a request, unless it is long and too many long requests are being read.
-
-        The number of long requests is limited, because a client that has seen a valid query can use it again for five
-        minutes.
-
-        Raises: PushNotForwarded, if too many long requests are being read; the errors of `read`.
-        """
         if not is_long:
             return await read()
+        # A client that has seen a valid query can use it again for five minutes.
         if self._long_messages.locked():
             raise PushNotForwarded(f"{LONG_MESSAGES_AT_ONCE} long messages are already being received")
         async with self._long_messages:
             return await read()
 
     async def _carry_out(self, app: App, message: WeChatMessage, counted: _Counted) -> bool:
-        """Carry out a message if it is a withdrawal. Return whether the message is a withdrawal that is done.
-
-        A repeated withdrawal counts as done. A withdrawal that names no known user does not, because it can concern
-        only another service.
-
-        Set the kind in `counted`, even if an exception follows.
-
-        Raises: InvalidRequest, if the message is malformed; InvalidSignature, StorageUnavailable.
-        """
+        """Return whether the message is a withdrawal that is done. Set the kind even if this raises."""
         counted.kind = message.kind_if_ignored
         try:
             if not message.is_readable and app.push_forward is None:  # the app's own handler might understand the body
@@ -198,41 +157,25 @@ class PushedMessages:
         return is_done
 
     async def _claim_signature(self, message: WeChatMessage) -> None:
-        """Use up the signature of a message that is not encrypted, so that it fits no other message.
-
-        The signature of an encrypted message covers the content, so it fits no other message anyway. Because such a
-        message needs no database, wxauth can forward it even during a database outage.
-
-        Raises: InvalidSignature, if the signature belongs to another message; StorageUnavailable.
-        """
+        # The signature of an encrypted message covers the content. Without a claim, it is forwarded even while the
+        # database is away.
         if not message.was_encrypted:
             claim = claim_signature(self.database, message.signature, now=self.clock())
             await self._in_time(claim, name=_task_name(message))
 
     def _warn_of_ignored(self, message: WeChatMessage) -> None:
-        """Log a warning about a message that no service receives.
-
-        A process logs this warning at most once a day for each app and message name.
-        """
         if self._warned.claim((message.app_id, message.name), self.clock().date()):
             advice = "no service receives this message: set the app's push_forward to the URL of a service that does"
             log.warning("push_ignored", app_id=message.app_id, message=message.name, what_to_change=advice)
 
     async def _withdraw(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
-        """Carry out a withdrawal, as `_claim_and_erase` does, and return whether it is done.
-
-        After any error except InvalidSignature, raise the error, but also retry in the background, because WeChat soon
-        stops resending the message.
-
-        Raises: InvalidSignature, if the signature belongs to another message.
-        """
         # The key is the signature, so that a message with a captured signature cannot replace another withdrawal.
         key = message.signature.digest
         try:
             is_done = await self._claim_and_erase(message, withdrawal)
         except InvalidSignature:
             raise
-        except (Exception, asyncio.CancelledError) as exc:
+        except (Exception, asyncio.CancelledError) as exc:  # WeChat soon stops resending the message
             self.retries.put_off(
                 _WITHDRAWAL,
                 key,
@@ -249,24 +192,14 @@ class PushedMessages:
         return is_done
 
     async def _retry_withdrawal(self, message: WeChatMessage, withdrawal: Withdrawal) -> None:
-        """Carry out a withdrawal that has failed before.
-
-        If the withdrawal fails again, raise the error, so that `Retries` repeats the withdrawal.
-        """
         try:
             await self._claim_and_erase(message, withdrawal)
         except InvalidSignature as exc:
-            # WeChat has already received its response, so the refusal can only be logged.
+            # WeChat has already received its response.
             log.error("push_refused", app_id=message.app_id, openid=withdrawal.openid, reason=exc.detail)
 
     async def _claim_and_erase(self, message: WeChatMessage, withdrawal: Withdrawal) -> bool:
-        """Use up the signature for this message, and carry out the withdrawal. Return whether the withdrawal is done.
-
-        If the message is repeated, change nothing, and return True. If the withdrawal names no known user, return
-        False.
-
-        Raises: InvalidSignature, if the signature belongs to another message.
-        """
+        """Return False if the withdrawal names no known user: it may concern another service."""
         await claim_signature(self.database, message.signature, now=self.clock())
         app_id, now = message.app_id, self.clock()
         async with self.database.begin() as transaction:
@@ -288,27 +221,18 @@ class PushedMessages:
         return True
 
     def _app_with_push(self, app_id: str) -> App:
-        """Return an app that accepts messages. Raises: UnknownApp; NotFound, if the app has no push_token."""
         app = self.apps.find(app_id)
         if app.push_token is None:
             raise NotFound("this app has no push_token, so it doesn't accept messages")
         return app
 
     async def _in_time(self, work: Coroutine[Any, Any, Result], *, name: str) -> Result:
-        """Start the work as a task with this name, and wait up to `patience` seconds for the result.
-
-        If the time is up, the work continues in the background, so that it can be done when WeChat sends the message
-        again.
-
-        Raises: StorageUnavailable, if the time is up; any error of the work.
-        """
         try:
             async with asyncio.timeout(self.patience):
                 return await asyncio.shield(self.background.start(work, name=name))
-        except TimeoutError as exc:
+        except TimeoutError as exc:  # the work goes on, so that it is done when WeChat sends the message again
             raise StorageUnavailable("the database doesn't respond within the time that WeChat allows") from exc
 
 
 def _task_name(message: WeChatMessage) -> str:
-    """Return the name of the task that handles a message."""
     return f"message in {message.app_id}"

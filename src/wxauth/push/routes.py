@@ -19,7 +19,6 @@ from wxauth_guard.errors import InvalidRequest
 router = Router("wechat")
 
 MAX_MESSAGE: Final = 1024 * 1024
-"""The size limit, in bytes, of a message."""
 
 PushedMessagesDep = Annotated[PushedMessages, Depends(provide(PushedMessages))]
 
@@ -28,7 +27,6 @@ _NO_STORE: Final = {"Cache-Control": "no-store"}
 _WRONG_BODY: Final = InvalidRequest.of("OpenID", "Field required")
 _WRONG_ECHOSTR: Final = InvalidRequest.of("echostr", WRONG_ECHOSTR)
 _REFUSALS: Final = (UnknownApp, InvalidSignature, NotFound, StorageUnavailable)
-"""The failures that both routes have in common."""
 _EXAMPLE_MESSAGE: Final = {
     "ToUserName": "gh_1a2b3c4d5e6f",
     "FromUserName": "oGZUI0bJY1zhBYw2KhdUfwVJJEBf",
@@ -43,7 +41,6 @@ _MESSAGE: Final = {
     "properties": {name: {"type": "string"} for name in (*_EXAMPLE_MESSAGE, "Encrypt")},
     "xml": {"name": "xml"},
 }
-"""The schema of a message. An encrypted message contains the field `Encrypt`."""
 
 
 @router.get(
@@ -100,7 +97,6 @@ async def receive_push(app_id: str, request: Request, pushed: PushedMessagesDep)
     """
 
     async def read() -> PushRequest:
-        """Read the request. `receive` calls this function after it has checked the query."""
         # The raw header is read, because it is forwarded unchanged.
         raw_headers = request.scope["headers"]
         content_type = next((value for name, value in raw_headers if name == b"content-type"), None)

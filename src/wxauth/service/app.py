@@ -25,21 +25,21 @@ from wxauth.keys import routes as key_routes
 from wxauth.login import routes as login_routes, staff_routes
 from wxauth.login.login import LoginRequest
 from wxauth.login.refusals import Refusals
-from wxauth.login_pages import logout_routes, routes as page_routes
 from wxauth.merging import routes as merging_routes
-from wxauth.oauth import metadata_routes, routes as oauth_routes
-from wxauth.oauth.cors import Cors
 from wxauth.phones import routes as phone_routes
 from wxauth.pictures import routes as picture_routes
 from wxauth.push import routes as push_routes
 from wxauth.service import metrics, probes
+from wxauth.service.build import Tracing
 from wxauth.service.lifespan import lifespan
-from wxauth.service.tracing import Tracing
 from wxauth.session_keys import routes as session_key_routes
 from wxauth.settings.apps import PUSH_PATH
 from wxauth.siblings import introspection_routes, user_routes, verify_routes, wechat_routes
-from wxauth.siblings.any_request import AnyRequest
-from wxauth.site_logins import scan_routes
+from wxauth.sites import metadata_routes, oauth_routes
+from wxauth.sites.cors import Cors
+from wxauth.sites.doors import scan_routes
+from wxauth.sites.pages import logout_routes, routes as page_routes
+from wxauth.sites.pages.front_page import add_front_page
 from wxauth.users import account_routes, admin_routes, own_data_routes
 from wxauth.web.direct import DirectRoute, DirectRoutes, Shortcut
 from wxauth.web.docs import add_docs, openapi_of
@@ -87,15 +87,11 @@ _ROUTERS: Final = (
     logout_routes.router,
     webhook_routes.router,
     push_routes.router,
-)
-"""The routers, in the order in which the API's documentation lists their routes."""
+)  # in the order of the API's documentation
 
 
+# FastAPI serves HEAD only if it is declared. The server omits the body of the response.
 def _head_of(route: DirectRoute) -> DirectRoute:
-    """Return a copy of a route for HEAD, which FastAPI serves only if it is declared.
-
-    The server omits the body of the response.
-    """
     head = copy(route)
     head.methods = {"HEAD"}
     head.include_in_schema = False
@@ -104,10 +100,9 @@ def _head_of(route: DirectRoute) -> DirectRoute:
 
 _DECLARED_ROUTES: Final = [route for router in _ROUTERS for route in router.routes]
 _HEAD_ROUTES: Final = [_head_of(route) for route in _DECLARED_ROUTES if "GET" in (route.methods or ())]
-_FIXED_ROUTES: Final = [*_DECLARED_ROUTES, *_HEAD_ROUTES]
-"""The routes that do not depend on the settings."""
+_FIXED_ROUTES: Final = [*_DECLARED_ROUTES, *_HEAD_ROUTES]  # do not depend on the settings
+# `Shortcut` calls them without matching the routes before them.
 _DIRECT_ROUTES: Final = DirectRoutes(_FIXED_ROUTES, with_parameters=[wechat_routes.SIGNATURES_PATH, PUSH_PATH])
-"""The routes that `Shortcut` calls without matching the request against the routes before them."""
 
 
 def create_app(services: Services, *, example_code: str | None = None) -> ASGIApp:
@@ -126,10 +121,8 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
     """
     settings, readiness = services.settings, services[probes.Readiness]
     services[metrics.PrometheusMetrics].routes = [route for route in api.routes if isinstance(route, Route)]
-    # Each layer prepares the request for the layers inside it. The outermost, `BehindProxies`, sets the client's
-    # address and the issuer's path. `AnyRequest` then turns what a gateway sends to `/v1/verify` into a plain GET. If
-    # traces are enabled, the next layer opens a span. `Edge` limits and counts the request. `Cors` wraps the routes and
-    # FastAPI's handlers of failures, so that browsers can also read the responses to failures.
+    # Each layer prepares the request for the layers inside it. `Cors` wraps the routes and the handlers of failures, so
+    # that browsers can also read the responses to failures.
     app: ASGIApp = Cors(Shortcut(api, _DIRECT_ROUTES), settings, services.database)
     app = Edge(
         app,
@@ -142,15 +135,18 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
         on_refusal=partial(_note_refusal, services),
         leaving=readiness,
     )
-    app = AnyRequest(services[Tracing].app(app))
-    return BehindProxies(app, settings.trusted_proxies, root_path=urlsplit(settings.issuer).path)
+    return BehindProxies(
+        services[Tracing].app(app),  # if traces are enabled, opens a span
+        settings.trusted_proxies,
+        root_path=urlsplit(settings.issuer).path,
+        gateways=(verify_routes.VERIFY_PATH, verify_routes.as_plain_get),
+    )
 
 
 def create_api(services: Services | None = None, *, example_code: str | None = None) -> FastAPI:
     """Create the routes and their documentation.
 
-    Without services, the documentation can be read, but no route can be called. `example_code` has the same meaning as
-    in `create_app`.
+    Without services, the documentation can be read, but no route can be called.
     """
     root_path = "" if services is None else urlsplit(services.settings.issuer).path
     api = FastAPI(
@@ -178,12 +174,12 @@ def create_api(services: Services | None = None, *, example_code: str | None = N
         api.state.services = services
         # These routes come after the others, so that no file hides one of them.
         api.router.routes.extend(_route_of_check_file(value) for value in services.settings.check_files)
+        add_front_page(api)
     api.openapi = partial(_openapi, api, example_code)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return api
 
 
 def _openapi(api: FastAPI, example_code: str | None) -> dict[str, Any]:
-    """Return the OpenAPI document. If `example_code` is given, the example of a login contains this code."""
     document = openapi_of(api, schemes=SERVICE_CLIENT_SCHEME)
     if example_code is not None:
         document["components"]["schemas"][LoginRequest.__name__]["examples"] = [{"code": example_code}]
@@ -191,10 +187,6 @@ def _openapi(api: FastAPI, example_code: str | None) -> dict[str, Any]:
 
 
 def _route_of_check_file(setting: str) -> Route:
-    """Return the route of a file with which WeChat verifies the domain.
-
-    `setting` has the form `name:text`, and contains the file's name and content.
-    """
     path, _colon, text = setting.partition(":")
 
     async def read_check_file(_request: Request) -> Response:
@@ -203,11 +195,8 @@ def _route_of_check_file(setting: str) -> Route:
     return Route(f"/{path}", read_check_file)
 
 
+# The refusal is recorded so that support staff can find it.
 def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
-    """Store the refusal of a login, or of a banned user's refresh, so that support staff can find it.
-
-    Do nothing for the refusal of any other request.
-    """
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     is_login = path == login_routes.LOGIN
     # A refused refresh is stored only if the user is banned. After any other refusal, the phone logs in again, and the

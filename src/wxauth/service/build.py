@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import httpx
+from starlette.types import ASGIApp
 
 from wxauth.apps import registry
 from wxauth.apps.js_tickets import JsTickets
@@ -19,26 +20,25 @@ from wxauth.clients.documents import (
     ClientDocuments,
 )
 from wxauth.console.sessions import ConsoleTokens
+from wxauth.core.background import FINISH_SECONDS, RETRY_PAUSE_SECONDS, Background, Retries
 from wxauth.core.clock import Clock, DatabaseClock
+from wxauth.core.connecting import DEADLINES, Deadlines
 from wxauth.core.database import Database
-from wxauth.core.deadlines import DEADLINES, Deadlines
 from wxauth.core.logs import get_logger, message_of
-from wxauth.core.retry_queue import RETRY_PAUSE_SECONDS, Retries
 from wxauth.core.sealing import Sealer
 from wxauth.core.services import Parts, Services
-from wxauth.core.tasks import FINISH_SECONDS, Background
 from wxauth.events import logout_tokens, webhook_deliveries
 from wxauth.events.logout_tokens import BackchannelLogouts
 from wxauth.events.webhook_deliveries import Deliveries
-from wxauth.housekeeping.daily_sweeps import sweep_names
+from wxauth.housekeeping.housekeeping import sweep_names
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.issuer import Issuer, ResourceVerifier
 from wxauth.keys.keyring import KeyRing
 from wxauth.limits import concurrency
 from wxauth.limits.concurrency import Concurrency
 from wxauth.limits.rate_limits import RateLimiter
-from wxauth.login.codes import LoginLimiter
-from wxauth.login.login_counts import LoginCounts
+from wxauth.login.count_queries import LoginCounts
+from wxauth.login.proofs import LoginLimiter
 from wxauth.login.refusals import Refusals
 from wxauth.outbound.receivers import ReceiverTransport
 from wxauth.outbound.urls import NameResolver
@@ -49,46 +49,61 @@ from wxauth.push import receiving
 from wxauth.push.receiving import PushedMessages
 from wxauth.service.metrics import PrometheusMetrics
 from wxauth.service.probes import PROXY_NOTICE_SECONDS, Readiness
-from wxauth.service.tracing import Tracing
 from wxauth.sessions.refresh_tokens import RefreshTokens
 from wxauth.settings.settings import InvalidSettings, Settings
-from wxauth.site_logins.asking import ScanLimits
-from wxauth.site_logins.secrets import UserCodes
+from wxauth.sites.asking import ScanLimits
+from wxauth.sites.secrets import UserCodes
+from wxauth.users.last_seen_queries import LastSeen
 from wxauth.users.staff_read_queries import StaffReads
 from wxauth.wechat import client
 from wxauth.wechat.api import WeChatApi
-from wxauth.wechat.client import WeChat, client_over, transport_for
+from wxauth.wechat.client import WeChat, transport_for
 from wxauth.wechat.wechat_tokens import WeChatTokens
 from wxauth_guard.verifier import Verifier
 
 
+class Tracing:
+    """The factory of the parts that a trace covers. If traces are enabled, its subclass `spans.Spans` replaces it."""
+
+    def app(self, app: ASGIApp) -> ASGIApp:
+        """Return the app unchanged."""
+        return app
+
+    def database(self, url: str, *, deadlines: Deadlines) -> Database:
+        """Return a `Database` for this URL."""
+        return Database(url, deadlines=deadlines)
+
+    def wechat(self, transport: httpx.AsyncBaseTransport, **options: Any) -> WeChat:
+        """Return a WeChat client."""
+        return WeChat(transport, **options)
+
+    async def aclose(self) -> None:
+        """Send the spans that have not been sent yet."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """The time limits and pauses of the parts, in seconds. Most defaults are constants whose docstrings explain them.
-
-    Tests shorten the times that they wait for.
-    """
+    """The time limits and pauses of the parts, in seconds. Tests shorten the times that they wait for."""
 
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE_SECONDS
     backchannel_logouts: float = logout_tokens.LOGOUT_TIMEOUT_SECONDS
     background_farewell: float = FINISH_SECONDS
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
+    # Each is a pause before a check whether another process has stored the response.
     phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS_SECONDS
-    """The pauses, one before each check of whether another process has stored the response to the same phone code."""
-    proxy_notice: float | None = PROXY_NOTICE_SECONDS
-    """The time that a proxy may take to notice the end of the process; None if the process waits for no proxy."""
+    proxy_notice: float | None = PROXY_NOTICE_SECONDS  # None if the process waits for no proxy
     retries: float = RETRY_PAUSE_SECONDS
     pushed_messages: float = receiving.STORAGE_TIMEOUT_SECONDS
     concurrency: float = concurrency.PATIENCE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
+    # Each is a pause before a retry of a request for which WeChat was too busy.
     wechat_busy: Sequence[float] = client.BUSY_PAUSES_SECONDS
-    """The pauses, one before each retry of a request for which WeChat was too busy."""
 
 
 TIMEOUTS: Final = Timeouts()
-"""The time limits and pauses in production."""
 
+# The limiters follow. The database and the traces come last, because some parts store data when they are closed.
 _CLOSING_ORDER: Final = (
     (Avatars,),  # it discards its unfinished work at once, because all requests have ended
     # All but `ClientDocuments` wait some seconds for their unfinished work. They wait at the same time, so that a stop
@@ -97,13 +112,8 @@ _CLOSING_ORDER: Final = (
     (Retries,),  # after the parts above, which might have added retries
     (WeChatTokens, JsTickets),  # before the connections that their requests use
     (WeChat, WeChatApi, httpx.AsyncBaseTransport),  # after all parts that use these connections
-    (LoginCounts, Refusals, StaffReads),  # at the same time, because each of them also waits some seconds
+    (LoginCounts, Refusals, StaffReads, LastSeen),  # at the same time, because each of them also waits some seconds
 )
-"""The groups of parts in the order in which they are closed.
-
-The limiters are closed after all of them. The database and the traces come last, because some parts store data when
-they are closed.
-"""
 
 log = get_logger()
 Limiter = TypeVar("Limiter", bound=RateLimiter)
@@ -123,10 +133,8 @@ def build_services(
     """Create the parts without opening a connection.
 
     This function creates only parts that need values from it, and parts whose classes are not decorated with `part`.
-    `Parts` creates the other parts when they are first requested. If the transport to WeChat, the database or the
-    tracing is None, it is created from the settings. By default, the clock shows the database's time. The error
-    details for developers get additional hints: `errcode_hints` by WeChat's errcode, and `unknown_app_hint` for an
-    unknown app.
+    `Parts` creates the others when they are first requested. By default, the clock shows the database's time. The error
+    details for developers get additional hints: `errcode_hints` by WeChat's errcode, and `unknown_app_hint`.
 
     Raises: InvalidSettings, if the settings enable traces and the packages for them are not installed.
     """
@@ -158,15 +166,13 @@ def build_services(
 
 @dataclass(frozen=True, slots=True)
 class _Limiters:
-    """A factory of limiters. If the settings name a Redis, the limiters of all processes share their counts there."""
+    """If the settings name a Redis, the limiters of all processes share their counts there."""
 
     settings: Settings
     clock: Clock
-    made: list[RateLimiter] = field(default_factory=list)
-    """The limiters that `make` has created. The service closes them when it stops."""
+    made: list[RateLimiter] = field(default_factory=list)  # to be closed
 
     def make(self, kind: Callable[..., Limiter], rate: str, what: str) -> Limiter:
-        """Create a limiter of this kind for a rate such as `600/minute`. `what` names it in the log and in Redis."""
         redis_url = None if self.settings.redis_url is None else self.settings.redis_url.get_secret_value()
         exempt = self.settings.rate_limit_exempt
         limiter = kind(rate, what=what, redis_url=redis_url, exempt=exempt, clock=self.clock)
@@ -174,6 +180,7 @@ class _Limiters:
         return limiter
 
 
+# Two clients: an API of WeChat that does not respond must not use up the connections that logins need.
 def _add_wechat(
     parts: Parts,
     settings: Settings,
@@ -181,23 +188,21 @@ def _add_wechat(
     timeouts: Timeouts,
     errcode_hints: Mapping[int, str],
 ) -> None:
-    """Create two clients for WeChat: one for logins and access tokens, and one for the APIs that need an access token.
-
-    The clients have separate connections, because an API of WeChat that does not respond must not use up the
-    connections that logins need.
-    """
     tracing: Tracing = parts[Tracing]
 
     def make_wechat() -> WeChat:
-        http_client = client_over(transport or transport_for(settings))
-        return tracing.wechat(http_client, settings=settings, busy_pauses=timeouts.wechat_busy, hints=errcode_hints)
+        return tracing.wechat(
+            transport or transport_for(settings),
+            settings=settings,
+            busy_pauses=timeouts.wechat_busy,
+            hints=errcode_hints,
+        )
 
     parts[WeChat] = make_wechat()
     parts.make(WeChatApi, wechat=make_wechat())
 
 
 def _add_tokens(parts: Parts, settings: Settings) -> None:
-    """Create the parts that issue and verify tokens."""
     parts.make(Issuer)
     parts.make(Verifier, issuer=settings.issuer, audience=settings.audience, keys=parts[KeyRing])
     parts.make(ResourceVerifier)
@@ -206,14 +211,12 @@ def _add_tokens(parts: Parts, settings: Settings) -> None:
 
 
 def _add_limits(parts: Parts, settings: Settings, limiters: _Limiters, timeouts: Timeouts) -> None:
-    """Create the limits of logins, of scans, and of concurrent requests."""
     parts[LoginLimiter] = limiters.make(LoginLimiter, settings.login_rate_limit, "login")
     parts.make(ScanLimits, make_limiter=partial(limiters.make, RateLimiter))
     parts.make(Concurrency, patience=timeouts.concurrency)
 
 
 def _add_operations(parts: Parts, settings: Settings, timeouts: Timeouts) -> None:
-    """Create the parts for operators, and the parts that work in the background."""
     parts.make(PrometheusMetrics, sweeps=sweep_names(settings))
     parts.make(Readiness, notice=timeouts.proxy_notice)
     parts.make(StaffReads, is_on=settings.staff_reads)
@@ -222,7 +225,6 @@ def _add_operations(parts: Parts, settings: Settings, timeouts: Timeouts) -> Non
 
 
 def _add_outbound(parts: Parts, limiters: _Limiters, timeouts: Timeouts) -> None:
-    """Create the parts that send requests to the operator's services, and to the hosts of clients."""
     parts.make(NameResolver)
     parts[httpx.AsyncBaseTransport] = ReceiverTransport(resolve=parts[NameResolver].resolve)
     logouts = parts.make(BackchannelLogouts, patience=timeouts.backchannel_logouts)
@@ -242,12 +244,7 @@ def _add_outbound(parts: Parts, limiters: _Limiters, timeouts: Timeouts) -> None
 
 
 def make_tracing(settings: Settings) -> Tracing:
-    """Create the tracing that the settings configure.
-
-    If OpenTelemetry refuses one of its environment variables, log the reason, and create no spans.
-
-    Raises: InvalidSettings, if the packages for traces are not installed.
-    """
+    """If OpenTelemetry refuses one of its environment variables, log the reason, and create no spans."""
     if settings.otlp_url is None:
         return Tracing()
     try:
@@ -272,7 +269,6 @@ def make_tracing(settings: Settings) -> Tracing:
 
 
 def _tracing_without_spans(exc: Exception) -> Tracing:
-    """Log why OpenTelemetry cannot be used, and return a tracing that creates no spans."""
     # Another program might have set one of OpenTelemetry's many variables.
     variables = sorted(name for name in os.environ if name.startswith("OTEL_"))
     log.error("traces_not_sent", reason=message_of(exc), what_to_change=", ".join(variables))

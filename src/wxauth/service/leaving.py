@@ -19,6 +19,7 @@ from wxauth.core.logs import get_logger
 from wxauth.service.probes import Readiness
 from wxauth.service.server import ENDING_FILE
 from wxauth.service.shared_counts import folder_of_serve
+from wxauth.service.starting import end_if_signalled
 
 log = get_logger()
 
@@ -30,9 +31,6 @@ def heed_signals(readiness: Readiness) -> None:
     no other worker replaces the process, it reports during this time that it is not ready. After SIGINT, the process
     calls uvicorn's handler immediately. Before the process has begun to serve requests, a signal ends it at once. A
     worker ignores SIGHUP, which is for its parent.
-
-    Change nothing if `readiness.notice` is None, if no server has installed handlers, or if this is not the main
-    thread.
 
     wxauth does not have to remove its handlers, because uvicorn, when it ends, restores the handlers that were
     installed before it started.
@@ -47,6 +45,7 @@ def heed_signals(readiness: Readiness) -> None:
     leaving = _Leaving(readiness, readiness.notice, handlers_of_server, asyncio.get_running_loop())
     for number in handlers_of_server:
         signal.signal(number, leaving.handle)
+    end_if_signalled(handlers_of_server[signal.SIGTERM])
     parent = multiprocessing.parent_process()
     if parent is not None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -55,21 +54,12 @@ def heed_signals(readiness: Readiness) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Leaving:
-    """The handlers for signals to this process, and for the end of its parent."""
-
     readiness: Readiness
-    notice: float
-    """The time, in seconds, for which the process still serves requests after SIGTERM."""
-    handlers_of_server: Mapping[int, Any]
-    """uvicorn's handlers, by the number of the signal."""
+    notice: float  # seconds for which the process still serves requests after SIGTERM
+    handlers_of_server: Mapping[int, Any]  # by the number of the signal
     loop: asyncio.AbstractEventLoop
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Begin to leave after SIGTERM or SIGINT.
-
-        End the process at once if it does not serve requests yet, or if a second signal shows that the operator does
-        not want to wait.
-        """
         readiness = self.readiness
         # In a worker, a second SIGTERM does not ask for an immediate end, because systemd might send SIGTERM to all
         # processes, and the supervisor then also sends SIGTERM to each worker.
@@ -90,11 +80,8 @@ class _Leaving:
         self.loop.call_soon_threadsafe(log.info, "leaving")
         self.loop.call_soon_threadsafe(self.loop.call_later, seconds, self.handlers_of_server[number], number, frame)
 
+    # Otherwise, the worker would occupy the port at the next start.
     def leave_without_parent(self, sentinel: int) -> None:
-        """End this worker after its parent has ended. Otherwise, the worker would occupy the port at the next start.
-
-        `sentinel` is the file descriptor that becomes readable when the parent ends.
-        """
         self.loop.remove_reader(sentinel)
         folder = folder_of_serve()
         if folder is not None:

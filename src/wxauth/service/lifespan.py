@@ -1,7 +1,7 @@
 """The life of the service from start to stop.
 
-At the start, the service checks the stored data if the database responds and has a schema. It runs the background tasks
-as soon as both are true.
+The service uses the database only after it has checked the stored data. If the database does not respond or has no
+schema at the start, the check is repeated until it holds. Then the background tasks start.
 """
 
 import asyncio
@@ -18,34 +18,36 @@ from uvicorn.config import STARTUP_FAILURE
 
 from wxauth import __version__
 from wxauth.apps.registry import Apps
-from wxauth.checks.sealed import ensure_opens
+from wxauth.checks.sealed import SEALED_SIGNING_KEYS, ensure_opens
 from wxauth.clients.clients import clashing_clients
 from wxauth.console.sessions import ConsoleSessions
-from wxauth.core.chores import attempt
+from wxauth.core.background import attempt, cancel
 from wxauth.core.clock import DatabaseClock, correct_clock, keep_time
-from wxauth.core.database_errors import DatabaseUrlRefused
-from wxauth.core.logs import get_logger
-from wxauth.core.outage_log import outage_log
-from wxauth.core.outage_texts import reason_of
+from wxauth.core.database import Database
+from wxauth.core.libpq import CHANNEL_BINDING_LACKING
+from wxauth.core.logs import get_logger, message_of
+from wxauth.core.outages import DatabaseUrlRefused, outage_log, reason_of
 from wxauth.core.sealing import WRONG_SECRET_KEY, CannotOpen, Sealer
 from wxauth.core.services import Services
-from wxauth.core.tasks import cancel
 from wxauth.errors import StorageUnavailable
 from wxauth.events.placing import keep_placing
 from wxauth.events.webhook_deliveries import Deliveries
 from wxauth.housekeeping.housekeeping import keep_house
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.keyring import KeyRing
-from wxauth.login.login_counts import LoginCounts
+from wxauth.keys.queries import PUBLISHED
+from wxauth.login.count_queries import LoginCounts
 from wxauth.login.refusals import Refusals
 from wxauth.service import probes
 from wxauth.service.leaving import heed_signals
-from wxauth.settings.settings import InvalidSettings
+from wxauth.settings.settings import InvalidSettings, Settings
 from wxauth.terminal import localized
+from wxauth.users.last_seen_queries import LastSeen
 from wxauth.users.staff_read_queries import StaffReads
 
 _CHECK_PAUSE_SECONDS: Final = 1.0
-"""The pause, in seconds, between two checks of whether the database responds and has a schema."""
+_NOT_CHECKED: Final = _("not checked yet")
+_HELD: Final = _("the stored data hasn't been checked yet, or doesn't match the settings")
 
 log = get_logger()
 
@@ -54,11 +56,13 @@ log = get_logger()
 async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
     """Start and stop the service. The background tasks run during the block. Afterwards, all parts are closed."""
     heed_signals(services[probes.Readiness])
+    if services.database.connector.lacks_channel_binding:
+        log.warning("channel_binding_ignored", reason=CHANNEL_BINDING_LACKING)
     is_loaded = await _prepare(services)
     background_tasks = asyncio.create_task(_run_background_tasks(services, is_loaded=is_loaded), name="keeping")
     log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services[Apps].all()))
-    if is_loaded and not services[Apps].all():
-        log.warning("no_app", consequence="nobody can log in", what_to_do="'wxauth apps add APP_ID', or WXAUTH_APPS")
+    if is_loaded:
+        _warn_without_app(services)
     services[probes.Readiness].is_serving = True
     try:
         yield
@@ -69,17 +73,13 @@ async def lifespan(services: Services, _app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _prepare(services: Services) -> bool:
-    """Check and load the stored data. Return False, without loading it, if the database is not ready yet.
-
-    If a check fails, print the reason. A worker then ends at once.
-
-    Raises: InvalidSettings, if a check fails and this process is not a worker; any unexpected error, which is logged
-        first.
-    """
+    """Check and load the stored data. Return False, without loading it, if the database is not ready yet."""
     try:
         is_checked = await check_stored_state(services)
         if is_checked:
             await _load_stored_data(services)
+        else:
+            services[probes.Readiness].stored_state = _NOT_CHECKED
     except InvalidSettings as exc:
         sys.stderr.write(f"{localized(exc.text)}\n")
         if multiprocessing.parent_process() is not None:
@@ -94,17 +94,17 @@ async def _prepare(services: Services) -> bool:
     return is_checked
 
 
-async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
-    """Run the background tasks forever.
+def _warn_without_app(services: Services) -> None:
+    if not services[Apps].all():
+        log.warning("no_app", consequence="nobody can log in", what_to_do="'wxauth apps add APP_ID', or WXAUTH_APPS")
 
-    The tasks would fail without the database and its schema, so they start when both are available. If the stored data
-    was not loaded at the start, check and load it first.
-    """
+
+async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
     if not is_loaded:
-        while not await _has_our_schema(services):  # noqa: ASYNC110 - another process migrates
-            await asyncio.sleep(_CHECK_PAUSE_SECONDS)
-        await attempt(partial(_check_late, services), failure_event="stored_state_not_checked")
+        await _check_until_right(services)
         await attempt(partial(_load_stored_data, services), failure_event="stored_data_not_loaded")
+        services[probes.Readiness].stored_state = None
+        _warn_without_app(services)
     # Each of these tasks logs its own outages and continues. If a bug ends one of them, nothing restarts it.
     tasks = [
         services[KeyRing].keep_fresh(),
@@ -112,6 +112,7 @@ async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
         services[LoginCounts].keep_storing(),
         services[Refusals].keep_storing(),
         services[StaffReads].keep_storing(),
+        services[LastSeen].keep_storing(),
         keep_house(services),
         keep_placing(services),
         services[Deliveries].keep_delivering(),
@@ -121,48 +122,52 @@ async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
     await asyncio.gather(*tasks)
 
 
-async def _check_late(services: Services) -> None:
-    """Check the stored data while the service is already running.
-
-    If a check fails, only log the reason. At the start, a failed check ends the service. However, if the database was
-    unavailable at the start, the service must not end when the database is back.
-    """
-    try:
-        await check_stored_state(services)
-    except InvalidSettings as exc:
-        log.error("stored_state_wrong", reason=exc.text, consequence="the service can't start again like this")
-
-
-async def _has_our_schema(services: Services) -> bool:
-    """Return whether the database responds and has a schema. If its URL is refused, return False, too."""
-    try:
-        return await probes.has_our_schema(services.database)
-    except DatabaseUrlRefused:
-        return False
+# Unlike at the start, a failed check does not end the service: after an outage, wrong data can be corrected, and
+# several workers can get other settings by a reload.
+async def _check_until_right(services: Services) -> None:
+    reported = ""
+    is_checked = False
+    while not is_checked:
+        reason = _NOT_CHECKED
+        try:
+            is_checked = await check_stored_state(services)
+        except InvalidSettings as exc:
+            reason = exc.text
+            if reason != reported:
+                log.error("stored_state_wrong", reason=reason, consequence="not ready until this is corrected")
+                reported = reason
+        except Exception as exc:  # for example a bug
+            if message_of(exc) != reported:
+                log.exception("stored_state_not_checked")
+                reported = message_of(exc)
+        if not is_checked:
+            services[probes.Readiness].stored_state = reason
+            await asyncio.sleep(_CHECK_PAUSE_SECONDS)
+    if reported:
+        log.info("stored_state_right")
 
 
 async def check_stored_state(services: Services) -> bool:
     """Check that the secret key is right, and that no OAuth client has the name of the audience or an app.
 
-    The secret key and the previous secret keys must decrypt all signing keys. If there are no signing keys, they must
-    decrypt at least one of a sample of the other stored secrets, if there are any. Also create the first signing keys,
-    and rotate the keys that are due. Return False if the checks cannot be completed because the database does not
-    respond or has no usable schema.
+    The secret key and the previous secret keys must decrypt all signing keys. If there are none, they must decrypt at
+    least one of a sample of the other stored secrets, if there are any. Then create the first signing keys, and rotate
+    the keys that are due. Return False if the database does not respond or has no usable schema. Until all this has
+    succeeded, nothing else in this process can use the database.
 
     Raises: InvalidSettings, if a check fails, or if the URL of the database is invalid.
     """
     database, keys = services.database, services[KeyRing]
+    database.held_because = _HELD
+    is_right = False
     try:
-        if not await probes.has_our_schema(database):
+        if not await _has_right_data(services, database.unheld()):
             return False
-        # The clock is corrected first, because `refresh` might create and date the first key.
-        if isinstance(services.clock, DatabaseClock):
-            await correct_clock(services.clock, database)
-        await ensure_opens(database, services[Sealer], now=services.clock())
+        database.held_because = None
         await keys.refresh()
         if keys.unopened:
             raise InvalidSettings([WRONG_SECRET_KEY])
-        await _check_names_of_clients(services)
+        is_right = True
     except CannotOpen:
         raise InvalidSettings([WRONG_SECRET_KEY]) from None
     except DatabaseUrlRefused as exc:
@@ -171,12 +176,29 @@ async def check_stored_state(services: Services) -> bool:
     except StorageUnavailable as exc:
         outage_log.note(exc)
         return False
+    finally:
+        if not is_right:
+            database.held_because = _HELD
     return True
 
 
-async def _check_names_of_clients(services: Services) -> None:
-    """Check that no OAuth client has the name of the audience or an app. Raises: InvalidSettings, if one does."""
-    clashing = await clashing_clients(services.database, services.settings)
+async def _has_right_data(services: Services, database: Database) -> bool:
+    if not await probes.has_our_schema(database):
+        return False
+    # The clock is corrected first, because the age of the keys depends on it.
+    if isinstance(services.clock, DatabaseClock):
+        await correct_clock(services.clock, database)
+    now = services.clock()
+    await ensure_opens(database, services[Sealer], now=now)
+    published = await database.rows(PUBLISHED, now=now)
+    if not all(SEALED_SIGNING_KEYS.opens(services[Sealer], key) for key in published):
+        raise CannotOpen("encrypted with an unknown key")
+    await _check_names_of_clients(database, services.settings)
+    return True
+
+
+async def _check_names_of_clients(database: Database, settings: Settings) -> None:
+    clashing = await clashing_clients(database, settings)
     if clashing:
         text = _(
             "WXAUTH_AUDIENCE, WXAUTH_APPS: must not be the name of an OAuth client ({name}), because "
@@ -186,14 +208,11 @@ async def _check_names_of_clients(services: Services) -> None:
         raise InvalidSettings([text])
 
 
+# If the database stops responding, the tasks of `_run_background_tasks` repeat the reads, and `add_as_site` continues
+# in the background.
 async def _load_stored_data(services: Services) -> None:
-    """Read what requests need from the database: the time, the keys and the apps. Add the client of the console.
-
-    The database must have a schema. If the database stops responding, the tasks of `_run_background_tasks` repeat
-    the reads, and `add_as_site` continues in the background.
-    """
     if isinstance(services.clock, DatabaseClock):
         await correct_clock(services.clock, services.database)
-    await services[KeyRing].try_refresh()
     await services[Apps].try_refresh()
+    await services[KeyRing].try_refresh()
     await services[ConsoleSessions].add_as_site()

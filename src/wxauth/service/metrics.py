@@ -26,7 +26,7 @@ from wxauth.core.database import Database
 from wxauth.core.metrics import DECLARED, OUR_FAULTS, REGISTRY
 from wxauth.core.services import part
 from wxauth.errors import StorageUnavailable
-from wxauth.housekeeping.statistics_queries import STATISTICS, Statistics
+from wxauth.housekeeping.queries import STATISTICS, Statistics
 from wxauth.i18n import lazy_gettext as _
 from wxauth.login.routes import LOGINS, OUTCOMES
 from wxauth.service.server import COUNTS_VARIABLE
@@ -35,10 +35,8 @@ from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 from wxauth.web.edge import REQUESTS
 
-STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
-"""The time for which wxauth reuses the statistics from the database, so that frequent scrapes cause few queries."""
-STATISTICS_PATIENCE_SECONDS: Final = 2.0
-"""The time limit, in seconds, for reading the statistics. After that, the scrape omits them."""
+STATISTICS_MAX_AGE: Final = timedelta(seconds=15)  # so that frequent scrapes cause few queries
+STATISTICS_PATIENCE_SECONDS: Final = 2.0  # then the scrape omits them
 _EXAMPLE_METRICS: Final = """\
 # HELP wxauth_logins_total Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.
 # TYPE wxauth_logins_total counter
@@ -50,10 +48,7 @@ router = Router("operations")
 
 
 def _registry_of_counts() -> CollectorRegistry:
-    """Return the registry with the counts of this process, or of all workers if they share their counts.
-
-    While workers end without their supervisor, their common folder is missing, and each reports only its own counts.
-    """
+    # The folder is missing while workers end without their supervisor. Then each reports only its own counts.
     if COUNTS_VARIABLE not in os.environ or not Path(os.environ[COUNTS_VARIABLE]).is_dir():
         return REGISTRY
     registry = CollectorRegistry()
@@ -62,13 +57,10 @@ def _registry_of_counts() -> CollectorRegistry:
 
 
 class Processes(Collector):
-    """The collector of prometheus_client's `process_` metrics, with a series for each process of this service.
-
-    The counters of a restarted process begin at zero.
-    """
+    """prometheus_client's `process_` metrics, for each process of this service. A restarted process begins at zero."""
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the current values of each process. A process that has just ended has no values."""
+        """Yield the current values of each process."""
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for name, pid in process_ids().items():
             for metric in _process_metrics(pid):
@@ -79,7 +71,6 @@ class Processes(Collector):
 
 
 def _process_metrics(pid: int) -> Iterable[Metric]:
-    """Return the metrics of a process, each with one sample; no metrics if the process has ended."""
     return ProcessCollector(pid=lambda: pid, registry=None).collect()
 
 
@@ -89,10 +80,6 @@ class PrometheusMetrics(Collector):
 
     From the first scrape, each app has a series for each outcome of a login, and each route has series for its
     successful response and for `OUR_FAULTS`.
-
-    Args:
-        sweeps: The names of the daily sweeps, whose progress is among the statistics.
-        routes: The routes of the app, which `surround` sets.
     """
 
     database: Database
@@ -100,15 +87,10 @@ class PrometheusMetrics(Collector):
     apps: Apps
     sweeps: Sequence[str]
     routes: Sequence[Route] = ()
-    _statistics: Statistics | None = field(default=None, init=False)
-    """The latest statistics; None before the first query has succeeded, and if the latest query has failed."""
+    _statistics: Statistics | None = field(default=None, init=False)  # None if the latest query has failed
     _statistics_at: datetime | None = field(default=None, init=False)
-    """The time at which the database computed the statistics; None before the first query has succeeded."""
+    # The query might still be running, or might have failed.
     _query_began_at: datetime | None = field(default=None, init=False)
-    """The time at which the latest query began; None before the first query.
-
-    The query might still be running, or might have failed.
-    """
 
     async def scrape(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
@@ -130,7 +112,6 @@ class PrometheusMetrics(Collector):
         yield from self._statistics_gauges()
 
     def _make_first_series(self) -> None:
-        """Create, with the value 0, the series that must exist before anything has been counted."""
         for metric in DECLARED:
             metric.make_first()
         app_ids = [known.app.app_id for known in self.apps.all()]
@@ -142,7 +123,6 @@ class PrometheusMetrics(Collector):
             REQUESTS.make_first(*product(sorted(route.methods or ()), [route.path], statuses))
 
     def _statistics_gauges(self) -> Iterator[Metric]:
-        """Yield the statistics, if they have been read."""
         if self._statistics is None or self._statistics_at is None:
             return
         seconds_since_query = (self.clock() - self._statistics_at).total_seconds()
@@ -154,7 +134,6 @@ class PrometheusMetrics(Collector):
             yield GaugeMetricFamily(f"wxauth_{name}", column.description or "", value)
 
     async def _read_statistics(self) -> None:
-        """Read the statistics, unless the latest query is younger than `STATISTICS_MAX_AGE`."""
         now = self.clock()
         # With `abs`, a clock that was set back does not prevent queries.
         if self._query_began_at is not None and abs(now - self._query_began_at) < STATISTICS_MAX_AGE:

@@ -14,26 +14,21 @@ from fastapi.responses import JSONResponse
 
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
-from wxauth.core.database_errors import DatabaseUrlRefused
 from wxauth.core.logs import get_logger
-from wxauth.core.outage_log import outage_log
+from wxauth.core.outages import DatabaseUrlRefused, outage_log
 from wxauth.core.revisions import current_revision, is_usable, refusal_of
 from wxauth.core.services import part
 from wxauth.errors import StorageUnavailable
-from wxauth.i18n import lazy_gettext as _
+from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.keys.keyring import KeyRing
 from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 
-MAX_AGE: Final = timedelta(seconds=1)
-"""The time for which a response from the database is reused."""
+MAX_AGE: Final = timedelta(seconds=1)  # of a response from the database
+# The process still serves requests for this time after SIGTERM, because a proxy might not have noticed yet that it is
+# ending.
 PROXY_NOTICE_SECONDS: Final = 2.0
-"""The time, in seconds, for which the process still serves requests after SIGTERM.
-
-A proxy might send requests during this time, because it has not noticed yet that the process is ending.
-"""
 OK: Final = "ok"
-"""The result of a check that has found no failure."""
 _EXAMPLE_READY: Final[dict[str, Any]] = {
     "status": "ready",
     "checks": {"database": "ok", "schema": "ok", "signing_key": "ok"},
@@ -49,10 +44,7 @@ log = get_logger()
 async def has_our_schema(database: Database) -> bool:
     """Return whether the database responds and has a schema that this version does not refuse.
 
-    Before the function returns False, it logs the reason, at most once per interval of `outage_log`. The schema can
-    lack the latest migrations. In this case, the service starts, but `/readyz` returns 503.
-
-    Raises: DatabaseUrlRefused, if the driver or PostgreSQL rejects an option of the URL.
+    The schema can lack the latest migrations. In this case, the service starts, but `/readyz` returns 503.
     """
     try:
         revision = await current_revision(database)
@@ -75,41 +67,27 @@ async def has_our_schema(database: Database) -> bool:
 
 @part
 class Readiness:
-    """The checks of `/readyz`, and the state of this process, which `lifespan` and `leaving` update.
-
-    The checks are those of the database, its schema and the signing key.
-    """
+    """The checks of `/readyz`, and the state of this process, which `lifespan` and `leaving` update."""
 
     database: Database
     keys: KeyRing
     clock: Clock
-    notice: float | None = PROXY_NOTICE_SECONDS
-    """The time, in seconds, that a proxy may take to notice the end of the process.
-
-    None means that the process does not wait for a proxy, and that the server handles signals itself.
-    """
-    is_serving: bool = field(init=False, default=False)
-    """Whether the process has finished starting."""
-    is_leaving: bool = field(init=False, default=False)
-    """Whether this process is ending. If so, the service closes each connection after its next response."""
-    is_replaced: bool = field(init=False, default=False)
-    """Whether another worker replaces this process while this process is ending.
-
-    If so, `/readyz` still returns 200, because the service stays available.
-    """
-    _latest_check: asyncio.Task[Mapping[str, str]] | None = field(init=False, default=None)
-    """The latest check of the database, which might have ended already; None before the first check."""
+    notice: float | None = PROXY_NOTICE_SECONDS  # None: the server handles signals itself, and waits for no proxy
+    is_serving: bool = field(init=False, default=False)  # the process has finished starting
+    is_leaving: bool = field(init=False, default=False)  # then each connection is closed after its next response
+    is_replaced: bool = field(init=False, default=False)  # by another worker, so `/readyz` still returns 200
+    stored_state: Text | None = field(init=False, default=None)  # why the stored data is not used yet
+    _latest_check: asyncio.Task[Mapping[str, str]] | None = field(init=False, default=None)  # may have ended
     _latest_check_began_at: datetime | None = field(init=False, default=None)
-    """The time at which the latest check began; None before the first check."""
 
     async def checks(self) -> dict[str, str]:
         """Return the result of each check by its name: `OK`, or a description of the failure."""
         if self.is_leaving and not self.is_replaced:
             return {"process": "is ending"}
-        return {**await self._recent_database_checks(), "signing_key": OK if self.keys.is_ready else "not read yet"}
+        checks = {**await self._recent_database_checks(), "signing_key": OK if self.keys.is_ready else "not read yet"}
+        return checks if self.stored_state is None else {**checks, "stored_state": self.stored_state}
 
     async def _recent_database_checks(self) -> Mapping[str, str]:
-        """Return the state of the database, and the state of its schema. They can be up to `MAX_AGE` old."""
         now = self.clock()
         # With `abs`, a clock that was set back does not prevent checks.
         is_old = self._latest_check_began_at is None or abs(now - self._latest_check_began_at) >= MAX_AGE
@@ -120,9 +98,8 @@ class Readiness:
         return await asyncio.shield(self._latest_check)
 
     async def _check_database(self) -> Mapping[str, str]:
-        """Read the schema's revision. Return the state of the database, and the state of the schema."""
         try:
-            revision = await current_revision(self.database)
+            revision = await current_revision(self.database.unheld())
         except StorageUnavailable:
             return {"database": "does not answer", "schema": "unknown"}
         if not is_usable(revision):
@@ -161,9 +138,9 @@ async def livez() -> JSONResponse:
 async def readyz(readiness: ReadinessDep) -> JSONResponse:
     """Return 200 if this process can serve requests, or 503 with the reason.
 
-    It can serve if the database responds, its schema fits this version, and there is a signing key. A process that is
-    ending returns 503, unless another worker replaces it. Each process queries the database at most once a second. The
-    route is for operators, so do not expose it to the internet.
+    It can serve if the database responds, its schema fits this version, there is a signing key, and the stored data
+    matches the settings. A process that is ending returns 503, unless another worker replaces it. Each process queries
+    the database at most once a second. The route is for operators, so do not expose it to the internet.
     """
     checks = await readiness.checks()
     is_ready = all(state == OK for state in checks.values())

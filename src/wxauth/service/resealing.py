@@ -19,8 +19,8 @@ from wxauth.checks.sealed import (
     SEALED_WEBHOOKS,
     SealedKind,
 )
+from wxauth.core.clock import FIRST_ID, LAST_ID
 from wxauth.core.database import Database
-from wxauth.core.ids import FIRST_ID, LAST_ID
 from wxauth.core.sealing import Sealer, webhook_secret_context
 from wxauth.core.trail import OPERATOR, SYSTEM, EventType, record_event
 from wxauth.core.upkeep import Reseal
@@ -31,18 +31,13 @@ from wxauth.phones.queries import ANSWERS_SEALED_OTHERWISE, DELETE_UNCHANGED, St
 from wxauth.session_keys.queries import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
 
 PAGE_SIZE: Final = 1000
-"""By default, the largest number of sessions, or of responses with phone numbers, in a page."""
-RETRY_PAUSE_SECONDS: Final = 0.2
-"""The pause, in seconds, before a page is read again because another transaction has locked or changed its rows."""
+RETRY_PAUSE_SECONDS: Final = 0.2  # another transaction has locked or changed rows of the page
 
 Row = TypeVar("Row")
 
 
 class _PageResult(NamedTuple):
-    """The number of a page's session keys that were to be written, and the number of keys that were written.
-
-    The numbers differ if another transaction has locked or changed some of the rows.
-    """
+    """The numbers of session keys differ if another transaction has locked or changed some of the rows."""
 
     to_write: int
     written: int
@@ -50,23 +45,18 @@ class _PageResult(NamedTuple):
 
 @dataclass(slots=True)
 class SealedCounts:
-    """The numbers of re-encrypted or erased values, by kind.
-
-    The secret and the previous secret of a webhook count as one value.
-    """
+    """The numbers of re-encrypted or erased values. A webhook's secret and previous secret count as one."""
 
     signing_keys: int = 0
     session_keys: int = 0
     phone_answers: int = 0
-    webhook_secrets: int = 0
-    """The number of webhook secrets. After an erasure, a secret must be renewed, and its webhook must be enabled."""
-    apps: int = 0
-    """The number of apps. If an app's secrets are erased, the app is removed, and must be added again."""
+    webhook_secrets: int = 0  # an erased one must be renewed, and its webhook enabled
+    apps: int = 0  # an app whose secrets are erased must be added again
 
 
 @dataclass(slots=True)
 class Resealed(SealedCounts):
-    """The numbers of re-encrypted values by kind, and the number of values that no secret key decrypts."""
+    """Also counts the values that no secret key decrypts."""
 
     not_opened: int = 0
 
@@ -95,17 +85,11 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
 
 @dataclass(frozen=True, slots=True)
 class _Resealing:
-    """A run of `reseal`. Its methods count in `done` the rows whose values no secret key decrypts."""
-
     database: Database
     sealer: Sealer
     done: Resealed = field(default_factory=Resealed)
 
     async def reseal_row(self, kind: SealedKind[Row], row: Row, replace: Reseal) -> bool:
-        """Re-encrypt the values of a row, unless they are encrypted with the current key.
-
-        `replace` writes the new values if the stored values have not changed. Return whether it has written them.
-        """
         if all(sealed is None or sealed.startswith(self.sealer.prefix) for sealed, _context in kind.values(row)):
             return False
         values = kind.resealed(self.sealer, row)
@@ -115,10 +99,6 @@ class _Resealing:
         return await replace(self.database, row, *values)
 
     async def reseal_session_keys(self, page: Sequence[SealedSessionKey]) -> _PageResult:
-        """Re-encrypt the session keys of a page.
-
-        Count each key that no secret key decrypts only once, even if the page is read again.
-        """
         opened: list[SealedSessionKey] = []
         resealed: list[bytes | None] = []
         for key in page:
@@ -136,9 +116,9 @@ class _Resealing:
 async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> SealedCounts:
     """Erase every value that no configured secret key can decrypt, unless it has changed since it was read.
 
-    Return the numbers of erased values. No transaction covers more than a page, so the operator may stop the command
-    and run it again. The signing keys are erased last. While one of them cannot be decrypted, no service starts. If the
-    operator finds the lost key before the command ends, only the values that are already erased are lost.
+    No transaction covers more than a page, so the operator may stop the command and run it again. The signing keys are
+    erased last. While one of them cannot be decrypted, no service starts. If the operator finds the lost key before the
+    command ends, only the values that are already erased are lost.
     """
 
     async def clear(page: Sequence[SealedSessionKey]) -> _PageResult:
@@ -156,7 +136,6 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
 
 
 async def _forget_phone_answers(database: Database, sealer: Sealer, page_size: int) -> int:
-    """Delete the responses with phone numbers that cannot be decrypted. Return the number of deleted responses."""
     deleted = 0
     async for answer in _phone_answers(database, sealer, page_size):
         if not SEALED_PHONE_ANSWERS.opens(sealer, answer):
@@ -167,11 +146,10 @@ async def _forget_phone_answers(database: Database, sealer: Sealer, page_size: i
 
 
 async def _renew_lost_webhook_secrets(database: Database, sealer: Sealer, now: datetime) -> int:
-    """Replace the secret of each webhook whose secret or previous secret cannot be decrypted.
+    """Each of these webhooks is disabled, because the operator does not know its new secret.
 
-    Return the number of replaced secrets. Each of these webhooks is disabled, because the operator does not know its
-    new secret. Its pending deliveries are sent after an operator or administrator has renewed the secret, and enabled
-    the webhook. Events that occur before that are not queued for it.
+    Its pending deliveries are sent after the secret has been renewed and the webhook enabled. Events that occur before
+    that are not queued for it.
     """
     renewed = 0
     for webhook in await database.rows(ALL_WEBHOOKS):
@@ -187,7 +165,6 @@ async def _renew_lost_webhook_secrets(database: Database, sealer: Sealer, now: d
 
 
 async def _forget_apps(database: Database, sealer: Sealer, now: datetime) -> int:
-    """Remove the apps whose secrets cannot be decrypted. Return the number of removed apps."""
     removed = 0
     for app in await database.rows(STORED_APPS):
         if SEALED_APPS.opens(sealer, app):
@@ -201,7 +178,6 @@ async def _forget_apps(database: Database, sealer: Sealer, now: datetime) -> int
 
 
 async def _forget_signing_keys(database: Database, sealer: Sealer, now: datetime) -> int:
-    """Delete the signing keys that cannot be decrypted. Return the number of deleted keys."""
     async with database.begin() as transaction:
         stored = await lock_keys(transaction, now=now)
         opened = [key for key in stored if SEALED_SIGNING_KEYS.opens(sealer, key)]
@@ -210,7 +186,6 @@ async def _forget_signing_keys(database: Database, sealer: Sealer, now: datetime
 
 
 async def _phone_answers(database: Database, sealer: Sealer, page_size: int) -> AsyncIterator[StoredAnswer]:
-    """Yield all stored responses with phone numbers that are not encrypted with the current key."""
     after = b""
     while page := await database.rows(ANSWERS_SEALED_OTHERWISE, prefix=sealer.prefix, after=after, size=page_size):
         for answer in page:
@@ -224,10 +199,6 @@ async def _write_session_keys(
     write: Callable[[Sequence[SealedSessionKey]], Awaitable[_PageResult]],
     page_size: int,
 ) -> int:
-    """Pass all session keys that are not encrypted with the current key to `write`, page by page.
-
-    Return the number of keys that `write` has written on all pages together.
-    """
     total = 0
     after = FIRST_ID
     while True:

@@ -8,10 +8,13 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from threading import Thread
+from time import monotonic
 from types import FrameType
 from typing import Any, Final, cast
 
@@ -22,52 +25,46 @@ from uvicorn.supervisors.multiprocess import Process
 
 from wxauth.core.logs import configure_logging, get_logger
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.service.starting import ending_at_once
 from wxauth.settings.loading import load_settings, setting_faults
 from wxauth.settings.settings import PREFIX, InvalidSettings, Settings
 from wxauth.terminal import os_reason
 
-APP: Final = "wxauth.asgi:create_app"
-"""The import path of the app.
-
-With several workers, uvicorn gets this path instead of the app, because the parent process does not import the app.
-"""
-DRAIN_SECONDS: Final = 10
-"""The time, in seconds, that running requests may take after the port is closed."""
-SILENT_SECONDS: Final = 15
-"""The time, in seconds, after which a worker that does not respond to the supervisor is replaced."""
-START_SECONDS: Final = 60
-"""The time, in seconds, that a worker may take to start during a reload. A busy machine may need that long."""
-COUNTS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable of prometheus_client that names the folder in which several workers store their counts."""
+APP: Final = "wxauth.asgi:create_app"  # with several workers, the parent process does not import the app
+DRAIN_SECONDS: Final = 10  # for running requests after the port is closed
+SILENT_SECONDS: Final = 15  # then the supervisor replaces a worker that does not respond
+END_SECONDS: Final = 25  # then a worker is killed; a regular end takes at most 20 s
+_SIGNAL_PAUSE_SECONDS: Final = 0.2
+START_SECONDS: Final = 60  # during a reload; a busy machine may need that long
+COUNTS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"  # in which several workers store their counts
 COUNTS_FOLDER_PREFIX: Final = "wxauth-metrics-"
-"""The prefix of the name of the folder that `wxauth serve` creates for the counts of its workers."""
+# The supervisor creates it in the folder with the counts when all workers must end. If a worker ends without it, the
+# worker is being replaced, so the service stays ready.
 ENDING_FILE: Final = "ending"
-"""The name of a file that the supervisor creates in the folder with the counts when all workers must end.
 
-If a worker ends while the file is missing, the worker is being replaced, so the service stays ready.
-"""
-
+# Common proxies close idle connections earlier, so a proxy sends no request on a connection that the server is closing.
 _KEEP_ALIVE_SECONDS: Final = 75
-"""The time, in seconds, after which an idle connection is closed.
-
-Common proxies close their idle connections earlier. Therefore, a proxy does not send a request on a connection that the
-server is just closing.
-"""
-_BACKLOG: Final = 2048
-"""The maximum number of connections that wait to be accepted. It is uvicorn's default."""
-_SET_AT_START: Final = ("host", "port", "workers")
-"""The settings that a reload cannot change."""
+_BACKLOG: Final = 2048  # uvicorn's default
+_SET_AT_START: Final = ("host", "port", "workers")  # a reload cannot change these
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the only writable place in some containers
 
 log = get_logger()
 
 
+class Config(uvicorn.Config):
+    """uvicorn's configuration."""
+
+    def load(self) -> None:
+        """A signal that arrives during these imports, which take 10 s on a busy machine, ends the process."""
+        with ending_at_once():
+            super().load()
+
+
 class Server(uvicorn.Server):
     """A server that also serves the clients that have connected just before it closes the port.
 
-    uvicorn's server resets the connections that it has not accepted yet. If the service has several workers, each of
-    them runs uvicorn's server, not this one. The workers share the socket, so connections are reset only when all
-    workers end.
+    If the service has several workers, each of them runs uvicorn's server, not this one. The workers share the socket,
+    so connections are reset only when all workers end.
     """
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -88,30 +85,37 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _protocol(self) -> asyncio.BaseProtocol:
-        """Create the protocol of a connection, as uvicorn's server does."""
         options = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
         return cast("type[asyncio.BaseProtocol]", self.config.http_protocol_class)(**options)
 
 
 class Supervisor(Multiprocess):
-    """A supervisor of workers that checks the settings before a reload.
-
-    SIGTERM and SIGINT stop the supervisor even while it waits for a worker.
-    """
+    """A supervisor of workers that checks the settings before a reload, and that signals end at any moment."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], settings: Settings) -> None:
         super().__init__(config, sockets)
-        self._settings = settings
-        self._signalled: set[Process] = set()
-        """The workers to which this supervisor has sent a signal to end."""
+        self._settings_in_use = [settings]  # after a failed reload, workers can differ
+        self._signals: SimpleQueue[int | None] = SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._leave)
+            signal.signal(number, self._note_signal)
+
+    def run(self) -> None:
+        """Run the workers until SIGTERM, SIGINT, or a worker that can't start."""
+        Thread(target=self._end_workers, daemon=True).start()
+        try:
+            super().run()
+        except BaseException:  # for example, the system can't create another process
+            # Otherwise, Python would wait forever for the workers.
+            self.terminate_all()
+            self.join_all()
+            raise
+        finally:
+            # While Python shuts down, a second signal would otherwise end the process with another exit status.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
 
     def handle_hup(self) -> None:
-        """Replace the workers after SIGHUP, and log which settings have changed.
-
-        If the new settings are wrong, all workers continue with the old settings.
-        """
+        """Replace the workers after SIGHUP, unless the new settings are wrong."""
         try:
             new = load_settings(Settings)
             # If a name in `.env` is misspelled, the reload would reset its setting to the default. The environment does
@@ -123,26 +127,25 @@ class Supervisor(Multiprocess):
             log.error("reload_refused", reason=exc.text, consequence="the workers go on as they are")
             return
         self._log_changes(new)
-        self._settings = new
         old_workers = set(self.processes)
-        # uvicorn has one time limit for workers that start and for workers that do not respond. A start takes longer.
-        self.config.timeout_worker_healthcheck = START_SECONDS
         super().handle_hup()
-        self.config.timeout_worker_healthcheck = SILENT_SECONDS
-        # uvicorn replaces the workers one by one, and stops at the first new worker that does not start.
-        if not self.should_exit.is_set() and not old_workers.isdisjoint(self.processes):
+        replaced = old_workers.difference(self.processes)
+        if replaced == old_workers:
+            self._settings_in_use = [new]
+        elif not self.should_exit.is_set():
+            if replaced:
+                self._settings_in_use.append(new)
             log.error("reload_failed", reason="a worker did not start", consequence="the others go on as they are")
 
+    # The line names only settings that the operator has set, because derived values change only together with them.
     def _log_changes(self, new: Settings) -> None:
-        """Log which settings have changed.
-
-        The log names only settings that the operator has set, because derived values change only together with them.
-        """
-        set_names = self._settings.model_fields_set | new.model_fields_set
         changed = [
             name
             for name in Settings.model_fields
-            if name in set_names and getattr(new, name) != getattr(self._settings, name)
+            if any(
+                name in old.model_fields_set | new.model_fields_set and getattr(new, name) != getattr(old, name)
+                for old in self._settings_in_use
+            )
         ]
         log.info(
             "settings_read",
@@ -150,53 +153,85 @@ class Supervisor(Multiprocess):
             needs_restart=[PREFIX + name.upper() for name in changed if name in _SET_AT_START],
         )
 
-    def keep_subprocess_alive(self) -> None:
-        """Replace workers that have ended or do not respond, and log their ends.
+    def restart_all(self) -> None:
+        """Replace the workers one by one, and stop at the first new worker that does not start.
 
-        If a worker did not start, uvicorn's method, which this one calls, stops the service instead. uvicorn calls this
-        method twice a second.
+        uvicorn's own method keeps the new worker from signals until the old one has ended, and gives both the same time
+        limit, although a start takes longer than a response.
+        """
+        for old in list(self.processes):
+            if self.should_exit.is_set():
+                return
+            new = Process(self.config, self.sockets)
+            new.start()
+            self.processes.append(new)
+            if not new.wait_until_ready(START_SECONDS, self.should_exit):
+                if not self.should_exit.is_set():
+                    new.kill()
+                    new.join()
+                    self.processes.remove(new)
+                return
+            old.terminate()
+            deadline = monotonic() + END_SECONDS
+            while old.exitcode is None and not self.should_exit.is_set():
+                old.process.join(_SIGNAL_PAUSE_SECONDS)
+                if monotonic() > deadline:
+                    old.process.kill()
+            if not self.should_exit.is_set():
+                self.processes.remove(old)
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace workers that have ended or do not respond, and log their ends. uvicorn calls this twice a second.
+
+        If a worker did not start, uvicorn's method, which this one calls, stops the service instead.
         """
         before = list(self.processes)
+        for process in before:
+            # While the parent has the worker's end open, too, it would wait `SILENT_SECONDS` for a worker that has
+            # ended.
+            process.child_conn.close()
         super().keep_subprocess_alive()
         for process in before:
             if process.exitcode is not None and not self.should_exit.is_set():
                 log.warning("worker_ended", pid=process.pid, status=process.exitcode)
 
     def terminate_all(self) -> None:
-        """Tell the workers to end. uvicorn calls this method when it stops."""
-        self._end_workers()
-
-    def _leave(self, _number: int, _frame: FrameType | None) -> None:
-        """Handle SIGTERM or SIGINT. A second signal means that the operator does not want to wait."""
-        is_second_signal = self.should_exit.is_set()
-        self.should_exit.set()
-        self._end_workers(is_urgent=is_second_signal)
-
-    def _end_workers(self, *, is_urgent: bool = False) -> None:
-        """Create `ENDING_FILE`, close the sockets, and send SIGTERM to each worker that has not been told to end.
-
-        `is_urgent` means that the operator does not want to wait. In this case, send SIGINT to every worker instead.
-        After SIGTERM, SIGINT makes a worker's server end without waiting for its requests.
-        """
-        Path(os.environ[COUNTS_VARIABLE], ENDING_FILE).touch()
-        # If the parent kept the sockets open, clients could still connect, and would never get a response.
+        """Close the sockets, and tell the workers to end. uvicorn calls this method when it stops."""
+        # If the parent kept the sockets open, clients could still connect, and would never get a response. They must
+        # not be closed earlier, because a worker that is being created needs them.
         for listener in self.sockets:
             listener.close()
-        for process in self.processes:
-            if process.pid is None or process.exitcode is not None:
-                continue
-            # uvicorn closes the connection to a worker that it has told to end, for example during a reload.
-            is_ending = process in self._signalled or process.parent_conn.closed
-            if is_urgent or not is_ending:
-                self._signalled.add(process)
-                os.kill(process.pid, signal.SIGINT if is_urgent else signal.SIGTERM)
+        self._signals.put(None)
+
+    def _note_signal(self, number: int, _frame: FrameType | None) -> None:
+        # `should_exit.set()` would wait forever if the signal has interrupted code that holds its lock. `put` can
+        # interrupt anything.
+        self._signals.put(number)
+
+    def _end_workers(self) -> None:
+        """Repeat SIGTERM, and send SIGKILL after `END_SECONDS` or a second signal of an impatient operator.
+
+        A worker loses a SIGTERM that arrives between two handlers, and a worker that is just being created is not in
+        `processes` yet.
+        """
+        self._signals.get()
+        with suppress(OSError):  # the operator has deleted the folder, or the disk is full
+            Path(os.environ[COUNTS_VARIABLE], ENDING_FILE).touch()
+        self.should_exit.set()
+        deadline = monotonic() + END_SECONDS
+        while True:
+            for worker in [each.process for each in self.processes]:
+                if monotonic() < deadline:
+                    worker.terminate()
+                else:
+                    worker.kill()
+            with suppress(Empty):
+                if self._signals.get(timeout=_SIGNAL_PAUSE_SECONDS) is not None:
+                    deadline = monotonic()
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT.
-
-    With several workers, SIGHUP replaces them with workers that have new settings. With one process, SIGHUP only logs
-    that the service must be restarted instead.
+    """Serve until SIGTERM or SIGINT. With several workers, SIGHUP replaces them with workers that have new settings.
 
     Raises: InvalidSettings, if the host and port are not available, or if the temporary folder that several workers
         need cannot be created; SystemExit, if the app or a worker does not start.
@@ -209,13 +244,11 @@ def serve(settings: Settings) -> None:
     if settings.workers > 1:
         _serve_by_workers(settings, listener)
         return
-    signal.signal(signal.SIGHUP, _ignore_reload)
-    # `wxauth.__main__` has blocked SIGHUP until a handler exists.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    _after_each_sighup(_ignore_reload)
     try:
         app = pkgutil.resolve_name(APP)()
         # Without a number of workers, uvicorn reads WEB_CONCURRENCY.
-        config = uvicorn.Config(app, workers=1, **uvicorn_options())
+        config = Config(app, workers=1, **uvicorn_options())
         Server(config).run([listener])
     except SystemExit as exc:
         # uvicorn raises SystemExit if the app did not start. The app has reported the reason. uvicorn's own status is
@@ -223,18 +256,26 @@ def serve(settings: Settings) -> None:
         sys.exit(1 if exc.code else 0)
 
 
-def _ignore_reload(_number: int, _frame: FrameType | None) -> None:
-    """Handle SIGHUP in a service with one process, which cannot replace itself."""
-    fields = {"reason": "one process cannot replace itself", "what_to_do": "restart the service"}
-    # A thread logs the line, because the signal might have interrupted another log call.
-    Thread(target=log.warning, args=["reload_ignored"], kwargs=fields).start()
+def _after_each_sighup(act: Callable[[], object]) -> None:
+    """Call the function in a thread after each SIGHUP.
+
+    The signal stays blocked everywhere else, and in the workers, which inherit this. So no handler can be missing.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+    def wait() -> None:
+        while True:
+            signal.sigwait({signal.SIGHUP})
+            act()
+
+    Thread(target=wait, daemon=True).start()
+
+
+def _ignore_reload() -> None:
+    log.warning("reload_ignored", reason="one process cannot replace itself", what_to_do="restart the service")
 
 
 def _serve_by_workers(settings: Settings, listener: socket.socket) -> None:
-    """Serve with several workers, which share the counts of their metrics in a temporary folder.
-
-    Raises: InvalidSettings, if the folder cannot be created; SystemExit, if a worker does not start.
-    """
     folder = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
     try:
         shared = tempfile.TemporaryDirectory(prefix=COUNTS_FOLDER_PREFIX, dir=folder, ignore_cleanup_errors=True)
@@ -243,17 +284,15 @@ def _serve_by_workers(settings: Settings, listener: socket.socket) -> None:
         raise InvalidSettings([text]) from None
     with shared as counts_folder:
         os.environ[COUNTS_VARIABLE] = counts_folder
-        config = uvicorn.Config(APP, factory=True, workers=settings.workers, **uvicorn_options())
+        config = Config(APP, factory=True, workers=settings.workers, **uvicorn_options())
         supervisor = Supervisor(config, [listener], settings)
-        # `wxauth.__main__` has blocked SIGHUP until a handler exists. The supervisor has just set one.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        _after_each_sighup(partial(supervisor.signal_queue.append, signal.SIGHUP))
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         sys.exit(1)
 
 
 def _why_not_listening(exc: OSError, settings: Settings) -> Text:
-    """Return a text that tells the operator why the service cannot listen, and what to change."""
     address = f"{settings.host}:{settings.port}"
     if exc.errno == errno.EADDRINUSE:
         return _("{address} is already in use. Choose another WXAUTH_PORT", address=address)
@@ -262,11 +301,8 @@ def _why_not_listening(exc: OSError, settings: Settings) -> Text:
     )
 
 
+# The event loop has made the listener non-blocking, so `accept` does not wait for another client.
 def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
-    """Accept and yield the connections that wait at a listening socket.
-
-    The event loop has made the listener non-blocking, so `accept` does not wait for another client.
-    """
     with suppress(BlockingIOError):  # no more clients are waiting
         while True:
             connection, _address = listener.accept()
@@ -275,12 +311,9 @@ def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
+    """Return a listening socket. Clients that connect before the service has started wait.
 
-    A socket for `::` also accepts IPv4. If the machine does not support this, the socket accepts only IPv4. Clients
-    that connect before the service has started wait until the service serves them.
-
-    Raises: OSError, if the host and port are not available.
+    A socket for `::` also accepts IPv4. If the machine does not support this, the socket accepts only IPv4.
     """
     if host == "::" and not socket.has_dualstack_ipv6():
         host = "0.0.0.0"  # noqa: S104 - the operator has chosen all addresses

@@ -44,17 +44,13 @@ def share_counts() -> None:
         del os.environ[COUNTS_VARIABLE]
         values.ValueClass = values.MutexValue
         return
-    # This file contains only the gauge `PUT_OFF` of core/retry_queue.py, the number of waiting retries. The dead
-    # worker's retries were lost with its memory, so their number must not be counted any longer.
+    # This file contains only the gauge `WRITES_AWAITING_RETRY` of core/background.py, the number of waiting retries.
+    # The dead worker's retries were lost with its memory, so their number must not be counted any longer.
     Path(os.environ[COUNTS_VARIABLE], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
     values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 
 
 def _try_lock(path: Path) -> bool:
-    """Lock a worker's file, and write the process id into it. Return False if another worker holds the lock.
-
-    Raises: OSError, if the file cannot be written.
-    """
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,10 +63,7 @@ def _try_lock(path: Path) -> bool:
 
 
 def folder_of_serve() -> Path | None:
-    """Return the folder that `wxauth serve` has created for the counts of its workers.
-
-    Return None if it has created none, or if the operator has set another folder. The folder may have been deleted.
-    """
+    """Return the folder that `wxauth serve`, not the operator, has created. It may have been deleted."""
     folder = Path(os.environ.get(COUNTS_VARIABLE, ""))
     return folder if folder.name.startswith(COUNTS_FOLDER_PREFIX) else None
 
@@ -79,8 +72,7 @@ def process_ids() -> dict[str, int]:
     """Return the process id of each worker by the worker's number, and of the `supervisor` if there is one.
 
     A worker that has not written its id yet has the id 0, which no process has. The id of a worker that has ended is
-    returned until another worker takes its number. If this process does not share its counts, it is the only worker in
-    the result, with the number 0.
+    returned until another worker takes its number.
     """
     workers: dict[str, int] = {}
     if COUNTS_VARIABLE in os.environ:

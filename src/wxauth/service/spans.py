@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
 from typing import Any, Final
 
 import httpx
@@ -28,42 +29,30 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wxauth import __version__
-from wxauth.core.batching import Batches
+from wxauth.core.connecting import Deadlines
 from wxauth.core.database import Database, Transaction
-from wxauth.core.deadlines import Deadlines
 from wxauth.core.logs import trace_id
-from wxauth.core.retrying import retrying
-from wxauth.service.tracing import Tracing
+from wxauth.service.build import Tracing
 from wxauth.settings.apps import App
-from wxauth.web.edge import FIRST_FAULT, PROBLEM_KEY, STATUS_KEY
+from wxauth.web.edge import PROBLEM_KEY, STATUS_KEY
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import Api
 from wxauth_guard.errors import WxAuthError
 from wxauth_guard.problems import REQUEST_ID_KEY
 
+# Each unsent batch delays the end of the service by this time, but at most by the SDK's limit of 30 s.
 EXPORT_TIMEOUT_SECONDS: Final = 5.0
-"""The time, in seconds, that a collector may take to accept one batch of spans.
 
-A collector that does not respond delays the end of the service by this time for each batch that has not been sent yet,
-but at most by the SDK's limit of 30 seconds.
-"""
-
+# Machines request these every few seconds, which would hide all other spans.
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
-"""The paths without spans. Machines request them every few seconds, so their spans would hide all other spans."""
+# The SDK reads the collector's certificate authority from these.
 _CERTIFICATE_VARIABLES: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
-"""The environment variables from which the SDK reads the collector's certificate authority."""
-_PASSED_OVER: Final = frozenset({__name__, Batches.__module__, Database.__module__, retrying.__module__, "contextlib"})
-"""The modules between a caller and the database.
-
-`_calling_function` ignores them, because the names of their functions do not tell the caller's purpose.
-"""
-_DATABASE: Final = {"db.system.name": "postgresql"}
-"""The attributes of a statement's span, according to OpenTelemetry's conventions."""
+# The names of these modules' functions do not tell the purpose of a caller of the database.
+_PASSED_OVER: Final = frozenset({__name__, "wxauth.core.statements", Database.__module__, "contextlib"})
+_DATABASE: Final = {"db.system.name": "postgresql"}  # OpenTelemetry's conventions
 _TRANSACTION: Final = {**_DATABASE, "db.operation.name": "transaction"}
-"""The attributes of a transaction's span."""
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
-_TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
-"""The request headers that contain the trace of the caller (W3C Trace Context)."""
+_TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})  # W3C Trace Context
 
 
 class Spans(Tracing):
@@ -85,19 +74,19 @@ class Spans(Tracing):
         """Return a `Database` that opens a span each time a request uses it."""
         return _TracedDatabase(url, deadlines=deadlines, tracer=self._tracer)
 
-    def wechat(self, client: httpx.AsyncClient, **options: Any) -> WeChat:
-        """Return a WeChat client that opens a span for each call within a request. `options` are passed to `WeChat`."""
-        return _TracedWeChat(client, tracer=self._tracer, **options)
+    def wechat(self, transport: httpx.AsyncBaseTransport, **options: Any) -> WeChat:
+        """Return a WeChat client that opens a span for each call within a request."""
+        return _TracedWeChat(transport, tracer=self._tracer, **options)
 
     async def aclose(self) -> None:
-        """Send the remaining spans in a thread, because the SDK blocks the thread while it waits for the collector."""
+        """Send the remaining spans in a thread, because the SDK blocks while it waits for the collector."""
         await asyncio.to_thread(self._provider.shutdown)
 
 
 def spans_to(url: str) -> Spans:
     """Return the factory whose parts send their spans to the collector at this URL (OTLP over HTTP).
 
-    The time limit of an export is `EXPORT_TIMEOUT_SECONDS`. The SDK's `OTEL_` variables configure everything else.
+    The SDK's `OTEL_` variables configure everything except the time limit of an export.
     """
     # The SDK does not read SSL_CERT_FILE. The SDK's variables for certificates take precedence over SSL_CERT_FILE.
     sdk_has_file = not _CERTIFICATE_VARIABLES.isdisjoint(os.environ)
@@ -109,8 +98,6 @@ def spans_to(url: str) -> Spans:
 
 
 class _TracedApp:
-    """The middleware that opens a span for each request, except requests to `_UNTRACED` paths."""
-
     def __init__(self, app: ASGIApp, tracer: Tracer) -> None:
         self._app = app
         self._tracer = tracer
@@ -138,10 +125,7 @@ class _TracedApp:
 
 
 class _TracedDatabase(Database):
-    """A database that opens a span for each transaction, and for each statement outside of a transaction, of a request.
-
-    `_fetch` runs a single statement, and `_wait` waits for a row that a batch of statements returns.
-    """
+    """`_fetch` runs a single statement, and `_wait` waits for a row that a batch of statements returns."""
 
     def __init__(self, url: str, *, deadlines: Deadlines, tracer: Tracer) -> None:
         super().__init__(url, deadlines=deadlines)
@@ -165,8 +149,8 @@ class _TracedDatabase(Database):
 class _TracedWeChat(WeChat):
     """A WeChat client that opens a span for each call within a request."""
 
-    def __init__(self, client: httpx.AsyncClient, *, tracer: Tracer, **options: Any) -> None:
-        super().__init__(client, **options)
+    def __init__(self, transport: httpx.AsyncBaseTransport, *, tracer: Tracer, **options: Any) -> None:
+        super().__init__(transport, **options)
         self._tracer = tracer
 
     async def call(self, api: Api, app: App, query: str = "", **options: Any) -> Any:
@@ -176,7 +160,6 @@ class _TracedWeChat(WeChat):
 
 
 def _describe_request(span: Span, scope: Scope, status: int) -> None:
-    """Add the route and the outcome of a request to its span. `status` is 0 if there was no response."""
     route = scope.get("route")
     span.update_name(f"{scope['method']} {route.path}" if route else scope["method"])
     span.set_attribute("http.request.method", scope["method"])
@@ -187,16 +170,15 @@ def _describe_request(span: Span, scope: Scope, status: int) -> None:
     problem: WxAuthError | None = scope.get(PROBLEM_KEY)
     if problem is not None:
         span.set_attribute("error.type", problem.code)
-    if status == 0 or status >= FIRST_FAULT:
+    if status == 0 or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         span.set_status(Status(StatusCode.ERROR))
 
 
 @contextmanager
 def _span_within(tracer: Tracer, name: Callable[[], str], attributes: Mapping[str, str]) -> Iterator[None]:
-    """Open a span with these attributes within the span of a request.
+    """Open no span in a background task, which has no request.
 
-    Open no span in a background task, which has no request. `name` is called only for a span, because finding the name
-    takes some time.
+    `name` is called only for a span, because finding the name takes some time.
     """
     if not get_current_span().is_recording():
         yield
@@ -212,8 +194,8 @@ def _span_within(tracer: Tracer, name: Callable[[], str], attributes: Mapping[st
             raise
 
 
+# The name of a public function tells the purpose of the use.
 def _calling_function() -> str:
-    """Return the name of the public function that uses the database, because this name tells the purpose of the use."""
     frame = sys._getframe(1)
     while frame.f_back is not None:
         is_private = frame.f_code.co_name.startswith("_")

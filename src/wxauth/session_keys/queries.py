@@ -10,38 +10,32 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from wxauth.core.clock import LAST_ID
 from wxauth.core.database import Database
-from wxauth.core.ids import LAST_ID
 from wxauth.core.statements import Nothing, Statement, pair_range
 from wxauth.sessions.queries import LAST_OF_PAGE
 
 
 @dataclass(frozen=True, slots=True)
 class KeysInSession:
-    """The session_keys with which WeChat might have encrypted a session's data.
-
-    The keys are stored encrypted with wxauth's secret key.
-    """
+    """The sealed session_keys with which WeChat might have encrypted a session's data."""
 
     app_id: str
     openid: str
-    newest: bytes | None = field(repr=False)
-    """The newest key of the identity; None if no session of the identity has a key."""
-    own: bytes | None = field(repr=False)
-    """The key of the session itself; None if the session has no key."""
+    newest: bytes | None = field(repr=False)  # of the identity
+    own: bytes | None = field(repr=False)  # of the session itself
 
 
 @dataclass(frozen=True, slots=True)
 class KeyOfLogin:
-    """The encrypted session_key of an identity's newest login, and the status of the identity's user."""
+    """The sealed session_key of an identity's newest login, and the status of the identity's user."""
 
     openid: str
     user_id: UUID
     status: str
     banned_until: datetime | None
     erase_at: datetime | None
-    sealed: bytes | None = field(repr=False)
-    """The encrypted key; None if that login's session has ended, or has no key."""
+    sealed: bytes | None = field(repr=False)  # None if that login's session has ended, or has no key
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,43 +48,31 @@ class SealedSessionKey:
     sealed: bytes = field(repr=False)
 
 
-# This SQL selects identities in an app, each with the session_key of its newest login. The two fragments below complete
-# the last condition, either with an openid or with a user. The subquery leaves out the sessions of websites, which have
-# no key. Its condition on the user is an equality, and not a `pair_range`. Without statistics, PostgreSQL expects a
-# ninth of all rows in a range of pairs, so reading the whole table would seem about as cheap as using the index.
+# The fragments below complete the last condition with an openid or a user.
 _OF_NEWEST_LOGIN: Final = """
 SELECT i.openid, users.id AS user_id, users.status, users.banned_until, users.erase_at,
        (SELECT s.session_key FROM sessions s
+         -- no `pair_range`: without statistics, PostgreSQL expects a ninth of all rows in a range of pairs
          WHERE s.user_id = i.user_id AND s.app_id = i.app_id AND s.openid = i.openid AND s.client_id IS NULL
          ORDER BY s.id DESC LIMIT 1) AS sealed
   FROM identities i JOIN users ON users.id = i.user_id
  WHERE i.app_id = :app_id AND """
 KEY_OF_OPENID_FRAGMENT: Final = f"{_OF_NEWEST_LOGIN} i.openid = :openid"
-"""SQL for the `KeyOfLogin` of an identity."""
+# A former id stands for the remaining user. Two rows show that there are several identities.
 KEYS_OF_USER_FRAGMENT: Final = f"""{_OF_NEWEST_LOGIN}
        i.user_id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id) LIMIT 2"""
-"""SQL for the `KeyOfLogin` of a user's identities in an app. A former id stands for the remaining user.
-
-The query returns at most two rows, because two rows already show that the user has several identities in the app.
-"""
-# The statement stores the key only in open sessions. It also changes a session without a key, because wxauth clears a
-# session_key when the secret key that encrypted the session_key is lost. WeChat now accepts only the new key, so the
-# statement also stores the key in the session of the identity's newest login before the call to WeChat. A login after
-# the call might have a newer key. ORDER BY begins with the user's id, so that PostgreSQL can use the index on the
-# user's id and the session's id.
+# WeChat now accepts only the new key, so the session of the identity's newest login gets it, too, even if its own key
+# was cleared when a secret key was lost.
 STORE_KEY: Final = Statement[Nothing]("""
 UPDATE sessions SET session_key = :sealed
  WHERE revoked_at IS NULL
    AND id = ANY (ARRAY [:session_id::uuid, (
            SELECT newest.id FROM sessions own JOIN sessions newest USING (user_id, app_id, openid)
+            -- a login after the call to WeChat might have a newer key
             WHERE own.id = :session_id AND newest.client_id IS NULL AND newest.created_at <= :asked_at
+            -- by the user, too, so that PostgreSQL uses the index of both
             ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1)])
 """)
-"""The statement that stores a key that WeChat has returned for the user of a session, for a code of `wx.login`.
-
-The key is stored in that session, and in the session of the identity's newest login before the call to WeChat
-(`asked_at`), if these sessions are open.
-"""
 # Values that are encrypted with the current secret key begin with the prefix. The conditions on the id select one page
 # of sessions.
 _SEALED_OTHERWISE: Final = Statement[SealedSessionKey]("""
@@ -107,14 +89,12 @@ WITH free AS (
        FOR NO KEY UPDATE OF sessions SKIP LOCKED)
 UPDATE sessions SET session_key = resealed FROM free WHERE sessions.id = free.id
 """)
-# The conditions on the session and the user are the same as in `READ_USER_IN_SESSION`, because the user might have
-# been banned, erased or merged, and the session might have ended. There is one exception: this statement does not check
-# whether a website was removed, because `/v1/me/decrypt` refuses the tokens of websites. The subquery finds no row if
-# no session of the identity has a key. With an equality instead of `pair_range`, PostgreSQL might read all sessions to
-# find no row. In contrast, the subquery of `_OF_NEWEST_LOGIN` finds a row in nearly all cases.
+# The conditions are those of `READ_USER_IN_SESSION` but for removed websites, because `/v1/me/decrypt` refuses the
+# tokens of websites.
 KEYS_IN_SESSION: Final = Statement[KeysInSession](f"""
 SELECT s.app_id, s.openid, (
            SELECT newest.session_key FROM sessions newest
+            -- with an equality, PostgreSQL might read all sessions to find that none has a key
             WHERE {pair_range("newest.user_id", "s.user_id")}
               AND newest.app_id = s.app_id AND newest.openid = s.openid AND newest.session_key IS NOT NULL
             ORDER BY newest.user_id DESC, newest.id DESC LIMIT 1) AS newest,
@@ -123,21 +103,14 @@ SELECT s.app_id, s.openid, (
  WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
 """)
-"""The query for the `KeysInSession` of an open session.
-
-The query returns no row if the session has ended or expired, or if its user is banned, erased or merged.
-"""
 
 
 async def session_keys_sealed_otherwise(
     database: Database, *, prefix: bytes, after: UUID, size: int
 ) -> tuple[Sequence[SealedSessionKey], UUID]:
-    """Return the encrypted session_keys of a page of sessions, and the id of the page's last session.
+    """Return the session_keys in a page of sessions that do not begin with `prefix`, and the page's last id.
 
-    Keys that begin with `prefix` are left out, because they are encrypted with the current secret key.
-
-    The page consists of the first `size` sessions whose ids are greater than `after`. For the last page, the returned
-    id is `LAST_ID`.
+    The page consists of the first `size` sessions after `after`. For the last page, the id is `LAST_ID`.
     """
     async with database.begin() as transaction:
         last = await transaction.row(LAST_OF_PAGE, after=after, skipped=size - 1)
@@ -148,10 +121,10 @@ async def session_keys_sealed_otherwise(
 async def replace_session_keys(
     database: Database, former: Sequence[SealedSessionKey], resealed: Sequence[bytes | None]
 ) -> int:
-    """Replace each key in `former` with the value at the same position in `resealed`. The value None clears the key.
+    """Replace each key by the value at the same position in `resealed`. None clears it.
 
-    Leave out keys that have changed since they were read, and sessions that are locked. Return the number of keys that
-    were replaced or cleared.
+    Keys that have changed since they were read, and sessions that are locked, are left out. Return the number of
+    changed keys.
     """
     async with database.begin() as transaction:
         return await transaction.run(

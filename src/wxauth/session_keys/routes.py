@@ -19,22 +19,13 @@ router = Router("me")
 
 SessionKeysDep = Annotated[SessionKeys, Depends(provide(SessionKeys))]
 
-MAX_ENCRYPTED_DATA: Final = 32 * 1024
-"""The largest number of characters in the base64 text of `encrypted_data` or `iv`.
-
-For example, thirty days of a user's steps take 2,000 characters.
-"""
+MAX_ENCRYPTED_DATA: Final = 32 * 1024  # characters of base64; thirty days of a user's steps take 2,000
 
 _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark belongs to another app")
-"""The error that `check_watermark` raises, as an example for the documentation."""
 
 
 def _from_base64(value: object) -> bytes:
-    """Return the bytes of a field that contains base64.
-
-    Raises: ValueError, if the value is not text, is too long, or is not base64. If pydantic has the same rule, the
-        message is the same as pydantic's.
-    """
+    """If pydantic has the same rule, the message is the same as pydantic's."""
     if not isinstance(value, str):
         raise ValueError("Input should be a valid string")
     if len(value) > MAX_ENCRYPTED_DATA:
@@ -46,14 +37,12 @@ def _from_base64(value: object) -> bytes:
 
 
 def _check_whole_blocks(value: bytes) -> bytes:
-    """Return encrypted data unchanged. Raises: ValueError, if it is empty, or its last cipher block is incomplete."""
     if not value or len(value) % BLOCK_BYTES:
         raise ValueError(f"Must be one or more blocks of {BLOCK_BYTES} bytes")
     return value
 
 
 def _check_one_block(value: bytes) -> bytes:
-    """Return an initialization vector unchanged. Raises: ValueError, if its length is not one block."""
     if len(value) != BLOCK_BYTES:
         raise ValueError(f"Must be {BLOCK_BYTES} bytes")
     return value

@@ -27,7 +27,6 @@ from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 LOG_IN_AGAIN: Final = "log in again (wx.login, POST /v1/login), and then retry"
-"""The detail of the error if data cannot be signed, because there is no valid session_key."""
 _NO_KEY: Final = "only mini-programs have a session_key"
 
 log = get_logger()
@@ -48,23 +47,19 @@ class SignatureAnswer(TypedDict):
 
 @part
 class SessionKeys:
-    """The part that decrypts and signs data with session_keys."""
+    """Decrypts and signs data with session_keys."""
 
     clock: Clock
     database: Database
     apps: Apps
     wechat_api: WeChatApi
     sealer: Sealer
-    _last_signed_on: dict[tuple[str, str], date] = field(init=False, default_factory=dict)
-    """The last day for which this process has recorded that a client signs for an app, by client and app."""
+    _last_signed_on: dict[tuple[str, str], date] = field(init=False, default_factory=dict)  # by client and app
 
     async def decrypt(self, principal: Principal, *, encrypted_data: bytes, iv: bytes) -> dict[str, Any]:
-        """Decrypt data that WeChat has encrypted for the mini-program of the session in `principal`.
+        """Decrypt data that WeChat has encrypted for the session's mini-program. Never log this personal data.
 
-        Callers must never log the data, because it is personal.
-
-        Raises: InvalidToken, if the session has ended or expired, or if the user has been banned, erased or merged;
-            WrongAppKind, if the session's app is not a mini-program; SessionKeyExpired, if no stored session_key
+        Raises: InvalidToken, if the session has ended; WrongAppKind; SessionKeyExpired, if no stored session_key
             decrypts the data; InvalidRequest, if the watermark is wrong.
         """
         now = self.clock()
@@ -87,16 +82,13 @@ class SessionKeys:
     async def sign(
         self, app_id: str, keys: Sequence[KeyOfLogin], data: bytes, *, must_be_current: bool, by: Actor
     ) -> SignatureAnswer:
-        """Sign data with the newest session_key of an identity.
+        """Sign data with the newest session_key of an identity, of which there must be exactly one in `keys`.
 
-        `keys` contains the newest session_key of each identity that the user has in the app. There must be exactly one
-        identity. With `must_be_current`, WeChat must first confirm that it still accepts the session_key, because
-        WeChat accepts only the session_key that it returned last. The audit trail records once a day that the client
-        `by` signs for the app.
+        With `must_be_current`, WeChat must first confirm that it still accepts the session_key, because it accepts
+        only the one that it returned last.
 
-        Raises: UnknownApp; WrongAppKind, if the app is not a mini-program; NotFound, if there is no identity;
-            InvalidRequest, if there are several identities; AccountDisabled, AccountLeaving; SessionKeyExpired, if
-            there is no valid session_key; WeChatError, if WeChat cannot check the session_key.
+        Raises: UnknownApp, WrongAppKind; NotFound, if there is no identity; InvalidRequest, if there are several;
+            AccountDisabled, AccountLeaving; SessionKeyExpired, if there is no valid session_key; WeChatError.
         """
         app = self.apps.find(app_id)
         if not app.is_mini_program:
@@ -121,18 +113,13 @@ class SessionKeys:
         return {"signature": digest(session_key, data, sha256).hex(), "openid": key.openid}
 
     async def _record_signing(self, app_id: str, by: Actor) -> None:
-        """Record in the audit trail that a client signs for an app, unless this process has recorded it today."""
         now = self.clock()
         if self._last_signed_on.get((by.name, app_id)) != now.date():
             await record_daily(self.database, EventType.CLIENT_SIGNED, by=by, app_id=app_id, now=now)
             self._last_signed_on[by.name, app_id] = now.date()
 
     def _decrypt_with(self, keys: KeysInSession, encrypted_data: bytes, iv: bytes) -> dict[str, Any] | None:
-        """Return the decrypted data; None if neither the newest session_key nor the session's own one decrypts it.
-
-        Both are tried, because WeChat now encrypts with the newest session_key, but data from before the newest login
-        might need the session's own session_key.
-        """
+        """WeChat encrypts with the newest key, but data from before that login needs the session's own."""
         for sealed in dict.fromkeys((keys.newest, keys.own)):
             session_key = self._unseal(keys.app_id, keys.openid, sealed)
             if session_key is not None:
@@ -142,7 +129,6 @@ class SessionKeys:
         return None
 
     def _unseal(self, app_id: str, openid: str, sealed: bytes | None) -> bytes | None:
-        """Return the decrypted session_key; None if there is none, or if no configured secret key can decrypt it."""
         if sealed is None:
             return None
         try:

@@ -22,11 +22,8 @@ _SYSTEMS: Final = (
     (re.compile(r"CrOS"), "ChromeOS"),
     (re.compile(r"Linux"), "Linux"),
 )
-"""The patterns of operating systems, each with the name to show. If a pattern has a group, the group is the version.
-
-The first matching pattern counts, because other patterns can also match. For example, an iPhone's User-Agent contains
-"like Mac OS X".
-"""
+"""The first matching pattern counts: an iPhone's User-Agent contains "like Mac OS X". A group is the version."""
+# The first matching pattern counts, because nearly all browsers also claim to be Chrome and Safari.
 _BROWSERS: Final = (
     (re.compile(r"(?:Edg|EdgA|EdgiOS)/(\d+)"), "Edge"),
     (re.compile(r"OPR/(\d+)"), "Opera"),
@@ -34,26 +31,21 @@ _BROWSERS: Final = (
     (re.compile(r"(?:Chrome|CriOS)/(\d+)"), "Chrome"),
     (re.compile(r"\A(?>.*?Version/(\d+)).*Safari/"), "Safari"),
 )
-"""The patterns of browsers, each with the version as a group, and with the name to show.
-
-The first matching pattern counts, because nearly all browsers also claim to be Chrome and Safari.
-"""
 _WECHAT: Final = re.compile(r"MicroMessenger/(\d+\.\d+\.\d+)")
-"""The pattern of WeChat, with the version as a group."""
+# Its User-Agent always contains the same old version, so no version is shown.
 WECHAT_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
-"""The pattern of WeChat on a computer. Its User-Agent always contains the same old version, so no version is shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """The address and the User-Agent of the device that sent a request. Each is None if it is unknown."""
+    """What is known of the device that sent a request."""
 
     ip: str | None
     user_agent: str | None
 
 
 def describe_device(user_agent: str | None) -> str | None:
-    """Return a description of the device, such as `iOS 17.1, WeChat 8.0.44`; None if no pattern matches."""
+    """Return a description such as `iOS 17.1, WeChat 8.0.44`; None if no pattern matches."""
     text = user_agent or ""
     system = _first_match(_SYSTEMS, text)
     wechat = _WECHAT.search(text)
@@ -68,7 +60,6 @@ def describe_device(user_agent: str | None) -> str | None:
 
 
 def _first_match(patterns: Iterable[tuple[re.Pattern[str], str]], text: str) -> str | None:
-    """Return the name of the first pattern that matches the text, followed by the version, if any; otherwise None."""
     for pattern, name in patterns:
         match = pattern.search(text)
         if match is not None:
@@ -77,7 +68,7 @@ def _first_match(patterns: Iterable[tuple[re.Pattern[str], str]], text: str) -> 
     return None
 
 
+# In responses, the description replaces the User-Agent.
 DescribedDevice = Annotated[
     str | None, PlainSerializer(describe_device, return_type=str | None), Field(examples=["iOS 17.1, WeChat 8.0.44"])
 ]
-"""The type of a field with the User-Agent of a device. In responses, the description replaces the User-Agent."""

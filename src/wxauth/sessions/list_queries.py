@@ -14,11 +14,8 @@ from wxauth.core.models import Address
 from wxauth.core.statements import Statement
 from wxauth.sessions.devices import DescribedDevice
 
+# The limit is per identity. Without it, repeated logins would fill the list of sessions.
 MAX_OPEN_SESSIONS: Final = 100
-"""The largest number of open sessions per identity. Housekeeping soon ends the oldest ones beyond this number.
-
-Without a limit, repeated logins would fill the list of sessions.
-"""
 
 
 class OpenedFrom(TypedDict):
@@ -80,10 +77,9 @@ class PastSession(OpenSession):
 
 
 NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
-"""The SQL value of `opened_ip` if the session was opened from an unknown address.
+"""The value of `opened_ip` for an unknown address, because null means that the address has not changed.
 
-Null cannot stand for an unknown address, because it means that the address has not changed. For the same reason, an
-empty `opened_user_agent` stands for an unknown User-Agent.
+For the same reason, an empty `opened_user_agent` stands for an unknown User-Agent.
 """
 # The address and the User-Agent from which a session was opened: see `OPENED`.
 _OPENED_IP: Final = f"NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS})"
@@ -91,21 +87,19 @@ _OPENED_USER_AGENT: Final = "NULLIF(COALESCE(opened_user_agent, user_agent), '')
 OPENED: Final = f"""
 {_OPENED_IP} AS opened_ip,
 {_OPENED_USER_AGENT} AS opened_user_agent"""
-"""The SQL columns of the address and the User-Agent from which a session was opened.
+"""The address and the User-Agent from which a session was opened.
 
-The first refresh with another address or User-Agent stores the original value in `opened_ip` or `opened_user_agent`.
-Until then, `opened_ip` and `opened_user_agent` are null, so that a login does not store each value twice.
+The columns are null until a refresh with another address or User-Agent, so that a login does not store each
+value twice.
 """
+# The columns are null unless the session is for a resource. An unregistered client's client_id is the URL of its
+# metadata document.
 FOR_RESOURCE: Final = """
 CASE WHEN resource IS NOT NULL THEN jsonb_build_object(
     'title', client_name, 'host', CASE WHEN client_id LIKE 'https://%' THEN split_part(client_id, '/', 3) END
 ) END AS client,
 CASE WHEN resource IS NOT NULL THEN jsonb_build_object('resource', resource, 'title', resource_title) END AS resource,
 CASE WHEN resource IS NOT NULL THEN string_to_array(scope, ' ') END AS scopes"""
-"""The SQL columns about the client and resource of a session. They are null if the session is not for a resource.
-
-The client_id of a client without registration is the URL of its metadata document, so `host` is taken from the URL.
-"""
 _LISTED: Final = f"""id, app_id, client_id, user_agent AS device, ip, created_at, last_used_at, expires_at,
        jsonb_build_object('ip', abbrev({_OPENED_IP}), 'device', {_OPENED_USER_AGENT}) AS opened, {FOR_RESOURCE}"""
 OPEN_SESSIONS: Final = Statement[OpenSession](f"""
@@ -114,10 +108,8 @@ SELECT {_LISTED} FROM sessions
    AND (:after_at::timestamptz IS NULL OR (last_used_at, id) < (:after_at, :after_id::uuid))
  ORDER BY last_used_at DESC, id DESC LIMIT :limit
 """)
-"""The query for a page of a user's open sessions, the most recently used first."""
 PAST_SESSIONS: Final = Statement[PastSession](f"""
 SELECT {_LISTED}, COALESCE(revoked_at, expires_at) AS ended_at, COALESCE(revoked_reason, 'expired') AS ended_reason
   FROM sessions WHERE user_id = :user_id AND (revoked_at IS NOT NULL OR expires_at <= :now)
  ORDER BY last_used_at DESC, id DESC LIMIT :limit
 """)
-"""The query for a user's stored sessions that have ended or expired, the most recently used first."""

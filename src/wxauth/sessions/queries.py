@@ -9,48 +9,31 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from wxauth.core.batching import Batched
-from wxauth.core.database import Database, Transaction
-from wxauth.core.ids import new_id
-from wxauth.core.retrying import ChangedMeanwhile, retrying
-from wxauth.core.statements import Nothing, Statement, fragment, pair_range
+from wxauth.core.clock import new_id
+from wxauth.core.database import ChangedMeanwhile, Database, Transaction, retrying
+from wxauth.core.statements import Batched, Nothing, Statement, fragment, pair_range
 from wxauth.core.trail import SYSTEM, Actor, EventType, event, record_events
 from wxauth.core.users import USER, UserInSession
 
 MAX_SESSIONS_IN_EVENT: Final = 1000
-"""The largest number of session ids in one event."""
+# No other client can have this client_id.
 CONSOLE: Final = "wxauth-admin"
-"""The client_id of the administration console, which is a website of wxauth. No other client can have this name."""
 TOO_MANY_CHANGES: Final = "too many concurrent changes to this session"
-"""The detail of the error if other requests changed a session during each attempt of this request."""
 _ALL_IDENTITIES: Final[Mapping[str, object]] = {"app_ids": None, "openids": None}
-"""The statement parameters that select all identities. For given identities, see `identity_parameters`."""
 
 
 class EndReason(StrEnum):
-    """The reason why a session has ended."""
+    """Why a session has ended."""
 
     SIGNED_OUT = "signed_out"
-    """A log-out in the session itself, in its browser or at its website has ended the session."""
     SIGNED_OUT_ELSEWHERE = "signed_out_elsewhere"
-    """The user has ended the session from another session."""
     BANNED = "banned"
-    """The user was banned."""
-    REUSED = "reused"
-    """The session's authorization code or refresh token was reused, so the code or token might have been stolen."""
+    REUSED = "reused"  # its authorization code or refresh token, which might have been stolen
     ERASED = "erased"
-    """The user, or the session's identity, was erased."""
     LEAVING = "leaving"
-    """The user has asked to be erased, and the grace period has begun."""
     ADMINISTRATOR = "administrator"
-    """An administrator, an operator or a service client has ended the session, directly or by another change."""
-    REPLACED = "replaced"
-    """A newer session exceeded the limit on open sessions.
-
-    The limit applies either to an identity in an app, or to a browser's login at a website.
-    """
-    MERGED = "merged"
-    """The session belonged to a website, and the session's user was merged into another user."""
+    REPLACED = "replaced"  # beyond the limit of open sessions of an identity, or of a browser's login at a website
+    MERGED = "merged"  # a website's session whose user was merged into another
 
 
 class EndedSession(BaseModel):
@@ -59,7 +42,6 @@ class EndedSession(BaseModel):
     id: UUID
     user_id: UUID
     was_open: bool
-    """Whether the session was open until now. If not, it had already expired."""
 
 
 class LastRow(BaseModel):
@@ -67,7 +49,7 @@ class LastRow(BaseModel):
 
     id: UUID
     since: datetime
-    """The creation time of this row. All rows with larger ids were created in the same millisecond, or later.
+    """All rows with larger ids were created in the same millisecond, or later.
 
     For a consent, it is the epoch instead, because imported consents may be older than their ids.
     """
@@ -89,44 +71,28 @@ SELECT s.app_id, s.openid, {USER}
     user_id="uuid",
     now="timestamptz",
 )
-"""The query for the user of a session, with the identity of the session.
-
-It returns no row if the session has ended or expired, if it does not belong to this user, if its website was removed,
-or if the user is banned or erased.
-"""
 ARE_OF_ONE_USER: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM sessions one JOIN sessions other USING (user_id)
                 WHERE one.id = :one_id AND other.id = :other_id)
 """)
-"""The query that returns whether two sessions, open or ended, belong to the same user now."""
 USER_OF_SESSION: Final = Statement[UUID]("SELECT user_id FROM sessions WHERE id = :session_id")
-"""The query for the user of a session, open or not. It returns no row if the session was deleted."""
 OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
-"""The query for the time at which a session was opened. It returns no row if there is no such session."""
+# The sessions are those of a website or a client with a metadata document, open or ended.
 HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessions WHERE client_id = :client_id)")
-"""The query that returns whether a website, or a client with a metadata document, has sessions, open or ended."""
+# There is no row if the page is not full.
 LAST_OF_PAGE: Final = Statement[LastRow](
     "SELECT id, created_at AS since FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
-"""The query for the last row of a full page of all sessions. It returns no row if the page is not full."""
 
 
-# This statement ends one session, and returns its user's id. It returns no row if the session does not exist, does not
-# belong to the website :client_id (if this is not null), or has ended already, for example because wxauth has sent the
-# statement twice. If the session has expired, the statement ends it, but records no event. `site_knows` says that the
-# website itself has ended the session, so that wxauth sends the website no logout token.
-#
-# The statement locks the user first, as each statement that records an event about a user does. If another transaction
-# ends the session, or moves it to another user, while the statement waits for the lock, the statement changes nothing,
-# and returns null.
-#
-# If the user ends the session from another session, the statement also deletes the login of the browser that opened the
-# session, so that the browser must log in again.
+# There is no row if the session does not exist, has ended, or is not of the website `client_id`, and null if another
+# transaction ends it or moves it to another user while this one waits for the lock.
 _END_AND_RECORD: Final = Statement[tuple[UUID | None]](f"""
 WITH not_ended AS (
     SELECT id, user_id FROM sessions
      WHERE id = :session_id AND revoked_at IS NULL AND (:client_id::text IS NULL OR client_id = :client_id)
 ), locked_user AS (
+    -- first, as each statement does that records an event about a user
     SELECT users.id FROM users JOIN not_ended ON users.id = not_ended.user_id FOR NO KEY UPDATE OF users
 ), ended AS (
     UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL, site_knows = :site_knows
@@ -137,8 +103,11 @@ WITH not_ended AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
     SELECT :event_id, '{fragment(EventType.SESSION_ENDED.value)}', :now, COALESCE(:actor, user_id::text), user_id,
            app_id, :ip::text::inet, jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', :reason::text)
-      FROM ended WHERE was_open
+      FROM ended
+     -- no event for an expired session
+     WHERE was_open
 ), ended_browser_login AS (
+    -- so that the browser must log in again
     DELETE FROM browser_logins USING website_sessions w, ended
      WHERE was_open AND :reason = '{fragment(EndReason.SIGNED_OUT_ELSEWHERE)}'
        AND w.session_id = ended.id AND browser_logins.id = w.browser_login_id
@@ -173,10 +142,6 @@ DELETE FROM website_sessions WHERE client_id = :client_id AND session_id = ANY (
 
 
 def _identity_fragment(table: LiteralString) -> LiteralString:
-    """Return SQL that is true if a row of `table` has one of the given identities, or if no identities are given.
-
-    `table` is the name of a table, or its alias.
-    """
     return f"""(:app_ids::text[] IS NULL
             OR ({table}.app_id, {table}.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))"""
 
@@ -210,10 +175,7 @@ DELETE FROM browser_logins USING identities i
 
 
 def _ending(selection: LiteralString) -> Statement[EndedSession]:
-    """Return a statement that ends the sessions whose ids the query `selection` returns, except ended sessions.
-
-    The caller must lock the users of the sessions.
-    """
+    """Return a statement that ends the sessions whose ids `selection` returns. The caller must lock their users."""
     return Statement[EndedSession](f"""
 UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
  WHERE id = ANY (ARRAY({selection})) AND revoked_at IS NULL
@@ -228,7 +190,6 @@ _END_OF_USERS: Final = _ending(f"""
 END_CONSOLES: Final = _ending(
     f"SELECT id FROM sessions WHERE user_id = ANY (:user_ids::uuid[]) AND client_id = '{CONSOLE}'"
 )
-"""The statement that ends the console sessions of users."""
 _END_OF_WEBSITES: Final = _ending(f"""
     SELECT id FROM sessions
      WHERE user_id = ANY (:user_ids::uuid[]) AND client_id IS NOT NULL
@@ -236,25 +197,18 @@ _END_OF_WEBSITES: Final = _ending(f"""
 END_OF_BROWSER_LOGIN: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.user_id = :user_id""")
-"""The statement that ends the website sessions that were opened from the login of a user's browser."""
+# These are older sessions that a browser's login has opened at the website of `session_id`.
 END_BEYOND_BROWSER_LOGIN: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.revoked_at IS NULL AND s.expires_at > :now
        AND w.client_id = (SELECT client_id FROM website_sessions WHERE session_id = :session_id)
      ORDER BY s.id DESC OFFSET :at_most""")
-"""The statement that ends the older sessions that a browser's login has opened at the website of `session_id`.
-
-The `at_most` newest sessions stay open.
-"""
+# The identity's sessions at websites are left out. `at_most` sessions stay open, including `opened`.
 END_BEYOND_IDENTITY: Final = _ending("""
     SELECT id FROM sessions
      WHERE (user_id, app_id, openid) = (:user_id, :app_id, :openid) AND client_id IS NULL AND id <> :opened
        AND revoked_at IS NULL AND expires_at > :now
      ORDER BY id DESC OFFSET :at_most - 1""")
-"""The statement that ends the oldest open sessions of an identity, without its sessions at websites.
-
-`at_most` sessions stay open, including the new session `opened`.
-"""
 # The users are those whom the caller has locked. The sessions of all other users must stay unchanged.
 _END_THESE: Final = _ending("""
     SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND user_id = ANY (:user_ids::uuid[])""")
@@ -263,10 +217,9 @@ _END_THESE: Final = _ending("""
 def _beyond_fragment(*, counted: LiteralString, returned: LiteralString) -> LiteralString:
     """Return the query for up to `size` sessions that are older than the `at_most` newest sessions of their identity.
 
-    `counted` is the condition for the sessions that count towards `at_most`. `returned` is the condition for the older
-    sessions that the query returns. The query covers only identities that have a session with an id above `after_id`,
-    and whose users have more than `at_most` sessions. Few users have so many sessions, and for the other users
-    PostgreSQL reads only a few entries of the index.
+    It covers only identities that have a session with an id above `after_id`, and whose users have more than
+    `at_most` sessions. Few users have so many, and for the others PostgreSQL reads only a few entries of the
+    index.
     """
     # Each ORDER BY names the constant `user_id` too, so that PostgreSQL uses the index: see `pair_range`.
     return f"""
@@ -291,10 +244,6 @@ DELETE FROM sessions WHERE id = ANY (ARRAY(
        AND revoked_at IS NOT NULL
        FOR UPDATE SKIP LOCKED))
 """)
-"""The statement that deletes up to `size` ended sessions that are not among the `at_most` newest of their identity.
-
-It checks only identities that have a session with an id above `after_id`.
-"""
 
 
 @retrying(detail=TOO_MANY_CHANGES)
@@ -308,13 +257,10 @@ async def end_session(
     site_knows: bool = False,
     now: datetime,
 ) -> UUID | None:
-    """End a session, and return its user's id. Return None if the session has ended already, or does not exist.
+    """End a session, and return its user's id; None if it has ended already, or is not of the website `client_id`.
 
-    Without `by`, the session's user is the actor. With the reason `SIGNED_OUT_ELSEWHERE`, also end the login of the
-    browser that opened the session. With `client_id`, do nothing and return None if the session does not belong to that
-    website. With `site_knows`, wxauth sends the website no logout token.
-
-    Raises: TooManyChanges, if other transactions move the session to another user during each attempt.
+    Without `by`, the session's user is the actor. With the reason `SIGNED_OUT_ELSEWHERE`, the login of the browser
+    that opened the session ends, too. With `site_knows`, the website gets no logout token.
     """
     actor, ip = (None, None) if by is None else (by.name, by.ip)
     row = await database.row(
@@ -345,15 +291,10 @@ async def end_sessions(
     except_id: UUID | None = None,
     identities: Collection[tuple[str, str]] | None = None,
 ) -> None:
-    """End all sessions of locked users except `except_id`, and record the ends of the sessions that were open.
+    """End all sessions of locked users except `except_id`, and their logins that have no session yet.
 
-    Also end the logins of the users' browsers, and the approved website logins that have not opened a session yet, even
-    if the session `except_id` approved them.
-
-    With `identities`, which are pairs of app_id and openid, end only the sessions and logins of these identities.
-
-    An erasure calls this function before it deletes the sessions, so that websites get logout tokens. With the
-    reason `ERASED`, also clear the addresses and User-Agents of browsers in logins that the users' phones have claimed.
+    `identities` are pairs of app_id and openid, and None stands for all. An erasure calls this function before it
+    deletes the sessions, so that websites get logout tokens.
     """
     selected_identities = _ALL_IDENTITIES if identities is None else identity_parameters(identities)
     parameters = {"user_ids": user_ids, **selected_identities}
@@ -368,11 +309,7 @@ async def end_sessions(
 async def end_session_of_locked_user(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, reason: EndReason, by: Actor, now: datetime
 ) -> bool:
-    """End one session of a locked user, and record the end if the session was open.
-
-    Return whether the session belongs to the user, even if it has ended before. If the reason is `ADMINISTRATOR`, and
-    the session was open, also end the login of the browser that opened the session.
-    """
+    """Return whether the session belongs to the user, even if it has ended before."""
     if await transaction.value(USER_OF_SESSION, session_id=session_id) != user_id:
         return False
     ended = await end_selected(transaction, _END_ONE, {"session_id": session_id}, reason=reason, by=by, now=now)
@@ -384,10 +321,10 @@ async def end_session_of_locked_user(
 async def end_replaced_sessions(
     transaction: Transaction, *, after_id: UUID, at_most: int, size: int, now: datetime
 ) -> int:
-    """End the sessions of each identity except its `at_most` newest ones. Return the number of ended sessions.
+    """End the sessions of each identity except its `at_most` newest ones. Return their number.
 
-    Sessions that have ended before do not count, but sessions that have only expired do. Check only identities that
-    have a session with an id above `after_id`, and end at most `size` sessions.
+    Ended sessions do not count towards `at_most`, but expired ones do. At most `size` sessions end, of identities
+    that have a session with an id above `after_id`.
     """
     replaced = await transaction.values(_BEYOND_IDENTITY, after_id=after_id, at_most=at_most, size=size)
     locked_users = await transaction.values(_LOCK_USERS, session_ids=replaced)
@@ -397,10 +334,7 @@ async def end_replaced_sessions(
 
 
 async def end_page_of_client(transaction: Transaction, client_id: str, *, size: int, by: Actor, now: datetime) -> int:
-    """End up to `size` sessions of a removed website. Return the number of sessions that were taken off its list.
-
-    Skip the sessions of users whom another transaction has locked. A later page contains these sessions again.
-    """
+    """Return the number of sessions that were taken off the list of a removed website."""
     page = await transaction.values(_PAGE_OF_CLIENT, client_id=client_id, size=size)
     locked_users = await transaction.values(_LOCK_FREE_USERS, session_ids=page)
     parameters = {"session_ids": page, "user_ids": locked_users}
@@ -413,10 +347,10 @@ async def end_logins_in_browsers(
 ) -> None:
     """End the browsers' logins and the website sessions of locked users.
 
-    A user who is about to be `MERGED` must log in to websites again, because a website must see the same user id as
-    long as a session lasts. If a user becomes staff, also end the approved website logins that have not opened a
-    session yet, because a browser in which staff log in must be on the same network as the phone. If the reason is
-    not `MERGED`, the sessions of the console stay open, because staff had to open them in such a browser.
+    A user who is about to be `MERGED` must log in to websites again, because a website must see the same user id
+    as long as a session lasts. If a user becomes staff, approved website logins without a session end, too,
+    because a browser in which staff log in must be on the same network as the phone. The console's sessions stay,
+    because staff had to open them in such a browser, unless the users are merged.
     """
     if becomes_staff:
         await transaction.run(_END_LOGINS_TO_SITES, user_ids=user_ids, **_ALL_IDENTITIES)
@@ -426,7 +360,7 @@ async def end_logins_in_browsers(
 
 
 def identity_parameters(identities: Collection[tuple[str, str]]) -> Mapping[str, object]:
-    """Return the statement parameters `app_ids` and `openids`, two parallel arrays, for these identities."""
+    """Return the parameters of `_identity_fragment`, two parallel arrays."""
     return {"app_ids": [app_id for app_id, _ in identities], "openids": [openid for _, openid in identities]}
 
 
@@ -440,12 +374,10 @@ async def end_selected(
     app_id: str | None = None,
     now: datetime,
 ) -> Sequence[EndedSession]:
-    """End sessions of locked users, and record the ends of the sessions that were open.
+    """End sessions of locked users, and record the ends of those that were open. Return all of them.
 
-    `statement` was made by `_ending`, and `parameters` are the parameters of its selection. `app_id` is the app that
-    the events name, if all sessions belong to it. Record separate events for each user, each with up to
-    `MAX_SESSIONS_IN_EVENT` session ids, the oldest first. Return all sessions that this call has ended, including the
-    sessions that had expired.
+    `statement` was made by `_ending`, and `parameters` are those of its selection. `app_id` is the app that the
+    events name.
     """
     ended = await transaction.rows(statement, **parameters, reason=reason, now=now)
     were_open: defaultdict[UUID, list[UUID]] = defaultdict(list)

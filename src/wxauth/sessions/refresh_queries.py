@@ -11,10 +11,8 @@ from enum import StrEnum
 from typing import Final, LiteralString, TypeVar
 from uuid import UUID
 
-from wxauth.core.batching import Batched
-from wxauth.core.database import Database
-from wxauth.core.retrying import ChangedMeanwhile, retrying
-from wxauth.core.statements import Statement
+from wxauth.core.database import ChangedMeanwhile, Database, retrying
+from wxauth.core.statements import Batched, Statement
 from wxauth.core.trail import SYSTEM, Actor
 from wxauth.core.users import USER, UserInSession
 from wxauth.sessions.list_queries import NO_ADDRESS
@@ -23,62 +21,45 @@ from wxauth.sessions.refresh_tokens import Lifetimes, RefreshToken
 
 
 class RefreshRefusal(StrEnum):
-    """The reason why wxauth refuses a genuine refresh token."""
+    """Why wxauth refuses a genuine refresh token."""
 
-    UNKNOWN = "unknown"
-    """The session was deleted, or belongs to another client.
-
-    A website's sessions can be refreshed only by the website's own client.
-    """
+    UNKNOWN = "unknown"  # or a session of another client: a website's sessions only its own client can refresh
     DISABLED = "disabled"
-    """The user is banned."""
     REVOKED = "revoked"
-    """The session was ended for a reason other than `REPLACED`."""
     EXPIRED = "expired"
-    """The session has expired, or is older than the maximum age."""
     REUSED = "reused"
-    """The token was reused, so `_rotate` has ended the session."""
     REPLACED = "replaced"
-    """A newer session has replaced the session: see `EndReason.REPLACED`."""
+    # The website may have none of the granted scopes any more, or none of the requested ones.
     OUT_OF_SCOPE = "out_of_scope"
-    """The website may no longer have any of the granted scopes or, if the request names scopes, any of these."""
     BEYOND_GRANT = "beyond_grant"
-    """The user has not granted the website all of the requested scopes."""
-    OTHER_RESOURCE = "other_resource"
-    """The session and the request name different resources, or only one of them names a resource."""
+    OTHER_RESOURCE = "other_resource"  # the session and the request name different resources, or only one names any
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshRefused:
-    """The result of a refresh that wxauth has refused."""
+    """A refused refresh."""
 
     why: str
-    """The value of a member of `RefreshRefusal`."""
     user_id: UUID | None = None
-    """The session's user; None if the reason is `UNKNOWN`."""
     banned_until: datetime | None = None
-    """The time at which the user's ban ends; None if the user is not banned, or the ban has no end."""
     app_id: str | None = None
-    """The app of the session; None if the reason is `UNKNOWN` or `REUSED`."""
     resource: str | None = None
-    """The resource that the session is for; None if there is none, or if the reason is `UNKNOWN` or `REUSED`."""
 
 
 class RotatedSession(UserInSession):
     """A session after the use of its refresh token, and its user."""
 
     generation: int
-    """The generation of the new refresh token."""
     expires_at: datetime
+    # Then the statement has changed nothing, and `_rotate` ends the session.
     is_reused: bool
-    """Whether the token was reused. If so, the statement has changed nothing, and `_rotate` ends the session."""
 
 
 Rotated = TypeVar("Rotated", bound=RotatedSession)
 
 
 class RotatedSessionOfWebsite(RotatedSession):
-    """A website's session after the use of its refresh token, with its scope, and the time and method of the login."""
+    """A website's session after the use of its refresh token."""
 
     scope: str
     authenticated_at: datetime
@@ -126,22 +107,13 @@ def _rotating_fragment(
 ) -> LiteralString:
     """Return the statement that rotates the tokens of the sessions in `source`.
 
-    The statement replaces the newest token with its successor. During the grace period, it returns the newest token in
-    exchange for the token just before it. Any other token was used twice, perhaps by the user and by a thief. For such
-    a token, the statement changes nothing, and `_rotate` ends the session, with a statement that locks the user first.
+    The statement replaces the newest token with its successor. During the grace period, it returns the newest
+    token in exchange for the token just before it. Any other token was used twice, perhaps by the user and by a
+    thief. For such a token, it changes nothing, and `_rotate` ends the session with a statement that locks the
+    user first.
 
-    If two requests use one token at the same time, the second request waits for the row that the first has locked, and
-    then reads the generation that the first has stored.
-
-    RETURNING evaluates `_IS_GOOD` with the changed row. A token that was good before the change is also good after it.
-    If it was the newest, it is then the token just before the newest, and its grace period has just begun. Otherwise,
-    the statement has changed neither `generation` nor `rotated_at`.
-
-    Args:
-        source: The SQL after FROM, with the condition for the sessions.
-        set_further: The SQL that sets further columns, which begins with a comma.
-        return_first: A column to return first, which ends with a comma.
-        return_further: Further columns to return, which begin with a comma.
+    If two requests use one token at the same time, the second waits for the row, and then reads the first one's
+    generation.
     """
     return f"""
 UPDATE sessions s
@@ -222,12 +194,7 @@ async def rotate_refresh_token(
     lifetimes: Lifetimes,
     now: datetime,
 ) -> RotatedSession | RefreshRefused:
-    """Rotate the refresh token of a session in an app. Return the session, or the reason for the refusal.
-
-    `ip` and `user_agent` belong to the device. If the token was reused, end the session.
-
-    Raises: TooManyChanges, if other requests change the session or its user during each attempt.
-    """
+    """Rotate the refresh token of a session in an app. If it was reused, the session ends."""
     device = {"ip": ip, "user_agent": user_agent}
     return await _rotate(database, _ROTATE, token, device, ip=ip, lifetimes=lifetimes, now=now)
 
@@ -244,13 +211,11 @@ async def rotate_refresh_token_of_website(
     lifetimes: Lifetimes,
     now: datetime,
 ) -> RotatedSessionOfWebsite | RefreshRefused:
-    """Rotate the refresh token of a website's session. Return the session, or the reason for the refusal.
+    """Rotate the refresh token of a website's session. If it was reused, the session ends.
 
-    The session must be for this resource or, if `resource` is None, for no resource. The user must have granted the
-    website at least one of `usable_scopes`, and all of `requested_scopes`. If the token was reused, end the session.
-    `ip` is the address that sent the request, usually the website's server, for the event that records this end.
-
-    Raises: TooManyChanges, if other requests change the session or its user during each attempt.
+    The session must be for this resource or, if `resource` is None, for no resource. The user must have granted
+    the website at least one of `usable_scopes`, and all of `requested_scopes`. `ip` is usually that of the
+    website's server.
     """
     website = {
         "client_id": client_id,
@@ -272,13 +237,7 @@ async def _rotate(
     lifetimes: Lifetimes,
     now: datetime,
 ) -> Rotated | RefreshRefused:
-    """Rotate a refresh token with `statement`. Return the session, or the reason for the refusal.
-
-    `further_values` contains the values of the parameters that not every rotating statement has. If the token was
-    reused, end the session. If the statement finds no session, although the token could be used now, try again.
-
-    Raises: TooManyChanges, if each attempt ends in this way.
-    """
+    """If the statement finds no session, although the token could be used now, it is tried again."""
     row = await database.row(
         statement,
         session_id=token.session_id,
@@ -306,12 +265,6 @@ async def _refusal(
     max_age: int,
     now: datetime,
 ) -> RefreshRefused:
-    """Return the reason why the statement of `_rotate` has found no session.
-
-    `further_values` is the argument of `_rotate`. For a session in an app, it contains no values about a website.
-
-    Raises: ChangedMeanwhile, if the token could be used now.
-    """
     refusal = await database.row(
         _WHY_NOT,
         session_id=session_id,

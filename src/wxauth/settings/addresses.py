@@ -15,7 +15,7 @@ from pydantic import AfterValidator
 
 from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.types import CommaList
-from wxauth.terminal import WrongValue
+from wxauth.text_errors import WrongValue
 
 IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network
@@ -29,7 +29,7 @@ class PrefixLengths(NamedTuple):
     v6: int
 
     def network_of(self, ip: str) -> str:
-        """Return the network of an address, such as `192.0.2.0/24`. Raises: ValueError, if `ip` is not an address."""
+        """Return the network of an address, such as `192.0.2.0/24`."""
         address = plain_address(ip)
         return str(ip_network((address, self.length_of(address)), strict=False))
 
@@ -42,10 +42,8 @@ class PrefixLengths(NamedTuple):
         return network.supernet(new_prefix=min(network.prefixlen, self.length_of(network)))
 
 
-TRUNCATED: Final = PrefixLengths(24, 48)
-"""The prefix lengths of the network that is stored, shown or logged where the whole address must not appear."""
-NEARBY: Final = PrefixLengths(24, 56)
-"""The prefix lengths of the network that two devices in one home or office probably share."""
+TRUNCATED: Final = PrefixLengths(24, 48)  # stored, shown or logged where the whole address must not appear
+NEARBY: Final = PrefixLengths(24, 56)  # two devices in one home or office probably share it
 _PRIVATE: Final = tuple(
     map(
         ip_network,
@@ -53,18 +51,14 @@ _PRIVATE: Final = tuple(
         ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "fc00::/7", "::1/128"),
     )
 )
+# An IPv6 address outside of 2000::/3 is reserved, local, multicast, or another form of an IPv4 address.
 _PUBLIC: Final = tuple(map(ip_network, ("0.0.0.0/0", "2000::/3")))
-"""The networks that contain all public addresses.
-
-An IPv6 address outside of 2000::/3 is reserved, local, multicast, or another form of an IPv4 address.
-"""
 _METADATA: Final = (
     ip_network("169.254.0.0/16"),  # link-local, including the metadata service of most clouds
     ip_network("100.100.100.200/32"),  # Alibaba's metadata service
     ip_network("168.63.129.16/32"),  # Azure's metadata service
     ip_network("192.0.0.192/32"),  # Oracle's metadata service
-)
-"""The IPv4 networks of metadata services. `is_refused` also refuses an IPv6 address that ends with such an address."""
+)  # `is_refused` also refuses an IPv6 address that ends with such an address
 _NEVER_ALLOWED: Final = _METADATA + tuple(
     map(
         ip_network,
@@ -82,8 +76,7 @@ _NEVER_ALLOWED: Final = _METADATA + tuple(
         ),
     )
 )
-_NAT64: Final = IPv6Network("64:ff9b::/96")
-"""The well-known prefix of NAT64 (RFC 6052). The last 32 bits of such an address are an IPv4 address."""
+_NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052; the last 32 bits are an IPv4 address
 
 
 def plain_address(text: str) -> IpAddress:
@@ -91,8 +84,6 @@ def plain_address(text: str) -> IpAddress:
 
     For an IPv4-mapped IPv6 address (`::ffff:192.0.2.1`), return the IPv4 address. A zone (`fe80::1%eth0`) is removed,
     because PostgreSQL's addresses have no zone.
-
-    Raises: ValueError, if the text is not an address.
     """
     address = ip_address(text.partition("%")[0])
     if isinstance(address, IPv4Address):
@@ -103,8 +94,7 @@ def plain_address(text: str) -> IpAddress:
 async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:
     """Return the addresses of a host name, in the order in which they should be tried.
 
-    The result is empty if the name does not resolve within `seconds`. It is also empty if `host` is not a name, because
-    it is empty, an address, the path of a socket, or a list of hosts.
+    The result is empty if the name does not resolve within `seconds`, or if `host` is no name.
     """
     if not host or host.startswith("/") or "," in host:
         return []
@@ -120,17 +110,13 @@ async def addresses_of(host: str, *, seconds: float) -> Sequence[str]:
 
 
 def numeric_addresses_of(host: str) -> Sequence[str]:
-    """Return a list with the address that a host denotes in any notation, such as `0x7f.1`.
-
-    If the host is a name, return an empty list.
-    """
+    """Return a list with the address that a host denotes in any notation, such as `0x7f.1`, if it is no name."""
     with suppress(OSError, UnicodeError):
         return _addresses_in(getaddrinfo(host, None, flags=AI_NUMERICHOST))
     return []
 
 
 def _addresses_in(entries: Iterable[tuple[Any, ...]]) -> list[str]:
-    """Return the distinct addresses in the entries of `getaddrinfo`, whose last field is the address with its port."""
     return list(dict.fromkeys(str(entry[-1][0]) for entry in entries))
 
 
@@ -138,10 +124,7 @@ def is_refused(address: str, scheme: Scheme) -> bool:
     """Return whether wxauth must not send requests to this address with this scheme.
 
     Link-local, multicast, unspecified, reserved, Teredo and metadata addresses are always refused. Without TLS, only
-    private addresses are allowed. An IPv4-mapped, NAT64 or 6to4 address is treated as the IPv4 address that it
-    contains.
-
-    Raises: ValueError, if `address` is not an address.
+    private addresses are allowed. An IPv4-mapped, NAT64 or 6to4 address counts as the IPv4 address that it contains.
     """
     as_written = ip_address(address.partition("%")[0])
     unwrapped = _unwrapped(as_written)
@@ -156,7 +139,6 @@ def is_refused(address: str, scheme: Scheme) -> bool:
 
 
 def _unwrapped(address: IpAddress) -> IpAddress:
-    """Return the IPv4 address inside an IPv4-mapped, NAT64 or 6to4 address. Return any other address unchanged."""
     if isinstance(address, IPv4Address):
         return address
     if address in _NAT64:
@@ -165,15 +147,10 @@ def _unwrapped(address: IpAddress) -> IpAddress:
 
 
 def _last_32_bits(address: IpAddress) -> IPv4Address:
-    """Return the last 32 bits of an address as an IPv4 address."""
     return IPv4Address(int(address) & 0xFFFF_FFFF)
 
 
 def _check_proxies(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Return, in their usual form, the addresses and networks of trusted proxies. A single `*` stays unchanged.
-
-    Raises: WrongValue, if an item is neither an address nor a network, or if it contains all addresses.
-    """
     if value == ("*",):
         return value
     try:
@@ -190,17 +167,12 @@ def _check_proxies(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _in_usual_form(item: str) -> str:
-    """Return an address or a network in its usual form. Raises: ValueError, if the text is neither."""
     if "/" in item:
         return str(ip_network(item, strict=False))
     return str(ip_address(item))
 
 
 def _check_exempt(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Return, in their usual form, the networks that have no rate limit.
-
-    Raises: WrongValue, if an item is neither an address nor a network, or if it contains all addresses.
-    """
     try:
         networks = tuple(ip_network(item, strict=False) for item in value)
     except ValueError:

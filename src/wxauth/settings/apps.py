@@ -1,6 +1,13 @@
-"""The fields of a WeChat app, as they occur in `APPS`, in the database and in administrators' requests."""
+"""The fields of a WeChat app, as they occur in `APPS`, in the database and in administrators' requests.
 
+The logos of apps and sites are small pictures as `data:` URLs.
+"""
+
+import base64
 import re
+from contextlib import suppress
+from functools import lru_cache
+from io import BytesIO
 from typing import Annotated, Final, Literal
 
 from pydantic import (
@@ -16,22 +23,51 @@ from pydantic import (
 
 from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.claims import Claims
-from wxauth.settings.logos import Logo
 from wxauth.settings.roles import MAX_ROLES, ROLE, STAFF_ROLES
 from wxauth.settings.secrets import AppSecret, PushAesKey, PushToken
 from wxauth.settings.types import Lower, OrNone, check_title, checked, json_like
 from wxauth.settings.urls import HookUrl, HostName
-from wxauth.terminal import WrongValue
+from wxauth.text_errors import WrongValue
 
-PUSH_PATH: Final = "/v1/wechat/push/{app_id}"
-"""The path that WeChat pushes an app's messages to. The operator enters the URL with this path in WeChat's console."""
+PUSH_PATH: Final = "/v1/wechat/push/{app_id}"  # the operator enters the URL with this path in WeChat's console
+_MAX_LOGO_BYTES: Final = 32 * 1024
+_MAX_LOGO_SIDE: Final = 1024  # pixels: a phone decodes the whole picture
+
+
+def picture_url(content: bytes) -> str:
+    """Return a small picture as a `data:` URL."""
+    # Few commands need this import, which takes a few hundredths of a second.
+    from PIL import Image
+
+    # Pillow raises errors of many classes for a damaged picture.
+    with suppress(Exception), Image.open(BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
+        if len(content) <= _MAX_LOGO_BYTES and max(image.size) <= _MAX_LOGO_SIDE and image.format:
+            image.load()
+            # MPO is Pillow's name for a JPEG that contains a second picture.
+            kind = image.format.lower().replace("mpo", "jpeg")
+            return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    raise WrongValue(_("must be a PNG, JPEG or WebP image of up to 32 KiB and 1024 × 1024 pixels"))
+
+
+# The results are cached, because each process reads the apps every five seconds, and checking a logo takes 15 ms.
+@lru_cache(maxsize=256)
+def check_logo(url: str) -> str:
+    """Return the URL unchanged."""
+    with suppress(ValueError):
+        if picture_url(base64.b64decode(url.partition(",")[2])) == url:
+            return url
+    raise WrongValue(
+        _(
+            "must be a base64 `data:` URL with the matching media type. The image must be a PNG, JPEG or "
+            "WebP of up to 32 KiB and 1024 × 1024 pixels"
+        )
+    )
+
+
+Logo = Annotated[str, AfterValidator(check_logo)]
 
 
 def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the roles, each only once.
-
-    Raises: WrongValue, if there are too many roles, or if one of them is invalid or a staff role.
-    """
     if len(value) > MAX_ROLES or not all(re.fullmatch(ROLE, role) for role in value):
         raise WrongValue(_("must be up to {n} roles such as member or beta-tester, separated by commas", n=MAX_ROLES))
     if not STAFF_ROLES.isdisjoint(value):
@@ -47,15 +83,12 @@ def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
 APP_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 AppId = Annotated[str, StringConstraints(pattern=f"^{APP_ID.pattern}$")]
 AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobile_app"], Lower]
+# The constraints state the limits of `check_title` for the OpenAPI document.
 AppTitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), checked(check_title)]
-"""A title without spaces around it. The type states the limits of `check_title`, too, for the OpenAPI document."""
 UnionidPolicy = Annotated[Literal["required", "optional"], Lower]
 SignUp = Annotated[Literal["open", "closed"], Lower]
+# It limits the sessions of an identity in an app. Housekeeping keeps at most 100.
 MaxSessions = Annotated[int, Field(ge=1, le=100, strict=True)]
-"""A limit on the open sessions of an identity in an app.
-
-The limit is at most 100, because housekeeping keeps at most 100 open sessions per identity.
-"""
 SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
 JsHosts = Annotated[tuple[HostName, ...], Field(max_length=100)]
 
@@ -132,7 +165,6 @@ class App(AppFields):
     @field_validator("push_aes_key", "push_forward")
     @classmethod
     def _nothing_without_token(cls, value: object, info: ValidationInfo) -> object:
-        """Check that the field is set only together with `push_token`. Raises: WrongValue."""
         # If the token is invalid, `info.data` does not contain it, and the token has already been reported.
         has_no_token = "push_token" in info.data and info.data["push_token"] is None
         if value is not None and has_no_token:
@@ -152,16 +184,16 @@ class App(AppFields):
     @property
     def unionid_in_force(self) -> UnionidPolicy:
         """The rule for new users without a unionid: the app's own rule, or the default for the app's kind."""
-        return self.unionid or ("optional" if self.is_mini_program else "required")
+        return self.unionid or ("optional" if self.kind == "mini_program" else "required")
 
     @property
     def secrets(self) -> dict[str, str]:
-        """The values of the secret fields that are not None, in plain text, by the name of the field."""
+        """The values of the secret fields, in plain text."""
         return {name: value.get_secret_value() for name, value in self if isinstance(value, SecretStr)}
 
     @property
     def plain_fields(self) -> dict[str, object]:
-        """The values of the fields that are neither None nor secret, except for the id, by the name of the field."""
+        """The values of the fields that are neither None nor secret, without the id."""
         return {
             name: value
             for name, value in self

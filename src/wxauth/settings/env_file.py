@@ -1,45 +1,39 @@
-"""A reader of the file `.env`. It uses python-dotenv's parser, and keeps the line number of each statement."""
+"""The reader of the file `.env`, which the health check imports without the settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Final
 
 from dotenv.main import resolve_variables
 from dotenv.parser import parse_stream
 
+ENV_FILE: Final = Path(".env")
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EnvLine:
-    """A statement of the file, or an environment variable.
+    """A statement of the file, or an environment variable. Any part might contain a secret, even before the `=`."""
 
-    Any part of a statement might contain a secret, even the part before the `=`.
-    """
-
-    number: int | None
-    """The number of the statement's first line; None if the text is the name of an environment variable."""
-    text: str
-    """The whole statement, or the name of an environment variable."""
-    name: str | None
-    """The name of the variable; None if the statement has neither the form NAME=value nor the form NAME."""
-    value: str | None
-    """The value; None if the statement has no `=`."""
+    number: int | None  # None for an environment variable
+    text: str  # the whole statement, or the name of an environment variable
+    name: str | None  # None for neither NAME=value nor NAME
+    value: str | None  # None without `=`
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EnvFile:
-    """The contents of a `.env` file. Both fields are empty if there is no such file."""
+    """The contents of a `.env` file."""
 
-    values: Mapping[str, str | None]
-    """The values that the file sets, by the names of their variables. The value of a name without `=` is None."""
-    lines: Sequence[EnvLine]
-    """The statements of the file, without comments and blank lines."""
+    values: Mapping[str, str | None]  # None for a name without `=`
+    lines: Sequence[EnvLine]  # without comments and blank lines
 
 
 def read_env_file(path: Path) -> EnvFile:
-    """Read the file `.env`. If it does not exist, or is a folder, return empty contents.
+    """Read the file `.env` with python-dotenv's parser, and keep the line number of each statement.
 
-    Raises: OSError; UnicodeDecodeError, if the file is not UTF-8.
+    If it does not exist, or is a folder, return empty contents.
     """
     # If the file that is to be mounted does not exist, Docker creates a folder in its place.
     if not path.exists() or path.is_dir():

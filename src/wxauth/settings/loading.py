@@ -15,27 +15,20 @@ from pydantic import ValidationError
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings import types
 from wxauth.settings.apps import App
-from wxauth.settings.env_file import EnvLine, read_env_file
+from wxauth.settings.env_file import ENV_FILE, EnvLine, read_env_file
 from wxauth.settings.resources import Resource
 from wxauth.settings.settings import PREFIX, AnySettings, InvalidSettings, Settings
 from wxauth.terminal import os_reason, rule_of
 
-ENV_FILE: Final = Path(".env")
-
+# Kubernetes sets these variables for a Service named "wxauth" or "wxauth-…", and also WXAUTH_PORT or WXAUTH_…_PORT.
+# Because WXAUTH_PORT is the name of a setting, wxauth recognizes these two by their values (`types.SERVICE_LINK`).
 _SERVICE_LINK_NAME: Final = re.compile(
     r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 )
-"""The pattern of the names of variables that Kubernetes sets for a Service named "wxauth" or "wxauth-…".
-
-Kubernetes also sets WXAUTH_PORT or WXAUTH_…_PORT. Because WXAUTH_PORT is the name of a setting, wxauth recognizes these
-variables by their values, which match `types.SERVICE_LINK`.
-"""
 _NAMES: Final = [name.upper() for name in Settings.model_fields]
-"""The names of all settings, without wxauth's prefix."""
 _NAMES_IN_APPS: Final = [name for name in map(str.upper, App.model_fields) if name not in _NAMES]
-"""The names, in upper case, of the fields of an app that are not also settings."""
-_SIGN: Final = "[:：＝﹦⁼]"
-"""The pattern of a sign that operators type in place of `=`, for example the full-width `＝` of a Chinese keyboard."""
+_SIGN: Final = "[:：＝﹦⁼]"  # typed in place of `=`, for example the `＝` of a Chinese keyboard
+# The text contains the name of a setting or, before a wrong sign, of an app's field. The longest name counts.
 _SETTING: Final = re.compile(
     rf"""
     (?:export\s)?\s*(?P<before>.*?)\b
@@ -44,27 +37,17 @@ _SETTING: Final = re.compile(
     """,
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
-"""The pattern of a text that contains the name of a setting.
-
-The name of an app's field also matches, but only before a sign that was typed in place of `=` (see `_SIGN`). If several
-names match, the longest one counts. The groups `before` and `rest` contain the text before and after the name, and
-`sign` contains the sign, or is empty.
-"""
 _WORD: Final = re.compile(r"\w+", re.ASCII)
-_OTHER_QUOTES: Final = tuple("“”‘’„«＂＇「『`")
-"""The quotation marks that operators type in place of straight quotes."""
+_OTHER_QUOTES: Final = tuple("“”‘’„«＂＇「『`")  # typed in place of straight quotes
 
 
 def load_settings(
     kind: type[AnySettings], *, env_file: Path = ENV_FILE, secrets_dir: Path = types.DEFAULT_SECRETS_DIR
 ) -> AnySettings:
-    """Read settings from the environment, a `.env` file, and files named after settings.
+    """Read settings from the environment, a `.env` file, and files named after settings, in this order of precedence.
 
-    If several of these sources contain a setting, the first one in this order takes precedence. The files named after
-    settings are in the folder WXAUTH_SECRETS_DIR, by default in `secrets_dir`.
-
-    Raises: InvalidSettings, if a setting is wrong or missing, or if a file cannot be read. Unless `.env` cannot be
-        read, the error also lists the results of `setting_faults`, because a missing setting might be misspelled.
+    Raises: InvalidSettings. Unless `.env` cannot be read, it also lists the results of `setting_faults`, because a
+        missing setting might be misspelled.
     """
     try:
         env = {name.upper(): value for name, value in {**read_env_file(env_file).values, **os.environ}.items()}
@@ -84,10 +67,7 @@ def load_settings(
 
 
 def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
-    """Create settings. `values` take precedence over the environment.
-
-    Raises: InvalidSettings, if a setting is wrong or missing.
-    """
+    """Create settings. `values` take precedence over the environment."""
     try:
         return kind(**values)
     except ValidationError as exc:
@@ -95,17 +75,10 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
 
 
 def setting_faults(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[Text]:
-    """Return texts about faults that wxauth would otherwise ignore.
-
-    The faults are:
-
-    - a name with wxauth's prefix that isn't a setting
-    - a line of `.env` that sets nothing
-    - a value that begins with a wrong quotation mark, such as `“`
+    """Return texts about misspelled names, lines that set nothing, and wrong quotes, which nobody else would notice.
 
     A text contains the name of a setting, or the name of an environment variable that consists of capital letters and
-    underscores. It contains no other name, because a secret might be in its place, and never a value. If `env_file` is
-    None, only the environment is examined.
+    underscores. It contains no other name, because a secret might be in its place, and never a value.
 
     Raises: OSError; UnicodeDecodeError, if the file is not UTF-8.
     """
@@ -116,10 +89,6 @@ def setting_faults(environ: Mapping[str, str] = os.environ, *, env_file: Path | 
 
 
 def _fault_of(line: EnvLine) -> Text | None:
-    """Return a text that describes what is wrong with a line: it sets nothing, or its name or quotes are wrong.
-
-    Return None if there is nothing to report.
-    """
     name = (line.name or "").upper()
     value = line.value or ""
     place = _(".env, line {n}", n=line.number) if line.number is not None else _("the environment")
@@ -131,10 +100,8 @@ def _fault_of(line: EnvLine) -> Text | None:
     if _SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and types.SERVICE_LINK.match(value)):
         return None
     similar = _similar_setting(name)
-    # The line may contain the name of a setting with a wrong sign in place of `=`. The whole line is searched if it has
-    # no name, or if its name is a setting without a value. Otherwise, only its name is searched, because its value may
-    # mention a setting for another reason. For example, the parser returns all of `WXAUTH_PORT：8000` as a name, since
-    # it contains no space.
+    # The line may contain the name of a setting with a wrong sign in place of `=`: the parser returns all of
+    # `WXAUTH_PORT：8000` as a name, since it contains no space. A value may mention a setting for another reason.
     searched_text = line.text if line.name is None or is_setting else line.name
     match = _SETTING.match(searched_text)
     if match is not None:
@@ -145,10 +112,6 @@ def _fault_of(line: EnvLine) -> Text | None:
 
 
 def _similar_setting(name: str) -> str | None:
-    """Return the setting that the operator may have meant, without wxauth's prefix; None if no setting is similar.
-
-    `name` is in upper case.
-    """
     match = _WORD.match(name.removeprefix(PREFIX))
     word = match[0] if match else ""
     if word in _NAMES_IN_APPS:
@@ -158,11 +121,6 @@ def _similar_setting(name: str) -> str | None:
 
 
 def _fault_of_name(line: EnvLine, similar: str | None, place: Text) -> Text | None:
-    """Return a text about a line without a name, or about a name with wxauth's prefix that isn't a setting.
-
-    `similar` is the result of `_similar_setting`. Return None for a name without wxauth's prefix, because such a name
-    belongs to another program.
-    """
     if line.name is None:
         return _("{name}: {rule}", name=place, rule=_("must have the form NAME=value"))
     if not line.name.upper().startswith(PREFIX):
@@ -178,12 +136,6 @@ def _fault_of_name(line: EnvLine, similar: str | None, place: Text) -> Text | No
 
 
 def _fault_of_setting(match: re.Match[str], similar: str | None, place: Text) -> Text | None:
-    """Return a text about the characters around the name of a setting, which `_SETTING` has matched.
-
-    Return None if a single letter follows the name, or if letters, digits or underscores follow it directly and
-    `similar`, the result of `_similar_setting`, is another setting. In both cases, the name is misspelled, which
-    `_fault_of_name` reports.
-    """
     setting, rest, sign = match["setting"].upper(), match["rest"], match["sign"]
     if re.fullmatch("[A-Za-z]", rest):
         return None  # with a single letter after it, the name is misspelled, for example a plural
@@ -202,14 +154,6 @@ def _fault_of_setting(match: re.Match[str], similar: str | None, place: Text) ->
 
 
 def _read_files(folder: Path, names: Collection[str]) -> dict[str, str]:
-    """Return the texts of a folder's files whose names, in upper case, are among `names`. Ignore other files.
-
-    The keys of the result are the upper-case names. The texts have no whitespace around them. If the folder is missing,
-    return no texts.
-
-    Raises: InvalidSettings, if the folder cannot be read, or if an entry with one of these names is not
-        a readable UTF-8 text file.
-    """
     texts: dict[str, str] = {}
     try:
         paths = list(folder.iterdir()) if folder.is_dir() else []
@@ -231,10 +175,6 @@ def _read_files(folder: Path, names: Collection[str]) -> dict[str, str]:
 
 
 def _problem(error: Mapping[str, Any]) -> Text:
-    """Return a text about one of pydantic's errors.
-
-    The text, such as `WXAUTH_APPS[0].app_secret: is required`, names the variable and the rule that the value breaks.
-    """
     location: tuple[str | int, ...] = error["loc"]
     rule = rule_of(error)
     if rule.startswith(PREFIX):  # a rule about several settings names them itself

@@ -8,10 +8,9 @@ from pydantic import Field, SecretStr
 
 from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.types import checked, must_match
-from wxauth.terminal import WrongValue
+from wxauth.text_errors import WrongValue
 
 SECRET_KEY_BYTES: Final = 32
-"""The length of a secret key, in bytes."""
 # The form of a secret for signatures, as Standard Webhooks 1.0.0 specifies it.
 WEBHOOK_PREFIX: Final = "whsec_"
 _MIN_WEBHOOK_KEY_BYTES: Final = 24
@@ -19,7 +18,7 @@ _MAX_WEBHOOK_KEY_BYTES: Final = 64
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:
-    """Decode a secret key from base64 or base64url. Raises: WrongValue, if the text does not encode 32 bytes."""
+    """Decode a secret key from base64 or base64url."""
     text = value.get_secret_value().translate({ord("-"): "+", ord("_"): "/"})  # base64url becomes base64
     with suppress(ValueError):
         key = base64.b64decode(text, validate=True)
@@ -29,10 +28,7 @@ def secret_key_bytes(value: SecretStr) -> bytes:
 
 
 def webhook_secret_bytes(value: SecretStr) -> bytes:
-    """Decode the key in a secret for signatures.
-
-    Raises: WrongValue, if the secret does not consist of the prefix and 24 to 64 bytes in base64.
-    """
+    """Decode the key in a secret for signatures."""
     text = value.get_secret_value()
     with suppress(ValueError):
         key = base64.b64decode(text.removeprefix(WEBHOOK_PREFIX), validate=True)

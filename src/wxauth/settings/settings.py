@@ -6,7 +6,7 @@ the other sources of settings.
 
 import sys
 from collections.abc import Iterable
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -15,18 +15,16 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings import addresses, secrets, types, urls
 from wxauth.settings.apps import App, AppId, AppList, SignUp, SignUpRoles
 from wxauth.settings.claims import Claims, JsonClaims
-from wxauth.settings.http_urls import is_below
-from wxauth.settings.resources import Resource, Resources, check_distinct
-from wxauth.terminal import TextError, WrongValue
+from wxauth.settings.resources import Resources
+from wxauth.settings.urls import is_below
+from wxauth.text_errors import TextError, WrongValue
 
 PREFIX: Final = "WXAUTH_"
 WECHAT_URL: Final = "https://api.weixin.qq.com"
 WECHAT_OPEN_URL: Final = "https://open.weixin.qq.com"
-WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
-"""WeChat's second host, which wxauth uses if it cannot connect to `WECHAT_URL`."""
+WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"  # if wxauth cannot connect to WECHAT_URL
 
-_HOUR: Final = 3600
-"""The number of seconds in an hour."""
+_HOUR: Final = 3600  # seconds
 _DAY: Final = 24 * _HOUR
 
 _DEFAULT_ISSUER: Final = "http://127.0.0.1:8000"
@@ -35,10 +33,7 @@ _DEFAULT_REGION: Final = "CN"
 
 
 class InvalidSettings(TextError):
-    """The error for settings that are wrong or missing.
-
-    `problems` names each wrong variable and the rule that it breaks, but contains no value that may be a secret.
-    """
+    """`problems` names each wrong variable and the rule that it breaks, but contains no value that may be a secret."""
 
     def __init__(self, problems: Iterable[Text]) -> None:
         self.problems = list(problems)
@@ -175,11 +170,6 @@ class Settings(DatabaseSettings):
     @field_validator("apps")
     @classmethod
     def _one_way_to_name_apps(cls, apps: tuple[App, ...], info: ValidationInfo) -> tuple[App, ...]:
-        """Return the apps, which are defined either by APPS, or by APP_ID and APP_SECRET.
-
-        Raises: WrongValue, if APPS is set together with APP_ID or APP_SECRET, if only one of APP_ID and APP_SECRET is
-            set, or if an app_id occurs twice.
-        """
         # A field that is missing in `info.data` is invalid, and has already been reported.
         if not {"app_id", "app_secret"} <= info.data.keys():
             return apps
@@ -196,7 +186,6 @@ class Settings(DatabaseSettings):
     @field_validator("issuer")
     @classmethod
     def _no_forward_to_ourselves(cls, issuer: str, info: ValidationInfo) -> str:
-        """Check that no app forwards WeChat's messages to wxauth itself. Raises: WrongValue."""
         for app in info.data.get("apps", ()):
             if app.push_forward is not None and is_below(app.push_forward, issuer):
                 text = _("push_forward for {app_id} in WXAUTH_APPS must not point to wxauth itself", app_id=app.app_id)
@@ -209,11 +198,6 @@ class Settings(DatabaseSettings):
         if secret is None and info.data.get("sign_up_hook_url") is not None:
             raise WrongValue(_("must be set together with {name}", name="WXAUTH_SIGN_UP_HOOK_URL"))
         return secret
-
-    @field_validator("resources")
-    @classmethod
-    def _none_is_the_audience(cls, resources: tuple[Resource, ...], info: ValidationInfo) -> tuple[Resource, ...]:
-        return check_distinct(resources, [info.data.get("audience", "")])
 
     @field_validator("client_documents")
     @classmethod
@@ -236,20 +220,5 @@ class Settings(DatabaseSettings):
 
     @property
     def secret_keys(self) -> list[bytes]:
-        """The current secret key as bytes, followed by the previous secret keys."""
+        """The current secret key, followed by the previous ones."""
         return [secrets.secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
-
-    def address_field(self, ip: str | None) -> dict[str, Any]:
-        """Return the field `ip` for the log line of a login or refresh. Unless `LOG_ADDRESSES` is on, return no field.
-
-        `ip` is the address that the request came from.
-        """
-        return {"ip": ip} if self.log_addresses else {}
-
-    def may_sign_up(self, app: App) -> bool:
-        """Return whether new users may sign up with this app. The app's own `sign_up` overrides `SIGN_UP`."""
-        return (app.sign_up or self.sign_up) == "open"
-
-    def roles_at_sign_up(self, app: App) -> tuple[str, ...]:
-        """Return the roles of a user who signs up with this app. The app's own roles override `SIGN_UP_ROLES`."""
-        return self.sign_up_roles if app.sign_up_roles is None else app.sign_up_roles

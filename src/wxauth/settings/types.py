@@ -12,50 +12,34 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticUseDefault, from_json
 
+from wxauth import i_json
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.terminal import WrongValue
+from wxauth.text_errors import WrongValue
 from wxauth.texts import is_title
 
 T = TypeVar("T")
 
-DEFAULT_SECRETS_DIR: Final = Path("/run/secrets")
-"""The default of WXAUTH_SECRETS_DIR, which is the folder in which Docker mounts secrets."""
+DEFAULT_SECRETS_DIR: Final = Path("/run/secrets")  # in which Docker mounts secrets
+# If a Service is named "wxauth", Kubernetes sets WXAUTH_PORT to an address such as `tcp://10.0.0.1:80`.
 SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
-"""The pattern of the scheme of an address in the variables that Kubernetes sets for a Service.
-
-If the Service is named "wxauth", one of these variables is WXAUTH_PORT, with a value such as `tcp://10.0.0.1:80`.
-"""
 CENTURY_DAYS: Final = 36600
-"""The largest number of days in a setting, about a hundred years. Some settings have a smaller maximum."""
 CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
 LAST_PORT: Final = 65535
-_SHORTEST_TRAIL_DAYS: Final = 180
-"""The smallest number of days for which the audit trail can be kept, apart from 0, which means forever.
-
-China's Cybersecurity Law requires network logs to be kept for at least six months.
-"""
+_SHORTEST_TRAIL_DAYS: Final = 180  # China's Cybersecurity Law requires network logs to be kept for six months
+# The first group names a document that users agree to, and the second is its version.
 _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
-"""The pattern of the name of a document that users agree to, a colon, and the version of the document."""
 
 
 def comma_separated(text: str) -> list[str]:
-    """Return the items of a comma-separated text.
-
-    Spaces around an item are removed. An empty item is left out.
-    """
+    """Return the items of a comma-separated text."""
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def _split_at_commas(value: object) -> object:
-    """Return the items of a comma-separated text. A value of another type stays unchanged."""
     return comma_separated(value) if isinstance(value, str) else value
 
 
 def _read_documents(value: object) -> object:
-    """Return the version of each document in a comma-separated text. A value of another type stays unchanged.
-
-    Raises: WrongValue, if an item is not a document with its version, or if a document occurs twice.
-    """
     if not isinstance(value, str):
         return value
     matches = [_DOCUMENT.fullmatch(item) for item in comma_separated(value)]
@@ -74,8 +58,7 @@ def _read_documents(value: object) -> object:
 def json_like(example: str) -> BeforeValidator:
     """Return a validator that parses JSON of the same kind as the example: a list or an object.
 
-    An empty text becomes an empty list or object. For a text that is not JSON of this kind, the validator raises
-    WrongValue. A value that is not a text stays unchanged.
+    An empty text becomes an empty list or object. A value that is not a text stays unchanged.
     """
     kind = type(from_json(example))
 
@@ -83,9 +66,10 @@ def json_like(example: str) -> BeforeValidator:
         if not isinstance(value, str):
             return value
         try:
-            parsed = from_json(value) if value else kind()
+            parsed = i_json.parse(value) if value else kind()
         except ValueError:
             parsed = None
+        i_json.check(parsed)
         if not isinstance(parsed, kind):
             raise WrongValue(_("must be JSON such as {example}", example=example))
         return parsed
@@ -94,10 +78,6 @@ def json_like(example: str) -> BeforeValidator:
 
 
 def _refuse_unit(value: object) -> object:
-    """Return a value unchanged, unless it is a number with a unit, such as `15m`.
-
-    Raises: WrongValue, if the number has a unit. The text says that the setting is a plain number of seconds.
-    """
     if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*[A-Za-z]+\s*", value):
         raise WrongValue(_("must be a number of seconds, such as 900"))
     return value
@@ -109,7 +89,6 @@ def _check_trail_days(value: int) -> None:
 
 
 def _check_region(value: str) -> str:
-    """Return the code of a region in upper case. Raises: WrongValue, if the region is unknown."""
     # The import takes a tenth of a second, and few commands need it.
     from phonenumbers import SUPPORTED_REGIONS
 
@@ -124,13 +103,12 @@ def _check_secrets_folder(value: Path) -> None:
 
 
 def check_title(value: str) -> None:
-    """Check the title of an app, a site, a resource or a scope. Raises: WrongValue, if `is_title` refuses the title."""
+    """Check the title of an app, a site, a resource or a scope."""
     if not is_title(value):
         raise WrongValue(_("must be 1 to 64 characters, without control characters, and not only spaces"))
 
 
 def _ignore_service_link(value: object) -> object:
-    """Return a value unchanged. In place of an address that Kubernetes sets for a Service, use the default port."""
     if isinstance(value, str) and SERVICE_LINK.match(value):
         raise PydanticUseDefault
     return value
@@ -147,7 +125,7 @@ def checked(check: Callable[[T], object]) -> AfterValidator:
 
 
 def must_match(pattern: str, refusal: Text) -> AfterValidator:
-    """Return a validator that requires a text or a secret to match the pattern completely. `refusal` is the message."""
+    """Return a validator that requires a text or a secret to match the pattern completely."""
     return checked(match_check(pattern, refusal))
 
 
@@ -163,24 +141,24 @@ def match_check(pattern: str, refusal: Text) -> Callable[[str | SecretStr], None
 
 # The following validators are used in types such as `Annotated[tuple[AppId, ...], CommaList]`.
 CommaList = BeforeValidator(_split_at_commas)
-"""A validator that splits a comma-separated text."""
-Documents = BeforeValidator(_read_documents)
-"""A validator that parses documents with their versions, such as `privacy:2026-05,terms:3`."""
+Documents = BeforeValidator(_read_documents)  # such as `privacy:2026-05,terms:3`
 Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
-"""A validator that converts a text to lower case."""
-OrNone = Annotated[T | None, BeforeValidator(lambda value: None if value == "" else value)]
-"""A value, or None if the text is empty."""
+OrNone = Annotated[T | None, BeforeValidator(lambda value: None if value == "" else value)]  # None for an empty text
 
 AnySeconds = Annotated[int, Field(ge=0, le=CENTURY_SECONDS), BeforeValidator(_refuse_unit)]
-"""A number of seconds, which may be 0."""
 Seconds = Annotated[int, Field(ge=1, le=CENTURY_SECONDS), BeforeValidator(_refuse_unit)]
-"""A number of seconds, at least 1."""
 Days = Annotated[int, Field(ge=0, le=CENTURY_DAYS)]
-"""A number of days, which may be 0."""
-TrailDays = Annotated[Days, checked(_check_trail_days)]
-"""The number of days for which the audit trail is kept; 0 to keep it forever."""
+TrailDays = Annotated[Days, checked(_check_trail_days)]  # 0 to keep it forever
 
-Audience = Annotated[str, Field(min_length=1)]
+Audience = Annotated[
+    str,
+    Field(min_length=1),
+    # A guard that expects a URL is a resource's, and accepts the tokens of agents.
+    must_match(
+        r"(?is)(?!\s*[a-z][a-z0-9+.-]*://).*",
+        _("must be a name such as wxauth, not a URL. List the URL of a service for agents in WXAUTH_RESOURCES"),
+    ),
+]
 Title = Annotated[str, checked(check_title)]
 
 PhonePolicy = Annotated[Literal["move", "refuse", "share", "link"], Lower]

@@ -1,4 +1,7 @@
-"""The types of URLs, hosts and paths in settings.
+"""What a URL is, how two URLs compare, and the types of URLs, hosts and paths in settings.
+
+The guard's `is_http_url` says which texts are http or https URLs. The further rules for receivers are in
+`outbound/urls.py`, and those for redirect URIs in `clients/redirect_uris.py`.
 
 Errors never contain the value, because a URL can contain a password.
 """
@@ -7,24 +10,31 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
+from posixpath import normpath
 from typing import Annotated, Final
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, SecretStr
 
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.settings.addresses import Scheme, is_refused, numeric_addresses_of
-from wxauth.settings.http_urls import is_url_without_user
 from wxauth.settings.types import LAST_PORT, CommaList, checked, must_match
-from wxauth.terminal import WrongValue
+from wxauth.text_errors import WrongValue
 from wxauth_guard.urls import is_http_url, is_secure
 
+MAX_URL: Final = 2048
+_PLAIN: Final = re.compile(
+    r"(?P<scheme>https?)://(?P<host>(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?)"
+    r"(?P<path>(?:/[A-Za-z0-9._~:/!$&'()*+,;=@%-]*)?)(?P<query>(?:\?[A-Za-z0-9._~:/!$&'()*+,;=@%?-]*)?)",
+    re.ASCII,
+)
+# The groups are the scheme, the host with its port, and the rest.
+_PARTS: Final = re.compile(r"(https?)://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE)
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+# The service's paths begin with these segments, which a test compares with the routes. `.well-known` is missing,
+# because no file in `RootFiles` begins with a dot.
 OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "readyz", "metrics", "admin"})
-"""The first segments of the service's paths. No file in `RootFiles` and no path of an issuer may begin like this.
-
-A test compares the names with the routes. `.well-known` is missing, because no file in `RootFiles` begins with a dot.
-"""
-# The parts of the patterns below: a user name and password with `@`, a host, a port, and hosts of PostgreSQL.
+# The patterns below consist of a user name and password with `@`, a host, a port, and hosts of PostgreSQL.
 _USER: Final = r"([^/?#@\[\]\t\r\n]*@)?"
 _HOST: Final = r"(\[[\da-fA-F:.]+\]|[\w.%-]+)"
 _PORT: Final = ":[0-9]{1,5}"
@@ -32,20 +42,72 @@ _HOSTS: Final = rf"({_HOST}({_PORT})?(,{_HOST}({_PORT})?)*)?"
 _HOST_AND_PORT: Final = re.compile(
     r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?=[^:]*[a-z])[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|(?P<v4>[0-9.]+))"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?"
-)
-"""The pattern of a lower-case host name or an address, with or without a port.
-
-The lookahead requires a letter in a name, because digits and dots alone are an IPv4 address.
-"""
+)  # a name has a letter, because digits and dots alone are an IPv4 address
 _REDIS_HOSTS: Final = rf"{_USER}{_HOST}{_PORT}(,{_HOST}{_PORT})*"
 _REDIS_FORMS: Final = (
     rf"rediss?://{_USER}{_HOST}({_PORT})?(/\d*)?(\?[^#@]*)?",
     rf"redis\+sentinel://{_REDIS_HOSTS}/[\w.-]+",
     rf"redis\+cluster://{_REDIS_HOSTS}/?",
     rf"unix://{_USER}/[^?#]+(\?[^#@]*)?",
-)
-"""The patterns of the URLs of a Redis server, of Sentinels with their service's name, of a cluster, and of a socket."""
+)  # a server, Sentinels with their service's name, a cluster, a socket
 _MUST_LOOK_LIKE: Final = _("must be a URL such as {form}. In the user name and password, percent-encode / : # ? @ [ ]")
+
+
+def plain_url(url: str) -> re.Match[str] | None:
+    """Match a URL in its plain form.
+
+    The groups are `scheme`, `host` (with its port), `path` and `query` (with its `?`).
+
+    In its plain form, a URL has a lower-case scheme and host, contains only characters that RFC 3986 allows, and has
+    neither a user name nor a fragment.
+    """
+    # The pattern allows ports and IPv6 addresses that do not exist, so `is_http_url` checks them.
+    return _PLAIN.fullmatch(url) if is_http_url(url) else None
+
+
+def is_url_without_user(url: str) -> bool:
+    """Return whether this is an http or https URL of at most `MAX_URL` characters without a user name.
+
+    The URL may contain characters of any language, but no ASCII space, ASCII control character or backslash.
+    """
+    if len(url) > MAX_URL or re.search(r"[\x00-\x20\x7f\\]", url):
+        return False
+    return is_http_url(url) and "@" not in urlsplit(url).netloc
+
+
+def host_of(url: str) -> str:
+    """Return the host, with its port, of an http or https URL without a user name, to show or log it."""
+    return re.split("[/?#]", url)[2]  # `https://host/path` is split into `https:`, an empty text, `host` and `path`
+
+
+def as_compared(url: str) -> str:
+    """Return the form in which URLs are compared, because clients can spell one URL in several ways.
+
+    The scheme and host are in lower case, without a default port. If nothing follows the host, a slash is added.
+    Everything else must match exactly. A text that is not an http or https URL is returned unchanged.
+    """
+    parts = _PARTS.fullmatch(url)
+    if parts is None:
+        return url
+    scheme = parts[1].lower()
+    host = parts[2].lower().removesuffix(f":{_DEFAULT_PORTS[scheme]}")
+    return f"{scheme}://{host}{parts[3] or '/'}"
+
+
+def is_below(url: str, issuer: str) -> bool:
+    """Return whether a URL has the issuer's host and port, and a path that is the issuer's path, or below it."""
+    host, path = _host_and_path(url)
+    host_of_issuer, path_of_issuer = _host_and_path(issuer)
+    return host == host_of_issuer and f"{path}/".startswith(f"{path_of_issuer}/")
+
+
+def _host_and_path(url: str) -> tuple[tuple[str, int | None], str]:
+    """In this form, `is_below` also recognizes a different spelling, such as `https://host:443/a/../v1`."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    path = normpath(f"/{unquote(parts.path)}").strip("/")
+    return (host, port), (f"/{path}" if path else "")
 
 
 def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
@@ -53,8 +115,6 @@ def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
 
     Python versions with the security fixes of 2025 refuse a URL in which an IPv6 address in brackets follows another
     host. Therefore, the hosts are separated first.
-
-    Raises: ValueError, if `urlsplit` refuses the URL.
     """
     scheme, slashes, after_scheme = url.partition("://")
     authority = re.split("[/?#]", after_scheme, maxsplit=1)[0]
@@ -64,11 +124,6 @@ def split_hosts(url: str) -> tuple[SplitResult, list[str]]:
 
 
 def _checked_parts(url: str, pattern: str, example: str) -> SplitResult:
-    """Return the parts of a URL, with the first of its hosts.
-
-    Raises: WrongValue, which shows `example` if the URL does not match the pattern or cannot be split, and names the
-        valid ports if a port is invalid.
-    """
     refusal = WrongValue(Text(_MUST_LOOK_LIKE, form=example))
     if not re.fullmatch(pattern, url):
         raise refusal
@@ -83,13 +138,11 @@ def _checked_parts(url: str, pattern: str, example: str) -> SplitResult:
 
 
 def _check_ports(ports: Iterable[str]) -> None:
-    """Check ports in decimal digits. Raises: WrongValue, if a port is not between 1 and 65535."""
     if not all(port.isdecimal() and 0 < int(port) <= LAST_PORT for port in ports):
         raise WrongValue(_("must have ports from 1 to 65535"))
 
 
 def _check_database_url(value: SecretStr) -> SecretStr:
-    """Check the URL of a database, and return it with the scheme `postgresql`. Raises: WrongValue."""
     url = re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", value.get_secret_value())
     # If a password contains `/` or `?`, the user name and the beginning of the password may look like a host and port.
     # Therefore, the part after the host must not contain `@`, except in the path of a socket.
@@ -191,10 +244,6 @@ def _check_root_files(values: tuple[str, ...]) -> None:
 
 
 def _check_host(value: str) -> None:
-    """Check a host, which may have a port.
-
-    Raises: WrongValue, if the host is neither a lower-case name nor an address, or if the port is wrong.
-    """
     match = _HOST_AND_PORT.fullmatch(value)
     if match is not None and int(match["port"] or 0) <= LAST_PORT:
         with suppress(ValueError):
@@ -230,8 +279,6 @@ DomainFile = Annotated[
         "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}:[!-~]{1,1024}",
         _("must be the name and content of the file from WeChat's console, such as a1B2c3.txt:0f1e2d3c"),
     ),
-]
-"""The name of a file from WeChat's console, a colon, and the file's content. WeChat verifies a domain with the file."""
-HostName = Annotated[str, checked(_check_host)]
-"""A lower-case host name or address, with or without a port, such as `claude.ai` or `127.0.0.1:8080`."""
+]  # WeChat verifies a domain with the file
+HostName = Annotated[str, checked(_check_host)]  # such as `claude.ai` or `127.0.0.1:8080`
 RootFiles = Annotated[tuple[DomainFile, ...], CommaList, checked(_check_root_files)]

@@ -71,10 +71,7 @@ class IntrospectionAnswer(TypedDict, total=False):
 
 
 def _no_token() -> InvalidRequest:
-    """Return the error for a form without a token.
-
-    Each call returns a new exception, because a raised exception keeps its stack frames alive.
-    """
+    """Return a new exception for each call, because a raised one keeps its stack frames alive."""
     return InvalidRequest.of("token", "Field required")
 
 
@@ -115,15 +112,7 @@ async def introspect(
 async def _current_claims(
     verifier: Verifier, database: Database, token: str, *, resources: Collection[str], now: datetime
 ) -> dict[str, Any] | None:
-    """Return a token's claims, with the user's current roles and external id if the token may show them.
-
-    Return None if the token is invalid, if its session has ended, if its user is banned or erased, if its website was
-    removed, or if it is for none of the resources. Without `resources`, the verifier alone checks the audience.
-
-    For a valid token of this service, the function queries the database once. For any other token, it sends no query.
-
-    Raises: KeysUnavailable.
-    """
+    """Return a token's claims, with the user's current roles and external id; None if the token is not valid now."""
     try:
         principal = await verifier.verify(token, now=now.timestamp())
     except InvalidToken:
@@ -144,10 +133,6 @@ async def _current_claims(
 
 
 async def _token_in(request: Request) -> str:
-    """Return the field `token` of a form.
-
-    Raises: InvalidRequest, if the field is missing or repeated; the errors of `form_values`.
-    """
     tokens = await form_values(request, "token")
     if not tokens:
         raise _no_token()

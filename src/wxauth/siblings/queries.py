@@ -16,10 +16,7 @@ from wxauth.users.search_queries import IDENTITIES_FRAGMENT, UserWithIdentities
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ClientWithKey(ServiceClient):
-    """A row that contains the client that requests a signature, and one `KeyOfLogin` that matches the request.
-
-    If no `KeyOfLogin` matches, the only row contains the client, and the columns below are null.
-    """
+    """A client, and one `KeyOfLogin` that matches its request; the columns below are null if none matches."""
 
     openid: str | None
     user_id: UUID | None
@@ -27,26 +24,18 @@ class _ClientWithKey(ServiceClient):
     banned_until: datetime | None
     erase_at: datetime | None
     sealed: bytes | None = field(repr=False)
-    """The encrypted session_key; null if the login's session has ended, or has no key."""
 
 
 class UserForSiblings(UserWithIdentities):
     """A user with all identities and unionids, and with the user's former ids and former external ids."""
 
-    former_ids: list[UUID]
-    """The ids of the users that were merged into this user, in the order of the merges."""
-    former_external_ids: list[str]
-    """The external ids of the users that were merged into this user, and the former external ids from an import.
-
-    They are in alphabetical order.
-    """
+    former_ids: list[UUID]  # in the order of the merges
+    former_external_ids: list[str]  # of merged users and of imports, in alphabetical order
     unionids: list[str]
 
 
-# The users are in the order of the parameters. A user named twice is returned once, at the first place. A former id or
-# former external id of a user stands for this user. `app_ids` and `openids` form pairs. WITH ORDINALITY numbers the
-# elements of each parameter, and the sum of this number and the lengths of the earlier parameters is the element's
-# `place` among all elements.
+# The users are in the order of the parameters, each once, at the first place. A former id or former external id stands
+# for the user. An element's `place` is its number plus the lengths of the earlier parameters.
 LOOK_UP: Final = Statement[UserForSiblings](f"""
 WITH asked AS (
     SELECT COALESCE(f.user_id, a.id) AS user_id, a.place
@@ -79,11 +68,7 @@ SELECT {USER},
 
 
 def _signer_fragment(keys: LiteralString) -> LiteralString:
-    """Return the query for a client, and for each `KeyOfLogin` that the query `keys` finds.
-
-    The query returns a row for each `KeyOfLogin`, or a single row if `keys` finds none. If there is no such client, the
-    query returns no row.
-    """
+    """There is a row for each `KeyOfLogin` that `keys` finds, or a single row if it finds none."""
     return f"""
 SELECT {SERVICE_COLUMNS}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true
  WHERE clients.name = :client_id AND removed_by IS NULL"""
@@ -98,11 +83,10 @@ _SIGNER_FOR_USER: Final = Statement[_ClientWithKey](_signer_fragment(KEYS_OF_USE
 async def client_and_keys(
     database: Database, client_id: str, *, app_id: str, openid: str | None, user_id: UUID | None
 ) -> tuple[ServiceClient | None, Sequence[KeyOfLogin]]:
-    """Return the client with this id, or None if there is none, and the `KeyOfLogin` of each identity that matches.
+    """Return the client with this id, and the `KeyOfLogin` of each identity that matches.
 
-    If `openid` is given, this identity in the app matches. Otherwise, the user's identities in the app match. The
-    result then contains at most two of them, because two already show that the request is ambiguous. An identity
-    without a session_key also matches, and the `sealed` of its `KeyOfLogin` is None.
+    Without `openid`, the user's identities in the app match, at most two of them, because two already are
+    ambiguous.
     """
     if openid is not None:
         rows = await database.rows(_SIGNER_FOR_OPENID, client_id=client_id, app_id=app_id, openid=openid)

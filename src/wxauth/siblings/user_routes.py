@@ -33,12 +33,9 @@ from wxauth_guard.errors import InsufficientRole
 router = Router("siblings")
 
 LOOKED_UP_AT_ONCE: Final = 200
-"""The largest number of users that one request may look up."""
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
-"""An openid, an app id, an external id or a unionid."""
 _STAFF_REFUSED: Final = InsufficientRole(STAFF_IS_SPARED)
-"""The error for a user who is staff, as an example in the API description."""
 
 
 class LookupOpenid(BaseModel):
@@ -203,7 +200,6 @@ async def look_users_up(client: UsersClientDep, database: DatabaseDep, body: Loo
 
 
 async def _look_up(database: Database, body: LookupRequest) -> Sequence[UserForSiblings]:
-    """Return the users that a request names, each once, in the order of the request."""
     return await database.rows(
         LOOK_UP,
         ids=body.ids or [],
@@ -254,11 +250,10 @@ async def put_external_id(
 
 
 async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:
-    """Return the calling client as an actor that cannot change staff.
+    """In the audit trail, moderation is by `client:` and the client's name, and other routes are by the name alone.
 
-    In the audit trail, the name of such an actor is `client:`, followed by the client's name. Routes that are not for
-    moderation record the client's name without `client:`. The difference is only historical, but it must remain,
-    because operators and other services search for these names.
+    The difference is only historical, but must remain, because operators and other services search for these
+    names.
     """
     return Actor(f"client:{client.name}", device.ip, must_spare_staff=True)
 

@@ -1,85 +1,97 @@
 """The routes `/v1/verify`, with which reverse proxies and gateways authorize the requests of users."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from string import ascii_letters, digits, punctuation
 from typing import Annotated, Any, Final
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys.issuer import ResourceVerifierDep
 from wxauth.settings.resources import find_resource
-from wxauth.siblings.any_request import RESOURCE, ROLE, VERIFY_PATH
-from wxauth.users.callers import Caller, any_caller_of, verified
+from wxauth.users.callers import Caller, any_caller_of, is_of_website, verified
 from wxauth.web import schemas
 from wxauth.web.answers import BEARER, GUARDED, Entails
 from wxauth.web.dependencies import ClockDep, DatabaseDep, SettingsDep, VerifierDep
 from wxauth.web.direct import Router
-from wxauth_guard.errors import FieldError, InsufficientRole, InvalidRequest, InvalidToken
+from wxauth_guard.errors import FieldError, InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken
 
 router = Router("siblings")
 
+VERIFY_PATH: Final = "/v1/verify"
+ROLE: Final = "role"
+RESOURCE: Final = "resource"
+WEBSITES: Final = "websites"
+PARAMETERS: Final = frozenset({ROLE, RESOURCE, WEBSITES})
+_BODY_FIELDS: Final = frozenset({b"content-length", b"content-type", b"expect", b"transfer-encoding"})
 # These characters are printable ASCII without the space and without the percent sign, which begins an encoded
 # character.
 _SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
-_MAX_PARAMETERS: Final = 32
-"""The largest number of parameters in a query, which are the roles and at most one resource."""
+_MAX_PARAMETERS: Final = 32  # roles, and at most one other parameter
+
+
+def as_plain_get(scope: Scope) -> Scope:
+    """Turn each request to `/v1/verify`, or to a path below it, into a GET without a body and appended query.
+
+    Envoy, Istio and Higress use the method of the client's request, and append its path and query. The client chooses
+    all three, so they must be gone before any other code reads them.
+    """
+    root = scope.get("root_path", "")
+    path = scope["path"].removeprefix(root)
+    is_below = path.startswith(f"{VERIFY_PATH}/")
+    if not is_below and path != VERIFY_PATH:
+        return scope
+    headers = [field for field in scope["headers"] if field[0] not in _BODY_FIELDS]
+    normalized = {**scope, "method": "GET", "headers": headers}
+    if is_below:
+        # The appended path becomes a single segment, because the route's parameter matches only one segment.
+        normalized["path"] = f"{root}{VERIFY_PATH}/-"
+        normalized["raw_path"] = normalized["path"].encode()
+        # In this case, an administrator probably meant the query for `/v1/verify`, so the route refuses the request.
+        is_mistaken = path == f"{VERIFY_PATH}/" and _has_requirements(scope["query_string"])
+        if not is_mistaken:
+            normalized["query_string"] = b""
+    return normalized
+
+
+def _has_requirements(query: bytes) -> bool:
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    return any(name in PARAMETERS for name, _ in pairs)
 
 
 def _wrong_parameter() -> InvalidRequest:
-    """Return the error for an unknown parameter.
-
-    Each call returns a new exception, because a raised exception keeps its stack frames alive.
-    """
-    message = "Accepts only the parameters 'role', which can be repeated, and 'resource'"
+    """Return a new exception for each call, because a raised one keeps its stack frames alive."""
+    message = "Accepts only the parameters 'role', which can be repeated, 'resource' and 'websites'"
     what_to_write = "the proxy must not add the client's query: in a Caddyfile, write 'uri /v1/verify?', with the '?'"
     return InvalidRequest(f"query: {message}; {what_to_write}", errors=[FieldError("query", message)])
 
 
 def _no_such_resource() -> InvalidRequest:
-    """Return the error for an unknown resource, or for several resources.
-
-    As in `_wrong_parameter`, each call returns a new exception.
-    """
     return InvalidRequest.of(RESOURCE, "Must be one resource of WXAUTH_RESOURCES")
 
 
 async def required_roles(request: Request) -> frozenset[str]:
-    """Return the roles that a proxy requires.
-
-    The query must contain only `role` and `resource`. If wxauth ignored a misspelled `role`, it would admit every user.
-
-    Raises: InvalidRequest, if there is another parameter, or if there are too many parameters.
-    """
+    """If wxauth ignored a misspelled `role`, it would admit every user."""
     if request.scope["query_string"].count(b"&") >= _MAX_PARAMETERS:
         raise InvalidRequest.of("query", f"Must have at most {_MAX_PARAMETERS} parameters")
-    if request.query_params.keys() - {ROLE, RESOURCE}:
+    if request.query_params.keys() - PARAMETERS:
         raise _wrong_parameter()
     return frozenset(request.query_params.getlist(ROLE))
 
 
 async def no_requirements(request: Request) -> None:
-    """Check that a request to `/v1/verify/` requires no role or resource.
-
-    `AnyRequest` has removed the query of any other request below `VERIFY_PATH`.
-
-    Raises: InvalidRequest, if the request requires one.
-    """
-    for name in (ROLE, RESOURCE):
+    """`as_plain_get` has removed the query of any other request below `VERIFY_PATH`."""
+    for name in sorted(PARAMETERS):
         if name in request.query_params:
             raise InvalidRequest.of(name, f"Must be in the query of {VERIFY_PATH}, without a trailing slash")
 
 
 async def required_resource(request: Request, settings: SettingsDep) -> str | None:
-    """Return the resource whose tokens a proxy requires, spelled as in the settings.
-
-    Return None if the proxy requires tokens of wxauth's own audience.
-
-    Raises: InvalidRequest, if the resource is unknown, or if there are several resources.
-    """
+    """Return the resource spelled as in the settings; None for tokens of wxauth's own audience."""
     urls = request.query_params.getlist(RESOURCE)
     if not urls:
         return None
@@ -89,45 +101,70 @@ async def required_resource(request: Request, settings: SettingsDep) -> str | No
     return resource.resource
 
 
+def _wrong_websites() -> InvalidRequest:
+    return InvalidRequest.of(WEBSITES, "Must be true, once, and not beside a resource")
+
+
+async def accepts_websites(request: Request) -> bool:
+    """A resource's tokens always have a scope."""
+    values = request.query_params.getlist(WEBSITES)
+    if values and (values != ["true"] or RESOURCE in request.query_params):
+        raise _wrong_websites()
+    return bool(values)
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardedCaller:
+    """The user of a token that a proxy has forwarded, as stored now."""
+
+    caller: Caller
+    scope: str
+
+
 RequiredRolesDep = Annotated[frozenset[str], Depends(required_roles), Entails(failures=(_wrong_parameter(),))]
 """The roles that a proxy requires.
 
-A route declares this parameter before the caller, so that `DirectRoute` checks the query before the token. In the
-reverse order, administrators who test a new configuration without a token would not see a mistake in the query.
+A route takes them before the caller, so that the query is checked before the token. Otherwise, administrators
+who test a new configuration without a token would not see a mistake in the query.
 """
 NoRequirementsDep = Annotated[None, Depends(no_requirements)]
 RequiredResourceDep = Annotated[str | None, Depends(required_resource), Entails(failures=(_no_such_resource(),))]
+AcceptsWebsitesDep = Annotated[bool, Depends(accepts_websites), Entails(failures=(_wrong_websites(),))]
 
 
 async def forwarded_caller(
     request: Request,
     resource: RequiredResourceDep,
+    allows_websites: AcceptsWebsitesDep,
     verifier: VerifierDep,
     resource_verifier: ResourceVerifierDep,
     database: DatabaseDep,
     clock: ClockDep,
-) -> Caller:
-    """Return the user of the token that a proxy has forwarded, as stored now.
+) -> ForwardedCaller:
+    """Return the user of the token that a proxy has forwarded.
 
-    If the token contains no openid, the openid and the app id are empty. Such a token belongs to a client with a
-    metadata document, and shows nothing of the user but the id.
-
-    Raises: the errors of `verified` and `any_caller_of`; InvalidToken, if the token is not for the required resource.
+    The token of a client with a metadata document shows only the user's id, so the openid and the app id are
+    empty.
     """
     principal = await verified(request, verifier if resource is None else resource_verifier, clock)
+    if resource is None and not allows_websites and is_of_website(principal):
+        raise InsufficientScope("this service doesn't accept the tokens of websites and agents")
     if resource not in (None, principal.claims["aud"]):
         raise InvalidToken("aud does not name this resource")
     caller = await any_caller_of(principal, database, clock)
-    if principal.openid:
-        return caller
-    return replace(caller, user=caller.user.model_copy(update={"openid": "", "app_id": ""}))
+    if not principal.openid:
+        caller = replace(caller, user=caller.user.model_copy(update={"openid": "", "app_id": ""}))
+    return ForwardedCaller(caller, principal.claims.get("scope", ""))
 
 
-ForwardedCallerDep = Annotated[Caller, Depends(forwarded_caller), Entails(failures=GUARDED, security=BEARER)]
+ForwardedCallerDep = Annotated[
+    ForwardedCaller,
+    Depends(forwarded_caller),
+    Entails(failures=(*GUARDED, InsufficientScope), security=BEARER),
+]
 
 
 def _header(description: str, example: str) -> dict[str, Any]:
-    """Return the OpenAPI description of a header field."""
     return {"description": description, "schema": {"type": "string"}, "example": example}
 
 
@@ -149,6 +186,10 @@ _AUTHORIZED_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
                 "The user's current roles, separated by commas. Empty if there are none, or if the token may not show "
                 "them.",
                 "admin,editor",
+            ),
+            "X-Auth-Scope": _header(
+                "The scopes of the token of a website or an agent, separated by spaces. Empty for the token of an app.",
+                "openid profile",
             ),
         },
     },
@@ -177,19 +218,27 @@ _AUTHORIZED_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
                 "are accepted.",
                 "schema": {"type": "string"},
             },
+            {
+                "name": WEBSITES,
+                "in": "query",
+                "description": "Whether tokens with a scope, which belong to websites, are accepted, too. Not beside "
+                "`resource`.",
+                "schema": {"type": "string", "enum": ["true"]},
+            },
         ],
     },
 )
-async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Response:
+async def verify(roles: RequiredRolesDep, forwarded: ForwardedCallerDep) -> Response:
     """Authenticate a request for a reverse proxy, such as nginx (`auth_request`), Caddy or Traefik (`forward_auth`).
 
     Every method gets the same response. The user is in its header fields. A revoked session or a banned user is refused
-    immediately. The roles are the user's current ones, not those in the token. A body is ignored. Any parameter other
-    than `role` and `resource` is refused, because if wxauth ignored a misspelled `role`, it would admit every user.
+    immediately. The roles are the user's current ones, not those in the token. A token with a scope is refused, unless
+    `websites` or `resource` accepts it. A body is ignored. Any other parameter is refused, because if wxauth ignored a
+    misspelled `role`, it would admit every user.
     """
-    if not roles <= set(caller.user.roles):
+    if not roles <= set(forwarded.caller.user.roles):
         raise InsufficientRole("the user lacks a role that this request requires")
-    return _authorized(caller)
+    return _authorized(forwarded)
 
 
 @router.get(
@@ -209,26 +258,26 @@ async def verify(roles: RequiredRolesDep, caller: ForwardedCallerDep) -> Respons
         ]
     },
 )
-async def verify_appended(_requirements: NoRequirementsDep, caller: ForwardedCallerDep) -> Response:
+async def verify_appended(_requirements: NoRequirementsDep, forwarded: ForwardedCallerDep) -> Response:
     """Authenticate a request for a gateway that appends the client's path and query (Envoy, Istio, Higress).
 
-    Every method gets the same response. The client chooses the query, so the query cannot require a role or a resource,
-    and only tokens of wxauth's own audience pass. At exactly `/v1/verify/`, `role` and `resource` are refused, because
-    they belong in the query of `/v1/verify`.
+    Every method gets the same response. The client chooses the query, so the query cannot require a role, a resource or
+    websites, and only tokens of wxauth's own audience without a scope pass. At exactly `/v1/verify/`, these parameters
+    are refused, because they belong in the query of `/v1/verify`.
     """
-    return _authorized(caller)
+    return _authorized(forwarded)
 
 
-def _authorized(caller: Caller) -> Response:
-    """Return the response whose header fields identify the user to the service behind the proxy."""
-    user = caller.user
+def _authorized(forwarded: ForwardedCaller) -> Response:
+    user = forwarded.caller.user
     return Response(
         headers={
             "X-Auth-User-Id": str(user.id),
             "X-Auth-App-Id": _in_header(user.app_id),
             "X-Auth-Openid": _in_header(user.openid),
-            "X-Auth-Session-Id": str(caller.session_id),
+            "X-Auth-Session-Id": str(forwarded.caller.session_id),
             "X-Auth-Roles": ",".join(user.roles),
+            "X-Auth-Scope": forwarded.scope,
             "Cache-Control": "no-store",
             "Vary": "Authorization",
         }
@@ -236,9 +285,5 @@ def _authorized(caller: Caller) -> Response:
 
 
 def _in_header(value: str) -> str:
-    """Return a value for a header field. All characters that are not safe in a header field are percent-encoded.
-
-    An openid changes only if it contains a space or a percent sign, because the class `WeChat` accepts only printable
-    ASCII as an openid.
-    """
+    """An openid changes only if it has a space or a percent sign: `WeChat` accepts printable ASCII."""
     return quote(value, safe=_SAFE_IN_HEADER)

@@ -1,6 +1,7 @@
 """The routes for services that call WeChat themselves, and need WeChat's access tokens or signatures to do so."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Annotated, Final, NamedTuple, Self
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from typing_extensions import TypedDict
 
 from wxauth.apps.js_tickets import JsTickets
+from wxauth.apps.registry import Apps
 from wxauth.apps.routes import AppsDep
 from wxauth.clients.models import Scope
 from wxauth.clients.queries import ServiceClient
@@ -25,16 +27,18 @@ from wxauth.clients.service_clients import (
     check_scope,
     check_secret,
 )
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
 from wxauth.core.metrics import Counter
-from wxauth.core.trail import Actor
+from wxauth.core.services import part
+from wxauth.core.trail import Actor, EventType, record_daily
 from wxauth.errors import AccountDisabled, AccountLeaving, SessionKeyExpired, UnknownApp, WrongAppKind
 from wxauth.i18n import lazy_gettext as _
 from wxauth.session_keys.queries import KeyOfLogin
 from wxauth.session_keys.routes import SessionKeysDep
 from wxauth.session_keys.session_keys import LOG_IN_AGAIN, SignatureAnswer
-from wxauth.settings.http_urls import MAX_URL, is_url_without_user
+from wxauth.settings.urls import MAX_URL, is_url_without_user
 from wxauth.siblings.queries import client_and_keys
-from wxauth.siblings.shared_tokens import SharedWeChatTokens
 from wxauth.siblings.user_routes import ShortText
 from wxauth.users.admin_routes import NO_SUCH_USER
 from wxauth.users.callers import DeviceDep
@@ -43,16 +47,13 @@ from wxauth.web.bodies import read_body
 from wxauth.web.dependencies import ClockDep, DatabaseDep, provide
 from wxauth.web.direct import Router
 from wxauth.web.schemas import EXAMPLE_OPENID, body_like
+from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 
 SIGNATURES_PATH: Final = "/v1/apps/{app_id}/signatures"
 MAX_SIGNED_BYTES: Final = 16 * 1024
-"""The size limit, in bytes, of the data to sign."""
+# The limit is more than six times `MAX_SIGNED_BYTES`, because JSON can escape one byte as six.
 MAX_SIGNATURE_BODY: Final = 128 * 1024
-"""The size limit, in bytes, of the body of a request for a signature.
-
-It exceeds six times `MAX_SIGNED_BYTES`, because JSON can escape one byte as six bytes.
-"""
 SIGNATURES: Final = Counter(
     "wxauth_signatures",
     "Requests of service clients for signatures with a session_key, by app and outcome: ok or the code of the error.",
@@ -61,12 +62,47 @@ SIGNATURES: Final = Counter(
 )
 
 router = Router("siblings")
-SharedWeChatTokensDep = Annotated[SharedWeChatTokens, Depends(provide(SharedWeChatTokens))]
 JsTicketsDep = Annotated[JsTickets, Depends(provide(JsTickets))]
 _NO_KEY: Final = SessionKeyExpired(LOG_IN_AGAIN)
+# No identity has this openid. It is looked up if the body is invalid.
 _NO_OPENID: Final = ""
-"""The openid that the query looks up if the body is invalid. No identity has it."""
 _URL_RULE: Final = f"Must be an http or https URL of at most {MAX_URL} characters, without a user"
+# If WeChat issues a new token meanwhile, clients get the old one until this time is over.
+LOOKED_WITHIN: Final = timedelta(minutes=1)
+
+READS: Final = Counter(
+    "wxauth_access_token_reads",
+    "Requests of service clients for WeChat access tokens, by app and outcome: ok or the code of the error.",
+    "app_id",
+    "outcome",
+)
+
+
+@part
+class SharedWeChatTokens:
+    """The apps' WeChat tokens for clients."""
+
+    apps: Apps
+    wechat_tokens: WeChatTokens
+    database: Database
+    clock: Clock
+
+    async def read(self, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
+        """Return the app's WeChat token for a service client. The audit trail records the first read of each UTC day.
+
+        Raises: UnknownApp; WrongAppKind, if WeChat issues no such tokens to this kind of app; WeChatError.
+        """
+        app = self.apps.find(app_id)
+        if not app.has_wechat_token:
+            raise WrongAppKind(f"WeChat doesn't issue access tokens to a {app.kind}")
+        with READS.outcome_of(app.app_id):
+            token = await self.wechat_tokens.get(app, looked_within=LOOKED_WITHIN)
+        by = Actor(client_id, ip)
+        await record_daily(self.database, EventType.WECHAT_TOKEN_READ, by=by, app_id=app.app_id, now=self.clock())
+        return token
+
+
+SharedWeChatTokensDep = Annotated[SharedWeChatTokens, Depends(provide(SharedWeChatTokens))]
 
 
 class WeChatTokenAnswer(BaseModel):
@@ -126,7 +162,7 @@ class SignatureRequest(BaseModel):
 
 
 class Signer(NamedTuple):
-    """The name of an authenticated client with the scope `sign`, and the `KeyOfLogin`s that match its request."""
+    """An authenticated client with the scope `sign`, and the keys that match its request."""
 
     name: str
     keys: Sequence[KeyOfLogin]
@@ -137,15 +173,8 @@ async def signer_of(
 ) -> Signer:
     """Authenticate the client, and read the session_keys.
 
-    One query reads the client and the session_keys, because a second query would take half as long as all the rest of a
-    signature. For this query, the function needs the body before it has authenticated the client.
-
-    If the request is refused, count the refusal by its error code. As in all routes, an invalid client is reported
-    before an invalid body, although the body is read first. The route reads the body again.
-
-    Raises: InvalidClient, if the credentials are missing or wrong; RateLimited; ClientLacksScope, if the client lacks
-        the scope `sign`; InvalidRequest, if the body is invalid, or if there are two Authorization headers;
-        PayloadTooLarge.
+    One query reads both, because a second one would take half as long as all the rest of a signature. So it needs
+    the body before the client is authenticated, but an invalid client is reported before an invalid body.
     """
     app_id = request.path_params["app_id"]
     try:
@@ -170,7 +199,6 @@ async def signer_of(
 
 
 async def _body_or_error(request: Request) -> SignatureRequest | InvalidRequest:
-    """Return the body of a request for a signature, or the error if the body is invalid."""
     try:
         return read_body(SignatureRequest, await request.body())
     except InvalidRequest as exc:

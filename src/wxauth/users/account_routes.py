@@ -1,7 +1,4 @@
-"""The routes `/v1/me`, where users read and change their account, end their sessions, and manage their consents.
-
-`users/callers.py` explains which of its dependencies a route takes to identify the caller.
-"""
+"""The routes `/v1/me`, where users read and change their account, end their sessions, and manage their consents."""
 
 from typing import Annotated, Final
 from uuid import UUID
@@ -45,11 +42,8 @@ router = Router("me")
 log = get_logger()
 
 _UNKNOWN_SESSION: Final = "you don't have this session"
-"""The detail of the error for a session that does not exist, or that belongs to another user."""
 _NO_SUCH_SESSION: Final = NotFound(_UNKNOWN_SESSION)
-"""The error for an unknown session, as an example in the API description."""
 _WRONG_VERSION: Final = InvalidRequest.of("privacy", NOT_IN_FORCE)
-"""The error for a version of a document that is not in force, as an example in the API description."""
 
 
 @router.get("/v1/me", summary=_("Read my profile"))

@@ -8,10 +8,9 @@ from functools import partial
 from typing import Final
 from uuid import UUID
 
-from wxauth.core.database import Database, Transaction
-from wxauth.core.database_errors import CONFLICTS
+from wxauth.core.database import ATTEMPTS_OF_OPERATORS, ChangedMeanwhile, Database, Transaction, begin_locked
 from wxauth.core.logs import get_logger
-from wxauth.core.retrying import ATTEMPTS_OF_OPERATORS, ChangedMeanwhile, begin_locked
+from wxauth.core.outages import CONFLICTS
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.core.users import UserStatus
 from wxauth.errors import ExternalIdTaken, LoginTooOld, NotFound
@@ -19,7 +18,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.sessions.list_queries import OPEN_SESSIONS, PAST_SESSIONS
 from wxauth.sessions.queries import EndReason, end_session_of_locked_user, end_sessions
 from wxauth.settings.roles import MAX_ROLES
-from wxauth.terminal import TextError
+from wxauth.text_errors import TextError
 from wxauth.users import erasure_queries, user_queries
 from wxauth.users.attributes import Attributes, WrongAttributes, patch_attributes
 from wxauth.users.consent_queries import NEWEST_CONSENTS
@@ -38,51 +37,30 @@ from wxauth.users.status_queries import (
 from wxauth.web.schemas import FIRST_PAGE
 from wxauth_guard.errors import FieldError, InsufficientRole, InvalidRequest
 
-MAX_LISTED: Final = 100
-"""The largest number of open sessions, of ended sessions, and of consents that a response about a user lists.
-
-The response lists the most recently used sessions, and the newest consents. Staff can also end sessions that are not
-listed.
-"""
+MAX_LISTED: Final = 100  # staff can also end sessions that are not listed
 STAFF_IS_SPARED: Final = "this user is an administrator or support staff: to change them, you need the role admin"
-"""The detail of the error if an actor with `must_spare_staff` tries to act on a member of staff."""
 UNKNOWN_SESSION: Final = "this user doesn't have this session"
-"""The detail of the error for a session that does not exist, or that belongs to another user."""
 
 log = get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserChange:
-    """The changes to make to a user.
-
-    A field that is None changes nothing, except that a ban always replaces the reason and the end of an earlier ban.
-    """
+    """The changes to make to a user. None changes nothing, but a ban replaces an earlier ban's reason and end."""
 
     status: UserStatus | None = None
     reason: str | None = None
-    """The reason for the ban, which only staff can read."""
     until: datetime | None = None
-    """The time at which the ban ends automatically."""
-    roles: Sequence[str] | None = None
-    """The complete list of roles, which replaces the user's current roles."""
+    roles: Sequence[str] | None = None  # replaces all roles
     granted_role: str | None = None
-    """A role to add to the user's roles."""
     revoked_role: str | None = None
-    """A role to remove from the user's roles."""
     attributes: Attributes | None = None
-    """A JSON merge patch (RFC 7396) for the user's attributes."""
-    cleared_fields: Collection[str] = ()
-    """The fields to clear. Each is one of `PROFILE_FIELDS`."""
+    """A JSON merge patch (RFC 7396)."""
+    cleared_fields: Collection[str] = ()  # some of `PROFILE_FIELDS`
     cancels_erasure: bool = False
-    """Whether to cancel the erasure that the user has requested."""
 
     def applied_to(self, before: StatusAndRoles) -> StatusAndRoles:
-        """Return the status and the roles of a user after these changes.
-
-        Raises: InvalidRequest, if the reason or the end of a ban is given without a ban; TextError, if there are too
-            many roles.
-        """
+        """Raises: InvalidRequest, if a ban's reason or end is given without a ban; TextError."""
         roles = list(before.roles if self.roles is None else self.roles)
         if self.granted_role is not None:
             roles.append(self.granted_role)
@@ -92,10 +70,6 @@ class UserChange:
         return replace(before, roles=roles_after, ban=self._ban_after(before.ban))
 
     def _ban_after(self, before: Ban | None) -> Ban | None:
-        """Return the ban after these changes; None if the changes leave or make the user active.
-
-        Raises: InvalidRequest, if the reason or the end of a ban is given without a ban.
-        """
         requested = Ban(self.reason, self.until)
         if self.status is UserStatus.DISABLED:
             # A new ban replaces the reason and the end of an earlier one.
@@ -113,18 +87,13 @@ class UserChange:
 
     @property
     def could_remove_administrator(self) -> bool:
-        """Whether these changes could take the role `admin` from an administrator, or ban an administrator."""
+        """Whether an administrator could lose the role, or be banned."""
         takes_role = self.revoked_role == ADMIN or (self.roles is not None and ADMIN not in self.roles)
         return takes_role or self.status is UserStatus.DISABLED
 
 
 async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetailAnswer:
-    """Return a user with all identities and former ids, recent sessions (open and ended), and the newest consents.
-
-    If `user_id` is the former id of a merged user, return the user who remains after the merge.
-
-    Raises: NotFound, if there is no such user.
-    """
+    """Return the user with this present or former id. Raises: NotFound."""
     user = await read_listed_user(database, user_id)
     newest_of_user: dict[str, object] = {"user_id": user.id, "limit": MAX_LISTED}
     answer: UserDetailAnswer = {
@@ -143,12 +112,7 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
 
 
 async def read_listed_user(database: Database, user_id: UUID) -> ListedUser:
-    """Return a user with all identities.
-
-    If `user_id` is the former id of a merged user, return the user who remains after the merge.
-
-    Raises: NotFound, if there is no such user.
-    """
+    """Return the user with this present or former id, and all identities. Raises: NotFound."""
     user = await database.row(USER_BY_ID, user_id=user_id)
     if user is None:
         raise NotFound(user_queries.UNKNOWN_USER)
@@ -164,16 +128,13 @@ async def change_user(
     may_add_roles: bool = True,
     now: datetime,
 ) -> bool:
-    """Make all these changes to a user, and return whether anything has changed. A ban ends all sessions.
+    """Change the user with this present or former id, and return whether anything has changed.
 
-    A former id stands for the user who remains after a merge. `may_add_roles` is False if the login of the actor is too
-    old for adding roles. In that case, a change that gives the user a role is refused. Any change of a banned user who
-    still has a role of staff after the change is also refused, because it might lift the ban, and thus restore the
-    role.
+    `may_add_roles` is False if the actor's login is too old for it. The change of a banned user who is still staff
+    afterwards adds a role, too, because it might lift the ban.
 
-    Raises: InvalidRequest, if the change is invalid; TextError, if the user would have too many roles; NotFound, if
-        there is no such user; InsufficientRole, if the actor must not act on this user; LastAdmin, if the change could
-        demote or ban the only administrator; LoginTooOld, if the change requires `may_add_roles`; TooManyChanges.
+    Raises: InvalidRequest; TextError, if the user would have too many roles; NotFound; InsufficientRole; LastAdmin;
+    LoginTooOld, if the change requires `may_add_roles`.
     """
     if change.until is not None and change.until <= now:
         raise InvalidRequest.of("until", _("Must be a time in the future"))
@@ -195,12 +156,6 @@ async def change_user(
 async def _change_other_fields(
     transaction: Transaction, user_id: UUID, before: StatusAndRoles, change: UserChange, *, by: Actor, now: datetime
 ) -> bool:
-    """Make and record the changes to a locked user that do not concern the status or the roles.
-
-    Return whether anything has changed.
-
-    Raises: InvalidRequest, if the attributes break a rule.
-    """
     has_changed = False
     if change.attributes is not None:
         try:
@@ -221,14 +176,7 @@ async def _change_other_fields(
 async def set_external_id(
     database: Database, user_id: UUID, external_id: str | None, *, by: Actor, now: datetime
 ) -> None:
-    """Replace a user's external id, or remove it if `external_id` is None.
-
-    A former id of the user stands for the user who remains after a merge.
-
-    Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user;
-        ExternalIdTaken, if another user has the external id, or if it is a former external id of another user;
-        TooManyChanges.
-    """
+    """Replace or remove an external id. Raises: NotFound, InsufficientRole, ExternalIdTaken."""
     try:
         async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
             if not await transaction.value(user_queries.SET_EXTERNAL_ID, user_id=remaining_id, external_id=external_id):
@@ -243,11 +191,7 @@ async def set_external_id(
 
 
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Erase a user. A former id stands for the user who remains after a merge.
-
-    Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user; LastAdmin, if
-        the user is the only administrator; TooManyChanges.
-    """
+    """Erase the user with this present or former id. Raises: NotFound, InsufficientRole, LastAdmin."""
     locked = locked_remaining(database, user_id, by=by, could_remove_administrator=True)
     async with locked as (transaction, remaining_id, _account):
         await erasure_queries.erase_user(transaction, remaining_id, by=by, now=now)
@@ -255,28 +199,14 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
 
 
 async def end_all_sessions(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """End all sessions of a user, and the logins of the user's browsers.
-
-    A former id stands for the user who remains after a merge.
-
-    Raises: NotFound, if there is no such user; InsufficientRole, if the actor must not act on this user;
-        TooManyChanges.
-    """
+    """End a user's sessions, and the logins of browsers. Raises: NotFound, InsufficientRole."""
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
         await end_sessions(transaction, remaining_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
     log.info("sessions_ended", user_id=remaining_id, actor=by.name)
 
 
 async def end_one_session(database: Database, user_id: UUID, session_id: UUID, *, by: Actor, now: datetime) -> None:
-    """End a session of a user. The session may already have ended.
-
-    If the session was open, and was opened in a browser, also end the login of that browser.
-
-    A former id of the user stands for the user who remains after a merge.
-
-    Raises: NotFound, if there is no such user, or if the user does not have this session; InsufficientRole, if the
-        actor must not act on this user; TooManyChanges.
-    """
+    """End a session and, if it is of a browser, the login there. Raises: NotFound, InsufficientRole."""
     reason = EndReason.ADMINISTRATOR
     async with locked_remaining(database, user_id, by=by) as (transaction, remaining_id, _account):
         if not await end_session_of_locked_user(transaction, remaining_id, session_id, reason=reason, by=by, now=now):
@@ -288,14 +218,10 @@ async def end_one_session(database: Database, user_id: UUID, session_id: UUID, *
 async def locked_remaining(
     database: Database, user_id: UUID, *, by: Actor, could_remove_administrator: bool = False
 ) -> AsyncIterator[tuple[Transaction, UUID, StatusAndRoles]]:
-    """Open a transaction that locks the user with this present or former id.
+    """Lock the user with this present or former id. Yield the transaction, the present id, and the status and roles.
 
-    Yield the transaction, the user's present id, and the user's status and roles. The user is locked as in
-    `status_queries.locked_user`. If a merge has just given the id to another user, that user is locked instead.
-
-    Raises: NotFound, if there is no such user; LastAdmin, if the user is the only administrator, and
-        `could_remove_administrator` is True; InsufficientRole, if the user is staff, and the actor must not act on
-        staff; TooManyChanges, if other transactions have changed the user first at each attempt.
+    Raises: NotFound; LastAdmin, if `could_remove_administrator`; InsufficientRole, if the actor must not act on staff;
+    TooManyChanges, if other transactions have changed the user first at each attempt.
     """
     lock = partial(_lock_remaining, user_id=user_id, by=by, could_remove_administrator=could_remove_administrator)
     locked = begin_locked(database, lock, attempts=ATTEMPTS_OF_OPERATORS)
@@ -306,11 +232,6 @@ async def locked_remaining(
 async def _lock_remaining(
     transaction: Transaction, *, user_id: UUID, by: Actor, could_remove_administrator: bool
 ) -> tuple[UUID, StatusAndRoles]:
-    """Lock the user as `locked_remaining` does, and return the user's present id, and the status and roles.
-
-    Raises: ChangedMeanwhile, if the user has just been merged or erased, or has just become an administrator; NotFound,
-        LastAdmin and InsufficientRole, as `locked_remaining` does.
-    """
     remaining_id = await user_queries.current_user_id(transaction, user_id)
     try:
         account = await lock_user(

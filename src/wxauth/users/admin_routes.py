@@ -29,14 +29,8 @@ from wxauth_guard.errors import InsufficientRole
 StaffReadsDep = Annotated[StaffReads, Depends(provide(StaffReads)), Entails(failures=(RateLimited,))]
 
 NO_SUCH_USER: Final = NotFound(UNKNOWN_USER)
-"""The error for an unknown user, as an example in the API description."""
 _NO_SUCH_SESSION: Final = NotFound(admin.UNKNOWN_SESSION)
-"""The error for an unknown session, as an example in the API description."""
-MAX_NAMES: Final = 100
-"""The largest number of users whose names one request can read.
-
-The ids are in the URL, whose length is limited.
-"""
+MAX_NAMES: Final = 100  # their ids are in the URL, whose length is limited
 
 router = Router("admin")
 
@@ -220,7 +214,6 @@ async def read_names(
 
 
 def _check_support_may_make(change: UserChange) -> None:
-    """Check that a change contains no field that only administrators can change. Raises: InsufficientRole."""
     only_for_administrators = {
         "roles": change.roles is not None,
         "attributes": change.attributes is not None,
@@ -232,6 +225,5 @@ def _check_support_may_make(change: UserChange) -> None:
 
 
 def _mask_for(staff: Actor, user: ListedUserAnswer) -> None:
-    """Mask the phone number in a response about a user, unless the reader is an administrator."""
     if user["phone"] is not None and staff.must_spare_staff:
         user["phone"] = masked(user["phone"])

@@ -1,13 +1,7 @@
 """The dependencies that identify who has sent a request: the user, the user's role, and the device.
 
-The routes of all packages use these dependencies. Code that has already verified the access token calls `read_caller`
-instead, or `any_caller_of`, which hides the roles from a website without the scope `roles`. `locked_caller` locks the
-caller for a change.
-
-A route for the users of an app takes `CallerDep` if it only reads, or if it limits concurrent requests itself. Any
-other such route takes `CallerWhoEndsDep` if it ends the caller's sessions, and otherwise `CallerInTurnDep`. If a route
-checks the session itself, `PrincipalDep` is enough. A route for staff takes `StaffDep` or `AdministratorDep`, or
-`FreshAdministratorDep` if its changes have a lasting effect.
+docs/contribute/architecture.md ("Where to look first") says which of them a route takes. Code that has already verified
+the access token calls `read_caller` or `any_caller_of`.
 """
 
 from collections.abc import AsyncIterator
@@ -38,31 +32,26 @@ from wxauth_guard.bearer import authorizations_of, bearer_token
 from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken
 
-_MAX_USER_AGENT: Final = 512
-"""The largest number of bytes of a User-Agent that a `Device` contains.
-
-wxauth cuts off the rest, because it stores the User-Agent with each session, and a client can send a very long one.
-"""
+_MAX_USER_AGENT: Final = 512  # it is stored with each session, and a client can send a very long one
 
 ADMIN_SCOPE: Final = "wxauth:admin"
-"""The scope that lets a staff member's website session use `/v1/admin`. Only wxauth's console gets this scope."""
+"""Lets a staff member's website session use `/v1/admin`. Only wxauth's console gets it."""
 _UNKNOWN_FILTER: Final = InvalidRequest.of("filter", NO_PARAMETERS)
-"""The error for an unknown query parameter, as an example in the API description."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller of a request: the session of the access token, and its user as read for this request."""
+    """The session of the access token, and its user as read for this request."""
 
     session_id: UUID
     user: UserInSession
 
 
 async def read_caller(database: Database, principal: Principal, *, now: datetime) -> Caller:
-    """Return the caller with this verified access token. The user is read from the database.
+    """Read the user of a verified access token.
 
     Raises: InvalidToken, if the session has ended or expired, if the user was banned, merged or erased since the token
-        was signed, or if the client of a website's session was removed.
+    was signed, or if the client of a website's session was removed.
     """
     user = await database.row(READ_USER_IN_SESSION, session_id=principal.session_id, user_id=principal.id, now=now)
     if user is None:
@@ -74,14 +63,9 @@ async def read_caller(database: Database, principal: Principal, *, now: datetime
 async def locked_caller(
     database: Database, caller: Caller, *, could_remove_administrator: bool = False, now: datetime
 ) -> AsyncIterator[Transaction]:
-    """Open a transaction that locks the caller, and check that the caller's session is still open.
+    """Lock the caller, and check the session again: the user might have been merged, banned or split.
 
-    The check is necessary because, since the request began, the user might have been merged or banned, or the session's
-    identity might have been split off. A route whose change may remove an administrator sets
-    `could_remove_administrator`. In that case, the caller must not be the only administrator.
-
-    Raises: InvalidToken, as `read_caller` does; LastAdmin, if `could_remove_administrator` is True, and the caller is
-        the only administrator; TooManyChanges.
+    Raises: InvalidToken; LastAdmin, if the caller is the only administrator and `could_remove_administrator` is set.
     """
     user_id, session_id = caller.user.id, caller.session_id
     try:
@@ -95,58 +79,42 @@ async def locked_caller(
 
 
 def is_of_website(principal: Principal) -> bool:
-    """Return whether an access token is a website's token.
-
-    The scope limits the rights of a website's token. An app's own token has no such limit.
-    """
+    """Return whether the scope limits what this token may do, as it does for a website, but not for an app."""
     return "scope" in principal.claims  # only a website's token has this claim
 
 
 def sees_roles(principal: Principal) -> bool:
-    """Return whether responses to a request with this access token may contain the user's roles."""
+    """Return whether responses to this access token may contain the user's roles."""
     return not is_of_website(principal) or ROLES_SCOPE in principal.scope
 
 
 async def verified(connection: HTTPConnection, verifier: VerifierDep, clock: ClockDep) -> Principal:
-    """Verify the request's access token, which may be an app's or a website's, and return the token's user.
-
-    Raises: MissingToken, InvalidToken, TokenExpired, KeysUnavailable; InvalidRequest, if there are two `Authorization`
-        headers.
-    """
+    """Verify the request's access token, of an app or a website."""
     token = bearer_token(*authorizations_of(connection.scope))
     return await verifier.verify(token, now=clock().timestamp())
 
 
+# It runs no query of the database, so the session may have ended.
 VerifiedDep = Annotated[Principal, Depends(verified), Entails(failures=GUARDED, security=BEARER)]
-"""The user of the request's access token, which may be an app's or a website's.
-
-This dependency does not query the database, so the session may have ended. A route for which this matters must check
-the session itself.
-"""
 
 
 async def principal_of(principal: VerifiedDep) -> Principal:
-    """Return the user of the request's access token. Raises: InsufficientScope, if the token is a website's."""
+    """Refuse a website's token."""
     if is_of_website(principal):
         raise InsufficientScope("this request requires a login in the mini-program, not a website's token")
     return principal
 
 
 PrincipalDep = Annotated[Principal, Depends(principal_of), Entails(failures=(InsufficientScope,))]
-"""The user of an app's access token. As `VerifiedDep` says, the session may have ended."""
 
 
 async def caller_of(principal: PrincipalDep, database: DatabaseDep, clock: ClockDep) -> Caller:
-    """Return the caller of a request with an app's access token. Raises: InvalidToken, as `read_caller` does."""
+    """Read the caller with an app's access token."""
     return await read_caller(database, principal, now=clock())
 
 
+# Each request reads the caller anew, which refuses a banned user or an ended session at once.
 CallerDep = Annotated[Caller, Depends(caller_of)]
-"""The caller with an app's access token.
-
-Each request reads the user and the session from the database. Therefore, wxauth immediately refuses a user who was
-banned or erased, and a user whose session has ended.
-"""
 
 
 ConcurrencyDep = Annotated[Concurrency, Depends(provide(Concurrency))]
@@ -155,55 +123,33 @@ ConcurrencyDep = Annotated[Concurrency, Depends(provide(Concurrency))]
 async def caller_in_turn_of(
     request: Request, principal: PrincipalDep, concurrency: ConcurrencyDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
-    """Wait for the whole body, then wait in the queues of the session and the user, and yield the caller.
-
-    The function waits for the body first, so that a slow upload does not hold a place in the queues.
-
-    Raises: RateLimited, if a queue is full, or if no place becomes free in time; InvalidToken, as `read_caller` does.
-    """
-    await request.body()
+    """Wait in the queues of the session and the user, and yield the caller."""
+    await request.body()  # first, so that a slow upload does not hold a place in the queues
     async with concurrency.of_session(principal.session_id, principal.id):
         yield await read_caller(database, principal, now=clock())
 
 
+# It is for what opens a transaction, and limits how many of a user run at the same time.
 CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of), Entails(failures=(RateLimited,))]
-"""The caller as in `CallerDep`, for operations that open a transaction.
-
-The queues limit the number of such operations of one user that run at the same time. An operation that has its own
-limit does not need them.
-"""
 
 
 async def caller_who_ends_of(
     request: Request, principal: PrincipalDep, concurrency: ConcurrencyDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
-    """Wait for the whole body, then wait in the queues of requests that end sessions, and yield the caller.
-
-    Requests that end the access token's own session wait in a separate queue. An attacker with a stolen token cannot
-    keep that queue full, because each request in it ends the stolen session.
-
-    Raises: RateLimited, if a queue is full, or if no place becomes free in time; InvalidToken, as `read_caller` does.
-    """
+    """Wait in the queues of requests that end sessions, and yield the caller."""
     await request.body()
+    # A stolen token cannot keep the queue of requests that end their own session full, because each ends the token's.
     ends_own_session = request.path_params.get("session_id") == str(principal.session_id)
     async with concurrency.of_session((principal.session_id, ends_own_session), principal.id, ends_sessions=True):
         yield await read_caller(database, principal, now=clock())
 
 
+# It has its own queues, so that the user's other operations do not delay it.
 CallerWhoEndsDep = Annotated[Caller, Depends(caller_who_ends_of), Entails(failures=(RateLimited,))]
-"""The caller as in `CallerInTurnDep`, for operations that end sessions.
-
-These operations have their own queues, so that the user's operations of other kinds do not delay them.
-"""
 
 
 async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: ClockDep) -> Caller:
-    """Return the caller with this access token, which may be an app's or a website's.
-
-    If a website's token lacks the scope `roles`, the returned user has no roles.
-
-    Raises: InvalidToken, as `read_caller` does.
-    """
+    """Return the caller of an app's or a website's token, without roles if its scope lacks `roles`."""
     caller = await read_caller(database, principal, now=clock())
     if sees_roles(principal):
         return caller
@@ -211,16 +157,15 @@ async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: Cl
 
 
 async def device_of(connection: HTTPConnection) -> Device:
-    """Return the device that has sent the request, with the address that `BehindProxies` has found.
-
-    The address is None if the client has connected through a Unix socket. The User-Agent is None if the request has no
-    such header, and is cut off after `_MAX_USER_AGENT` bytes.
-    """
+    """Return the device, with the address that `BehindProxies` has found, None for a Unix socket."""
     client = connection.scope.get("client")
     ip = None if client is None else _plain_ip(client[0])
-    headers = connection.scope["headers"]
-    user_agents = (value[:_MAX_USER_AGENT].decode("latin-1") for name, value in headers if name == b"user-agent")
-    return Device(ip=ip, user_agent=next(user_agents, None))
+    user_agent = None
+    for name, value in connection.scope["headers"]:
+        if name == b"user-agent":
+            user_agent = value[:_MAX_USER_AGENT].decode("latin-1")
+            break
+    return Device(ip=ip, user_agent=user_agent)
 
 
 DeviceDep = Annotated[Device, Depends(device_of)]
@@ -228,11 +173,6 @@ DeviceDep = Annotated[Device, Depends(device_of)]
 
 @lru_cache(maxsize=4096)
 def _plain_ip(host: str) -> str | None:
-    """Return the address in the form of `plain_address`, for example `192.0.2.1` for `::ffff:192.0.2.1`.
-
-    Return None if the host is not an address. The results for the last 4,096 hosts are cached, because most hosts send
-    several requests.
-    """
     try:
         return str(plain_address(host))
     except ValueError:
@@ -242,55 +182,43 @@ def _plain_ip(host: str) -> str | None:
 async def staff_of(
     connection: HTTPConnection, principal: VerifiedDep, database: DatabaseDep, clock: ClockDep, device: DeviceDep
 ) -> Actor:
-    """Return the member of staff who sends the request, according to the roles stored now.
-
-    A member who has the role `support`, but not `admin`, must not act on staff. Therefore, the returned actor has
-    `must_spare_staff`.
-
-    Refuse unknown query parameters, because a search that ignored a misspelled filter would find everything.
-
-    Raises: InsufficientRole, if the user is not staff; InsufficientScope, if a website's token lacks `ADMIN_SCOPE`;
-        InvalidRequest, if a query parameter is unknown; InvalidToken, as `read_caller` does.
-    """
+    """Return the staff member who sends the request. Support has `must_spare_staff`."""
     if is_of_website(principal) and ADMIN_SCOPE not in principal.scope:
         raise InsufficientScope("administration doesn't accept a website's token")
     caller = await read_caller(database, principal, now=clock())
     user = caller.user
     if STAFF_ROLES.isdisjoint(user.roles):
         raise InsufficientRole("this request requires the role admin or, for some requests, support")
-    check_query_names(connection)
+    check_query_names(connection)  # a search that ignored a misspelled filter would find everything
     return Actor(str(user.id), device.ip, must_spare_staff=ADMIN not in user.roles)
 
 
 StaffDep = Annotated[Actor, Depends(staff_of), Entails(failures=(InsufficientRole, InsufficientScope, _UNKNOWN_FILTER))]
-"""The member of staff who sends the request. wxauth immediately refuses a user who has lost the role."""
 
 
 async def administrator_of(staff: StaffDep) -> Actor:
-    """Return the administrator who sends the request. Raises: InsufficientRole, if the user is only `support`."""
+    """Refuse staff who are not administrators."""
     if staff.must_spare_staff:
         raise InsufficientRole("this request requires the role admin")
     return staff
 
 
 AdministratorDep = Annotated[Actor, Depends(administrator_of)]
-"""The administrator who sends the request. wxauth immediately refuses a user who was demoted or banned."""
 
 
 async def fresh_login_of(principal: VerifiedDep, settings: SettingsDep, database: DatabaseDep, clock: ClockDep) -> bool:
-    """Return whether the request's session counts as recent according to `ADMIN_FRESH_LOGIN`: see `is_fresh`."""
+    """Return whether the request's session is recent enough for `ADMIN_FRESH_LOGIN`."""
     return await is_fresh(database, principal.session_id, max_age_seconds=settings.admin_fresh_login, now=clock())
 
 
+# It is for operations that require a recent login only in some cases.
 FreshLoginDep = Annotated[bool, Depends(fresh_login_of), Entails(failures=(LoginTooOld,))]
-"""Whether the request's session was opened recently, for operations that require a recent login only in some cases."""
 
 
 async def is_fresh(database: Database | Transaction, session_id: UUID, *, max_age_seconds: int, now: datetime) -> bool:
-    """Return whether a session still exists, and was opened in the last `max_age_seconds` seconds.
+    """Return whether a session was opened in the last `max_age_seconds` (0: no matter when).
 
-    This check prevents a stolen token from giving lasting access. If `max_age_seconds` is 0, the check is off, and
-    every session counts as recent.
+    It keeps a stolen token from giving lasting access.
     """
     if not max_age_seconds:
         return True
@@ -299,11 +227,11 @@ async def is_fresh(database: Database | Transaction, session_id: UUID, *, max_ag
 
 
 async def fresh_administrator_of(administrator: AdministratorDep, has_fresh_login: FreshLoginDep) -> Actor:
-    """Return the administrator who sends the request. Raises: LoginTooOld, if the session was not opened recently."""
+    """Refuse an administrator whose login is too old."""
     if not has_fresh_login:
         raise LoginTooOld
     return administrator
 
 
+# It is for changes with a lasting effect, which a stolen token must not make.
 FreshAdministratorDep = Annotated[Actor, Depends(fresh_administrator_of), Entails(failures=(LoginTooOld,))]
-"""The administrator as in `AdministratorDep`, for changes with a lasting effect, which require a recent login."""

@@ -12,8 +12,8 @@ from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import INET
 from sqlmodel import Field, SQLModel
 
+from wxauth.core.clock import LAST_ID, new_id
 from wxauth.core.database import Database, Transaction
-from wxauth.core.ids import LAST_ID, new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.models import TIME, Address
 from wxauth.core.statements import Nothing, Statement, fragment
@@ -25,11 +25,8 @@ from wxauth.users.user_queries import ids_fragment
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 NOT_IN_FORCE: Final = "Must be the version that is in force"
-"""The text of the error for a version of a document that is not in force."""
 NOT_AGREED: Final = "the user hasn't agreed to this document"
-"""The detail of the error if a user withdraws a consent that does not exist."""
-# If two requests change the consents of one user, the second request waits here until the first has committed, and then
-# reads the changed consents.
+# Of two requests for one user, the second waits here, and then reads the changed consents.
 _LOCK: Final = Statement[tuple[dict[str, str] | None]]("SELECT consents FROM users WHERE id = :user_id FOR UPDATE")
 _ADD_TO_USER: Final = Statement[Nothing](
     "UPDATE users SET consents = COALESCE(consents, '{}') || :given::jsonb WHERE id = :user_id"
@@ -38,17 +35,13 @@ _REMOVE_FROM_USER: Final = Statement[Nothing](
     "UPDATE users SET consents = NULLIF(consents - :document::text, '{}') WHERE id = :user_id"
 )
 _IDS_FRAGMENT: Final = ids_fragment(":user_id::uuid")
+# Merges and imports use it. If the operator puts an earlier version in force again, `give_consents` stores that instead
+# of the newest, which a later merge or import stores again. The earlier version is then due again.
 PRESENT_CONSENTS: Final = f"""
        (SELECT jsonb_object_agg(document, version)
           FROM (SELECT DISTINCT ON (document) document, version FROM consents
                  WHERE user_id = ANY ({ids_fragment("users.id")}) AND withdrawn_at IS NULL
                  ORDER BY document, given_at DESC, id DESC) AS newest)"""
-"""The SQL with which merges and imports compute `users.consents`.
-
-For each document, it returns the version of the user's newest valid consent. If the operator puts an earlier version in
-force again, and the user's consent to it is still valid, `give_consents` stores the earlier version instead. A later
-merge of the user, or import of another consent, stores the newest version again. The earlier version is then due again.
-"""
 
 log = get_logger()
 
@@ -76,20 +69,16 @@ class ConsentRow(SQLModel):
 
 
 class Consent(ConsentRow, table=True):
-    """The table of consents. wxauth keeps a withdrawn consent, with the time of the withdrawal."""
+    """The table of consents, in which withdrawn ones stay."""
 
     __tablename__ = "consents"
 
     user_id: UUID
-    """The id of the user, or of a former user who was merged.
-
-    The column is not a foreign key, because a user can have more rows than one transaction can delete in an erasure, or
-    move in a merge.
-    """
+    """It may be a former user's. It is no foreign key, as a user may have more rows than one transaction can move."""
 
 
-# The statement adds no second valid consent to a version. The user can have a valid consent to the version, although
-# `users.consents` contains another version, for example if the operator has put an earlier version in force again.
+# The user can have a valid consent to the version, although `users.consents` contains another one, for example if the
+# operator has put an earlier version in force again.
 _ADD: Final = Statement[UUID](f"""
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
 SELECT :id, :user_id, :document, :version, :now, :app_id, :ip::text::inet
@@ -102,8 +91,7 @@ _WITHDRAW: Final = Statement[Nothing](f"""
 UPDATE consents SET withdrawn_at = :now
  WHERE user_id = ANY ({_IDS_FRAGMENT}) AND document = :document AND withdrawn_at IS NULL
 """)
-# The statement reads the newest consents of each of the user's ids separately, because the index sorts only the
-# consents of one id by time.
+# It needs LATERAL, because the index sorts only the consents of one id by time.
 NEWEST_CONSENTS: Final = Statement[ConsentRow](f"""
 SELECT page.*
   FROM unnest({_IDS_FRAGMENT}) AS ids (id) CROSS JOIN LATERAL (
@@ -114,8 +102,7 @@ SELECT page.*
         ORDER BY given_at DESC, id DESC LIMIT :limit) page
  ORDER BY given_at DESC, id DESC LIMIT :limit
 """)
-"""The query for a page of a user's consents, the newest first."""
-# After a merge, a user can have several valid consents to one version. The statement returns the newest one.
+# After a merge, a user can have several valid consents to one version.
 _VALID: Final = Statement[ConsentRow](f"""
 SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app_id, ip
   FROM consents JOIN unnest(:documents::text[], :versions::text[]) AS wanted (document, version)
@@ -126,25 +113,19 @@ SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app
 
 
 async def valid_consents(database: Database, user_id: UUID, in_force: Mapping[str, str]) -> Sequence[ConsentRow]:
-    """Return the user's valid consents to the documents in force, the newest first.
-
-    `in_force` contains the version in force of each document, by the document's name.
-    """
+    """Return the user's valid consents to the versions in force, the newest first."""
     rows = await database.rows(_VALID, user_id=user_id, documents=list(in_force), versions=list(in_force.values()))
     return sorted(rows, key=lambda row: (row.given_at, row.id), reverse=True)
 
 
 def missing_from(agreed: Mapping[str, str] | None, wanted: Mapping[str, str]) -> dict[str, str]:
-    """Return those of the wanted documents and versions that the user has not agreed to.
-
-    `agreed` contains the version of each document that the user agrees to; None if the user agrees to no document.
-    """
+    """Return those of the wanted documents and versions that the user has not agreed to."""
     versions = agreed or {}
     return {document: version for document, version in wanted.items() if versions.get(document) != version}
 
 
 def check_in_force(requested: Mapping[str, str], in_force: Mapping[str, str]) -> None:
-    """Check that these documents and versions are in force. Raises: InvalidRequest, if one of them is not."""
+    """Raise InvalidRequest if one of these versions is not in force."""
     for document, version in requested.items():
         if document not in in_force:
             raise InvalidRequest.of("body", "Must be a document that is in force")
@@ -155,13 +136,10 @@ def check_in_force(requested: Mapping[str, str], in_force: Mapping[str, str]) ->
 async def give_consents(
     database: Database, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
 ) -> Mapping[str, str]:
-    """Record that a user agrees to these versions of documents.
+    """Record that a user agrees to these versions, unless they do. Return all that the user agrees to.
 
-    If the user's consent to a version is still valid, do not record it again. Return all documents that the user agrees
-    to now, with the version of each.
-
-    Raises: InvalidToken, if the user has just been merged or erased; RateLimited, if the user has given too many
-        consents. In both cases, none of the consents is recorded.
+    Raises: InvalidToken, if the user has just been merged or erased; RateLimited. None of the consents is then
+    recorded.
     """
     user_id, app_id = user.id, user.app_id
     by = Actor(str(user_id), ip)
@@ -188,11 +166,7 @@ async def give_consents(
 async def withdraw_consent(
     database: Database, user_id: UUID, document: str, *, app_id: str, ip: str | None, now: datetime
 ) -> None:
-    """Record that a user withdraws the consent to a document, in all versions of the document.
-
-    Raises: NotFound, if the user has not agreed to the document; InvalidToken, if the user has just been merged or
-        erased.
-    """
+    """Withdraw the consent to all versions of a document. Raises: NotFound; InvalidToken."""
     by = Actor(str(user_id), ip)
     async with database.begin() as transaction:
         agreed = await _lock_consents(transaction, user_id)
@@ -209,10 +183,6 @@ async def withdraw_consent(
 
 
 async def _lock_consents(transaction: Transaction, user_id: UUID) -> Mapping[str, str]:
-    """Lock a user, and return the documents that the user agrees to now, with the version of each.
-
-    Raises: InvalidToken, if the user has just been merged or erased.
-    """
     row = await transaction.row(_LOCK, user_id=user_id)
     if row is None:
         raise InvalidToken("this user has just been merged or erased")

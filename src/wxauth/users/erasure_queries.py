@@ -1,15 +1,12 @@
-"""The erasure of a user, immediately or after a grace period.
+"""The erasure of a user, immediately or, after the user's own request, in `ERASURE_GRACE_DAYS`.
 
-With `ERASURE_GRACE_DAYS`, wxauth erases a user only some days after the user's own request. An erasure by an
-administrator or a command, or because of a message from WeChat, has no grace period. Until the requested erasure, the
-user cannot log in, except to cancel the request. Such a user has no open session, because the request ends all
-sessions, and no login opens a session before the request is cancelled. Therefore, code that requires a session does not
-check for a requested erasure. Splits of such users are refused. Merges are refused, too, except a merge at a login that
-cancels the erasure. An import changes them only for a line with the same `erase_at`, which comes from an export. An
-import can also create such users. If such a user is banned, the erasure waits for the end of the ban.
+Until then, the user has no open session, because the request ends all, and no login opens one before the request is
+cancelled. Therefore, code that requires a session does not check for a requested erasure. A split, a merge outside a
+login that cancels the erasure, and an import without the same `erase_at` leave the user alone. A ban delays the
+erasure.
 
-The transaction that deletes the user also erases rows that have no foreign key to the user: events, consents and
-refused logins. If there are many, it erases only some of them. A worker erases the remaining rows later, in pages.
+The transaction that deletes the user also erases rows without a foreign key to the user (events, consents, refused
+logins). If there are many, a worker erases the remaining rows later, in pages.
 """
 
 import asyncio
@@ -18,8 +15,8 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from wxauth.core.clock import FIRST_ID
 from wxauth.core.database import Database, Transaction
-from wxauth.core.ids import FIRST_ID
 from wxauth.core.logs import get_logger
 from wxauth.core.statements import Nothing, Statement, pair_range
 from wxauth.core.trail import ERASED_DATA, REPORTS_ERASURE, Actor, EventType, record_event
@@ -28,22 +25,12 @@ from wxauth.users.status_queries import StatusAndRoles, lock_status_and_roles
 from wxauth.users.user_queries import FORMER_IDS
 
 MAX_ROWS_ERASED_WITH_USER: Final = 1000
-"""The largest number of events, consents and refused logins that the transaction that deletes the user erases.
-
-`erase_waiting_rows` erases pages of the same size.
-"""
 _WAIT_FOR_ANOTHER_SECONDS: Final = 0.1
-"""The pause, in seconds, before the next attempt if another worker is erasing a page."""
-_MAX_IDS_ERASED_WITH_USER: Final = 10
-"""The largest number of ids, present and former, whose rows are erased in the transaction that deletes the user.
+_MAX_IDS_ERASED_WITH_USER: Final = 10  # each id, present or former, takes five statements, even if it has no rows
 
-The number is limited because each id takes five statements, even if it has no rows.
-"""
-
-# This lock lets only one worker at a time erase pages, so that the load on the database does not depend on the number
-# of waiting erasures.
+# One worker erases at a time, so that the load on the database does not depend on the number of waiting erasures.
 _TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.erasures'))")
-# If the user's rows are already waiting, the statement makes the erasure start again with the first event.
+
 _QUEUE: Final = Statement[Nothing]("""
 INSERT INTO erasures (user_id, about_after, acted_after)
 SELECT id, :start, :start FROM unnest(:user_ids::uuid[]) AS wanted (id)
@@ -53,16 +40,12 @@ _NEXT_ERASURE: Final = Statement[tuple[UUID, UUID, UUID]]("""
 SELECT user_id, about_after, acted_after FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)
  ORDER BY user_id LIMIT 1
 """)
+# Null asks for all users.
 ARE_WAITING: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids))"
 )
-"""The query that returns whether rows still wait for erasure.
-
-It considers only the rows of the users in `user_ids`, or the rows of all users if `user_ids` is null.
-"""
-# This statement removes addresses and personal data from events about the user. It keeps the data that other services
-# receive, because that data is not personal. It does not change the events that report the erasure. In this statement
-# and the next one, `id > :after` leaves out the last event of the previous page, which `pair_range` includes.
+# What other services receive is not personal, and stays. `id > :after` here and below leaves out the last event of the
+# previous page, which `pair_range` includes.
 _ERASE_ABOUT: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
     SELECT id FROM events WHERE {pair_range("events.user_id", ":user_id", after=":after")} AND id > :after
@@ -74,7 +57,7 @@ WITH page AS MATERIALIZED (
 )
 SELECT id FROM page ORDER BY id
 """)
-# This statement removes the user's address from events that the user has caused.
+
 _ERASE_ACTED: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
     SELECT id FROM events
@@ -89,14 +72,14 @@ _ERASE_CONSENTS: Final = Statement[Nothing]("""
 DELETE FROM consents WHERE id = ANY (ARRAY(
     SELECT id FROM consents WHERE user_id = :user_id ORDER BY given_at, id LIMIT :size))
 """)
-# The condition IS NOT NULL lets PostgreSQL use the partial index.
+# The partial index requires IS NOT NULL.
 _ERASE_REFUSALS: Final = Statement[Nothing](f"""
 DELETE FROM refusals WHERE id = ANY (ARRAY(
     SELECT id FROM refusals WHERE user_id IS NOT NULL AND {pair_range("refusals.user_id", ":user_id")}
      ORDER BY user_id, id LIMIT :size))
 """)
-# This statement deletes logins to sites that only this user could have approved, because the sites have named the user
-# in `id_token_hint`. There are only a few, because wxauth keeps such logins only until an hour after their end.
+# Only this user, whom the sites have named in `id_token_hint`, could have approved these logins. They are few, because
+# they are kept only until an hour after their end.
 _DELETE_HINTED_LOGINS: Final = Statement[Nothing]("""
 DELETE FROM site_logins WHERE id = ANY (ARRAY(
     SELECT id FROM site_logins WHERE hinted_user_id = ANY (:user_ids::uuid[]) ORDER BY id FOR UPDATE))
@@ -105,13 +88,11 @@ _SAVE_PROGRESS: Final = Statement[Nothing](
     "UPDATE erasures SET about_after = :about_after, acted_after = :acted_after WHERE user_id = :user_id"
 )
 _FINISH: Final = Statement[Nothing]("DELETE FROM erasures WHERE user_id = :user_id")
-# Foreign keys also delete the user's rows in other tables.
+# Foreign keys delete the rows in other tables.
 _DELETE_USER: Final = Statement[Nothing]("DELETE FROM users WHERE id = :user_id")
-# The caller has locked the user.
 _SET_ERASE_AT: Final = Statement[Nothing]("UPDATE users SET erase_at = :erase_at WHERE id = :user_id")
-# The statement skips a locked row until the worker's next run, because the user might be cancelling the erasure. If a
-# row has just been changed, PostgreSQL checks the conditions again. The statement does not find banned users, because a
-# user who is erased together with the ban could sign up again.
+# A user whose row is locked might be cancelling the erasure. A user who is erased together with a ban could sign up
+# again.
 _LOCK_NEXT_DUE: Final = Statement[UUID]("""
 SELECT id FROM users WHERE erase_at <= :now AND status = 'active' ORDER BY erase_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """)
@@ -119,21 +100,17 @@ log = get_logger()
 
 
 class ErasedPage(NamedTuple):
-    """The result of erasing a page of the rows that a deleted user has left."""
+    """A page of the rows that a deleted user has left."""
 
-    user_id: UUID
-    """The present or former id of the user in these rows."""
+    user_id: UUID  # a present or former id
     is_last: bool
-    """Whether this page was the last one with this id."""
+    """Whether no row with this id is left."""
 
 
 async def erase_next_page(
     database: Database, *, size: int, user_ids: Sequence[UUID] | None = None
 ) -> ErasedPage | None:
-    """Erase the next page of up to `size` waiting rows. With `user_ids`, erase only rows of users with these ids.
-
-    Return the result; None if no rows wait, or if another worker is erasing a page.
-    """
+    """Erase up to `size` waiting rows. Return None if none wait, or if another worker is erasing a page."""
     # With `replan`, PostgreSQL does not reuse a plan from a time when the tables were empty.
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK):
@@ -147,10 +124,7 @@ async def erase_next_page(
 
 
 async def erase_waiting_rows(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
-    """Erase all waiting rows. With `user_ids`, erase only the waiting rows of users with these ids.
-
-    While another worker is erasing a page, wait for that worker.
-    """
+    """Erase all waiting rows, and wait for other workers."""
     while await database.value(ARE_WAITING, user_ids=user_ids):
         if await erase_next_page(database, size=MAX_ROWS_ERASED_WITH_USER, user_ids=user_ids) is None:
             await asyncio.sleep(_WAIT_FOR_ANOTHER_SECONDS)
@@ -159,14 +133,7 @@ async def erase_waiting_rows(database: Database, user_ids: Sequence[UUID] | None
 async def _erase_page(
     transaction: Transaction, user_id: UUID, *, about_after: UUID, acted_after: UUID, size: int
 ) -> int:
-    """Erase up to `size` rows with this user id, and return their number.
-
-    Events about the user count even if they contain nothing to erase. If the number is smaller than `size`, no rows
-    with this id remain, so the id is taken off the queue.
-
-    `about_after` and `acted_after` are the values of these columns in the table `erasures` (see
-    `users.models.Erasure`).
-    """
+    """Fewer than `size` rows mean that the id is done. Events about the user count even without a change."""
     about_ids = await transaction.values(_ERASE_ABOUT, user_id=user_id, after=about_after, size=size)
     acted_ids = await transaction.values(_ERASE_ACTED, user_id=user_id, after=acted_after, size=size - len(about_ids))
     row_count = len(about_ids) + len(acted_ids)
@@ -182,11 +149,7 @@ async def _erase_page(
 
 
 async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Erase a user whom the caller has locked. `by` is the actor who erases the user.
-
-    In the end, only events remain, with ids and other data that is not personal. If an administrator erases the user,
-    the new events contain the administrator's address. No remaining event contains the user's address.
-    """
+    """Erase a locked user. Only events remain, without personal data, but with an administrator's address."""
     if by.name == str(user_id):
         by = Actor(by.name)  # without the address
     former_ids = await transaction.values(FORMER_IDS, user_id=user_id)
@@ -198,11 +161,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
 
 
 async def _erase_or_queue_rows(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
-    """Erase up to `MAX_ROWS_ERASED_WITH_USER` rows of a user, and queue the remaining rows for a worker.
-
-    `user_ids` contains the user's present id, followed by the former ids. Also delete the logins to sites that only
-    this user could have approved.
-    """
+    """`user_ids` begins with the present id."""
     await transaction.run(_DELETE_HINTED_LOGINS, user_ids=user_ids)
     # All ids are queued first. `_erase_page` removes an id from the queue as soon as no rows with this id remain.
     await transaction.run(_QUEUE, user_ids=user_ids, start=FIRST_ID)
@@ -214,10 +173,9 @@ async def _erase_or_queue_rows(transaction: Transaction, user_ids: Sequence[UUID
 
 
 async def schedule_erasure(transaction: Transaction, user_id: UUID, *, erase_at: datetime, now: datetime) -> None:
-    """Record that a locked user has requested erasure and will be erased at `erase_at`, and end the user's sessions.
+    """Record that a locked user has requested erasure, and end the sessions.
 
-    A banned user who withdraws the consent in WeChat has requested erasure, too. `erase_at` is then the present time,
-    and the erasure waits only for the end of the ban.
+    A banned user who withdraws the consent in WeChat has requested it for now, and waits only for the end of the ban.
     """
     by = Actor(str(user_id))
     await transaction.run(_SET_ERASE_AT, user_id=user_id, erase_at=erase_at)
@@ -228,10 +186,7 @@ async def schedule_erasure(transaction: Transaction, user_id: UUID, *, erase_at:
 async def cancel_erasure(
     transaction: Transaction, user_id: UUID, account: StatusAndRoles, *, by: Actor, now: datetime
 ) -> bool:
-    """Cancel the erasure of a locked user, and return whether the user had requested erasure. If not, change nothing.
-
-    `account` contains the status that the caller has read after locking the user.
-    """
+    """Return whether the user had requested erasure. `account` was read after locking the user."""
     if not account.is_leaving:
         return False
     await transaction.run(_SET_ERASE_AT, user_id=user_id, erase_at=None)
@@ -240,10 +195,7 @@ async def cancel_erasure(
 
 
 async def cancel_erasure_at_login(database: Database, user_id: UUID, *, now: datetime) -> None:
-    """Cancel the erasure that a user has requested.
-
-    Change nothing if the user has not requested it, is banned (and so cannot log in), or no longer exists.
-    """
+    """Cancel the erasure of a user who is not banned."""
     async with database.begin() as transaction:
         account = await lock_status_and_roles(transaction, user_id)
         if account is None or account.is_banned:
@@ -254,10 +206,7 @@ async def cancel_erasure_at_login(database: Database, user_id: UUID, *, now: dat
 
 
 async def erase_next_due(database: Database, *, now: datetime) -> bool:
-    """Erase one user whose `erase_at` has passed, and return whether a user was erased.
-
-    Leave out users who are banned, or whom another transaction has locked.
-    """
+    """Erase one user whose `erase_at` has passed, and return whether there was one."""
     async with database.begin() as transaction:
         user_id = await transaction.value(_LOCK_NEXT_DUE, now=now)
         if user_id is None:

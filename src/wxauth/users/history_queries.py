@@ -8,11 +8,11 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, StringConstraints
 
+from wxauth.core.clock import id_range
 from wxauth.core.database import Database
-from wxauth.core.ids import id_range
 from wxauth.core.models import Address, EventFields
 from wxauth.core.statements import Statement, pair_range
-from wxauth.core.trail import ERASED_DATA, REPORTS_ERASURE, EventType
+from wxauth.core.trail import ERASED_DATA, OPERATOR, REPORTS_ERASURE, SYSTEM, WECHAT, EventType
 from wxauth.sessions.devices import DescribedDevice
 from wxauth.sessions.list_queries import OPENED
 from wxauth.users.search_queries import as_user_id
@@ -31,8 +31,9 @@ from wxauth.web.schemas import (
     Time,
 )
 
+# The name of a service client has up to 64 characters after `client:`.
 _ACTOR: Final = r"^(client:)?[^\x00-\x1f\x7f]{0,64}$"
-"""The pattern of the filter by actor. The name of a service client has up to 64 characters after `client:`."""
+_ACTORS_WITHOUT_ID: Final = frozenset(actor.name for actor in (SYSTEM, OPERATOR, WECHAT))
 
 
 class HistoryQuery(PageQuery):
@@ -49,11 +50,7 @@ class HistoryQuery(PageQuery):
 
     @property
     def page_parameters(self) -> dict[str, Any]:
-        """The statement parameters for the range of ids, and for the number of rows to read.
-
-        The statement reads one row more than fits on the page. `Page.of` uses this row to tell whether there is a next
-        page.
-        """
+        """One row more than fits tells `Page.of` that there is a next page."""
         lowest, before = self.bounding_ids
         return {"lowest": lowest, "before": before, "limit": self.limit + 1}
 
@@ -64,8 +61,7 @@ class EventsQuery(HistoryQuery):
     actor: Annotated[str, StringConstraints(strip_whitespace=True, pattern=_ACTOR)] | None = Field(
         default=None,
         description="List only events that this actor caused: the ID of a user, the name of a service client "
-        "(`client:NAME`, for changes to users that it made with its scope `moderate`), `system`, `operator` or "
-        "`wechat`.",
+        "(also as `client:NAME`, which finds the same events), `system`, `operator` or `wechat`.",
     )
     type: list[StoredText] = Field(
         default=[],
@@ -98,7 +94,7 @@ class ListedLogin(BaseModel):
 
     @property
     def id(self) -> UUID:
-        """The id of the session. The pages list logins in the order of these ids."""
+        """The list is in the order of these ids."""
         return self.session_id
 
 
@@ -114,13 +110,11 @@ class UserSummary(BaseModel):
     last_login_at: datetime | None
 
 
-WINDOWS: Final = (1_000, 50_000)
-"""The number of sessions that the first statement of a search examines, and the number for each further statement."""
+WINDOWS: Final = (1_000, 50_000)  # sessions that the first statement of a search examines, and each further one
 
 _LOWEST_IN_WINDOW: Final = Statement[UUID](
     "SELECT id FROM sessions WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1"
 )
-"""The query for the lowest id in a window of sessions. It returns no row for the last window."""
 USER_SUMMARIES: Final = Statement[UserSummary](f"""
 SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS device, newest.ip, last_login_at
   FROM users LEFT JOIN LATERAL (
@@ -129,14 +123,9 @@ SELECT users.id, nickname, avatar_url, newest.app_id, newest.user_agent AS devic
   ) AS newest ON true
  WHERE users.id = ANY (:ids::uuid[])
 """)
-"""The query for the short descriptions of users, in no particular order. It returns no row for an unknown id."""
 
 
 def _logins_where(condition: LiteralString, order: LiteralString) -> Statement[ListedLogin]:
-    """Return the query for the logins that meet a condition, and that match the filters for app and network.
-
-    `condition` and `order` are SQL about the rows of `login`.
-    """
     return Statement[ListedLogin](f"""
 SELECT login.id AS session_id, login.created_at AS at, user_id, users.nickname, app_id, client_id,
        opened_user_agent AS device, opened_ip AS ip, revoked_at AS ended_at
@@ -153,8 +142,7 @@ _LOGINS_OF_USER: Final = _logins_where(
 )
 _ALL_LOGINS: Final = _logins_where("login.id < :before AND login.id >= :lowest", "login.id DESC")
 
-# wxauth clears the events of an erased user in pages. Until the last page is cleared, the statements must hide the data
-# that is still there.
+# The events of an erased user are cleared in pages. Until the last one, their data must be hidden.
 _IS_ABOUT_ERASED: Final = f"""
 (EXISTS (SELECT FROM erasures WHERE erasures.user_id = events.user_id) AND {REPORTS_ERASURE} IS NOT TRUE)"""
 _IS_BY_ERASED: Final = "EXISTS (SELECT FROM erasures WHERE erasures.user_id::text = events.actor)"
@@ -163,57 +151,46 @@ SELECT events.id, events.type, events.at, events.actor, events.user_id, events.a
        CASE WHEN NOT ({_IS_ABOUT_ERASED} OR {_IS_BY_ERASED}) THEN events.ip END AS ip,
        CASE WHEN {_IS_ABOUT_ERASED} THEN {ERASED_DATA} ELSE events.data END AS data
   FROM events"""
-# The statements compare ids instead of times, because the indexes contain ids and no times. An id begins with the time
-# of its event.
+# The indexes contain ids, which begin with the time, and no times.
 _NEWEST_IN_RANGE: Final = "events.id >= :lowest AND events.id < :before ORDER BY events.id DESC LIMIT :limit"
 _ALL_EVENTS: Final = Statement[EventFields](f"{_EVENTS} WHERE {_NEWEST_IN_RANGE}")
+# LATERAL reads the newest of each type, instead of sorting all events of these types.
 _EVENTS_OF_TYPES: Final = Statement[EventFields](f"""
 SELECT found.* FROM unnest(:types::text[]) AS kind
  CROSS JOIN LATERAL ({_EVENTS} WHERE events.type = kind AND {_NEWEST_IN_RANGE}) AS found
  ORDER BY found.id DESC LIMIT :limit
 """)
-"""The query for the newest events of these types.
-
-For each type, it reads the newest events from the index, because PostgreSQL would otherwise sort all events of these
-types.
-"""
 _ORDER_OF_USER: Final = "ORDER BY events.user_id DESC, events.id DESC LIMIT :limit"
 
 
 def _events_of_user_fragment(user_id: LiteralString) -> LiteralString:
-    """Return the SQL that selects the events about a user between two ids."""
     return f"{_EVENTS} WHERE {pair_range('events.user_id', user_id, after=':lowest', before=':before')}"
 
 
 _EVENTS_OF_USER: Final = Statement[EventFields](f"""
-{_events_of_user_fragment(":user_id")} AND (:actor::text IS NULL OR events.actor = :actor)
+{_events_of_user_fragment(":user_id")} AND (:actors::text[] = '{{}}' OR events.actor = ANY (:actors))
    AND (:types::text[] = '{{}}' OR events.type = ANY (:types)) {_ORDER_OF_USER}
 """)
-# The first part reads the actor's actions, except those on the actor's own account. It reads each type separately,
-# because the index of actors contains the type before the id. The second part reads the actor's actions on the actor's
-# own account, which this index leaves out. The comparisons of whole rows make PostgreSQL use the indexes, as in
-# `pair_range`.
+# The comparisons of whole rows make PostgreSQL use the indexes, as in `pair_range`.
 _EVENTS_OF_ACTOR: Final = Statement[EventFields](f"""
-(SELECT found.* FROM unnest(:types::text[]) AS kind
+-- each name and type by itself, because the index of actors contains the type before the id
+(SELECT found.* FROM unnest(:actors::text[]) AS name CROSS JOIN unnest(:types::text[]) AS kind
   CROSS JOIN LATERAL (
-     {_EVENTS} WHERE (events.actor, events.type, events.id) >= (:actor, kind, :lowest)
-        AND (events.actor, events.type, events.id) < (:actor, kind, :before) AND (actor = user_id::text) IS NOT TRUE
+     {_EVENTS} WHERE (events.actor, events.type, events.id) >= (name, kind, :lowest)
+        AND (events.actor, events.type, events.id) < (name, kind, :before) AND (actor = user_id::text) IS NOT TRUE
       ORDER BY events.actor DESC, events.type DESC, events.id DESC LIMIT :limit) AS found)
  UNION ALL
-({_events_of_user_fragment(":actor_id")} AND events.actor = :actor AND events.type = ANY (:types) {_ORDER_OF_USER})
+-- on the actor's own account, which this index leaves out
+({_events_of_user_fragment(":actor_id")} AND events.actor = ANY (:actors) AND events.type = ANY (:types)
+ {_ORDER_OF_USER})
  ORDER BY id DESC LIMIT :limit
 """)
 
 
 async def find_logins(database: Database, query: LoginsQuery) -> Page[ListedLogin]:
-    """Return a page of the newest logins that match a query.
+    """Return a page of the newest logins. A truncated address matches a network that overlaps with it.
 
-    The address of a login matches if it is in the requested network. A truncated address stands for a network, and
-    matches if the two networks overlap.
-
-    An index finds the newest logins, which have the highest ids, and another index finds the logins of one user. If a
-    query filters by app or network, but not by user, the search examines sessions in windows, the newest first, until
-    the page is full or `SEARCH_SECONDS` have passed.
+    An index finds the newest logins, or those of one user. A search by app or network examines windows of sessions.
     """
     lowest, before = query.bounding_ids
     network = None if query.network is None else str(query.network)
@@ -247,29 +224,29 @@ async def _logins_between(
     lowest: UUID,
     limit: int,
 ) -> Sequence[ListedLogin]:
-    """Return up to `limit` logins that match the filters, the newest first.
-
-    Their ids are at least `lowest`, and below `before`.
-    """
     return await database.rows(statement, **filters, before=before, lowest=lowest, limit=limit)
 
 
 async def find_events(database: Database, query: EventsQuery) -> Page[EventFields]:
-    """Return a page of the newest events that match a query, without personal data of erased users.
-
-    The query's actor is compared in lower case, because all ids and names of actors are in lower case.
-    """
-    actor = query.actor.lower() if query.actor else None
+    """Return a page of the newest events, without personal data of erased users."""
+    actors = _actors_named(query.actor.lower()) if query.actor else []  # all ids and names of actors are in lower case
     types = list(dict.fromkeys(query.type))
     if query.user_id is not None:
         events = await database.rows(
-            _EVENTS_OF_USER, user_id=query.user_id, actor=actor, types=types, **query.page_parameters
+            _EVENTS_OF_USER, user_id=query.user_id, actors=actors, types=types, **query.page_parameters
         )
-    elif actor is not None:
-        filters = {"actor": actor, "actor_id": as_user_id(actor), "types": types or list(EventType)}
+    elif actors:
+        filters = {"actors": actors, "actor_id": as_user_id(actors[0]), "types": types or list(EventType)}
         events = await database.rows(_EVENTS_OF_ACTOR, **filters, **query.page_parameters)
     elif types:
         events = await database.rows(_EVENTS_OF_TYPES, types=types, **query.page_parameters)
     else:
         events = await database.rows(_ALL_EVENTS, **query.page_parameters)
     return Page.of(events, query.limit)
+
+
+def _actors_named(actor: str) -> list[str]:
+    if as_user_id(actor) is not None or actor in _ACTORS_WITHOUT_ID:
+        return [actor]
+    name = actor.removeprefix("client:")  # the console shows both names alike
+    return [name, f"client:{name}"]

@@ -1,7 +1,4 @@
-"""The export of all data that wxauth stores about a user, as one JSON document.
-
-The document contains no secrets, encrypted or not, and no data of other users.
-"""
+"""The export of all data that wxauth stores about a user, as one JSON document without secrets."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -25,52 +22,35 @@ from wxauth.users.status_queries import lock_status_and_roles
 from wxauth.users.user_queries import FORMER_EXTERNAL_IDS, FORMER_IDS, UNKNOWN_USER, current_user_id
 
 MAX_BYTES_IN_MEMORY: Final = 2**20
-"""The largest size, in bytes, of a document that wxauth builds completely before it sends it."""
-PIECE_TIMEOUT_SECONDS: Final = 30.0
-"""The time limit, in seconds, within which the reader must take each piece of a large document.
-
-It is also the time limit for each statement that reads the document.
-"""
+PIECE_TIMEOUT_SECONDS: Final = 30.0  # for the reader to take a piece of a large document, and for a statement
 MAX_DOWNLOAD_SECONDS: Final = 300.0
-"""The time limit, in seconds, for the download of a large document."""
-MAX_LARGE_DOCUMENTS: Final = 2
-"""The largest number of large documents that a process sends at the same time.
-
-A download holds one of the few snapshots (`MAX_SNAPSHOTS`) until it ends, and small exports need a snapshot, too.
-"""
+MAX_LARGE_DOCUMENTS: Final = 2  # each holds one of the few snapshots (`MAX_SNAPSHOTS`), and small exports need one, too
 
 _large_downloads: Final = asyncio.Semaphore(MAX_LARGE_DOCUMENTS)
-"""The places for large documents in this process. A download holds its place until it ends."""
 
 log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """The document of an export. The further pieces of a large document are read only when the caller asks for them."""
+    """A document, of which the further pieces are read only when the caller asks for them."""
 
-    first_piece: bytes
-    """The beginning of a large document, or the whole of any other document."""
+    user_id: UUID  # the present id
+    first_piece: bytes  # the whole document, unless it is large
     further_pieces: AsyncGenerator[bytes] | None
-    """The further pieces of a large document; None for any other document.
+    """It is None unless the document is large. The caller must close it, because it holds a database connection.
 
-    The caller must close this generator, because it holds a database connection. If the export has a time limit, and
-    the caller reads too slowly, the generator raises StorageUnavailable.
+    Raises: StorageUnavailable, if the export has a time limit, and the caller reads too slowly.
     """
 
 
 async def export_data(
     database: Database, user_id: UUID, *, by: Actor, now: datetime, max_seconds: float | None = MAX_DOWNLOAD_SECONDS
 ) -> Export:
-    """Export the data stored about a user, and record the export.
+    """Export what is stored under this present or former id, and record the export. `max_seconds` limits the download.
 
-    A former id stands for the user who remains after a merge.
-
-    `max_seconds` is the time limit, in seconds, for the download of a large document. If it is None, neither the
-    download nor its pieces have a time limit.
-
-    Raises: NotFound, if there is no such user; RateLimited, if this process is already sending `MAX_LARGE_DOCUMENTS`
-        large documents; StorageUnavailable, for example if no snapshot becomes free in time.
+    Raises: NotFound; RateLimited, if this process is already sending `MAX_LARGE_DOCUMENTS` large documents;
+    StorageUnavailable, for example if no snapshot becomes free in time.
     """
     while True:
         pieces = _pieces(database, user_id, by=by, now=now, max_seconds=max_seconds)
@@ -80,26 +60,15 @@ async def export_data(
             user_id = await current_user_id(database, user_id)
             continue
         if len(first_piece) > MAX_BYTES_IN_MEMORY:
-            return Export(first_piece, pieces)
+            return Export(user_id, first_piece, pieces)
         await pieces.aclose()
-        return Export(first_piece, None)
+        return Export(user_id, first_piece, None)
 
 
 async def _pieces(
     database: Database, user_id: UUID, *, by: Actor, now: datetime, max_seconds: float | None
 ) -> AsyncGenerator[bytes]:
-    """Yield the document in pieces. If the document is not large, the first piece is the whole document.
-
-    The first piece of a large document joins the parts from `_parts` until they exceed `MAX_BYTES_IN_MEMORY`. Each
-    further piece is one part.
-
-    The download of a large document holds a database connection until the reader has taken the last piece. Because a
-    reader can be slow, a process sends only a few large documents at the same time.
-
-    Raises: NotFound, if there is no user with this present id; RateLimited, if the process is already sending
-        `MAX_LARGE_DOCUMENTS` large documents; StorageUnavailable, if no snapshot becomes free in time, or if the reader
-        is too slow.
-    """
+    """The first piece of a large document joins parts until they exceed `MAX_BYTES_IN_MEMORY`."""
     async with AsyncExitStack() as stack:
         snapshot = await stack.enter_async_context(
             database.snapshot(patience=None if max_seconds is None else PIECE_TIMEOUT_SECONDS)
@@ -124,7 +93,6 @@ async def _pieces(
 
 
 async def _first_piece(parts: AsyncIterator[bytes]) -> bytes:
-    """Return the whole document, or the beginning of a document that is larger than `MAX_BYTES_IN_MEMORY`."""
     piece = bytearray()
     async for part in parts:
         piece += part
@@ -134,10 +102,6 @@ async def _first_piece(parts: AsyncIterator[bytes]) -> bytes:
 
 
 async def _record_export(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Record the export in the audit trail and the log.
-
-    Raises: NotFound, if the user has just been merged or erased.
-    """
     async with database.begin() as transaction:
         # As in each transaction that records an event about a user, the lock keeps an erasure from missing the event.
         if await lock_status_and_roles(transaction, user_id) is None:
@@ -147,16 +111,15 @@ async def _record_export(database: Database, user_id: UUID, *, by: Actor, now: d
 
 
 async def _parts(snapshot: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGenerator[bytes]:
-    """Yield the JSON of the document in small parts: the user, each list page by page, and the picture.
-
-    Raises: NotFound, if there is no user with this present id.
-    """
     user = await snapshot.row(queries.USER_OF_EXPORT, user_id=user_id)
     if user is None:
         raise NotFound(UNKNOWN_USER)
     former_ids = await snapshot.values(FORMER_IDS, user_id=user_id)
     profile = {
-        **user.model_dump(exclude={"consents"}),  # the document lists the consents with their history
+        **user.model_dump(
+            exclude={"consents", "last_refresh_at"}
+        ),  # the document lists the consents with their history
+        "last_seen_at": user.last_seen_at,
         "phone_verified": user.phone_verified,
         "attributes": user.attributes or {},
         "former_ids": former_ids,

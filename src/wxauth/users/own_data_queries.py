@@ -10,19 +10,13 @@ from wxauth.core.users import USER, UserFields
 from wxauth.sessions.devices import describe_device
 from wxauth.sessions.list_queries import FOR_RESOURCE, OPENED
 
+# Serializing a page takes some milliseconds, during which the event loop handles no other request.
 PAGE_SIZE: Final = 250
-"""The largest number of rows that a process reads and serializes at once.
-
-Serializing a page takes some milliseconds, during which the event loop handles no other request.
-"""
 
 ExportedRow = Mapping[str, object]
-"""A row in the form in which the export shows it. Its columns depend on the statement."""
 
 USER_OF_EXPORT: Final = Statement[UserFields](f"SELECT {USER} FROM users WHERE id = :user_id")
-"""The query for the user of an export. It returns no row if the user does not exist."""
 UNIONIDS: Final = Statement[str]("SELECT unionid FROM unionids WHERE user_id = :user_id ORDER BY unionid")
-"""The query for the user's present and former unionids."""
 _IDENTITIES: Final = Statement[ExportedRow]("""
 SELECT app_id, openid, unionid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
 """)
@@ -43,19 +37,17 @@ _CONSENTS: Final = Statement[ExportedRow]("""
 SELECT document, version, given_at, withdrawn_at, app_id, abbrev(ip) AS ip
   FROM consents WHERE user_id = ANY (:user_ids::uuid[]) ORDER BY given_at DESC, id DESC
 """)
-# If the actor is another user, the statement replaces the id by `administrator`, and leaves out the address, because
-# both are this other user's data. It keeps the names and addresses of service clients, and the names `system`,
-# `operator` and `wechat`, because they belong to no user. It leaves out a ban's reason, which is only for staff. It
-# also leaves out the id and the apps of a user who was split from this one, because that user is another person. Before
-# 0.1.0, a split also gave former ids back. Such an id now belongs to another person, so the statement leaves it out of
-# the merge's event.
+
 _EVENTS: Final = Statement[ExportedRow]("""
 SELECT id, type, at, app_id,
-       CASE WHEN type = 'user.banned' THEN data - 'reason'
+       CASE WHEN type = 'user.banned' THEN data - 'reason' -- only for staff
+            -- the user who was split off is another person
             WHEN type = 'user.split' THEN data - '{new_user_id,app_ids}'::text[]
+            -- before 0.1.0, a split also gave former ids back, which now belong to another person
             WHEN type = 'user.merged' AND data ->> 'former_id' <> ALL (:user_ids::uuid[]::text[])
             THEN data - 'former_id'
             ELSE data END AS data,
+       -- data of this other user, unlike the names of clients, `system`, `operator` and `wechat`
        CASE WHEN is_by_another_user THEN 'administrator' ELSE actor END AS actor,
        CASE WHEN NOT is_by_another_user THEN abbrev(ip) END AS ip
   FROM (SELECT *, actor ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' AND actor <> ALL (:user_ids::uuid[]::text[])
@@ -72,7 +64,6 @@ PICTURE: Final = Statement[ExportedRow](r"""
 SELECT content_type, translate(encode(content, 'base64'), E'\n', '') AS content, created_at
   FROM avatars WHERE user_id = :user_id
 """)
-"""The query for the user's picture in base64. It returns no row if there is none."""
 
 
 def lists_of(
@@ -96,13 +87,11 @@ async def _pages(
     convert: Callable[[ExportedRow], ExportedRow] = dict,
     **arguments: object,
 ) -> AsyncGenerator[Sequence[ExportedRow]]:
-    """Yield the rows of a statement in pages. `convert` turns a row into an object that JSON can represent."""
     async for page in snapshot.pages(statement, PAGE_SIZE, **arguments):
         yield [convert(row) for row in page]
 
 
 def _with_devices(row: Mapping[str, Any]) -> ExportedRow:
-    """Return a session with descriptions of its devices, and with the address and device from which it was opened."""
     session = dict(row)
     ip, user_agent = session.pop("opened_ip"), session.pop("opened_user_agent")
     opened = {"ip": None if ip is None else str(ip), "device": describe_device(user_agent), "user_agent": user_agent}

@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from wxauth.core.logs import get_logger
-from wxauth.core.outage_texts import reason_of
+from wxauth.core.outages import reason_of
 from wxauth.core.trail import Actor
 from wxauth.errors import NotFound, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
@@ -59,10 +59,9 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
     "refusals": [],
     "avatar": None,
 }
-"""The example of an export in the API description. A test compares its fields with the fields of a real export."""
+"""A test compares its fields with the fields of a real export."""
 
 _CHUNK_BYTES: Final = 64 * 1024
-"""The size, in bytes, of the chunks in which wxauth sends the beginning of a large document."""
 _HEADERS: Final = {
     "Content-Disposition": 'attachment; filename="wxauth-export.json"',
     "Cache-Control": "no-store",
@@ -75,7 +74,6 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
         "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE_OWN_DATA}},
     },
 }
-"""The documentation of the successful response of both routes, by status."""
 
 router = Router("me")
 log = get_logger()
@@ -113,19 +111,16 @@ async def export_user(
     # As in other routes, the read is noted only after it has succeeded. If `note_read` refuses it, the audit trail
     # already contains the export, although nobody receives the document. In that case, nothing refers to the generator
     # of the further pieces any more, so the event loop closes it.
-    reads.note_read(administrator, Read.EXPORT, user_id)
+    reads.note_read(administrator, Read.EXPORT, export.user_id)
     return _response_with(export)
 
 
 class _Download(StreamingResponse):
-    """The response with a large document. It closes the generator of the pieces even if the client disconnects."""
-
     def __init__(self, first_piece: bytes, further_pieces: AsyncGenerator[bytes]) -> None:
         self._further_pieces = further_pieces
         super().__init__(self._chunks(first_piece), media_type="application/json", headers=_HEADERS)
 
     async def _chunks(self, first_piece: bytes) -> AsyncIterator[bytes]:
-        """Yield the first piece in chunks, and then the further pieces."""
         for start in range(0, len(first_piece), _CHUNK_BYTES):
             yield first_piece[start : start + _CHUNK_BYTES]
         async for piece in self._further_pieces:
@@ -142,7 +137,6 @@ class _Download(StreamingResponse):
 
 
 def _response_with(export: Export) -> Response:
-    """Return the response with a document. If the document is large, the response is a stream."""
     if export.further_pieces is None:
         return Response(export.first_piece, media_type="application/json", headers=_HEADERS)
     return _Download(export.first_piece, export.further_pieces)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
+from operator import attrgetter
 from typing import Annotated, Any, Final, Literal, NotRequired, TypeGuard, TypeVar
 from uuid import UUID
 
@@ -62,20 +63,12 @@ _HTTPS_URL: Final = re.compile(
     re.IGNORECASE,
 )
 AVATARS_PATH: Final = "/v1/avatars/"
-"""The beginning of the paths of uploaded pictures."""
-MAX_NICKNAME: Final = 64
-"""The length limit of a nickname in characters.
-
-`tests/repository/test_limits.py` lists the guides and examples that also state this limit.
-"""
+MAX_NICKNAME: Final = 64  # guides and examples that repeat it are in tests/repository/test_limits.py
 MAX_AVATAR_URL: Final = 2048
-"""The length limit of a picture's URL in characters."""
 MAX_CONSENTS_PER_PAGE: Final = 100
-"""The largest number of consents on a page, which is also the default."""
 
 
 def _without_duplicates(roles: list[str]) -> list[str]:
-    """Return each role once. Raises: ValueError, if there are more than MAX_ROLES different roles."""
     unique = list(dict.fromkeys(roles))
     if len(unique) > MAX_ROLES:
         raise ValueError(f"List should have at most {MAX_ROLES} items")  # pydantic's own words for this rule
@@ -83,13 +76,12 @@ def _without_duplicates(roles: list[str]) -> list[str]:
 
 
 Roles = Annotated[list[Role], AfterValidator(_without_duplicates)]
-"""The roles of a user, each once, and at most MAX_ROLES."""
 Reason = Annotated[
     str,
     StringConstraints(strip_whitespace=True, max_length=500, pattern=TEXT),
     AfterValidator(lambda reason: reason or None),
 ]
-"""The reason for a ban, for staff only. An empty reason becomes None, so a field has the type `Reason | None`."""
+"""An empty reason becomes None, so a field has the type `Reason | None`."""
 
 
 class UserChangeRequest(Changes):
@@ -219,6 +211,14 @@ class FieldsForStaffAndServices(TypedDict):
         datetime | None,
         Field(description="When the user will be erased, if they have requested erasure. Otherwise null."),
     ]
+    last_seen_at: Annotated[
+        datetime | None,
+        Field(
+            description="The later of the last login and the last refresh of tokens, correct to the day in UTC. "
+            "Null if no login is known.",
+            examples=["2026-11-20T08:00:00Z"],
+        ),
+    ]
 
 
 class FormerExternalIds(TypedDict):
@@ -287,30 +287,22 @@ Answer = TypeVar("Answer", bound=Mapping[str, object])
 
 @cache
 def _required_fields(answer_type: Any) -> Sequence[str]:
-    """Return the names of the fields that a TypedDict requires, in the order in which a response shows them.
-
-    The order of the declaration would put `id` after the fields of the base classes, but a response begins with `id`.
-    """
+    """`id` comes first, as a response shows it, and not after the fields of the base classes."""
     required = [name for name in answer_type.__annotations__ if name in answer_type.__required_keys__]
     return sorted(required, key=lambda name: name != "id")  # the other names keep their order
 
 
 def shown_in(answer_type: type[Answer], user: UserFields) -> Answer:
-    """Return a user's values for the required fields of `answer_type`, the TypedDict of a response.
-
-    The caller adds the other fields. Attributes that are None become an empty object.
-    """
-    answer = {name: getattr(user, name) for name in _required_fields(answer_type)}
+    """Return a user's values for the required fields of a response. The caller adds the others."""
+    names = _required_fields(answer_type)
+    answer = dict(zip(names, attrgetter(*names)(user), strict=True))
     if "attributes" in answer and answer["attributes"] is None:
         answer["attributes"] = {}
     return answer  # type: ignore[return-value]  # mypy cannot see that these are the fields of `answer_type`
 
 
 def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
-    """Return the response about a user in a session.
-
-    `in_force` contains the version in force of each document of `CONSENTS`, by the document's name.
-    """
+    """Return the response about a user in a session. `in_force` has the version of each document."""
     answer = shown_in(UserAnswer, user)
     if in_force:
         due = missing_from(user.consents, in_force)
@@ -337,18 +329,11 @@ def users_answer(page: Page[ListedUser]) -> UsersAnswer:
 
 
 def is_uploaded_picture(url: str | None, issuer: str) -> TypeGuard[str]:
-    """Return whether a URL is the URL of a picture that was uploaded to wxauth, even if the picture was deleted.
-
-    Of all requests, only an upload can set such a URL. An import can set it, too.
-    """
+    """Return whether this URL is of an uploaded picture. Otherwise, only an import can set one."""
     return url is not None and url.startswith(issuer + AVATARS_PATH)
 
 
 def _check_picture_url(value: str, info: ValidationInfo) -> str:
-    """Check the URL of a picture, and return it unchanged. The URL may be empty.
-
-    Raises: ValueError, if the URL is neither https, nor wxauth's own, nor WeChat's for users who have set no picture.
-    """
     settings: Settings | None = info.context[Settings] if info.context else None
     is_uploaded = settings is not None and is_uploaded_picture(value, settings.issuer)
     if is_uploaded or _HTTPS_URL.fullmatch(value) or is_stand_in(value):
@@ -357,12 +342,10 @@ def _check_picture_url(value: str, info: ValidationInfo) -> str:
 
 
 def _cleaned(value: object) -> object:
-    """Return a text without the characters that `clean_text` removes, and any other value unchanged."""
     return clean_text(value) if isinstance(value, str) else value
 
 
 def _empty_if_stand_in(value: str) -> str:
-    """Return a name or URL, or an empty text if WeChat sends this value for every user who has set none."""
     return "" if is_stand_in(value) else value
 
 
@@ -371,13 +354,9 @@ _PictureUrl = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=MAX_AVATAR_URL), AfterValidator(_check_picture_url)
 ]
 Nickname = Annotated[_NicknameText, AfterValidator(_empty_if_stand_in)]
-"""A user's nickname. The name that WeChat sends for users who have set none counts as empty."""
 AvatarUrl = Annotated[_PictureUrl, AfterValidator(_empty_if_stand_in)]
-"""The URL of a user's picture. The pictures that WeChat sends for users who have set none count as empty."""
 NICKNAME_ALIASES: Final = AliasChoices("nickname", "nickName", "userName")
-"""The names under which requests can send the nickname."""
 AVATAR_URL_ALIASES: Final = AliasChoices("avatar_url", "avatarUrl")
-"""The names under which requests can send the URL of the picture."""
 
 
 class ProfileChange(Changes, BodyWithRules):
@@ -406,17 +385,15 @@ class ProfileChange(Changes, BodyWithRules):
     )
 
     def changes(self) -> dict[str, str | None]:
-        """Return the fields that the request changes, with None for each field to clear.
+        """What WeChat sends for users who have set none is left out. None clears a field.
 
-        The name and the pictures that WeChat sends for users who have set none are left out. The URL of an uploaded
-        picture is not left out here. The route removes it, because this method does not know the issuer.
+        The caller leaves out the URL of an uploaded picture, because this method does not know the issuer.
         """
         requested = {name: getattr(self, name) for name in self.model_fields_set}
         return {name: value or None for name, value in requested.items() if not is_stand_in(value)}
 
 
 def _check_versions(value: object) -> object:
-    """Return the documents with their versions. Raises: ValueError, if they are not an object of texts."""
     # The error message of pydantic's own type check would contain a name that the client has sent.
     if not (isinstance(value, dict) and all(isinstance(version, str) for version in value.values())):
         raise ValueError("Must be an object of documents and versions, both text")

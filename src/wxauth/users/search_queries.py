@@ -11,15 +11,15 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
+from wxauth.core.clock import FIRST_ID, LAST_ID
 from wxauth.core.database import Database
-from wxauth.core.ids import FIRST_ID, LAST_ID
 from wxauth.core.statements import Statement
-from wxauth.core.users import USER, UserFields, UserStatus
+from wxauth.core.users import LAST_SEEN_AT, USER, UserFields, UserStatus
 from wxauth.settings.roles import Role
 from wxauth.users.phone_numbers import is_phone_number, possible_phone_numbers
 from wxauth.users.status_queries import ADMIN
 from wxauth.users.window_queries import SEARCH_SECONDS, search_in_windows
-from wxauth.web.schemas import TEXT, OrEmpty, Page, PageQuery, StoredText
+from wxauth.web.schemas import TEXT, DateOrTime, OrEmpty, Page, PageQuery, StoredText
 
 
 class UsersQuery(PageQuery):
@@ -33,6 +33,12 @@ class UsersQuery(PageQuery):
     status: Annotated[UserStatus | None, OrEmpty] = Field(default=None, description="List only users with this status.")
     role: Annotated[Role | None, OrEmpty] = Field(default=None, description="List only users with this role.")
     app_id: StoredText | None = Field(default=None, description="List only users with an identity in this app.")
+    seen_before: Annotated[DateOrTime | None, OrEmpty] = Field(
+        default=None,
+        description="List only users whose `last_seen_at` is before this date in UTC, or before this time with an "
+        "offset. If `last_seen_at` is null, `created_at` counts instead.",
+        examples=["2025-12-01"],
+    )
 
 
 class IdentityJson(TypedDict):
@@ -56,39 +62,26 @@ class ListedUser(UserWithIdentities):
 
 
 class TermKind(StrEnum):
-    """The kind of a search term.
-
-    The search looks up the first three kinds only as complete values, because few nicknames look like them.
-    """
+    """Few nicknames look like the first three kinds, which are looked up only as complete values."""
 
     USER_ID = "user_id"
     PHONE = "phone"
-    WECHAT_ID = "wechat_id"
-    """An openid or a unionid, which look alike."""
-    TEXT = "text"
-    """Any other text: an external id, or a part of a nickname."""
+    WECHAT_ID = "wechat_id"  # an openid or a unionid, which look alike
+    TEXT = "text"  # an external id, or a part of a nickname
     NONE = "none"
-    """No search term, for example if the search has only filters."""
 
 
-WINDOWS: Final = (1_000, 100_000)
-"""The number of users that the first statement of a search examines, and the number for each further statement.
-
-A statement takes 30 to 100 ms to examine 100,000 users.
-"""
-INDEXED_FROM: Final = 2
-"""The length, in characters, of the shortest text that the index can find. The index contains pairs of characters."""
+WINDOWS: Final = (1_000, 100_000)  # of the first statement and of each further one, which takes 30 to 100 ms
+INDEXED_FROM: Final = 2  # the index contains pairs of characters
 IDENTITIES_FRAGMENT: Final = """(
     SELECT COALESCE(jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
                               ORDER BY i.created_at, i.app_id, i.openid), '[]')
       FROM identities i WHERE i.user_id = users.id
 ) AS identities"""
-"""The SQL of the column `identities` of `UserWithIdentities`."""
 _WITH_IDENTITIES: Final = f"SELECT {USER}, ban_reason, banned_until, {IDENTITIES_FRAGMENT} FROM users"
 USER_BY_ID: Final = Statement[ListedUser](f"""
 {_WITH_IDENTITIES} WHERE users.id = COALESCE((SELECT user_id FROM former_users WHERE id = :user_id), :user_id)
 """)
-"""The query for the user of a present or former id, with all identities."""
 # A search uses only the conditions whose parameters are given.
 _CONDITIONS: Final[Mapping[str, LiteralString]] = {
     "user_ids": "users.id = ANY (:user_ids)",
@@ -103,16 +96,14 @@ _CONDITIONS: Final[Mapping[str, LiteralString]] = {
         SELECT id FROM matching WHERE id < :before AND id >= :lowest ORDER BY id DESC LIMIT :limit))""",
     "status": "users.status = :status",
     "role": ":role = ANY (users.roles)",
+    "seen_before": f"COALESCE({LAST_SEEN_AT}, users.created_at) < :seen_before",
     "app_id": "EXISTS (SELECT FROM identities i WHERE i.user_id = users.id AND i.app_id = :app_id)",
 }
 _LOWEST_IN_WINDOW: Final = Statement[UUID](
     "SELECT id FROM users WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1"
 )
-"""The query for the lowest id in a window of users. The query returns no row for the last window."""
-# This statement finds the users who have the whole text as one of their ids (including the former ones that wxauth
-# stores), or as their phone number. It uses only indexes. Openids have no index of their own, because such an index
-# would slow down each first login. Therefore, the statement looks the openid up in each app. It reads the apps one by
-# one from the primary key, whose first column is the app.
+# Openids have no index of their own, which would slow down each first login. So the statement reads the apps one by one
+# from the primary key, whose first column they are, and looks the openid up in each.
 _USERS_WITH_ID_OR_PHONE: Final = Statement[UUID]("""
 WITH RECURSIVE apps (app_id) AS (
     (SELECT app_id FROM identities ORDER BY app_id LIMIT 1)
@@ -135,7 +126,6 @@ SELECT user_id FROM former_users WHERE id = :id
 SELECT i.user_id FROM apps JOIN identities i ON i.app_id = apps.app_id AND i.openid = :text
 """)
 _WECHAT_ID: Final = re.compile(r"[A-Za-z0-9_-]{24,36}")
-"""The pattern of WeChat's openids and unionids, most of which have 28 characters."""
 
 
 async def find_users(
@@ -143,14 +133,9 @@ async def find_users(
 ) -> Page[ListedUser]:
     """Return a page of the users that match a query, the newest first, with their identities.
 
-    A phone number without a country code is read as a number of `region`. Whether the text counts as an id or as part
-    of a nickname does not depend on the other filters or on the cursor. Otherwise, the first page of a search could
-    list the user with this id, and the second page could list users with such a nickname.
-
-    An index finds a user with a given id or phone number, and all administrators. Any other search examines windows of
-    users, the newest first, until the page is full or `seconds` have passed. If the time has passed, the page contains
-    the users found until then. A search without other filters for a text of at least `INDEXED_FROM` characters uses an
-    index of nicknames if the first windows do not fill the page.
+    Whether the text counts as an id or as part of a nickname depends neither on the other filters nor on the cursor.
+    Otherwise, the first page could list the user with this id, and the second page users with such a nickname. A search
+    that no index serves examines windows of users, and returns what it has found after `seconds`.
     """
     filters = await _filters_of(database, query, region=region)
     if filters is None:
@@ -177,9 +162,9 @@ async def find_users(
 
 
 async def _filters_of(database: Database, query: UsersQuery, *, region: str) -> dict[str, Any] | None:
-    """Return the values for the `_CONDITIONS` of a query, by condition; None if the query can match no user."""
+    """Return None if the query can match no user."""
     # pydantic would warn about the status from `wxauth users list`, which is a text and not a `UserStatus`.
-    filters = query.model_dump(include={"status", "role", "app_id"}, exclude_none=True, warnings=False)
+    filters = query.model_dump(include={"status", "role", "app_id", "seen_before"}, exclude_none=True, warnings=False)
     if not query.q:
         return filters
     phones = possible_phone_numbers(query.q, region=region)
@@ -194,20 +179,12 @@ async def _filters_of(database: Database, query: UsersQuery, *, region: str) -> 
 async def _users_between(
     database: Database, filters: Mapping[str, Any], before: UUID, lowest: UUID, limit: int, *, is_admin: bool
 ) -> Sequence[ListedUser]:
-    """Return up to `limit` users with ids from `lowest` to just below `before` who match the filters, the newest first.
-
-    With `is_admin`, return only administrators.
-    """
     statement = _search_statement(frozenset(filters), is_admin=is_admin)
     return await database.rows(statement, **filters, before=before, lowest=lowest, limit=limit)
 
 
 @cache
 def _search_statement(names: frozenset[str], *, is_admin: bool) -> Statement[ListedUser]:
-    """Return the statement that finds the users between two ids who meet the `_CONDITIONS` with these names.
-
-    With `is_admin`, the statement finds only administrators.
-    """
     conditions: list[LiteralString] = [_CONDITIONS[name] for name in sorted(names)]
     if is_admin:
         # The role is a literal and not a parameter, so that PostgreSQL uses the partial index.
@@ -217,10 +194,7 @@ def _search_statement(names: frozenset[str], *, is_admin: bool) -> Statement[Lis
 
 
 def term_kind_of(text: str | None, *, region: str) -> TermKind:
-    """Return the kind of a search term.
-
-    A phone number without a country code is read as a number of `region`.
-    """
+    """Return the kind of a search term."""
     if not text:
         return TermKind.NONE
     if as_user_id(text) is not None:
@@ -231,10 +205,7 @@ def term_kind_of(text: str | None, *, region: str) -> TermKind:
 
 
 def as_user_id(text: str) -> UUID | None:
-    """Return the user id that a text consists of, in upper or lower case; None if the text is not a UUID with hyphens.
-
-    Responses contain ids only in this form. `UUID` would also accept other forms, for example without hyphens.
-    """
+    """Return the UUID of a text in the form of responses. `UUID` would also accept one without hyphens."""
     try:
         user_id = UUID(text)
     except ValueError:

@@ -15,7 +15,6 @@ from wxauth.errors import NotFound
 from wxauth.limits.queries import PROFILE_CHANGES
 
 UNKNOWN_USER: Final = "this user doesn't exist"
-"""The detail of the error for an id that no user has, or had before a merge."""
 
 
 class OwnIdentity(BaseModel):
@@ -29,42 +28,31 @@ class OwnIdentity(BaseModel):
 IDENTITIES_OF_USER: Final = Statement[OwnIdentity]("""
 SELECT app_id, openid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
 """)
-"""The query for a user's identities, the oldest first."""
 CURRENT_USER_ID: Final = Statement[UUID]("""
 SELECT id FROM users WHERE id = :user_id
  UNION ALL
 SELECT user_id FROM former_users WHERE id = :user_id
  LIMIT 1
 """)
-"""The query for the present id of the user who has, or had, an id. It returns no row if there is no such user."""
+# They come from users who were merged into this one, or from an import.
 FORMER_EXTERNAL_IDS: Final = Statement[str](
     "SELECT external_id FROM former_external_ids WHERE user_id = :user_id ORDER BY external_id"
 )
-"""The query for a user's former external ids.
-
-They belonged to users who were merged into this one, or come from an import.
-"""
 FORMER_IDS: Final = Statement[UUID]("SELECT id FROM former_users WHERE user_id = :user_id ORDER BY merged_at, id")
-"""The query for a user's former ids, which belonged to users who were merged into this one, in order of the merges."""
 USER_OF_IDENTITY: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
-"""The query for the user who has this identity now, without a lock. It returns no row if nobody has it."""
 _LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
+# These numbers are then never bound, even if a code is sent again.
 DELETE_PHONE_ANSWERS: Final = Statement[Nothing]("""
 DELETE FROM phone_answers USING identities i
  WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
 """)
-"""The statement that deletes WeChat's responses to a user's phone codes.
-
-After that, wxauth never binds the numbers in these responses, even if a code is sent again.
-"""
 _READ_ATTRIBUTES: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
-# The statement stores null in place of an empty object. Most users have no attributes, and each login reads the column,
-# which takes no time if it is null.
+# Most users have none, and each login reads the column, which takes no time if it is null.
 WRITE_ATTRIBUTES: Final = Statement[Nothing](
     "UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id"
 )
-"""The statement that replaces a user's attributes."""
-# If the new id is a former external id of the same user, the statement makes it the present one again.
+
+# It returns no row if the id does not change, and fails with a conflict if another user has it.
 SET_EXTERNAL_ID: Final = Statement[UUID]("""
 WITH former AS (
     DELETE FROM former_external_ids WHERE external_id = :external_id AND user_id = :user_id
@@ -73,40 +61,28 @@ UPDATE users SET external_id = :external_id
  WHERE id = :user_id AND external_id IS DISTINCT FROM :external_id
 RETURNING id
 """)
-"""The statement that replaces a locked user's external id, or removes it if `external_id` is null.
-
-It returns no row if the id does not change, and fails with a conflict if another user has the id.
-"""
-# This query must run after `SET_EXTERNAL_ID`. While a merge makes the id a former one, `SET_EXTERNAL_ID` waits for the
-# merge to commit, and this query then finds the former id. Before the merge, another user has the id, so that
-# `SET_EXTERNAL_ID` fails with a conflict.
+# It must run after `SET_EXTERNAL_ID`, which waits for a merge that makes the id a former one, and fails with a conflict
+# before the merge, while another user has the id.
 IS_FORMER_EXTERNAL_ID: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)"
 )
-"""The query that returns whether an id is a former external id of any user."""
-# The statement returns the profile before a change, which `change_profile_of` compares with the requested profile. Like
-# `_CHANGE`, it returns the parameters `app_id` and `openid` unchanged: see `USER_IN_SESSION`.
+
 _LOCK_PROFILE: Final = Statement[UserInSession](
     f"SELECT {USER_IN_SESSION} FROM users WHERE id = :user_id FOR NO KEY UPDATE"
 )
 
 
 def ids_fragment(user_id: LiteralString) -> LiteralString:
-    """Return the SQL of an array with the present id and all former ids of a user.
-
-    `user_id` is the SQL of the present id, for example `users.id`.
-    """
+    """Return the SQL of an array of a user's present and former ids. `user_id` is SQL, for example `users.id`."""
     return (
         f"ARRAY (SELECT {user_id} UNION ALL SELECT former.id FROM former_users former WHERE former.user_id = {user_id})"
     )
 
 
 def _cleared_fragment(name: LiteralString, column: LiteralString) -> LiteralString:
-    """Return the SQL that sets a column to null if the statement's `fields` contain the name."""
     return f"{column} = CASE WHEN '{name}' = ANY (:fields::text[]) THEN NULL ELSE users.{column} END"
 
 
-# The statement returns the names of the fields that had a value.
 _CLEAR_FIELDS: Final = Statement[list[str]](f"""
 WITH before AS (
     SELECT * FROM users WHERE id = :user_id
@@ -122,20 +98,19 @@ RETURNING array_remove(ARRAY[
 
 
 def _changed_fragment(name: LiteralString) -> LiteralString:
-    """Return the SQL that sets a column to its value in `changes` if the statement's `changed` contains the column."""
     has_changed: LiteralString = f"'{name}' = ANY (:changed::text[])"
     new_value: LiteralString = f"(jsonb_populate_record(users, :changes)).{name}"
     return f"{name} = CASE WHEN {has_changed} THEN {new_value} ELSE {name} END"
 
 
-# If :changed is empty, all values stay the same, and the statement only serves to return the user.
+# An empty :changed only returns the user.
 _CHANGE: Final = Statement[UserInSession](f"""
 UPDATE users SET {", ".join(map(_changed_fragment, PROFILE_FIELDS))} WHERE id = :user_id RETURNING {USER_IN_SESSION}
 """)
 
 
 async def current_user_id(database: Database | Transaction, user_id: UUID) -> UUID:
-    """Return the present id of the user who has, or had, this id. Raises: NotFound, if nobody has or had the id."""
+    """Return the present id of the user who has, or had, this id. Raises: NotFound."""
     current_id = await database.value(CURRENT_USER_ID, user_id=user_id)
     if current_id is None:
         raise NotFound(UNKNOWN_USER)
@@ -143,14 +118,10 @@ async def current_user_id(database: Database | Transaction, user_id: UUID) -> UU
 
 
 async def lock_user_of_identity(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
-    """Lock the user who has this identity until the transaction ends, and return the user's id.
-
-    Return None if nobody has the identity. Until the transaction ends, the identity stays with this user, because each
-    transaction that moves or deletes an identity takes the same lock.
-    """
+    """Lock the user who has this identity, which stays with the user until the transaction ends."""
     user_id = await transaction.value(USER_OF_IDENTITY, app_id=app_id, openid=openid)
     while user_id is not None:
-        await transaction.run(_LOCK_USER, user_id=user_id)
+        await transaction.run(_LOCK_USER, user_id=user_id)  # which all that moves or deletes an identity takes
         owner_id = await transaction.value(USER_OF_IDENTITY, app_id=app_id, openid=openid)
         if owner_id == user_id:
             break
@@ -160,17 +131,14 @@ async def lock_user_of_identity(transaction: Transaction, *, app_id: str, openid
 
 
 async def clear_fields(transaction: Transaction, user_id: UUID, fields: Collection[str]) -> Sequence[str]:
-    """Clear some of the `MERGEABLE_FIELDS` of a locked user. Return the fields that had a value."""
+    """Clear some `MERGEABLE_FIELDS` of a locked user. Return the fields that had a value."""
     return await transaction.value(_CLEAR_FIELDS, user_id=user_id, fields=list(fields)) or ()
 
 
 async def remove_phone(
     transaction: Transaction, user_id: UUID, *, by: Actor, app_id: str | None = None, now: datetime
 ) -> bool:
-    """Remove the phone number of a locked user, and record the removal. Return whether the user had a number.
-
-    Also delete WeChat's stored responses with numbers that are not bound yet, so that wxauth never binds them.
-    """
+    """Remove a locked user's number, and responses with numbers to bind. Return whether there was a number."""
     await transaction.run(DELETE_PHONE_ANSWERS, user_id=user_id)
     if not await clear_fields(transaction, user_id, ["phone"]):
         return False
@@ -179,19 +147,14 @@ async def remove_phone(
 
 
 async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[str, Any]:
-    """Return the attributes of a user. A user who does not exist has none."""
+    """A user who does not exist has none."""
     return await transaction.value(_READ_ATTRIBUTES, user_id=user_id) or {}
 
 
 async def store_profile(
     database: Database, user: UserInSession, changes: Mapping[str, str | None], *, now: datetime
 ) -> UserInSession | None:
-    """Change the profile of a user, and record the change.
-
-    Return the changed user; None if the user was merged or erased.
-
-    `changes` can contain the `PROFILE_FIELDS`, with None for a field to clear. It can also contain `phone` with None,
-    which removes the phone number.
+    """Change and record the profile. None clears a field, even `phone`. Return None if the user was merged or erased.
 
     Raises: RateLimited, if the user has changed the profile too often.
     """
@@ -213,13 +176,11 @@ async def change_profile_of(
     ip: str | None = None,
     now: datetime,
 ) -> UserInSession:
-    """Set the given fields among `PROFILE_FIELDS` of a locked user, record the change, and return the changed user.
+    """Set the given fields of a locked user, who is given as before the change, and record those that differ.
 
-    `user` contains the values before the change. The event contains the names of the fields whose values differ. If any
-    value differs, the call counts once towards the rate limit. `ip` is the address from which the user has sent the
-    change, if it is to be recorded.
+    A difference counts once towards the rate limit.
 
-    Raises: RateLimited, if the user has changed the profile too often. In that case, the profile is unchanged.
+    Raises: RateLimited. The profile is then unchanged.
     """
     changed = [name for name in PROFILE_FIELDS if name in changes and changes[name] != getattr(user, name)]
     if changed:

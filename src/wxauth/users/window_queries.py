@@ -6,19 +6,15 @@ from time import monotonic
 from typing import Final
 from uuid import UUID
 
+from wxauth.core.clock import FIRST_ID
 from wxauth.core.database import Database
-from wxauth.core.ids import FIRST_ID
 from wxauth.core.statements import Statement
 from wxauth.web.schemas import Page, RowWithId, cursor_at
 
 SEARCH_SECONDS: Final = 1.0
-"""The time, in seconds, after which a search examines no further window."""
 
 RowSearch = Callable[[UUID, UUID, int], Awaitable[Sequence[RowWithId]]]
-"""A function that finds rows, the newest first.
-
-It takes the id before which to find rows, the lowest id of the rows, and the largest number of rows.
-"""
+"""It takes the id before which to find rows, the lowest id, and the largest number. The newest come first."""
 
 
 async def search_in_windows(
@@ -35,12 +31,9 @@ async def search_in_windows(
 ) -> Page[RowWithId]:
     """Search windows of rows, the newest first, until a page is full or `seconds` have passed, and return the page.
 
-    `windows` contains the number of rows in each window, and the last number also applies to all further windows.
-    `lowest_in_window_query` is the query for the lowest id in a window. It returns no row for the last window.
-
-    The search finds rows with ids from `lowest` to just below `before`. `search` finds the rows of one window, and
-    `search_remaining` finds rows quickly without windows. If `search_remaining` is given, the function calls it after
-    the first window of the last size, or earlier if the time is over, and then ends the search.
+    The last number in `windows` also applies to all further windows. `lowest_in_window_query` returns no row for the
+    last one. `search_remaining` finds rows quickly without windows: it ends the search after the first window of the
+    last size, or earlier if the time is over.
     """
     rows: list[RowWithId] = []
     began_at = monotonic()

@@ -1,12 +1,18 @@
-"""The documentation of an operation's responses: an example built from the fields, and every possible failure."""
+"""The documentation of an operation's responses: an example built from the fields, and every possible failure.
+
+Also the responses that caches and browsers can store, and check again with `If-None-Match`.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field, TypeAdapter
+from starlette.requests import Request
+from starlette.responses import Response
 
 from wxauth import errors
 from wxauth_guard import BearerGuard
@@ -14,31 +20,24 @@ from wxauth_guard.errors import InvalidRequest, InvalidToken, KeysUnavailable, M
 from wxauth_guard.problems import problem_document
 
 Failure = type[WxAuthError] | WxAuthError
-"""A failure that an operation may return: an error, or a class of errors.
-
-For a class, the documentation shows a typical error of the class.
-"""
+"""A failure that an operation may return. For a class, the documentation shows a typical error of the class."""
+# In OpenAPI, it is a list of alternatives, in which `{}` means no credentials.
 Security = Sequence[Mapping[str, Sequence[str]]]
-"""The `security` of an operation in OpenAPI: a list of alternatives, in which `{}` means no credentials."""
 
-BEARER: Final[Security] = ({BearerGuard.scheme_name: ()},)
-"""The `security` of an operation that requires an access token."""
+BEARER: Final[Security] = ({BearerGuard.scheme_name: ()},)  # requires an access token
 
 PROBLEM_REF: Final = "#/components/schemas/Problem"
-"""The reference to `Problem` in the OpenAPI document."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entails:
-    """The documentation that a parameter adds to each operation that has the parameter.
-
-    Put this object into the parameter's `Annotated`.
-    """
+    """What a parameter documents for each operation that has it. Put this object into the parameter's `Annotated`."""
 
     failures: Sequence[Failure] = ()
     security: Security = ()
 
 
+# Every operation that takes an access token, even an optional one, can fail with these.
 GUARDED: Final[Sequence[Failure]] = (
     InvalidRequest("there are two Authorization headers", status=400),
     MissingToken,
@@ -47,7 +46,6 @@ GUARDED: Final[Sequence[Failure]] = (
     KeysUnavailable,
     errors.StorageUnavailable,
 )
-"""The failures of every operation that takes an access token, even an optional one."""
 
 WECHAT_FAILURES: Final[Sequence[Failure]] = (
     errors.WeChatRateLimited,
@@ -56,7 +54,7 @@ WECHAT_FAILURES: Final[Sequence[Failure]] = (
     errors.WeChatUnavailable,
     errors.WeChatTimeout,
 )
-"""The failures that WeChat can cause in an operation whose result depends on WeChat's response."""
+# Every operation that takes a login code or a phone code from WeChat can fail with these.
 CODE_FAILURES: Final[Sequence[Failure]] = (
     errors.UnknownApp,
     errors.InvalidCode,
@@ -65,9 +63,9 @@ CODE_FAILURES: Final[Sequence[Failure]] = (
     errors.RateLimited,
     *WECHAT_FAILURES,
 )
-"""The failures of every operation that takes a login code or a phone code from WeChat."""
 
 _EXAMPLE_REQUEST_ID: Final = "0f8fad5bd9cb469fa16570867728950e"
+# The examples whose `detail` is not simply the first line of the class's docstring.
 _TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
     InvalidRequest: InvalidRequest.of("code", "Field required"),
     errors.InvalidCode: errors.InvalidCode(
@@ -82,7 +80,6 @@ _TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
         "WeChat returned errcode 40164: this server's IP address isn't on the IP whitelist", errcode=40164
     ),
 }
-"""The documented examples of errors whose `detail` is not simply the first line of the class's docstring."""
 
 
 class Problem(BaseModel):
@@ -140,10 +137,6 @@ def example_of(hint: Any) -> Any:
 
 
 def _example_in(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
-    """Build an example for a JSON schema from the examples in the schema. `models` are the schemas that it refers to.
-
-    Raises: TypeError, if a required part of the schema has no example.
-    """
     match schema:
         case {"examples": [example, *_]} | {"default": example} | {"const": example} | {"enum": [example, *_]}:
             return example
@@ -169,12 +162,21 @@ def _example_in(schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
 
 
 def _typical_error(kind: type[WxAuthError]) -> WxAuthError:
-    """Return the documented example of a class of errors.
-
-    If `_TYPICAL` lacks the class, the `detail` of the example is the first line of the class's docstring, without the
-    full stop.
-    """
     if kind in _TYPICAL:
         return _TYPICAL[kind]
     first_line = (kind.__doc__ or "").partition("\n")[0]
     return kind(first_line.rstrip("."))
+
+
+def cacheable_response(
+    request: Request, content: bytes, *, etag: str, headers: Mapping[str, str], media_type: str
+) -> Response:
+    """Return a response with its `ETag`, which includes the quotation marks.
+
+    If `If-None-Match` contains this `ETag`, or `*`, return status 304 instead (RFC 9110, section 13.1.2).
+    """
+    headers = {**headers, "ETag": etag}
+    cached_etags = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if etag in cached_etags or "*" in cached_etags:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return Response(content, headers=headers, media_type=media_type)

@@ -1,36 +1,29 @@
 """The reading of JSON bodies, which may contain incomplete characters, and the errors about bodies and parameters."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 from pydantic import AliasChoices, BaseModel, RootModel, ValidationError
 from pydantic_core import from_json
 
+from wxauth import i_json
 from wxauth.faulty_json import read_loosely
-from wxauth.terminal import WrongValue
+from wxauth.text_errors import WrongValue
 from wxauth.web.schemas import BodyWithRules, Lenient
 from wxauth_guard.errors import FieldError, InvalidRequest
 
-_MAX_ERRORS: Final = 20
-"""The largest number of errors that a response reports. Further errors are left out.
-
-There is a limit, because some bodies may have any number of fields, and because wxauth also logs the errors.
-"""
+_MAX_ERRORS: Final = 20  # some bodies may have any number of fields, and wxauth also logs the errors
 _MAX_FIELD_NAME: Final = 64
-"""The largest number of characters of a field's name that an error contains."""
 _NO_LONE_SURROGATES: Final = "Must not contain lone surrogates such as \\ud83d"
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_body(model: type[Model], body: bytes) -> Model:
-    """Validate a JSON body, and return it as this model, without its invalid optional fields (see `read_anyway`).
-
-    Raises: InvalidRequest, if other parts are invalid.
-    """
+    """Validate a JSON body, and return it as this model, without its invalid optional fields (see `read_anyway`)."""
     try:
         return model.model_validate_json(body)
     except ValidationError as exc:
@@ -38,11 +31,10 @@ def read_body(model: type[Model], body: bytes) -> Model:
 
 
 def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Mapping[Any, Any] | None = None) -> Model:
-    """Read an invalid body without its invalid optional fields. Raises: InvalidRequest, if other parts are invalid.
+    """Read an invalid body without its invalid optional fields, which are those in `Lenient.optional`.
 
-    Optional fields are those in `Lenient.optional`, so only a `Lenient` model can have any. An incomplete character,
-    for example at the end of text that was cut off, makes only the field that contains it invalid. If the model lists
-    that field in `cleaned`, the field is accepted.
+    An incomplete character, for example at the end of text that was cut off, makes only the field that contains it
+    invalid. If the model lists that field in `cleaned`, the field is accepted.
 
     `errors` are pydantic's errors of the body, and `context` contains the values for its validators.
     """
@@ -75,11 +67,38 @@ def read_anyway(model: type[Model], body: bytes, errors: list[Any], context: Map
     return checked
 
 
-def _validated(model: type[Model], values: Any, context: Mapping[Any, Any] | None) -> tuple[Model | None, list[Any]]:
-    """Return the values of a body as this model. If they are invalid, return None and the errors.
+def check_i_json(model: type[Model], body: bytes) -> None:
+    """Check the fields of a valid body that must be I-JSON, with the digits that were sent."""
+    fields = i_json_fields(model)
+    values = i_json.parse(body.decode("utf-8-sig", errors="replace"))
+    is_object = isinstance(values, dict) and not issubclass(model, RootModel)
+    # The value of a body that repeats a name is no object, and is refused as a whole.
+    parts = [(name, values[name]) for name in values if name in fields] if is_object else [("", values)]
+    errors = []
+    for name, value in parts:
+        try:
+            i_json.check(value)
+        except i_json.NotIJson as exc:
+            errors.append({"loc": (name,) if name else (), "msg": exc.text, "type": "not_i_json"})
+    if errors:
+        raise invalid_request(errors, model)
 
-    Lone surrogates are checked first, because pydantic would accept them in fields that may contain any JSON value.
-    """
+
+@cache
+def i_json_fields(model: type[BaseModel]) -> Collection[str]:
+    """Return the names under which a body may contain fields that must be I-JSON."""
+
+    def is_marked(hint: object) -> bool:
+        return hint is i_json.IS_I_JSON or any(map(is_marked, get_args(hint)))
+
+    marked = {
+        name for name, field in model.model_fields.items() if any(map(is_marked, (field.annotation, *field.metadata)))
+    }
+    return {sent for sent, name in _fields_of(model).items() if name in marked}
+
+
+def _validated(model: type[Model], values: Any, context: Mapping[Any, Any] | None) -> tuple[Model | None, list[Any]]:
+    # pydantic would accept lone surrogates in fields that may contain any JSON value, but PostgreSQL does not.
     errors = _surrogate_errors(values, model)
     if errors:
         return None, errors
@@ -90,20 +109,12 @@ def _validated(model: type[Model], values: Any, context: Mapping[Any, Any] | Non
 
 
 def _concerned_field(error: Mapping[str, Any], fields: Mapping[str, str]) -> str:
-    """Return the name of the model's field that an error of pydantic concerns. `fields` is the result of `_fields_of`.
-
-    For an error of an unknown field, or of the body as a whole, return an empty text, which names no optional field.
-    """
     location = error["loc"]
     return fields.get(location[0], "") if location else ""
 
 
 def json_form(model: type[BaseModel]) -> str:
-    """Return the form of a JSON body of this model, such as `{"code": "…"}`.
-
-    The form contains the required fields. If no field is required, it contains the first field. For a `RootModel`, the
-    form is `{…}`.
-    """
+    """Return the form of a body, such as `{"code": "…"}`, with its required fields, or else with the first field."""
     if issubclass(model, RootModel):
         return "{…}"
     fields = list(model.model_fields.items())
@@ -116,11 +127,9 @@ def json_form(model: type[BaseModel]) -> str:
 
 
 def check_place(model: type[BaseModel], errors: list[Any], elsewhere: Iterable[str]) -> None:
-    """Check that the caller did not send a required field of the body in the query or in a header instead.
+    """Refuse a request that sent a required field of the body in the query or in a header instead.
 
     `errors` are pydantic's errors of the body. `elsewhere` are the names of the query parameters and headers.
-
-    Raises: InvalidRequest, for a field that is missing from the body and that was sent elsewhere.
     """
     fields = _fields_of(model)
     sent_elsewhere = {fields[name] for name in elsewhere if name in fields}
@@ -141,11 +150,6 @@ def _fields_of(model: type[BaseModel]) -> Mapping[str, str]:
 
 
 def _surrogate_errors(values: object, model: type[BaseModel]) -> list[Any]:
-    """Return errors for the fields with lone surrogates, which neither PostgreSQL nor UTF-8 accepts.
-
-    Unknown fields are ignored, and so are the fields in the model's `cleaned`. A `RootModel` has no known fields, so
-    all of its fields are checked.
-    """
     if not isinstance(values, dict):
         return []
     names = list(values)
@@ -174,10 +178,7 @@ def errors_of(exc: ValidationError) -> list[Any]:
 
 
 def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] | None = None) -> InvalidRequest:
-    """Build wxauth's error from pydantic's errors. The error names the fields, but never contains their values.
-
-    The error gets its title from the first wrong field for which the model defines a title in `titles`.
-    """
+    """Build wxauth's error, which names the fields, but never contains their values."""
     field_errors = [
         FieldError(_field_name(error["loc"])[:_MAX_FIELD_NAME], _message(error, model))
         for error in islice(errors, _MAX_ERRORS)
@@ -189,16 +190,11 @@ def invalid_request(errors: Iterable[Mapping[str, Any]], model: type[BaseModel] 
 
 
 def _field_name(location: tuple[str | int, ...]) -> str:
-    """Return the names in a location, separated by dots; `body` if there are none. A lone surrogate becomes `?`."""
     names = ".".join(part for part in location if isinstance(part, str))
     return names.encode(errors="replace").decode() or "body"
 
 
 def _message(error: Mapping[str, Any], model: type[BaseModel] | None) -> str:
-    """Return the message about an error of pydantic, without the value that was sent.
-
-    If the body as a whole is wrong, the message shows the form that the body must have.
-    """
     if model is not None and not error["loc"] and error["type"] in ("json_invalid", "model_type"):
         return f"{error['msg']}: send {json_form(model)} as JSON"
     # Pydantic's own messages for these errors contain a pattern, or a character of the value.

@@ -13,28 +13,21 @@ from starlette.types import Scope
 from wxauth_guard.errors import InvalidRequest
 
 _COOKIES_KEY: Final = "wxauth.cookies"
-"""The key in the ASGI scope to which the values of the `Cookie` header are moved."""
+# Any other space belongs to the name. A neighbouring domain can set a cookie whose name has a no-break space before
+# `__Host-`, and this cookie must not count as wxauth's.
 _SPACE: Final = " \t"
-"""The white space that is removed around a cookie's name and value.
-
-Any other space belongs to the name. A neighbouring domain can set a cookie whose name has a no-break space before
-`__Host-`, and this cookie must not count as wxauth's.
-"""
 
 
 def move_cookies(scope: Scope, cookies: bytes) -> None:
-    """Move the cookies from the header fields to the scope, where `cookie_in` reads them.
-
-    `cookies` contains the values of all `Cookie` fields, joined with `;`, which `Edge` has already read.
-    """
+    """Move the cookies from the header fields to the scope, where `cookie_in` reads them."""
     scope[_COOKIES_KEY] = cookies
     scope["headers"] = [field for field in scope["headers"] if field[0] != b"cookie"]
 
 
 def cookie_in(request: Request, name: str) -> str | None:
-    """Return the value of a cookie exactly as the browser sent it; None if there is no such cookie.
+    """Return the value of a cookie exactly as the browser sent it.
 
-    The value is not unquoted, because wxauth's own cookies do not need it.
+    It is not unquoted: wxauth's own cookies do not need it.
 
     Raises: InvalidRequest, if there are several cookies of this name. Another site under the same domain may have set
         one of them, and wxauth cannot tell which one.

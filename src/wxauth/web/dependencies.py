@@ -20,10 +20,7 @@ Part = TypeVar("Part")
 
 
 async def services_of(connection: HTTPConnection) -> Services:
-    """Return the services of the app that received the request.
-
-    Only this function and `web.solver` read these services from the app's state.
-    """
+    """Return the services of the app. Only this function and `web.solver` read them from the app's state."""
     services: Services = connection.app.state.services
     return services
 
@@ -33,18 +30,12 @@ ServicesDep = Annotated[Services, Depends(services_of)]
 
 @dataclass(frozen=True)
 class Provided(Generic[Part]):
-    """The dependency on the part of the service whose type is `kind`.
-
-    Dependencies on the same part are equal, so that a test replaces all of them at once.
-    """
+    """The dependency on a part. Those on the same part are equal, so that a test replaces all of them at once."""
 
     kind: type[Part]
 
     async def __call__(self, services: ServicesDep) -> Part:
-        """Return the part.
-
-        Unless a test overrides dependencies, a direct route (`web.direct`) reads the part without this call.
-        """
+        """Unless a test overrides dependencies, a direct route (`web.direct`) reads the part without this call."""
         return services[self.kind]
 
 

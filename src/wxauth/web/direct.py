@@ -1,8 +1,8 @@
-"""Routes that are declared, documented and overridden like FastAPI's, but whose dependencies are analyzed only once.
+"""Routes that are declared and overridden like FastAPI's, but whose dependencies are analyzed only once.
 
-With FastAPI's own routes, a login took 1.30 times as much CPU time, and `GET /v1/me` took 2.1 times as much (medians of
-five alternating rounds, 32 clients). This module can be removed when FastAPI analyzes the dependencies of a route when
-the route is declared, and not for each request. See docs/contribute/decisions/0006-flattened-dependencies.md.
+With FastAPI's own routes, a login took 1.30 times as much CPU time, and `GET /v1/me` took 2.1 times as much
+(medians of five alternating rounds, 32 clients). Remove this module when FastAPI analyzes the dependencies of
+a route when it is declared. See docs/contribute/decisions/0006-flattened-dependencies.md.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -33,24 +33,17 @@ _JSON: Final = (b"content-type", b"application/json")
 _VARY: Final = (b"vary", b"Authorization")
 
 NO_PARAMETERS: Final = "Must be absent, because there are no parameters"
-"""The message for an unknown query parameter, if the operation has no query parameters."""
-_FAILURE_KEY: Final = "wxauth.failure"
-"""The key in the ASGI scope for the exception of a route that `Shortcut` has called."""
 
 
 class DirectRoute(APIRoute):
     """A route whose endpoint can take a body model, a query model, path parameters, the request and dependencies.
 
-    The dependencies are FastAPI's own, with sub-dependencies, `yield`, and the app's `dependency_overrides`. All
-    parameters get their values in the order of their declaration. A `Plan` is built once from the parameters.
+    The dependencies are FastAPI's own, with sub-dependencies, `yield`, and the app's `dependency_overrides`.
+    Values are taken in the order of the parameters.
 
-    The body is parsed as JSON, whatever its Content-Type is, and validated with the settings in the validation context.
-    If the body's parameter may be None, an empty body becomes None. A Response that the endpoint returns is sent
-    unchanged. If the endpoint returns None, the response has status 204. Any other value is sent as JSON, and a test
-    compares it with its model.
-
-    To FastAPI's documentation of the operation, the route adds the failures of the operation, of its parameters and of
-    their dependencies, an example of the response, and the credentials that a dependency requires.
+    The body is parsed as JSON, whatever its Content-Type is, and validated with the settings in the validation
+    context. If it may be None, an empty body becomes None. A Response that the endpoint returns is sent unchanged,
+    and None is a 204. Any other value is sent as JSON, and a test compares it with its model.
     """
 
     def __init__(
@@ -78,13 +71,11 @@ class DirectRoute(APIRoute):
         self._arguments = arguments_of(self.dependant, hints, self.param_convertors)
         self.plan = Plan(self.dependant, self._arguments)
         self.query_names = sorted(name for each in self._arguments.values() for name in each.query_names)
-        """The names of the operation's query parameters, in alphabetical order."""
         if self.include_in_schema:
             self._document(list(entailed_by(self.dependant, self._arguments)), failures)
         self.app = self._serve  # in place of the handler that FastAPI has built
 
     def _document(self, entailed: Sequence[Entails], failures: Sequence[Failure]) -> None:
-        """Add the failures, the example of the response, and the credentials to the documentation of the operation."""
         path_failures = [InvalidRequest(CONTROL_CHARACTERS_REFUSED, status=400)] if self.param_convertors else []
         entailed_failures = [failure for each in entailed for failure in each.failures]
         responses = failures_of(*path_failures, *entailed_failures, *failures)
@@ -101,14 +92,6 @@ class DirectRoute(APIRoute):
             self.openapi_extra = {"security": security, **(self.openapi_extra or {})}
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the plan, and send the value that the endpoint returns.
-
-        If the app overrides dependencies, build another plan.
-
-        Raises: the failure in the scope, if `Shortcut` has already called the route, and the route has failed.
-        """
-        if _FAILURE_KEY in scope:
-            raise scope.pop(_FAILURE_KEY)  # here, FastAPI's handlers catch the failure
         request = DirectRequest(scope, receive)
         overrides = scope["app"].dependency_overrides
         plan = Plan(self.dependant, self._arguments, overrides) if overrides else self.plan
@@ -118,15 +101,12 @@ class DirectRoute(APIRoute):
 
 
 class DirectRequest(Request):
-    """A request that reads its body directly.
-
-    Reading through Starlette's generator would take longer than validating the body.
-    """
+    """Reading the body through Starlette's generator would take longer than validating it."""
 
     _whole_body: bytes | None = None
 
     async def body(self) -> bytes:
-        """Return the whole body. Raises: ClientDisconnect, if the client disconnects before the end of the body."""
+        """Return the whole body. Raises: ClientDisconnect."""
         if self._whole_body is None:
             parts, is_whole = [], False
             while not is_whole:
@@ -143,16 +123,12 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 class Declared(TypedDict, total=False):
-    """The declaration of an operation.
-
-    The rest of its documentation is taken from the endpoint's docstring, parameters and response.
-    """
+    """The declaration of an operation. The rest of its documentation is in the endpoint."""
 
     summary: Required[Text]
     failures: Sequence[Failure]
     tag: str
-    operation_id: str
-    """The operationId in the OpenAPI document. The default is the endpoint's name."""
+    operation_id: str  # by default, the endpoint's name
     response_model: Any
     response_class: type[Response]
     responses: dict[int | str, dict[str, Any]]
@@ -160,38 +136,34 @@ class Declared(TypedDict, total=False):
 
 
 class Router:
-    """A collection of the operations in a file.
-
-    Args:
-        tag: The heading in the documentation for each operation that has no `tag` of its own.
-    """
+    """A collection of the operations in a file. `tag` is the heading of those without one of their own."""
 
     def __init__(self, tag: str) -> None:
         self.routes: list[DirectRoute] = []
         self._tag = tag
 
     def get(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
-        """Return a decorator that adds an operation that reads data."""
+        """Add an operation that reads data."""
         return self._add("GET", path, declared)
 
     def post(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
-        """Return a decorator that adds an operation that creates an object or runs an action."""
+        """Add an operation that creates an object or runs an action."""
         return self._add("POST", path, declared)
 
     def put(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
-        """Return a decorator that adds an operation that replaces an object."""
+        """Add an operation that replaces an object."""
         return self._add("PUT", path, declared)
 
     def patch(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
-        """Return a decorator that adds an operation that changes some fields of an object."""
+        """Add an operation that changes some fields of an object."""
         return self._add("PATCH", path, declared)
 
     def delete(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
-        """Return a decorator that adds an operation that removes an object."""
+        """Add an operation that removes an object."""
         return self._add("DELETE", path, declared)
 
     def hidden(self, path: str, *, method: str = "GET") -> Callable[[Endpoint], Endpoint]:
-        """Return a decorator that adds a route that is not documented, such as a route that only wxauth's pages use."""
+        """Add a route that is not documented, such as a route that only wxauth's pages use."""
         return self._add(method, path, {"include_in_schema": False})
 
     def _add(self, method: str, path: str, declared: Mapping[str, Any]) -> Callable[[Endpoint], Endpoint]:
@@ -209,18 +181,13 @@ class Router:
 
 
 class Shortcut:
-    """Middleware that calls direct routes without FastAPI, whose nine layers take as much CPU time as creating a token.
+    """Middleware that calls direct routes without FastAPI, whose layers cost as much as creating a token.
 
     Without this class, `GET /v1/me` takes 1.14 times as much CPU time in the process (medians of forty alternating
     rounds, measured twice). If the ratio falls below 1.1, remove the class.
 
-    If a route fails, the failure is raised again inside FastAPI, whose handlers return the response. FastAPI also
-    serves all other requests, all requests if the issuer has a path, and all requests while a test sets
-    `dependency_overrides`.
-
-    Args:
-        app: The FastAPI app.
-        routes: The routes that are called directly.
+    If a route fails, the app's exception handlers answer, as in FastAPI. They must not block. FastAPI serves all
+    other requests, all if the issuer has a path, and all while a test sets `dependency_overrides`.
     """
 
     def __init__(self, app: FastAPI, routes: "DirectRoutes") -> None:
@@ -231,31 +198,42 @@ class Shortcut:
         """Serve a request through its direct route if there is one, and otherwise through FastAPI."""
         route = None
         if scope["type"] == "http" and not scope.get("root_path") and not self._app.dependency_overrides:
-            route = self._routes.find(scope)
+            route = self._routes.by_path.get((scope["method"], scope["path"])) or self._routes.find(scope)
         if route is not None:
             scope["app"], scope["route"] = self._app, route
+            request = DirectRequest(scope, receive)
             try:
-                returned = await route.plan.run(DirectRequest(scope, receive))
+                returned = await route.plan.run(request)
             except Exception as exc:
-                scope[_FAILURE_KEY] = exc
-            else:
-                await _send(returned, scope, receive, send)
+                handlers = self._app.exception_handlers
+                kind = next((kind for kind in type(exc).__mro__ if kind in handlers), None)
+                if kind is None:
+                    raise
+                response = handlers[kind](request, exc)
+                if not isinstance(response, Response):
+                    response = await response
+                await response(scope, receive, send)
+                if kind is Exception:
+                    raise  # like Starlette, so that the edge logs the failure
+                exc.__traceback__ = None  # its frames and the scope, which keeps the error, would be a reference cycle
                 return
+            await _send(returned, scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
 
 class DirectRoutes:
-    """The routes that a shortcut can call: direct routes that no earlier route hides, without `yield` in dependencies.
+    """The direct routes that no earlier route hides, and that have no dependency with `yield`.
 
     Args:
         routes: All routes of the app, in the order in which FastAPI matches them.
-        with_parameters: The paths of the routes to include although they have path parameters. The shortcut matches
-            each request against them one by one, so there should be few. The class does not detect an earlier route
-            that matches the same requests. A route without path parameters always takes precedence over these routes.
+        with_parameters: The paths of the routes to include although they have path parameters. There should be
+            few, because they are matched one by one. An earlier route that matches the same requests is not
+            noticed.
     """
 
     def __init__(self, routes: Sequence[BaseRoute], *, with_parameters: Collection[str] = ()) -> None:
-        self._by_path: dict[tuple[str, str], DirectRoute] = {}
+        self.by_path: dict[tuple[str, str], DirectRoute] = {}
         self._by_pattern: list[DirectRoute] = []
         for place, route in enumerate(routes):
             if not isinstance(route, DirectRoute) or route.plan.needs_stack:
@@ -265,14 +243,11 @@ class DirectRoutes:
             elif not route.param_convertors:
                 hidden_methods = _methods_at(route.path, routes[:place])
                 for method in (route.methods or set()) - hidden_methods:
-                    self._by_path[method, route.path] = route
+                    self.by_path[method, route.path] = route
 
     def find(self, scope: Scope) -> DirectRoute | None:
-        """Return the route of a request, and put the path parameters into the scope; None if there is no such route."""
+        """Return the route with parameters that a request matches, and put their values into the scope."""
         method, path = scope["method"], scope["path"]
-        route_at_path = self._by_path.get((method, path))
-        if route_at_path is not None:
-            return route_at_path
         for route in self._by_pattern:
             if method not in (route.methods or ()):
                 continue
@@ -284,7 +259,6 @@ class DirectRoutes:
 
 
 def _methods_at(path: str, routes: Iterable[BaseRoute]) -> set[str]:
-    """Return the methods of the routes whose pattern matches this path."""
     methods: set[str] = set()
     for route in routes:
         if isinstance(route, Route) and route.path_regex.match(path):
@@ -293,25 +267,20 @@ def _methods_at(path: str, routes: Iterable[BaseRoute]) -> set[str]:
 
 
 def operation_id(route: APIRoute) -> str:
-    """Return the default operationId, which is the endpoint's name."""
+    """Return the endpoint's name."""
     return route.name
 
 
 def text_parameters(*names: str) -> dict[str, Any]:
     """Return the `openapi_extra` of an endpoint that parses these query parameters itself.
 
-    Such an endpoint does not declare the parameters, because FastAPI would respond to mistakes in them with 422.
+    It does not declare them, because FastAPI would respond to mistakes in them with 422.
     """
     return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
 
 
 def check_query_names(connection: HTTPConnection) -> None:
-    """Check that a request has no query parameters other than those of its direct route.
-
-    The routes for staff need this check, because a search with a misspelled filter would find everything.
-
-    Raises: InvalidRequest, if there is an unknown parameter.
-    """
+    """Raise InvalidRequest for an unknown query parameter: a search with a misspelled filter would find everything."""
     if not connection.scope["query_string"]:
         return
     known: Sequence[str] = connection.scope["route"].query_names
@@ -322,7 +291,6 @@ def check_query_names(connection: HTTPConnection) -> None:
 
 
 async def _send(returned: Any, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send the value that an endpoint returned: a response, None, or a value that is sent as JSON."""
     if isinstance(returned, Response):
         await returned(scope, receive, send)
         return

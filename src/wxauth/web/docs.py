@@ -47,16 +47,16 @@ _TAGS: Final = [
     _("operations"),
     _("avatars"),
 ]
-# The beginning of the page's head, in which the URL of the icon replaces ICON.
-_HEAD: Final = Path(__file__).with_name("docs_head.html").read_text("utf-8")
+_FOLDER: Final = Path(__file__).parent
+# The end of the page's head, in which the URL of the icon replaces ICON.
+_HEAD: Final = (
+    (_FOLDER / "docs_head.html").read_text("utf-8").replace("TOKENS", (_FOLDER / "tokens.css").read_text("utf-8"))
+)
 _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the OpenAPI document of an app, in which the mistakes that FastAPI makes are corrected.
-
-    The document is built at the first call. `schemes` are the `securitySchemes` in addition to bearer tokens.
-    """
+    """Return the OpenAPI document of an app, without FastAPI's mistakes. It is built at the first call."""
     if app.openapi_schema is not None:
         return app.openapi_schema
     schema = FastAPI.openapi(app)  # stores the document in `app.openapi_schema`, too
@@ -76,7 +76,6 @@ def openapi_of(app: FastAPI, *, schemes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _operations(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> Iterator[tuple[APIRoute, dict[str, Any]]]:
-    """Yield each documented operation of these routes, as its route and its part of the document."""
     for route in routes:
         if isinstance(route, DirectRoute) and route.include_in_schema:
             for method in route.methods or ():
@@ -84,10 +83,7 @@ def _operations(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> Ite
 
 
 def _correct_responses(responses: dict[str, Any], declared: Mapping[str, Any]) -> None:
-    """Remove the 422 that FastAPI documents for any parameter, and restore the nulls that it omits from an example.
-
-    `declared` is the documentation of the operation's response with status 200.
-    """
+    """Remove the 422 that FastAPI documents for any parameter, and restore the nulls that it omits."""
     # A 422 with JSON is FastAPI's. wxauth's own 422 is a problem document, which has another content type.
     if "application/json" in responses.get("422", {}).get("content", {}):
         del responses["422"]
@@ -96,11 +92,8 @@ def _correct_responses(responses: dict[str, Any], declared: Mapping[str, Any]) -
         responses["200"]["content"]["application/json"] |= declared_json
 
 
+# FastAPI omits nulls from the example of a request body.
 def _restore_example(models: dict[str, Any], model: Any) -> None:
-    """Restore the nulls that FastAPI omits from the example of a request body.
-
-    `models` are the schemas in the document, and `model` is the model of the body, or a union of models.
-    """
     for variant in get_args(model) or (model,):
         extra = getattr(variant, "model_config", {}).get("json_schema_extra")
         if isinstance(extra, dict) and variant.__name__ in models:
@@ -108,11 +101,10 @@ def _restore_example(models: dict[str, Any], model: Any) -> None:
 
 
 def add_docs(app: FastAPI) -> None:
-    """Add the routes of the documentation.
+    """Add the routes of the documentation, after the routes of the API.
 
-    Call this function after the routes of the API have been added. FastAPI tries routes in the order in which they were
-    added, so a request to the API never costs a comparison with these routes. The texts are in the language that the
-    request prefers.
+    FastAPI tries routes in the order in which they were added, so a request to the API never costs a comparison with
+    these.
     """
     documents: dict[str, bytes] = {}
     files = StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static")
@@ -136,7 +128,6 @@ def add_docs(app: FastAPI) -> None:
 
 
 def _translated_openapi(app: FastAPI, language: str) -> dict[str, Any]:
-    """Return a copy of an app's OpenAPI document, in which the description, tags and summaries are in this language."""
     # The service replaces FastAPI's `openapi` with a function that calls `openapi_of`.
     translated = deepcopy(app.openapi())
     translated["info"]["description"] = translate(app.description, language)
@@ -150,7 +141,6 @@ def _translated_openapi(app: FastAPI, language: str) -> dict[str, Any]:
 
 
 def _docs_page(title: str, root: str, language: str) -> HTMLResponse:
-    """Return the page of Swagger UI. `root` is the path prefix under which browsers reach the service."""
     icon = f"{root}/v1/pages/icon.svg"
     page = get_swagger_ui_html(
         openapi_url=f"{root}/openapi.json",
@@ -162,7 +152,7 @@ def _docs_page(title: str, root: str, language: str) -> HTMLResponse:
         swagger_ui_parameters={"validatorUrl": None, "persistAuthorization": False, "tryItOutEnabled": True},
     )
     html = bytes(page.body).replace(b"<html>", f'<html lang="{language}">'.encode(), 1)
-    html = html.replace(b"<head>", _HEAD.replace("ICON", icon).encode(), 1)
+    html = html.replace(b"</head>", _HEAD.replace("ICON", icon).encode(), 1)
     # An inline script in the page starts Swagger UI, so the policy must allow this script.
     digests = (b64encode(sha256(script).digest()).decode() for script in _INLINE_SCRIPT.findall(html))
     hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
@@ -171,5 +161,4 @@ def _docs_page(title: str, root: str, language: str) -> HTMLResponse:
 
 
 def _language_headers(language: str) -> dict[str, str]:
-    """Return the headers of a response in this language. `Vary` lists the headers that determine the language."""
     return {"Content-Language": language, "Vary": "Accept-Language, User-Agent"}

@@ -2,100 +2,74 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from time import perf_counter
 from typing import Final, NamedTuple, Protocol, TypeVar
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wxauth.core.logs import get_logger, message_of, redact, request_id, trace_id
-from wxauth.core.metrics import Counter, Histogram
+from wxauth.core.metrics import REFUSED, Counter, Histogram
 from wxauth.errors import InternalError, PayloadTooLarge, WeChatMisconfigured
 from wxauth.settings.settings import InvalidSettings
 from wxauth.web.cookies import move_cookies
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 from wxauth_guard.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 
-MAX_HEAD: Final = 64 * 1024
-"""The size limit, in bytes, for the target and the header fields of a request."""
+MAX_HEAD: Final = 64 * 1024  # bytes of the target and the header fields
 MAX_FIELDS: Final = 128
-"""The largest number of header fields that a request may have."""
-MAX_TARGET: Final = 8 * 1024
-"""The size limit, in bytes, for the target of a request."""
-SENDING_SECONDS: Final = 30.0
-"""The time limit, in seconds, for sending the head of a request. By default, the body has the same limit."""
-MAX_BODY: Final = 64 * 1024
-"""The size limit, in bytes, for the body of a request to any path that is not in the `size_limits` of `Edge`."""
-MAX_CONTENT_TYPE: Final = 256
-"""The length limit, in characters, for `Content-Type`.
-
-The length is limited because libraries take quadratic time to parse the parameters in this header.
-"""
-MAX_CONTENT_LENGTH: Final = 256
-"""The largest number of digits of `Content-Length`, including leading zeros.
-
-The number is limited because Python refuses to parse more than 4,300 digits.
-"""
-MAX_PARAMETERS: Final = 128
-"""The largest number of parameters in a query string.
-
-The number is limited because libraries parse all parameters, even if no route reads them.
-"""
-PROBLEM_KEY: Final = "wxauth.problem"
-"""The key in the ASGI scope for the error that was returned. The log line of the failure describes this error."""
-STATUS_KEY: Final = "wxauth.status"
-"""The key in the ASGI scope for the status that was sent, for traces; 0 if nothing was sent."""
+MAX_TARGET: Final = 8 * 1024  # bytes
+SENDING_SECONDS: Final = 30.0  # for the head, and by default for the body
+MAX_BODY: Final = 64 * 1024  # bytes, on each path that isn't in the `size_limits` of `Edge`
+MAX_CONTENT_TYPE: Final = 256  # characters, because libraries take quadratic time to parse its parameters
+# These are digits, including leading zeros: as many as 2**64 has. Python refuses to parse more than 4,300.
+MAX_CONTENT_LENGTH: Final = 20
+MAX_PARAMETERS: Final = 128  # because libraries parse all parameters, even if no route reads them
+PROBLEM_KEY: Final = "wxauth.problem"  # the error that was returned
+STATUS_KEY: Final = "wxauth.status"  # for traces; 0 if nothing was sent
 EXPECTED_KEY: Final = "wxauth.expected"
-"""The key in the ASGI scope that marks an expected refusal, for example of a poll that came too early.
+"""Marks an expected refusal, for example of a poll that came too early.
 
 Such a refusal is not logged, not counted in `REFUSED`, and not passed to the function `on_refusal` of `Edge`.
 """
+IGNORES_UPGRADES: Final = "wxauth.ignores_upgrades"
+"""An extension of a server that reads the body of a request for an upgrade as any other body."""
 CONTROL_CHARACTERS_REFUSED: Final = "a path must not contain control characters"
-"""The `detail` of the refusal of a path with control characters."""
+# Callers may send any text as a method, so all other methods share one label.
 _COUNTED_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""The methods that metrics show. Callers may send any text as a method, so all other methods share one label."""
 _FIELDS_READ: Final = frozenset(
-    (b"host", b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent", b"expect", b"upgrade")
-)
-"""The header fields that `_read_head` reads. `_read_head` must have a branch for each of them."""
+    (
+        b"host",
+        b"x-request-id",
+        b"content-length",
+        b"content-type",
+        b"cookie",
+        b"traceparent",
+        b"expect",
+        b"upgrade",
+        b"transfer-encoding",
+    )
+)  # `_read_head` has a branch for each of them
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TRACE_PARENT: Final = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
-)
-"""The pattern of a valid `traceparent` (W3C Trace Context). The group contains the trace id."""
+)  # W3C Trace Context; the group contains the trace id
 _MAX_LOGGED_PATH: Final = 200
-"""The largest number of characters of a request's path in the log."""
 _MAX_LOGGED_CAUSE: Final = 300
-"""The largest number of characters of the message of an error's cause in the log."""
+# A parser of HTTP/1.1 accepts them. HTTP/0.9 has no header fields, and "2.0" in a request line is not HTTP/2.
 _UNSUPPORTED_VERSIONS: Final = frozenset(("0.9", "2.0"))
-"""The HTTP versions that a parser of HTTP/1.1 accepts although the service cannot respond in them.
-
-HTTP/0.9 has no header fields, and "2.0" in a request line is not HTTP/2.
-"""
+# Browsers send a head that is too large (status 431) only if they have too many cookies for the site.
 TOO_MANY_COOKIES_PAGE: Final = """<!doctype html><html lang="zh-CN"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>Cookie 过多 · Too many cookies</title>
 <h1>Cookie 过多</h1><p>浏览器为此网站及其域名保存的 Cookie 过多。请清除后重新加载。</p>
 <div lang="en"><h1>Too many cookies</h1><p>Your browser keeps too many cookies for this site and its domain.
 Clear them, then load this page again.</p></div></html>
 """.encode()
-"""The page that a browser gets with status 431.
-
-It is about cookies, because a browser sends a head that is too large only if it has too many cookies for the site.
-"""
-FIRST_FAILURE: Final = 400
-"""The lowest HTTP status that counts as a failure."""
-BODY_TOO_LATE: Final = 408
-"""The status of the response if the body did not arrive in time (Request Timeout).
-
-After such a response, `Edge` closes the connection, because the rest of the body might still arrive.
-"""
-_HEAD_TOO_LARGE: Final = 431
-"""The status of the response if the head is too large (Request Header Fields Too Large)."""
-FIRST_FAULT: Final = 500
-"""The lowest HTTP status of a failure for which the client is not responsible."""
 REQUESTS: Final = Counter(
     "wxauth_requests",
     "Requests, by method, route template (none if no route matches) and status of the answer.",
@@ -114,24 +88,6 @@ Number = TypeVar("Number", int, float)
 log = get_logger()
 
 
-def _subclasses_of(failure: type[WxAuthError]) -> Iterator[type[WxAuthError]]:
-    """Yield all direct and indirect subclasses of an error."""
-    for kind in failure.__subclasses__():
-        yield kind
-        yield from _subclasses_of(kind)
-
-
-REFUSED: Final = Counter(
-    "wxauth_requests_refused",
-    "Requests answered with an error, by its code. wechat_misconfigured counts each rejection by WeChat that only the "
-    "operator can end, even if the request got another response.",
-    "code",
-    # Alerts depend on increases, so each code has a count of 0 from the start. The modules that declare errors are
-    # imported above, so no class is missing.
-    first=sorted({kind.code for kind in _subclasses_of(WxAuthError) if hasattr(kind, "code")}),
-)
-
-
 class Leaving(Protocol):
     """An object that knows whether this process is ending."""
 
@@ -139,28 +95,19 @@ class Leaving(Protocol):
 
 
 class _Head(NamedTuple):
-    """The values in the head of a request that wxauth needs before it passes the request on.
+    """What wxauth needs of a request's head before it passes the request on.
 
-    Attributes:
-        size: The number of bytes of the target and the header fields.
-        target_size: The number of bytes of the target.
-        request_id: The request id that the caller or a proxy gave, or None.
-        body_size: The number of bytes that `Content-Length` declares for the body, or None without this header.
-        trace_id: The trace id that the caller or a proxy gave, or None.
-        cookies: The values of all `Cookie` fields, joined. Empty if there are none.
-        waits_for_continue: Whether the client sends the body only after `100 Continue`.
-        asks_for_upgrade: Whether the client asks for another protocol, with the field `Upgrade` or the method CONNECT.
-        refusal: The error for a header field that is not allowed, or None.
+    The request id and the trace id are those that the caller or a proxy gave.
     """
 
     size: int
     target_size: int
     request_id: str | None
-    body_size: int | None
+    body_size: int | None  # as declared by Content-Length
     trace_id: str | None
     cookies: bytes
-    waits_for_continue: bool
-    asks_for_upgrade: bool
+    waits_for_continue: bool  # the client sends the body only after `100 Continue`
+    asks_for_upgrade: bool  # with the field `Upgrade` or the method CONNECT
     refusal: InvalidRequest | None
 
 
@@ -170,13 +117,11 @@ class Edge:
     The layers outside this layer only prepare or trace a request: see `surround` in `service/app.py`.
 
     Args:
-        size_limits: The size limits, in bytes, of bodies for the paths where bodies may be larger than `MAX_BODY`.
-        time_limits: The time limits, in seconds, of bodies for the paths that have a limit other than `body_seconds`.
-        on_refusal: The function that is called with the scope and the error of each request that failed with an error
-            of wxauth, unless the failure was expected (`EXPECTED_KEY`).
-        leaving: The part that tells whether this process is ending. If it is, the server closes each connection after
-            its next response.
-        body_seconds: The time limit, in seconds, of a body for any path that is not in `time_limits`.
+        size_limits: The bytes of a body, for the paths where bodies may be larger than `MAX_BODY`.
+        time_limits: The seconds for a body, for the paths that have a limit other than `body_seconds`.
+        on_refusal: Called with the scope and the error of each request that failed with an error of wxauth, unless the
+            failure was expected (`EXPECTED_KEY`).
+        leaving: If the process is ending, the server closes each connection after its next response.
     """
 
     def __init__(
@@ -197,7 +142,7 @@ class Edge:
         self.body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check the head of a request, and refuse the request or pass it on to the app. Log any failure."""
+        """Check the head of a request, and refuse the request or pass it on to the app."""
         if scope["type"] == "lifespan":
             await self._run_lifespan(scope, receive, send)
             return
@@ -212,7 +157,7 @@ class Edge:
         scope[REQUEST_ID_KEY] = current_id = accepted_request_id(head.request_id)
         request_id_token = request_id.set(current_id)
         trace_id_token = None if head.trace_id is None else trace_id.set(head.trace_id)
-        exchange = _Exchange(self, scope, receive, send, head, started)
+        exchange = _Exchange(self, scope, receive, send, head, is_refused=refusal is not None, started=started)
         try:
             if refusal is not None:
                 scope[PROBLEM_KEY] = refusal
@@ -223,6 +168,8 @@ class Edge:
             # The server is probably stopping, and cancels the remaining requests.
             await exchange.send_problem(InternalError("the service stopped before it could respond"))
             raise
+        except ClientDisconnect:
+            pass  # nobody waits for the response
         except Exception as fault:
             # Starlette has sent a response, unless the failure occurred before the request reached Starlette.
             failure = fault if isinstance(fault, WxAuthError) else InternalError("the log has more")
@@ -236,11 +183,6 @@ class Edge:
                 trace_id.reset(trace_id_token)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count a request that got a response. Log an unexpected failure, and pass its error to `on_refusal`.
-
-        The scope of an expected failure contains `EXPECTED_KEY`. `status` is 0 if the client disconnected before
-        anything was sent. `seconds` is the duration of the request.
-        """
         scope[STATUS_KEY] = status
         if status:
             method = scope["method"] if scope["method"] in _COUNTED_METHODS else "other"
@@ -248,7 +190,7 @@ class Edge:
             path = route.path if route else "none"
             REQUESTS.count(method, path, status)
             REQUEST_SECONDS.observe(seconds, method, path)
-        if status >= FIRST_FAILURE and EXPECTED_KEY not in scope:
+        if status >= HTTPStatus.BAD_REQUEST and EXPECTED_KEY not in scope:
             _log_failure(scope, status, seconds)
             if PROBLEM_KEY in scope:
                 # WeChatMisconfigured is not counted here, because it is already counted when WeChat refuses the app.
@@ -257,12 +199,8 @@ class Edge:
                 self._on_refusal(scope, scope[PROBLEM_KEY])
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Start and stop the app.
-
-        If the start fails, the reason has already been logged or printed. Therefore the server gets neither the stack
-        trace in the app's message nor an InvalidSettings, because it would write them into the log again.
-        """
-
+        # If the start fails, the reason has already been logged or printed. Therefore the server gets neither the stack
+        # trace in the app's message nor an InvalidSettings, because it would write them into the log again.
         async def send_type(message: Message) -> None:
             await send({"type": message["type"]})
 
@@ -271,14 +209,12 @@ class Edge:
 
 
 class _Exchange:
-    """One request and its response, which pass through this object between the server and the app.
+    """One request and its response, which pass through this object between the server and the app."""
 
-    Attributes:
-        status: The status that was sent, or 0 before the response.
-    """
-
-    def __init__(self, edge: Edge, scope: Scope, receive: Receive, send: Send, head: _Head, started: float) -> None:
-        self.status = 0
+    def __init__(
+        self, edge: Edge, scope: Scope, receive: Receive, send: Send, head: _Head, *, is_refused: bool, started: float
+    ) -> None:
+        self.status = 0  # before the response
         self._has_whole_body = head.body_size == 0
         self._edge = edge
         self._scope = scope
@@ -287,14 +223,14 @@ class _Exchange:
         self._started = started
         self._declared_size = head.body_size
         self._received_size = 0
-        self._waits_for_continue = head.waits_for_continue
-        self._asks_for_upgrade = head.asks_for_upgrade
+        # Without `100 Continue`, the client may send the body or another request next.
+        self._waits_for_continue = head.waits_for_continue and not self._has_whole_body
+        # Under some servers, the body of a request for an upgrade would be the next request. Where a body ends that
+        # follows a refused head is not certain, either.
+        asks_for_upgrade = head.asks_for_upgrade and IGNORES_UPGRADES not in scope.get("extensions", ())
+        self._must_close = is_refused or asks_for_upgrade
 
     async def receive(self) -> Message:
-        """Return the next part of the body, or the client's disconnection.
-
-        Raises: PayloadTooLarge, if the body is too large; InvalidRequest, if the whole body hasn't arrived in time.
-        """
         # If the body is empty or has arrived, the limits do not apply to the wait for the client's disconnection.
         if self._has_whole_body:
             return await self._receive_from_server()
@@ -307,49 +243,47 @@ class _Exchange:
             async with asyncio.timeout(self._started + seconds - perf_counter()):
                 message = await self._receive_from_server()
         except TimeoutError:
-            raise InvalidRequest(f"the body didn't arrive within {seconds:g} s", status=BODY_TOO_LATE) from None
+            raise InvalidRequest(
+                f"the body didn't arrive within {seconds:g} s", status=HTTPStatus.REQUEST_TIMEOUT
+            ) from None
         self._has_whole_body = not message.get("more_body", False)
         self._received_size += len(message.get("body", b""))
         if self._received_size > MAX_BODY:
             self._check_size(self._received_size)
         return message
 
+    # Each path allows bodies of `MAX_BODY`, so most requests do not need this check.
     def _check_size(self, size: int) -> None:
-        """Check the declared or received size of a body that is larger than `MAX_BODY`.
-
-        Each path allows smaller bodies, so most requests do not need this check.
-
-        Raises: PayloadTooLarge, if the size exceeds the limit of the request's path.
-        """
         limit = _limit_for(self._scope, self._edge.size_limits, MAX_BODY)
         if size > limit:
             raise PayloadTooLarge(f"a body must have at most {limit} bytes")
 
     async def send(self, message: Message) -> None:
-        """Send a part of the response. Add the headers that every response has."""
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status = int(message["status"])  # in the log, an HTTPStatus would be shown with its name
             message["headers"] = [
                 *message.get("headers", ()),
                 (b"x-request-id", self._scope[REQUEST_ID_KEY].encode()),
                 (b"x-content-type-options", b"nosniff"),
             ]
-            # Without `100 Continue`, the client may send the body or another request next. After a request for an
-            # upgrade, uvicorn's own protocol would parse the body as the next request.
-            cannot_be_reused = self._waits_for_continue or self._asks_for_upgrade or self.status == BODY_TOO_LATE
-            if self._edge.leaving.is_leaving or cannot_be_reused:
+            if (
+                self._edge.leaving.is_leaving
+                or self._must_close
+                or self._waits_for_continue
+                # The rest of the body might still arrive.
+                or self.status == HTTPStatus.REQUEST_TIMEOUT
+            ):
                 message["headers"].append((b"connection", b"close"))
         await self._send_to_server(message)
 
     async def send_problem(self, error: WxAuthError) -> None:
-        """Send a problem document about this error, unless a response has already begun."""
+        """Send a problem document, unless a response has already begun."""
         if self.status == 0:
             self._scope[PROBLEM_KEY] = error
             await problem_response(error, self._scope)(self._scope, self._receive_from_server, self.send)
 
 
 def _limit_for(scope: Scope, limits: Iterable[tuple[re.Pattern[str], Number]], default: Number) -> Number:
-    """Return the limit of the first pattern that matches a request's path, or the default."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     for pattern, limit in limits:
         if pattern.match(path):
@@ -357,13 +291,10 @@ def _limit_for(scope: Scope, limits: Iterable[tuple[re.Pattern[str], Number]], d
     return default
 
 
+# It passes over the header fields only once, because it runs for each request.
 def _read_head(scope: Scope) -> _Head:
-    """Read the head of a request.
-
-    The function makes a single pass over the header fields, because it runs for each request.
-    """
     request_id_sent = body_size = trace = refusal = None
-    waits_for_continue = has_host = False
+    waits_for_continue = has_host = is_chunked = False
     asks_for_upgrade = scope["method"] == "CONNECT"
     query = scope["query_string"]
     # If there is a query, the question mark before it counts, too.
@@ -376,26 +307,37 @@ def _read_head(scope: Scope) -> _Head:
         if name == b"host":
             # If there are two fields, a proxy may have chosen the route by the other field (RFC 9112, section 3.2).
             if has_host:
-                refusal = InvalidRequest("a request must have exactly one Host header", status=400)
+                refusal = InvalidRequest("a request must have exactly one Host header", status=HTTPStatus.BAD_REQUEST)
             has_host = True
         elif name == b"x-request-id":
             request_id_sent = value.decode("latin-1")
         elif name == b"content-length":
             if len(value) > MAX_CONTENT_LENGTH:
-                refusal = InvalidRequest(f"Content-Length must have at most {MAX_CONTENT_LENGTH} digits", status=400)
+                refusal = InvalidRequest(
+                    f"Content-Length must have at most {MAX_CONTENT_LENGTH} digits", status=HTTPStatus.BAD_REQUEST
+                )
             else:
                 body_size = int(value)  # the server has checked that this is a number
         elif name == b"content-type":
             if len(value) > MAX_CONTENT_TYPE:
-                refusal = InvalidRequest(f"Content-Type must have at most {MAX_CONTENT_TYPE} characters", status=400)
+                refusal = InvalidRequest(
+                    f"Content-Type must have at most {MAX_CONTENT_TYPE} characters", status=HTTPStatus.BAD_REQUEST
+                )
         elif name == b"cookie":
             cookies.append(value)
         elif name == b"expect":
             waits_for_continue = value.lower() == b"100-continue"
         elif name == b"upgrade":
             asks_for_upgrade = True
+        elif name == b"transfer-encoding":
+            # Servers disagree about where a body with other codings ends.
+            if is_chunked or value.lower() != b"chunked":
+                refusal = InvalidRequest("Transfer-Encoding must be 'chunked'", status=HTTPStatus.BAD_REQUEST)
+            is_chunked = True
         elif (trace_parent := _TRACE_PARENT.fullmatch(value)) is not None:  # only `traceparent` remains
             trace = trace_parent[1].decode()
+    if not has_host and scope["http_version"] == "1.1":
+        refusal = InvalidRequest("a request must have exactly one Host header", status=HTTPStatus.BAD_REQUEST)
     return _Head(
         size=size,
         target_size=target_size,
@@ -410,42 +352,40 @@ def _read_head(scope: Scope) -> _Head:
 
 
 def _refusal_of(scope: Scope, head: _Head) -> InvalidRequest | None:
-    """Return the error with which to refuse a request because of its head; None if the head is acceptable."""
     if head.size > MAX_HEAD:
         text = f"the head of a request, including cookies, must have at most {MAX_HEAD} bytes"
-        return InvalidRequest(text, status=_HEAD_TOO_LARGE)
+        return InvalidRequest(text, status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
     if len(scope["headers"]) > MAX_FIELDS:
-        return InvalidRequest(f"a request must have at most {MAX_FIELDS} headers", status=_HEAD_TOO_LARGE)
+        return InvalidRequest(
+            f"a request must have at most {MAX_FIELDS} headers", status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        )
     if head.target_size > MAX_TARGET:
-        return InvalidRequest(f"a request target must have at most {MAX_TARGET} bytes", status=414)  # URI Too Long
+        return InvalidRequest(
+            f"a request target must have at most {MAX_TARGET} bytes", status=HTTPStatus.REQUEST_URI_TOO_LONG
+        )
     if head.refusal is not None:
         return head.refusal
     path = scope["path"]
     # A route's pattern ends with `$`, which also matches before a final newline. `isprintable` is only a faster check,
     # which most paths pass.
     if not path.isprintable() and _CONTROL_CHARACTER.search(path) is not None:
-        return InvalidRequest(CONTROL_CHARACTERS_REFUSED, status=400)
+        return InvalidRequest(CONTROL_CHARACTERS_REFUSED, status=HTTPStatus.BAD_REQUEST)
     if scope["query_string"].count(b"&") >= MAX_PARAMETERS:
-        return InvalidRequest(f"a query must have at most {MAX_PARAMETERS} parameters", status=400)
+        return InvalidRequest(f"a query must have at most {MAX_PARAMETERS} parameters", status=HTTPStatus.BAD_REQUEST)
     if scope.get("http_version") in _UNSUPPORTED_VERSIONS:
-        return InvalidRequest("the version of a request must be HTTP/1.1 or HTTP/1.0", status=400)
+        return InvalidRequest("the version of a request must be HTTP/1.1 or HTTP/1.0", status=HTTPStatus.BAD_REQUEST)
     return None
 
 
 def _response_to(refusal: InvalidRequest, scope: Scope) -> Response:
-    """Return the response to a refused request.
-
-    It is a page if a browser has sent too large a head, and otherwise a problem document.
-    """
     accepted = b",".join(value for name, value in scope["headers"] if name == b"accept")
-    if refusal.status == _HEAD_TOO_LARGE and b"text/html" in accepted.lower():
+    if refusal.status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE and b"text/html" in accepted.lower():
         headers = {"Cache-Control": "no-store"}
         return Response(TOO_MANY_COOKIES_PAGE, refusal.status, headers, media_type="text/html; charset=utf-8")
     return problem_response(refusal, scope)
 
 
 def _log_failure(scope: Scope, status: int, seconds: float) -> None:
-    """Log a failure, as a warning if the client is not responsible for it. `seconds` is the duration of the request."""
     error: WxAuthError | None = scope.get(PROBLEM_KEY)
     fields = {
         "method": scope["method"],
@@ -457,5 +397,5 @@ def _log_failure(scope: Scope, status: int, seconds: float) -> None:
     }
     if error is not None and error.__cause__ is not None:
         fields["cause"] = f"{type(error.__cause__).__qualname__}: {message_of(error.__cause__)[:_MAX_LOGGED_CAUSE]}"
-    write = log.warning if status >= FIRST_FAULT else log.info
+    write = log.warning if status >= HTTPStatus.INTERNAL_SERVER_ERROR else log.info
     write("request_refused", **fields)

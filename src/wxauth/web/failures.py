@@ -24,17 +24,11 @@ def add_failures(app: FastAPI) -> None:
 
 
 async def _response_to(request: Request, exc: Exception) -> Response:
-    """Return the problem document for an exception, and keep the error in the request's scope for the log."""
     request.scope[PROBLEM_KEY] = error = _error_of(request, exc)
     return problem_response(error, request.scope)
 
 
 def _error_of(request: Request, exc: Exception) -> WxAuthError:
-    """Return wxauth's error for an exception.
-
-    The error for an unexpected exception does not describe the exception, because the description could contain
-    secrets.
-    """
     match exc:
         case WxAuthError():
             return exc
@@ -48,22 +42,18 @@ def _error_of(request: Request, exc: Exception) -> WxAuthError:
             return InvalidRequest("the request couldn't be read", status=exc.status_code)
         case ClientDisconnect():
             return InvalidRequest("the client disconnected before its body was read", status=400)
-        case _:
+        case _:  # the exception's own text could contain secrets
             return InternalError("the log has more under this request_id")
 
 
 def _routes_at(request: Request, path: str) -> Iterator[Route]:
-    """Yield the routes with this path, regardless of their methods."""
     for route in cast(FastAPI, request.app).router.routes:
         if isinstance(route, Route) and route.matches({**request.scope, "path": path})[0] is not Match.NONE:
             yield route
 
 
+# The hint helps a caller who has sent the values of the body in the query of a GET request.
 def _body_hint(routes: Sequence[Route]) -> str:
-    """Return a hint at the form of the body if the only route of a path takes a body; otherwise an empty text.
-
-    The hint helps a caller who has sent the values of the body in the query of a GET request.
-    """
     match routes:
         case [APIRoute(body_field=field)] if field is not None:
             annotation = field.field_info.annotation
@@ -74,10 +64,7 @@ def _body_hint(routes: Sequence[Route]) -> str:
 
 
 def _path_hint(request: Request) -> str:
-    """Return a hint at the right path if the request's path is wrong only because of superfluous slashes.
-
-    In any other case, return an empty text.
-    """
+    """Name the right path if a path is wrong only because of superfluous slashes."""
     path = request.scope["path"]
     corrected = "/" + "/".join(part for part in path.split("/") if part)
     if corrected == path:

@@ -7,7 +7,7 @@ reads these forms correctly.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from ipaddress import ip_network
 from typing import Final, NamedTuple
@@ -19,38 +19,23 @@ from wxauth.settings.addresses import plain_address
 
 log = get_logger()
 
+# Then wxauth trusts every peer, and takes the last entry of `X-Forwarded-For` as the client.
 ANYBODY: Final = "*"
-"""The value that stands for any proxy in front of the service.
 
-With this value, wxauth trusts every peer, and takes the last entry of `X-Forwarded-For` as the client.
-"""
-
-_MAX_PROXIES: Final = 32
-"""The largest number of trusted proxies in `X-Forwarded-For`. If there are more, the header is ignored."""
-_MAX_ENTRY: Final = 64
-"""The length limit, in bytes, of an entry in `X-Forwarded-For`.
-
-An IPv6 address with a zone, brackets and a port is shorter, so a longer entry is invalid.
-"""
+_MAX_PROXIES: Final = 32  # if there are more, `X-Forwarded-For` is ignored
+_MAX_ENTRY: Final = 64  # bytes: an IPv6 address with a zone, brackets and a port is shorter
 _CACHED_ENTRIES: Final = 4096
-"""The largest number of entries whose parsed hosts are kept in memory."""
+# The groups are an IPv6 address in brackets, an IPv4 address, and an IPv6 address without brackets. The first two may
+# have a port.
 _ENTRY: Final = re.compile(r"\[([^]]+)\](?::\d{1,5})?|([^:]+)(?::\d{1,5})?|(.+)")
-"""The pattern of an entry: an IPv6 address in brackets, an IPv4 address, or an IPv6 address without brackets.
-
-The first two may have a port.
-"""
 # The zone of a proxy's IPv6 address, for example `%eth0`, is ignored, because it has a meaning only on one machine.
 _ZONE: Final = re.compile(r"%[^/]*")
-_MAPPED_PREFIX: Final = "::ffff:"
-"""The prefix of a peer's IPv4 address on a socket for both IPv6 and IPv4."""
+_MAPPED_PREFIX: Final = "::ffff:"  # of a peer's IPv4 address on a socket for both IPv6 and IPv4
 _SCHEMES: Final = {b"http": "http", b"https": "https"}
 
 
 class _Host(NamedTuple):
-    """The host in an entry: its address, and whether it is a trusted proxy."""
-
     address: str | None
-    """The address, or None if the entry is not an address."""
     is_trusted: bool
 
 
@@ -60,18 +45,26 @@ _NO_HOST: Final = _Host(None, is_trusted=False)
 class BehindProxies:
     """Middleware that puts the client's address and scheme into the scope if the peer is a trusted proxy.
 
-    The middleware also sets the issuer's path. Each proxy appends the address of its own peer to `X-Forwarded-For`, so
-    the client is the last entry that is not a trusted proxy. The entries before that entry are ignored, because the
-    client may have written them itself.
+    Each proxy appends the address of its own peer to `X-Forwarded-For`, so the client is the last entry that is not a
+    trusted proxy. The entries before that entry are ignored, because the client may have written them itself.
 
     Args:
         trusted: The addresses and networks of the proxies, or only `ANYBODY`.
-        root_path: The issuer's path, whether or not a proxy has removed it. If it is empty, the server's own path is
-            used.
+        root_path: The issuer's path, whether or not a proxy has removed it. If empty, the server's own path is used.
+        gateways: A path that gateways ask about their clients' requests, and the function that leaves only the question
+            of a request whose path contains this path.
     """
 
-    def __init__(self, app: ASGIApp, trusted: Iterable[str], *, root_path: str = "") -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        trusted: Iterable[str],
+        *,
+        root_path: str = "",
+        gateways: tuple[str, Callable[[Scope], Scope]] | None = None,
+    ) -> None:
         self._app = app
+        self._gateways = gateways
         self._root_path = root_path
         trusted = tuple(trusted)
         self._trusts_anybody = trusted == (ANYBODY,)
@@ -87,13 +80,11 @@ class BehindProxies:
             if peer is not None and peer[0].startswith(_MAPPED_PREFIX):
                 scope["client"] = (peer[0].removeprefix(_MAPPED_PREFIX), peer[1])
             self._apply_forwarded_headers(scope)
+            if self._gateways is not None and self._gateways[0] in scope["path"]:
+                scope = self._gateways[1](scope)
         await self._app(scope, receive, send)
 
     def _apply_forwarded_headers(self, scope: Scope) -> None:
-        """Put the client's address and scheme into the scope.
-
-        If the peer is not trusted, change nothing. Log a warning at the first `X-Forwarded-For` from such a peer.
-        """
         # Several `X-Forwarded-For` fields count as one list.
         forwarded_for: list[bytes] = []
         scheme = None
@@ -117,10 +108,6 @@ class BehindProxies:
                 scope["client"] = (address, 0)  # the client's port is unknown
 
     def _client_of(self, forwarded_for: list[bytes]) -> str | None:
-        """Return the address in the client's entry, or None if that entry is not an address.
-
-        In that case, the caller keeps the peer's address.
-        """
         # If there are more than `_MAX_PROXIES` commas, the first item contains several entries, and is not an address.
         entries = b",".join(forwarded_for).rsplit(b",", _MAX_PROXIES)
         if self._trusts_anybody:
@@ -134,15 +121,10 @@ class BehindProxies:
         return host.address
 
     def _host_in(self, entry: bytes) -> _Host:
-        """Return the host in an entry of `X-Forwarded-For`.
-
-        The results are cached, because many requests come through the same proxies.
-        """
         entry = entry.strip()
         return _NO_HOST if len(entry) > _MAX_ENTRY else self._parse_cached(entry)
 
     def _parse_entry(self, entry: bytes) -> _Host:
-        """Return the host in an entry that has no white space around it, without using the cache."""
         match = _ENTRY.fullmatch(entry.decode("latin-1"))
         # In a match, exactly one group takes part. Its text is the address, unless the entry is not an address.
         text = "" if match is None or match.lastindex is None else match[match.lastindex]
@@ -153,7 +135,6 @@ class BehindProxies:
         return _Host(str(address), any(address in network for network in self._trusted))
 
     def _warn_once(self, peer: tuple[str, int] | None) -> None:
-        """Log that this peer is not trusted. Later calls do nothing, even for other peers."""
         if not self._has_warned:
             self._has_warned = True
             log.warning(

@@ -27,39 +27,28 @@ from pydantic_core import CoreSchema, PydanticUseDefault
 
 from wxauth.i18n import Text
 
-TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
-"""The pattern of stored text. It excludes control characters, including NUL, which PostgreSQL refuses."""
+TEXT: Final = r"^[^\x00-\x1f\x7f]*$"  # without control characters: PostgreSQL refuses NUL
 StoredText = Annotated[str, StringConstraints(pattern=TEXT)]
 
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
-"""The pattern of the date at the beginning of a time, and the separator after it."""
 # The ids of one login, which most examples of the API documentation show.
 EXAMPLE_APP_ID: Final = "wx1a2b3c4d5e6f7a8b"
 EXAMPLE_USER_ID: Final = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
 EXAMPLE_OPENID: Final = "oGZUI0egBJY1zhBYw2KhdUfwVJJE"
 EXAMPLE_SESSION_ID: Final = "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"
 DEFAULT_PAGE_SIZE: Final = 50
-"""The number of items on a page of most lists if the request has no `limit`."""
 MAX_PAGE_SIZE: Final = 200
-"""The largest number of items on a page of most lists."""
 LIMIT_DESCRIPTION: Final = "The maximum number of items."
-"""The description of the parameter `limit`, also for lists with their own default."""
-_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")
-"""The form of a cursor that `cursor_at` makes, which is the base64url of 16 bytes."""
-_TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
-"""The form of a cursor that `timed_cursor` makes: the base64url of the time (8 bytes) and the id (16 bytes)."""
+_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")  # 16 bytes in base64url
+_TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")  # the time (8 bytes) and the id (16 bytes)
 _TIME_BYTES: Final = 8
-"""The number of bytes of the time in a cursor that `timed_cursor` makes."""
 _NOT_A_CURSOR: Final = "Must be a next_cursor of this list"
-FIRST_PAGE: Final[dict[str, object]] = {"after_at": None, "after_id": None}
-"""The parameters with which a statement returns the first rows of a list that is sorted by time and id."""
+FIRST_PAGE: Final[dict[str, object]] = {"after_at": None, "after_id": None}  # of a list that is sorted by time and id
 _FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
-"""The time from which a cursor counts microseconds."""
 Row = TypeVar("Row")
 
 
 def _check_has_date(value: object) -> object:
-    """Return a text that begins with a date and a separator. Raises: ValueError, for any other value."""
     # Pydantic would also accept a number, and guess whether the number means seconds or milliseconds.
     if not isinstance(value, str) or not _DATE.match(value):
         raise ValueError("Must be a time with an offset, such as 2026-11-20T08:00:00+08:00")
@@ -67,7 +56,6 @@ def _check_has_date(value: object) -> object:
 
 
 def _in_utc(time: datetime) -> datetime:
-    """Convert a time to UTC. Raises: ValueError, if the result is not in the years 1 to 9999."""
     try:
         return time.astimezone(UTC)
     except OverflowError:
@@ -75,11 +63,18 @@ def _in_utc(time: datetime) -> datetime:
 
 
 Time = Annotated[AwareDatetime, BeforeValidator(_check_has_date), AfterValidator(_in_utc)]
-"""A time with an offset, converted to UTC. If the result is not in the years 1 to 9999, the time is refused."""
+
+
+def _beginning_of_date(value: object) -> object:
+    return (
+        f"{value}T00:00:00Z" if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value) else value
+    )
+
+
+DateOrTime = Annotated[Time, BeforeValidator(_beginning_of_date), WithJsonSchema({"type": "string"})]
 
 
 def _parse_network(value: object) -> object:
-    """Return the network in a text, and any other value unchanged. Raises: ValueError, if the text is not a network."""
     try:
         return ip_network(value.strip(), strict=False) if isinstance(value, str) else value
     except ValueError:
@@ -91,14 +86,10 @@ Network = Annotated[
     BeforeValidator(_parse_network),
     WithJsonSchema({"type": "string", "examples": ["203.0.113.0/24"]}),
 ]
-"""A network in CIDR notation, or an address."""
 
 
 def only_null(remedy: str = "") -> BeforeValidator:
-    """Return the validator of a field that can only be cleared.
-
-    `remedy` is the end of the message for any other value. It says how to set the field, and begins with a colon.
-    """
+    """Accept only null. `remedy` says how to set the field, and begins with a colon."""
 
     def check(value: object) -> None:
         if value is not None:
@@ -108,7 +99,6 @@ def only_null(remedy: str = "") -> BeforeValidator:
 
 
 OnlyNull = Annotated[None, only_null()]
-"""A field that can only be cleared."""
 
 # The types of response fields whose examples always show the same user, app and session.
 ShownAppId = Annotated[str, Field(examples=[EXAMPLE_APP_ID])]
@@ -130,7 +120,7 @@ class HasId(Protocol):
 
     @property
     def id(self) -> UUID:
-        """The id of the row: a UUIDv7, which begins with the time when the row was created."""
+        """A UUIDv7, which begins with the time when the row was created."""
 
 
 RowWithId = TypeVar("RowWithId", bound=HasId)
@@ -138,28 +128,20 @@ RowWithId = TypeVar("RowWithId", bound=HasId)
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
-    """Some rows of a list, and the cursor for the next page."""
+    """Some rows of a list."""
 
     items: Sequence[Row]
     next_cursor: str | None
-    """The cursor for the next page; None if this is the last page."""
-    is_incomplete: bool = False
-    """Whether the search ran out of time before the page was full. In that case, `next_cursor` continues the search."""
+    is_incomplete: bool = False  # the search ran out of time; `next_cursor` continues it
 
     @classmethod
     def of(cls: "type[Page[RowWithId]]", rows: Sequence[RowWithId], limit: int) -> "Page[RowWithId]":
-        """Build a page from the rows of a query whose limit was `limit + 1`.
-
-        If the query returned the additional row, there is a next page.
-        """
+        """Build a page from the rows of a query whose limit was `limit + 1`, to know whether there is a next page."""
         return cls.with_cursor(rows, limit, lambda last: cursor_at(last.id))
 
     @classmethod
     def with_cursor(cls, rows: Sequence[Row], limit: int, cursor_after: Callable[[Row], str]) -> Self:
-        """Build a page as `of` does, but for a list in any order.
-
-        `cursor_after` returns the cursor for the rows after a given row.
-        """
+        """Build a page of a list in any order. `cursor_after` returns the cursor after a given row."""
         has_next_page = len(rows) > limit
         return cls(rows[:limit], cursor_after(rows[limit - 1]) if has_next_page else None)
 
@@ -170,10 +152,7 @@ def cursor_at(row_id: UUID) -> str:
 
 
 def id_in_cursor(cursor: str) -> UUID:
-    """Return the id in a cursor made by `cursor_at`, which is the id of the last row before the page.
-
-    Raises: ValueError, if the cursor has another form.
-    """
+    """Return the id in a cursor made by `cursor_at`, which is the id of the last row before the page."""
     if not _CURSOR.fullmatch(cursor):
         raise ValueError(_NOT_A_CURSOR)
     return UUID(bytes=urlsafe_b64decode(cursor + "=="))
@@ -186,10 +165,6 @@ def timed_cursor(at: datetime, row_id: UUID) -> str:
 
 
 def _time_and_id_in(cursor: str) -> tuple[datetime, UUID]:
-    """Return the time and id in a cursor made by `timed_cursor`.
-
-    Raises: ValueError, if the cursor has another form, or if its time is after the year 9999.
-    """
     if not _TIMED_CURSOR.fullmatch(cursor):
         raise ValueError(_NOT_A_CURSOR)
     time_and_id = urlsafe_b64decode(cursor)
@@ -201,14 +176,10 @@ def _time_and_id_in(cursor: str) -> tuple[datetime, UUID]:
 
 
 TimedCursor = Annotated[tuple[datetime, UUID], BeforeValidator(_time_and_id_in), WithJsonSchema({"type": "string"})]
-"""The time and id in a cursor made by `timed_cursor`."""
 
 
 class _OrEmpty:
-    """The annotation that adds the empty string to a parameter's documented values.
-
-    An empty string has the same effect as leaving the parameter out.
-    """
+    """Documents the empty string as a value of a parameter. It means the same as leaving the parameter out."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         non_empty = handler(schema)
@@ -244,7 +215,6 @@ class Parameters(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _drop_empty(cls, value: Any) -> Any:
-        """Use the default in place of an empty value, and remove empty values from a list."""
         if value == "":
             raise PydanticUseDefault
         return [each for each in value if each != ""] if isinstance(value, list) else value
@@ -268,7 +238,7 @@ class TimedPageQuery(PageQuery):
 
     @property
     def after(self) -> dict[str, object]:
-        """The time and id of the last row before the page, as parameters of a statement."""
+        """Parameters of a statement."""
         if self.cursor is None:
             return FIRST_PAGE
         after_at, after_id = self.cursor
@@ -276,10 +246,7 @@ class TimedPageQuery(PageQuery):
 
 
 def body_like(example: Mapping[str, Any], **options: Unpack[ConfigDict]) -> ConfigDict:
-    """Return the `model_config` of a body with this example and these further options.
-
-    With this configuration, pydantic's message about an invalid body does not contain the body's values.
-    """
+    """Return the `model_config` of a body, with which pydantic's messages do not contain the body's values."""
     return ConfigDict(json_schema_extra={"examples": [dict(example)]}, hide_input_in_errors=True, **options)
 
 
@@ -289,7 +256,6 @@ class Changes(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _check_not_empty(cls, values: Any) -> Any:
-        """Return the body unchanged. Raises: ValueError, if the body is an empty object."""
         if values == {}:
             raise ValueError("Must name a field to change")
         return values
@@ -298,10 +264,8 @@ class Changes(BaseModel):
 class BodyWithRules(BaseModel):
     """A body with fields that `web/bodies.py` treats in a special way: see `cleaned` and `titles`."""
 
-    cleaned: ClassVar[Collection[str]] = ()
-    """The fields whose validators remove lone surrogates. In these fields, lone surrogates are accepted."""
-    titles: ClassVar[Mapping[str, Text]] = {}
-    """The title of the error for each field that has its own title, by the name under which the field was sent."""
+    cleaned: ClassVar[Collection[str]] = ()  # the validators of these fields remove lone surrogates
+    titles: ClassVar[Mapping[str, Text]] = {}  # of the errors, by the names under which the fields are sent
 
 
 class Lenient(BodyWithRules):

@@ -21,18 +21,23 @@ from starlette.requests import Request
 from wxauth.errors import PayloadTooLarge
 from wxauth.settings.settings import Settings
 from wxauth.web.answers import Entails, Failure
-from wxauth.web.bodies import check_place, errors_of, invalid_request, json_form, read_anyway
+from wxauth.web.bodies import (
+    check_i_json,
+    check_place,
+    errors_of,
+    i_json_fields,
+    invalid_request,
+    json_form,
+    read_anyway,
+)
 from wxauth.web.dependencies import Provided
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 
-_PART: Final = -1
-"""The `place` of a step that reads a part of the service instead of calling a function."""
+_PART: Final = -1  # the `place` of a step that reads a part instead of calling a function
 _REQUEST: Final = 0
-"""The position of the request among the values that the steps of a plan take."""
-_STACK: Final = 1
-"""The position of the stack that closes dependencies with `yield`."""
-_FIRST_STEP: Final = 2
-"""The position of the value of the first step. The request and the stack exist before this step."""
+_STACK: Final = 1  # closes dependencies with `yield`
+_FIRST_STEP: Final = 2  # the request and the stack exist before this step
+# FastAPI can pass these values to a dependency, but a plan cannot.
 _UNSUPPORTED: Final = (
     "path_params",
     "query_params",
@@ -44,40 +49,23 @@ _UNSUPPORTED: Final = (
     "background_tasks_param_name",
     "security_scopes_param_name",
 )
-"""The fields of `Dependant` for values that FastAPI can pass to a dependency, but a plan cannot."""
 
 _FORM: Final = re.compile(r"application/x-www-form-urlencoded|multipart/form-data", re.IGNORECASE)
 
-Overrides = Mapping[Callable[..., Any], Callable[..., Any]]
-"""The type of an app's `dependency_overrides`: the functions to replace, each with the function to call instead."""
+Overrides = Mapping[Callable[..., Any], Callable[..., Any]]  # an app's `dependency_overrides`
 
 
 class Argument(NamedTuple):
-    """A parameter of an endpoint that is neither a dependency nor the request.
+    """A parameter of an endpoint that is neither a dependency nor the request."""
 
-    Attributes:
-        read: The function that reads the value. It takes the request and then the `parts`.
-        entails: The documentation that the parameter adds to the operation.
-        parts: The types of the parts that `read` takes after the request.
-        query_names: The names of the query parameters that `read` reads.
-    """
-
-    read: Callable[..., Awaitable[Any]]
+    read: Callable[..., Awaitable[Any]]  # takes the request and then the `parts`
     entails: Entails
     parts: Sequence[type] = ()
     query_names: Sequence[str] = ()
 
 
 def arguments_of(dependant: Dependant, hints: Mapping[str, Any], path_names: Container[str]) -> Mapping[str, Argument]:
-    """Return the parameters of an endpoint that are neither dependencies nor the request, by their names.
-
-    Args:
-        dependant: FastAPI's graph of the endpoint.
-        hints: The types of all parameters.
-        path_names: The names of the parameters of the path.
-
-    Raises: TypeError, for a type that cannot be read from a request.
-    """
+    """Return an endpoint's parameters that are neither dependencies nor the request, by name."""
     dependencies = {each.name for each in dependant.dependencies}
     others = {name: hint for name, hint in hints.items() if name not in dependencies and hint is not Request}
     return {
@@ -87,7 +75,6 @@ def arguments_of(dependant: Dependant, hints: Mapping[str, Any], path_names: Con
 
 
 def _model_argument(hint: Any) -> Argument:
-    """Return the argument for the body or the query that a model describes. Raises: TypeError, if it is not a model."""
     # The hint is `Model`, `Model | None` or `Annotated[Model, Query()]`.
     kinds = get_args(hint) or (hint,)
     if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
@@ -98,7 +85,6 @@ def _model_argument(hint: Any) -> Argument:
 
 
 def _path_argument(name: str, hint: Any) -> Argument:
-    """Return the argument for the path parameter with this name and type."""
     validate = TypeAdapter(hint).validate_strings
 
     async def read(request: Request) -> Any:
@@ -108,10 +94,6 @@ def _path_argument(name: str, hint: Any) -> Argument:
 
 
 def _query_argument(model: type[BaseModel]) -> Argument:
-    """Return the argument for the query parameters that a model describes.
-
-    The parameter for a list may occur several times in a query.
-    """
     validate = model.__pydantic_validator__.validate_python
     lists = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
 
@@ -126,7 +108,6 @@ def _query_argument(model: type[BaseModel]) -> Argument:
 
 
 def _validated(validate: Callable[[Any], Any], value: Any, *, name: str | None = None) -> Any:
-    """Validate the path parameter `name`, or all query parameters if `name` is None. Raises: InvalidRequest."""
     try:
         return validate(value)
     except ValidationError as exc:
@@ -138,11 +119,7 @@ def _validated(validate: Callable[[Any], Any], value: Any, *, name: str | None =
 
 
 def _refusals(validate: Callable[[Any], Any], samples: Iterable[Any], *, name: str | None = None) -> Sequence[Failure]:
-    """Return a list with the error for the first sample that is refused, as an example for the documentation.
-
-    A text parameter accepts the sample `?`, and most other types refuse it. If all samples are accepted, the list is
-    empty, because the operation has no such failure to document.
-    """
+    """Return the error for the first sample that is refused, as an example for the documentation."""
     for value in samples:
         try:
             _validated(validate, value, name=name)
@@ -152,8 +129,8 @@ def _refusals(validate: Callable[[Any], Any], samples: Iterable[Any], *, name: s
 
 
 def _body_argument(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
-    """Return the argument for the JSON body that a model describes. With `may_be_empty`, an empty body becomes None."""
     validate = model.__pydantic_validator__.validate_json
+    must_be_i_json = bool(i_json_fields(model))
 
     async def read(request: Request, settings: Settings) -> BaseModel | None:
         body = await request.body()
@@ -162,9 +139,12 @@ def _body_argument(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
         context = {Settings: settings}
         try:
             checked: BaseModel = validate(body, context=context)
-            return checked
         except ValidationError as exc:
             errors = errors_of(exc)
+        else:
+            if must_be_i_json:
+                check_i_json(model, body)
+            return checked
         if errors[0]["type"] == "json_invalid" and _FORM.match(request.headers.get("content-type", "")):
             form = json_form(model)
             raise InvalidRequest.of(
@@ -173,7 +153,10 @@ def _body_argument(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
         # A caller may have sent the field `app_id` as the header `X-WX-App-Id`.
         headers = (name.removeprefix("x-").removeprefix("wx-").replace("-", "_") for name in request.headers)
         check_place(model, errors, {*request.query_params, *headers})
-        return read_anyway(model, body, errors, context)
+        checked = read_anyway(model, body, errors, context)
+        if must_be_i_json:
+            check_i_json(model, body)
+        return checked
 
     # A model with required fields refuses an empty object. All models refuse a number.
     entails = Entails(failures=(*_refusals(validate, [b"{}", b"0"]), PayloadTooLarge))
@@ -185,33 +168,19 @@ class _Step(NamedTuple):
 
     Most calls take one value. Such a value is passed directly instead of in a tuple, which halves the overhead of a
     plan.
-
-    Attributes:
-        call: The function to call, or the type of a part.
-        place: The position of the value that the call takes, if it takes exactly one. `_PART` for a part.
-        pick: A function that picks the values that the call takes from all values. None for a part, and for a call
-            that takes exactly one value.
     """
 
-    call: Callable[..., Any]
-    place: int
-    pick: Callable[[Sequence[Any]], tuple[Any, ...]] | None
+    call: Callable[..., Any]  # the type of a part, or a function
+    place: int  # of the value that the call takes, if it takes exactly one
+    pick: Callable[[Sequence[Any]], tuple[Any, ...]] | None  # picks the values of a call that takes none or several
 
 
 class Plan:
     """The steps of an endpoint in order: its parameters from left to right, each after the dependencies that it takes.
 
-    A dependency is called once for each request, unless it is declared with `use_cache=False`. A dependency takes the
-    request and other dependencies. If it is a plain function, it is called directly, without a thread, so it must not
-    block. The endpoint itself must be a coroutine function.
-
-    The code after a `yield` runs before the response is sent, as in FastAPI with `scope="function"`. Therefore a client
-    that reads the response slowly does not occupy, for example, a place in a queue.
-
-    Args:
-        dependant: FastAPI's graph of the endpoint.
-        arguments: The endpoint's other parameters, except for the request.
-        overrides: The dependencies to call in place of other dependencies.
+    A plain function is called directly, without a thread, so it must not block. The endpoint itself must be a coroutine
+    function. The code after a `yield` runs before the response is sent, as in FastAPI with `scope="function"`.
+    Therefore a client that reads the response slowly does not occupy, for example, a place in a queue.
 
     Raises: TypeError, if a dependency takes anything except the request and other dependencies, or is a generator that
         is not asynchronous.
@@ -221,13 +190,11 @@ class Plan:
         self, dependant: Dependant, arguments: Mapping[str, Argument], overrides: Overrides | None = None
     ) -> None:
         assert dependant.call is not None
-        self.needs_stack = False
-        """Whether `run` needs a stack, because a dependency has code after a `yield`. The caller of `run` closes it."""
+        self.needs_stack = False  # for code after a `yield`; the caller of `run` closes the stack
         self._path = dependant.path or ""
         self._overrides = overrides or {}
         self._steps: list[_Step] = []
-        self._places: dict[Callable[..., Any], int] = {}
-        """The positions of the values of dependencies and parts."""
+        self._places: dict[Callable[..., Any], int] = {}  # of the values of dependencies and parts
         dependencies = {each.name: each for each in dependant.dependencies}
         places_by_name = {}
         for name in inspect.signature(dependant.call).parameters:
@@ -243,10 +210,7 @@ class Plan:
         self._has_parts = any(step.place == _PART for step in self._steps)
 
     async def run(self, request: Request, stack: AsyncExitStack | None = None) -> Any:
-        """Run every step in order, and return the value that the endpoint returns.
-
-        `stack` may be None unless `needs_stack` is true.
-        """
+        """Run every step, and return the value of the endpoint. `stack` may be None unless `needs_stack` is true."""
         values: list[Any] = [request, stack]
         # An app whose routes need no parts, for example in a test, has no services.
         parts = request.app.state.services.parts if self._has_parts else {}
@@ -260,11 +224,6 @@ class Plan:
         return values[-1]
 
     def _add_dependency(self, dependant: Dependant) -> int:
-        """Add the steps of a dependency, after those of its own dependencies. Return the position of its value.
-
-        Raises: TypeError, if the dependency takes anything except the request and other dependencies, or is a generator
-            that is not asynchronous.
-        """
         assert dependant.call is not None
         if dependant.use_cache and dependant.call in self._places:
             return self._places[dependant.call]
@@ -287,19 +246,11 @@ class Plan:
         return place
 
     def _add_part(self, kind: type) -> int:
-        """Add the step that reads a part, if there is none yet. Return the position of the part."""
         if kind not in self._places:
             self._places[kind] = self._append(_Step(kind, _PART, None))
         return self._places[kind]
 
     def _add_called(self, call: Callable[..., Any], places_by_name: Mapping[str, int]) -> int:
-        """Add the step that calls a dependency, and return the position of the value that it returns or yields.
-
-        `call` may be a function, a coroutine function or an asynchronous generator. `places_by_name` contains the
-        positions of the arguments by their names.
-
-        Raises: TypeError, if the dependency is a generator that is not asynchronous.
-        """
         function = _function_of(call)
         positional, places = _with_positional_arguments(call, places_by_name)
         if inspect.iscoroutinefunction(function):
@@ -321,14 +272,12 @@ class Plan:
         return self._add(enter, (_STACK, *places))
 
     def _add(self, call: Callable[..., Awaitable[Any]], places: tuple[int, ...]) -> int:
-        """Add the step that calls a function with the values at these positions. Return the position of its value."""
         if len(places) == 1:
             return self._append(_Step(call, places[0], None))
         # `run` does not use the place of a step that has `pick`.
         return self._append(_Step(call, 0, itemgetter(*places) if places else lambda _: ()))
 
     def _append(self, step: _Step) -> int:
-        """Append a step, and return the position of its value."""
         position = _FIRST_STEP + len(self._steps)
         self._steps.append(step)
         return position
@@ -337,10 +286,7 @@ class Plan:
 def _with_positional_arguments(
     call: Callable[..., Any], places_by_name: Mapping[str, int]
 ) -> tuple[Callable[..., Any], tuple[int, ...]]:
-    """Return a function that calls `call`, and the positions in the plan of the arguments that the function takes.
-
-    The arguments of the function are positional, because a call with named arguments takes twice as long.
-    """
+    """The arguments are positional, because a call with named arguments takes twice as long."""
     parameters = inspect.signature(call).parameters
     has_keyword_only = any(each.kind is each.KEYWORD_ONLY for each in parameters.values())
     if parameters.keys() == places_by_name.keys() and not has_keyword_only:
@@ -351,10 +297,7 @@ def _with_positional_arguments(
 
 
 def entailed_by(dependant: Dependant, arguments: Mapping[str, Argument]) -> Iterator[Entails]:
-    """Yield the documentation that an endpoint's parameters add to the endpoint.
-
-    The documentation of a parameter comes before the documentation of the dependencies that the parameter takes.
-    """
+    """Yield what the parameters document, each before the dependencies that it takes."""
     assert dependant.call is not None
     hints = get_type_hints(_function_of(dependant.call), include_extras=True)
     dependencies = {each.name: each for each in dependant.dependencies}
@@ -367,15 +310,10 @@ def entailed_by(dependant: Dependant, arguments: Mapping[str, Argument]) -> Iter
 
 
 def _metadata_of(hint: Any) -> tuple[Any, ...]:
-    """Return the metadata in an `Annotated` type; empty for any other type."""
     return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
 
 
 def _function_of(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that a callable runs: itself, `__init__` for a class, or `__call__` for any other object.
-
-    A `partial` counts as the callable that it wraps.
-    """
     while isinstance(call, partial):
         call = call.func
     if inspect.isclass(call):

@@ -20,12 +20,10 @@ from wxauth.wechat.client import PICTURE, WeChat
 from wxauth.wechat.errcodes import SESSION_KEY_GONE, WECHAT_TOKEN_REFUSED, Api
 from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens, secret_in
 
-URL_LINK_LASTS: Final = timedelta(days=30)
-"""The time for which a URL Link opens the mini-program. WeChat does not allow a longer time."""
+URL_LINK_LASTS: Final = timedelta(days=30)  # the longest time that WeChat allows
+# The callers log the errcodes of these APIs, so that the log says which picture or link is missing.
 _REPORTED_BY_CALLERS: Final = frozenset({Api.MINI_PROGRAM_CODE, Api.URL_LINK})
-"""The APIs whose errcodes the callers log, so that the log says which picture or link is missing."""
 _URL_LINK: Final = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]+)?/[A-Za-z0-9._~/-]{1,256}")
-"""The form of a URL Link."""
 # Every PNG or JPEG begins, and every JPEG ends, with these bytes.
 _PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG_START: Final = b"\xff\xd8\xff"
@@ -33,14 +31,13 @@ _JPEG_END: Final = b"\xff\xd9"
 
 T = TypeVar("T")
 Version = Literal["release", "trial", "develop"]
-"""A version of a mini-program: the published version, or a version for experience members or for developers."""
 
 log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class CodePicture:
-    """The picture of a mini-program code or of a QR code, with its content type."""
+    """The picture of a mini-program code or of a QR code."""
 
     content: bytes
     content_type: Literal["image/jpeg", "image/png"]
@@ -50,8 +47,8 @@ class CodePicture:
 class WeChatApi:
     """A client for the APIs that require the app's access token.
 
-    If WeChat refuses the token, the client renews the token and sends the call once more. This is safe, because WeChat
-    does not execute a call whose token it refuses.
+    If WeChat refuses the token, the client renews it and sends the call once more, because WeChat has not executed
+    the call.
     """
 
     wechat: WeChat
@@ -62,24 +59,19 @@ class WeChatApi:
         await self.wechat.aclose()
 
     async def phone_number(self, app: App, code: str, *, openid: str | None, extra_time: float = 0.0) -> dict[str, Any]:
-        """Exchange the phone code of a phone button for WeChat's `phone_info`.
+        """Exchange the code of a phone button for WeChat's `phone_info`, whose content is not checked.
 
-        A phone code works only once, within five minutes, and each success costs money. Therefore, this method does not
-        check the content of `phone_info`, so that the caller can store it before any further step can fail. If `openid`
-        is given, WeChat checks that the phone code belongs to this user. `extra_time`, in seconds, is added to the time
-        limit.
+        A code works only once, within five minutes, and each success costs money. So the caller stores the content
+        before any further step can fail. If `openid` is given, WeChat checks that the code belongs to this user.
 
-        Raises: InvalidCode (errcode 40029; errcode 40003: the openid belongs to another app; errcode 43104: the phone
-            code belongs to another user), CodeUsed (errcode 40163), other WeChatError.
+        Raises: InvalidCode (errcode 40029; 40003: the openid belongs to another app; 43104: the code belongs to
+            another user), CodeUsed (errcode 40163), other WeChatError.
         """
         body = {"code": code} if openid is None else {"code": code, "openid": openid}
         return await self._call(Api.PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_time=extra_time)
 
     async def check_session_key(self, app: App, *, openid: str, session_key: bytes) -> bool:
-        """Return whether WeChat still accepts this session_key, given as base64 text, for this user.
-
-        Raises: WeChatError, if the check itself fails.
-        """
+        """Return whether WeChat still accepts this session_key, given as base64 text, for this user."""
         signature = session_key_signature(session_key)
         query = urlencode({"openid": openid, "signature": signature, "sig_method": "hmac_sha256"})
         try:
@@ -97,10 +89,9 @@ class WeChatApi:
         return True
 
     async def mini_program_code(self, app: App, scene: str, *, page: str, env: Version) -> CodePicture:
-        """Return a picture of a mini-program code that opens this page with this scene.
+        """Return a picture of a mini-program code that opens this page with this scene, which is a secret.
 
-        `env` selects the mini-program's version. For the published version, WeChat checks whether the page exists.
-        `scene` is a secret, so the log never contains it.
+        For the published version, WeChat checks whether the page exists.
 
         Raises: WeChatMisconfigured (errcode 40097 or 85402: no such version; errcode 40066 or 41030: no such page),
             WeChatRateLimited (errcode 45009: too many pictures in this minute), other WeChatError.
@@ -109,17 +100,17 @@ class WeChatApi:
         return await self._call(Api.MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene])
 
     async def url_link(self, app: App, *, page: str, env: Version) -> str:
-        """Return a URL Link that opens this page in the mini-program's version `env`, for `URL_LINK_LASTS`.
+        """Return a URL Link that opens this page, for `URL_LINK_LASTS`.
 
-        Raises: WeChatMisconfigured (for example errcode 40002: the account is personal; errcode 85079: the mini-program
-            is not released), other WeChatError.
+        Raises: WeChatMisconfigured (for example errcode 40002: the account is personal; errcode 85079: the
+            mini-program is not released), other WeChatError.
         """
         # With this `expire_type`, `expire_interval` is a number of days.
         body = {"path": page, "expire_type": 1, "expire_interval": URL_LINK_LASTS.days, "env_version": env}
         return await self._call(Api.URL_LINK, app, body, read=_url_link)
 
     async def js_ticket(self, app: App) -> tuple[str, int]:
-        """Return the ticket of the JS-SDK, and the number of seconds until it expires. Raises: WeChatError."""
+        """Return the ticket of the JS-SDK, and the number of seconds until it expires."""
         return await self._call(
             Api.JS_TICKET, app, body=None, query="&type=jsapi", read=lambda answer: secret_in(answer, "ticket")
         )
@@ -136,12 +127,7 @@ class WeChatApi:
         expected: frozenset[int] = frozenset(),
         extra_time: float = 0.0,
     ) -> T:
-        """Call an API with the app's access token. Send the body with POST, or send a GET request if the body is None.
-
-        `query` begins with `&`, because it follows the access token. The other arguments are those of `WeChat.call`.
-
-        Raises: WeChatError, if the call fails, or if wxauth gets no token from WeChat.
-        """
+        """`query` begins with `&`, because it follows the access token."""
         # pydantic does not write Chinese characters as \uXXXX escapes, which not every API of WeChat decodes.
         content = None if body is None else to_json(body)
         # The time limit covers all requests, including those for a token.
@@ -172,10 +158,6 @@ class WeChatApi:
 
 
 async def _in_time(request: Coroutine[Any, Any, WeChatToken], deadline: float) -> WeChatToken:
-    """Return the token that a request returns.
-
-    Raises: WeChatTimeout, if the token doesn't arrive by the deadline; the WeChatError of the request.
-    """
     try:
         async with asyncio.timeout_at(deadline):
             return await request
@@ -184,16 +166,15 @@ async def _in_time(request: Coroutine[Any, Any, WeChatToken], deadline: float) -
 
 
 def session_key_signature(session_key: bytes, message: bytes = b"") -> str:
-    """Return the HMAC-SHA256 of a message, as WeChat computes it with a session_key.
+    """Return the HMAC-SHA256 of a message, as WeChat computes it with a session_key (checkSessionKey).
 
-    For checkSessionKey, the message is empty. The key of the HMAC is the base64 text itself, not the decoded bytes.
-    Source: WeChat server API, checkSessionKey.
+    The key of the HMAC is the base64 text itself, not the decoded bytes. For checkSessionKey, the message is
+    empty.
     """
     return digest(session_key, message, sha256).hex()
 
 
 def _phone_info(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the `phone_info` in a response. Raises: WeChatBadResponse."""
     phone_info = answer.get("phone_info")
     if not isinstance(phone_info, dict):
         raise WeChatBadResponse("WeChat's response has no usable phone_info")
@@ -201,7 +182,6 @@ def _phone_info(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _url_link(answer: dict[str, Any]) -> str:
-    """Return the URL Link in a response. Raises: WeChatBadResponse."""
     url = answer.get("url_link")
     if not isinstance(url, str) or not _URL_LINK.fullmatch(url):
         raise WeChatBadResponse("WeChat's response has no usable url_link")
@@ -209,10 +189,7 @@ def _url_link(answer: dict[str, Any]) -> str:
 
 
 def _picture(answer: dict[str, Any]) -> CodePicture:
-    """Return the picture in a response. Raises: WeChatBadResponse, if it is neither a PNG nor a complete JPEG.
-
-    The type is read from the picture's bytes, because WeChat has sent pictures with the Content-Type of JSON.
-    """
+    """The type is read from the bytes, because WeChat has sent pictures with the Content-Type of JSON."""
     content = answer.get(PICTURE, b"")
     if content.startswith(_PNG_START):
         return CodePicture(content, "image/png")

@@ -35,41 +35,28 @@ from wxauth_guard.errors import FieldError, InvalidRequest
 
 _TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # WeChat writes ten digits, which suffice from 2001 to 2286
 _OPENID_OR_NONCE: Final = re.compile(r"[!-~]{1,128}")
-"""The pattern of an openid or a nonce: printable ASCII without spaces."""
+# WeChat signs a message when it sends it, and resends within seconds.
 _MAX_TIMESTAMP_DIFFERENCE: Final = timedelta(minutes=5)
-"""The longest time by which the timestamp of a signature may differ from wxauth's time.
-
-Five minutes suffice, because WeChat signs a message when it sends the message, and resends within seconds.
-"""
 # The parts of the plaintext of a message that come before the message itself.
 _RANDOM_BYTES: Final = 16
 _LENGTH_BYTES: Final = 4
 _PADDED_TO_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
+# WeChat's messages have a depth of up to four.
 _MAX_XML_DEPTH: Final = 16
-"""The largest depth to which elements may be nested. WeChat's messages have a depth of up to four."""
 _MAX_XML_PARTS: Final = 1000
-"""The largest number of `<` characters, and of `=` characters, in a message.
+"""The largest number of `<`, and of `=`. A real message has ten elements, and perhaps some of these in its texts.
 
-Anyone can send a message, and the envelope of an encrypted message is parsed before its signature is checked. A real
-message has ten elements, and perhaps some `<` and `=` in its texts.
+Anyone can send a message, and the envelope of an encrypted one is parsed before its signature is checked.
 """
 
 _DATA_REVOKED: Final = "user_authorization_revoke"
-"""The event that WeChat sends when a user withdraws the permission to use some data."""
+# WeChat considers the user's name or picture risky, and does not say which of them.
 _PROFILE_RISKY: Final = "user_info_modified"
-"""The event that WeChat sends when it has classified a user's name or picture as risky.
-
-The event does not say whether the name or the picture is risky.
-"""
 _ACCOUNT_CLOSED: Final = "user_authorization_cancellation"
-"""The event that WeChat sends when a user's WeChat account is closed."""
+# The user leaves the app, so the whole identity must be erased.
 _IDENTITY: Final = "identity"
-"""The value in `_WITHDRAWN_BY_CODE` for a code that says that the user leaves the app.
-
-For such a code, wxauth must erase the whole identity.
-"""
 _IN_OPEN_PLATFORM: Final[Mapping[str, Collection[str]]] = {"301": [_IDENTITY]}
-"""The only code in `RevokeInfo` for website apps and mobile apps, with the data that the code withdraws."""
+# By kind of app and code of `RevokeInfo`, these are the user's fields, or `_IDENTITY`.
 _WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
     "mini_program": {
         # wxauth stores none of this data: addresses, invoices, places, sports, microphone, camera, albums, Bluetooth,
@@ -88,33 +75,24 @@ _WITHDRAWN_BY_CODE: Final[Mapping[str, Mapping[str, Collection[str]]]] = {
     "website": _IN_OPEN_PLATFORM,
     "mobile_app": _IN_OPEN_PLATFORM,
 }
-"""The user's fields, or `_IDENTITY`, that each code of `RevokeInfo` withdraws, by kind of app."""
 _WITHDRAWABLE_FIELDS: Final = ("nickname", "avatar_url", "phone")
-"""The user's fields that a `Withdrawal` can contain, in the order of `Withdrawal.fields`."""
 
 _CUSTOMER_CHAT_OPENED: Final = "user_enter_tempsession"
-"""The event that WeChat sends when a user opens the chat with customer service."""
 _PAYMENT_PREFIX: Final = "xpay_"
-"""The beginning of the names of events about payments."""
 _MAX_LOGGED_LENGTH: Final = 64
-"""The length limit, in characters, of a text from WeChat in the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class PushSignature:
-    """A plain signature of WeChat, together with the message or handshake to which it belongs."""
+    """A plain signature of WeChat, and the message or handshake to which it belongs."""
 
+    # Several pairs of timestamp and nonce may share it, because WeChat joins them before it signs them.
     digest: bytes
-    """The digest of the app's id and the text that WeChat has signed.
-
-    Several pairs of timestamp and nonce may have the same digest, because WeChat joins them before it signs them.
-    """
     message_digest: bytes | None
-    """The digest of the message; None for the handshake, which has no message."""
 
 
 class MessageKind(StrEnum):
-    """The kinds of messages, as metrics count them."""
+    """Metrics count the messages of each kind."""
 
     WITHDRAWAL = "withdrawal"
     PAYMENT = "payment"
@@ -129,28 +107,23 @@ class WeChatMessage:
     app_id: str
     app_kind: AppKind
     fields: Mapping[str, Any]
-    is_readable: bool
-    """Whether the message is a JSON object, or XML that `_xml_fields` accepts. If not, it has no fields."""
+    is_readable: bool  # a JSON object, or XML that `_xml_fields` accepts; otherwise, there are no fields
     signature: PushSignature
-    was_encrypted: bool
-    """Whether the message was encrypted. Only an encrypted message has a signature that covers the content."""
+    was_encrypted: bool  # only then the signature covers the content
 
     @property
     def event(self) -> str:
-        """The name of the event in lower case; empty if the message is not an event."""
+        """The event is in lower case. It is empty if the message is not an event."""
         return text_of(self.fields.get("Event")).lower()
 
     @property
     def name(self) -> str:
-        """The field `Event` of the message or, if there is none, the field `MsgType`, in a form for the log.
-
-        This form has up to 64 characters, all of which are printable.
-        """
+        """The field `Event` or, if there is none, `MsgType`, in a form for the log."""
         return _for_log(text_of(self.fields.get("Event")) or text_of(self.fields.get("MsgType")))
 
     @property
     def revoked_codes(self) -> frozenset[str]:
-        """The codes in the field `RevokeInfo`, each of which stands for data whose use the user no longer permits.
+        """The codes of the data whose use the user no longer permits.
 
         WeChat documents a text with one code. A number, a list, or a text with several codes works, too.
         """
@@ -160,10 +133,7 @@ class WeChatMessage:
 
     @property
     def unknown_code(self) -> str | None:
-        """The field `RevokeInfo` in a form for the log, if none of its codes is known for this kind of app.
-
-        It is None if the event is not `_DATA_REVOKED`, or if one of the codes is known.
-        """
+        """The field `RevokeInfo` in a form for the log, if no code in it is known for this kind of app."""
         if self.event != _DATA_REVOKED or not self.revoked_codes.isdisjoint(_WITHDRAWN_BY_CODE[self.app_kind]):
             return None
         return _for_log(str(self.fields.get("RevokeInfo", "")))
@@ -178,41 +148,33 @@ class WeChatMessage:
 
 
 class WithdrawalKind(StrEnum):
-    """The kinds of withdrawals that WeChat reports, as the log names them."""
+    """The log uses these names for what a user has withdrawn."""
 
     DATA = "data"
-    """The user no longer shares some fields."""
     RISKY_PROFILE = "risky profile"
-    """WeChat has classified the user's name or picture as risky."""
     IDENTITY = "identity"
-    """The user no longer uses the app."""
     ACCOUNT = "all"
-    """The user's WeChat account is closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawal:
-    """The withdrawal that a message reports, with the data of the user that wxauth must erase."""
+    """The data of a user that wxauth must erase because of a message."""
 
     openid: str
     kind: WithdrawalKind
     fields: tuple[str, ...] = ()
-    """The user's fields to clear: `nickname`, `avatar_url`, `phone`."""
-    mark: bytes
-    """The digest that identifies the message. If the message contains its time, all deliveries have the same digest."""
+    mark: bytes  # the same for all deliveries of a message that contains its time
 
 
 def check_signature(
     app: App, query: Mapping[str, str], *, name: str = "signature", encrypted: str = "", now: datetime
 ) -> None:
-    """Check the signature in a query, and the age of the query's `timestamp`.
+    """Check the signature in the parameter `name`, and the age of `timestamp`. The app must have a push_token.
 
-    The signature covers `timestamp`, `nonce` and the text `encrypted`. `name` is the query parameter that contains the
-    signature. If `encrypted` is empty, the function checks the plain signature, which WeChat sends in every mode. The
-    app must have a push_token.
+    The signature covers `timestamp`, `nonce` and `encrypted`. If `encrypted` is empty, it is the plain signature,
+    which WeChat sends in every mode.
 
-    Raises: InvalidSignature, if the signature is wrong, if the timestamp or the nonce is malformed, or if the timestamp
-        is more than five minutes from `now`.
+    Raises: InvalidSignature.
     """
     timestamp, nonce = query.get("timestamp", ""), query.get("nonce", "")
     expected = sha1(_signed_text(app, timestamp, nonce, encrypted).encode()).hexdigest()  # noqa: S324 - WeChat's choice
@@ -227,18 +189,13 @@ def check_signature(
 
 
 def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> PushSignature:
-    """Check and return the signature of a handshake.
-
-    With a handshake, WeChat verifies that the push URL belongs to the app.
-
-    Raises: InvalidSignature, as `check_signature` does.
-    """
+    """Check and return the signature of a handshake, which verifies that the URL belongs to the app."""
     check_signature(app, query, now=now)
     return _signature(app, query, None)
 
 
 def make_handshake(app: App, *, nonce: str, echostr: str, now: datetime) -> tuple[Mapping[str, str], PushSignature]:
-    """Build the query of a handshake as WeChat does. Return the query, and the signature that it contains."""
+    """Build the query of a handshake as WeChat does, and its signature."""
     timestamp = str(int(now.timestamp()))
     signature = sha1(_signed_text(app, timestamp, nonce).encode()).hexdigest()  # noqa: S324 - WeChat's choice
     query = {"signature": signature, "timestamp": timestamp, "nonce": nonce, "echostr": echostr}
@@ -249,10 +206,9 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
     """Verify and decrypt a message. It may be JSON or XML, whatever its Content-Type is.
 
     The caller must have checked the query's plain signature. If the app has a push_aes_key, the message must be
-    encrypted, and this function checks the `msg_signature` in the query.
+    encrypted, and this function checks the `msg_signature`.
 
-    Raises: InvalidSignature, if the app has a push_aes_key, and the message is not encrypted, has a wrong signature,
-        cannot be decrypted, or is for another app.
+    Raises: InvalidSignature.
     """
     message = body
     if app.push_aes_key is not None:
@@ -274,8 +230,8 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
 def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
     """Return the withdrawal in a message, or None if the message withdraws no data that wxauth stores.
 
-    Raises: InvalidRequest, if the message does not say which user has withdrawn the data; InvalidSignature, if the
-        message is still encrypted, because the app has no push_aes_key.
+    Raises: InvalidRequest, if the message names no user; InvalidSignature, if it is encrypted, but the app has no
+        key.
     """
     fields = message.fields
     if "Encrypt" in fields and fields.keys().isdisjoint(("Event", "MsgType")):
@@ -298,10 +254,6 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
 
 
 def _withdrawn_by(message: WeChatMessage) -> tuple[WithdrawalKind | None, Collection[str]]:
-    """Return the kind of the withdrawal in a message, and the user's fields to clear.
-
-    The kind is None if the message withdraws no data that wxauth stores.
-    """
     if message.event == _ACCOUNT_CLOSED:
         return WithdrawalKind.ACCOUNT, ()
     if message.event == _PROFILE_RISKY:
@@ -316,7 +268,6 @@ def _withdrawn_by(message: WeChatMessage) -> tuple[WithdrawalKind | None, Collec
 
 
 def _signature(app: App, query: Mapping[str, str], message: bytes | None) -> PushSignature:
-    """Return the query's plain signature, bound to the message or, if `message` is None, to the handshake."""
     # The digest covers the joined text, as WeChat signs it. If the text is split differently into timestamp and nonce,
     # the signature is the same, and must not count as a new one.
     digest = _digest_of(app.app_id, _signed_text(app, query["timestamp"], query["nonce"]))
@@ -324,13 +275,11 @@ def _signature(app: App, query: Mapping[str, str], message: bytes | None) -> Pus
 
 
 def _signed_text(app: App, *texts: str) -> str:
-    """Return the text that WeChat signs: the app's push_token and these texts, sorted and joined."""
     assert app.push_token is not None
     return "".join(sorted([app.push_token.get_secret_value(), *texts]))
 
 
 def _encrypted_in(body: bytes) -> str:
-    """Return the encrypted text in the body of a message. Raises: InvalidSignature, if the message is not encrypted."""
     fields = _fields_or_none(body) or {}
     encrypted = text_of(fields.get("Encrypt"))
     if not encrypted:
@@ -339,10 +288,7 @@ def _encrypted_in(body: bytes) -> str:
 
 
 def _decrypt(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
-    """Decrypt a message. The plaintext consists of 16 random bytes, the message's length, the message, and the app_id.
-
-    Raises: InvalidSignature, if the message cannot be decrypted, or is for another app.
-    """
+    """The plaintext consists of 16 random bytes, the message's length, the message, and the app_id."""
     key = b64decode(aes_key.get_secret_value() + "=")  # WeChat's EncodingAESKey lacks the padding
     # WeChat uses the beginning of the key as the iv.
     iv = key[:BLOCK_BYTES]
@@ -358,7 +304,6 @@ def _decrypt(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
 
 
 def _fields_or_none(body: bytes) -> dict[str, Any] | None:
-    """Return the fields of a message; None if it is neither a JSON object nor XML that `_xml_fields` accepts."""
     try:
         content = body.removeprefix(BOM_UTF8).strip()
         fields = _xml_fields(content.decode()) if content.startswith(b"<") else read_json(content)
@@ -373,13 +318,7 @@ def _fields_or_none(body: bytes) -> dict[str, Any] | None:
 
 
 def _xml_fields(text: str) -> dict[str, str]:
-    """Return the text of each element directly under the root, by the element's name.
-
-    The texts of several elements with the same name are joined with spaces.
-
-    Raises: ValueError, if there are too many elements, if they are nested too deeply, or if there is a DTD; ParseError,
-        if the text is not XML.
-    """
+    """The texts of several elements with the same name are joined with spaces."""
     if max(text.count("<"), text.count("=")) > _MAX_XML_PARTS:
         raise ValueError("too many elements")
     depth = 0
@@ -400,10 +339,9 @@ def _xml_fields(text: str) -> dict[str, str]:
 
 
 def _for_log(text: str) -> str:
-    """Return a text from WeChat without its unprintable characters, cut off at `_MAX_LOGGED_LENGTH`."""
     return "".join(filter(str.isprintable, text))[:_MAX_LOGGED_LENGTH]
 
 
 def _digest_of(*parts: str) -> bytes:
-    """Return a digest of these parts. It differs for any other parts, even if the joined texts are the same."""
+    """It differs for any other parts, even if the joined texts are the same."""
     return sha256(to_json(parts)).digest()

@@ -24,53 +24,40 @@ from wxauth.errors import WeChatBadResponse
 from wxauth.faulty_json import read_loosely
 from wxauth_guard.errors import InvalidRequest
 
-BLOCK_BYTES: Final = 16
-"""The block size of AES in bytes, which is also the length of an iv and of a session_key."""
+BLOCK_BYTES: Final = 16  # of AES, and so of an iv and of a session_key
+# Without a limit, captured data would work forever.
 _MAX_WATERMARK_AGE: Final = timedelta(days=1)
-"""The largest age of `encryptedData` that wxauth accepts. Without a limit, captured data would work forever."""
 _MAX_CLOCK_LEAD: Final = timedelta(minutes=5)
-"""The longest time by which the time in a watermark from WeChat may be ahead of wxauth's clock."""
 
+# This undoes what forms, URLs and text fields do to base64.
 _BASE64_REPAIRS: Final = str.maketrans({" ": "+", "-": "+", "_": "/", "\r": None, "\n": None})
-"""The translation table that undoes the changes that forms, URLs and text fields make to base64 text."""
 
 E164: Final = re.compile(r"^\+[1-9][0-9]{1,14}$")
-"""The pattern of a phone number in E.164, which begins with the country code."""
-_HOME_REGION: Final = "CN"
-"""The region of numbers that WeChat sends without a country code."""
+_HOME_REGION: Final = "CN"  # of numbers that WeChat sends without a country code
 _MAX_ID_LENGTH: Final = 128
-"""The length limit, in characters, of an id from WeChat."""
+# Programs and spreadsheets write this in place of a missing id.
 _PLACEHOLDER: Final = re.compile(
     r"null|\\n|none|undefined|nan|nil|n/a|n\.a\.|na|0|-|object object|inf|tbd"
     r"|#n/a|#name\?|#null!|#num!|#ref!|#value!|#div/0!"
     r"|unknown|empty|blank|missing|test|true|false|external_id|openid|unionid"
     r"|无|空|空值|暂无|没有|无数据|未知|不详|未填|未填写|未绑定|未授权|待定|测试"
 )
-"""The pattern of texts that programs and spreadsheets write in place of a missing id."""
-_PLACEHOLDER_FRAME: Final = " \t\r\n()<>[]{}\"'"
-"""The characters that may surround a placeholder, for example in (null) or [object Object]."""
+_PLACEHOLDER_FRAME: Final = " \t\r\n()<>[]{}\"'"  # for example in (null) or [object Object]
+# This matches -1, 1.38E+10 and ${id}, but not 5e13, because hexadecimal ids can look like that.
 _NEVER_AN_ID: Final = re.compile(r"[-\u2212][0-9.,]+|[-+\u2212\xb1]?[0-9]([.,][0-9]+e[+-]?|e[+-])[0-9]+|(\$\{|\{\{).*")
-"""The pattern of numbers and variables that cannot be ids.
-
-These are a negative number, such as -1, a rounded number, such as 1.38E+10, and a variable that was not replaced, such
-as ${id}. The pattern does not match 5e13, because hexadecimal ids can look like that.
-"""
+# WeChat sends these values for users who have set no name or picture.
 _STAND_IN: Final = re.compile(
     r"微信用户|https?://(thirdwx\.qlogo\.cn/mmopen/vi_32/POgEwh4mIHO4|mmbiz\.qpic\.cn/mmbiz/icTdbqWNOwNRna42)"
     r"[A-Za-z0-9_-]*(/[0-9]*)?([?#].*)?",
     re.IGNORECASE,
 )
-"""The pattern of the name and the picture URLs that WeChat sends for users who have set no name or picture."""
 _UNIONID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def base64_bytes(text: str) -> bytes:
-    """Decode base64 text in the standard alphabet or the URL-safe alphabet.
+    """Decode base64 in the standard or the URL-safe alphabet, without padding and with line breaks, too.
 
-    The padding may be missing, and line breaks are ignored. A space counts as '+', because decoding a form turns '+'
-    into a space.
-
-    Raises: ValueError, if the text is not base64.
+    A space counts as '+', because decoding a form turns '+' into a space. Raises: ValueError.
     """
     unpadded = text.translate(_BASE64_REPAIRS).rstrip("=")
     return b64decode(unpadded + "=" * (-len(unpadded) % 4), validate=True)
@@ -79,9 +66,8 @@ def base64_bytes(text: str) -> bytes:
 def open_encrypted_data(encrypted_data: bytes, *, iv: bytes, session_key: bytes) -> dict[str, Any] | None:
     """Decrypt `encryptedData`, and return the JSON object in it; None if the data, the iv or the key is wrong.
 
-    The session_key is base64 text, as WeChat sends it. Valid padding alone does not prove that the key is right,
-    because one in 256 wrong keys results in valid padding. With a wrong key, however, the decrypted bytes are
-    practically never a JSON object.
+    Valid padding alone does not prove that the key is right, because one in 256 wrong keys results in valid
+    padding. But with a wrong key, the decrypted bytes are practically never a JSON object.
     """
     try:
         key = base64_bytes(session_key.decode())
@@ -93,20 +79,14 @@ def open_encrypted_data(encrypted_data: bytes, *, iv: bytes, session_key: bytes)
 
 
 def decrypted(data: bytes, algorithm: AES128 | AES256, *, iv: bytes, padded_to_bits: int) -> bytes:
-    """Decrypt data in CBC mode, and remove the padding (PKCS #7), which completes a block of `padded_to_bits`.
-
-    Raises: ValueError, if the data, the iv or the padding is malformed.
-    """
+    """Decrypt data in CBC mode, and remove the padding (PKCS #7). Raises: ValueError."""
     decryptor, unpadder = Cipher(algorithm, CBC(iv)).decryptor(), PKCS7(padded_to_bits).unpadder()
     padded = decryptor.update(data) + decryptor.finalize()
     return unpadder.update(padded) + unpadder.finalize()
 
 
 def check_watermark(opened: Mapping[str, Any], *, app_id: str, now: datetime) -> None:
-    """Check that WeChat created this decrypted data for this app within the last day.
-
-    Raises: InvalidRequest, if the watermark is missing, too old or in the future, or names another app.
-    """
+    """Check that WeChat created this data for this app within the last day. Raises: InvalidRequest."""
     match opened.get("watermark"):
         case {"appid": str(watermarked), "timestamp": int(timestamp)}:
             age = int(now.timestamp()) - timestamp
@@ -121,11 +101,7 @@ def check_watermark(opened: Mapping[str, Any], *, app_id: str, now: datetime) ->
 
 
 def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
-    """Return the number in WeChat's `phone_info` in the form E.164, for example +8613800138000.
-
-    Raises: WeChatBadResponse, if there is no possible phone number, or if the watermark is missing or names another
-        app. The message never contains the number.
-    """
+    """Return the number in WeChat's `phone_info` in the form E.164. Raises: WeChatBadResponse, without the number."""
     watermark = phone_info.get("watermark")
     if not isinstance(watermark, Mapping) or watermark.get("appid") != app_id:
         raise WeChatBadResponse("the phone number's watermark doesn't belong to this app")
@@ -136,10 +112,6 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
 
 
 def _formatted_number(phone_info: Mapping[str, Any]) -> str:
-    """Return the number in WeChat's `phone_info` with `+` and its country code.
-
-    If there is no possible phone number, return an empty text.
-    """
     # The import is here because it takes 2 MB of memory, and many processes parse no phone numbers.
     import phonenumbers
 
@@ -159,17 +131,12 @@ def _formatted_number(phone_info: Mapping[str, Any]) -> str:
 
 
 def is_stand_in(value: object) -> bool:
-    """Return whether `value` is the name or a picture that WeChat sends for users who have set no name or picture."""
+    """Return whether `value` is what WeChat sends for users who have set no name or picture."""
     return isinstance(value, str) and _STAND_IN.fullmatch(value) is not None
 
 
 def read_json(body: bytes) -> Any:
-    """Parse JSON from WeChat, in which nicknames may contain raw control characters.
-
-    A lone surrogate, for example half of an emoji, becomes U+FFFD.
-
-    Raises: ValueError, if the body is not JSON.
-    """
+    """Parse JSON in which nicknames may contain raw control characters and halves of an emoji. Raises: ValueError."""
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError:
@@ -185,12 +152,10 @@ def is_id(value: object) -> TypeGuard[str]:
 
 
 def is_placeholder(text: str) -> bool:
-    """Return whether a program may have written this text in place of a missing id.
+    """Return whether a program may have written this text for a missing id, which would merge many users.
 
-    If wxauth used such a text as an id, it would merge many users into one. Placeholders include a text whose letters
-    and digits are all zeros, for example a UUID of zeros. They also include a text without letters and digits, and what
-    `_NEVER_AN_ID` matches: negative numbers, rounded numbers, and variables that were not replaced. Full-width letters
-    count as normal letters.
+    So may it a text whose letters and digits are all zeros, such as a UUID of zeros. Full-width letters count as
+    normal letters.
     """
     normalized = (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
     unframed = normalized.strip(_PLACEHOLDER_FRAME)
@@ -205,16 +170,13 @@ def is_placeholder(text: str) -> bool:
 
 
 def can_name_a_person(unionid: str) -> bool:
-    """Return whether this text can identify one person, so that wxauth may join all identities with this unionid.
+    """Return whether wxauth may join all identities with this unionid.
 
-    The function does not check the length, because WeChat may change the present length of 28 or 29 characters.
+    The length is not checked, because WeChat may change the present 28 or 29 characters.
     """
     return _UNIONID.fullmatch(unionid) is not None and not is_placeholder(unionid)
 
 
 def text_of(value: object) -> str:
-    """Return a text, an integer or a Boolean from a JSON field as text, without the white space around it.
-
-    For any other value, for example a list or a fraction, return an empty text.
-    """
+    """Return a text or an integer of a JSON field, stripped; for any other value, an empty text."""
     return str(value).strip() if isinstance(value, str | int) else ""

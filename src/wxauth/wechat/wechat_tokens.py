@@ -19,59 +19,41 @@ from typing import Any, Final, NamedTuple
 from pydantic import SecretStr
 from pydantic_core import to_json
 
+from wxauth.core.background import cancel, once, task_of
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import part
-from wxauth.core.tasks import cancel, once, task_of
 from wxauth.errors import WeChatBadResponse, WeChatError
 from wxauth.settings.apps import App
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import DAILY_QUOTA, Api
 
+# WeChat returns the next token from five minutes before the expiry. The clocks may differ by ten seconds.
 RENEWAL_LEAD: Final = timedelta(seconds=290)
-"""The longest time before a token's expiry at which wxauth requests the next token.
-
-WeChat returns the next token from five minutes before the expiry. wxauth waits at least ten seconds longer, because the
-clocks may differ.
-"""
-RENEWAL_SPREAD: Final = timedelta(seconds=60)
-"""The time over which processes distribute their renewals, so that they do not all call WeChat at the same moment."""
+RENEWAL_SPREAD: Final = timedelta(seconds=60)  # so that processes do not all call WeChat at the same moment
+# The pause is between two requests while WeChat still returns the old token, and between two refusals that count.
 RENEWAL_PAUSE: Final = timedelta(seconds=30)
-"""The pause between two requests for an app's token while WeChat still returns the old token.
-
-It is also the time after a refusal of a token during which further refusals of this token are ignored.
-"""
+# The pause has this length unless the failure has a `retry_after`. A refusal of the token ends it early: see `renew`.
 FAILURE_PAUSE: Final = timedelta(seconds=5)
-"""The time after a failure during which wxauth does not ask WeChat for this token or ticket again.
-
-Callers without a valid token or ticket get the failure. For a token, the `retry_after` of the failure counts instead if
-there is one, and a refusal of the token ends the pause early: see `renew`.
-"""
-LOOK_TIMEOUT_SECONDS: Final = 0.5
-"""The longest time, in seconds, that a caller waits for WeChat's current token while the one in memory is valid."""
+LOOK_TIMEOUT_SECONDS: Final = 0.5  # for a caller that waits although the token in memory is valid
 LONGEST_LIFE_SECONDS: Final = 7200
-"""The longest lifetime, in seconds, that wxauth assumes for a token or a ticket."""
+# WeChat asks callers to leave room for at least 512.
 _LONGEST_SECRET: Final = 4096
-"""The length limit, in characters, of a token or a ticket. WeChat asks callers to leave room for at least 512."""
+# WeChat resets the daily quotas at midnight in this zone.
 _BEIJING: Final = timezone(timedelta(hours=8))
-"""WeChat's time zone. WeChat resets the daily quotas at midnight in this zone."""
+# This time in the past stands for an event that has not happened, or a limit that does not apply.
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
-"""The time that stands for an event that has not happened, or for a limit that does not apply.
-
-It is always in the past.
-"""
 
 _WHAT_TO_CHANGE: Final = "if it continues, call WeChat's stable_token once with force_refresh, or reset the AppSecret"
 
-_Key = tuple[str, SecretStr]
-"""The key of a cached token: the id and the secret of the app."""
+_Key = tuple[str, SecretStr]  # the id and the secret of the app, so that a new secret fetches a new token
 
 log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class WeChatToken:
-    """An app's access token for WeChat's API, and the number of seconds until the token expires."""
+    """An app's access token for WeChat's API, and the seconds until it expires."""
 
     value: SecretStr
     expires_in: int
@@ -81,9 +63,7 @@ class TokenState(NamedTuple):
     """The state of an app's token in one process."""
 
     expires_at: datetime | None
-    """The time at which the token expires; None if there is no valid token."""
     failure_code: str | None
-    """The error code of the last renewal; None if that renewal has succeeded, or if there was none."""
 
 
 @dataclass(slots=True)
@@ -91,40 +71,29 @@ class CachedSecret:
     """A token, a ticket or a link of an app that this process keeps in memory."""
 
     value: str = field(default="", repr=False)
-    """The secret itself; empty until WeChat has returned one."""
     ends_at: datetime = NEVER
-    """The time at which the secret expires."""
     looked_at: datetime = NEVER
-    """The time of the last request to WeChat, or of the last read from the database, with or without success."""
-    renews_at: datetime = NEVER
-    """The time from which wxauth fetches the next secret, although the present secret is still valid."""
+    renews_at: datetime = NEVER  # from then on, the next secret is fetched, although this one is still valid
     failure: WeChatError | None = None
-    paused_until: datetime = NEVER
-    """The time until which wxauth does not ask WeChat for this secret again, because of `failure`."""
+    paused_until: datetime = NEVER  # no new request before, because of `failure`
 
     def is_good(self, now: datetime) -> bool:
-        """Return whether the secret is valid at this time, so that WeChat should accept it."""
+        """Return whether WeChat should accept the secret now."""
         return now < self.ends_at
 
     def ensure_not_paused(self, now: datetime) -> None:
-        """Check that WeChat may be called now.
-
-        Raises: WeChatError, a copy of the latest failure, if the pause after that failure has not ended.
-        """
+        """Raise a copy of the latest failure, if the pause after it has not ended."""
         if self.failure is not None and now < self.paused_until:
             raise _copy_for_caller(self.failure, self.paused_until - now)
 
     def fail(self, failure: WeChatError, *, now: datetime, pause: timedelta) -> None:
-        """Store the failure of a call that should have returned a new secret, and begin the pause."""
+        """Store the failure of a call, and begin the pause."""
         self.failure = failure
         self.looked_at = now
         self.paused_until = now + pause
 
     def take(self, value: str, expires_in: int, *, now: datetime) -> None:
-        """Store a secret from WeChat that is valid for `expires_in` seconds, and end the pause.
-
-        The value of `renews_at` contains a random part, so that not all processes call WeChat at the same moment.
-        """
+        """A part of `renews_at` is random, so that not all processes call WeChat at the same moment."""
         self.value = value
         self.failure = None
         self.paused_until = NEVER
@@ -136,22 +105,15 @@ class CachedSecret:
 
 @dataclass(slots=True)
 class _CachedToken(CachedSecret):
-    """An app's token in memory. WeChat can refuse the token before it expires."""
-
     is_refused: bool = False
-    """Whether WeChat has refused the token, so that it must be fetched again before its next use."""
+    # A refusal sets this, because WeChat might then return the same token again.
     accepts_refusals_at: datetime = NEVER
-    """The time before which further refusals of this token are ignored.
-
-    A refusal sets this time, because wxauth then fetches the token again, and WeChat might return the same token.
-    """
 
     def is_good(self, now: datetime) -> bool:
-        """Return whether the token can be used now: it has not expired, and WeChat has not refused it."""
         return now < self.ends_at and not self.is_refused
 
     def drop_future_times(self, now: datetime) -> None:
-        """Reset the times that were computed before the clock was set back, because they may be far in the future."""
+        """The clock may have been set back, so that these times are far in the future."""
         if now < self.looked_at:
             self.looked_at = self.renews_at = self.paused_until = self.accepts_refusals_at = NEVER
 
@@ -169,11 +131,10 @@ class WeChatTokens:
         """Return the app's token. Wait for WeChat only if there is no valid token, or if `looked_within` requires it.
 
         `looked_within` is for callers that cannot report a refused token. If wxauth has not called WeChat within this
-        time, it calls WeChat now, and waits for up to `LOOK_TIMEOUT_SECONDS`. If WeChat returns no token in time, the
-        caller gets the token in memory. During the pause after a failure, wxauth does not call WeChat.
+        time, it does so now, and waits for up to `LOOK_TIMEOUT_SECONDS`.
 
-        Raises: WeChatError, if there is no valid token, and wxauth cannot fetch one. During the pause after a failure,
-            the error is a copy of this failure.
+        Raises: WeChatError, if there is no valid token. During the pause after a failure, it is a copy of this
+            failure.
         """
         key, now = _key_of(app), self.clock()
         cached = self._cached[key]
@@ -200,10 +161,8 @@ class WeChatTokens:
     async def renew(self, app: App, *, refused: WeChatToken) -> WeChatToken:
         """Return a new token of the app, because WeChat has refused the token `refused`.
 
-        If another caller has already fetched a new token, return that token. If WeChat returns the refused token again,
-        return it, because other APIs of WeChat may still accept it.
-
-        Raises: WeChatError, as `get` does.
+        If another caller has fetched a new token already, it is that one. If WeChat returns the refused one again, it
+        is returned, because other APIs of WeChat may still accept it.
         """
         cached, now = self._cached[_key_of(app)], self.clock()
         cached.drop_future_times(now)
@@ -229,10 +188,7 @@ class WeChatTokens:
         )
 
     async def _fetch(self, app: App, cached: _CachedToken) -> WeChatError | None:
-        """Fetch the app's token from WeChat into the cache. Return None, or the failure, which is logged.
-
-        The failure is not raised, because several callers share it.
-        """
+        """The failure is returned and not raised, because several callers share it."""
         try:
             await self._fetch_from_wechat(app, cached)
             if cached.is_refused:
@@ -247,7 +203,6 @@ class WeChatTokens:
         return None
 
     async def _fetch_from_wechat(self, app: App, cached: _CachedToken) -> None:
-        """Request the app's token from WeChat, and store it in the cache. Raises: WeChatError."""
         now = self.clock()
         body = {
             "grant_type": "client_credential",
@@ -266,18 +221,11 @@ class WeChatTokens:
 
 
 def _key_of(app: App) -> _Key:
-    """Return the key under which an app's token is cached.
-
-    The key contains the app's secret, so that wxauth fetches a new token if the secret changes.
-    """
     return app.app_id, app.app_secret
 
 
 def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
-    """Return the token or ticket `name` in WeChat's response, and the number of seconds until it expires.
-
-    Raises: WeChatBadResponse, if one of the two values is missing or unusable.
-    """
+    """Return the token or ticket `name`, and the seconds until it expires. Raises: WeChatBadResponse."""
     value, expires_in = answer.get(name), answer.get("expires_in")
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_SECRET or not value.isascii():
         raise WeChatBadResponse(f"WeChat's response has no usable {name}")
@@ -287,11 +235,6 @@ def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
 
 
 def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
-    """Return the time for which wxauth does not call WeChat after this failure.
-
-    If the daily quota is used up, the pause ends at midnight in Beijing at the latest, because WeChat then resets the
-    quota.
-    """
     pause = FAILURE_PAUSE if failure.retry_after is None else timedelta(seconds=failure.retry_after)
     if failure.errcode != DAILY_QUOTA:
         return pause
@@ -300,11 +243,7 @@ def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
 
 
 def _copy_for_caller(failure: WeChatError, pause: timedelta) -> WeChatError:
-    """Return a copy of a failure for one caller. `pause` is the time that is left of the pause after the failure.
-
-    If the failure has a `retry_after`, the copy gets the rest of the pause as its `retry_after`. Each caller gets a
-    copy, because an error that is raised repeatedly would collect the tracebacks of all callers.
-    """
+    """An error that is raised repeatedly would collect the tracebacks of all callers."""
     left = round(pause.total_seconds())
     retry_after = None if failure.retry_after is None else min(max(1, left), failure.retry_after)
     return type(failure)(failure.detail, errcode=failure.errcode, retry_after=retry_after)

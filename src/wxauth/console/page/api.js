@@ -85,13 +85,17 @@ export async function request(method, path, { query, body } = {}) {
   }
 }
 
-/** Return the items of all pages of a list, but not more than `maxItems`. */
-export async function all(path, query, maxItems) {
+/**
+ * Return the items of all pages of a list, but not more than `maxItems`. `onPage` is called after each page, with all
+ * items so far.
+ */
+export async function all(path, query, maxItems, onPage = () => {}) {
   const items = []
   let cursor = null
   do {
     const page = await get(path, { ...query, limit: 200, cursor })
     items.push(...page.items)
+    onPage(items)
     cursor = page.next_cursor
   } while (cursor && items.length < maxItems)
   return items.slice(0, maxItems)
@@ -155,6 +159,20 @@ function forget() {
   endsAt = 0
 }
 
+/** JSON that the user has typed. It is sent as typed, because JavaScript would round some of its numbers. */
+export class TypedJson {
+  constructor(text) {
+    this.text = text
+  }
+}
+
+function jsonOf(value) {
+  if (value instanceof TypedJson) return value.text
+  if (value?.constructor !== Object) return JSON.stringify(value)
+  const members = Object.entries(value).filter(([, member]) => member !== undefined)
+  return `{${members.map(([name, member]) => `${JSON.stringify(name)}:${jsonOf(member)}`)}}`
+}
+
 /** Send a request. Return the response's JSON, or null for a 204. Throws: Failure. */
 async function ask(method, url, { body, bearer } = {}) {
   const headers = { 'X-Wxauth-Console': '1', 'Accept-Language': document.documentElement.lang }
@@ -162,7 +180,7 @@ async function ask(method, url, { body, bearer } = {}) {
   if (bearer) headers.Authorization = `Bearer ${bearer}`
   let response
   try {
-    response = await fetch(url, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) })
+    response = await fetch(url, { method, headers, body: body === undefined ? undefined : jsonOf(body) })
   } catch {
     throw new Failure()
   }

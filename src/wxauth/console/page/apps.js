@@ -2,6 +2,7 @@
 
 import { get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
+import { icon } from './icons.js'
 import { knownRoles } from './known.js'
 import { forgetTitles } from './names.js'
 import { report } from './overview.js'
@@ -13,21 +14,24 @@ import {
   code,
   copier,
   dialog,
+  failed,
   field,
   load,
   logoField,
   menu,
   optionsOf,
   popUp,
+  progressOf,
   sureAbout,
   tag,
   time,
   toast,
+  whole,
   withChoices,
   words,
 } from './parts.js'
 import { searchedList } from './search.js'
-import { actOn, text } from './texts.js'
+import { actOn, number, text } from './texts.js'
 
 const STAFF_ROLES = ['admin', 'support'] // new users must not get these roles
 const KINDS = ['mini_program', 'official_account', 'website', 'mobile_app']
@@ -37,29 +41,49 @@ const UNIONIDS = { required: 'unionidRequired', optional: 'unionidOptional' }
 const path = ({ app_id }) => `/apps/${encodeURIComponent(app_id)}`
 
 export function showApps(main, { query }) {
-  const add = act('add', () => edit(null, reload), { kind: 'primary' })
-  const reload = searchedList(main, 'apps', query, [add], {
+  let enabled = []
+  const add = act('add', () => edit(null, reload), { kind: 'primary add' })
+  const note = h('p', { class: 'quiet', hidden: true }, text('inSettings'))
+  const checkAllButton = act('checkAll', () => checkAll(enabled))
+  const reload = searchedList(main, 'apps', query, [checkAllButton, add], {
     columns: ['app', 'state', 'signUp', 'wechatToken', 'push', 'acts'],
-    ask: () => {
+    ask: async () => {
       forgetTitles() // they might have changed since
-      return get('/apps')
+      const page = await get('/apps')
+      enabled = page.items.filter(({ is_enabled }) => is_enabled)
+      checkAllButton.hidden = enabled.length < 2
+      note.hidden = page.items.every(({ source }) => source !== 'settings')
+      return page
     },
     open: (app) => (app.source === 'settings' ? null : () => edit(app, reload)),
     cells: (app) => [
-      [
-        app.logo ? h('img', { class: 'picture small', src: app.logo, alt: '' }) : null,
-        app.title ? h('strong', {}, app.title, ' ') : null,
-        code(app.app_id),
-        h('small', {}, app.is_default ? `${text(app.kind)} · ${text('isDefault')}` : text(app.kind)),
-      ].filter(Boolean),
+      h(
+        'div',
+        { class: 'named' },
+        logoOf(app),
+        h(
+          'div',
+          {},
+          app.title ? h('strong', { class: 'title' }, app.title) : null,
+          code(app.app_id),
+          h('small', {}, app.is_default ? `${text(app.kind)} · ${text('isDefault')}` : text(app.kind)),
+        ),
+      ),
       app.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
-      text(SIGN_UPS[app.sign_up ?? '']),
+      whole(text(SIGN_UPS[app.sign_up ?? ''])),
       wechatToken(app.wechat_token),
       push(app),
       acts(app, reload),
     ],
   })
+  main.append(note)
 }
+
+/** Return an app's logo; an icon if it has none. */
+const logoOf = ({ logo }) =>
+  logo
+    ? h('img', { class: 'picture small', src: logo, alt: '' })
+    : h('span', { class: 'picture small', 'aria-hidden': 'true' }, icon('apps'))
 
 /** Return the state of the access token with which the service calls WeChat. `token` is null if there is none. */
 function wechatToken(token) {
@@ -72,14 +96,14 @@ function push(app) {
   let mode = tag(text('pushOff'))
   if (app.has_push_aes_key) mode = tag(text('pushAes'), 'ok')
   else if (app.has_push_token) mode = tag(text('pushPlain'), 'note')
-  return [mode, copier(app.push_url, actOn('copy', app.push_url))]
+  return h('div', { class: 'pair' }, mode, copier(app.push_url, actOn('copy', app.push_url)))
 }
 
 /** Return the buttons for an app. An app from the settings can only be checked. */
 function acts(app, reload) {
   const check = actAbout('check', app.app_id, () => showReport(app))
   const isReadOnly = app.source === 'settings'
-  if (isReadOnly) return [check, h('small', {}, text('inSettings'))]
+  if (isReadOnly) return check
   return menu(app.app_id, [
     check,
     actAbout('change', app.app_id, () => edit(app, reload)),
@@ -95,6 +119,21 @@ function showReport(app) {
   const place = h('div', {})
   popUp(actOn('check', app.app_id), place, { size: 'wide' })
   load(place, () => post(`${path(app)}/check`), report)
+}
+
+/** Show a dialog that checks one app after the other, with how far it is, until the user closes it. */
+async function checkAll(apps) {
+  const { element, show } = progressOf('checkAll')
+  const reports = h('div', { class: 'stack' })
+  const of = number(apps.length)
+  const shown = popUp(text('checkAll'), [element, reports], { size: 'wide' })
+  for (const [index, app] of apps.entries()) {
+    show(text('appsChecked', { n: number(index), of }), index / apps.length)
+    const findings = await post(`${path(app)}/check`).then(report, failed)
+    if (!shown.isConnected) return
+    reports.append(h('section', {}, h('h3', {}, app.title ? `${app.title} ` : null, code(app.app_id)), findings))
+  }
+  show(text('appsChecked', { n: of, of }), 1)
 }
 
 /** Show the dialog that changes an app or, without one, adds an app. */

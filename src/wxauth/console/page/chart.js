@@ -15,8 +15,8 @@ const MAX_INTERVALS = 3 // between the lines of the axis, up to the highest bar
 /** Return the caption of these days, with the reader's time zone. */
 export const lastDays = (days) => text('lastDays', { n: days.length, zone: zone() })
 
-/** Return a chart of the number `name` of each day. Its label describes the chart in words. */
-export function chart(title, days, name) {
+/** Return a chart of the number `name` of each day, with `range` in its head. Its label describes the chart in words. */
+export function chart(title, days, name, range) {
   const values = days.map((day) => day[name])
   const highest = Math.max(...values)
   const sum = values.reduce((total, value) => total + value, 0)
@@ -53,7 +53,7 @@ export function chart(title, days, name) {
     caption(left + (middle + 0.5) * dayWidth, 'middle', monthAndDay(days[middle])),
     caption(WIDTH, 'end', monthAndDay(days.at(-1))),
   )
-  const figcaption = h('figcaption', {}, h('h2', {}, title), h('span', { class: 'quiet' }, lastDays(days)))
+  const figcaption = h('figcaption', {}, h('h2', {}, title), range)
   return h('figure', { class: 'card' }, figcaption, drawing)
 }
 

@@ -1,5 +1,6 @@
 // The sentences that describe events.
 
+import { serviceOf } from './names.js'
 import { code } from './parts.js'
 import { dateAndTime, isText, namesOf, number, phrase, text } from './texts.js'
 
@@ -21,7 +22,7 @@ export const withMeaning = (types) => types.map((type) => [type, text(`event_${t
 export function sentence({ type, data, actor }, link) {
   if (!isText(`event_${type}`)) return []
   const isImport = type === 'user.created' && actor === 'operator'
-  const details = Object.hasOwn(DETAILS, type) ? DETAILS[type](data, link) : subjectOf(data)
+  const details = Object.hasOwn(DETAILS, type) ? DETAILS[type](data, link, actor) : subjectOf(data)
   return [text(isImport ? 'imported' : `event_${type}`), ...details]
 }
 
@@ -48,9 +49,9 @@ const DETAILS = {
   'user.phone_removed': ({ reason }) => [
     isText(`removed_${reason}`) ? text('because', { reason: text(`removed_${reason}`) }) : '',
   ],
-  'session.ended': ({ session_ids = [], reason }) => [
+  'session.ended': ({ session_ids = [], reason }, _link, actor) => [
     session_ids.length > 1 ? text('sessionsEnded', { n: number(session_ids.length) }) : '',
-    isText(`ended_${reason}`) ? text('because', { reason: text(`ended_${reason}`) }) : '',
+    isText(`ended_${reason}`) ? text('because', { reason: text(whyEnded(reason, actor)) }) : '',
   ],
   'staff.searched': ({ term, found, count }) => [
     term
@@ -62,6 +63,13 @@ const DETAILS = {
     user_ids ? text('readOfMany', { n: number(user_ids.length) }) : '',
   ],
   'console.opened': ({ by }) => [{ scan: text('openedByScan'), link: text('openedByLink') }[by] ?? ''],
+}
+
+/** Return the name of the text that says why an actor's change ended a session. */
+function whyEnded(reason, actor) {
+  if (reason !== 'administrator') return `ended_${reason}`
+  if (actor === 'operator') return 'endedByOperator'
+  return serviceOf(actor) === null ? 'endedByStaff' : 'endedByService'
 }
 
 /** Return the text `name` with the roles of the first list that the second list lacks; empty if there are none. */

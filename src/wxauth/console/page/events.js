@@ -4,9 +4,10 @@ import { all, get } from './api.js'
 import { csv, jsonLines } from './csv.js'
 import { h } from './dom.js'
 import { appOf, personOf } from './names.js'
-import { act, busy, code, download, field, list, moment, time, whole, withChoices, words } from './parts.js'
+import { act, busy, code, download, field, list, moment, progressOf, time, toast, whole, withChoices } from './parts.js'
+import { words } from './parts.js'
 import { filters, nothingFits } from './search.js'
-import { text } from './texts.js'
+import { dateAndTime, number, text } from './texts.js'
 import { sentence, TYPES, withMeaning } from './event_sentences.js'
 
 const FOLLOW_MS = 3000 // the pause between two requests for new events
@@ -71,12 +72,14 @@ export function showEvents(main, { query }) {
     options: Object.entries({ jsonl: 'JSON Lines', csv: 'CSV' }),
   })
   const trouble = h('div', {})
-  const exportButton = act('export', () => busy(exportButton, trouble, () => exportEvents(search, format.value())))
+  const state = h('div', {}) // of an export
+  const exportShown = () => exportEvents(search, format.value(), state).finally(() => state.replaceChildren())
+  const exportButton = act('export', () => busy(exportButton, trouble, exportShown))
   const followButton = act('follow', () => toggleFollowing())
   followButton.setAttribute('aria-pressed', 'false')
   const place = h('div', {})
   format.element.querySelector('label').className = 'unseen'
-  main.append(filters(fields, 'events', { others: [followButton, format.element, exportButton] }), trouble, place)
+  main.append(filters(fields, 'events', { others: [followButton, format.element, exportButton] }), state, trouble, place)
 
   let newestId = '' // of the events in the list; ids grow with time
   let prepend = null // adds events to the list, as soon as the list is loaded
@@ -119,8 +122,23 @@ export function showEvents(main, { query }) {
   }
 }
 
-async function exportEvents(search, format) {
-  const events = await all('/events', search, MAX_EXPORTED)
+/** Make the browser download the events. Meanwhile, show in `place` how many have been read, and back to when. */
+async function exportEvents(search, format, place) {
+  const { element, show } = progressOf('export')
+  place.replaceChildren(element)
+  const events = await all('/events', search, MAX_EXPORTED, (read) => {
+    if (!read.length) return
+    const oldest = read.at(-1).at
+    show(text('exportedSoFar', { n: number(read.length), at: dateAndTime(oldest) }), shareRead(read[0].at, oldest, search))
+  })
+  toast(text(events.length < MAX_EXPORTED ? 'exported' : 'exportedNewest', { n: number(events.length) }))
   if (format === 'csv') download('events.csv', csv(events), 'text/csv;charset=utf-8')
   else download('events.jsonl', jsonLines(events), 'application/x-ndjson')
+}
+
+/** Return the share of the time back to the beginning of the search that has been read. A search can lack that time. */
+function shareRead(newest, oldest, { since }) {
+  if (!since) return undefined
+  const [from, to, start] = [newest, oldest, since].map((iso) => new Date(iso))
+  return from > start ? (from - to) / (from - start) : 1
 }

@@ -5,6 +5,7 @@ import { administrator, mayAdminister, noteUse, openBy, resume, signOut, whenItE
 import { showApps } from './apps.js'
 import { h } from './dom.js'
 import { showEvents } from './events.js'
+import { icon } from './icons.js'
 import { listenToKeys } from './keyboard.js'
 import { showKeys } from './keys.js'
 import { called, forgetTitles } from './names.js'
@@ -14,7 +15,7 @@ import { showPerson } from './person.js'
 import { beginScan, comeBack } from './scan.js'
 import { showSignIns } from './signins.js'
 import { showServices } from './services.js'
-import { chooseLanguage, language, nextLanguage, text, toggleLanguage } from './texts.js'
+import { chooseLanguage, language, nextLanguage, sentences, text, toggleLanguage } from './texts.js'
 import { showUsers } from './users.js'
 import { showWebhooks } from './webhooks.js'
 
@@ -49,14 +50,15 @@ function whereTo() {
 function frame() {
   const { section } = whereTo()
   const links = sections().map((name) =>
-    h('li', {}, h('a', { href: `#/${name}`, 'aria-current': name === section ? 'page' : undefined }, text(name))),
+    h(
+      'li',
+      {},
+      h('a', { href: `#/${name}`, 'aria-current': name === section ? 'page' : undefined }, icon(name), text(name)),
+    ),
   )
   const nav = h('nav', { id: 'sections', 'aria-label': text('sections') }, h('ul', {}, links))
-  const menu = h(
-    'button',
-    { type: 'button', class: 'menu', 'aria-expanded': 'false', 'aria-controls': 'sections' },
-    text('menu'),
-  )
+  const closed = { 'aria-label': text('menu'), 'aria-expanded': 'false', 'aria-controls': 'sections' }
+  const menu = h('button', { type: 'button', class: 'menu', ...closed }, icon('menu'))
   menu.addEventListener('click', () => {
     const isOpen = nav.classList.toggle('open')
     account.open = isOpen // on a phone, sections and account are one menu
@@ -95,7 +97,7 @@ function frame() {
   )
 }
 
-const mark = () => h('img', { src: '../v1/pages/icon.svg', width: 24, height: 24, alt: '' })
+const mark = (size = 24) => h('img', { src: '../v1/pages/icon.svg', width: size, height: size, alt: '' })
 
 /** Return the button that switches the page to the next language. */
 function languageButton() {
@@ -140,18 +142,19 @@ function showSignIn(message, role = 'status') {
   document.title = `${text('signIn')} · wxauth`
   for (const dialog of document.querySelectorAll('dialog')) dialog.remove()
   const trouble = h('div', {})
-  const scan = h('button', { type: 'button', class: 'primary' }, text('scan'))
+  const scan = h('button', { type: 'button', class: 'primary' }, icon('wechat'), text('scan'))
+  const [who, how] = sentences('scanHow')
   scan.addEventListener('click', () => busy(scan, trouble, beginScan))
   document.body.replaceChildren(
     h(
       'main',
       { class: 'door', id: 'content' },
-      h('p', { class: 'brand' }, mark(), 'wxauth'),
+      mark(48),
       h('h1', {}, text('signIn')),
       message ? h('p', { role, class: role === 'alert' ? 'failure' : '' }, message) : null,
+      h('p', { class: 'quiet' }, who, h('span', { class: 'on-computer' }, ' ', how)),
       scan,
       trouble,
-      h('p', { class: 'quiet' }, text('scanHow')),
       h(
         'details',
         {},

@@ -7,6 +7,7 @@ import { text } from './texts.js'
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f-]{27}$/
 const IDS_PER_REQUEST = 100
+const ACTORS_WITHOUT_ID = ['system', 'operator', 'wechat']
 // Neither white space, control and combining characters, nor the letters and the Braille pattern that look empty.
 const VISIBLE = /[^\s\p{C}\p{M}\u115f\u1160\u2800\u3164\uffa0]/u
 
@@ -19,21 +20,27 @@ let titles // the promise of the apps' titles by app id; undefined until they ar
  */
 export const shown = (nickname) => (VISIBLE.test(nickname ?? '') ? nickname : null)
 
-/** Return the name of a user (the nickname, or "Unnamed" with the end of the id). */
+/** Return the name of a user (the nickname, or "WeChat user" with the end of the id). */
 export const called = ({ id, nickname }) => shown(nickname) ?? text('namelessAs', { id: id.slice(-SHORT_ID) })
 
-/** Write a user's name on a link. The end of the id stands next to the link, so "Unnamed" alone is enough there. */
+/** Write a user's name on a link. The end of the id stands next to the link, so "WeChat user" alone is enough there. */
 function writeName(link, user) {
   const nickname = shown(user.nickname)
   link.textContent = nickname ?? text('nameless')
   if (!nickname) link.setAttribute('aria-label', called(user))
 }
 
+/** Return the name of the service that an actor in the audit trail is; null if the actor is not a service. */
+export const serviceOf = (actor) =>
+  UUID.test(actor) || ACTORS_WITHOUT_ID.includes(actor) ? null : actor.replace(/^client:/, '')
+
 /**
  * Return a user's name, linked to the page about the user. The name is looked up if `knownNickname` is missing or
- * invisible. If `id` is not a UUID, it is the name of another actor, such as `operator`, and is returned as a code.
+ * invisible. If `id` is not a UUID, it is the name of a service or of another actor, such as `operator`.
  */
 export function personOf(id, knownNickname) {
+  const service = serviceOf(id)
+  if (service !== null) return h('span', {}, text('aService'), ' ', code(service))
   if (!UUID.test(id)) return code(id)
   const nickname = shown(knownNickname)
   const link = h('a', { href: `#/users/${id}` }, nickname ?? '…')

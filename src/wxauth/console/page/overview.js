@@ -3,7 +3,8 @@
 import { claims, get, mayAdminister } from './api.js'
 import { chart, lastDays } from './chart.js'
 import { h } from './dom.js'
-import { act, copier, facts, field, load, part, table, tag, time, whole } from './parts.js'
+import { icon } from './icons.js'
+import { act, copier, facts, load, part, progressOf, table, tag, time, whole } from './parts.js'
 import { whyOf } from './signins.js'
 import { number as exactly, roughly, text } from './texts.js'
 import { webhooksWithOldestPending } from './webhooks.js'
@@ -16,7 +17,7 @@ const KEY_IS_KEPT = 'wxauth.secret-key-is-kept' // stored in this browser, becau
 export function showOverview(main) {
   const steps = h('div', {})
   const numbers = h('div', { class: 'numbers' })
-  const refused = h('div', {})
+  const refused = h('div', { class: 'counts' })
   main.append(steps, numbers, refused)
   load(numbers, getNumbers, (response) => {
     if (mayAdminister()) showFirstSteps(steps, response.days)
@@ -26,11 +27,18 @@ export function showOverview(main) {
   if (!mayAdminister()) return
   const deliveries = h('div', {})
   const checks = h('div', {})
-  const runChecks = () => load(checks, () => get('/check'), report)
+  const runChecks = () => load(checks, () => get('/check'), report, checking)
   const button = act('runChecks', runChecks, { kind: 'small' })
   main.append(deliveries, part(text('checks'), h('p', {}, button), checks))
   load(deliveries, webhooksWithOldestPending, oldestDelivery)
   runChecks()
+}
+
+/** Return a bar that says what is checked. The service runs these checks at the same time, so there is no share. */
+function checking() {
+  const { element, show } = progressOf('checks')
+  show(text('checking'))
+  return element
 }
 
 const getNumbers = () =>
@@ -48,18 +56,18 @@ function tilesAndCharts({ days, estimated, ...totals }) {
   const number = (name) => (estimated.includes(name) ? roughly(totals[name]) : exactly(totals[name]))
   const today = days.at(-1)
   const yesterday = days.at(-2)
-  const range = field({
-    name: 'range',
-    label: text('range'),
-    type: 'select',
-    value: '30',
-    options: RANGES.map((n) => [String(n), text('days', { n })]),
-  })
-  range.element.classList.add('list-field')
   const charts = h('div', { class: 'stack' })
-  const redraw = () => charts.replaceChildren(...chartsOf(days.slice(-Number(range.value()))))
-  range.control.addEventListener('change', redraw)
-  redraw()
+  const draw = (n) => charts.replaceChildren(...chartsOf(days.slice(-n), rangeOf))
+  const rangeOf = (name, shown) => {
+    const options = RANGES.map((n) => h('option', { value: n, selected: n === shown }, text('days', { n })))
+    const control = h('select', { id: `range-${name}`, 'aria-label': `${text('range')}: ${text(name)}` }, options)
+    control.addEventListener('change', () => {
+      draw(Number(control.value))
+      document.getElementById(control.id).focus()
+    })
+    return control
+  }
+  draw(30)
   return [
     h(
       'div',
@@ -75,15 +83,18 @@ function tilesAndCharts({ days, estimated, ...totals }) {
       tile('loginsToday', exactly(today.logins), text('yesterday', { n: exactly(yesterday.logins) })),
       tile('openSessions', number('sessions')),
     ),
-    range.element,
     charts,
   ]
 }
 
-const chartsOf = (days) => [
-  h('div', { class: 'charts' }, chart(text('newUsers'), days, 'new_users'), chart(text('logins'), days, 'logins')),
-  asTable(days),
-]
+function chartsOf(days, rangeOf) {
+  const chartOf = (name, column) => {
+    const figure = chart(text(name), days, column, rangeOf(name, days.length))
+    figure.append(asTable(name, days, column))
+    return figure
+  }
+  return [h('div', { class: 'charts' }, chartOf('newUsers', 'new_users'), chartOf('logins', 'logins'))]
+}
 
 /** Return the reasons for which logins were refused today, with the most frequent reason first. */
 function whyRefused({ items, next_cursor }) {
@@ -120,10 +131,15 @@ async function showFirstSteps(place, days) {
   ]
   if (steps.every(([isDone]) => isDone)) return place.replaceChildren()
   const items = steps.map(([isDone, name, how]) => {
-    const state = isDone ? tag(text('stepDone'), 'ok') : tag(text('stepOpen'), 'note')
-    return h('li', {}, state, ' ', text(name), isDone ? null : [' ', how])
+    const state = h('span', { class: 'unseen' }, text(isDone ? 'stepDone' : 'stepOpen'))
+    const words = h('div', {}, state, ' ', text(name), isDone ? null : how)
+    return h('li', { class: isDone ? 'done' : '' }, icon(isDone ? 'done' : 'open'), words)
   })
-  place.replaceChildren(part(text('firstSteps'), h('ol', { class: 'steps' }, items)))
+  const n = steps.filter(([isDone]) => isDone).length
+  const progress = text('stepsDone', { n, of: steps.length })
+  const bar = h('progress', { value: n, max: steps.length, 'aria-label': progress })
+  const head = h('div', { class: 'progress' }, bar, h('span', { class: 'quiet' }, progress))
+  place.replaceChildren(part(text('firstSteps'), head, h('ol', { class: 'steps' }, items)))
 }
 
 const toPaste = (line) => h('p', { class: 'beside command' }, h('code', {}, line), copier(line))
@@ -140,21 +156,21 @@ function tile(name, value, ...others) {
   return h(
     'p',
     { class: 'tile', title: isEstimated ? text('estimated') : null },
-    h('strong', {}, value),
     h('span', {}, text(name)),
+    h('strong', {}, value),
     others.map((other) => h('small', {}, other)),
   )
 }
 
-const asTable = (days) =>
+const asTable = (name, days, column) =>
   h(
     'details',
-    {},
+    { class: 'counts' },
     h('summary', {}, text('asTable')),
     table(
-      lastDays(days),
-      [text('day'), text('newUsers'), text('logins')],
-      days.toReversed().map((day) => [whole(day.date), exactly(day.new_users), exactly(day.logins)]),
+      `${text(name)}, ${lastDays(days)}`,
+      [text('day'), text(name)],
+      days.toReversed().map((day) => [whole(day.date), exactly(day[column])]),
     ).elements,
   )
 

@@ -1,5 +1,6 @@
 // The parts that sections share: lists, dialogs, forms, and the display of loading and failures.
 
+import { TypedJson } from './api.js'
 import { h } from './dom.js'
 import { actOn, dateAndTime, number, text } from './texts.js'
 
@@ -12,24 +13,26 @@ const MAX_UNFOLDED_CHOICES = 12
 const NOTHING = '–'
 const DAY_MS = 86_400_000
 const COPIED_MS = 2000 // a button says this long that it has copied a value
+const SAID_AGAIN_MS = 5000 // the pause between two states of long work that a screen reader says
 
 /**
  * Show in `place` that `ask` is loading, and then what `render` returns for the response: an element, null, or a list
- * of them. If `ask` fails, show the failure, with a button to try again if that can help.
+ * of them. If `ask` fails, show the failure, with a button to try again if that can help. `waiting` returns the element
+ * that is shown until there is a response.
  */
-export async function load(place, ask, render) {
+export async function load(place, ask, render, waiting = skeleton) {
   const call = {}
   place.newestCall = call
   const isOutdated = () => place.newestCall !== call
   place.setAttribute('aria-busy', 'true')
-  place.replaceChildren(skeleton())
+  place.replaceChildren(waiting())
   try {
     const response = await ask()
     if (isOutdated()) return
     place.replaceChildren(...[render(response)].flat(2).filter(Boolean))
   } catch (failure) {
     if (isOutdated()) return
-    const tryAgain = h('button', { type: 'button', onclick: () => load(place, ask, render) }, text('tryAgain'))
+    const tryAgain = h('button', { type: 'button', onclick: () => load(place, ask, render, waiting) }, text('tryAgain'))
     place.replaceChildren(h('div', { class: 'state' }, failed(failure), isTransient(failure) ? tryAgain : null))
   } finally {
     if (!isOutdated()) place.setAttribute('aria-busy', 'false')
@@ -44,6 +47,27 @@ const skeleton = () =>
     h('p', { class: 'unseen', role: 'status' }, text('loading')),
     Array.from({ length: SKELETON_LINES }, () => h('div', { 'aria-hidden': 'true' })),
   )
+
+/**
+ * Return a bar for long work: its `element`, and the function `show(words, share)`, which shows how far the work is, in
+ * words and as a share from 0 to 1. Without a share, the bar only shows that the work goes on. `name` is the name of
+ * the text that says what the work is.
+ */
+export function progressOf(name) {
+  const bar = h('progress', { 'aria-label': text(name) })
+  const seen = h('span', { class: 'quiet', 'aria-hidden': 'true' })
+  const said = h('span', { class: 'unseen', role: 'status' })
+  let saidAt = 0
+  const show = (words, share) => {
+    if (share === undefined) bar.removeAttribute('value')
+    else bar.value = share
+    seen.textContent = words
+    if (Date.now() - saidAt < SAID_AGAIN_MS) return
+    saidAt = Date.now()
+    said.textContent = words
+  }
+  return { element: h('div', { class: 'progress' }, bar, seen, said), show }
+}
 
 /**
  * Return whether trying again can help, because there was no response, a fault of the service, or too many requests.
@@ -383,13 +407,19 @@ export const claimsField = (claims, hint) =>
     read: (typed) => (typed ? typedJson(typed) : ''),
   })
 
-/** Return the value of the JSON that the user has typed. Text that is not JSON is returned as text. */
+/**
+ * Return the value of the JSON that the user has typed. Text that is not JSON is returned as text, and so is a number
+ * that would be printed differently, such as 1.10 or an ID of 19 digits.
+ */
 export function typedJson(typed) {
+  let value
   try {
-    return JSON.parse(typed)
+    value = JSON.parse(typed)
   } catch {
     return typed
   }
+  if (typeof value === 'number') return String(value) === typed && !typed.includes('e') ? value : typed
+  return value instanceof Object ? new TypedJson(typed) : value
 }
 
 /**
@@ -534,10 +564,13 @@ export const whole = (value) => (value ? h('span', { class: 'whole' }, value) : 
 /** Return a tag. `kind` is `ok`, `note`, `bad` or another class, which sets its color. */
 export const tag = (name, kind = '') => h('span', { class: `tag ${kind}` }, name)
 
-/** Return terms with their values, in two columns. Pairs that are null are left out. */
-export function facts(pairs) {
-  const rows = pairs.filter(Boolean).map(([term, value]) => [h('dt', {}, term), h('dd', {}, value ?? NOTHING)])
-  return h('dl', { class: 'facts' }, rows)
+/**
+ * Return terms with their values, in two columns. Pairs that are null are left out. If `kind` is `columns`, each value
+ * is below its term, and a wide page has several columns of both.
+ */
+export function facts(pairs, kind = '') {
+  const pairOf = ([term, value]) => h('div', {}, h('dt', {}, term), h('dd', {}, value ?? NOTHING))
+  return h('dl', { class: `facts ${kind}` }, pairs.filter(Boolean).map(pairOf))
 }
 
 /** Return a part of a section, with its heading. */

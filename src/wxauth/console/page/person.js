@@ -40,23 +40,33 @@ const SESSION_COLUMNS = ['device', 'app', 'opened', 'lastUsed']
 
 export function showPerson(main, { id }) {
   const place = h('div', { class: 'stack' })
-  main.append(h('p', {}, h('a', { class: 'back', href: '#/users' }, `← ${text('back')}`)), place)
+  const title = main.querySelector('h1')
+  const head = h('div', { class: 'head' })
+  title.replaceWith(head)
+  head.append(h('div', { class: 'acts' }, title))
+  main.prepend(h('p', {}, h('a', { class: 'back', href: '#/users' }, `← ${text('back')}`)))
+  main.append(place)
   const reload = () =>
     load(
       place,
       () => get(`/users/${encodeURIComponent(id)}`), // the id might come from a handwritten link
       (user) => {
-        if (place.isConnected) showName(main, called(user))
+        if (place.isConnected) showHead(head, user)
         return partsAbout(user, reload)
       },
     )
   reload()
 }
 
-/** Show a user's name as the heading, and as the title, which tells the browser's tabs apart. */
-function showName(main, name) {
-  main.querySelector('h1').textContent = name
-  document.title = `${name} · wxauth`
+/** Show who the user is. The name is also the page's title, which tells the browser's tabs apart. */
+function showHead(head, user) {
+  const title = head.querySelector('h1') // stays in place, because it has the focus
+  for (const shownBefore of head.querySelectorAll(':scope > :not(.acts), .tag')) shownBefore.remove()
+  title.textContent = called(user)
+  title.after(...[standing(user)].flat().filter(Boolean))
+  head.prepend(picture(user, 'large'))
+  head.append(idOf(user))
+  document.title = `${called(user)} · wxauth`
 }
 
 /** Return the parts of the page about a user. */
@@ -73,8 +83,7 @@ function partsAbout(user, reload) {
     h(
       'section',
       { class: 'card' },
-      h('div', { class: 'head' }, picture(user, 'large'), idOf(user), standing(user)),
-      facts(factsAbout(user)),
+      facts(factsAbout(user), 'columns'),
       trouble,
       mayChange ? actions(user, change, reload, trouble) : null,
       mayAdminister() ? null : h('p', { class: 'quiet' }, text(mayChange ? 'restIsAdmins' : 'staffIsAdmins')),
@@ -108,6 +117,7 @@ function factsAbout(user) {
     user.former_ids?.length ? [text('formerIds'), user.former_ids.map(code)] : null,
     [text('created'), time(user.created_at)],
     [text('lastLogin'), time(user.last_login_at)],
+    [text('lastSeen'), time(user.last_seen_at)],
     user.sessions.length ? null : [text('devices'), text('noDevices')],
   ]
 }
@@ -191,7 +201,7 @@ function rolesForm(user, change) {
   const choices = knownRoles().then((known) => known.map((role) => [role]))
   withChoices(roles, choices)
   roles.element.querySelector('label').className = 'unseen' // the card's heading already says it
-  const save = h('button', { disabled: true }, text('save'))
+  const save = h('button', { class: 'primary', disabled: true }, text('save'))
   const trouble = h('div', {})
   const oninput = () => (save.disabled = roles.value().join() === user.roles.join())
   const onsubmit = () => busy(save, trouble, () => change({ roles: roles.value() }))

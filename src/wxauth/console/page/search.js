@@ -2,9 +2,10 @@
 
 import { queryOf } from './api.js'
 import { h } from './dom.js'
+import { icon } from './icons.js'
 import { nameOf } from './names.js'
 import { act, field, goTo, list, words } from './parts.js'
-import { text } from './texts.js'
+import { language, sentences, text } from './texts.js'
 
 /**
  * Return a form whose fields become the URL's query. The first field is the most common one. Each other field is behind
@@ -17,14 +18,14 @@ export function filters(fields, section, { unchanged = {}, others = [] } = {}) {
   const values = () => Object.fromEntries(fields.map(({ name, value }) => [name, value()]))
   const chips = rest.map((other) => chipOf(other, () => go({ ...values(), [other.name]: '' })))
   const isUsed = fields.some(({ value }) => value().length)
+  const clearButton = act('clearFilters', () => go({}), { kind: 'plain' })
   const slashKey = h('kbd', { 'aria-hidden': 'true' }, '/')
   const form = h(
     'form',
     { class: 'filters', role: 'search', onsubmit: () => go(values()) },
     h('div', { class: 'search' }, first.element, slashKey, h('button', {}, text('search'))),
-    chips,
-    isUsed && rest.length ? act('clearFilters', () => go({}), { kind: 'plain' }) : null,
     others.length ? h('div', { class: 'others' }, others) : null,
+    rest.length ? h('div', { class: 'choices' }, chips, isUsed && clearButton) : null,
   )
   first.element.querySelector('label').className = 'unseen'
   asPlaceholder(first)
@@ -101,6 +102,27 @@ addEventListener('keydown', ({ key, target }) => {
   details.querySelector('summary').focus()
 })
 
+const GUIDES = {
+  users: 'docs/build/mini-program.md',
+  events: 'docs/build/events.md',
+  signins: 'docs/build/mini-program.md',
+  refused: 'docs/manage/console.md',
+  services: 'docs/build/siblings.md',
+  webhooks: 'docs/build/events.md',
+  apps: 'docs/manage/doors.md',
+  keys: 'docs/manage/keys.md',
+}
+
+/** Return the card for a list without items: what will be there, the list's buttons, and the guide. */
+function nothingYet(name, buttons = []) {
+  const path = language() === 'zh-CN' ? GUIDES[name].replace('/', '/zh/') : GUIDES[name]
+  const guide = h('p', { class: 'quiet' }, text('guide'), ' ', h('code', {}, path))
+  const acts = buttons.length ? h('p', { class: 'acts' }, buttons) : null
+  const [title, more] = sentences(`empty_${name}`)
+  const sign = icon(name === 'refused' ? 'signins' : name)
+  return h('div', { class: 'card nothing-yet' }, sign, h('h2', {}, title), h('p', {}, more), acts, guide)
+}
+
 /**
  * Return the text for an empty list. If a search has found nothing, return the search, what else to try (the texts with
  * the names `tries`), and a link to all items.
@@ -108,7 +130,7 @@ addEventListener('keydown', ({ key, target }) => {
 export function nothingFits(section, query, ...tries) {
   const isSearched = [...query].some(([name, value]) => value && name !== 'show')
   const isRefused = query.get('show') === 'refused'
-  if (!isSearched) return h('p', {}, text(`empty_${isRefused ? 'refused' : section}`))
+  if (!isSearched) return nothingYet(isRefused ? 'refused' : section)
   const everything = isRefused ? `#/${section}?show=refused` : `#/${section}`
   return [
     h('p', { class: 'title' }, query.get('q') ? text('nothingFound', { q: query.get('q') }) : text('nothingFits')),
@@ -134,9 +156,12 @@ export function searchedList(main, section, query, others, { columns, ask, ...op
   })
   const bar = filters([searchField], section, { others })
   const place = h('div', {})
+  let isEmpty = false
   const search = async () => {
     const page = await ask()
-    bar.querySelector('.search').hidden = !term && !page.items.length
+    isEmpty = !term && !page.items.length
+    bar.hidden = isEmpty
+    if (!isEmpty) bar.querySelector('.others')?.append(...others)
     return { ...page, items: page.items.filter(fits) }
   }
   const reload = () =>
@@ -144,7 +169,7 @@ export function searchedList(main, section, query, others, { columns, ask, ...op
       place,
       caption: text(section),
       columns: columns.map(text),
-      nothing: () => nothingFits(section, query),
+      nothing: () => (isEmpty ? nothingYet(section, others) : nothingFits(section, query)),
       ask: search,
       ...options,
     })

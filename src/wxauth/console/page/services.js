@@ -70,7 +70,7 @@ const ENDPOINTS = {
 }
 
 export function showServices(main, { query }) {
-  const add = act('add', () => chooseKind(reload), { kind: 'primary' })
+  const add = act('add', () => chooseKind(reload), { kind: 'primary add' })
   const reload = searchedList(main, 'services', query, [add], {
     columns: ['name', 'scopes', 'redirectUris', 'acts'],
     ask: () => get('/clients'),

@@ -28,7 +28,7 @@ const refusalCells = (refusal) => [
 export function whyOf(errorCode) {
   const name = `refused_${errorCode}`
   if (!isText(name)) return errorCode
-  const [beginning] = text(name).split(/[.。:：,，]/)
+  const [beginning] = text(name).split(/[。：，]|[.:,](?=\s|$)/) // the dot in `wx.login` ends nothing
   return beginning
 }
 

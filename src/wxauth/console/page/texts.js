@@ -6,6 +6,9 @@ export * from './languages.js'
 
 const DATE_AND_TIME = { dateStyle: 'medium', timeStyle: 'short' }
 
+/** Return the first sentence of a text, and the others. */
+export const sentences = (name) => text(name).split(/(?<=^[^.。]+[.。])\s*/)
+
 /** Return the name of an action with the name of its object, such as `Remove: shop`. */
 export const actOn = (act, name) => text('actOn', { act: text(act), name })
 

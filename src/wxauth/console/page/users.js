@@ -4,7 +4,7 @@ import { get } from './api.js'
 import { h } from './dom.js'
 import { appField, roleField } from './known.js'
 import { called, nameAndPlaceOf, shown } from './names.js'
-import { act, busy, field, list, optionsOf, tag, time, whole } from './parts.js'
+import { act, busy, field, list, moment, optionsOf, tag, time, whole } from './parts.js'
 import { filters, nothingFits } from './search.js'
 import { text } from './texts.js'
 
@@ -29,6 +29,7 @@ export function showUsers(main, { query }) {
     }),
     roleField({ name: 'role', label: text('role'), value: query.get('role') ?? '' }),
     appField({ name: 'app_id', label: text('app'), value: query.get('app_id') ?? '', none: text('any') }),
+    moment({ name: 'seen_before', label: text('seenBefore'), value: query.get('seen_before') }),
   ]
   const form = filters(fields, 'users')
   const place = h('div', {})
@@ -43,7 +44,7 @@ export function showUsers(main, { query }) {
   list({
     place,
     caption: text('users'),
-    columns: ['name', 'status', 'roles', 'phone', 'lastLogin'].map(text),
+    columns: ['name', 'status', 'roles', 'phone', 'lastSeen'].map(text),
     ask: (cursor) => get('/users', { ...search, cursor }),
     open: (user) => () => (location.hash = `#/users/${user.id}`),
     nothing: () => nothingFits('users', query, ...(term ? ['tryWhole', 'tryNickname', 'trySignIns'] : ['tryWider'])),
@@ -52,7 +53,7 @@ export function showUsers(main, { query }) {
       standing(user),
       user.roles.map((role) => tag(role)),
       phone(user),
-      time(user.last_login_at),
+      time(user.last_seen_at),
     ],
   })
 }

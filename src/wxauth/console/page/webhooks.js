@@ -60,7 +60,7 @@ export async function webhooksWithOldestPending() {
 }
 
 export function showWebhooks(main, { id, query }) {
-  const add = act('add', () => edit(null, reload), { kind: 'primary' })
+  const add = act('add', () => edit(null, reload), { kind: 'primary add' })
   const reload = searchedList(main, 'webhooks', query, [add], {
     columns: ['name', 'types', 'state', 'succeeded', 'acts'],
     ask: () => get('/webhooks'),

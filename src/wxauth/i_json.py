@@ -1,0 +1,136 @@
+"""Values of I-JSON (RFC 7493), which programs in all languages read alike. Attributes and claims are I-JSON."""
+
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from math import inf, isfinite, nan
+from typing import Any, Final
+
+from pydantic import BeforeValidator
+
+from wxauth.i18n import lazy_gettext as _
+from wxauth.text_errors import WrongValue
+
+# `check` refuses these values, also after `to_json`, and no ID can be one of them.
+_REFUSED: Final = nan
+_REPEATED: Final = [-inf, inf, -inf]
+_ALIKE_BELOW: Final = 10**21  # JavaScript prints larger numbers with an exponent
+_NONCHARACTERS: Final = "\ufdd0-\ufdef" + "".join(
+    chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF)
+)
+_WRONG_CHARACTER: Final = re.compile(f"(\0)|([\ud800-\udfff])|[{_NONCHARACTERS}]")
+
+_TEXT_OF_NUMBER: Final = re.compile(r'"(-?[0-9][0-9.]{15,})"')  # a shorter number is exact
+
+
+class NotIJson(WrongValue):
+    """The error for a value that is not I-JSON."""
+
+
+def parse(text: str) -> Any:
+    """Parse JSON. In place of fractions that no double holds, and of objects that repeat a name, put refused values.
+
+    The caller passes the result to `check`, or the part of the result that must be I-JSON.
+    """
+    try:
+        return _decoder.decode(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def check(value: object) -> None:
+    """Check that a value is I-JSON without U+0000, which PostgreSQL can't store. Raises: NotIJson."""
+    rest = [value]
+    while rest:
+        match rest.pop():
+            case str() as text:
+                _check_text(text)
+            case bool():
+                pass
+            case int() | float() as number:
+                if not _is_exact(number):
+                    raise NotIJson(
+                        _(
+                            "must not contain a number that some programs would round, such as 9007199254740993. Write "
+                            "the number as text"
+                        )
+                    )
+            case Mapping() as members:
+                rest += (*members, *members.values())
+            case list() | tuple() as items:
+                if items == _REPEATED:
+                    raise NotIJson(_("must not contain a name twice in the same object"))
+                rest += items
+
+
+def parse_typed(text: str) -> Any:
+    """Return the value of JSON that an operator has typed, and any other text as it is. The caller checks the value.
+
+    A number that programs would print differently, such as 1.10 or an ID of 19 digits, stays text.
+    """
+    try:
+        value = parse(text)
+    except ValueError:
+        return text
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if not _is_exact(value) or text != str(value) or re.search(r"e|\.0\Z", text) or abs(value) >= _ALIKE_BELOW:
+        return text
+    return value
+
+
+def quotes_of_numbers(value: object) -> int:
+    """Return the number of quotation marks around numbers in a value that can only be text.
+
+    They count towards no limit, because a number from before this rule became such a text.
+    """
+    numbers = _TEXT_OF_NUMBER.findall(json.dumps(value))
+    return sum(2 for number in numbers if type(parse_typed(number)) is str)
+
+
+def _checked(value: Any) -> Any:
+    check(value)
+    return value
+
+
+# In a body's field, `web/solver.py` also checks the numbers as they were sent.
+IS_I_JSON: Final = BeforeValidator(_checked)
+
+
+def _check_text(text: str) -> None:
+    wrong = _WRONG_CHARACTER.search(text)
+    if wrong is None:
+        return
+    if wrong[1]:
+        raise NotIJson(_("must not contain U+0000"))
+    if wrong[2]:
+        raise NotIJson(_("must not contain lone surrogates"))
+    raise NotIJson(_("must not contain noncharacters such as U+FFFF"))
+
+
+def _is_exact(number: float) -> bool:
+    try:
+        double = float(number)
+    except OverflowError:
+        return False
+    return isfinite(double) and (isinstance(number, float) or Decimal(repr(double)) == number)
+
+
+def _number(literal: str) -> float:
+    double = float(literal)
+    if not isfinite(double):
+        return _REFUSED
+    if double == 0:  # `Decimal` refuses some of the exponents
+        return _REFUSED if re.search("[1-9]", re.split("[eE]", literal)[0]) else double
+    return double if Decimal(repr(double)) == Decimal(literal) else _REFUSED
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Any:
+    members = dict(pairs)
+    return members if len(members) == len(pairs) else _REPEATED
+
+
+_decoder: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=_number, parse_constant=lambda _name: _REFUSED
+)

@@ -1,0 +1,251 @@
+"""The objects in a file that is one JSON document, or in which an object takes several lines.
+
+The standard library parses each value. This module reads only the brackets, commas and names between the values (see
+decision 19).
+"""
+
+import json
+import re
+from codecs import BOM_UTF8, getincrementaldecoder
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum, auto
+from typing import IO, Any, Final
+
+from pydantic_core import from_json
+
+from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.import_export.lines import NOT_JSON, NOT_UTF8, Fault
+from wxauth.import_export.numbered_lines import MAX_LINE, NumberedLine, numbered_line
+from wxauth.import_export.other_files import WrongFile
+
+MAX_ELEMENT: Final = 1024 * 1024  # with its white space, in bytes: bounds the memory that an import takes
+_WHITE_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_TEXT_OR_WHITE_SPACE: Final = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\r\n]+', re.DOTALL)
+# Only the ends of the values count, because `Line` reads the bytes of each element again. Therefore, long numbers and
+# control characters in texts are no errors here.
+_DECODER: Final = json.JSONDecoder(strict=False, parse_int=str, parse_float=str)
+_CUT_OFF: Final = _("must be complete, but ends in the middle of the JSON. Export the data again")
+_TOO_LARGE: Final = _(
+    "must have elements of up to {n} bytes each, but element {number} is larger. Export only the fields "
+    "that wxauth reads"
+)
+_INVALID: Final = _(
+    "must be valid JSON, but is invalid in or directly after element {number}. Export the data again, or as CSV UTF-8"
+)
+_CONTINUES: Final = _(
+    "must be one JSON document, but continues after the document's end. Save each document as a file of its own"
+)
+_SEVERAL_ARRAYS: Final = _(
+    "must contain only one array of objects, but contains several. Save the array of users as a file of its own"
+)
+_NO_OBJECTS: Final = _(
+    "must contain an array of objects, with one object for each identity, but contains no such array"
+)
+
+
+class Form(Enum):
+    """The form of a file of JSON."""
+
+    LINES = auto()
+    DOCUMENT = auto()  # an array of objects, or an object around such an array
+    OBJECTS = auto()  # of several lines each
+
+
+def form_of(beginning: bytes, is_row: Callable[[Mapping[str, Any]], bool]) -> Form:
+    """Return the form of a file. `beginning` is the whole file or longer than MAX_ELEMENT."""
+    text = beginning.removeprefix(BOM_UTF8).strip(b" \t\r\n").decode("latin-1")
+    if text.startswith("[") and not text.startswith("[\0"):  # NUL follows in UTF-16
+        return Form.DOCUMENT
+    if not text.startswith("{"):
+        return Form.LINES
+    first: object
+    try:
+        first, end = _DECODER.raw_decode(text)
+    except (ValueError, RecursionError):
+        first, end = _beginning_of_object(text.encode("latin-1")), len(text)
+        if first is None:  # faulty JSON, but a first line that can't be a line is a part of a document
+            first_line = text.partition("\n")[0]
+            return Form.DOCUMENT if first_line.strip() == "{" or len(first_line) > MAX_LINE else Form.LINES
+    assert isinstance(first, dict)
+    if end == len(text) and not is_row(first) and _contains_rows(first):
+        return Form.DOCUMENT
+    return Form.OBJECTS if "\n" in text[:end] else Form.LINES
+
+
+def _beginning_of_object(text: bytes) -> dict[str, Any] | None:
+    """None if the text isn't the beginning of one object."""
+    try:
+        document = from_json(text)
+    except ValueError as exc:
+        if not str(exc).startswith("EOF"):
+            return None
+        document = from_json(text, allow_partial=True)
+    return document if isinstance(document, dict) else None
+
+
+def _contains_rows(document: Mapping[str, Any]) -> bool:
+    remaining = list(document.values())
+    while remaining:
+        value = remaining.pop()
+        if isinstance(value, dict):
+            remaining += value.values()
+        elif isinstance(value, list) and (not value or any(isinstance(item, dict) for item in value)):
+            return True
+    return False
+
+
+class Elements:
+    """The numbered elements of a file that is a `DOCUMENT` or `OBJECTS`.
+
+    The numbers count the elements of the array. An iteration raises WrongFile where the file isn't of this form.
+    """
+
+    def __init__(self, file: IO[bytes], form: Form) -> None:
+        self._file = file
+        self._form = form
+        # Each byte is a character, so that the texts of elements are exactly the file's bytes.
+        self._text = file.read(len(BOM_UTF8)).removeprefix(BOM_UTF8).decode("latin-1")
+        self._position = 0
+        self._is_at_end = False
+        self._number = 0
+        self._has_rows = False
+        self._has_empty_array = False
+
+    def __iter__(self) -> Iterator[NumberedLine]:
+        if self._form is Form.OBJECTS:
+            while self._next():
+                self._number += 1
+                yield self._element(self._value()[1])
+            return
+        yield from self._document()
+        if self._next():
+            raise _wrong(_CONTINUES)
+        if not self._has_rows and not self._has_empty_array:
+            raise _wrong(_NO_OBJECTS)
+
+    def _document(self) -> Iterator[NumberedLine]:
+        depth = 0
+        while True:
+            character = self._next()
+            if character == "{":
+                self._skip()
+                if self._next() != "}":
+                    depth += 1
+                    self._name()
+                    continue
+                self._skip()
+            elif character == "[":
+                yield from self._array()
+            else:
+                self._value()
+            while depth and self._after_item("}"):
+                depth -= 1
+            if not depth:
+                return
+            self._name()
+
+    def _array(self) -> Iterator[NumberedLine]:
+        self._skip()
+        if self._next() == "]":
+            self._skip()
+            self._has_empty_array = True
+            return
+        has_objects = False
+        number = 0
+        while True:
+            number += 1
+            self._number = number
+            value, text = self._value()
+            if isinstance(value, dict) and not has_objects:
+                if number == 1 and value.get("type") == "header" and {"version", "comment"} <= value.keys():
+                    yield from self._tables_of_phpmyadmin()
+                    return
+                if self._has_rows:
+                    raise _wrong(_SEVERAL_ARRAYS)
+                self._has_rows = has_objects = True
+                for earlier in range(1, number):
+                    yield NumberedLine(earlier, NOT_JSON)
+            if has_objects:
+                yield self._element(text)
+            if self._after_item("]"):
+                return
+
+    def _tables_of_phpmyadmin(self) -> Iterator[NumberedLine]:
+        while not self._after_item("]"):
+            yield from self._document()
+
+    def _element(self, text: bytes) -> NumberedLine:
+        if len(text) > MAX_LINE:
+            text = _TEXT_OR_WHITE_SPACE.sub(rb"\1", text)
+        return numbered_line(self._number, text)
+
+    def _name(self) -> None:
+        if self._next() != '"':
+            raise self._error()
+        self._value()
+        if self._next() != ":":
+            raise self._error()
+        self._skip()
+
+    def _after_item(self, end: str) -> bool:
+        character = self._next()
+        if character not in (",", end):
+            raise self._error()
+        self._skip()
+        return character == end
+
+    def _value(self) -> tuple[object, bytes]:
+        """Read a value. Return it with numbers as texts, and its bytes."""
+        self._next()
+        try:
+            value, end = _DECODER.raw_decode(self._text, self._position)
+        except RecursionError:
+            raise self._error() from None
+        except json.JSONDecodeError as exc:
+            raise self._error(exc.pos) from None
+        text = self._text[self._position : end].encode("latin-1")
+        self._position = end
+        return value, text
+
+    def _next(self) -> str:
+        """Return the next character that isn't white space, without reading it; an empty text at the end."""
+        while True:
+            if len(self._text) - self._position <= MAX_ELEMENT and not self._is_at_end:
+                piece = self._file.read(MAX_ELEMENT + 1)
+                self._is_at_end = not piece
+                self._text = self._text[self._position :] + piece.decode("latin-1")
+                self._position = 0
+            match = _WHITE_SPACE.match(self._text, self._position)
+            assert match is not None
+            if match.end() == self._position or self._is_at_end:
+                self._position = match.end()
+                return self._text[self._position : self._position + 1]
+            self._position = match.end()
+
+    def _skip(self) -> None:
+        self._position += 1
+
+    def _error(self, position: int = 0) -> WrongFile:
+        rest = self._text[self._position : self._position + MAX_ELEMENT].encode("latin-1")
+        is_cut_off = _is_cut_off(rest)
+        try:
+            read = rest if is_cut_off else rest[: max(position - self._position, 0)]
+            getincrementaldecoder("utf-8")("surrogatepass").decode(read)
+        except UnicodeDecodeError:
+            return _wrong(NOT_UTF8.rule)
+        if not is_cut_off:
+            return _wrong(Text(_INVALID, number=max(self._number, 1)))
+        is_whole = self._is_at_end and self._position + MAX_ELEMENT >= len(self._text)
+        return _wrong(_CUT_OFF if is_whole else Text(_TOO_LARGE, number=max(self._number, 1), n=MAX_ELEMENT))
+
+
+def _is_cut_off(text: bytes) -> bool:
+    try:
+        from_json(text)
+    except ValueError as exc:
+        return str(exc).startswith("EOF")
+    return False
+
+
+def _wrong(rule: Text) -> WrongFile:
+    return WrongFile(Fault("file", rule))

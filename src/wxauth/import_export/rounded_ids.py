@@ -1,0 +1,79 @@
+"""The search for ids that another program has rounded, so that they belong to nobody or to several people."""
+
+import re
+from decimal import Decimal
+from typing import Final
+
+from wxauth.i18n import lazy_gettext as _
+from wxauth.import_export.lines import Fault
+
+ROUNDED: Final = Fault(
+    "external_id",
+    _(
+        "these ids have been rounded, probably by a spreadsheet, jq or JavaScript. Export the IDs again, as text, and "
+        "don't change the file in a program that rounds large numbers. If the IDs are exact, add --ids-are-exact"
+    ),
+)
+# A query may have put a prefix such as `shop-` before the number.
+_NUMBER: Final = re.compile(r"[^0-9]*([1-9][0-9]{15,299})")  # a double has at most 309 digits
+_EXACT_TO: Final = 2**53
+_LARGE: Final = 10**17  # above it, few IDs look rounded by chance: at most one in 40, if their digits are random
+_ENOUGH: Final = 20
+_ENOUGH_LARGE: Final = 3
+_DIGITS_OF_SPREADSHEETS: Final = 15
+
+
+def looks_rounded(external_id: str | None) -> bool:
+    """Return whether JavaScript, or a format of 17 significant digits, prints a number as this ID."""
+    number = _number_in(external_id or "")
+    return number is not None and _is_printed(number)
+
+
+def _number_in(external_id: str) -> int | None:
+    """Return the number in an ID if a double cannot hold all numbers of its size."""
+    match = _NUMBER.fullmatch(external_id)
+    number = int(match[1]) if match else 0
+    return number if number > _EXACT_TO else None
+
+
+def _is_printed(number: int) -> bool:
+    double = float(number)
+    # Python's shortest digits are JavaScript's. Both formats write zeros for the digits that they don't have.
+    return number in (int(Decimal(repr(double))), int(Decimal(f"{double:.16e}")))
+
+
+class RoundedIds:
+    """The search in the external IDs of one file, which remembers only a few of them."""
+
+    def __init__(self) -> None:
+        self._rounded: set[int] = set()
+        self._large: set[int] = set()
+        self._has_exact = self._has_large_exact = False
+        self._is_coarse = self._is_short = True
+
+    def add(self, external_id: str) -> None:
+        """Take an ID of the file into account."""
+        number = _number_in(external_id)
+        if number is None or self._has_large_exact:  # nothing can follow from further IDs
+            return
+        is_large = number > _LARGE
+        if not _is_printed(number):
+            self._has_exact = True
+            self._has_large_exact = is_large
+            return
+        if len(self._rounded) < _ENOUGH:
+            self._rounded.add(number)
+        if is_large and len(self._large) < _ENOUGH_LARGE:
+            self._large.add(number)
+        spacing = 1 << number.bit_length() - _EXACT_TO.bit_length() + 1
+        self._is_coarse = self._is_coarse and number % (2 * spacing) == 0
+        self._is_short = self._is_short and number % 10 ** (len(str(number)) - _DIGITS_OF_SPREADSHEETS) == 0
+
+    @property
+    def are_found(self) -> bool:
+        """Whether the IDs so far have been rounded."""
+        if len(self._large) == _ENOUGH_LARGE and not self._has_large_exact:
+            return True
+        # Snowflakes of 17 digits whose last bits are zeros are printed exactly, because a double holds them.
+        is_exact = self._is_coarse and not self._is_short
+        return len(self._rounded) == _ENOUGH and not self._has_exact and not is_exact

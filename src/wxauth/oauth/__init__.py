@@ -1,1 +1,0 @@
-"""The endpoints of OAuth and OpenID Connect for sites."""

@@ -1,1 +1,0 @@
-"""The login to a site, through any of the doors (the ways to log in)."""

@@ -1,0 +1,1 @@
+"""The login to a site: request, question to the user, approval, code, redemption, tokens, log-out."""
