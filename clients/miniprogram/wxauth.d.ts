@@ -425,9 +425,9 @@ export interface Auth {
   login(fields?: LoginFields): Promise<User>
   /**
    * Resolves to the code of a new `wx.login`, which proves that the user is present. The code works once, and might
-   * invalidate the session_key. If `wx.login` fails, this function tries once more, so do not repeat the call. Rejects
-   * with `wx_login_failed`, or with `network_error` if there is no network.
-   * 返回新的 `wx.login` 的 code，用来证明本人在场。code 只能使用一次，且可能使 session_key 失效。`wx.login` 失败时，
+   * invalidate the session_key. If `wx.login` fails or does not call back, this function tries once more, so do not
+   * repeat the call. Rejects with `wx_login_failed`, or with `network_error` if there is no network.
+   * 返回新的 `wx.login` 的 code，用来证明本人在场。code 只能使用一次，且可能使 session_key 失效。`wx.login` 失败或没有回调时，
    * 本方法会再试一次，调用方不要重复。失败时报 `wx_login_failed`，没有网络时报 `network_error`。
    */
   loginCode(): Promise<string>
@@ -497,8 +497,10 @@ export interface Auth {
   idToken(clientId: string, options?: { nonce?: string }): Promise<string>
   /**
    * Deletes the local session immediately, and ends it in the service if the network allows this. With `everywhere`, it
-   * ends the sessions on all devices. It never rejects, and takes precedence over a login or a refresh in progress.
-   * 立即清除本地会话，并在网络可用时在服务端结束它。`everywhere` 表示结束所有设备上的会话。本方法从不失败，且优先于进行中的登录或刷新。
+   * ends the sessions on all devices. It never rejects, takes precedence over a login or a refresh in progress, and aborts
+   * the session's pending requests, uploads and streams.
+   * 立即清除本地会话，并在网络可用时在服务端结束它。`everywhere` 表示结束所有设备上的会话。本方法从不失败，优先于进行中的登录或刷新，
+   * 并中止该会话尚未完成的请求、上传与流式响应。
    */
   logout(options?: { everywhere?: boolean }): Promise<void>
   /**

@@ -5,6 +5,8 @@
 const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/
 // The codes of errors that end the session on this phone.
 const LOCKED_OUT = /^(account_(disabled|leaving)|session_replaced)$/
+// These functions abort the requests of all instances whose session is over. Instances can share a session.
+const underWayEverywhere = new Set()
 const SINGLE_PAGE_SCENE = 1154 // WeChat's scene number of a page opened from Moments, where users cannot log in
 const TITLES = {
 	__proto__: null,
@@ -21,6 +23,15 @@ const TITLES = {
 	session_revoked: '登录已失效|Your login has ended',
 	session_replaced: '账号已在其他设备登录|Logged in on another device',
 }
+
+// What the developer must do about mistakes that users can't correct.
+const MISTAKES = {
+	__proto__: null,
+	origin_not_allowed: 'Add the origin to `origins` in createAuth, or send this request with wx.request.',
+	domain_not_allowed: "Add the domain in WeChat's console: 开发管理 → 开发设置 → 服务器域名.",
+	invalid_argument: 'Correct the argument, as wxauth.d.ts describes it.',
+}
+const warnings = new Set()
 
 export class AuthError extends Error {
 	constructor(code, more = Object()) {
@@ -110,6 +121,7 @@ export function createAuth(options) {
 		user = newUser
 		tokens = newTokens
 		if (tokens) era.error = undefined
+		underWayEverywhere.forEach((abortIfOver) => abortIfOver())
 		if (isChanged) for (const tell of listeners) tell()
 	}
 
@@ -159,10 +171,13 @@ export function createAuth(options) {
 		return time <= at + life - Math.min(31000, life / 2 + 1000, life * 0.75)
 	}
 
-	async function callWx(name, args, observe, isGuest) {
+	// If a request contains a token, `call` is its call. It is aborted when the call's session ends, because the phone
+	// might not have sent it yet.
+	async function callWx(name, args, observe, isGuest, call) {
 		if (!isGuest && attempt(() => host.getEnterOptionsSync().scene) === SINGLE_PAGE_SCENE) fail('single_page')
 		if (!attempt(() => host[name].call)) fail('no_platform', name)
 		let timer
+		let abortIfOver
 		try {
 			return await new Promise((resolve, reject) => {
 				const wait = () => {
@@ -174,19 +189,30 @@ export function createAuth(options) {
 				const success = (answer) => resolve({ ...answer, statusCode: +Object(answer).statusCode || undefined })
 				const task = host[name]({ ...args, redirect: 'manual', success, fail: reject, complete() {} })
 				if (observe) attempt(() => observe(task, wait))
+				abortIfOver = () => {
+					if (!isOver(call)) return
+					useTask(task, (real) => attempt(() => real.abort()))
+					reject()
+				}
+				if (call) underWayEverywhere.add(abortIfOver)
 			})
 		} catch (e) {
-			const detail = e && (e.errMsg || e.message)
-			fail(name === 'login' ? codeOfLoginFailure(detail) : codeOfFailure(detail), detail)
+			const why = e && (e.errMsg || e.message)
+			const { url } = args
+			if (!url) fail(codeOfLoginFailure(why), why)
+			const detail = `${why || 'no response'} (${redacted(url)})`
+			fail(codeOfFailure(why), detail.replace(/(\/\/[^\s"?#]*)[?#][^\s")]*/g, '$1')) // WeChat's text can contain the query
 		} finally {
 			clearTimeout(timer)
+			underWayEverywhere.delete(abortIfOver)
 		}
 	}
 
 	const header = { 'Accept-Language': ['zh-CN', 'en'][languageIndex()] }
 	const timeoutOf = (path) => (/refresh$/.test(path) ? 10000 : 20000)
 	const requestTo = (path, args) => ({ timeout: timeoutOf(path), header, ...args, url: baseURL + path })
-	const post = async (path, data, wanted) => bodyOf(await callWx('request', requestTo(path, POST(data))), wanted)
+	const post = async (path, data, wanted, call) =>
+		bodyOf(await callWx('request', requestTo(path, POST(data)), null, false, call), wanted)
 	const endSession = (refresh_token) => post('/v1/logout', { refresh_token }).catch(() => {})
 
 	function storeLogin(answer, at) {
@@ -198,7 +224,7 @@ export function createAuth(options) {
 
 	const loginCode = () =>
 		twice(
-			async () => (await callWx('login', { provider: 'weixin', timeout: 20000 })).code || fail('wx_login_failed'),
+			async () => (await callWx('login', { provider: 'weixin', timeout: 10000 })).code || fail('wx_login_failed'),
 			(e) => /^(wx_login_failed|network_error)$/.test(e.code),
 		)
 
@@ -253,14 +279,14 @@ export function createAuth(options) {
 	}
 
 	// Sends the token again if the response might be lost, because a token always has the same successor.
-	const sendRefresh = (refresh_token, isWanted = () => true) =>
-		twice(() => post('/v1/refresh', { refresh_token }, 'refresh_token'), (e) => !e.status && isWanted())
+	const sendRefresh = (refresh_token, isWanted = () => true, call) =>
+		twice(() => post('/v1/refresh', { refresh_token }, 'refresh_token', call), (e) => !e.status && isWanted())
 
 	async function refresh(old) {
 		const at = now()
 		const isWanted = () => (load(), tokens === old) // otherwise, another refresh was faster, or the session has ended
 		try {
-			const answer = await sendRefresh(old.refresh, isWanted)
+			const answer = await sendRefresh(old.refresh, isWanted, { era, turn: era.turn })
 			if (isWanted()) storeLogin(answer, at)
 		} catch (e) {
 			if (!isWanted()) return
@@ -295,7 +321,7 @@ export function createAuth(options) {
 		for (const key in header) if (/^authorization$/i.test(key)) delete header[key]
 		if (token) header.Authorization = `Bearer ${token}`
 		if (watch.check) watch.check(token)
-		const answer = await callWx(name, { ...args, header }, watch.begin, !token)
+		const answer = await callWx(name, { ...args, header }, watch.begin, !token, token && watch.call)
 		if (!token || refused || watch.hasPiece) return answer
 		const isRefusal = answer.statusCode === 401 || (await callBack(watch.isRefused, answer))
 		return isRefusal ? send(name, args, tokenFor, watch, token) : answer
@@ -321,7 +347,7 @@ export function createAuth(options) {
 					}),
 				)
 			}
-			Object(task).then ? task.then(listen, () => {}) : listen(task) // the task is a promise if an interceptor wraps it
+			useTask(task, listen)
 			const cancel = () => {
 				watch.isAborted = true
 				stop(new AuthError('aborted'))
@@ -341,6 +367,7 @@ export function createAuth(options) {
 		}
 		const passOn = (piece) => (call.token && isOver(call)) || callBack(onChunk, piece)
 		const watch = createWatch(args.enableChunked, passOn, onTask)
+		watch.call = call
 		if (isOpen) watch.isRefused = isRefused
 		// The check comes at the last moment before the request is sent.
 		watch.check = (token) => {
@@ -367,7 +394,7 @@ export function createAuth(options) {
 	const requestWithProof = (call, path, wanted, data) =>
 		withCode(
 			async (login_code) => requestMe(call, path, wanted, POST({ ...data, login_code })),
-			(e) => e.status && isPassing(e),
+			(e) => (e.status || data) && isPassing(e), // an erasure without a response might have happened
 		)
 
 	const removeMine = async (call, path, id) =>
@@ -445,17 +472,19 @@ export function createAuth(options) {
 			load()
 			const call = { era, turn: era.turn, token: null }
 			const checkSent = () => call.token && checkSession(call)
-			return (async () => {
+			const promise = (async () => {
 				if (!silent && forUsers[name] && !tokens) fail('login_required')
 				return (forGuests[name] || forUsers[name])(call, ...args)
 			})().then(
 				(value) => (checkSent(), value),
 				(e) => {
+					if (isOver(call)) promise.catch(() => {}) // pages may ignore it, so it is no unhandled rejection
 					checkSent()
 					if (e.name === 'AuthError') throw e
 					fail('invalid_argument', e.message)
 				},
 			)
+			return promise
 		}
 	})
 	return auth
@@ -464,7 +493,13 @@ export function createAuth(options) {
 const POST = (data) => ({ method: 'POST', data: JSON.parse(JSON.stringify(data)) })
 const DELETE = { method: 'DELETE' }
 const fail = (code, detail) => {
-	throw new AuthError(code, { detail })
+	const error = new AuthError(code, { detail })
+	const mistake = error.message.replace(/(:\/\/[^/ )]+)[^ )]*/g, '$1') // one warning for all paths of an origin
+	if (MISTAKES[code] && !warnings.has(mistake) && warnings.size < 50) {
+		warnings.add(mistake)
+		attempt(() => console.warn(`wxauth: ${error.message}. ${MISTAKES[code]}`))
+	}
+	throw error
 }
 // Returns 0 for Chinese, and 1 for English.
 const languageIndex = () => attempt(() => +/^(?!zh)/i.test(wx.getAppBaseInfo().language || 'zh')) || 0
@@ -476,6 +511,8 @@ const twice = (ask, mayRepeat) =>
 	})
 // Calls a callback of the page. An error in it is only logged, and the result is then undefined.
 const callBack = (fn, value) => (async () => fn && fn(value))().catch((e) => attempt(() => void console.error(e)))
+// The task is a promise if an interceptor wraps it.
+const useTask = (task, use) => (Object(task).then ? task.then(use, () => {}) : use(task))
 const isText = (value) => typeof value === 'string' && value !== ''
 
 // Formats a time in the phone's time zone, such as 2027-01-01 08:00.

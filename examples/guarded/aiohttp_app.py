@@ -1,6 +1,6 @@
 from aiohttp import web
 
-from wxauth_guard import BearerGuard, InsufficientScope, WxAuthError, problem, require_roles
+from wxauth_guard import BearerGuard, WxAuthError, problem, require_roles
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 
@@ -10,8 +10,6 @@ def guarded(handler, *roles):
         try:
             user = await guard.verify(guard.bearer_token(*request.headers.getall("Authorization", ())))
             require_roles(user, *roles)
-            if "scope" in user.claims:
-                raise InsufficientScope("this is not for websites or agents")
         except WxAuthError as refusal:
             return web.Response(**problem(refusal, request.headers)._asdict())
         return await handler(request, user)

@@ -3,7 +3,7 @@ from functools import wraps
 from django.http import HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from wxauth_guard import BearerGuard, InsufficientScope, WxAuthError, problem, require_roles
+from wxauth_guard import BearerGuard, WxAuthError, problem, require_roles
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 
@@ -14,8 +14,6 @@ def guarded(view, *roles):
         try:
             request.wxauth = guard.find_user_sync(request.headers.get("Authorization"))
             require_roles(request.wxauth, *roles)
-            if "scope" in request.wxauth.claims:
-                raise InsufficientScope("this is not for websites or agents")
         except WxAuthError as refusal:
             return refuse(refusal, request)
         return view(request, *args, **captured)

@@ -2,7 +2,7 @@ from functools import wraps
 
 from flask import Flask, g, request
 
-from wxauth_guard import BearerGuard, InsufficientScope, WxAuthError, problem, require_roles
+from wxauth_guard import BearerGuard, WxAuthError, problem, require_roles
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 app = Flask(__name__)
@@ -19,8 +19,6 @@ def guarded(*roles):
         @wraps(view)
         def guarded_view(**captured):
             require_roles(g.wxauth, *roles)
-            if "scope" in g.wxauth.claims:
-                raise InsufficientScope("this is not for websites or agents")
             return view(**captured)
 
         return guarded_view

@@ -1,15 +1,13 @@
 from litestar import Litestar, Request, Response, delete, get
 from litestar.middleware import DefineMiddleware
 
-from wxauth_guard import BearerGuard, BearerMiddleware, InsufficientScope, WxAuthError, problem, require_roles
+from wxauth_guard import BearerGuard, BearerMiddleware, WxAuthError, problem, require_roles
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 
 
 def users(connection, handler):
     require_roles(connection.user)  # the user is None without a Bearer token
-    if "scope" in connection.user.claims:
-        raise InsufficientScope("this is not for websites or agents")
 
 
 def clerks(connection, handler):

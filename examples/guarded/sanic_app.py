@@ -2,7 +2,7 @@ from functools import wraps
 
 from sanic import Sanic, empty, json, raw
 
-from wxauth_guard import BearerGuard, InsufficientScope, WxAuthError, problem, require_roles
+from wxauth_guard import BearerGuard, WxAuthError, problem, require_roles
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 app = Sanic("orders")
@@ -20,8 +20,6 @@ def guarded(*roles):
         @wraps(handler)
         async def guarded_handler(request, **captured):
             require_roles(request.ctx.wxauth, *roles)
-            if "scope" in request.ctx.wxauth.claims:
-                raise InsufficientScope("this is not for websites or agents")
             return await handler(request, **captured)
 
         return guarded_handler

@@ -1,6 +1,6 @@
 from tornado.web import Application, RequestHandler
 
-from wxauth_guard import BearerGuard, InsufficientScope, WxAuthError, problem, require_roles
+from wxauth_guard import BearerGuard, WxAuthError, problem, require_roles
 
 guard = BearerGuard(issuer="http://127.0.0.1:8000")
 
@@ -19,8 +19,6 @@ class Guarded(RequestHandler):
         try:
             self.wxauth = await guard.find_user(*self.request.headers.get_list("Authorization"))
             require_roles(self.wxauth, *self.roles)
-            if "scope" in self.wxauth.claims:
-                raise InsufficientScope("this is not for websites or agents")
         except WxAuthError as refusal:
             body, status, headers = problem(refusal, self.request.headers)
             self.set_status(status)

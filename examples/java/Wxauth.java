@@ -54,11 +54,20 @@ public final class Wxauth {
             String scope) {}
 
     /** The token is not valid. Return status 401, and write the message to your log. */
-    public static final class InvalidToken extends Exception {
+    public static class InvalidToken extends Exception {
         private static final long serialVersionUID = 1;
 
         InvalidToken(String message) {
             super(message);
+        }
+    }
+
+    /** The token was issued to a website or an agent. Return status 403, with error="insufficient_scope". */
+    public static final class InsufficientScope extends InvalidToken {
+        private static final long serialVersionUID = 1;
+
+        InsufficientScope() {
+            super("the token of a website or an agent");
         }
     }
 
@@ -73,6 +82,7 @@ public final class Wxauth {
 
     private final String issuer;
     private final String audience;
+    private final boolean websites;
     private final URI keysUri;
     private final HttpClient http = HttpClient.newBuilder().connectTimeout(Duration.ofSeconds(LONGEST_READ)).build();
     private final ECParameterSpec curve;
@@ -85,9 +95,16 @@ public final class Wxauth {
     private long nextAt = System.nanoTime(); // no read begins before this time
     private int failures; // the number of failed reads since the last success
 
+    /** Accepts only tokens of your own apps. */
     public Wxauth(String issuer, String audience) {
+        this(issuer, audience, false);
+    }
+
+    /** If `websites` is true, also accepts tokens of websites and agents, whose users have a `scope`. */
+    public Wxauth(String issuer, String audience, boolean websites) {
         this.issuer = issuer;
         this.audience = audience;
+        this.websites = websites;
         this.keysUri = URI.create(issuer + "/.well-known/jwks.json");
         try {
             var parameters = AlgorithmParameters.getInstance("EC");
@@ -98,7 +115,10 @@ public final class Wxauth {
         }
     }
 
-    /** Returns the user of a token. `token` is the text after "Bearer " in the Authorization header. */
+    /**
+     * Returns the user of a token. `token` is the text after "Bearer " in the Authorization header. Throws
+     * InsufficientScope, which is an InvalidToken, for the token of a website or an agent.
+     */
     public User verify(String token) throws InvalidToken, KeysUnavailable {
         var parts = token.split("\\.", -1);
         if (token.length() > 8192 || parts.length != 3) {
@@ -138,7 +158,7 @@ public final class Wxauth {
         var appId = claims.get("app_id") instanceof String other ? other : clientId;
         var externalId = claims.containsKey("external_id") ? text(claims, "external_id") : null;
         var scope = claims.containsKey("scope") ? String.valueOf(claims.get("scope")) : null;
-        return new User(
+        var user = new User(
                 text(claims, "sub"),
                 appId,
                 text(claims, "openid"),
@@ -146,6 +166,10 @@ public final class Wxauth {
                 text(claims, "sid"),
                 List.copyOf(roles),
                 scope);
+        if (claims.containsKey("scope") && !websites) {
+            throw new InsufficientScope();
+        }
+        return user;
     }
 
     private boolean isSigned(PublicKey key, String[] parts) throws InvalidToken {
@@ -172,9 +196,10 @@ public final class Wxauth {
 
     /**
      * Returns the key with this id. If the key is unknown, or the keys are ten minutes old, the request that starts a
-     * read waits for it. Other requests use the keys in memory, or fail with KeysUnavailable. Otherwise, forged tokens
-     * could block all threads while wxauth does not respond. Only the very first read makes all requests wait, so that
-     * no request fails while the service starts.
+     * read waits for it. Other requests use the keys in memory. Otherwise, forged tokens could block all threads while
+     * wxauth does not respond. Only the very first read makes all requests wait, so that no request fails while the
+     * service starts. wxauth publishes a key six minutes before it signs, so only keys older than five minutes can lack
+     * one that signs.
      */
     private PublicKey key(String kid) throws InvalidToken, KeysUnavailable {
         PublicKey key;
@@ -196,19 +221,17 @@ public final class Wxauth {
             }
             pending = reading;
         }
-        boolean isUnderWay = false;
         if (pending != null) {
             boolean isOld = age.compareTo(FRESH_FOR.multipliedBy(2)) > 0;
             if (isFirst || isBegun && (key == null || isOld)) {
                 await(pending);
             }
-            isUnderWay = !pending.isDone();
             synchronized (this) {
                 key = keys.get(kid);
                 age = age();
             }
         }
-        if (age.compareTo(KEPT_FOR) > 0 || key == null && isUnderWay) {
+        if (age.compareTo(key == null ? FRESH_FOR : KEPT_FOR) > 0) {
             throw new KeysUnavailable();
         }
         if (key == null) {

@@ -36,15 +36,12 @@ public final class Orders {
             }
             switch (exchange.getRequestURI().getPath()) {
                 case "/whoami":
+                case "/orders":
                     send(exchange, user);
                     break;
                 case "/staff":
                     if (user.roles.contains("staff")) send(exchange, user);
                     else refuse(exchange, 403, "insufficient_role", "Bearer error=\"insufficient_scope\"");
-                    break;
-                case "/orders": // tokens of websites and agents have a scope
-                    if (user.scope == null) send(exchange, user);
-                    else refuse(exchange, 403, "insufficient_scope", "Bearer error=\"insufficient_scope\"");
                     break;
                 default:
                     send(exchange, 404, "{\"status\": 404, \"code\": \"not_found\"}");
@@ -63,6 +60,8 @@ public final class Orders {
         }
         try {
             return wxauth.verify(header.substring(7));
+        } catch (Wxauth.InsufficientScope other) {
+            refuse(exchange, 403, "insufficient_scope", "Bearer error=\"insufficient_scope\"");
         } catch (Wxauth.InvalidToken refusal) {
             System.err.println("a token was refused: " + refusal.getMessage());
             refuse(exchange, 401, "invalid_token", "Bearer error=\"invalid_token\"");

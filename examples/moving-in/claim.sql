@@ -36,3 +36,12 @@ INSERT INTO customers (wxauth_id, openid) VALUES (:id, COALESCE(:openid, '')) ON
 
 -- Now the row exists. If this statement finds no row, return an error. Never treat the caller as a guest.
 SELECT id FROM customers WHERE wxauth_id = :id;
+
+-- Run the following statements at each login, however the row was found. Payments need the openid, and a row that was
+-- found by external_id might not contain it, or contain the openid of another app.
+
+-- Run this statement only if the openid column is unique.
+UPDATE customers SET openid = NULL WHERE openid = :openid AND wxauth_id IS DISTINCT FROM :id;
+
+-- The row has no openid, or another.
+UPDATE customers SET openid = :openid WHERE wxauth_id = :id AND :openid IS NOT NULL AND openid IS DISTINCT FROM :openid;

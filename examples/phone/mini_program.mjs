@@ -19,7 +19,9 @@ const TAB_BAR = 'custom-tab-bar/index'
 
 /** The values that `wx` returns about the phone. */
 const SCREEN = { windowWidth: 375, windowHeight: 667, screenWidth: 375, screenHeight: 667, pixelRatio: 2, statusBarHeight: 20 }
-const ABOUT = { platform: 'devtools', language: 'zh_CN', version: '8.0.44', SDKVersion: '3.9.0', ...SCREEN }
+const SAFE_AREA = { left: 0, right: 375, top: 20, bottom: 667, width: 375, height: 647 }
+const DEVICE = { platform: 'devtools', brand: 'devtools', model: 'iPhone 6/7/8', system: 'iOS 10.0.1' }
+const ABOUT = { ...DEVICE, ...SCREEN, safeArea: SAFE_AREA, language: 'zh_CN', version: '8.0.44', SDKVersion: '3.9.0' }
 
 function idle(options) {
   const answer = { errMsg: 'ok', confirm: true, cancel: false }
@@ -40,6 +42,102 @@ function answering(make) {
     for (const name of given) options[name](result)
     return outcome === 'success' || given.length ? Promise.resolve(result) : Promise.reject(result)
   }
+}
+
+/** The built-in components, which `wx.canIUse` knows besides the functions. */
+const COMPONENTS =
+  /^(ad|ad-custom|audio|button|camera|canvas|channel-(live|video)|checkbox(-group)?|cover-(image|view)|editor|form|icon|image|input|label|live-(player|pusher)|map|match-media|movable-(area|view)|navigation-bar|navigator|official-account|open-data|page-(container|meta)|picker(-view(-column)?)?|progress|radio(-group)?|rich-text|root-portal|scroll-view|share-element|slider|swiper(-item)?|switch|text|textarea|video|view|voip-room|web-view)$/
+
+/** The form of names that WeChat gives its functions. It tells them from most misspelt names. */
+const FUNCTIONS =
+  /^(add|array|auth|authorize|base|batch|bind|can|cancel|canvas|check|choose|clear|close|compress|connect|create|crop|delete|disable|download|edit|enable|enter|exit|face|get|hide|init|is|issue|join|jump|load|login|make|navigate|next|notify|off|on|open|page|pause|play|plugin|post|pre|preload|preview|re|read|recharge|redirect|remove|report|request|require|reserve|restart|revoke|rewrite|save|scan|seek|select|send|set|share|show|start|stop|subscribe|switch|update|upload|vibrate|write)([A-Z\d]\w*)$/
+
+/** The unknown functions that return an object. Those that begin with `create` return one, too. */
+const RETURNS_OBJECT = /^(get\w+(Manager|Adapter|Performance|System)|getPerformance|connectSocket|preDownloadSubpackage)$/
+
+const CALLBACKS = ['success', 'fail', 'complete']
+const hasCallback = (options) => CALLBACKS.some((name) => typeof Object(options)[name] === 'function')
+
+/** Succeeds as an asynchronous function of `wx`: later, with the callbacks or a promise. */
+function succeed(name, options) {
+  const result = { errMsg: `${name}:ok` }
+  if (!hasCallback(options)) return Promise.resolve(result)
+  queueMicrotask(() => ['success', 'complete'].forEach((each) => options[each] && options[each](result)))
+}
+
+/** Returns an object that has these members. Every other member is a function that does nothing and can be chained. */
+function emptyObject(members = {}) {
+  const object = new Proxy(members, {
+    get(target, name) {
+      if (name in target || name === 'then' || typeof name === 'symbol') return target[name]
+      return (...values) => {
+        const options = values.find(hasCallback)
+        if (options) succeed(name, options)
+        return /^(load|show)$/.test(name) ? Promise.resolve() : object // an advertisement's functions return promises
+      }
+    },
+  })
+  return object
+}
+
+/** Returns a query that finds one element without a size by each selector, or none by `selectAll`. */
+function selectorQuery() {
+  const asked = []
+  let isList
+  const choose = (toList) => () => ((isList = toList), query)
+  const ask = (callback) => (asked.push([callback, isList ? [] : emptyElement()]), query)
+  const query = emptyObject({
+    ...ofEveryName('select selectViewport', choose(false)),
+    selectAll: choose(true),
+    ...ofEveryName('boundingClientRect scrollOffset context node', ask),
+    fields: (_, callback) => ask(callback),
+    exec(done) {
+      setImmediate(() => {
+        for (const [callback, found] of asked) if (callback) callback(found)
+        if (done) done(asked.map(([, found]) => found))
+      })
+    },
+  })
+  return query
+}
+
+const emptyElement = () => {
+  const sizes = ofEveryName('left top right bottom width height scrollLeft scrollTop scrollWidth scrollHeight', 0)
+  return { id: '', dataset: {}, ...sizes, node: emptyObject(), context: emptyObject() }
+}
+
+/** Does what an unknown function of `wx` does, with an empty result. */
+function callUnknown(name, options) {
+  if (/^(on|off)[A-Z]/.test(name)) return undefined
+  if (/^create(?!BLE)/.test(name) || RETURNS_OBJECT.test(name)) {
+    if (hasCallback(options)) succeed(name, options)
+    return emptyObject()
+  }
+  if (/Sync$/.test(name)) return /^get/.test(name) ? {} : undefined
+  return succeed(name, options)
+}
+
+/** Adds every function that is missing in `known`. Its first call prints a warning with its name. */
+function withEveryFunction(known) {
+  const added = {}
+  const add = (name) => {
+    let isCalled = false
+    return (...values) => {
+      if (!isCalled) {
+        console.warn(
+          `wx.${name} is not simulated, and succeeds with an empty result. If WeChat has this function, you can pass ` +
+            'your own in the third argument of MiniProgram. Otherwise, correct the name.',
+        )
+      }
+      isCalled = true
+      return callUnknown(name, ...values)
+    }
+  }
+  // Names such as `then`, `$store` and `_cache` are not WeChat's, so that code can ask whether they are set.
+  const isFunction = (name) => typeof name === 'string' && /^(?!then$|toJSON$)[a-z]\w*$/.test(name)
+  return new Proxy(known, {
+    get: (target, name) => (name in target || !isFunction(name) ? target[name] : (added[name] ||= add(name))),
+  })
 }
 
 const ofEveryName = (names, make) => Object.fromEntries(names.split(' ').map((name) => [name, make]))
@@ -76,8 +174,17 @@ export class MiniProgram {
       },
       getApp: () => this.app,
       getCurrentPages: () => [...this.pages],
-      wx: {
+      wx: withEveryFunction({
         ...ofEveryName(IDLE, idle),
+        authorize: (options) => succeed('authorize', options),
+        env: { USER_DATA_PATH: 'http://usr' },
+        ...ofEveryName('cloud router worklet', emptyObject()),
+        createSelectorQuery: selectorQuery,
+        createAnimation: () => emptyObject({ export: () => ({ actions: [] }) }),
+        ...ofEveryName('getSystemSetting getAppAuthorizeSetting', () => ({})),
+        ...ofEveryName('isVKSupport checkIsPictureInPictureActive', () => false),
+        arrayBufferToBase64: (buffer) => Buffer.from(buffer).toString('base64'),
+        base64ToArrayBuffer: (text) => new Uint8Array(Buffer.from(text, 'base64')).buffer,
         ...{ navigateTo: go(0), redirectTo: go(1), switchTab: go(99), reLaunch: go(99) },
         navigateBack: ({ delta = 1, ...options } = {}) => {
           this.pages.splice(Math.max(1, this.pages.length - delta))
@@ -91,7 +198,10 @@ export class MiniProgram {
         getNetworkType: answering(() => ({ networkType: phone.isOnline ? 'wifi' : 'none' })),
         getMenuButtonBoundingClientRect: () => ({ top: 24, right: 365, bottom: 56, left: 278, width: 87, height: 32 }),
         getUpdateManager: () => ofEveryName('onCheckForUpdate onUpdateReady onUpdateFailed applyUpdate', () => {}),
-        canIUse: () => true,
+        canIUse: (schema) => {
+          const [name] = schema.split('.')
+          return Object.hasOwn(globalThis.wx, name) || FUNCTIONS.test(name) || COMPONENTS.test(name)
+        },
         nextTick: (work) => void setImmediate(work),
         clearStorageSync: () => phone.storage.clear(),
         getStorageInfoSync: () => keysOf(phone),
@@ -105,7 +215,7 @@ export class MiniProgram {
         }),
         ...phone.wx,
         ...wx,
-      },
+      }),
     })
     if (existsSync(join(this.root, 'game.json'))) globalThis.window = globalThis.GameGlobal = globalThis
     findModulesAsWeChat(this.root)
@@ -158,7 +268,11 @@ export class MiniProgram {
     const data = { ...copied(definition.data || {}), ...Object.fromEntries(given) }
     const triggered = []
     const triggerEvent = (name, detail) => triggered.push({ name, detail })
-    const made = { ...definition, data, properties: data, route, options: properties, setData, triggerEvent, triggered }
+    const { createSelectorQuery, createIntersectionObserver } = globalThis.wx
+    const made = {
+      ...{ createSelectorQuery, createIntersectionObserver, animate() {}, clearAnimation() {} },
+      ...{ ...definition, data, properties: data, route, options: properties, setData, triggerEvent, triggered },
+    }
     const selected = {}
     const selectComponent = (selector) => (selected[selector] ||= this.#selected(route, selector))
     const getTabBar = () => this.#has(TAB_BAR) && (selected.tabBar ||= this.component(TAB_BAR))

@@ -154,7 +154,7 @@ function makeWx(phone) {
   const isRunning = () => phone.wx === wx
 
   /**
-   * Starts the work, which is followed by the callbacks, never synchronously. Returns a function that interrupts it.
+   * Starts the work, which is followed by the callbacks, never synchronously. Returns a function that aborts it.
    */
   function start(name, options, kind, work) {
     if (!isRunning()) throw new Error('this run of the mini-program has ended')
@@ -163,7 +163,8 @@ function makeWx(phone) {
     if (fate.thrown) throw fate.thrown[0]
     let interrupt
     const interrupted = new Promise((_, reject) => phone.interrupted.push((interrupt = reject)))
-    Promise.race([interrupted, fate(work)])
+    const controller = new AbortController()
+    Promise.race([interrupted, fate(() => work(controller.signal))])
       .then(
         (answer) => ['success', { ...answer, errMsg: `${name}:ok` }],
         (reason) => {
@@ -180,13 +181,17 @@ function makeWx(phone) {
           }
         }),
       )
-    return interrupt
+    return () => {
+      interrupt('fail abort')
+      controller.abort()
+    }
   }
 
-  async function overNetwork(work) {
+  async function overNetwork(work, signal) {
     if (phone.underWay >= AT_ONCE) await new Promise((go) => phone.waiting.push(go))
     phone.underWay += 1
     try {
+      if (signal?.aborted) throw 'fail abort'
       if (!phone.isOnline) throw 'fail errcode:-106 cronet_error_code:-106 error_msg:net::ERR_INTERNET_DISCONNECTED'
       return await work()
     } finally {
@@ -218,7 +223,7 @@ function makeWx(phone) {
       const onHead = (statusCode, header) => heard.head({ header, ...(phone.hasStatusInHead && { statusCode }) })
       const onPiece = (piece) => isAborted || heard.piece({ data: new Uint8Array(piece).buffer })
       const pieces = options.enableChunked ? { onHead, onPiece } : undefined
-      const interrupt = start('request', options, `${method} ${pathOf(url)}`, async () => {
+      const stop = start('request', options, `${method} ${pathOf(url)}`, async (signal) => {
         if (!/^https?:\/\/[^\s\\]+$/i.test(url)) throw `fail invalid url "${url}"`
         if (!METHODS.includes(method)) throw 'fail method is invalid'
         if (!(timeout > 0)) throw 'fail timeout'
@@ -228,7 +233,8 @@ function makeWx(phone) {
         const inQuery = method === 'GET' && data !== null && typeof data === 'object'
         const target = inQuery ? url + (url.includes('?') ? '&' : '?') + formOf(data) : url
         const body = inQuery ? undefined : textOf(data, header['content-type'])
-        const answer = await overNetwork(() => exchange(target, method, header, body, redirect, pieces))
+        const ask = () => exchange(target, method, header, body, redirect, pieces, signal)
+        const answer = await overNetwork(ask, signal)
         const text = answer.body.toString()
         return {
           statusCode: answer.statusCode,
@@ -243,36 +249,37 @@ function makeWx(phone) {
       })
       const abort = () => {
         isAborted = true
-        interrupt('fail abort')
+        stop()
       }
       return { abort, onHeadersReceived: (fn) => (heard.head = fn), onChunkReceived: (fn) => (heard.piece = fn) }
     },
 
     uploadFile(options) {
       const { url, filePath, name, formData = {} } = options
-      start('uploadFile', options, `UPLOAD ${pathOf(url)}`, async () => {
+      const abort = start('uploadFile', options, `UPLOAD ${pathOf(url)}`, async (signal) => {
         if (!phone.files.has(filePath)) throw 'fail file not found'
         const form = new FormData()
         for (const [key, value] of Object.entries(formData)) form.append(key, String(value))
         form.append(name, new Blob([phone.files.get(filePath)], { type: 'image/png' }), 'tmp_1.png')
         const { headers, body } = await multipart(form)
         const header = { ...lowerCased(options.header || {}), ...headers, 'user-agent': USER_AGENT }
-        const answer = await overNetwork(() => exchange(url, 'POST', header, body))
+        const answer = await overNetwork(() => exchange(url, 'POST', header, body, 'manual', undefined, signal), signal)
         return { statusCode: answer.statusCode, data: answer.body.toString() } // without header, and not parsed
       })
-      return { abort() {} }
+      return { abort }
     },
 
     downloadFile(options) {
       const { url, filePath } = options
-      start('downloadFile', options, `DOWNLOAD ${pathOf(url)}`, async () => {
+      const abort = start('downloadFile', options, `DOWNLOAD ${pathOf(url)}`, async (signal) => {
         const header = { ...lowerCased(options.header || {}), 'user-agent': USER_AGENT }
-        const { statusCode, body } = await overNetwork(() => exchange(url, 'GET', header, undefined, 'follow'))
+        const ask = () => exchange(url, 'GET', header, undefined, 'follow', undefined, signal)
+        const { statusCode, body } = await overNetwork(ask, signal)
         const place = filePath || `http://tmp/${phone.files.size + 1}`
         phone.files.set(place, body)
         return { statusCode, [filePath ? 'filePath' : 'tempFilePath']: place }
       })
-      return { abort() {} }
+      return { abort }
     },
 
     getStorageSync(key) {
@@ -304,10 +311,10 @@ function makeWx(phone) {
  * Sends one request over HTTP. It returns redirects, or follows them with all headers, as WeChat does. If `pieces` is
  * set, its functions receive the body. Schemes other than http fail, because the simulation does not support TLS.
  */
-export function exchange(url, method, header, body, redirect = 'manual', pieces = undefined) {
+export function exchange(url, method, header, body, redirect = 'manual', pieces = undefined, signal = undefined) {
   return new Promise((resolve, reject) => {
     if (new URL(url).protocol !== 'http:') return reject('fail only http is simulated here')
-    const sent = send(new URL(url), { method, headers: header, agent: false }, (answer) => {
+    const sent = send(new URL(url), { method, headers: header, agent: false, signal }, (answer) => {
       const chunks = []
       if (pieces) pieces.onHead(answer.statusCode, answer.headers)
       answer.on('data', (chunk) => (pieces ? pieces.onPiece(chunk) : chunks.push(chunk)))
@@ -315,7 +322,7 @@ export function exchange(url, method, header, body, redirect = 'manual', pieces 
       answer.on('end', () => {
         const { statusCode, headers } = answer
         if (redirect === 'follow' && statusCode > 300 && statusCode < 400 && headers.location)
-          resolve(exchange(new URL(headers.location, url).href, 'GET', header, undefined, redirect))
+          resolve(exchange(new URL(headers.location, url).href, 'GET', header, undefined, redirect, undefined, signal))
         else resolve({ statusCode, header: headers, body: Buffer.concat(chunks) })
       })
     })

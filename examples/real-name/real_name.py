@@ -12,7 +12,7 @@ import httpx
 from fastapi import Depends, FastAPI, HTTPException
 from pydantic import BaseModel, Field
 
-from wxauth_guard import BearerGuard, InsufficientScope, Principal
+from wxauth_guard import BearerGuard, Principal
 
 ISSUER = os.environ.get("WXAUTH_ISSUER", "http://127.0.0.1:8000")
 WECHAT = os.environ.get("WECHAT_BASE_URL", "https://api.weixin.qq.com")
@@ -22,13 +22,7 @@ http = httpx.AsyncClient(auth=httpx.BasicAuth(*os.environ["WXAUTH_CLIENT"].split
 asked: dict[UUID, tuple[dict[str, str], str]] = {}  # for several processes, use Redis, with an expiry of one hour
 
 
-async def own(user: Annotated[Principal, Depends(guard)]) -> Principal:
-    if "scope" in user.claims:
-        raise InsufficientScope("this is not for websites or agents")
-    return user
-
-
-User = Annotated[Principal, Depends(own)]
+User = Annotated[Principal, Depends(guard)]
 
 
 class Person(BaseModel):

@@ -7,26 +7,19 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, WebSocket
 
-from wxauth_guard import BearerGuard, InsufficientScope, Principal
+from wxauth_guard import BearerGuard, Principal
 
 guard = BearerGuard(issuer=os.environ.get("WXAUTH_ISSUER", "http://127.0.0.1:8000"))
 app = FastAPI(title="Orders")
 
 
-async def own(user: Annotated[Principal, Depends(guard)]) -> Principal:
-    """Return a user of the mini-program. Refuse the token of a website or an agent, which has a scope."""
-    if "scope" in user.claims:
-        raise InsufficientScope("this is not for websites or agents")
-    return user
-
-
 @app.get("/orders")
-async def orders(user: Annotated[Principal, Depends(own)]) -> list[dict[str, str]]:
+async def orders(user: Annotated[Principal, Depends(guard)]) -> list[dict[str, str]]:
     return [{"item": "oolong tea", "for": user.openid}]
 
 
 @app.websocket("/orders/live")
-async def live_orders(websocket: WebSocket, user: Annotated[Principal, Depends(own)]) -> None:
+async def live_orders(websocket: WebSocket, user: Annotated[Principal, Depends(guard)]) -> None:
     await websocket.accept()
     try:
         # The guard checks the token only at the handshake, so the connection ends when the token expires.

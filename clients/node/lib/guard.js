@@ -1,14 +1,17 @@
 // The guard, which finds the user behind a bearer token (RFC 6750).
-const { RemoteKeys, isPlain, isSecure } = require('./keys.js')
-const { AuthError, challengeWith, forLog } = require('./refusals.js')
+const { RemoteAuthority } = require('./current.js')
+const { RemoteKeys, isHttp, isPlain, isSecure } = require('./keys.js')
+const { AuthError, challengeWith, forLog, isOutage } = require('./refusals.js')
 const { authorizations } = require('./problems.js')
 const { Verifier } = require('./verifier.js')
 
 /**
- * The name of a method that only `TestIssuer` calls. `guard[trust](other)` makes the guard use the verifier and the
- * clock of `other`, and returns a function that undoes this.
+ * The name of a method that only `TestIssuer` calls. `guard[trust](other)` makes the guard use the verifier, the
+ * clock and the authority of `other`, and returns a function that undoes this.
  */
 const trust = Symbol('trust')
+/** The name of an option that only `TestIssuer` sets: what `current` asks in place of wxauth. */
+const authority = Symbol('authority')
 
 const LOG_PAUSE_SECONDS = 60 // between two log lines about the same cause
 // The beginning of the path of a resource's metadata. The resource's own path follows (RFC 9728, section 3.1).
@@ -21,10 +24,13 @@ class BearerGuard {
   #options
   #scopes
   #isOptional = false
+  #asks = false
+  #current = null
+  #isOfResource
   #metadata // the URL and the path of the resource's metadata, or null
-  #trusted // the verifier and the clock, shared with the guards that `requires` and `optional` make
+  #trusted // the verifier, the clock and what `current` asks, shared with the guards that this guard makes
   #warn
-  #loggedAt = new Map() // the time of the last log line about each cause; the causes are the verifier's fixed messages
+  #loggedAt = new Map() // the time of the last log line about each cause; the causes are fixed messages
 
   constructor(options = {}) {
     const { issuer, audience = 'wxauth', scopes = [], keys, now = () => Date.now(), ...remote } = options
@@ -32,37 +38,75 @@ class BearerGuard {
       throw new TypeError('internalUrl is where keys are read: with keys it must be left out')
     }
     const verifier = new Verifier({ issuer, audience, keys: keys ?? new RemoteKeys(issuer, remote) })
+    for (const name of ['websites', 'orOffline']) {
+      // A setting's text 'false' would be true.
+      if (typeof (options[name] ?? false) !== 'boolean') throw new TypeError(`${name} is true or false`)
+    }
     this.#options = { ...options, audience }
     this.#scopes = checkedScopes(scopes)
+    this.#isOfResource = isHttp(audience)
     this.#metadata = metadataOf(audience)
-    this.#trusted = { verifier, now }
+    this.#trusted = { verifier, now, authority: options[authority] ?? null }
     this.#warn = remote.warn ?? ((message) => console.warn(message))
   }
 
   async verify(token) {
     const { verifier, now } = this.#trusted
     const seconds = now() / 1000
-    let user
+    const user = await this.#explaining(verifier.verify(token, seconds, this.#allowsScope), seconds)
+    if (this.#scopes.length > 0) this.checkScopes(user)
+    if (!this.#asks) return user
     try {
-      user = await verifier.verify(token, seconds)
+      const roles = await this.#explaining(this.#authority.ask(token, user, this.#query), seconds)
+      return Object.freeze({ ...user, roles: Object.freeze(roles), isCurrent: true })
+    } catch (failure) {
+      if (!this.#options.orOffline || !failure[isOutage]) throw failure
+      return Object.freeze({ ...user, isCurrent: false })
+    }
+  }
+
+  get current() {
+    if (this.#asks) return this
+    if (this.#current === null) {
+      void this.#authority // so that an issuer that cannot be asked is a mistake at once
+      this.#current = this.#copyWith([])
+      this.#current.#asks = true
+    }
+    return this.#current
+  }
+
+  get #allowsScope() {
+    return this.#scopes.length > 0 || this.#options.websites === true || this.#isOfResource
+  }
+
+  get #authority() {
+    this.#trusted.authority ??= new RemoteAuthority(this.#options.issuer, this.#options)
+    return this.#trusted.authority
+  }
+
+  /** Returns the query of `/v1/verify` with which wxauth accepts the tokens that this guard accepts. */
+  get #query() {
+    if (this.#isOfResource) return `?${new URLSearchParams({ resource: this.#options.audience })}`
+    return this.#allowsScope ? '?websites=true' : ''
+  }
+
+  /** Logs why a check refuses a token, and adds the URL of the resource's metadata to the refusal. */
+  async #explaining(check, seconds) {
+    try {
+      return await check
     } catch (refusal) {
       this.#logCause(refusal, seconds)
       throw this.#withMetadataUrl(refusal)
     }
-    if (this.#scopes.length > 0) this.checkScopes(user)
-    return user
   }
 
-  /**
-   * Logs why a token was refused, with the details that the response omits. Logs at most one line a minute for each
-   * cause, and none about a malformed token.
-   */
+  /** Logs at most one line a minute for each cause, and none about a malformed token. */
   #logCause(refusal, now) {
     const loggedAt = this.#loggedAt.get(refusal.message) ?? -Infinity
     // If the clock is set back, `loggedAt` is in the future. Because of Math.abs, logging resumes soon anyway.
     if (!refusal[forLog] || Math.abs(now - loggedAt) < LOG_PAUSE_SECONDS) return
     this.#loggedAt.set(refusal.message, now)
-    this.#warn(`A token was refused: ${refusal[forLog]}`)
+    this.#warn(refusal[forLog])
   }
 
   async user(request, ...roles) {
@@ -98,11 +142,13 @@ class BearerGuard {
     guard.#trusted = this.#trusted
     guard.#loggedAt = this.#loggedAt
     guard.#isOptional = this.#isOptional
+    guard.#asks = this.#asks
     return guard
   }
 
   checkScopes(user, ...scopes) {
     const needed = [...new Set([...this.#scopes, ...checkedScopes(scopes)])].sort()
+    if (this.#options.websites && !Object.hasOwn(user.claims, 'scope')) return
     if (needed.every((scope) => user.scope.includes(scope))) return
     const scope = needed.join(' ')
     const refusal = new AuthError('insufficient_scope', `this request requires the scope ${scope}`)
@@ -201,4 +247,4 @@ function withoutSpaces(text) {
   return text.slice(start, end)
 }
 
-module.exports = { trust, BearerGuard, rolesOf }
+module.exports = { authority, trust, BearerGuard, rolesOf }

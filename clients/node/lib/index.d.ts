@@ -17,6 +17,8 @@ export interface Principal {
   readonly scope: readonly string[]
   /** All claims of the token. */
   readonly claims: Readonly<Record<string, unknown>>
+  /** Whether wxauth has confirmed the session and the roles. Null if the guard doesn't ask (`guard.current` asks). */
+  readonly isCurrent: boolean | null
 }
 
 export type RefusalCode =
@@ -24,9 +26,11 @@ export type RefusalCode =
   | 'missing_token'
   | 'invalid_token'
   | 'token_expired'
+  | 'session_revoked'
   | 'insufficient_role'
   | 'insufficient_scope'
   | 'keys_unavailable'
+  | 'verification_unavailable'
 
 /** The reason for refusing a request. `message` is for the developer. */
 export class AuthError extends Error {
@@ -61,8 +65,8 @@ export interface GuardOptions {
   /** The issuer's public URL. It must be equal to `iss`, and must be https, or http on loopback. */
   issuer: string
   /**
-   * The issuer's URL inside your own network, from which keys are read, such as `http://wxauth:8000`. Plain http is
-   * allowed. The metadata there must still name the public issuer.
+   * The issuer's URL inside your own network, at which the guard reads keys and asks wxauth, such as
+   * `http://wxauth:8000`. Plain http is allowed. The metadata there must still name the public issuer.
    */
   internalUrl?: string
   /**
@@ -72,12 +76,22 @@ export interface GuardOptions {
   audience?: string
   /** The required scopes. The token must contain all of them. */
   scopes?: string | readonly string[] | undefined
+  /**
+   * Whether to accept the tokens of the operator's own apps as well as those of websites and agents. `scopes`,
+   * `requires` and `checkScopes` then bind only tokens that have a scope.
+   */
+  websites?: boolean | undefined
+  /**
+   * Whether `current` accepts a token by its signature while wxauth is unreachable. The user's `isCurrent` is then
+   * false, and a ban counts only when the token expires.
+   */
+  orOffline?: boolean | undefined
   /** The source of keys, by default the issuer's metadata. */
   keys?: KeySource
   /** Returns milliseconds since 1970. The default is `Date.now`. */
   now?: () => number
   /**
-   * The function that reads from the issuer. The default is the global `fetch`. Set it to use a proxy or your own CA.
+   * The function that reads from the issuer, and asks wxauth. The default is the global `fetch`. Set it to use a proxy or your own CA.
    */
   fetch?: typeof globalThis.fetch
   /** The timeout in milliseconds for reading metadata and keys, by default 5000. */
@@ -85,8 +99,8 @@ export interface GuardOptions {
   /** Returns milliseconds on a monotonic clock. The default is `performance.now`. */
   timer?: () => number
   /**
-   * Receives a message when the keys cannot be read, and when a token is refused, at most once a minute for each cause.
-   * The default is `console.warn`.
+   * Receives a message when the keys cannot be read, when a token is refused, and when wxauth could not be asked, at most
+   * once a minute for each cause. The default is `console.warn`.
    */
   warn?: (message: string) => void
 }
@@ -101,13 +115,16 @@ export interface ResourceMetadata {
 }
 
 /**
- * Verifies access tokens offline. It only fetches the issuer's public keys, from time to time. One guard serves a whole
- * process.
+ * Verifies access tokens offline. It fetches the issuer's public keys from time to time, and only `current` sends a
+ * token to the issuer. One guard serves a whole process.
+ *
+ * By default, it accepts only the tokens of the operator's own apps. The tokens of websites and agents, which have the
+ * claim `scope`, need `scopes`, `websites`, or the URL of a resource as the audience.
  */
 export class BearerGuard {
   /**
-   * Throws a TypeError for a malformed issuer, audience, scope or `internalUrl`, or if `keys` and `internalUrl` are
-   * given.
+   * Throws a TypeError for a malformed issuer, audience, scope or `internalUrl`, if `websites` or `orOffline` is not a
+   * boolean, or if `keys` and `internalUrl` are given.
    */
   constructor(options: GuardOptions)
   /** Returns the user behind a token. Rejects with an `AuthError`, or with a TypeError if the token is not a string. */
@@ -119,6 +136,12 @@ export class BearerGuard {
   user(request: AnyRequest, ...roles: string[]): Promise<Principal>
   /** Returns a guard that also requires these scopes, and shares everything else with this guard. */
   requires(scope: string, ...others: string[]): BearerGuard
+  /**
+   * A guard that also asks wxauth about each token, so that bans, sign-outs and roles count at once. Each request then
+   * needs a response of wxauth within two seconds. It shares everything else with this guard. Throws a TypeError if the
+   * issuer is not an https URL, or http on loopback.
+   */
+  readonly current: BearerGuard
   /**
    * Returns a guard for an app with public pages or other logins. The user is null if a request has no Bearer token and
    * no role is required. It shares everything else with this guard.
@@ -138,10 +161,11 @@ export class BearerGuard {
   readonly resourceMetadataPath: string
 }
 
-export interface OptionalGuard extends Omit<BearerGuard, 'user' | 'requires'> {
+export interface OptionalGuard extends Omit<BearerGuard, 'user' | 'requires' | 'current'> {
   user(request: AnyRequest): Promise<Principal | null>
   user(request: AnyRequest, role: string, ...roles: string[]): Promise<Principal>
   requires(scope: string, ...others: string[]): OptionalGuard
+  readonly current: OptionalGuard
 }
 
 /**

@@ -248,7 +248,7 @@ function maxAge(headers) {
 }
 
 /**
- * Returns why the keys could not be read (name, connection, TLS or timeout). The text names no host, because responses
+ * Returns why a fetch has failed (name, connection, TLS or timeout). The text names no host, because responses
  * contain the text.
  */
 function causeOf(error, timeout) {
@@ -299,9 +299,11 @@ function faultOf(url) {
   return url.startsWith('http:') ? 'is plain http to another machine' : 'is no URL'
 }
 
+const isHttp = (url) => typeof url === 'string' && URL.canParse(url) && /^https?:\/\/[^/]/i.test(url)
+
 /** Returns whether a URL is http or https, and contains only host, port and path, without a slash at the end. */
 function isPlain(url) {
-  if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
+  if (!isHttp(url)) return false
   return !/[\s?#@\\]|\/$/.test(url) && new URL(url).port !== '0'
 }
 
@@ -312,8 +314,7 @@ const isOnLoopback = (url) => /^(localhost|\[::1\]|127(\.\d{1,3}){3})$/.test(new
  * Returns whether this URL is https, or http on loopback. Nobody on the network can alter the responses of such a URL.
  */
 function isSecure(url) {
-  if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
-  return isHttps(url) || isOnLoopback(url)
+  return isHttp(url) && (isHttps(url) || isOnLoopback(url))
 }
 
-module.exports = { RemoteKeys, verificationKeys, isPlain, isSecure }
+module.exports = { RemoteKeys, verificationKeys, causeOf, checkUrls, isHttp, isPlain, isSecure }

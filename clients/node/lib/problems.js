@@ -3,7 +3,7 @@ const { randomUUID } = require('./builtin.js').crypto
 
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,128}$/
 // Matches the comma between two headers that a server or a proxy has joined (RFC 9110, section 5.3).
-const ANOTHER_HEADER = /,\s*(?=[A-Za-z][A-Za-z0-9-]* )/
+const ANOTHER_HEADER = /,[ \t]*(?=[A-Za-z][A-Za-z0-9-]* )/
 const LANGUAGE_RANGE = /^\s*([A-Za-z]{1,8}|\*)(?:[-_][A-Za-z0-9_-]*)?\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?$/
 
 /** Returns the status, headers and body of the response to a refused request, in the sender's language. */

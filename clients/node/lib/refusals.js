@@ -15,6 +15,12 @@ const REFUSALS = {
     zh: '登录已过期，请重新登录。',
     challenge: 'Bearer error="invalid_token"',
   },
+  session_revoked: {
+    status: 401,
+    en: 'You have been logged out. Please log in again.',
+    zh: '你已退出登录，请重新登录。',
+    challenge: 'Bearer error="invalid_token"',
+  },
   insufficient_role: {
     status: 403,
     en: "You don't have permission to do this.",
@@ -33,13 +39,17 @@ const REFUSALS = {
     zh: '暂时无法验证登录，请稍后再试。',
     retryAfter: 5,
   },
+  verification_unavailable: {
+    status: 503,
+    en: "The login service can't be reached. Please try again.",
+    zh: '暂时无法验证登录，请稍后再试。',
+    retryAfter: 5,
+  },
 }
 
-/**
- * The name of the property with the value in the token and the expected value, which only the guard's log shows. The
- * name is a symbol, so that no framework sends the property.
- */
-const forLog = Symbol('forLog')
+// The names of these properties are symbols, so that no framework sends the properties.
+const forLog = Symbol('forLog') // a line for the guard's log, with the value in the token and the expected value
+const isOutage = Symbol('isOutage') // whether wxauth is unreachable, so that a guard with `orOffline` accepts the token
 
 /** A refusal. `message` is for the developer, and `title` for the user, in English (`en`) and Chinese (`zh`). */
 class AuthError extends Error {
@@ -69,7 +79,12 @@ const tokenExpired = (message, logText) => tokenRefusal('token_expired', message
 
 /** Returns a refusal of a token. Without `logText`, the guard logs nothing about the refusal. */
 function tokenRefusal(code, message, logText = null) {
-  return Object.assign(new AuthError(code, message), { [forLog]: logText })
+  return Object.assign(new AuthError(code, message), { [forLog]: logText && `A token was refused: ${logText}` })
 }
 
-module.exports = { forLog, AuthError, challengeWith, invalidToken, tokenExpired }
+function verificationUnavailable(message, isAway) {
+  const line = `A token could not be verified at once: ${message}`
+  return Object.assign(new AuthError('verification_unavailable', message), { [forLog]: line, [isOutage]: isAway })
+}
+
+module.exports = { forLog, isOutage, AuthError, challengeWith, invalidToken, tokenExpired, verificationUnavailable }

@@ -1,4 +1,4 @@
-import type { BearerGuard } from './index.js'
+import type { BearerGuard, GuardOptions } from './index.js'
 
 /** The id of the default user of a token. */
 export const USER_ID: string
@@ -51,11 +51,21 @@ export class TestIssuer {
   token(fields?: TokenFields): string
   /** Returns the `authorization` header with a token. */
   headers(fields?: TokenFields): { authorization: string }
+  /** Let `guard.current` refuse the user's tokens, as after a ban. */
+  ban(userId: string): void
+  /** Let `guard.current` refuse the tokens of this session (their claim `sid`), as after a logout. */
+  endSession(sessionId: string): void
+  /** Set the roles that `guard.current` finds, whatever the user's tokens say. By default, these are the roles. */
+  setRoles(userId: string, roles: string | readonly string[]): void
+  /** Let `guard.current` behave as while wxauth is unreachable. Returns the function that ends this. */
+  unreachable(): () => void
+  /** Forget all bans, ended sessions and roles. */
+  forget(): void
   /** Returns a guard that accepts these tokens. */
-  guard(options?: { scopes?: string | readonly string[] }): BearerGuard
+  guard(options?: Pick<GuardOptions, 'scopes' | 'websites' | 'orOffline'>): BearerGuard
   /**
-   * Makes a guard, and the guards made by its `requires`, accept these tokens and no others. Returns a function that
-   * undoes this.
+   * Makes a guard, and the guards made by it, accept these tokens and no others. Returns a function that undoes this, and
+   * also forgets all bans, ended sessions and roles.
    */
   trustedBy(guard: BearerGuard): () => void
   /** The public key as a JWK set, for other verifiers. */

@@ -1,13 +1,31 @@
 // Access tokens for the tests of a service with a guard. Tests need no running wxauth, no network and no waiting.
 const { createHash, createPrivateKey, generateKeyPairSync, randomUUID, sign } = require('./builtin.js').crypto
-const { BearerGuard, trust } = require('./guard.js')
+const { authority, BearerGuard, trust } = require('./guard.js')
 const { verificationKeys } = require('./keys.js')
+const { AuthError, verificationUnavailable } = require('./refusals.js')
 
 const USER_ID = '01900000-0000-7000-8000-000000000001'
 
 const base64url = (value) => Buffer.from(JSON.stringify(value)).toString('base64url')
 
+/** What `guard.current` asks in tests. */
+class TestAuthority {
+  banned = new Set()
+  ended = new Set()
+  roles = new Map()
+  outages = new Set()
+
+  async ask(_token, user) {
+    if (this.outages.size > 0) throw verificationUnavailable('wxauth is unreachable in this test', true)
+    if (this.banned.has(user.id) || this.ended.has(user.sessionId)) {
+      throw new AuthError('session_revoked', 'the session has ended')
+    }
+    return [...(this.roles.get(user.id) ?? user.roles)]
+  }
+}
+
 class TestIssuer {
+  #authority = new TestAuthority()
   #privateKey
   #publicJwk
   #now
@@ -80,14 +98,42 @@ class TestIssuer {
     return { authorization: `Bearer ${this.token(fields)}` }
   }
 
-  guard({ scopes } = {}) {
+  ban(userId) {
+    this.#authority.banned.add(asUuid(userId))
+  }
+
+  endSession(sessionId) {
+    this.#authority.ended.add(asUuid(sessionId))
+  }
+
+  setRoles(userId, roles) {
+    this.#authority.roles.set(asUuid(userId), [roles].flat())
+  }
+
+  unreachable() {
+    const outage = Symbol('outage')
+    this.#authority.outages.add(outage)
+    return () => void this.#authority.outages.delete(outage)
+  }
+
+  forget() {
+    for (const facts of [this.#authority.banned, this.#authority.ended, this.#authority.roles]) facts.clear()
+  }
+
+  guard({ scopes, websites, orOffline } = {}) {
     const keys = verificationKeys([this.#publicJwk])
     const find = async (kid) => keys.get(kid) ?? null
-    return new BearerGuard({ issuer: this.issuer, audience: this.audience, scopes, keys: { find }, now: this.#now })
+    const { issuer, audience } = this
+    const options = { scopes, websites, orOffline, keys: { find }, now: this.#now, [authority]: this.#authority }
+    return new BearerGuard({ issuer, audience, ...options })
   }
 
   trustedBy(guard) {
-    return guard[trust](this.guard())
+    const end = guard[trust](this.guard())
+    return () => {
+      end()
+      this.forget()
+    }
   }
 
   get jwks() {

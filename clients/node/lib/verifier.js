@@ -2,13 +2,14 @@
 // tokens and claims of wrong types, which libraries for tokens accept. The module is CommonJS, because Jest loads
 // CommonJS by default.
 const { crypto, util } = require('./builtin.js')
-const { invalidToken, tokenExpired } = require('./refusals.js')
+const { AuthError, invalidToken, tokenExpired } = require('./refusals.js')
 const { jsonObject } = require('./json.js')
 
 const verifyInThread = util.promisify(crypto.verify)
 const MAX_TOKEN_LENGTH = 8192
 const CLOCK_SKEW = 30 // seconds, for exp, iat and nbf
 const MAX_SHOWN = 200 // characters of a value in the log
+const NOT_TEXT = 'app_id, external_id or scope is missing or not a string'
 const BY_OUR_CLOCK = "by this machine's clock"
 const REMEMBERED_TOKENS = 4096 // the maximum number of tokens that are remembered
 const MAX_REMEMBERED_LENGTH = 2048 // the maximum number of characters of a remembered token
@@ -45,12 +46,12 @@ class Verifier {
   }
 
   /** Returns the user behind a token. `now` is in seconds since 1970. */
-  async verify(token, now) {
+  async verify(token, now, allowsScope) {
     const remembered = this.#remembered.get(token)
     // Another key object means that the keys have been read again. It might be another key with the same id.
     const isSigned = remembered !== undefined && (await this.#keys.find(remembered.key.kid)) === remembered.key
     const claims = isSigned ? remembered.claims : await this.#signedClaims(token)
-    return this.#principal(claims, now)
+    return this.#principal(claims, now, allowsScope)
   }
 
   /**
@@ -101,7 +102,7 @@ class Verifier {
   }
 
   /** Checks the claims, and returns the user. `now` is in seconds since 1970. */
-  #principal(claims, now) {
+  #principal(claims, now, allowsScope) {
     this.#checkIssuerAndAudience(claims)
     const { client_id: clientId, jti, roles = [], external_id: externalId = '' } = claims
     const hasAppId = Object.hasOwn(claims, 'app_id')
@@ -109,17 +110,20 @@ class Verifier {
     // The token of a login in a mini-program or mobile app has no claim app_id, because its client_id names this app.
     let appId = hasAppId ? claims.app_id : clientId
     if (isOfUnregisteredClient(claims)) openid = appId = ''
-    // A website's token, which has an app_id, must also have a scope.
-    const scope = hasAppId || Object.hasOwn(claims, 'scope') ? claims.scope : ''
     if (![clientId, openid, jti].every(isText)) {
       throw invalidToken('client_id, openid or jti is missing or not a string')
     }
-    if (![appId, scope, externalId].every(isText)) {
-      throw invalidToken('app_id, external_id or scope is missing or not a string')
-    }
+    if (![appId, externalId].every(isText)) throw invalidToken(NOT_TEXT)
     if (!isTextList(roles)) throw invalidToken('roles is not a list of strings')
     const [id, sessionId] = [uuid(claims, 'sub'), uuid(claims, 'sid')]
     checkTimes(claims, now)
+    const hasScope = Object.hasOwn(claims, 'scope') // whatever its value is
+    if (hasScope && !allowsScope) {
+      throw new AuthError('insufficient_scope', "this service doesn't accept the tokens of websites and agents")
+    }
+    // A website's token, which has an app_id, must also have a scope.
+    const scope = hasAppId || hasScope ? claims.scope : ''
+    if (!isText(scope)) throw invalidToken(NOT_TEXT)
     return frozen({
       id,
       appId,
@@ -129,6 +133,7 @@ class Verifier {
       externalId: claims.external_id ?? null,
       scope: scope.split(' ').filter(Boolean),
       claims,
+      isCurrent: null,
     })
   }
 }

@@ -1,10 +1,13 @@
 // Each service in the README admits the right users, and refuses other requests like wxauth.
 import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { after, before, describe, test } from 'node:test'
+import { BearerGuard } from 'wxauth-guard'
 import { TestIssuer, USER_ID } from 'wxauth-guard/testing'
-import { frameworks } from './readme.js'
+import { chosen, frameworks, frameworksWithChosenGuard } from './readme.js'
+import { hang, identify, impatient, refuse, respond, Wxauth } from './wxauth.js'
 
 const issuer = new TestIssuer()
 
@@ -30,8 +33,11 @@ for (const [name, start] of Object.entries(frameworks)) {
       assert.deepEqual(await answer.json(), { user: USER_ID, openid: 'o-1' })
     })
 
-    test("the quick start refuses a website's token", { skip: !name.startsWith('Express') }, async () => {
-      assert.equal((await ask(issuer.headers({ scope: 'openid' }))).status, 403)
+    test("a website's token is refused", async () => {
+      for (const answer of [await ask(issuer.headers({ scope: '' })), await erase(issuer.headers({ scope: 'openid' }))]) {
+        assert.deepEqual([answer.status, (await answer.json()).code], [403, 'insufficient_scope'])
+        assert.equal(answer.headers.get('www-authenticate'), 'Bearer error="insufficient_scope"')
+      }
     })
 
     test('a request without a token fails with 401 and a problem document', async () => {
@@ -98,6 +104,71 @@ for (const [name, start] of Object.entries(frameworks)) {
         const answer = Buffer.concat(chunks).toString()
         assert.match(answer, /^HTTP\/1\.1 400 /)
         assert.match(answer, /"code":"invalid_request".*"errors":\[\]/)
+      }
+    })
+  })
+}
+
+for (const [name, start] of Object.entries(frameworksWithChosenGuard)) {
+  describe(`${name}, with another guard,`, () => {
+    const cleanups = []
+    let url, wxauth
+
+    before(async () => {
+      wxauth = await new Wxauth().listen()
+      cleanups.push(() => wxauth.close())
+      url = `${(await start((cleanUp) => cleanups.push(cleanUp))).url}/orders`
+    })
+
+    after(() => Promise.all(cleanups.map((cleanUp) => cleanUp())))
+
+    /** Makes the service use a guard with these options. */
+    const choose = (options, isCurrent = true) => {
+      const guard = new BearerGuard({ issuer: wxauth.url, warn() {}, fetch: impatient, ...options })
+      chosen.guard = isCurrent ? guard.current : guard
+    }
+    /** Returns the status and the code of a refused request for the orders, or 200. */
+    const ask = async (fields = {}, method = 'GET') => {
+      const answer = await fetch(method === 'GET' ? url : `${url}/7`, { method, headers: wxauth.issuer.headers(fields) })
+      return answer.ok ? [200] : [answer.status, (await answer.json()).code]
+    }
+
+    test('a guard for websites accepts both, and asks about both', async () => {
+      for (const isCurrent of [false, true]) {
+        choose({ websites: true }, isCurrent)
+        assert.deepEqual(await ask({ scope: 'openid' }), [200])
+        assert.deepEqual(await ask(), [200])
+      }
+      assert.deepEqual(wxauth.requests.map((request) => request.url), Array(2).fill('/v1/verify?websites=true'))
+    })
+
+    test('a ban, an ended session and new roles count at once', async () => {
+      choose({})
+      wxauth.behaviour = identify()
+      assert.deepEqual(await ask({ roles: ['clerk'] }, 'DELETE'), [403, 'insufficient_role'])
+      wxauth.behaviour = identify('clerk')
+      assert.deepEqual(await ask({}, 'DELETE'), [200])
+      wxauth.behaviour = refuse(401, 'invalid_token')
+      assert.deepEqual(await ask(), [401, 'session_revoked'])
+      choose({}, false)
+      assert.deepEqual(await ask(), [200])
+    })
+
+    test('an unreachable wxauth refuses, unless the signature is enough', async () => {
+      for (const [behaviour, offline] of [
+        [refuse(503, 'storage_unavailable'), [200]],
+        [(request) => request.socket.destroy(), [200]],
+        [hang, [200]],
+        [refuse(429, 'rate_limited'), [503, 'verification_unavailable']],
+        [respond(302, { Location: '/v1/verify?again' }), [503, 'verification_unavailable']],
+        [respond(200, { 'X-Auth-User-Id': randomUUID() }), [503, 'verification_unavailable']],
+        [refuse(401, 'invalid_token'), [401, 'session_revoked']],
+      ]) {
+        wxauth.behaviour = behaviour
+        choose({ orOffline: true })
+        assert.deepEqual(await ask(), offline)
+        choose({})
+        assert.deepEqual(await ask(), offline[0] === 200 ? [503, 'verification_unavailable'] : offline)
       }
     })
   })

@@ -16,9 +16,9 @@ for await (const line of createInterface({ input: process.stdin })) {
   }
   // After its first response, this issuer does not respond while the strangers' tokens wait for its keys. A user must
   // not wait. The issuer then tells whether the guard still waits.
-  for (let number = 0; number < 32; number += 1) statusOf(stranger)
+  const strangers = Array.from({ length: 300 }, () => statusOf(stranger))
   const second = await statusOf(token)
   const isWaitedFor = await (await fetch(`${issuer}/answered`)).text()
-  console.log(first, second, isWaitedFor)
+  console.log(first, second, isWaitedFor, `[${[...new Set(await Promise.all(strangers))]}]`)
   process.exit()
 }

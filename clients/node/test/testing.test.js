@@ -21,6 +21,7 @@ test('a token contains the requested user', async () => {
     roles: ['clerk'],
     externalId: null,
     scope: [],
+    isCurrent: null,
   })
   assert.deepEqual([claims.iss, claims.aud, claims.client_id], ['https://auth.test', 'wxauth', 'wxother'])
 })
@@ -37,14 +38,14 @@ test('by default, each token belongs to the same user, who has no roles', async 
 test('a website’s token contains the mini-program, the client and the granted scopes', async () => {
   const issuer = new TestIssuer()
   const claims = { client_id: 'shop', app_id: 'wxother', scope: 'openid profile', external_id: 'old-7' }
-  const user = await issuer.guard().verify(issuer.token({ claims }))
+  const user = await issuer.guard({ websites: true }).verify(issuer.token({ claims }))
   assert.deepEqual([user.appId, user.claims.client_id], ['wxother', 'shop'])
   assert.deepEqual([user.scope, user.externalId], [['openid', 'profile'], 'old-7'])
 })
 
 test('a website’s token has an openid, and the token of a client with a metadata document has none', async () => {
   const issuer = new TestIssuer()
-  const verified = (fields) => issuer.guard().verify(issuer.token(fields))
+  const verified = (fields) => issuer.guard({ websites: true }).verify(issuer.token(fields))
   const website = await verified({ scope: ['openid', 'profile'], client_id: 'shop', appId: 'wxother' })
   assert.deepEqual([website.appId, website.claims.client_id, website.scope], ['wxother', 'shop', ['openid', 'profile']])
   assert.ok(website.openid && !('auth_time' in website.claims))
@@ -105,9 +106,88 @@ for (const claims of [
 ]) {
   test(`a token with ${JSON.stringify(claims)} is refused`, async () => {
     const issuer = new TestIssuer()
-    await assert.rejects(issuer.guard().verify(issuer.token({ claims })), { code: 'invalid_token' })
+    const guard = issuer.guard({ websites: true })
+    await assert.rejects(guard.verify(issuer.token({ claims })), { code: 'invalid_token' })
   })
 }
+
+const AGENT = 'https://agent.test/client.json'
+const SCOPED = [
+  { scope: 'openid profile', client_id: 'shop' },
+  { scope: 'orders:read' },
+  { scope: '' },
+  { scope: ' ' },
+  { scope: 'roles', roles: ['clerk'] },
+  { scope: 'orders:read', client_id: AGENT },
+]
+const UNREADABLE = [['orders:read'], [], 0, false, {}].map((scope) => ({ claims: { scope } }))
+
+for (const audience of ['wxauth', 'orders', 'urn:orders', 'mcp.example.com']) {
+  test(`a guard for ${audience} accepts only tokens without a scope`, async () => {
+    const issuer = new TestIssuer({ audience })
+    const guard = issuer.guard()
+    for (const fields of [...SCOPED, ...UNREADABLE]) {
+      await assert.rejects(guard.verify(issuer.token(fields)), {
+        code: 'insufficient_scope',
+        status: 403,
+        challenge: 'Bearer error="insufficient_scope"',
+        message: "this service doesn't accept the tokens of websites and agents",
+      })
+      await assert.rejects(guard.optional().user({ headers: issuer.headers(fields) }), { status: 403 })
+    }
+    assert.ok(await guard.verify(issuer.token()))
+    const expired = issuer.token({ scope: 'openid', expiresIn: -31 })
+    await assert.rejects(guard.verify(expired), { code: 'token_expired' })
+  })
+}
+
+test('a guard for websites accepts both, and its scopes bind only tokens that have one', async () => {
+  const issuer = new TestIssuer()
+  const guard = issuer.guard({ websites: true })
+  for (const fields of SCOPED) assert.ok(await guard.verify(issuer.token(fields)))
+  for (const fields of UNREADABLE) await assert.rejects(guard.verify(issuer.token(fields)), { code: 'invalid_token' })
+  const [own, website] = await Promise.all([{}, { scope: 'openid' }].map((fields) => guard.verify(issuer.token(fields))))
+  for (const scoped of [issuer.guard({ websites: true, scopes: ['orders:read'] }), guard.requires('orders:read')]) {
+    assert.ok(await scoped.verify(issuer.token()))
+    assert.ok(await scoped.verify(issuer.token({ scope: 'orders:read' })))
+    await assert.rejects(scoped.verify(issuer.token({ scope: 'openid' })), { code: 'insufficient_scope' })
+    scoped.checkScopes(own, 'orders:write')
+    assert.throws(() => scoped.checkScopes(own, 'a b'), TypeError)
+    assert.throws(() => scoped.checkScopes(website), { code: 'insufficient_scope' })
+  }
+  guard.checkScopes(website)
+  assert.throws(() => issuer.guard().checkScopes(own, 'orders:write'), { code: 'insufficient_scope' })
+})
+
+test('a guard with scopes accepts no token without them', async () => {
+  const issuer = new TestIssuer()
+  for (const guard of [issuer.guard({ scopes: ['orders:read'] }), issuer.guard().requires('orders:read')]) {
+    assert.ok(await guard.verify(issuer.token({ scope: 'orders:read' })))
+    for (const scope of [undefined, '', 'orders:write']) {
+      await assert.rejects(guard.verify(issuer.token({ scope })), {
+        code: 'insufficient_scope',
+        message: 'this request requires the scope orders:read',
+      })
+    }
+  }
+})
+
+for (const audience of ['https://mcp.example.com/mcp', 'http://mcp.example.com', 'HTTPS://MCP.example.com/mcp?a=b']) {
+  test(`a guard for ${audience} accepts agents`, async () => {
+    const issuer = new TestIssuer({ audience })
+    const token = issuer.token({ scope: 'orders:read', client_id: AGENT })
+    assert.ok(await issuer.guard().verify(token))
+    await assert.rejects(issuer.guard().requires('orders:write').verify(token), { code: 'insufficient_scope' })
+  })
+}
+
+test('websites and orOffline are true or false', () => {
+  for (const mistake of ['false', 'true', 0, 1, []]) {
+    for (const name of ['websites', 'orOffline']) {
+      assert.throws(() => new BearerGuard({ issuer: 'https://auth.test', [name]: mistake }), TypeError)
+    }
+  }
+})
 
 test('a token expires when the clock advances', async () => {
   let time = 1_795_161_600_000

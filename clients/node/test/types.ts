@@ -39,6 +39,16 @@ export async function handle(request: Request): Promise<Response> {
   }
 }
 
+const asking = new BearerGuard({ issuer: 'https://auth.example.com', websites: true, orOffline: false }).current
+export const isCurrent: Promise<boolean | null> = asking.verify('').then((user) => user.isCurrent)
+export const open: Promise<Principal | null> = asking.optional().user(new Request('https://orders.test'))
+export const openToo: Promise<Principal | null> = guard.optional().current.user(new Request('https://orders.test'))
+express().use(onExpress(asking.requires('a')), onExpress(guard.optional().current))
+// @ts-expect-error a text is neither true nor false
+new BearerGuard({ issuer: 'https://auth.example.com', orOffline: 'false' })
+// @ts-expect-error whether a guard asks cannot be changed
+asking.current = guard
+
 const resource = new BearerGuard({ issuer: 'https://auth.example.com', audience: 'https://mcp.example.com/mcp', scopes: ['a'] })
 express().get(resource.resourceMetadataPath, onExpress(resource.requires('b', 'c')), (request, response) => {
   if (request.user) resource.checkScopes(request.user, 'd')
@@ -49,6 +59,14 @@ resource.requires()
 
 const issuer = new TestIssuer({ audience: 'orders' })
 export const end: () => void = issuer.trustedBy(guard)
+issuer.ban('01900000-0000-7000-8000-000000000001')
+issuer.setRoles('01900000-0000-7000-8000-000000000001', ['clerk'] as const)
+issuer.endSession('01900000-0000-7000-8000-000000000001')
+export const endOutage: () => void = issuer.unreachable()
+issuer.forget()
+issuer.guard({ websites: true, orOffline: true, scopes: 'a' })
+// @ts-expect-error a test issuer chooses the issuer of its guards
+issuer.guard({ issuer: 'https://auth.example.com' })
 export const headers: { authorization: string } = issuer.headers({ roles: ['clerk'], claims: { openid: null } })
 export const ofAgent: string = issuer.token({ scope: ['a'], client_id: 'https://agent.test/client.json' })
 

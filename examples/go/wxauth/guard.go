@@ -25,13 +25,48 @@ type User struct {
 	SessionID            string   `json:"sid"`
 	Roles                []string `json:"roles"`
 	Scope                *string  `json:"scope"` // the scopes of a website or an agent; nil in your mini-programs
+	hasScope             bool     // also true if the scope is null
 }
 
-// Guard admits requests that have a valid access token.
+// UnmarshalJSON reads the claims by their exact names. encoding/json would also accept ROLES as roles.
+func (u *User) UnmarshalJSON(document []byte) error {
+	var claims map[string]json.RawMessage
+	if err := json.Unmarshal(document, &claims); err != nil {
+		return err
+	}
+	known := map[string]json.RawMessage{}
+	for _, name := range []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "app_id", "openid",
+		"external_id", "sid", "roles"} {
+		if value, isSet := claims[name]; isSet {
+			known[name] = value
+		}
+	}
+	document, err := json.Marshal(known)
+	if err != nil {
+		return err
+	}
+	type plain User // has no UnmarshalJSON
+	if err := json.Unmarshal(document, (*plain)(u)); err != nil {
+		return err
+	}
+	var scope json.RawMessage
+	if scope, u.hasScope = claims["scope"]; u.hasScope {
+		u.Scope = new(string)
+		if json.Unmarshal(scope, u.Scope) != nil {
+			*u.Scope = string(scope) // not a text, so it contains no scope that you know
+		}
+	}
+	return nil
+}
+
+// Guard admits requests that have a valid access token of your own apps.
 type Guard struct {
 	Issuer, Audience string
 	Keys             jwt.Keyfunc
+	Websites         bool // also admit websites and agents, whose users have a Scope
 }
+
+var errInsufficientScope = errors.New("the token of a website or an agent")
 
 // Verify returns the user of a valid token.
 func (g Guard) Verify(token string) (*User, error) {
@@ -68,11 +103,14 @@ func (g Guard) check(header map[string]any, user *User) error {
 		return errors.New("nbf is in the future")
 	case user.ExpiresAt == nil || !user.ExpiresAt.After(now.Add(-clockSkew)):
 		return errors.New("the token has expired")
+	case user.hasScope && !g.Websites:
+		return errInsufficientScope
 	}
 	return nil
 }
 
-// Refusal is the reason for refusing a request, with the status of the response, which is 401, 403 or 503.
+// Refusal is the reason for refusing a request, with the status of the response, which is 400, 401, 403 or
+// 503.
 type Refusal struct {
 	Status    int    `json:"status"`
 	Code      string `json:"code"`
@@ -95,13 +133,20 @@ func (r Refusal) Write(w http.ResponseWriter) {
 // Caller returns the user of the request's token. If the token is not valid, or the user does not have all of these
 // roles, Caller returns a Refusal instead.
 func (g Guard) Caller(r *http.Request, roles ...string) (*User, *Refusal) {
+	if len(r.Header["Authorization"]) > 1 { // a program in front of this one might have read the other token
+		return nil, &Refusal{http.StatusBadRequest, "invalid_request", `Bearer error="invalid_request"`}
+	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	token = strings.Trim(token, " ")
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return nil, &Refusal{http.StatusUnauthorized, "missing_token", "Bearer"}
 	}
 	user, err := g.Verify(token)
 	if errors.Is(err, errNoKeys) {
 		return nil, &Refusal{http.StatusServiceUnavailable, "keys_unavailable", ""}
+	}
+	if errors.Is(err, errInsufficientScope) {
+		return nil, &Refusal{http.StatusForbidden, "insufficient_scope", `Bearer error="insufficient_scope"`}
 	}
 	if err != nil {
 		log.Printf("a token was refused: %v", err)
@@ -115,31 +160,12 @@ func (g Guard) Caller(r *http.Request, roles ...string) (*User, *Refusal) {
 	return user, nil
 }
 
-// OwnCaller does what Caller does, and also refuses the tokens of websites and agents. It admits only the users of your
-// own mini-programs.
-func (g Guard) OwnCaller(r *http.Request, roles ...string) (*User, *Refusal) {
-	user, refusal := g.Caller(r, roles...)
-	if refusal == nil && user.Scope != nil {
-		return nil, &Refusal{http.StatusForbidden, "insufficient_scope", `Bearer error="insufficient_scope"`}
-	}
-	return user, refusal
-}
-
 type key struct{}
 
 // Require returns a handler that admits only requests with a Caller. In your handler, UserOf returns this user.
 func (g Guard) Require(next http.HandlerFunc, roles ...string) http.HandlerFunc {
-	return require(g.Caller, next, roles)
-}
-
-// RequireOwn returns a handler that admits only requests with an OwnCaller.
-func (g Guard) RequireOwn(next http.HandlerFunc, roles ...string) http.HandlerFunc {
-	return require(g.OwnCaller, next, roles)
-}
-
-func require(caller func(*http.Request, ...string) (*User, *Refusal), next http.HandlerFunc, roles []string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		user, refusal := caller(r, roles...)
+		user, refusal := g.Caller(r, roles...)
 		if refusal != nil {
 			refusal.Write(w)
 			return

@@ -37,8 +37,9 @@ type Keys struct {
 }
 
 // Find is a jwt.Keyfunc. If the key is unknown, or the keys are ten minutes old, the request that starts a read waits
-// for it. Other requests use the keys in memory, or fail with errNoKeys. Otherwise, an attacker could block the service
-// with unknown keys while wxauth does not respond. Only the very first read makes all requests wait.
+// for it. Other requests use the keys in memory. Otherwise, an attacker could block the service with unknown keys while
+// wxauth does not respond. Only the very first read makes all requests wait. wxauth publishes a key six minutes before
+// it signs, so only keys older than five minutes can lack one that signs.
 func (k *Keys) Find(token *jwt.Token) (any, error) {
 	kid, _ := token.Header["kid"].(string)
 	k.mutex.Lock()
@@ -52,12 +53,11 @@ func (k *Keys) Find(token *jwt.Token) (any, error) {
 	k.mutex.Unlock()
 	if ended != nil && (isFirst || isBegun && (key == nil || age > 2*freshFor)) {
 		<-ended
-		ended = nil
 		k.mutex.Lock()
 		key, age = k.keys[kid], time.Since(k.readAt)
 		k.mutex.Unlock()
 	}
-	if age > keptFor || key == nil && ended != nil {
+	if age > keptFor || key == nil && age > freshFor {
 		return nil, errNoKeys
 	}
 	if key == nil {

@@ -18,6 +18,8 @@ In any other framework, call one of these methods:
     user = await guard.verify(guard.bearer_token(request.headers.get("Authorization")))
     user = await guard.find_user(request.headers.get("Authorization"))  # None if there is no Bearer token
 
+A guard verifies tokens offline. `guard.current` is a guard, too, and also asks wxauth, so that a ban counts at once.
+
 To require roles in these frameworks, call `require_roles(user, "clerk")`. All these functions raise a `WxAuthError` if
 the request must be refused. `problem(error, request.headers)` returns the response to such a request.
 
@@ -60,14 +62,8 @@ __all__ = [
 ]
 
 
+# PEP 562: pytest imports the package for `pytest_plugin`, and would start more slowly if the objects were loaded now.
 def __getattr__(name: str) -> object:
-    """Return the object with an exported name. When the first name is requested, load all exported objects (PEP 562).
-
-    The objects are not loaded with the package, because pytest imports the package for `pytest_plugin`, and would
-    otherwise start more slowly.
-
-    Raises: AttributeError, if no exported object has this name.
-    """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from wxauth_guard import names
@@ -77,5 +73,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Return all names, including the names of objects that are not loaded yet."""
     return sorted({*globals(), *__all__})

@@ -34,8 +34,6 @@ class BearerMiddleware:
         optional: Whether requests without a Bearer token also pass, for apps that have open pages or another login. For
             such requests, `scope["user"]` stays unchanged, or becomes None if it is missing. Therefore, call
             `require_roles` where a user is needed. If a request contains a token, the token must be valid.
-
-    Raises: ValueError, if a public path does not begin with a slash, or if `roles` and `optional` are both given.
     """
 
     def __init__(
@@ -67,10 +65,6 @@ class BearerMiddleware:
         await self._app(scope, receive, send)
 
     async def _find_user(self, *authorizations: str) -> Principal | None:
-        """Return the user of a request; None if the request contains no token and may pass.
-
-        Raises: WxAuthError, if the request must be refused.
-        """
         if self._optional:
             return await self._guard.find_user(*authorizations)
         principal = await self._guard.verify(self._guard.bearer_token(*authorizations))
@@ -78,7 +72,6 @@ class BearerMiddleware:
         return principal
 
     def _is_public(self, scope: Scope) -> bool:
-        """Return whether a request needs no token, because its path is public."""
         path = _path_in_app(scope, scope["path"])
         if path not in self._public:
             return False
@@ -89,19 +82,12 @@ class BearerMiddleware:
 
 
 def _path_in_app(scope: Scope, path: str) -> str:
-    """Return a path relative to the path at which the app is mounted.
-
-    Some servers leave the mount point out, so a path that does not begin with the mount point is already relative.
-    """
+    # Some servers leave the mount point out, so a path that does not begin with it is already relative.
     root_path: str = scope.get("root_path", "")
     return path.removeprefix(root_path) if path.startswith(f"{root_path}/") else path
 
 
 async def _refuse(refusal: WxAuthError, scope: Scope, send: Send) -> None:
-    """Send the problem document as the response to the request, or to the handshake of a WebSocket.
-
-    If the server cannot send a response to the handshake, close the WebSocket instead.
-    """
     is_websocket = scope["type"] == "websocket"
     if is_websocket and WEBSOCKET_DENIAL not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal.code})

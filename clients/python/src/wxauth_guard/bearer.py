@@ -8,8 +8,9 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from wxauth_guard.claims import Principal
 from wxauth_guard.errors import (
@@ -19,6 +20,7 @@ from wxauth_guard.errors import (
     InvalidRequest,
     InvalidToken,
     MissingToken,
+    VerificationUnavailable,
 )
 from wxauth_guard.json_texts import to_json
 from wxauth_guard.keys import KeySource
@@ -33,20 +35,29 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.routing import Route
 
-LOG_PAUSE_SECONDS: Final = 60.0
-"""The shortest time, in seconds, between two log lines about the same cause."""
+    from wxauth_guard.current import Authority
 
+LOG_PAUSE_SECONDS: Final = 60.0
+
+# The resource's own path follows (RFC 9728, section 3.1).
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
-"""The beginning of the path of a resource's metadata. The resource's own path follows (RFC 9728, section 3.1)."""
 
 _log = logging.getLogger("wxauth_guard")
 
-_SCOPE: Final = re.compile(r"[!#-\[\]-~]+")
-"""The pattern of a scope (RFC 6749, section 3.3)."""
+_SCOPE: Final = re.compile(r"[!#-\[\]-~]+")  # RFC 6749, section 3.3
 _HOW_TO_SEND: Final = "send the access token as 'Authorization: Bearer ...'"
 _NO_METADATA: Final = "a resource's metadata needs an audience that is an https URL, or http on loopback"
-_SECOND_HEADER: Final = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]* ")
-"""The pattern of the beginning of a second `Authorization` header, joined to the first one: a comma and a scheme."""
+# A second header begins with a scheme, and a server or proxy may have joined it to the first with a comma.
+_SECOND_HEADER: Final = re.compile(r",[ \t]*[A-Za-z][A-Za-z0-9-]* ")
+
+
+class _Confirmation:
+    """The roles that wxauth has named for a user, and the user with them."""
+
+    __slots__ = ("roles", "user")
+
+    roles: frozenset[str]
+    user: Principal
 
 
 class Guard:
@@ -54,9 +65,12 @@ class Guard:
 
     If FastAPI is installed, `BearerGuard` is a subclass that can also be used as a dependency.
 
-    The guard checks tokens offline. It fetches the issuer's public keys from time to time, and never sends a token to
-    the issuer. The logger `wxauth_guard` logs why a well-formed token is invalid, at most once per minute for each
-    cause, with details such as the value in the token and the expected value.
+    By default, it accepts only the tokens of the operator's own apps. The tokens of websites and agents, which have the
+    claim `scope`, need `scopes`, `websites`, or the URL of a resource as the audience.
+
+    The guard checks tokens offline. It fetches the issuer's public keys from time to time, and only `current` sends a
+    token to the issuer. The logger `wxauth_guard` logs why a well-formed token is invalid, or why wxauth could not be
+    asked, at most once per minute for each cause.
 
     Args:
         issuer: The issuer's public URL, which must be https, or http on loopback. It is compared exactly with `iss`.
@@ -64,13 +78,14 @@ class Guard:
             `RESOURCES` lists. In this case, `WWW-Authenticate` names the resource's metadata in a 401 and in a refusal
             for a missing scope.
         scopes: The scopes that the token must have. All of them are required.
-        internal_url: The URL inside your own network from which the guard reads the issuer's keys, for example
-            `http://wxauth:8000`. Plain http is allowed. The metadata there must still name the public issuer.
+        websites: Whether to accept the tokens of the operator's own apps as well as those of websites and agents.
+            `scopes`, `requires` and `check_scopes` then bind only tokens that have a scope.
+        or_offline: Whether `current` accepts a token by its signature while wxauth is unreachable. The user's
+            `is_current` is then False, and a ban counts only when the token expires.
+        internal_url: The URL inside your own network at which the guard reads the issuer's keys, and asks wxauth, for
+            example `http://wxauth:8000`. Plain http is allowed. The metadata there must still name the public issuer.
         keys: The source of verification keys. By default, the guard finds the keys through the issuer's metadata.
         clock: A function that returns the time, in epoch seconds.
-
-    Raises: ValueError, if issuer is empty, if audience is not a non-empty string, if a scope is malformed, or if both
-        internal_url and keys are given. Without keys, also if `RemoteKeys` does not accept issuer or internal_url.
     """
 
     def __init__(
@@ -79,6 +94,8 @@ class Guard:
         audience: str = "wxauth",
         *,
         scopes: Iterable[str] = (),
+        websites: bool = False,
+        or_offline: bool = False,
         internal_url: str | None = None,
         keys: KeySource | None = None,
         clock: Callable[[], float] = time.time,
@@ -95,18 +112,19 @@ class Guard:
         self._issuer, self._audience = issuer, audience
         self._metadata_path = _metadata_path(audience)
         self._scopes = frozenset(_checked_scopes(scopes))
+        self._websites = websites
+        self._or_offline = or_offline
+        self._asks = False
+        self._current: Self | None = None
+        self._authority: Authority | None = None
+        self._keys = keys
+        self._allows_scope = bool(self._scopes) or websites or is_http_url(audience)
+        # The guard whose keys and clock are used. If `requires` made this guard, it is the guard on which the first
+        # `requires` was called, so that a test that replaces the keys of that guard (`TestIssuer.trusted_by`) replaces
+        # those of this one.
         self._origin = self
-        """The guard whose keys and clock are used.
-
-        If `requires` made this guard, it is the guard on which the first `requires` was called, so that a test that
-        replaces the keys of that guard (`TestIssuer.trusted_by`) also replaces those of this guard. Otherwise, it is
-        this guard itself.
-        """
+        # The causes are the fixed details of the verifier's errors, so the dictionary stays small.
         self._logged_at: dict[str, float] = {}
-        """The time of the last log line about each cause.
-
-        The causes are the fixed details of the verifier's errors, so the dictionary stays small.
-        """
 
     async def verify(self, token: str) -> Principal:
         """Check a token, and return its user. In FastAPI, call this method only for tokens outside the header.
@@ -114,25 +132,90 @@ class Guard:
         Unlike the dependency, this method does not turn an invalid token into a response, not even in a route. Catch
         the errors, or register `wxauth_guard.problems.answer_problem` for `WxAuthError`.
 
-        Raises: InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable.
+        Raises: InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable. A guard that asks wxauth (`current`)
+            also raises SessionRevoked and VerificationUnavailable.
         """
         with self._completing_refusals():
-            principal = await self._origin._verifier.verify(token, now=self._origin._clock())
+            principal = await self._origin._verifier.verify(
+                token, now=self._origin._clock(), allows_scope=self._allows_scope
+            )
         self.check_scopes(principal)
-        return principal
+        if not self._asks:
+            return principal
+        with self._confirming(principal) as confirmed:
+            confirmed.roles = await self._authority_in_use().ask(token, principal, self._query())
+        return confirmed.user
 
     def verify_sync(self, token: str) -> Principal:
-        """Check a token in a thread or a WSGI app, without an event loop, and return its user.
+        """Check a token in a thread or a WSGI app, as `verify` does.
 
         The method shares its keys with `verify`. It might block while it waits for the issuer, so call `verify` in a
         coroutine. If the guard was given `keys`, they must have `find_sync`.
-
-        Raises: InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable.
         """
         with self._completing_refusals():
-            principal = self._origin._verifier.verify_sync(token, now=self._origin._clock())
+            principal = self._origin._verifier.verify_sync(
+                token, now=self._origin._clock(), allows_scope=self._allows_scope
+            )
         self.check_scopes(principal)
-        return principal
+        if not self._asks:
+            return principal
+        with self._confirming(principal) as confirmed:
+            confirmed.roles = self._authority_in_use().ask_sync(token, principal, self._query())
+        return confirmed.user
+
+    @property
+    def current(self) -> Self:
+        """A guard that also asks wxauth about each token, so that bans, sign-outs and roles count at once.
+
+        Each request then needs a response of wxauth within two seconds. It shares keys, clock and log with this guard.
+        """
+        if self._asks:
+            return self
+        if self._current is None:
+            self._authority_in_use()  # so that an issuer that cannot be asked is a mistake at once
+            current = self._copy()
+            current._asks = True
+            self._current = current
+        return self._current
+
+    def _authority_in_use(self) -> Authority:
+        origin = self._origin
+        if origin._authority is None:
+            from wxauth_guard.current import RemoteAuthority
+            from wxauth_guard.jwks import RemoteKeys
+
+            keys = origin._keys
+            if not isinstance(keys, RemoteKeys):
+                keys = RemoteKeys(origin._issuer)
+            origin._authority = RemoteAuthority(keys.issuer)
+        return origin._authority
+
+    def _query(self) -> str:
+        if is_http_url(self._audience):
+            return "?" + urlencode({"resource": self._audience})
+        return "?websites=true" if self._allows_scope else ""
+
+    @contextmanager
+    def _confirming(self, principal: Principal) -> Iterator[_Confirmation]:
+        """Let the block ask wxauth for the user's roles. After the block, `user` is set."""
+        confirmed = _Confirmation()
+        try:
+            yield confirmed
+        except BearerError as refusal:
+            self._complete(refusal)
+            raise
+        except VerificationUnavailable as failure:
+            self._log_cause(failure.detail, f"A token could not be verified at once: {failure.detail}")
+            if not (self._or_offline and failure.is_unreachable):
+                raise
+            confirmed.user = replace(principal, is_current=False)
+        else:
+            confirmed.user = replace(principal, roles=confirmed.roles, is_current=True)
+
+    def _copy(self) -> Self:
+        guard = copy.copy(self)  # so that `_origin` and the log's times are those of this guard
+        guard._current = None
+        return guard
 
     async def find_user(self, *authorizations: str | None) -> Principal | None:
         """Return the user of a request with these `Authorization` headers, or None if they contain no Bearer token.
@@ -145,40 +228,26 @@ class Guard:
         return None if token is None else await self.verify(token)
 
     def find_user_sync(self, *authorizations: str | None) -> Principal | None:
-        """Return the user, or None, as `find_user` does, but for code in a thread or a WSGI app.
-
-        Raises: the errors of `verify_sync` and `bearer_token`, except MissingToken.
-        """
+        """Return the user, or None, as `find_user` does, but in a thread or a WSGI app."""
         token = self._token_or_none(authorizations)
         return None if token is None else self.verify_sync(token)
 
     def _token_or_none(self, authorizations: Iterable[str | None]) -> str | None:
-        """Return the token in these headers, or None if they contain no Bearer token.
-
-        Raises: InvalidRequest, if there is more than one header.
-        """
         try:
             return self.bearer_token(*authorizations)
         except MissingToken:
             return None
 
     def bearer_token(self, *authorizations: str | None) -> str:
-        """Return the token in the `Authorization` header, as the function `bearer_token` does.
-
-        In addition, MissingToken contains the URL of the resource's metadata, if the audience is the URL of a resource.
-
-        Raises: MissingToken; InvalidRequest, if there is more than one header.
-        """
+        """Return the token as the function `bearer_token` does. MissingToken also names the resource's metadata."""
         with self._completing_refusals():
             return bearer_token(*authorizations)
 
     def requires(self, scope: str, *others: str) -> Self:
-        """Return a guard that also requires these scopes. It shares keys, clock and log with this guard.
-
-        Raises: ValueError, if a scope is malformed.
-        """
-        guard = copy.copy(self)  # so that `_origin` and the log's times are those of this guard
+        """Return a guard that also requires these scopes. It shares keys, clock and log with this guard."""
+        guard = self._copy()
         guard._scopes = self._scopes.union(_checked_scopes((scope, *others)))
+        guard._allows_scope = True
         return guard
 
     def check_scopes(self, principal: Principal, *scopes: str) -> None:
@@ -187,9 +256,11 @@ class Guard:
         In FastAPI, the guard turns the error into a response in routes that depend on it. Elsewhere, the caller must
         handle the error.
 
-        Raises: InsufficientScope, if the user's token lacks a scope; ValueError, if a scope is malformed.
+        Raises: InsufficientScope, if the user's token lacks a scope.
         """
         needed = self._scopes.union(_checked_scopes(scopes))
+        if self._websites and "scope" not in principal.claims:
+            return
         if not needed <= principal.scope:
             scope = " ".join(sorted(needed))  # in a fixed order, so that equal refusals have equal texts
             with self._completing_refusals():
@@ -197,10 +268,7 @@ class Guard:
 
     @property
     def resource_metadata_path(self) -> str:
-        """The path of the resource's metadata, on the host of the audience, percent-encoded as in the audience.
-
-        Raises: ValueError, if the audience is not the URL of a resource.
-        """
+        """The path of the resource's metadata, on the host of the audience, percent-encoded as in the audience."""
         if self._metadata_path is None:
             raise ValueError(_NO_METADATA)
         return self._metadata_path
@@ -208,12 +276,9 @@ class Guard:
     def resource_metadata(
         self, *, scopes_supported: Iterable[str] | None = None, resource_name: str | None = None
     ) -> dict[str, Any]:
-        """Return the resource's metadata (RFC 9728, section 2).
+        """Return the resource's metadata (RFC 9728, section 2), which tells clients where to get tokens.
 
-        It tells clients where to get tokens, and which scopes they can request. `scopes_supported` and `resource_name`
-        become members of the same name, and None omits the member.
-
-        Raises: ValueError, if the audience is not the URL of a resource, or if a scope is malformed.
+        Raises: ValueError, if the audience is not the URL of a resource.
         """
         if self._metadata_path is None:
             raise ValueError(_NO_METADATA)
@@ -229,10 +294,7 @@ class Guard:
     def metadata_route(
         self, *, scopes_supported: Iterable[str] | None = None, resource_name: str | None = None
     ) -> Route:
-        """Return a route for FastAPI and Starlette with the resource's metadata, which pages of any origin may read.
-
-        Raises: ValueError, in the same cases as `resource_metadata`.
-        """
+        """Return a route for FastAPI and Starlette with the resource's metadata, which pages of any origin may read."""
         from starlette.responses import Response
         from starlette.routing import Route
 
@@ -246,12 +308,9 @@ class Guard:
         return Route(unquote(self.resource_metadata_path), answer, methods=["GET", "OPTIONS"])
 
     def public_paths(self, paths: Iterable[str]) -> frozenset[str]:
-        """Return these paths and, if there is one, the path of the resource's metadata.
+        """Return these paths and that of the resource's metadata, which clients read before they have a token.
 
-        Clients read the metadata before they have a token. The paths are not percent-encoded, because a server decodes
-        the path of a request.
-
-        Raises: ValueError, if a path does not begin with a slash.
+        The paths are not percent-encoded, because a server decodes the path of a request.
         """
         public = _as_set(paths)
         if not all(path.startswith("/") for path in public):
@@ -260,29 +319,27 @@ class Guard:
 
     @contextmanager
     def _completing_refusals(self) -> Iterator[None]:
-        """If the block raises a refusal, add the URL of the resource's metadata to it, if there is one.
-
-        If the token is invalid, also log the reason.
-        """
         try:
             yield
         except BearerError as refusal:
-            if self._metadata_path is not None:
-                parts = urlsplit(self._audience)
-                refusal.resource_metadata = f"{parts.scheme}://{parts.netloc}{self._metadata_path}"
-            if isinstance(refusal, InvalidToken):
-                self._log_cause(refusal)
+            self._complete(refusal)
             raise
 
-    def _log_cause(self, refusal: InvalidToken) -> None:
-        """Log the details that the response omits, at most once a minute for each cause."""
+    def _complete(self, refusal: BearerError) -> None:
+        if self._metadata_path is not None:
+            parts = urlsplit(self._audience)
+            refusal.resource_metadata = f"{parts.scheme}://{parts.netloc}{self._metadata_path}"
+        if isinstance(refusal, InvalidToken) and refusal.for_log:
+            self._log_cause(refusal.detail, f"A token was refused: {refusal.for_log}")
+
+    def _log_cause(self, cause: str, line: str) -> None:
         now = self._origin._clock()
-        logged_at = self._logged_at.get(refusal.detail)
+        logged_at = self._logged_at.get(cause)
         # If the clock is set back, `logged_at` is in the future. Because of abs(), logging resumes soon anyway.
         is_due = logged_at is None or abs(now - logged_at) >= LOG_PAUSE_SECONDS
-        if refusal.for_log and is_due:
-            self._logged_at[refusal.detail] = now
-            _log.warning("A token was refused: %s", refusal.for_log)
+        if is_due:
+            self._logged_at[cause] = now
+            _log.warning("%s", line)
 
 
 def bearer_token(*authorizations: str | None) -> str:
@@ -331,10 +388,7 @@ def require_roles(user: Principal | None, *roles: str) -> None:
 
 
 def checked_roles(roles: Iterable[str], *, optional: bool) -> frozenset[str]:
-    """Return the roles that a middleware requires. `optional` says whether it also admits requests without a user.
-
-    Raises: ValueError, if there are roles although the user is optional.
-    """
+    """Return the roles that a middleware requires, which may be none if the user is optional."""
     required = _as_set(roles)
     if required and optional:
         raise ValueError("optional admits requests without a user, and so without roles")
@@ -342,24 +396,18 @@ def checked_roles(roles: Iterable[str], *, optional: bool) -> frozenset[str]:
 
 
 def _as_set(names: Iterable[str]) -> frozenset[str]:
-    """Return the names as a set. A string counts as one name."""
     return frozenset([names] if isinstance(names, str) else names)
 
 
 def _checked_scopes(scopes: Iterable[str]) -> list[str]:
-    """Return the scopes as a list. A string counts as one scope.
-
-    Raises: ValueError, if a value is not a scope (RFC 6749, section 3.3). Such a value could contain the quote
-        that ends the scope in the header `WWW-Authenticate`.
-    """
     checked = [scopes] if isinstance(scopes, str) else list(scopes)
+    # A quote would end the scope in the header `WWW-Authenticate`.
     if not all(isinstance(scope, str) and _SCOPE.fullmatch(scope) for scope in checked):
         raise ValueError("a scope must be printable ASCII, without space, quote and backslash, and not empty")
     return checked
 
 
 def _metadata_path(audience: str) -> str | None:
-    """Return the path of this audience's metadata; None if the audience is not the URL of a resource."""
     is_secure_url = is_http_url(audience) and is_secure(audience)
     # A resource's URL has no query, fragment or user. A quote or a backslash in it could end or change the quoted
     # value in `WWW-Authenticate`.

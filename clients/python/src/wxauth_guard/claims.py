@@ -5,17 +5,13 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Optional
 from uuid import UUID
 
-ALGORITHM: Final = "ES256"
-"""The signature algorithm of access tokens (RFC 7518, section 3.4)."""
+ALGORITHM: Final = "ES256"  # RFC 7518, section 3.4
+# It is the media type of access tokens (RFC 9068, section 2.1), without `application/`.
 TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - not a password
-"""The media type of access tokens (RFC 9068, section 2.1), without `application/`."""
 
 
 def is_document_url(client_id: str) -> bool:
-    """Return whether a client_id is the URL of a document that describes the client.
-
-    The operator has not registered such a client.
-    """
+    """Return whether a client_id is the URL of the document that describes an unregistered client."""
     return client_id.startswith("https://")
 
 
@@ -44,17 +40,13 @@ class Claims(Mapping[str, Any]):
 
 
 def _as_dict(claims: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the claims as a dict. Pydantic calls this function when it writes a `Principal`."""
     # Pydantic cannot call `dict` itself. Its oldest supported version reads the serializer's signature, and `dict` has
     # none.
     return dict(claims)
 
 
 class _WrittenAsDict:
-    """The annotation that makes Pydantic, if it is installed, write the claims as a dict.
-
-    It lets a FastAPI route return a `Principal`.
-    """
+    """It makes Pydantic write the claims as a dict, so that a FastAPI route can return a `Principal`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic import PlainSerializer
@@ -81,6 +73,8 @@ class Principal:
     """The user's id in the system that the operator used before wxauth; None if the token contains no such id."""
     scope: frozenset[str] = frozenset()
     """The scopes granted to a website or another client; empty for a login in a mini-program or mobile app."""
+    is_current: Optional[bool] = None
+    """Whether wxauth has confirmed the session and the roles. None if the guard doesn't ask (`guard.current` asks)."""
 
     @property
     def is_authenticated(self) -> bool:

@@ -15,11 +15,8 @@ from wxauth_guard.i18n import Text, lazy_gettext as _
 if TYPE_CHECKING:
     from typing import Self
 
+# A client waits this long. While the guard has no keys, its pause between two attempts to read keys is never longer.
 KEYS_RETRY_SECONDS: Final = 5
-"""The time, in seconds, after which a client can send a request again if the guard had no keys.
-
-While the guard has no keys, its pause between two attempts to read keys is never longer than this time.
-"""
 
 
 class FieldError(NamedTuple):
@@ -37,20 +34,13 @@ class WxAuthError(Exception):
     title: Text
     detail: str = ""
     retry_after: int | None = None
-    """The time, in seconds, that is sent as `Retry-After`."""
-    user_id: UUID | None = None
-    """The id of the user whom the failure concerns, if known. It is recorded for staff, and no response contains it."""
+    user_id: UUID | None = None  # the user whom the failure concerns; recorded for staff, and in no response
+    # It is the app that a failed login named, or the default app. It is recorded for staff.
     app_id: str | None = None
-    """The id of the app of the login that failed; None if the failure does not concern a login.
-
-    It is the app that the request named or, if the request named none, the default app. Like `user_id`, the id is
-    recorded for staff.
-    """
+    # A guard raised this error as a FastAPI dependency, so its handler may respond to it.
     is_answered_by_guard: bool = False
-    """Whether a guard raised this error as a FastAPI dependency, so that the guard's handler may respond to it."""
 
     def __init_subclass__(cls, *, code: str | None = None, status: int | None = None) -> None:
-        """Set the error code and the HTTP status of a class. If one of them is not given, the class inherits it."""
         super().__init_subclass__()
         if code is not None:
             cls.code = code
@@ -105,12 +95,9 @@ class InvalidRequest(RequestRefused, code="invalid_request", status=422):
 class BearerError(WxAuthError):
     """The access token is missing, invalid or insufficient (RFC 6750, section 3)."""
 
-    bearer_error: ClassVar[str | None] = None
-    """The error code of RFC 6750, section 3.1; None if the request has no token."""
+    bearer_error: ClassVar[str | None] = None  # RFC 6750, section 3.1; None if the request has no token
     scope: str = ""
-    """The required scopes, separated by spaces."""
-    resource_metadata: str | None = None
-    """The URL of the metadata of the guard's resource (RFC 9728, section 5.1); None if the guard has no resource."""
+    resource_metadata: str | None = None  # RFC 9728, section 5.1; None if the guard has no resource
 
     def headers(self) -> dict[str, str]:
         """Return `WWW-Authenticate` (RFC 6750, section 3)."""
@@ -137,17 +124,20 @@ class InvalidToken(BearerError, code="invalid_token", status=401):
 
     def __init__(self, detail: str = "", *, for_log: str = "") -> None:
         super().__init__(detail)
+        # Only the guard's log contains it. It is empty if `detail` says everything.
         self.for_log = for_log
-        """The details that only the guard's log contains, such as the value in the token and the expected value.
-
-        The text is empty if `detail` says everything, for example for a malformed token.
-        """
 
 
 class TokenExpired(InvalidToken, code="token_expired"):
     """The token was valid and has expired."""
 
     title = _("Your login has expired. Please log in again.")
+
+
+class SessionRevoked(InvalidToken, code="session_revoked"):
+    """The token was valid, but wxauth says that its session has ended, or that its user is banned."""
+
+    title = _("You have been logged out. Please log in again.")
 
 
 class InsufficientRole(BearerError, code="insufficient_role", status=403):
@@ -173,3 +163,15 @@ class KeysUnavailable(WxAuthError, code="keys_unavailable", status=503):
 
     title = _("The login service can't be reached. Please try again.")
     retry_after = KEYS_RETRY_SECONDS
+
+
+class VerificationUnavailable(WxAuthError, code="verification_unavailable", status=503):
+    """wxauth, which must be asked about each request, gave no answer, or one that cannot be trusted."""
+
+    title = _("The login service can't be reached. Please try again.")
+    retry_after = KEYS_RETRY_SECONDS
+
+    def __init__(self, detail: str = "", *, is_unreachable: bool = False) -> None:
+        super().__init__(detail)
+        # A guard with `or_offline` then decides by the token alone.
+        self.is_unreachable = is_unreachable

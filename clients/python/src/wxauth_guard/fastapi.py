@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from inspect import isawaitable
 from typing import Annotated, Any, Final, Optional
 
 from fastapi import Depends
@@ -16,8 +17,8 @@ from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InsufficientRole, InsufficientScope, MissingToken, WxAuthError
 from wxauth_guard.problems import answer_problem
 
+# It marks the requests of routes with a guard, in the ASGI scope.
 _GUARDED: Final = "wxauth_guard.guarded"
-"""The key in the ASGI scope that marks the requests of routes with a guard."""
 
 
 class BearerGuard(Guard, SecurityBase):
@@ -35,29 +36,27 @@ class BearerGuard(Guard, SecurityBase):
     async def __call__(self, connection: HTTPConnection) -> Principal:
         """Return the user behind the request. FastAPI calls this method when the guard is a dependency.
 
-        Raises: MissingToken, InvalidToken, TokenExpired, InsufficientScope, KeysUnavailable; InvalidRequest, if there
-            is more than one `Authorization` header.
+        It raises the errors of `verify` and `bearer_token`.
         """
+        override = _overrides(connection.scope).get(self._origin)
+        is_plain_current = self._asks and self._scopes == self._origin._scopes
+        if is_plain_current and override is not None and not isinstance(override, Guard):
+            # FastAPI replaces the guard itself, but does not know that `current` belongs to it.
+            user: Any = override()
+            principal: Principal = await user if isawaitable(user) else user
+            return principal
         guard = self._guard_in_use(connection.scope)
         with _answering(connection.scope):
             return await guard.verify(guard.bearer_token(*authorizations_of(connection.scope)))
 
     async def optional(self, connection: HTTPConnection) -> Optional[Principal]:  # Python 3.9 evaluates this type
-        """Return the user behind the request, or None if the request has no Bearer token.
-
-        This method is a dependency for open pages.
-
-        Raises: the errors of `__call__`, except MissingToken.
-        """
+        """Return the user, or None if the request has no Bearer token. This dependency is for open pages."""
         guard = self._guard_in_use(connection.scope)
         with _answering(connection.scope):
             return await guard.find_user(*authorizations_of(connection.scope))
 
     def require_role(self, role: str, *others: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
-        """Return a dependency that checks the token, requires all of these roles, and returns the `Principal`.
-
-        The dependency raises the errors of `__call__`, and InsufficientRole.
-        """
+        """Return a dependency that checks the token, requires all of these roles, and returns the `Principal`."""
         required = frozenset((role, *others))
 
         async def with_roles(connection: HTTPConnection, user: Annotated[Principal, Depends(self)]) -> Principal:
@@ -71,16 +70,23 @@ class BearerGuard(Guard, SecurityBase):
         """Return the guard that checks this request.
 
         If a test overrides a guard in `dependency_overrides`, FastAPI replaces that guard, but not the guards that its
-        `requires` made. If the override is a `Guard`, this method replaces the guards made by `requires`, too. If the
-        override is anything else, such as `lambda: user`, the guards made by `requires` stay in force.
+        `requires` made. An override that is a `Guard` replaces those, too. With any other, such as `lambda: user`, they
+        stay in force.
         """
         if self._origin is self:
             # FastAPI has already replaced this guard, if it is overridden. `optional` is a separate dependency, so an
             # override of the guard does not replace `optional`.
             return self
-        overrides: dict[Any, Any] = getattr(scope.get("app"), "dependency_overrides", {})
-        override = overrides.get(self._origin)
-        return override.requires(*self._scopes) if isinstance(override, Guard) else self
+        override = _overrides(scope).get(self._origin)
+        if not isinstance(override, Guard):
+            return self
+        guard = override.requires(*self._scopes) if self._scopes else override
+        return guard.current if self._asks else guard
+
+
+def _overrides(scope: Scope) -> dict[Any, Any]:
+    overrides: dict[Any, Any] = getattr(scope.get("app"), "dependency_overrides", {})
+    return overrides
 
 
 @contextmanager
@@ -104,14 +110,10 @@ def _answering(scope: Scope) -> Iterator[None]:
 
 
 async def _answer_error(connection: HTTPConnection, error: Exception) -> Optional[Response]:
-    """Respond to an error of a guard, or to an error about the user in a route with a guard. Raise other errors again.
-
-    Other errors might be about a token that is not the request's, for example if the route itself calls `verify`. In a
-    route without a guard, errors about the user are raised again, too, because the app has this handler only after
-    another of its routes has used a guard.
-    """
+    # Other errors might be about a token that is not the request's, for example if the route itself calls `verify`.
     is_of_guard = isinstance(error, WxAuthError) and error.is_answered_by_guard
     is_about_user = isinstance(error, (MissingToken, InsufficientRole, InsufficientScope))
+    # Without a guard on the route, the app has this handler only after another of its routes has used a guard.
     if is_of_guard or (is_about_user and _GUARDED in connection.scope):
         return await answer_problem(connection, error)
     raise error

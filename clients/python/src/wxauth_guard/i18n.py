@@ -19,29 +19,24 @@ if TYPE_CHECKING:
     from typing import Self
 
 SOURCE: Final = "en"
-"""The language of the texts in the code."""
+# The service adds its own folder.
 LOCALES: Final = [Path(__file__).with_name("locale")]
-"""The folders with catalogues. The service adds its own folder."""
+# It matches a keyword with a quoted text, or a quoted text that continues a text.
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
-"""The pattern of a line of a catalogue: a keyword with a quoted text, or a quoted text that continues a text."""
+# Like gettext, this module ignores an entry that is marked as unconfirmed.
 _UNCONFIRMED: Final = re.compile(r"^#,.*\bfuzzy\b", re.MULTILINE)
-"""The pattern of the line that marks an entry as unconfirmed. Like gettext, this module ignores such an entry."""
 
 
 class Text(str):
-    """An English text with its placeholders filled.
-
-    Its translations are filled with the same values. A value that is a `Text` itself is translated, too.
-    """
+    """An English text, filled with values that also fill its translations. A `Text` among them is translated, too."""
 
     _template: str
     _values: Mapping[str, object]
 
     def __new__(cls, template: str, /, **values: object) -> Self:
-        """Fill a template with values.
+        """Fill a template with values, in addition to those that it has if it is a `Text`.
 
-        Without values, the text is the template itself, and its braces need no escaping. If the template is a `Text`,
-        add the values to those that it has.
+        Without values, the text is the template itself, and its braces need no escaping.
         """
         if isinstance(template, cls):
             return template if not values else cls(template._template, **template._values, **values)
@@ -72,15 +67,12 @@ class Text(str):
         return template.format(**values) if values else template
 
 
+# Modules import it as `_`, and `scripts/texts` finds the texts to translate by the calls to `_`.
 lazy_gettext = Text
-"""The class `Text`, under the name that modules import as `_` to mark an English text.
-
-`scripts/texts` finds the texts to translate by the calls to `_`.
-"""
 
 
 def add_catalogues(folder: Path) -> None:
-    """Add a folder with catalogues to `LOCALES`, and clear the caches, which do not contain its catalogues."""
+    """Add a folder with catalogues, and forget what was read without it."""
     LOCALES.append(folder)
     catalogue_paths.cache_clear()
     translations_into.cache_clear()
@@ -95,7 +87,6 @@ def find_language(tag_or_locale: str) -> str | None:
     """Return the available language for a language tag or a locale, such as zh-TW or zh_CN.UTF-8.
 
     If there is no exact match, return the first language with the same first subtag, for example zh-CN for zh-TW.
-    Return None if there is no such language.
     """
     tag = re.split("[.@]", tag_or_locale, maxsplit=1)[0].replace("_", "-").lower()
     by_tag = {language.lower(): language for language in languages()}
@@ -123,16 +114,14 @@ def catalogue_paths() -> Mapping[str, Sequence[Path]]:
 
 
 def _locale_of(path: Path) -> str:
-    """Return the locale, such as zh_CN, of the catalogue in `zh_CN/LC_MESSAGES/wxauth.po`."""
     return path.parents[1].name
 
 
 @cache
 def translations_into(language: str) -> Mapping[str, str]:
-    """Return the translations into a language, keyed by the English text. For English, the mapping is empty.
+    """Return the translations into a language, keyed by the English text (after its context and U+0004, if it has one).
 
-    If a text has a context, the key begins with the context and U+0004. The texts are read from the .po file, because a
-    .mo file would have to be built, and could be older than its source.
+    The texts are read from the .po file, because a .mo file would have to be built, and could be older than its source.
     """
     translations = {}
     for path in catalogue_paths().get(language, ()):
@@ -147,13 +136,9 @@ def translations_into(language: str) -> Mapping[str, str]:
 
 
 def _texts_of(entry: str) -> dict[str, str]:
-    """Return the texts of an entry in a catalogue by their keywords, which are msgctxt, msgid and msgstr.
-
-    A text can continue on further lines. Its escapes are the same as in JSON.
-    """
     texts: dict[str, str] = {}
     current = ""
     for keyword, text in _LINE.findall(entry):
         current = keyword or current
-        texts[current] = texts.get(current, "") + json.loads(f'"{text}"')
+        texts[current] = texts.get(current, "") + json.loads(f'"{text}"')  # The escapes are the same as in JSON.
     return texts

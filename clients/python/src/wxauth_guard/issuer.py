@@ -19,36 +19,26 @@ from wxauth_guard.proxies import Proxy, proxy_for
 from wxauth_guard.urls import is_http_url, is_loopback, is_secure
 
 if TYPE_CHECKING or find_spec("httpx") is not None:
-    import httpx
+    import httpx as httpx
 else:  # the successor of httpx, with the same names. If the service uses MCP's SDK, only httpx2 might be installed.
     import httpx2 as httpx
 
-METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
-"""The path of the issuer's metadata (RFC 8414, section 3)."""
-FETCH_TIMEOUT: Final = 5.0
-"""The default time limit, in seconds, for reading both documents."""
+METADATA_PATH: Final = "/.well-known/oauth-authorization-server"  # RFC 8414, section 3
+FETCH_TIMEOUT: Final = 5.0  # seconds, for reading both documents
+# It is below 1, so that a failure to connect is reported as such, before the timeout ends the whole fetch.
 CONNECT_SHARE: Final = 0.8
-"""The largest share of the timeout that connecting may take.
-
-It is below 1, so that a failure to connect is reported as such, before the timeout ends the whole fetch.
-"""
-STALE_IF_ERROR: Final = 86400.0
-"""The longest time, in seconds, for which keys are used while the issuer is unavailable (as in RFC 5861)."""
-MAX_DOCUMENT: Final = 256 * 1024
-"""The size limit, in bytes, of a document."""
-DEFAULT_MAX_AGE: Final = 300.0
-"""The time, in seconds, for which keys are fresh if the response names no max-age."""
+STALE_IF_ERROR: Final = 86400.0  # seconds for which keys are used while the issuer is unavailable (as in RFC 5861)
+MAX_DOCUMENT: Final = 256 * 1024  # bytes
+DEFAULT_MAX_AGE: Final = 300.0  # seconds, if the response names no max-age
+# Not every token may cause a fetch.
 _MIN_MAX_AGE: Final = 1.0
-"""The shortest time, in seconds, for which keys are fresh, so that not every token causes a fetch."""
 
 _MAX_SHOWN: Final = 200
-"""The largest number of characters that an error shows of another issuer's URL."""
+# Such a path cannot lead out of the URL to which it is appended, as one with `..` could.
 _PATH_BELOW: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
-"""The pattern of a path that cannot lead out of the URL to which it is appended, as a path with `..` could."""
 _MAX_AGE_DIRECTIVE: Final = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
-"""The pattern of the directive `max-age` in a `Cache-Control` header."""
+# If a proxy has joined several headers, the first one counts.
 _AGE_HEADER: Final = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
-"""The pattern of the beginning of an `Age` header. If a proxy has joined several headers, the first one counts."""
 
 
 class Unreadable(Exception):
@@ -57,21 +47,15 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class KeySet:
-    """The keys of an issuer from one fetch, with the time of the fetch and their max-age."""
+    """The keys of an issuer by their ids, as one fetch read them. Times are in seconds, by the timer."""
 
     keys: Mapping[str, VerificationKey]
-    """The keys by their ids."""
     read_at: float
-    """The timer's time, in seconds, at which the keys were read."""
     max_age: float
-    """The time, in seconds, for which the keys are fresh."""
 
 
 class Issuer:
-    """An issuer whose documents are read over HTTP.
-
-    For the arguments and the ValueError, see `RemoteKeys`, where `url` is named `issuer`.
-    """
+    """An issuer whose documents are read over HTTP. For the arguments and the ValueError, see `RemoteKeys`."""
 
     def __init__(
         self,
@@ -98,41 +82,44 @@ class Issuer:
         self._timeout = timeout
         self._ssl_context = ssl_context
 
-    async def read_keys(self) -> KeySet:
-        """Read the metadata and the JWK set, within the timeout. Raises: any exception, which `reason_of` explains."""
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """The context with the certificates to trust. By default, it is created when it is first used."""
         if self._ssl_context is None:
             self._ssl_context = httpx.create_ssl_context()
+        return self._ssl_context
+
+    async def read_keys(self) -> KeySet:
+        """Read the metadata and the JWK set, within the timeout. `reason_of` explains every exception."""
+        ssl_context = self.ssl_context
         # httpx imports forty modules when it creates its first transport. This transport is not used. It is created
         # only so that these imports are finished before the timeout begins.
-        httpx.AsyncHTTPTransport(verify=self._ssl_context)
-        return await asyncio.wait_for(self._fetch(self._ssl_context), self._timeout)
+        httpx.AsyncHTTPTransport(verify=ssl_context)
+        return await asyncio.wait_for(self._fetch(ssl_context), self._timeout)
 
-    def reason_of(self, error: Exception) -> str:
-        """Return the reason why this error prevented the guard from reading the keys.
+    def reason_of(self, error: Exception, *, timeout: float | None = None) -> str:
+        """Return the reason why this error prevented the guard from reading the keys, or from asking wxauth.
 
-        Responses contain this reason, so it names no hosts, except in the URLs of issuers.
+        Responses contain this reason, so it names no hosts, except in the URLs of issuers. `timeout` is the limit that
+        the request had, by default that of reading the keys.
         """
-        reason = self._reason_without_proxy(error)
-        proxy = self._proxy_for(self.url)
+        reason = self._reason_without_proxy(error, timeout or self._timeout)
+        proxy = self.proxy_for(self.url)
         if proxy is not None and isinstance(error, httpx.TransportError):
             return f"{reason} (by the proxy of {proxy.variable})"
         return reason
 
-    def _proxy_for(self, url: str) -> Proxy | None:
-        """Return the proxy for one of the issuer's documents; None if there is no proxy.
-
-        There is none if the issuer is on this machine, or if its documents are read at an internal URL.
-        """
+    def proxy_for(self, url: str) -> Proxy | None:
+        """Return the proxy for a document of an issuer that is neither on this machine nor read at an internal URL."""
         # `proxy_for` is called for every issuer, because it warns of values that cannot be used.
         proxy = proxy_for(url)
         is_nearby = self.internal_url is not None or self._is_on_loopback
         return None if is_nearby else proxy
 
-    def _reason_without_proxy(self, error: Exception) -> str:
-        """Return the reason for an error: its first known cause or, if none is known, the error's type."""
+    def _reason_without_proxy(self, error: Exception, timeout: float) -> str:
         if isinstance(error, Unreadable):
             return str(error)
-        for cause in _causes_of(error):
+        for cause in causes_of(error):
             if isinstance(cause, socket.gaierror):
                 return f"the host's name could not be resolved: {cause.strerror}"
             if isinstance(cause, ssl.SSLCertVerificationError):
@@ -143,16 +130,15 @@ class Issuer:
             if isinstance(cause, OSError) and cause.errno is not None and isinstance(error, httpx.ConnectError):
                 return f"no connection: {os.strerror(cause.errno)}"  # the error's own text contains the address
         if isinstance(error, httpx.ConnectTimeout):
-            return f"no connection within {self._timeout * CONNECT_SHARE:g} s ({type(error).__name__})"
+            return f"no connection within {timeout * CONNECT_SHARE:g} s ({type(error).__name__})"
         # Before Python 3.11, asyncio.TimeoutError is not TimeoutError.
         if isinstance(error, (httpx.TimeoutException, asyncio.TimeoutError)):
-            return f"no answer within {self._timeout:g} s ({type(error).__name__})"
+            return f"no answer within {timeout:g} s ({type(error).__name__})"
         if isinstance(error, httpx.NetworkError):
             return f"no connection: {type(error).__name__}"
         return type(error).__name__
 
     async def _fetch(self, ssl_context: ssl.SSLContext) -> KeySet:
-        """Read the metadata and the JWK set. Raises: Unreadable, httpx.HTTPError, httpx.InvalidURL, ValueError."""
         metadata, _headers = await self._get_json((self.internal_url or self.url) + METADATA_PATH, ssl_context)
         issuer = metadata.get("issuer")
         if issuer != self.url:
@@ -167,16 +153,11 @@ class Issuer:
         return KeySet(keys, read_at=self._timer(), max_age=_max_age(headers))
 
     async def _get_json(self, url: str, ssl_context: ssl.SSLContext) -> tuple[dict[str, Any], httpx.Headers]:
-        """Return the JSON object at a URL, and the header fields of the response.
-
-        Raises: Unreadable, if the response has a status other than 200, is too large, or is not a JSON object;
-            ValueError, if the response is not JSON; httpx.InvalidURL, if the URL is malformed; httpx.HTTPError.
-        """
         # The body is read with `aiter_raw`, which does not decompress, because a few compressed bytes could decompress
         # to more than MAX_DOCUMENT. Therefore, the request asks for a response that is not compressed, and a compressed
         # response is refused as not JSON.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-        proxy = self._proxy_for(url)
+        proxy = self.proxy_for(url)
         async with (
             httpx.AsyncClient(
                 verify=ssl_context,
@@ -200,12 +181,6 @@ class Issuer:
         return document, response.headers
 
     def _jwks_url(self, jwks_uri: object) -> str:
-        """Return the URL from which to read the JWK set: `jwks_uri`, or its counterpart below the internal URL.
-
-        Raises: Unreadable, if `jwks_uri` is missing, less secure than the issuer's URL (without an internal URL) or not
-            below the issuer's URL (with an internal URL); ValueError, if `jwks_uri` is malformed, and there is no
-            internal URL.
-        """
         if self.internal_url is None:
             if isinstance(jwks_uri, str) and self._is_as_secure(jwks_uri):
                 return jwks_uri
@@ -217,27 +192,17 @@ class Issuer:
         raise Unreadable("the metadata's jwks_uri is not below the issuer")
 
     def _is_as_secure(self, url: str) -> bool:
-        """Return whether reading this URL is as secure as reading the issuer's URL.
-
-        Plain http to loopback is for development. The metadata of another machine must not direct the guard to plain
-        http on this machine.
-
-        Raises: ValueError, if the URL is malformed.
-        """
+        # Plain http to loopback is for development. The metadata of another machine must not direct the guard to it.
         return is_secure(url) and (self._is_on_loopback or urlsplit(url).scheme == "https")
 
 
-def _causes_of(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error itself, then its causes.
-
-    If a connection fails, an ExceptionGroup contains one error for each address of the host. Only the first of these
-    errors is followed.
-    """
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error itself, then its causes."""
     while error is not None:
         yield error
         exceptions = getattr(error, "exceptions", ())
-        if exceptions:
-            yield from _causes_of(exceptions[0])
+        if exceptions:  # If a connection fails, there is one for each address of the host.
+            yield from causes_of(exceptions[0])
         error = error.__cause__ or error.__context__
 
 
@@ -248,29 +213,21 @@ def _shown(issuer: object) -> str:
 
 
 def _max_age(headers: httpx.Headers) -> float:
-    """Return the time, in seconds, for which a response is still fresh (RFC 9111, section 4.2).
-
-    It is at least `_MIN_MAX_AGE`, and at most `STALE_IF_ERROR`, after which the keys are no longer used.
-    """
     match = _MAX_AGE_DIRECTIVE.search(headers.get("cache-control", ""))
     if match is None:
         return DEFAULT_MAX_AGE
     age = _AGE_HEADER.match(headers.get("age", ""))
-    remaining = float(match[1]) - (float(age[1]) if age else 0.0)
+    remaining = float(match[1]) - (float(age[1]) if age else 0.0)  # RFC 9111, section 4.2
     return min(max(remaining, _MIN_MAX_AGE), STALE_IF_ERROR)
 
 
 def _origin_of(url: str) -> str:
-    """Return only the scheme, host and port of a wrong URL, because the other parts might contain a secret.
-
-    If the URL has no valid scheme and host, return "this one", which completes the sentence of the error.
-    """
+    """Return only the scheme, host and port of a wrong URL, because the other parts might contain a secret."""
     match = re.match(r"https?://[\w.-]+(:\d+)?(?=[/?#]|$)", url, re.ASCII)
     return match[0] if match else "this one"
 
 
 def _fault_of(url: str) -> str:
-    """Return the first fault of an issuer's URL, as the predicate of a sentence, for example "has a user"."""
     faults = (
         (r"[?#]", "has a query or a fragment"),
         (r"@", "has a user"),

@@ -1,49 +1,44 @@
-"""JSON in the form that pydantic-core writes, and checks of JSON that a caller sends.
-
-This module needs only the standard library.
-"""
+"""JSON in the form that pydantic-core writes, checks of JSON that a caller sends, and base64url."""
 
 from __future__ import annotations
 
 import json
 import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime
 from typing import Final, NoReturn
 
+# A string without an end extends to the end of the text. Otherwise, the search would try each of the text's quotes as
+# the beginning of a string, and take quadratic time.
 _STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
-"""The pattern of a string in JSON.
-
-A string without an end extends to the end of the text. Otherwise, the search would try each of the text's quotes as the
-beginning of a string, and take quadratic time.
-"""
 
 
 def to_json(value: object) -> bytes:
     """Return a value as compact JSON in UTF-8. A datetime becomes a text in ISO 8601, with Z for UTC.
 
     NaN and infinity are not refused, although the result is then not JSON.
-
-    Raises: TypeError, if the value contains an object that JSON cannot represent, except a datetime;
-        UnicodeEncodeError, if a text contains a lone surrogate.
     """
     return json.dumps(value, default=_datetime_text, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _datetime_text(value: object) -> str:
-    """Return a datetime as text. `json.dumps` calls this function for each object that it cannot write.
+def base64url(data: bytes) -> str:
+    """Encode bytes without padding (RFC 7515, section 2)."""
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
 
-    Raises: TypeError, if the value is not a datetime.
-    """
+
+def from_base64url(text: str) -> bytes:
+    """Decode characters of base64url without padding. Their number is never 1 modulo 4."""
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _datetime_text(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def refuse_constant(name: str) -> NoReturn:
-    """Refuse NaN and Infinity, which are not JSON numbers. `json.loads` calls this function for each of them.
-
-    Raises: ValueError.
-    """
+    """Refuse NaN and Infinity, which are not JSON numbers, for `json.loads`."""
     raise ValueError(f"{name} is not JSON")
 
 

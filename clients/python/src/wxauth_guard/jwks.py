@@ -19,54 +19,31 @@ from wxauth_guard.errors import KEYS_RETRY_SECONDS, KeysUnavailable
 from wxauth_guard.issuer import FETCH_TIMEOUT, STALE_IF_ERROR, Issuer, KeySet, Unreadable
 from wxauth_guard.keys import VerificationKey
 
-UNKNOWN_KEY_PAUSE: Final = 10.0
-"""The shortest time, in seconds, between two fetches that unknown key ids cause."""
+UNKNOWN_KEY_PAUSE: Final = 10.0  # seconds between two fetches that unknown key ids cause
+# After failures, the pause doubles from UNKNOWN_KEY_PAUSE up to this many seconds while the guard has usable keys.
 MAX_PAUSE: Final = 60.0
-"""The upper limit, in seconds, of the pause after failed fetches while the guard has usable keys.
-
-The pause begins with `UNKNOWN_KEY_PAUSE`, and doubles with each failure.
-"""
+# Without a usable key, the pause doubles from this many seconds up to KEYS_RETRY_SECONDS.
 RETRY_PAUSE: Final = 1.0
-"""The shortest time, in seconds, between two attempts while there is no usable key.
-
-The pause doubles with each failure, up to `KEYS_RETRY_SECONDS`.
-"""
+# Each pause reaches its upper limit after fewer doublings, and more could overflow.
 _MAX_DOUBLINGS: Final = 10
-"""The largest number of doublings of a pause, to prevent an overflow.
-
-Each pause reaches its upper limit after fewer doublings.
-"""
+# For this many seconds, a fetch that is due delays no request with a known key in an event loop (as in RFC 5861). Of
+# the requests after this time, the one that starts the fetch waits for the new keys.
 STALE_WHILE_REVALIDATE: Final = 300.0
-"""The time, in seconds, for which a fetch that is due does not delay requests with known keys (as in RFC 5861).
-
-A fetch is due when the keys have reached their max-age or, after a failure, at the end of a pause. If the fetch begins
-later than this time after it became due, the request that starts it waits for the new keys.
-"""
+# Keys that were read at most this many seconds ago can tell that an unknown key is nobody's, because wxauth publishes a
+# key six minutes before it signs.
+YOUNG_FOR: Final = 300.0
+# A thread waits at most this part of the timeout for a fetch other than the very first one.
 PATIENCE_SHARE: Final = 0.2
-"""The share of the timeout for which a thread waits, at most, for a fetch other than the very first one."""
 _LOOP_PAUSE: Final = 0.01
-"""The pause, in seconds, between two checks of whether another event loop runs in the thread."""
 _log = logging.getLogger(__name__)
 
 
 class _Fetch(NamedTuple):
-    """A fetch of the keys, as one call to `find` or `find_sync` sees it."""
-
-    completion: Future[None]
-    """The future that is completed at the end of the fetch, even if the fetch fails."""
+    completion: Future[None]  # completed even if the fetch fails
     is_needed: bool
-    """Whether the call needs the result of the fetch.
-
-    This is the case if the fetch is under way and no usable key in memory has the id, or if the call starts a fetch
-    that is overdue (see `STALE_WHILE_REVALIDATE`).
-    """
+    # Some servers, such as uWSGI without `enable-threads`, run other threads only while a request waits. Therefore the
+    # thread that starts a fetch waits for a while, and later requests do so after the fetch's timeout.
     needs_a_thread: bool
-    """Whether the thread of the call must wait, so that the fetch makes progress. Only `find_sync` reads this field.
-
-    Some servers, such as uWSGI without `enable-threads`, run other threads only while a request waits. Therefore the
-    thread that starts a fetch waits for a while. If the fetch has not ended after its timeout, later requests also wait
-    for a while, so that it can continue.
-    """
 
 
 class RemoteKeys:
@@ -80,9 +57,6 @@ class RemoteKeys:
         timer: A function that returns a monotonic time, in seconds.
         timeout: The time limit, in seconds, for reading both documents.
         ssl_context: The context with the certificates to trust. By default, httpx creates the context.
-
-    Raises: ValueError, if the issuer is neither https nor http on loopback, if the internal URL is neither https nor
-        http, or if one of them contains a user, a query, a fragment or a slash at the end.
     """
 
     def __init__(
@@ -94,40 +68,26 @@ class RemoteKeys:
         timeout: float = FETCH_TIMEOUT,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._issuer = Issuer(issuer, internal_url=internal_url, timer=timer, timeout=timeout, ssl_context=ssl_context)
+        self.issuer = Issuer(issuer, internal_url=internal_url, timer=timer, timeout=timeout, ssl_context=ssl_context)
         self._timer = timer
         self._timeout = timeout
         self._key_set: KeySet | None = None
+        # The keys are process ids, because a lock that a thread held when the process forked is never released in the
+        # new process. The thread of a fetch stores its result without the lock, because no other fetch starts before it
+        # has completed the future.
         self._locks: dict[int, threading.Lock] = {}
-        """The lock under which calls decide whether to start a fetch, by process id.
-
-        There is one lock per process, because a lock that a thread held when the process forked is never released in
-        the new process. The thread of a fetch stores the keys or the failure without the lock. This is safe, because no
-        other fetch starts before the thread has completed the future.
-        """
         self._thread: threading.Thread | None = None
-        """The thread of the current or last fetch."""
         self._completion: Future[None] = Future()
-        """The future of the current or last fetch."""
         self._begun_at = 0.0
-        """The timer's time at which the current or last fetch began."""
         self._next_refresh = 0.0
-        """The timer's time until which known keys are used without a fetch."""
+        # Until then, an unknown key causes no fetch, unless a refresh is due.
         self._next_for_unknown = 0.0
-        """The timer's time until which an unknown key does not cause a fetch, unless a refresh is due."""
-        self._failures = 0
-        """The number of failures since the last success."""
+        self._failures = 0  # since the last success
         self._failed_at = float("-inf")
-        """The timer's time of the last failure."""
         self._failure = ""
-        """The reason for the last failure."""
 
     async def find(self, kid: str) -> VerificationKey | None:
         """Return the issuer's key with this id; None if the issuer had no such key at the last fetch.
-
-        If there are no usable keys in memory, or if the id is unknown, the call waits for a fetch that it starts or
-        finds under way. For a known key, only the call that starts a fetch waits, and only if the fetch has been due
-        for at least five minutes.
 
         Raises: KeysUnavailable, if there are no keys, or if they are more than a day old.
         """
@@ -143,41 +103,38 @@ class RemoteKeys:
 
         Usually, only the thread that starts a fetch waits, for a part of the timeout, and other threads use the keys in
         memory. If all threads waited, a few tokens with unknown ids would block a whole service while the issuer does
-        not respond. There are two exceptions. All threads wait for the very first fetch, because requests would
-        otherwise fail when the service starts. For a fetch that exceeds its timeout, see `_Fetch.needs_a_thread`.
+        not respond.
 
-        Raises: KeysUnavailable, in the same cases as `find`, and if the id is unknown while a fetch is under way.
+        Raises: KeysUnavailable, in the same cases as `find`, and if the id is unknown while a fetch is under way and
+            the keys in memory are older than five minutes.
         """
         if (key := self._fresh_key(kid)) is not None:
             return key
         is_first = self._key_set is None and self._failures == 0
         fetch = self._fetch_for(kid)
-        if is_first:
+        if is_first:  # All threads wait, because requests would otherwise fail when the service starts.
             fetch.completion.result()
         elif fetch.needs_a_thread:
             wait([fetch.completion], self._timeout * PATIENCE_SHARE)
         key = self._key_at_hand(kid)
-        if key is None and fetch.is_needed and not fetch.completion.done():
+        if key is None and fetch.is_needed and not fetch.completion.done() and not self._are_keys_young():
             raise KeysUnavailable("the issuer's keys are being read")
         return key
 
     def _fresh_key(self, kid: str) -> VerificationKey | None:
-        """Return the key if it is in memory, and does not have to be fetched again yet; otherwise None."""
         now = self._timer()
         return self._usable_keys(now).get(kid) if now < self._next_refresh else None
 
     def _key_at_hand(self, kid: str) -> VerificationKey | None:
-        """Return the key, even if it is not fresh; None if it is not in memory.
-
-        Raises: KeysUnavailable, if no key in memory is usable.
-        """
         keys = self._usable_keys(self._timer())
         if not keys:
             raise KeysUnavailable(f"the issuer's keys cannot be read: {self._failure or 'not yet'}")
         return keys.get(kid)
 
+    def _are_keys_young(self) -> bool:
+        return self._key_set is not None and self._timer() - self._key_set.read_at <= YOUNG_FOR
+
     def _usable_keys(self, now: float) -> Mapping[str, VerificationKey]:
-        """Return the keys in memory, by id, or an empty mapping if they are more than a day old."""
         if self._key_set is None or now - self._key_set.read_at > STALE_IF_ERROR:
             return {}
         return self._key_set.keys
@@ -206,10 +163,6 @@ class RemoteKeys:
             return _Fetch(self._completion, is_needed=is_needed, needs_a_thread=starts_now or is_late)
 
     def _is_due(self, kid: str, keys: Mapping[str, VerificationKey], now: float) -> bool:
-        """Return whether a token with this key is a reason to fetch the keys if no fetch is under way.
-
-        `keys` are the usable keys in memory.
-        """
         if not keys:
             return now - self._failed_at >= self._pause(RETRY_PAUSE, KEYS_RETRY_SECONDS)
         if kid in keys:
@@ -218,10 +171,6 @@ class RemoteKeys:
         return now >= min(self._next_for_unknown, self._next_refresh)
 
     def _pause(self, first: float, most: float) -> float:
-        """Return the pause, in seconds, after the failures so far.
-
-        It is `first` after the first failure, and doubles with each further one, up to `most`.
-        """
         doublings = min(max(self._failures - 1, 0), _MAX_DOUBLINGS)
         return min(first * 2.0**doublings, most)
 
@@ -231,35 +180,33 @@ class RemoteKeys:
         # none can end it. The timeout also covers host names that do not resolve, and responses that arrive byte by
         # byte.
         completion: Future[None] = Future()
-        # So that a waiter that is cancelled does not cancel the future for the other waiters.
+        # A waiter that is cancelled must not cancel the future for the other waiters.
         completion.set_running_or_notify_cancel()
-        name = f"read the keys of {self._issuer.url}"
+        name = f"read the keys of {self.issuer.url}"
         self._thread = threading.Thread(target=self._run_fetch, args=(completion,), name=name, daemon=True)
         self._completion = completion
         try:
             self._thread.start()
         except RuntimeError as exc:  # the process has reached its limit of threads
-            self._note_failure(self._issuer.reason_of(exc))
+            self._note_failure(self.issuer.reason_of(exc))
             completion.set_result(None)
 
     def _run_fetch(self, completion: Future[None]) -> None:
-        """Fetch the keys, in the thread of the fetch, and complete the future even after a failure."""
         try:
             _wait_for_end_of_other_loop(self._timeout)
             asyncio.run(self._fetch_keys(completion))
         except Exception as exc:  # for example, too many open files. Waiters must not wait forever.
             if not completion.done():
-                self._note_failure(self._issuer.reason_of(exc))
+                self._note_failure(self.issuer.reason_of(exc))
                 completion.set_result(None)
 
     async def _fetch_keys(self, completion: Future[None]) -> None:
-        """Read the keys in the event loop of the fetch, and complete the future even after a failure."""
         # The future is completed here, and not after the loop has ended, because `asyncio.run` ends a loop only when
         # its threads have ended. A thread that resolves a host's name can take much longer than the timeout.
         try:
-            key_set = await self._issuer.read_keys()
+            key_set = await self.issuer.read_keys()
         except Exception as exc:  # the keys in memory are kept, whatever the failure is
-            self._note_failure(self._issuer.reason_of(exc))
+            self._note_failure(self.issuer.reason_of(exc))
         else:
             self._key_set = key_set
             self._failures = 0
@@ -267,11 +214,10 @@ class RemoteKeys:
         completion.set_result(None)
 
     def _note_failure(self, reason: str) -> None:
-        """Log and store a failure, and postpone the next fetch."""
         _log.warning(
             "The keys of %s could not be read%s: %s",
-            self._issuer.url,
-            "" if self._issuer.internal_url is None else f" at {self._issuer.internal_url}",
+            self.issuer.url,
+            "" if self.issuer.internal_url is None else f" at {self.issuer.internal_url}",
             reason,
         )
         self._failure = reason
@@ -284,12 +230,9 @@ class RemoteKeys:
 
 
 def _wait_for_end_of_other_loop(seconds: float) -> None:
-    """Wait up to this number of seconds while another event loop runs in this thread.
+    """Wait while another event loop runs in this thread, for example that of another guard.
 
-    Green threads (gevent, eventlet) share a thread, which can run only one event loop at a time. The running loop might
-    belong to another guard, for example.
-
-    Raises: Unreadable, if the other event loop still runs after this time.
+    Green threads (gevent, eventlet) share a thread, which can run only one event loop at a time.
     """
     until = time.monotonic() + seconds
     while time.monotonic() < until:

@@ -7,18 +7,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from jose import jwk
-from jose.exceptions import JOSEError
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from wxauth_guard.claims import ALGORITHM
+from wxauth_guard.json_texts import from_base64url
 
 if TYPE_CHECKING:
     from typing import Self
 
-_COORDINATE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
-"""The pattern of a coordinate of a point on P-256: 32 bytes, encoded as base64url."""
+_COORDINATE: Final = re.compile(r"[A-Za-z0-9_-]{43}")  # of a point on P-256: 32 bytes, encoded as base64url
 _MAX_KID_LENGTH: Final = 256
-"""The length limit, in characters, of a key's id (`kid`)."""
+_SIGNATURE_LENGTH: Final = 64  # r and s (RFC 7518, section 3.4)
+_ECDSA: Final = ec.ECDSA(SHA256())
 
 
 class InvalidKey(ValueError):
@@ -27,18 +30,16 @@ class InvalidKey(ValueError):
 
 @dataclass(frozen=True)
 class VerificationKey:
-    """A parsed public key, which verifies ES256 signatures."""
+    """A public key, which verifies ES256 signatures. It is parsed, because parsing takes as long as verifying."""
 
     kid: str
-    jose_key: Any
-    """The key object of python-jose. It is stored, because parsing a key takes as long as checking a signature."""
+    public_key: ec.EllipticCurvePublicKey
 
     @classmethod
     def from_jwk(cls, member: Mapping[str, Any]) -> Self:
         """Build a key from one member of a JWK set. The fields of a private key, such as `d`, are ignored.
 
-        Raises: InvalidKey, if the kid is missing or too long, if the type, curve, use or algorithm is not the one for
-            ES256, or if x and y are not a point on the curve.
+        Raises: InvalidKey, if the member is not a key for ES256 with a kid.
         """
         kid, x, y = member.get("kid"), member.get("x"), member.get("y")
         if not isinstance(kid, str) or not 0 < len(kid) <= _MAX_KID_LENGTH:
@@ -47,13 +48,30 @@ class VerificationKey:
             raise InvalidKey("not an EC key on P-256")
         if member.get("use", "sig") != "sig" or member.get("alg", ALGORITHM) != ALGORITHM:
             raise InvalidKey("not a key for ES256 signatures")
-        if not all(isinstance(value, str) and _COORDINATE.fullmatch(value) for value in (x, y)):
-            raise InvalidKey("x or y is not a coordinate of P-256")
+        point = ec.EllipticCurvePublicNumbers(_coordinate(x), _coordinate(y), ec.SECP256R1())
         try:
-            jose_key = jwk.construct({"kty": "EC", "crv": "P-256", "x": x, "y": y}, ALGORITHM)
-        except (JOSEError, ValueError) as exc:
+            public_key = point.public_key()
+        except ValueError as exc:
             raise InvalidKey("the point is not on the curve") from exc
-        return cls(kid, jose_key)
+        return cls(kid, public_key)
+
+    def verify(self, signed: bytes, signature: bytes) -> bool:
+        """Return whether this key has made the signature of these bytes."""
+        if len(signature) != _SIGNATURE_LENGTH:
+            return False
+        half = _SIGNATURE_LENGTH // 2
+        r, s = int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big")
+        try:
+            self.public_key.verify(encode_dss_signature(r, s), signed, _ECDSA)
+        except InvalidSignature:
+            return False
+        return True
+
+
+def _coordinate(text: object) -> int:
+    if not isinstance(text, str) or not _COORDINATE.fullmatch(text):
+        raise InvalidKey("x or y is not a coordinate of P-256")
+    return int.from_bytes(from_base64url(text), "big")
 
 
 def verification_keys(members: Iterable[Any]) -> dict[str, VerificationKey]:

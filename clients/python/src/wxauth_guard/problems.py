@@ -18,24 +18,21 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.websockets import WebSocket
 
+# The service's own middleware stores a request's id under this key of the ASGI scope.
 REQUEST_ID_KEY: Final = "wxauth.request_id"
-"""The key in the ASGI scope under which the service's own middleware stores a request's id."""
 
-POLICY_VIOLATION: Final = 1008
-"""The status code that closes a refused WebSocket (RFC 6455, section 7.4.1)."""
+POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
+# This ASGI extension lets an app send a response to a WebSocket handshake.
 WEBSOCKET_DENIAL: Final = "websocket.http.response"
-"""The ASGI extension that lets an app send a response to a WebSocket handshake."""
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-"""The pattern of the request ids that callers can choose."""
 _MAX_ACCEPT_LANGUAGE: Final = 1024
-"""The largest number of characters of `Accept-Language` that are read. Further characters are ignored."""
+# RFC 9110, section 12.5.4, defines it, but `_` in the tag is also allowed, as in zh_CN.
 _LANGUAGE_RANGE: Final = re.compile(
     r"\s*(?P<tag>[A-Za-z]{1,8}(?:[-_][A-Za-z0-9_-]*)?)\s*(?:;\s*q\s*=\s*(?P<quality>[01](?:\.\d{0,3})?)\s*)?"
 )
-"""The pattern of a language range with its quality (RFC 9110, section 12.5.4). It also allows `_` in the tag."""
+# It can name the language that the user has chosen in WeChat.
 _WECHAT_USER_AGENT: Final = re.compile(r"MicroMessenger(?:.*\bLanguage/(?P<tag>[\w-]+))?")
-"""The pattern of WeChat's User-Agent, which can name the language that the user has chosen in WeChat."""
 
 
 class AnyHeaders(Protocol):
@@ -57,10 +54,7 @@ class ProblemAnswer(NamedTuple):
 
     @property
     def document(self) -> dict[str, Any]:
-        """The members of the body, for a service that has its own format for errors.
-
-        `title` is in the caller's language.
-        """
+        """The members of the body, for a service that has its own format for errors."""
         document: dict[str, Any] = json.loads(self.body)
         return document
 
@@ -75,15 +69,13 @@ def accepted_request_id(value: str | None) -> str:
 def preferred_language(headers: Headers) -> str:
     """Return the language that `Accept-Language` prefers among the languages with texts; English if it names none.
 
-    Several `Accept-Language` headers count as one. `zh_CN`, which RFC 9110 does not allow, counts as `zh-CN`.
-    `wx.request` sends no `Accept-Language`, and some programs send `*`, which prefers no language. In these cases, the
-    language in WeChat's user agent is returned, or Chinese if the user agent is WeChat's but names no language.
+    `wx.request` sends no `Accept-Language`, and some programs send `*`. In these cases, the language in WeChat's user
+    agent is returned, or Chinese if the user agent is WeChat's but names no language.
     """
     return _language(headers.getlist("accept-language"), headers.get("user-agent", ""))
 
 
 def _language(accept_language: Iterable[str], user_agent: str) -> str:
-    """Return the language that these values of `Accept-Language` prefer, as `preferred_language` does."""
     ranges = ",".join(accept_language)[:_MAX_ACCEPT_LANGUAGE].split(",")
     specific_ranges = [text for text in ranges if text.partition(";")[0].strip() not in ("", "*")]
     if not specific_ranges:
@@ -120,10 +112,7 @@ def problem_document(error: WxAuthError, *, language: str, request_id: str) -> d
 
 
 def problem(error: WxAuthError, headers: AnyHeaders) -> ProblemAnswer:
-    """Return the response to a failed request with these headers, in the caller's language.
-
-    The function works in any framework.
-    """
+    """Return the response to a failed request with these headers of any framework, in the caller's language."""
     request_id = accepted_request_id(headers.get("X-Request-ID"))
     language = _language([headers.get("Accept-Language") or ""], headers.get("User-Agent") or "")
     response = _translated_answer(error, language, request_id)
@@ -156,7 +145,6 @@ def header_values(scope: Mapping[str, Any], name: bytes) -> list[str]:
 
 
 def _first_value(scope: Mapping[str, Any], name: bytes) -> str | None:
-    """Return the first value of a header field, named in lower case, in an ASGI request; None if it lacks the field."""
     return next(iter(header_values(scope, name)), None)
 
 
@@ -183,9 +171,8 @@ async def answer_problem(connection: HTTPConnection, error: Exception) -> Respon
 async def answer_problem(connection: HTTPConnection, error: Exception) -> Response | None:
     """Handle a `WxAuthError` of an HTTP or WebSocket route, as an exception handler of Starlette and FastAPI.
 
-    If a WebSocket has not been accepted yet, and the server can respond to its handshake (ASGI's
-    `websocket.http.response`), the client gets the problem document. Any other WebSocket is closed with the status code
-    1008, unless it is already disconnected. For a WebSocket, the function returns None.
+    If a WebSocket has not been accepted yet, and the server can respond to its handshake, the client gets the problem
+    document. Any other WebSocket is closed with the status code 1008. For a WebSocket, the function returns None.
     """
     from starlette.websockets import WebSocket, WebSocketState
 

@@ -18,27 +18,23 @@ from urllib.request import getproxies
 
 from wxauth_guard.urls import is_http_url
 
+# It matches an entry of `NO_PROXY` that is `*`, or a domain or IPv4 address with or without a port.
 _NO_PROXY_DOMAIN: Final = re.compile(r"\*|\*?\.?(?P<name>\w[\w-]*(?:\.[\w-]+)*)(?::(?P<port>\d+))?")
-"""The pattern of an entry of `NO_PROXY` that is `*`, or a domain or IPv4 address with or without a port."""
-_SOCKS: Final = re.compile(r"socks5h?(?=://)", re.IGNORECASE)
-"""The pattern of the schemes of SOCKS proxies that httpx supports."""
+_SOCKS: Final = re.compile(r"socks5h?(?=://)", re.IGNORECASE)  # the SOCKS proxies that httpx supports
 _log = logging.getLogger(__name__)
 
 
 class Proxy(NamedTuple):
-    """A proxy, and the variable that sets it."""
+    """A proxy, and the variable that sets it, for example `HTTPS_PROXY` or `all_proxy`."""
 
     url: str
     variable: str
-    """The name of the variable, for example `HTTPS_PROXY` or `all_proxy`, as `_variable` returns it."""
 
 
 def proxy_for(url: str) -> Proxy | None:
     """Return the proxy for this URL; None if there is no proxy, or if `NO_PROXY` covers the URL.
 
-    A variable with a proxy that cannot be used, or a malformed entry of `NO_PROXY`, is ignored. The log contains one
-    warning about each such variable, even if this URL uses another variable. If `NO_PROXY` covers the URL, no other
-    variable is checked.
+    A variable that cannot be used is ignored, after one warning in the log, even if this URL uses another variable.
     """
     value_by_kind = getproxies()  # for example {"https": "http://proxy:3128", "no": "localhost"}
     parts = urlsplit(url)
@@ -52,7 +48,6 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def _usable_proxies(value_by_kind: Mapping[str, str]) -> dict[str, str]:
-    """Return the URLs of the proxies that can be used, by kind. Log a warning about every other proxy."""
     proxies = {}
     for kind in ("http", "https", "all"):
         value = value_by_kind.get(kind)
@@ -66,7 +61,6 @@ def _usable_proxies(value_by_kind: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_covered(no_proxy: str, parts: SplitResult) -> bool:
-    """Return whether any entry of `NO_PROXY` covers a URL. Log a warning about malformed entries."""
     is_covered = False
     # The entries after a match are read, too, so that a malformed entry is reported wherever it is.
     for entry in no_proxy.lower().split(","):
@@ -80,12 +74,10 @@ def _is_covered(no_proxy: str, parts: SplitResult) -> bool:
 
 
 def _covers(entry: str, parts: SplitResult) -> bool:
-    """Return whether this entry of `NO_PROXY` covers a URL, by its host, scheme and port.
+    """Return whether this entry of `NO_PROXY` covers a URL.
 
     An entry is `*`, an address, a range of addresses, or a domain. A domain or an IPv4 address may have a port, and any
     entry may begin with a scheme.
-
-    Raises: ValueError, if the entry is malformed.
     """
     scheme, _separator, host_or_range = entry.rpartition("://")
     fits_scheme = scheme in ("", "all", parts.scheme)
@@ -104,7 +96,6 @@ def _covers(entry: str, parts: SplitResult) -> bool:
 
 
 def _network_in(text: str) -> IPv4Network | IPv6Network | None:
-    """Return the range of addresses that a text names; None if it is neither an address nor a range."""
     try:
         return ip_network(re.sub(r"[\[\]]", "", text), strict=False)  # an IPv6 address may be in brackets
     except ValueError:
@@ -112,7 +103,6 @@ def _network_in(text: str) -> IPv4Network | IPv6Network | None:
 
 
 def _is_address(host: str) -> bool:
-    """Return whether this is an IP address instead of a name."""
     try:
         ip_address(host)
     except ValueError:
@@ -121,7 +111,6 @@ def _is_address(host: str) -> bool:
 
 
 def _is_usable(proxy: str) -> bool:
-    """Return whether httpx can use the proxy with this URL."""
     is_socks = _SOCKS.match(proxy) is not None
     # Apart from its scheme, a SOCKS proxy's URL has the form of an http URL.
     as_http = _SOCKS.sub("http", proxy, count=1)
@@ -131,21 +120,14 @@ def _is_usable(proxy: str) -> bool:
     return is_http_url(as_http) and not has_raw_separator and not lacks_package
 
 
+# It is cached, so that each fault is logged once. The value might contain a password, so the log does not show it.
 @cache
 def _warn(kind: str, fault: str) -> None:
-    """Log a fault of a variable, once in this process.
-
-    The log does not show the value, which might contain a password.
-    """
     _log.warning("%s %s", _variable(kind), fault)
 
 
 def _variable(kind: str) -> str:
-    """Return the name of the variable that sets the proxy of this kind, in the spelling that has priority.
-
-    If no variable sets the proxy, return the name in lower case. On macOS and Windows, `getproxies` can also find the
-    proxy in the settings of the system.
-    """
     # In reverse order, lower case comes before upper case, and `getproxies` prefers the variable in lower case.
     names = sorted((name for name in os.environ if name.lower() == f"{kind}_proxy"), reverse=True)
+    # On macOS and Windows, `getproxies` can also find the proxy in the settings of the system.
     return next(iter(names), f"{kind}_proxy")

@@ -10,13 +10,24 @@ import pytest
 if TYPE_CHECKING:
     from wxauth_guard.testing import TestIssuer
 
+_issuers: "list[TestIssuer]" = []
+
 
 @pytest.fixture(scope="session")
 def wxauth_issuer() -> "TestIssuer":
     """Return an issuer of access tokens for tests, which also creates guards that accept these tokens.
 
-    All tests of a session share the issuer. See `wxauth_guard.testing.TestIssuer`.
+    All tests of a session share the issuer, but after each test it forgets bans, ended sessions and roles. See
+    `wxauth_guard.testing.TestIssuer`.
     """
     from wxauth_guard.testing import TestIssuer
 
-    return TestIssuer()
+    issuer = TestIssuer()
+    _issuers.append(issuer)
+    return issuer
+
+
+def pytest_runtest_teardown() -> None:
+    """Forget what a test has told the issuer about its users."""
+    for issuer in _issuers:
+        issuer.forget()

@@ -16,39 +16,44 @@ from typing import Any, Final
 from uuid import UUID, uuid4, uuid5
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from jose import jwk, jws
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 
-from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, is_document_url
-from wxauth_guard.json_texts import to_json
+from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, Principal, is_document_url
+from wxauth_guard.errors import SessionRevoked, VerificationUnavailable
+from wxauth_guard.json_texts import base64url, to_json
 from wxauth_guard.keys import VerificationKey
 from wxauth_guard.names import BearerGuard
 
 USER_ID: Final = UUID("01900000-0000-7000-8000-000000000001")
-"""The id of the default user of a token."""
 
 
 class TestKey:
-    """An ES256 key that signs access tokens.
-
-    Guards can use it as their only key, because it also implements `KeySource` and `SyncKeySource`.
-    """
+    """An ES256 key that signs access tokens. Guards can use it as their only key."""
 
     __test__ = False  # otherwise pytest would collect it, because its name starts with Test
 
     def __init__(self) -> None:
-        # The type is Any, because the stubs of python-jose know only its own kind of key.
-        private_key: Any = ec.generate_private_key(ec.SECP256R1())
-        self.signer: Any = jwk.construct(private_key, ALGORITHM)
-        """The key object of python-jose."""
+        self.private_key = ec.generate_private_key(ec.SECP256R1())
         self.kid = uuid4().hex
-        self.public_jwk: dict[str, str] = {**self.signer.public_key().to_dict(), "use": "sig", "kid": self.kid}
+        point = self.private_key.public_key().public_numbers()
+        coordinates = {"x": base64url(point.x.to_bytes(32, "big")), "y": base64url(point.y.to_bytes(32, "big"))}
+        self.public_jwk = {
+            **{"kty": "EC", "crv": "P-256", **coordinates},
+            **{"alg": ALGORITHM, "use": "sig", "kid": self.kid},
+        }
         self.verification_key = VerificationKey.from_jwk(self.public_jwk)
 
     def sign(self, claims: Mapping[str, Any]) -> str:
         """Return an access token with these claims."""
-        header = {"kid": self.kid, "typ": TOKEN_TYPE}
-        token: str = jws.sign(to_json(dict(claims)), self.signer, headers=header, algorithm=ALGORITHM)
-        return token
+        header = {"alg": ALGORITHM, "kid": self.kid, "typ": TOKEN_TYPE}
+        signed = f"{base64url(to_json(header))}.{base64url(to_json(dict(claims)))}"
+        return f"{signed}.{base64url(self.signature_of(signed.encode()))}"
+
+    def signature_of(self, signed: bytes) -> bytes:
+        """Return the ES256 signature of these bytes."""
+        r, s = decode_dss_signature(self.private_key.sign(signed, ec.ECDSA(SHA256())))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
     async def find(self, kid: str) -> VerificationKey | None:
         """Return this key if it has this id, and None otherwise."""
@@ -57,6 +62,24 @@ class TestKey:
     def find_sync(self, kid: str) -> VerificationKey | None:
         """Return this key if it has this id, and None otherwise."""
         return self.verification_key if kid == self.kid else None
+
+
+class _TestAuthority:
+    def __init__(self) -> None:
+        self.banned: set[UUID] = set()
+        self.ended: set[UUID] = set()
+        self.roles: dict[UUID, frozenset[str]] = {}
+        self.unreachable = 0
+
+    async def ask(self, token: str, principal: Principal, query: str) -> frozenset[str]:
+        return self.ask_sync(token, principal, query)
+
+    def ask_sync(self, _token: str, principal: Principal, _query: str) -> frozenset[str]:
+        if self.unreachable:
+            raise VerificationUnavailable("wxauth is unreachable in this test", is_unreachable=True)
+        if principal.id in self.banned or principal.session_id in self.ended:
+            raise SessionRevoked("the session has ended")
+        return self.roles.get(principal.id, principal.roles)
 
 
 class TestIssuer:
@@ -85,6 +108,7 @@ class TestIssuer:
         self.app_id = app_id
         self._clock = clock
         self.key = TestKey()
+        self._authority = _TestAuthority()
 
     def token(
         self,
@@ -114,9 +138,6 @@ class TestIssuer:
             client_id: The name of a website, or the URL of a client's metadata document. With such a URL, the token has
                 neither an app_id nor an openid nor roles. By default, the token is from a login in the app.
             claims: Claims to replace or add. A claim that is None is removed.
-
-        Raises: ValueError, if `user_id` or `session_id` is not a UUID, or if `roles`, `app_id` or `openid` is given for
-            a client with a metadata document.
         """
         user = UUID(str(user_id))
         app = app_id or self.app_id
@@ -150,14 +171,51 @@ class TestIssuer:
         """Return the `Authorization` header with a token. The arguments are those of `token`."""
         return {"Authorization": f"Bearer {self.token(**fields)}"}
 
-    def guard(self, *, scopes: Iterable[str] = ()) -> BearerGuard:
+    def ban(self, user_id: UUID | str) -> None:
+        """Let `guard.current` refuse the user's tokens, as after a ban. pytest's fixture forgets it after the test."""
+        self._authority.banned.add(UUID(str(user_id)))
+
+    def end_session(self, session_id: UUID | str) -> None:
+        """Let `guard.current` refuse the tokens of this session (their claim `sid`), as after a logout."""
+        self._authority.ended.add(UUID(str(session_id)))
+
+    def set_roles(self, user_id: UUID | str, roles: Iterable[str]) -> None:
+        """Set the roles that `guard.current` finds, whatever the user's tokens say. By default, these are the roles."""
+        self._authority.roles[UUID(str(user_id))] = frozenset([roles] if isinstance(roles, str) else roles)
+
+    @contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """Within the block, let `guard.current` behave as while wxauth is unreachable."""
+        self._authority.unreachable += 1
+        try:
+            yield
+        finally:
+            self._authority.unreachable -= 1
+
+    def forget(self) -> None:
+        """Forget all bans, ended sessions and roles."""
+        self._authority.banned.clear()
+        self._authority.ended.clear()
+        self._authority.roles.clear()
+
+    def guard(self, *, scopes: Iterable[str] = (), websites: bool = False, or_offline: bool = False) -> BearerGuard:
         """Return a guard that accepts this issuer's tokens, for `app.dependency_overrides[...]` or a test's own app.
 
         If this guard overrides another guard, it also checks the tokens for the dependencies that `require_role` and
         `requires` of the other guard have returned. The method `optional` of the other guard is a dependency of its
         own, which needs an override of its own, for example with `optional` of this guard.
         """
-        return BearerGuard(self.issuer, self.audience, scopes=scopes, keys=self.key, clock=self._clock)
+        guard = BearerGuard(
+            self.issuer,
+            self.audience,
+            scopes=scopes,
+            websites=websites,
+            or_offline=or_offline,
+            keys=self.key,
+            clock=self._clock,
+        )
+        guard._authority = self._authority
+        return guard
 
     @contextmanager
     def trusted_by(self, guard: BearerGuard) -> Iterator[None]:
@@ -167,12 +225,12 @@ class TestIssuer:
         guards that code calls directly. It also affects the guards that `requires` has returned.
         """
         origin, ours = guard._origin, self.guard()
-        saved = origin._verifier, origin._clock
-        origin._verifier, origin._clock = ours._verifier, ours._clock
+        saved = origin._verifier, origin._clock, origin._authority
+        origin._verifier, origin._clock, origin._authority = ours._verifier, ours._clock, ours._authority
         try:
             yield
         finally:
-            origin._verifier, origin._clock = saved
+            origin._verifier, origin._clock, origin._authority = saved
 
     @property
     def jwks(self) -> dict[str, list[dict[str, str]]]:

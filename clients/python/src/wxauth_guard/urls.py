@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 from typing import Final
 from urllib.parse import urlsplit
 
-_HTTP_URL: Final = re.compile(
+_HTTP_URL: Final = re.compile(  # the scheme, user, host and port of a URL
     r"https?://(?:[^/?#\\]*@)?(?:\[[0-9a-f:.]+\]|\w[\w.-]*)(?::[0-9]{1,5})?(?=[/?#]|\Z)", re.IGNORECASE
 )
-"""The pattern of the beginning of a URL: its scheme, user, host and port, before the path, query or fragment."""
+_OF_A_BYTE: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IPV4: Final = re.compile(rf"{_OF_A_BYTE}(?:\.{_OF_A_BYTE}){{3}}", re.ASCII)
+# Browsers and many resolvers read such a host as an IPv4 address (https://url.spec.whatwg.org/#ends-in-a-number):
+# `127.1`, `0x7f000001` and `0177.0.0.1.` as 127.0.0.1. And `foo.1` is no host.
+_ENDS_IN_A_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.ASCII | re.IGNORECASE)
 
 
 def is_loopback(host: str | None) -> bool:
     """Return whether plain http to this host stays on this machine. None means that a URL contains no host."""
-    return host in ("localhost", "::1") or re.fullmatch(r"127(?:\.[0-9]{1,3}){3}", host or "") is not None
+    if host is None:
+        return False
+    if ":" not in host:
+        return host == "localhost" or (host.startswith("127.") and _IPV4.fullmatch(host) is not None)
+    try:
+        return IPv6Address(host).is_loopback  # also in a longer spelling, such as 0:0:0:0:0:0:0:1
+    except ValueError:
+        return False
 
 
 def is_http_url(url: str) -> bool:
-    """Return whether this is an http or https URL with a host. A port in the URL must be valid."""
+    """Return whether this is an http or https URL with a host, and with a valid port, if any."""
     try:
-        return _HTTP_URL.match(url) is not None and urlsplit(url).port != 0
+        if _HTTP_URL.match(url) is None or urlsplit(url).port == 0:
+            return False
+        host = urlsplit(url).hostname or ""
+        return _ENDS_IN_A_NUMBER.fullmatch(host) is None or _IPV4.fullmatch(host) is not None
     except ValueError:
         # The port is too large, the IPv6 address is malformed, or Unicode normalization turned a character of the user
         # name into a separator.
@@ -28,9 +43,7 @@ def is_http_url(url: str) -> bool:
 
 
 def is_secure(url: str) -> bool:
-    """Return whether this URL is https, or http on loopback.
-
-    Nobody on the network can alter the responses of such a URL.
+    """Return whether this URL is https, or http on loopback, so that nobody on the network can alter its responses.
 
     Raises: ValueError, if the URL is malformed. `is_http_url` returns False for such a URL.
     """

@@ -1,8 +1,7 @@
 """Verification of access tokens as RFC 8725 and RFC 9068 require, in wxauth's own routes and in other services.
 
-python-jose's own `jwt.decode` accepts too much (`crit`, any `typ`, a missing `aud`, an `iat` in the future, any size).
-So wxauth uses only the key objects of python-jose, and this module checks every rule itself. See
-docs/contribute/decisions/0002-python-jose-only-signs.md.
+Libraries accept too much (`crit`, any `typ`, a missing `aud`, an `iat` in the future, any size), so this module checks
+every rule itself. See docs/contribute/decisions/0002-python-jose-only-signs.md.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from base64 import urlsafe_b64decode
 from collections import OrderedDict
 from functools import lru_cache
 from math import isfinite
@@ -19,50 +17,39 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 from wxauth_guard.claims import ALGORITHM, TOKEN_TYPE, Claims, Principal, is_document_url
-from wxauth_guard.errors import InvalidToken, TokenExpired
-from wxauth_guard.json_texts import has_too_many_containers, refuse_constant
+from wxauth_guard.errors import InsufficientScope, InvalidToken, TokenExpired
+from wxauth_guard.json_texts import from_base64url, has_too_many_containers, refuse_constant
 from wxauth_guard.keys import KeySource, SyncKeySource, VerificationKey
 
 if TYPE_CHECKING:
     from typing import TypeGuard
 
+# A token of wxauth has about 600 characters.
 MAX_TOKEN_LENGTH: Final = 8192
-"""The maximum number of characters of a token; a token of wxauth has about 600."""
-CLOCK_SKEW: Final = 30
-"""The largest difference between clocks, in seconds, that the checks of `exp`, `iat` and `nbf` tolerate."""
+CLOCK_SKEW: Final = 30  # seconds, for `exp`, `iat` and `nbf`
+# wxauth's own claims contain at most two. This also limits the depth of nesting, which Python's parser does not always
+# limit.
 MAX_CONTAINERS: Final = 64
-"""The maximum number of objects and lists in one part of a token; wxauth's own claims contain at most two.
-
-This number also limits the depth of nesting, because Python's parser does not always limit it.
-"""
 REMEMBERED_TOKENS: Final = 4096
-"""The maximum number of tokens that are remembered."""
+# All remembered tokens together take at most 9 MiB.
 MAX_REMEMBERED_LENGTH: Final = 2048
-"""The maximum number of characters of a remembered token; a token of wxauth has about 600.
-
-All remembered tokens together take at most 9 MiB.
-"""
 
 _MAX_SHOWN: Final = 200
-"""The maximum number of characters of a value that the log shows."""
+_NOT_TEXT: Final = "app_id, external_id or scope is missing or not a string"
 _BY_OUR_CLOCK: Final = "by this machine's clock"
+# Each integer with fewer digits is within the range of a float.
 _FINITE_DIGITS: Final = sys.float_info.max_10_exp
-"""The number of digits below which each integer is within the range of a float."""
+# It matches a JWS (RFC 7515, section 7.1). An ES256 signature has 64 bytes, which are 86 characters.
 _COMPACT_FORM: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})")
-"""The pattern of a JWS (RFC 7515, section 7.1). An ES256 signature has 64 bytes, which are 86 characters."""
+# A part may end with these characters, by its length modulo four, which is never 1 in base64. The unused bits of the
+# last one must be zero (RFC 4648, section 3.5). Otherwise, several spellings would decode to the same bytes.
 _LAST_CHARACTERS: Final = (ascii_letters + digits + "-_", "", "AQgw", "AEIMQUYcgkosw048")
-"""The characters that a part may end with, by the part's length modulo four, which is never 1 in base64.
-
-The unused bits of the last character must be zero (RFC 4648, section 3.5). Otherwise, several spellings would decode to
-the same bytes.
-"""
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+# Programs write these for a missing value, or for a value that is not a string.
 _PLACEHOLDER: Final = re.compile(r"undefined|null|None|nil|NaN|true|false|\[object [A-Za-z]{1,32}\]")
-"""The pattern of the texts that programs write for a missing value, or for a value that is not a string."""
+# Some clients put them around a token by mistake.
 _QUOTES: Final = "\"'`"
-"""The characters that some clients put around a token by mistake."""
-_TOKEN_TYPES: Final = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})
-"""The values that the header `typ` can have (RFC 9068, section 4), in lower case."""
+_TOKEN_TYPES: Final = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})  # in lower case (RFC 9068, section 4)
 
 
 class Verifier:
@@ -70,49 +57,41 @@ class Verifier:
 
     It remembers tokens with a valid signature, because checking the signature takes most of the time, and a user sends
     the same token with each call. For each call, it still checks the claims, and that the issuer publishes the key.
-
-    Raises: ValueError, if `issuer` or `audience` is not a non-empty string, because None would match a token without
-    the claim.
     """
 
     def __init__(self, *, issuer: str, audience: str, keys: KeySource) -> None:
+        # None would match a token without the claim.
         if not all(isinstance(name, str) and name for name in (issuer, audience)):
             raise ValueError("issuer and audience must be one string each, and not empty")
         self._issuer = issuer
         self._audience = audience
         self._keys = keys
+        # The tokens are in the order in which they were first remembered.
         self._signed_by: OrderedDict[str, VerificationKey] = OrderedDict()
-        """The key that signed each remembered token, in the order in which the tokens were first remembered."""
 
-    async def verify(self, token: str, *, now: float) -> Principal:
+    async def verify(self, token: str, *, now: float, allows_scope: bool = True) -> Principal:
         """Verify a token and return its user. `now` is in epoch seconds.
 
-        Raises: InvalidToken, TokenExpired, KeysUnavailable.
+        Raises: InvalidToken, TokenExpired, KeysUnavailable; InsufficientScope, if the token has a scope that
+            `allows_scope` forbids.
         """
         key = self._signed_by.get(token)
         # Another key object means that the keys have been read again. It might be another key with the same id.
         if key is None or await self._keys.find(key.kid) is not key:
             jws = _compact_form(token)
             self._check_signature(jws, await self._keys.find(_key_id(jws[1])))
-        return self._principal(json_object(token.split(".")[1]), now=now)
+        return self._principal(json_object(token.split(".")[1]), now=now, allows_scope=allows_scope)
 
-    def verify_sync(self, token: str, *, now: float) -> Principal:
-        """Verify a token in a thread and return its user. The key source must also be a `SyncKeySource`.
-
-        Raises: InvalidToken, TokenExpired, KeysUnavailable.
-        """
+    def verify_sync(self, token: str, *, now: float, allows_scope: bool = True) -> Principal:
+        """Verify a token in a thread, as `verify` does. The key source must also be a `SyncKeySource`."""
         keys = cast(SyncKeySource, self._keys)
         key = self._signed_by.get(token)
         if key is None or keys.find_sync(key.kid) is not key:
             jws = _compact_form(token)
             self._check_signature(jws, keys.find_sync(_key_id(jws[1])))
-        return self._principal(json_object(token.split(".")[1]), now=now)
+        return self._principal(json_object(token.split(".")[1]), now=now, allows_scope=allows_scope)
 
     def _check_signature(self, jws: re.Match[str], key: VerificationKey | None) -> None:
-        """Check a token's signature with the key that the token names, and remember the token if it is not too long.
-
-        Raises: InvalidToken, if the key is unknown, or if the signature is not base64url or does not fit.
-        """
         token = jws.string
         if key is None:
             raise InvalidToken(
@@ -120,7 +99,7 @@ class Verifier:
                 for_log=f"its kid is {_shown(_key_id(jws[1]))}, which is no key of {_shown(self._issuer)}",
             )
         signed_part = token[: jws.end(2)]  # the header, a dot and the claims
-        if not key.jose_key.verify(signed_part.encode(), decoded(jws[3])):
+        if not key.verify(signed_part.encode(), decoded(jws[3])):
             raise InvalidToken(
                 "the signature does not fit",
                 for_log=f"its signature does not fit the key {_shown(key.kid)} of {_shown(self._issuer)}",
@@ -131,21 +110,16 @@ class Verifier:
                 self._signed_by.popitem(last=False)  # the oldest token usually expires first
 
     def _accepts_audience(self, audience: object) -> bool:
-        """Return whether the claim `aud`, a text or a list of texts, names the expected audience.
-
-        The service's own verifier of resources' tokens overrides this method.
-        """
+        """The service's own verifier of resources' tokens overrides this method."""
         return audience == self._audience or (_is_text_list(audience) and self._audience in audience)
 
     def _check_issuer_and_audience(self, claims: dict[str, Any]) -> None:
-        """Check that the token is from this issuer, and for this audience. Raises: InvalidToken."""
         if claims.get("iss") != self._issuer:
             raise InvalidToken("iss is another issuer", for_log=_differing("iss", claims, self._issuer))
         if not self._accepts_audience(claims.get("aud")):
             raise InvalidToken("aud does not name this audience", for_log=_differing("aud", claims, self._audience))
 
-    def _principal(self, claims: dict[str, Any], *, now: float) -> Principal:
-        """Check the claims, and return the user. Raises: InvalidToken, TokenExpired."""
+    def _principal(self, claims: dict[str, Any], *, now: float, allows_scope: bool) -> Principal:
         self._check_issuer_and_audience(claims)
         client_id, token_id = claims.get("client_id"), claims.get("jti")
         # The token of a login in a mini-program or mobile app has an openid, but no app_id, because its client_id
@@ -158,15 +132,19 @@ class Verifier:
             raise InvalidToken("client_id, openid or jti is missing or not a string")
         external_id = claims.get("external_id")  # None if the claim is missing
         has_wrong_external_id = "external_id" in claims and not isinstance(external_id, str)  # also if it is null
-        # Only a token without an app_id may lack the scope, because a website's token always has a scope.
-        scope = claims.get("scope", None if "app_id" in claims else "")
-        if has_wrong_external_id or not (isinstance(app_id, str) and isinstance(scope, str)):
-            raise InvalidToken("app_id, external_id or scope is missing or not a string")
+        if has_wrong_external_id or not isinstance(app_id, str):
+            raise InvalidToken(_NOT_TEXT)
         roles = claims.get("roles", [])
         if not _is_text_list(roles):
             raise InvalidToken("roles is not a list of strings")
         user_id, session_id = _uuid(claims, "sub"), _uuid(claims, "sid")
         _check_times(claims, now)
+        if not allows_scope and "scope" in claims:  # whatever its value is
+            raise InsufficientScope("this service doesn't accept the tokens of websites and agents")
+        # Only a token without an app_id may lack the scope, because a website's token always has a scope.
+        scope = claims.get("scope", None if "app_id" in claims else "")
+        if not isinstance(scope, str):
+            raise InvalidToken(_NOT_TEXT)
         return Principal(
             id=user_id,
             app_id=app_id,
@@ -182,7 +160,7 @@ class Verifier:
 
 @lru_cache(maxsize=16)  # all tokens signed with a key have the same header
 def _key_id(header_part: str) -> str:
-    """Check a token's header, and return the id of the key that it names. Raises: InvalidToken."""
+    """Check a token's header, and return the id of the key that it names."""
     header = json_object(header_part)
     if header.get("alg") != ALGORITHM:
         raise InvalidToken("alg is not ES256")
@@ -198,7 +176,6 @@ def _key_id(header_part: str) -> str:
 
 
 def _compact_form(token: str) -> re.Match[str]:
-    """Return the three parts of a token as the groups of a match. Raises: InvalidToken."""
     if len(token) > MAX_TOKEN_LENGTH:
         raise InvalidToken("the token is too long")
     jws = _COMPACT_FORM.fullmatch(token)
@@ -208,7 +185,7 @@ def _compact_form(token: str) -> re.Match[str]:
 
 
 def _fault_of(token: str) -> str:
-    """Return why a text does not have the form of a token. The reason echoes only words that match `_PLACEHOLDER`."""
+    """Return why a text is no token. The reason echoes only words that match `_PLACEHOLDER`."""
     bare = token.strip(_QUOTES)
     if not bare or _PLACEHOLDER.fullmatch(bare):
         return f"the client sent {bare or 'empty quotation marks'} in place of a token"
@@ -218,17 +195,13 @@ def _fault_of(token: str) -> str:
 
 
 def _is_of_unregistered_client(claims: dict[str, Any]) -> bool:
-    """Return whether this is the token of a client that a document describes.
-
-    Such a token contains a scope, but neither an openid nor an app_id.
-    """
+    """Return whether this is the token of a client that a document describes."""
     client_id = claims.get("client_id")
     has_document = isinstance(client_id, str) and is_document_url(client_id)
     return has_document and "scope" in claims and "openid" not in claims and "app_id" not in claims
 
 
 def _check_times(claims: dict[str, Any], now: float) -> None:
-    """Check that the token is already valid, and has not expired. Raises: InvalidToken, TokenExpired."""
     beginnings = ("iat", "nbf") if "nbf" in claims else ("iat",)  # only `iat` is required
     for name in beginnings:
         ahead = _time(claims, name) - now
@@ -241,7 +214,6 @@ def _check_times(claims: dict[str, Any], now: float) -> None:
 
 
 def _uuid(claims: dict[str, Any], name: str) -> UUID:
-    """Return the UUID in a claim. Raises: InvalidToken."""
     value = claims.get(name)
     if not isinstance(value, str) or not _UUID.fullmatch(value):
         raise InvalidToken(f"{name} is missing or not a UUID")
@@ -249,7 +221,6 @@ def _uuid(claims: dict[str, Any], name: str) -> UUID:
 
 
 def _time(claims: dict[str, Any], name: str) -> float:
-    """Return the time in a claim, in epoch seconds. Raises: InvalidToken."""
     value = claims.get(name)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value  # finite, because the decoder refuses other numbers
@@ -257,18 +228,15 @@ def _time(claims: dict[str, Any], name: str) -> float:
 
 
 def _differing(name: str, claims: dict[str, Any], expected: str) -> str:
-    """Return a line for the log that compares a claim with its expected value."""
     predicate = f"is {_shown(claims[name])}" if name in claims else "is missing"
     return f"{name} {predicate}, this guard expects {_shown(expected)}"
 
 
 def _shown(value: object) -> str:
-    """Return a value for the log, shortened, and escaped because a `kid` is read before the signature is checked."""
-    return f"{value!a:.{_MAX_SHOWN}}"
+    return f"{value!a:.{_MAX_SHOWN}}"  # escaped, because a `kid` is read before the signature is checked
 
 
 def _seconds(duration: float) -> str:
-    """Return a duration as text, such as `1,234 s`."""
     return f"{duration:,.0f} s"
 
 
@@ -297,25 +265,20 @@ def json_object(part: str) -> dict[str, Any]:
 
 
 def decoded(part: str) -> bytes:
-    """Decode a part of a token from base64url. The part must not be empty.
-
-    Raises: InvalidToken, if the part ends with a character that no encoder produces there.
-    """
+    """Decode a part of a token from base64url. The part must not be empty."""
     if part[-1] not in _LAST_CHARACTERS[len(part) % 4]:
         raise InvalidToken("a part of the token is not base64url")
-    return urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    return from_base64url(part)
 
 
 def _object_of_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object. Raises: ValueError, if a name occurs twice, because parsers choose different values."""
     value = dict(pairs)
-    if len(value) != len(pairs):
+    if len(value) != len(pairs):  # Parsers choose different values.
         raise ValueError("a name occurs twice")
     return value
 
 
 def _finite(literal: str) -> float:
-    """Return the number that a JSON literal represents. Raises: ValueError, if the number is too large for a float."""
     number = float(literal)
     if not isfinite(number):
         raise ValueError("a number is beyond any float")
@@ -323,7 +286,6 @@ def _finite(literal: str) -> float:
 
 
 def _finite_integer(literal: str) -> int:
-    """Return the integer that a JSON literal represents. Raises: ValueError, if the number is too large for a float."""
     # JavaScript reads every number as a float, and both guards must reach the same decision about a huge number.
     if len(literal) >= _FINITE_DIGITS:
         _finite(literal)

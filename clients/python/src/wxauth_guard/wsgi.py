@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 USER_KEY: Final = "wxauth.user"
-"""The key of the `Principal` in a request's environ."""
 
 
 class BearerWSGIMiddleware:
@@ -33,8 +32,6 @@ class BearerWSGIMiddleware:
         optional: Whether requests without a Bearer token also pass, like `optional` of `BearerMiddleware`. The environ
             of such a request has no `wxauth.user`, so call `require_roles(environ.get("wxauth.user"))` where a user is
             needed.
-
-    Raises: ValueError, if a public path does not begin with a slash, or if `roles` and `optional` are both given.
     """
 
     def __init__(
@@ -65,10 +62,6 @@ class BearerWSGIMiddleware:
         return self._app(environ, start_response)
 
     def _find_user(self, authorization: str | None) -> Principal | None:
-        """Return the user of a request; None if the request has no token and may pass.
-
-        Raises: WxAuthError, if the request is refused.
-        """
         if self._optional:
             return self._guard.find_user_sync(authorization)
         principal = self._guard.verify_sync(self._guard.bearer_token(authorization))
@@ -77,8 +70,6 @@ class BearerWSGIMiddleware:
 
 
 class _Headers:
-    """The header fields of a WSGI request, as `problem` reads them."""
-
     def __init__(self, environ: WSGIEnvironment) -> None:
         self._environ = environ
 
@@ -88,13 +79,12 @@ class _Headers:
 
 
 def _path(environ: WSGIEnvironment) -> str:
-    """Return the path of a request, decoded as UTF-8. WSGI decodes the path's bytes as Latin-1 (PEP 3333)."""
     path: str = environ.get("PATH_INFO", "")
+    # WSGI decodes the path's bytes as Latin-1 (PEP 3333).
     return path.encode("latin-1", "replace").decode(errors="replace")
 
 
 def _refuse(refusal: WxAuthError, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    """Start the response with the problem document, and return its body, which is empty for HEAD."""
     response = problem(refusal, _Headers(environ))
     headers = [*response.headers.items(), ("Content-Length", str(len(response.body)))]
     start_response(f"{response.status} {HTTPStatus(response.status).phrase}", headers)

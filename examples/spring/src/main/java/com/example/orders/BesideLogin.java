@@ -9,6 +9,7 @@ import java.util.Set;
 import java.util.function.Function;
 import org.springframework.security.core.Authentication;
 import org.springframework.security.core.context.SecurityContextHolder;
+import org.springframework.security.oauth2.core.OAuth2AuthenticationException;
 import org.springframework.security.oauth2.jwt.BadJwtException;
 import org.springframework.security.oauth2.jwt.Jwt;
 import org.springframework.security.oauth2.jwt.JwtDecoder;
@@ -44,9 +45,11 @@ public class BesideLogin extends OncePerRequestFilter {
         var given = request.getHeader("Authorization");
         if (given != null && given.regionMatches(true, 0, "Bearer ", 0, 7)) {
             try {
-                var token = wxauth.decode(given.substring(7).trim());
-                if (!token.hasClaim("scope")) // tokens of websites and agents have a scope, and do not log in users
-                    SecurityContextHolder.getContext().setAuthentication(user.apply(token));
+                SecurityContextHolder.getContext().setAuthentication(user.apply(wxauth.decode(given.substring(7).trim())));
+            } catch (OAuth2AuthenticationException other) { // the token of a website or an agent
+                response.setHeader("WWW-Authenticate", "Bearer error=\"insufficient_scope\"");
+                response.setStatus(403);
+                return;
             } catch (BadJwtException theirs) { // the token is not from wxauth, so the framework's own filter checks it
             } catch (JwtException away) { // the keys of wxauth have never been read
                 response.setHeader("Retry-After", "5");

@@ -44,6 +44,7 @@ import java.util.concurrent.atomic.AtomicBoolean;
 import org.springframework.beans.factory.annotation.Value;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
+import org.springframework.http.HttpStatus;
 import org.springframework.security.authentication.AuthenticationServiceException;
 import org.springframework.security.config.annotation.method.configuration.EnableMethodSecurity;
 import org.springframework.security.config.annotation.web.builders.HttpSecurity;
@@ -53,10 +54,13 @@ import org.springframework.security.core.authority.SimpleGrantedAuthority;
 import org.springframework.security.oauth2.core.DefaultOAuth2AuthenticatedPrincipal;
 import org.springframework.security.oauth2.core.OAuth2AccessToken;
 import org.springframework.security.oauth2.core.OAuth2AuthenticatedPrincipal;
+import org.springframework.security.oauth2.core.OAuth2AuthenticationException;
 import org.springframework.security.oauth2.core.OAuth2TokenValidatorResult;
 import org.springframework.security.oauth2.jwt.JwtDecoder;
 import org.springframework.security.oauth2.jwt.MappedJwtClaimSetConverter;
 import org.springframework.security.oauth2.jwt.NimbusJwtDecoder;
+import org.springframework.security.oauth2.server.resource.BearerTokenError;
+import org.springframework.security.oauth2.server.resource.BearerTokenErrorCodes;
 import org.springframework.security.oauth2.server.resource.authentication.BearerTokenAuthentication;
 import org.springframework.security.oauth2.server.resource.authentication.JwtAuthenticationConverter;
 import org.springframework.security.oauth2.server.resource.introspection.OpaqueTokenIntrospector;
@@ -81,8 +85,15 @@ class Wxauth {
                 .algorithms(JWSAlgorithm.ES256, null)
                 .build());
 
+        private volatile long youngUntil = System.nanoTime();
+
         Published(URL url) {
             super(url, new DefaultResourceRetriever(1000, 1000, 256 * 1024));
+        }
+
+        /** wxauth publishes a key six minutes before it signs, so only keys older than that can lack one that signs. */
+        boolean areYoung() {
+            return System.nanoTime() - youngUntil < 0;
         }
 
         @Override
@@ -90,6 +101,7 @@ class Wxauth {
                 throws KeySourceException {
             var keys = USABLE.select(super.getJWKSet(evaluator, now, context));
             if (keys.isEmpty()) throw new JWKSetUnavailableException("there is no usable key");
+            youngUntil = System.nanoTime() + Duration.ofMinutes(5).toNanos();
             return new JWKSet(keys);
         }
     }
@@ -97,10 +109,11 @@ class Wxauth {
     @Bean
     JwtDecoder jwtDecoder(
             @Value("${WXAUTH_ISSUER:http://127.0.0.1:8000}") String issuer,
-            @Value("${WXAUTH_AUDIENCE:wxauth}") String audience)
+            @Value("${WXAUTH_AUDIENCE:wxauth}") String audience,
+            @Value("${WXAUTH_WEBSITES:false}") boolean websites)
             throws MalformedURLException {
-        var uri = URI.create(issuer + "/.well-known/jwks.json");
-        var read = JWKSourceBuilder.<SecurityContext>create(new Published(uri.toURL()))
+        var published = new Published(URI.create(issuer + "/.well-known/jwks.json").toURL());
+        var read = JWKSourceBuilder.<SecurityContext>create(published)
                 .outageTolerant(Duration.ofDays(1).toMillis())
                 .build();
         var isLookedFor = new AtomicBoolean();
@@ -109,15 +122,17 @@ class Wxauth {
             if (!known.isEmpty()) return known;
             // Only one request at a time looks for an unknown key. Otherwise, forged tokens could block all threads
             // while wxauth does not respond.
-            if (!isLookedFor.compareAndSet(false, true))
-                throw new KeySourceException("another request looks for an unknown key");
-            try {
-                return read.get(selector, context);
-            } catch (RateLimitReachedException flooded) {
-                return List.of(); // the key is unknown
-            } finally {
-                isLookedFor.set(false);
+            if (isLookedFor.compareAndSet(false, true)) {
+                try {
+                    known = read.get(selector, context);
+                } catch (RateLimitReachedException flooded) { // the keys in memory decide
+                } finally {
+                    isLookedFor.set(false);
+                }
             }
+            if (known.isEmpty() && !published.areYoung())
+                throw new KeySourceException("the key might be newer than the keys in memory");
+            return known;
         };
         var claims = new DefaultJWTClaimsVerifier<SecurityContext>(
                 audience,
@@ -135,26 +150,43 @@ class Wxauth {
         var decoder = new NimbusJwtDecoder(processor);
         decoder.setClaimSetConverter(Wxauth::withApp);
         decoder.setJwtValidator(token -> OAuth2TokenValidatorResult.success()); // the processor has checked everything
-        return decoder;
+        return text -> {
+            var token = decoder.decode(text);
+            if (!websites && token.hasClaim("scope")) throw insufficientScope();
+            return token;
+        };
     }
 
     /** If `spring.security.oauth2.resourceserver.opaquetoken.introspection-uri` is set, wxauth checks each token. */
     @Bean
-    SecurityFilterChain security(HttpSecurity http, Optional<OpaqueTokenIntrospector> wxauth) throws Exception {
+    SecurityFilterChain security(
+            HttpSecurity http,
+            Optional<OpaqueTokenIntrospector> wxauth,
+            @Value("${WXAUTH_WEBSITES:false}") boolean websites)
+            throws Exception {
         var user = new JwtAuthenticationConverter();
         user.setJwtGrantedAuthoritiesConverter(token -> authorities(token.getClaims()));
         return http.sessionManagement(session -> session.sessionCreationPolicy(SessionCreationPolicy.STATELESS))
                 .authorizeHttpRequests(requests -> requests.anyRequest().authenticated())
                 .oauth2ResourceServer(server -> {
                     if (wxauth.isEmpty()) server.jwt(jwt -> jwt.jwtAuthenticationConverter(user));
-                    else server.opaqueToken(opaque -> opaque.authenticationConverter(Wxauth::introspected));
+                    else server.opaqueToken(opaque -> opaque.authenticationConverter((token, found) -> {
+                        if (!websites && found.getAttributes().containsKey("scope")) throw insufficientScope();
+                        return introspected(token, found);
+                    }));
                 })
                 .addFilterBefore(Wxauth::answer503, BearerTokenAuthenticationFilter.class)
                 .build();
     }
 
+    /** Refuses the token of a website or an agent with status 403. */
+    private static OAuth2AuthenticationException insufficientScope() {
+        return new OAuth2AuthenticationException(new BearerTokenError(
+                BearerTokenErrorCodes.INSUFFICIENT_SCOPE, HttpStatus.FORBIDDEN, null, null));
+    }
+
     /**
-     * Returns `ROLE_clerk` for the role "clerk", and `own` if the token is from your mini-program, not from a website.
+     * Returns `ROLE_clerk` for the role "clerk", and `own` if the token is from your own app, not from a website.
      */
     static Collection<GrantedAuthority> authorities(Map<String, Object> claims) {
         var found = new ArrayList<GrantedAuthority>();

@@ -10,6 +10,7 @@ import org.springframework.mock.web.MockHttpServletRequest;
 import org.springframework.mock.web.MockHttpServletResponse;
 import org.springframework.security.authentication.UsernamePasswordAuthenticationToken;
 import org.springframework.security.core.context.SecurityContextHolder;
+import org.springframework.security.oauth2.core.OAuth2AuthenticationException;
 import org.springframework.security.oauth2.jwt.BadJwtException;
 import org.springframework.security.oauth2.jwt.Jwt;
 import org.springframework.security.oauth2.jwt.JwtException;
@@ -24,15 +25,25 @@ class BesideLoginTest {
     void onlyTokensOfWxauthLogIn() throws Exception {
         assertThat(nameWith("Bearer theirs")).isNull();
         assertThat(nameWith(null)).isNull();
-        assertThat(nameWith("Bearer ours, of a website")).isNull();
         assertThat(nameWith("bearer ours")).isEqualTo("10023");
     }
 
     @Test
     void whileWxauthWasNeverReachedItsTokensAre503() throws Exception {
+        assertThat(refusalAfter(new JwtException("no keys")).getStatus()).isEqualTo(503);
+    }
+
+    @Test
+    void tokensOfWebsitesAre403() throws Exception {
+        var refusal = refusalAfter(new OAuth2AuthenticationException("insufficient_scope"));
+        assertThat(refusal.getStatus()).isEqualTo(403);
+        assertThat(refusal.getHeader("WWW-Authenticate")).isEqualTo("Bearer error=\"insufficient_scope\"");
+    }
+
+    private static MockHttpServletResponse refusalAfter(RuntimeException thrown) throws Exception {
         var filter = new BesideLogin(
                 token -> {
-                    throw new JwtException("no keys");
+                    throw thrown;
                 },
                 token -> null);
         var request = new MockHttpServletRequest();
@@ -40,8 +51,8 @@ class BesideLoginTest {
         var response = new MockHttpServletResponse();
         var chain = new MockFilterChain();
         filter.doFilter(request, response, chain);
-        assertThat(response.getStatus()).isEqualTo(503);
         assertThat(chain.getRequest()).isNull();
+        return response;
     }
 
     @Test
@@ -57,9 +68,11 @@ class BesideLoginTest {
     private static String nameWith(String authorization, String path) throws Exception {
         var filter = new BesideLogin(
                 token -> {
-                    if (!token.startsWith("ours")) throw new BadJwtException("another issuer");
-                    var ours = Jwt.withTokenValue(token).header("alg", "ES256").claim("external_id", "10023");
-                    return (token.equals("ours") ? ours : ours.claim("scope", "openid")).build();
+                    if (!token.equals("ours")) throw new BadJwtException("another issuer");
+                    return Jwt.withTokenValue(token)
+                            .header("alg", "ES256")
+                            .claim("external_id", "10023")
+                            .build();
                 },
                 token -> UsernamePasswordAuthenticationToken.authenticated(
                         token.getClaimAsString("external_id"), null, List.of()),

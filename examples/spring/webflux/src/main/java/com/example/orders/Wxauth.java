@@ -44,10 +44,13 @@ import org.springframework.security.config.web.server.SecurityWebFiltersOrder;
 import org.springframework.security.config.web.server.ServerHttpSecurity;
 import org.springframework.security.core.GrantedAuthority;
 import org.springframework.security.core.authority.SimpleGrantedAuthority;
+import org.springframework.security.oauth2.core.OAuth2AuthenticationException;
 import org.springframework.security.oauth2.core.OAuth2TokenValidatorResult;
 import org.springframework.security.oauth2.jwt.MappedJwtClaimSetConverter;
 import org.springframework.security.oauth2.jwt.NimbusJwtDecoder;
 import org.springframework.security.oauth2.jwt.ReactiveJwtDecoder;
+import org.springframework.security.oauth2.server.resource.BearerTokenError;
+import org.springframework.security.oauth2.server.resource.BearerTokenErrorCodes;
 import org.springframework.security.oauth2.server.resource.authentication.ReactiveJwtAuthenticationConverter;
 import org.springframework.security.web.server.SecurityWebFilterChain;
 import org.springframework.security.web.server.context.NoOpServerSecurityContextRepository;
@@ -76,8 +79,15 @@ class Wxauth {
                 .algorithms(JWSAlgorithm.ES256, null)
                 .build());
 
+        private volatile long youngUntil = System.nanoTime();
+
         Published(URL url) {
             super(url, new DefaultResourceRetriever(1000, 1000, 256 * 1024));
+        }
+
+        /** wxauth publishes a key six minutes before it signs, so only keys older than that can lack one that signs. */
+        boolean areYoung() {
+            return System.nanoTime() - youngUntil < 0;
         }
 
         @Override
@@ -85,6 +95,7 @@ class Wxauth {
                 throws KeySourceException {
             var keys = USABLE.select(super.getJWKSet(evaluator, now, context));
             if (keys.isEmpty()) throw new JWKSetUnavailableException("there is no usable key");
+            youngUntil = System.nanoTime() + Duration.ofMinutes(5).toNanos();
             return new JWKSet(keys);
         }
     }
@@ -92,10 +103,11 @@ class Wxauth {
     @Bean
     ReactiveJwtDecoder jwtDecoder(
             @Value("${WXAUTH_ISSUER:http://127.0.0.1:8000}") String issuer,
-            @Value("${WXAUTH_AUDIENCE:wxauth}") String audience)
+            @Value("${WXAUTH_AUDIENCE:wxauth}") String audience,
+            @Value("${WXAUTH_WEBSITES:false}") boolean websites)
             throws MalformedURLException {
-        var uri = URI.create(issuer + "/.well-known/jwks.json");
-        var read = JWKSourceBuilder.<SecurityContext>create(new Published(uri.toURL()))
+        var published = new Published(URI.create(issuer + "/.well-known/jwks.json").toURL());
+        var read = JWKSourceBuilder.<SecurityContext>create(published)
                 .outageTolerant(Duration.ofDays(1).toMillis())
                 .build();
         var isLookedFor = new AtomicBoolean();
@@ -104,15 +116,17 @@ class Wxauth {
             if (!known.isEmpty()) return known;
             // Only one request at a time looks for an unknown key. Otherwise, forged tokens could block all threads
             // while wxauth does not respond.
-            if (!isLookedFor.compareAndSet(false, true))
-                throw new KeySourceException("another request looks for an unknown key");
-            try {
-                return read.get(selector, context);
-            } catch (RateLimitReachedException flooded) {
-                return List.of(); // the key is unknown
-            } finally {
-                isLookedFor.set(false);
+            if (isLookedFor.compareAndSet(false, true)) {
+                try {
+                    known = read.get(selector, context);
+                } catch (RateLimitReachedException flooded) { // the keys in memory decide
+                } finally {
+                    isLookedFor.set(false);
+                }
             }
+            if (known.isEmpty() && !published.areYoung())
+                throw new KeySourceException("the key might be newer than the keys in memory");
+            return known;
         };
         var claims = new DefaultJWTClaimsVerifier<SecurityContext>(
                 audience,
@@ -130,7 +144,11 @@ class Wxauth {
         var decoder = new NimbusJwtDecoder(processor);
         decoder.setClaimSetConverter(Wxauth::withApp);
         decoder.setJwtValidator(token -> OAuth2TokenValidatorResult.success()); // the processor has checked everything
-        return token -> Mono.fromCallable(() -> decoder.decode(token))
+        return text -> Mono.fromCallable(() -> {
+                    var token = decoder.decode(text);
+                    if (!websites && token.hasClaim("scope")) throw insufficientScope();
+                    return token;
+                })
                 .subscribeOn(Schedulers.boundedElastic()); // because reading the keys blocks the thread
     }
 
@@ -146,8 +164,14 @@ class Wxauth {
                 .build();
     }
 
+    /** Refuses the token of a website or an agent with status 403. */
+    private static OAuth2AuthenticationException insufficientScope() {
+        return new OAuth2AuthenticationException(new BearerTokenError(
+                BearerTokenErrorCodes.INSUFFICIENT_SCOPE, HttpStatus.FORBIDDEN, null, null));
+    }
+
     /**
-     * Returns `ROLE_clerk` for the role "clerk", and `own` if the token is from your mini-program, not from a website.
+     * Returns `ROLE_clerk` for the role "clerk", and `own` if the token is from your own app, not from a website.
      */
     static Collection<GrantedAuthority> authorities(Map<String, Object> claims) {
         var found = new ArrayList<GrantedAuthority>();
