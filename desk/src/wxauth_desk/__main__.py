@@ -33,11 +33,9 @@ def main() -> None:
         sys.exit(localized(_("{package} isn't installed. Run scripts/dev in a clone of wxauth", package=package)))
 
 
+# Nothing needs to be cleaned up until `run.run` installs its own handlers. The status is 0, as whenever a signal ends
+# `dev`.
 def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End the process immediately, because there is nothing to clean up until `run.run` installs its own handlers.
-
-    The status is 0, as whenever a signal ends `dev`.
-    """
     os._exit(0)
 
 

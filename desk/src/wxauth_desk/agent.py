@@ -16,10 +16,9 @@ from wxauth_desk.middleware import OwnNamesOnly
 from wxauth_desk.terminal import localized
 from wxauth_desk.wechat import AGENT_CLIENT_ID, AGENT_PATH
 
-MCP_PORT_OFFSET: Final = 5
-"""The difference between the MCP server's port and the service's. The MCP server's port is 8005 by default."""
+MCP_PORT_OFFSET: Final = 5  # from the service's port, so 8005 by default
+# An installed desk does not contain the folder `examples`.
 _SERVER_IN_WHEEL: Final = Path(__file__).parent / "_shared" / "mcp_server.py"
-"""The example MCP server in an installed desk, which does not contain the folder `examples`."""
 _SERVER_IN_CLONE: Final = Path(__file__).parents[3] / "examples" / "mcp" / "server.py"
 
 
@@ -31,8 +30,8 @@ def has_mcp() -> bool:
 def resource_at(url: str) -> Mapping[str, Any]:
     """Return the MCP server at this URL as an entry of the setting `RESOURCES`.
 
-    The phone shows the titles in the entry when it asks the user whether a client may use the server. The titles are
-    those in docs/build/agents.md, and are always in Chinese.
+    The phone shows the titles when it asks the user whether a client may use the server. They are those in
+    docs/build/agents.md, and are always in Chinese.
     """
     scope_titles = {"orders:read": "查看你的订单", "orders:write": "替你下单、退单"}
     return {"resource": url, "title": "小店助手", "scopes": scope_titles}
@@ -52,9 +51,8 @@ async def add_agent(database: Database, url: str, *, now: datetime) -> None:
 
 
 def create_mcp_server(issuer: str, url: str, host_names: Iterable[str]) -> ASGIApp:
-    """Return the MCP server at this URL as an ASGI app.
+    """Return the MCP server at this URL as an ASGI app. It responds only to `host_names` and the names of this machine.
 
-    The app responds only to `host_names` and to the names of this machine. The server accepts the tokens of `issuer`.
     This function imports the server, which takes seconds.
     """
     server_file = _SERVER_IN_WHEEL if _SERVER_IN_WHEEL.exists() else _SERVER_IN_CLONE

@@ -13,18 +13,11 @@ from wxauth_desk.serving import SERVER_OPTIONS
 from wxauth_desk.terminal import TextError, localized, os_reason
 from wxauth_desk.wechat import APPS, create_simulator
 
+# If a program always calls these names, its operator can map them to this machine in a hosts file.
 _WECHAT_HOST_NAMES: Final = ("api.weixin.qq.com", "api2.weixin.qq.com", "open.weixin.qq.com")
-"""The host names of WeChat to which this command responds, besides the names of this machine.
 
-If a program always calls these names, its operator can map them to this machine in a hosts file.
-"""
-
+# wxauth/service/server.py has the same, but the simulated WeChat runs without wxauth, so it cannot import it.
 _BACKLOG: Final = 2048
-"""The largest number of connections that can wait to be accepted.
-
-The service has the same limit, in wxauth/service/server.py. This module cannot import it, because the simulated WeChat
-runs without wxauth.
-"""
 
 
 def run(port: int) -> None:

@@ -18,13 +18,10 @@ from wxauth.settings.settings import Settings
 from wxauth_desk.middleware import ALL_INTERFACES
 from wxauth_desk.wechat import APP_KEYS, DESK_PATH
 
+# It is read at the start, because `runpy` replaces `sys.argv` while another thread runs an example.
 _PROGRAM: Final = sys.argv[0]
-"""The command's path.
-
-The path is read at the start, because `runpy` replaces `sys.argv` while another thread runs an example.
-"""
+# They are for documentation (RFC 5737, RFC 3849), so they belong to no machine.
 _ADDRESSES_ELSEWHERE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
-"""Addresses for documentation (RFC 5737, RFC 3849), which belong to no machine."""
 
 
 def service_url(settings: Settings) -> str:
@@ -42,12 +39,7 @@ def welcome(
     home: Path,
     language: str = "en",
 ) -> str:
-    """Return the text that `wxauth-desk dev` prints when the service accepts requests.
-
-    `simulated_url` is None for the real WeChat, and `findings` are the results of the checks with the real WeChat.
-    `site_url` is the URL of the example sites. `mcp_url` is None if there is no MCP server. `home` is the folder
-    with the data of `wxauth-desk dev`, and `language` is the language of the text.
-    """
+    """Return the text that `wxauth-desk dev` prints when the service accepts requests."""
     address = _address_in_network(settings.host)
     is_simulated = simulated_url is not None
     # The block `beside` lists the addresses of the websites and the console, which `simulated` contains itself.
@@ -84,7 +76,6 @@ def welcome(
 
 
 def _blocks(language: str) -> Mapping[str, str]:
-    """Return the blocks of the text in this language, by name. In the file, each block follows its `[name]`."""
     file_name = "banner.zh.txt" if language.startswith("zh") else "banner.en.txt"
     text = Path(__file__).with_name(file_name).read_text("utf-8")
     return dict(re.findall(r"^\[(\w+)\]\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL))
@@ -96,11 +87,8 @@ def _is_behind_a_proxy() -> bool:
     return bool(proxies.get("http") or proxies.get("all")) and not proxy_bypass("127.0.0.1")
 
 
+# It is empty if this machine is offline, or if the service listens on only one address.
 def _address_in_network(host: str) -> str:
-    """Return the address at which other machines in the network reach the service.
-
-    The address is empty if this machine is offline, or if the service listens on only one address.
-    """
     if host not in ALL_INTERFACES:
         return ""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

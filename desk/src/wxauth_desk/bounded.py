@@ -8,10 +8,7 @@ V = TypeVar("V")
 
 
 class BoundedDict(UserDict[K, V]):
-    """A mapping whose entries are in the order in which they were last set, the oldest first.
-
-    If there are more than `max_entries` after an entry has been set, the oldest entry is forgotten.
-    """
+    """A mapping in the order in which entries were last set. Beyond `max_entries`, the oldest is forgotten."""
 
     def __init__(self, max_entries: int) -> None:
         super().__init__()

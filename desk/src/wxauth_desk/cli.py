@@ -46,7 +46,7 @@ class CommandFailed(click.ClickException):
     """An error that ends the command with status 1, after its message has been printed."""
 
     def show(self, file: object = None) -> None:
-        """Print the message to standard error, without click's `Error:` before it. `file` is ignored."""
+        """Print the message to standard error, without click's `Error:` before it."""
         del file
         click.echo(self.message, err=True)
 
@@ -125,7 +125,6 @@ def dev(
 
 
 def _host_name(host: str) -> str:
-    """Return the name in a value of --allow-host. Raises: click.UsageError, if the value is malformed."""
     from wxauth_desk.middleware import name_in
 
     name = name_in(host)
@@ -137,10 +136,10 @@ def _host_name(host: str) -> str:
 
 
 def _has_service_and_guard() -> bool:
-    """Return whether the packages wxauth and wxauth_guard are installed.
+    """Return whether a module of each of the packages wxauth and wxauth_guard is installed.
 
-    The function looks for a module of each package, because Python would also import a mere folder of that name, for
-    example a clone below the current folder, as an empty package.
+    Python would also import a mere folder of that name, for example a clone below the current folder, as an empty
+    package.
     """
     try:
         return all(find_spec(name) is not None for name in ("wxauth.cli", "wxauth_guard.verifier"))

@@ -1,7 +1,4 @@
-"""The errors that wxauth returns to a phone if a call to WeChat fails.
-
-The desk shows each error next to the fault that causes it.
-"""
+"""The errors that wxauth returns to a phone if a call to WeChat fails, which the desk shows next to each fault."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -10,6 +7,8 @@ from wxauth.errors import WeChatBadResponse, WeChatError, WeChatTimeout, WeChatU
 from wxauth.i18n import languages
 from wxauth.wechat.errcodes import WECHAT_TOKEN_REFUSED, Api, errcode_of
 
+# The error for `status` is right for 500, the only status that the desk offers (`_TRANSPORT_FAULTS` in
+# `wechat/offered_faults.py`).
 _ERROR_BY_KIND: Final[Mapping[str, type[WeChatError] | None]] = {
     "slow": None,
     "hang": WeChatTimeout,
@@ -18,19 +17,13 @@ _ERROR_BY_KIND: Final[Mapping[str, type[WeChatError] | None]] = {
     "html": WeChatBadResponse,
     "status": WeChatUnavailable,
 }
-"""The error that results from each kind of fault that the desk offers, except `errcode`; None if the call succeeds.
-
-The error for `status` is right for 500, which is the only status that the desk offers (see `_TRANSPORT_FAULTS` in
-`wechat/offered_faults.py`).
-"""
 
 
 def failure_on_the_phone(api: str, fault: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the error that a phone gets if a call to this API of WeChat has this fault.
+    """Return the error that a phone gets if a call to this API of WeChat has this fault, in each language.
 
-    The result contains the error's code, its HTTP status, and its title in each language. It is None if the phone's
-    login or request succeeds despite the fault. The only key of `fault` is the kind of the fault, for example
-    `errcode`.
+    It is None if the phone's login or request succeeds despite the fault. The only key of `fault` is its kind, for
+    example `errcode`.
     """
     errcode = fault.get("errcode")
     error: type[WeChatError] | None

@@ -1,7 +1,4 @@
-"""The texts for users.
-
-The code, the templates and the files `texts.json` contain the texts in English. The files `wxauth_desk.po` contain the
-translations.
+"""The texts for users, in English in the code, and translated in the files `wxauth_desk.po`.
 
 The simulated WeChat runs without wxauth, so this module cannot use `wxauth.i18n`. A text of `wxauth.i18n` can be a
 placeholder's value in a text of this module.
@@ -15,28 +12,22 @@ from pathlib import Path
 from typing import Final, Self
 
 SOURCE: Final = "en"
-"""The language of the texts in the code."""
 LOCALES: Final = Path(__file__).with_name("locale")
-"""The folder that contains a folder with the catalogue of each language."""
 _CATALOGUE: Final = "LC_MESSAGES/wxauth_desk.po"
+# It matches a keyword with a quoted text, or a quoted text that continues a text.
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
-"""The pattern of a line of a catalogue: a keyword with a quoted text, or a quoted text that continues a text."""
 
 
 class Text(str):
-    """An English text with its placeholders filled.
-
-    The placeholders in its translations get the same values, which can themselves be texts.
-    """
+    """An English text, filled with values that also fill its translations, and can themselves be texts."""
 
     _template: str
     _values: Mapping[str, object]
 
     def __new__(cls, template: str, /, **values: object) -> Self:
-        """Fill a template with values.
+        """Fill a template with values, in addition to those that it has if it is a `Text`.
 
-        Without values, the text is the template itself, and its braces need no escaping. If the template is a `Text`,
-        add the values to those that it has.
+        Without values, the text is the template itself, and its braces need no escaping.
         """
         if isinstance(template, cls):
             return template if not values else cls(template._template, **template._values, **values)
@@ -57,11 +48,8 @@ class Text(str):
         return template.format(**values) if values else template
 
 
+# Modules import it as `_`, and `scripts/texts` finds the texts to translate by the calls to `_`.
 lazy_gettext = Text
-"""The class `Text`, under the name that modules import as `_` to mark an English text.
-
-`scripts/texts` finds the texts to translate by the calls to `_`.
-"""
 
 
 def translate(value: object, language: str) -> object:
@@ -92,10 +80,7 @@ def own_name(language: str) -> str:
 
 
 def find_language(tag_or_locale: str) -> str | None:
-    """Return the available language for a language tag or a locale, such as zh-TW or zh_CN.UTF-8.
-
-    If there is no exact match, return a language with the same first subtag; None if there is no such language.
-    """
+    """Return the available language for a tag or a locale such as zh_CN.UTF-8, or one with the same first subtag."""
     tag = re.split("[.@]", tag_or_locale, maxsplit=1)[0].replace("_", "-").lower()
     by_tag = {language.lower(): language for language in languages()}
     if tag in by_tag:
@@ -120,10 +105,7 @@ def catalogue_paths() -> Mapping[str, Path]:
 
 @cache
 def translations_into(language: str) -> Mapping[str, str]:
-    """Return the translations into a language, by the English text; empty if the language has no catalogue.
-
-    If a text has a context, the key begins with the context and U+0004.
-    """
+    """Return the translations into a language, by the English text (after its context and U+0004, if it has one)."""
     if language not in catalogue_paths():
         return {}
     translations = {}
@@ -136,7 +118,6 @@ def translations_into(language: str) -> Mapping[str, str]:
 
 
 def _texts_in_entry(entry: str) -> Mapping[str, str]:
-    """Return the texts in an entry of a catalogue, by their keywords, for example `msgid`."""
     texts: dict[str, str] = {}
     keyword = ""
     for own_keyword, quoted in _LINE.findall(entry):

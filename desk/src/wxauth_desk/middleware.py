@@ -18,30 +18,25 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+# It matches an IPv6 address in brackets, an IPv4 address or a name, with or without a port.
 _HOST: Final = re.compile(r"(\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:\d{0,5})?", re.ASCII)
-"""The pattern of a `Host` header: an IPv6 address in brackets, an IPv4 address or a name, with or without a port."""
+# They stand in `WXAUTH_HOST` or `--allow-host`.
 ALL_INTERFACES: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared only
-"""The addresses that stand for all addresses of this machine, in `WXAUTH_HOST` or `--allow-host`."""
+# The largest real bodies are pictures of up to 2 MB.
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
-"""The size limit, in bytes, of a request's body. The largest real bodies are pictures of up to 2 MB."""
 REFUSED_BY_WECHAT: Final = (
     "wxauth-desk wechat does not answer to the name {name}: use 127.0.0.1, localhost or WeChat's own name\n"
     "wxauth-desk wechat 不接受以主机名 {name} 访问，请使用 127.0.0.1、localhost 或微信的域名\n"
 )
-"""The text with which `wxauth-desk wechat` refuses a request to a wrong name."""
 _REFUSED_BY_DEV: Final = (
     "wxauth-desk dev does not answer to this name: start it with --allow-host {name}\n"
     "wxauth-desk dev 不接受以此主机名访问，如需允许，请在启动时加上 --allow-host {name}\n"
 )
-"""The text with which `wxauth-desk dev` refuses a request to a wrong name."""
 _REFUSED_TO_OTHER_PAGES: Final = "This is for programs and pages of this machine alone.\n"
 
 
 def name_in(host: str) -> str | None:
-    """Return the name or address in a `Host` header, in lower case, and without port and brackets.
-
-    Return None if the header is malformed.
-    """
+    """Return the name or address in a `Host` header, in lower case, without port; None if it is malformed."""
     match = _HOST.fullmatch(host.lower())
     return None if match is None else match["v6"] or match["name"]
 
@@ -53,8 +48,7 @@ class OwnNamesOnly:
     name. If the host of a page is an IP address, the browser has loaded the page from this address.
 
     With `own_pages_only`, the middleware also refuses requests from web pages of other origins, which the developer
-    might have open in the browser. Programs send no `Origin`, so they are allowed. `refusal` is the text of the
-    response to a wrong name. It can contain `{name}`.
+    might have open in the browser. Programs send no `Origin`, so they are allowed.
     """
 
     def __init__(
@@ -71,12 +65,9 @@ class OwnNamesOnly:
         self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on to the app, or refuse it.
-
-        A WebSocket is not checked, because no part of the desk accepts WebSockets.
-        """
+        """Pass a request on to the app, or refuse it."""
         app = self._app
-        if scope["type"] == "http":
+        if scope["type"] == "http":  # no part of the desk accepts WebSockets
             headers = Headers(scope=scope)
             host = headers.get("host", "")
             name = name_in(host)
@@ -87,7 +78,6 @@ class OwnNamesOnly:
         await app(scope, receive, send)
 
     def _is_own(self, name: str) -> bool:
-        """Return whether a name in a `Host` header belongs to this machine, or is allowed."""
         if name in self._allowed_names or name == "localhost" or name.endswith(".localhost"):
             return True
         try:

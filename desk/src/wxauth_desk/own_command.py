@@ -29,10 +29,9 @@ exec {python} -m wxauth "$@"
 def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """During the block, keep a command `wxauth` in the folder `home`, for the service that `wxauth-desk dev` runs.
 
-    The command uses the settings in this process's environment, overridden by `settings`. A setting whose value is
-    None is unset. The command overrides the same variables in its caller's environment, because it is for this service
-    and its database. If this process is killed, the command's file remains, and removes itself when it is run the next
-    time.
+    The command uses the settings in this process's environment, overridden by `settings`, of which None unsets a
+    variable. It overrides those of its caller, because it is for this service and its database. If this process is
+    killed, the command's file remains, and removes itself when it is run the next time.
     """
     inherited = {
         name.upper(): value
@@ -51,11 +50,8 @@ def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[No
         path.unlink(missing_ok=True)
 
 
+# The settings read a value that is not a text as JSON.
 def _shell_line(name: str, value: Any) -> str:
-    """Return the line of a shell script that sets a variable, or unsets it if the value is None.
-
-    A value that is not a text is written as JSON, because the settings read such values as JSON.
-    """
     if value is None:
         return f"unset {name}"
     return f"export {name}={shlex.quote(value if isinstance(value, str) else json.dumps(value))}"

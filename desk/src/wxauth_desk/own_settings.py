@@ -22,41 +22,25 @@ from wxauth_desk.i18n import lazy_gettext as _
 from wxauth_desk.private_files import store_privately
 from wxauth_desk.signals import handled_by, raise_exit
 from wxauth_desk.terminal import TextError, localized, os_reason
-from wxauth_desk.wechat import ACCOUNT, APPS, WEBSITE
+from wxauth_desk.wechat import ACCOUNT, APP_TITLES, APPS, WEBSITE
 
+# If one of them is set, `wxauth-desk dev` uses the real WeChat.
 REAL_APP_NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
-"""The names of the variables that define real apps. If one of them is set, `wxauth-desk dev` uses the real WeChat."""
-_SIMULATED_APPS: Final = (
-    (APPS[0], _("Example Shop")),
-    (APPS[1], _("Example Bookshop")),
-    (ACCOUNT, _("Example Account")),
-    (WEBSITE, _("Example Website")),
-)
-"""The apps that `dev` sets with the simulated WeChat, and their titles. The first app is the shop's."""
 HOME: Final = Path(".wxauth")
-"""The folder with the data of `wxauth-desk dev`, in the current folder."""
 
 
 class AppSecret:
     """The AppSecret of `WXAUTH_APP_ID`, if the environment contains only the app's id."""
 
     def __init__(self, home: Path, variables: Mapping[str, str]) -> None:
-        """Read the AppSecret from the file of an earlier run in `home`, or prompt for it.
-
-        `variables` are the variables of the environment. If standard input is not a terminal, there is no prompt.
-        """
+        """Read the AppSecret from the file of an earlier run in `home`, or prompt for it on a terminal."""
         app_id = variables.get("WXAUTH_APP_ID", "")
         has_only_id = (variables.keys() & REAL_APP_NAMES) == {"WXAUTH_APP_ID"}
         can_name_file = re.fullmatch(r"[\w-]{1,64}", app_id, re.ASCII) is not None
+        # It is None if `WXAUTH_APP_ID` is missing or malformed, or if another of `REAL_APP_NAMES` is set.
         self._path = home / f"app_secret_{app_id}" if has_only_id and can_name_file else None
-        """The file of the secret.
-
-        It is None if `WXAUTH_APP_ID` is missing or malformed, or if another variable of `REAL_APP_NAMES` is set.
-        """
         self.value: str | None = None
-        """The secret; None if no secret is needed, or if it can neither be read nor prompted for."""
-        self._is_new = False
-        """Whether the secret comes from a prompt, so that it is not stored yet."""
+        self._is_new = False  # whether the secret comes from a prompt
         if self._path is None:
             return
         if self._path.exists():
@@ -87,19 +71,15 @@ class OwnSettings(NamedTuple):
     """The service's settings, the values that `dev` has set in them, and the results of the checks with WeChat."""
 
     settings: Settings
-    findings: list[CheckResult]
-    """The results of the checks with the real WeChat. The list is empty with the simulated WeChat."""
-    set_by_dev: dict[str, Any]
-    """The values that `dev` sets, by the name of the setting."""
+    findings: list[CheckResult]  # of the real WeChat; empty with the simulated one
+    set_by_dev: dict[str, Any]  # by the name of the setting
 
 
 def load_settings(simulated_url: str | None, port: int | None, *, push_forward: str) -> OwnSettings:
-    """Read the settings. If there is no simulated WeChat, also check the apps with the real WeChat.
+    """Read the settings, and create `HOME` and the secrets in it. `port` is the one that the caller has chosen, if any.
 
-    This function creates `HOME` and the secrets in it. Without a simulated WeChat, it might prompt for the AppSecret,
-    and it silences the log below `critical`, so the caller must configure the log afterwards. `port` is the port that
-    the caller has chosen for the service; None to use the settings. `push_forward` is the URL to which the service
-    forwards the shop's messages.
+    Without a simulated WeChat, also check the apps with the real one. This might prompt for the AppSecret, and silences
+    the log below `critical`, so the caller must configure the log afterwards.
 
     Raises: TextError, if a file in `HOME` cannot be read or written; InvalidSettings.
     """
@@ -131,22 +111,16 @@ def environment() -> dict[str, str]:
 
 
 def port_of_environment() -> int | None:
-    """Return `WXAUTH_PORT`; None if it is not set, or is not a positive number of at most five digits.
-
-    The settings report a wrong value later.
-    """
+    """Return `WXAUTH_PORT`; None if it is not set, or is wrong, which the settings report later."""
     text = environment().get("WXAUTH_PORT", "")
     return int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) else None
 
 
+# The environment can override them, apart from a chosen port and the settings for the simulated WeChat. `.env` is not
+# read.
 def _values_set_by_dev(
     simulated_url: str | None, port: int | None, *, app_secret: str | None, push_forward: str
 ) -> dict[str, Any]:
-    """Return the values that `wxauth-desk dev` sets, by the names of the settings.
-
-    The environment can override these values. The only exceptions are a chosen port and the settings that connect
-    wxauth to the simulated WeChat. `.env` is not read.
-    """
     variables = environment()
     defaults = {
         "database_url": "postgresql://",  # a placeholder until the embedded PostgreSQL has started
@@ -160,8 +134,8 @@ def _values_set_by_dev(
         defaults["scan_link"] = "scheme"  # a scheme needs no request to WeChat
         # These are the documents that the guides use as examples. The simulated phone asks the user to agree to them.
         defaults["consents"] = "privacy:2026-05,terms:3"
-        apps = [{**app, "title": localized(title)} for app, title in _SIMULATED_APPS]
-        apps[0]["push_forward"] = push_forward
+        apps = [{**app, "title": localized(APP_TITLES[app["app_id"]])} for app in (*APPS, ACCOUNT, WEBSITE)]
+        apps[0]["push_forward"] = push_forward  # the first app is the shop's
         fixed |= {
             "apps": apps,
             "app_id": None,
@@ -175,8 +149,8 @@ def _values_set_by_dev(
     return overridable | fixed
 
 
+# It is stored next to the data that it encrypts.
 def _secret_key() -> str:
-    """Return the secret key. The first call generates it, and stores it next to the data that it encrypts."""
     path = HOME / "secret_key"
     if not path.exists():
         store_privately(path, base64.b64encode(secrets.token_bytes(32)).decode())

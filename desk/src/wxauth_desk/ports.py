@@ -10,11 +10,8 @@ from wxauth_desk.i18n import Text, lazy_gettext as _
 from wxauth_desk.terminal import TextError, os_reason
 
 _MAX_PORT: Final = 65535
+# If the service's port ends with 0, as 8000 does, near ports differ from it only in the last digit.
 _MAX_OFFSET: Final = 9
-"""The largest difference between the service's port and a port near it.
-
-If the service's port ends with 0, as 8000 does, near ports differ from it only in the last digit.
-"""
 
 
 class Place(NamedTuple):
@@ -43,15 +40,14 @@ class Ports:
         self._problems: list[Text] = []
 
     def open_service(self, host: str, port: int) -> socket.socket:
-        """Open the service's port at the host and port from the settings. If this fails, `check` reports the reason."""
+        """Open the service's port at the host and port from the settings."""
         return self._stack.enter_context(self._listen(host, port, "--port"))
 
     def open(self, offset: int, chosen: int | None = None, *, option: str = "") -> Place:
-        """Open the port of another part.
+        """Open the port of another part, which is the service's port plus `offset`, unless a port was chosen.
 
-        Without a chosen port, the port is the service's port plus `offset`. If this port is in use or reserved, another
-        free port is opened, near the service's if possible. `option` is the option of `dev` that chooses the port. If a
-        chosen port cannot be opened, `check` reports the reason.
+        If this port is in use or reserved, another free port is opened, near the service's if possible. `option` is the
+        option of `dev` that chooses the port.
         """
         listener = self._listen_near(offset) if chosen is None else self._listen("127.0.0.1", chosen, option)
         self._stack.enter_context(listener)
@@ -63,7 +59,6 @@ class Ports:
             raise TextError(Text("\n").join(self._problems))
 
     def _listen_near(self, offset: int) -> socket.socket:
-        """Listen on the first free port near the service's. If all near ports are in use, listen on any free port."""
         # After the part's own port, the highest ports come first, because other parts without a chosen port prefer the
         # lowest ones.
         near = (self._service + offset, *range(self._service + _MAX_OFFSET, self._service, -1))
@@ -73,12 +68,8 @@ class Ports:
                     return listen("127.0.0.1", port)
         return listen("127.0.0.1", 0)
 
+    # After a failure, it listens on any free port, so that the remaining ports can be opened.
     def _listen(self, host: str, port: int, option: str) -> socket.socket:
-        """Listen on a port.
-
-        If this fails, for example because the port is in use, note the reason for `check`, and listen on any free port
-        instead, so that the remaining ports can be opened.
-        """
         try:
             return listen(host, port)
         except OSError as exc:

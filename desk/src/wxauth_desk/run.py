@@ -18,16 +18,16 @@ from pydantic import SecretStr
 from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from wxauth.checks.result import CheckResult
 from wxauth.clients.clients import Credentials
+from wxauth.console.links import CONSOLE_PATH
 from wxauth.core.database import Database
 from wxauth.core.logs import configure_logging
 from wxauth.core.migrations import MigrationImpossible, migrate
-from wxauth.core.outage_texts import reason_of
-from wxauth.core.outages import is_refusal
+from wxauth.core.outages import is_refusal, reason_of
 from wxauth.login.login_queries import rehearse_login
 from wxauth.service.app import create_api, surround
 from wxauth.service.build import Timeouts, build_services
@@ -50,15 +50,14 @@ from wxauth_desk.shop_back_end import PUSH_PATH, add_shop_client, create_shop_ba
 from wxauth_desk.signals import handled_by, stop_and_exit
 from wxauth_desk.sites import add_sites, create_sites
 from wxauth_desk.terminal import TextError, localized, terminal_language
-from wxauth_desk.wechat import DESK_PATH, HINTS, SHOP_PATH, UNKNOWN_APP_HINT, create_simulator
+from wxauth_desk.watched import Watched
+from wxauth_desk.wechat import DESK_PATH, HINTS, SHOP_PATH, UNKNOWN_APP_HINT, CallRecord, create_simulator
 
 _TIMEOUTS: Final = Timeouts(proxy_notice=None)
 """The timeouts of the service. A stop does not wait for proxies, because there are none."""
 
-_WECHAT_PORT_OFFSET: Final = 1
-"""The difference between the simulated WeChat's port and the service's. WeChat's port is 8001 by default."""
-_SITE_PORT_OFFSET: Final = 4
-"""The difference between the port of the example sites and the service's. The sites' port is 8004 by default."""
+_WECHAT_PORT_OFFSET: Final = 1  # from the service's port, so 8001 by default
+_SITE_PORT_OFFSET: Final = 4  # from the service's port, so 8004 by default
 _FOREIGN_DATA: Final = _(
     "the database in {home}/ belongs to another version of wxauth. Delete the folder {home}/, which "
     "contains only this machine's data, and start again ({reason})"
@@ -96,14 +95,18 @@ def run(
             if not is_database_given:
                 settings = parts.settings.model_copy(update={"database_url": _start_postgres(stack)})
                 parts = replace(parts, settings=settings)
+            call_record = CallRecord()
             if parts.wechat is not None:
-                _start_wechat(threads, parts, parts.wechat)
+                _start_wechat(threads, parts, parts.wechat, call_record)
             shop_credentials = asyncio.run(_prepare(parts))
             stack.enter_context(command_for_this_dev(HOME, _settings_of_command(parts)))
             _start_sites(threads, parts, shop_credentials)
             if parts.mcp is not None:
                 _start_mcp(threads, parts, parts.mcp)
-            service = OwnNamesOnly(_create_service(parts.settings, parts.simulated_url), parts.host_names)
+            service = _create_service(parts.settings, parts.simulated_url)
+            if parts.wechat is not None:
+                service = Watched(service, call_record)
+            service = OwnNamesOnly(service, parts.host_names)
             Server(uvicorn.Config(service, **uvicorn_options()), _welcome(parts)).run([parts.service_listener])
     except (MigrationImpossible, ForeignSchema) as exc:
         if is_database_given:
@@ -113,27 +116,18 @@ def run(
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """The values that `dev` has determined before its parts start.
-
-    They are the service's settings, the results of the checks, and the addresses of all parts.
-    """
+    """The values that `dev` has determined before its parts start."""
 
     settings: Settings
-    set_by_dev: Mapping[str, Any]
-    """The settings that `dev` has set, without values that it learns later, such as the URL of the database."""
-    findings: Sequence[CheckResult]
-    """The results of the checks with the real WeChat."""
+    set_by_dev: Mapping[str, Any]  # without values that it learns later, such as the URL of the database
+    findings: Sequence[CheckResult]  # of the checks with the real WeChat
     service_listener: socket.socket
-    """The socket of the service."""
-    wechat: Place | None
-    """The socket and the URL of the simulated WeChat; None with the real WeChat."""
+    wechat: Place | None  # None with the real WeChat
     sites: Place
+    # The URL is also the resource's URL.
     mcp: Place | None
-    """The socket and the URL of the MCP server; None if there is no MCP server. The URL is also the resource's URL."""
     shop_url: str
-    """The URL of the back end that the shop's mini-program calls."""
-    host_names: Set[str]
-    """The host names to which all parts respond, besides the names of this machine."""
+    host_names: Set[str]  # besides the names of this machine
 
     @property
     def simulated_url(self) -> str | None:
@@ -155,13 +149,7 @@ def _open_parts(
     shop_url: str | None,
     allowed_hosts: Iterable[str],
 ) -> _Parts:
-    """Open the ports of all parts, which `stack` closes, and load the settings, which contain URLs of these parts.
-
-    The function also configures the log, and prints the problems of the settings that do not prevent the start.
-
-    Raises: InvalidSettings; TextError, if the service's port or a chosen port cannot be opened, or if a file in `HOME`
-        cannot be read or written.
-    """
+    """Open the ports of all parts, which `stack` closes, and load the settings, which contain URLs of these parts."""
     default_port = Settings.model_fields["port"].default
     reserved = {chosen for chosen in (wechat_port, site_port) if chosen is not None}
     ports = Ports(stack, port or port_of_environment() or default_port, reserved)
@@ -199,7 +187,6 @@ def _open_parts(
 
 
 def _start_postgres(stack: ExitStack) -> SecretStr:
-    """Start the PostgreSQL in `HOME`, which `stack` stops, and return its URL. Raises: TextError."""
     postgres = EmbeddedPostgres(HOME / "postgres")
     # `postgres` is pushed before it starts, so that a signal during the start stops it, too. `enter_context` pushes it
     # a second time, which is harmless, because PostgreSQL is stopped only once.
@@ -207,13 +194,16 @@ def _start_postgres(stack: ExitStack) -> SecretStr:
     return SecretStr(stack.enter_context(postgres).url())
 
 
-def _start_wechat(threads: ExitStack, parts: _Parts, wechat: Place) -> None:
+def _start_wechat(threads: ExitStack, parts: _Parts, wechat: Place, call_record: CallRecord) -> None:
     """Start the simulated WeChat in a thread."""
+    console_url = f"{service_url(parts.settings)}{CONSOLE_PATH}" if parts.settings.admin_page else None
     simulator = create_simulator(
+        call_record=call_record,
         service_url=service_url(parts.settings),
         site_url=parts.sites.url,
         shop_url=parts.shop_url,
         mcp_url=parts.mcp_url,
+        console_url=console_url,
         failure_of=failure_on_the_phone,
     )
     app = OwnNamesOnly(simulator, parts.host_names, own_pages_only=True)
@@ -221,7 +211,6 @@ def _start_wechat(threads: ExitStack, parts: _Parts, wechat: Place) -> None:
 
 
 def _start_sites(threads: ExitStack, parts: _Parts, shop_credentials: Credentials | None) -> None:
-    """Start the example sites in a thread, with the shop's back end if there are credentials for it."""
     issuer, sites = parts.settings.issuer, parts.sites
     back_end = [Mount(SHOP_PATH, create_shop_back_end(issuer, shop_credentials))] if shop_credentials else []
     websites = create_sites(issuer, url=sites.url, cookie_secret=secrets.token_hex(), back_end=back_end)
@@ -229,17 +218,13 @@ def _start_sites(threads: ExitStack, parts: _Parts, shop_credentials: Credential
     threads.enter_context(in_thread(lambda: app, sites.listener, name="example sites"))
 
 
+# The thread imports the MCP server, which takes seconds, so that the service need not wait for it.
 def _start_mcp(threads: ExitStack, parts: _Parts, mcp: Place) -> None:
-    """Start the MCP server in a thread.
-
-    The thread imports the MCP server, which takes seconds, so that the service need not wait for it.
-    """
     create_app = partial(create_mcp_server, parts.settings.issuer, mcp.url, parts.host_names)
     threads.enter_context(in_thread(create_app, mcp.listener, name="MCP server"))
 
 
 def _settings_of_command(parts: _Parts) -> dict[str, Any]:
-    """Return the settings that the command `HOME/wxauth` needs to work on the running service, by name."""
     database_url = parts.settings.database_url.get_secret_value()
     values = {**parts.set_by_dev, "issuer": parts.settings.issuer, "database_url": database_url}
     if parts.mcp_url is not None:
@@ -248,7 +233,6 @@ def _settings_of_command(parts: _Parts) -> dict[str, Any]:
 
 
 def _welcome(parts: _Parts) -> str:
-    """Return the text that `dev` prints when the service accepts requests."""
     return welcome(
         parts.settings,
         simulated_url=parts.simulated_url,
@@ -261,15 +245,6 @@ def _welcome(parts: _Parts) -> str:
 
 
 async def _prepare(parts: _Parts) -> Credentials | None:
-    """Migrate the database, and add the example sites.
-
-    If `dev` runs the MCP server, also add the agent. With the simulated WeChat, also add the shop.
-
-    Return the credentials of the shop's back end; None with the real WeChat, because `dev` runs this back end only with
-    the simulated WeChat.
-
-    Raises: ForeignSchema, and the errors of `migrate` and `check_stored_state`.
-    """
     settings = parts.settings
     database = Database(settings.database_url.get_secret_value())
     async with aclosing(database):
@@ -283,7 +258,6 @@ async def _prepare(parts: _Parts) -> Credentials | None:
 
 
 async def _migrate_and_try_login(database: Database) -> None:
-    """Migrate the database, and try a login in it. Raises: ForeignSchema, and the errors of `migrate`."""
     try:
         await migrate(database)
     except Exception as exc:
@@ -296,7 +270,6 @@ async def _migrate_and_try_login(database: Database) -> None:
 
 
 def _create_service(settings: Settings, simulated_url: str | None) -> ASGIApp:
-    """Return the service as an ASGI app. Its `/` redirects to the desk or, with the real WeChat, to `/docs`."""
     if simulated_url is None:
         services = build_services(settings, timeouts=_TIMEOUTS)
         example_code = None
@@ -310,5 +283,5 @@ def _create_service(settings: Settings, simulated_url: str | None) -> ASGIApp:
         return RedirectResponse(front_page_url)
 
     api = create_api(services, example_code=example_code)
-    api.add_route("/", front_page, include_in_schema=False)
+    api.router.routes.insert(0, Route("/", front_page, include_in_schema=False))  # instead of the service's own page
     return surround(api, services)

@@ -10,19 +10,11 @@ import click
 import uvicorn
 from starlette.types import ASGIApp
 
+# With httptools, uvicorn loses the body of a client that requests HTTP/2 (h2c), as Java's client does.
 SERVER_OPTIONS: Final[Mapping[str, Any]] = {"http": "h11", "log_config": None, "access_log": False}
-"""The options of uvicorn for every part except the service.
-
-The parts use h11, because with httptools, uvicorn loses the body of a client that requests HTTP/2 (h2c), as Java's
-client does.
-"""
-_GRACEFUL_SECONDS: Final = 1
-"""The longest time, in seconds, for which uvicorn waits for requests under way when it stops."""
+_GRACEFUL_SECONDS: Final = 1  # for requests under way when uvicorn stops
+# A request that never ends must not keep the command from ending.
 _STOP_TIMEOUT_SECONDS: Final = 5
-"""The longest time, in seconds, to wait for the end of a server's thread.
-
-The time is limited, so that a request that never ends does not keep the command from ending.
-"""
 
 
 @contextmanager

@@ -24,15 +24,13 @@ from wxauth.errors import NameTaken
 from wxauth_desk.wechat import APP_KEYS, APPS
 from wxauth_guard import BearerGuard, Principal
 
+# The service forwards messages to it.
 PUSH_PATH: Final = "/wechat"
-"""The path at which the shop's back end receives the messages that the service forwards."""
 _CLIENT_ID: Final = "dev-shop"
-"""The client_id of the shop's back end, which is a service client with the scope `sign`."""
+# An installed desk does not contain the folder `examples`.
 _IN_WHEEL: Final = Path(__file__).parent / "_shared" / "shop.py"
-"""The example back end in an installed desk, which does not contain the folder `examples`."""
 _IN_CLONE: Final = Path(__file__).parents[3] / "examples" / "sibling" / "shop.py"
 _COUNT_TO: Final = 10
-"""The last number that `GET /count` sends."""
 _COUNT_PAUSE_SECONDS: Final = 0.3
 
 
@@ -53,8 +51,7 @@ def create_shop_back_end(issuer: str, credentials: Credentials) -> FastAPI:
     """Return the shop's back end as an ASGI app: the example, with two routes for the desk.
 
     After `POST /failures`, the shop returns an error for the next message from WeChat. `GET /count` sends its response
-    in pieces, so that the desk can show how a mini-program receives them (`enableChunked`). `credentials` belong to the
-    shop's client.
+    in pieces, so that the desk can show how a mini-program receives them (`enableChunked`).
     """
     env = {
         "WXAUTH_ISSUER": issuer,

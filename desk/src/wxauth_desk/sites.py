@@ -28,9 +28,9 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from wxauth.clients.clients import ensure_own_client
 from wxauth.core.database import Database
-from wxauth.login_pages.rendering import language_of
-from wxauth.settings.logos import picture_url
+from wxauth.settings.apps import picture_url
 from wxauth.settings.settings import Settings
+from wxauth.sites.pages.rendering import language_of
 from wxauth_desk.bounded import BoundedDict
 from wxauth_desk.i18n import Text, gettext, languages, lazy_gettext as _, own_name
 from wxauth_desk.middleware import LimitedBody
@@ -38,36 +38,31 @@ from wxauth_desk.terminal import localized
 from wxauth_desk.wechat import ACCOUNT, WEBSITE
 
 _HERE: Final = Path(__file__).parent
-_GOODS: Final = (
+_GOODS: Final = (  # a picture (one character), a name, and a price in yuan
     ("茶", _("Longjing tea, 50 g"), 68),
     ("杯", _("Porcelain cup"), 39),
     ("伞", _("Paper umbrella"), 128),
     ("灯", _("Reading lamp"), 199),
 )
-"""The goods of the shop, each with a picture (one character), a name, and a price in yuan."""
 _FIGURES: Final = (
     (_("Orders"), "128"),
     (_("Revenue"), "¥9,364"),
     (_("Visitors"), "1,702"),
 )
-"""The made-up figures that the admin site shows, each with its title."""
 _PAGE: Final = Template(_HERE.joinpath("site.html").read_text("utf-8"), autoescape=True, trim_blocks=True)
 _MAX_SESSIONS: Final = 1000
-"""The largest number of sessions that a site stores. If there are more, the oldest one is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
     """An example website that `wxauth-desk dev` serves."""
 
+    # `wxauth-desk dev` adds it as a public client.
     client_id: str
-    """The id of the site's client in wxauth. `wxauth-desk dev` adds it as a public client."""
     title: Text
-    path: str
-    """The path of the site at the address that both sites share, without a slash at the end."""
+    path: str  # at the address that both sites share, without a slash at the end
     scopes: tuple[str, ...]
     logo: str | None = None
-    """The site's picture as a `data:` URL; None if the site has no logo."""
 
 
 _LOGO: Final = picture_url(_HERE.joinpath("shop.png").read_bytes())
@@ -77,10 +72,7 @@ SITES: Final = (SHOP, ADMIN)
 
 
 def create_sites(issuer: str, *, url: str, cookie_secret: str, back_end: Sequence[BaseRoute]) -> Starlette:
-    """Return both websites at this URL as an ASGI app, with the routes of the shop's back end.
-
-    `cookie_secret` signs the session cookies. Raises: ModuleNotFoundError, if Authlib is not installed.
-    """
+    """Return both websites at this URL as an ASGI app, with the routes of the shop's back end. It requires Authlib."""
     shop = Website(SHOP, issuer, url + SHOP.path).app(cookie_secret)
     admin = Website(ADMIN, issuer, url + ADMIN.path).app(cookie_secret)
 
@@ -98,10 +90,7 @@ def create_sites(issuer: str, *, url: str, cookie_secret: str, back_end: Sequenc
 
 
 class Website:
-    """An example website at this URL, where users log in through the issuer.
-
-    Raises: ModuleNotFoundError, if Authlib is not installed.
-    """
+    """An example website at this URL, where users log in through the issuer. It requires Authlib."""
 
     def __init__(self, site: Site, issuer: str, url: str) -> None:
         self._site, self._issuer, self._url = site, issuer, url
@@ -122,8 +111,8 @@ class Website:
                 "trust_env": False,  # so that no proxy gets these requests to this machine
             },
         )
+        # The keys are `sid`, the session's id in wxauth and in the cookie.
         self._sessions: BoundedDict[str, dict[str, Any]] = BoundedDict(_MAX_SESSIONS)
-        """The claims and the id_token of each open session, by `sid`, the session's id in wxauth and in the cookie."""
 
     def app(self, cookie_secret: str) -> Starlette:
         """Return the website as an ASGI app. `cookie_secret` signs its session cookies."""
@@ -142,7 +131,6 @@ class Website:
         )
 
     async def _home(self, request: Request) -> Response:
-        """Return the home page, or store the language that the visitor has selected (`?lang=`)."""
         if "lang" in request.query_params:
             request.session["lang"] = request.query_params["lang"]
             return RedirectResponse(f"{self._url}/")
@@ -154,12 +142,10 @@ class Website:
         return self._page(request, logout_was_reported=had_session)
 
     async def _log_in(self, request: Request) -> Any:
-        """Redirect the browser to wxauth, where the user logs in."""
         language = _language(request)
         return await self._client.authorize_redirect(request, f"{self._url}/callback", ui_locales=language)
 
     async def _complete_login(self, request: Request) -> Response:
-        """Redeem the authorization code and open a session, or show why the login has failed."""
         try:
             token = await self._client.authorize_access_token(request)
         except self._oauth_error as exc:
@@ -171,18 +157,16 @@ class Website:
         return RedirectResponse(f"{self._url}/")
 
     async def _log_out(self, request: Request) -> Response:
-        """End the session on this site, and redirect the browser to wxauth, which ends the login there."""
         session = self._sessions.pop(request.session.pop("sid", ""), None)
         query = {"post_logout_redirect_uri": f"{self._url}/", "ui_locales": _language(request)}
         query |= {"id_token_hint": session["id_token"]} if session else {"client_id": self._site.client_id}
         return RedirectResponse(f"{self._issuer}/v1/end_session?{urlencode(query)}")
 
+    # The page's script requests this repeatedly.
     async def _state(self, request: Request) -> Response:
-        """Return whether the session in the cookie is open. The page's script requests this repeatedly."""
         return JSONResponse(request.session.get("sid") in self._sessions, headers={"Cache-Control": "no-store"})
 
-    async def _receive_logout(self, request: Request) -> Response:
-        """End the session that a logout token from wxauth names (OpenID Connect Back-Channel Logout 1.0)."""
+    async def _receive_logout(self, request: Request) -> Response:  # OpenID Connect Back-Channel Logout 1.0
         form = parse_qs((await request.body()).decode())
         try:
             await self._client.fetch_jwk_set()  # the client keeps the keys in memory after the first time
@@ -196,10 +180,6 @@ class Website:
         return Response(status_code=204)
 
     async def _claims_of_logout(self, token: str) -> dict[str, Any]:
-        """Check a logout token in the same way as an id_token, and return its claims.
-
-        Raises: an exception of any class, if the token is not valid.
-        """
         claims: dict[str, Any] = await self._client.parse_id_token(
             {"id_token": token},
             nonce=None,
@@ -221,11 +201,7 @@ class Website:
         error: str | None = None,
         logout_was_reported: bool = False,
     ) -> Response:
-        """Return the home page for the user whose id_token contains these claims, or for a visitor if they are None.
-
-        `error` is the OAuth error code to show, if a login has failed. `logout_was_reported` says whether wxauth has
-        just reported a logout.
-        """
+        """Return the home page for a user with these claims, or for a visitor."""
         language = _language(request)
         html = _PAGE.render(
             site=self._site,
@@ -245,15 +221,11 @@ class Website:
 
 
 def _language(request: Request) -> str:
-    """Return the language that the visitor has selected, or otherwise the language that the browser prefers."""
     return language_of(request, ui_locales=request.session.get("lang"))
 
 
 async def add_sites(database: Database, url: str, settings: Settings, *, now: datetime) -> None:
-    """Add a client for each website, or update the clients. `url` is the address that both websites share.
-
-    The clients name only apps that `settings` contains.
-    """
+    """Add or update a client for each website. The clients name only apps that `settings` contains."""
     # With the real WeChat, the settings do not contain the apps of the simulated WeChat.
     known_app_ids = {app.app_id for app in settings.apps}
     account_app_id = ACCOUNT["app_id"] if ACCOUNT["app_id"] in known_app_ids else None

@@ -16,7 +16,6 @@ _SYSTEM_REASONS: Final[Mapping[int, Text]] = {
     errno.EEXIST: _("File exists"),
     errno.ENOSPC: _("No space left on device"),
 }
-"""The translatable texts for likely errors of the operating system, by the number of the error."""
 
 
 class TextError(Exception):
@@ -28,7 +27,7 @@ class TextError(Exception):
 
 
 def terminal_language() -> str:
-    """Return the language that the locale of the terminal selects; English if there are no texts in that language."""
+    """Return the language that the locale of the terminal selects; English if it has no texts."""
     variables = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return find_language(next(filter(None, variables), "")) or SOURCE
 

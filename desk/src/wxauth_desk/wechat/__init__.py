@@ -1,10 +1,9 @@
-"""A simulated WeChat for laptops and tests.
+"""A simulated WeChat for laptops and tests, which behaves as WeChat documents. Its manual is `about.txt`."""
 
-It behaves as WeChat's documentation describes. The file `about.txt` is the manual of the simulation.
-"""
-
+from wxauth_desk.wechat.call_record import CLIENT_TO_SERVICE, MASK, CallRecord, masked
 from wxauth_desk.wechat.controls import (
     ACCOUNT,
+    APP_TITLES,
     APPS,
     LATER_APP,
     MOBILE_APP,
@@ -14,7 +13,7 @@ from wxauth_desk.wechat.controls import (
     CodeRequest,
     PhoneCodeRequest,
 )
-from wxauth_desk.wechat.desk import AGENT_CLIENT_ID, AGENT_PATH, DESK_PATH, SHOP_PATH
+from wxauth_desk.wechat.desk import AGENT_CLIENT_ID, AGENT_PATH, DESK_PATH, PAGE_HEADER, SHOP_PATH
 from wxauth_desk.wechat.payments import APP_KEYS
 from wxauth_desk.wechat.people import phone_number_of
 from wxauth_desk.wechat.simulator import Simulator
@@ -26,18 +25,24 @@ __all__ = [
     "AGENT_PATH",
     "APPS",
     "APP_KEYS",
+    "APP_TITLES",
+    "CLIENT_TO_SERVICE",
     "DESK_PATH",
     "HINTS",
     "LATER_APP",
+    "MASK",
     "MOBILE_APP",
     "OTHER_APPS",
+    "PAGE_HEADER",
     "SHOP_PATH",
     "UNKNOWN_APP_HINT",
     "WEBSITE",
     "Api",
+    "CallRecord",
     "CodeRequest",
     "PhoneCodeRequest",
     "Simulator",
     "create_simulator",
+    "masked",
     "phone_number_of",
 ]

@@ -14,16 +14,14 @@ from starlette.responses import Response
 from wxauth_desk.wechat.controls import ENDPOINTS, Api
 from wxauth_desk.wechat.errcodes import Errcode
 
-_ERRMSGS: Final = dict(
+_ERRMSGS: Final = dict(  # WeChat's own errmsgs, by errcode
     line.split(" ", 1) for line in Path(__file__).with_name("errmsgs.txt").read_text("utf-8").splitlines()
 )
-"""WeChat's own errmsgs, by errcode. The errcodes are strings, as in the file `errmsgs.txt`."""
+# In the errmsgs of WeChat's APIs for logins, a comma precedes the `rid`.
 _LOGIN_PATH_PREFIX: Final = "/sns/"
-"""The beginning of the paths of WeChat's APIs for logins. In their errmsgs, a comma precedes the `rid`."""
-_RENEWAL_ADVICE: Final = (
+_RENEWAL_ADVICE: Final = (  # before the `rid` in the errmsg for errcode 40001, except from the APIs for logins
     ", could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r"
 )
-"""The text before the `rid` in the errmsg for errcode 40001, for every API except those for logins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,6 @@ class CodePicture:
 
 
 Answer = dict[str, Any] | CodePicture
-"""The response to a call: a JSON object, or a picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +40,15 @@ class Call:
     """A call to one of the simulated APIs."""
 
     api: Api
+    # It is the id that the call sends with a secret, which might be no app's id, or that of the app whose access token
+    # it contains.
     app_id: str | None
-    """The app id that the call sends together with a secret, or the id of the app whose access token the call contains.
-
-    An app id that is sent with a secret might not be the id of any app. For any other call, the value is None.
-    """
     query: Mapping[str, str]
     body: bytes
 
     @property
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object. Raises: CallRefused, if the body is empty or is not a JSON object."""
+        """The body as a JSON object. An empty body, or one that is not a JSON object, refuses the call."""
         require(self.body, Errcode.EMPTY_BODY)
         with suppress(ValueError):
             values = from_json(self.body)
@@ -63,10 +58,7 @@ class Call:
 
     @property
     def id_and_secret(self) -> tuple[object, object]:
-        """The app's id and secret in the call, which can be values of any type; None for a missing value.
-
-        Raises: CallRefused, if the API requires a JSON object, and the body is not one.
-        """
+        """The app's id and secret in the call, which can be values of any type; None for a missing value."""
         if self.api == "stable_token":
             return self.json.get("appid"), self.json.get("secret")
         if self.api == "clear_quota":
@@ -86,10 +78,7 @@ def ok(**values: Any) -> dict[str, Any]:
 
 
 class CallRefused(Exception):
-    """The error for a call that the simulated WeChat refuses.
-
-    `errcode` is the errcode in the response. `rid` is the id of the refused call, by which `rid_get` finds the call.
-    """
+    """The error for a call that the simulated WeChat refuses. `rid_get` finds the call by its `rid`."""
 
     def __init__(self, errcode: int) -> None:
         self.errcode = errcode
@@ -111,16 +100,13 @@ def new_rid() -> str:
 
 
 def require(condition: object, errcode: int) -> None:
-    """If the condition is not met, refuse the call with this errcode. Raises: CallRefused."""
+    """Refuse the call with this errcode if the condition is not met."""
     if not condition:
         raise CallRefused(errcode)
 
 
 def text_in(values: Mapping[str, Any], name: str) -> str:
-    """Return the string with this name in the JSON of a call, or an empty string if it is missing.
-
-    Raises: CallRefused, if the value is not a string.
-    """
+    """Return the string with this name in the JSON of a call; empty if it is missing."""
     value = values.get(name, "")
     if not isinstance(value, str):
         raise CallRefused(Errcode.WRONG_BODY)

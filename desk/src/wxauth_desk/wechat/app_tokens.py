@@ -12,8 +12,7 @@ from wxauth_desk.wechat.issued import AccessTokens
 from wxauth_desk.wechat.quotas import Quotas
 
 _TICKET_LIFETIME_SECONDS: Final = 7200
-_TICKET_RENEWAL_SECONDS: Final = 300
-"""The remaining lifetime of a ticket, in seconds, at or below which a call gets a new ticket."""
+_TICKET_RENEWAL_SECONDS: Final = 300  # the remaining lifetime of a ticket at which a call gets a new one
 
 
 class _JsTicket(NamedTuple):
@@ -21,40 +20,29 @@ class _JsTicket(NamedTuple):
 
     text: str
     expires_at: int
-    """The time at which the ticket expires, in seconds since the epoch."""
 
 
 @dataclass
 class AppTokens:
     """The APIs that hand out tokens and tickets to apps."""
 
-    access_tokens: Mapping[str, AccessTokens]
-    """The access tokens by the id of the app."""
+    access_tokens: Mapping[str, AccessTokens]  # by the id of the app
     quotas: Quotas
     clock: Callable[[], int]
-    """The clock, which returns seconds since the epoch."""
-    js_tickets: dict[str, _JsTicket] = field(init=False, default_factory=dict)
-    """The current ticket of each app, by the id of the app."""
+    js_tickets: dict[str, _JsTicket] = field(init=False, default_factory=dict)  # by the id of the app
 
     def issue_token(self, call: Call, account: Account) -> Answer:
-        """Answer a call to the older interface, `token`. The new token replaces the previous token of this interface.
-
-        Raises: CallRefused, in the cases of `_admit`.
-        """
+        """Answer a call to the older interface, `token`."""
         self._admit(call, account, call.query.get("grant_type"))
         return self.access_tokens[account.app_id].issue_token()
 
     def hand_out_stable_token(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `stable_token`.
-
-        Raises: CallRefused, in the cases of `_admit`, if the body is not a JSON object, or if the app has used
-            `force_refresh` too often.
-        """
+        """Answer a call to `stable_token`."""
         self._admit(call, account, call.json.get("grant_type"))
         return self.access_tokens[account.app_id].hand_out_stable_token(force=call.json.get("force_refresh") is True)
 
     def read_js_ticket(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `getticket`. Raises: CallRefused, if `type` is wrong, or if the app may not get a ticket."""
+        """Answer a call to `getticket`."""
         require(call.query.get("type") == "jsapi", Errcode.WRONG_ARGUMENT)
         require(APP_KINDS[account.app_id] == "official_account", Errcode.NOT_ALLOWED)
         now = self.clock()
@@ -65,10 +53,6 @@ class AppTokens:
         return ok(ticket=ticket.text, expires_in=ticket.expires_at - now)
 
     def _admit(self, call: Call, account: Account, grant_type: object) -> None:
-        """Check that an app may request a token, and count the call.
-
-        Raises: CallRefused, if `grant_type` is wrong, if the app may not get a token, or if its quota is used up.
-        """
         require(grant_type == "client_credential", Errcode.WRONG_GRANT_TYPE)
         # An app of the Open Platform has no token of its own, because it can do only what its users have granted.
         require(APP_KINDS[account.app_id] not in ("website", "mobile_app"), Errcode.WRONG_APP_ID)

@@ -15,14 +15,11 @@ from wxauth_desk.wechat.controls import Control, PersonName
 from wxauth_desk.wechat.links import URL_LINK_HOST
 
 _MAX_BROWSERS: Final = 50
-"""The largest number of browsers whose cookies are stored. If there are more, the least recently used is forgotten."""
 _MAX_REDIRECTS: Final = 10
-"""The largest number of redirects that a browser follows."""
 _MAX_FORM_FIELDS: Final = 20
 _MAX_FIELD_LENGTH: Final = 8192
 _LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost"})
 _PAGE_TIMEOUT_SECONDS: Final = 10
-"""The timeout, in seconds, of a request for a page."""
 _COMPUTER_USER_AGENT: Final = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36"
 )
@@ -31,7 +28,6 @@ _PHONE_USER_AGENT: Final = (
     "Version/17.1 Mobile/15E148 Safari/604.1"
 )
 FormText = Annotated[str, Field(max_length=_MAX_FIELD_LENGTH)]
-"""The name or the value of a form's field."""
 
 
 @cache
@@ -49,28 +45,24 @@ class BrowserRequest(Control):
 
     person: PersonName
     url: str
-    user_agent: str = Field(max_length=512)
-    """The user agent of WeChat on the person's phone. It is used only for `web_view` and `wechat`."""
+    user_agent: str = Field(max_length=512)  # of WeChat on the person's phone, for `web_view` and `wechat`
+    # It is a mini-program's web-view, WeChat's browser, or another browser on a phone or a computer.
     browser: Literal["web_view", "wechat", "phone", "computer"] = "web_view"
-    """The browser: a mini-program's web-view, WeChat's browser, or another browser on a phone or a computer."""
     language: str = Field("zh-CN", max_length=32)
-    """The language that the browser prefers."""
     form: dict[FormText, FormText] | None = Field(None, max_length=_MAX_FORM_FIELDS)
-    """The fields of a form to post to the URL."""
 
 
 class Browsers:
     """The simulated browsers of all people, each with its own cookies."""
 
     def __init__(self) -> None:
+        # The keys are a person and a kind of browser.
         self._cookies: BoundedDict[tuple[str, str], httpx.Cookies] = BoundedDict(_MAX_BROWSERS)
-        """The cookies by person and kind of browser."""
 
     async def open(self, request: BrowserRequest) -> dict[str, Any]:
         """Open a page of this machine, and return the page that the browser shows after all redirects.
 
-        The result contains `url`, `status` and `html`. `opens` is the link that opens a mini-program in WeChat, if the
-        last redirect leads to such a link; otherwise None.
+        If the last redirect leads to a link that opens a mini-program in WeChat, `opens` is that link.
 
         Raises: ValueError, if a page is not on this machine, uses https, or cannot be loaded.
         """
@@ -110,9 +102,6 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
 
     If a response has `REPEAT_HEADER`, the browser follows the redirect twice, and the second response counts. This
     simulates a browser that sends the callback of a login again.
-
-    Raises: HTTPError, if there is no response, or if there are too many redirects; InvalidURL; ValueError, if a request
-        would go to another machine, or would use https.
     """
     if form is None:
         page = await browser.get(url)
@@ -134,20 +123,16 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
 
 
 async def _open_later(browser: httpx.AsyncClient, url: httpx.URL, *, seconds: float) -> httpx.Response:
-    """Request a URL after a number of seconds, and return the response, even if it is a redirect."""
     await asyncio.sleep(seconds)
     return await browser.get(url)
 
 
+# The browser then keeps its page.
 def _leads_to_wechat(url: httpx.URL) -> bool:
-    """Return whether a URL opens a mini-program in WeChat, so that the browser keeps its page."""
     return url.scheme == "weixin" or url.host == URL_LINK_HOST
 
 
+# No page of `wxauth-desk dev` uses https.
 async def _ensure_local(request: httpx.Request) -> None:
-    """Check that a request goes to this machine over plain http. No page of `wxauth-desk dev` uses https.
-
-    Raises: ValueError, if the request goes to another machine, or does not use plain http.
-    """
     if request.url.scheme != "http" or request.url.host not in _LOCAL_HOSTS:
         raise ValueError(f"url: {request.url.host} is not this machine")

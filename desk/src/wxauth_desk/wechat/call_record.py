@@ -1,8 +1,11 @@
-"""The record of the calls to and from the simulated WeChat, which the desk shows."""
+"""The record of the calls to and from the simulated WeChat, and of the requests to wxauth, which the desk shows."""
 
+import re
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from time import perf_counter, time
 from typing import Any, Final
 
@@ -10,13 +13,15 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-_MASK: Final = "•••"
-_MASKED_NAMES: Final = frozenset(
-    {"secret", "appsecret", "encrypt_key", "session_key", "access_token", "refresh_token", "ticket", "cert_info"}
+MASK: Final = "•••"
+_MASKED_NAME: Final = re.compile(
+    r"(\w+_)?(secret|token|key|keys|password|assertion|verifier|ticket|device_code)|appsecret|cert_info|id_token_hint",
+    re.IGNORECASE,
 )
-"""The names of the values that the record of calls does not show."""
+"""The pattern of the names of values that the record does not show. A list of objects is not such a value."""
 _MAX_CALLS: Final = 100
-"""The largest number of calls that are stored. If there are more, the oldest one is forgotten."""
+"""The largest number of calls of each kind that are stored. If there are more, the oldest one is forgotten."""
+CLIENT_TO_SERVICE: Final = "clientToService"
 _PICTURE_SIGNATURES: Final = (b"\x89PNG", b"\xff\xd8")
 """The first bytes of a PNG and of a JPEG."""
 
@@ -24,10 +29,16 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class CallRecord:
-    """The record of the latest calls to and from WeChat, with their responses, which the desk shows."""
+    """The record of the latest calls to and from WeChat and of requests to wxauth, with their responses.
+
+    WeChat and wxauth run in different threads, and both write into the record.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._calls: deque[dict[str, Any]] = deque(maxlen=_MAX_CALLS)
+        # These requests have their own limit, so that they don't push out the calls of WeChat.
+        self._requests: deque[dict[str, Any]] = deque(maxlen=_MAX_CALLS)
         self._revision = int(time() * 1000)
         """The number of the latest change. After a restart, it is higher than the numbers that open pages know."""
 
@@ -36,7 +47,7 @@ class CallRecord:
 
         async def serve(request: Request) -> Response:
             body = _readable(await request.body())
-            query = _masked(dict(request.query_params))
+            query = masked(dict(request.query_params))
             with self.recording("serviceToWeChat", request.method, request.url.path, query, body) as call:
                 response = await endpoint(request)
                 if not await request.is_disconnected():  # otherwise, the client does not receive the response
@@ -51,10 +62,10 @@ class CallRecord:
     ) -> Iterator[dict[str, Any]]:
         """Record a call when the block begins, and update the record when the block ends.
 
-        `direction` is `serviceToWeChat` or `weChatToService`. `repeats` is the id of the first attempt to push the same
-        message; None for this first attempt and for any other call. The block gets the record, which has an `id`,
-        and sets the `status` and the `answer` of the response in it. If the block raises an error, the record contains
-        only the values that the block has set before.
+        `direction` is `serviceToWeChat`, `weChatToService` or `CLIENT_TO_SERVICE`. `repeats` is the id of the first
+        attempt to push the same message; None for this first attempt and for any other call. The block gets the record,
+        which has an `id`, and sets the `status` and the `answer` of the response in it. If the block raises an error,
+        the record contains only the values that the block has set before.
         """
         call = {
             "direction": direction,
@@ -68,8 +79,7 @@ class CallRecord:
             "answer": None,
             "ms": None,
         }
-        self._calls.append(call)
-        self._mark_changed(call)
+        self._mark_changed(call, self._requests if direction == CLIENT_TO_SERVICE else self._calls)
         started = perf_counter()
         try:
             yield call
@@ -84,13 +94,18 @@ class CallRecord:
         `at` is the time at which the call began, in milliseconds since the epoch. `ms` is the duration in milliseconds,
         or null until the call has ended. `status` is null if there is no response, or not yet. Secrets are masked.
         """
-        return {"revision": self._revision, "calls": [call for call in self._calls if call["revision"] > revision]}
+        with self._lock:
+            calls = sorted((*self._calls, *self._requests), key=itemgetter("at"))
+            return {"revision": self._revision, "calls": [{**call} for call in calls if call["revision"] > revision]}
 
-    def _mark_changed(self, call: dict[str, Any]) -> None:
+    def _mark_changed(self, call: dict[str, Any], new_in: deque[dict[str, Any]] | None = None) -> None:
         """Give a call the next revision. The first revision of a call is also the call's id."""
-        self._revision += 1
-        call["revision"] = self._revision
-        call.setdefault("id", self._revision)
+        with self._lock:
+            self._revision += 1
+            call["revision"] = self._revision
+            call.setdefault("id", self._revision)
+            if new_in is not None:
+                new_in.append(call)
 
 
 def _readable(body: bytes) -> Any:
@@ -101,16 +116,21 @@ def _readable(body: bytes) -> Any:
     if body.startswith(_PICTURE_SIGNATURES):
         return f"(a picture of {len(body)} bytes)"
     try:
-        return _masked(from_json(body)) if body else None
+        return masked(from_json(body)) if body else None
     except ValueError:
         return body.decode(errors="replace")
 
 
-def _masked(value: Any) -> Any:
-    """Return a copy of a parsed JSON value in which the values of `_MASKED_NAMES` are masked."""
+def masked(value: Any) -> Any:
+    """Return a copy of a parsed JSON value in which the secrets are masked."""
     match value:
         case dict():
-            return {name: _MASK if name in _MASKED_NAMES else _masked(inner) for name, inner in value.items()}
+            return {name: MASK if _is_secret(name, inner) else masked(inner) for name, inner in value.items()}
         case list():
-            return [_masked(inner) for inner in value]
+            return [masked(inner) for inner in value]
     return value
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    is_public_list = isinstance(value, list) and any(isinstance(item, dict) for item in value)  # such as a JWKS
+    return not is_public_list and _MASKED_NAME.fullmatch(name) is not None

@@ -14,20 +14,15 @@ from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth_desk.wechat.payments import APP_KEYS
 from wxauth_desk.wechat.people import openid_prefix
 
+# The least recently used one is forgotten.
 MAX_PURSES: Final = 1000
-"""The largest number of purses (balances) that are stored.
-
-If there are more, the least recently used one is forgotten.
-"""
 MAX_ORDERS: Final = 200
-"""The largest number of orders that are stored for each purse. If there are more, the oldest one is forgotten."""
+# For this long, WeChat refuses a second order with the same number, and allows a refund.
 _ORDER_LIFETIME_SECONDS: Final = 48 * 3600
-"""The time, in seconds, for which WeChat refuses a second order with the same number, and allows a refund."""
 
 OrderNumber = Annotated[str, Field(pattern=r"^[0-9A-Za-z\-][0-9A-Za-z_\-]{0,62}$")]
-"""An order number of a mini-game: 1 to 63 characters, and the first one is not an underscore."""
+# The length is limited because some of these texts are stored.
 RequiredText = Annotated[str, Field(min_length=1, max_length=1024)]
-"""A text that must not be empty. The length is limited because some of these texts are stored."""
 
 
 class _Body(BaseModel):
@@ -45,18 +40,13 @@ class _Body(BaseModel):
 
 
 class _OrderBody(_Body):
-    """The body of a call to `pay` or `present`."""
-
     amount: Annotated[int, Field(gt=0, le=10**9)]
-    """The number of coins. The limit is far above every real amount."""
     bill_no: OrderNumber
     payitem: str = ""
     remark: str = ""
 
 
 class _RefundBody(_OrderBody):
-    """The body of a call to `cancelpay`, which refunds the order `pay_bill_no`."""
-
     pay_bill_no: OrderNumber
 
 
@@ -69,8 +59,6 @@ _BODIES: Final[Mapping[Api, type[_Body]]] = {
 
 
 class _OrderKey(NamedTuple):
-    """The values that together identify an order in a purse."""
-
     api: Api
     zone_id: str
     number: str
@@ -78,12 +66,8 @@ class _OrderKey(NamedTuple):
 
 @dataclass
 class _StoredOrder:
-    """A payment, a refund or a present that has been carried out."""
-
-    refundable: int
-    """The number of coins that can still be refunded. For a refund or a present, the number is 0."""
+    refundable: int  # 0 for a refund or a present
     made_at: int
-    """The time of the order, in seconds since the epoch."""
 
 
 @dataclass
@@ -91,10 +75,8 @@ class _Purse:
     """The coins of one player in all zones together: the real coins (`env` 0), or coins of the sandbox (`env` 1)."""
 
     balance: int = 0
-    presented: int = 0
-    """The number of coins that the player has ever received as presents."""
-    spent: int = 0
-    """The number of coins that the player has paid, minus the refunded coins."""
+    presented: int = 0  # ever received
+    spent: int = 0  # minus the refunded coins
     orders: BoundedDict[_OrderKey, _StoredOrder] = field(default_factory=lambda: BoundedDict(MAX_ORDERS))
 
     def receive(self, amount: int) -> None:
@@ -103,16 +85,13 @@ class _Purse:
         self.presented += amount
 
     def pay(self, amount: int) -> None:
-        """Deduct coins that the player pays. Raises: CallRefused, if the player has too few coins."""
+        """Deduct coins that the player pays."""
         require(amount <= self.balance, Errcode.TOO_FEW_COINS)
         self.balance -= amount
         self.spent += amount
 
     def refund(self, key: _OrderKey, amount: int) -> None:
-        """Give back coins of an order that the player has paid.
-
-        Raises: CallRefused, if the order is unknown, or if fewer coins can still be refunded.
-        """
+        """Give back coins of an order that the player has paid."""
         order = self.orders.get(key)
         if order is None:
             raise CallRefused(Errcode.UNKNOWN_ORDER)
@@ -122,7 +101,7 @@ class _Purse:
         self.spent -= amount
 
     def forget_expired(self, now: int) -> None:
-        """Forget the orders that WeChat no longer recognizes. `now` is in seconds since the epoch."""
+        """Forget the orders that WeChat no longer recognizes."""
         for key, order in list(self.orders.items()):
             if order.made_at + _ORDER_LIFETIME_SECONDS <= now:
                 del self.orders[key]
@@ -130,19 +109,15 @@ class _Purse:
 
 @dataclass
 class Coins:
-    """The purses of all players. `session_keys` checks the signatures of the calls."""
+    """The purses of all players."""
 
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
-    """The clock, which returns seconds since the epoch."""
+    # The keys are openid and `env`. The least recently used purse is the first.
     _purses: BoundedDict[tuple[str, int], _Purse] = field(init=False, default_factory=lambda: BoundedDict(MAX_PURSES))
-    """The purses by openid and `env`, the least recently used one first."""
 
     def answer(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `getbalance`, `pay`, `cancelpay` or `present`.
-
-        Raises: CallRefused, if WeChat would refuse the call.
-        """
+        """Answer a call to `getbalance`, `pay`, `cancelpay` or `present`."""
         require(APP_KINDS[account.app_id] == "mini_program", Errcode.NOT_ALLOWED)
         body = self._checked_body(call, account)
         purse = self._purse_of(body)
@@ -160,7 +135,6 @@ class Coins:
         )
 
     def _checked_body(self, call: Call, account: Account) -> _Body:
-        """Return the body of a call. Raises: CallRefused, if one of its two signatures or its body is wrong."""
         query, values, text = call.query, call.json, call.body.decode()
         openid, env = values.get("openid"), values.get("env")
         if query.get("sig_method") != "hmac_sha256" or not isinstance(openid, str) or not openid:
@@ -178,18 +152,12 @@ class Coins:
             raise CallRefused(Errcode.WRONG_PARAMETER) from exc
 
     def _purse_of(self, body: _Body) -> _Purse:
-        """Return the player's purse, and make it the most recently used purse."""
         key = (body.openid, body.env)
         purse = self._purses.get(key) or _Purse()
         self._purses[key] = purse  # sets even an existing purse, so that it becomes the most recently used one
         return purse
 
     def _carry_out(self, api: Api, body: _OrderBody, purse: _Purse) -> dict[str, Any]:
-        """Carry out and store an order, and return the fields of the response.
-
-        Raises: CallRefused, if the order's number has been used, if the player has too few coins for it, or if it
-            refunds an unknown order or too many coins.
-        """
         now, key = self.clock(), _OrderKey(api, body.zone_id, body.bill_no)
         purse.forget_expired(now)
         require(key not in purse.orders, Errcode.REPEATED_ORDER)

@@ -1,7 +1,6 @@
 """WeChat's own pages for browsers (`/connect/…`), which ask the user whether to log in to a site.
 
-If the user agrees, the page redirects the browser to the site with an authorization code. The pages behave as WeChat's
-documentation for service accounts and for website apps describes.
+The pages behave as WeChat's documentation for service accounts and for website apps describes.
 """
 
 import re
@@ -20,23 +19,21 @@ from wxauth_desk.wechat.controls import APP_KINDS, CodeRequest, Visitor
 from wxauth_desk.wechat.people import is_person_name
 from wxauth_desk.wechat.simulator import Simulator
 
+# Its value is the number of seconds after which the desk's browsers follow a redirect a second time.
 REPEAT_HEADER: Final = "X-Comes-Twice"
-"""The response header with the number of seconds after which the desk's browsers follow a redirect a second time."""
+# It names, percent-encoded, the person who uses the browser.
 PERSON_HEADER: Final = "X-Desk-Person"
-"""The request header with the percent-encoded name of the person who uses the browser."""
 
+# The other page opens only in WeChat.
 _ON_COMPUTERS: Final = "qrconnect"
-"""The path of the page for computers. The other page opens only in WeChat."""
+# Each page is for one kind of app.
 _KINDS: Final = {"oauth2/authorize": "official_account", _ON_COMPUTERS: "website"}
-"""The kind of app that each page is for, by path."""
 _SCOPES: Final = {"official_account": ("snsapi_base", "snsapi_userinfo"), "website": ("snsapi_login",)}
-"""The scopes that WeChat allows for each kind of app."""
+# WeChat requires this order.
 _PARAMETER_ORDER: Final = ("appid", "redirect_uri", "response_type", "scope", "state", "connect_redirect")
-"""The parameters of a request for such a page, in the order that WeChat requires."""
 _STATE: Final = re.compile("[a-zA-Z0-9]{0,128}")
-"""The pattern of a `state` that WeChat accepts."""
+# The keys are the `snapshot` of a visitor.
 _SNAPSHOTS_OF_CODES: Final = {None: None, "on": "shown", "hidden_once": "hidden", "false_alarm": "false_alarm"}
-"""The `snapshot` of a code, by the `snapshot` of the visitor for whom the code is made."""
 
 
 class _Error(IntEnum):
@@ -44,8 +41,7 @@ class _Error(IntEnum):
 
     OTHER_DOMAIN = 10003
     SCOPE_OF_ANOTHER_KIND = 10005
-    WRONG_SCOPE = 10010
-    """Also the error number for a wrong `response_type`, unknown parameters, and parameters in the wrong order."""
+    WRONG_SCOPE = 10010  # also for a wrong `response_type`, unknown parameters, and parameters in the wrong order
     WRONG_REDIRECT_URI = 10011
     WRONG_APP_ID = 10012
     WRONG_STATE = 10013
@@ -61,7 +57,6 @@ _ERROR_TEXTS: Final = {
     _Error.WRONG_STATE: "state 参数错误",
     _Error.APP_OF_ANOTHER_KIND: "不支持微信开放平台的 AppID，请使用公众号 AppID",
 }
-"""The text that WeChat's page shows for each error number."""
 
 
 def connect_routes(wechat: Simulator) -> list[Route]:
@@ -71,7 +66,6 @@ def connect_routes(wechat: Simulator) -> list[Route]:
         return wechat.visitors.get((person, app_id)) or Visitor(person=person, app_id=app_id)
 
     async def ask(request: Request) -> Response:
-        """Show the page that asks the user, or redirect the browser if WeChat does not ask."""
         path, query = request.path_params["path"], request.url.query
         if (error := _error_in(wechat, path, query)) is not None:
             return _error_page(error)
@@ -88,7 +82,6 @@ def connect_routes(wechat: Simulator) -> list[Route]:
         return _page(_question(path, parameters, query, person))
 
     async def answer(request: Request) -> Response:
-        """Redirect the browser to the site with a code. If the user refuses, show a page of WeChat by default."""
         parameters, person = dict(request.query_params), request.query_params.get("person", "")
         # The form contains the query of the page that asks, and two more fields.
         page_query = {name: value for name, value in parameters.items() if name not in ("person", "answer")}
@@ -108,14 +101,13 @@ def connect_routes(wechat: Simulator) -> list[Route]:
     ]
 
 
+# WeCom's User-Agent names WeChat, too.
 def _is_wechats_browser(request: Request) -> bool:
-    """Return whether the request is from WeChat's browser, and not from WeCom's, whose User-Agent names WeChat, too."""
     user_agent = request.headers.get("user-agent", "")
     return "MicroMessenger" in user_agent and "wxwork" not in user_agent
 
 
 def _error_in(wechat: Simulator, path: str, query: str) -> _Error | None:
-    """Return the error that WeChat's page shows for this request; None if the request is accepted."""
     pairs = parse_qsl(query, keep_blank_values=True)
     parameters = dict(pairs)
     app_id = parameters.get("appid", "")
@@ -141,12 +133,8 @@ def _error_in(wechat: Simulator, path: str, query: str) -> _Error | None:
     return None if url.hostname in wechat.account(app_id).callback_domains else _Error.OTHER_DOMAIN
 
 
+# The page has a form and, for a known person, links, which a test can follow.
 def _question(path: str, parameters: Mapping[str, str], query: str, person: str) -> str:
-    """Return the HTML that asks a person whether to log in.
-
-    The page has a form and, if `person` is not empty, links, which a test can follow. The links contain `query`, which
-    is the query of the request.
-    """
     path_of_answer = f"/connect/{path}/answer"
     fields = "".join(
         f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in parameters.items()
@@ -164,11 +152,6 @@ def _question(path: str, parameters: Mapping[str, str], query: str, person: str)
 
 
 def _redirect_with_code(wechat: Simulator, visitor: Visitor, parameters: Mapping[str, str]) -> Response:
-    """Make an authorization code for a visitor, and redirect the browser to the site with this code.
-
-    If the visitor's snapshot is `hidden_once`, set it to `on` for the next visit. If `comes_twice` is set, the response
-    contains `REPEAT_HEADER`.
-    """
     code_request = {
         "person": visitor.person,
         "app_id": visitor.app_id,
@@ -186,10 +169,6 @@ def _redirect_with_code(wechat: Simulator, visitor: Visitor, parameters: Mapping
 
 
 def _redirect(parameters: Mapping[str, str], *, code: str | None) -> Response:
-    """Redirect the browser to the site, with the code if there is one.
-
-    If the site has sent a `state`, the redirect contains it, too.
-    """
     query = {} if code is None else {"code": code}
     if "state" in parameters:
         query["state"] = parameters["state"]
@@ -199,12 +178,10 @@ def _redirect(parameters: Mapping[str, str], *, code: str | None) -> Response:
 
 
 def _error_page(error: _Error) -> Response:
-    """Return the page that shows an error."""
     return _page(f"<h1>{error}</h1><p>{_ERROR_TEXTS[error]}</p>", status=HTTPStatus.BAD_REQUEST)
 
 
 def _page(body: str, *, status: int = 200) -> Response:
-    """Return a page with this HTML."""
     html = (
         f'<!doctype html><html lang="zh-CN"><meta charset="utf-8"><title>微信（模拟）</title><body><main>{body}</main>'
     )

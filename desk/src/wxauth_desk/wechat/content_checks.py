@@ -1,7 +1,7 @@
 """The simulated WeChat's checks of texts, pictures and people.
 
-The verdict on a text depends on its words. The verdict on a picture depends on the app's account. A person's risk rank
-depends on the person's name.
+The verdict on a text depends on its words, and that on a picture on the app's account. A person's risk rank depends on
+the name.
 """
 
 import re
@@ -17,32 +17,23 @@ from wxauth_desk.wechat.issued import IssuedSessionKeys
 from wxauth_desk.wechat.people import risk_of
 from wxauth_desk.wechat.push import CHECKED, Push, PushRequest, make_verdict_message
 
+# An escaped backslash before a u does not match.
 _JSON_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
-r"""The pattern of the beginning of an escape such as \u4f60 in JSON. An escaped backslash before a u does not match."""
-_PASS_VERDICT: Final = ("pass", 100)
-"""The verdict (`suggest` and `label`) on a text without any of the words below."""
+_PASS_VERDICT: Final = ("pass", 100)  # `suggest` and `label` of a text without any of the words below
+# If a text contains several of these words, the first one decides.
 _TEXT_VERDICTS: Final = {
     "risky": ("risky", 20006),
     "违规": ("risky", 20006),
     "review": ("review", 21000),
     "可疑": ("review", 21000),
 }
-"""The verdict on a text, by a word that the text contains.
-
-If a text contains several of these words, the first one in this table decides.
-"""
-_PICTURE_LABELS: Final = {"pass": 100, "review": 21000, "risky": 20002}
-"""The `label` in the verdict on a picture, by `suggest`."""
+_PICTURE_LABELS: Final = {"pass": 100, "review": 21000, "risky": 20002}  # by `suggest`
 _MAX_VERDICTS: Final = 1000
-"""The largest number of verdicts that wait to be pushed."""
+# Callers send the version as a number or as a string.
 _VERSIONS: Final = (2, "2")
-"""The version of the checks, which callers send as a number or as a string."""
-_RISK_SCENES: Final = (0, 1)
-"""The reasons for ranking a person's risk: a registration and a marketing campaign."""
-_SCENES: Final = (1, 2, 3, 4)
-"""The places where the content appears: a profile, a comment, a forum and a social log."""
-_MEDIA_TYPES: Final = (1, 2)
-"""The types of media: sound and pictures."""
+_RISK_SCENES: Final = (0, 1)  # a registration and a marketing campaign
+_SCENES: Final = (1, 2, 3, 4)  # a profile, a comment, a forum and a social log
+_MEDIA_TYPES: Final = (1, 2)  # sound and pictures
 
 
 @dataclass
@@ -51,15 +42,11 @@ class ContentChecks:
 
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
-    """The clock, which returns seconds since the epoch."""
+    # These verdicts are not pushed yet, and the oldest is the first. Each is about one picture.
     verdicts: deque[Push] = field(init=False, default_factory=lambda: deque(maxlen=_MAX_VERDICTS))
-    """The verdicts that have not been pushed yet, the oldest first. Each is about one picture.
-
-    If there are more than `_MAX_VERDICTS`, the oldest verdicts are dropped.
-    """
 
     def rank_risk(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `getuserriskrank`. Raises: CallRefused."""
+        """Answer a call to `getuserriskrank`."""
         values = call.json
         require(text_in(values, "appid") == account.app_id, Errcode.WRONG_APP_ID)
         require(values.get("scene") in _RISK_SCENES and text_in(values, "client_ip"), Errcode.WRONG_BODY)
@@ -68,7 +55,7 @@ class ContentChecks:
         return {"errcode": 0, "errmsg": "getuserriskrank succ", "risk_rank": risk_of(person), "unoin_id": 0}
 
     def check_text(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `msg_sec_check`. Raises: CallRefused."""
+        """Answer a call to `msg_sec_check`."""
         values = call.json
         content = text_in(values, "content")
         require(content, Errcode.WRONG_BODY)
@@ -87,12 +74,7 @@ class ContentChecks:
         return ok(detail=detail, trace_id=new_rid(), result=verdict)
 
     def check_picture(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `media_check_async`, and store the verdict, which is pushed later.
-
-        If the account's `picture_verdict` is null, no verdict is stored.
-
-        Raises: CallRefused.
-        """
+        """Answer a call to `media_check_async`, and store the verdict, which is pushed later."""
         values = call.json
         require(text_in(values, "media_url").startswith(("http://", "https://")), Errcode.WRONG_BODY)
         require(values.get("media_type") in _MEDIA_TYPES, Errcode.WRONG_BODY)
@@ -109,5 +91,4 @@ class ContentChecks:
 
 
 def _check_version_and_scene(values: Mapping[str, Any]) -> None:
-    """Check the version and the scene in a call about a text or a picture. Raises: CallRefused, if one is wrong."""
     require(values.get("version") in _VERSIONS and values.get("scene") in _SCENES, Errcode.WRONG_BODY)

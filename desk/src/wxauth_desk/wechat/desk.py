@@ -1,15 +1,14 @@
 """The desk, a page that simulates a phone and browsers, and shows all requests and responses.
 
-This module serves the page, and sends the requests of the simulated phone. The simulated browsers are in `browsers.py`.
 The page cannot send the requests of the phone and the browsers itself, because a web page cannot set their headers and
-cookies.
+cookies. This module sends those of the phone, and `browsers.py` those of the browsers.
 """
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 from starlette.requests import Request
@@ -17,53 +16,47 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
+from wxauth_desk.i18n import languages
 from wxauth_desk.page_texts import page_texts
 from wxauth_desk.wechat.browsers import trusted_certificates
 from wxauth_desk.wechat.call_record import CallRecord, Handler
-from wxauth_desk.wechat.controls import APPS, LATER_APP
+from wxauth_desk.wechat.controls import APP_TITLES, APPS, LATER_APP
 from wxauth_desk.wechat.faults import Faults
+from wxauth_desk.wechat.guides import guide_urls, send_guide
 from wxauth_desk.wechat.offered_faults import FailureOf, offered_faults
 
+PAGE_HEADER: Final = "x-desk-page"  # the id of the page that sends a phone's request, which the page shows itself
+# The request's other headers come from the developer's browser.
 _FORWARDED_HEADERS: Final = ("accept", "authorization", "content-type", "x-request-id")
-"""The headers of the page's request that the simulated phone passes on to the server.
-
-The request's other headers come from the developer's browser.
-"""
+# The desk's server decodes the body, so `content-encoding` would be wrong. It sets the other headers itself.
 _DROPPED_HEADERS: Final = frozenset(
     {"connection", "content-encoding", "content-length", "date", "server", "transfer-encoding"}
 )
-"""The headers of a response that are not forwarded to the page.
-
-The desk's server decodes the body, so `content-encoding` would be wrong. It sets the other headers itself.
-"""
-_TIMEOUT_SECONDS: Final = 60
-"""The timeout, in seconds, of a request, as in `wx.request`."""
+_TIMEOUT_SECONDS: Final = 60  # as in `wx.request`
 DESK_PATH: Final = "/desk/"
-SHOP_PATH: Final = "/membership"
-"""The path of the mini-program's back end, at the address of the example sites."""
+_GUIDES_PATH: Final = f"{DESK_PATH}guides/"
+SHOP_PATH: Final = "/membership"  # of the mini-program's back end, at the address of the example sites
 AGENT_CLIENT_ID: Final = "wxauth-example-agent"
-"""The client_id of the desk's agent."""
+# wxauth redirects the agent's user there.
 AGENT_PATH: Final = f"{DESK_PATH}agent.html"
-"""The path of the page to which wxauth redirects the agent's user."""
 _PAGE: Final = Path(__file__).parent / "page"
-_SHARED_FILES: Final = {
+_SHARED_FILES: Final = {  # shared with the service's pages and with mini-programs, in these folders of a clone
     "base.css": "src/wxauth/console/page",
     "dom.js": "src/wxauth/console/page",
     "languages.js": "src/wxauth/console/page",
-    "icon.svg": "src/wxauth/login_pages/page",
+    "icon.svg": "src/wxauth/sites/pages/page",
     "wxauth.js": "clients/miniprogram",
     "wxauth-scan.js": "clients/miniprogram",
     "wxauth-site.js": "clients/miniprogram",
 }
-"""The files that the page shares with the service's pages and with mini-programs, and their folders in a clone."""
 _SHARED_IN_WHEEL: Final = Path(__file__).parents[1] / "_shared"
-"""The folder of these files in an installed desk."""
 _CLONE: Final = Path(__file__).parents[4]
-"""The root of a clone."""
 
 
 def phone_network(*urls: str) -> Handler:
     """Return an endpoint that forwards the page's requests only to URLs below these, and streams the responses.
+
+    The first URL is wxauth's.
 
     `wx.request` sends its own user agent, and no `Accept-Language`. A browser does not allow a page to do the same.
     Therefore, the page sends the URL as `X-Phone-Url`, and the user agent as `X-Phone-User-Agent`. If there is no
@@ -78,6 +71,8 @@ def phone_network(*urls: str) -> Handler:
             )
         headers = {name: request.headers[name] for name in _FORWARDED_HEADERS if name in request.headers}
         headers["user-agent"] = request.headers.get("x-phone-user-agent", "")
+        if PAGE_HEADER in request.headers and url.startswith(f"{urls[0]}/"):  # wxauth's `Watched` removes this header
+            headers[PAGE_HEADER] = request.headers[PAGE_HEADER]
         body = await request.body()
         client = httpx.AsyncClient(verify=trusted_certificates(), trust_env=False, timeout=_TIMEOUT_SECONDS)
         forwarded = client.build_request(request.method, url, headers=headers, content=body)
@@ -106,15 +101,11 @@ def desk_routes(
     site_url: str,
     shop_url: str,
     mcp_url: str | None,
+    console_url: str | None,
     is_alone: bool,
     failure_of: FailureOf,
 ) -> list[Route]:
-    """Return the routes of the page and its files, of the data that the page shows, and of the phone's network.
-
-    `service_url` is the URL of wxauth, `site_url` the URL of the example sites, and `shop_url` the URL of the back end
-    that the shop's mini-program calls. If there is no MCP server, `mcp_url` is None. With `is_alone`, no wxauth runs
-    next to the desk. `failure_of` returns the error that a phone gets because of a fault.
-    """
+    """Return the routes of the page and its files, of the data that the page shows, and of the phone's network."""
     setup = {
         "is_alone": is_alone,
         "service_url": service_url,
@@ -123,8 +114,14 @@ def desk_routes(
         # The route that sends its response in pieces (see `create_shop_back_end`). Only the example shop has it, so the
         # URL does not begin with `shop_url`.
         "count_url": f"{site_url}{SHOP_PATH}/count",
-        "apps": [app["app_id"] for app in APPS],
-        "later_app": LATER_APP,
+        "links": {
+            "shop": None if is_alone else f"{site_url}/",
+            "console": console_url,
+            "docs": None if is_alone else f"{service_url}/docs",
+        },
+        "guides": guide_urls(_GUIDES_PATH),
+        "apps": [_with_titles(app) for app in (*APPS, LATER_APP)],
+        "later_app_id": LATER_APP["app_id"],
         "agent": None if mcp_url is None else {"client_id": AGENT_CLIENT_ID, "server": mcp_url},
         "faults": offered_faults(failure_of),
     }
@@ -155,12 +152,17 @@ def desk_routes(
         Route(DESK_PATH + "texts.json", read_texts),
         # In the page's script, a call has the name "wire".
         Route(DESK_PATH + "wires/{revision:int}", read_calls),
+        Route(_GUIDES_PATH + "{path:path}", send_guide),
         Route(DESK_PATH + "{name}", send_page_file),
     ]
 
 
+def _with_titles(app: Mapping[str, str]) -> Mapping[str, Any]:
+    title = APP_TITLES[app["app_id"]]
+    return {**app, "titles": {language: title.translated(language) for language in languages()}}
+
+
 def _page_endpoint(service_url: str) -> Handler:
-    """Return the endpoint of the page and its files."""
     files, shared = StaticFiles(directory=_PAGE), _shared_files()
     headers = _page_headers(service_url)
 
@@ -178,14 +180,12 @@ def _page_endpoint(service_url: str) -> Handler:
 
 
 def _shared_files() -> Mapping[str, StaticFiles]:
-    """Return the ASGI app that serves each of `_SHARED_FILES`, by the file's name."""
     if _SHARED_IN_WHEEL.is_dir():
         return dict.fromkeys(_SHARED_FILES, StaticFiles(directory=_SHARED_IN_WHEEL))
     return {name: StaticFiles(directory=_CLONE / folder) for name, folder in _SHARED_FILES.items()}
 
 
 def _page_headers(service_url: str) -> Mapping[str, str]:
-    """Return the headers of the page and its files. They allow the page to show pictures from the service."""
     return {
         "Cache-Control": "no-cache",
         "Content-Security-Policy": (

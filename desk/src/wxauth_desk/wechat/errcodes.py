@@ -1,7 +1,4 @@
-"""The errcodes (error codes) that the simulated WeChat returns when it refuses a call.
-
-WeChat's own errmsgs are in `errmsgs.txt`.
-"""
+"""The errcodes that the simulated WeChat returns when it refuses a call. WeChat's errmsgs are in `errmsgs.txt`."""
 
 from enum import IntEnum
 
@@ -18,15 +15,14 @@ class Errcode(IntEnum):
     WRONG_CODE = 40029
     WRONG_REFRESH_TOKEN = 40030
     UNKNOWN_URL = 40066
-    """The errcode for a call to an unknown path."""
     WRONG_ARGUMENT = 40097
     WRONG_SECRET = 40125
     WRONG_SCENE = 40129
     USED_CODE = 40163
     NOT_WHITELISTED = 40164
     UNPUBLISHED_PAGE = 40165
+    # `getwxacodeunlimit` also returns it for a body that is not a JSON object.
     WRONG_SCENE_LENGTH = 40169
-    """Also the errcode that `getwxacodeunlimit` returns for a body that is not a JSON object."""
     WRONG_QUERY = 40212
     FROZEN_SECRET = 40243
     MISSING_ACCESS_TOKEN = 41001
@@ -47,11 +43,9 @@ class Errcode(IntEnum):
     NOT_ALLOWED = 48001
     TOO_MANY_CLEARINGS = 48006
     NOT_WHITELISTED_WITH_TOKEN = 61004
-    """The errcode for an IP address that is not on the whitelist, if the call has an access token."""
     INACTIVE_PERSON = 61010
     UNKNOWN_RID = 76003
-    UNKNOWN_PATH = 76021
-    """The errcode that `quota_get` returns if no API has the path in the body."""
+    UNKNOWN_PATH = 76021  # of `quota_get`, for a path in the body
     NO_RELEASE = 85079
     WRONG_EXPIRY = 85401
     WRONG_VERSION = 85402

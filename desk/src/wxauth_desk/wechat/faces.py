@@ -17,35 +17,22 @@ from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import IssuedSessionKeys
 
 _LIFETIME_SECONDS: Final = 3600
-"""The time, in seconds, after which a verification expires."""
 MAX_VERIFICATIONS: Final = 1000
-"""The largest number of verifications that are stored. If there are more, the oldest one is forgotten."""
-_CERT_FIELDS: Final = ("cert_type", "cert_name", "cert_no")
-"""The fields of a certificate, in the order in which WeChat hashes them."""
-_CANCELLED: Final = 90004
-"""The `verify_ret` of a verification that the person has cancelled, or has not ended yet."""
+_CERT_FIELDS: Final = ("cert_type", "cert_name", "cert_no")  # in the order in which WeChat hashes them
+_CANCELLED: Final = 90004  # the `verify_ret` of a verification that the person has cancelled, or has not ended yet
 
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """The person whom a verification is about, and the back end's own id of the verification.
+    """The request for the result must name the same subject as the request that began the verification."""
 
-    The request for the result must name the same subject as the request that began the verification.
-    """
-
-    out_seq_no: str
-    """The id that the back end has given to the verification."""
-    cert_hash: str
-    """The SHA-256 hash of the certificate's fields, in hexadecimal, computed as WeChat documents it."""
+    out_seq_no: str  # given by the back end
+    cert_hash: str  # the SHA-256 hash of the certificate's fields, in hexadecimal, as WeChat documents it
     openid: str
 
     @classmethod
     def from_getverifyid(cls, values: Mapping[str, Any]) -> Self:
-        """Return the subject in the body of a call to `getverifyid`, which contains the certificate.
-
-        Raises: CallRefused, if `out_seq_no` or a field of the certificate is missing or wrong, or if `openid` is not
-            a string. A missing `openid` becomes an empty string, which the caller must refuse.
-        """
+        """A missing `openid` becomes an empty string, which the caller must refuse."""
         cert_info, out_seq_no = values.get("cert_info"), text_in(values, "out_seq_no")
         if not isinstance(cert_info, dict) or not out_seq_no:
             raise CallRefused(Errcode.WRONG_BODY)
@@ -56,22 +43,14 @@ class _Subject:
 
     @classmethod
     def from_queryverifyinfo(cls, values: Mapping[str, Any]) -> Self:
-        """Return the subject in the body of a call to `queryverifyinfo`, which contains the certificate's hash.
-
-        Raises: CallRefused, if a field is not a string.
-        """
         return cls(text_in(values, "out_seq_no"), text_in(values, "cert_hash"), text_in(values, "openid"))
 
 
 @dataclass
 class _Verification:
-    """A verification that a back end has begun."""
-
     subject: _Subject
     expires_at: int
-    """The time at which the verification expires, in seconds since the epoch."""
-    verify_ret: int = _CANCELLED
-    """The result, as in `FaceRequest`."""
+    verify_ret: int = _CANCELLED  # as in `FaceRequest`
 
 
 @dataclass
@@ -80,14 +59,12 @@ class Faces:
 
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
-    """The clock, which returns seconds since the epoch."""
     _verifications: BoundedDict[str, _Verification] = field(
         init=False, default_factory=lambda: BoundedDict(MAX_VERIFICATIONS)
     )
-    """The verifications by verify_id."""
 
     def begin(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `getverifyid`. Raises: CallRefused."""
+        """Answer a call to `getverifyid`."""
         subject = _Subject.from_getverifyid(call.json)
         self.session_keys.active_person(subject.openid, account.app_id)  # refuses an inactive person
         verify_id = secrets.token_urlsafe(48)
@@ -95,7 +72,7 @@ class Faces:
         return ok(verify_id=verify_id, expires_in=_LIFETIME_SECONDS)
 
     def read_result(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `queryverifyinfo`. Raises: CallRefused."""
+        """Answer a call to `queryverifyinfo`."""
         values = call.json
         verification = self._find(text_in(values, "verify_id"))
         if verification is None or verification.subject != _Subject.from_queryverifyinfo(values):
@@ -103,16 +80,12 @@ class Faces:
         return ok(verify_ret=verification.verify_ret)
 
     def end(self, request: FaceRequest) -> None:
-        """End a verification on the phone with this result.
-
-        Raises: ValueError, if the verification is unknown or has expired.
-        """
+        """End a verification on the phone with this result. Raises: ValueError, if it is unknown or has expired."""
         verification = self._find(request.verify_id)
         if verification is None:
             raise ValueError("verify_id: must be one that getverifyid has given within the hour")
         verification.verify_ret = request.verify_ret
 
     def _find(self, verify_id: str) -> _Verification | None:
-        """Return the verification with this id; None if the id is unknown, or if the verification has expired."""
         verification = self._verifications.get(verify_id)
         return verification if verification is not None and self.clock() < verification.expires_at else None

@@ -13,41 +13,28 @@ from wxauth_desk.wechat.api_calls import CallRefused, json_response
 from wxauth_desk.wechat.controls import Api, FaultRequest
 
 MAX_FAULTS: Final = 100
-"""The largest number of requested faults that wait for a call."""
+# Each group is a field of `FaultRequest`. A code cannot name the kinds `cut_off` and `json_type`.
 _FAULT_IN_CODE: Final = re.compile(
     r"errcode-(?P<errcode>-?\d{1,9})|slow-(?P<slow>60|[0-5]?\d(?:\.\d{1,2})?)|status-(?P<status>[2-5]\d\d)"
     r"|(?P<hang>hang)|(?P<drop>drop)|(?P<garbage>garbage)|(?P<html>html)"
 )
-"""The pattern of a login code or phone code that names a fault. Each group is named after a field of `FaultRequest`.
-
-A code cannot name the kinds `cut_off` and `json_type`.
-"""
+# It has no kind, so it is made without validation, which requires a kind.
 NO_FAULT: Final = FaultRequest.model_construct(api="")
-"""The fault of a call that does not fail. It has no kind, so it is made without validation, which requires a kind."""
 
 
 class Faults(deque[FaultRequest]):
-    """The requested faults that can still occur, in the order of the requests.
-
-    If there are more than `MAX_FAULTS`, the oldest one is forgotten.
-    """
+    """The requested faults that can still occur, in the order of the requests."""
 
     def __init__(self) -> None:
         super().__init__(maxlen=MAX_FAULTS)
 
     @property
     def shown(self) -> list[dict[str, Any]]:
-        """The faults as JSON, in the form of a request.
-
-        `times` is the number of calls that are still to fail. It is missing if all calls fail until `DELETE /faults`.
-        """
+        """The faults as JSON, in the form of a request. `times` is the number of calls that are still to fail."""
         return [fault.model_dump(mode="json", exclude_none=True) for fault in self]
 
     def take_next(self, api: Api, app_id: str | None) -> FaultRequest | None:
-        """Return the next fault for an app's call to this API; None if there is no fault.
-
-        If the fault has a number of `times`, count one use of it, and remove the fault after the last one.
-        """
+        """Use one of a fault's `times` for an app's call to this API, and return the fault, if there is one."""
         fault = next((each for each in self if each.api == api and each.app_id in (None, app_id)), None)
         if fault is not None and fault.times is not None:
             fault.times -= 1
@@ -57,10 +44,7 @@ class Faults(deque[FaultRequest]):
 
 
 def fault_in(code: str, api: Api) -> FaultRequest | None:
-    """Return the fault that a code such as `errcode-40029` or `slow-2` names; None if the code does not name a fault.
-
-    `api` is the API that has been called with this login code or phone code.
-    """
+    """Return the fault that a code such as `errcode-40029` or `slow-2` names; None if it names none."""
     match = _FAULT_IN_CODE.fullmatch(code)
     if match is None:
         return None
@@ -74,12 +58,9 @@ def fault_in(code: str, api: Api) -> FaultRequest | None:
 async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
     """Apply a fault to a call. Return the faulty response, or None if the caller must send the right response.
 
-    A fault of the kind `slow` only delays the right response. A fault of the kind `hang` or `drop` ends only when the
-    client disconnects. Nobody then receives the faulty response, whose only purpose is that the caller does not carry
-    out the call. The kinds `cut_off` and `json_type` change the right response, so this function returns None, and the
-    caller must change its response itself.
-
-    Raises: ConnectionResetError, for a fault of the kind `drop`, if the server is not uvicorn.
+    The kinds `cut_off` and `json_type` change the right response, so the caller must apply them. A fault of the kind
+    `hang` or `drop` ends only when the client disconnects. Nobody then receives the faulty response, whose only purpose
+    is that the caller does not carry out the call.
     """
     if fault.errcode is not None:
         return json_response(CallRefused(fault.errcode).answer(fault.api), fault.api)
@@ -102,11 +83,10 @@ async def apply_fault(request: Request, fault: FaultRequest) -> Response | None:
 
 
 def _drop_connection(request: Request) -> None:
-    """Close the connection of a request. Raises: ConnectionResetError, if the server is not uvicorn.
+    """Close the connection of a request, which ASGI cannot do without a response, but uvicorn's object can.
 
-    ASGI cannot close a connection without a response, but uvicorn's object for the request can. The original `receive`,
-    which `LimitedBody` wraps, is a method of this object. Without uvicorn, for example in a test, there is no such
-    object.
+    The original `receive`, which `LimitedBody` wraps, is a method of this object. Without uvicorn, for example in a
+    test, there is no such object.
     """
     uvicorn_request = getattr(unwrap(request.receive), "__self__", None)
     if uvicorn_request is None:

@@ -22,45 +22,23 @@ from wxauth_desk.wechat.controls import CodeRequest, PhoneCodeRequest
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.people import openid_prefix
 
+# `wx.login` codes, codes of the phone button, and authorization codes of a service account last this long.
 CODE_LIFETIME_SECONDS: Final = 300.0
-"""The time, in seconds, for which most codes are valid.
-
-These are `wx.login` codes, codes of the phone button, and authorization codes of a service account.
-"""
-LONG_CODE_LIFETIME_SECONDS: Final = 600.0
-"""The time, in seconds, for which an authorization code of a website app or a mobile app is valid."""
+LONG_CODE_LIFETIME_SECONDS: Final = 600.0  # of an authorization code of a website app or a mobile app
 ACCESS_TOKEN_LIFETIME_SECONDS: Final = 7200.0
-"""The time, in seconds, for which an access token is valid."""
-OVERLAP_SECONDS: Final = 300.0
-"""The longest time, in seconds, for which an access token is still valid after the next one was issued."""
-FORCED_PAUSE_SECONDS: Final = 30.0
-"""The shortest time, in seconds, between two uses of `force_refresh`."""
+OVERLAP_SECONDS: Final = 300.0  # how long an access token is still valid, at most, after the next one was issued
+FORCED_PAUSE_SECONDS: Final = 30.0  # between two uses of `force_refresh`
 FORCED_A_DAY: Final = 20
-"""The largest number of times that an app may use `force_refresh` in a day."""
+# This is an assumption: WeChat documents no lifetime, only that frequent use extends it.
 SESSION_KEY_LIFETIME_SECONDS: Final = 3.0 * DAY_SECONDS
-"""The time, in seconds, for which a session_key is valid.
-
-Three days is an assumption: WeChat documents no lifetime, only that frequent use extends it.
-"""
 
 MAX_CODES: Final = 100_000
-"""The largest number of codes that one `Codes` stores. If there are more, the oldest one is forgotten."""
-MAX_TOKENS: Final = 1000
-"""The largest number of an app's access tokens that are stored. If there are more, the oldest one is forgotten."""
+MAX_TOKENS: Final = 1000  # of an app
 MAX_SESSION_KEYS: Final = 100_000
-"""The largest number of session_keys that are stored. If there are more, the oldest one is forgotten."""
 _MAX_GRANTS: Final = 1000
-"""The largest number of access tokens that are stored for people's grants. Refresh tokens have the same limit.
-
-If there are more, the oldest one is forgotten.
-"""
+# An expired code is still stored, because WeChat distinguishes it from a code that never existed.
 _EXPIRED_CODE_SECONDS: Final = 600.0
-"""The time, in seconds, for which a code is still stored after it has expired.
-
-The code is stored because WeChat distinguishes an expired code from a code that never existed.
-"""
-_ACTIVE_SECONDS: Final = 2 * 3600.0
-"""The time, in seconds, after a login for which WeChat counts the person as active."""
+_ACTIVE_SECONDS: Final = 2 * 3600.0  # how long WeChat counts a person as active after a login
 
 
 AnyCodeRequest = TypeVar("AnyCodeRequest", CodeRequest, PhoneCodeRequest)
@@ -68,20 +46,14 @@ AnyCodeRequest = TypeVar("AnyCodeRequest", CodeRequest, PhoneCodeRequest)
 
 @dataclass(slots=True)
 class _Code(Generic[AnyCodeRequest]):
-    """A single-use code, the request that it was made for, and the state of the code."""
-
     request: AnyCodeRequest
     expires_at: float
-    busy: int
-    """The number of further exchanges of the code that fail with the errcode -1 (busy)."""
+    busy: int  # further exchanges that fail with the errcode -1 (busy)
     is_used: bool = False
 
 
 class Codes(Generic[AnyCodeRequest]):
-    """The codes of one kind (login codes, or codes of the phone button), with the requests for which they were made.
-
-    `errcode_of_another_app` is the errcode for an app that sends a code of another app.
-    """
+    """The codes of one kind (login codes, or codes of the phone button), with the requests for which they were made."""
 
     def __init__(self, clock: Callable[[], float], *, errcode_of_another_app: int) -> None:
         self._clock = clock
@@ -89,7 +61,7 @@ class Codes(Generic[AnyCodeRequest]):
         self._codes: BoundedDict[str, _Code[AnyCodeRequest]] = BoundedDict(MAX_CODES)
 
     def make(self, request: AnyCodeRequest, *, lifetime_seconds: float = CODE_LIFETIME_SECONDS) -> str:
-        """Return a new code, which is valid for `lifetime_seconds`."""
+        """Return a new code."""
         now = self._clock()
         self._forget_expired(now)
         code = "0" + secrets.token_hex(16)[:31]  # 32 characters, the first of which is 0, as in WeChat's codes
@@ -97,7 +69,6 @@ class Codes(Generic[AnyCodeRequest]):
         return code
 
     def __contains__(self, code: str) -> bool:
-        """Return whether this code was made, and has not been forgotten yet."""
         return code in self._codes
 
     def made_for(self, code: str) -> AnyCodeRequest | None:
@@ -105,13 +76,9 @@ class Codes(Generic[AnyCodeRequest]):
         return self._codes[code].request if code in self._codes else None
 
     def spend(self, text: str, app_id: str, *, errcode_of_expired: int) -> AnyCodeRequest:
-        """Use up the code with this text, which must be stored, and return its request.
+        """Use up a stored code, and return its request. An exchange by another app uses up the code, too.
 
-        An exchange by another app uses up the code, too. An exchange that fails with the errcode -1 (busy) uses up the
-        code only if `busy_burns` is set.
-
-        Raises: CallRefused, if the code has expired (with `errcode_of_expired`), was used, is busy, or belongs to
-            another app.
+        An exchange that fails with the errcode -1 (busy) uses up the code only if `busy_burns` is set.
         """
         code = self._codes[text]
         require(self._clock() < code.expires_at, errcode_of_expired)
@@ -124,12 +91,9 @@ class Codes(Generic[AnyCodeRequest]):
         require(code.request.app_id == app_id, self._errcode_of_another_app)
         return code.request
 
+    # The codes are in the order in which they were made, so a code that lasts longer delays the removal of the codes
+    # after it by some minutes.
     def _forget_expired(self, now: float) -> None:
-        """Forget the codes that expired `_EXPIRED_CODE_SECONDS` ago or earlier.
-
-        The codes are in the order in which they were made, so a code that lasts longer delays the removal of the codes
-        after it by some minutes.
-        """
         while self._codes:
             oldest = next(iter(self._codes))
             if now < self._codes[oldest].expires_at + _EXPIRED_CODE_SECONDS:
@@ -139,11 +103,8 @@ class Codes(Generic[AnyCodeRequest]):
 
 @dataclass(slots=True)
 class _AccessToken:
-    """An access token of an app, which the simulated WeChat stores by its text."""
-
     expires_at: float
-    is_ended: bool = False
-    """Whether the token was ended before its expiry."""
+    is_ended: bool = False  # before its expiry
 
 
 class AccessTokens:
@@ -156,18 +117,12 @@ class AccessTokens:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._tokens: BoundedDict[str, _AccessToken] = BoundedDict(MAX_TOKENS)
-        self._stable_token = ""
-        """The latest token of `stable_token`; empty if there is none, or if it has been ended."""
+        self._stable_token = ""  # empty if there is none, or if it has been ended
         self._older_token = ""
-        """The latest token of the older interface, `token`; empty if there is none."""
-        self._forced_at: list[float] = []
-        """The times at which `force_refresh` was used on the day of its last use."""
+        self._forced_at: list[float] = []  # on the day of the last use
 
     def hand_out_stable_token(self, *, force: bool) -> dict[str, Any]:
-        """Return the response of `stable_token`, with the current token or a new one.
-
-        With `force`, end all earlier tokens first. Raises: CallRefused, if the app has used `force` too often.
-        """
+        """Return the current token, or a new one. With `force`, end all earlier tokens first."""
         now = self._clock()
         if force:
             self._note_forced(now)
@@ -178,10 +133,7 @@ class AccessTokens:
         return {"access_token": self._stable_token, "expires_in": int(token.expires_at - now)}
 
     def issue_token(self) -> dict[str, Any]:
-        """Return the response of `token`, the older interface, with a new token.
-
-        The previous token of this interface ends within `OVERLAP_SECONDS`, and all other tokens stay valid.
-        """
+        """Return a new token of the older interface. Its previous token ends soon, and all other tokens stay valid."""
         now = self._clock()
         previous = self._tokens.get(self._older_token)
         if previous is not None:
@@ -196,7 +148,7 @@ class AccessTokens:
         self._stable_token = ""
 
     def check(self, text: str) -> None:
-        """Check that a token is valid. Raises: CallRefused, if it is unknown, ended or expired."""
+        """Refuse a token that is unknown, ended or expired."""
         token = self._tokens.get(text)
         if token is None:
             raise CallRefused(Errcode.UNKNOWN_ACCESS_TOKEN)
@@ -204,18 +156,15 @@ class AccessTokens:
         require(self._clock() < token.expires_at, Errcode.EXPIRED_ACCESS_TOKEN)
 
     def __contains__(self, text: str) -> bool:
-        """Return whether this is a stored token of the app, which might have ended or expired."""
         return text in self._tokens
 
     def _add(self, now: float) -> tuple[str, _AccessToken]:
-        """Store a new token, issued at this time. Return its text and its state."""
         # The token has 515 characters, because WeChat asks callers to leave room for at least 512.
         text = "88_" + secrets.token_urlsafe(384)
         self._tokens[text] = _AccessToken(expires_at=now + ACCESS_TOKEN_LIFETIME_SECONDS)
         return text, self._tokens[text]
 
     def _note_forced(self, now: float) -> None:
-        """Count a use of `force_refresh`. Raises: CallRefused, if the app has used it too often."""
         if self._forced_at:
             require(now - self._forced_at[-1] >= FORCED_PAUSE_SECONDS, Errcode.TOO_FREQUENT)
         today = [at for at in self._forced_at if day_of(at) == day_of(now)]
@@ -229,14 +178,10 @@ class Grant:
 
     app_id: str
     person: str
-    ids: dict[str, Any]
-    """The person's `openid`, and the `unionid` if the app learns it."""
+    ids: dict[str, Any]  # `openid`, and `unionid` if the app learns it
     scope: str
+    # The access token expires at this time. Refresh tokens do not expire here, although WeChat's expire after 30 days.
     expires_at: float = 0
-    """The time at which the access token expires, in seconds since the epoch; 0 for a refresh token.
-
-    A refresh token does not expire here, although WeChat's refresh tokens expire after 30 days.
-    """
 
 
 class Grants:
@@ -245,15 +190,10 @@ class Grants:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._access: BoundedDict[str, Grant] = BoundedDict(_MAX_GRANTS)
-        """The grant of each access token."""
         self._refresh: BoundedDict[str, Grant] = BoundedDict(_MAX_GRANTS)
-        """The grant of each refresh token."""
 
     def issue(self, grant: Grant, *, refresh_token: str | None = None) -> dict[str, Any]:
-        """Issue an access token for a grant. Return the fields of WeChat's response that concern the tokens.
-
-        They contain `refresh_token` or, if that is None, a new refresh token.
-        """
+        """Issue an access token, and a refresh token if none is given, as fields of WeChat's response."""
         if refresh_token is None:
             refresh_token = secrets.token_urlsafe(64)
         access_token = secrets.token_urlsafe(64)
@@ -266,10 +206,7 @@ class Grants:
         }
 
     def of_access_token(self, token: str, openid: str) -> Grant:
-        """Return the grant of an access token.
-
-        Raises: CallRefused, if the token is missing, unknown or expired, or belongs to another person.
-        """
+        """Return the grant of a person's access token."""
         require(token, Errcode.MISSING_ACCESS_TOKEN)
         if (grant := self._access.get(token)) is None:
             raise CallRefused(Errcode.WRONG_ACCESS_TOKEN)
@@ -278,10 +215,7 @@ class Grants:
         return grant
 
     def of_refresh_token(self, token: str, app_id: str) -> Grant:
-        """Return the grant of a refresh token.
-
-        Raises: CallRefused, if the token is missing or unknown, or belongs to another app.
-        """
+        """Return the grant of an app's refresh token."""
         require(token, Errcode.MISSING_REFRESH_TOKEN)
         grant = self._refresh.get(token)
         if grant is None or grant.app_id != app_id:
@@ -291,8 +225,6 @@ class Grants:
 
 @dataclass(slots=True)
 class _IssuedKey:
-    """A person's session_key in an app."""
-
     person: str
     session_key: str
     expires_at: float
@@ -305,8 +237,8 @@ class IssuedSessionKeys:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._issued: BoundedDict[str, _IssuedKey] = BoundedDict(MAX_SESSION_KEYS)
+        # The keys of codes are derived from it.
         self._secret = secrets.token_bytes(16)
-        """The secret from which the keys of codes are derived."""
 
     def of_code(self, code: str) -> str:
         """Return the session_key that a login with this code creates.
@@ -316,10 +248,7 @@ class IssuedSessionKeys:
         return b64encode(hmac.digest(self._secret, code.encode(), "sha256")[:16]).decode()
 
     def store(self, openid: str, person: str, session_key: str | None = None) -> str:
-        """Store the session_key of a new login, and return it. The previous key no longer works.
-
-        The key is `session_key` or, if that is None, a new key.
-        """
+        """Store the session_key of a new login, and return it. The previous key no longer works."""
         now = self._clock()
         self._issued[openid] = _IssuedKey(
             person, session_key or random_16_bytes(), now + SESSION_KEY_LIFETIME_SECONDS, now
@@ -332,19 +261,12 @@ class IssuedSessionKeys:
         return issued.session_key if issued is not None and self._clock() < issued.expires_at else None
 
     def reset(self, openid: str) -> str:
-        """Replace the key, and return the new key, which expires when the previous key would have expired.
-
-        The person must have a key.
-        """
+        """Replace a person's key, and return the new key, which expires when the previous one would have expired."""
         self._issued[openid].session_key = random_16_bytes()
         return self._issued[openid].session_key
 
     def active_person(self, openid: str, app_id: str) -> str:
-        """Return the person with this openid.
-
-        Raises: CallRefused, if the openid is malformed or belongs to another app, or if the person has not logged in
-            within the last two hours.
-        """
+        """Return the person with this openid, who must have logged in to the app within the last two hours."""
         require(openid.startswith("o"), Errcode.WRONG_OPENID)
         require(openid.startswith(openid_prefix(app_id)), Errcode.OPENID_OF_ANOTHER)
         issued = self._issued.get(openid)

@@ -12,14 +12,10 @@ from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.pictures import VERSIONS, checked_code_text, draw, read_width
 from wxauth_desk.wechat.quotas import Quotas
 
-URL_LINK_HOST: Final = "wxaurl.cn"
-"""The host of WeChat's URL Links, which open a mini-program."""
+URL_LINK_HOST: Final = "wxaurl.cn"  # of WeChat's URL Links, which open a mini-program
 _PICTURES_A_MINUTE: Final = 5000
-"""The largest number of pictures that an app may request in a minute."""
 _MAX_LINK_DAYS: Final = 30
-"""The longest time, in days, for which a link may be valid."""
 _MAX_QUERY_LENGTH: Final = 1024
-"""The length limit, in characters, of the query that a link passes to the page."""
 
 
 @dataclass
@@ -28,10 +24,9 @@ class Links:
 
     quotas: Quotas
     clock: Callable[[], int]
-    """The clock, which returns seconds since the epoch."""
 
     def draw_code(self, call: Call, account: Account) -> Answer:
-        """Respond to a call to `getwxacodeunlimit` with the picture of a mini-program code. Raises: CallRefused."""
+        """Respond to a call to `getwxacodeunlimit` with the picture of a mini-program code."""
         try:
             values = call.json
         except CallRefused:  # this API has its own errcode for a body that is not a JSON object
@@ -41,13 +36,13 @@ class Links:
         return draw(text, is_transparent=values.get("is_hyaline") is True, width=read_width(values))
 
     def make_url_link(self, call: Call, account: Account) -> Answer:
-        """Respond to a call to `generate_urllink` with a URL Link. Raises: CallRefused."""
+        """Respond to a call to `generate_urllink` with a URL Link."""
         values = call.json
         self._check_link(account, opened=values, lifetime=values)
         return ok(url_link=f"https://{URL_LINK_HOST}/{secrets.token_urlsafe(8)}")
 
     def make_scheme(self, call: Call, account: Account) -> Answer:
-        """Respond to a call to `generatescheme` with a URL Scheme. Raises: CallRefused."""
+        """Respond to a call to `generatescheme` with a URL Scheme."""
         values = call.json
         opened = values.get("jump_wxa", {})
         require(isinstance(opened, dict), Errcode.WRONG_BODY)
@@ -55,10 +50,6 @@ class Links:
         return ok(openlink=f"weixin://dl/business/?t={secrets.token_urlsafe(8)}")
 
     def _check_link(self, account: Account, *, opened: Mapping[str, Any], lifetime: Mapping[str, Any]) -> None:
-        """Check a requested link. `opened` contains the page to open, and `lifetime` contains the fields of the expiry.
-
-        Raises: CallRefused, if a field is wrong, or if the app may not have such a link.
-        """
         require(APP_KINDS[account.app_id] == "mini_program", Errcode.NOT_ALLOWED)
         env = opened.get("env_version", "release")
         path = text_in(opened, "path").removeprefix("/")
@@ -69,7 +60,6 @@ class Links:
         require(self._is_allowed_expiry(lifetime), Errcode.WRONG_EXPIRY)
 
     def _is_allowed_expiry(self, lifetime: Mapping[str, Any]) -> bool:
-        """Return whether a link may expire at the requested time, or after the requested number of days."""
         match lifetime.get("expire_type", 0):
             case 0:  # at a time, in seconds since the epoch; 0 stands for the latest time allowed
                 at, now = lifetime.get("expire_time", 0), self.clock()

@@ -11,8 +11,7 @@ from wxauth_desk.wechat.people import is_person_name, openid_of, unionid_of
 from wxauth_desk.wechat.phone_numbers import PLAIN_PHONE
 from wxauth_desk.wechat.quotas import Quotas
 
-_LOGINS_A_MINUTE: Final = 100
-"""The largest number of logins with single-use codes within a minute, for each person and app."""
+_LOGINS_A_MINUTE: Final = 100  # with single-use codes, for each person and app
 
 
 @dataclass
@@ -23,11 +22,10 @@ class Logins:
     session_keys: IssuedSessionKeys
     grants: Grants
     quotas: Quotas
-    takes_names: bool
-    """Whether any plain name works as a code that logs in the person with this name."""
+    takes_names: bool  # whether any plain name works as a code that logs in the person with this name
 
     def log_in(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `code2session`. Raises: CallRefused."""
+        """Answer a call to `code2session`."""
         code = call.query.get("js_code", "")
         # The phone might already have used the key of its code, so the login keeps this key. A plain name gets a new
         # key at each login.
@@ -38,7 +36,7 @@ class Logins:
         return {"session_key": session_key, **_ids(request.person, request, account)}
 
     def issue_grant(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `access_token`. Raises: CallRefused."""
+        """Answer a call to `access_token`."""
         request = self._spend(call, account, call.query.get("code", ""))
         scope = request.scope or ("snsapi_login" if APP_KINDS[account.app_id] == "website" else "snsapi_userinfo")
         # With the snapshot mode "false_alarm", WeChat marks a real person as invented.
@@ -54,7 +52,7 @@ class Logins:
         return {**self.grants.issue(Grant(account.app_id, person, ids, scope)), "scope": scope, **ids, **marks}
 
     def read_profile(self, call: Call) -> Answer:
-        """Answer a call to `userinfo`. Raises: CallRefused."""
+        """Answer a call to `userinfo`."""
         grant = self._grant_of(call)
         require(grant.scope != "snsapi_base", Errcode.NOT_ALLOWED)
         picture = f"https://thirdwx.qlogo.cn/mmopen/vi_32/{grant.ids['openid']}/132"
@@ -62,12 +60,12 @@ class Logins:
         return {**grant.ids, "nickname": grant.person, "sex": 0, **empty, "headimgurl": picture, "privilege": []}
 
     def check_grant(self, call: Call) -> Answer:
-        """Answer a call to `auth`. Raises: CallRefused."""
+        """Answer a call to `auth`."""
         self._grant_of(call)
         return ok()
 
     def renew_grant(self, call: Call) -> Answer:
-        """Answer a call to `refresh_token`. Raises: CallRefused."""
+        """Answer a call to `refresh_token`."""
         app_id, token = call.query.get("appid", ""), call.query.get("refresh_token", "")
         require(app_id, Errcode.MISSING_APP_ID)
         require(app_id in SECRETS, Errcode.WRONG_APP_ID)
@@ -76,14 +74,9 @@ class Logins:
         return {**self.grants.issue(grant, refresh_token=token), "openid": grant.ids["openid"], "scope": grant.scope}
 
     def _grant_of(self, call: Call) -> Grant:
-        """Return the grant of the access token and openid in the call. Raises: CallRefused."""
         return self.grants.of_access_token(call.query.get("access_token", ""), call.query.get("openid", ""))
 
     def _spend(self, call: Call, account: Account, code: str) -> CodeRequest:
-        """Use up a login code, and return the request for which it was made. Raises: CallRefused.
-
-        If the code is a plain name, return a default request for the person with this name.
-        """
         require(code, Errcode.MISSING_CODE)
         require(call.query.get("grant_type") == "authorization_code", Errcode.WRONG_GRANT_TYPE)
         self.quotas.count(account, call.api)
@@ -103,7 +96,6 @@ class Logins:
 
 
 def _ids(person: str, request: CodeRequest, account: Account) -> dict[str, Any]:
-    """Return the person's openid in the app and, if the request and the account allow it, the unionid."""
     ids = {"openid": openid_of(person, account.app_id)}
     if request.has_unionid and account.has_unionids:
         ids["unionid"] = unionid_of(person)

@@ -6,7 +6,6 @@ from typing import Any, Final
 from wxauth_desk.i18n import Text, languages, lazy_gettext as _
 
 _UNLISTED: Final = 99999
-"""An errcode that no documentation lists."""
 # fmt: off
 _ERRCODES: Final = {
     "code2session": (
@@ -22,8 +21,7 @@ _ERRCODES: Final = {
     ),
 }
 # fmt: on
-"""The errcodes that a developer can select on the page, by the API that returns them."""
-_MEANINGS: Final = {
+_MEANINGS: Final = {  # according to WeChat's documentation
     -1: _("WeChat is busy"),
     40001: _("the access token is invalid or isn't the latest token"),
     40003: _("the openid doesn't belong to this app"),
@@ -53,7 +51,6 @@ _MEANINGS: Final = {
     89507: _("the administrator has rejected this server's IP address, so calls are blocked for an hour"),
     _UNLISTED: _("an errcode that isn't in any list"),
 }
-"""The meaning of each errcode, according to WeChat's documentation."""
 _TRANSPORT_FAULTS: Final[tuple[tuple[dict[str, Any], Text], ...]] = (
     ({"slow": 3}, _("responds after 3 s")),
     ({"hang": True}, _("never responds")),
@@ -62,12 +59,9 @@ _TRANSPORT_FAULTS: Final[tuple[tuple[dict[str, Any], Text], ...]] = (
     ({"html": True}, _("returns a web page")),
     ({"status": 500}, _("returns HTTP 500")),
 )
-"""The faults of the connection to WeChat, or of WeChat's response, each with its meaning."""
+# It returns the error (code, status and titles) that a phone gets if a call to an API has a fault; None if nothing
+# fails, or if no service is known.
 FailureOf = Callable[[str, Mapping[str, Any]], dict[str, Any] | None]
-"""A function that returns the error (code, status and titles) that a phone gets if a call to an API has a fault.
-
-The function returns None if nothing fails, or if no service is known.
-"""
 
 
 def unknown_failure(_api: str, _fault: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -86,13 +80,11 @@ def offered_faults(failure_of: FailureOf = unknown_failure) -> dict[str, list[di
 
 
 def _faults_of(api: str) -> Iterator[tuple[dict[str, Any], Text]]:
-    """Yield the faults that the page offers for an API, each with its meaning."""
     for errcode in _ERRCODES[api]:
         yield {"errcode": errcode}, _MEANINGS[errcode]
     yield from _TRANSPORT_FAULTS
 
 
 def _shown_fault(api: str, fault: dict[str, Any], meaning: Text, failure_of: FailureOf) -> dict[str, Any]:
-    """Return a fault with its meaning in each language, and with the failure that a phone gets because of it."""
     meanings = {language: meaning.translated(language) for language in languages()}
     return {"fault": fault, "meaning": meanings, "failure": failure_of(api, fault)}

@@ -15,8 +15,8 @@ from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth_desk.wechat.people import openid_of
 from wxauth_desk.wechat.push import DELIVER, REFUNDED, Push, PushRequest, make_event_message
 
+# All back ends make `paySig` with them: one for `env` 0, and one for `env` 1, which is the sandbox.
 APP_KEYS: Final = ("devAppKey0000000000000000000wxauth", "devAppKeyOfTheSandbox0000000wxauth")
-"""The AppKeys with which all back ends make `paySig`: one for `env` 0, and one for `env` 1, which is the sandbox."""
 
 
 class _ErrCode(IntEnum):
@@ -36,17 +36,14 @@ _ERR_MSG_ENDS: Final[Mapping[int, str]] = {
     _ErrCode.WRONG_PAY_SIG: "fail PAY_SIG_INVALID",
     _ErrCode.WRONG_SIGN_DATA: "fail SIGN_DATA_INVALID",
 }
-"""The end of `errMsg` for each errCode."""
 MAX_ORDERS: Final = 1000
-"""The largest number of paid orders that are stored. If there are more, the oldest one is forgotten."""
+# WeChat's rule is 8 to 32 characters, of which the first is not an underscore.
 _ORDER_NUMBER: Final = r"^[0-9A-Za-z\-|*@][0-9A-Za-z_\-|*@]{7,31}$"
-"""WeChat's rule for order numbers: 8 to 32 characters, and the first one is not an underscore."""
 _MAX_REFUND_ID: Final = 32
-"""The maximum number of characters of a refund's id."""
 
 
 class PayRequest(ControlOfPerson):
-    """The body of `POST /pay`, with the arguments of `wx.requestVirtualPayment`, and the person who pays."""
+    """The body of `POST /pay`: the arguments of `wx.requestVirtualPayment`, and the person who pays."""
 
     sign_data: Annotated[str, Field(alias="signData")]
     pay_sig: Annotated[str, Field(alias="paySig")]
@@ -70,18 +67,14 @@ class Order(BaseModel):
     env: Literal[0, 1] = 0
     currency_type: Literal["CNY"]
     product_id: Annotated[str, Field(min_length=1)]
-    goods_price: Annotated[int, Field(ge=1)]
-    """The price of one item, in fen."""
+    goods_price: Annotated[int, Field(ge=1)]  # of one item, in fen
     out_trade_no: Annotated[str, Field(pattern=_ORDER_NUMBER)]
     attach: str = ""
 
 
 @dataclass
 class _PaidOrder:
-    """WeChat's messages about a paid order.
-
-    Each message is created once, so that its repetitions are identical, except for `RetryTimes`.
-    """
+    """Each message is created once, so that its repetitions are identical, except for `RetryTimes`."""
 
     delivery: dict[str, Any]
     refund: dict[str, Any] | None = None
@@ -89,19 +82,14 @@ class _PaidOrder:
 
 @dataclass
 class Payments:
-    """The orders that people have paid, and WeChat's notices about these orders.
-
-    `session_keys` checks the signatures of the phones, and `accounts` contains the format of the notices for each app.
-    """
+    """The orders that people have paid, and WeChat's notices about these orders."""
 
     session_keys: IssuedSessionKeys
     accounts: Mapping[str, Account]
     clock: Callable[[], int]
-    """The clock, which returns seconds since the epoch."""
-    _orders: BoundedDict[tuple[str, str], _PaidOrder] = field(
+    _orders: BoundedDict[tuple[str, str], _PaidOrder] = field(  # by app id and order number
         init=False, default_factory=lambda: BoundedDict(MAX_ORDERS)
     )
-    """The paid orders by app id and order number."""
 
     def pay(self, request: PayRequest) -> tuple[int, Push | None]:
         """Pay an order. Return the errCode for the phone, and the notice to push; None if the payment fails."""
@@ -141,7 +129,6 @@ class Payments:
         return self._notice_of(request, REFUNDED, paid.refund)
 
     def _notice_of(self, request: ControlOfPerson, event: str, message: dict[str, Any]) -> Push:
-        """Return the push of a message in the format of the app's account."""
         push_format = self.accounts[request.app_id].push_format
         push_request = PushRequest(person=request.person, app_id=request.app_id, event=event, format=push_format)
         return Push(push_request, message)
@@ -156,10 +143,6 @@ def payment_result(errcode: int, *, is_taken: bool) -> dict[str, Any]:
 
 
 def _delivery_of(order: Order, openid: str, *, now: int) -> dict[str, Any]:
-    """Return the fields of the notice about a payment, without the fields that every event has.
-
-    `now` is in seconds since the epoch.
-    """
     # WeChat Pay's ids of payments begin with these digits. The simulated WeChat uses the rest as its own id.
     transaction = f"4200{secrets.randbelow(10**24):024}"
     return {
@@ -178,10 +161,6 @@ def _delivery_of(order: Order, openid: str, *, now: int) -> dict[str, Any]:
 
 
 def _refund_of(delivery: Mapping[str, Any], *, now: int) -> dict[str, Any]:
-    """Return the fields of the notice about a refund, without the fields that every event has.
-
-    `delivery` is the notice about the payment, and `now` is in seconds since the epoch.
-    """
     # WeChat Pay's ids of refunds begin with these digits. The simulated WeChat uses the rest as its own id.
     transaction = f"5030{secrets.randbelow(10**24):024}"
     return {

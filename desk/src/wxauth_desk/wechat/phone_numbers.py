@@ -13,18 +13,17 @@ from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import Codes
 from wxauth_desk.wechat.people import openid_of, openid_prefix, phone_number_of
 
+# The code contains the phone number to return. The real WeChat has no such codes.
 PLAIN_PHONE: Final = re.compile(r"phone-(\+?\d[\d -]*)")
-"""The pattern of a code that contains the phone number to return. The real WeChat has no such codes."""
+# WeChat leaves out this country code in `phoneNumber`.
 _CHINA: Final = 86
-"""The country code of mainland China. WeChat leaves out this code in `phoneNumber`."""
 
 
 class _SpentCode(NamedTuple):
     """The phone number that a call gets for a code, with the openid to compare and the app id to return."""
 
     phone: str
-    owner: str | None
-    """The openid of the person who pressed the phone button; None for a plain code, which belongs to every user."""
+    owner: str | None  # None for a plain code, which belongs to every user
     watermark_app_id: str
 
 
@@ -33,13 +32,11 @@ class PhoneNumbers:
     """The API that returns a phone number."""
 
     codes: Codes[PhoneCodeRequest]
-    takes_plain_codes: bool
-    """Whether the API also accepts codes in the form of `PLAIN_PHONE`."""
+    takes_plain_codes: bool  # in the form of `PLAIN_PHONE`
     clock: Callable[[], int]
-    """The clock, which returns seconds since the epoch."""
 
     def read(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `getuserphonenumber`. Raises: CallRefused."""
+        """Answer a call to `getuserphonenumber`."""
         values = call.json
         code, openid = text_in(values, "code"), values.get("openid")
         require(code, Errcode.MISSING_CODE)
@@ -52,10 +49,6 @@ class PhoneNumbers:
         return ok(phone_info={**_parts_of(spent.phone, account), "watermark": watermark})
 
     def _spend(self, code: str, account: Account) -> _SpentCode:
-        """Use up a code of the phone button, or read a plain code, which can be used again.
-
-        Raises: CallRefused, if the code is unknown, expired, used, busy, or a code of another app.
-        """
         if code in self.codes:
             request = self.codes.spend(code, account.app_id, errcode_of_expired=Errcode.WRONG_CODE)
             return _SpentCode(
@@ -69,12 +62,8 @@ class PhoneNumbers:
         return _SpentCode(phone=plain[1], owner=None, watermark_app_id=account.app_id)
 
 
+# A text that is not a number stays unchanged, and gets the country code of China.
 def _parts_of(phone: str, account: Account) -> dict[str, Any]:
-    """Return the fields of a phone number in WeChat's form.
-
-    A text that is not a number stays unchanged, and gets the country code of China. `account.country_code` is not a
-    code, but the type of the code in the response.
-    """
     try:
         number = phonenumbers.parse(phone, "CN")
         country, national = number.country_code, phonenumbers.national_significant_number(number)

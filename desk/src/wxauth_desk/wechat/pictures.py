@@ -13,10 +13,8 @@ from wxauth_desk.wechat.api_calls import CallRefused, CodePicture, require
 from wxauth_desk.wechat.controls import Account
 from wxauth_desk.wechat.errcodes import Errcode
 
-VERSIONS: Final = ("release", "trial", "develop")
-"""The versions of a mini-program: the values of WeChat's `env_version`."""
+VERSIONS: Final = ("release", "trial", "develop")  # of a mini-program: the values of WeChat's `env_version`
 _SCENE_CHARACTERS: Final = re.compile(r"[0-9A-Za-z!#$&'()*+,/:;=?@\-._~]*")
-"""The pattern of a `scene` that contains only the characters that WeChat allows."""
 _MAX_SCENE_LENGTH: Final = 32
 _HOME_PAGE: Final = "pages/index/index"
 _MIN_WIDTH: Final = 280  # all widths are in pixels
@@ -24,15 +22,11 @@ _DEFAULT_WIDTH: Final = 430
 _MAX_WIDTH: Final = 1280
 
 _BORDER: Final = 4
-"""The number of modules of white border around a code."""
 _WHITE: Final = 255
 
 
 def checked_code_text(values: Mapping[str, Any], account: Account) -> str:
-    """Check a request for a code, and return the text that the code encodes. `values` is the JSON of the request.
-
-    Raises: CallRefused, if a value is wrong, or if the app does not have the page.
-    """
+    """Check a request for a code, and return the text that the code encodes. `values` is the JSON of the request."""
     # `require` does not tell the type checker that a value is a string, so two checks raise the error themselves.
     scene, page, env = values.get("scene"), values.get("page", _HOME_PAGE), values.get("env_version", "release")
     if not isinstance(scene, str) or not 0 < len(scene) <= _MAX_SCENE_LENGTH:
@@ -59,10 +53,7 @@ def read_width(values: Mapping[str, Any]) -> int:
 
 
 def draw(text: str, *, is_transparent: bool, width: int = _DEFAULT_WIDTH) -> CodePicture:
-    """Draw a QR code of this text, as a PNG if the background is to be transparent, otherwise as a JPEG.
-
-    `width` is the width and the height of the picture, in pixels.
-    """
+    """Draw a QR code of this text and width, in pixels: a transparent one as a PNG, otherwise as a JPEG."""
     qr = segno.make_qr(text, error="m")
     drawn = BytesIO()
     qr.save(drawn, kind="png", scale=width // qr.symbol_size(border=_BORDER)[0], border=_BORDER)

@@ -1,8 +1,4 @@
-"""The messages that the simulated WeChat pushes to the service.
-
-Like the real WeChat, it signs them, encrypts them in the mode `aes`, and sends them again if the service does not
-accept them.
-"""
+"""The messages that the simulated WeChat signs, pushes to the service, and sends again if it does not accept them."""
 
 import asyncio
 import re
@@ -24,32 +20,25 @@ from pydantic_core import to_json
 from wxauth_desk.wechat.call_record import CallRecord
 from wxauth_desk.wechat.controls import APPS_BY_ID, ControlOfPerson, HttpUrl
 
+# WeChat documents no pauses for messages that are not about payments.
 _MESSAGE_PAUSES: Final = (0, 0)
-"""The pause, in seconds, before each repetition of a message that is not about a payment.
-
-WeChat documents no pauses for such messages.
-"""
+# WeChat waits so many seconds before each repetition of a notice about a payment.
 PAYMENT_PAUSES: Final = (15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600, 10800, 10800, 10800, 21600, 21600)
-"""The pause, in seconds, before each repetition of a notice about a payment."""
 ATTEMPT_TIMEOUT_SECONDS: Final = 5.0
-"""The time limit, in seconds, for one attempt to send a message."""
 
+# A user has withdrawn an app's permission to use data.
 REVOKED: Final = "user_authorization_revoke"
-"""The name of the event with which WeChat reports that a user has withdrawn an app's permission to use data."""
+# WeChat has a verdict on a picture.
 CHECKED: Final = "wxa_media_check"
-"""The name of the event with which WeChat reports its verdict on a picture."""
+# A user has paid an order, and the shop must deliver the goods.
 DELIVER: Final = "xpay_goods_deliver_notify"
-"""The name of the event with which WeChat reports that a user has paid an order. The shop must deliver the goods."""
 REFUNDED: Final = "xpay_refund_notify"
-"""The name of the event with which WeChat reports that a payment has been refunded."""
 
+# The app's id follows.
 _SERVICE_PATH: Final = "/v1/wechat/push/"
-"""The path of wxauth's route for messages, to which the app's id is appended."""
 _PADDING_BLOCK_BYTES: Final = 32  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
 _MAX_ANSWER_LENGTH: Final = 500
-"""The largest number of characters of a response that the desk shows."""
-_PAYMENT_ACCEPTED: Final = re.compile(r'"ErrCode"\s*:\s*0\b|<ErrCode>\s*(<!\[CDATA\[)?0\b')
-"""The pattern in a response (JSON or XML) with which the service accepts a notice about a payment."""
+_PAYMENT_ACCEPTED: Final = re.compile(r'"ErrCode"\s*:\s*0\b|<ErrCode>\s*(<!\[CDATA\[)?0\b')  # in JSON or XML
 
 Mode = Literal["plain", "aes"]
 Format = Literal["json", "xml"]
@@ -59,19 +48,12 @@ class PushRequest(ControlOfPerson):
     """The body of `POST /push`, which pushes an event about a person."""
 
     event: Annotated[str, StringConstraints(pattern="^[A-Za-z_]{1,64}$")] = REVOKED
+    # By default, `user_authorization_revoke` withdraws the nickname and the picture or, for a website app or a mobile
+    # app, everything.
     revoke_info: Annotated[str, StringConstraints(pattern="^[0-9]{1,4}$")] | None = None
-    """The code in `RevokeInfo`, which says what data the event `user_authorization_revoke` withdraws.
-
-    By default, the user withdraws the nickname and the picture or, for a website app or a mobile app, everything.
-    """
-    mode: Mode | None = None
-    """The mode of the message. By default, it is `aes` for an app with a push_aes_key, and `plain` for other apps."""
+    mode: Mode | None = None  # by default, `aes` for an app with a push_aes_key
     format: Format = "json"
-    url: HttpUrl | None = None
-    """The URL to which the message is sent. By default, it is the app's `push_url`.
-
-    If the app has no `push_url`, the default is wxauth's route for messages, which is below the service's URL.
-    """
+    url: HttpUrl | None = None  # by default, the app's `push_url`, and without one, wxauth's route for messages
 
 
 class Push(NamedTuple):
@@ -91,21 +73,13 @@ class SignedPush:
 
 
 class _Attempt(NamedTuple):
-    """An attempt to send a message."""
-
-    shown: dict[str, Any]
-    """The `status` and the beginning of the `answer`; without a response, None and the name of the error."""
+    shown: dict[str, Any]  # `status` and the beginning of `answer`; without a response, None and the name of the error
     is_accepted: bool
-    """Whether the service has accepted the message."""
     call_id: int
-    """The id of the call in the call record."""
 
 
 def make_event_message(event: str, fields: Mapping[str, Any], *, app_id: str, now: int) -> dict[str, Any]:
-    """Return the message of an event, with these fields, and with the fields that every event has.
-
-    `now` is in seconds since the epoch.
-    """
+    """Return the message of an event. `now` is in seconds since the epoch."""
     return {
         "ToUserName": f"gh_{app_id[-12:]}",
         "FromUserName": f"o{app_id}-push",  # WeChat's push service, and not the user
@@ -123,10 +97,7 @@ def make_person_message(openid: str, event: str, revoke_info: object, *, app_id:
 
 
 def make_verdict_message(trace_id: str, suggest: str, label: int, *, app_id: str, now: int) -> dict[str, Any]:
-    """Return the message with which WeChat reports its verdict on a picture.
-
-    `trace_id` is the id of the content check, and `suggest` and `label` are the verdict.
-    """
+    """Return the message with which WeChat reports its verdict (`suggest` and `label`) on a picture."""
     result = {"suggest": suggest, "label": label}
     fields = {
         "appid": app_id,
@@ -143,10 +114,10 @@ def make_verdict_message(trace_id: str, suggest: str, label: int, *, app_id: str
 def sign_push(
     app: Mapping[str, str], message: Mapping[str, Any], *, mode: Mode, format: Format, timestamp: str, nonce: str
 ) -> SignedPush:
-    """Return the signed request with which WeChat pushes a message for an app.
+    """Return the signed request with which WeChat pushes a message for an app, one of those in `APPS_BY_ID`.
 
-    `app` is one of the apps in `APPS_BY_ID`. With the mode `aes`, which requires the app's `push_aes_key`, the
-    message is encrypted. `timestamp` is in seconds since the epoch.
+    With the mode `aes`, the message is encrypted with the app's `push_aes_key`. `timestamp` is in seconds since the
+    epoch.
     """
     body = _serialized(message, format)
     query = {"timestamp": timestamp, "nonce": nonce, "openid": str(message.get("FromUserName", ""))}
@@ -180,25 +151,18 @@ def encrypt(message: bytes, *, key: str, app_id: str, random: bytes) -> str:
 class PushSender:
     """The part of the simulated WeChat that pushes messages to the URLs of the apps."""
 
-    clock: Callable[[], float]
-    """The clock, which returns seconds since the epoch."""
+    clock: Callable[[], float]  # returns seconds since the epoch
     service_url: str
-    """The URL of the service, to which messages are sent by default."""
+    # If it returns None, the service gets the app's messages.
     push_url_of: Callable[[str], str | None]
-    """A function that returns the push URL of an app. If it returns None, the service gets the messages."""
-    transport: httpx.AsyncBaseTransport | None
-    """The transport with which tests replace HTTP; None to use HTTP."""
+    transport: httpx.AsyncBaseTransport | None  # for tests; None to use HTTP
     call_record: CallRecord
     pause: Callable[[float], Awaitable[None]]
-    """A function that waits for a number of seconds."""
+    # asyncio itself stores only weak references, so a task could be deleted while it runs.
     _under_way: set[asyncio.Task[None]] = field(init=False, default_factory=set)
-    """The background tasks. asyncio itself stores only weak references, so a task could be deleted while it runs."""
 
     async def send(self, push: Push) -> dict[str, Any]:
-        """Send a message, up to three times in quick succession, until the service accepts it.
-
-        The result contains `is_taken`, which says whether the service has accepted the message, and `attempts`, a list
-        with the `status` and the `answer` of each attempt.
+        """Send a message, up to three times in quick succession, until the service accepts it (`is_taken`).
 
         Raises: ValueError, if the app has no key for the mode `aes`.
         """
@@ -216,15 +180,10 @@ class PushSender:
         return first.is_accepted
 
     def send_later(self, push: Push) -> None:
-        """Send a message in the background.
-
-        In this way, the service can get the response to its own call before it gets the message.
-        """
+        """Send a message in the background, so that the service first gets the response to its own call."""
         self._continue_in_background(self._attempts(push, _MESSAGE_PAUSES))
 
     def _continue_in_background(self, attempts: AsyncIterator[object]) -> None:
-        """Make the remaining attempts in a background task."""
-
         async def make_attempts() -> None:
             async for _ in attempts:
                 pass
@@ -234,7 +193,6 @@ class PushSender:
         task.add_done_callback(self._under_way.discard)
 
     async def _attempts(self, push: Push, pauses: Sequence[float]) -> AsyncIterator[_Attempt]:
-        """Send a message until the service accepts it, or until no pause is left. Yield each attempt."""
         request, message = push
         first_call_id = None
         for repetition, seconds in enumerate((0, *pauses)):
@@ -249,12 +207,6 @@ class PushSender:
                 return
 
     async def _attempt(self, request: PushRequest, message: Mapping[str, Any], first_call_id: int | None) -> _Attempt:
-        """Sign and send a message.
-
-        `first_call_id` is the id of the first attempt to send this message; None if this is the first.
-
-        Raises: ValueError, if the app has no key for the mode `aes`.
-        """
         app = APPS_BY_ID[request.app_id]
         mode: Mode = request.mode or ("aes" if "push_aes_key" in app else "plain")
         if mode == "aes" and "push_aes_key" not in app:
@@ -283,11 +235,8 @@ class PushSender:
         return _Attempt(shown, is_accepted, call["id"])
 
 
+# The service accepts a notice about a payment with `ErrCode` 0, and any other message with the text `success`.
 def _is_accepted(message: Mapping[str, Any], answer: httpx.Response) -> bool:
-    """Return whether the service accepts a message with this response.
-
-    The service accepts a notice about a payment with `ErrCode` 0, and any other message with the text `success`.
-    """
     if answer.status_code != HTTPStatus.OK:
         return False
     if message["Event"] in (DELIVER, REFUNDED):
@@ -296,19 +245,16 @@ def _is_accepted(message: Mapping[str, Any], answer: httpx.Response) -> bool:
 
 
 def _serialized(fields: Mapping[str, Any], format: Format) -> bytes:
-    """Return the fields of a message as JSON or XML."""
     if format == "json":
         return to_json(fields)
     return f"<xml>{_elements(fields)}</xml>".encode()
 
 
 def _elements(fields: Mapping[str, Any]) -> str:
-    """Return each field as an XML element."""
     return "".join(f"<{name}>{_content(value)}</{name}>" for name, value in fields.items())
 
 
 def _content(value: object) -> str:
-    """Return the content of the XML element for a value, in WeChat's form."""
     if isinstance(value, list):
         return "".join(f"<item>{_content(item)}</item>" for item in value)
     if isinstance(value, dict):

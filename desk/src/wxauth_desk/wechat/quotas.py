@@ -10,44 +10,35 @@ from wxauth_desk.wechat.beijing_time import day_of, month_of
 from wxauth_desk.wechat.controls import ENDPOINTS, Account, Api
 from wxauth_desk.wechat.errcodes import Errcode
 
+# `quota_get` reports it for an API without a quota of its own. No call is refused because of it.
 _DEFAULT_QUOTA: Final = 1_000_000
-"""The daily quota that `quota_get` reports for an API without a quota of its own. No call is refused because of it."""
 _CLEARINGS_A_MONTH: Final = 10
-"""The largest number of times that an app may clear its daily quotas in a month."""
+# These APIs have another errcode than 45009.
 _QUOTA_ERRCODES: Final = {"getuserriskrank": Errcode.USED_UP_RISK_QUOTA}
-"""The errcodes of exhausted daily quotas, for the APIs whose errcode is not 45009."""
 
 
 @dataclass
 class Quotas:
-    """The part of the simulated WeChat that counts the calls of each app, and enforces the limits.
+    """The part of the simulated WeChat that counts the calls of each app, and enforces the limits."""
 
-    It also answers the calls that read and clear the counts.
-    """
-
-    clock: Callable[[], float]
-    """The clock, which returns seconds since the epoch."""
+    clock: Callable[[], float]  # returns seconds since the epoch
+    # The keys are day, app and API. Calls that are too many count, too.
     _calls_of_day: Counter[tuple[int, str, Api]] = field(init=False, default_factory=Counter)
-    """The number of calls by day, app and API, including those that are too many."""
+    # The keys are month and app. Clearings that are too many count, too.
     _clearings: Counter[tuple[str, str]] = field(init=False, default_factory=Counter)
-    """The number of requests to clear the quotas, by month and app, including those that are too many."""
-    _minute: int = field(init=False, default=0)
-    """The minute of the latest call to `count_in_minute`, in minutes since the epoch."""
+    _minute: int = field(init=False, default=0)  # of the latest call to `count_in_minute`, since the epoch
+    # The keys are API and openid or, for pictures of codes, API and app.
     _calls_of_minute: Counter[tuple[Api, str]] = field(init=False, default_factory=Counter)
-    """The number of calls within `_minute`, by API and openid or, for pictures of codes, by API and app."""
 
     def count(self, account: Account, api: Api) -> None:
-        """Count an app's call to an API on the current day. Raises: CallRefused, if the daily quota is used up."""
+        """Count an app's call to an API, or refuse it if the daily quota is used up."""
         key = (day_of(self.clock()), account.app_id, api)
         self._calls_of_day[key] += 1
         quota = account.daily_quota.get(api)
         require(quota is None or self._calls_of_day[key] <= quota, _QUOTA_ERRCODES.get(api, Errcode.USED_UP_QUOTA))
 
     def count_in_minute(self, api: Api, caller: str, *, at_most: int, errcode: int) -> None:
-        """Count a call to an API in the current minute by `caller`, which is an openid or the id of an app.
-
-        Raises: CallRefused with `errcode`, if there are more than `at_most` calls.
-        """
+        """Count a call in the current minute by `caller`, which is an openid or the id of an app."""
         minute = int(self.clock() // 60)
         if minute != self._minute:
             self._minute, self._calls_of_minute = minute, Counter()
@@ -55,7 +46,7 @@ class Quotas:
         require(self._calls_of_minute[api, caller] <= at_most, errcode)
 
     def read(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `quota_get`. Raises: CallRefused, if no API has the path in the call."""
+        """Answer a call to `quota_get`."""
         cgi_path = text_in(call.json, "cgi_path")
         api = next((api for api, endpoint in ENDPOINTS.items() if endpoint.path == cgi_path), None)
         if api is None:
@@ -65,25 +56,16 @@ class Quotas:
         return ok(quota={"daily_limit": limit, "used": used, "remain": max(0, limit - used)})
 
     def clear_by_secret(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `clear_quota`.
-
-        Raises: CallRefused, if the whitelist lacks the caller's IP address, or if the app has cleared its quotas too
-        often this month.
-        """
+        """Answer a call to `clear_quota`."""
         require(account.is_whitelisted, Errcode.NOT_WHITELISTED)
         return self._clear(account)
 
     def clear_by_token(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `clear_quota_by_token`.
-
-        Raises: CallRefused, if the call does not contain the app's own id, or if the app has cleared its quotas too
-        often this month.
-        """
+        """Answer a call to `clear_quota_by_token`, which must contain the app's own id."""
         require(text_in(call.json, "appid") == account.app_id, Errcode.WRONG_APP_ID)
         return self._clear(account)
 
     def _clear(self, account: Account) -> Answer:
-        """Delete the daily counts of an app. Raises: CallRefused, if the app has done so too often this month."""
         month = month_of(self.clock())
         self._clearings[month, account.app_id] += 1
         require(self._clearings[month, account.app_id] <= _CLEARINGS_A_MONTH, Errcode.TOO_MANY_CLEARINGS)

@@ -10,10 +10,10 @@ from wxauth_desk.wechat.controls import Account
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.issued import MAX_SESSION_KEYS, IssuedSessionKeys, random_16_bytes
 
+# After this time, the next call creates a new key.
 _ENCRYPT_KEY_LIFETIME_SECONDS: Final = 3600
-"""The lifetime of an encryption key, in seconds. After this time, the next call creates a new key."""
+# WeChat returns the latest keys of a person.
 _MAX_ENCRYPT_KEYS: Final = 3
-"""The largest number of encryption keys that WeChat returns for a person. WeChat returns the latest keys."""
 
 
 @dataclass
@@ -22,28 +22,26 @@ class SessionKeyApis:
 
     session_keys: IssuedSessionKeys
     clock: Callable[[], int]
-    """The clock, which returns seconds since the epoch."""
-    _encrypt_keys: BoundedDict[str, list[dict[str, Any]]] = field(
+    _encrypt_keys: BoundedDict[str, list[dict[str, Any]]] = field(  # by openid, the newest first
         init=False, default_factory=lambda: BoundedDict(MAX_SESSION_KEYS)
     )
-    """Each person's latest encryption keys, the newest first, by openid."""
 
     def check(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `checksession`. Raises: CallRefused."""
+        """Answer a call to `checksession`."""
         openid, signature = call.query.get("openid", ""), call.query.get("signature", "")
         require(call.query.get("sig_method") == "hmac_sha256", Errcode.WRONG_SIG_METHOD)
         require(self.session_keys.is_signed(openid, signature), Errcode.WRONG_SESSION_SIGNATURE)
         return ok()
 
     def reset(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `resetusersessionkey`. Raises: CallRefused."""
+        """Answer a call to `resetusersessionkey`."""
         openid = call.query.get("openid", "")
         require(self.session_keys.current(openid) is not None, Errcode.NO_SESSION_KEY)
         self.check(call, account)
         return ok(openid=openid, session_key=self.session_keys.reset(openid))
 
     def read_encrypt_keys(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `getuserencryptkey`. Raises: CallRefused."""
+        """Answer a call to `getuserencryptkey`."""
         self.check(call, account)
         now = self.clock()
         keys = self._encrypt_keys.setdefault(call.query["openid"], [])

@@ -49,28 +49,16 @@ from wxauth_desk.wechat.push import Push, PushRequest, make_person_message
 from wxauth_desk.wechat.quotas import Quotas
 from wxauth_desk.wechat.session_keys import SessionKeyApis
 
-MAX_CALLS: Final = 1000
-"""The largest number of calls, and of refused calls with their responses, that are stored.
-
-If there are more, the oldest one is forgotten.
-"""
+MAX_CALLS: Final = 1000  # also of refused calls with their responses
 MAX_VISITORS: Final = 200
-"""The largest number of visitors that are stored. If there are more, the oldest one is forgotten."""
+# 6 and 205 stand for the nickname and picture, and 301 stands for all data of the user.
 _DEFAULT_REVOKE_INFO: Final = {"mini_program": "6", "official_account": "205", "website": "301", "mobile_app": "301"}
-"""The default `revoke_info` of the message about a withdrawal, by the kind of the app.
-
-6 and 205 stand for the nickname and picture, and 301 stands for all data of the user.
-"""
 
 AnswerOfApp = Callable[[Call, Account], Answer]
-"""A function that answers an app's call. Its arguments are the call and the app's account."""
 
 
 class _Refusal(NamedTuple):
-    """A refused call, and its response."""
-
     at: float
-    """The time of the call, in seconds since the epoch."""
     call: Call
     answer: dict[str, Any]
 
@@ -79,9 +67,7 @@ class Simulator:
     """The simulated WeChat, without HTTP. It contains the state of all apps, and the functions that answer the APIs.
 
     With `takes_names`, a plain name such as `alice` works as a login code, and `phone-` with a phone number works as a
-    phone code, although the real WeChat has no such codes.
-
-    `clock` returns seconds since the epoch.
+    phone code, although the real WeChat has no such codes. `clock` returns seconds since the epoch.
     """
 
     def __init__(self, clock: Callable[[], float] = time, *, takes_names: bool = True) -> None:
@@ -101,32 +87,29 @@ class Simulator:
         coins = Coins(self._session_keys, self.now)
         self._faces = Faces(self._session_keys, self.now)
         self.payments = Payments(self._session_keys, self._accounts, self.now)
+        # Tests read them.
         self.js_tickets = app_tokens.js_tickets
-        """The tickets that `getticket` returns. Tests read them."""
+        # The caller must push them after the response.
         self.verdicts = content_checks.verdicts
-        """The verdicts on pictures that the caller must push after the response."""
+        # The keys are a person's name and an app's id.
         self.visitors: BoundedDict[tuple[str, str], Visitor] = BoundedDict(MAX_VISITORS)
-        """The state of each person on WeChat's own pages, by the person's name and the app's id."""
         self.faults = Faults()
         self.calls: deque[Call] = deque(maxlen=MAX_CALLS)
-        """The latest calls received."""
+        # The keys are the rid, which is the id of a refused call in WeChat's response.
         self._refusals: BoundedDict[str, _Refusal] = BoundedDict(MAX_CALLS)
-        """The latest refused calls, by the rid, which is the id of a refused call in WeChat's response."""
-        self._grant_apis: Mapping[Api, Callable[[Call], Answer]] = {
+        self._grant_apis: Mapping[Api, Callable[[Call], Answer]] = {  # called with a person's grant
             "userinfo": logins.read_profile,
             "auth": logins.check_grant,
             "refresh_token": logins.renew_grant,
         }
-        """The functions that answer the APIs that are called with a person's grant."""
-        self._secret_apis: Mapping[Api, AnswerOfApp] = {
+        self._secret_apis: Mapping[Api, AnswerOfApp] = {  # called with an app's secret
             "code2session": logins.log_in,
             "access_token": logins.issue_grant,
             "token": app_tokens.issue_token,
             "stable_token": app_tokens.hand_out_stable_token,
             "clear_quota": self._quotas.clear_by_secret,
         }
-        """The functions that answer the APIs that are called with an app's secret."""
-        self._token_apis: Mapping[Api, AnswerOfApp] = {
+        self._token_apis: Mapping[Api, AnswerOfApp] = {  # called with an app's access token
             "getuserphonenumber": phone_numbers.read,
             "checksession": session_key_apis.check,
             "resetusersessionkey": session_key_apis.reset,
@@ -148,7 +131,6 @@ class Simulator:
             "cancelpay": coins.answer,
             "present": coins.answer,
         }
-        """The functions that answer the APIs that are called with an app's access token."""
 
     def now(self) -> int:
         """Return the time in seconds since the epoch."""
@@ -157,16 +139,13 @@ class Simulator:
     # The following methods are controls, which the real WeChat does not have.
 
     def make_code(self, request: CodeRequest) -> str:
-        """Return a single-use login code.
-
-        In a mini-program, `wx.login` returns such a code. In an app of another kind, WeChat's page or SDK returns it.
-        """
+        """Return a single-use login code of `wx.login` or, for an app of another kind, of WeChat's page or SDK."""
         is_long_lived = APP_KINDS[request.app_id] in ("website", "mobile_app")
         lifetime_seconds = LONG_CODE_LIFETIME_SECONDS if is_long_lived else CODE_LIFETIME_SECONDS
         return self._codes.make(request, lifetime_seconds=lifetime_seconds)
 
     def make_phone_code(self, request: PhoneCodeRequest) -> str:
-        """Return a single-use phone code such as the phone button returns. The code is valid for five minutes."""
+        """Return a single-use phone code such as the phone button returns."""
         return self._phone_codes.make(request)
 
     def seal(self, request: SealRequest) -> dict[str, Any]:
@@ -202,10 +181,7 @@ class Simulator:
         return Push(request, message)
 
     def fail(self, api: Api, **fault: Any) -> None:
-        """Make the next call to an API fail, or the next `times` calls.
-
-        `fault` contains the fields of the `FaultRequest`, apart from `api`.
-        """
+        """Make the next call to an API fail. `fault` contains the other fields of `FaultRequest`."""
         self.faults.append(FaultRequest(api=api, **fault))
 
     def account(self, app_id: str) -> Account:
@@ -221,8 +197,7 @@ class Simulator:
     def receive(self, api: Api, query: Mapping[str, str], body: bytes) -> tuple[Call, FaultRequest]:
         """Record a call. Return the call and the fault that must be applied to it; `NO_FAULT` if there is none.
 
-        The fault is the next one that was requested with `POST /faults` for such a call. The call uses up one of the
-        fault's `times`. If none was requested, the fault is the one that the code in the call names, if any.
+        A fault that was requested with `POST /faults` comes before the one that the code in the call names, if any.
         """
         call = Call(api, app_id=None, query=query, body=body)
         call = replace(call, app_id=self._app_id_in(call))  # a second step, because `_app_id_in` takes a call
@@ -246,11 +221,7 @@ class Simulator:
             return answer
 
     def _app_id_in(self, call: Call) -> str | None:
-        """Return the id of the app that makes a call; None if the call does not contain it.
-
-        For an API that requires an app's secret, return the app id in the call, even if no app has this id. For any
-        other API, return the id of the app whose access token the call contains.
-        """
+        """An app id that is sent with a secret might not be the id of any app."""
         if call.api in self._secret_apis:
             with suppress(CallRefused):
                 app_id, _secret = call.id_and_secret
@@ -260,11 +231,6 @@ class Simulator:
         return next((app_id for app_id, tokens in self.access_tokens.items() if token in tokens), None)
 
     def _account_with_secret(self, call: Call) -> Account:
-        """Return the account of the app whose id and secret the call contains.
-
-        Raises: CallRefused, if the id or the secret is missing or wrong, if the secret is frozen, or if the app may not
-        call from this address.
-        """
         app_id, secret = call.id_and_secret
         require(app_id, Errcode.MISSING_APP_ID)
         require(secret, Errcode.MISSING_SECRET)
@@ -277,11 +243,6 @@ class Simulator:
         return account
 
     def _account_with_token(self, call: Call) -> Account:
-        """Return the account of the app whose access token the call contains.
-
-        Raises: CallRefused, if the token is missing, wrong or expired, if the app may not call this API, if the app may
-        not call from this address, or if the app's daily quota for the API is used up.
-        """
         token = call.query.get("access_token", "")
         require(token, Errcode.MISSING_ACCESS_TOKEN)
         if call.app_id is None:
@@ -294,7 +255,6 @@ class Simulator:
         return account
 
     def _read_refusal(self, call: Call, account: Account) -> Answer:
-        """Answer a call to `rid_get`. Raises: CallRefused, if no refused call of this app has the rid."""
         refusal = self._refusals.get(text_in(call.json, "rid"))
         if refusal is None or refusal.call.app_id != account.app_id:
             raise CallRefused(Errcode.UNKNOWN_RID)
@@ -311,17 +271,12 @@ class Simulator:
         )
 
 
+# For any other app, only some APIs require the whitelist, and the functions that answer these APIs check it.
 def _is_address_accepted(account: Account) -> bool:
-    """Return whether WeChat accepts calls with the app's secret or access token from the caller's IP address.
-
-    For a service account (the kind `official_account`), the address must be on the whitelist for all these calls. For
-    any other app, only some APIs require this, and the functions that answer these APIs check it.
-    """
     return account.is_whitelisted or APP_KINDS[account.app_id] != "official_account"
 
 
 def _code_in(call: Call) -> str:
-    """Return the login code or phone code in a call; an empty string if there is none. The code may name a fault."""
     with suppress(CallRefused):
         match call.api:
             case "code2session":

@@ -45,18 +45,18 @@ from wxauth_desk.wechat.webhook_receiver import WEBHOOK_PATH, Behaviour, Receive
 
 _MANUAL: Final = Path(__file__).with_name("about.txt")
 
+# wxauth appends them to `detail` in its responses.
 HINTS: Final[Mapping[int, str]] = {
     Errcode.WRONG_CODE: (
         "this WeChat is simulated, and knows no code of a phone or of the developer tools: send a plain name such as "
         "alice (phone-13800138000 for the phone button), or start 'wxauth-desk dev' with WXAUTH_APP_ID"
     )
 }
-"""The hints that wxauth appends to `detail` in its responses, by the errcode of the simulated WeChat."""
+# wxauth appends it to `detail` if a request names an unknown app.
 UNKNOWN_APP_HINT: Final = (
     "this WeChat is simulated: add another of its own apps with 'wxauth apps add', or start 'wxauth-desk dev' with "
     "WXAUTH_APP_ID for your mini-program"
 )
-"""The hint that wxauth appends to `detail` if a request names an unknown app."""
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -64,12 +64,14 @@ Body = TypeVar("Body", bound=BaseModel)
 def create_simulator(
     simulator: Simulator | None = None,
     *,
+    call_record: CallRecord | None = None,
     push_transport: httpx.AsyncBaseTransport | None = None,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     service_url: str = "http://127.0.0.1:8000",
     site_url: str = "http://127.0.0.1:8004",
     shop_url: str = f"http://127.0.0.1:8004{SHOP_PATH}",
     mcp_url: str | None = None,
+    console_url: str | None = None,
     is_alone: bool = False,
     failure_of: FailureOf = unknown_failure,
 ) -> Starlette:
@@ -77,19 +79,20 @@ def create_simulator(
 
     Args:
         simulator: The state of the simulated WeChat; a new state if None.
+        call_record: The record that the desk shows; a new record if None.
         push_transport: The transport over which messages are pushed to the service; HTTP if None.
         pause: The function that waits for a number of seconds before a notice about a payment is repeated.
         service_url: The URL of wxauth.
         site_url: The URL of the example sites.
         shop_url: The URL of the back end that the shop's mini-program calls.
         mcp_url: The URL of the example MCP server; None if there is none.
+        console_url: The URL of wxauth's console; None if there is none.
         is_alone: Whether no wxauth runs next to the simulated WeChat. If so, the desk shows only the parts that work
             without wxauth.
-        failure_of: The function that returns the error that a phone gets because of a fault. The desk shows this error
-            next to each fault that it offers.
+        failure_of: The function that returns the error that a phone gets because of a fault.
     """
     wechat = simulator or Simulator()
-    call_record, receiver = CallRecord(), Receiver()
+    call_record, receiver = call_record or CallRecord(), Receiver()
     sender = PushSender(
         wechat.now,
         service_url=service_url,
@@ -119,6 +122,7 @@ def create_simulator(
                 site_url=site_url,
                 shop_url=shop_url,
                 mcp_url=mcp_url,
+                console_url=console_url,
                 is_alone=is_alone,
                 failure_of=failure_of,
             ),
@@ -129,7 +133,6 @@ def create_simulator(
 
 
 async def _about(request: Request) -> Response:
-    """Return the manual, or redirect a browser at `/` to the desk."""
     is_browser = "text/html" in request.headers.get("accept", "")
     if is_browser and request.url.path == "/":
         return RedirectResponse(DESK_PATH)
@@ -147,14 +150,11 @@ async def _about(request: Request) -> Response:
 
 
 class _Controls:
-    """The requests that control the simulated WeChat. The real WeChat has no such requests."""
-
     def __init__(self, wechat: Simulator, sender: PushSender) -> None:
         self._wechat = wechat
         self._sender = sender
 
     def routes(self) -> list[Route]:
-        """Return the routes of the controls."""
         wechat = self._wechat
         return [
             _control("/codes", CodeRequest, lambda body: {"code": wechat.make_code(body)}),
@@ -171,20 +171,15 @@ class _Controls:
         ]
 
     async def _push(self, body: PushRequest) -> dict[str, Any]:
-        """Send a message. In the result, `is_taken` says whether the service has accepted the message."""
         return await self._sender.send(self._wechat.make_push(body))
 
+    # `is_taken` says whether the service accepted the first attempt to send the notice.
     async def _pay(self, body: PayRequest) -> dict[str, Any]:
-        """Carry out a payment, and send the notice about it, if there is one.
-
-        In the result, `is_taken` says whether the service accepted the first attempt to send the notice.
-        """
         errcode, notice = self._wechat.payments.pay(body)
         is_taken = False if notice is None else await self._sender.send_and_repeat(notice)
         return payment_result(errcode, is_taken=is_taken)
 
     async def _notify(self, body: NoticeRequest) -> dict[str, Any]:
-        """Send a notice about a payment. In the result, `is_taken` has the same meaning as in `_pay`."""
         return {"is_taken": await self._sender.send_and_repeat(self._wechat.payments.notice(body))}
 
     def _add_fault(self, body: FaultRequest) -> dict[str, Any]:
@@ -207,10 +202,7 @@ class _Controls:
 
 
 def _api_endpoint(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
-    """Return the endpoint of an API, which also applies the faults that were requested or that a code names."""
-
     def carry_out(call: Call) -> Answer:
-        """Carry out a call. Then send the waiting verdicts on pictures to the service, in the background."""
         answer = wechat.answer(call)
         while wechat.verdicts:
             sender.send_later(wechat.verdicts.popleft())
@@ -238,18 +230,14 @@ def _api_endpoint(wechat: Simulator, api: Api, sender: PushSender) -> Handler:
 
 
 def _response(answer: Answer, api: Api) -> Response:
-    """Return an HTTP response like WeChat's with this answer, which is a picture or a JSON object."""
     if isinstance(answer, CodePicture):
         return Response(answer.content, media_type=answer.content_type)
     return json_response(answer, api)
 
 
+# As WeChat does, the refusal of an unknown path, or of a wrong method of an API, has an errcode. Otherwise, it has only
+# the HTTP status 404 or 405.
 async def _refuse_url(request: Request, exc: Exception) -> Response:
-    """Refuse an unknown path, or a wrong method of an API, with an errcode, as WeChat does.
-
-    The response to an unknown path of the desk, or to a wrong method of a path that belongs to no API, has the HTTP
-    status 404 or 405, and no errcode.
-    """
     assert isinstance(exc, HTTPException)
     path = request.url.path
     for api, (methods, path_of_api) in ENDPOINTS.items():
@@ -264,12 +252,6 @@ async def _refuse_url(request: Request, exc: Exception) -> Response:
 def _control(
     path: str, model: type[Body], answer: Callable[[Body], dict[str, Any] | Awaitable[dict[str, Any]]]
 ) -> Route:
-    """Return the route of a control, which passes the request's body to `answer`, and returns the result.
-
-    The route returns 400 for a body that is not JSON. It returns 422 for a body that does not match `model`, and if
-    `answer` raises ValueError.
-    """
-
     async def serve(request: Request) -> Response:
         try:
             body = from_json(await request.body())

@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import re
 import time
 from base64 import b64decode, b64encode
 from collections import deque
@@ -16,25 +17,17 @@ from starlette.routing import Route
 
 WEBHOOK_PATH: Final = "/webhook"
 _MAX_MESSAGES: Final = 50
-"""The largest number of messages that are stored. If there are more, the oldest one is forgotten."""
+# The libraries of Standard Webhooks have the same limit.
 _TOLERANCE_SECONDS: Final = 300
-"""The longest time, in seconds, by which a timestamp may differ from this machine's clock.
-
-The libraries of Standard Webhooks have the same limit.
-"""
+# For a larger message, the desk shows everything but the content.
 _MAX_SHOWN_BYTES: Final = 64 * 1024
-"""The size, in bytes, of the largest message whose content is stored.
-
-For a larger message, the desk shows everything but the content.
-"""
+# Every caller has given up by then.
 _HANG_SECONDS: Final = 3600
-"""The time, in seconds, after which the receiver responds if `answer` is `hang`. Every caller has given up by then."""
-_KEY_PREFIX: Final = "whsec_"
-"""The text before the key in a secret (Standard Webhooks 1.0.0)."""
+_TIMESTAMP: Final = re.compile("[0-9]{1,12}")
+_KEY_PREFIX: Final = "whsec_"  # before the key in a secret (Standard Webhooks 1.0.0)
 
 
 def _checked_secret(secret: str) -> str:
-    """Return the secret unchanged. Raises: ValueError, if the secret is not empty, and its key is not base64."""
     if secret:
         _key_in(secret)
     return secret
@@ -43,10 +36,10 @@ def _checked_secret(secret: str) -> str:
 class Behaviour(BaseModel):
     """The receiver's secret, and its response. A request changes only the fields that it contains."""
 
+    # It is the secret of the webhook in wxauth. Without it, no signature can be checked.
     secret: Annotated[str, Field(max_length=200), AfterValidator(_checked_secret)] | None = None
-    """The secret of the webhook in wxauth; empty or null if it is unknown. Without it, no signature can be checked."""
+    # With `hang`, the status is 204, but the response comes only after `_HANG_SECONDS`.
     answer: Literal["hang"] | Annotated[int, Field(ge=200, le=599)] = 204
-    """The status of the response. With `hang`, the status is 204, but the response comes only after `_HANG_SECONDS`."""
 
 
 class Receiver:
@@ -92,14 +85,10 @@ class Receiver:
     def _judge(
         self, headers: Mapping[str, str], body: bytes, *, now: float
     ) -> Literal["holds", "does not hold", "secret unknown"]:
-        """Return the verdict on a message's signature and timestamp, which the desk shows.
-
-        `now` is in seconds since the epoch.
-        """
         if not self._behaviour.secret:
             return "secret unknown"
         message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-        if not timestamp.isdecimal() or abs(now - int(timestamp)) > _TOLERANCE_SECONDS:
+        if not _TIMESTAMP.fullmatch(timestamp) or abs(now - int(timestamp)) > _TOLERANCE_SECONDS:
             return "does not hold"
         signed = b".".join((message_id.encode(), timestamp.encode(), body))  # as Standard Webhooks 1.0.0 specifies
         expected = f"v1,{b64encode(hmac.digest(_key_in(self._behaviour.secret), signed, 'sha256')).decode()}"
@@ -109,13 +98,11 @@ class Receiver:
 
 
 def _key_in(secret: str) -> bytes:
-    """Return the key in a secret. Raises: ValueError, if the key is not base64."""
     return b64decode(secret.strip().removeprefix(_KEY_PREFIX), validate=True)
 
 
 def _json_or_none(body: bytes) -> Any:
-    """Return the JSON in a body; None if it is not JSON."""
     try:
-        return from_json(body)
+        return from_json(body, allow_inf_nan=False)  # JSON for the page has no NaN
     except ValueError:
         return None

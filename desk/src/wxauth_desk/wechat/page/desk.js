@@ -3,12 +3,12 @@
 import { createAgent } from './agent.js'
 import { createWx } from './browser_wx.js'
 import { clockTime, duration, h, pretty } from './elements.js'
-import { beAlone, either, language, showTexts, text, toggleLanguage } from './texts.js'
+import { beAlone, either, language, showTexts, text, toggleLanguage, withWholeNames } from './texts.js'
 import { showTokens, tick, tokensOf } from './tokens.js'
 import { createAuth } from './wxauth.js'
 import { approve, claim, deny, scanOf } from './wxauth-scan.js'
 import { authorize } from './wxauth-site.js'
-import { createWires } from './wires.js'
+import { createWires, showExample } from './wires.js'
 
 const MAX_OLD_TOKENS = 5
 const TOAST_MS = 4000
@@ -25,6 +25,11 @@ const BY_SCHEME = 1286 // WeChat's numbers ("scenes") for how a mini-program was
 const BY_URL_LINK = 1194
 const ENTRY_SCENES = [1047, 1011, 1048, 1049, 1012, 1013, BY_SCHEME, BY_URL_LINK, 1167, 1007, 1008]
 const BROWSERS = ['web_view', 'wechat', 'phone', 'computer']
+const EXAMPLE_LOGIN = [
+  { direction: 'phoneToWeChat', what: 'wx.login()', ms: 20 },
+  { direction: 'phoneToService', what: 'POST /v1/login', status: 200, ms: 30 },
+  { direction: 'serviceToWeChat', what: 'GET /sns/jscode2session', status: 200, ms: 1 },
+]
 const TOKEN_API = 'stable_token' // requested by the service only if it has no access token, or a refused one
 
 const $ = (id) => document.getElementById(id)
@@ -50,7 +55,7 @@ const agent = createAgent({
 let shiftMs = Number(localStorage.getItem('desk/shift')) // how much the phone's clock is ahead
 let auth, phoneWx, tokens, user // of the current phone; see `usePhone`
 let oldRefreshTokens = [] // the newest first
-const pageOpenedAt = Date.now()
+const pageId = crypto.randomUUID()
 let revision = 0 // the newest one of the simulator's calls that the page shows
 
 const phoneNow = () => Date.now() + shiftMs
@@ -65,7 +70,7 @@ const userAgent = () =>
 
 /** Like `fetch`, but through the simulator, because a page cannot set the user agent, or omit `Accept-Language`. */
 async function send(url, { headers: { 'User-Agent': sentUserAgent, ...headers }, ...options }) {
-  const forSimulator = { 'X-Phone-Url': url, 'X-Phone-User-Agent': sentUserAgent }
+  const forSimulator = { 'X-Phone-Url': url, 'X-Phone-User-Agent': sentUserAgent, 'X-Desk-Page': pageId }
   const response = await fetch('request', { ...options, headers: { ...headers, ...forSimulator } })
   if (response.headers.has('X-Phone-Error')) throw new Error(await response.text())
   return response
@@ -110,7 +115,8 @@ function usePhone() {
   oldRefreshTokens = []
   tokens = auth.user && JSON.parse(localStorage.getItem(`${prefix()}tokens`))
   closeSheet()
-  $('later').hidden = appId() !== setup.later_app.app_id
+  $('app-id').textContent = appId()
+  $('later').hidden = appId() !== setup.later_app_id
   showUser(auth.user)
   renderTokens()
 }
@@ -300,7 +306,7 @@ function showPage({ url, status }, page, ...more) {
     const { tagName, textContent } = element
     if (tagName === 'FORM') return formOf(element, url)
     if (element.querySelector('a') || !textContent.trim()) return null
-    return h(tagName === 'PRE' ? 'pre' : 'p', {}, textContent)
+    return h(tagName === 'PRE' ? 'pre' : 'p', {}, withWholeNames(textContent))
   })
   const links = [...page.querySelectorAll('body a[href]')].map((link) => {
     const target = new URL(link.getAttribute('href'), url).href
@@ -539,8 +545,6 @@ async function buy() {
   }
   if (response.statusCode !== 200) return response.data.title
   const { number, signData, paySig, signature } = response.data
-  const signatureRequest = { openid: '…', data: signData }
-  wires.noteInferred('shopToService', `POST /v1/apps/${appId()}/signatures`, signatureRequest, Date.now())
   const { errCode, errMsg } = await simulated('/pay', { ...personAndApp(), signData, paySig, signature })
   if (errCode) return `${errMsg} (${errCode})`
   await showOrder(number, JSON.parse(signData))
@@ -660,6 +664,11 @@ function showArmed(faults) {
 
 function showAll() {
   showTexts()
+  $('guides').hidden = !setup.guides
+  if (setup.guides) $('guides').href = either(setup.guides)
+  for (const option of $('app').options) option.text = either(appOf(option.value).titles)
+  if (setup.is_alone) showExample($('example'), 'elsewhere', EXAMPLE_LOGIN.slice(-1))
+  else showExample($('example'), 'login', EXAMPLE_LOGIN)
   showUser(user)
   renderTokens()
   showChoices()
@@ -688,7 +697,8 @@ async function showNews() {
 async function showCalls() {
   const response = await fetch(`wires/${revision}`)
   const { revision: newestRevision, calls, faults } = await response.json()
-  for (const call of calls) if (call.at >= pageOpenedAt) wires.noteService(call)
+  for (const call of calls) if (call.page !== pageId) wires.noteService(call)
+  $('first').hidden = false // from now on, it is shown as long as there are no calls
   const newestCode = calls.findLast(({ path, body }) => path.endsWith(QR_CODE_PATH) && body?.scene)
   if (newestCode) newestScene = newestCode.body.scene
   fillIn()
@@ -770,13 +780,21 @@ function onSubmit(id, action) {
 function fillFields() {
   $('service').textContent = service
   $('address').value = `${setup.site_url}/`
-  $('docs').href = `${service}/docs`
-  const { app_id: laterApp, app_secret, push_token } = setup.later_app
-  $('app').append(...[...setup.apps, laterApp].map((id) => h('option', { value: id }, id)))
-  const addLaterApp = `wxauth apps add ${laterApp} --push-token`
-  $('later-command').textContent = `printf '${app_secret}\\n${push_token}\\n' | ${addLaterApp}`
-  $('app').value = localStorage.getItem('desk/app') || setup.apps[0]
-  if (!$('app').value) $('app').value = setup.apps[0] // the app of the last choice does not exist any more
+  for (const link of document.querySelectorAll('[data-link]')) {
+    const url = setup.links[link.dataset.link]
+    link.hidden = !url
+    if (url) link.href = url
+  }
+  $('app').append(...setup.apps.map(({ app_id }) => h('option', { value: app_id })))
+  const later = appOf(setup.later_app_id)
+  const addLaterApp = `wxauth apps add ${later.app_id} --push-token`
+  $('later-command').textContent = `printf '${later.app_secret}\\n${later.push_token}\\n' | ${addLaterApp}`
+  const command = setup.is_alone ? codeExchange(setup.apps[0]) : loginByCurl()
+  const pieces = command.split(/(?<= )(-\w+)/) // no line ends inside an option
+  $('first-command').append(...pieces.map((piece) => h('span', piece.startsWith('-') ? { class: 'whole' } : {}, piece)))
+  const firstApp = setup.apps[0].app_id
+  $('app').value = localStorage.getItem('desk/app') || firstApp
+  if (!$('app').value) $('app').value = firstApp // the app of the last choice does not exist any more
   $('person').value = localStorage.getItem('desk/person') || 'alice'
   const option = (value, textName) => h('option', { value, 'data-text': textName })
   $('api').append(...Object.keys(setup.faults).map((api) => option(api, api)))
@@ -786,6 +804,17 @@ function fillFields() {
   $('agent').hidden = !setup.agent
   const isOurShop = setup.shop_url.startsWith(setup.site_url)
   document.querySelector('[data-tap=buyFailing]').hidden = !isOurShop // another shop fails by itself
+}
+
+const appOf = (id) => setup.apps.find(({ app_id }) => app_id === id)
+
+/** Return the command that logs in as alice. */
+const loginByCurl = () => `curl -sS ${service}/v1/login -H 'Content-Type: application/json' -d '{"code":"alice"}'`
+
+/** Return the command that a back end's request for the openid of alice corresponds to. */
+function codeExchange({ app_id: appid, app_secret: secret }) {
+  const query = new URLSearchParams({ appid, secret, js_code: 'alice', grant_type: 'authorization_code' })
+  return `curl -sS '${location.origin}/sns/jscode2session?${query}'`
 }
 
 async function armFault() {
@@ -824,6 +853,10 @@ function addListeners() {
   onClick('clear', async () => {
     await fetch('/faults', { method: 'DELETE' })
     poll()
+  })
+  onClick('copy-command', async () => {
+    await navigator.clipboard.writeText($('first-command').textContent)
+    toast(text('copied'))
   })
   onClick('choose', () => $('file').click())
   onClick('right-time', () => setShift(0))

@@ -1,6 +1,7 @@
 // The texts of the desk. An element with `data-text` shows the text of that name. An element with `data-only` is shown
 // only with wxauth ("wxauth"), or only with another back end ("alone").
 
+import { h } from './dom.js'
 import { isText, language, nextLanguage, text as textInFile } from './languages.js'
 
 export * from './languages.js'
@@ -13,6 +14,10 @@ export function text(name) {
   return textInFile(isAlone && isText(nameAlone) ? nameAlone : name)
 }
 
+/** Return a text in pieces, so that no line ends inside a short name in quotes. Chinese could end lines anywhere. */
+export const withWholeNames = (content) =>
+  content.split(/(“[^”]{1,16}”)/).map((piece) => (piece.startsWith('“') ? h('span', { class: 'whole' }, piece) : piece))
+
 /** Show only what works with a back end other than wxauth. */
 export function beAlone() {
   isAlone = true
@@ -23,7 +28,8 @@ export function beAlone() {
 export function showTexts() {
   document.documentElement.lang = language()
   document.title = isAlone ? text('title') : `wxauth · ${text('title')}`
-  for (const element of document.querySelectorAll('[data-text]')) element.textContent = text(element.dataset.text)
+  for (const element of document.querySelectorAll('[data-text]'))
+    element.replaceChildren(...withWholeNames(text(element.dataset.text)))
   const button = document.getElementById('language')
   if (button) [button.lang, button.textContent] = nextLanguage()
 }

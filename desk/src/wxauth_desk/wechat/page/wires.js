@@ -101,23 +101,26 @@ export function createWires(place, serviceURL, shopURL) {
     })
   }
 
-  /** Show a call between the service and WeChat, as reported by the simulator. */
-  function noteService({ id, direction, repeats, at, method, path, query, body, status, answer, ms }) {
+  /** Show a call between the service and WeChat, or a request of another client, as reported by the simulator. */
+  function noteService({ id, direction, repeats, at, method, path, query, header, body, status, answer, ms }) {
     const parameters = Object.entries(query).map(([name, value]) => `${name}=${value}`)
+    const isOfShop = direction === 'clientToService' && path.endsWith('/signatures')
+    const tap = { weChatToService: () => tapOfMessage(repeats, at), clientToService: isOfShop ? undefined : elsewhere }
     record(id, {
-      direction,
+      direction: isOfShop ? 'shopToService' : direction,
       what: `${method} ${path}`,
       query: parameters.join('\n'),
+      header,
       body,
       at,
       ms,
       status,
       answer,
-      tap: direction === 'weChatToService' ? tapOfMessage(repeats, at) : undefined,
+      tap: wireByKey.has(id) ? undefined : tap[direction]?.(),
     })
   }
 
-  /** Show a call between service and shop, which neither phone nor WeChat sees. Only the call's effect proves it. */
+  /** Show a call from the service to the shop, which neither phone nor WeChat sees. Only its effect proves it. */
   function noteInferred(direction, what, body, at) {
     record({}, { direction, what, body, at, status: INFERRED, tap: lastTap })
   }
@@ -138,20 +141,35 @@ export function createWires(place, serviceURL, shopURL) {
   return { begin, notePhone, noteService, noteInferred, empty, showAll }
 }
 
+/** Show in `place` how the calls of a tap would look, without details to open. */
+export function showExample(place, name, calls) {
+  const items = calls.map((call) => {
+    const line = h('div', { class: 'line' }, ...lineOf(call))
+    return h('li', { class: 'wire', 'data-direction': call.direction }, line)
+  })
+  place.replaceChildren(h('section', { class: 'tap' }, h('h3', {}, text(name)), h('ol', {}, items)))
+}
+
 function showTitle({ name, start, element }) {
   element.querySelector('h3').replaceChildren(text(name), h('time', {}, clockTime(start)))
   element.querySelector('ol').dataset.empty = text('noCall')
 }
 
 function show(wire) {
-  const { element, direction, what, ms, status } = wire
+  const { element, direction, ms, status } = wire
   const request = part('request', [headerLines(wire.header), wire.query, pretty(wire.body ?? '')])
   const isAnswerKnown = ms !== null && status !== INFERRED
   const response = isAnswerKnown ? part('answer', [headerLines(wire.answerHeader), pretty(answerOf(wire))]) : null
-  const names = [h('span', { class: 'direction' }, text(direction)), h('code', { class: 'what' }, what)]
   element.dataset.direction = direction
-  const summary = h('summary', {}, ...names, ...outcome(wire))
+  const summary = h('summary', {}, ...lineOf(wire))
   element.replaceChildren(summary, h('div', { class: 'wire-parts' }, request, response))
+}
+
+/** Return the elements of a call's line: who called whom, what, the outcome and the duration. */
+function lineOf(wire) {
+  const { direction, what } = wire
+  const names = [h('span', { class: 'direction' }, text(direction)), h('code', { class: 'what' }, what)]
+  return [...names, ...outcome(wire)]
 }
 
 /** Return the body of the response, or the reason why there was no response. */
