@@ -12,7 +12,7 @@ from wxauth.core.statements import model_of
 from wxauth.core.token_claims import filled_claims
 from wxauth.core.users import UserInSession
 from wxauth.settings.claims import Template
-from wxauth.tokens import SigningKey, TokenIssuer
+from wxauth.tokens import AccessClaims, SigningKey, TokenIssuer
 
 TOKENS: Final = 500
 """The number of tokens per template and round."""
@@ -77,14 +77,16 @@ def _cost(issuer: TokenIssuer, key: SigningKey, template: Template | None) -> fl
     for _ in range(TOKENS):
         issuer.issue(
             key,
-            user_id=USER.id,
-            session_id=USER.id,
-            app_id=USER.app_id,
-            openid=USER.openid,
-            roles=USER.roles,
-            now=now,
-            expires_in=900,
-            added=filled_claims(template, USER, may_contain_roles=True),
+            AccessClaims(
+                user_id=USER.id,
+                session_id=USER.id,
+                app_id=USER.app_id,
+                openid=USER.openid,
+                roles=USER.roles,
+                now=now,
+                expires_in=900,
+                added=filled_claims(template, USER, may_contain_roles=True),
+            ),
         )
     return (process_time() - started) / TOKENS * 1e6
 

@@ -28,8 +28,7 @@ from wxauth.core.migrations import migrate
 from wxauth.core.users import UserStatus
 from wxauth.events.feed_queries import TRY_LOCK_PLACES, place_by_sequence
 from wxauth.events.placing import EVENTS_PLACED_PER_TRANSACTION
-from wxauth.housekeeping.daily_sweeps import SWEEP_EVERY
-from wxauth.housekeeping.pace import PAGE_SIZE, USUAL_PACE
+from wxauth.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY, USUAL_PACE
 from wxauth.housekeeping.queries import ENDED_SESSIONS, sweep_page
 from wxauth.login.login_queries import Login, record_login
 from wxauth.users.search_queries import UsersQuery, find_users

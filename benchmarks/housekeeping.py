@@ -16,8 +16,7 @@ import click
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
 from wxauth.core.sealing import Sealer, session_key_context
-from wxauth.housekeeping.daily_sweeps import SWEEP_EVERY
-from wxauth.housekeeping.pace import PAGE_SIZE
+from wxauth.housekeeping.housekeeping import PAGE_SIZE, SWEEP_EVERY
 from wxauth.housekeeping.queries import ENDED_SESSIONS, sweep_page
 from wxauth.login.login_queries import Login, record_login
 from wxauth.service.resealing import reseal

@@ -30,14 +30,14 @@ A string that the script only compares (`kind === 'x'`) or looks up (`'x' in nam
 _CHINESE: Final = re.compile("[\u4e00-\u9fff]")
 _SERVICE_FILES_WITH_CHINESE: Final = {
     "examples of the API": (
-        *("apps/schemas.py", "clients/models.py", "oauth/routes.py", "sessions/list_queries.py"),
-        *("site_logins/targets.py", "users/schemas.py", "web/schemas.py"),
+        *("apps/schemas.py", "clients/models.py", "sites/oauth_routes.py", "sessions/list_queries.py"),
+        *("sites/targets.py", "users/schemas.py", "web/schemas.py"),
     ),
     "WeChat's own words": (
         "checks/issuer.py",
         "checks/wechat.py",
         "login/login.py",
-        "login_pages/texts.py",
+        "sites/pages/texts.py",
         "wechat/messages.py",
     ),
     "words that wxauth reads": ("import_export/lines.py", "wechat/received.py"),

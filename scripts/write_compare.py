@@ -10,15 +10,15 @@ ROOT: Final = Path(__file__).parents[1]
 FACTS: Final = ROOT / "docs/start/compare.json"
 """The file of the facts.
 
-Its `sources` have a URL, and the month in which we read it. Its `rows` have a fact about each system; null if we know
-none. A fact about another system names its source. All texts are pairs of English and Chinese.
+Its `sources` have a URL, and the month in which we read it. Its `rows` have a fact about each system. A fact about
+another system names its source. All texts are pairs of English and Chinese.
 """
 PAGES: Final = {"en": ROOT / "docs/start/compare.md", "zh": ROOT / "docs/zh/start/compare.md"}
-OTHERS: Final = ("casdoor", "logto", "uni-id", "authing", "pocket-id", "tutorial", "wx.cloud")
+OTHERS: Final = ("casdoor", "logto", "pocket-id", "tutorial")
 """The names in `FACTS` of the other systems, in the order of the columns."""
 _HEADERS: Final = {
-    "en": ("", "wxauth", "Casdoor", "Logto", "uni-id", "Authing", "Pocket ID", "a tutorial", "`wx.cloud`"),
-    "zh": ("", "wxauth", "Casdoor", "Logto", "uni-id", "Authing", "Pocket ID", "教程代码", "`wx.cloud`"),
+    "en": ("", "wxauth", "Casdoor", "Logto", "Pocket ID", "a tutorial"),
+    "zh": ("", "wxauth", "Casdoor", "Logto", "Pocket ID", "教程代码"),
 }
 
 
@@ -27,6 +27,7 @@ def written(language: str) -> str:
     facts = json.loads(FACTS.read_text(encoding="utf-8"))
     page = PAGES[language].read_text(encoding="utf-8")
     page = _with_section(page, "table", _table(facts, language))
+    page = _with_section(page, "tests", _tests(facts, language))
     return _with_section(page, "sources", _sources(facts))
 
 
@@ -43,17 +44,18 @@ def _table(facts: Mapping[str, Any], language: str) -> str:
     index = tuple(PAGES).index(language)
     numbers = _numbers_of_sources(facts)
 
-    def cell(fact: Mapping[str, Any] | None) -> str:
-        return "–" if fact is None else f"{fact['says'][index]} [{numbers[fact['source']]}]"
+    def cell(fact: Mapping[str, Any]) -> str:
+        return f"{fact['says'][index]} [{numbers[fact['source']]}]"
 
     header = _HEADERS[language]
-    lines = [header, ("---",) * len(header)]
-    for row in facts["rows"]:
-        wxauth = row["wxauth"][index]
-        if row["test"]:
-            wxauth += f" (`{row['test']}`)"
-        lines.append((row["row"][index], wxauth, *(cell(row[name]) for name in OTHERS)))
+    rows = ((row["row"][index], row["wxauth"][index], *(cell(row[name]) for name in OTHERS)) for row in facts["rows"])
+    lines = [header, ("---",) * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _tests(facts: Mapping[str, Any], language: str) -> str:
+    index, colon = tuple(PAGES).index(language), {"en": ": ", "zh": "："}[language]
+    return "".join(f"- {row['row'][index]}{colon}`{row['test']}`\n" for row in facts["rows"] if row["test"])
 
 
 def _sources(facts: Mapping[str, Any]) -> str:

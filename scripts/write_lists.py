@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from inspect import cleandoc
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -60,7 +61,9 @@ def copies() -> Iterator[tuple[Path, Path]]:
         for copy in (ROOT / "examples").glob(f"**/{original.name}"):
             if _GENERATED_FOLDERS.isdisjoint(copy.relative_to(ROOT).parts):
                 yield copy, original
-    yield ROOT / "examples/uni-app/src/config.js", ROOT / "examples/miniprogram/config.js"
+    for name in ("uni-app", "uni-app-vue2"):
+        yield ROOT / "examples" / name / "src/config.js", ROOT / "examples/miniprogram/config.js"
+    yield ROOT / "examples/uni-app-vue2/src/simulated.js", ROOT / "examples/uni-app/src/simulated.js"
     for name in ("auth.js", "teas.js"):
         yield _AI_DEMO / "skills/orders-skill" / name, _AI_DEMO / name
 
@@ -78,6 +81,8 @@ def guides() -> Iterator[tuple[Path, str]]:
         for name, add_missing in functions.items():
             path = ROOT / folder / f"{name}.md"
             yield path, add_missing(path.read_text("utf-8"), language)
+    for path in (ROOT / "README.md", ROOT / "README.zh-CN.md"):
+        yield path, _with_members(path.read_text("utf-8"), example_of(UserAnswer))
 
 
 def _with_events(page: str, language: str) -> str:
@@ -137,12 +142,21 @@ def _with_operations(page: str, language: str) -> str:
 
 
 def _with_members(page: str, user: Mapping[str, object]) -> str:
-    """Return a page whose first JSON block, which contains a user as its last member, has all members of the user."""
+    """Return a page whose first JSON block, which contains a user as its last member, has all members of the user.
+
+    A missing member gets the place that it has in a real response, and the spaces of its neighbours.
+    """
     before, _, block = page.partition("```json\n")
     shown, end, after = block.partition("\n  }\n}\n```")
-    missing = {name: value for name, value in user.items() if f'"{name}":' not in shown}
-    added = "".join(f',\n    "{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in missing.items())
-    return f"{before}```json\n{shown}{added}{end}{after}"
+    names = sorted(user, key=lambda name: name != "id")  # the other names keep their order, as in `shown_in`
+    space = " " if '": ' in shown else ""
+    for previous, name in pairwise(names):
+        if f'"{name}":' not in shown:
+            begin = f'"{previous}":{space}'
+            _value, place = json.JSONDecoder().raw_decode(shown, shown.index(begin) + len(begin))
+            added = f',\n    "{name}":{space}{json.dumps(user[name], ensure_ascii=False)}'
+            shown = shown[:place] + added + shown[place:]
+    return f"{before}```json\n{shown}{end}{after}"
 
 
 def _with_commands(page: str, language: str) -> str:

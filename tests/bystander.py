@@ -71,6 +71,7 @@ def _logins_of_namesake() -> list[tuple[str, Body]]:
 
 def _rows() -> list[tuple[str, Body]]:
     person = {"roles": ["editor"], "status": "active", "created_at": _NEW, "last_login_at": _NEW, "unionid": _UNIONID}
+    person["last_refresh_at"] = _NEW
     profile = {"nickname": "The bystander", "avatar_url": f"https://auth.test/v1/avatars/{_PICTURE}.png"}
     number = {"phone": "+8613912340000", "phone_verified_at": _NEW}
     given = {"external_id": "of-the-bystander", "attributes": {"tier": "gold"}, "consents": {"privacy": "1"}}

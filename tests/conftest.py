@@ -33,11 +33,11 @@ from tests.world import AddSibling, Admin, LogIn, LogLines, MakeClient, MakeServ
 from wxauth.apps.registry import Apps
 from wxauth.clients.clients import Credentials
 from wxauth.clients.models import Scope
+from wxauth.core.connecting import DEADLINES
 from wxauth.core.database import Database
-from wxauth.core.deadlines import DEADLINES
 from wxauth.core.logs import configure_logging
 from wxauth.core.metrics import DECLARED, REGISTRY
-from wxauth.core.outage_log import OutageLog, outage_log
+from wxauth.core.outages import OutageLog, outage_log
 from wxauth.core.services import Services
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.app import create_app
@@ -73,6 +73,7 @@ pytest_plugins = ["tests.workers", "tests.changed"]
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-plans", action="store_true", help="write the plans of statements to tests/plans")
     parser.addoption("--histories", type=int, default=3, help="how many random histories tests/histories draws")
+    parser.addoption("--streams", type=int, default=300, help="how many random streams of HTTP test_streams.py draws")
 
 
 @pytest.hookimpl(trylast=True)  # it runs after deselected tests have been removed

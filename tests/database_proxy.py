@@ -9,7 +9,7 @@ from typing import Final, Self
 from urllib.parse import parse_qs, urlsplit
 
 from tests.listening import Serve, join, stop_listening
-from wxauth.core.deadlines import DEADLINES, Deadlines
+from wxauth.core.connecting import DEADLINES, Deadlines
 
 HASTE: Final = 4
 HURRIED: Final = replace(

@@ -25,7 +25,10 @@ def kinds_of(base: type[WxAuthError]) -> list[type[WxAuthError]]:
     return [kind for child in base.__subclasses__() for kind in (child, *kinds_of(child))]
 
 
-TITLES: dict[str, Text] = {kind.code: kind.title for kind in kinds_of(WxAuthError) if hasattr(kind, "code")}
+TITLES: dict[str, list[Text]] = {}
+for _kind in kinds_of(WxAuthError):
+    if hasattr(_kind, "code"):
+        TITLES.setdefault(_kind.code, []).append(_kind.title)
 
 
 def problem_of(answer: httpx.Response, code: str, status: int) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def problem_of(answer: httpx.Response, code: str, status: int) -> dict[str, Any]
     document: dict[str, Any] = answer.json()
     assert document["type"] == f"urn:wxauth:problem:{code}"
     if code != "sign_up_refused":  # this problem can have a title of the operator's own service
-        titles = [TITLES[code], *OF_PERSONS.get(code, ())]
+        titles = [*TITLES[code], *OF_PERSONS.get(code, ())]
         assert document["title"] in [title.translated(language) for title in titles]
     assert (document["status"], document["request_id"]) == (status, answer.headers["x-request-id"])
     assert document["detail"]

@@ -39,7 +39,6 @@ from wxauth.apps.managed_apps import ManagedApps
 from wxauth.checks.database import judge_schema, judge_server
 from wxauth.checks.queries import PostgresServer
 from wxauth.checks.result import CheckLevel
-from wxauth.checks.rights_queries import RoleRights
 from wxauth.core.clock import utc_now
 from wxauth.core.trail import OPERATOR
 from wxauth.keys.keyring import KeyRing
@@ -250,18 +249,7 @@ async def test_a_login_that_the_database_refuses_is_reported(doctor: Doctor, row
 
 
 def test_a_schema_that_is_behind_is_reported() -> None:
-    rights = RoleRights(
-        role="wxauth",
-        schema="public",
-        may_create=True,
-        may_use=True,
-        may_call=True,
-        owner=None,
-        hidden_in=[],
-        elsewhere=None,
-        may_use_elsewhere=False,
-    )
-    result = judge_schema("0100", rights, known=("0101", "0100"))
+    result = judge_schema("0100", known=("0101", "0100"))
     assert_reported(
         {"schema": result}, "schema", BAD, "is at 0100, but this version of wxauth requires 0101", "wxauth migrate"
     )
@@ -325,6 +313,35 @@ async def test_sealed_values_that_do_not_open_are_counted(doctor: Doctor, stage:
         " VALUES ('wx00000000000000ff', '{}', 'sealed by nobody', true, now())"
     )
     await doctor.says("apps", BAD, "wx00000000000000ff", "WXAUTH_SECRET_KEY")
+
+
+@pytest.mark.parametrize(
+    ("addresses", "age", "is_noted"),
+    [
+        (["10.0.2.100"] * 3, 0, True),
+        (["172.18.0.0/24"] * 3, 0, True),  # truncated by ADDRESSES_KEPT_DAYS
+        (["127.0.0.1"] * 3, 0, True),
+        (["100.64.0.1"] * 3, 0, True),
+        (["fd00::1"] * 3, 0, True),
+        (["10.0.2.100"] * 2, 0, False),
+        (["10.0.2.100", "10.0.2.100", "10.0.2.101"], 0, False),
+        (["10.0.2.100", "10.0.2.100", "8.8.8.8"], 0, False),
+        (["8.8.8.8"] * 3, 0, False),
+        (["10.0.2.100"] * 3, 25, False),
+    ],
+)
+async def test_logins_of_a_day_that_all_have_one_private_address_are_a_note(
+    doctor: Doctor, stage: Stage, rows: Rows, addresses: list[str], age: int, is_noted: bool
+) -> None:
+    login = (await stage.replica()).login
+    for person, address in zip(("alice", "bob", "carol"), addresses, strict=False):
+        await login(person)
+        newest = "(SELECT id FROM sessions ORDER BY id DESC LIMIT 1)"
+        await rows.execute(f"UPDATE sessions SET ip = $1::text::inet WHERE id = {newest}", address)
+    found = await doctor(clock=lambda: stage.services.clock() + timedelta(hours=age))
+    assert ("client addresses" in found) == is_noted
+    if is_noted:
+        assert_reported(found, "client addresses", NOTE, addresses[0].partition("/")[0], "3 users")
 
 
 @pytest.mark.process

@@ -1,5 +1,7 @@
 """`wxauth alive` tells a container's health check whether the service is running."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from tests.docs import ROOT
 from tests.processes import free_port, run, serving
 
 pytestmark = pytest.mark.process
@@ -52,3 +55,9 @@ def test_a_service_that_does_not_answer_is_not_alive(tmp_path: Path) -> None:
 def test_kubernetes_variable_for_a_service_is_not_taken_as_a_port(tmp_path: Path) -> None:
     done = run("alive", cwd=tmp_path, env={"WXAUTH_HOST": "127.0.0.2", "WXAUTH_PORT": "tcp://10.0.0.7:8000"})
     assert "port 8000" in done.stderr
+
+
+def test_a_health_check_loads_no_settings() -> None:
+    code = "import sys; from wxauth.cli.running import _address; _address(); print(*sys.modules)"
+    imported = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
+    assert not {"wxauth.settings.settings", "wxauth.settings.apps"} & set(imported)

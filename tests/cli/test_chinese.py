@@ -69,7 +69,7 @@ def test_what_a_terminal_prints_is_chinese(tmp_path: Path) -> None:
     assert "WXAUTH_ACCESS_TOKEN_TTL：必须是秒数，如 900" in refused.stderr
     assert "WXAUTH_ISSUR：没有这个配置项。你是不是想写 WXAUTH_ISSUER？" in refused.stderr
     assert not re.search("[a-z]{2,} [a-z]{2,} ", refused.stderr)
-    assert "  ban     封禁用户，并结束用户的所有会话。" in run("users", "--help", cwd=tmp_path, env=env).stdout
+    assert "  ban       封禁用户，并结束用户的所有会话。" in run("users", "--help", cwd=tmp_path, env=env).stdout
     assert "错误：'USER_ID' 的值无效：'x' 不是有效的 UUID。" in run("users", "ban", "x", cwd=tmp_path, env=env).stderr
     assert "用法： wxauth [选项] 命令 [参数]…" in run("usres", cwd=tmp_path, env=env).stderr
     help_of_list = run("users", "list", "--help", cwd=tmp_path, env=env).stdout

@@ -483,6 +483,8 @@ def test_sighup_with_a_wrong_value_or_name_changes_nothing(serve: Serve) -> None
         assert service.log_in("alice")["expires_in"] == 600
     serve.write(ACCESS_TOKEN_TTL="60")
     reload_without_a_refused_request(service)
+    [read] = [line for line in service.lines if line["event"] == "settings_read"]
+    assert read["changed"] == ["WXAUTH_ACCESS_TOKEN_TTL"]
 
 
 @on_linux
@@ -495,6 +497,10 @@ def test_a_reload_whose_workers_do_not_start_leaves_the_others_at_work(serve: Se
     service.command.wait_for('"reload_failed"')
     assert "WXAUTH_SECRET_KEY: " in service.command.output
     assert service.workers() == workers
+    service.command.process.send_signal(signal.SIGHUP)
+    until(lambda: service.command.output.count('"reload_failed"') == 2)
+    read = [json.loads(line)["changed"] for line in service.command.output.splitlines() if '"settings_read"' in line]
+    assert read == [["WXAUTH_SECRET_KEY"]] * 2, "the second SIGHUP is compared with what the workers run with"
     service.log_in("alice")
     assert service.command.end(signal.SIGTERM) == 0
 

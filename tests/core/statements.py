@@ -9,8 +9,7 @@ from typing import Any
 
 import wxauth
 from tests.world import Rows
-from wxauth.core.batching import Batched
-from wxauth.core.statements import Statement
+from wxauth.core.statements import Batched, Statement
 
 BESIDE_QUERIES = ("wxauth.core.database", "wxauth.core.trail", "wxauth.core.revisions")
 

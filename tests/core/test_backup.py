@@ -6,8 +6,10 @@ The tests show what a restored backup contains and what is lost.
 import asyncio
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import aclosing
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -84,6 +86,9 @@ async def test_the_backup_and_restore_commands_shown_work_under_systemd_with_a_p
     script = (WRAPPER.parent / "wxauth-backup").read_text().splitlines()
     folder, dump = dump.split("\n", 1)
     assert folder == "install -d -m 700 /backup"
+    script = [
+        line.replace('"${WXAUTH_ETC:-/etc/wxauth}/', "/etc/wxauth/").replace('url")"', 'url)"') for line in script
+    ]
     assert [line for line in dump.splitlines() if line not in script] == []
     dump, drill = dump.replace("/backup", str(tmp_path)), drill.replace("sudo -u postgres ", "")
     name = f"drill_of_{urlsplit(database_url).path.strip('/')}"
@@ -114,6 +119,56 @@ async def test_the_backup_and_restore_commands_shown_work_under_systemd_with_a_p
     own = await asyncpg.connect(empty_database_url)
     assert await own.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0, "it was not migrated"
     await own.close()
+
+
+def old_and_new(backups: Path) -> None:
+    """Make a dump that is older than 30 days, and a newer one."""
+    backups.mkdir()
+    for days in (29, 32):
+        made = backups / f"wxauth-{days}-days.dump"
+        made.touch()
+        at = time.time() - days * 86_400
+        os.utime(made, (at, at))
+
+
+async def test_the_nightly_script_reads_its_settings_from_wxauth_etc_and_deletes_old_dumps(
+    database_url: str, tmp_path: Path
+) -> None:
+    backups, secret = tmp_path / "backup", tmp_path / "etc/secrets/database_url"
+    old_and_new(backups)
+    secret.parent.mkdir(parents=True)
+    secret.write_text(f"{database_url}&pgbouncer=true")
+    text = (WRAPPER.parent / "wxauth-backup").read_text().replace("/backup", str(backups))
+    path = f"{Path(postgres_program('psql')).parent}:{os.environ['PATH']}"
+    env = {"PATH": path, "WXAUTH_ETC": str(tmp_path / "etc"), "PGUSER": "postgres"}
+    done = await asyncio.to_thread(subprocess.run, ["sh", "-c", text], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {file.name for file in backups.iterdir()} == {
+        "wxauth-29-days.dump",
+        f"wxauth-{datetime.now().astimezone().date()}.dump",
+    }
+
+
+@both_languages
+@pytest.mark.parametrize("succeeds", [True, False])
+def test_the_cron_job_for_compose_deletes_old_dumps_only_after_a_backup(
+    tmp_path: Path, language: str, succeeds: bool
+) -> None:
+    [shown] = [block for block in code_blocks(guide("backups", language), "sh") if "/etc/cron.d/wxauth-backup" in block]
+    [line] = [line.partition(" root ")[2] for line in shown.splitlines() if line.startswith("30 3 ")]
+    backups, programs = tmp_path / "backup", tmp_path / "programs"
+    old_and_new(backups)
+    programs.mkdir()
+    docker = programs / "docker"
+    docker.write_text(f"#!/bin/sh\necho dumped\n{'exit 0' if succeeds else 'exit 1'}\n")
+    docker.chmod(0o755)
+    line = line.replace("\\%", "%").replace("/root/wxauth/deploy/compose", str(tmp_path))
+    line = line.replace("/backup", str(backups))
+    env = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    assert (subprocess.run(["sh", "-c", line], env=env).returncode == 0) is succeeds
+    found = {file.name for file in backups.iterdir()}
+    old, new = "wxauth-32-days.dump", f"wxauth-{datetime.now().astimezone().date()}.dump"
+    assert (old in found, new in found, "wxauth-29-days.dump" in found) == (not succeeds, succeeds, True)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from tests.database_proxy import HURRIED, Proxy
 from tests.loops import let_pass
 from tests.world import Rows, until, until_locked
-from wxauth.core.batching import MAX_BATCH_SIZE, Batched
+from wxauth.core.connecting import DEADLINES
 from wxauth.core.database import Database
-from wxauth.core.deadlines import DEADLINES
+from wxauth.core.statements import MAX_BATCH_SIZE, Batched
 from wxauth.errors import StorageUnavailable
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]

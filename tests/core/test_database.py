@@ -19,12 +19,10 @@ from tests.docs import block
 from tests.loops import let_pass
 from tests.sweeps import swept
 from tests.world import Rows, until
-from wxauth.core.connection_pool import MAX_IDLE_SECONDS
+from wxauth.core.connecting import DEADLINES, MAX_IDLE_SECONDS, Deadlines
 from wxauth.core.database import Database, Transaction
-from wxauth.core.database_errors import DatabaseUrlRefused, NothingCommitted
-from wxauth.core.deadlines import DEADLINES, Deadlines
 from wxauth.core.migrations import begin_migration, migrate
-from wxauth.core.outage_texts import reason_of
+from wxauth.core.outages import DatabaseUrlRefused, NothingCommitted, reason_of
 from wxauth.core.statements import Nothing, Statement
 from wxauth.errors import StorageUnavailable
 from wxauth_desk.postgres import EmbeddedPostgres
@@ -179,10 +177,11 @@ async def test_a_password_of_any_characters(tmp_path: Path, monkeypatch: pytest.
     [
         *((f"{name}=1", True) for name in LIBPQS_OWN),
         *((f"{name}={value}", True) for name in ("channel_binding", "gssencmode") for value in ("prefer", "disable")),
+        ("channel_binding=require", True),
         ("client_encoding=GBK", True),
         ("options=-c%20work_mem%3D8MB", True),
         ("application_name=shop", True),
-        ("channel_binding=require", False),
+        ("gssencmode=require", False),
         ("require_auth=scram-sha-256", False),
         ("schema=public", False),
     ],

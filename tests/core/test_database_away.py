@@ -22,9 +22,7 @@ from tests.listening import Listening, join
 from tests.processes import WXAUTH, Running, free_port, run, until
 from tests.world import LogLines, Rows, Server
 from wxauth.core.database import Database
-from wxauth.core.database_errors import DatabaseUrlRefused, NotConnected
-from wxauth.core.outage_log import outage_log
-from wxauth.core.outage_texts import outage_text
+from wxauth.core.outages import DatabaseUrlRefused, NotConnected, outage_log, outage_text
 from wxauth.core.statements import Nothing, Statement
 from wxauth.errors import StorageUnavailable
 
@@ -131,7 +129,8 @@ async def test_a_file_of_libpqs_that_cannot_be_read_is_named(
                         await database.time()
             finally:
                 os.seteuid(user)
-            assert f"{strict.address}: can't read {file}: {reason}" in outage_text(refusal.value), by
+            variable = f" (PG{parameter.upper()})" if by == "environment" else ""
+            assert f"{strict.address}: can't read {file}{variable}: {reason}" in outage_text(refusal.value), by
             monkeypatch.delenv(f"PG{parameter.upper()}", raising=False)
 
 

@@ -12,7 +12,7 @@ from tests.databases import scripts_of_next_version
 from tests.processes import run
 from tests.world import Rows
 from wxauth.core.database import Database
-from wxauth.core.dependents import Change, changes_in
+from wxauth.core.dependent_queries import Change, changes_in
 from wxauth.core.migrations import MigrationRefused, migrate
 from wxauth.core.revisions import KNOWN_REVISIONS
 

@@ -1,12 +1,14 @@
 """The migrations create the tables of the models and the constraints on their rows."""
 
 import asyncio
+import json
 import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
+from decimal import Decimal
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,8 @@ from wxauth.core.migrations import BASE, MigrationBlocked, MigrationImpossible, 
 from wxauth.core.models import all_tables
 from wxauth.core.revisions import KNOWN_REVISIONS, SCRIPTS, current_revision, is_usable
 from wxauth.events.models import DeliveryState
-from wxauth.site_logins.doors import WECHAT_PAGE_DOORS, Door
-from wxauth.site_logins.models import Stage
+from wxauth.sites.door import WECHAT_PAGE_DOORS, Door
+from wxauth.sites.models import Stage
 
 pytestmark = [pytest.mark.own_database, pytest.mark.oldest_postgres]
 
@@ -214,6 +216,105 @@ async def is_locked(rows: Rows, table: str) -> bool:
     """Return whether another transaction has locked the table exclusively."""
     locks = "SELECT FROM pg_locks WHERE relation = $1::regclass AND mode = 'AccessExclusiveLock' AND granted"
     return bool(await rows.fetch(locks, table))
+
+
+BEFORE_I_JSON = {
+    "short": 1,
+    "largest": 2**53 - 1,
+    "exact": 2**53,
+    "round": 1716543210987654400,
+    "fraction": 0.1,
+    "text": "1716543210987654321",
+    "nested": [{"b": [True, None, 5e-324, 10**308, {}, []], "a": "\\u0041"}],
+}
+NOT_EXACT = ("9007199254740993", "-1716543210987654321", "0.1000000000000000055", "1.50", "1" + "0" * 400, "3e-400")
+
+
+@pytest.mark.slow
+async def test_stored_numbers_that_some_programs_round_become_text(empty: Empty) -> None:
+    await migrate(empty.database, revision="0106")
+    literals = ", ".join(NOT_EXACT)
+    values = (
+        json.dumps(BEFORE_I_JSON)[:-1] + f', "id": {NOT_EXACT[0]}, "deep": {{"list": [{literals}]}}, "end": "\uffff"}}'
+    )
+    written = [str(number) for number in map(Decimal, NOT_EXACT)]
+    as_text = [format(number, "f") if number != Decimal("1.5") else 1.5 for number in map(Decimal, written)]
+    after = {**BEFORE_I_JSON, "id": NOT_EXACT[0], "deep": {"list": as_text}, "end": "\ufffd"}
+    await empty.rows.execute(
+        "ALTER DATABASE " + await empty.rows.fetchval("SELECT current_database()") + " SET extra_float_digits = -3"
+    )
+    await empty.rows.execute(
+        "INSERT INTO users (id, created_at, attributes)"
+        " SELECT gen_random_uuid(), now(), $1 FROM generate_series(1, 6000)",
+        values,
+    )
+    await empty.rows.execute(
+        "INSERT INTO users (id, created_at) SELECT gen_random_uuid(), now() FROM generate_series(1, 9)"
+    )
+    await empty.rows.execute(
+        "INSERT INTO apps (app_id, is_enabled, created_at, fields, secrets)"
+        " SELECT 'wx1', true, now(), jsonb_build_object('kind', 'website', 'claims', $1::jsonb), ''::bytea"
+        " UNION ALL SELECT 'wx2', true, now(), '{}', ''",
+        values,
+    )
+    await empty.rows.execute(
+        "INSERT INTO clients (name, title, scopes, redirect_uris, id_token_alg, secret_hash, created_at, claims)"
+        " VALUES ('shop', 'Shop', '{openid}', '{https://shop.test/}', 'RS256', sha256(''), now(), $1)",
+        values,
+    )
+    assert await migrate(empty.database, revision="0107") == "0107"
+    stored = await empty.rows.fetch("SELECT attributes::text, count(*) FROM users GROUP BY 1 ORDER BY 2")
+    assert [count for _attributes, count in stored] == [9, 6000]
+    assert json.loads(stored[1][0]) == after
+    [app, other_app] = await empty.rows.fetch("SELECT fields::text FROM apps ORDER BY app_id")
+    assert (json.loads(app[0]), other_app[0]) == ({"kind": "website", "claims": after}, "{}")
+    assert json.loads(await empty.rows.fetchval("SELECT claims::text FROM clients")) == after
+    assert not await empty.rows.fetch("SELECT FROM pg_proc WHERE proname = 'i_json_of'")
+
+
+@pytest.mark.slow
+async def test_the_last_use_of_stored_sessions_becomes_the_last_visit(empty: Empty) -> None:
+    await migrate(empty.database, revision="0107")
+    sessions = {
+        "never": (None, []),
+        "only logged in": ("2026-05-05", ["2026-05-05"]),
+        "refreshed": ("2026-05-05", ["2026-05-05", "2026-06-06", "2026-05-07"]),
+        "logged in later": ("2026-07-07", ["2026-06-06"]),
+        "only on a site": (None, ["2026-06-06"]),
+    }
+    for nickname, (logged_in, used) in sessions.items():
+        user_id = await empty.rows.fetchval(
+            "INSERT INTO users (id, nickname, created_at, last_login_at)"
+            " VALUES (gen_random_uuid(), $1, '2026-01-01Z', $2::text::timestamptz) RETURNING id",
+            nickname,
+            logged_in and f"{logged_in}Z",
+        )
+        await empty.rows.execute(
+            "INSERT INTO identities (app_id, openid, user_id, created_at) VALUES ('wx1', $1, $2, now())",
+            nickname,
+            user_id,
+        )
+        await empty.rows.execute(
+            "INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)"
+            " SELECT gen_random_uuid(), $1, 'wx1', $2, at, at, '2099-01-01Z' FROM unnest($3::text[]::timestamptz[]) at",
+            user_id,
+            nickname,
+            [f"{day}Z" for day in used],
+        )
+    await empty.rows.execute(
+        "INSERT INTO users (id, nickname, created_at) SELECT gen_random_uuid(), 'others', now()"
+        " FROM generate_series(1, 6000)"
+    )
+    assert await migrate(empty.database, revision="0109") == "0109"
+    stored = dict(await empty.rows.fetch("SELECT nickname, last_refresh_at::date::text FROM users"))
+    assert stored == {
+        **dict.fromkeys([*sessions, "others"]),
+        "refreshed": "2026-06-06",
+        "only on a site": "2026-06-06",
+    }
+    await empty.rows.execute("UPDATE alembic_version SET version_num = '0108'")
+    assert await migrate(empty.database, revision="0109") == "0109", "an interrupted revision runs again"
+    assert dict(await empty.rows.fetch("SELECT nickname, last_refresh_at::date::text FROM users")) == stored
 
 
 SQUAWK = [str(Path(sys.executable).with_name("squawk")), "--pg-version=15", "--reporter=gcc"]

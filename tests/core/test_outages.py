@@ -21,8 +21,8 @@ from tests.database_proxy import HURRIED, PATIENT, Proxy
 from tests.fakes import Clock
 from tests.problems import problem_of
 from tests.world import Admin, MakeServices, Rows, Stage, bearer, behind, leave, locked, set_roles, until, until_locked
+from wxauth.core.connecting import DEADLINES, Deadlines
 from wxauth.core.database import MAX_CONNECTIONS, MAX_TRANSACTIONS, Database
-from wxauth.core.deadlines import DEADLINES, Deadlines
 from wxauth.core.migrations import migrate
 from wxauth.core.services import Services
 from wxauth.service.build import Timeouts
@@ -106,10 +106,14 @@ def is_unavailable(answer: httpx.Response) -> bool:
 
 @pytest.mark.requirement("asvs-16.3.4")
 async def test_without_its_database_the_service_says_so_and_resumes(stage: Stage, proxy: Proxy, clock: Clock) -> None:
-    token = await token_of(stage)
+    login = await stage.login("alice")
+    token = login["access_token"]
     await proxy.refuse()
 
-    assert is_unavailable(await stage.login.ask())
+    refused = await stage.login.ask()
+    assert is_unavailable(refused)
+    assert refused.json()["title"] == "The service isn't available now. Please try again later."
+    assert is_unavailable(await stage.refresh(login))
     assert is_unavailable(await stage.me(token))
     assert (await stage.me("not.a.token")).status_code == 401
     assert (await stage.client.get("/livez")).status_code == 200
@@ -121,6 +125,7 @@ async def test_without_its_database_the_service_says_so_and_resumes(stage: Stage
     await proxy.accept()
     assert (await stage.login.ask()).status_code == 200
     assert (await stage.me(token)).status_code == 200
+    assert (await stage.refresh(login)).status_code == 200
     clock.advance(seconds=1)
     assert (await stage.client.get("/readyz")).status_code == 200
 

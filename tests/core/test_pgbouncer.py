@@ -22,7 +22,7 @@ from tests.world import LogIn, MakeClient, MakeServices, Stage, bearer, leave
 from wxauth.checks.database import check_database
 from wxauth.checks.result import CheckLevel, CheckResult, Findings
 from wxauth.core.clock import utc_now
-from wxauth.core.deadlines import DEADLINES
+from wxauth.core.connecting import DEADLINES
 from wxauth.settings.settings import Settings
 from wxauth_desk.postgres import EmbeddedPostgres
 

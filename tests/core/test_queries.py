@@ -167,8 +167,8 @@ def test_a_merge_forgets_no_column_of_a_user() -> None:
 def test_a_result_has_every_column_of_a_user() -> None:
     # Consents are shown as the consents that are still due, and to administrators as a list. Only staff and services
     # see attributes and the time at which a leaving user is erased. Instead of the time at which a number was verified,
-    # the result shows only whether it was.
-    elsewhere = {"id", "consents", "attributes", "erase_at", "phone_verified_at"}
+    # the result shows only whether it was. Staff and services see the last refresh as a part of `last_seen_at`.
+    elsewhere = {"id", "consents", "attributes", "erase_at", "phone_verified_at", "last_refresh_at"}
     returned = elsewhere | set(FieldsForUserAndStaff.__annotations__) - {"phone_verified"}
     wrong = returned ^ set(UserFields.model_fields)
     assert not wrong, (

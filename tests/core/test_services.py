@@ -2,8 +2,8 @@
 
 import pytest
 
+from wxauth.core.background import Background
 from wxauth.core.services import Parts
-from wxauth.core.tasks import Background
 
 
 def test_a_part_that_other_parts_may_use_is_not_replaced() -> None:

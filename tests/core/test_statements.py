@@ -15,8 +15,7 @@ from wxauth.core.statements import Nothing, Statement
         "SELECT 'it''s :name'",
         r"SELECT E'it\'s :name'",
         'SELECT ":name"',
-        "SELECT 1 -- of :name, it's",
-        "SELECT 1 /* of :name\n it's */ + 1",
+        "SELECT '-- :name', 1 - -1",
         "SELECT $$ :name $$, $body$ $$ :name $body$",
         "SELECT id::text FROM users",
         "SELECT (ARRAY [1, 2])[1:2]",
@@ -25,6 +24,20 @@ from wxauth.core.statements import Nothing, Statement
 def test_a_colon_that_begins_no_name_is_left_unchanged(text: str) -> None:
     statement = Statement[str](text)
     assert (statement.text, statement.names) == (text, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("SELECT 1 -- of :name, it's $1", "SELECT 1"),
+        ("SELECT 1 -- of :name\n, 2", "SELECT 1 , 2"),
+        ("SELECT/* of :name\n it's */1", "SELECT 1"),
+        ("SELECT '/* :name */', \"--\" -- '", "SELECT '/* :name */', \"--\""),
+    ],
+)
+def test_comments_are_not_sent_and_what_looks_like_a_parameter_in_one_is_none(text: str, sent: str) -> None:
+    statement = Statement[str](text)
+    assert (" ".join(statement.text.split()), statement.names) == (sent, ())
 
 
 def test_a_number_in_place_of_a_name_is_refused() -> None:

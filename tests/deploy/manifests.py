@@ -45,6 +45,21 @@ def config() -> dict[str, str]:
     return found["data"]
 
 
+def haproxy_of_the_controller(port: int, wxauth: str) -> str:
+    """Return the configuration that HAProxy's ingress controller writes for the values of `haproxy-values.yaml`."""
+    values = yaml.safe_load((FOLDER / "haproxy-values.yaml").read_text())["controller"]["config"]
+    assert values.pop("ssl-redirect") == "true"  # the test speaks plain HTTP
+    of_global, of_frontend = values.pop("global-config-snippet"), values.pop("frontend-config-snippet")
+    times = [f"timeout {name.removeprefix('timeout-')} {time}" for name, time in values.items()]
+    assert all(name.startswith("timeout-") for name in values)
+    lines = [
+        *("global", of_global, "defaults", "mode http", "timeout connect 5s", "option redispatch", *times),
+        *("frontend http", f"bind 127.0.0.1:{port}", of_frontend, "default_backend wxauth"),
+        *("backend wxauth", "option forwardfor", f"server one {wxauth}"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 ANSWERS = {
     "ISSUER": "https://auth.example.com",
     "SECRET_KEY": base64.b64encode(bytes(32)).decode(),

@@ -5,9 +5,10 @@ from ipaddress import ip_address, ip_network
 
 import kubernetes_validate
 import pytest
+import yaml
 from kubernetes_validate.utils import validate
 
-from tests.deploy.manifests import built, config, one, pods
+from tests.deploy.manifests import FOLDER, built, config, one, pods
 from wxauth.settings.settings import PREFIX
 
 pytestmark = pytest.mark.operations
@@ -46,6 +47,21 @@ def test_paths_for_operators_are_not_routed_from_outside() -> None:
     assert routed == {"/": "wxauth", "/metrics": "wxauth-nobody", "/readyz": "wxauth-nobody"}
 
 
+def test_a_gateway_routes_what_the_ingress_routes() -> None:
+    (route,) = (
+        manifest["spec"]
+        for manifest in yaml.safe_load_all((FOLDER / "gateway.yaml").read_text())
+        if manifest["kind"] == "HTTPRoute" and manifest["metadata"]["name"] == "wxauth"
+    )
+    (ingress,) = one("Ingress")["spec"]["rules"]
+    routed = {match["path"]["value"]: rule["backendRefs"] for rule in route["rules"] for match in rule["matches"]}
+    assert route["hostnames"] == [ingress["host"]]
+    assert routed == {
+        path["path"]: [{"name": path["backend"]["service"]["name"], "port": one("Service")["spec"]["ports"][0]["port"]}]
+        for path in ingress["http"]["paths"]
+    }
+
+
 def test_no_other_pod_names_the_client() -> None:
     assert ip_address("10.244.3.7") not in ip_network(config()[f"{PREFIX}TRUSTED_PROXIES"])
 
@@ -53,10 +69,13 @@ def test_no_other_pod_names_the_client() -> None:
 def test_only_the_ingress_controllers_pods_come_in_from_its_namespace() -> None:
     (rule,) = one("NetworkPolicy")["spec"]["ingress"]
     namespace = "kubernetes.io/metadata.name"
-    (peer,) = (
-        peer for peer in rule["from"] if peer["namespaceSelector"]["matchLabels"].get(namespace) == "ingress-nginx"
-    )
-    assert peer["podSelector"]["matchLabels"] == {"app.kubernetes.io/component": "controller"}
+    peers = {peer["namespaceSelector"]["matchLabels"].get(namespace): peer for peer in rule["from"]}
+    controllers = {
+        "haproxy-controller": {"app.kubernetes.io/name": "kubernetes-ingress"},
+        "envoy-gateway-system": {"app.kubernetes.io/component": "proxy"},
+        "ingress-nginx": {"app.kubernetes.io/component": "controller"},
+    }
+    assert {name: peers[name]["podSelector"]["matchLabels"] for name in controllers} == controllers
 
 
 def test_pods_have_no_rights_that_they_do_not_need_nor_secrets_where_kubernetes_puts_its_own() -> None:

@@ -219,7 +219,7 @@ def test_the_moment_before_a_mistake_is_restored_and_is_what_the_next_boot_start
     settings = as_postgres("psql -At --command='SHOW archive_mode' --command='SHOW data_directory'")
     assert settings == f"on\n{POSTGRES}/15/main\n", "the cluster that Debian starts"
     machine.run("cd /backup && touch --date='32 days ago' base-old wxauth-old.dump wal/old && touch wxauth-new.dump")
-    machine.run(block(page, "-mtime"))
+    machine.run(block(page, "find /backup/wal"))
     assert machine.run("ls /backup /backup/wal | grep -E 'old|new|base'") == f"base-{moment[:10]}\nwxauth-new.dump\n"
 
 

@@ -27,7 +27,7 @@ VARIABLES = {"$job": "wxauth", "$instance": ".*", "$__rate_interval": "30s"}
 """The variables that Grafana replaces."""
 SELDOM = (
     "wxauth_access_token_reads_total",
-    "wxauth_put_off",
+    "wxauth_writes_awaiting_retry",
     "wxauth_webhook_deliveries_total",
 )
 """The metrics of events that do not happen in these tests."""

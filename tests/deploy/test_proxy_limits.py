@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from tests.certificates import Authority
+from tests.deploy.manifests import haproxy_of_the_controller
 from tests.docs import ROOT
 from tests.processes import PATIENCE, Running, free_port, is_served, serving, until
 from tests.programs import needs
@@ -44,7 +45,7 @@ def upstream() -> Iterator[str]:
         yield url.removeprefix("http://")
 
 
-@pytest.fixture(params=["deploy/nginx", "deploy/compose", *OF_SERVICES])
+@pytest.fixture(params=["deploy/nginx", "deploy/compose", "deploy/kubernetes", *OF_SERVICES])
 def connect(
     request: pytest.FixtureRequest, tmp_path: Path, upstream: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Connect]:
@@ -61,7 +62,12 @@ def connect(
         with running.running(name, folder, wxauth=upstream, service=upstream) as url:
             yield lambda: socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), PATIENCE)
         return
-    started = _nginx(copy, folder, port, upstream) if name == "deploy/nginx" else _caddy(copy, folder, port, upstream)
+    if name == "deploy/kubernetes":
+        started = _controller(folder, port, upstream)
+    else:
+        started = (
+            _nginx(copy, folder, port, upstream) if name == "deploy/nginx" else _caddy(copy, folder, port, upstream)
+        )
     trusted = ssl.create_default_context()
     trusted.check_hostname, trusted.verify_mode = False, ssl.CERT_NONE
 
@@ -87,6 +93,11 @@ def _nginx(deploy: Path, folder: Path, port: int, upstream: str) -> Running:
         "/var/log/wxauth/access.log": f"{folder}/access.log",
     }
     return running.nginx_with((deploy / "nginx/wxauth.conf").read_text(), folder, addresses)
+
+
+def _controller(folder: Path, port: int, upstream: str) -> Running:
+    (folder / "haproxy.cfg").write_text(re.sub(LIMITS, r"\g<1>1s", haproxy_of_the_controller(port, upstream)))
+    return Running(needs("haproxy"), "-db", "-f", str(folder / "haproxy.cfg"), cwd=folder)
 
 
 def _caddy(deploy: Path, folder: Path, port: int, upstream: str) -> Running:

@@ -1,9 +1,12 @@
 """The simulator's server, which is behind the page with the phone on the desk."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import urlencode
+from typing import Any
+from urllib.parse import unquote, urlencode, urljoin
 
 import httpx
 import pytest
@@ -14,7 +17,7 @@ from tests.processes import run, serving, until
 from tests.receiver import receiving
 from tests.sweeps import swept
 from tests.upstream import Upstream, answer
-from tests.world import Stage
+from tests.world import Stage, bearer
 from wxauth.service.build import Timeouts
 from wxauth_desk.failures import failure_on_the_phone
 from wxauth_desk.wechat import ACCOUNT, APPS, Api, create_simulator
@@ -26,7 +29,8 @@ HURRIED = Timeouts(phones_farewell=0, phones_of_others=(0,), wechat_busy=(0, 0))
 
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
-    with running_dev(tmp_path_factory.mktemp("desk"), WXAUTH_RESOURCES=RESOURCES) as dev:
+    folder = tmp_path_factory.mktemp("desk")
+    with running_dev(folder, WXAUTH_RESOURCES=RESOURCES, WXAUTH_ADMIN_PAGE="false") as dev:
         yield dev
 
 
@@ -62,6 +66,15 @@ def test_with_resources_of_ones_own_the_desk_has_no_agent(dev: Dev) -> None:
 
 
 @pytest.mark.process
+def test_the_desk_links_only_to_what_runs(dev: Dev) -> None:
+    links = httpx.get(f"{dev.wechat_url}/desk/setup").json()["links"]
+    assert links == {"shop": f"{dev.site_url}/", "console": None, "docs": f"{dev.url}/docs"}
+    assert httpx.get(f"{dev.url}/admin/").status_code == 404
+    for url in (links["shop"], links["docs"]):
+        assert httpx.get(url).status_code == 200
+
+
+@pytest.mark.process
 def test_another_web_page_cannot_drive_the_simulator_and_programs_can(dev: Dev) -> None:
     with httpx.Client(base_url=dev.wechat_url, verify=False) as wechat:
         for headers in (
@@ -73,6 +86,71 @@ def test_another_web_page_cannot_drive_the_simulator_and_programs_can(dev: Dev) 
             assert wechat.get("/desk/wires/0", headers=headers).status_code == 403, headers
         for headers in ({}, {"Origin": dev.wechat_url}, {"Host": "localhost"}):
             assert wechat.post("/codes", json={"person": "alice"}, headers=headers).status_code == 200, headers
+
+
+def requests_shown(dev: Dev) -> list[dict[str, Any]]:
+    calls = httpx.get(f"{dev.wechat_url}/desk/wires/0").json()["calls"]
+    return [call for call in calls if call["direction"] == "clientToService"]
+
+
+@pytest.mark.process
+def test_the_desk_has_the_requests_of_every_client_without_their_secrets(dev: Dev) -> None:
+    with httpx.Client(base_url=dev.url) as client:
+        login = client.post("/v1/login", json={"code": "watched"}).json()
+        client.get("/v1/me", headers=bearer(login))
+        client.post("/v1/refresh", json={"refresh_token": login["refresh_token"]})
+        client.post("/v1/login", content=b'{"code": "not JSON, and private')
+        form = {"grant_type": "authorization_code", "code": "an-authorization-code", "code_verifier": "v" * 43}
+        client.post("/v1/token", data=form, auth=("shop", "a-client-secret"))
+        client.get("/v1/end_session", params={"id_token_hint": "an-id-token", "state": "s-1"})
+        client.post("/v1/login", json={"code": "x" * 20_000})
+        client.post("/v1/login", json={"code": "x", "to": ["https://a.example/?code=an-authorization-code&state=s-1"]})
+        client.get("/.well-known/jwks.json")
+    first, me, refresh, broken, token, ended, large, linked, keys = requests_shown(dev)[-9:]
+    assert me["path"] == "/v1/me"
+    assert (first["body"], first["answer"]["access_token"]) == ({"code": "watched"}, "•••")
+    assert first["answer"]["user"] == login["user"]
+    assert first["ms"] > 0
+    assert me["header"]["authorization"] == "Bearer •••"
+    assert refresh["body"] == {"refresh_token": "•••"}
+    assert broken["body"] == "(31 bytes, ?)"
+    assert token["body"] == {"grant_type": "authorization_code", "code": "•••", "code_verifier": "•••"}
+    assert token["header"]["authorization"] == "Basic •••"
+    assert ended["query"] == {"id_token_hint": "•••", "state": "s-1"}
+    assert large["body"] == "(20011 bytes, application/json)"
+    assert linked["body"] == {"code": "x", "to": ["https://a.example/?code=***&state=s-1"]}
+    assert keys["answer"]["keys"][0]["kty"]
+    whole = json.dumps(requests_shown(dev))
+    private = (login["access_token"][-20:], login["refresh_token"][-20:], "private", "an-", "a-client-secret", "vvv")
+    assert not [text for text in private if text in whole]
+
+
+@pytest.mark.process
+def test_probes_and_files_of_pages_do_not_hide_the_requests_on_the_desk(dev: Dev) -> None:
+    state = f"/v1/authorize/{'A' * 22}/state"
+    for path in (
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/docs",
+        "/openapi.json",
+        "/v1/pages/page.css",
+        "/favicon.ico",
+        state,
+    ):
+        httpx.get(dev.url + path)
+    for number in range(120):
+        httpx.get(f"{dev.url}/v1/none?number={number}")
+    shown = requests_shown(dev)
+    assert [call["query"]["number"] for call in shown] == [f"{number}" for number in range(20, 120)]
+
+
+@pytest.mark.process
+def test_the_service_never_sees_which_page_of_the_desk_sends_a_request(dev: Dev) -> None:
+    phone = {"X-Phone-Url": f"{dev.url}/v1/of-a-page", "X-Phone-User-Agent": "a phone", "X-Desk-Page": "page-1"}
+    assert httpx.get(f"{dev.wechat_url}/desk/request", headers=phone).status_code == 404
+    last = requests_shown(dev)[-1]
+    assert (last["path"], last["page"], last["header"]["user-agent"]) == ("/v1/of-a-page", "page-1", "a phone")
 
 
 def status_by_name(url: str, path: str, name: str) -> int:
@@ -256,3 +334,44 @@ async def test_the_web_view_opens_pages_of_this_machine_alone(url: str) -> None:
         answer = await client.post("/desk/web-view", json=wanted)
     assert answer.status_code == 422
     assert "is not this machine" in answer.json()["error"] or url in ("no URL", "")
+
+
+# The guides of the clone.
+
+
+@asynccontextmanager
+async def desk() -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(create_simulator())
+    async with httpx.AsyncClient(transport=transport, base_url="http://wechat.test") as client:
+        yield client
+
+
+async def test_the_links_of_each_guide_on_the_desk_lead_to_a_heading_or_a_page() -> None:
+    async with desk() as client:
+        indexes = (await client.get("/desk/setup")).json()["guides"]
+        assert [*indexes] == ["en", "zh-CN"]
+        pages: dict[str, str] = {}
+        links = {(index, "") for index in indexes.values()}
+        while new := {path for path, _ in links} - pages.keys():
+            for path in new:
+                answer = await client.get(path)
+                assert answer.status_code == 200, path
+                pages[path] = answer.text if path.endswith(".md") else ""
+                for link in re.findall(r'(?:href|src)="([^"]+)"', pages[path]):
+                    url = urljoin(path, link)
+                    if not url.startswith(("https:", "/desk/base.css", "/desk/guides.css", "/desk/icon.svg", "http:")):
+                        links.add(tuple(url.partition("#")[::2]))
+    assert [link for link in links if link[1] and f'id="{unquote(link[1])}"' not in pages[link[0]]] == []
+    assert len([path for path in pages if path.startswith("/desk/guides/docs/zh/")]) > 50
+    english, chinese = (pages[index] for index in indexes.values())
+    assert ('<html lang="en">' in english, '<html lang="zh-CN">' in chinese) == (True, True)
+
+
+@swept(
+    "path",
+    ["pyproject.toml", ".git/HEAD.md", ".github/x.md", "docs", "docs/none.md", "docs/%2e%2e/%2e%2e/x.md", "%00.md"],
+)
+async def test_the_desk_sends_no_other_file_of_the_clone(path: str) -> None:
+    async with desk() as client:
+        answer = await client.get(f"/desk/guides/{path}")
+    assert answer.status_code == 404

@@ -32,7 +32,8 @@ from wxauth.settings.settings import Settings
 from wxauth_desk.wechat import APP_KEYS, APPS
 from wxauth_desk.wechat.controls import LATER_APP, MOBILE_APP
 from wxauth_desk.wechat.people import openid_of
-from wxauth_guard import Principal
+from wxauth_guard import BearerGuard, Principal
+from wxauth_guard.errors import InsufficientScope
 from wxauth_guard.testing import TestIssuer
 
 pytestmark = pytest.mark.process
@@ -143,6 +144,7 @@ WHERE = {
         (CONSOLE, "wxauth admin link", {}, "/admin/#link="),
         (CONSOLE, "q=138 0013", {}, '"phone":"[+]8613800138000"'),
         (CONSOLE, "ids.txt", {"2026-11-27": "2099-11-27"}, "disabled"),
+        (CONSOLE, "users sign-out", {}, "signed out"),
         (EVENTS, "clients add ledger", {}, '"type":"user.created"'),
         (EVENTS, "clients add orders", {}, '"items":.{"id":"{alice}"'),
         (EVENTS, "clients add risk", {"2026-12": "2099-12"}, "risk"),
@@ -182,6 +184,15 @@ def test_the_app_that_doors_adds_lets_people_in(reader: Reader) -> None:
     assert "removed" in reader.types_text("".join(change), **theirs)
 
 
+def test_a_websites_token_is_made_to_see_a_service_reject_it(reader: Reader) -> None:
+    script = f"website_token.py --issuer {reader.dev.url}"
+    *_, token = reader.types(
+        "docs/build/websites.md", "website_token.py", **{"website_token.py": script, "python3 ": f"python3 {ROOT}/"}
+    ).split()
+    with pytest.raises(InsufficientScope):
+        BearerGuard(issuer=reader.dev.url).verify_sync(token)
+
+
 def test_an_identity_is_taken_out_of_a_user_and_a_stolen_key_withdrawn(reader: Reader) -> None:
     dave, eve = reader.log_in("dave")["user"], reader.log_in("eve")["user"]
     reader.types_text(f"wxauth users merge --yes {dave['id']} {eve['id']}")
@@ -217,8 +228,37 @@ def test_the_addresses_of_a_user_are_found_in_the_log(reader: Reader) -> None:
     line = block("docs/run/monitoring.md", '"logged_in"').replace('"event"', '"ip":"203.0.113.9","event"')
     (reader.folder / "wxauth.log").write_text(line)
     assert "203.0.113.9\tlogged_in\t" in reader.types(
-        "docs/manage/privacy.md", "jq -r", **{reader.known["USER_ID"]: SHOWN_USER}
+        "docs/manage/privacy.md", "wxauth.log", **{reader.known["USER_ID"]: SHOWN_USER}
     )
+
+
+def test_users_who_have_been_away_are_erased_unless_they_return(reader: Reader) -> None:
+    needs("jq")
+    page = "docs/manage/privacy.md"
+    people: dict[str, dict[str, object]] = {
+        "gone": {},
+        "seen the day before": {"last_seen_at": "2025-11-30T23:59:59Z"},
+        "seen": {"last_seen_at": "2025-12-01T00:00:00Z"},
+        "banned": {"status": "disabled"},
+        "helper": {"roles": ["support"]},
+        "erin": {"last_login_at": "2024-02-02T00:00:00Z", "phone": "+8613900139001"},
+    }
+    since = {"app_id": APP, "created_at": "2024-01-01T00:00:00Z"}
+    lines = [{**since, "nickname": name, "openid": openid_of(name, APP), **given} for name, given in people.items()]
+    (reader.folder / "away.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "created: 6" in reader.types_text("wxauth users import away.jsonl --allow-admin")
+
+    def left() -> set[str]:
+        listed = json.loads(reader.types_text("wxauth users list --limit 200 --json"))["items"]
+        return {user["nickname"] for user in listed} & people.keys()
+
+    reader.types(page, "cat >away.sh", **{"--limit 200": "--limit 2"})
+    told = (reader.folder / "told.tsv").read_text().splitlines()
+    assert sorted(line.split("\t")[1] for line in told) == ["", "", "+8613900139001"]
+    assert left() == people.keys(), "nobody is erased before"
+    reader.log_in("erin")
+    assert reader.types(page, "still-away.txt").count("erased") == 2
+    assert left() == {"seen", "banned", "helper", "erin"}
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,16 @@ async def test_the_receiver_shows_whether_a_signature_holds(desk: Desk) -> None:
     assert (await desk.messages())[0]["message"] == {"type": "user.erased"}
 
 
+async def test_numbers_that_python_or_json_refuses_are_no_failure(desk: Desk) -> None:
+    await desk.behave(secret=shown_secret(new_webhook_secret()))
+    for body, time in ((b"{}", "1" * 5000), (b'{"n":NaN}', "1"), (b'{"n":Infinity}', "1")):
+        answer = await desk.client.post("/webhook", content=body, headers={"webhook-timestamp": time})
+        assert answer.status_code == 204
+    messages = await desk.messages()
+    assert [message["message"] for message in messages] == [None, None, {}]
+    assert {message["signature"] for message in messages} == {"does not hold"}
+
+
 async def test_the_signature_of_a_large_message_holds(desk: Desk) -> None:
     key = new_webhook_secret()
     assert await desk.behave(secret=shown_secret(key)) == 200

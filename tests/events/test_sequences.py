@@ -13,8 +13,8 @@ from wxauth.checks.database import judge_sequences
 from wxauth.checks.result import CheckLevel
 from wxauth.clients.models import Scope
 from wxauth.core.database import Database
+from wxauth.events.feed_queries import read_sequences
 from wxauth.events.placing import keep_placing, place_events
-from wxauth.events.sequence_queries import read_sequences
 
 pytestmark = pytest.mark.own_database
 

@@ -23,7 +23,7 @@ from tests.sweeps import Sweep
 from tests.upstream import Behaviour, Upstream, abort, endless, hang, in_pieces, raw
 from tests.world import Admin, Body, LogLines, Stage, bearer, body_of, leave, recorded, set_roles, until
 from wxauth.checks.runner import check_with
-from wxauth.core.ids import first_id_at
+from wxauth.core.clock import first_id_at
 from wxauth.core.sealing import Sealer
 from wxauth.core.services import Services
 from wxauth.core.trail import OPERATOR
@@ -33,8 +33,7 @@ from wxauth.events.placing import keep_placing, place_events
 from wxauth.events.webhook_deliveries import LEASE, MAX_CONCURRENT, MAX_CONCURRENT_FOR_ONE, RETRY_SCHEDULE, Deliveries
 from wxauth.events.webhook_queries import LEASE_DELIVERY, Priority
 from wxauth.events.webhooks import Webhooks
-from wxauth.housekeeping.housekeeping import sweep_other_rows
-from wxauth.housekeeping.pace import Pace
+from wxauth.housekeeping.housekeeping import Pace, sweep_other_rows
 from wxauth.service.build import Timeouts
 from wxauth.service.resealing import reseal
 

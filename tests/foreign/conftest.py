@@ -21,13 +21,14 @@ from tests.processes import WXAUTH, Running, free_port, serving
 from wxauth.core.clock import utc_now
 from wxauth.core.database import Database
 from wxauth.core.sealing import Sealer
-from wxauth.keys.key_sets import unsealed_key
-from wxauth.keys.keyring import KeyRing
+from wxauth.keys.keyring import KeyRing, unsealed_key
 from wxauth.settings.loading import settings_from
 from wxauth.settings.settings import Settings
 from wxauth.tokens import SigningKey
 from wxauth_desk.postgres import EmbeddedPostgres
 from wxauth_desk.wechat import APPS, create_simulator
+
+PHP_PARSER = Path(__file__).with_name("php")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

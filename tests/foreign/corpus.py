@@ -7,7 +7,14 @@ a byte order mark. Only the issuer can sign such tokens. The libraries also allo
 seconds.
 """
 
+from operator import methodcaller
+from typing import Final
+
 from tests.guard.hostile import EXPIRED, GOOD, HOSTILE, Forgery
+
+# Only a verifier that has been told so accepts tokens of websites and agents, whatever the value of the claim is.
+_SCOPES: Final[tuple[object, ...]] = ("openid profile", "orders:read", "", None, [], ["openid"], {}, 0, False)
+SCOPED: dict[str, Forgery] = {f"scope {scope!r}": methodcaller("with_claims", scope=scope) for scope in _SCOPES}
 
 ACCEPTED: dict[str, Forgery] = {
     name: GOOD[name]

@@ -66,6 +66,9 @@ func TestUnknownKeysDoNotDelayAKnownOneWhileWxauthHangs(t *testing.T) {
 			if _, err := keys.Find(named("known")); err != nil {
 				t.Fatal(err)
 			}
+			if _, err := keys.Find(named("unknown")); (err == errNoKeys) != (age > freshFor) {
+				t.Fatal(age, err)
+			}
 		}
 		if time.Since(begun) > 2*time.Second {
 			t.Fatalf("known keys of age %v have waited for %v", age, time.Since(begun))
@@ -101,5 +104,48 @@ func TestUnknownKeysCauseOneReadingAndWhatFailsBacksOff(t *testing.T) {
 	keys.readAt = time.Now().Add(-25 * time.Hour)
 	if _, err := keys.Find(named("known")); err != errNoKeys {
 		t.Fatal("keys of yesterday are used")
+	}
+}
+
+func TestWebsitesAreAdmittedOnlyByAGuardThatIsToldSo(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	guard := Guard{Issuer: "https://auth.test", Audience: "wxauth", Keys: func(*jwt.Token) (any, error) {
+		return &key.PublicKey, nil
+	}}
+	for _, scope := range []any{"openid", "", nil, 7, []string{"openid"}} {
+		token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
+			"iss": guard.Issuer, "aud": guard.Audience, "sub": "1", "jti": "1", "client_id": "shop", "openid": "o1", "sid": "1",
+			"iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(), "scope": scope,
+		})
+		token.Header["typ"] = "at+jwt"
+		signed, err := token.SignedString(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request := httptest.NewRequest("GET", "/orders", nil)
+		request.Header.Set("Authorization", "Bearer "+signed)
+		if _, refusal := guard.Caller(request); refusal == nil || refusal.Status != 403 || refusal.Code != "insufficient_scope" {
+			t.Fatal(scope, refusal)
+		}
+		both := guard
+		both.Websites = true
+		user, refusal := both.Caller(request)
+		if refusal != nil || user.Scope == nil || scope == "openid" && *user.Scope != "openid" {
+			t.Fatal(scope, refusal, user)
+		}
+	}
+}
+
+func TestARequestWithTwoTokensIsRefused(t *testing.T) {
+	guard := Guard{Keys: func(*jwt.Token) (any, error) { return nil, errNoKeys }}
+	for status, headers := range map[int][]string{400: {"Bearer a", "Bearer b"}, 401: {"Bearer  "}, 503: {"Bearer   eyJhbGciOiJFUzI1NiJ9.e30.e30 "}} {
+		request := httptest.NewRequest("GET", "/orders", nil)
+		request.Header["Authorization"] = headers
+		if _, refusal := guard.Caller(request); refusal.Status != status {
+			t.Fatal(headers, refusal)
+		}
 	}
 }

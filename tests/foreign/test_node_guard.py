@@ -28,7 +28,9 @@ from wxauth_guard.errors import (
     InvalidToken,
     KeysUnavailable,
     MissingToken,
+    SessionRevoked,
     TokenExpired,
+    VerificationUnavailable,
     WxAuthError,
 )
 from wxauth_guard.problems import problem_document
@@ -69,23 +71,17 @@ def test_the_package_passes_its_own_tests(node: str, file: str) -> None:
     assert re.search(r"^ℹ pass [1-9]", printed, re.MULTILINE), printed
 
 
-@pytest.fixture(scope="module")
-def outcomes(node: str, issuer: TestIssuer, tokens: dict[str, str]) -> dict[str, Any]:
-    """The verdict of the Node guard on each token."""
-    given = {"jwks": issuer.jwks, "issuer": issuer.issuer, "now": NOW, "tokens": [*tokens.values()]}
-    decided = output_of(node, PACKAGE / "test/decide.js", input=json.dumps(given))
-    return dict(zip(tokens, json.loads(decided), strict=True))
-
-
+@pytest.mark.parametrize("websites", [False, True])
 async def test_the_node_guard_decides_every_token_as_our_own_guard_does(
-    issuer: TestIssuer, tokens: dict[str, str], outcomes: dict[str, Any]
+    node: str, issuer: TestIssuer, tokens: dict[str, str], websites: bool
 ) -> None:
-    guard = issuer.guard()
+    given = {"jwks": issuer.jwks, "issuer": issuer.issuer, "now": NOW, "tokens": [*tokens.values()]}
+    decided = json.loads(output_of(node, PACKAGE / "test/decide.js", input=json.dumps({**given, "websites": websites})))
+    guard = issuer.guard(websites=websites)
     with Sweep() as sweep:
-        for name, token in tokens.items():
+        for (name, token), outcome in zip(tokens.items(), decided, strict=True):
             with sweep.case(name):
-                outcome, expected = outcomes[name], await outcome_of(guard, token)
-                assert outcome == expected
+                assert outcome == await outcome_of(guard, token)
 
 
 async def outcome_of(guard: BearerGuard, token: str) -> dict[str, Any]:
@@ -102,6 +98,7 @@ async def outcome_of(guard: BearerGuard, token: str) -> dict[str, Any]:
         "roles": user.claims.get("roles", []),
         "externalId": user.external_id,
         "scope": user.claims.get("scope", "").split(),
+        "isCurrent": user.is_current,
     }
     return {"user": described, "claims": dict(user.claims)}
 
@@ -122,6 +119,8 @@ def test_the_node_guards_refusals_read_as_our_own(node: str) -> None:
         InsufficientRole,
         InsufficientScope,
         KeysUnavailable,
+        SessionRevoked,
+        VerificationUnavailable,
     )
     script = """
         import { AuthError, problem } from 'wxauth-guard'

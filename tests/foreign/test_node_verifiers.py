@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.foreign.conftest import Issuer, Publisher, listening
-from tests.foreign.corpus import ACCEPTED, REFUSED
+from tests.foreign.corpus import ACCEPTED, REFUSED, SCOPED
 from tests.guard.hostile import HOSTILE, Forgery
 from tests.processes import until
 from tests.programs import NODE_TESTS, needs_node
@@ -49,6 +49,13 @@ def test_jose_accepts_every_good_token(jose: httpx.Client, issuer: Issuer, forge
 @swept("forgery", REFUSED.values(), ids=REFUSED)
 def test_jose_refuses_every_hostile_token(jose: httpx.Client, issuer: Issuer, forgery: Forgery) -> None:
     assert status_of(jose, issuer.forge(forgery)) == 401
+
+
+@swept("forgery", SCOPED.values(), ids=SCOPED)
+def test_jose_refuses_a_token_of_a_website(jose: httpx.Client, issuer: Issuer, forgery: Forgery) -> None:
+    answer = jose.get("/", headers=bearer(issuer.forge(forgery)))
+    assert (answer.status_code, answer.text) == (403, "insufficient_scope")
+    assert answer.headers["WWW-Authenticate"] == 'Bearer error="insufficient_scope"'
 
 
 def test_jose_refuses_a_request_without_a_token(jose: httpx.Client) -> None:

@@ -6,8 +6,8 @@ import jwt
 import pytest
 
 from tests.foreign.conftest import Issuer
-from tests.foreign.corpus import ACCEPTED, REFUSED
-from tests.foreign.verify_with_pyjwt import AccessTokens
+from tests.foreign.corpus import ACCEPTED, REFUSED, SCOPED
+from tests.foreign.verify_with_pyjwt import AccessTokens, InsufficientScope
 from tests.guard.hostile import HOSTILE, Forgery
 from tests.processes import free_port
 from tests.sweeps import swept
@@ -37,6 +37,16 @@ def test_pyjwt_refuses_every_hostile_token(access_tokens: AccessTokens, issuer: 
     with pytest.raises(jwt.PyJWTError) as refusal:
         access_tokens.claims(issuer.forge(forgery))
     assert not isinstance(refusal.value, jwt.PyJWKClientConnectionError)
+
+
+@swept("forgery", SCOPED.values(), ids=SCOPED)
+def test_pyjwt_refuses_a_token_of_a_website_unless_it_is_told_otherwise(
+    access_tokens: AccessTokens, issuer: Issuer, forgery: Forgery
+) -> None:
+    token = issuer.forge(forgery)
+    with pytest.raises(InsufficientScope):
+        access_tokens.claims(token)
+    assert "scope" in AccessTokens(issuer.url, websites=True).claims(token)
 
 
 def test_pyjwt_raises_nothing_but_refusals(access_tokens: AccessTokens, issuer: Issuer) -> None:

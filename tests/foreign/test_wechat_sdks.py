@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.docs import ROOT, code_blocks
+from tests.docs import ROOT, block, code_blocks
 from tests.foreign.conftest import Issuer
-from tests.processes import serving
+from tests.processes import environment, serving
 from tests.programs import NODE_PATIENCE, lacks, needs, needs_relying_parties, output_of
 from tests.world import Stage, add_client, bearer, body_of
 from wxauth.core.database import Database
@@ -136,6 +136,58 @@ async def test_wxjava_asks_wxauth_for_the_access_token_as_the_guide_shows(
     *java, _ = judge.args
     asked = output_of(*java, str(tmp_path / "Asking.java"), issuer.url, FIRST["app_id"], *shop)
     assert asked.split() == [token, "401"]
+
+
+EASYWECHAT = """<?php
+namespace EasyWeChat\\Kernel\\Contracts {
+    interface AccessToken { public function getToken(): string; public function toQuery(): array; }
+    interface RefreshableAccessToken extends AccessToken { public function refresh(): string; }
+}
+namespace EasyWeChat\\MiniProgram\\Auth {
+    // As much of versions 4 and 5 as uses the token, because Composer's registry is not reached here.
+    abstract class BaseAccessToken
+    {
+        protected $app;
+        public function __construct($app) { $this->app = $app; }
+        public function getToken(bool $refresh = false): array { throw new \\LogicException('WeChat is asked'); }
+        public function refresh() { $this->getToken(true); return $this; }
+        protected function getQuery(): array { return ['access_token' => $this->getToken()['access_token']]; }
+        public function query(): array { return $this->getQuery(); }
+    }
+    class AccessToken extends BaseAccessToken {}
+}
+namespace {
+    set_error_handler(function () { throw new ErrorException('a warning'); });
+    set_exception_handler(function ($met) { echo $met->getMessage(); exit(0); });
+    CLASS_SHOWN
+    USED
+}
+"""
+USED = {
+    "getToken(bool": "$token = new WxauthAccessToken(['config' => ['app_id' => $argv[1]]]); $token->refresh();"
+    " echo $token->query()['access_token'];",
+    "getToken(): string": "$token = new WxauthAccessToken($argv[1]);"
+    " echo $token->toQuery()['access_token'] === $token->refresh() ? $token->getToken() : 'another';",
+}
+
+
+@pytest.mark.no_database
+@pytest.mark.parametrize("version", USED)
+async def test_easywechat_asks_wxauth_for_the_access_token_as_the_guide_shows(
+    issuer: Issuer, database_of_issuer: str, tmp_path: Path, version: str
+) -> None:
+    async with aclosing(Database(database_of_issuer)) as database:
+        name = f"easywechat-{list(USED).index(version)}"
+        shop = await add_client(database, name, scopes=["access_token"], now=datetime.now(UTC))
+    program = EASYWECHAT.replace("CLASS_SHOWN", block("docs/build/wechat.md", version)).replace("USED", USED[version])
+    (tmp_path / "asking.php").write_text(program)
+    async with httpx.AsyncClient(base_url=issuer.url, trust_env=False) as client:
+        token = body_of(await client.get(f"/v1/apps/{FIRST['app_id']}/access-token", auth=shop))["access_token"]
+    command = [needs("php"), str(tmp_path / "asking.php"), FIRST["app_id"]]
+    asked = output_of(*command, env=environment(WXAUTH_ISSUER=issuer.url, WXAUTH_CLIENT=":".join(shop)))
+    assert asked == token
+    wrong = environment(WXAUTH_ISSUER=issuer.url, WXAUTH_CLIENT=f"{shop[0]}:wrong")
+    assert output_of(*command, env=wrong) == "wxauth returned no WeChat access token: invalid_client"
 
 
 ASKING = """

@@ -30,9 +30,9 @@ USER_ID = UUID("0192f0c1-2b3c-7d4e-8f50-123456789abc")
 SESSION_ID = UUID("0192f0c1-2b3c-7d4e-8f50-cba987654321")
 
 
-def in_one_document(key: TestKey, issuer: str = ISSUER) -> Behaviour:
+def in_one_document(key: TestKey, issuer: str = ISSUER, *, headers: str = "") -> Behaviour:
     """Return the issuer's metadata and keys in one document, whatever URL is requested."""
-    return answer({"issuer": issuer, "jwks_uri": f"{issuer}/keys", "keys": [key.public_jwk]})
+    return answer({"issuer": issuer, "jwks_uri": f"{issuer}/keys", "keys": [key.public_jwk]}, headers=headers)
 
 
 class Timer:
@@ -100,7 +100,7 @@ class FakeIssuer:
 
     def guard(self, timer: Callable[[], float]) -> BearerGuard:
         keys = RemoteKeys(ISSUER, timer=timer, ssl_context=BELIEVES_NOBODY)
-        return BearerGuard(ISSUER, keys=keys, clock=lambda: NOW)
+        return BearerGuard(ISSUER, websites=True, keys=keys, clock=lambda: NOW)
 
     def token(self, *roles: str, key: TestKey | None = None) -> str:
         return token_of(key or self.key, *roles)

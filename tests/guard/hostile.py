@@ -13,7 +13,9 @@ from typing import Any, Protocol
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from wxauth_guard.keys import VerificationKey
 from wxauth_guard.testing import TestKey
 
 DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -40,9 +42,14 @@ def decode(part: str) -> bytes:
 class AnyKey(Protocol):
     """A private key of a test or of a running service."""
 
-    signer: Any
     kid: str
     public_jwk: dict[str, str]
+
+
+def signature_by(key: Any, signed: bytes) -> bytes:
+    """Return the raw signature that a test's key, or a running service's key, makes."""
+    raw: bytes = key.signature_of(signed) if isinstance(key, TestKey) else key.signer.sign(signed)
+    return raw
 
 
 class Forger:
@@ -64,7 +71,7 @@ class Forger:
 
     def sign_parts(self, header: str, payload: str) -> str:
         signing_input = f"{header}.{payload}"
-        return f"{signing_input}.{encode(self.key.signer.sign(signing_input.encode()))}"
+        return f"{signing_input}.{encode(signature_by(self.key, signing_input.encode()))}"
 
     def sign_otherwise(self, algorithm: str, sign: Callable[[bytes], bytes]) -> str:
         """Name another algorithm in the header, and sign with it."""
@@ -141,7 +148,8 @@ def _hmac(secret_of: Callable[[AnyKey], bytes]) -> Forgery:
 
 
 def _public_pem(key: AnyKey) -> bytes:
-    return key.signer.public_key().to_pem()
+    public_key = VerificationKey.from_jwk(key.public_jwk).public_key
+    return public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _rs256(forger: Forger) -> str:
@@ -442,10 +450,10 @@ HOSTILE: dict[str, Forgery] = {
     "signature padded": lambda forger: forger.token + "==",
     "signature spelt another way": lambda forger: forger.with_signature(_respelt(forger.parts[2])),
     "signature over the parts without their dot": lambda forger: forger.with_signature(
-        forger.key.signer.sign("".join(forger.parts[:2]).encode())
+        signature_by(forger.key, "".join(forger.parts[:2]).encode())
     ),
     "signature over the parts decoded": lambda forger: forger.with_signature(
-        forger.key.signer.sign(b".".join(map(decode, forger.parts[:2])))
+        signature_by(forger.key, b".".join(map(decode, forger.parts[:2])))
     ),
     "the example of RFC 7515, A.3": lambda _: RFC_7515_ES256,
     "no signature": lambda forger: f"{forger.parts[0]}.{forger.parts[1]}.",

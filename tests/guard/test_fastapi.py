@@ -98,6 +98,7 @@ async def test_a_route_may_answer_the_principal_itself(sibling: Sibling, issuer:
         "claims": Forger(issuer.token("clerk"), issuer.key).claims | {"jti": answer.json()["claims"]["jti"]},
         "external_id": None,
         "scope": [],
+        "is_current": None,
     }
 
 
@@ -220,7 +221,7 @@ def refusing(sibling: Sibling, guard: BearerGuard) -> Sibling:
     app = sibling.app
 
     async def own(user: Annotated[Principal, Depends(guard)]) -> Principal:
-        if "scope" in user.claims:
+        if "openid" in user.scope:
             raise InsufficientScope("this is not for websites")
         return user
 

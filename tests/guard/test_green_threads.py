@@ -1,4 +1,4 @@
-"""Several guards in one process with gevent, eventlet or threads can read their keys during the first requests."""
+"""Several guards in a process with gevent, eventlet or threads can read their keys, and ask, at the first requests."""
 
 import asyncio
 import json
@@ -9,11 +9,11 @@ import pytest
 from tests.clock import PATIENCE
 from tests.guard.fakes import in_one_document
 from tests.upstream import Upstream
-from wxauth_guard.testing import TestKey
+from wxauth_guard.testing import USER_ID, TestIssuer
 
 ASKING = """
 import json, sys
-kind, url, kid = sys.argv[1:]
+kind, url, token = sys.argv[1:]
 if kind == "gevent":
     from gevent import monkey
     monkey.patch_all()
@@ -21,11 +21,11 @@ elif kind == "eventlet":
     import eventlet
     eventlet.monkey_patch()
 import threading
-from wxauth_guard.jwks import RemoteKeys
-sources, found = [RemoteKeys("https://auth.test", internal_url=url) for _ in range(3)], []
+from wxauth_guard import BearerGuard
+guards, found = [BearerGuard("https://auth.test", internal_url=url) for _ in range(3)], []
 def ask(number):
     try:
-        found.append(sources[number % 3].find_sync(kid) is not None)
+        found.append(guards[number % 3].current.verify_sync(token).is_current)
     except Exception as refusal:
         found.append(str(refusal))
 threads = [threading.Thread(target=ask, args=(number,)) for number in range(24)]
@@ -41,9 +41,9 @@ print(json.dumps(found))
 async def test_no_first_request_of_several_guards_fails(kind: str) -> None:
     if kind != "threads":
         pytest.importorskip(kind)  # the environments with only the guard have neither
-    key = TestKey()
-    async with Upstream(in_one_document(key)) as server:
-        command = (sys.executable, "-W", "ignore", "-c", ASKING, kind, server.url, key.kid)
+    issuer = TestIssuer()
+    async with Upstream(in_one_document(issuer.key, headers=f"X-Auth-User-Id: {USER_ID}\r\n")) as server:
+        command = (sys.executable, "-W", "ignore", "-c", ASKING, kind, server.url, issuer.token())
         asking = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         printed, _ = await asyncio.wait_for(asking.communicate(), PATIENCE)
     assert json.loads(printed) == [True] * 24

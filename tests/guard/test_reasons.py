@@ -18,7 +18,7 @@ class Watched:
         self.timer = Timer()
         self.timer.seconds = NOW
         self.issuer = TestIssuer(audience="shop", clock=self.timer)
-        self.guard = self.issuer.guard()
+        self.guard = self.issuer.guard(websites=True)
         self.log = log
 
     def forger(self, **fields: Any) -> Forger:

@@ -6,8 +6,7 @@ import tracemalloc
 from hashlib import sha256
 
 import pytest
-from ecdsa import NIST256p
-from ecdsa.ellipticcurve import Point
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.guard.fakes import ISSUER, NOW, USER_ID, token_of
 from tests.guard.hostile import FIELD, ORDER, Forger, encode
@@ -16,6 +15,9 @@ from wxauth_guard.errors import InvalidToken, KeysUnavailable, TokenExpired
 from wxauth_guard.keys import VerificationKey
 from wxauth_guard.testing import TestKey
 from wxauth_guard.verifier import Verifier
+
+B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+"""The number `b` of P-256's equation."""
 
 
 class Published:
@@ -45,6 +47,23 @@ def signer() -> TestKey:
 @pytest.fixture
 def published(signer: TestKey) -> Published:
     return Published(signer)
+
+
+def added(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    """Add two points of P-256, whose sum must not be the point at infinity."""
+    (x1, y1), (x2, y2) = one, other
+    slope = (3 * x1 * x1 - 3) * pow(2 * y1, -1, FIELD) if one == other else (y2 - y1) * pow(x2 - x1, -1, FIELD)
+    x = (slope * slope - x1 - x2) % FIELD
+    return x, (slope * (x1 - x) - y1) % FIELD
+
+
+def multiplied(point: tuple[int, int], factor: int) -> tuple[int, int]:
+    result = point
+    for bit in f"{factor:b}"[1:]:
+        result = added(result, result)
+        if bit == "1":
+            result = added(result, point)
+    return result
 
 
 async def test_a_known_token_in_another_spelling_is_checked_again(published: Published) -> None:
@@ -81,7 +100,7 @@ async def test_a_known_token_is_not_yet_good_when_the_clock_goes_back(published:
 async def test_a_known_token_needs_its_own_key_at_each_use(published: Published) -> None:
     await published.verify(published.forger.token)
     own = published.keys
-    namesake = {kid: VerificationKey(kid, TestKey().verification_key.jose_key) for kid in own}
+    namesake = {kid: VerificationKey(kid, TestKey().verification_key.public_key) for kid in own}
     for keys in ({}, namesake):
         published.keys = keys
         with pytest.raises(InvalidToken):
@@ -120,14 +139,13 @@ async def test_r_and_s_must_be_below_the_groups_order(published: Published) -> N
     SEC 1, section 4.1.4, requires r to be below n. In this case r is x - n, although x fits into 32 bytes too.
     """
     x = FIELD - 3
-    curve = NIST256p.curve
-    y = pow(x**3 + curve.a() * x + curve.b(), (FIELD + 1) // 4, FIELD)
+    y = pow(x**3 - 3 * x + B, (FIELD + 1) // 4, FIELD)
     # With the key Q = (sR - eG) / r, this R and s = 7 are a valid signature of the token.
     r, s = x - ORDER, 7
     digest = int.from_bytes(sha256(".".join(published.forger.parts[:2]).encode()).digest(), "big")
-    sum_ = Point(curve, x, y, ORDER) * s + NIST256p.generator.to_affine() * (-digest % ORDER)
-    point = sum_ * pow(r, -1, ORDER)
-    coordinates = {name: encode(number.to_bytes(32, "big")) for name, number in (("x", point.x()), ("y", point.y()))}
+    generated = ec.derive_private_key(-digest % ORDER, ec.SECP256R1()).public_key().public_numbers()
+    point = multiplied(added(multiplied((x, y), s), (generated.x, generated.y)), pow(r, -1, ORDER))
+    coordinates = {name: encode(number.to_bytes(32, "big")) for name, number in zip("xy", point)}
     jwk = {"kty": "EC", "crv": "P-256", "kid": published.forger.key.kid, **coordinates}
     published.keys = {published.forger.key.kid: VerificationKey.from_jwk(jwk)}
     assert (await published.verify(published.forger.with_numbers(r, s))).id == USER_ID

@@ -1,6 +1,7 @@
 """Guards can require scopes, and publish metadata of the service that they guard (RFC 6750 and RFC 9728)."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,7 @@ from starlette.routing import Route
 from tests.clock import PATIENCE
 from tests.guard.fakes import client_of
 from tests.guard.guarded_apps import fastapi_app, plain_app
+from tests.guard.hostile import decode
 from tests.guard.wsgi_apps import who
 from tests.headers import bearer
 from tests.problems import problem_of
@@ -30,6 +32,8 @@ AUDIENCE = "https://mcp.example.com/mcp"
 METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
 METADATA = f'resource_metadata="https://mcp.example.com{METADATA_PATH}"'
 AGENT = "https://agent.test/client.json"
+NULL = "null"
+"""A value that means that the claim is null."""
 
 
 @pytest.fixture
@@ -143,7 +147,7 @@ def test_an_audience_without_metadata_is_a_mistake_even_without_assertions() -> 
 
 def principal_of(**fields: Any) -> Principal:
     issuer = TestIssuer()
-    return issuer.guard().verify_sync(issuer.token(**fields))
+    return issuer.guard(websites=True).verify_sync(issuer.token(**fields))
 
 
 def test_a_tool_checks_the_scopes_of_its_caller(guard: BearerGuard, issuer: TestIssuer) -> None:
@@ -175,6 +179,116 @@ def test_one_scope_may_be_given_by_itself(issuer: TestIssuer) -> None:
     guard = issuer.guard(scopes="orders:read")
     assert guard.verify_sync(issuer.token(scope="orders:read")).openid
     assert guard.resource_metadata(scopes_supported="orders:read")["scopes_supported"] == ["orders:read"]
+
+
+# Tokens of the operator's own apps, and of websites and agents.
+
+SCOPED: dict[str, dict[str, Any]] = {
+    "a website's": {"scope": "openid profile", "client_id": "shop"},
+    "of another scope": {"scope": "orders:read"},
+    "of no scope": {"scope": ""},
+    "of a space": {"scope": " "},
+    "of a role": {"scope": "roles", "roles": ["clerk"]},
+    "an agent's": {"scope": "orders:read", "client_id": AGENT},
+    "null": {"claims": {"scope": NULL}},
+    "a list": {"claims": {"scope": ["orders:read"]}},
+    "an empty list": {"claims": {"scope": []}},
+    "a number": {"claims": {"scope": 0}},
+    "false": {"claims": {"scope": False}},
+    "an object": {"claims": {"scope": {}}},
+}
+"""Tokens with the claim `scope`, whatever its value is."""
+READABLE = [name for name, fields in SCOPED.items() if "claims" not in fields]
+
+
+def signed(issuer: TestIssuer, **fields: Any) -> str:
+    """Sign a token. `TestIssuer.token` leaves out claims that are None."""
+    claims = json.loads(decode(issuer.token(**fields).split(".")[1]))
+    return issuer.key.sign({name: None if value == NULL else value for name, value in claims.items()})
+
+
+@pytest.mark.parametrize("served", [by_fastapi, by_asgi, by_wsgi])
+async def test_a_guard_accepts_only_the_operators_own_apps(served: Callable[[BearerGuard], Ask]) -> None:
+    for audience in ("wxauth", "orders", "urn:orders", "mcp.example.com"):
+        issuer = TestIssuer(ISSUER, audience)
+        ask = served(issuer.guard())
+        with Sweep() as sweep:
+            for name, fields in SCOPED.items():
+                with sweep.case(audience, name):
+                    answer = await ask(httpx.Headers(bearer(signed(issuer, **fields))))
+                    problem = problem_of(answer, "insufficient_scope", 403)
+                    assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+                    assert problem["detail"] == "this service doesn't accept the tokens of websites and agents"
+            with sweep.case("its own"):
+                assert (await ask(httpx.Headers(issuer.headers()))).status_code == 200
+            with sweep.case("expired"):
+                expired = await ask(httpx.Headers(issuer.headers(scope="openid", expires_in=-31)))
+                problem_of(expired, "token_expired", 401)
+
+
+@pytest.mark.parametrize("served", [by_fastapi, by_asgi, by_wsgi])
+async def test_a_guard_for_websites_accepts_both_and_its_scopes_bind_websites(
+    served: Callable[[BearerGuard], Ask],
+) -> None:
+    issuer = TestIssuer(ISSUER)
+    with Sweep() as sweep:
+        for scopes, allowed in (((), READABLE), (["orders:read"], ["of another scope", "an agent's"])):
+            ask = served(issuer.guard(websites=True, scopes=scopes))
+            for name, fields in SCOPED.items():
+                with sweep.case(scopes, name):
+                    answer = await ask(httpx.Headers(bearer(signed(issuer, **fields))))
+                    if name in allowed:
+                        assert answer.status_code == 200
+                    elif name in READABLE:
+                        problem_of(answer, "insufficient_scope", 403)
+                        assert answer.headers["www-authenticate"].endswith('scope="orders:read"')
+                    else:
+                        problem_of(answer, "invalid_token", 401)
+            with sweep.case(scopes, "its own"):
+                assert (await ask(httpx.Headers(issuer.headers()))).status_code == 200
+
+
+def test_a_guard_with_scopes_accepts_no_token_without_a_scope() -> None:
+    issuer = TestIssuer(ISSUER)
+    for guard in (issuer.guard(scopes=["orders:read"]), issuer.guard().requires("orders:read")):
+        assert guard.verify_sync(issuer.token(scope="orders:read")).scope
+        for scope in (None, "", "orders:write"):
+            with pytest.raises(InsufficientScope, match="this request requires the scope orders:read"):
+                guard.verify_sync(issuer.token(scope=scope))
+
+
+@pytest.mark.parametrize("audience", [AUDIENCE, "http://mcp.example.com", "HTTPS://MCP.example.com/mcp?a=b"])
+def test_a_guard_of_a_resource_accepts_agents(audience: str) -> None:
+    issuer = TestIssuer(ISSUER, audience)
+    guard = issuer.guard()
+    assert guard.verify_sync(issuer.token(scope="orders:read", client_id=AGENT)).scope == {"orders:read"}
+    with pytest.raises(InsufficientScope):
+        guard.requires("orders:write").verify_sync(issuer.token(scope="orders:read", client_id=AGENT))
+
+
+def test_required_and_checked_scopes_bind_only_tokens_that_have_one() -> None:
+    issuer = TestIssuer(ISSUER)
+    guard = issuer.guard(websites=True)
+    own, website = guard.verify_sync(issuer.token()), guard.verify_sync(issuer.token(scope="openid"))
+    guard.check_scopes(own, "orders:write")
+    guard.check_scopes(website)
+    with pytest.raises(InsufficientScope):
+        guard.check_scopes(website, "orders:write")
+    writing = guard.requires("orders:write")
+    assert writing.verify_sync(issuer.token()) != website
+    with pytest.raises(InsufficientScope):
+        writing.verify_sync(issuer.token(scope="openid"))
+    with pytest.raises(InsufficientScope):
+        issuer.guard().check_scopes(own, "orders:write")
+
+
+async def test_an_open_page_takes_a_websites_token_for_no_guest() -> None:
+    issuer = TestIssuer(ISSUER)
+    guard = issuer.guard()
+    assert await guard.find_user(None) is None
+    for find in (guard.find_user, lambda header: asyncio.to_thread(guard.find_user_sync, header)):
+        with pytest.raises(InsufficientScope):
+            await find(issuer.headers(scope="openid")["Authorization"])
 
 
 # The metadata document.

@@ -1,5 +1,6 @@
 """With `wxauth_guard.testing`, a sibling's tests need no service, no network and no waiting."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timezone
 from typing import Any
@@ -9,7 +10,6 @@ import httpx
 import pytest
 import respx
 from fastapi import FastAPI
-from jose import jwt
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from tests.clock import Clock
 from tests.guard.fakes import client_of
 from tests.guard.guarded_apps import orders_app
+from tests.guard.hostile import decode
 from tests.problems import problem_of
 from tests.sweeps import swept
 from wxauth_guard import BearerGuard, BearerMiddleware, Principal
@@ -62,7 +63,7 @@ async def client(
 
 
 async def principal(issuer: TestIssuer, **fields: Any) -> Principal:
-    return await accepted_by(issuer.guard(), issuer, **fields)
+    return await accepted_by(issuer.guard(websites=True), issuer, **fields)
 
 
 async def accepted_by(guard: BearerGuard, issuer: TestIssuer, **fields: Any) -> Principal:
@@ -192,5 +193,5 @@ async def test_the_published_keys_check_the_tokens(issuer: TestIssuer) -> None:
     with respx.mock as router:
         router.get("https://auth.test/.well-known/oauth-authorization-server").respond(json=issuer.metadata)
         router.get(issuer.metadata["jwks_uri"]).respond(json=issuer.jwks)
-        guard = BearerGuard("https://auth.test", clock=lambda: jwt.get_unverified_claims(issuer.token())["iat"])
+        guard = BearerGuard("https://auth.test", clock=lambda: json.loads(decode(issuer.token().split(".")[1]))["iat"])
         assert (await accepted_by(guard, issuer, openid="o-8")).openid == "o-8"

@@ -35,12 +35,16 @@ async def orders(user: Annotated[Principal, Depends(guard.requires("orders:write
     assert_type(user.roles, frozenset[str])
     assert_type(user.claims, Mapping[str, Any])
     assert_type(user.external_id, str | None)
+    assert_type(user.is_current, bool | None)
     guard.check_scopes(user, "orders:write")
     return user.openid
 
 
 async def used(refusal_headers: dict[str, str]) -> None:
     assert_type(guard.requires("a"), BearerGuard)
+    assert_type(guard.current, BearerGuard)
+    assert_type(guard.current.requires("a").current, BearerGuard)
+    assert_type(await guard.current.verify("x"), Principal)
     assert_type(ShopGuard("https://auth.example.com").requires("a"), ShopGuard)
     assert_type(await guard.verify(guard.bearer_token(None, "Bearer x")), Principal)
     assert_type(guard.verify_sync(bearer_token("Bearer x")), Principal)
@@ -58,4 +62,5 @@ by_wsgi = BearerWSGIMiddleware(lambda environ, start_response: [], guard.require
 issuer = TestIssuer()
 scopes: Iterable[str] = ("a", "b")
 assert_type(issuer.token(scope=scopes, client_id="https://agent.test/client.json"), str)
-assert_type(issuer.guard(scopes=scopes), BearerGuard)
+assert_type(issuer.guard(scopes=scopes, websites=True, or_offline=True), BearerGuard)
+assert_type(ShopGuard("https://auth.example.com", websites=True, or_offline=True).current, ShopGuard)

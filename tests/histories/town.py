@@ -25,7 +25,7 @@ from tests.fakes import service_env
 from tests.histories.plan import DOCUMENTS, Fault, Plan, Step
 from tests.processes import WXAUTH, Running, free_port
 from tests.serving import serving
-from tests.websites.browsers import ASKED as ASKED_BY_THE_SHOP, VERIFIER
+from tests.sites.browsers import ASKED as ASKED_BY_THE_SHOP, VERIFIER
 from tests.world import DEVICE_CODE, Body, LogIn, Server, add_client, bearer, scene_of, until
 from wxauth.clients.models import Scope
 from wxauth.core.clock import utc_now

@@ -8,9 +8,7 @@ import pytest
 from tests.metrics import scrape
 from tests.world import Body, Stage, until
 from wxauth.housekeeping import housekeeping
-from wxauth.housekeeping.daily_sweeps import SWEEP_EVERY
-from wxauth.housekeeping.housekeeping import sweep
-from wxauth.housekeeping.pace import USUAL_PACE
+from wxauth.housekeeping.housekeeping import SWEEP_EVERY, USUAL_PACE, sweep
 from wxauth.housekeeping.queries import ENDED_SESSIONS, SweptPage, sweep_page
 from wxauth.keys.keyring import KeyRing
 from wxauth.keys.models import RETIRES_AFTER

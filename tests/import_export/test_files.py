@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,90 @@ async def test_other_ids_stay_as_they_are(mover: Mover) -> None:
     lines = [{**ALICE, "openid": f"{OPENID[:-2]}{n:02}", "external_id": value} for n, value in enumerate(good)]
     assert await mover.import_lines(*lines) == (len(good) - 1, 0, 0, 1)
     assert mover.refusals == [(good.index("{vip") + 1, "external_id")]
+
+
+DIGITS = {
+    "1716543210123456789": "1716543210123456789",
+    "9007199254740993": "9007199254740993",
+    "18446744073709551617": "18446744073709551617",
+    "7": "7",
+    "12345678" * 16: "12345678" * 16,
+    '"1716543210123456790"': "1716543210123456790",
+    '"0001716543210123456789"': "0001716543210123456789",
+    '"+7"': "+7",
+    '{"$numberLong": "1716543210123456791"}': "1716543210123456791",
+    '{"$numberLong": 1716543210123456792}': "1716543210123456792",
+    '{"$numberInt": "9"}': "9",
+    '{"$numberDecimal": "1716543210123456793"}': "1716543210123456793",
+    '{"$numberDouble": "8"}': "8",
+}
+LOST = ["1.0", "-1.5", "1e18", "1E+18", "1716543210123456789.0", "1e400", '{"$numberDecimal": "1.5"}']
+LOST += ['{"$numberDouble": "10023.0"}', '{"$numberDecimal": "1.716543210123456789E+18"}']
+NO_ID = [
+    "0",
+    "-0",
+    "-1",
+    "-1716543210123456789",
+    '{"$numberInt": "-7"}',
+    "true",
+    "false",
+    "[7]",
+    "9" * 129,
+    '{"$numberLong": "1e3"}',
+    '{"$numberDecimal": "x"}',
+]
+
+
+@pytest.mark.parametrize("path", ["external_id", "id", "a.b.c"])
+@pytest.mark.parametrize("form", ["lines", "array", "wrapped"])
+async def test_an_integer_as_an_external_id_is_kept_digit_by_digit(mover: Mover, path: str, form: str) -> None:
+    file_format = FileFormat(fields={} if path == "external_id" else {path: "external_id"})
+
+    async def import_ids(values: Iterable[str]) -> list[str]:
+        lines = [
+            f'{{"app_id": "{APP["app_id"]}", "openid": "{OPENID[:-3]}{n:03}", "{path}": {value}}}'
+            for n, value in enumerate(values)
+        ]
+        if path == "a.b.c":
+            lines = [line.replace('"a.b.c": ', '"a": {"b": {"c": ') + "}}" for line in lines]
+        array = f"[{', '.join(lines)}]"
+        text = {"lines": "\n".join(lines), "array": array, "wrapped": f'{{"data": {{"list": {array}}}}}'}[form]
+        await mover.import_as(file_format, text.encode())
+        return list(map(str, mover.messages))
+
+    assert await import_ids(DIGITS) == []
+    stored = await mover.stage.rows.fetch("SELECT external_id FROM users JOIN identities ON user_id = users.id")
+    assert {row["external_id"] for row in stored} == set(DIGITS.values())
+    await mover.begin_anew()
+    messages = await import_ids(LOST)
+    assert [("decimal point or an exponent" in each, "as text" in each) for each in messages] == [(True, True)] * len(
+        LOST
+    )
+    assert mover.messages[0].translated("zh-CN") != messages[0]
+    await import_ids(NO_ID)
+    assert mover.refusals == [(n, "external_id") for n in range(1, len(NO_ID) + 1)]
+    await import_ids(["9" * 5000])
+    assert (mover.refusals, "4,300 digits" in str(mover.messages[0])) == ([(1, "line")], True)
+    if form == "lines":
+        await import_ids(["007", "+7"])
+        assert mover.refusals == [(1, "line"), (2, "line")]
+    assert await mover.users() == []
+
+
+async def test_an_id_in_a_cell_of_csv_is_kept_as_it_is(mover: Mover) -> None:
+    ids = ["1716543210123456789", "+7", "0001716543210123456789", "12345678" * 16]
+    text = "".join(f"{APP['app_id']},{OPENID[:-3]}{n:03},{own}\n" for n, own in enumerate(ids))
+    assert (await mover.import_text(f"app_id,openid,external_id\n{text}".encode(), is_csv=True)).created == len(ids)
+    assert {user["external_id"] for user in await mover.users()} == set(ids)
+
+
+async def test_no_other_id_is_a_number(mover: Mover) -> None:
+    for name in ("app_id", "openid", "unionid", "user_id"):
+        await mover.import_lines({**ALICE, name: 1716543210123456789012345678})
+        assert mover.refusals == [(1, name)]
+    await mover.import_lines({**ALICE, "external_id": "8", "former_external_ids": [1716543210123456789]})
+    former = await mover.stage.rows.fetchval("SELECT external_id FROM former_external_ids")
+    assert former == "1716543210123456789"
 
 
 async def test_openids_of_another_length_are_counted(mover: Mover) -> None:
@@ -207,13 +292,10 @@ KINDS: list[tuple[str, bytes, str]] = [
     ("PDF", b"%PDF-1.7\n", "another kind of file"),
     ("SQLite", b"SQLite format 3\0\x10\0", "another kind of file"),
     ("HTML", b"<html><table>", "HTML or XML"),
-    ("array, indented", json.dumps([ALICE], indent=2).encode(), "jq -c '.[]'"),
-    ("array in a line", b"\xef\xbb\xbf" + json.dumps([ALICE] * 200).encode(), "jq -c '.[]'"),
-    ("array, an item a line", f"\n [{json.dumps(ALICE)},\n{json.dumps(ALICE)}]".encode(), "jq -c '.[]'"),
+    ("array in UTF-16 without its mark", json.dumps([ALICE]).encode("utf-16-le"), "UTF-16. Convert the file"),
 ]
 OF_JSON = [
     ("CR alone", JSONL.replace("\n", "\r").encode(), "only CR"),
-    ("objects of several lines", json.dumps(ALICE, indent=2).encode(), "jq -c ."),
     ("CSV", CSV.encode(), "--csv"),
     ("SQL", b"-- MySQL dump 10.13\n", "is SQL"),
 ]
@@ -225,6 +307,7 @@ OF_CSV = [
     ("tabs", CSV.replace(",", "\t").encode(), "--tsv"),
     ("Excel's first line", f"sep=;\r\n{CSV}".encode(), "sep="),
     ("JSON Lines", JSONL.encode(), "Leave out --csv"),
+    ("JSON array", b"\xef\xbb\xbf" + json.dumps([ALICE] * 200).encode(), "Leave out --csv"),
 ]
 
 

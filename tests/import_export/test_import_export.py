@@ -57,7 +57,7 @@ from tests.world import (
 )
 from wxauth.cli.import_export import export_command
 from wxauth.clients.models import Scope
-from wxauth.core.deadlines import DEADLINES
+from wxauth.core.connecting import DEADLINES
 from wxauth.core.users import PROFILE_FIELDS
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text
@@ -146,7 +146,7 @@ async def test_a_line_is_a_user_who_then_logs_in(mover: Mover) -> None:
     assert await mover.events() == [("user.created", "operator"), ("user.phone_bound", "operator")]
 
 
-TIMES = ("created_at", "identity_created_at", "last_login_at")
+TIMES = ("created_at", "identity_created_at", "last_login_at", "last_seen_at")
 ZEROS = ("0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00+08:00")
 NO_VALUES: list[Body] = [{}, dict.fromkeys(Line.model_fields, ""), *(dict.fromkeys(TIMES, zeros) for zeros in ZEROS)]
 
@@ -194,7 +194,7 @@ WRONG: dict[str, list[object]] = {
     "app_id": ["wxunknown", None],
     "openid": [None, "", "with space", "o1234", "o" * 129, "oé12345", "o.12345", "小明小明小明"],
     "unionid": [7, "u" * 23, "u" * 37, "u" * 27 + ".", "u" * 27 + "é", "u" * 28 + "\n"],
-    "external_id": [10023, "x" * 129, "a\u200bb\x07"],
+    "external_id": [1.0, 1e18, True, {"$numberDouble": "7.5"}, {"$numberDecimal": "1E+18"}, "x" * 129, "a\u200bb\x07"],
     "nickname": ["x" * 65],
     "avatar_url": ["http://example.com/1.png"],
     "phone": ["138001380", 1.38e10, "13800138000 ext. 5"],
@@ -497,6 +497,46 @@ async def test_a_persons_own_later_changes_stay(mover: Mover) -> None:
     assert ("user.profile_changed", "operator") in await mover.events()
     assert await mover.import_lines({**FULL, "last_login_at": "2027-01-01T00:00:00Z"}) == (0, 1, 0, 0)
     assert (await mover.user())["last_login_at"].year == 2027
+
+
+SEEN: list[tuple[Body, str | None]] = [
+    ({}, None),
+    ({"last_login_at": "2026-05-05T05:05:05Z"}, "2026-05-05T05:05:05Z"),
+    ({"last_seen_at": "2026-05-05T05:05:05Z"}, "2026-05-05T05:05:05Z"),
+    ({"last_login_at": "2026-05-05T05:05:05Z", "last_seen_at": "2026-06-06T06:06:06Z"}, "2026-06-06T06:06:06Z"),
+    ({"last_login_at": "2026-05-05T05:05:05Z", "last_seen_at": "2025-01-01T00:00:00Z"}, "2026-05-05T05:05:05Z"),
+    ({"last_seen_at": 1780725966}, "2026-06-06T06:06:06Z"),
+]
+
+
+@pytest.mark.parametrize(("given", "seen"), SEEN)
+@pytest.mark.parametrize("is_csv", [False, True])
+async def test_the_last_visit_moves_with_its_user(mover: Mover, given: Body, seen: str | None, is_csv: bool) -> None:
+    if is_csv:
+        line = {**ALICE, **given}
+        text = f"{','.join(line)}\n{','.join(map(str, line.values()))}\n"
+        assert (await mover.import_text(text.encode(), is_csv=True)).created == 1
+    else:
+        assert await mover.import_lines({**ALICE, **given}) == (1, 0, 0, 0)
+    exported = json.loads(await mover.export())
+    assert exported["last_seen_at"] == seen
+    assert "last_refresh_at" not in exported
+    assert await mover.import_lines(exported) == (0, 0, 1, 0)
+    await mover.begin_anew()
+    assert await mover.import_lines(exported) == (1, 0, 0, 0)
+    assert json.loads(await mover.export())["last_seen_at"] == seen
+
+
+async def test_of_two_visits_an_import_keeps_the_later(mover: Mover) -> None:
+    for given, outcome, kept in (
+        ("2026-05-05T00:00:00Z", (1, 0, 0, 0), "2026-05-05T00:00:00Z"),
+        ("2026-06-06T00:00:00Z", (0, 1, 0, 0), "2026-06-06T00:00:00Z"),
+        ("2026-06-05T00:00:00Z", (0, 0, 1, 0), "2026-06-06T00:00:00Z"),
+    ):
+        assert await mover.import_lines({**ALICE, "last_seen_at": given}) == outcome
+        assert json.loads(await mover.export())["last_seen_at"] == kept
+    assert await mover.import_lines({**ALICE, "last_seen_at": "yesterday"}) == (0, 0, 0, 1)
+    assert mover.refusals == [(1, "last_seen_at")]
 
 
 async def test_a_verified_number_is_nobody_elses_and_stays_verified_if_it_comes_again(mover: Mover) -> None:
@@ -804,7 +844,8 @@ WHOLE: Body = {
     **FULL,
     **{"nickname": '小明, "the first"', "user_id": USER_ID, "roles": ["editor", "reader"], "status": "disabled"},
     **{"ban_reason": "spam", "banned_until": "2099-01-01T00:00:00Z", "erase_at": "2098-01-01T00:00:00Z"},
-    **{"identity_created_at": "2024-01-02T03:04:05Z", "consents": [CONSENT], "former_external_ids": ["7", "8"]},
+    **{"identity_created_at": "2024-01-02T03:04:05Z", "last_seen_at": "2025-07-08T09:10:11.123456Z"},
+    **{"consents": [CONSENT], "former_external_ids": ["7", "8"]},
     **{"attributes": {"tier": "gold", "shop": {"id": 7}}, "former_ids": [OTHER_ID, OTHER_ID[:-1] + "9"]},
 }
 """A line that contains every field."""
@@ -886,7 +927,6 @@ async def test_two_stray_quotation_marks_cost_no_line_between_them(mover: Mover,
     "text",
     [
         "",
-        "openid,unionid\n",
         "app_id,openid,openid\n",
         "app_id,openid,attributes,attributes.tier\n",
         'app_id,"openid\n',
@@ -1134,7 +1174,7 @@ async def test_an_export_of_an_imported_export_is_the_same(mover: Mover) -> None
         line["identity_created_at"] for line in lines[:5]
     )
     alice = next(line for line in lines if line["openid"] == ALICE["openid"])
-    assert list(alice) == [*FULL, "user_id", "identity_created_at", "consents", "former_ids"]
+    assert list(alice) == [*FULL, "last_seen_at", "user_id", "identity_created_at", "consents", "former_ids"]
     assert alice["former_ids"] == [OTHER_ID, USER_ID]
     assert [consent["document"] for consent in alice["consents"]] == ["privacy", "terms"]
     stored = "SELECT id, unionid, nickname, status, external_id, consents FROM users ORDER BY id"
@@ -1242,15 +1282,8 @@ class Shop:
         )
         around = f"const documents = {documents}, print = console.log, db = {{users: {{find: () => documents}}}}"
         times = "for (const one of documents) if (one.createdAt) one.createdAt = new Date(one.createdAt)"
-        return self._lines_by_node(f"{around}; {times}; {code}", stdin="")
-
-    def of_the_cloud(self, code: str) -> list[dict[str, Any]]:
-        """Run the code in Node, with a file as WeChat's cloud database exports it."""
-        lines = []
-        for document in self._documents:
-            openid, at = document.pop("openid"), document.pop("createdAt")
-            lines.append(json.dumps({**document, "_openid": openid, "createTime": at and {"$date": at}}))
-        return self._lines_by_node(code, stdin="\n".join([*lines, ""]))
+        script = f"{around}; {times}; {code}".replace("wx1a2b3c4d5e6f7a8b", self.app_id)
+        return [json.loads(line) for line in output_of(needs("node"), "-e", script).splitlines()]
 
     @property
     def _documents(self) -> list[dict[str, Any]]:
@@ -1260,10 +1293,6 @@ class Shop:
             | {"createdAt": self._date_format(row["create_time"], "%Y-%m-%dT%H:%i:%s+08:00") or row["create_time"]}
             for row in self.rows
         ]
-
-    def _lines_by_node(self, code: str, *, stdin: str) -> list[dict[str, Any]]:
-        printed = output_of(needs("node"), "-e", code.replace("wx1a2b3c4d5e6f7a8b", self.app_id), input=stdin)
-        return [json.loads(line) for line in printed.splitlines()]
 
 
 def query_in(name: str) -> str:
@@ -1305,7 +1334,6 @@ def test_all_queries_of_the_example_return_the_same_people() -> None:
         }
 
     assert [*map(plain, shop.by_mongosh(query_in("mongodb.js")))] == [*map(plain, people)]
-    assert [*map(plain, shop.of_the_cloud(query_in("cloud.cjs")))] == [*map(plain, people)]
 
 
 class OpenSourceShop(Shop):
@@ -1394,6 +1422,77 @@ async def test_who_comes_back_after_an_erasure_has_a_row_even_if_openids_are_uni
         assert len(rows) == 1
         assert before not in rows, "what the user has erased stays with the row from before"
         assert await pool.fetchval("SELECT wxauth_id FROM customers WHERE openid = 'o-1'") == again
+
+
+@pytest.mark.own_database
+@pytest.mark.parametrize("stored", [None, "", "openid-of-the-official-account"])
+async def test_a_login_stores_the_openid_of_a_row_that_lacks_it_or_has_another(
+    database_url: str, stored: str | None
+) -> None:
+    once, each = statements_of_claim()
+    async with asyncpg.create_pool(database_url, min_size=8, max_size=8) as pool:
+        await pool.execute("CREATE TABLE customers (id serial PRIMARY KEY, openid text UNIQUE, phone text)")
+        await pool.execute("INSERT INTO customers (openid) VALUES ($1), ('o-1'), ('o-3')", stored)
+        await pool.execute(once)
+        user = uuid4()
+        assert await row_of(pool, each, user, 1, "o-1") == 1
+        for _ in range(2):
+            await store_openid(pool, each, user, "o-1")
+        await store_openid(pool, each, user, None)
+        stored_now = await pool.fetch("SELECT id, openid FROM customers ORDER BY id")
+        assert [tuple(row) for row in stored_now] == [(1, "o-1"), (2, None), (3, "o-3")]
+        query = block("docs/start/moving-in.md", "SELECT count(*) FROM customers")
+        assert await pool.fetchval(query) == 0
+        await pool.execute("UPDATE customers SET openid = NULL")
+        assert await pool.fetchval(query) == 1
+
+
+async def store_openid(pool: asyncpg.Pool, each: list[str], user: UUID, openid: str | None) -> None:
+    for statement in each[-2:]:
+        sql = statement.replace(":id", "$1::uuid").replace(":openid", "$2::text")
+        await pool.execute(sql, user, openid)
+
+
+@pytest.mark.own_database
+async def test_openids_in_a_table_of_their_own_move_with_the_person_who_has_them(database_url: str) -> None:
+    """Run `openids.sql`, in which only `INSERT IGNORE` is MySQL's."""
+    async with asyncpg.create_pool(database_url, min_size=8, max_size=8) as pool:
+        await pool.execute("CREATE TABLE customers (id serial PRIMARY KEY, wxauth_id uuid UNIQUE)")
+        await pool.execute("INSERT INTO customers SELECT FROM generate_series(1, 3)")
+        column = "user_id int NOT NULL, app_id text NOT NULL, openid text NOT NULL UNIQUE"
+        await pool.execute(f"CREATE TABLE customer_openids ({column})")
+        values = "(1, 'official', 'x-1'), (2, 'mini', 'o-2'), (3, 'mini', 'O-2')"
+        await pool.execute(f"INSERT INTO customer_openids VALUES {values}")
+
+        async def at_once(user: UUID, openid: str, external_id: int | None = None) -> set[int]:
+            return set(await asyncio.gather(*(claim_by_openids(pool, user, openid, external_id) for _ in range(8))))
+
+        imported, known, new, after_erasure = (uuid4() for _ in range(4))
+        assert await at_once(imported, "o-1", 1) == {1}
+        assert await at_once(known, "o-2") == {2}
+        [row_of_new] = await at_once(new, "o-9")
+        [row_after] = await at_once(after_erasure, "o-2")
+        assert len({1, 2, 3, row_of_new, row_after}) == 5
+        assert await at_once(known, "o-4") == {2}
+        assert await at_once(known, "o-5") == {2}
+        openids = await pool.fetch('SELECT user_id, openid FROM customer_openids ORDER BY openid COLLATE "C"')
+        assert [tuple(row) for row in openids] == [
+            (3, "O-2"), (1, "o-1"), (row_after, "o-2"), (2, "o-5"), (row_of_new, "o-9"), (1, "x-1")
+        ]  # fmt: skip
+
+
+async def claim_by_openids(pool: asyncpg.Pool, user: UUID, openid: str, external_id: int | None) -> int:
+    values = {"id": user, "external_id": external_id, "openid": openid, "app_id": "mini"}
+    found: list[asyncpg.Record] = []
+    for statement in re.sub(r"--.*", "", query_in("openids.sql")).strip().rstrip(";").split(";\n"):
+        names, sql = list(dict.fromkeys(re.findall(r":(\w+)", statement))), statement
+        if "INSERT IGNORE" in sql:
+            sql = sql.replace("INSERT IGNORE", "INSERT") + " ON CONFLICT DO NOTHING"
+        for place, name in enumerate(names, 1):
+            sql = sql.replace(f":{name}", f"${place}::{TYPES.get(name, 'text')}")
+        found = await pool.fetch(sql, *(values[name] for name in names))
+    row: int = found[0]["id"]
+    return row
 
 
 def statements_of_claim(without: str = "-") -> tuple[str, list[str]]:
@@ -1657,6 +1756,33 @@ async def test_the_tables_of_frameworks_go_in_by_the_guide(database_url: str, tm
     stored = "SELECT count(*), min(created_at), max(created_at), count(DISTINCT external_id), max(status) FROM users"
     noon = datetime(2024, 5, 1, 4, tzinfo=UTC)
     assert [*await rows.fetchrow(stored)] == [600, noon, noon, 600, "active"]
+
+
+FROM_THE_CLOUD = """{"_id":"7e2f","_openid":"oFROM_THE_CLOUD_000000000001","createTime":{"$date":1714536000000}}
+{"_id":{"$oid":"65f0c1d2e3f4a5b6c7d8e9f0"},"_openid":"oFROM_THE_CLOUD_000000000002","createTime":1714536000000}
+{"_id":{"$numberLong":"1716543210123456789"},"_openid":"oFROM_THE_CLOUD_000000000003","avatarUrl":"https://x.cn/1.png"}
+{"_id":1716543210123456801,"_openid":"oFROM_THE_CLOUD_000000000004","avatarUrl":"wxfile://x"}
+{"_id":"no WeChat","nickName":"y"}
+"""
+IDS_OF_THE_CLOUD = ["1716543210123456789", "1716543210123456801", "65f0c1d2e3f4a5b6c7d8e9f0", "7e2f"]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("form", ["lines", "array"])
+async def test_a_collection_of_the_cloud_goes_in_by_the_guide_digit_by_digit(
+    database_url: str, tmp_path: Path, rows: Rows, form: str
+) -> None:
+    users = make_command(
+        "users", cwd=tmp_path, env=service_env(database_url, apps=[{**APP, "app_id": "wx1a2b3c4d5e6f7a8b"}])
+    )
+    text = FROM_THE_CLOUD if form == "lines" else f"[{','.join(FROM_THE_CLOUD.splitlines())}]"
+    (tmp_path / "users.json").write_text(text)
+    command = block("docs/start/moving-from.md", "users.json --app-id").replace("\\\n", "")
+    done = await users(*shlex.split(command)[2:])
+    assert done.stdout.startswith("lines: 5, created: 4, updated: 0, unchanged: 0, refused: 1"), done.stderr
+    assert f"{'line' if form == 'lines' else 'element'} 5: openid: must be" in done.stderr
+    assert [own for (own,) in await rows.fetch("SELECT external_id FROM users ORDER BY 1")] == IDS_OF_THE_CLOUD
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE created_at = '2024-05-01 12:00:00+08'") == 2
 
 
 FROM_LEANCLOUD = """#filetype:JSON-streaming {"type":"Class","class":"_User"}

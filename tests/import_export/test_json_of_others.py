@@ -2,22 +2,23 @@
 
 import io
 import json
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import pytest
 
 from tests.fakes import APP, OTHER_APP
 from tests.import_export.mover import Mover
-from tests.programs import needs, output_of
 from tests.sweeps import swept
 from tests.world import Body, Stage
 from wxauth.i18n import lazy_gettext as _
 from wxauth.import_export import files
+from wxauth.import_export.documents import MAX_ELEMENT
 from wxauth.import_export.files import MOST_NAMES, CsvLines, FileFormat, JsonLines
-from wxauth.import_export.lines import Line
+from wxauth.import_export.lines import Fault, Line
+from wxauth.import_export.numbered_lines import MAX_LINE
 from wxauth.import_export.other_files import WrongFile
 from wxauth_desk.wechat.people import unionid_of
 
@@ -230,22 +231,166 @@ WRITTEN = {
 }
 
 
-@pytest.mark.process
-@pytest.mark.parametrize("written", WRITTEN)
-@pytest.mark.parametrize("name", DOCUMENTS)
-async def test_a_document_is_refused_with_the_jq_that_makes_lines_of_it(
-    mover: Mover, name: str, written: str, tmp_path: Path
-) -> None:
+@swept(("name", "written"), [(name, written) for name in DOCUMENTS for written in WRITTEN])
+async def test_the_rows_of_a_document_are_imported_as_lines_are(mover: Mover, name: str, written: str) -> None:
     text = WRITTEN[written](DOCUMENTS[name]).encode()
-    with pytest.raises(WrongFile) as refusal:
-        JsonLines(io.BytesIO(text))
+    lines = JsonLines(io.BytesIO(text))
+    rows = ROWS[:1] if name.startswith("one") else ROWS
+    for _again in range(2):
+        assert [(line.number, json.loads(line.text or b"")) for line in lines if not isinstance(line.text, Fault)] == [
+            *enumerate(rows, 1)
+        ]
+    assert lines.has_elements
+
+
+async def test_a_document_is_imported(mover: Mover) -> None:
+    text = WRITTEN["indented"]({"status": "ok", "data": {"list": [*ROWS, {"openid": "x"}]}}).encode()
+    counts = await mover.import_text(text)
+    assert (counts.lines, counts.created, counts.refused) == (4, 3, 1)
+    assert mover.refusals == [(4, "app_id"), (4, "openid")]
+    assert {user["nickname"] for user in await mover.users()} == {"小明"}
+
+
+@swept("written", ["indented", "a row a line"])
+def test_objects_of_several_lines_are_read(written: str) -> None:
+    text = "\n".join(json.dumps({**row, "orders": [{}]}, indent=2) for row in ROWS)
+    text = {"indented": text, "a row a line": text.replace("{\n", "{", 1).replace("\n", "\r\n")}[written]
+    assert [line["openid"] for line in read(JsonLines(io.BytesIO(text.encode())))] == [row["openid"] for row in ROWS]
+
+
+ROW = json.dumps(ROWS[0])
+EMPTY = ["[]", " [ ]\n", '{"RECORDS": []}', '{"errors": [], "data": {"list": []}}', '{"codes": [1], "list": []}']
+LARGE = "x" * 3 * MAX_ELEMENT
+NO_DOCUMENTS: dict[str, list[str | bytes]] = {
+    "must be complete": [
+        *(f"[{ROW}", f"[{ROW},", f"[{ROW}, {ROW[:20]}", "[", '[{"a', f"[{ROW}, [", f'[{ROW}, "a\\'),
+        *(f'{{"a": [{ROW}]{end}' for end in ("", ", ", ', "b', ', "b"', ', "b":', ', "b": tr')),
+        *(f'{{\n"a": [{ROW}, ', f"{{\n{ROW[1:40]}"),
+    ],
+    "is invalid": [
+        f"[{ROW},]",
+        f"[{ROW} {ROW}]",
+        f"[{ROW};{ROW}]",
+        f"[{ROW}}}",
+        f'{{"a": [{", ".join([ROW] * 100)}], b: 1}}',
+        "[{a: 1}]",
+        *(f"[{ROW}, 007]", f"[{ROW}, +1]", "[" * 100_000, f"[{'[' * 100_000}{']' * 100_000}]", "[tru]"),
+        *(f"[{ROW}, 'x']", f"[{ROW}, \u00a0{ROW}]", f"[{ROW} 7", f"[{ROW},, {ROW}]", f"[,{ROW}]"),
+    ],
+    "continues after": [f"[{ROW}] x", f"[{ROW}]\n[{ROW}]", f"[{ROW}],", f"[{ROW}]]", f"[{ROW}]\n{ROW}", "[]\n[]"],
+    "contains several": [
+        f'{{"a": [{ROW}], "b": [{ROW}]}}',
+        f'{{"a": {{"b": [{ROW}]}}, "c": {{"d": {{"e": [1, {{}}]}}}}}}',
+    ],
+    "iconv": [f'[{ROW}, {{"nickname": "'.encode() + "誠".encode("gb18030") + b'"}]'],
+    "no such array": ["[1]", '["a", null]', f"[[{ROW}]]", "[[]]", "[1, [{}]]"],
+    "is larger": [
+        f'[{ROW}, {{"note": "{LARGE}"}}, {ROW}]',
+        f'[{{"a": [{LARGE!r}]}}]'.replace("'", '"') + " " * MAX_ELEMENT,
+    ],
+}
+
+
+@swept("text", EMPTY)
+def test_an_empty_array_is_a_file_without_rows(text: str) -> None:
+    lines = JsonLines(io.BytesIO(text.encode()))
+    assert list(lines) == []
+
+
+@swept(("fault", "text"), [(fault, text) for fault, texts in NO_DOCUMENTS.items() for text in texts])
+def test_a_document_that_cannot_be_read_is_refused_with_what_it_is(fault: str, text: str | bytes) -> None:
+    with pytest.raises(WrongFile, match=fault) as refusal:
+        list(JsonLines(io.BytesIO(text if isinstance(text, bytes) else text.encode())))
+    assert refusal.value.fault.field == "file", text[:100]
     assert refusal.value.fault.rule.translated("zh-CN") != str(refusal.value)
-    command = "jq -c" + str(refusal.value).partition("jq -c")[2]
-    needs("jq")
-    file = tmp_path / "users.json"
-    file.write_bytes(text)
-    made = output_of("sh", "-c", f"{command} {file}").encode()
-    assert (await mover.import_text(made)).created == len(made.splitlines()) > 0
+
+
+async def test_nothing_is_stored_of_a_document_that_turns_out_to_be_broken(mover: Mover) -> None:
+    text = json.dumps(ROWS).encode()
+    for dry_run in (True, False):
+        for broken in (text[:-1], text + b",", text[:-1] + b", {]", b'{"a": %b, "b": %b}' % (text, text)):
+            with pytest.raises(WrongFile):
+                await mover.import_text(broken, dry_run=dry_run)
+    assert await mover.users() == []
+
+
+ODD_ELEMENTS: list[tuple[str, bytes]] = [
+    ("line", b"1"),
+    ("line", b"null"),
+    ("line", b'"text"'),
+    ("line", b"[{}]"),
+    ("line", b'{"nickname": "\xb0\xa1"}'),
+    ("line", b'{"nickname": "a\nb"}'),
+    ("line", b'{"nickname": "%b"}' % (b"x" * MAX_LINE)),
+    ("line", b'{"nickname": %b}' % (b"9" * 5000)),
+    ("line", b'{"a": %b}' % (b"[" * 500 + b"]" * 500)),
+]
+
+
+async def test_an_element_that_is_no_line_costs_no_other_element(mover: Mover) -> None:
+    good = [json.dumps(row).encode() for row in ROWS]
+    text = b"[" + b", ".join([*(element for _, element in ODD_ELEMENTS), *good]) + b"]"
+    assert (await mover.import_text(text)).created == len(ROWS)
+    assert mover.refusals[: len(ODD_ELEMENTS)] == [(n, field) for n, (field, _) in enumerate(ODD_ELEMENTS, 1)]
+
+
+async def test_an_element_is_read_as_a_line_is_read(mover: Mover) -> None:
+    odd = [
+        rb'{"nickname": "a\ud83d"}',
+        b'{"nickname": "b\xed\xa0\xbd"}',
+        rb'{"nickname": "\ud83d\ude00"}',
+        b'{"nickname": "x", "nickname": "y"}',
+        b'{"phone": "a\0"}',
+        b'{"external_id": -0}',
+        b'{"external_id": 1.10}',
+        b'{"nickname": "z"' + b"\n " * MAX_LINE + b"}",
+    ]
+    made = []
+    for n, each in enumerate(odd):
+        made.append(b'{"app_id": "%b", "openid": "person-%d", ' % (APP_ID.encode(), n) + each[1:])
+    await mover.import_text(b"[" + b",".join(made) + b"]")
+    of_elements = mover.refusals, [user["nickname"] for user in await mover.users()]
+    await mover.begin_anew()
+    await mover.import_text(b"\n".join(line.replace(b"\n ", b"") for line in made))
+    assert (mover.refusals, [user["nickname"] for user in await mover.users()]) == of_elements
+    assert sorted(of_elements[1]) == ["a", "b", "y", "z", "😀"]
+
+
+@pytest.mark.slow
+def test_a_document_of_any_size_is_never_in_memory_as_a_whole() -> None:
+    class Endless(io.RawIOBase):
+        """An array that never ends."""
+
+        position = 0
+        row = ROW.encode() + b"," + b" " * (8000 - len(ROW) - 1)
+
+        def seekable(self) -> bool:
+            return True
+
+        def readable(self) -> bool:
+            return True
+
+        def seek(self, position: int, whence: int = 0) -> int:
+            self.position = position
+            return position
+
+        def tell(self) -> int:
+            return self.position
+
+        def readinto(self, buffer: Any) -> int:
+            assert self.position < 64 * MAX_ELEMENT, "reads on by itself"
+            piece = b"[" if not self.position else self.row * (len(buffer) // len(self.row) or 1)
+            piece = piece[: len(buffer)]
+            buffer[: len(piece)] = piece
+            self.position += len(piece)
+            return len(piece)
+
+    lines = iter(JsonLines(cast("Any", Endless())))
+    tracemalloc.start()
+    for _n in range(2_500):
+        next(lines)
+    assert tracemalloc.get_traced_memory()[1] < 10 * MAX_ELEMENT
+    tracemalloc.stop()
 
 
 ARE_LINES: list[object] = [
@@ -266,9 +411,8 @@ def test_a_file_of_one_line_is_no_document(line: object) -> None:
 
 def test_lines_with_lists_of_objects_are_no_document() -> None:
     rows = [{"_id": 1, "orders": [{}]}] * 2
-    assert len(list(JsonLines(io.BytesIO(jsonl(*rows))))) == 2
-    with pytest.raises(WrongFile, match=r"spans several lines\. Convert the file with jq -c \.$"):
-        JsonLines(io.BytesIO("\n".join(json.dumps(row, indent=2) for row in rows).encode()))
+    lines = JsonLines(io.BytesIO(jsonl(*rows)))
+    assert (len(list(lines)), lines.has_elements) == (2, False)
 
 
 # CSV with fields that are not text.

@@ -86,7 +86,7 @@ async def test_an_openid_that_is_a_unionid_of_the_file_is_refused(
 
 
 async def test_a_unionid_that_is_wrapped_as_databases_export_it_is_one_too(mover: Mover) -> None:
-    assert await mover.import_lines(WRONG, {**RIGHT, "unionid": {"$numberLong": UNION}}) == (1, 0, 0, 1)
+    assert await mover.import_lines(WRONG, {**RIGHT, "unionid": {"$oid": UNION}}) == (1, 0, 0, 1)
     assert mover.refusals == [(1, "openid")]
 
 
@@ -342,15 +342,31 @@ async def test_a_later_file_and_its_options_change_a_user_known_by_a_unionid_alo
     assert (user["nickname"], user["roles"], user["status"]) == ("B", ["editor"], "disabled")
 
 
-@pytest.mark.parametrize("header", ["unionid,external_id", "app_id,openid,unionid,external_id"])
+@pytest.mark.parametrize(
+    "header", ["unionid,external_id", "app_id,openid,unionid,external_id", "openid,unionid,external_id"]
+)
 async def test_csv_has_unionids_alone_too(mover: Mover, header: str) -> None:
-    cells = "," * header.count("openid") * 2
+    cells = "," * header.partition("unionid")[0].count(",")
     text = f"{header}\n{cells}{UNION},7\n{cells}{OTHER_UNION},8\n"
     assert (await mover.import_text(text.encode(), is_csv=True)).created == 2
     assert sorted((user["external_id"], user["unionid"]) for user in await mover.users()) == [
         ("7", UNION),
         ("8", OTHER_UNION),
     ]
+
+
+async def test_an_openid_without_an_app_costs_its_own_line_of_csv_and_of_json_alike(mover: Mover) -> None:
+    people = [
+        {"openid": "", "unionid": UNION},
+        {"openid": "o" * 27 + "1", "unionid": OTHER_UNION},
+        {"openid": "o" * 28},
+    ]
+    text = "openid,unionid\n" + "".join(f"{each['openid']},{each.get('unionid', '')}\n" for each in people)
+    assert await mover.import_lines(*people) == (1, 0, 0, 2)
+    assert mover.refusals == [(2, "app_id"), (3, "app_id")]
+    await mover.begin_anew()
+    counts = await mover.import_text(text.encode(), is_csv=True)
+    assert (counts.created, mover.refusals) == (1, [(3, "app_id"), (4, "app_id")])
 
 
 async def test_every_unionid_that_no_identity_has_goes_out_and_comes_in(mover: Mover, login: LogIn) -> None:

@@ -14,7 +14,7 @@ from tests.database_proxy import Proxy
 from tests.fakes import OTHER_SECRET_KEY, Clock
 from tests.keys.conftest import WxAuth, kid_of
 from tests.problems import problem_of
-from tests.world import Client, LogIn, MakeServices, Rows, Stage, bearer, recorded, until_locked
+from tests.world import Client, LogIn, MakeServices, Rows, Stage, bearer, make_admin, recorded, until_locked
 from wxauth.core.sealing import CannotOpen
 from wxauth.core.services import Services
 from wxauth.core.trail import OPERATOR
@@ -22,7 +22,7 @@ from wxauth.keys.keyring import KeyRing
 from wxauth.keys.models import RETIRES_AFTER, SIGNS_AFTER, key_state
 from wxauth.keys.queries import PUBLISHED
 from wxauth.service.build import build_services
-from wxauth.tokens import SigningKey, TokenIssuer
+from wxauth.tokens import AccessClaims, SigningKey, TokenIssuer
 
 JWKS = "/.well-known/jwks.json"
 MAX_AGE = 7776000
@@ -133,13 +133,15 @@ def forged(stolen: SigningKey, user: dict[str, Any], session_id: str, clock: Clo
     """Return a token that a thief signs for a logged-in user with a stolen key."""
     return TokenIssuer(issuer=ISSUER, audience="wxauth").issue(
         stolen,
-        user_id=UUID(user["id"]),
-        session_id=UUID(session_id),
-        app_id=user["app_id"],
-        openid=user["openid"],
-        roles=["admin"],
-        now=int(clock().timestamp()),
-        expires_in=86400,
+        AccessClaims(
+            user_id=UUID(user["id"]),
+            session_id=UUID(session_id),
+            app_id=user["app_id"],
+            openid=user["openid"],
+            roles=["admin"],
+            now=int(clock().timestamp()),
+            expires_in=86400,
+        ),
     )
 
 
@@ -157,6 +159,21 @@ async def test_tokens_of_a_withdrawn_key_are_refused_and_sessions_live_on(stage:
     assert (await stage.me(refreshed)).status_code == 200
     assert refreshed["session_id"] == alice["session_id"]
     assert [kid_of(refreshed)] == await published_kids(stage.client)
+
+
+@pytest.mark.parametrize("ends", ["withdrawn", "retired"])
+async def test_a_key_that_was_withdrawn_or_has_retired_needs_no_withdrawal(stage: Stage, ends: str) -> None:
+    key_ring = stage.services[KeyRing]
+    kid = key_ring.signing_key(stage.clock()).kid
+    if ends == "withdrawn":
+        await key_ring.withdraw(kid, by=OPERATOR)
+    else:
+        await key_ring.rotate(by=OPERATOR)
+        stage.clock.advance(seconds=(SIGNS_AFTER + RETIRES_AFTER).total_seconds() + 1)
+        await key_ring.refresh()
+    root = await make_admin(stage.client, stage.rows, await stage.login("root"))
+    problem = problem_of(await root.ask("POST", f"/keys/{kid}/withdraw"), "not_found", 404)
+    assert "tokens of a withdrawn or retired key are already refused" in problem["detail"]
 
 
 async def test_every_replica_drops_a_withdrawn_key_at_its_next_read(stage: Stage) -> None:

@@ -14,8 +14,8 @@ from tests.keys.conftest import WxAuth, kid_of
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port
 from tests.world import Rows, Stage, until
-from wxauth.core.deadlines import DEADLINES
-from wxauth.core.ids import FIRST_ID
+from wxauth.core.clock import FIRST_ID
+from wxauth.core.connecting import DEADLINES
 from wxauth.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.core.services import Services
 from wxauth.keys.keyring import REFRESH_PAUSE_SECONDS, KeyRing

@@ -38,26 +38,23 @@ def redis_url(redis_server: str) -> str:
 
 
 def test_windows_that_have_ended_are_dropped() -> None:
-    now, limit = 0.0, Limit(1, 10)
-    windows = Windows(lambda: now)
+    windows, limit = Windows(), Limit(1, 10)
     for second in range(100):
-        now = float(second)
-        windows.count(limit, f"address {second}")
-        windows.count(limit, "always the same")
+        windows.count(limit, f"address {second}", now=second)
+        windows.count(limit, "always the same", now=second)
     assert len(windows) == 11
-    assert windows.count(limit, "address 0") == 0
+    assert windows.count(limit, "address 0", now=99) == 0
 
 
 def test_no_more_windows_are_kept_than_there_may_be() -> None:
-    windows, limit = Windows(lambda: 0.0, max_counters=5), Limit(2, 10)
-    assert [windows.count(limit, f"address {number}") for number in (*range(20), 19, 19)] == [0] * 21 + [10]
+    windows, limit = Windows(max_counters=5), Limit(2, 10)
+    assert [windows.count(limit, f"address {number}", now=0) for number in (*range(20), 19, 19)] == [0] * 21 + [10]
     assert len(windows) <= 5
 
 
 def test_a_clock_that_is_set_back_and_not_just_corrected_begins_the_windows_anew() -> None:
-    times = iter((3600.0, 3599.5, 0.0, 0.0))
-    windows, limit = Windows(lambda: next(times)), Limit.of("1/second")
-    assert [windows.count(limit, "address") for _ in range(4)] == [0, 2, 0, 1]
+    windows, limit = Windows(), Limit.of("1/second")
+    assert [windows.count(limit, "address", now=now) for now in (3600.0, 3599.5, 0.0, 0.0)] == [0, 2, 0, 1]
 
 
 @pytest.mark.redis

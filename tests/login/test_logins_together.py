@@ -10,7 +10,7 @@ from tests.database_proxy import PATIENT, Proxy
 from tests.fakes import APP, OTHER_APP
 from tests.problems import problem_of
 from tests.world import Admin, Body, Stage, body_of, until_locked
-from wxauth.core.batching import BATCH_SIZES
+from wxauth.core.statements import BATCH_SIZES
 from wxauth.service.build import Timeouts
 
 pytestmark = pytest.mark.oldest_postgres

@@ -9,7 +9,7 @@ import pytest
 from tests.database_proxy import PATIENT, Proxy
 from tests.fakes import APP, OTHER_APP
 from tests.world import HOLD_USERS, LogIn, Rows, Stage, behind, body_of, recorded, until_locked
-from wxauth.login import batched_queries
+from wxauth.login import login_queries
 from wxauth.service.build import Timeouts
 
 pytestmark = pytest.mark.oldest_postgres
@@ -335,7 +335,7 @@ async def test_a_returning_users_login_keeps_to_the_locks_that_cost_little(stage
     """
     await stage.client.post("/v1/login", json={"code": stage.wechat.code_for("alice"), "nickname": "Al"})
     user = await stage.rows.fetchrow("SELECT app_id, openid, now() FROM identities")
-    prepared = await stage.rows.prepare(batched_queries.RETURNING_LOGIN.text)
+    prepared = await stage.rows.prepare(login_queries.RETURNING_LOGIN.text)
     values = {
         "app_id": user["app_id"],
         "openid": user["openid"],
@@ -350,7 +350,7 @@ async def test_a_returning_users_login_keeps_to_the_locks_that_cost_little(stage
         "avatar_url": None,
     }
     async with stage.rows.transaction():
-        assert await prepared.fetchrow(*batched_queries.RETURNING_LOGIN.arguments(values))
+        assert await prepared.fetchrow(*login_queries.RETURNING_LOGIN.arguments(values))
         locked = await stage.rows.fetchval(
             "SELECT count(DISTINCT relation) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation'"
             " AND relation <> 'pg_locks'::regclass"

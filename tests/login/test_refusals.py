@@ -13,7 +13,7 @@ from tests.problems import problem_of
 from tests.world import Admin, Client, Stage, bearer
 from wxauth.errors import StorageUnavailable
 from wxauth.housekeeping.housekeeping import sweep
-from wxauth.login.login_counts import LoginCounts
+from wxauth.login.count_queries import LoginCounts
 from wxauth.login.refusals import MAX_NEW_ROWS, MAX_OWN_ROWS, Refusals
 
 ADDRESS = {"X-Forwarded-For": "203.0.113.7"}

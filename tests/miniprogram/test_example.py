@@ -40,7 +40,7 @@ def test_the_demo_can_be_tapped_through_and_shares_its_session_with_wechats_ai(
 
 @pytest.mark.node
 @pytest.mark.process
-@pytest.mark.parametrize("part", ["native", "engine"])
+@pytest.mark.parametrize("part", ["native", "engine", "unknown"])
 def test_a_project_runs_in_node(world: dict[str, str], part: str) -> None:
     run_node_tests(f"demo/{part}.test.js", world)
 
@@ -50,7 +50,7 @@ def test_a_project_runs_in_node(world: dict[str, str], part: str) -> None:
 def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Path) -> None:
     auth, app, orders, request = code_blocks(guide("mini-program"), "js")
     recipes = guide("mini-program-recipes")
-    page, steps, site, in_node, connect, download = code_blocks(recipes, "js")
+    page, _, steps, site, in_node, connect, download = code_blocks(recipes, "js")
     [markup], [web_view] = code_blocks(recipes, "html"), code_blocks(recipes, "xml")
     uni_app = block("docs/build/mini-program-frameworks.md", "claim(auth, scan)")
     consents = "".join(
@@ -92,6 +92,40 @@ def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Pa
     assert re.search(
         r"oolong tea.*\[ 'login', 'POST /v1/login', 'GET /orders' \]\no[\w-]{27} null\nAlice\n$", printed, re.DOTALL
     )
+
+
+@pytest.mark.node
+@pytest.mark.process
+@pytest.mark.parametrize("language", ["", "zh"])
+def test_who_had_logged_in_before_the_move_is_logged_in_once_at_launch(
+    world: dict[str, str], tmp_path: Path, language: str
+) -> None:
+    auth, *_ = code_blocks(guide("mini-program"), "js")
+    _, launch, *_ = code_blocks(guide("mini-program-recipes", language), "js")
+    auth = auth.replace("http://127.0.0.1:8000", world["SERVICE_URL"]).replace(
+        "createAuth({", "createAuth({ silent: false,"
+    )
+    (tmp_path / "auth.js").write_text(auth)
+    (tmp_path / "app.js").write_text(launch)
+    shutil.copy(CLIENT, tmp_path)
+    (tmp_path / "launch.mjs").write_text(LAUNCH.replace("ROOT", str(ROOT)).replace("WECHAT_URL", world["WECHAT_URL"]))
+    launched = [output_of(needs("node"), "launch.mjs", state, cwd=tmp_path) for state in ("new", "known", "offline")]
+    assert launched == ["0 false false\n", "1 true false\n", "2 false true\n"]
+
+
+LAUNCH = """
+import { MiniProgram } from 'ROOT/examples/phone/mini_program.mjs'
+import { Phone } from 'ROOT/examples/phone/phone.mjs'
+console.warn = () => {}
+const phone = new Phone({ wechat: 'WECHAT_URL', person: 'dora', appId: 'wxdev00000000000a1' })
+const shop = new MiniProgram('.', phone)
+if (process.argv[2] !== 'new') wx.setStorageSync('token', 'of the old login')
+phone.isOnline = process.argv[2] !== 'offline'
+shop.require('app.js')
+await shop.app.onLaunch()
+console.log(phone.count('login'), Boolean(shop.require('auth.js').auth.user), phone.storage.has('token'))
+"""
+"""Prints the number of logins, whether a user is logged in, and whether the old token is still stored."""
 
 
 @pytest.mark.node

@@ -22,8 +22,8 @@ export const SIZES = [
 ]
 
 /** Launch a browser. It prints an error when it aborts requests because the machine's network has changed. */
-export async function launch() {
-  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS })
+export async function launch(...flags) {
+  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: [...FLAGS, ...flags] })
   const newContext = browser.newContext.bind(browser)
   browser.newContext = async (options) => {
     const context = await newContext(options)

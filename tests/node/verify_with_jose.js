@@ -1,4 +1,5 @@
-// Returns 200 and the claims for an access token of the issuer, and otherwise 401. jose finds the keys by itself.
+// Returns 200 and the claims for an access token of your own apps, 403 for a token of a website or an agent, and
+// otherwise 401. jose finds the keys by itself.
 import { createServer } from 'node:http'
 import { createRemoteJWKSet, errors, jwtVerify } from 'jose'
 
@@ -20,7 +21,8 @@ const server = createServer(async (request, response) => {
   const token = request.headers.authorization?.replace(/^Bearer /i, '')
   try {
     const { payload } = await jwtVerify(token, keys, demands)
-    response.end(JSON.stringify(payload))
+    if ('scope' in payload) response.writeHead(403, { 'WWW-Authenticate': 'Bearer error="insufficient_scope"' })
+    response.end('scope' in payload ? 'insufficient_scope' : JSON.stringify(payload))
   } catch (error) {
     // A timeout is a JOSEError, too, but the token doesn't cause it.
     const isTokens = error instanceof errors.JOSEError && !(error instanceof errors.JWKSTimeout)

@@ -39,9 +39,8 @@ from tests.world import (
     until_locked,
     with_part,
 )
-from wxauth.core.retry_queue import RETRY_PAUSE_SECONDS
-from wxauth.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, keep_house, sweep
-from wxauth.housekeeping.pace import Pace
+from wxauth.core.background import RETRY_PAUSE_SECONDS
+from wxauth.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, Pace, keep_house, sweep
 from wxauth.phones.phones import (
     MAX_CALLS,
     MAX_IN_PROGRESS_OF_ONE,

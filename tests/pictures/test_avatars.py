@@ -169,6 +169,16 @@ async def test_a_body_without_one_file_is_refused(album: Album, request_: dict[s
     assert ("wx.uploadFile({ name: 'file' })" in problem["detail"]) == is_named_otherwise
 
 
+@pytest.mark.parametrize("length", [1, 30, 100, 300, -20, -3, -2])
+async def test_an_upload_that_was_cut_off_is_told_that(album: Album, length: int) -> None:
+    answer = await album.post(**{**WHOLE, "content": WHOLE["content"][:length]})
+    if length == -2:  # only the last line break is missing
+        assert answer.status_code == 200
+    else:
+        [error] = problem_of(answer, "invalid_request", 422)["errors"]
+        assert error == {"field": "file", "message": "Must be complete, but the upload was cut off. Send it again"}
+
+
 async def test_a_picture_in_a_part_without_a_file_name_is_told_that(album: Album) -> None:
     answer = await album.post(**multipart(('Content-Disposition: form-data; name="file"', encoded(plain()))))
     assert "Must have a file name" in problem_of(answer, "invalid_request", 422)["detail"]

@@ -6,11 +6,11 @@ from urllib.parse import quote_plus, urlencode
 import httpx
 
 from tests.world import add_client
-from wxauth.clients.redirect_uris import MAX_URI_LENGTH
 from wxauth.core.services import Services
-from wxauth.site_logins.requests import MAX_ECHOED
+from wxauth.settings.urls import MAX_URL
+from wxauth.sites.requests import MAX_ECHOED
 
-REDIRECT_URI = "https://shop.test/".ljust(MAX_URI_LENGTH, "a")
+REDIRECT_URI = "https://shop.test/".ljust(MAX_URL, "a")
 PLAIN = "s" * MAX_ECHOED["state"]
 LONGEST = ("发" * 2730).ljust(MAX_ECHOED["state"], "s")
 """The longest `state` that a form may have. Each of its characters needs nine bytes when it's percent-encoded."""

@@ -43,7 +43,8 @@ from wxauth_desk.wechat import APPS, create_simulator
 pytestmark = pytest.mark.proxy
 
 PROXIES = ("nginx", "caddy", "haproxy")
-IDENTITY = ("x-auth-user-id", "x-auth-app-id", "x-auth-openid", "x-auth-session-id", "x-auth-roles")
+IDENTITY = ("x-auth-user-id", "x-auth-app-id", "x-auth-openid", "x-auth-session-id", "x-auth-roles", "x-auth-scope")
+NOBODY = {"x-auth-roles": "", "x-auth-scope": ""}
 LONGEST_HEAD = 16_000
 """A number of bytes that each proxy passes on. wxauth itself then rejects the token if it exceeds 8,192 bytes."""
 TOO_LONG = {"nginx": {400}, "caddy": {431}, "haproxy": {400, 431}}  # 431 since HAProxy 3
@@ -51,7 +52,7 @@ TOO_LONG = {"nginx": {400}, "caddy": {431}, "haproxy": {400, 431}}  # 431 since 
 
 # Other spellings of X-Auth-*, and other names that begin with this prefix.
 SPOOFED = [
-    *("X-Auth-User-Id", "x-auth-user-id", "X-AUTH-ROLES", "X-Auth-Foo", "X-Auth-", "X-Auth-Roles-", "X_Auth_User_Id"),
+    *("X-Auth-User-Id", "x-auth-user-id", "X-AUTH-ROLES", "X-Auth-Scope", "X-Auth-", "X-Auth-Roles-", "X_Auth_User_Id"),
     *(f"X{one}Auth{other}Roles" for one, other in product("-_.", repeat=2)),
     *(f"X{character}Auth{character}Roles" for character in "!#$%&'*+^`|~"),
     *(f"X-Auth{character}Roles" for character in "!#$%&'*+^`|~"),
@@ -321,12 +322,14 @@ def identity_in(headers: list[list[str]]) -> dict[str, str]:
     found = [(re.sub("[^a-z0-9]", "-", name), value) for name, value in headers]
     found = [(name, value) for name, value in found if name.startswith("x-auth-")]
     assert len(dict(found)) == len(found), found
-    return {"x-auth-roles": "", **dict(found)}
+    return {**NOBODY, **dict(found)}
 
 
 def identity_of(tokens: dict[str, Any], roles: str = "") -> dict[str, str]:
     user = tokens["user"]
-    return dict(zip(IDENTITY, (user["id"], user["app_id"], user["openid"], tokens["session_id"], roles), strict=True))
+    return dict(
+        zip(IDENTITY, (user["id"], user["app_id"], user["openid"], tokens["session_id"], roles, ""), strict=True)
+    )
 
 
 def outside(url: str, **options: Any) -> httpx.AsyncClient:
@@ -387,7 +390,7 @@ async def test_a_malformed_head_gains_nothing(proxy: Proxy) -> None:
                 writer.close()
                 assert status in (200, 400)
                 for scope in proxy.passed:
-                    assert identity_in(headers_of(scope)) == {"x-auth-roles": ""}
+                    assert identity_in(headers_of(scope)) == NOBODY
                 assert len(proxy.passed) == (1 if status == 200 else 0)
 
 
@@ -469,7 +472,7 @@ async def test_a_path_that_is_not_plainly_public_is_guarded(proxy: Proxy) -> Non
 async def test_a_public_path_is_open_and_wxauth_is_not_asked(proxy: Proxy) -> None:
     for headers in ({}, bearer("x"), proxy.alice):
         answer = body_of(await proxy.ask("/public/a", headers))
-        assert identity_in(answer["headers"]) == {"x-auth-roles": ""}
+        assert identity_in(answer["headers"]) == NOBODY
         assert "authorization" not in dict(answer["headers"])
     assert proxy.wxauth.asked == []
 
@@ -542,7 +545,7 @@ async def test_a_proxy_listens_only_on_loopback_and_speaks_no_http2_that_was_not
 
 @pytest.mark.parametrize("path", ["/orders", "/public/a"])
 async def test_the_clients_own_identity_is_taken_off(proxy: Proxy, path: str) -> None:
-    expected = identity_of(proxy.tokens) if path == "/orders" else {"x-auth-roles": ""}
+    expected = identity_of(proxy.tokens) if path == "/orders" else NOBODY
     answer = await proxy.ask(path, [*proxy.alice.items(), *((name, "admin") for name in SPOOFED * 2)])
     assert answer.status_code == 200, answer.text
     assert identity_in(answer.json()["headers"]) == expected

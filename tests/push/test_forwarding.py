@@ -19,7 +19,7 @@ from tests.push.messages import LEFT, NOW, PLAIN, REVOKED, SEALED, Inbox, Way, a
 from tests.receiver import Receiver
 from tests.sweeps import swept
 from tests.world import BESIDE_LOGINS, Body, MakeServices, Stage, unread, until
-from wxauth.core.retry_queue import Retries
+from wxauth.core.background import Retries
 from wxauth.core.services import Services
 from wxauth.errors import PushNotForwarded
 from wxauth.outbound.connecting import NAME_SECONDS

@@ -32,8 +32,7 @@ from tests.push.messages import (
 )
 from tests.sweeps import Sweep, swept
 from tests.world import BESIDE_LOGINS, HOLD_USERS, bearer, behind, locked, make_conflicts, recorded, set_roles, until
-from wxauth.core.retry_queue import Retries
-from wxauth.core.tasks import Background
+from wxauth.core.background import Background, Retries
 from wxauth.push.receiving import PushedMessages
 from wxauth_desk.wechat.push import SignedPush, encrypt, push_signature
 

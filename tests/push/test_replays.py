@@ -11,7 +11,7 @@ from tests.problems import problem_of
 from tests.push.messages import ECHO, LEFT, NOW, PLAIN, SEALED, Inbox, Way, assert_taken, every_way, message, signed
 from tests.sweeps import swept
 from tests.world import MakeClient, MakeServices, send_push
-from wxauth.core.retry_queue import Retries
+from wxauth.core.background import Retries
 from wxauth.core.services import Services
 from wxauth.housekeeping.housekeeping import sweep
 from wxauth.push.queries import SIGNATURES_KEPT, WITHDRAWALS_KEPT

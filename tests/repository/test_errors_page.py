@@ -8,6 +8,7 @@ import pytest
 
 from tests.docs import ROOT, both_languages, code_blocks, failures, guide, openapi, table
 from wxauth.errors import InvalidCode
+from wxauth_guard.errors import SessionRevoked
 from wxauth_guard.problems import problem_document
 
 pytestmark = pytest.mark.no_database
@@ -29,8 +30,11 @@ OF_THE_CLIENT = {
     "http_error",
 }
 """The error codes of the mini-program's client."""
-STATUSES = {kind.code: kind.status for kind in failures()} | dict.fromkeys(OF_THE_CLIENT)
-"""Each error code with its HTTP status. The codes of the mini-program's client have no status."""
+STATUSES = {kind.code: kind.status for kind in failures() if kind is not SessionRevoked} | dict.fromkeys(OF_THE_CLIENT)
+"""Each error code with its HTTP status. The codes of the mini-program's client have no status.
+
+`session_revoked` is 400 at a refresh. The entry says below that services return it with 401.
+"""
 STATUS = {"": r"\*\*(?:Status (\d{3})|No status)\.\*\* \S", ".zh-CN": r"\*\*(?:状态码 (\d{3})|没有状态码)。\*\* \S"}
 NEXT_STEP = {"": r"(?m)^\*\*Next step:\*\* \S", ".zh-CN": r"(?m)^\*\*下一步：\*\* \S"}
 

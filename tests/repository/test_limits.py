@@ -1,13 +1,16 @@
 """Guides, examples and declarations repeat limits from the code. If they differ, a test says what to change."""
 
 import re
+from datetime import timedelta
 from typing import NamedTuple
 
 import pytest
 
 from tests.docs import ROOT, openapi
 from wxauth.clients.models import OPTIONS
+from wxauth.console.links import LINK_LIFETIME
 from wxauth.core.users import PROFILE_FIELDS
+from wxauth.limits import queries as rates
 from wxauth.pictures.avatars import MAX_FILE
 from wxauth.users.schemas import MAX_AVATAR_URL, MAX_NICKNAME, ProfileChange
 from wxauth.web.edge import MAX_FIELDS, MAX_HEAD, MAX_PARAMETERS, MAX_TARGET
@@ -24,9 +27,44 @@ class Limit(NamedTuple):
 
 
 KIBIBYTE = 1024
+WORDS = {"five": "5", "twenty": "20", "五": "5"}
 HTTP = ("docs/reference/http.md", "docs/zh/reference/http.md")
 ERRORS = ("docs/reference/errors.md", "docs/zh/reference/errors.md")
+NOT_SAID = {
+    "ASSERTIONS": "each may be used once",
+    "CONSENTS_GIVEN": "nobody agrees so often",
+    "EXPORTS": "pages say `once a minute`",
+    "PICTURES": "nobody changes a picture so often",
+    "PROFILE_CHANGES": "nobody changes a profile so often",
+}
+"""The rates whose numbers no page says, and why."""
 LIMITS = {
+    "PHONE_CODES": Limit(
+        "src/wxauth/limits/queries.py",
+        rates.PHONE_CODES.at_most,
+        {
+            "docs/build/wechat.md": r"a user can send (\w+) phone codes per hour",
+            "docs/zh/build/wechat.md": r"每小时最多提交 (\d+) 个手机号 code",
+        },
+    ),
+    "USER_CODES": Limit(
+        "src/wxauth/limits/queries.py",
+        rates.USER_CODES.at_most,
+        {
+            "docs/build/website-codes.md": r"up to (\w+) incorrect login codes per minute",
+            "docs/zh/build/website-codes.md": r"每分钟最多输错(.)次",
+            "docs/reference/security.md": r"at most (\w+) wrong codes per minute",
+            "docs/zh/reference/security.md": r"每分钟最多可以输错(.)次",
+        },
+    ),
+    "SITES": Limit(
+        "src/wxauth/limits/queries.py",
+        rates.SITES.at_most,
+        {
+            "docs/build/website-sessions.md": r"up to (\d+) authorization codes per minute",
+            "docs/zh/build/website-sessions.md": r"每分钟最多签发 (\d+) 个授权码",
+        },
+    ),
     "MAX_NICKNAME": Limit(
         "src/wxauth/users/schemas.py",
         MAX_NICKNAME,
@@ -37,10 +75,7 @@ LIMITS = {
                 r"\| `nickname`, `avatar_url` \|[^|]*?(\d+)",
             ),
             "examples/miniprogram/pages/profile/profile.wxml": r'type="nickname".* maxlength="(\d+)"',
-            **dict.fromkeys(
-                ("examples/moving-in/mongodb.js", "examples/moving-in/cloud.cjs"),
-                r"nickName\.trim\(\)\]\.slice\(0, (\d+)\)",
-            ),
+            "examples/moving-in/mongodb.js": r"nickName\.trim\(\)\]\.slice\(0, (\d+)\)",
             **dict.fromkeys(
                 (f"examples/moving-in/{name}.sql" for name in ("litemall", "mysql", "nideshop")),
                 r"'nickname', IF.*, 1, (\d+)\)\)",
@@ -68,6 +103,18 @@ LIMITS = {
         MAX_HEAD // KIBIBYTE,
         {HTTP[0]: r"header\s+fields[^;.|]*?(\d+) KiB", HTTP[1]: r"Cookie[^；。|]*?(\d+) KiB"},
     ),
+    "LINK_LIFETIME": Limit(
+        "src/wxauth/console/links.py",
+        LINK_LIFETIME // timedelta(minutes=1),
+        {
+            "docs/manage/console.md": r"within (\d+) minutes and never share",
+            "docs/zh/manage/console.md": r"在 (\d+) 分钟内，你可以用这个网址",
+            "docs/reference/security.md": r"to the console works once and expires after (\d+) minutes",
+            "docs/zh/reference/security.md": r"管理后台的登录链接只能使用一次，(\d+) 分钟后失效",
+            "src/wxauth/cli/admin.py": r"expires\s+after (\d+) minutes\. Without",
+            "src/wxauth/console/page/texts.json": r"works only once and expires after (\d+) minutes",
+        },
+    ),
     "MAX_FILE": Limit(
         "src/wxauth/pictures/avatars.py",
         MAX_FILE // KIBIBYTE**2,
@@ -82,9 +129,16 @@ def test_each_page_repeats_the_limit_of_the_code(name: str) -> None:
     said = {file: re.findall(pattern, (ROOT / file).read_text("utf-8")) for file, pattern in repeated.items()}
     silent = [file for file, found in said.items() if not found]
     assert not silent, f"{', '.join(silent)} no longer says what {name} is: mend the pattern in LIMITS of this test"
-    wrong = {file: found for file, found in said.items() if {*map(int, found)} != {value}}
+    wrong = {file: found for file, found in said.items() if {int(WORDS.get(each, each)) for each in found} != {value}}
     assert not wrong, (
         f"{name} in {place} is {value}: change what these files say (LIMITS of this test has where): {wrong}"
+    )
+
+
+def test_each_rate_is_in_this_list_or_said_nowhere() -> None:
+    named = {name for name, value in vars(rates).items() if isinstance(value, rates.Rate)}
+    assert not (missing := named - {*LIMITS, *NOT_SAID}), (
+        f"add {', '.join(sorted(missing))} to LIMITS of this test with the pages that say the number, or to NOT_SAID"
     )
 
 

@@ -116,7 +116,8 @@ def test_the_wheel_alone_migrates_an_empty_database(installed: Path, tmp_path: P
 def test_what_python_jose_brings_beside_cryptography_is_never_loaded(installed: Path, tmp_path: Path) -> None:
     hidden = "import sys; sys.modules.update(dict.fromkeys(['ecdsa', 'pyasn1', 'rsa']))"
     used = (
-        "from wxauth_guard.testing import TestIssuer; issuer = TestIssuer(); issuer.guard().verify_sync(issuer.token())"
+        "from wxauth.keys.keyring import RsaKey; from wxauth.tokens import SigningKey, sign; import wxauth.asgi; "
+        "keys = SigningKey.generate(), RsaKey.generate(); print([sign(key.signer, b'e30', b'{}') for key in keys])"
     )
     run(installed / "python", "-c", f"{hidden}; {used}", cwd=tmp_path)
 
@@ -242,6 +243,10 @@ def test_pip_installs_the_guard_and_nothing_of_the_service(slim: Path, tmp_path:
     brought = {canonicalize_name(name) for name in run(slim, "-c", listing, cwd=tmp_path).split()}
     guard = closure(*GUARD["dependencies"])
     assert brought == guard | {"wxauth-guard"}
+    assert {canonicalize_name(Requirement(one).name) for one in GUARD["dependencies"]} == {"cryptography", "httpx"}
+    assert not {"python-jose", "ecdsa", "pyasn1", "rsa"} & brought
+    used = "from wxauth_guard.testing import TestIssuer as T; issuer = T(); issuer.guard().verify_sync(issuer.token())"
+    run(slim, "-c", used, cwd=tmp_path)
     assert not {"fastapi", "starlette", "pydantic", "pydantic-core"} & brought
     service = set(pins(ROOT / "requirements/server.lock")) - guard
     assert {"sqlalchemy", "sqlmodel", "asyncpg", "alembic", "greenlet", "httptools", "uvicorn"} <= service
@@ -281,7 +286,8 @@ GUARD_MODULES = {
 def test_an_import_loads_only_its_own_dependencies(
     installed: Path, tmp_path: Path, loading: str, own: set[str]
 ) -> None:
-    dependencies = "import sys, fastapi, httpx, pydantic, jose.jwk, pytest; known = {*sys.modules}"
+    imports = "import sys, fastapi, httpx, pydantic, pytest, cryptography.hazmat.primitives.asymmetric.ec"
+    dependencies = f"{imports}; known = {{*sys.modules}}"
     loading = f"{dependencies}; {loading}; print(*{{*sys.modules}} - known); print(*known)"
     loaded, known = (set(line.split()) for line in run(installed / "python", "-c", loading, cwd=tmp_path).splitlines())
     assert {".".join(name.split(".")[:2]) for name in loaded if name.startswith("wxauth_guard.")} == own
@@ -320,7 +326,7 @@ NOT_USING = """
 import sys
 
 def test_the_plugin_loads_nothing_before_it_is_used():
-    assert not {"wxauth_guard.names", "wxauth_guard.testing", "fastapi", "jose"} & set(sys.modules)
+    assert not {"wxauth_guard.names", "wxauth_guard.testing", "fastapi", "cryptography"} & set(sys.modules)
 """
 SIBLING_PYTEST = """
 [pytest]
@@ -355,7 +361,7 @@ def test_tests_that_need_no_issuer_pay_for_none(installed: Path, tmp_path: Path)
 SHARED = {
     *(f"clients/miniprogram/{name}" for name in ("wxauth.js", "wxauth-scan.js", "wxauth-site.js")),
     *(f"src/wxauth/console/page/{name}" for name in ("base.css", "dom.js", "languages.js")),
-    "src/wxauth/login_pages/page/icon.svg",
+    "src/wxauth/sites/pages/page/icon.svg",
     "examples/mcp/server.py",
     "examples/sibling/shop.py",
 }
@@ -393,7 +399,19 @@ def test_each_wheel_of_a_clean_clone_has_what_is_its_own_and_nothing_else(tmp_pa
         assert {*ZipFile(wheel).namelist()} == own
         assert metadata(wheel)["Version"] == wxauth.__version__
         if product == "clients/python":
-            assert wheel.stat().st_size <= 60 * 1024
+            assert wheel.stat().st_size <= 66 * 1024
+
+
+@pytest.mark.wheel
+def test_the_desk_refuses_a_source_distribution_from_which_no_wheel_could_be_built(tmp_path: Path) -> None:
+    # `python -m build` and pip call the same hook, in a process of its own.
+    backend = f"from hatchling.build import build_sdist; build_sdist({str(tmp_path)!r})"
+    for command in (["-m", "hatchling", "build", "--directory", str(tmp_path)], ["-c", backend]):
+        done = subprocess.run([sys.executable, *command], cwd=ROOT / "desk", capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "python -m build --wheel desk" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not [*tmp_path.glob("*.tar.gz")]
 
 
 @pytest.mark.wheel
@@ -408,6 +426,7 @@ async def main():
         print((await client.get("/desk/wxauth.js")).raise_for_status().text, end="")
         for name in ("", "desk.js", "desk.css", "base.css", "dom.js", "languages.js", "icon.svg"):
             (await client.get(f"/desk/{name}")).raise_for_status()
+        assert (await client.get("/desk/setup")).json()["guides"] is None
 
 asyncio.run(main())
 """

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,37 @@ def test_sums_are_shown_and_only_a_large_file_without_a_reason_is_refused(tmp_pa
     sums = dict(line.split()[:2] for line in released.read_text().splitlines())
     assert int(sums["src"]) > 10
     assert int(sums["tests"]) > 20
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("code", "refused"),
+    [
+        ('"""A module."""\n', ["1.2 lines of docstrings"]),
+        ("def _of():\n    pass\n", []),
+        ('def _of():\n    """Do."""\n', ["lines of docstrings", "of the private functions"]),
+        ('def _of():\n    """Do.\n\n    Raises: E, if\n    """\n', ["nobody outside", "docstrings", "private"]),
+        ('@router.get("/")\ndef of():\n    """Shown in OpenAPI."""\n', []),
+        ('class A(BaseModel):\n    """Shown."""\n    a: int\n    """Shown."""\nclass B(A):\n    """Shown."""\n', []),
+        ('class A(SQLModel):\n    a: int\n    """A row, which nobody sees."""\n', ["lines of docstrings"]),
+        ('A = 1\n"""A constant."""\n', ["lines of docstrings"]),
+        ("# one two three four five six seven eight\n" * 8 + "A = 1\n", ["a comment of 72 words", "lines of comments"]),
+        ('A = """\n-- null: none\nSELECT 1"""\n' * 30, ["lines of comments"]),
+    ],
+)
+def test_words_in_code_above_the_limits_are_refused(tmp_path: Path, code: str, refused: list[str]) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/a.py").write_text(code)
+    (tmp_path / "code/b.py").write_text("A = 1\n" * 80)
+    (tmp_path / "weights").write_text(f"words {tmp_path / 'code'} 0\n")
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/weigh_words.py", tmp_path / "weights"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == bool(refused)
+    assert [text in line for text, line in zip(refused, done.stdout.splitlines(), strict=True)] == [True] * len(refused)
 
 
 @pytest.mark.process

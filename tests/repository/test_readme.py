@@ -71,6 +71,26 @@ def test_guides_and_examples_have_what_is_elsewhere() -> None:
     assert not behind, f"run scripts/docs, which writes {', '.join(str(it.relative_to(ROOT)) for it in behind)}"
 
 
+@pytest.mark.parametrize("shown", ["docs/reference/http.md", "README.md"])
+@pytest.mark.parametrize("member", ["nickname", "roles", "last_login_at", "openid"])
+def test_a_new_member_is_written_where_a_real_answer_has_it(
+    member: str, shown: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for path, text in guides():
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(text)
+    page = tmp_path / shown
+    [block, *_others] = code_blocks(page, "json")
+    without = re.sub(rf',\s*"{member}": ?(?:"[^"]*"|[^,\s]*)', "", block, count=1)
+    assert f'"{member}"' not in without
+    page.write_text(page.read_text().replace(block, without))
+    monkeypatch.setattr("scripts.write_lists.ROOT", tmp_path)
+    written = dict(guides())[page]
+    page.write_text(written)
+    assert list(json.loads(code_blocks(page, "json")[0])["user"]) == list(json.loads(block)["user"])
+
+
 def test_what_a_reader_has_built_of_an_example_is_no_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     paths = ("src/wxauth.js", "dist/build/mp-weixin/wxauth.js")
     source, built = (tmp_path / "examples/uni-app" / path for path in paths)
@@ -201,6 +221,18 @@ def test_a_readme_has_two_commands(language: str) -> None:
     readme = (ROOT / f"README{language}.md").read_text()
     # .ci/bare runs them
     assert re.findall(r"(?m)^    (scripts/.*)$", readme) == ["scripts/dev", "scripts/test --quick"]
+
+
+@both_languages
+def test_a_readme_says_how_large_the_project_is(language: str) -> None:
+    def lines(folder: str) -> int:
+        return sum(len(file.read_bytes().splitlines()) for file in (ROOT / folder).rglob("*.py"))
+
+    ours = [file for file in (ROOT / "tests").rglob("test_*.py") if "node_modules" not in file.parts]
+    tests = sum(len(re.findall(r"^\s*(?:async )?def test_", file.read_text(), re.MULTILINE)) for file in ours)
+    sizes = [lines("src/wxauth"), lines("clients/python/src"), lines("desk/src"), tests, lines("tests")]
+    said = re.findall(r"\b\d{1,3},\d{3}\b", (ROOT / f"README{language}.md").read_text())
+    assert [int(number.replace(",", "")) for number in said] == pytest.approx(sizes, rel=0.1)
 
 
 @pytest.mark.slow

@@ -1,12 +1,18 @@
 """The scripts that generate files of the repository generate the files that are committed."""
 
 import os
+import pty
+import re
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -42,20 +48,26 @@ def test_the_scripts_that_write_files_write_those_that_are_there(tmp_path: Path)
     assert len(list(clone.glob("build/llms-full*.txt"))) == 2
 
 
+def make_half_installed(folder: Path, *, digest: str) -> None:
+    """Make a clone in which `scripts/setup` has yet to install one package, whose wheel has this SHA-256."""
+    for name in ("scripts", "requirements", ".venv/bin"):
+        (folder / name).mkdir(parents=True)
+    for file in ("scripts/setup", "pyproject.toml"):
+        shutil.copy(ROOT / file, folder / file)
+    for part in ("bin/python", "bin/uv", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / part).symlink_to(Path(sys.prefix, part))
+    for lock in ("dev", "run"):  # the second lock counts as installed, so nothing else is requested
+        (folder / f"requirements/{lock}.lock").write_text(f"some-package==1.0 --hash=sha256:{digest} # {lock}\n")
+    locked = output_of("sh", "-c", "pwd -P && cksum <requirements/run.lock", cwd=folder)
+    (folder / ".venv/.locked").write_text(locked)
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("set_by", ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "pip's own file"])
 def test_packages_are_requested_of_the_mirror_that_pip_knows(tmp_path: Path, set_by: str) -> None:
     config = tmp_path / ".config/pip/pip.conf"
-    for folder in ("scripts", "requirements", ".venv/bin", ".config/pip"):
-        (tmp_path / folder).mkdir(parents=True)
-    for file in ("scripts/setup", "pyproject.toml"):
-        shutil.copy(ROOT / file, tmp_path / file)
-    for part in ("bin/python", "bin/uv", "lib", "pyvenv.cfg"):
-        (tmp_path / ".venv" / part).symlink_to(Path(sys.prefix, part))
-    for lock in ("dev", "run"):  # the second lock counts as installed, so nothing else is requested
-        (tmp_path / f"requirements/{lock}.lock").write_text(f"some-package==1.0 --hash=sha256:{64 * '0'} # {lock}\n")
-    locked = output_of("sh", "-c", "pwd -P && cksum <requirements/run.lock", cwd=tmp_path)
-    (tmp_path / ".venv/.locked").write_text(locked)
+    config.parent.mkdir(parents=True)
+    make_half_installed(tmp_path, digest=64 * "0")
     with socket.create_server(("127.0.0.1", 0)) as mirror:
         mirror.settimeout(PATIENCE)
         url = f"http://127.0.0.1:{mirror.getsockname()[1]}/simple"
@@ -66,6 +78,52 @@ def test_packages_are_requested_of_the_mirror_that_pip_knows(tmp_path: Path, set
             with asked:
                 assert asked.recv(100).startswith(b"GET /simple/some-package/ ")
                 asked.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+WHEEL = "some_package-1.0-py3-none-any.whl"
+
+
+class HalfAWheel(BaseHTTPRequestHandler):
+    """A package index with one package, of which it sends only the first half."""
+
+    protocol_version = "HTTP/1.1"
+    content = bytes(4_000_000)
+
+    def do_GET(self) -> None:
+        page = f'<a href="/{WHEEL}">{WHEEL}</a>'.encode()
+        body = self.content if self.path.endswith(".whl") else page
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if body is self.content else body)
+        self.close_connection = False
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_first_start_shows_in_a_terminal_how_much_is_downloaded(tmp_path: Path, is_terminal: bool) -> None:
+    make_half_installed(tmp_path, digest=sha256(HalfAWheel.content).hexdigest())
+    screen, terminal = pty.openpty() if is_terminal else os.pipe()
+    with ThreadingHTTPServer(("127.0.0.1", 0), HalfAWheel) as mirror:
+        mirror.daemon_threads = True
+        threading.Thread(target=mirror.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{mirror.server_port}/simple"
+        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PIP_INDEX_URL": url, "UV_NO_CACHE": "1"}
+        env |= {"TERM": "xterm", "UV_HTTP_TIMEOUT": "2", "UV_HTTP_RETRIES": "0"}
+        with subprocess.Popen(["sh", "scripts/setup"], cwd=tmp_path, env=env, stderr=terminal):
+            os.close(terminal)
+            shown = b""
+            with suppress(OSError):  # Linux reports the end of a pseudo-terminal as an error
+                while piece := os.read(screen, 65536):
+                    shown += piece
+        mirror.shutdown()
+    os.close(screen)
+    assert b"Setting up" in shown
+    assert bool(re.search(rb"\d(?:\.\d+)? MiB", shown)) is is_terminal, shown
 
 
 # `scripts/dev` rejects an unsuitable machine before it installs anything.

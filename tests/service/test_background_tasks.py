@@ -1,4 +1,4 @@
-"""The background tasks run even if the first check or the first load of the stored data fails."""
+"""The background tasks run even if the first load of the stored data fails."""
 
 import asyncio
 from collections.abc import Callable
@@ -42,34 +42,3 @@ async def test_a_failed_load_does_not_stop_the_background_tasks(
     await run_until(services, kept.is_set, LookupError)
     assert kept.is_set()
     assert "stored_data_not_loaded" in [line["event"] for line in log_lines()]
-
-
-async def test_a_check_that_breaks_after_a_late_start_does_not_stop_the_load(
-    services: Services, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines
-) -> None:
-    loaded = asyncio.Event()
-
-    async def fail(_services: Services) -> bool:
-        raise LookupError("for example, a column of a later migration is missing")
-
-    async def load(_sessions: ConsoleSessions) -> None:
-        loaded.set()
-
-    monkeypatch.setattr("wxauth.service.lifespan.check_stored_state", fail)
-    monkeypatch.setattr(ConsoleSessions, "add_as_site", load)
-    await run_until(services, loaded.is_set, LookupError)
-    assert loaded.is_set()
-    assert "stored_state_not_checked" in [line["event"] for line in log_lines()]
-
-
-async def test_a_service_that_starts_without_its_database_checks_the_stored_data_later(
-    stage: world.Stage,
-) -> None:
-    services = stage.services
-    title, uri = "Shop", "https://shop.example.com"
-    await world.add_client(
-        services.database, services.settings.audience, now=stage.clock(), title=title, redirect_uris=[uri]
-    )
-    await run_until(services, lambda: stage.logged("stored_state_wrong"))
-    [line] = stage.logged("stored_state_wrong")
-    assert services.settings.audience in line["reason"]

@@ -1,21 +1,29 @@
-"""SIGTERM and SIGINT end `wxauth serve` and `wxauth-desk dev` at any moment of their start."""
+"""SIGTERM and SIGINT end `wxauth serve` and `wxauth-desk dev` at any moment of their start.
+
+SIGHUP ends nothing, and is not lost either.
+"""
 
 import re
 import signal
+import socket
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
+from time import sleep
 
 import pytest
 
 from tests.fakes import service_env
-from tests.processes import WXAUTH, WXAUTH_DESK, Running, free_port, until, users_of
+from tests.processes import PATIENCE, WXAUTH, WXAUTH_DESK, Running, free_port, until, users_of
 
 pytestmark = [
     pytest.mark.process,
     pytest.mark.skipif(sys.platform != "linux", reason="waits for processes by their descriptors"),
 ]
 
+NOWHERE = "postgresql://postgres@127.0.0.1:1/none"
 AT_MANY_MOMENTS = """
 import os, select, signal, sys, time
 from MODULE.__main__ import main
@@ -61,6 +69,45 @@ def look(frame, event, _):
 sys.setprofile(look)
 main()
 """
+IN_SUPERVISOR = """
+import os, signal, sys
+from wxauth.__main__ import main
+from wxauth.service import server
+
+server.SILENT_SECONDS = 10**6  # whoever waits for a response of a worker that has ended waits forever
+steps = [step.split(":") for step in sys.argv.pop().split()]
+
+def look(frame, event, _):
+    if event == "call" and steps and frame.f_code.co_name == steps[0][0] and is_supervising(frame):
+        _name, number = steps.pop(0)
+        os.kill(os.getpid(), int(number))
+
+def is_supervising(frame):
+    while frame is not None and frame.f_code.co_qualname != "Multiprocess.run":
+        frame = frame.f_back
+    return frame is not None
+
+sys.setprofile(look)
+main()
+"""
+MOMENTS = [
+    "init_processes:15",
+    "_launch:15",  # a worker is being created
+    "dump:2",  # the worker's sockets are being copied
+    "spawnv_passfds:15",
+    "start:2 _launch:2 terminate_all:15",
+    "_release_save:15",  # the lock of `should_exit` is held
+    "_release_save:2 join_all:2",
+    "keep_subprocess_alive:15",
+    "_healthcheck:2",  # a worker is asked for a response that never comes
+    "_healthcheck:15 join_all:15",
+    "init_processes:1 _launch:1 handle_hup:15",
+    "init_processes:1 restart_all:15",
+    "init_processes:1 wait_until_ready:15",
+    "init_processes:1 restart_all:1 terminate:15",
+    "init_processes:1 restart_all:1 terminate:15 join_all:2",
+]
+"""Functions of the supervisor, each with the signal that arrives as the function is called."""
 
 
 def start_of(command: str, url: str) -> tuple[list[str], dict[str, str]]:
@@ -90,6 +137,78 @@ def test_a_signal_ends_a_start_at_any_moment(tmp_path: Path, database_url: str, 
 
 @pytest.mark.no_database
 @pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_to_the_parent_of_workers_ends_them_at_any_moment(tmp_path: Path, moment: str) -> None:
+    env = service_env(NOWHERE, port=free_port(), workers=2)
+    with Running(WXAUTH, "-c", IN_SUPERVISOR, "serve", moment, cwd=tmp_path, env=env) as running:
+        assert running.process.wait(PATIENCE) == 0
+        until(lambda: not users_of(tmp_path))
+        assert "Traceback" not in running.output
+        assert running.output.count('"settings_read"') <= moment.count(":1 ")
+
+
+@pytest.mark.no_database
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_signals_at_random_moments_of_simultaneous_starts_are_heeded(tmp_path: Path, workers: int) -> None:
+    def start_and_end(number: int) -> None:
+        random = Random(number)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        env = service_env(NOWHERE, port=free_port(), workers=workers)
+        with Running(WXAUTH, "serve", cwd=folder, env=env, is_installed=True) as running:
+            maps = Path(f"/proc/{running.process.pid}/maps")
+            until(lambda: "pydantic_core" in maps.read_text())  # most imports are still to come
+            sleep(random.uniform(0, 4))
+            if random.random() < 0.5:
+                running.process.send_signal(signal.SIGHUP)
+                running.wait_for('"reload_ignored"' if workers == 1 else '"settings_read"')
+                sleep(random.uniform(0, 2))
+            for _signal in range(random.choice([1, 1, 2])):
+                assert running.process.poll() in (None, 0)
+                if running.process.poll() is None:
+                    running.process.send_signal(random.choice([signal.SIGTERM, signal.SIGINT]))
+                sleep(random.uniform(0, 0.3))
+            assert running.process.wait(PATIENCE) == 0
+            until(lambda: not users_of(folder))
+            assert "Traceback" not in running.output
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(start_and_end, number) for number in range(4)]:
+            done.result()
+
+
+UNDER_UVICORN = """
+import os, signal, sys
+from uvicorn.main import main
+
+name = sys.argv.pop()
+
+def look(frame, event, _):
+    if event == "call" and frame.f_code.co_name == name:
+        sys.setprofile(None)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+sys.setprofile(look)
+main()
+"""
+
+
+@pytest.mark.no_database
+@pytest.mark.slow
+@pytest.mark.parametrize("function", ["_serve", "create_app", "build_services", "_prepare"])
+def test_a_signal_before_the_app_serves_ends_another_server_at_once(tmp_path: Path, function: str) -> None:
+    port = free_port()
+    arguments = ["--factory", "wxauth.asgi:create_app", "--no-proxy-headers", f"--port={port}", function]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = service_env(f"postgresql://wxauth@127.0.0.1:{silent.getsockname()[1]}/wxauth")
+        with Running(sys.executable, "-c", UNDER_UVICORN, *arguments, cwd=tmp_path, env=env) as running:
+            assert running.process.wait(PATIENCE) == 0
+            assert '"started"' not in running.output
+
+
+@pytest.mark.no_database
+@pytest.mark.slow
 def test_a_signal_leaves_nothing_of_a_postgresql_that_dev_starts(tmp_path: Path) -> None:
     temporary = Path(tempfile.mkdtemp(prefix="wxauth-test-"))
     arguments, env = start_of("dev", "")
@@ -110,3 +229,18 @@ def test_a_signal_leaves_nothing_of_a_postgresql_that_dev_starts(tmp_path: Path)
         assert running.output == ""
         assert not list(temporary.iterdir())
     temporary.rmdir()
+
+
+IMPORTS = """
+import os, signal, sys
+from wxauth.__main__ import main
+
+loaded = {name for name in sys.modules if name.startswith("wxauth.")}
+assert loaded == {"wxauth.__main__"}, loaded
+"""
+
+
+@pytest.mark.no_database
+def test_nothing_is_imported_before_the_signals_are_set(tmp_path: Path) -> None:
+    with Running(sys.executable, "-c", IMPORTS, cwd=tmp_path) as running:
+        assert running.process.wait(PATIENCE) == 0, running.output

@@ -19,9 +19,9 @@ from pydantic import SecretStr
 from tests.fakes import APP, OTHER_APP, SECRET_KEY
 from tests.processes import environment, free_port, run
 from tests.sweeps import swept
-from wxauth.settings.http_urls import host_of
 from wxauth.settings.loading import load_settings, setting_faults
 from wxauth.settings.settings import InvalidSettings, Settings
+from wxauth.settings.urls import host_of
 
 DATABASE_URL = "postgresql://wxauth:hunter2@db.internal/wxauth"
 UNENCODED = ["hunter2[", "hunter2]", "[1]", "hunter2＠x", "hunter2：x", "hunter2／x", "hunter2℀", "hunter2\t"]
@@ -55,6 +55,9 @@ OWN_RULES = {
         '{"wx1": "hunter2"}',
         '[{"app_id": "wx1"}]',
         '[{"app_id": "wx1", "app_secret": ""}]',
+        '[{"app_id": "wx1", "app_secret": "hunter2", "claims": {"n": [9007199254740993]}}]',
+        '[{"app_id": "wx1", "app_secret": "hunter2", "claims": {"n": 0.1000000000000000055}}]',
+        '[{"app_id": "wx1", "app_secret": "hunter2", "claims": {"n": 1, "n": 1}}]',
         '[{"app_id": "wx1", "app_secret": "hunter2", "hunter3": 1}]',
         '[{"app_id": "wx1", "app_secret": "hunter2"}, {"app_id": "wx1", "app_secret": "hunter3"}]',
         '[{"app_id": "wx1", "app_secret": "hunter2", "push_token": "hunter2 hunter3"}]',
@@ -95,13 +98,32 @@ OWN_RULES = {
         "https://auth.example.com:８０",
         *(f"https://wxauth:{password}@auth.example.com" for password in UNENCODED),
     ],
-    "AUDIENCE": [""],
+    "AUDIENCE": [
+        "",
+        *(
+            "https://api.example.com",
+            "http://127.0.0.1:8005/mcp",
+            "HTTPS://API.example.com",
+            " https://api.example.com",
+        ),
+        *("https://", "https://[", "http://api.example.com?a=b", "ftp://api.example.com", "api://orders"),
+    ],
     "ACCESS_TOKEN_TTL": ["0", "86401", "15m"],
     "REFRESH_TOKEN_TTL": ["9" * 12],
     "SCAN_PAGE": ["/pages/scan/scan", "pages/scan/scan?a=1", ""],
     "SITE_PAGE": ["/pages/authorize/authorize"],
     "SIGN_UP_ROLES": ["member,admin"],
-    "CLAIMS": ["[]"],
+    "CLAIMS": [
+        "[]",
+        '{"n": 9007199254740993}',
+        '{"n": [0.1000000000000000055]}',
+        '{"n": 1e400}',
+        '{"n": NaN}',
+        '{"n": 1, "n": 1}',
+        '{"n": {"a": 1, "a": 1}}',
+        '{"n": "\\uffff"}',
+        '{"n": "\\ud83d"}',
+    ],
     "SIGN_UP_HOOK_URL": [
         "ftp://x",
         "https://https://hooks.example.com/",

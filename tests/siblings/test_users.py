@@ -17,7 +17,7 @@ from wxauth.clients.models import Scope
 
 TOLD = {
     *("id", "nickname", "avatar_url", "status", "roles", "created_at", "last_login_at", "former_ids", "identities"),
-    *("external_id", "consents", "attributes", "erase_at"),
+    *("external_id", "consents", "attributes", "erase_at", "last_seen_at"),
 }
 
 
@@ -67,10 +67,12 @@ async def test_a_user_is_returned_without_number_and_unionid(orders: Sibling) ->
     answer = await orders.get(user["id"])
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert answer.json().keys() == TOLD
+    not_own = {"former_ids", "identities", "consents", "attributes", "erase_at", "last_seen_at"}
     assert answer.json() == {
-        **{name: user[name] for name in TOLD - {"former_ids", "identities", "consents", "attributes", "erase_at"}},
+        **{name: user[name] for name in TOLD - not_own},
         "attributes": {},
         "erase_at": None,
+        "last_seen_at": user["last_login_at"],
         "former_ids": [],
         "consents": [],
         "identities": [{"app_id": user["app_id"], "openid": user["openid"]}],

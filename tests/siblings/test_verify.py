@@ -110,7 +110,7 @@ async def test_an_ending_counts_when_it_is_committed_and_is_not_waited_for(asker
 @pytest.mark.requirement("asvs-9.2.1")
 async def test_the_tokens_that_the_guard_takes_and_refuses_are_taken_and_refused(asker: Asker, name: str) -> None:
     forged, is_good = (HOSTILE | EXPIRED | GOOD)[name](asker.forger), name in GOOD
-    verified = await asker.stage.client.get(VERIFY, headers=bearer(forged))
+    verified = await asker.stage.client.get(f"{VERIFY}?websites=true", headers=bearer(forged))
     if len(forged) > MAX_HEAD:
         assert verified.status_code == 431
         return
@@ -189,6 +189,7 @@ async def test_verify_says_in_the_header_whose_request_it_is(asker: Asker) -> No
             "x-auth-openid": asker.tokens["user"]["openid"],
             "x-auth-session-id": asker.tokens["session_id"],
             "x-auth-roles": "",
+            "x-auth-scope": "",
         }
 
 
@@ -247,7 +248,10 @@ async def test_any_other_parameter_is_refused_with_a_token_and_without(asker: As
         answer = await asker.stage.client.get(f"/v1/verify?{query}", headers=headers)
         problem = problem_of(answer, "invalid_request", 422)
         assert problem["errors"] == [
-            {"field": "query", "message": "Accepts only the parameters 'role', which can be repeated, and 'resource'"}
+            {
+                "field": "query",
+                "message": "Accepts only the parameters 'role', which can be repeated, 'resource' and 'websites'",
+            }
         ]
         assert "'uri /v1/verify?'" in problem["detail"]  # the line to write into a Caddyfile
         assert not [name for name in answer.headers if name.startswith("x-auth-")]
@@ -266,6 +270,62 @@ async def test_verify_sends_any_openid_in_ascii(asker: Asker, openid: str) -> No
 async def test_verify_does_not_wait_for_a_body_that_the_proxy_kept(asker: Asker) -> None:
     headers = {**bearer(asker.token), "Content-Length": str(10**9), "Content-Type": "application/json"}
     assert (await asker.stage.client.request("GET", VERIFY, content=unread(), headers=headers)).status_code == 200
+
+
+async def test_verify_refuses_a_websites_token_unless_the_proxy_accepts_websites(asker: Asker) -> None:
+    client, forger = asker.stage.client, asker.forger
+    with Sweep() as sweep:
+        for scope in ("openid profile", "orders:read", "roles", ""):
+            website = bearer(forger.with_claims(client_id="shop", app_id="wxother", scope=scope))
+            for target in (
+                VERIFY,
+                f"{VERIFY}?role=admin",
+                f"{VERIFY}/",
+                f"{VERIFY}/orders",
+                f"{VERIFY}/a?websites=true",
+            ):
+                with sweep.case(scope, target):
+                    answer = await client.get(target, headers=website)
+                    problem = problem_of(answer, "insufficient_scope", 403)
+                    assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+                    assert problem["detail"] == "this service doesn't accept the tokens of websites and agents"
+                    assert not identity(answer)
+            with sweep.case(scope, "accepted"):
+                passed = await client.get(f"{VERIFY}?websites=true", headers=website)
+                assert (passed.status_code, passed.headers["x-auth-scope"]) == (200, scope)
+    own = await asker.verify("?websites=true")
+    assert (own.status_code, own.headers["x-auth-scope"]) == (200, "")
+
+
+async def test_a_role_is_demanded_of_a_website_too(asker: Asker) -> None:
+    await set_roles(asker.stage.rows, "clerk")
+    for scope, status in (("openid", 403), ("openid roles", 200)):
+        website = asker.forger.with_claims(client_id="shop", app_id="wxother", scope=scope)
+        answer = await asker.stage.client.get(f"{VERIFY}?websites=true&role=clerk", headers=bearer(website))
+        assert answer.status_code == status
+
+
+@swept(
+    "query",
+    [
+        *(
+            "websites=",
+            "websites",
+            "websites=false",
+            "websites=True",
+            "websites=TRUE",
+            "websites=1",
+            "websites=true%20",
+        ),
+        *("websites=true&websites=true", "websites=true&websites=false", "websites=true&role=a&websites=true"),
+        *("websites=true&resource=https://mcp.test", "resource=https://mcp.test&websites=true"),
+        *("resource=https://mcp.test&websites=false", "websites=true&resource="),
+    ],
+)
+async def test_any_other_value_of_websites_is_refused_with_a_token_and_without(asker: Asker, query: str) -> None:
+    for headers in (bearer(asker.token), {}):
+        answer = await asker.stage.client.get(f"{VERIFY}?{query}", headers=headers)
+        problem_of(answer, "invalid_request", 422)
 
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "BREW", "get")
@@ -349,7 +409,8 @@ async def test_every_path_below_is_answered_as_the_path_itself(asker: Asker, roo
                     assert answer.status_code == 200, answer.text
                     assert identity(answer) == identity(passed)
                     problem_of(await at(client, target), "missing_token", 401)
-        for query in ("role=admin", "resource=https://mcp.test", "a=b&role=", "role", "%72ole=a", "resource=&role=a"):
+        named = ("role=admin", "resource=https://mcp.test", "a=b&role=", "role", "%72ole=a", "resource=&role=a")
+        for query in (*named, "websites=true", "websites=false", "websites", "a=b&websites=", "%77ebsites=true"):
             with sweep.case(query):
                 answer = await at(client, f"{root}{VERIFY}/?{query}", headers=token)
                 problem_of(answer, "invalid_request", 422)

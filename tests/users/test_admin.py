@@ -146,6 +146,7 @@ async def test_a_user_is_shown_with_all_identities_and_open_sessions(stage: Stag
             "status": "active",
             "created_at": "2026-11-20T08:00:00Z",
             "last_login_at": "2026-11-20T08:00:00Z",
+            "last_seen_at": "2026-11-20T08:00:00Z",
             "external_id": "10023",
             "phone_verified": None,
         }

@@ -107,7 +107,7 @@ async def test_what_breaks_a_rule_is_refused_and_changes_nothing(crm: Crm, patch
 
 
 async def test_what_keeps_to_the_bounds_is_stored_as_it_is(crm: Crm) -> None:
-    largest = {"x": DEEP, "y": [[[[]]]], "n": 1.5, "big": 2**60, "no": [None]}
+    largest = {"x": DEEP, "y": [[[[]]]], "n": 1.5, "big": 2**53, "no": [None]}
     largest["text"] = "长" * ((2048 - len(json.dumps({**largest, "text": ""}, separators=(",", ":")))) // 3)
     assert (await crm.patch(json=largest)).status_code == 204
     assert await crm.attributes() == largest
@@ -169,7 +169,7 @@ async def test_a_command_sets_and_removes_them(stage: Stage, users: Command) -> 
     assert stored == {"tier": "gold", "level": 3, "vip": True, "shop": {"id": 7}, "note": "1 + 1 = 2"}
     assert (await users("set", user_id, "--attribute", "shop=", "--attribute", "note=")).returncode == 0
     assert "attribute  level=3" in " ".join((await users("show", user_id)).stdout.split()).replace(" level", "  level")
-    for wrong in (("--attribute", "Tier=1"), ("--attribute", "tier"), ("--attribute", "x=1e999"), ()):
+    for wrong in (("--attribute", "Tier=1"), ("--attribute", "tier"), ("--attribute", "x=[1e999]"), ()):
         assert (await users("set", user_id, *wrong)).returncode == 2
     too_large = await users("set", user_id, "--attribute", f"x={'y' * 2048}", LC_ALL="zh_CN.UTF-8")
     assert (too_large.returncode, too_large.stderr) == (1, "attributes：以紧凑 JSON 计，总长不能超过 2048 字节\n")

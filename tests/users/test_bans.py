@@ -13,8 +13,7 @@ from tests.processes import Command
 from tests.sweeps import swept
 from tests.world import Admin, Body, LogIn, Stage, bearer, locked, until_locked
 from wxauth.core.services import Services
-from wxauth.housekeeping.housekeeping import BANS_CHECK_PAUSE_SECONDS, lift_ended_bans
-from wxauth.housekeeping.pace import Pace
+from wxauth.housekeeping.housekeeping import BANS_CHECK_PAUSE_SECONDS, Pace, lift_ended_bans
 
 SHORT = timedelta(minutes=5)
 A_SECOND = timedelta(seconds=1)

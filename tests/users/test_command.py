@@ -132,11 +132,11 @@ async def test_the_list_is_a_table_for_people_and_an_answer_for_programs(stage: 
     assert (listed.returncode, listed.stderr) == (0, "")
     called = f"…{bob['user']['id'][-8:]}"
     assert [line.split() for line in listed.stdout.splitlines()] == [
-        ["ID", "STATUS", "ROLES", "LAST_LOGIN_AT", "NICKNAME"],
-        [bob["user"]["id"], "active", "-", "2026-11-20T08:00+00:00", "Unnamed", called],
+        ["ID", "STATUS", "ROLES", "LAST_SEEN_AT", "NICKNAME"],
+        [bob["user"]["id"], "active", "-", "2026-11-20T08:00+00:00", "WeChat", "user", called],
         [alice["user"]["id"], "active", "admin,editor", "2026-11-20T08:00+00:00", "小明👨‍👩‍👧"],
     ]
-    assert f"未命名 {called}" in (await users("list", LC_ALL="zh_CN.UTF-8")).stdout
+    assert f"微信用户 {called}" in (await users("list", LC_ALL="zh_CN.UTF-8")).stdout
     listed = await users("list", "--json")
     assert json.loads(listed.stdout) == (await stage.client.get("/v1/admin/users", headers=bearer(alice))).json()
 
@@ -163,6 +163,7 @@ async def test_a_user_is_a_table_for_people_and_the_services_answer_for_programs
         ["external_id", "-"],
         ["created_at", "2026-11-20T08:00+00:00"],
         ["last_login_at", "2026-11-20T08:00+00:00"],
+        ["last_seen_at", "2026-11-20T08:00+00:00"],
         ["identity", f"{user['app_id']}  {user['openid']}"],
         ["session", f"{alice['session_id']}  {user['app_id']}  {used}"],
         ["session", f"{site['session_id']}  shop  {used}"],
@@ -170,6 +171,24 @@ async def test_a_user_is_a_table_for_people_and_the_services_answer_for_programs
     shown = await users("show", user["id"], "--json")
     answer = await stage.client.get(f"/v1/admin/users/{user['id']}", headers=bearer(alice))
     assert json.loads(shown.stdout) == answer.json()
+
+
+async def test_a_sign_out_ends_all_sessions_and_the_user_can_log_in_again(stage: Stage, users: Command) -> None:
+    alice, elsewhere, bob = await stage.login("alice"), await stage.login("alice"), await stage.login("bob")
+    user_id = alice["user"]["id"]
+    for _ in range(2):
+        done = await users("sign-out", user_id)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"signed out {user_id} on all devices\n", "")
+    for each in (alice, elsewhere):
+        problem_of(await stage.me(each), "invalid_token", 401)
+        problem_of(await stage.refresh(each), "session_revoked", 400)
+    assert (await stage.me(bob)).status_code == 200
+    [ended] = await stage.rows.fetch("SELECT actor, data ->> 'reason' FROM events WHERE type = 'session.ended'")
+    assert tuple(ended) == ("operator", "administrator")
+    assert "ended by staff or a service" in (await users("show", user_id)).stdout
+    assert (await stage.login("alice"))["is_new_user"] is False
+    unknown = await users("sign-out", NOBODY)
+    assert (unknown.returncode, unknown.stdout) == (1, "")
 
 
 async def test_the_next_page_is_named(users: Command, login: LogIn) -> None:

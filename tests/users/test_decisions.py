@@ -8,8 +8,8 @@ import pytest
 
 from wxauth.core.trail import EventType
 from wxauth.core.users import UserStatus
-from wxauth.merging.merging import MergePair, MergeSource, status_and_roles_of_both
-from wxauth.terminal import TextError
+from wxauth.merging.merging import BY_OPERATOR, BY_UNIONID, MergePair, MergeSource, status_and_roles_of_both
+from wxauth.text_errors import TextError
 from wxauth.users.admin import UserChange
 from wxauth.users.status_queries import Ban, Ending, StatusAndRoles, StatusChange
 from wxauth_guard.errors import InvalidRequest
@@ -126,7 +126,7 @@ def test_what_has_changed_is_recorded_and_ends_sessions(
         (of("admin"), of(ban=SPAM), [ONE], of("admin")),
     ],
 )
-@pytest.mark.parametrize("source", [MergeSource.UNIONID, MergeSource.OPERATOR])
+@pytest.mark.parametrize("source", [BY_UNIONID, BY_OPERATOR])
 def test_who_is_merged_has_the_roles_of_both_and_the_longer_ban_if_an_administrator_is_left(
     former: StatusAndRoles,
     remaining: StatusAndRoles,
@@ -139,7 +139,7 @@ def test_who_is_merged_has_the_roles_of_both_and_the_longer_ban_if_an_administra
 
 
 @pytest.mark.parametrize(
-    ("source", "roles"), [(MergeSource.UNIONID, ("editor",)), (MergeSource.OPERATOR, ("admin", "editor", "support"))]
+    ("source", "roles"), [(BY_UNIONID, ("editor",)), (BY_OPERATOR, ("admin", "editor", "support"))]
 )
 def test_a_ban_that_wechat_joins_to_staff_takes_their_roles(source: MergeSource, roles: tuple[str, ...]) -> None:
     former, remaining = of("support", ban=SPAM), of("admin", "editor")

@@ -46,6 +46,28 @@ async def test_events_are_found_by_actor_user_and_type_the_newest_first(
         assert await types(root, type=several, **of_whom) == ["session.ended", "user.banned"]
 
 
+@pytest.mark.parametrize("searched", ["ledger", "client:ledger", "Ledger", " CLIENT:ledger "])
+@pytest.mark.parametrize("about_alice", [False, True])
+async def test_a_service_is_found_however_the_trail_names_it(
+    root: Admin, rows: Rows, alice_id: str, searched: str, about_alice: bool
+) -> None:
+    for name, kind in (
+        ("ledger", "user.roles_changed"),
+        ("client:ledger", "user.banned"),
+        ("ledgers", "user.unbanned"),
+    ):
+        await rows.execute(
+            "INSERT INTO events (id, type, at, actor, user_id)"
+            " VALUES (gen_random_uuid(), $1, now(), $2, $3::text::uuid)",
+            kind,
+            name,
+            alice_id,
+        )
+    filters = {"user_id": alice_id} if about_alice else {}
+    assert sorted(await types(root, actor=searched, **filters)) == ["user.banned", "user.roles_changed"]
+    assert await types(root, actor=searched, type="user.roles_changed", **filters) == ["user.roles_changed"]
+
+
 @pytest.mark.parametrize("filters", [{"actor": "{root}"}, {"type": ["user.banned", "user.unbanned", "user.created"]}])
 async def test_events_come_page_by_page(root: Admin, alice_id: str, filters: dict[str, object]) -> None:
     if "actor" in filters:

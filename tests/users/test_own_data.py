@@ -81,6 +81,7 @@ async def test_the_export_of_all_stored_data_is_one_document(stage: Stage) -> No
         "status": "active",
         "created_at": "2026-11-20T08:00:00Z",
         "last_login_at": "2026-11-20T08:00:00Z",
+        "last_seen_at": "2026-11-20T08:00:00Z",
         "attributes": {},
         "erase_at": None,
     }
@@ -197,7 +198,7 @@ class SlowReader:
         self.has_sent = False
         self.is_whole = False
         self.status = 0
-        headers = [(b"authorization", f"Bearer {login['access_token']}".encode())]
+        headers = [(b"host", b"auth.test"), (b"authorization", f"Bearer {login['access_token']}".encode())]
         scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/v1/me/export", "query_string": b""}
         scope |= {"raw_path": b"/v1/me/export", "root_path": "", "headers": headers, "client": ("127.0.0.1", 1)}
         scope |= {"http_version": "1.1", "scheme": "https", "server": ("auth.test", 443), "asgi": {"version": "3.0"}}

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from tests.world import Admin, LogIn, Stage
+from wxauth.core.clock import LAST_ID
 from wxauth.core.database import Database
-from wxauth.core.ids import LAST_ID
 from wxauth.core.users import UserStatus
 from wxauth.users.schemas import users_answer
 from wxauth.users.search_queries import _USERS_WITH_ID_OR_PHONE, WINDOWS, UsersQuery, _search_statement, find_users

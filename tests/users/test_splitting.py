@@ -11,6 +11,7 @@ import httpx
 import pytest
 from jose import jwt
 
+from tests.database_proxy import Proxy
 from tests.fakes import APP, OTHER_APP, service_env
 from tests.pictures.samples import encoded, plain
 from tests.problems import problem_of
@@ -116,7 +117,7 @@ async def test_an_identity_becomes_a_user_with_a_new_id_and_everything_else_stay
     assert new_user["id"] not in (id_of(alice), id_of(bob))
     assert openids(new_user) == ["openid-b2-bob"]
     assert (new_user["unionid"], new_user["created_at"]) == ("union-bob", bob["user"]["created_at"])
-    assert new_user["last_login_at"] == before["last_login_at"]
+    assert [new_user[name] for name in ("last_login_at", "last_seen_at")] == [before["last_login_at"]] * 2
     nothing: Body = {"nickname": None, "avatar_url": None, "phone": None, "external_id": None, "attributes": {}}
     assert {name: new_user[name] for name in nothing} == nothing
     assert (new_user["status"], new_user["roles"], new_user["consents"]) == ("active", [], [])
@@ -165,6 +166,36 @@ async def test_the_others_with_its_unionid_leave_too_and_the_oldest_says_since_w
     [(_, _, _, told)] = await crowd.recorded("user.split")
     assert told["app_ids"] == sorted([OTHER_APP["app_id"], THIRD_APP["app_id"]])
     assert told["kept_app_ids"] == sorted([APP["app_id"], OTHER_APP["app_id"]])
+
+
+async def test_an_identity_whose_unionid_is_known_only_later_leaves_with_the_others(crowd: Crowd, proxy: Proxy) -> None:
+    client = await crowd.stage.make(database_url=proxy.url)
+    alice = await crowd.log_in("alice", THIRD_APP)
+    bob = await crowd.log_in("bob")
+    there = await crowd.log_in("bob", OTHER_APP, unionid="union-bob")
+    for each in (bob, there):
+        assert (await crowd.merge(each, alice)).status_code == 200
+    for _ in ("stores the unionid", "prepares the statement"):
+        assert id_of(await crowd.stage.login("bob", at=client, app=APP, unionid="union-bob")) == id_of(alice)
+    begun = proxy.round_trips
+    assert id_of(await crowd.stage.login("bob", at=client, app=APP, unionid="union-bob")) == id_of(alice)
+    assert proxy.round_trips - begun == 1
+    answer = await crowd.split(alice, there)
+    assert (openids(answer["user"]), answer["user"]["unionid"]) == (["openid-a3-alice"], None)
+    assert (openids(answer["new_user"]), answer["new_user"]["unionid"]) == (
+        ["openid-a1-bob", "openid-b2-bob"],
+        "union-bob",
+    )
+
+
+async def test_two_openids_of_one_app_with_the_same_unionid_both_log_in_cheaply(crowd: Crowd, proxy: Proxy) -> None:
+    client = await crowd.stage.make(database_url=proxy.url)
+    alice, bob = await crowd.log_in("alice", unionid="union-alice"), await crowd.log_in("bob")
+    assert (await crowd.merge(bob, alice)).status_code == 200
+    for person in 2 * ("alice", "bob"):
+        begun = proxy.round_trips
+        assert id_of(await crowd.stage.login(person, at=client, unionid="union-alice")) == id_of(alice)
+    assert proxy.round_trips - begun == 1
 
 
 async def test_an_identity_without_a_unionid_leaves_alone(crowd: Crowd) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from tests.database_proxy import Proxy
+from tests.fakes import OTHER_APP
 from tests.problems import problem_of
 from tests.sweeps import swept
-from tests.world import NOBODY, NUMBER, Admin, Body, Stage, recorded
+from tests.world import NOBODY, NUMBER, Admin, Body, LogIn, Stage, recorded
 from wxauth.errors import StorageUnavailable
 from wxauth.users.phone_numbers import masked
 from wxauth.users.search_queries import TermKind, term_kind_of
@@ -55,6 +56,13 @@ async def test_what_staff_search_and_read_is_in_the_trail(root: Admin, alice: st
         ("staff.read", alice, {"what": "phone"}),
         ("staff.read", alice, {"what": "export"}),
     ]
+
+
+async def test_an_export_by_a_former_id_is_recorded_under_the_present_id(root: Admin, login: LogIn, alice: str) -> None:
+    former = (await login("bob", app=OTHER_APP))["user"]["id"]
+    assert (await root.merge(former, into=alice)).status_code == 200
+    assert (await root.read(f"/users/{former}/export"))["user"]["id"] == alice
+    assert [user_id for kind, user_id, data in await reads(root) if data == {"what": "export"}] == [alice]
 
 
 async def test_what_was_not_found_was_not_read(root: Admin) -> None:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.processes import PATIENCE
@@ -96,11 +97,7 @@ class App:
                 await start(content_length="9")
                 await send({"type": "http.response.body", "body": b"in ", "more_body": True})
             case path:
-                body, has_more = b"", True
-                while has_more:
-                    message = await receive()
-                    body, has_more = body + message["body"], message["more_body"]
-                text = path.encode() + b" " + body
+                text = path.encode() + b" " + await Request(scope, receive).body()
                 await start(content_length=str(len(text)))
                 await end(text)
 

@@ -2,13 +2,15 @@
 
 import json
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
 
-from tests.processes import serving
+from tests.processes import serving, until
 from tests.web.misbehaving import GET, App, behind_edge, connected, options, read_all
+from tests.world import LogLines
 
 SOON = 0.3
 """Seconds that the server under test waits for a client."""
@@ -32,12 +34,17 @@ def connect(app: App) -> Iterator[Connect]:
 
 
 @pytest.fixture(scope="module")
-def connect_patiently(app: App) -> Iterator[Connect]:
+def patient_app() -> App:
+    return App()
+
+
+@pytest.fixture(scope="module")
+def connect_patiently(patient_app: App) -> Iterator[Connect]:
     """A function that connects to a server with the production limits.
 
     Clients that send much need it, because a busy machine can take longer than `SOON`.
     """
-    with serving(behind_edge(app), **options()) as url:
+    with serving(behind_edge(patient_app), **options()) as url:
         yield partial(connected, url)
 
 
@@ -87,9 +94,10 @@ def test_a_request_that_does_not_come_whole_is_given_up(connect: Connect, sent: 
 
 def test_a_request_that_trickles_in_is_given_up(connect: Connect) -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n"
-    # If data was on its way when the server closed the connection, the client's system may drop the response.
+    # If data was on its way when the server closed the connection, its system may drop the response or its end.
     answers = (answer_to_a_little_now_and_then(connect, head, b"x") for _attempt in range(20))
-    assert problem_in(next(filter(None, answers))) == (408, "invalid_request")
+    whole = (answer for answer in answers if answer.endswith(b"}"))
+    assert problem_in(next(whole)) == (408, "invalid_request")
 
 
 @pytest.mark.parametrize("expects", [b"", b"Expect: 100-continue\r\n"])
@@ -153,6 +161,66 @@ def test_of_an_answer_to_head_there_is_no_more(connect: Connect) -> None:
     answer = exchange(connect, (GET % b"a").replace(b"GET", b"HEAD") + LAST)
     assert answer.count(b"HTTP/1.1 200") == 2
     assert answer.endswith(b"/last ")
+
+
+# Tests of what clients can write into the log.
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def stop_sending(connection: socket.socket) -> None:
+    connection.shutdown(socket.SHUT_WR)
+
+
+def stop_sending_and_reset(connection: socket.socket) -> None:
+    stop_sending(connection)
+    reset(connection)
+
+
+WAITS, UPGRADE = GET % b"waits", b"Upgrade: h2c\r\nConnection: Upgrade\r\n"
+CHUNKED = b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize("leave", [reset, stop_sending, stop_sending_and_reset])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        WAITS,
+        WAITS + GET % b"a" + GET % b"a",
+        WAITS * 3,
+        WAITS + POST % b"a",
+        WAITS + b"hello\r\n\r\n",
+        WAITS + CHUNKED + b"\r\nx\r\n",
+        POST % b"a",
+        POST % b"a" + b"12",
+        POST % b"unread" + b"12" + WAITS,
+        (POST % b"a").replace(b"Host", UPGRADE + b"Host") + b"12",
+        (POST % b"a").replace(b"Host", b"Expect: 100-continue\r\nHost"),
+        CHUNKED + b"\r\n1\r\n",
+        CHUNKED + UPGRADE + b"\r\n1\r\n",
+        CHUNKED + b"\r\n0\r\nX: a",
+        CHUNKED + b"\r\nx\r\n",
+        GET % b"begins" + WAITS,
+        GET % b"large" + WAITS,
+        GET % b"large" + b"hello\r\n\r\n",
+    ],
+)
+def test_no_client_writes_an_error_into_the_log(
+    connect_patiently: Connect, patient_app: App, log_lines: LogLines, sent: bytes, leave: Callable[..., None]
+) -> None:
+    patient_app.let_go.clear()
+    begun = patient_app.begun.total()
+    with connect_patiently() as connection:
+        connection.sendall(sent)
+        until(lambda: patient_app.begun.total() > begun)
+        leave(connection)
+    # The next connection is accepted after the reset has been noticed.
+    assert exchange(connect_patiently, LAST).endswith(b"/last ")
+    patient_app.let_go.set()
+    until(lambda: patient_app.begun == patient_app.ended)
+    assert not [line for line in log_lines() if line["level"] in ("warning", "error")]
 
 
 # Tests of wrong requests, and of requests or responses that break off.

@@ -168,7 +168,8 @@ async def test_a_request_cut_off_by_the_end_of_the_server_is_answered(stage: Sta
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/v1/login", "query_string": b"", "headers": []}
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/v1/login", "query_string": b""}
+    scope["headers"] = [(b"host", b"auth.test")]
     login = asyncio.ensure_future(create_app(stage.services)(scope, receive, send))
     await asked.wait()
     login.cancel()

@@ -21,7 +21,7 @@ from tests.world import Stage
 from wxauth.cli import main
 from wxauth.errors import NotFound
 from wxauth.i18n import Text, lazy_gettext as _
-from wxauth.login_pages.texts import TEXTS
+from wxauth.sites.pages.texts import TEXTS
 from wxauth_desk import i18n as desk_i18n
 from wxauth_desk.page_texts import page_texts
 from wxauth_desk.wechat.offered_faults import offered_faults
@@ -69,7 +69,7 @@ def third_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     ],
 )
 def test_the_first_language_that_there_is_is_taken(accepted: str, language: str) -> None:
-    for title in (*TITLES.values(), *(each for titles in OF_PERSONS.values() for each in titles)):
+    for title in (each for titles in (*TITLES.values(), *OF_PERSONS.values()) for each in titles):
         assert title.translated("zh-TW").startswith(MARK)
     answer = problem(NotFound("nothing"), httpx.Headers({"Accept-Language": accepted}))
     assert answer.headers["Content-Language"] == language

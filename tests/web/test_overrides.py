@@ -11,12 +11,13 @@ from fastapi import FastAPI
 
 from tests.docs import block
 from tests.problems import problem_of
-from tests.world import Client, LogIn
+from tests.world import LogIn, Stage
 from wxauth.core.services import Services
 from wxauth.keys.keyring import KeyRing
 from wxauth.service.app import create_api, surround
 from wxauth.users.callers import verified
 from wxauth.web.dependencies import provide
+from wxauth.wechat.client import WeChat
 from wxauth_guard.verifier import Verifier
 
 
@@ -53,7 +54,7 @@ async def test_a_route_takes_the_part_that_stands_in_for_another(api: FastAPI, f
     problem_of(await front.get("/.well-known/jwks.json"), "keys_unavailable", 503)
 
 
-async def test_respx_mocks_wechat_as_the_guide_shows(client: Client) -> None:
-    names: dict[str, Any] = {"respx": respx, "Client": Client}
-    exec(block("docs/contribute/development.md", "respx.mock"), names)
-    await names["test_a_person_whom_wechat_has_blocked_cannot_log_in"](client)
+async def test_respx_mocks_wechat_as_the_guide_shows(stage: Stage) -> None:
+    names: dict[str, Any] = {"httpx": httpx, "respx": respx, "Stage": Stage, "WeChat": WeChat}
+    exec(block("docs/contribute/development.md", "respx.MockRouter"), names)
+    await names["test_a_person_whom_wechat_has_blocked_cannot_log_in"](stage)

@@ -66,13 +66,13 @@ async def test_a_path_without_control_characters_is_accepted(offline_client: Cli
 
 
 @pytest.mark.slow
-async def test_a_content_length_has_256_digits_at_most(offline_client: Client, log_lines: LogLines) -> None:
-    for digits in ("0" * 257, "0" * 5000):
+async def test_a_content_length_has_20_digits_at_most(offline_client: Client, log_lines: LogLines) -> None:
+    for digits in ("0" * 21, "0" * 5000):
         await refused_anywhere(offline_client, headers={"Content-Length": digits})
     assert not [line for line in log_lines() if line["level"] == "error"]
     counted = (await offline_client.get("/metrics")).text
     assert f'wxauth_requests_refused_total{{code="invalid_request"}} {4 * (len(PATHS) - 1)}' in counted
-    assert (await offline_client.get("/livez", headers={"Content-Length": "0" * 256})).status_code == 200
+    assert (await offline_client.get("/livez", headers={"Content-Length": "0" * 20})).status_code == 200
 
 
 @pytest.mark.slow

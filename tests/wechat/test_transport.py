@@ -507,10 +507,11 @@ async def test_a_request_cancelled_at_any_moment_leaves_its_place_to_the_next(pa
 
 
 async def test_a_cookie_of_wechats_goes_along_with_no_other_request(stage: Stage) -> None:
-    with respx.mock(using="httpx") as router:
-        route = router.get("https://wechat.test/sns/jscode2session")
-        route.respond(json=IDENTITY, headers={"Set-Cookie": "person=alice; Path=/"})
-        for _ in range(2):
-            app = stage.services[Apps].for_login(None)
-            assert (await stage.services[WeChat].exchange(app, "code")).openid == IDENTITY["openid"]
+    router = respx.MockRouter()
+    route = router.get("https://wechat.test/sns/jscode2session")
+    route.respond(json=IDENTITY, headers={"Set-Cookie": "person=alice; Path=/"})
+    stage.services[WeChat].transport = httpx.MockTransport(router.async_handler)
+    for _ in range(2):
+        app = stage.services[Apps].for_login(None)
+        assert (await stage.services[WeChat].exchange(app, "code")).openid == IDENTITY["openid"]
     assert [call.request.headers.get("cookie") for call in route.calls] == [None, None]

@@ -3,9 +3,15 @@ import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.lang.reflect.Field;
 import java.net.URL;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Scanner;
+import java.util.Set;
+import java.util.TreeSet;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
 
 /** Prints the verdicts of Wxauth.java, for Java 8 and Java 17, on each line from tests/foreign/key_documents.py. */
 public final class Judge {
@@ -22,6 +28,9 @@ public final class Judge {
             Judge judge = new Judge(words[0]);
             int first = judge.status(words[1]);
             judge.forgetThePause();
+            if (words[0].contains("/old/")) {
+                judge.set("readAt", System.nanoTime() - TimeUnit.MINUTES.toNanos(6));
+            }
             String others = words[0].endsWith("/hanging") ? judge.besideStrangers(words) : judge.afterAStranger(words);
             System.out.println(first + " " + others);
         }
@@ -34,21 +43,31 @@ public final class Judge {
         return stranger + " " + status(words[1]);
     }
 
-    /** Runs 32 requests with unknown keys, and then a user's request, in 16 threads like those of a server. */
+    /** Runs 300 requests with unknown keys, and then a user's request, in 16 threads like those of a server. */
     private String besideStrangers(String[] words) throws Exception {
         ExecutorService threads = Executors.newFixedThreadPool(16);
-        for (int number = 0; number < 32; number++) {
-            threads.submit(() -> status(words[2]));
+        List<Future<Integer>> strangers = new ArrayList<>();
+        for (int number = 0; number < 300; number++) {
+            strangers.add(threads.submit(() -> status(words[2])));
         }
         int user = threads.submit(() -> status(words[1])).get();
-        return user + " " + new Scanner(new URL(words[0] + "/answered").openStream()).next();
+        String isWaitedFor = new Scanner(new URL(words[0] + "/answered").openStream()).next();
+        Set<Integer> found = new TreeSet<>();
+        for (Future<Integer> stranger : strangers) {
+            found.add(stranger.get());
+        }
+        return user + " " + isWaitedFor + " " + found.toString().replace(" ", "");
     }
 
     private void forgetThePause() throws Exception {
-        Field nextAt = Wxauth.class.getDeclaredField("nextAt");
-        nextAt.setAccessible(true);
+        set("nextAt", System.nanoTime());
+    }
+
+    private void set(String name, long time) throws Exception {
+        Field field = Wxauth.class.getDeclaredField(name);
+        field.setAccessible(true);
         synchronized (wxauth) {
-            nextAt.set(wxauth, System.nanoTime());
+            field.set(wxauth, time);
         }
     }
 

@@ -5,7 +5,9 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Scanner;
+import java.util.TreeSet;
 import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import org.springframework.security.oauth2.jwt.BadJwtException;
 import org.springframework.security.oauth2.jwt.JwtException;
 
@@ -29,15 +31,19 @@ public class SpringJudge {
     }
 
     private static Decoder decoder(String issuer) throws Exception {
-        var found = new Wxauth().jwtDecoder(issuer, "wxauth");
+        var found = new Wxauth().jwtDecoder(issuer, "wxauth", false);
         return token -> DECODE;
     }
 
     private static String besideStrangers(Decoder decoder, String[] words) throws Exception {
         var threads = Executors.newFixedThreadPool(16);
-        for (var number = 0; number < 32; number++) threads.submit(() -> status(decoder, words[2]));
+        var strangers = new ArrayList<Future<Integer>>();
+        for (var number = 0; number < 300; number++) strangers.add(threads.submit(() -> status(decoder, words[2])));
         var user = threads.submit(() -> status(decoder, words[1])).get();
-        return user + " " + new Scanner(URI.create(words[0] + "/answered").toURL().openStream()).next();
+        var isWaitedFor = new Scanner(URI.create(words[0] + "/answered").toURL().openStream()).next();
+        var found = new TreeSet<Integer>();
+        for (var stranger : strangers) found.add(stranger.get());
+        return user + " " + isWaitedFor + " " + found.toString().replace(" ", "");
     }
 
     private static int status(Decoder decoder, String token) {

@@ -25,6 +25,10 @@ while ($line = fgets(STDIN)) {
     [$issuer, $token, $stranger] = explode(' ', trim($line));
     $first = status($issuer, $token);
     forget_the_pause($issuer);
+    if (strpos($issuer, '/old/')) {
+        $kept = json_decode(file_get_contents(kept($issuer)), true);
+        file_put_contents(kept($issuer), json_encode(['read_at' => time() - 360] + $kept));
+    }
     $between = status($issuer, $stranger);
     forget_the_pause($issuer);
     echo $first, ' ', $between, ' ', status($issuer, $token), "\n";

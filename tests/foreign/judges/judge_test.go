@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +46,9 @@ func TestJudgeEachLine(t *testing.T) {
 			printed += fmt.Sprintln(besideStrangers(status, words))
 			continue
 		}
+		if strings.Contains(words[0], "/old/") {
+			keys.readAt = time.Now().Add(-6 * time.Minute)
+		}
 		printed += fmt.Sprint(status(words[2]), " ")
 		forgetThePause()
 		printed += fmt.Sprintln(status(words[1]))
@@ -53,19 +58,21 @@ func TestJudgeEachLine(t *testing.T) {
 	}
 }
 
-// Runs 32 requests with unknown keys, and then a user's request, in 16 workers.
+// Runs 300 requests with unknown keys, and then a user's request, in 16 workers.
 func besideStrangers(status func(string) int, words []string) string {
-	tokens, answered := make(chan string), make(chan int, 1)
+	tokens, answered, refused := make(chan string), make(chan int, 1), make(chan int, 300)
 	for n := 0; n < 16; n++ {
 		go func() {
 			for token := range tokens {
 				if found := status(token); token == words[1] {
 					answered <- found
+				} else {
+					refused <- found
 				}
 			}
 		}()
 	}
-	for n := 0; n < 32; n++ {
+	for n := 0; n < 300; n++ {
 		tokens <- words[2]
 	}
 	tokens <- words[1]
@@ -76,5 +83,9 @@ func besideStrangers(status func(string) int, words []string) string {
 	}
 	defer answer.Body.Close()
 	waits, _ := io.ReadAll(answer.Body)
-	return fmt.Sprint(user, " ", string(waits))
+	found := map[int]bool{}
+	for n := 0; n < 300; n++ {
+		found[<-refused] = true
+	}
+	return fmt.Sprint(user, " ", string(waits), " ", slices.Sorted(maps.Keys(found)))
 }

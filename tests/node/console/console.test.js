@@ -9,7 +9,7 @@ import { CONSOLE_URL, DESK_URL, FIRST_APP, LATER_APP, SERVICE_URL, asks } from '
 import { linkFor, logIn, makeAdministrator, phoneOf, scan } from './driving.js'
 
 const MARKUP = '<img src=x onerror="document.title=1">'
-const SECTIONS = ['Overview', 'Users', 'Events', 'Sign-ins', 'Services', 'Webhooks', 'Apps', 'Keys']
+const SECTIONS = ['Overview', 'Users', 'Events', 'Logins', 'Services', 'Webhooks', 'Apps', 'Keys']
 
 // Several processes share these tests, and each process has its own service.
 const [part, parts] = process.env.PART.split('/').map(Number)
@@ -145,11 +145,11 @@ test('a session survives a reload, and ends with signing out', async () => {
   )
   assert.equal(await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie])), '[{},{},""]')
   await page.click('.who > summary')
-  await button('Sign out').click()
-  await page.getByText('You are signed out.').waitFor()
+  await button('Log out').click()
+  await page.getByText('You are logged out.').waitFor()
   await page.context().addCookies([cookie]) // someone has kept this cookie
   await page.reload()
-  await page.getByRole('heading', { name: 'Sign in' }).waitFor()
+  await page.getByRole('heading', { name: 'Log in' }).waitFor()
 })
 
 testBegunOtherwise('an address that is pasted into the page opens it too', async () => {
@@ -238,7 +238,7 @@ testBegunOtherwise('a ban under the page ends it at once', async () => {
   await page.getByRole('navigation').getByRole('link', { name: 'Users' }).click()
   await page.getByRole('alert').getByText('Your session has ended.').waitFor()
   await page.reload()
-  await page.getByRole('heading', { name: 'Sign in' }).waitFor()
+  await page.getByRole('heading', { name: 'Log in' }).waitFor()
 })
 
 // Users.
@@ -282,7 +282,7 @@ test('a list that is loaded whole has no search over nothing', async () => {
   const none = (route) => route.fulfill({ json: { items: [], next_cursor: null } })
   await page.route(/\/v1\/admin\/webhooks/, none, { times: 2 })
   await goTo('webhooks')
-  await page.getByText(/^There are no webhooks yet\. A webhook receives/).waitFor()
+  await page.getByRole('heading', { name: 'There are no webhooks yet.' }).waitFor()
   assert.equal(await button('Search').count(), 0)
   await button('Add').waitFor()
   await goTo('webhooks?q=crm') // a search in the URL needs the search box, so that the user can clear it
@@ -514,13 +514,18 @@ test('an attribute is set, shown, and removed', async () => {
   const person = await newcomer()
   await showPerson(person)
   const card = page.locator('section.card', { has: page.getByRole('heading', { name: 'Attributes' }) })
-  for (const [typed, stored] of [['gold', { tier: 'gold' }], ['{"since": 2026}', { tier: { since: 2026 } }], ['', {}]]) {
+  const digits = '1716543210987654321'
+  const sent = ['gold', digits, '1.10', '1e3', '0.1', '7', '{"since": 2026}', '[1.5, "7"]', 'true', '']
+  const kept = ['gold', digits, '1.10', '1e3', 0.1, 7, { since: 2026 }, [1.5, '7'], true]
+  for (const [n, typed] of sent.entries()) {
+    const stored = n < kept.length ? { tier: kept[n] } : {}
     await card.getByLabel('Name of an attribute').fill('tier')
     await card.getByLabel('Value').fill(typed)
     await button('Set').click()
     await eventually(async () => assert.deepEqual((await shown(person)).attributes, stored))
     await eventually(async () => assert.deepEqual(await card.locator('dd').allInnerTexts(), Object.values(stored).map((each) => JSON.stringify(each))))
   }
+  assert.deepEqual((await shown(person)).attributes, {})
 })
 
 test('what a merge and a split hand over is told before they are done', async () => {
@@ -582,14 +587,14 @@ test('a person is signed out on one device, and on all', async () => {
   const person = await newcomer()
   const other = await logIn(person.user.nickname)
   await showPerson(person)
-  const devices = page.getByRole('button', { name: /^Sign out this device/ })
+  const devices = page.getByRole('button', { name: /^Log out this device/ })
   assert.equal(await devices.count(), 2)
   await devices.first().click()
   await eventually(async () => assert.equal(await devices.count(), 1))
   await isRefused(other)
   assert.equal(await statusOf(person), 200)
-  await button('Sign out everywhere').click()
-  await button('Sign out everywhere', dialog()).click()
+  await button('Log out everywhere').click()
+  await button('Log out everywhere', dialog()).click()
   await isRefused(person)
   await page.getByText('This user isn’t logged in on any device.').waitFor()
 })
@@ -743,6 +748,45 @@ test('events are told in a sentence, with the JSON behind it, and their types ch
   await rows().getByText('Logged in for the first time').waitFor()
 })
 
+test('what a service has done is told as the service’s', async () => {
+  const person = await newcomer()
+  const name = `moderator-${(number += 1)}`
+  const client = await asks(root, '/v1/admin/clients', { method: 'POST', body: JSON.stringify({ name, scopes: ['moderate'] }) })
+  const { client_secret } = await client.json()
+  const headers = { Authorization: `Basic ${btoa(`${name}:${client_secret}`)}` }
+  const ended = await fetch(`${SERVICE_URL}/v1/users/${person.user.id}/sessions`, { method: 'DELETE', headers })
+  assert.equal(ended.status, 204)
+  await goTo(`events?user_id=${person.user.id}&type=session.ended`)
+  await rows().first().getByText('by a service').waitFor()
+  const actor = rows().first().getByRole('cell').nth(4)
+  assert.equal(await actor.innerText(), `Service ${name}`)
+  await showPerson(person)
+  const events = page.getByRole('region', { name: 'Events about this user' })
+  await events.getByRole('cell', { name: `Service ${name}` }).waitFor()
+})
+
+test('an export shows how many events it has read, and back to when', async () => {
+  const event = (id, at) => ({ id, at, type: 'user.erased', actor: 'system', user_id: null, app_id: null, ip: null, data: {} })
+  let goOn
+  const held = new Promise((resolve) => (goOn = resolve))
+  await page.route(/admin\/events\?.*limit=200/, async (route) => {
+    const isSecond = route.request().url().includes('cursor')
+    if (isSecond) await held
+    const items = isSecond ? [event('1', '2026-01-02T00:00:00Z')] : [event('3', '2026-01-05T12:00:00Z'), event('2', '2026-01-03T12:00:00Z')]
+    await route.fulfill({ json: { items, next_cursor: isSecond ? null : 'next' } })
+  })
+  await goTo('events?since=2026-01-01T12:00:00Z')
+  await button('Export').click()
+  await page.getByRole('status').getByText(/^2 events, back to Jan 3, 2026/).waitFor()
+  const bar = page.getByRole('progressbar', { name: 'Export' })
+  assert.equal(await bar.evaluate(({ position }) => position), 0.5) // two of the four days
+  const downloaded = page.waitForEvent('download')
+  goOn()
+  assert.match(await readFile(await (await downloaded).path(), 'utf8'), /"3"[^]*"2"[^]*"1"/)
+  await page.getByRole('status').getByText('3 events have been exported.').waitFor()
+  await bar.waitFor({ state: 'detached' })
+})
+
 test('a refused login is found by the request id that the phone shows, and by person', async () => {
   const person = await newcomer()
   await change(person, { status: 'disabled' })
@@ -753,7 +797,7 @@ test('a refused login is found by the request id that the phone shows, and by pe
   })
   const { request_id, code } = await refused.json()
   assert.equal(code, 'account_disabled')
-  await go('Sign-ins')
+  await go('Logins')
   await page.getByRole('link', { name: 'Refused logins' }).click()
   await page.getByLabel('Request ID').fill(request_id)
   await button('Search').click()
@@ -762,6 +806,11 @@ test('a refused login is found by the request id that the phone shows, and by pe
     await rows().getByText(told).waitFor()
   await rows().getByRole('link', { name: person.user.nickname }).click()
   await page.getByRole('region', { name: 'Refused logins' }).getByText(request_id).waitFor()
+})
+
+test('a reason in a few words ends where its sentence ends, and not within a name', async () => {
+  await goTo('signins?show=refused&code=invalid_code')
+  await chip('ReasonThe wx.login code has expired or belongs to another app').waitFor()
 })
 
 test('logins are listed with who, from which device and address, and whether they go on', async () => {
@@ -853,6 +902,28 @@ test('an app is added, checked, changed and removed', async () => {
   await choose(row, 'Remove')
   await button('Remove', dialog()).click()
   await row.waitFor({ state: 'detached' })
+})
+
+test('all apps are checked one after the other, and a bar shows how far that is', async () => {
+  const { items } = await (await asks(root, '/v1/admin/apps')).json()
+  const number = items.filter(({ is_enabled }) => is_enabled).length
+  let goOn
+  const held = new Promise((resolve) => (goOn = resolve))
+  let checks = 0
+  await page.route('**/v1/admin/apps/*/check', async (route) => {
+    if (++checks === 2) await held
+    await route.continue()
+  })
+  await go('Apps')
+  await button('Check all').click()
+  await dialog().getByText(`1 of ${number} apps checked`).waitFor()
+  const bar = dialog().getByRole('progressbar', { name: 'Check all' })
+  assert.equal(await bar.evaluate(({ position }) => position), 1 / number)
+  assert.match(await dialog().getByRole('status').textContent(), /apps checked/)
+  goOn()
+  await dialog().getByText(`${number} of ${number} apps checked`).first().waitFor()
+  assert.equal(await bar.evaluate(({ position }) => position), 1)
+  assert.equal(await dialog().getByRole('heading', { level: 3 }).count(), number)
 })
 
 test('keys are rotated, and that asks', async () => {
@@ -950,6 +1021,9 @@ test('a site is added, shown and changed', async () => {
   assert.ok(![ACCOUNT.app_id, FIRST_APP].some((id) => websites.join().includes(id)))
   await button('Save', dialog()).click()
   await dialog().getByRole('alert').getByText(/claims/).waitFor()
+  await dialog().getByLabel('Claims').fill('{"customer": 9007199254740993}')
+  await button('Save', dialog()).click()
+  await dialog().getByRole('alert').getByText(/claims: must not contain a number that some programs would round/).waitFor()
   await dialog().getByLabel('Claims').fill('{"tier": "$attributes.tier"}')
   await button('Save', dialog()).click()
   await row.getByText('Corner Shop').waitFor()
@@ -1043,14 +1117,14 @@ testBegunOtherwise('support staff see what they may do, and nothing that adminis
   await change(staff, { roles: ['support'] })
   await open({ by: staff })
   const links = await page.getByRole('navigation').getByRole('link').allInnerTexts()
-  assert.deepEqual(links, ['Overview', 'Users', 'Events', 'Sign-ins'])
+  assert.deepEqual(links, ['Overview', 'Users', 'Events', 'Logins'])
   for (const section of links) await go(section)
   const acts = async (person) => {
     await showPerson(person)
     return page.locator('main button:not(.id, .copier):visible').allInnerTexts()
   }
   const offered = await acts(await newcomer())
-  const wanted = ['Sign out everywhere', 'Clear name', 'Ban', 'Sign out this device']
+  const wanted = ['Log out everywhere', 'Clear name', 'Ban', 'Log out this device']
   assert.deepEqual(wanted.filter((act) => !offered.includes(act)), [])
   assert.deepEqual(offered.filter((act) => ['Export', 'Merge', 'Erase', 'Save', 'Set'].includes(act)), [])
   await page.getByText('To merge, split, export or erase users, or to set roles, you need the admin role.').waitFor()
@@ -1107,9 +1181,23 @@ test('the overview draws what happened, with a label', async () => {
   await reasons.getByRole('link', { name: 'Banned' }).click()
   await chip('ReasonBanned').waitFor()
   await go('Overview')
-  await page.getByLabel('Time range').selectOption('7 days')
+  await page.getByLabel('Time range: Logins').selectOption('7 days')
   await page.getByRole('img', { name: /^Logins, in the last 7 days/ }).waitFor()
   assert.equal(await charts.count(), 0)
+  assert.equal(await page.getByLabel('Time range: New users').inputValue(), '7') // one range for both
+})
+
+test('the overview says that its checks are under way, and what they check', async () => {
+  let goOn
+  const held = new Promise((resolve) => (goOn = resolve))
+  await page.route('**/v1/admin/check', async (route) => (await held, await route.continue()))
+  await go('Overview')
+  await page.getByRole('status').getByText('Checking the database').waitFor()
+  const bar = page.getByRole('progressbar', { name: 'Check results' })
+  assert.equal(await bar.evaluate(({ position }) => position), -1) // nobody knows how far
+  goOn()
+  await bar.waitFor({ state: 'detached' })
+  await page.getByText('checks passed').waitFor()
 })
 
 test('the first steps of a new deployment are shown until all are done', async () => {
@@ -1120,6 +1208,7 @@ test('the first steps of a new deployment are shown until all are done', async (
   await asks(root, '/v1/admin/clients', { method: 'POST', body: JSON.stringify(guarded) })
   await page.reload()
   await eventually(async () => assert.equal(await steps.getByText('done', { exact: true }).count(), 3))
+  assert.deepEqual(await steps.getByRole('progressbar', { name: '3 of 4 done' }).evaluate(({ value, max }) => [value, max]), [3, 4])
   await button('I have saved this key').click()
   await steps.waitFor({ state: 'detached' })
   await page.reload()
@@ -1140,10 +1229,13 @@ test('a chart has an axis of round numbers, no bar for a day without any, and an
   await page.route('**/v1/admin/webhooks', (route) => route.fulfill({ json: { items: [] } }))
   await go('Overview')
   await page.getByText('excluding erased and merged users').waitFor()
-  const chart = page.getByRole('img', { name: /^Sign-ups/ })
+  const chart = page.getByRole('img', { name: /^New users/ })
   assert.deepEqual([await chart.locator('rect').count(), (await chart.locator('text').allTextContents()).slice(0, 3)], [1, ['0', '2', '4']])
   await go('Webhooks')
-  await page.getByText('A webhook receives changes to users').waitFor()
+  const card = page.locator('main .card', { hasText: 'A webhook receives changes to users' })
+  await card.getByText('docs/build/events.md').waitFor()
+  await button('Add').click() // the only one
+  await page.getByRole('dialog').waitFor()
 })
 
 testBegunOtherwise('the days are those of the reader’s zone', async () => {
@@ -1200,10 +1292,10 @@ testBegunOtherwise('on a phone the sections are behind the menu, and whatever is
         .map((each) => each.outerHTML.slice(0, 80))
     assert.deepEqual(await page.evaluate(small), [], section)
   }
-  assert.equal(await button('Sign out').isVisible(), false)
+  assert.equal(await button('Log out').isVisible(), false)
   await button('Menu').click()
-  await button('Sign out').click()
-  await page.getByText('You are signed out').waitFor()
+  await button('Log out').click()
+  await page.getByText('You are logged out').waitFor()
   kept = [] // root's session has ended
 })
 
@@ -1231,7 +1323,7 @@ testBegunOtherwise('on a phone a list is cards, its filters are chips, and numbe
   for (const section of ['events', 'signins', 'services', 'webhooks', 'apps', 'keys']) {
     await goTo(section)
     await idle()
-    const wider = await page.evaluate(() => [...document.querySelectorAll('main *')].filter((each) => !each.closest('pre, .unseen, thead') && each.getBoundingClientRect().right > innerWidth + 1).map((each) => each.outerHTML.slice(0, 80)))
+    const wider = await page.evaluate(() => [...document.querySelectorAll('main *')].filter((each) => !each.closest('pre, .unseen, thead, .choices') && each.getBoundingClientRect().right > innerWidth + 1).map((each) => each.outerHTML.slice(0, 80)))
     assert.deepEqual(wider, [], section)
   }
 })
@@ -1247,7 +1339,7 @@ testBegunOtherwise('a machine that looks for barriers finds none that is serious
   }
   await forgotten({ bypassCSP: true })
   await page.goto(`${CONSOLE_URL}?lang=en`)
-  await page.getByRole('heading', { name: 'Sign in' }).waitFor()
+  await page.getByRole('heading', { name: 'Log in' }).waitFor()
   await look()
   await open({ bypassCSP: true })
   for (const section of SECTIONS) {

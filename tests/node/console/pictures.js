@@ -77,6 +77,7 @@ for (const [lang, scheme] of [
   ['en', 'light'],
   ['zh-CN', 'light'],
   ['en', 'dark'],
+  ['zh-CN', 'dark'],
 ]) {
   const context = await browser.newContext({
     viewport: { width: 1200, height: 760 },
@@ -88,7 +89,7 @@ for (const [lang, scheme] of [
   await page.addInitScript(() => localStorage.setItem('wxauth.secret-key-is-kept', 'yes')) // hides the first steps
   await page.route('**/v1/admin/numbers*', (route) => route.fulfill({ json: numbers }))
   await spread(page)
-  const suffix = scheme === 'dark' ? '.dark' : lang === 'en' ? '' : `.${lang}`
+  const suffix = (lang === 'en' ? '' : `.${lang}`) + (scheme === 'dark' ? '.dark' : '')
   const shoot = async (name) => {
     await page.waitForFunction(() => !document.querySelector('[aria-busy=true]'), null, { timeout: 40_000 })
     await page.screenshot({ path: `${folder}/${name}${suffix}.png` })
@@ -129,7 +130,8 @@ for (const [lang, scheme] of [
 for (const lang of ['en', 'zh-CN']) {
   const page = await (await browser.newContext({ viewport: { width: 1200, height: 720 }, locale: lang })).newPage()
   await page.goto(DESK_URL)
-  await page.waitForSelector('h1:not(:empty)')
+  await page.waitForSelector('#first:not([hidden])', { state: 'attached' })
+  await page.click('#empty') // the desk has shown all requests of this program
   for (const tap of ['login', 'allow']) {
     await page.click(`[data-tap=${tap}]`)
     // The newest tap comes first, and wxauth's calls to WeChat for this tap are shown last.

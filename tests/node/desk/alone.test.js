@@ -1,5 +1,6 @@
 // The page of the simulated WeChat in a real browser, with a back end that isn't wxauth.
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { after, before, test } from 'node:test'
 import { Complaints, Pages, SIZES, assertNoBarriers, eventually } from '../browser.js'
 
@@ -21,7 +22,12 @@ async function exchange(code) {
 test('it gives codes, shows the calls of the back end, and makes them fail', async () => {
   page = await pages.fresh()
   await page.goto(`${WECHAT_URL}/desk/`)
-  await page.waitForSelector('h1:not(:empty)')
+  await page.waitForSelector('#first:not([hidden])')
+  assert.match(await page.innerText('#first'), /Example[^]*Requests from your back end[^]*back end → WeChat/)
+  const { openid: openidOfAlice } = JSON.parse(execFileSync('sh', ['-c', await page.innerText('#first-command')], { encoding: 'utf8' }))
+  assert.equal(openidOfAlice, (await exchange('alice')).openid)
+  await page.waitForSelector('#taps:not(:empty)')
+  assert.equal(await page.isVisible('#first'), false)
   await page.fill('#person', 'bob')
   await page.locator('#person').blur()
   await page.click('[data-tap=loginCode]')

@@ -1,5 +1,6 @@
 // The desk's phone in a real browser, with a running `wxauth-desk dev`.
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
 import { Complaints, Pages, SIZES, assertNoBarriers, eventually, walkByTab } from '../browser.js'
@@ -374,7 +375,7 @@ test('a membership is bought, and the shop has its notice', async () => {
   // WeChat's own response may arrive after the phone has seen the shop's response.
   await eventually(async () => assert.deepEqual(await bought(), [
     ['phoneToShop', 'POST /orders', '200'],
-    ['shopToService', 'POST /v1/apps/wxdev00000000000a1/signatures', '由结果推断'],
+    ['shopToService', 'POST /v1/apps/wxdev00000000000a1/signatures', '200'],
     ['weChatToService', 'POST /v1/wechat/push/wxdev00000000000a1', '200'],
     ['serviceToShop', 'POST /wechat', '由结果推断'],
     ['phoneToShop', 'GET /orders/…', '200'],
@@ -426,12 +427,14 @@ test('a shop that fails at a notice is shown', async () => {
 })
 
 test('a repeated notice is shown beside its first attempt, and under no tap of another page', async () => {
+  const openedAt = Date.now() // the page also shows the notices of earlier purchases, as from elsewhere
   let first
   let injected = null // the id of the call that an additional call repeats
   await page.route('**/desk/wires/*', async (route) => {
     const response = await route.fetch()
     const { revision, calls } = await response.json()
-    first ??= calls.find(({ direction, repeats, status }) => direction === 'weChatToService' && repeats === null && status === 200)
+    const isFirst = ({ at, direction, repeats, status }) => at >= openedAt && direction === 'weChatToService' && repeats === null && status === 200
+    first ??= calls.find(isFirst)
     if (injected) calls.push({ ...first, id: `repeats ${injected}`, at: Date.now(), repeats: injected })
     injected = null
     await route.fulfill({ response, json: { revision, calls } })
@@ -445,7 +448,7 @@ test('a repeated notice is shown beside its first attempt, and under no tap of a
   injected = first.id
   await messages('.tap:nth-child(2)', 2)
   injected = -1
-  await messages('.elsewhere', 1)
+  await messages('.elsewhere:nth-child(1)', 1)
   await messages('.tap:nth-child(2)', 1) // now behind the taps elsewhere
 })
 
@@ -507,7 +510,7 @@ test('at 1280 the phone is whole, scan and browsers are in sight, and a toast co
     const toast = await boxOf('#toast')
     const isOver = (box) =>
       box.x < toast.x + toast.width && toast.x < box.x + box.width && box.y < toast.y + toast.height && toast.y < box.y + box.height
-    for (const selector of ['h1', '#docs', '.phone', '#use', '.wires']) assert.ok(!isOver(await boxOf(selector)), selector)
+    for (const selector of ['h1', 'nav', '.phone', '#use', '.wires']) assert.ok(!isOver(await boxOf(selector)), selector)
     const heights = await page.locator('.cells:not(.endings) li').evaluateAll((rows) => rows.map((row) => row.offsetHeight))
     assert.ok(Math.max(...heights) - Math.min(...heights) <= 1, `${locale}: ${heights}`)
   }
@@ -644,4 +647,157 @@ test('a service that is away is told', async () => {
   await toasted(/^网络不可用.*\s+network_error$/)
   await page.unroute('**/desk/request')
   complaints.bearWith(/ERR_FAILED/)
+})
+
+test('the page shows the requests of any client, also those from before it was opened, without their secrets', async () => {
+  const code = `person-${randomUUID().slice(0, 8)}`
+  const json = { 'Content-Type': 'application/json', 'User-Agent': 'curl/8.5.0' }
+  const login = await fetch(`${SERVICE_URL}/v1/login`, { method: 'POST', headers: json, body: JSON.stringify({ code }) })
+  const { access_token, refresh_token } = await login.json()
+  const others = () =>
+    page.evaluate(() => [...document.querySelectorAll('.elsewhere .wire')].map((wire) => [wire.dataset.direction, wire.textContent]))
+  const isShown = async (direction, ...texts) =>
+    (await others()).some(([found, content]) => found === direction && texts.every((text) => content.includes(text)))
+  for (const how of ['a page that is open', 'a page that is opened later']) {
+    await eventually(async () => assert.ok(await isShown('clientToService', '客户端 → wxauth', 'POST /v1/login', '200', code, 'curl/8.5.0', '•••'), how))
+    await eventually(async () => assert.ok(await isShown('serviceToWeChat', 'GET /sns/jscode2session', code), how))
+    const whole = await page.content()
+    for (const secret of [access_token, refresh_token, access_token.slice(-20), refresh_token.slice(-20)]) assert.ok(!whole.includes(secret), how)
+    await page.reload()
+    await page.waitForSelector('h1:not(:empty)')
+  }
+  await fetch(`${SERVICE_URL}/v1/me`, { headers: { Authorization: 'Bearer none' } })
+  await eventually(async () => assert.ok(await isShown('clientToService', 'GET /v1/me', '401 invalid_token', 'Bearer •••')))
+  for (const hidden of ['/livez', '/docs', '/v1/pages/icon.svg']) await fetch(SERVICE_URL + hidden)
+  await fetch(`${SERVICE_URL}/v1/none`)
+  await eventually(async () => assert.ok(await isShown('clientToService', 'GET /v1/none', '404 not_found')))
+  for (const [, content] of await others()) assert.doesNotMatch(content, /livez|GET \/docs|icon\.svg/)
+})
+
+test('a request of the phone on this page is shown once, with its tap', async () => {
+  const countOfLogins = async (path) => {
+    await fetch(SERVICE_URL + path)
+    const what = page.locator('.wire[data-direction=clientToService] .what')
+    await eventually(async () => assert.ok((await what.allTextContents()).includes(`GET ${path}`)))
+    return (await what.allTextContents()).filter((text) => text === 'POST /v1/login').length
+  }
+  const before = await countOfLogins('/v1/before')
+  await logIn()
+  assert.equal(await countOfLogins('/v1/after'), before)
+})
+
+/** Empty the page's list of requests, and keep the notices away from it that WeChat repeats because of earlier tests. */
+async function showNothing() {
+  await page.route('**/desk/wires/*', async (route) => {
+    const response = await route.fetch()
+    const { calls, ...news } = await response.json()
+    await route.fulfill({ response, json: { ...news, calls: calls.filter(({ direction }) => direction !== 'weChatToService') } })
+  })
+  await page.click('#empty')
+}
+
+for (const locale of ['zh-CN', 'en-GB'])
+  test(`before the first request, the page shows an example and a command that makes the first, in ${locale}`, async () => {
+    await open({ locale })
+    await showNothing()
+    const example = page.locator('#example')
+    assert.match(await shown('#first'), locale === 'en-GB' ? /“Log in with WeChat”[^]*Example: a login/ : /“微信登录”[^]*示例：一次登录/)
+    assert.deepEqual(await example.locator('.what').allTextContents(), LOGIN.map(([, what]) => what))
+    assert.equal(await example.getAttribute('aria-hidden'), 'true')
+    if (locale === 'zh-CN') {
+      await walkByTab(page)
+      await assertNoBarriers(page)
+      await page.setViewportSize({ width: 1280, height: 800 })
+    }
+    const command = await shown('#first-command')
+    await page.context().grantPermissions(['clipboard-read', 'clipboard-write'])
+    await page.click('#copy-command')
+    await toasted(/^(已复制|Copied)$/)
+    assert.equal(await page.evaluate(() => navigator.clipboard.readText()), command)
+    const { user } = JSON.parse(execFileSync('sh', ['-c', command], { encoding: 'utf8' }))
+    await eventually(async () => assert.ok((await shown('#taps')).includes('POST /v1/login')))
+    assert.ok((await page.locator('#taps').textContent()).includes(user.id))
+    assert.equal(await page.locator('#first').isVisible(), false)
+    await page.click('#empty')
+    await logIn()
+    assert.equal(await example.isVisible(), false)
+  })
+
+test('the header leads to the shop, the console, the guides and the API docs', async () => {
+  for (const [locale, guides] of [['zh-CN', 'docs/zh/README.md'], ['en-GB', 'docs/README.md']]) {
+    await open({ locale })
+    const links = await page.locator('nav a').evaluateAll((found) => found.map(({ href }) => href))
+    const [shop, ...others] = links
+    assert.deepEqual(others, [`${SERVICE_URL}/admin/`, `${DESK}/desk/guides/${guides}`, `${SERVICE_URL}/docs`, `${DESK}/about`])
+    assert.match(await (await page.request.get(shop)).text(), /小店|Example Shop/)
+    for (const link of links) assert.equal((await page.request.get(link)).status(), 200, link)
+    await page.goto(links[2])
+    if (locale === 'zh-CN') {
+      await assertNoBarriers(page)
+      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), SIZES.at(-1).width)
+    }
+    const [title, text] = await page.evaluate(() => [document.title, document.body.innerText])
+    assert.ok(text.startsWith(title))
+  }
+})
+
+test('apps have names, in the language of the page, and AppIDs', async () => {
+  const names = () => page.locator('#app option').allTextContents()
+  assert.deepEqual(await names(), ['示例小店', '示例书店', '示例茶馆'])
+  assert.equal(await shown('#app-id'), 'wxdev00000000000a1')
+  await page.selectOption('#app', { label: '示例书店' })
+  assert.equal(await shown('#app-id'), 'wxdev00000000000b2')
+  await switchLanguage()
+  assert.deepEqual(await names(), ['Example Shop', 'Example Bookshop', 'Example Teahouse'])
+  assert.equal(await page.locator('#app').inputValue(), 'wxdev00000000000b2')
+})
+
+/** Return how much the brightness (0 to 255) differs within the lowest two rows of what an element shows. */
+async function contrastAtBottom(selector) {
+  const { x, y, width, height } = await page.locator(selector).boundingBox()
+  const clip = { x: x + 40, y: y + height - 3, width: width - 80, height: 2 } // without the round corners
+  const bytes = [...(await page.screenshot({ clip }))]
+  return page.evaluate(async (png) => {
+    const picture = await createImageBitmap(new Blob([new Uint8Array(png)]))
+    const context = new OffscreenCanvas(picture.width, picture.height).getContext('2d')
+    context.drawImage(picture, 0, 0)
+    const { data } = context.getImageData(0, 0, picture.width, picture.height)
+    const greens = data.filter((_, index) => index % 4 === 1)
+    return Math.max(...greens) - Math.min(...greens)
+  }, bytes)
+}
+
+test('what is cut off fades out, and nothing is faded at the end', async () => {
+  await open({ viewport: { width: 1280, height: 800 } })
+  await logIn()
+  for (const _ of [1, 2, 3]) {
+    await tap('ten')
+    await eventually(nothingWaits)
+  }
+  for (const [selector, last] of [['.screen', '[data-tap=deleteAccount]'], ['.wires', '.taps .wire >> nth=-1']]) {
+    const area = page.locator(selector)
+    const end = await area.evaluate((each) => each.scrollHeight - each.clientHeight)
+    assert.ok(end > 100, `${selector}: ${end}`)
+    for (const top of [0, 14, 28, 42]) {
+      await area.evaluate((each, top) => (each.scrollTop = top), top)
+      assert.ok((await contrastAtBottom(selector)) < 16, `${selector} at ${top}`)
+    }
+    await area.evaluate((each) => (each.scrollTop = each.scrollHeight))
+    const free = await area.evaluate((each) => parseFloat(getComputedStyle(each, '::after').height))
+    const [box, lastBox] = [await area.boundingBox(), await page.locator(last).boundingBox()]
+    assert.ok(lastBox.y + lastBox.height <= box.y + box.height - free + 2, selector)
+  }
+})
+
+test('a name in quotes stands on one line, and nothing runs over the edge, at each width and twice the size', async () => {
+  await open({ viewport: { width: 1280, height: 800 } })
+  await showNothing()
+  for (const width of [375, 390, 412, 430, 640, 900, 1180, 1280]) {
+    await page.setViewportSize({ width, height: 400 }) // 640 × 400 is what 1280 × 800 leaves at 200 %
+    for (const tab of ['use', 'faults', 'wires'])
+      if (await page.locator(`.tabs [value=${tab}]`).isVisible()) await page.click(`.tabs [value=${tab}]`)
+    const lines = await page.locator('[data-text] .whole').evaluateAll((names) => names.map((name) => name.getClientRects().length))
+    assert.deepEqual(lines, [1], `${width}`)
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width)
+  }
 })

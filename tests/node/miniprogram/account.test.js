@@ -169,6 +169,9 @@ const USED_UP = ['phone_quota_used_up', '暂时无法获取手机号']
 const TAPS = [
   ...[
     { errMsg: 'getPhoneNumber:fail no permission', errno: 103 },
+    { errMsg: 'getPhoneNumber:fail scope unauthorized', errno: 103 },
+    { errMsg: 'getPhoneNumber:fail scope unauthorized', errno: '103' },
+    { errMsg: 'getPhoneNumber:fail scope unauthorized', errno: 104 },
     { errMsg: 'getPhoneNumber:fail access denied', errno: 104 },
     { errMsg: 'getPhoneNumber:fail no enough quota', errno: '103' },
     { errMsg: 'getPhoneNumber:fail User Deny' },
@@ -181,6 +184,8 @@ const TAPS = [
   ].map((detail) => [detail, REFUSED]),
   ...[
     { errMsg: 'getPhoneNumber:fail access denied' },
+    { errMsg: 'getPhoneNumber:fail scope unauthorized' },
+    { errMsg: 'getPhoneNumber:fail scope unauthorized', errno: 1030 },
     { errMsg: 'getPhoneNumber:fail permission denied' },
     { errMsg: 'getPhoneNumber:fail System permission denied', errno: 3 },
     { errMsg: 'getPhoneNumber:fail user permission denied' },

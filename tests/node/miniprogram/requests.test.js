@@ -174,7 +174,7 @@ for (const [errMsg, code] of [
       throw errMsg
     })
     const error = await rejection(auth.request({ url: sibling.url }), code)
-    assert.equal(error.message, `${code}: request:${errMsg}`)
+    assert.equal(error.message, `${code}: request:${errMsg} (${sibling.url})`)
   })
 
 test('a token in what the platform says of a failure is left out', async (t) => {

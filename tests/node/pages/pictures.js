@@ -1,4 +1,4 @@
-// Takes the screenshots of docs/site/pages.md, in both languages. scripts/pictures runs it.
+// Takes the screenshots of docs/site/pages.md and of the login in README, in both languages. scripts/pictures runs it.
 import { launch } from '../browser.js'
 import { LANGUAGES, addSites, openPage, walk, walkLimited } from './walk.js'
 
@@ -14,6 +14,16 @@ async function shoot(page, name, lang) {
   }
   if (!ONLY_ON_PHONES.includes(name)) await take('computer', { width: 1280, height: 640 })
   await take('phone', { width: 375, height: 667 })
+  if (name === 'code') await shootForReadme(page, suffix)
+}
+
+/** README shows the login beside the console, in the console's size. */
+async function shootForReadme(page, suffix) {
+  await page.setViewportSize({ width: 1200, height: 760 })
+  for (const [colorScheme, dark] of [['dark', '.dark'], ['light', '']]) {
+    await page.emulateMedia({ colorScheme })
+    await page.screenshot({ path: `${folder}/../login${suffix}${dark}.png` })
+  }
 }
 
 await addSites()
