@@ -10,7 +10,14 @@
 local ASKED_AT = os.getenv("ASKED_AT") -- the address of "listen wxauth" in haproxy.cfg
 local PATIENCE = 20000 -- milliseconds, which is longer than a request through that section can take
 local ASKED_WITH = { "authorization", "accept-language", "user-agent", "x-request-id" }
-local IDENTITY = { "x-auth-user-id", "x-auth-app-id", "x-auth-openid", "x-auth-session-id", "x-auth-roles" }
+local IDENTITY = {
+    "x-auth-user-id",
+    "x-auth-app-id",
+    "x-auth-openid",
+    "x-auth-session-id",
+    "x-auth-roles",
+    "x-auth-scope",
+}
 local OF_THE_CONNECTION = { ["connection"] = true, ["content-length"] = true, ["transfer-encoding"] = true }
 
 local UNAVAILABLE = [[{"type":"urn:wxauth:problem:keys_unavailable","title":"%s","status":503,]]
