@@ -31,9 +31,10 @@ def test_the_example_site_is_logged_in_to_by_the_phone_on_the_desk(dev: Dev) -> 
     run_node_tests("desk/scan.test.js", env)
 
 
-def test_the_page_plays_the_phone_in_a_browser(dev: Dev) -> None:
+@pytest.mark.parametrize("part", ["0/2", "1/2"])
+def test_the_page_plays_the_phone_in_a_browser(dev: Dev, part: str) -> None:
     chromium = needs("chromium-headless-shell", "chromium")
-    env = {"CHROMIUM": chromium, "DESK_URL": f"{dev.wechat_url}/desk/", "SERVICE_URL": dev.url}
+    env = {"CHROMIUM": chromium, "DESK_URL": f"{dev.wechat_url}/desk/", "SERVICE_URL": dev.url, "PART": part}
     run_node_tests("desk/desk.test.js", env)
 
 

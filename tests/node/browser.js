@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { test } from 'node:test'
 import { chromium } from 'playwright-core'
 
 const FLAGS = [
@@ -20,6 +21,12 @@ export const SIZES = [
   { width: 1280, height: 720 },
   { width: 375, height: 667 },
 ]
+
+// Several processes share the tests of a file, and each process has its own service.
+const [part, parts] = (process.env.PART ?? '0/1').split('/').map(Number)
+let seen = 0
+/** Return a `test` that calls `begin` before each test, and runs only the tests that are this process's part. */
+export const turns = (begin) => (name, run) => (seen += 1) % parts === part && test(name, async () => (await begin(), run()))
 
 /** Launch a browser. It prints an error when it aborts requests because the machine's network has changed. */
 export async function launch(...flags) {

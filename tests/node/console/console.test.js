@@ -2,19 +2,15 @@
 // end.
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
-import { after, afterEach, before, test as nodeTest } from 'node:test'
+import { after, afterEach, before } from 'node:test'
 import { cell } from '../../../src/wxauth/console/page/csv.js'
-import { Complaints, Pages, SIZES, assertNoBarriers, drawOnly, eventually, walkByTab } from '../browser.js'
+import { Complaints, Pages, SIZES, assertNoBarriers, drawOnly, eventually, turns, walkByTab } from '../browser.js'
 import { CONSOLE_URL, DESK_URL, FIRST_APP, LATER_APP, SERVICE_URL, asks } from './driving.js'
 import { linkFor, logIn, makeAdministrator, phoneOf, scan } from './driving.js'
 
 const MARKUP = '<img src=x onerror="document.title=1">'
 const SECTIONS = ['Overview', 'Users', 'Events', 'Logins', 'Services', 'Webhooks', 'Apps', 'Keys']
 
-// Several processes share these tests, and each process has its own service.
-const [part, parts] = process.env.PART.split('/').map(Number)
-let seen = 0
-const turns = (begin) => (name, run) => (seen += 1) % parts === part && nodeTest(name, async () => (await begin(), run()))
 const test = turns(() => open())
 const testBegunOtherwise = turns(() => {})
 

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { after, afterEach, before, beforeEach, test } from 'node:test'
-import { Complaints, Pages, SIZES, assertNoBarriers, eventually, walkByTab } from '../browser.js'
+import { after, afterEach, before } from 'node:test'
+import { Complaints, Pages, SIZES, assertNoBarriers, eventually, turns, walkByTab } from '../browser.js'
 
 const { DESK_URL, SERVICE_URL } = process.env
 const DESK = new URL(DESK_URL).origin
@@ -19,11 +19,11 @@ const PIXEL = Buffer.from(
 
 const complaints = new Complaints(DESK, SERVICE_URL)
 const pages = new Pages(DESK, complaints, { locale: 'zh-CN', viewport: { width: 1440, height: 900 } })
+const test = turns(() => open())
 let page
 
 before(() => pages.start())
 after(() => pages.browser.close())
-beforeEach(() => open())
 afterEach(() => complaints.check())
 
 /** Open the phone of a new user. The options set the browser's language and size. */
@@ -601,7 +601,7 @@ for (const locale of ['zh-CN', 'en-GB'])
       const height = await page.evaluate(() => document.documentElement.scrollHeight)
       assert.ok(height < 2400, `${tab}: ${height}`)
     }
-    for (const wire of await page.locator('.wire summary').all()) await wire.click()
+    await page.locator('.wire summary').evaluateAll((wires) => wires.forEach((wire) => wire.click()))
     assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 375)
   })
 

@@ -25,7 +25,7 @@ function show(state) {
   left.textContent = isUndecided(state) ? texts.waiting.replace('{time}', time) : ''
   if (state !== 'waiting') status.textContent = texts[state]
   sign.setAttribute('d', SIGNS[state] ?? '')
-  renew.className = state === 'claimed' ? 'link quiet' : 'button'
+  renew.className = state === 'claimed' ? 'renew link quiet' : 'renew button'
   renew.hidden = state === 'waiting' || state === 'approved'
   main.style.setProperty('--left', (endsAt - Date.now()) / lastsMs)
 }
