@@ -23,7 +23,7 @@ from pydantic import (
 
 from wxauth.i18n import lazy_gettext as _
 from wxauth.settings.claims import Claims
-from wxauth.settings.roles import MAX_ROLES, ROLE, STAFF_ROLES
+from wxauth.settings.roles import MAX_ROLES, ROLE_PATTERN, STAFF_ROLES
 from wxauth.settings.secrets import AppSecret, PushAesKey, PushToken
 from wxauth.settings.types import Lower, OrNone, check_title, checked, json_like
 from wxauth.settings.urls import HookUrl, HostName
@@ -52,7 +52,7 @@ def picture_url(content: bytes) -> str:
 # The results are cached, because each process reads the apps every five seconds, and checking a logo takes 15 ms.
 @lru_cache(maxsize=256)
 def check_logo(url: str) -> str:
-    """Return the URL unchanged."""
+    """Check that a URL is one that `picture_url` returns, and return it."""
     with suppress(ValueError):
         if picture_url(base64.b64decode(url.partition(",")[2])) == url:
             return url
@@ -68,7 +68,7 @@ Logo = Annotated[str, AfterValidator(check_logo)]
 
 
 def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
-    if len(value) > MAX_ROLES or not all(re.fullmatch(ROLE, role) for role in value):
+    if len(value) > MAX_ROLES or not all(re.fullmatch(ROLE_PATTERN, role) for role in value):
         raise WrongValue(_("must be up to {n} roles such as member or beta-tester, separated by commas", n=MAX_ROLES))
     if not STAFF_ROLES.isdisjoint(value):
         raise WrongValue(
@@ -87,8 +87,7 @@ AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobi
 AppTitle = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), checked(check_title)]
 UnionidPolicy = Annotated[Literal["required", "optional"], Lower]
 SignUp = Annotated[Literal["open", "closed"], Lower]
-# It limits the sessions of an identity in an app. Housekeeping keeps at most 100.
-MaxSessions = Annotated[int, Field(ge=1, le=100, strict=True)]
+MaxSessions = Annotated[int, Field(ge=1, le=100, strict=True)]  # housekeeping keeps at most 100 of each identity
 SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
 JsHosts = Annotated[tuple[HostName, ...], Field(max_length=100)]
 

@@ -33,7 +33,7 @@ class EnvFile:
 def read_env_file(path: Path) -> EnvFile:
     """Read the file `.env` with python-dotenv's parser, and keep the line number of each statement.
 
-    If it does not exist, or is a folder, return empty contents.
+    If the file does not exist, or is a folder, the contents are empty.
     """
     # If the file that is to be mounted does not exist, Docker creates a folder in its place.
     if not path.exists() or path.is_dir():

@@ -5,9 +5,9 @@ from typing import Annotated, Final
 
 from pydantic import StringConstraints
 
-ROLE: Final = "[a-z][a-z0-9_-]{0,31}"
-Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
+ROLE_PATTERN: Final = "[a-z][a-z0-9_-]{0,31}"
+Role = Annotated[str, StringConstraints(pattern=f"^{ROLE_PATTERN}$")]
 MAX_ROLES: Final = 32  # of a user
-# They give access to other people's data. Only an administrator or a command assigns them.
+# These roles give access to other people's data. Only an administrator or a command assigns them.
 STAFF_ROLES: Final = frozenset({"admin", "support"})
 ATTRIBUTE_NAME: Final = re.compile("[a-z][a-z0-9_]{0,31}")

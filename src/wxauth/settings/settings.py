@@ -126,7 +126,7 @@ class Settings(DatabaseSettings):
     claims: Annotated[Claims, JsonClaims] = {}
     consents: Annotated[dict[str, str], types.Documents] = {}
 
-    events_kept_days: types.TrailDays = 0
+    events_kept_days: types.EventsKeptDays = 0
     addresses_kept_days: types.Days = 0
     # China's rules on account cancellation require an account to be closed within 15 days.
     erasure_grace_days: Annotated[types.Days, Field(le=15)] = 0

@@ -25,7 +25,7 @@ SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 CENTURY_DAYS: Final = 36600
 CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
 LAST_PORT: Final = 65535
-_SHORTEST_TRAIL_DAYS: Final = 180  # China's Cybersecurity Law requires network logs to be kept for six months
+_MIN_EVENTS_KEPT_DAYS: Final = 180  # China's Cybersecurity Law requires network logs to be kept for six months
 # The first group names a document that users agree to, and the second is its version.
 _DOCUMENT: Final = re.compile(r"([a-z][a-z0-9_-]{0,31}):([A-Za-z0-9._-]{1,64})")
 
@@ -83,9 +83,9 @@ def _refuse_unit(value: object) -> object:
     return value
 
 
-def _check_trail_days(value: int) -> None:
-    if 0 < value < _SHORTEST_TRAIL_DAYS:
-        raise WrongValue(_("must be at least {n}, or 0 to keep data forever", n=_SHORTEST_TRAIL_DAYS))
+def _check_events_kept_days(value: int) -> None:
+    if 0 < value < _MIN_EVENTS_KEPT_DAYS:
+        raise WrongValue(_("must be at least {n}, or 0 to keep data forever", n=_MIN_EVENTS_KEPT_DAYS))
 
 
 def _check_region(value: str) -> str:
@@ -148,7 +148,7 @@ OrNone = Annotated[T | None, BeforeValidator(lambda value: None if value == "" e
 AnySeconds = Annotated[int, Field(ge=0, le=CENTURY_SECONDS), BeforeValidator(_refuse_unit)]
 Seconds = Annotated[int, Field(ge=1, le=CENTURY_SECONDS), BeforeValidator(_refuse_unit)]
 Days = Annotated[int, Field(ge=0, le=CENTURY_DAYS)]
-TrailDays = Annotated[Days, checked(_check_trail_days)]  # 0 to keep it forever
+EventsKeptDays = Annotated[Days, checked(_check_events_kept_days)]  # 0 keeps events forever
 
 Audience = Annotated[
     str,

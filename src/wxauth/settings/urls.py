@@ -34,11 +34,10 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 # The service's paths begin with these segments, which a test compares with the routes. `.well-known` is missing,
 # because no file in `RootFiles` begins with a dot.
 OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "readyz", "metrics", "admin"})
-# The patterns below consist of a user name and password with `@`, a host, a port, and hosts of PostgreSQL.
-_USER: Final = r"([^/?#@\[\]\t\r\n]*@)?"
+_USER: Final = r"([^/?#@\[\]\t\r\n]*@)?"  # with its password
 _HOST: Final = r"(\[[\da-fA-F:.]+\]|[\w.%-]+)"
 _PORT: Final = ":[0-9]{1,5}"
-_HOSTS: Final = rf"({_HOST}({_PORT})?(,{_HOST}({_PORT})?)*)?"
+_DATABASE_HOSTS: Final = rf"({_HOST}({_PORT})?(,{_HOST}({_PORT})?)*)?"
 _HOST_AND_PORT: Final = re.compile(
     r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?=[^:]*[a-z])[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|(?P<v4>[0-9.]+))"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?"
@@ -46,10 +45,10 @@ _HOST_AND_PORT: Final = re.compile(
 _REDIS_HOSTS: Final = rf"{_USER}{_HOST}{_PORT}(,{_HOST}{_PORT})*"
 _REDIS_FORMS: Final = (
     rf"rediss?://{_USER}{_HOST}({_PORT})?(/\d*)?(\?[^#@]*)?",
-    rf"redis\+sentinel://{_REDIS_HOSTS}/[\w.-]+",
+    rf"redis\+sentinel://{_REDIS_HOSTS}/[\w.-]+",  # the path is the name of the Sentinels' service
     rf"redis\+cluster://{_REDIS_HOSTS}/?",
     rf"unix://{_USER}/[^?#]+(\?[^#@]*)?",
-)  # a server, Sentinels with their service's name, a cluster, a socket
+)
 _MUST_LOOK_LIKE: Final = _("must be a URL such as {form}. In the user name and password, percent-encode / : # ? @ [ ]")
 
 
@@ -147,7 +146,7 @@ def _check_database_url(value: SecretStr) -> SecretStr:
     # If a password contains `/` or `?`, the user name and the beginning of the password may look like a host and port.
     # Therefore, the part after the host must not contain `@`, except in the path of a socket.
     parameter = "(host=/[^#&]*|[^#&@]*)"
-    pattern = rf"postgresql://{_USER}{_HOSTS}(/[^?#@]*)?(\?{parameter}(&{parameter})*)?"
+    pattern = rf"postgresql://{_USER}{_DATABASE_HOSTS}(/[^?#@]*)?(\?{parameter}(&{parameter})*)?"
     parts = _checked_parts(url, pattern, "postgresql://user:password@host:5432/database")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     if query.get("port"):
