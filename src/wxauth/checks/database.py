@@ -35,14 +35,12 @@ from wxauth.login.login_queries import rehearse_login
 from wxauth.settings.settings import Settings
 from wxauth_guard.claims import ALGORITHM
 
-# The texts of `_judge_webhooks` name this time.
-STUCK_AFTER: Final = timedelta(hours=1)
+STUCK_AFTER: Final = timedelta(hours=1)  # the texts of `_judge_webhooks` name this time
 # `serve` corrects any difference, but a larger one is a sign that one of the clocks is not synchronized.
 MAX_CLOCK_DIFFERENCE_SECONDS: Final = 5.0
 _A_DAY: Final = timedelta(days=1)
 _USERS_BEHIND_ONE_ADDRESS: Final = 3  # two users are often the operator's own phones
-# Older major versions of PostgreSQL cannot run the migrations.
-OLDEST_SERVER: Final = 11
+OLDEST_SERVER: Final = 11  # an older major version of PostgreSQL cannot run the migrations
 
 
 async def check_database(

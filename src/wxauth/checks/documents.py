@@ -17,7 +17,7 @@ from wxauth_guard.proxies import Proxy, proxy_for
 from wxauth_guard.urls import is_loopback
 
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
-LONGEST_URL: Final = 200  # characters that a result shows of a URL in a response
+MAX_SHOWN_URL: Final = 200  # characters of a URL that a response contains
 _PROXY_FAILURES: Final = frozenset({502, 503, 504})
 
 
@@ -98,7 +98,7 @@ def _check_status(response: httpx.Response, setting: Text | str) -> None:
                 "{url} redirects to {where}, but services don't follow redirects. Serve the document at the "
                 "first address, or set {setting} to the second address",
                 url=url,
-                where=target[:LONGEST_URL],
+                where=target[:MAX_SHOWN_URL],
                 setting=setting,
             )
         )

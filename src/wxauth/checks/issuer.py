@@ -1,6 +1,6 @@
-"""The check of the issuer, at whose URL siblings (services that verify wxauth's tokens) must find the stored keys.
+"""The check whether siblings (services that verify wxauth's tokens) find the stored keys at the issuer's URL.
 
-Also the check of the metadata that clients need in order to find wxauth from a resource (RFC 9728).
+A second check reads the metadata with which clients find wxauth from a resource (RFC 9728).
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import httpx
 
 from wxauth.checks.documents import (
     CONNECT_TIMEOUT_SECONDS,
-    LONGEST_URL,
+    MAX_SHOWN_URL,
     DocumentFault,
     NotRunning,
     client_for,
@@ -29,8 +29,7 @@ from wxauth_guard.issuer import METADATA_PATH
 from wxauth_guard.keys import verification_keys
 from wxauth_guard.urls import is_loopback, is_secure
 
-# It may raise StorageUnavailable.
-ReadKeys = Callable[[], Awaitable[Sequence[StoredSigningKey]]]
+ReadKeys = Callable[[], Awaitable[Sequence[StoredSigningKey]]]  # may raise StorageUnavailable
 
 _NAME: Final = "issuer"
 _SETTING: Final = "WXAUTH_ISSUER"
@@ -39,7 +38,7 @@ _SETTING: Final = "WXAUTH_ISSUER"
 async def check_issuer(
     issuer: str, findings: Findings, *, now: datetime, patience: float, read_keys: ReadKeys | None = None
 ) -> AsyncGenerator[CheckResult, None]:
-    """Check whether siblings find the stored keys at the issuer's URL.
+    """Check whether siblings find the stored keys, and that no cache stands in front of the issuer.
 
     All requests together may take `patience` seconds, and `CONNECT_TIMEOUT_SECONDS` more for connecting. `read_keys`
     reads the stored keys once more.
@@ -126,7 +125,7 @@ def _jwks_uri_in(metadata: Mapping[str, Any], issuer: str) -> str:
     reported = metadata.get("issuer")
     if reported != issuer:
         # The part before @ may contain a password.
-        other = reported.rpartition("@")[2][:LONGEST_URL] if isinstance(reported, str) else "none"
+        other = reported.rpartition("@")[2][:MAX_SHOWN_URL] if isinstance(reported, str) else "none"
         text = _(
             "{issuer} reports the issuer {other!r}. WXAUTH_ISSUER must be the same in both places",
             issuer=issuer,
@@ -156,21 +155,21 @@ async def _check_for_cache(client: httpx.AsyncClient, issuer: str) -> None:
             raise fault_of(exc, url, _SETTING) from exc
         if status != HTTPStatus.OK:  # for example, a proxy does not forward the request
             return
-        sign = _sign_of_cache(headers, previous_id)
-        if sign is not None:
+        evidence = _evidence_of_cache(headers, previous_id)
+        if evidence is not None:
             text = _(
                 "the response from {url} {sign}. A proxy in front of wxauth caches responses, and could return "
                 "one user's data to another user. Disable this cache (proxy_cache in nginx, 缓存 in a panel or "
                 "CDN)",
                 url=url,
-                sign=sign,
+                sign=evidence,
             )
             raise DocumentFault(text)
         previous_id = headers.get("X-Request-ID", "")
 
 
-def _sign_of_cache(headers: httpx.Headers, previous_id: str) -> Text | None:
-    """Return a sign that a cache may have stored a response, as the end of a sentence; None if there is no sign."""
+def _evidence_of_cache(headers: httpx.Headers, previous_id: str) -> Text | None:
+    """Return why a cache may have stored a response, as the end of a sentence; None if nothing indicates this."""
     if previous_id and headers.get("X-Request-ID") == previous_id:
         return _("repeats an X-Request-ID")
     if "Age" in headers:

@@ -13,15 +13,14 @@ from wxauth.checks.result import CheckResult, bad, note
 from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.terminal import listed
 
-# In the name, two double quotes stand for one.
-_QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
+_QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')  # in a name, two double quotes stand for one
 
 
 def judge_outsiders(revocations: Sequence[Revocation]) -> Iterator[CheckResult]:
     """Yield a result for roles that may change wxauth's tables, and one for roles that may only read or lock them.
 
-    There are at most `MOST_REVOCATIONS` of each of these two kinds. If there are more, the printed statements are
-    incomplete, and after the operator has run them, the next check reports the rest.
+    `revocations` contains at most `MAX_REVOCATIONS` of each of these two kinds. If the roles need more, the next check
+    reports the rest after the operator has run the printed statements.
     """
     writing = [revocation for revocation in revocations if revocation.may_write]
     reading = [revocation for revocation in revocations if not revocation.may_write]

@@ -16,10 +16,10 @@ from wxauth.session_keys.queries import SealedSessionKey
 
 # A sample of sessions can have twice this number of rows: the oldest and the newest.
 SAMPLE_SIZE: Final = 1000
-# This applies to each kind of role: those that may change data, and those that may only read or lock it.
-MOST_REVOCATIONS: Final = 20
-MOST_MEMBERS: Final = 5
-MOST_RELATIONS: Final = 100
+# The limit applies to each kind of role: those that may change data, and those that may only read or lock it.
+MAX_REVOCATIONS: Final = 20
+_MAX_MEMBERS: Final = 5
+_MAX_RELATIONS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,23 +101,23 @@ SELECT w.name, w.is_enabled,
 """)
 
 
-_ELSEWHERE: Final = Statement[str](f"""
--- A schema counts if it contains two of our tables, because another program may have a table with one of these
--- names. In addition, one of three conditions must hold: the role may use the schema, the search_path names the
--- schema, or the role can use no schema in the search_path. In the search_path, "$user" stands for the schema with
--- the name of the role. A schema that the role may not use comes first, because the search_path usually names this
--- schema, so that only the right to use the schema is missing.
+_SCHEMA_ELSEWHERE: Final = Statement[str](f"""
 SELECT quote_ident(nspname) FROM pg_namespace n
+ -- The schema must contain two of our tables, because another program may have a table with one of these names.
  WHERE 2 = (SELECT count(*) FROM pg_class
              WHERE relnamespace = n.oid AND relkind IN ('r', 'p')
                AND relname IN ('{VERSION_TABLE}', 'identities'))
+   -- The role may use the schema, or can use no schema in the search_path, or the search_path names the schema. In the
+   -- search_path, "$user" stands for the schema with the name of the role.
    AND (has_schema_privilege(n.oid, 'USAGE') OR current_schema() IS NULL
         OR quote_ident(CASE nspname WHEN current_user THEN '$user' ELSE nspname END)
            = ANY (string_to_array(current_setting('search_path'), ', '))
         OR quote_ident(nspname) = ANY (string_to_array(current_setting('search_path'), ', ')))
+ -- A schema that the role may not use comes first, because usually only this right is missing: the search_path
+ -- names the schema.
  ORDER BY has_schema_privilege(n.oid, 'USAGE'), nspname LIMIT 1
 """)
-_HIDDEN_IN: Final = Statement[str]("""
+_TABLES_WITH_HIDDEN_ROWS: Final = Statement[str]("""
 WITH policies AS (
     -- The policies that apply to the role. The role with the oid 0 is PUBLIC.
     SELECT polrelid, polcmd, polpermissive,
@@ -146,12 +146,12 @@ async def schema_elsewhere(database: Database) -> str | None:
 
     Call this function only if the role finds none of wxauth's tables.
     """
-    return await database.value(_ELSEWHERE)
+    return await database.value(_SCHEMA_ELSEWHERE)
 
 
 async def tables_with_hidden_rows(database: Database) -> Sequence[str]:
     """Return the tables in which row-level security might hide rows from the role."""
-    return await database.values(_HIDDEN_IN, tables=our_tables())
+    return await database.values(_TABLES_WITH_HIDDEN_ROWS, tables=our_tables())
 
 
 async def use_tables(database: Database) -> None:
@@ -190,18 +190,15 @@ class Revocation:
     """A step that takes rights on wxauth's tables or sequences from a role. Names are quoted for SQL."""
 
     role: str  # `PUBLIC` stands for all roles
-    # `role` loses its membership in this role. It is None if `role` loses its own rights.
-    group: str | None
+    group: str | None  # the role in which `role` loses its membership; None if `role` loses its own rights
     relations: list[str]  # empty if the role loses a membership
     are_sequences: bool
-    # This role must run the REVOKE. It is None if the owner or a superuser can run it.
-    grantor: str | None
+    grantor: str | None  # the role that must run the REVOKE; None if the owner or a superuser can run it
     may_have_passed_on: bool  # whether the role might have granted the right to other roles
     members: list[str]  # the roles that have the rights through a membership in this role
     member_count: int  # including those that `members` leaves out
     may_write: bool
-    # The result does not list these revocations for roles of this kind, writing or reading.
-    unlisted_count: int
+    unlisted_count: int  # the revocations that the result omits, among those with the same `may_write`
 
 
 _REVOCATIONS: Final = Statement[Revocation](f"""
@@ -255,7 +252,7 @@ WITH RECURSIVE {OUR_RELATIONS}, owners AS (
     -- If neither a role nor a role that has its rights may use the schema, none of them can use the tables in it, so
     -- the rights of the role are not reported. The rights of PUBLIC are always reported.
     SELECT grantee AS role, NULL::oid AS of_group,
-           (array_agg(DISTINCT name))[1 : :most_relations] AS relations, is_sequence,
+           (array_agg(DISTINCT name))[1 : :max_relations] AS relations, is_sequence,
            CASE WHEN grantor <> relowner THEN grantor END AS by_whom, bool_or(is_grantable) AS may_have_passed_on
       FROM grants
      WHERE grantee = 0 OR grantee NOT IN (SELECT oid FROM excused)
@@ -280,14 +277,19 @@ SELECT CASE n.role WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(n.role)
        quote_ident(pg_get_userbyid(of_group)) AS "group", relations, is_sequence AS are_sequences,
        quote_ident(pg_get_userbyid(by_whom)) AS grantor, may_have_passed_on,
        ARRAY(SELECT quote_ident(pg_get_userbyid(o.role)) FROM outsiders o WHERE via = n.role AND o.role <> n.role
-              ORDER BY 1 LIMIT :most_members) AS members,
+              ORDER BY 1 LIMIT :max_members) AS members,
        (SELECT count(*) FROM outsiders o WHERE via = n.role AND o.role <> n.role) AS member_count,
-       may_write, GREATEST(size - :most, 0) AS unlisted_count
-  FROM numbered n WHERE place <= :most ORDER BY may_write DESC, place
+       may_write, GREATEST(size - :max_revocations, 0) AS unlisted_count
+  FROM numbered n WHERE place <= :max_revocations ORDER BY may_write DESC, place
 """)
 
 
 async def read_revocations(database: Database) -> Sequence[Revocation]:
     """Return the steps that revoke the rights of other roles. The steps for roles that may write come first."""
-    limits = {"most": MOST_REVOCATIONS, "most_members": MOST_MEMBERS, "most_relations": MOST_RELATIONS}
-    return await database.rows(_REVOCATIONS, tables=our_tables(), **limits)
+    return await database.rows(
+        _REVOCATIONS,
+        tables=our_tables(),
+        max_revocations=MAX_REVOCATIONS,
+        max_members=_MAX_MEMBERS,
+        max_relations=_MAX_RELATIONS,
+    )

@@ -99,8 +99,8 @@ def judge_clock(reading: ClockReading, *, name: str, whose: Text, allowed: float
 class Findings:
     """The values that one check finds and other checks need."""
 
-    # They are the enabled apps, or those in the settings if the database was not read. If only one app is checked, the
-    # disabled apps are included, because the check compares the push_tokens of all apps.
+    # The enabled apps, or those in the settings if the database was not read. If only one app is checked, the disabled
+    # apps are included, because the check compares the push_tokens of all apps.
     apps: Sequence[App] = ()
     signing_keys: Sequence[StoredSigningKey] | None = None  # None if they could not be read
     wechat_readings: list[ClockReading] = field(default_factory=list)

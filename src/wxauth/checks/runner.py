@@ -25,12 +25,11 @@ from wxauth.wechat.client import transport_for
 from wxauth_guard.issuer import FETCH_TIMEOUT
 from wxauth_guard.verifier import CLOCK_SKEW
 
-# A whole check, for example of one app, has this limit. Each of its requests has a shorter one.
-LONGEST_CHECK_SECONDS: Final = 25.0
-# All queries about the database share `total`, and on a busy machine they took more than the 8 s of a request. A
-# database that hangs is noticed earlier, by `silence`.
+CHECK_LIMIT_SECONDS: Final = 25.0  # of a whole check, for example of one app, whose requests have shorter limits
+# All queries of `check_database` share `total`, because on a busy machine they took longer than the 8 s of a request.
+# `silence` ends the wait for a database that hangs earlier.
 _DEADLINES: Final = replace(DEADLINES, total=20.0)
-_LONGEST_REASON: Final = 300
+_MAX_REASON: Final = 300  # characters
 
 
 async def check_all() -> list[CheckResult]:
@@ -126,15 +125,15 @@ async def _results_of_forward(app: App, settings: Settings, clock: Clock) -> lis
 async def _results_of(name: str, check: AsyncGenerator[CheckResult | None, None]) -> list[CheckResult]:
     results: list[CheckResult] = []
     try:
-        async with asyncio.timeout(LONGEST_CHECK_SECONDS), aclosing(check):
+        async with asyncio.timeout(CHECK_LIMIT_SECONDS), aclosing(check):
             async for result in check:
                 if result is not None:
                     results.append(result)  # noqa: PERF401 - the results before a failure are kept
     except TimeoutError:
-        text = _("the check didn't finish within {seconds:g} s", seconds=LONGEST_CHECK_SECONDS)
+        text = _("the check didn't finish within {seconds:g} s", seconds=CHECK_LIMIT_SECONDS)
         results.append(bad(name, text))
     except Exception as exc:  # The other checks must continue.
-        reason = f"{type(exc).__name__}: {message_of(exc)}"[:_LONGEST_REASON]
+        reason = f"{type(exc).__name__}: {message_of(exc)}"[:_MAX_REASON]
         text = _("the check failed because of an internal error: {reason}", reason=reason)
         results.append(bad(name, text))
     return results

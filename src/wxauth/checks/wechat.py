@@ -43,17 +43,17 @@ CHECK_TIMEOUT_SECONDS: Final = 10.0
 _NOT_WHITELISTED: Final = (40164, 61004)  # the errcodes for an IP address that is not in the app's whitelist
 _MINUTE_QUOTA: Final = 45011  # the errcode for too many calls in a minute
 _SECOND: Final = timedelta(seconds=1)  # the precision of the HTTP header `Date`
-_NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")  # the text between IP addresses in WeChat's message
+_BETWEEN_ADDRESSES: Final = re.compile(r"[^0-9A-Fa-f:.]+")  # in WeChat's message
 
 
-# It passes on requests and responses, and records what the WeChat client does not return.
 class _Recorder(httpx.AsyncBaseTransport):
+    """A transport that passes on requests and responses, and records what the WeChat client does not return."""
+
     def __init__(self, inner: httpx.AsyncBaseTransport, clock: Clock, readings: list[ClockReading]) -> None:
         self._inner = inner
         self._clock = clock
         self._readings = readings
-        # WeChat's response names the addresses from which it refuses a call.
-        self.addresses: list[str] = []
+        self.refused_addresses: list[str] = []  # this server's, for which WeChat has refused a call
         self.unreachable: set[str] = set()
         self.proxy_failure = ""  # the reason for the last failure to connect, if the proxy caused it
         self.connect_failure = ""  # the reason for the last failure to connect, whether or not the proxy caused it
@@ -74,8 +74,8 @@ class _Recorder(httpx.AsyncBaseTransport):
             reading = ClockReading.of(wechat_time, asked_at=asked_at, answered_at=answered_at, grain=_SECOND)
             self._readings.append(reading)
         body = await response.aread()
-        if not self.addresses:
-            self.addresses = _refused_addresses(body)
+        if not self.refused_addresses:
+            self.refused_addresses = _refused_addresses(body)
         return response
 
 
@@ -154,11 +154,11 @@ def _judge_failure(name: str, api: Api, failure: WeChatError, settings: Settings
     """`api` is the API that failed, because the meaning of an errcode depends on the API."""
     errcode = failure.errcode
     match failure:
-        case WeChatMisconfigured() if errcode in _NOT_WHITELISTED and recorder.addresses:
+        case WeChatMisconfigured() if errcode in _NOT_WHITELISTED and recorder.refused_addresses:
             text = _(
                 "WeChat receives this server's requests from {addresses}. Add this address to the app's IP "
                 "whitelist 白名单 (errcode {errcode})",
-                addresses=_(" and ").join(recorder.addresses),
+                addresses=_(" and ").join(recorder.refused_addresses),
                 errcode=errcode,
             )
             return bad(name, text)
@@ -261,7 +261,7 @@ def _push_instructions(app: App, url: str, mode: Text) -> Text:
     )
 
 
-# It judges only the form of the issuer, because no check can read WeChat's console.
+# Only the form of the issuer is judged, because no check can read WeChat's console.
 def _judge_callback_domain(app: App, settings: Settings) -> CheckResult:
     name = f"wechat {app.app_id} callback domain"
     issuer = urlsplit(settings.issuer)
@@ -301,7 +301,7 @@ def _refused_addresses(body: bytes) -> list[str]:
         return []
     match document:
         case {"errcode": errcode, "errmsg": str(text)} if errcode in _NOT_WHITELISTED:
-            words = _NEXT_TO_AN_ADDRESS.split(text)
+            words = _BETWEEN_ADDRESSES.split(text)
         case _:
             return []
     addresses: list[str] = []
