@@ -150,7 +150,7 @@ def judge_signing_keys(
 def judge_sealed(
     values: Sequence[SealedValue], keys: Sequence[StoredSigningKey], sealer: Sealer, *, has_previous: bool
 ) -> CheckResult:
-    """Return whether these values and keys can be opened without the previous secret key."""
+    """Return the result for stored values and keys, which may need the previous secret key."""
     name = "sealed_data"
     key_values = [value for key in keys for value in SEALED_SIGNING_KEYS.stored_values(key)]
     checked = [*key_values, *values]

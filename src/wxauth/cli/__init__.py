@@ -43,12 +43,12 @@ MODULES: Final = {
 }
 
 
-def _of_click(message: str) -> str:
+def _text_of_click(message: str) -> str:
     return pgettext("click", message, terminal_language())
 
 
-def _of_click_for(singular: str, plural: str, n: int) -> str:
-    return _of_click(singular if n == 1 else plural)
+def _plural_of_click(singular: str, plural: str, n: int) -> str:
+    return _text_of_click(singular if n == 1 else plural)
 
 
 def _adapt_click() -> None:
@@ -59,7 +59,7 @@ def _adapt_click() -> None:
     """
     for name, module in sys.modules.items():
         if name.startswith("click."):  # click's modules look up their texts with these two functions of gettext
-            vars(module).update(_=_of_click, ngettext=_of_click_for)
+            vars(module).update(_=_text_of_click, ngettext=_plural_of_click)
     # click counts characters. But on a terminal, a Chinese character is as wide as two Latin letters.
     for module in (click.formatting, click_wrapping):
         vars(module).update(term_len=width)
@@ -117,10 +117,10 @@ def in_language(command: click.Command) -> click.Command:
     if command.help:
         translated.help = localized(Text(cleandoc(command.help)))
         translated.short_help = _AFTER_SENTENCE.split(translated.help)[0]
-    translated.options_metavar = _of_click(command.options_metavar or "")
+    translated.options_metavar = _text_of_click(command.options_metavar or "")
     translated.params = [_parameter_in_language(parameter) for parameter in command.params]
     if isinstance(translated, click.Group):
-        translated.subcommand_metavar = _of_click(translated.subcommand_metavar or "")
+        translated.subcommand_metavar = _text_of_click(translated.subcommand_metavar or "")
         translated.commands = {name: in_language(each) for name, each in translated.commands.items()}
     return translated
 
@@ -128,9 +128,9 @@ def in_language(command: click.Command) -> click.Command:
 def _parameter_in_language(parameter: click.Parameter) -> click.Parameter:
     translated = copy(parameter)
     translated.type = copy(parameter.type)  # because click shares some types, such as STRING, between parameters
-    translated.type.name = _of_click(parameter.type.name)
+    translated.type.name = _text_of_click(parameter.type.name)
     if parameter.metavar:
-        translated.metavar = _of_click(parameter.metavar)
+        translated.metavar = _text_of_click(parameter.metavar)
     if isinstance(translated, click.Option) and translated.help:
         translated.help = localized(Text(translated.help))
     return translated

@@ -27,7 +27,7 @@ Body = TypeVar("Body", bound=BaseModel)
 # The command prompts for the secrets in this order, with WeChat's names.
 _LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}
 _PUSH_FIELDS: Final = ("push_token", "push_aes_key", "push_forward")  # `--no-push` clears them
-# They turn a field's option into a switch, with which the command prompts for the secret.
+# A field's option becomes a switch, with which the command prompts for the secret.
 _PROMPTED: Final = {"is_flag": True, "default": None, "callback": None, "metavar": None}
 
 
@@ -182,7 +182,7 @@ def _validated(model: type[Body], values: dict[str, Any]) -> Body:
     try:
         return model.model_validate(values)
     except ValidationError as exc:
-        errors = exc.errors(include_input=False)  # The texts name the wrong fields, but never their values.
+        errors = exc.errors(include_input=False)  # the texts name the wrong fields, but never their values.
         lines = []
         for error in errors:
             field = ".".join(map(str, error["loc"]))

@@ -51,21 +51,18 @@ _RUN_AGAIN: Final = _(
 )
 _NO_ROOM: Final = _("the temporary folder (TMPDIR) is full: {error}")
 
-# Only the owner of the file can read and write it.
-_PRIVATE: Final = 0o600
-_MOST_SHOWN_NAMES: Final = 30
-_LONGEST_SHOWN_NAME: Final = 40
+_ONLY_FOR_OWNER: Final = 0o600  # the permissions of an exported file
+_MAX_SHOWN_NAMES: Final = 30
+_MAX_SHOWN_NAME: Final = 40  # characters
 
 
-# The options have the form FIELD=COLUMN or FIELD:VALUE=OURS. An empty OURS makes the field empty in each line with this
-# VALUE.
 def _mappings_in(options: Sequence[str]) -> FileFormat:
     our_names: dict[str, str] = {}
     our_values: dict[str, dict[str, str]] = {}
     for option in options:
         left, equals, right = option.partition("=")
         name, colon, value = (part.strip() for part in left.partition(":"))
-        required = value if colon else right  # OURS, on the right of FIELD:VALUE, may be empty
+        required = value if colon else right  # in FIELD:VALUE=OURS, an empty OURS makes the field empty
         if not (is_field(name) and equals and required):
             raise WrongValue(
                 _(
@@ -87,11 +84,10 @@ def _mappings_in(options: Sequence[str]) -> FileFormat:
 _time_zone = checked(ZoneInfo, _("must be the name of a time zone such as Asia/Shanghai"))
 
 
-# When the command ends, click closes the file, but not standard input.
 def _open_input(path: str) -> IO[bytes]:
     if path == "-":
         return sys.stdin.buffer
-    return click.get_current_context().with_resource(Path(path).open("rb"))
+    return click.get_current_context().with_resource(Path(path).open("rb"))  # closed when the command ends
 
 
 def _rereadable(file: IO[bytes]) -> IO[bytes]:
@@ -265,7 +261,7 @@ def _failure_of(exc: WrongFile) -> Failed:
     if exc.fault.field == "line":  # the fault is in the first line, which is the header of CSV
         text = _("line {number}: {faults}", number=1, faults=text)
     if exc.names:
-        names = ", ".join(printable(name[:_LONGEST_SHOWN_NAME]) for name in exc.names[:_MOST_SHOWN_NAMES])
+        names = ", ".join(printable(name[:_MAX_SHOWN_NAME]) for name in exc.names[:_MAX_SHOWN_NAMES])
         text += _("; found: {seen}", seen=names)
     return Failed(text)
 
@@ -331,10 +327,10 @@ def _open_private(file: Path) -> int:
 
     A device such as /dev/null keeps its permissions.
     """
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, _PRIVATE)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, _ONLY_FOR_OWNER)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         try:
-            os.fchmod(descriptor, _PRIVATE)  # `os.open` does not change the permissions of an existing file
+            os.fchmod(descriptor, _ONLY_FOR_OWNER)  # `os.open` does not change the permissions of an existing file
             os.ftruncate(descriptor, 0)  # last, so that a file of another user keeps its content
         except OSError:
             os.close(descriptor)

@@ -18,16 +18,16 @@ from wxauth.web.schemas import Page, items_of
 Command = TypeVar("Command", bound=Callable[..., object])
 
 SHOWN_ONCE: Final = _("Keep the secret in a safe place. It is shown only once.")
-# They control a terminal or the direction of text, cannot be encoded, or are invisible. Not among them are the
-# invisible characters that scripts and emoji need: U+200B (in Thai, it allows a line break), joiners (U+200C and
-# U+200D) and variation selectors (U+FE0F), nor letters that are printed as a space, such as the Hangul filler (U+3164).
+# The pattern matches characters that control a terminal or the direction of text, cannot be encoded, or are invisible.
+# It leaves out the invisible characters that scripts and emoji need: U+200B (in Thai, it allows a line break), joiners
+# (U+200C and U+200D) and variation selectors (U+FE0F). It also leaves out letters that are printed as a space, such as
+# the Hangul filler (U+3164).
 _CONTROLS: Final = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
-# Their values are words that wxauth translates, for example `active`.
-_WORD_COLUMNS: Final = ("status", "state", "source", "kind", "sign_up")
+_WORD_COLUMNS: Final = ("status", "state", "source", "kind", "sign_up")  # wxauth translates words such as `active`
 
 
 def _switch(name: str, text: str) -> Callable[[Command], Command]:
-    """Return a decorator that adds a switch. It is not passed to the command, but `_is_given` reads it."""
+    """Return a decorator that adds a switch. The command reads the switch with `_is_given`, and not as an argument."""
 
     def store(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
         context.meta[name] = value

@@ -44,7 +44,7 @@ from wxauth.users.consent_queries import ConsentRow
 from wxauth.users.schemas import Reason, UserDetailAnswer, users_answer
 from wxauth.users.search_queries import UsersQuery, find_users
 
-# The modules are imported only when the commands are called. A test compares these lines with their help.
+# The modules are imported only when the commands are called. A test compares these texts with the commands' help.
 _MODULES: Final = {
     "user_merging": {
         "merge": _(
@@ -66,19 +66,17 @@ _check_reason = checked(
 )
 
 
-# `NAME=` removes an attribute, by setting it to null.
-def _attributes(values: Sequence[str]) -> dict[str, object]:
+def _attributes_patch(values: Sequence[str]) -> dict[str, object]:
     patch: dict[str, object] = {}
     for attribute in values:
         name, equals, value = attribute.partition("=")
         if not equals:
             raise WrongValue(_("must have the form NAME=VALUE. NAME= removes the attribute"))
-        patch[name] = parse_typed(value) if value else None
+        patch[name] = parse_typed(value) if value else None  # null removes the attribute
     check_patch(patch)
     return patch
 
 
-_ENDED_BY_OTHERS: Final = _("ended by staff or a service")
 user_argument = click.argument("user_id", type=click.UUID)
 _role_argument = click.argument("role", callback=_check_role)
 
@@ -118,14 +116,13 @@ def show_command(user_id: UUID, export: bool) -> None:
         show(user, _table(user))
 
 
-# The export is written in pieces, because it may be large.
 def _export(user_id: UUID) -> None:
     async def write(database: Database, now: datetime) -> None:
         from wxauth.users.own_data import export_data
 
         export = await export_data(database, user_id, by=OPERATOR, now=now, max_seconds=None)
         click.echo(export.first_piece, nl=False)
-        if export.further_pieces is not None:
+        if export.further_pieces is not None:  # the export is large
             async with aclosing(export.further_pieces) as pieces:
                 async for piece in pieces:
                     click.echo(piece, nl=False)
@@ -159,7 +156,8 @@ def _table(user: UserDetailAnswer) -> list[tuple[str, object]]:
         device = describe_device(session.device) or "-"
         rows.append(("session", _line_of(session, device=device)))
     for ended_session in user["ended_sessions"]:
-        reason = _ENDED_BY_OTHERS if ended_session.ended_reason == "administrator" else word(ended_session.ended_reason)
+        is_ended_by_others = ended_session.ended_reason == "administrator"
+        reason = _("ended by staff or a service") if is_ended_by_others else word(ended_session.ended_reason)
         ended = f"{localized(reason)} {to_the_minute(ended_session.ended_at)}"
         rows.append(("ended_session", _line_of(ended_session, ended=ended)))
     for consent in user["consents"]:
@@ -242,7 +240,7 @@ def revoke_command(user_id: UUID, role: str) -> None:
     "attributes",
     metavar="NAME=VALUE",
     multiple=True,
-    callback=checked(_attributes),
+    callback=checked(_attributes_patch),
     help="An attribute of the user. If VALUE is JSON, it is stored as JSON. Otherwise, it is stored as "
     "text, and so is a number that some programs would round or print differently. NAME= removes the attribute. "
     "Repeatable.",
@@ -294,9 +292,8 @@ def name_of(user_id: UUID) -> str:
     return printable(localized(_shown_name(user["id"], user["nickname"])))
 
 
-# A user without a nickname has the same name in the console.
 def _shown_name(user_id: UUID, nickname: str | None) -> str:
-    return nickname or _("WeChat user …{end}", end=str(user_id)[-8:])
+    return nickname or _("WeChat user …{end}", end=str(user_id)[-8:])  # as in the console
 
 
 def listed_roles(roles: Sequence[str]) -> str:

@@ -45,7 +45,7 @@ _check_name = checked(
 )
 _name_argument = click.argument("webhook_name", metavar="NAME", callback=_check_name)
 _TYPES: Final = {"option": "--type", "multiple": True, "metavar": "TYPE"}
-_LONGEST_LOCATION: Final = 300
+_MAX_SHOWN_LOCATION: Final = 300  # characters of the URL to which a receiver redirects
 
 
 @click.group()
@@ -125,7 +125,7 @@ def test_command(webhook_name: str) -> None:
                 "instead.",
                 name=webhook_name,
                 status=outcome.status,
-                location=outcome.location[:_LONGEST_LOCATION],
+                location=outcome.location[:_MAX_SHOWN_LOCATION],
             )
         )
     if not outcome.is_accepted:
@@ -173,7 +173,6 @@ def _show_secret(new: NewWebhookAnswer) -> None:
     show(new, [(word(name), value) for name, value in rows], SHOWN_ONCE)
 
 
-# An empty list means all types.
 def _types_of(webhook: WebhookAnswer) -> str:
     return ",".join(webhook.types) or _("all")
 
