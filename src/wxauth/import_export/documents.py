@@ -18,7 +18,7 @@ from wxauth.import_export.lines import NOT_JSON, NOT_UTF8, Fault
 from wxauth.import_export.numbered_lines import MAX_LINE, NumberedLine, numbered_line
 from wxauth.import_export.other_files import WrongFile
 
-MAX_ELEMENT: Final = 1024 * 1024  # with its white space, in bytes: bounds the memory that an import takes
+MAX_ELEMENT: Final = 1024 * 1024  # bytes, with its white space: bounds the memory that an import takes
 _WHITE_SPACE: Final = re.compile(r"[ \t\r\n]*")
 _TEXT_OR_WHITE_SPACE: Final = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\r\n]+', re.DOTALL)
 # Only the ends of the values count, because `Line` reads the bytes of each element again. Therefore, long numbers and
@@ -73,7 +73,7 @@ def form_of(beginning: bytes, is_row: Callable[[Mapping[str, Any]], bool]) -> Fo
 
 
 def _beginning_of_object(text: bytes) -> dict[str, Any] | None:
-    """None if the text isn't the beginning of one object."""
+    """Return None if the text isn't the beginning of one object."""
     try:
         document = from_json(text)
     except ValueError as exc:
@@ -113,102 +113,102 @@ class Elements:
 
     def __iter__(self) -> Iterator[NumberedLine]:
         if self._form is Form.OBJECTS:
-            while self._next():
+            while self._peek():
                 self._number += 1
-                yield self._element(self._value()[1])
+                yield self._element(self._read_value()[1])
             return
-        yield from self._document()
-        if self._next():
+        yield from self._elements_of_value()
+        if self._peek():
             raise _wrong(_CONTINUES)
         if not self._has_rows and not self._has_empty_array:
             raise _wrong(_NO_OBJECTS)
 
-    def _document(self) -> Iterator[NumberedLine]:
+    def _elements_of_value(self) -> Iterator[NumberedLine]:
         depth = 0
         while True:
-            character = self._next()
+            character = self._peek()
             if character == "{":
                 self._skip()
-                if self._next() != "}":
+                if self._peek() != "}":
                     depth += 1
-                    self._name()
+                    self._skip_name()
                     continue
                 self._skip()
             elif character == "[":
-                yield from self._array()
+                yield from self._elements_of_array()
             else:
-                self._value()
-            while depth and self._after_item("}"):
+                self._read_value()
+            while depth and self._read_separator("}"):
                 depth -= 1
             if not depth:
                 return
-            self._name()
+            self._skip_name()
 
-    def _array(self) -> Iterator[NumberedLine]:
+    def _elements_of_array(self) -> Iterator[NumberedLine]:
         self._skip()
-        if self._next() == "]":
+        if self._peek() == "]":
             self._skip()
             self._has_empty_array = True
             return
         has_objects = False
-        number = 0
+        self._number = 0
         while True:
-            number += 1
-            self._number = number
-            value, text = self._value()
+            self._number += 1
+            value, text = self._read_value()
             if isinstance(value, dict) and not has_objects:
-                if number == 1 and value.get("type") == "header" and {"version", "comment"} <= value.keys():
+                if self._number == 1 and value.get("type") == "header" and {"version", "comment"} <= value.keys():
                     yield from self._tables_of_phpmyadmin()
                     return
                 if self._has_rows:
                     raise _wrong(_SEVERAL_ARRAYS)
                 self._has_rows = has_objects = True
-                for earlier in range(1, number):
-                    yield NumberedLine(earlier, NOT_JSON)
+                for number in range(1, self._number):  # the earlier elements are no objects
+                    yield NumberedLine(number, NOT_JSON)
             if has_objects:
                 yield self._element(text)
-            if self._after_item("]"):
+            if self._read_separator("]"):
                 return
 
     def _tables_of_phpmyadmin(self) -> Iterator[NumberedLine]:
-        while not self._after_item("]"):
-            yield from self._document()
+        while not self._read_separator("]"):
+            yield from self._elements_of_value()
 
     def _element(self, text: bytes) -> NumberedLine:
-        if len(text) > MAX_LINE:
+        if len(text) > MAX_LINE:  # white space does not count, because the JSON may be indented
             text = _TEXT_OR_WHITE_SPACE.sub(rb"\1", text)
         return numbered_line(self._number, text)
 
-    def _name(self) -> None:
-        if self._next() != '"':
-            raise self._error()
-        self._value()
-        if self._next() != ":":
-            raise self._error()
+    def _skip_name(self) -> None:
+        if self._peek() != '"':
+            raise self._error_here()
+        self._read_value()
+        if self._peek() != ":":
+            raise self._error_here()
         self._skip()
 
-    def _after_item(self, end: str) -> bool:
-        character = self._next()
+    def _read_separator(self, end: str) -> bool:
+        """Return whether the separator is `end`, and not a comma."""
+        character = self._peek()
         if character not in (",", end):
-            raise self._error()
+            raise self._error_here()
         self._skip()
         return character == end
 
-    def _value(self) -> tuple[object, bytes]:
+    def _read_value(self) -> tuple[object, bytes]:
         """Read a value. Return it with numbers as texts, and its bytes."""
-        self._next()
+        self._peek()
         try:
             value, end = _DECODER.raw_decode(self._text, self._position)
         except RecursionError:
-            raise self._error() from None
+            raise self._error_here() from None
         except json.JSONDecodeError as exc:
-            raise self._error(exc.pos) from None
+            raise self._error_here(exc.pos) from None
         text = self._text[self._position : end].encode("latin-1")
         self._position = end
         return value, text
 
-    def _next(self) -> str:
-        """Return the next character that isn't white space, without reading it; an empty text at the end."""
+    def _peek(self) -> str:
+        """Return the next character that isn't white space, or an empty text at the end of the file."""
         while True:
             if len(self._text) - self._position <= MAX_ELEMENT and not self._is_at_end:
                 piece = self._file.read(MAX_ELEMENT + 1)
@@ -225,7 +225,7 @@ class Elements:
     def _skip(self) -> None:
         self._position += 1
 
-    def _error(self, position: int = 0) -> WrongFile:
+    def _error_here(self, position: int = 0) -> WrongFile:
         rest = self._text[self._position : self._position + MAX_ELEMENT].encode("latin-1")
         is_cut_off = _is_cut_off(rest)
         try:
