@@ -428,7 +428,7 @@ CONTRADICTIONS: dict[str, tuple[list[Body], list[tuple[int, str]]]] = {
 async def test_a_line_that_contradicts_stored_data_is_refused_and_never_guessed(
     mover: Mover, lines: list[Body], refused: list[tuple[int, str]], batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wxauth.import_export.importing.BATCH", batch)
+    monkeypatch.setattr("wxauth.import_export.importing.LINES_PER_BATCH", batch)
     for dry_run in (True, False):
         assert await mover.users() == []
         await mover.import_lines(*lines, dry_run=dry_run)
@@ -436,7 +436,7 @@ async def test_a_line_that_contradicts_stored_data_is_refused_and_never_guessed(
 
 
 async def test_a_line_that_contradicts_earlier_ones_names_them(mover: Mover, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wxauth.import_export.importing.BATCH", 2)
+    monkeypatch.setattr("wxauth.import_export.importing.LINES_PER_BATCH", 2)
     refused = [a(**TWO), b(**ONE), b(**AU), ALICE_THERE | AU | TWO, a(roles=["admin"])]
     for dry_run in (True, False):
         assert await mover.import_lines(a(**ONE, **AU), b(**TWO), *refused, dry_run=dry_run) == (2, 0, 0, 5)
@@ -446,7 +446,7 @@ async def test_a_line_that_contradicts_earlier_ones_names_them(mover: Mover, mon
 async def test_a_dry_run_finds_an_unchanged_user_by_a_name_of_an_earlier_line(
     mover: Mover, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wxauth.import_export.importing.BATCH", 1)
+    monkeypatch.setattr("wxauth.import_export.importing.LINES_PER_BATCH", 1)
     await mover.import_lines(a(**ONE))
     for dry_run in (True, False):
         lines = a(**ONE, former_external_ids=["was"]), {**ALICE_THERE, "external_id": "was"}
@@ -663,7 +663,7 @@ async def test_the_last_administrator_stays(mover: Mover) -> None:
 async def test_a_dry_run_counts_administrators_of_earlier_batches(
     mover: Mover, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wxauth.import_export.importing.BATCH", 1)
+    monkeypatch.setattr("wxauth.import_export.importing.LINES_PER_BATCH", 1)
     await mover.import_lines({**ALICE, "roles": ["admin"]}, allows_admin=True)
     lines = {**BOB, "roles": ["admin"]}, {**ALICE, "roles": []}
     for dry_run in (True, False):
@@ -674,7 +674,7 @@ async def test_a_dry_run_counts_administrators_of_earlier_batches(
 async def test_a_stored_administrator_counts_though_no_line_names_a_stored_user(
     mover: Mover, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr("wxauth.import_export.importing.BATCH", batch)
+    monkeypatch.setattr("wxauth.import_export.importing.LINES_PER_BATCH", batch)
     await mover.import_lines({**ALICE, "roles": ["admin"]}, allows_admin=True)
     lines = {**BOB, **ONE, **BU, "roles": ["admin"]}, {**ALICE_THERE, **ONE, **BU, "roles": []}
     for dry_run in (True, False):
@@ -805,7 +805,7 @@ async def test_a_file_with_permuted_unionids_gives_nobody_another_persons_accoun
 
 
 async def test_a_second_line_of_an_openid_may_not_contradict_it(mover: Mover, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wxauth.import_export.importing.BATCH", 2)
+    monkeypatch.setattr("wxauth.import_export.importing.LINES_PER_BATCH", 2)
     more = {"phone": "+8613900139000", "last_login_at": "2026-01-01T00:00:00Z"}
     lines: list[Body] = [
         {**ALICE, "nickname": "Alice", "roles": ["a", "b"]},
@@ -999,7 +999,7 @@ async def test_a_line_in_another_encoding_costs_no_other_line(mover: Mover) -> N
 async def test_an_import_goes_on_when_the_database_is_back(
     mover: Mover, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, is_dry: bool
 ) -> None:
-    monkeypatch.setattr("wxauth.import_export.importing.BATCH", 1)
+    monkeypatch.setattr("wxauth.import_export.importing.LINES_PER_BATCH", 1)
     mover = await mover.with_settings(apps=[APP], database_url=proxy.url)
     people = [json.dumps({**ALICE, "openid": f"person-{n}"}).encode() for n in range(4)]
     waited: list[float] = []
@@ -1054,7 +1054,7 @@ async def test_an_import_gives_up_after_ten_minutes(mover: Mover, proxy: Proxy) 
 
 @pytest.mark.slow
 async def test_a_dry_run_needs_no_memory_for_what_it_has_read(mover: Mover, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wxauth.import_export.importing.BATCH", 200)
+    monkeypatch.setattr("wxauth.import_export.importing.LINES_PER_BATCH", 200)
 
     async def peak(number: int) -> float:
         lines = Again(lambda: ((n, json.dumps({**FULL, **names(n)}).encode()) for n in range(1, number + 1)))
@@ -1079,7 +1079,7 @@ async def test_an_import_goes_on_without_folder(mover: Mover, tmp_path: Path, mo
 
 
 async def test_a_dry_run_finds_in_later_batches_what_others_made(mover: Mover, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wxauth.import_export.importing.BATCH", 1)
+    monkeypatch.setattr("wxauth.import_export.importing.LINES_PER_BATCH", 1)
     consent = {"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z"}
     there = {**ALICE_THERE, "unionid": UNION_ALICE}
     lines = [

@@ -71,7 +71,7 @@ async def test_an_openid_that_is_a_unionid_of_the_file_is_refused(
     batch: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("wxauth.import_export.importing.BATCH", batch)
+    monkeypatch.setattr("wxauth.import_export.importing.LINES_PER_BATCH", batch)
     text = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     if is_csv:  # the first line is a header
         names = ["app_id", "openid", "unionid", "external_id", "nickname", "status", "user_id"]
@@ -319,7 +319,7 @@ async def test_a_unionid_alone_stands_beside_other_lines(
     batch: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("wxauth.import_export.importing.BATCH", batch)
+    monkeypatch.setattr("wxauth.import_export.importing.LINES_PER_BATCH", batch)
     for dry_run in (True, False):
         done = await mover.import_lines(*lines, dry_run=dry_run)
         assert (done[0], done[3], mover.refusals) == (counts[0], counts[3], refused), mover.messages

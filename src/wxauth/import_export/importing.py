@@ -9,7 +9,6 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import islice
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -33,11 +32,14 @@ from wxauth.import_export.rounded_ids import ROUNDED, RoundedIds
 from wxauth.import_export.rules import Options
 from wxauth.users.erasure_queries import ARE_WAITING, erase_waiting_rows
 
-BATCH: Final = 1000  # lines per transaction, until whose end logins of the same users wait
-USUAL_OPENID_LENGTH: Final = 28  # of WeChat's openids at present, which is not guaranteed
+LINES_PER_BATCH: Final = 1000  # logins of these lines' users wait for the end of the transaction
+USUAL_OPENID_LENGTH: Final = 28  # WeChat does not guarantee it
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")
-# These are seconds before retries. Ten minutes in all are longer than a failover or a restart of the database.
-_PAUSES: Final = (1, 2, 4, 8, 15, *[30] * 19)
+# Ten minutes in all are longer than a failover or a restart of the database.
+_PAUSES_SECONDS: Final = (1, 2, 4, 8, 15, *[30] * 19)
+
+_ReadableLines = Sequence[tuple[int, Line]]  # with their numbers
+_Outcome = LineOutcome | LineRefused
 
 
 class ImportRefusal(NamedTuple):
@@ -46,7 +48,7 @@ class ImportRefusal(NamedTuple):
     number: int
     faults: Sequence[Fault]
     other_lines: Sequence[int] = ()
-    """Lines that it might contradict."""
+    """The numbers of lines that the refused line might contradict."""
     skips_only_fields: bool = False
     """The line is imported without the fields that have these faults."""
 
@@ -56,7 +58,7 @@ class Counts:
     """The numbers of lines by outcome, without the header of CSV."""
 
     joined: int = 0
-    """They are updated lines. They come first in JSON, because a high number reveals, say, a wrong column of ids."""
+    """Lines that are also counted as updated. The number is first in JSON, because a high one reveals wrong IDs."""
     lines: int = 0
     created: int = 0
     updated: int = 0
@@ -94,17 +96,11 @@ async def import_users(
 ) -> Counts:
     """Import lines of JSON under the same rules as a login, and return the counts of the whole file.
 
-    The lines are read twice, because the check of each line's openid needs the unionids of the whole file. Errors of
-    the first reading are raised before anything is stored.
+    `lines` is iterated over twice, because the check of each line's openid needs the unionids of the whole file. Errors
+    of the first iteration are raised before anything is stored.
 
-    Args:
-        services: The parts of the service.
-        lines: The lines, which can be iterated over twice.
-        options: The options of the import.
-        report_refusal: Called for each line that is refused, or imported without its invalid fields, in order.
-        report_progress: Called after each batch with the counts so far.
-        report_wait: Called if the database did not accept a batch, with the seconds until the retry.
-        pause: Waits for a number of seconds before a retry.
+    `report_refusal` is called in the order of the lines, and `report_progress` after each batch. If the database does
+    not accept a batch, `report_wait` gets the seconds until the retry, for which `pause` waits.
 
     Raises: StorageUnavailable, if the database does not accept a batch even after all retries, if a retry cannot
         help, or if an app cannot be read; the errors of `lines`, for example WrongFile. The stored batches are not
@@ -115,13 +111,12 @@ async def import_users(
     parts = {**services.parts, ZoneInfo: options.time_zone}  # the context of `Line.read`
     with closing(NotesOnDisk()) as notes_on_disk:
         notes_on_disk.add_unionids(_unionids_in(lines, are_ids_exact=options.ids_are_exact))
+        importer = _BatchImporter(services, notes_on_disk, options, report_wait, pause)
         remaining = iter(lines)
-        while numbered_lines := list(islice(remaining, BATCH)):
+        while numbered_lines := list(islice(remaining, LINES_PER_BATCH)):
             read_lines = [_read(numbered, parts, options) for numbered in numbered_lines]
             readable = [(number, line) for number, line, _faults in read_lines if line is not None]
-            outcomes = await _import_patiently(
-                services, readable, notes_on_disk, options, report_wait=report_wait, pause=pause
-            )
+            outcomes = await importer.import_patiently(readable)
             _count_and_report(read_lines, outcomes, counts, report_refusal)
             report_progress(counts)
     return counts
@@ -168,113 +163,92 @@ def _read(numbered: NumberedLine, parts: Mapping[type, Any], options: Options) -
     return _ReadLine(number, None, line_or_faults)
 
 
-async def _import_patiently(
-    services: Services,
-    lines: Sequence[tuple[int, Line]],
-    notes_on_disk: NotesOnDisk,
-    options: Options,
-    *,
-    report_wait: Callable[[StorageUnavailable, float], None],
-    pause: Callable[[float], Awaitable[None]],
-) -> list[LineOutcome | LineRefused]:
-    outcomes: list[LineOutcome | LineRefused] = []
-    batches = [lines] if lines else []
-    pauses = iter(_PAUSES)
-    while batches:
-        next_batch, *later_batches = batches
+@dataclass(frozen=True, slots=True)
+class _BatchImporter:
+    """The parts that all batches of one import share."""
+
+    services: Services
+    notes_on_disk: NotesOnDisk
+    options: Options
+    report_wait: Callable[[StorageUnavailable, float], None]
+    pause: Callable[[float], Awaitable[None]]
+
+    async def import_patiently(self, lines: _ReadableLines) -> list[_Outcome]:
+        """Import lines as one batch. If the database does not accept it, try again with smaller batches."""
+        outcomes: list[_Outcome] = []
+        batches = [lines] if lines else []
+        pauses = iter(_PAUSES_SECONDS)
+        while batches:
+            next_batch, *later_batches = batches
+            try:
+                outcomes += await self._import_batch(next_batch)
+                batches = later_batches
+            except StorageUnavailable as exc:
+                if isinstance(exc, TooManyChanges):
+                    # A smaller batch takes less time, so fewer requests change its users meanwhile.
+                    batches = [*_halves(next_batch), *later_batches]
+                    if len(next_batch) > 1:
+                        continue
+                else:
+                    # The remaining batches might exceed the time limit, too.
+                    batches = [half for batch in batches for half in _halves(batch)]
+                seconds = next(pauses, None)
+                if seconds is None or is_refusal(exc):
+                    raise
+                self.report_wait(exc, seconds)
+                await self.pause(seconds)
+        return outcomes
+
+    async def _import_batch(self, lines: _ReadableLines) -> list[_Outcome]:
         try:
-            outcomes += await _import_batch(services, next_batch, notes_on_disk, options)
-            batches = later_batches
-        except StorageUnavailable as exc:
-            if isinstance(exc, TooManyChanges):
-                # A smaller batch takes less time, so fewer requests change its users meanwhile.
-                batches = [*_halves(next_batch), *later_batches]
-                if len(next_batch) > 1:
-                    continue
-            else:
-                # The remaining batches might exceed the time limit, too.
-                batches = [half for batch in batches for half in _halves(batch)]
-            seconds = next(pauses, None)
-            if seconds is None or is_refusal(exc):
-                raise
-            report_wait(exc, seconds)
-            await pause(seconds)
-    return outcomes
+            return await self._attempt_batch(lines, locks_administrators=False)
+        except AdministratorsNotLocked:
+            return await self._attempt_batch(lines, locks_administrators=True)
+
+    @retrying(3, detail="too many concurrent changes to these users", conflicts=CONFLICTS)
+    async def _attempt_batch(self, lines: _ReadableLines, *, locks_administrators: bool) -> list[_Outcome]:
+        database, is_dry_run = self.services.database, self.options.dry_run
+        wanted = _wanted([line for _, line in lines])
+        if not is_dry_run:  # the remaining data of an erased user must not become data of a new user with this id
+            await erase_waiting_rows(database, wanted.user_ids)
+        # An import can fill empty tables. With `replan`, PostgreSQL does not use a plan from a time when a table was
+        # empty.
+        async with database.begin(replan=True) as transaction:
+            batch = await self._locked_batch(transaction, wanted, locks_administrators=locks_administrators)
+            outcomes = [_outcome(batch, number, line) for number, line in lines]
+            changes = [] if is_dry_run else await batch.store(transaction)
+        # The notes are replaced after the commit, because an attempt that fails must neither keep nor log its changes.
+        # Unless this is a dry run, later batches find the other notes in the database.
+        notes = batch.notes
+        self.notes_on_disk.replace(notes if is_dry_run else Notes(given=notes.given, first_lines=notes.first_lines))
+        for change in changes:
+            change.report(by=OPERATOR)
+        return outcomes
+
+    async def _locked_batch(self, transaction: Transaction, wanted: Wanted, *, locks_administrators: bool) -> Batch:
+        now = self.services.clock()
+        found = await find(transaction, wanted)
+        users: Sequence[UserToImport] = []
+        if found.user_ids or locks_administrators:
+            # Both statements lock users in the order of their ids, as all code does, to avoid deadlocks.
+            statement = LOCK_WITH_ADMINISTRATORS if locks_administrators else LOCK
+            users = await transaction.rows(statement, user_ids=list(found.user_ids))
+            # Other transactions may have changed the data before this transaction got the locks.
+            found = await find(transaction, wanted, users)
+            if not found.user_ids <= {user.id for user in users}:
+                raise ChangedMeanwhile
+        if not self.options.dry_run and await transaction.value(ARE_WAITING, user_ids=wanted.user_ids):
+            raise ChangedMeanwhile  # a user has just been erased
+        notes = self.notes_on_disk.notes_about(wanted, users, with_administrators=locks_administrators)
+        return Batch(found, has_all_administrators=locks_administrators, notes=notes, options=self.options, now=now)
 
 
-def _halves(lines: Sequence[tuple[int, Line]]) -> list[Sequence[tuple[int, Line]]]:
+def _halves(lines: _ReadableLines) -> list[_ReadableLines]:
     middle = len(lines) // 2
     return [half for half in (lines[:middle], lines[middle:]) if half]
 
 
-async def _import_batch(
-    services: Services, lines: Sequence[tuple[int, Line]], notes_on_disk: NotesOnDisk, options: Options
-) -> list[LineOutcome | LineRefused]:
-    try:
-        return await _attempt_batch(services, lines, notes_on_disk, options, locks_administrators=False)
-    except AdministratorsNotLocked:
-        return await _attempt_batch(services, lines, notes_on_disk, options, locks_administrators=True)
-
-
-@retrying(3, detail="too many concurrent changes to these users", conflicts=CONFLICTS)
-async def _attempt_batch(
-    services: Services,
-    lines: Sequence[tuple[int, Line]],
-    notes_on_disk: NotesOnDisk,
-    options: Options,
-    *,
-    locks_administrators: bool,
-) -> list[LineOutcome | LineRefused]:
-    wanted = _wanted([line for _, line in lines])
-    if not options.dry_run:  # the remaining data of an erased user must not become data of a new user with this id
-        await erase_waiting_rows(services.database, wanted.user_ids)
-    # An import can fill empty tables. With `replan`, PostgreSQL does not use a plan from a time when a table was empty.
-    async with services.database.begin(replan=True) as transaction:
-        batch = await _locked_batch(
-            transaction,
-            wanted,
-            notes_on_disk,
-            options,
-            locks_administrators=locks_administrators,
-            now=services.clock(),
-        )
-        outcomes = [_outcome(batch, number, line) for number, line in lines]
-        changes = [] if options.dry_run else await batch.store(transaction)
-    # This happens after the commit, because an attempt that fails must neither keep nor log its changes. Unless this is
-    # a dry run, later batches find the others in the database.
-    notes = batch.notes
-    notes_on_disk.replace(notes if options.dry_run else Notes(given=notes.given, first_lines=notes.first_lines))
-    for change in changes:
-        change.report(by=OPERATOR)
-    return outcomes
-
-
-async def _locked_batch(
-    transaction: Transaction,
-    wanted: Wanted,
-    notes_on_disk: NotesOnDisk,
-    options: Options,
-    *,
-    locks_administrators: bool,
-    now: datetime,
-) -> Batch:
-    found = await find(transaction, wanted)
-    users: Sequence[UserToImport] = []
-    if found.user_ids or locks_administrators:
-        # Both statements lock users in the order of their ids, as all code does, to avoid deadlocks.
-        statement = LOCK_WITH_ADMINISTRATORS if locks_administrators else LOCK
-        users = await transaction.rows(statement, user_ids=list(found.user_ids))
-        # Other transactions may have changed the data before this transaction got the locks.
-        found = await find(transaction, wanted, users)
-        if not found.user_ids <= {user.id for user in users}:
-            raise ChangedMeanwhile
-    if not options.dry_run and await transaction.value(ARE_WAITING, user_ids=wanted.user_ids):
-        raise ChangedMeanwhile  # a user has just been erased
-    notes = notes_on_disk.notes_about(wanted, users, with_administrators=locks_administrators)
-    return Batch(found, has_all_administrators=locks_administrators, notes=notes, options=options, now=now)
-
-
-def _outcome(batch: Batch, number: int, line: Line) -> LineOutcome | LineRefused:
+def _outcome(batch: Batch, number: int, line: Line) -> _Outcome:
     try:
         return batch.apply(number, line)
     except LineRefused as exc:
@@ -302,7 +276,7 @@ def _wanted(lines: Sequence[Line]) -> Wanted:
 
 def _count_and_report(
     read_lines: Sequence[_ReadLine],
-    outcomes: Sequence[LineOutcome | LineRefused],
+    outcomes: Sequence[_Outcome],
     counts: Counts,
     report_refusal: Callable[[ImportRefusal], None],
 ) -> None:
