@@ -8,10 +8,10 @@ from typing import Any, Self
 
 from tests.world import Stage, recorded
 from wxauth.i18n import Text
+from wxauth.import_export.exporting import export_users
 from wxauth.import_export.files import DEFAULT_FORMAT, CsvLines, FileFormat, JsonLines
 from wxauth.import_export.importing import Counts, ImportRefusal, import_users
 from wxauth.import_export.numbered_lines import NumberedLine
-from wxauth.import_export.queries import export_users
 from wxauth.import_export.rules import Options
 
 

@@ -26,11 +26,11 @@ from wxauth.core.outages import outage_text
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text, lazy_gettext as _
+from wxauth.import_export.exporting import export_users
 from wxauth.import_export.files import CsvLines, FileFormat, JsonLines, is_field
 from wxauth.import_export.importing import USUAL_OPENID_LENGTH, Counts, ImportRefusal, import_users
 from wxauth.import_export.lines import Line
 from wxauth.import_export.other_files import WrongFile
-from wxauth.import_export.queries import export_users
 from wxauth.import_export.rules import Options
 from wxauth.terminal import localized
 from wxauth.text_errors import WrongValue

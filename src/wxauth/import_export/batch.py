@@ -146,7 +146,7 @@ class Batch:
             transaction,
             self._rows(new, changed),
             identities=list(self.notes.identities.keys() | self._found.identities.keys()),
-            givers=list({consent["user_id"] for consent in self._new_consents}),
+            consenting_user_ids=list({consent["user_id"] for consent in self._new_consents}),
         )
         if not self._options.quiet_events:
             await record_events(transaction, list(self._events([*new, *changed], consents)))

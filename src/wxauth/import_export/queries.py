@@ -1,18 +1,16 @@
-"""The statements of an import, which find or write the rows for a whole batch of lines, and the export.
+"""The statements of an import, which find or write the rows for a whole batch of lines, and of an export.
 
 `rows` is one JSON document, which PostgreSQL expands. This is as fast as COPY into a temporary table, needs no
 privilege to create tables, and does not bloat the catalogue with a table for each batch.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from typing import Final, LiteralString, NamedTuple, TypeVar
 from uuid import UUID
-
-from pydantic_core import to_json
 
 from wxauth.core.database import Database, Transaction
 from wxauth.core.statements import Nothing, Statement, columns_of, model_of
@@ -24,8 +22,6 @@ from wxauth.users.status_queries import LockedUser
 from wxauth.users.user_queries import ids_fragment
 
 _PAGE_SIZE: Final = 1000
-# Few users have a value, so an exported line contains these only if they are not null.
-_RARE: Final = ("attributes", "ban_reason", "banned_until", "erase_at", "former_external_ids")
 
 Row = TypeVar("Row", bound=tuple[object, ...])
 Key = TypeVar("Key")
@@ -85,7 +81,7 @@ class Found(NamedTuple):
 
     @property
     def user_ids(self) -> frozenset[UUID]:
-        """The users whom the batch names, except only by a former id. The caller locks them."""
+        """The users whom the batch names not only by a former id. The caller locks them."""
         owners = (identity.user_id for identity in self.identities.values())
         return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.current_ids))
 
@@ -291,9 +287,9 @@ async def store(
     rows_by_statement: RowsByStatement,
     *,
     identities: Collection[IdentityKey],
-    givers: Sequence[UUID],
+    consenting_user_ids: Sequence[UUID],
 ) -> Sequence[ChangedConsents]:
-    """Write the rows, and update and return the consents of `givers`. `identities` are all those in the batch.
+    """Write the rows, and update and return the consents of users. `identities` are all those in the batch.
 
     Raises: one of `core.outages.CONFLICTS`, if another transaction has written the same data.
     """
@@ -301,34 +297,11 @@ async def store(
         if rows:
             await transaction.run(statement, rows=rows)
     await transaction.run(_CHECK_AT_NEXT_LOGIN, **identity_parameters(identities))
-    return await transaction.rows(_UPDATE_CONSENTS, user_ids=givers) if givers else ()
+    return await transaction.rows(_UPDATE_CONSENTS, user_ids=consenting_user_ids) if consenting_user_ids else ()
 
 
 async def all_identities(database: Database) -> AsyncIterator[Sequence[Mapping[str, object]]]:
-    """Yield every identity with its user, then every unionid of none, in pages of one snapshot."""
+    """Yield pages of one snapshot, with each identity and its user. Unionids without an identity come last."""
     async with database.snapshot() as state, aclosing(state.pages(_EXPORTED_LINES, _PAGE_SIZE)) as pages:
         async for rows in pages:
             yield rows
-
-
-class ExportedLines(NamedTuple):
-    """The numbers of lines in an export."""
-
-    identities: int
-    unionids: int
-    """Lines with a unionid that belongs to none of its user's identities."""
-
-
-async def export_users(database: Database, write: Callable[[bytes], object]) -> ExportedLines:
-    """Write a consistent snapshot of all users as JSON Lines. Each call of `write` gets several whole lines."""
-    identities = unionids = 0
-    async for rows in all_identities(database):
-        write(b"".join(to_json(_line(row)) + b"\n" for row in rows))
-        with_openid = sum(row["openid"] is not None for row in rows)
-        identities += with_openid
-        unionids += len(rows) - with_openid
-    return ExportedLines(identities, unionids)
-
-
-def _line(row: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in row.items() if value is not None or name not in _RARE}
