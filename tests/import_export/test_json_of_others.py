@@ -16,7 +16,7 @@ from tests.world import Body, Stage
 from wxauth.i18n import lazy_gettext as _
 from wxauth.import_export import files
 from wxauth.import_export.documents import MAX_ELEMENT
-from wxauth.import_export.files import MOST_NAMES, CsvLines, FileFormat, JsonLines
+from wxauth.import_export.files import MAX_IGNORED_NAMES, CsvLines, FileFormat, JsonLines
 from wxauth.import_export.lines import Fault, Line
 from wxauth.import_export.numbered_lines import MAX_LINE
 from wxauth.import_export.other_files import WrongFile
@@ -70,8 +70,8 @@ NAMES: dict[str, tuple[FileFormat, list[object], list[str]]] = {
     "none": (FileFormat(), [LINE, "\n", "no JSON\n", "[1]\n"], []),
     "many": (
         FileFormat(),
-        [{**LINE, **{f"name{n}": n for n in range(2 * MOST_NAMES)}}],
-        [f"name{n}" for n in range(MOST_NAMES)],
+        [{**LINE, **{f"name{n}": n for n in range(2 * MAX_IGNORED_NAMES)}}],
+        [f"name{n}" for n in range(MAX_IGNORED_NAMES)],
     ),
 }
 

@@ -59,11 +59,11 @@ class LineRefused(Exception):
         super().__init__()
         self.faults = faults
         self.other_lines = other_lines
-        """The numbers of lines that it might contradict."""
+        """The numbers of lines that the refused line might contradict."""
 
 
 class AdministratorsNotLocked(Exception):
-    """A line would remove an administrator, who might be the last, as not all are locked."""
+    """A line would remove an administrator, who might be the last one, because the batch hasn't locked all."""
 
 
 class _Addition(NamedTuple):
@@ -80,8 +80,6 @@ class Batch:
         has_all_administrators: Whether the caller has locked all administrators, who are then in `found.users` or,
             from earlier batches of a dry run, in `notes.users`.
         notes: The notes of earlier batches that concern these lines, to which the batch adds its own.
-        options: The options of the import.
-        now: The time of the changes.
     """
 
     def __init__(
@@ -109,7 +107,7 @@ class Batch:
         Raises: LineRefused, if the line breaks a rule, or contradicts an earlier line; AdministratorsNotLocked.
         """
         matched = MatchedLine(line, self._current, self._options)
-        self._check(matched)
+        self._check_line(matched)
         given = self._given_fields(number, line)
         is_new = matched.owner is None
         before = matched.owner or queries.new_user(line.user_id or new_id(self._now), line.created_at or self._now)
@@ -133,7 +131,7 @@ class Batch:
         return LineOutcome.UPDATED if is_changed else LineOutcome.UNCHANGED
 
     async def store(self, transaction: Transaction) -> list[StatusChange]:
-        """Write the changes and their events. Return those of stored users' status and roles, to report them.
+        """Write the changes and their events, and return the changes of stored users' status and roles.
 
         `quiet_events` leaves only the events of these changes, and of the sessions that end because of them.
 
@@ -187,7 +185,7 @@ class Batch:
             queries.ADD_CONSENTS: self._new_consents,
         }
 
-    def _check(self, matched: MatchedLine) -> None:
+    def _check_line(self, matched: MatchedLine) -> None:
         broken_of_line = [rule for rule in RULES_OF_LINES if rule.is_broken(matched)]
         broken_of_owner = [rule for rule in RULES_OF_OWNERS if rule.is_broken(matched)]
         broken = [*broken_of_line, *broken_of_owner]

@@ -43,7 +43,7 @@ NO_HEADER: Final = Fault(
     ),
 )
 UNREAD_NAMES: Final = _("must contain the names that --map reads, but no line contains {names}")
-MOST_NAMES: Final = 100
+MAX_IGNORED_NAMES: Final = 100
 _ATTRIBUTE: Final = "attributes."
 # The group matches the escape of a lone surrogate (half of an emoji).
 _ESCAPED: Final = re.compile(rb"\\(?:u[Dd][89ABab]..\\u[Dd][C-Fc-f]..|(u[Dd][89A-Fa-f]..)|.)", re.DOTALL)
@@ -83,7 +83,7 @@ class _Lines:
         self.has_elements = False
         """Whether the numbers count the elements of a JSON document instead of lines."""
         self.ignored_names: list[str] = []
-        """These names are not imported. A file in JSON adds only its first `MOST_NAMES`."""
+        """These names are not imported. A file in JSON adds only the first `MAX_IGNORED_NAMES`."""
 
     def _numbered(self) -> Iterator[NumberedLine]:
         self._file.seek(self._start)
@@ -104,7 +104,7 @@ class JsonLines(_Lines):
         self._is_plain = file_format.app_id is None and not file_format.fields and not file_format.values
         """Whether nothing needs to be translated."""
         self._unread = {*file_format.fields, *file_format.values}
-        """Names in `--map` that no line has contained yet: the file's, or wxauth's for values."""
+        """The names in `--map` that no line has contained yet: the file's, and wxauth's names of fields with values."""
         self._has_objects = False
         self._form = form_of(file.read(MAX_ELEMENT + 1), self._is_row)
         self.has_elements = self._form is not Form.LINES
@@ -165,7 +165,7 @@ class JsonLines(_Lines):
         fields, roots = self._format.fields, self._format.roots
         for name in values:
             is_read = name in roots or (name in Line.model_fields and name not in fields.values())
-            if not is_read and name not in self.ignored_names and len(self.ignored_names) < MOST_NAMES:
+            if not is_read and name not in self.ignored_names and len(self.ignored_names) < MAX_IGNORED_NAMES:
                 self.ignored_names.append(name)
         # A name such as `authData.openid` is a path, which `values` does not contain, but `ours` contains its field.
         self._unread -= {name for name in self._unread if name in values or fields.get(name, name) in ours}

@@ -23,7 +23,7 @@ from wxauth.core.services import Services
 from wxauth.core.trail import OPERATOR
 from wxauth.errors import StorageUnavailable
 from wxauth.import_export.batch import AdministratorsNotLocked, Batch, LineOutcome, LineRefused
-from wxauth.import_export.lines import SKIPPABLE, Fault, Line, unwrapped, without
+from wxauth.import_export.lines import SKIPPABLE, Fault, Line, unwrapped, without_fields
 from wxauth.import_export.notes import Notes, NotesOnDisk
 from wxauth.import_export.numbered_lines import NumberedLine
 from wxauth.import_export.other_files import WrongFile
@@ -157,7 +157,7 @@ def _read(numbered: NumberedLine, parts: Mapping[type, Any], options: Options) -
     fields = {fault.field for fault in faults}
     if not options.skips_bad_fields or not fields <= SKIPPABLE:
         return _ReadLine(number, None, faults)
-    line_or_faults = Line.read(without(text, fields), parts)
+    line_or_faults = Line.read(without_fields(text, fields), parts)
     if isinstance(line_or_faults, Line):
         return _ReadLine(number, line_or_faults, faults)
     return _ReadLine(number, None, line_or_faults)

@@ -78,7 +78,7 @@ NUL_OR_SURROGATE: Final = _("must not contain NUL or lone surrogates such as \\u
 _ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
 _DATE_SEPARATORS: Final = str.maketrans({"/": "-", "年": "-", "月": "-", "日": " "})  # 2026/11/20 and 2026年11月20日
-# It reads a text after `_DATE_SEPARATORS`. The groups of the minute and the second include the colon.
+# The text has the separators of `_DATE_SEPARATORS`. The groups of the minute and the second include the colon.
 _DATE_AND_TIME: Final = re.compile(
     r"(\d{4})-(\d\d?)-(\d\d?)(?:[Tt ] *(\d\d?)(:\d\d)(:\d\d(?:\.\d+)?)? *([Zz]|[+-]\d\d(?::?\d\d)?)?)?", re.ASCII
 )
@@ -219,7 +219,7 @@ class _Strict(BaseModel):
 
 
 class LineOfConsent(_Strict):
-    """The user has agreed to a version of a document."""
+    """A user's consent to a version of a document."""
 
     document: Annotated[ShortText, _SHORT_TEXT_RULE]
     version: Annotated[ShortText, _SHORT_TEXT_RULE]
@@ -304,7 +304,7 @@ class Line(_Strict):
         except ValidationError as exc:
             errors = exc.errors(include_url=False)
         else:
-            faults = _missing(vars(line)) or (_rounded(text) if line.attributes else [])
+            faults = _missing_faults(vars(line)) or (_attributes_faults(text) if line.attributes else [])
             return faults or line
         if not errors[0]["loc"]:  # the error is about the text as a whole
             if text.decode(errors="ignore").encode() != text:
@@ -312,23 +312,23 @@ class Line(_Strict):
             is_too_long = "number out of range" in str(errors[0].get("ctx"))
             return [_TOO_MANY_DIGITS if is_too_long else NOT_JSON]
         first_faults: dict[str, Fault] = {}
-        for fault in (*_missing(from_json(text)), *map(_fault, errors), *_rounded(text)):
+        for fault in (*_missing_faults(from_json(text)), *map(_fault, errors), *_attributes_faults(text)):
             first_faults.setdefault(fault.field, fault)
         return list(first_faults.values())
 
     @property
     def key(self) -> IdentityKey:
-        """The key is of the line's identity or, without an openid, of its unionid."""
+        """The key of the line's identity or, without an openid, of its unionid."""
         return IdentityKey(self.app_id or "", self.openid) if self.openid else IdentityKey("", self.unionid or "")
 
 
-def _missing(values: Mapping[str, object]) -> list[Fault]:
+def _missing_faults(values: Mapping[str, object]) -> list[Fault]:
     if values.get("unionid") and not values.get("openid"):
         return []
     return [Fault(name, FIELD_RULES[name]) for name in ("app_id", "openid") if not values.get(name)]
 
 
-def _rounded(text: bytes) -> list[Fault]:
+def _attributes_faults(text: bytes) -> list[Fault]:
     if b"attributes" not in text:
         return []
     values = i_json.parse(text.decode())
@@ -354,7 +354,7 @@ def _fault(error: ErrorDetails) -> Fault:
     return Fault(field, cause.text if isinstance(cause, i_json.NotIJson) else FIELD_RULES[field])
 
 
-def without(text: bytes, fields: Iterable[str]) -> bytes:
+def without_fields(text: bytes, fields: Iterable[str]) -> bytes:
     """Return the line with null in these fields."""
     return to_json(from_json(text) | dict.fromkeys(fields))
 

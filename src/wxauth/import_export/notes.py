@@ -48,7 +48,7 @@ class Notes:
     consents: dict[UUID, set[ConsentKey]] = field(default_factory=dict)
     given: dict[IdentityKey, GivenFields] = field(default_factory=dict)
     unionid_lines: dict[str, int] = field(default_factory=dict)
-    """The first lines with the unionids that equal the `openid` in the key of a line of the batch."""
+    """The first line with each unionid that equals the `openid` in the key of a line of the batch."""
 
 
 # Each dict of `Notes` has a parser of a key and its value, under its name.

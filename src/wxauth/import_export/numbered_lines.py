@@ -9,7 +9,7 @@ from wxauth.i18n import Text, lazy_gettext as _
 from wxauth.import_export.lines import Fault
 from wxauth.import_export.other_files import check_kind
 
-MAX_LINE: Final = 8 * 1024  # in bytes, without the line break
+MAX_LINE: Final = 8 * 1024  # bytes, without the line break
 _READ_AT_ONCE: Final = len(BOM_UTF8) + MAX_LINE + len("\r\n")
 _SKIPPED_AT_ONCE: Final = 64 * 1024
 TOO_LONG: Final = Fault("line", _("must be up to {n} bytes", n=MAX_LINE))
@@ -18,11 +18,13 @@ _SURROGATES: Final = re.compile(rb"(\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x
 
 
 class NumberedLine(NamedTuple):
-    """A line of the file: its bytes, or a fault if it cannot be read."""
+    """A line of the file: its bytes, a fault if it cannot be read, or None if it is blank.
+
+    The lines of `JsonLines` and `CsvLines` are JSON.
+    """
 
     number: int
     text: bytes | Fault | None
-    """It is None if the line is blank. `JsonLines` and `CsvLines` yield JSON."""
 
 
 def numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterator[NumberedLine]:
@@ -31,17 +33,16 @@ def numbered_lines(file: IO[bytes], other_kinds: Mapping[bytes, Text]) -> Iterat
     Raises: WrongFile, if the first line that is not blank shows another kind of file.
     """
     number = 0
-    is_begun = False  # whether a line that is not blank has been read
+    is_kind_checked = False
     while beginning := file.readline(_READ_AT_ONCE):
         number += 1
         text = beginning.rstrip(b"\r\n")
         if number == 1:
             text = text.removeprefix(BOM_UTF8)  # some programs on Windows begin a file with this mark
-        if not is_begun and text.strip():
-            is_begun = True
+        if not is_kind_checked and text.strip():
             check_kind(text, other_kinds)
+            is_kind_checked = True
         if len(beginning) > MAX_LINE:
-            # Skip the remainder of the line, up to its line break or to the end of the file.
             skipped = beginning
             while skipped and not skipped.endswith(b"\n"):
                 skipped = file.readline(_SKIPPED_AT_ONCE)
@@ -56,8 +57,8 @@ def numbered_line(number: int, text: bytes) -> NumberedLine:
 
 
 def first_of(lines: Iterator[NumberedLine]) -> NumberedLine:
-    """Return the first line that is not blank, or the last line, or a blank line with the number 0."""
-    last = NumberedLine(0, None)
+    """Return the first line that is not blank. If there is none, return the last line, which is blank."""
+    last = NumberedLine(0, None)  # stands for the last line of an empty file
     for line in lines:
         if line.text is not None:
             return line

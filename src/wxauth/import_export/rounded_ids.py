@@ -18,7 +18,7 @@ ROUNDED: Final = Fault(
 _NUMBER: Final = re.compile(r"[^0-9]*([1-9][0-9]{15,299})")  # a double has at most 309 digits
 _EXACT_TO: Final = 2**53
 _LARGE: Final = 10**17  # above it, few IDs look rounded by chance: at most one in 40, if their digits are random
-_ENOUGH: Final = 20
+_ENOUGH: Final = 20  # slightly above `_EXACT_TO`, every second ID looks rounded by chance
 _ENOUGH_LARGE: Final = 3
 _DIGITS_OF_SPREADSHEETS: Final = 15
 
@@ -49,7 +49,7 @@ class RoundedIds:
         self._rounded: set[int] = set()
         self._large: set[int] = set()
         self._has_exact = self._has_large_exact = False
-        self._is_coarse = self._is_short = True
+        self._all_end_in_zero_bit = self._all_end_in_zero_digits = True
 
     def add(self, external_id: str) -> None:
         """Take an ID of the file into account."""
@@ -66,8 +66,8 @@ class RoundedIds:
         if is_large and len(self._large) < _ENOUGH_LARGE:
             self._large.add(number)
         spacing = 1 << number.bit_length() - _EXACT_TO.bit_length() + 1
-        self._is_coarse = self._is_coarse and number % (2 * spacing) == 0
-        self._is_short = self._is_short and number % 10 ** (len(str(number)) - _DIGITS_OF_SPREADSHEETS) == 0
+        self._all_end_in_zero_bit &= number % (2 * spacing) == 0
+        self._all_end_in_zero_digits &= number % 10 ** (len(str(number)) - _DIGITS_OF_SPREADSHEETS) == 0
 
     @property
     def are_found(self) -> bool:
@@ -75,5 +75,5 @@ class RoundedIds:
         if len(self._large) == _ENOUGH_LARGE and not self._has_large_exact:
             return True
         # Snowflakes of 17 digits whose last bits are zeros are printed exactly, because a double holds them.
-        is_exact = self._is_coarse and not self._is_short
-        return len(self._rounded) == _ENOUGH and not self._has_exact and not is_exact
+        are_snowflakes = self._all_end_in_zero_bit and not self._all_end_in_zero_digits
+        return len(self._rounded) == _ENOUGH and not self._has_exact and not are_snowflakes

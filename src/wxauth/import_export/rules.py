@@ -128,7 +128,7 @@ class MatchedLine:
 
     @property
     def is_joined_without_confirmation(self) -> bool:
-        """Two tables might both number their rows from 1: --join denies that."""
+        """Whether only the external_id finds the user, though two tables might both number their rows from 1."""
         return self.is_joined_by_external_id and not self.may_join
 
     @property
@@ -266,7 +266,7 @@ _ROUNDED_ID: Final = _(
 
 
 def _unless_rounded(rule: Rule[MatchedLine]) -> Sequence[Rule[MatchedLine]]:
-    """The rule offers --join, and must not for IDs that look rounded."""
+    """Return the rule, which offers --join, and one that does not offer it, for IDs that look rounded."""
 
     def is_broken(matched: MatchedLine) -> bool:
         return rule.is_broken(matched) and not matched.has_rounded_id
@@ -302,7 +302,7 @@ RULES_OF_LINES: Final[tuple[Rule[MatchedLine], ...]] = (
     ),
     Rule("user_id", _("must not belong to an erased user. To restore the user, add --restore"), _is_of_erased_user),
 )
-"""They concern one line and its owner. Only `UNIONID_AS_OPENID` also depends on other lines."""
+"""The rules that concern one line and its owner. Only `UNIONID_AS_OPENID` also depends on other lines."""
 RULES_OF_OWNERS: Final[tuple[Rule[MatchedLine], ...]] = (
     Rule(
         "unionid",
@@ -396,9 +396,9 @@ RULES_OF_CHANGES: Final[tuple[Rule[Change], ...]] = (
         "status", _("must not unban administrators or support staff. To unban them, add --allow-admin"), _unbans_staff
     ),
 )
-# It is in no table, because only the batch knows all administrators.
+# This rule is in no table, because only the batch knows all administrators.
 LAST_ADMIN: Final = _("must leave at least one administrator. Appoint another administrator first")
-# It is in no table, because the refusal also names the earlier line.
+# This rule is in no table, because the refusal also names the earlier line.
 GIVEN_BEFORE: Final = _(
     "must be the same as in the earlier line with this openid or, if there is no openid, with this "
     "unionid. Remove one of the two lines"
