@@ -61,7 +61,7 @@ from wxauth.core.connecting import DEADLINES
 from wxauth.core.users import PROFILE_FIELDS
 from wxauth.errors import StorageUnavailable
 from wxauth.i18n import Text
-from wxauth.import_export.files import NO_HEADER, WRONG_ATTRIBUTE, CsvLines, FileFormat, JsonLines
+from wxauth.import_export.files import NO_HEADER, WRONG_ATTRIBUTE_NAME, CsvLines, FileFormat, JsonLines
 from wxauth.import_export.importing import Counts
 from wxauth.import_export.lines import FIELD_RULES, Line
 from wxauth.import_export.numbered_lines import MAX_LINE
@@ -1630,7 +1630,7 @@ async def test_the_command_reports_what_csv_has_cost(
     assert await rows.fetchval("SELECT count(*) FROM users") == 1
     for header, wrong, seen in (
         ("app_id,weixin_openid\no", NO_HEADER, "app_id, weixin_openid"),
-        ("app_id,openid,attributes.Tier", WRONG_ATTRIBUTE, "attributes.Tier"),
+        ("app_id,openid,attributes.Tier", WRONG_ATTRIBUTE_NAME, "attributes.Tier"),
     ):
         assert await imported(f"{header}\n") == (1, "", [f"line 1: line: {wrong.rule}; found: {seen}"])
     status, said, errors = await imported(f"app_id,openid,nickname\n\n{START}a,a\n{START}a,b\n", "--dry-run")

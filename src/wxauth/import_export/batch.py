@@ -15,7 +15,7 @@ from wxauth.core.database import Transaction
 from wxauth.core.trail import OPERATOR, EventType, event, record_events
 from wxauth.core.users import PROFILE_FIELDS, UserStatus
 from wxauth.import_export import queries
-from wxauth.import_export.lines import ATTRIBUTES, Fault, Line
+from wxauth.import_export.lines import WRONG_ATTRIBUTES, Fault, Line
 from wxauth.import_export.notes import GivenFields, GivenValue, Notes
 from wxauth.import_export.queries import ChangedConsents, Found, StoredIdentity, UserToImport
 from wxauth.import_export.rules import (
@@ -228,7 +228,7 @@ class Batch:
             try:
                 updated.attributes = patched(user.attributes or {}, line.attributes) or None
             except WrongAttributes:
-                raise LineRefused([ATTRIBUTES]) from None
+                raise LineRefused([WRONG_ATTRIBUTES]) from None
         updated.unionid = user.unionid or line.unionid
         # A known external id is the current external id of the user or a former one, so there is nothing to add.
         if line.external_id not in self._current.external_ids:

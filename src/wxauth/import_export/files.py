@@ -27,7 +27,7 @@ NOT_CSV: Final = Fault(
     ),
 )
 WRONG_CELLS: Final = Fault("line", _("must have as many cells as the header"))
-WRONG_ATTRIBUTE: Final = Fault(
+WRONG_ATTRIBUTE_NAME: Final = Fault(
     "line",
     _(
         "must name an attribute as attributes.NAME, where NAME is 1 to 32 characters (a-z, 0-9 and _) "
@@ -226,7 +226,7 @@ class CsvLines(_Lines):
     def _check_names(self, columns: Sequence[str]) -> None:
         attributes = [name for name in self._names if name.startswith(_ATTRIBUTE)]
         if wrong := [name for name in attributes if not is_field(name)]:
-            raise WrongFile(WRONG_ATTRIBUTE, wrong)
+            raise WrongFile(WRONG_ATTRIBUTE_NAME, wrong)
         # `_imported` contains each name only once.
         is_repeated = len([name for name in self._names if is_field(name)]) > len(self._imported)
         # The column `attributes` may contain an attribute that also has a column of its own.

@@ -23,12 +23,12 @@ from wxauth.core.services import Services
 from wxauth.core.trail import OPERATOR
 from wxauth.errors import StorageUnavailable
 from wxauth.import_export.batch import AdministratorsNotLocked, Batch, LineOutcome, LineRefused
-from wxauth.import_export.lines import SKIPPABLE, Fault, Line, unwrapped, without_fields
+from wxauth.import_export.lines import SKIPPABLE_FIELDS, Fault, Line, unwrapped, without_fields
 from wxauth.import_export.notes import Notes, NotesOnDisk
 from wxauth.import_export.numbered_lines import NumberedLine
 from wxauth.import_export.other_files import WrongFile
 from wxauth.import_export.queries import LOCK, LOCK_WITH_ADMINISTRATORS, UserToImport, Wanted, find
-from wxauth.import_export.rounded_ids import ROUNDED, RoundedIds
+from wxauth.import_export.rounded_ids import ROUNDED_IDS, RoundedIds
 from wxauth.import_export.rules import Options
 from wxauth.users.erasure_queries import ARE_WAITING, erase_waiting_rows
 
@@ -141,7 +141,7 @@ def _unionids_in(lines: Iterable[NumberedLine], *, are_ids_exact: bool) -> Itera
         if isinstance(unionid, str):
             yield number, unionid
     if rounded_ids.are_found and not are_ids_exact:
-        raise WrongFile(ROUNDED)
+        raise WrongFile(ROUNDED_IDS)
 
 
 def _read(numbered: NumberedLine, parts: Mapping[type, Any], options: Options) -> _ReadLine:
@@ -155,7 +155,7 @@ def _read(numbered: NumberedLine, parts: Mapping[type, Any], options: Options) -
         return _ReadLine(number, line_or_faults, ())
     faults = line_or_faults
     fields = {fault.field for fault in faults}
-    if not options.skips_bad_fields or not fields <= SKIPPABLE:
+    if not options.skips_bad_fields or not fields <= SKIPPABLE_FIELDS:
         return _ReadLine(number, None, faults)
     line_or_faults = Line.read(without_fields(text, fields), parts)
     if isinstance(line_or_faults, Line):

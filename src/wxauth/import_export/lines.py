@@ -39,8 +39,8 @@ from wxauth.users.schemas import MAX_AVATAR_URL, MAX_NICKNAME, AvatarUrl, Nickna
 from wxauth.web import schemas
 from wxauth.wechat.received import E164
 
-# All others identify a user, grant or end rights, or record the user's wishes, so none of them may be dropped.
-SKIPPABLE: Final = frozenset(
+# All other fields identify a user, grant or end rights, or record the user's wishes, so none of them may be dropped.
+SKIPPABLE_FIELDS: Final = frozenset(
     (
         *PROFILE_FIELDS,
         "phone",
@@ -70,7 +70,7 @@ class Fault(NamedTuple):
 
 NOT_JSON: Final = Fault("line", _("must be a JSON object"))
 NOT_UTF8: Final = Fault("line", _("must be UTF-8. If the file is GBK, convert it with iconv -f GB18030 -t UTF-8"))
-ATTRIBUTES: Final = Fault(
+WRONG_ATTRIBUTES: Final = Fault(
     "attributes",
     _("must be an object of up to 2048 bytes with up to 32 names (a-z, 0-9 and _), nested at most 4 levels deep"),
 )
@@ -275,7 +275,7 @@ class Line(_Strict):
     ] = None
     ban_reason: Annotated[Reason | None, _("must be up to 500 characters, without control characters")] = None
     banned_until: TimeOrNone = None
-    attributes: Annotated[AttributesPatch | None, ATTRIBUTES.rule] = None
+    attributes: Annotated[AttributesPatch | None, WRONG_ATTRIBUTES.rule] = None
     """A JSON merge patch (RFC 7396)."""
     erase_at: TimeOrNone = None
     created_at: TimeOrNone = None

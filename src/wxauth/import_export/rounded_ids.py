@@ -7,7 +7,7 @@ from typing import Final
 from wxauth.i18n import lazy_gettext as _
 from wxauth.import_export.lines import Fault
 
-ROUNDED: Final = Fault(
+ROUNDED_IDS: Final = Fault(
     "external_id",
     _(
         "these ids have been rounded, probably by a spreadsheet, jq or JavaScript. Export the IDs again, as text, and "
