@@ -38,7 +38,7 @@ def _hosts(values: Sequence[str]) -> list[str] | str | None:
     return [host for host in values if host] or ""
 
 
-_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
+_REPLACEMENTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "logo": {
         "metavar": "FILE",
         "callback": checked(read_picture),
@@ -81,7 +81,7 @@ def list_command() -> None:
 
 @apps.command()
 @_app_argument
-@takes(AppFields, clear="default", app_secret=None, **_FIELDS)
+@takes(AppFields, clear="default", app_secret=None, **_REPLACEMENTS)
 @_no_check_option
 @json_option
 @click.option("--disabled", is_flag=True, help="Don't allow logins yet.")
@@ -110,7 +110,7 @@ def add_command(app_id: str, disabled: bool, no_check: bool, fields: dict[str, A
     clear="default",
     kind=None,
     app_secret={**_PROMPTED, "option": "--secret", "help": "Prompt for a new AppSecret."},
-    **_FIELDS,
+    **_REPLACEMENTS,
 )
 @_no_check_option
 @json_option

@@ -75,7 +75,7 @@ def _option_of(field: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-_CHANGED_ARGUMENTS: Final[Mapping[str, Mapping[str, Any]]] = {
+_ARGUMENTS_BY_FIELD: Final[Mapping[str, Mapping[str, Any]]] = {
     "scopes": {
         "multiple": True,
         "type": click.Choice([*map(str, Scope), *SITE_SCOPE_NAMES]),
@@ -89,8 +89,8 @@ _CHANGED_ARGUMENTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "logo": {"callback": checked(read_picture), "metavar": "FILE", "help": _LOGO},
     "claims": {"multiple": True, "callback": checked(_claims), "metavar": "NAME=VALUE", "help": _CLAIM},
 }
-_OPTIONS: Final[Mapping[str, Any]] = {
-    **{field: {"option": _option_of(field), **_CHANGED_ARGUMENTS.get(field, {})} for field in Client.model_fields},
+_REPLACEMENTS: Final[Mapping[str, Any]] = {
+    **{field: {"option": _option_of(field), **_ARGUMENTS_BY_FIELD.get(field, {})} for field in Client.model_fields},
     "name": None,
 }
 
@@ -128,7 +128,7 @@ def clients() -> None:
 
 @clients.command()
 @_name_argument
-@takes(Client, **_OPTIONS)
+@takes(Client, **_REPLACEMENTS)
 @json_option
 def add_command(client_name: str, fields: dict[str, Any]) -> None:
     """Add a service or a site, and print its secret.
@@ -154,7 +154,7 @@ def add_command(client_name: str, fields: dict[str, Any]) -> None:
 @_name_argument
 # `takes` puts the value of this option into `fields`, too, because the option has the name of a field.
 @click.option("--pkce", "pkce", flag_value="required", help="Require PKCE again.")
-@takes(Client, clear="", **{**_OPTIONS, "is_public": None})  # an existing client cannot become public
+@takes(Client, clear="", **{**_REPLACEMENTS, "is_public": None})  # an existing client cannot become public
 def set_command(client_name: str, fields: dict[str, Any]) -> None:
     """Change the given fields of a service or a site.
 

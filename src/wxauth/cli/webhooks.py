@@ -44,7 +44,7 @@ _check_name = checked(
     TypeAdapter(Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME_PATTERN}$")]).validate_python, _NAME_RULE
 )
 _name_argument = click.argument("webhook_name", metavar="NAME", callback=_check_name)
-_TYPES: Final = {"option": "--type", "multiple": True, "metavar": "TYPE"}
+_TYPE_OPTION: Final = {"option": "--type", "multiple": True, "metavar": "TYPE"}
 _MAX_SHOWN_LOCATION: Final = 300  # characters of the URL to which a receiver redirects
 
 
@@ -64,7 +64,7 @@ def list_command() -> None:
 @webhooks.command()
 @_name_argument
 @click.argument("url")
-@takes(NewWebhook, name=None, url=None, types=_TYPES)
+@takes(NewWebhook, name=None, url=None, types=_TYPE_OPTION)
 @json_option
 def add_command(webhook_name: str, url: str, fields: dict[str, Any]) -> None:
     """Add a webhook that sends events to URL, and print its secret. The secret is shown only once."""
@@ -76,7 +76,7 @@ def add_command(webhook_name: str, url: str, fields: dict[str, Any]) -> None:
 
 @webhooks.command()
 @_name_argument
-@takes(WebhookChange, types=_TYPES, is_enabled={"option": "--enable/--disable"})
+@takes(WebhookChange, types=_TYPE_OPTION, is_enabled={"option": "--enable/--disable"})
 @click.option("--all-types", is_flag=True, help="Send events of all types.")
 def set_command(webhook_name: str, all_types: bool, fields: dict[str, Any]) -> None:
     """Change the given fields of a webhook."""
