@@ -31,7 +31,7 @@ from wxauth.events import webhook_deliveries
 from wxauth.events.models import DeliveryRow
 from wxauth.events.placing import keep_placing, place_events
 from wxauth.events.webhook_deliveries import LEASE, MAX_CONCURRENT, MAX_CONCURRENT_FOR_ONE, RETRY_SCHEDULE, Deliveries
-from wxauth.events.webhook_queries import LEASE_DELIVERY, Priority
+from wxauth.events.webhook_queries import LEASE_EVENT, Priority
 from wxauth.events.webhooks import Webhooks
 from wxauth.housekeeping.housekeeping import Pace, sweep_other_rows
 from wxauth.service.build import Timeouts
@@ -815,7 +815,7 @@ async def test_a_first_try_that_fails_holds_back_nothing_and_a_lost_one_a_users_
     await place_events(root.stage.services)
     webhook_id, now = await root.stage.rows.fetchval("SELECT id FROM webhooks"), root.stage.clock()
     lease = {"receiver_id": webhook_id, "priority": Priority.ORDINARY, "now": now, "until": now + LEASE}
-    assert await root.stage.services.database.row(LEASE_DELIVERY, **lease)
+    assert await root.stage.services.database.row(LEASE_EVENT, **lease)
     bob = (await root.stage.login("bob"))["user"]["id"]
     root.receiver.answers = [500]
     for user_id in (alice, bob):

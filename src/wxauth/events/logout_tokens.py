@@ -17,7 +17,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.services import part
 from wxauth.events.models import DeliveryState
 from wxauth.events.sending import send
-from wxauth.events.webhook_queries import DeliveryOutcome, LeasedDelivery
+from wxauth.events.webhook_queries import DeliveryOutcome, LeasedLogout
 from wxauth.keys.keyring import KeyRing
 from wxauth.settings.settings import Settings
 from wxauth.tokens import PrivateKey, base64url, sign
@@ -54,7 +54,7 @@ class BackchannelLogouts:
     transport: httpx.AsyncBaseTransport
     patience: float = LOGOUT_TIMEOUT_SECONDS
 
-    async def deliver(self, delivery: LeasedDelivery) -> DeliveryOutcome:
+    async def deliver(self, delivery: LeasedLogout) -> DeliveryOutcome:
         """Send a new logout token to the site once. A removed site's delivery fails without an attempt.
 
         Raises: StorageUnavailable or CannotOpen, if the signing key cannot be read or decrypted.
@@ -71,7 +71,7 @@ class BackchannelLogouts:
             headers={"content-type": "application/x-www-form-urlencoded"},
             patience=self.patience,
         )
-        log_fields = {"client_id": delivery.name, "attempt": delivery.attempts, "status": sent.status}
+        log_fields = {"client_id": delivery.client_id, "attempt": delivery.attempts, "status": sent.status}
         if sent.is_accepted:
             LOGOUTS.count("delivered")
             log.info("backchannel_logout_sent", **log_fields)
@@ -86,7 +86,7 @@ class BackchannelLogouts:
         return DeliveryOutcome(state=state, next_at=next_at)
 
 
-def logout_token(key: PrivateKey, delivery: LeasedDelivery, *, issuer: str, now: datetime) -> str:
+def logout_token(key: PrivateKey, delivery: LeasedLogout, *, issuer: str, now: datetime) -> str:
     """Sign a logout token (OpenID Connect Back-Channel Logout 1.0, section 2.4) like the site's id_tokens.
 
     Its `typ` prevents sites and services from accepting it as an id_token or an access token.
@@ -95,11 +95,10 @@ def logout_token(key: PrivateKey, delivery: LeasedDelivery, *, issuer: str, now:
     claims: dict[str, Any] = {
         "iss": issuer,
         "sub": str(delivery.user_id),
-        "aud": delivery.name,
+        "aud": delivery.client_id,
         "iat": issued_at,
         "exp": issued_at + int(LOGOUT_TOKEN_LIFETIME.total_seconds()),
         "jti": token_urlsafe(16),
-        # A database trigger stores the id of the ended session as the event id of this delivery.
         "sid": str(delivery.event_id),
         "events": {LOGOUT_EVENT: {}},
     }

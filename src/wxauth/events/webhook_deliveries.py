@@ -38,7 +38,8 @@ from wxauth.events.sending import SendOutcome, send
 from wxauth.events.webhook_queries import (
     RESUME_DELIVERIES,
     DeliveryOutcome,
-    LeasedDelivery,
+    LeasedEvent,
+    LeasedLogout,
     Priority,
     due_receivers,
     lease_delivery,
@@ -50,7 +51,7 @@ from wxauth.outbound.signatures import signed_headers
 LEASE: Final = timedelta(seconds=30)  # longer than any attempt
 CHECK_PAUSE_SECONDS: Final = 0.5
 RECEIVER_TIMEOUT_SECONDS: Final = 15.0
-MAX_CONCURRENT: Final = 32  # for each priority; a receiver without an attempt may still have one
+MAX_CONCURRENT: Final = 32  # for each priority
 MAX_CONCURRENT_FOR_ONE: Final = 4  # for each priority
 RETRY_SCHEDULE: Final = (  # the pauses before the second attempt and all others
     timedelta(seconds=5),
@@ -90,12 +91,11 @@ class Deliveries:
     _tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
     _awakened: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _is_closing: bool = field(init=False, default=False)
-    _reported: set[UUID] = field(init=False, default_factory=set)
-    """Webhooks whose former secret could not be decrypted, which each process logs once."""
-    _running: dict[Priority, Counter[UUID]] = field(
+    # Each process logs only once that the former secret of a webhook cannot be decrypted.
+    _reported_webhooks: set[UUID] = field(init=False, default_factory=set)
+    _running: dict[Priority, Counter[UUID]] = field(  # the number of tasks for each receiver
         init=False, default_factory=lambda: {priority: Counter() for priority in Priority}
     )
-    """The number of running tasks for each receiver."""
 
     def wake(self) -> None:
         """Look for due deliveries now."""
@@ -116,7 +116,7 @@ class Deliveries:
     async def begin_due(self) -> None:
         """Start a task for each receiver and priority with due deliveries, within the limits."""
         for receiver_id, priority in await due_receivers(self.database, now=self.clock()):
-            self._begin(receiver_id, priority)
+            self._start_task(receiver_id, priority)
 
     async def drain(self) -> None:
         """Wait until no attempt is running."""
@@ -124,7 +124,7 @@ class Deliveries:
             await asyncio.wait(self._tasks)
 
     async def sign_and_send(
-        self, webhook_id: UUID, webhook: Webhook | LeasedDelivery, event: Mapping[str, Any], *, now: datetime
+        self, webhook_id: UUID, webhook: Webhook | LeasedEvent, event: Mapping[str, Any], *, now: datetime
     ) -> SendOutcome:
         """Send an event once. `event` has the fields of `EventToSend`. A failure is returned, not raised."""
         try:
@@ -148,7 +148,7 @@ class Deliveries:
             await asyncio.wait(self._tasks, timeout=SHUTDOWN_SECONDS)
         await cancel(self._tasks)
 
-    def _begin(self, receiver_id: UUID, priority: Priority) -> None:
+    def _start_task(self, receiver_id: UUID, priority: Priority) -> None:
         running = self._running[priority]
         has_task = running[receiver_id] > 0
         is_at_limit = running[receiver_id] >= MAX_CONCURRENT_FOR_ONE or running.total() >= MAX_CONCURRENT
@@ -169,9 +169,9 @@ class Deliveries:
                 if delivery is None:
                     return
                 # The next parallel task starts only when this task has a delivery. If all due deliveries must wait,
-                # `LEASE_DELIVERY` examines each of them to find that out, and a second task would do the same again.
+                # `lease_delivery` examines each of them to find that out, and a second task would do the same again.
                 if is_first:
-                    self._begin(receiver_id, priority)
+                    self._start_task(receiver_id, priority)
                     is_first = False
                 await self._deliver_and_store(delivery, leased_at=now)
         except StorageUnavailable as exc:  # a leased delivery without an outcome is leased again after this lease
@@ -184,19 +184,20 @@ class Deliveries:
             if running[receiver_id] == 0:
                 del running[receiver_id]  # so that the counter does not grow with each receiver
 
-    async def _deliver_and_store(self, delivery: LeasedDelivery, *, leased_at: datetime) -> None:
-        if delivery.is_logout:
-            outcome = await self.logouts.deliver(delivery)
-        else:
-            outcome = await self._deliver(delivery, now=leased_at)
-        is_first_success = await self._store(delivery, outcome, until=leased_at + LEASE)
+    async def _deliver_and_store(self, delivery: LeasedEvent | LeasedLogout, *, leased_at: datetime) -> None:
+        until = leased_at + LEASE
+        if isinstance(delivery, LeasedLogout):
+            await self._store(delivery, await self.logouts.deliver(delivery), until=until)
+            return
+        outcome = await self._deliver_event(delivery, now=leased_at)
+        is_first_success = await self._store(delivery, outcome, until=until)
         # `delivery.delivered_at` is the time of the last success before this delivery was leased.
         was_unavailable = delivery.delivered_at is None or self.clock() - delivery.delivered_at >= OUTAGE
         # Several deliveries can succeed at the same time, but only the first of them makes the waiting retries due.
         if is_first_success and was_unavailable:
             await self._resume(delivery.receiver_id)
 
-    async def _deliver(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
+    async def _deliver_event(self, delivery: LeasedEvent, *, now: datetime) -> DeliveryOutcome:
         if delivery.is_swept:
             outcome = DeliveryOutcome(state=DeliveryState.FAILED, error="the event has been deleted")
         else:
@@ -214,7 +215,7 @@ class Deliveries:
             log.warning("not_delivered", **log_fields, reason=outcome.error, next_at=outcome.next_at)
         return outcome
 
-    async def _attempt(self, delivery: LeasedDelivery, *, now: datetime) -> DeliveryOutcome:
+    async def _attempt(self, delivery: LeasedEvent, *, now: datetime) -> DeliveryOutcome:
         sent = await self.sign_and_send(delivery.receiver_id, delivery, delivery.for_siblings, now=now)
         if sent.is_accepted:
             return DeliveryOutcome(state=DeliveryState.DELIVERED, status=sent.status)
@@ -230,14 +231,14 @@ class Deliveries:
         next_at = self.clock() + pause
         return DeliveryOutcome(state=DeliveryState.PENDING, status=sent.status, error=sent.error, next_at=next_at)
 
-    async def _disable(self, delivery: LeasedDelivery) -> None:
+    async def _disable(self, delivery: LeasedEvent) -> None:
         disabled = await write_webhook(
             self.database, EventType.WEBHOOK_DISABLED, by=SYSTEM, now=self.clock(), id=delivery.receiver_id
         )
         if disabled is not None:
             log.warning("webhook_disabled", webhook=delivery.name, reason="it has answered 410")
 
-    def _open_secrets(self, webhook_id: UUID, webhook: Webhook | LeasedDelivery, *, now: datetime) -> list[bytes]:
+    def _open_secrets(self, webhook_id: UUID, webhook: Webhook | LeasedEvent, *, now: datetime) -> list[bytes]:
         context = webhook_secret_context(webhook_id)
         secrets = [self.sealer.open(webhook.secret, context=context)]
         # A receiver with the current secret needs no signature by a former one that cannot be decrypted.
@@ -246,12 +247,12 @@ class Deliveries:
             try:
                 secrets.append(self.sealer.open(former, context=context))
             except CannotOpen as exc:
-                if webhook_id not in self._reported:
-                    self._reported.add(webhook_id)
+                if webhook_id not in self._reported_webhooks:
+                    self._reported_webhooks.add(webhook_id)
                     log.error("former_webhook_secret_not_unsealed", webhook=webhook.name, reason=str(exc))
         return secrets
 
-    async def _store(self, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, until: datetime) -> bool:
+    async def _store(self, delivery: LeasedEvent | LeasedLogout, outcome: DeliveryOutcome, *, until: datetime) -> bool:
         while True:
             try:
                 return await settle_delivery(self.database, delivery, outcome, now=self.clock())

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Final, LiteralString
 from uuid import UUID
 
-from sqlmodel import Field
+from sqlmodel import Field, SQLModel
 
 from wxauth.core.clock import new_id
 from wxauth.core.database import Database, Transaction
@@ -49,29 +49,34 @@ class DeliveryOutcome:
     next_at: datetime | None = None  # None if the delivery is finished
 
 
-class LeasedDelivery(EventToSend):
-    """A delivery that this process has leased, with its receiver and its event.
+class LeasedEvent(EventToSend):
+    """A leased delivery of an event to a webhook.
 
-    For a site (`is_logout`), the secrets, and the event's fields except `user_id`, are None, unlike their types, and
-    are not read.
+    If the event was deleted by age (`is_swept`), its fields except `user_id` are None, unlike their types.
     """
 
     receiver_id: UUID
     event_id: UUID
-    attempts: int
-    """It includes the present one, but not those that `RESUME_DELIVERIES` has subtracted."""
-    is_logout: bool
+    attempts: int  # with the present one, but without those that `RESUME_DELIVERIES` has subtracted
     name: str
-    """The client_id of a site; None, unlike its type, if the site was removed."""
-    url: str  # empty if the site was removed, or no longer has a URI for logout tokens
+    url: str
     secret: bytes = Field(repr=False)
     former_secret: bytes | None = Field(repr=False)
     former_secret_until: datetime | None
-    delivered_at: datetime | None
-    """The last success before the lease, up to a minute too early; None for a site."""
-    id_token_alg: str | None  # None for a webhook, and for a removed site
+    delivered_at: datetime | None  # the last success before the lease, up to a minute too early
     is_swept: bool
-    """Whether the event was deleted by age: its fields except `user_id` are None. True for a site."""
+
+
+class LeasedLogout(SQLModel):
+    """A leased delivery of a logout token to a site."""
+
+    receiver_id: UUID
+    event_id: UUID  # the id of the ended session, which a database trigger stores in place of an event's
+    attempts: int  # with the present one
+    user_id: UUID
+    client_id: str | None  # None if the site was removed
+    url: str  # empty if the site was removed, or no longer has a URI for logout tokens
+    id_token_alg: str | None  # None if the site was removed
 
 
 _COLUMNS_OF_WEBHOOK: Final = ", ".join(columns_of(Webhook))
@@ -178,7 +183,7 @@ SELECT e.id AS event_id, COALESCE(f.type, '') AS type
 
 
 def _receivers_fragment(condition: LiteralString) -> LiteralString:
-    # It goes from one receiver to the next in the index, instead of reading all deliveries. The last row is null.
+    # The query goes from receiver to receiver in the index, instead of reading all deliveries. The last row is null.
     return f"""receivers (id) AS (
     (SELECT receiver_id FROM deliveries WHERE {condition} ORDER BY receiver_id LIMIT 1)
      UNION ALL
@@ -188,7 +193,7 @@ def _receivers_fragment(condition: LiteralString) -> LiteralString:
 )"""
 
 
-# It includes removed sites, to which nothing is sent.
+# The result includes removed sites, to which nothing is sent.
 _DUE: Final = Statement[tuple[UUID, int]](f"""
 WITH RECURSIVE {_receivers_fragment("state = 'pending'")}
 SELECT receivers.id, priorities.priority
@@ -204,7 +209,7 @@ SELECT receivers.id, priorities.priority
  ORDER BY priorities.priority
 """)
 # Only one process leases a delivery: locked rows are skipped, and a leased delivery is not due before its lease ends.
-LEASE_DELIVERY: Final = Statement[LeasedDelivery]("""
+_LEASED_FRAGMENT: Final = """
 WITH due AS (
     SELECT receiver_id, event_id FROM deliveries d
      WHERE receiver_id = :receiver_id AND priority = :priority AND state = 'pending' AND next_at <= :now
@@ -226,17 +231,20 @@ WITH due AS (
 ), leased AS (
     UPDATE deliveries d SET attempts = attempts + 1, next_at = :until, is_leased = true
       FROM due WHERE d.receiver_id = due.receiver_id AND d.event_id = due.event_id
-    RETURNING d.receiver_id, d.event_id, d.attempts, d.user_id, d.priority < 0 AS is_logout
-)
-SELECT leased.receiver_id, leased.event_id, leased.attempts, leased.is_logout,
-       COALESCE(webhooks.name, site.name) AS name, COALESCE(webhooks.url, site.backchannel_logout_uri, '') AS url,
-       webhooks.secret, webhooks.former_secret, webhooks.former_secret_until, webhooks.delivered_at, site.id_token_alg,
+    RETURNING d.receiver_id, d.event_id, d.attempts, d.user_id
+)"""
+LEASE_EVENT: Final = Statement[LeasedEvent](f"""{_LEASED_FRAGMENT}
+SELECT leased.receiver_id, leased.event_id, leased.attempts,
+       name, url, secret, former_secret, former_secret_until, delivered_at,
        events.id IS NULL AS is_swept,
        events.id, events.type, events.at, leased.user_id, events.app_id, events.actor, events.data
   FROM leased
+       JOIN webhooks ON webhooks.id = leased.receiver_id
        LEFT JOIN events ON events.id = leased.event_id
-       LEFT JOIN webhooks ON webhooks.id = leased.receiver_id
-       LEFT JOIN clients site ON site.id = leased.receiver_id AND site.removed_by IS NULL
+""")
+LEASE_LOGOUT: Final = Statement[LeasedLogout](f"""{_LEASED_FRAGMENT}
+SELECT leased.*, site.name AS client_id, COALESCE(site.backchannel_logout_uri, '') AS url, site.id_token_alg
+  FROM leased LEFT JOIN clients site ON site.id = leased.receiver_id AND site.removed_by IS NULL
 """)
 _SETTLE: Final = Statement[UUID]("""
 WITH settled AS (
@@ -279,7 +287,7 @@ SELECT d.* FROM unnest(:states::text[]) AS chosen CROSS JOIN LATERAL (
         ORDER BY id DESC LIMIT :limit) d
  ORDER BY d.id DESC LIMIT :limit
 """)
-# It deletes finished deliveries that were queued before `:before`, and all deliveries of removed webhooks.
+# The sweep deletes finished deliveries that were queued before `:before`, and all deliveries of removed webhooks.
 sweep_deliveries: Final = Sweep(
     Statement[Nothing](f"""
 WITH RECURSIVE {_receivers_fragment("true")}, swept AS MATERIALIZED (
@@ -305,7 +313,7 @@ async def write_webhook(
 ) -> Webhook | None:
     """Make and record the change that an event of this type reports. `values` are the parameters of its statement.
 
-    None means that a new name is taken, that there is no such webhook, or that it is disabled already.
+    Return None if nothing has changed, because a new name is taken, or no webhook with this name or id can be changed.
     """
     async with database.begin() as transaction:
         return await change_webhook(transaction, kind, by=by, now=now, **values)
@@ -314,7 +322,7 @@ async def write_webhook(
 async def change_webhook(
     transaction: Transaction, kind: EventType, *, by: Actor, now: datetime, **values: object
 ) -> Webhook | None:
-    """Do the same in the caller's transaction."""
+    """Do what `write_webhook` does, but in the caller's transaction."""
     webhook: Webhook | None = await transaction.row(_CHANGES[kind], **values)
     if webhook is not None:
         data = webhook.model_dump(include=set(kind.data))
@@ -377,19 +385,22 @@ async def due_receivers(database: Database, *, now: datetime) -> Sequence[tuple[
 
 async def lease_delivery(
     database: Database, receiver_id: UUID, priority: Priority, *, now: datetime, until: datetime
-) -> LeasedDelivery | None:
+) -> LeasedEvent | LeasedLogout | None:
     """Lease the receiver's next delivery of this priority, if one can be leased now."""
+    values = {"receiver_id": receiver_id, "priority": priority, "now": now, "until": until}
     async with database.begin(replan=True) as transaction:
-        return await transaction.row(LEASE_DELIVERY, receiver_id=receiver_id, priority=priority, now=now, until=until)
+        if priority < 0:  # the receiver is a site
+            return await transaction.row(LEASE_LOGOUT, **values)
+        return await transaction.row(LEASE_EVENT, **values)
 
 
 async def settle_delivery(
-    database: Database, delivery: LeasedDelivery, outcome: DeliveryOutcome, *, now: datetime
+    database: Database, delivery: LeasedEvent | LeasedLogout, outcome: DeliveryOutcome, *, now: datetime
 ) -> bool:
     """Store an outcome. Return whether it is a success, and the first in a minute, of a webhook."""
     leased = delivery.model_dump(include={"receiver_id", "event_id", "attempts"})
     async with database.begin(replan=True) as transaction:
-        if delivery.is_logout and outcome.state is not DeliveryState.PENDING:
+        if isinstance(delivery, LeasedLogout) and outcome.state is not DeliveryState.PENDING:
             await transaction.run(_DELETE_FINISHED_LOGOUT, **leased)
             return False
         return await transaction.value(_SETTLE, **leased, **asdict(outcome), now=now) is not None
