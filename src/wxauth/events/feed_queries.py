@@ -43,8 +43,7 @@ class Place(NamedTuple):
     """A place in the feed, and the event at this place."""
 
     position: int
-    event_id: UUID
-    """After a backup is restored, another event may get this position, and only the id shows it."""
+    event_id: UUID  # shows whether another event got this position after a backup was restored
 
 
 class PlacedEvent(SQLModel):
@@ -67,10 +66,8 @@ class FeedRow(EventToSend):
     """
 
     position: int
-    is_complete: bool
-    """Whether the feed still contains all events after the reader's place. If not, the page is empty."""
-    last_position: int
-    """The position of the newest event, even of a deleted one; 0 if there was none."""
+    is_complete: bool  # Whether the feed still contains all events after the reader's place. If not, the page is empty.
+    last_position: int  # of the newest event, even of a deleted one; 0 if there was no event
     last_id: UUID  # `FIRST_ID` if there was no event
 
 
@@ -163,12 +160,12 @@ class WrongPlace(Exception):
     """The sequence produced a position that is not after the last one, or is above `MAX_SENSIBLE_NUMBER`."""
 
 
+# `place_by_sequence` raises one of these if the sequence produces no number, a used number, or a wrong number.
 NOT_PLACED: Final = (
     WrongPlace,
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.SequenceGeneratorLimitExceededError,
 )
-"""What `place_by_sequence` raises if the sequence produces no number, a used number, or a wrong number."""
 
 
 async def place_by_sequence(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
@@ -186,7 +183,7 @@ async def place_by_sequence(transaction: Transaction, *, limit: int) -> Sequence
 
 
 async def place_after_last(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
-    """Do the same without the sequence, which may be wrong: count from the last place."""
+    """Assign the places after the last one to up to `limit` waiting events, without the sequence."""
     [last_position] = await transaction.values(_HIGHEST_POSITION)
     return await transaction.rows(_PLACE_AFTER, last_position=last_position, limit=limit)
 

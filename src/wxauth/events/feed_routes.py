@@ -24,8 +24,7 @@ _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{38}")
 _NOT_A_CURSOR: Final = "Must be a next_cursor of this feed"
 _POSITION_BYTES: Final = 8
 _CHECK_BYTES: Final = 4
-NOW: Final = "now"
-"""The value of `after` that selects only future events."""
+NOW: Final = "now"  # as `after`, selects only future events
 _MAX_LIMIT: Final = 1000
 router = Router("siblings")
 
@@ -73,7 +72,7 @@ class FeedQuery(Parameters):
 
     @property
     def place(self) -> Place | None:
-        """It is None for the beginning of the feed, and for `now`."""
+        """The place to read after; None for the beginning of the feed, and for `now`."""
         return None if self.after in (None, NOW) else place_in(self.after)
 
 

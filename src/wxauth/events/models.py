@@ -20,8 +20,8 @@ class UnplacedEvent(SQLModel, table=True):
 
     __tablename__ = "events_unplaced"
 
+    # A number is drawn under the lock of the event's user, so a user's numbers are in the order of their commits.
     number: int = Field(sa_type=BigInteger)
-    """It is drawn under the lock of the event's user, so a user's numbers are in the order of their commits."""
     event_id: UUID = Field(primary_key=True)
 
 
@@ -40,8 +40,7 @@ class SweptPlace(SQLModel, table=True):
 
     __tablename__ = "feed_swept"
 
-    is_only: bool = Field(primary_key=True)
-    """Always true, so that there is at most one row."""
+    is_only: bool = Field(primary_key=True)  # always true, so that there is at most one row
     position: int = Field(sa_type=BigInteger)
     event_id: UUID
 
@@ -63,11 +62,9 @@ class WebhookAnswer(SQLModel):
 class Webhook(WebhookAnswer):
     """A webhook with its secrets."""
 
-    id: UUID = Field(primary_key=True)
-    """A later webhook with the same name has another id."""
+    id: UUID = Field(primary_key=True)  # a later webhook with the same name has another id
     secret: bytes = Field(sa_type=BYTEA, repr=False)
-    former_secret: bytes | None = Field(sa_type=BYTEA, repr=False)
-    """It signs too, until `former_secret_until`."""
+    former_secret: bytes | None = Field(sa_type=BYTEA, repr=False)  # also signs until `former_secret_until`
     former_secret_until: datetime | None = Field(sa_type=TIME)
 
     @property
@@ -81,8 +78,7 @@ class StoredWebhook(Webhook, table=True):
 
     __tablename__ = "webhooks"
 
-    delivered_at: datetime | None = Field(sa_type=TIME)
-    """The last accepted delivery, up to a minute too early: it is stored at most once a minute."""
+    delivered_at: datetime | None = Field(sa_type=TIME)  # up to a minute too early, because it is stored once a minute
 
 
 class DeliveryState(StrEnum):
@@ -96,14 +92,13 @@ class DeliveryState(StrEnum):
 class DeliveryRow(SQLModel):
     """A delivery, with the fields that a list of deliveries shows."""
 
+    # The id is a UUIDv7 that rises with each queueing. For a site, both ids are that of the ended session.
     id: UUID = Field(schema_extra={"examples": ["01933c62-1a07-7c55-9d3e-0b6f2a8c4e71"]})
-    """It is a UUIDv7 that rises with each queueing or, for a site, the id of the session."""
     event_id: UUID = Field(
         primary_key=True,
         description="The `webhook-id` of all attempts.",
         schema_extra={"examples": ["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"]},
     )
-    """For a site, it is the id of the session."""
     type: str = Field(sa_type=Text, schema_extra={"examples": ["user.merged"]})  # `logout` for a site
     # The values of DeliveryState, as a literal, because the OpenAPI document then shows them in this schema.
     state: Literal["pending", "delivered", "failed"] = Field(sa_type=Text)
@@ -137,6 +132,5 @@ class Delivery(DeliveryRow, table=True):
     receiver_id: UUID = Field(primary_key=True)
     """A webhook, or a site in the table `clients`."""
     user_id: UUID | None  # None if the event was deleted while it was being queued
-    is_leased: bool
-    """The lease ends at `next_at`."""
+    is_leased: bool  # until `next_at`
     priority: int = Field(sa_type=SmallInteger)  # a `Priority`
