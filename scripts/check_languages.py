@@ -36,7 +36,7 @@ _SERVICE_FILES_WITH_CHINESE: Final = {
     "WeChat's own words": (
         "checks/issuer.py",
         "checks/wechat.py",
-        "login/login.py",
+        "login/schemas.py",
         "sites/pages/texts.py",
         "wechat/messages.py",
     ),

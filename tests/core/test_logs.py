@@ -17,8 +17,8 @@ from tests.world import LogLines, Rows
 from wxauth.clients.clients import Credentials
 from wxauth.core.logs import console_line, redact
 from wxauth.keys.issuer import AccessToken
-from wxauth.login.login import LoginRequest
 from wxauth.login.routes import LogoutRequest, RefreshRequest
+from wxauth.login.schemas import LoginRequest
 from wxauth.phones.routes import PhoneRequest
 from wxauth.settings.env_file import EnvFile, EnvLine
 

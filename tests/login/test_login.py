@@ -17,7 +17,7 @@ from tests.problems import problem_of
 from tests.sweeps import swept
 from tests.world import Body, Client, LogIn, LogLines, Stage, body_of
 from wxauth.core.sealing import CannotOpen, Sealer, session_key_context
-from wxauth.login.login import TokenAnswer
+from wxauth.login.schemas import TokenAnswer
 from wxauth.users.schemas import MAX_NICKNAME, UserAnswer
 
 

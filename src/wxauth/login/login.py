@@ -3,11 +3,8 @@
 from collections.abc import Mapping
 from datetime import datetime
 from time import perf_counter
-from typing import Annotated, Final, Literal, NotRequired, Protocol
+from typing import Final, Protocol
 from uuid import UUID
-
-from pydantic import AliasChoices, Field, StrictBool
-from typing_extensions import TypedDict
 
 from wxauth import errors
 from wxauth.apps.registry import Apps
@@ -22,6 +19,7 @@ from wxauth.keys.issuer import Issuer, TokenSession
 from wxauth.keys.keyring import KeyRing
 from wxauth.login.count_queries import LoginCounts
 from wxauth.login.login_queries import LoggedIn, Login, record_login
+from wxauth.login.schemas import LoginRequest, TokenAnswer
 from wxauth.login.sign_up_hook import SignUpHook
 from wxauth.phones.phones import Phones
 from wxauth.sessions.devices import Device
@@ -33,22 +31,12 @@ from wxauth.settings.roles import MAX_ROLES
 from wxauth.settings.settings import Settings
 from wxauth.users.consent_queries import give_consents, missing_from
 from wxauth.users.last_seen_queries import LastSeen
-from wxauth.users.schemas import (
-    AVATAR_URL_ALIASES,
-    NICKNAME_ALIASES,
-    AvatarUrl,
-    Nickname,
-    UserAnswer,
-    is_uploaded_picture,
-    user_answer,
-)
-from wxauth.web.schemas import Lenient, ShownSessionId, body_like
+from wxauth.users.schemas import is_uploaded_picture, user_answer
 from wxauth.wechat.client import WeChat, WeChatIdentity, report_misconfigured
 from wxauth_guard.errors import WxAuthError
 
 # In the other kinds, a browser gets an authorization code.
 _KINDS_WITHOUT_BROWSER: Final = ("mini_program", "mobile_app")
-EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
 
 WECHAT_SECONDS: Final = Histogram(
     "wxauth_wechat_seconds",
@@ -57,88 +45,6 @@ WECHAT_SECONDS: Final = Histogram(
 )
 
 log = get_logger()
-
-LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
-
-
-class LoginRequest(Lenient):
-    """The code of a login, and the profile fields, phone code and consents that the user gave.
-
-    Only `code`, `app_id` and `stay` can make the login fail.
-    """
-
-    # A login ignores an invalid value of an `optional` field, and removes lone surrogates from a `cleaned` field.
-    optional = frozenset({"nickname", "avatar_url", "phone_code", "consents"})
-    cleaned = ("nickname",)
-    model_config = body_like({"code": "0a1B2c3D4e5F6g7H8i9J", "nickname": "小明"})
-
-    code: LoginCode = Field(
-        validation_alias=AliasChoices("code", "jsCode", "js_code"),
-        description="The code from `wx.login`, or from `SendAuth` in a mobile app. Also accepted as `jsCode`, "
-        "`js_code`. Works once, for some minutes.",
-        repr=False,
-    )
-    app_id: str | None = Field(
-        default=None,
-        validation_alias=AliasChoices("app_id", "appId", "appid"),
-        description="The mini-program or mobile app. Also accepted as `appId`, `appid`. Default: the first "
-        "configured mini-program.",
-    )
-    nickname: Nickname | None = Field(
-        default=None,
-        validation_alias=NICKNAME_ALIASES,
-        description="Also accepted as `nickName`, `userName`. Unchanged if absent, null or empty, or 微信用户, which "
-        "WeChat returns for every user.",
-    )
-    avatar_url: AvatarUrl | None = Field(
-        default=None,
-        validation_alias=AVATAR_URL_ALIASES,
-        description="An https URL. Also accepted as `avatarUrl`. Unchanged if absent, null or empty, or if "
-        "it is the URL of an uploaded picture or of WeChat's grey one.",
-    )
-    phone_code: Annotated[str, Field(max_length=256)] | None = Field(
-        default=None,
-        validation_alias=AliasChoices("phone_code", "phoneCode"),
-        description="The phone button's code, to bind the number too. Also accepted as `phoneCode`. "
-        "If it fails, the login still succeeds: see `phone_error`.",
-        repr=False,
-    )
-    consents: dict[str, str] | None = Field(
-        default=None,
-        description="Documents that the user agrees to, with their versions. Versions not in force are ignored: "
-        "see `consents_due`.",
-    )
-    stay: StrictBool = Field(
-        default=False,
-        description="Whether to cancel the erasure that the user has requested. Set it if a user whose login fails "
-        "with `account_leaving` wants to stay. For any other user, it changes nothing.",
-    )
-
-
-class TokenAnswer(TypedDict):
-    """A pair of tokens, and their user."""
-
-    access_token: Annotated[str, Field(description="A JWT (RFC 9068), ES256.", examples=[EXAMPLE_JWT])]
-    token_type: Literal["Bearer"]
-    expires_in: Annotated[int, Field(description="Lifetime of the access token in seconds.", examples=[900])]
-    refresh_token: Annotated[str, Field(examples=["wxr_..."])]
-    refresh_expires_in: Annotated[
-        int, Field(description="Seconds until an unused session expires.", examples=[2592000])
-    ]
-    session_id: ShownSessionId
-    is_new_user: Annotated[bool, Field(description="Whether the login has created the user. False after a refresh.")]
-    user: UserAnswer
-    phone_error: NotRequired[Annotated[str, Field(description="Why `phone_code` failed: the `code` of the problem.")]]
-    ignored: NotRequired[
-        Annotated[
-            dict[str, str],
-            Field(
-                description="Fields of the login that wxauth ignored, each with the `code` of the problem. Absent if "
-                "none.",
-                examples=[{"nickname": "invalid_request"}],
-            ),
-        ]
-    ]
 
 
 class LacksUnionid(errors.WeChatMisconfigured):
@@ -244,7 +150,7 @@ class Logins:
 
     def __post_init__(self) -> None:
         self._lifetimes = session_lifetimes(self.settings)
-        self._unrefreshed = self._lifetimes.unrefreshed
+        self._unrefreshed_seconds = self._lifetimes.unrefreshed
 
     async def log_in(self, app: App, body: LoginRequest, device: Device) -> TokenAnswer:
         """Exchange a login code for tokens. The first login of a person creates the user.
@@ -274,7 +180,7 @@ class Logins:
             session_key=self.sealer.seal_session_key(identity.session_key, app.app_id, identity.openid),
             ip=device.ip,
             user_agent=device.user_agent,
-            expires_in=self._unrefreshed,
+            expires_in=self._unrefreshed_seconds,
             cancels_erasure=body.stay,
         )
         login = await log_in_identity(self, app, wanted, now=now)
@@ -294,7 +200,7 @@ class Logins:
             user,
             session_id=login.session_id,
             generation=0,
-            refresh_expires_in=self._unrefreshed,
+            refresh_expires_in=self._unrefreshed_seconds,
             # The user is not new if the phone number belongs to an existing user, with whom the new user was merged.
             is_new_user=login.is_new and user.id == login.user.id,
             phone_error=phone_error,
@@ -305,8 +211,8 @@ class Logins:
     async def refresh(self, *, refresh_token: str, device: Device) -> TokenAnswer:
         """Exchange a refresh token for a new pair of tokens.
 
-        If the old one is sent again soon, before the new one is used, because the response was lost, it returns the
-        same new one. If it is sent later, the session ends.
+        If the old token is sent again soon, because the response was lost, the result is the same new token. If the old
+        token is sent later, or after the new token was used, the session ends.
         """
         now = self.clock()
         token = self.refresh_tokens.parse(refresh_token)
@@ -348,14 +254,13 @@ class Logins:
             log.info("logged_out", user_id=user_id, session_id=session_id)
 
     def _refresh_error(self, refused: RefreshRefused, session_id: UUID) -> WxAuthError:
-        """In an app without `max_sessions`, a replaced session was only revoked."""
         has_limit = refused.app_id is not None and self.apps.max_sessions_of(refused.app_id) is not None
         match refused.why:
             case RefreshRefusal.DISABLED:
                 return errors.AccountDisabled(until=refused.banned_until, user_id=refused.user_id)
             case RefreshRefusal.REPLACED if has_limit:
                 return errors.SessionReplaced("a newer login took this session's place: see max_sessions of the app")
-            case RefreshRefusal.REVOKED | RefreshRefusal.REPLACED:
+            case RefreshRefusal.REVOKED | RefreshRefusal.REPLACED:  # without a limit, no newer login took its place
                 return errors.SessionRevoked("the session has ended")
             case RefreshRefusal.EXPIRED:
                 return errors.RefreshTokenExpired("the session was idle for too long, or has reached its maximum age")

@@ -17,8 +17,9 @@ from wxauth.core.logs import get_logger
 from wxauth.core.metrics import OUR_FAULTS, CountedBlock, Counter
 from wxauth.core.trail import Actor, EventType
 from wxauth.i18n import lazy_gettext as _
-from wxauth.login.login import LoginCode, LoginRequest, Logins, TokenAnswer
+from wxauth.login.login import Logins
 from wxauth.login.proofs import PROOF_FAILURES, LoginLimiter, Proofs
+from wxauth.login.schemas import LoginCode, LoginRequest, TokenAnswer
 from wxauth.sessions.refresh_tokens import RefreshTokens
 from wxauth.users.callers import CallerDep, ConcurrencyDep, DeviceDep, locked_caller, verified
 from wxauth.users.erasure_queries import erase_user, schedule_erasure
@@ -111,7 +112,7 @@ _LEAVING_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 
 def _count_login(apps: Apps, app_id: str | None, outcome: str, error: WxAuthError | None) -> None:
     LOGINS.count(apps.label_of(app_id), outcome, "" if error is None else errcode_label(error))
-    if error is not None:
+    if error is not None:  # `Refusals` reads the app from the error
         error.app_id = apps.default_id if app_id is None else app_id
 
 

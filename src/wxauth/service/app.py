@@ -23,8 +23,8 @@ from wxauth.events import feed_routes, webhook_routes
 from wxauth.i18n import lazy_gettext as _
 from wxauth.keys import routes as key_routes
 from wxauth.login import routes as login_routes, staff_routes
-from wxauth.login.login import LoginRequest
 from wxauth.login.refusals import Refusals
+from wxauth.login.schemas import LoginRequest
 from wxauth.merging import routes as merging_routes
 from wxauth.phones import routes as phone_routes
 from wxauth.pictures import routes as picture_routes

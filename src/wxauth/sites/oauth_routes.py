@@ -14,7 +14,7 @@ from wxauth.clients.models import OPENID_SCOPE, claims_of
 from wxauth.clients.oauth_errors import OAuthError, invalid_client, with_oauth_errors
 from wxauth.clients.oauth_requests import BROWSER_USER_AGENT, SiteCredentials, form_of, form_parameters, is_form
 from wxauth.i18n import lazy_gettext as _
-from wxauth.login.login import EXAMPLE_JWT
+from wxauth.login.schemas import EXAMPLE_JWT
 from wxauth.settings.addresses import plain_address
 from wxauth.sites.asking import SiteLogins
 from wxauth.sites.door import POLL_INTERVAL_SECONDS, SCAN_LASTS

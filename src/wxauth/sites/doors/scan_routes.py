@@ -13,9 +13,9 @@ from wxauth.clients.oauth_errors import OAuthError
 from wxauth.clients.oauth_requests import check_parameters
 from wxauth.errors import LoginTooOld, RateLimited, ScanForwarded, ScanOver, ScanTaken, ScanTooFar, WrongAppKind
 from wxauth.i18n import lazy_gettext as _
-from wxauth.login.login import EXAMPLE_JWT, LoginCode
 from wxauth.login.proofs import PROOF_FAILURES
 from wxauth.login.routes import ProofRequest
+from wxauth.login.schemas import EXAMPLE_JWT, LoginCode
 from wxauth.sites.doors.mini_program_logins import MiniProgramLogins
 from wxauth.sites.doors.phone_id_tokens import PHONE_ID_TOKEN_SECONDS, PhoneIdTokens
 from wxauth.sites.doors.scan_schemas import ClaimedAnswer, ClaimRequest, NumberAnswer
