@@ -33,7 +33,7 @@ _FORGET_AFTER: Final = timedelta(days=1)
 
 
 class HourlyNumbers(SQLModel, table=True):
-    """An old hour has only one row, with the process `_ALL_PROCESSES`."""
+    """The counts of one process in one hour. An old hour has only one row, with the process `_ALL_PROCESSES`."""
 
     __tablename__ = "hourly_numbers"
 
@@ -149,7 +149,7 @@ _ACTIVE_FRAGMENT: Final = ", ".join(
     f" / GREATEST(count(*), 1), logged_in_today) AS {fragment(name)}"
     for name, period in _ACTIVE_PERIODS
 )
-# An array with the names of the numbers that are estimates. A number is an estimate if its sample is smaller than the
+# The fragment is an array with the names of the numbers that are estimates, because their samples are smaller than the
 # table. Concatenation ignores a CASE that is null.
 _ESTIMATED_FRAGMENT: Final = f"""
     CASE WHEN {_share_of("users", mebibytes=_SAMPLE_MEBIBYTES)} < 1 THEN ARRAY['users'] END

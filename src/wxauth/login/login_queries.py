@@ -48,12 +48,14 @@ class UserAtLogin(UserInSession):
 _BAN_COLUMN: Final = "users.banned_until"
 USER_AT_LOGIN: Final = f"{USER_IN_SESSION}, {_BAN_COLUMN}"
 _FOUND_USER_MAY_LOG_IN: Final = MAY_LOG_IN.replace("users.", "found_user.")
-# It ends before FROM, because each statement selects the user's row differently.
+# The fragment ends before FROM, because each statement selects the user's row differently.
 OPEN_FRAGMENT: Final = """
     INSERT INTO sessions
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
     SELECT :session_id, id, :app_id, :openid, :session_key, :ip::text::inet, :user_agent,
            :now::timestamptz, :now, :now + make_interval(secs => :expires_in)"""
+# Addresses and JSON are text that PostgreSQL casts. Otherwise, asyncpg would parse each address, and the codec for
+# jsonb in `core/connecting.py` would serialize JSON again.
 _COMMON_TYPES: Final[Mapping[str, LiteralString]] = {
     "app_id": "text",
     "openid": "text",
@@ -67,15 +69,10 @@ _COMMON_TYPES: Final[Mapping[str, LiteralString]] = {
     "expires_in": "int",
     "now": "timestamptz",
 }
-"""Addresses and JSON are text that PostgreSQL casts, so that asyncpg does not parse each address first.
-
-The codec for jsonb in `core/connecting.py` would also serialize JSON again.
-"""
 # The condition is true if an imported identity of the app has the person's unionid in place of an openid.
 # `awaits_login` means that nobody has logged in with the identity since the import.
 _IS_MISNAMED: Final = """EXISTS (SELECT FROM identities misnamed
                       WHERE misnamed.app_id = :app_id AND misnamed.openid = :unionid AND misnamed.awaits_login)"""
-# The condition is true if the identity is known.
 _IS_KNOWN: Final = "EXISTS (SELECT FROM identities i WHERE i.app_id = :app_id AND i.openid = :openid)"
 # The condition selects the user of a login that `RETURNING_LOGIN` serves.
 _IS_RETURNING: Final = f"""i.app_id = :app_id AND i.openid = :openid AND users.id = i.user_id AND NOT i.awaits_login
@@ -249,8 +246,7 @@ class Login:
     roles: Sequence[str] = ()  # of a new user, including those from the sign-up hook
     initial: InitialFields = InitialFields()
     max_sessions: int | None = None  # of the identity, including the new one
-    # Then a unionid that already belongs to another openid is a sign of a snapshot.
-    may_be_snapshot: bool = False
+    may_be_snapshot: bool = False  # if the unionid already belongs to another openid of the app
 
     @property
     def profile(self) -> dict[str, str]:
@@ -290,9 +286,7 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
     If several first logins of one person run at the same time, the unique constraints let only one create the
     user. The others try again, and find that user.
 
-    The unionid cannot belong to the identity in two cases. In the first, the unionid's user has another openid of
-    this app, although a WeChat account has only one openid in each app. In the second, the unionid's user was
-    split from the identity's user. Then the login ignores the unionid, unless its user is banned, or WeChat might
+    If `check_unionid` refuses the unionid, the login ignores the unionid, unless its user is banned, or WeChat might
     have made up one of the two openids.
 
     If the user is banned or about to be erased, the function returns this user, and opens no session.
@@ -346,7 +340,6 @@ async def rehearse_login(database: Database, *, now: datetime) -> str | None:
 
 @retrying(conflicts=(*CONFLICTS, NothingCommitted))
 async def _log_in(database: Database, login: Login, fixed: _Fixed) -> UserAtLogin:
-    """With `cancels_erasure`, the user's request for erasure is cancelled, and the login is tried again."""
     user: UserAtLogin | None = None
     if login.max_sessions is None:
         user = await database.row(RETURNING_LOGIN, **_values(login, fixed))
@@ -356,7 +349,7 @@ async def _log_in(database: Database, login: Login, fixed: _Fixed) -> UserAtLogi
         user = await _log_in_stepwise(database, login, fixed)
     if login.cancels_erasure and user.status == "active" and user.erase_at is not None:
         await cancel_erasure_at_login(database, user.id, now=fixed.now)
-        raise ChangedMeanwhile  # the user has changed: log in again
+        raise ChangedMeanwhile  # so that `retrying` logs the changed user in
     return user
 
 
@@ -375,8 +368,6 @@ async def _log_in_without_unionid(
 
 async def _log_in_stepwise(database: Database, login: Login, fixed: _Fixed) -> UserAtLogin:
     """If users must be merged or the identity corrected first, do only that, and raise ChangedMeanwhile."""
-    # `user_id` is the identity's user, `holder_id` is the unionid's user, and `misnamed_user_id` is the user of an
-    # imported identity that has the unionid in place of an openid.
     people = await database.one(PEOPLE, **login.identity)
     if people.misnamed_user_id is not None:
         await correct_imported_identity(

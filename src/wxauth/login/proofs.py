@@ -23,7 +23,7 @@ log = get_logger()
 
 
 class LoginLimiter(RateLimiter):
-    """The limit on logins and proofs from one address. A class of its own, because parts are found by their class."""
+    """The limit on logins and proofs from one address. It has its own class, because parts are found by their class."""
 
 
 @part

@@ -77,21 +77,17 @@ STORE_REFUSALS: Final = Statement[Nothing]("""
 WITH refused AS (
     SELECT * FROM jsonb_populate_recordset(NULL::refusals, :refusals::jsonb)
 ), locked AS (
+    -- an erasure locks the user, so this waits until the erasure ends, and then does not find the user; in the order of
+    -- their ids, to avoid deadlocks
     SELECT id FROM users WHERE id = ANY (ARRAY(SELECT user_id FROM refused)) ORDER BY id FOR KEY SHARE
 )
 INSERT INTO refusals
 SELECT refused.* FROM refused LEFT JOIN locked ON locked.id = refused.user_id
+ -- not of users who no longer exist
  WHERE refused.user_id IS NULL OR locked.id IS NOT NULL
+-- the row's count has grown: it is a total, so that storing a row twice changes nothing
 ON CONFLICT (id) DO UPDATE SET count = excluded.count
 """)
-"""The statement that stores refused logins, except those of users who no longer exist.
-
-An erasure locks the user, so this statement waits until the erasure ends, and then does not find the user. The
-statement locks users in the order of their ids, to avoid deadlocks.
-
-A process stores a row again when the row's count has grown. The count is a total, so that storing a row twice changes
-nothing.
-"""
 # The ids begin with the time, so the sweep can compare ids instead of times.
 sweep_refusals: Final = Sweep.of("refusals", key="id", by="id")
 

@@ -20,7 +20,7 @@ from wxauth.core.background import WriteBuffer
 from wxauth.core.clock import new_id
 from wxauth.core.services import part
 from wxauth.errors import WeChatError
-from wxauth.login import refusal_queries
+from wxauth.login.refusal_queries import MAX_REQUEST_ID, STORE_REFUSALS, Refusal
 from wxauth.settings.addresses import TRUNCATED
 from wxauth.settings.apps import APP_ID
 from wxauth_guard.errors import WxAuthError
@@ -57,12 +57,12 @@ class Refusals(WriteBuffer):
     failure_event = "refusals_not_stored"
     store_pause = REFUSALS_STORE_SECONDS
     # These are new rows, and rows whose count has grown since they were stored.
-    _waiting: dict[UUID, refusal_queries.Refusal] = field(init=False, default_factory=dict)
+    _waiting: dict[UUID, Refusal] = field(init=False, default_factory=dict)
     _second: int = field(init=False, default=0)
     _minute: int = field(init=False, default=0)
     # These are the numbers of rows in this minute that have one refusal each.
     _own_rows: Counter[UUID | str] = field(init=False, default_factory=Counter)
-    _shared_rows: dict[_SharedKey, refusal_queries.Refusal] = field(init=False, default_factory=dict)
+    _shared_rows: dict[_SharedKey, Refusal] = field(init=False, default_factory=dict)
     # These are the numbers of rows begun in this second, with a user (True) and without.
     _rows_begun: Counter[bool] = field(init=False, default_factory=Counter)
 
@@ -113,7 +113,7 @@ class Refusals(WriteBuffer):
         if not waiting:
             return
         try:
-            await self.database.run(refusal_queries.STORE_REFUSALS, refusals=[dict(each) for each in waiting.values()])
+            await self.database.run(STORE_REFUSALS, refusals=[dict(each) for each in waiting.values()])
         except BaseException:
             DROPPED.count(Dropped.STORAGE, number=len(waiting))
             raise
@@ -121,9 +121,9 @@ class Refusals(WriteBuffer):
 
 def _new_row(
     error: WxAuthError, *, user_id: UUID | None, network: str | None, request_id: str, at: datetime
-) -> refusal_queries.Refusal:
+) -> Refusal:
     errcode = error.errcode if isinstance(error, WeChatError) else None
-    return refusal_queries.Refusal(
+    return Refusal(
         id=new_id(at),
         at=at,
         code=error.code,
@@ -131,7 +131,7 @@ def _new_row(
         app_id=error.app_id if error.app_id is not None and APP_ID.fullmatch(error.app_id) else None,
         user_id=user_id,
         network=network,
-        request_id=request_id[: refusal_queries.MAX_REQUEST_ID],
+        request_id=request_id[:MAX_REQUEST_ID],
         count=1,
     )
 

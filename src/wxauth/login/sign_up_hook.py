@@ -35,16 +35,10 @@ from wxauth.users.attributes import AttributesPatch, patched
 from wxauth.users.ids import ExternalId
 from wxauth.users.schemas import Nickname
 
-MAX_ANSWER: Final = 16 * 1024
+_MAX_ANSWER_BYTES: Final = 16 * 1024
 # A body whose status is not 200 is ignored, and read only so that the connection can be reused.
 BODY_SECONDS: Final = 0.1
-FAILURES_IN_A_ROW: Final = 5
-"""After so many failures in a row, a process pauses its calls. After a pause, a single failure begins the next
-one.
-
-If `SIGN_UP_HOOK_FAILURE` is `allow`, a pause admits every new user without a decision, so only time-outs
-count, which make a login wait.
-"""
+FAILURES_IN_A_ROW: Final = 5  # after which a process pauses its calls; after a pause, one failure begins the next pause
 PAUSE: Final = timedelta(seconds=10)
 
 _VALIDATORS: Final[Mapping[str, TypeAdapter[Any]]] = {
@@ -179,12 +173,13 @@ class SignUpHook:
         }
         # `ReceiverTransport` reads these extensions. `on_status` returns the time limit for a body that is ignored.
         extensions = {
-            "max_body": MAX_ANSWER,
+            "max_body": _MAX_ANSWER_BYTES,
             "on_status": lambda status: None if status == HTTPStatus.OK else BODY_SECONDS,
         }
         return httpx.Request("POST", url, content=body, headers=headers, extensions=extensions)
 
     def _note_failure(self, failure: HookFailed) -> None:
+        # With `allow`, a pause admits all new users without a decision, so only time-outs count. They make logins wait.
         if self.settings.sign_up_hook_failure == "allow" and not isinstance(failure, HookTimedOut):
             self._failures = 0  # this failure was quick, so the series of time-outs has ended
             return

@@ -23,8 +23,8 @@ LoginCountsDep = Annotated[LoginCounts, Depends(provide(LoginCounts))]
 RefusalsDep = Annotated[Refusals, Depends(provide(Refusals))]
 
 _MAX_DAYS: Final = 366
-_MIN_UTC_OFFSET: Final = -12 * 60
-_MAX_UTC_OFFSET: Final = 14 * 60  # some islands in the Pacific
+_MIN_UTC_OFFSET_MINUTES: Final = -12 * 60
+_MAX_UTC_OFFSET_MINUTES: Final = 14 * 60  # some islands in the Pacific
 
 
 class NumbersQuery(BaseModel):
@@ -33,7 +33,7 @@ class NumbersQuery(BaseModel):
     days: Annotated[int, Field(ge=1, le=_MAX_DAYS)] = Field(
         default=30, description="The number of days, including today."
     )
-    utc_offset: Annotated[int, Field(ge=_MIN_UTC_OFFSET, le=_MAX_UTC_OFFSET)] = Field(
+    utc_offset: Annotated[int, Field(ge=_MIN_UTC_OFFSET_MINUTES, le=_MAX_UTC_OFFSET_MINUTES)] = Field(
         default=0,
         description="The time zone in which days begin: minutes east of UTC, such as 480 for China. wxauth counts "
         "by the hour, so use whole hours.",
