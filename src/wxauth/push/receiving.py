@@ -206,7 +206,7 @@ class PushedMessages:
             # Only a repeated message is skipped. A late message is carried out, and clears even data that the user
             # entered after WeChat had sent the message.
             until = now + WITHDRAWALS_KEPT
-            if await transaction.value(REMEMBER_WITHDRAWAL, digest=withdrawal.mark, until=until) is None:
+            if await transaction.value(REMEMBER_WITHDRAWAL, digest=withdrawal.digest, until=until) is None:
                 log.info("push_repeated", app_id=app_id)
                 return True
             user_id = await lock_user_of_identity(transaction, app_id=app_id, openid=withdrawal.openid)

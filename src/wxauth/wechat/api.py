@@ -30,7 +30,7 @@ _JPEG_START: Final = b"\xff\xd8\xff"
 _JPEG_END: Final = b"\xff\xd9"
 
 T = TypeVar("T")
-Version = Literal["release", "trial", "develop"]
+MiniProgramVersion = Literal["release", "trial", "develop"]
 
 log = get_logger()
 
@@ -88,7 +88,7 @@ class WeChatApi:
             return False
         return True
 
-    async def mini_program_code(self, app: App, scene: str, *, page: str, env: Version) -> CodePicture:
+    async def mini_program_code(self, app: App, scene: str, *, page: str, env: MiniProgramVersion) -> CodePicture:
         """Return a picture of a mini-program code that opens this page with this scene, which is a secret.
 
         For the published version, WeChat checks whether the page exists.
@@ -99,7 +99,7 @@ class WeChatApi:
         body = {"scene": scene, "page": page, "env_version": env, "check_path": env == "release"}
         return await self._call(Api.MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene])
 
-    async def url_link(self, app: App, *, page: str, env: Version) -> str:
+    async def url_link(self, app: App, *, page: str, env: MiniProgramVersion) -> str:
         """Return a URL Link that opens this page, for `URL_LINK_LASTS`.
 
         Raises: WeChatMisconfigured (for example errcode 40002: the account is personal; errcode 85079: the

@@ -24,7 +24,7 @@ from wxauth.wechat.errcodes import FAULTS_OF_WECHAT, SYSTEM_BUSY, Api, errcode_l
 from wxauth.wechat.received import can_name_a_person, is_id, is_placeholder, read_json
 
 BUSY_PAUSES_SECONDS: Final = (0.1, 0.3)
-# WeChat has never issued it.
+# WeChat has never issued this code.
 MADE_UP_CODE: Final = "000000000000"
 # WeChat rejects a made-up code like this after it has accepted the app's id and secret.
 REJECTIONS_OF_CODE: Final = (errors.InvalidCode, errors.CodeUsed, errors.WeChatUserBlocked)
@@ -33,7 +33,7 @@ REJECTIONS_OF_CODE: Final = (errors.InvalidCode, errors.CodeUsed, errors.WeChatU
 _CONNECT_SHARE: Final = 0.4
 # A mini-program code has about 100,000 bytes.
 _MAX_PICTURE_BYTES: Final = 1024 * 1024
-# `read` gets a picture under this key. WeChat itself sends it without any JSON around it.
+# `WeChat.call` passes a picture to `read` under this key. WeChat itself sends the picture without any JSON around it.
 PICTURE: Final = "picture"
 
 # WeChat's errcodes are far smaller.
@@ -117,6 +117,7 @@ class WeChat:
         transport: It ends each request at its extension `deadline`. No client of httpx is around it, which would
             store WeChat's cookies for the next user, follow redirects, and log URLs. A test may replace it by one
             of respx.
+        at_most: The maximum duration of each call in seconds, if that is shorter than `WECHAT_TIMEOUT`.
         hints: Texts for the developer by errcode, which are appended to the `detail` of the error.
         reports_refusals: False if the caller causes errcodes deliberately, and reports their meaning itself.
     """
@@ -228,7 +229,7 @@ class WeChat:
         return result
 
     def deadline(self, *, extra_time: float = 0.0) -> float:
-        """Return the time, in the event loop's time, at which a call that begins now must end."""
+        """Return the event loop's time, in seconds, at which a call that begins now must end."""
         return asyncio.get_running_loop().time() + self.timeout + extra_time
 
     async def aclose(self) -> None:

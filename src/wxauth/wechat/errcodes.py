@@ -40,15 +40,13 @@ class Api(StrEnum):
 
 
 SYSTEM_BUSY: Final = -1  # the only errcode for which WeChat's documentation recommends a retry
+# The access token is not the latest, malformed, or expired. WeChat has not executed the request, so it can be sent
+# again. In a request with the AppSecret instead of an access token, 40001 means that the AppSecret is wrong.
 WECHAT_TOKEN_REFUSED: Final = frozenset({40001, 40014, 42001})
-"""The access token is not the latest, malformed, or expired. WeChat has not executed the request, so it can be sent
-again.
-
-In a request with the AppSecret instead of an access token, 40001 means that the AppSecret is wrong.
-"""
 SESSION_KEY_GONE: Final = frozenset({87007, 87009})
-# WeChat resets it at midnight in Beijing. For getwxacodeunlimit, it means too many calls within a minute.
-DAILY_QUOTA: Final = 45009
+# The app has used up its daily quota of calls, which WeChat resets at midnight in Beijing. For getwxacodeunlimit, the
+# errcode means too many calls within a minute.
+USED_UP_QUOTA: Final = 45009
 # With getuserphonenumber, the openid belongs to another app, or the code to another user.
 OPENID_MISMATCH: Final = frozenset({40003, 43104})
 
@@ -119,11 +117,11 @@ KNOWN_ERRCODES: Final = frozenset(number for _api, number in _ROWS)
 
 
 def errcode_label(error: Exception | None) -> str:
-    """All errcodes that the table lacks share a label, because each label is a time series."""
+    """Return the errcode of an error for metrics. All errcodes that the table lacks share one label."""
     errcode = error.errcode if isinstance(error, WeChatError) else None
     if errcode is None:
         return ""
-    return str(errcode) if errcode in KNOWN_ERRCODES else "other"
+    return str(errcode) if errcode in KNOWN_ERRCODES else "other"  # because each label is a time series
 
 
 def errcode_of(number: int, *, api: str) -> Errcode:

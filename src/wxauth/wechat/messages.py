@@ -37,17 +37,15 @@ _TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # WeChat writes ten digits, whi
 _OPENID_OR_NONCE: Final = re.compile(r"[!-~]{1,128}")
 # WeChat signs a message when it sends it, and resends within seconds.
 _MAX_TIMESTAMP_DIFFERENCE: Final = timedelta(minutes=5)
-# The parts of the plaintext of a message that come before the message itself.
+# In the plaintext of a message, these parts come before the message itself.
 _RANDOM_BYTES: Final = 16
 _LENGTH_BYTES: Final = 4
 _PADDED_TO_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
 # WeChat's messages have a depth of up to four.
 _MAX_XML_DEPTH: Final = 16
+# A text with more `<` or `=` is refused, because anyone can send a message, and the envelope of an encrypted one is
+# parsed before its signature is checked. A real message has ten elements, and perhaps some of these in its texts.
 _MAX_XML_PARTS: Final = 1000
-"""The largest number of `<`, and of `=`. A real message has ten elements, and perhaps some of these in its texts.
-
-Anyone can send a message, and the envelope of an encrypted one is parsed before its signature is checked.
-"""
 
 _DATA_REVOKED: Final = "user_authorization_revoke"
 # WeChat considers the user's name or picture risky, and does not say which of them.
@@ -86,9 +84,9 @@ _MAX_LOGGED_LENGTH: Final = 64
 class PushSignature:
     """A plain signature of WeChat, and the message or handshake to which it belongs."""
 
-    # Several pairs of timestamp and nonce may share it, because WeChat joins them before it signs them.
+    # Several pairs of timestamp and nonce may share a digest, because WeChat joins them before it signs them.
     digest: bytes
-    message_digest: bytes | None
+    message_digest: bytes | None  # None for a handshake
 
 
 class MessageKind(StrEnum):
@@ -113,7 +111,7 @@ class WeChatMessage:
 
     @property
     def event(self) -> str:
-        """The event is in lower case. It is empty if the message is not an event."""
+        """The name of the event in lower case, or an empty text if the message is not an event."""
         return text_of(self.fields.get("Event")).lower()
 
     @property
@@ -163,7 +161,7 @@ class Withdrawal:
     openid: str
     kind: WithdrawalKind
     fields: tuple[str, ...] = ()
-    mark: bytes  # the same for all deliveries of a message that contains its time
+    digest: bytes  # the same for all deliveries of a message that contains its time
 
 
 def check_signature(
@@ -249,7 +247,7 @@ def withdrawal_in(message: WeChatMessage) -> Withdrawal | None:
         openid=openid,
         kind=kind,
         fields=tuple(field for field in _WITHDRAWABLE_FIELDS if field in fields_to_clear),
-        mark=_digest_of(message.app_id, message.event, openid, time_or_signature, *sorted(message.revoked_codes)),
+        digest=_digest_of(message.app_id, message.event, openid, time_or_signature, *sorted(message.revoked_codes)),
     )
 
 
@@ -343,5 +341,5 @@ def _for_log(text: str) -> str:
 
 
 def _digest_of(*parts: str) -> bytes:
-    """It differs for any other parts, even if the joined texts are the same."""
+    # JSON keeps the parts apart, so that other parts have another digest even if the joined texts are the same.
     return sha256(to_json(parts)).digest()

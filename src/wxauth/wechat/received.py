@@ -35,7 +35,7 @@ _BASE64_REPAIRS: Final = str.maketrans({" ": "+", "-": "+", "_": "/", "\r": None
 E164: Final = re.compile(r"^\+[1-9][0-9]{1,14}$")
 _HOME_REGION: Final = "CN"  # of numbers that WeChat sends without a country code
 _MAX_ID_LENGTH: Final = 128
-# Programs and spreadsheets write this in place of a missing id.
+# Programs and spreadsheets write these texts in place of a missing id.
 _PLACEHOLDER: Final = re.compile(
     r"null|\\n|none|undefined|nan|nil|n/a|n\.a\.|na|0|-|object object|inf|tbd"
     r"|#n/a|#name\?|#null!|#num!|#ref!|#value!|#div/0!"
@@ -154,7 +154,7 @@ def is_id(value: object) -> TypeGuard[str]:
 def is_placeholder(text: str) -> bool:
     """Return whether a program may have written this text for a missing id, which would merge many users.
 
-    So may it a text whose letters and digits are all zeros, such as a UUID of zeros. Full-width letters count as
+    A text whose letters and digits are all zeros, such as a UUID of zeros, counts as well. Full-width letters count as
     normal letters.
     """
     normalized = (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()

@@ -26,7 +26,7 @@ from wxauth.core.services import part
 from wxauth.errors import WeChatBadResponse, WeChatError
 from wxauth.settings.apps import App
 from wxauth.wechat.client import WeChat
-from wxauth.wechat.errcodes import DAILY_QUOTA, Api
+from wxauth.wechat.errcodes import USED_UP_QUOTA, Api
 
 # WeChat returns the next token from five minutes before the expiry. The clocks may differ by ten seconds.
 RENEWAL_LEAD: Final = timedelta(seconds=290)
@@ -37,9 +37,7 @@ RENEWAL_PAUSE: Final = timedelta(seconds=30)
 FAILURE_PAUSE: Final = timedelta(seconds=5)
 LOOK_TIMEOUT_SECONDS: Final = 0.5  # for a caller that waits although the token in memory is valid
 LONGEST_LIFE_SECONDS: Final = 7200
-# WeChat asks callers to leave room for at least 512.
-_LONGEST_SECRET: Final = 4096
-# WeChat resets the daily quotas at midnight in this zone.
+_MAX_SECRET_LENGTH: Final = 4096  # WeChat asks callers to leave room for at least 512
 _BEIJING: Final = timezone(timedelta(hours=8))
 # This time in the past stands for an event that has not happened, or a limit that does not apply.
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -72,7 +70,7 @@ class CachedSecret:
 
     value: str = field(default="", repr=False)
     ends_at: datetime = NEVER
-    looked_at: datetime = NEVER
+    looked_at: datetime = NEVER  # when this process last asked for the secret, whatever the answer was
     renews_at: datetime = NEVER  # from then on, the next secret is fetched, although this one is still valid
     failure: WeChatError | None = None
     paused_until: datetime = NEVER  # no new request before, because of `failure`
@@ -93,7 +91,7 @@ class CachedSecret:
         self.paused_until = now + pause
 
     def take(self, value: str, expires_in: int, *, now: datetime) -> None:
-        """A part of `renews_at` is random, so that not all processes call WeChat at the same moment."""
+        """Store a secret that was fetched, and end the pause."""
         self.value = value
         self.failure = None
         self.paused_until = NEVER
@@ -161,8 +159,8 @@ class WeChatTokens:
     async def renew(self, app: App, *, refused: WeChatToken) -> WeChatToken:
         """Return a new token of the app, because WeChat has refused the token `refused`.
 
-        If another caller has fetched a new token already, it is that one. If WeChat returns the refused one again, it
-        is returned, because other APIs of WeChat may still accept it.
+        If another caller has fetched a new token already, the result is that token. If WeChat returns the refused token
+        again, so does this function, because other APIs of WeChat may still accept it.
         """
         cached, now = self._cached[_key_of(app)], self.clock()
         cached.drop_future_times(now)
@@ -227,7 +225,7 @@ def _key_of(app: App) -> _Key:
 def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
     """Return the token or ticket `name`, and the seconds until it expires. Raises: WeChatBadResponse."""
     value, expires_in = answer.get(name), answer.get("expires_in")
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_SECRET or not value.isascii():
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_SECRET_LENGTH or not value.isascii():
         raise WeChatBadResponse(f"WeChat's response has no usable {name}")
     if type(expires_in) is not int or expires_in <= 0:  # `isinstance` would also accept True
         raise WeChatBadResponse("WeChat's response has no usable expires_in")
@@ -236,14 +234,14 @@ def secret_in(answer: dict[str, Any], name: str) -> tuple[str, int]:
 
 def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
     pause = FAILURE_PAUSE if failure.retry_after is None else timedelta(seconds=failure.retry_after)
-    if failure.errcode != DAILY_QUOTA:
+    if failure.errcode != USED_UP_QUOTA:
         return pause
     tomorrow = (now.astimezone(_BEIJING) + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     return min(pause, tomorrow - now)
 
 
 def _copy_for_caller(failure: WeChatError, pause: timedelta) -> WeChatError:
-    """An error that is raised repeatedly would collect the tracebacks of all callers."""
+    # The failure itself would collect the tracebacks of all callers to whom it is raised.
     left = round(pause.total_seconds())
     retry_after = None if failure.retry_after is None else min(max(1, left), failure.retry_after)
     return type(failure)(failure.detail, errcode=failure.errcode, retry_after=retry_after)
