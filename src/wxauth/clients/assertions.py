@@ -156,18 +156,25 @@ class Assertion:
             header, claims, signature = json_object(jws[1]), json_object(jws[2]), decoded(jws[3])
         except InvalidToken:
             raise InvalidAssertion("a part of client_assertion isn't a base64url-encoded JSON object") from None
-        alg, kid = _alg_and_kid(header)
-        client_id, jti = _client_id_and_jti(claims, issuer=issuer, endpoints=endpoints, now=now.timestamp())
-        return cls(alg, kid, client_id, jti, text[: jws.end(2)].encode(), signature)
+        _check_header(header)
+        _check_claims(claims, issuer=issuer, endpoints=endpoints, now=now.timestamp())
+        return cls(
+            alg=header["alg"],
+            kid=header.get("kid"),
+            client_id=claims["sub"],
+            jti=claims["jti"],
+            _signed=text[: jws.end(2)].encode(),
+            _signature=signature,
+        )
 
     def is_signed_by(self, key: ClientKey) -> bool:
         """Return whether the signature was made with this key."""
         return key.alg == self.alg and key.verify(self._signed, self._signature)
 
 
-def _alg_and_kid(header: Mapping[str, Any]) -> tuple[str, str | None]:
-    alg, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
-    if alg not in SIGNING_ALGS:
+def _check_header(header: Mapping[str, Any]) -> None:
+    kid, typ = header.get("kid"), header.get("typ", "JWT")
+    if header.get("alg") not in SIGNING_ALGS:
         raise InvalidAssertion(f"alg must be one of {', '.join(SIGNING_ALGS)}")
     if not isinstance(typ, str) or typ.lower().removeprefix("application/") not in _TYPES:
         raise InvalidAssertion("typ must be JWT or client-authentication+jwt")
@@ -175,12 +182,9 @@ def _alg_and_kid(header: Mapping[str, Any]) -> tuple[str, str | None]:
         raise InvalidAssertion("crit or b64 requires an extension that isn't supported")
     if not (kid is None or (isinstance(kid, str) and kid)):
         raise InvalidAssertion("kid must be a string that isn't empty")
-    return alg, kid
 
 
-def _client_id_and_jti(
-    claims: Mapping[str, Any], *, issuer: str, endpoints: Collection[str], now: float
-) -> tuple[str, str]:
+def _check_claims(claims: Mapping[str, Any], *, issuer: str, endpoints: Collection[str], now: float) -> None:
     client_id, jti = claims.get("sub"), claims.get("jti")
     if not isinstance(client_id, str) or claims.get("iss") != client_id:
         raise InvalidAssertion("iss and sub must be the client_id")
@@ -197,7 +201,6 @@ def _client_id_and_jti(
             raise InvalidAssertion("iat or nbf is in the future")
     if not (isinstance(jti, str) and 0 < len(jti) <= MAX_JTI_LENGTH):
         raise InvalidAssertion(f"jti must have 1 to {MAX_JTI_LENGTH} characters")
-    return client_id, jti
 
 
 def _is_only_for(audience: object, issuer: str, endpoints: Collection[str]) -> bool:

@@ -26,7 +26,7 @@ class OAuthError(Exception):
     The `description` is for the developer. It never contains a secret, or text that the caller sent.
     """
 
-    # `Unreadable` sets it, unless the caller may have chosen the name, because errors do not echo such a name.
+    # `Unreadable` sets this name, unless the caller may have chosen the name, because errors do not echo such names.
     parameter: str | None = None
 
     def __init__(self, error: str, description: str, *, status: int = 400, retry_after: int | None = None) -> None:
@@ -39,7 +39,7 @@ class OAuthError(Exception):
     def response(self) -> Response:
         """Return the HTTP response for this error (RFC 6749, section 5.2)."""
         headers = {"Cache-Control": "no-store"}
-        if self.status == 401:
+        if self.status == HTTPStatus.UNAUTHORIZED:
             headers["WWW-Authenticate"] = "Basic"
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)

@@ -162,7 +162,7 @@ async def form_of(request: Request) -> Parameters:
 
 @part
 class SiteCredentials:
-    """The part that finds the client that has sent a form, which is no service, and checks its credentials."""
+    """The part that authenticates the site or unregistered client that has sent a form."""
 
     settings: Settings
     database: Database
@@ -253,8 +253,8 @@ class SiteCredentials:
         )
 
 
-# `_client_by_assertion` refuses one without the other.
 def _has_assertion(form: Parameters) -> bool:
+    # `_client_by_assertion` refuses one without the other.
     return _ASSERTION in form or _ASSERTION_TYPE in form
 
 

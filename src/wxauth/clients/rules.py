@@ -46,9 +46,8 @@ APP_FIELDS: Final[Mapping[str, tuple[AppKind, Text]]] = {
 _URI_FIELDS: Final = ("redirect_uris", "logout_uris")
 
 
-# An empty string removes the logo.
 def _check_logo(logo: str) -> None:
-    if logo:
+    if logo:  # an empty string removes the logo
         check_logo(logo)
 
 
