@@ -51,7 +51,7 @@ class Issuer:
         self._tokens = TokenIssuer(issuer=settings.issuer, audience=settings.audience, encode=to_json)
 
     def issue(self, user: UserInSession, session: TokenSession, *, now: datetime) -> AccessToken:
-        """A token for a website or the console contains the roles only with the scope `roles`."""
+        """Issue an access token. One for a website or the console contains the roles only with the scope `roles`."""
         # `seconds_left` can be 0, but a token must not expire at the time at which it was issued.
         expires_in = max(1, min(self._settings.access_token_ttl, session.seconds_left))
         may_contain_roles = session.client_id is None or ROLES_SCOPE in session.scope.split()

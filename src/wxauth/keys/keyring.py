@@ -158,10 +158,9 @@ class KeyRing:
         self._id_token_keys = KeySet(RsaKey)
         self._key_sets: Sequence[KeySet[Any]] = (self._access_token_keys, self._id_token_keys)
 
-    # The other keys are in use.
     @property
     def unopened(self) -> list[str]:
-        """The kids of the stored keys that wxauth's secret keys cannot decrypt."""
+        """The kids of the stored keys that wxauth's secret keys cannot decrypt. The other keys are in use."""
         return [kid for key_set in self._key_sets for kid in key_set.unopened]
 
     @property
@@ -202,12 +201,11 @@ class KeyRing:
         """Return the published key of access tokens with this kid."""
         if not self.is_ready:
             raise KeysUnavailable(NOT_READ)
-        if kid not in self._access_token_keys.by_kid:
+        if kid not in self._access_token_keys.by_kid:  # it may have just replaced a withdrawn key
             await self._refresh_for_unknown_key()
         key = self._access_token_keys.by_kid.get(kid)
         return None if key is None else key.verification_key
 
-    # An unknown key may have just replaced a withdrawn key.
     async def _refresh_for_unknown_key(self) -> None:
         now = self.clock()
         # With `abs`, a clock that was set back does not prevent reads.
@@ -235,7 +233,7 @@ class KeyRing:
         Raises: CannotOpen, if all keys of an algorithm were encrypted with another `WXAUTH_SECRET_KEY`.
         """
         max_age = timedelta(seconds=self.settings.signing_key_max_age)
-        await self._read(lambda stored, now: is_due(stored, now, max_age=max_age))
+        await self._read_and_add(lambda stored, now: is_due(stored, now, max_age=max_age))
 
     async def refresh_for_first_site(self) -> None:
         """Refresh if there is a site but no key for id_tokens, because the first site may just have been added.
@@ -269,7 +267,7 @@ class KeyRing:
         A new key begins to sign when every cache has had time to fetch the key. The audit trail records only the
         addition of the key of access tokens, and only if `by` is given.
         """
-        await self._read(lambda stored, now: not has_next(stored, now), by=by)
+        await self._read_and_add(lambda stored, now: not has_next(stored, now), by=by)
         return self._access_token_keys.opened_rows[-1]
 
     async def withdraw(self, kid: str, *, by: Actor) -> StoredSigningKey:
@@ -310,7 +308,7 @@ class KeyRing:
         except Exception:  # for example a bug. A process that stopped reading would still accept withdrawn keys.
             log.exception("signing_keys_not_read")
 
-    async def _read(self, wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None = None) -> None:
+    async def _read_and_add(self, wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None = None) -> None:
         now = self.clock()
         published = await self.database.rows(PUBLISHED, now=now)
         for key_set in self._key_sets:
@@ -324,16 +322,15 @@ class KeyRing:
                 recorded_actor = by if key_set is self._access_token_keys else None
                 await self._add(key_set, wants_another, by=recorded_actor, now=now)
 
-    # A client can become a site without registration.
     async def _may_issue_id_tokens(self) -> bool:
+        # With client documents, a client can become a site without registration.
         return bool(self.settings.client_documents) or bool(await self.database.value(HAS_SITES))
 
-    # `wants_another` is called after the keys are locked, because another process may have added the key.
     async def _add(
         self, key_set: KeySet[Any], wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None, now: datetime
     ) -> None:
         async with self._changing(key_set, now) as change:
-            is_added = wants_another(change.before, now)
+            is_added = wants_another(change.before, now)  # another process may have added the key before the lock
             if is_added:
                 after = rotated(change.before, change.make, now=now)
                 await store_keys(change.transaction, change.before, after)

@@ -30,9 +30,9 @@ class StoredSigningKey(SQLModel):
     public_jwk: dict[str, Any] = Field(sa_type=JSONB)
     private_key: bytes = Field(sa_type=BYTEA, repr=False)  # PKCS#8, encrypted; empty after the key has retired
     created_at: datetime = Field(sa_type=TIME)
-    # It begins to sign then. It is published earlier, so that verifiers know it.
+    # The key begins to sign at this time. It is published earlier, so that verifiers know it.
     activates_at: datetime = Field(sa_type=TIME)
-    # It is no longer published from then on. The time is null until the key has a successor.
+    # The key is no longer published from this time on, which is null until the key has a successor.
     retires_at: datetime | None = Field(sa_type=TIME)
 
 
@@ -55,7 +55,7 @@ _UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE + 60)
 SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
 RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL) + _UNTIL_ALL_KNOW  # after its successor has begun to sign
 # A key that begins to sign later was created by a replica whose clock was ahead, so it is not the next key.
-_WAITS_AT_MOST: Final = 2 * SIGNS_AFTER
+_MAX_WAIT: Final = 2 * SIGNS_AFTER
 
 Keys = Sequence[StoredSigningKey]  # of an algorithm, the oldest first
 MakeKey = Callable[[datetime], StoredSigningKey]  # takes the time at which the key begins to sign
@@ -95,7 +95,7 @@ def key_state(key: StoredSigningKey, keys: Keys, now: datetime) -> KeyState:
 
 def has_next(keys: Keys, now: datetime) -> bool:
     """Return whether there is a published key that will begin to sign within minutes."""
-    return bool(keys) and now < keys[-1].activates_at <= now + _WAITS_AT_MOST
+    return bool(keys) and now < keys[-1].activates_at <= now + _MAX_WAIT
 
 
 def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
@@ -116,7 +116,7 @@ def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
     if not keys:
         return [make(now)]
     current = signing_key_of(keys, now)
-    kids_ahead = {key.kid for key in keys if key.activates_at > now + _WAITS_AT_MOST}
+    kids_ahead = {key.kid for key in keys if key.activates_at > now + _MAX_WAIT}
     corrected = [_activating_at(key, now) if key.kid in kids_ahead else key for key in keys]
     # The last key can become the next key only if another key signs until then.
     if len(keys) > 1 and keys[-1].kid in kids_ahead:
@@ -149,7 +149,7 @@ def without_key(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
 def _with_successor(keys: Keys, successor: StoredSigningKey, *, signer: StoredSigningKey | None = None) -> Keys:
     """Let the successor begin to sign, and the other keys retire `RETIRES_AFTER` later, unless they retire earlier.
 
-    By then, all tokens of the `signer` have expired.
+    The `signer` never retires earlier, because its tokens must have expired by then.
     """
     retires_at = successor.activates_at + RETIRES_AFTER
 

@@ -1,7 +1,4 @@
-"""The statements that read, lock, store and delete the signing keys of access tokens and id_tokens.
-
-Also the published keys as administrators see them, in the API and on the command line.
-"""
+"""The statements for signing keys, and the list of the published keys for the API and the command line."""
 
 from collections.abc import Sequence
 from datetime import datetime
