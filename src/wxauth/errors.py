@@ -52,7 +52,7 @@ class MethodNotAllowed(RequestRefused, code="method_not_allowed", status=405):
         self.allow = tuple(allow)
 
     def headers(self) -> dict[str, str]:
-        """RFC 9110, section 10.2.1."""
+        """Return the methods that the path supports (RFC 9110, section 10.2.1)."""
         return {"Allow": ", ".join(self.allow)}
 
 
@@ -244,7 +244,7 @@ class InvalidClient(WxAuthError, code="invalid_client", status=401):
     title = _("The client credentials are invalid.")
 
     def headers(self) -> dict[str, str]:
-        """RFC 6749, section 5.2."""
+        """Return the challenge for HTTP Basic (RFC 6749, section 5.2)."""
         return {"WWW-Authenticate": "Basic"}
 
 

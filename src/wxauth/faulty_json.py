@@ -55,14 +55,9 @@ def read_loosely(
 
 
 def _decoded(text: bytes) -> str:
-    """Some text in GBK looks like a series of incomplete characters of one byte.
-
-    Therefore, directly after such a character, another one is accepted only if the text also contains a complete UTF-8
-    character of at least three bytes.
-    """
     parts = list[str]()
     start = 0  # the position of the first byte that is not decoded yet
-    length = 0  # the number of bytes of the previous incomplete character
+    previous_length = 0  # the number of bytes of the previous incomplete character
     while True:
         try:
             return "".join((*parts, text[start:].decode("utf-8", "surrogatepass")))
@@ -74,18 +69,19 @@ def _decoded(text: bytes) -> str:
             if exc.reason == "invalid start byte" or has_too_many:
                 raise
             follows_another = bool(parts) and begin == start
-            if follows_another and length == 1 and _WHOLE_CHARACTER.search(text) is None:
+            # Some text in GBK looks like a series of incomplete characters of one byte. Such a series is accepted only
+            # if the text also contains a complete UTF-8 character of at least three bytes.
+            if follows_another and previous_length == 1 and _WHOLE_CHARACTER.search(text) is None:
                 raise
             parts += text[start:begin].decode("utf-8", "surrogatepass"), _LONE_SURROGATE
-            start, length = end, end - begin
+            start, previous_length = end, end - begin
 
 
 def _pruned(text: str) -> str:
-    """This only finds brackets, strings and numbers, so the text need not be valid JSON."""
     parts = list[str]()
     depth = 0
     copied_to = 0  # the position up to which the text is copied or replaced
-    for match in _SIZE_TOKEN.finditer(text):
+    for match in _SIZE_TOKEN.finditer(text):  # brackets, strings and long numbers, even if the text is not valid JSON
         start, end = match.span()
         piece = match[0]
         if piece in "[{":

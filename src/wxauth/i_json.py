@@ -12,9 +12,10 @@ from pydantic import BeforeValidator
 from wxauth.i18n import lazy_gettext as _
 from wxauth.text_errors import WrongValue
 
-# `check` refuses these values, also after `to_json`, and no ID can be one of them.
-_REFUSED: Final = nan
-_REPEATED: Final = [-inf, inf, -inf]
+# These values stand for what is not I-JSON. `check` refuses them, even if they were written and parsed again, and no ID
+# can be one of them.
+_INEXACT_NUMBER: Final = nan
+_OBJECT_WITH_REPEATED_NAME: Final = [-inf, inf, -inf]
 _ALIKE_BELOW: Final = 10**21  # JavaScript prints larger numbers with an exponent
 _NONCHARACTERS: Final = "\ufdd0-\ufdef" + "".join(
     chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF)
@@ -29,7 +30,7 @@ class NotIJson(WrongValue):
 
 
 def parse(text: str) -> Any:
-    """Parse JSON. In place of fractions that no double holds, and of objects that repeat a name, put refused values.
+    """Parse JSON, with values that `check` refuses in place of inexact fractions and of objects that repeat a name.
 
     The caller passes the result to `check`, or the part of the result that must be I-JSON.
     """
@@ -59,7 +60,7 @@ def check(value: object) -> None:
             case Mapping() as members:
                 rest += (*members, *members.values())
             case list() | tuple() as items:
-                if items == _REPEATED:
+                if items == _OBJECT_WITH_REPEATED_NAME:
                     raise NotIJson(_("must not contain a name twice in the same object"))
                 rest += items
 
@@ -83,7 +84,7 @@ def parse_typed(text: str) -> Any:
 def quotes_of_numbers(value: object) -> int:
     """Return the number of quotation marks around numbers in a value that can only be text.
 
-    They count towards no limit, because a number from before this rule became such a text.
+    Limits of size do not count them, because numbers that were stored before wxauth required I-JSON became such texts.
     """
     numbers = _TEXT_OF_NUMBER.findall(json.dumps(value))
     return sum(2 for number in numbers if type(parse_typed(number)) is str)
@@ -120,17 +121,17 @@ def _is_exact(number: float) -> bool:
 def _number(literal: str) -> float:
     double = float(literal)
     if not isfinite(double):
-        return _REFUSED
+        return _INEXACT_NUMBER
     if double == 0:  # `Decimal` refuses some of the exponents
-        return _REFUSED if re.search("[1-9]", re.split("[eE]", literal)[0]) else double
-    return double if Decimal(repr(double)) == Decimal(literal) else _REFUSED
+        return _INEXACT_NUMBER if re.search("[1-9]", re.split("[eE]", literal)[0]) else double
+    return double if Decimal(repr(double)) == Decimal(literal) else _INEXACT_NUMBER
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
     members = dict(pairs)
-    return members if len(members) == len(pairs) else _REPEATED
+    return members if len(members) == len(pairs) else _OBJECT_WITH_REPEATED_NAME
 
 
 _decoder: Final = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=_number, parse_constant=lambda _name: _REFUSED
+    object_pairs_hook=_object, parse_float=_number, parse_constant=lambda _name: _INEXACT_NUMBER
 )

@@ -20,6 +20,7 @@ WORDS: Final = """
     signs_from published_until former signing next event_id type attempts answer next_at pending delivered
     failed
 """.split()  # noqa: SIM905 - a list would need a line for each word
+# Python returns these texts only in English.
 _SYSTEM_REASONS: Final[Mapping[int | None, Text]] = {
     errno.EADDRINUSE: _("Address already in use"),
     errno.EADDRNOTAVAIL: _("Cannot assign requested address"),
@@ -28,7 +29,8 @@ _SYSTEM_REASONS: Final[Mapping[int | None, Text]] = {
     errno.EISDIR: _("Is a directory"),
     errno.EEXIST: _("File exists"),
     errno.ENOSPC: _("No space left on device"),
-}  # Python returns these texts only in English
+}
+# The keys are pydantic's types of errors, whose messages these texts replace. `.9g` shows 5.0 as 5.
 _RULES: Final = {
     "literal_error": _("must be {choices} or {last}"),
     "int_parsing": _("must be a valid integer"),
@@ -39,7 +41,7 @@ _RULES: Final = {
     "less_than_equal": _("must be at most {le:.9g}"),
     "string_too_short": _("must be at least {min_length} characters long"),
     "string_too_long": _("must be at most {max_length} characters long"),
-}  # in place of pydantic's messages; `.9g` shows 5.0 as 5
+}
 
 
 def terminal_language() -> str:

@@ -8,28 +8,30 @@ _MAX_TITLE_LENGTH: Final = 64
 # The following texts are sets of characters, to be written between the brackets of a regular expression.
 # The marks of Latin, Greek and Cyrillic letters can be stacked without a limit.
 _DIACRITICS: Final = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
-# They choose a form of the character before them.
+# Variation selectors choose a form of the character before them.
 _SELECTORS: Final = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _JOINERS: Final = "\u180e\u200b-\u200d"  # zero-width
 _TAGS: Final = "\U000e0000-\U000e007f"  # spell the code of a region in the emoji of the region's flag
+# These characters are invisible by themselves, for example combining accents and the fillers of Hangul.
 _INVISIBLE: Final = (
     f"{_DIACRITICS}{_SELECTORS}{_JOINERS}"
     "\u115f\u1160\u17b4\u17b5\u206a-\u206f\u2800\u3164\uffa0\ufff9-\ufffb\U00013430-\U0001343f\U00013441\U00013442"
     "\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0080-\U000e00ff\U000e01f0-\U000e0fff"
-)  # by themselves, for example combining accents and the fillers of Hangul
+)
 _CONTROLS: Final = "\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"  # without tabs, line breaks and form feeds, which become spaces
 # Programs ignore these characters, such as bidirectional controls.
 _IGNORED: Final = "\xad\u061c\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff0-\ufff8"
-# They are surrogates, characters for private use, noncharacters, and the last two planes.
+# These are surrogates, characters for private use, noncharacters, and the last two planes.
 _UNASSIGNABLE: Final = "\ud800-\uf8ff\ufdd0-\ufdef\U000f0000-\U0010ffff"
 _PLANES: Final = range(0, 0xF0000, 0x10000)  # except for those in `_UNASSIGNABLE`
 _ENDS_OF_PLANES: Final = "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in _PLANES)  # noncharacters
 _REMOVED: Final = f"{_CONTROLS}{_IGNORED}{_UNASSIGNABLE}{_ENDS_OF_PLANES}"
 
 _NEEDS_CLEANING: Final = re.compile(rf"[{_REMOVED}{_TAGS}{_INVISIBLE}]")  # most texts contain no such character
+# The group contains a flag, such as Scotland's.
 _FLAG_OR_REMOVED: Final = re.compile(
     rf"(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{{3,6}}\U000e007f)|[{_REMOVED}{_TAGS}]+"
-)  # the group contains a flag, such as Scotland's
+)
 _JOINABLE: Final = r"\u0530-\U0010ffff"  # emoji, and scripts other than Latin, Greek and Cyrillic
 # The characters #, * and digits begin keycap emoji.
 _AFTER_SELECTABLE: Final = rf"(?<=[#*0-9\xa9\xae{_JOINABLE}])(?<![\s{_INVISIBLE}])"

@@ -41,7 +41,7 @@ class PrivateKey:
         public = self.signer.public_key().to_dict()
         # For the thumbprint, RFC 7638 requires exactly these members, in alphabetical order.
         required = {name: public[name] for name in sorted(public) if name != "alg"}
-        self.kid = base64url(sha256(to_json(required)).digest()).decode()  # RFC 7638
+        self.kid = base64url(sha256(to_json(required)).digest()).decode()
         self.public_jwk: dict[str, str] = {**required, "alg": self.alg, "use": "sig", "kid": self.kid}
 
     @classmethod
