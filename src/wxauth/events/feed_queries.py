@@ -229,14 +229,11 @@ class SequenceState:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether the next numbers would be used already, or far too high. False if the sequence may not be read.
-
-        If the tables already contain far too high numbers, continuing after the highest is right: lower ones would come
-        before.
-        """
+        """Whether the next numbers would be used already, or far too high. False if the sequence may not be read."""
         if self.last_number is None:
             return False
         is_behind = self.last_number < self.highest
+        # If the tables already contain far too high numbers, the next number must still be higher.
         is_far_too_high = self.last_number > max(self.highest, MAX_SENSIBLE_NUMBER)
         return is_behind or is_far_too_high
 
