@@ -176,8 +176,7 @@ class KeyRing:
     def ensure_ready(self) -> None:
         """Check that there is a key that signs access tokens.
 
-        Callers do this before they use up a code from WeChat, an authorization code, a device code or a refresh token.
-        Otherwise, if a token could not be signed, the code or the refresh token would be lost.
+        Callers do this before they use up a code or a refresh token, which would be lost if no token could be signed.
         """
         if not self._access_token_keys.by_kid:
             raise StorageUnavailable(NOT_READ)
@@ -271,12 +270,7 @@ class KeyRing:
         return self._access_token_keys.opened_rows[-1]
 
     async def withdraw(self, kid: str, *, by: Actor) -> StoredSigningKey:
-        """Withdraw a key at once, for example because it was stolen. The tokens that it has signed become invalid.
-
-        Every process of wxauth stops accepting the key within seconds, and the guards of other services do so within
-        five minutes. Sessions continue, because a refresh returns a token that another key has signed. Return the key
-        with the same algorithm that signs from now on.
-        """
+        """Withdraw a key, whose tokens become invalid, and return the key of its algorithm that signs from now on."""
         now = self.clock()
         published = await self.database.rows(PUBLISHED, now=now)
         alg = next((row.alg for row in published if row.kid == kid), None)
