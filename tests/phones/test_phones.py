@@ -42,8 +42,8 @@ from tests.world import (
 from wxauth.core.background import RETRY_PAUSE_SECONDS
 from wxauth.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, Pace, keep_house, sweep
 from wxauth.phones.phones import (
-    MAX_CALLS,
-    MAX_IN_PROGRESS_OF_ONE,
+    MAX_CALLS_IN_PROGRESS,
+    MAX_IN_PROGRESS_OF_IDENTITY,
     PAUSES_FOR_OTHERS_SECONDS,
     UNTOUCHED_FOR,
     WECHAT_SHUTDOWN_SECONDS,
@@ -450,7 +450,7 @@ async def test_of_one_persons_codes_a_few_are_asked_about_at_once(stage: Stage) 
     refused = [answer for answer in answers if answer.status_code == 429]
     asked = len(stage.asked(API))
     # Each code that wxauth asks WeChat about takes a second place, so later requests may find no place.
-    assert MAX_IN_PROGRESS_OF_ONE // 2 <= asked <= MAX_IN_PROGRESS_OF_ONE
+    assert MAX_IN_PROGRESS_OF_IDENTITY // 2 <= asked <= MAX_IN_PROGRESS_OF_IDENTITY
     assert len(refused) == 100 - asked
     problem_of(refused[0], "rate_limited", 429)
     assert int(refused[0].headers["retry-after"]) > 0
@@ -461,14 +461,14 @@ async def test_of_one_persons_codes_a_few_are_asked_about_at_once(stage: Stage) 
 async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(stage: Stage) -> None:
     stage = await stage.replica(wechat_timeout=1, timeouts=Timeouts(phones_farewell=0))
     stage.simulator.fail(API, hang=True, times=None)
-    of_one = MAX_IN_PROGRESS_OF_ONE // 2
-    logins = [await stage.login(f"person-{n}") for n in range(MAX_CALLS // of_one)]
+    of_one = MAX_IN_PROGRESS_OF_IDENTITY // 2
+    logins = [await stage.login(f"person-{n}") for n in range(MAX_CALLS_IN_PROGRESS // of_one)]
     for answer in await asyncio.gather(*(stage.bind(login, stage.phone_code()) for login in logins * of_one)):
         problem_of(answer, "wechat_timeout", 504)
     bob, code = await stage.login("bob"), stage.phone_code("bob")
     problem_of(await stage.bind(bob, code), "rate_limited", 429)
     assert (await stage.login("bob", phone_code=code))["phone_error"] == "rate_limited"
-    assert len(stage.asked(API)) == MAX_CALLS
+    assert len(stage.asked(API)) == MAX_CALLS_IN_PROGRESS
 
 
 # No response that WeChat has charged for is lost.

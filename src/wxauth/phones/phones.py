@@ -44,14 +44,15 @@ KEPT_IN_MEMORY_SECONDS: Final = 600.0
 # The request that fetched a younger response might still be about to bind the number.
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
 
-MAX_CALLS: Final = 200
-# These are requests and calls of one identity. The taps and retries of an honest user cause fewer.
-MAX_IN_PROGRESS_OF_ONE: Final = 20
+MAX_CALLS_IN_PROGRESS: Final = 200
+# The taps and retries of an honest user cause fewer requests and calls.
+MAX_IN_PROGRESS_OF_IDENTITY: Final = 20
 WECHAT_SHUTDOWN_SECONDS: Final = 6.0
 
 # Each pause comes before a look whether another process has stored the response.
 PAUSES_FOR_OTHERS_SECONDS: Final = (0.0, 0.1, 0.4, 1.0)
 _ANSWER: Final = "phone_answer"
+_USER_IS_GONE: Final = "the user has just been banned or erased, or has requested erasure"
 _NOT_CAUSED_BY_CODE: Final = (errors.WeChatMisconfigured, errors.WeChatRateLimited, errors.WeChatUnavailable)
 
 log = get_logger()
@@ -81,14 +82,14 @@ class Phones:
     _in_progress: Places[tuple[str, str]] = field(
         init=False,
         default_factory=partial(
-            Places, per_holder=MAX_IN_PROGRESS_OF_ONE, detail="this user has sent too many phone codes at once"
+            Places, per_holder=MAX_IN_PROGRESS_OF_IDENTITY, detail="this user has sent too many phone codes at once"
         ),
     )  # by app_id and openid
     _calls: dict[bytes, _Call] = field(init=False, default_factory=dict)  # by the hash of the code
     _has_logged_unopened: bool = field(init=False, default=False)
 
     async def bind(self, user: UserInSession, code: str) -> UserInSession:
-        """Bind the number behind a code. If the identity sends it again, use WeChat's stored response.
+        """Bind the number behind a code. If the identity sends the code again, use WeChat's stored response.
 
         Raises: UnknownApp; WrongAppKind, if the app is not a mini-program; WeChatError; RateLimited; PhoneTaken;
         InvalidCode, if the user must tap again; InvalidToken, if the user has just been banned or erased, or is about
@@ -101,19 +102,17 @@ class Phones:
         asked_at = self.clock()
         code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
         with self._in_progress.place((app.app_id, openid)):
-            outcome: UserInSession | queries.PhoneRefusal | None
-            answer_or_user = await self._find_or_fetch(app, openid, code, code_hash, asked_at=asked_at)
-            if isinstance(answer_or_user, queries.StoredAnswer):
-                outcome = await self._bind_in_turn(answer_or_user, user.id)
-            else:
-                outcome = answer_or_user  # a user whose number is already bound, or None if the user was erased
+            answer = await self._find_or_fetch(app, openid, code, code_hash, asked_at=asked_at)
+            if isinstance(answer, UserInSession):  # the number is bound already
+                return answer
+            outcome = await self._bind_in_turn(answer, user.id)
         match outcome:
             case queries.PhoneRefusal.TAKEN:
                 raise errors.PhoneTaken("this number belongs to another user")
             case queries.PhoneRefusal.WITHDRAWN:
                 raise errors.InvalidCode("the number was withdrawn or removed after the user shared it: tap again")
-            case queries.PhoneRefusal() | None:  # never `OUTDATED`, which only a late binding can return
-                raise InvalidToken("the user has just been banned or erased, or has requested erasure")
+            case queries.PhoneRefusal():  # never `OUTDATED`, which only a late binding can return
+                raise InvalidToken(_USER_IS_GONE)
         return outcome
 
     async def _bind_in_turn(self, answer: queries.StoredAnswer, user_id: UUID) -> UserInSession | queries.PhoneRefusal:
@@ -155,31 +154,33 @@ class Phones:
 
     async def _find_or_fetch(
         self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime
-    ) -> queries.StoredAnswer | UserInSession | None:
-        """Return the response, or the user if its number is bound, or None if the user was erased."""
+    ) -> queries.StoredAnswer | UserInSession:
         # This process might still hold the response in memory, because the database was down.
         await self.retries.run_now(_ANSWER, code_hash)
-        answer_or_user = await queries.find_answer(self.database, code_hash)
-        if answer_or_user is not None:
-            return answer_or_user
+        answer = await queries.find_answer(self.database, code_hash)
+        if answer is not None:
+            return answer
         try:
             await self._fetch(app, openid, code, code_hash, asked_at=asked_at)
         except (errors.InvalidCode, errors.CodeUsed) as exc:
             if exc.errcode in OPENID_MISMATCH:
                 raise  # another process cannot have used up the code, because it belongs to another app or user
             # Another process might have used up the code, and might be about to store the response.
-            answer_or_user = await self._find_from_others(code_hash)
-            if answer_or_user is None:
+            answer = await self._find_from_others(code_hash)
+            if answer is None:
                 raise
-            return answer_or_user
-        return await queries.find_answer(self.database, code_hash)
+            return answer
+        answer = await queries.find_answer(self.database, code_hash)
+        if answer is None:  # an erasure of the user has deleted the response
+            raise InvalidToken(_USER_IS_GONE)
+        return answer
 
     async def _find_from_others(self, code_hash: bytes) -> queries.StoredAnswer | UserInSession | None:
         for pause in self.pauses_for_others:
             await asyncio.sleep(pause)
-            answer_or_user = await queries.find_answer(self.database, code_hash)
-            if answer_or_user is not None:
-                return answer_or_user
+            answer = await queries.find_answer(self.database, code_hash)
+            if answer is not None:
+                return answer
         return None
 
     async def _fetch(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> None:
@@ -193,7 +194,7 @@ class Phones:
         await asyncio.shield(call.storage)
 
     def _start_call(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> _Call:
-        if len(self._calls) >= MAX_CALLS:
+        if len(self._calls) >= MAX_CALLS_IN_PROGRESS:
             raise errors.RateLimited("too many phone number requests are in progress", retry_after=RETRY_AFTER)
         identity = (app.app_id, openid)
         # These are separate tasks, because both must finish even if the request is cancelled or too late.

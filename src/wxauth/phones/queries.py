@@ -1,6 +1,7 @@
 """The table of WeChat's responses to phone codes, and the statements that store them and bind their numbers to users.
 
-A response that is done keeps its row without the number for a while, so that the same code still succeeds.
+A response is settled when its number is bound. The row is kept for a while without the number, so that the same code
+still succeeds.
 """
 
 from collections.abc import Collection, Sequence
@@ -65,18 +66,18 @@ class PhoneRefusal(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredAnswer:
-    """A response from WeChat that is not done yet."""
+    """A response from WeChat that is not settled yet."""
 
     code_hash: bytes = field(repr=False)
     app_id: str
     openid: str
     sealed: bytes = field(repr=False)
     asked_at: datetime
-    """The user's actions after this time, of the request, take precedence over the response."""
+    """The time of the request. What the user does after it takes precedence over the response."""
 
     @property
     def identity(self) -> dict[str, str]:
-        """Return the identity as parameters of a statement."""
+        """The identity as parameters of a statement."""
         return {"app_id": self.app_id, "openid": self.openid}
 
 
@@ -129,7 +130,7 @@ REFUSE_ANSWER: Final = Statement[Nothing](
     "UPDATE phone_answers SET refused_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL"
 )
 # Of two requests with the same response, the second gets no row, and must change nothing.
-_MARK_DONE: Final = Statement[bytes]("""
+_SETTLE: Final = Statement[bytes]("""
 UPDATE phone_answers SET sealed = NULL, settled_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL
 RETURNING code_hash
 """)
@@ -176,7 +177,7 @@ sweep_answers: Final = Sweep.of("phone_answers", key="code_hash", by="asked_at")
 
 
 async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserInSession | None:
-    """Return the response to a code, or its user if it is done; None if the identity has been erased, too."""
+    """Return the response to a code, or its user if the response is settled; None if no response is stored."""
     row = await database.row(_FIND, code_hash=code_hash)
     if row is None:
         return None
@@ -204,7 +205,7 @@ async def add_phone_answer(database: Database, answer: StoredAnswer) -> bool:
 async def bind_phone(
     database: Database, answer: StoredAnswer, phone: str, *, policy: PhonePolicy, is_late: bool, now: datetime
 ) -> UserInSession | PhoneRefusal:
-    """Bind the number of a response, mark it as done, and return the changed user, or the reason for a refusal.
+    """Bind the number of a response, and return the changed user, or the reason for a refusal.
 
     With `is_late`, the request that fetched the response has ended, and a number that the user has bound since takes
     precedence. Other users with the number from an import lose it. If another user has verified the number, the policy
@@ -212,8 +213,8 @@ async def bind_phone(
 
     - `share`: both users have the number.
     - `move`: the other user loses the number, because WeChat binds a number to one account at a time. If the other user
-      verified it after wxauth called WeChat, it is refused.
-    - `refuse`, `link`: it is refused. After `link`, the caller can call `link_phone`.
+      verified it after wxauth called WeChat, the number is refused.
+    - `refuse`, `link`: the number is refused. After `link`, the caller can call `link_phone`.
     """
     verified_until = answer.asked_at if policy == "move" else None
     async with database.begin() as transaction:
@@ -228,7 +229,7 @@ async def bind_phone(
         if not {user_id, *losers}.issuperset(losers_now):
             # A merge or a split has just given the number to a user who is not locked here.
             raise ChangedMeanwhile
-        if await _mark_done(transaction, answer, now=now):
+        if await _settle(transaction, answer, now=now):
             by = Actor(str(user_id))
             await transaction.run(_BIND, user_id=user_id, phone=phone, verified_at=answer.asked_at)
             await record_event(transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id)
@@ -275,7 +276,7 @@ async def link_phone(
             raise ChangedMeanwhile
         # The holder's time of verification stays: if each link renewed it, the number's next owner, to whom the carrier
         # might have given it, would be merged, too.
-        await _mark_done(transaction, answer, now=now)
+        await _settle(transaction, answer, now=now)
         return await transaction.one(_USER, user_id=holder_id, **answer.identity), merged
 
 
@@ -338,9 +339,9 @@ async def _store_refusal(
         await transaction.run(REFUSE_ANSWER, code_hash=answer.code_hash, now=now)
 
 
-async def _mark_done(transaction: Transaction, answer: StoredAnswer, *, now: datetime) -> bool:
-    """Return False if the response was already done. The caller must have locked the response's user."""
-    was_pending = await transaction.value(_MARK_DONE, code_hash=answer.code_hash, now=now) is not None
+async def _settle(transaction: Transaction, answer: StoredAnswer, *, now: datetime) -> bool:
+    """Return False if the response was already settled. The caller must have locked the response's user."""
+    was_pending = await transaction.value(_SETTLE, code_hash=answer.code_hash, now=now) is not None
     if was_pending:
         await transaction.run(_PROVE, **answer.identity, proved_at=answer.asked_at)
     return was_pending
