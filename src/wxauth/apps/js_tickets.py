@@ -80,11 +80,10 @@ class JsTickets:
         await cancel(self._under_way.values())
 
     async def _renew(self, app: App, cached: CachedSecret) -> None:
-        # A fetch takes at most one timeout. The lease lasts longer, because the ticket must also be stored, and this
-        # process waits as long for the process with the lease.
-        longest_fetch = timedelta(seconds=2 * self.settings.wechat_timeout)
+        # A fetch takes at most one timeout, and then the ticket must be stored.
+        lease = timedelta(seconds=2 * self.settings.wechat_timeout)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + longest_fetch.total_seconds()
+        deadline = loop.time() + lease.total_seconds()  # another process might have a lease that has just begun
         while True:
             now = self.clock()
             stored = await self.database.row(FIND_TICKET, app_id=app.app_id)
@@ -94,7 +93,7 @@ class JsTickets:
             cached.ensure_not_paused(now)
 
             unusable = stored.ticket if stored is not None and not is_usable else None
-            values = {"app_id": app.app_id, "unusable": unusable, "until": now + longest_fetch, "now": now}
+            values = {"app_id": app.app_id, "unusable": unusable, "until": now + lease, "now": now}
             is_leased = await self.database.value(LEASE_TICKET, **values) is not None
             if is_leased:
                 await self._fetch(app, cached, now)

@@ -76,7 +76,7 @@ class JsTicket(SealedTicket, table=True):
 FIND_TICKET: Final = Statement[SealedTicket](
     "SELECT app_id, ticket, ends_at, renews_at FROM js_tickets WHERE app_id = :app_id"
 )
-# Decides which process of all replicas fetches a ticket, which the others then use.
+# Of the processes of all replicas, only one gets a row back. This process fetches a ticket, which the others then use.
 LEASE_TICKET: Final = Statement[str]("""
 INSERT INTO js_tickets AS t (app_id, ends_at, renews_at, leased_until) VALUES (:app_id, :now, :now, :until)
 ON CONFLICT (app_id) DO UPDATE SET leased_until = :until

@@ -92,13 +92,13 @@ def detail_of_invalid(field_names: Sequence[str]) -> str:
 
 @part
 class Apps:
-    """The apps in memory, as last read. Settings win. `hint` tells the developer more if an app is unknown."""
+    """The apps in memory, as last read. An app in the settings replaces a stored app with the same id."""
 
     database: Database
     sealer: Sealer
     settings: Settings
     refresh_pause: float = REFRESH_PAUSE_SECONDS
-    hint: str = ""
+    hint: str = ""  # for the developer, in the error for an unknown app
     default: KnownApp | None = field(init=False)
     """The app for logins that name no app, which may be disabled."""
     unopened: list[str] = field(init=False, default_factory=list)
@@ -210,8 +210,8 @@ class Apps:
         self._is_read = True
 
     async def keep_fresh(self) -> None:
-        """Read the stored apps forever. The first pause is because the start has called `try_refresh`."""
-        await asyncio.sleep(self.refresh_pause)
+        """Read the stored apps forever, beginning after a pause."""
+        await asyncio.sleep(self.refresh_pause)  # the start has just called `try_refresh`
         await keep_doing(self.refresh, pause=self.refresh_pause, failure_event="apps_not_read")
 
     async def try_refresh(self) -> None:
