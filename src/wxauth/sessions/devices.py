@@ -10,6 +10,7 @@ from pydantic import Field, PlainSerializer
 # A client chooses the User-Agent, and a list of sessions describes hundreds of them. Therefore, a pattern with `(?>…)`
 # searches only from the first occurrence of its first word. A search from each occurrence would take quadratic time.
 _DEVTOOLS: Final = "WeChat DevTools"
+# The first matching pattern counts: an iPhone's User-Agent contains "like Mac OS X". A group matches the version.
 _SYSTEMS: Final = (
     (re.compile(r"wechatdevtools"), _DEVTOOLS),
     (re.compile(r"(?:OpenHarmony|HarmonyOS)[ /]?([\d.]+)?"), "HarmonyOS"),
@@ -22,7 +23,6 @@ _SYSTEMS: Final = (
     (re.compile(r"CrOS"), "ChromeOS"),
     (re.compile(r"Linux"), "Linux"),
 )
-"""The first matching pattern counts: an iPhone's User-Agent contains "like Mac OS X". A group is the version."""
 # The first matching pattern counts, because nearly all browsers also claim to be Chrome and Safari.
 _BROWSERS: Final = (
     (re.compile(r"(?:Edg|EdgA|EdgiOS)/(\d+)"), "Edge"),
@@ -32,13 +32,13 @@ _BROWSERS: Final = (
     (re.compile(r"\A(?>.*?Version/(\d+)).*Safari/"), "Safari"),
 )
 _WECHAT: Final = re.compile(r"MicroMessenger/(\d+\.\d+\.\d+)")
-# Its User-Agent always contains the same old version, so no version is shown.
+# WeChat on a computer always sends the same old version, so no version is shown.
 WECHAT_ON_A_COMPUTER: Final = re.compile(r"(?:Windows|Mac)Wechat")
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What is known of the device that sent a request."""
+    """The device that sent a request."""
 
     ip: str | None
     user_agent: str | None

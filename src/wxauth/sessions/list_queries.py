@@ -81,7 +81,6 @@ NO_ADDRESS: Final = "'0.0.0.0/0'::inet"
 
 For the same reason, an empty `opened_user_agent` stands for an unknown User-Agent.
 """
-# The address and the User-Agent from which a session was opened: see `OPENED`.
 _OPENED_IP: Final = f"NULLIF(COALESCE(opened_ip, ip), {NO_ADDRESS})"
 _OPENED_USER_AGENT: Final = "NULLIF(COALESCE(opened_user_agent, user_agent), '')"
 OPENED: Final = f"""

@@ -19,15 +19,14 @@ class Session(SQLModel, table=True):
     user_id: UUID
     app_id: str = Field(sa_type=Text)
     openid: str = Field(sa_type=Text)
-    # The key is encrypted, and from this login or a later code of the identity (`STORE_KEY`). It is deleted when the
-    # session ends.
+    # The encrypted key is from this login, or from a later code of the identity (`STORE_KEY`), until the session ends.
     session_key: bytes | None = Field(sa_type=BYTEA)
     generation: int
     rotated_at: datetime | None = Field(sa_type=TIME)
     ip: str | None = Field(sa_type=INET)
     """The device's address at the login or the last refresh. `user_agent` is from the same request.
 
-    For a website's session, it is the browser's address at the login, because the website's server sends the
+    For a website's session, this is the browser's address at the login, because the website's server sends the
     refreshes. With `ADDRESSES_KEPT_DAYS`, housekeeping later truncates `ip` and `opened_ip` to their networks.
     """
     user_agent: str | None = Field(sa_type=Text)
@@ -51,7 +50,7 @@ class Session(SQLModel, table=True):
 
 
 class WebsiteSession(SQLModel, table=True):
-    """An index on `sessions` would serve the same purpose, but would slow down every login of a phone."""
+    """The sessions of each website. An index on `sessions` instead would slow down every login of a phone."""
 
     __tablename__ = "website_sessions"
 

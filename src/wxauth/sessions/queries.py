@@ -16,8 +16,7 @@ from wxauth.core.trail import SYSTEM, Actor, EventType, event, record_events
 from wxauth.core.users import USER, UserInSession
 
 MAX_SESSIONS_IN_EVENT: Final = 1000
-# No other client can have this client_id.
-CONSOLE: Final = "wxauth-admin"
+CONSOLE: Final = "wxauth-admin"  # no other client can have this client_id
 TOO_MANY_CHANGES: Final = "too many concurrent changes to this session"
 _ALL_IDENTITIES: Final[Mapping[str, object]] = {"app_ids": None, "openids": None}
 
@@ -77,7 +76,7 @@ SELECT EXISTS (SELECT FROM sessions one JOIN sessions other USING (user_id)
 """)
 USER_OF_SESSION: Final = Statement[UUID]("SELECT user_id FROM sessions WHERE id = :session_id")
 OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
-# The sessions are those of a website or a client with a metadata document, open or ended.
+# Open and ended sessions count, of a website or of a client with a metadata document.
 HAS_SESSIONS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM website_sessions WHERE client_id = :client_id)")
 # There is no row if the page is not full.
 LAST_OF_PAGE: Final = Statement[LastRow](
@@ -309,7 +308,7 @@ async def end_sessions(
 async def end_session_of_locked_user(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, reason: EndReason, by: Actor, now: datetime
 ) -> bool:
-    """Return whether the session belongs to the user, even if it has ended before."""
+    """End a session, and return whether it belongs to the user, even if it has ended before."""
     if await transaction.value(USER_OF_SESSION, session_id=session_id) != user_id:
         return False
     ended = await end_selected(transaction, _END_ONE, {"session_id": session_id}, reason=reason, by=by, now=now)
@@ -334,7 +333,7 @@ async def end_replaced_sessions(
 
 
 async def end_page_of_client(transaction: Transaction, client_id: str, *, size: int, by: Actor, now: datetime) -> int:
-    """Return the number of sessions that were taken off the list of a removed website."""
+    """End a page of a removed website's sessions. Return the number of sessions that were taken off its list."""
     page = await transaction.values(_PAGE_OF_CLIENT, client_id=client_id, size=size)
     locked_users = await transaction.values(_LOCK_FREE_USERS, session_ids=page)
     parameters = {"session_ids": page, "user_ids": locked_users}

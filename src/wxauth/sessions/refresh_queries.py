@@ -51,8 +51,7 @@ class RotatedSession(UserInSession):
 
     generation: int
     expires_at: datetime
-    # Then the statement has changed nothing, and `_rotate` ends the session.
-    is_reused: bool
+    is_reused: bool  # if so, the statement has changed nothing, and `_rotate` ends the session
 
 
 Rotated = TypeVar("Rotated", bound=RotatedSession)
@@ -183,6 +182,12 @@ SELECT * FROM (
                 ON s.id = asked.id AND s.client_id IS NOT DISTINCT FROM :client_id) AS refused
  WHERE why IS NOT NULL
 """)
+_NO_WEBSITE: Final[Mapping[str, object]] = {
+    "client_id": None,
+    "resource": None,
+    "usable_scopes": (),
+    "requested_scopes": (),
+}
 
 
 async def rotate_refresh_token(
@@ -196,7 +201,7 @@ async def rotate_refresh_token(
 ) -> RotatedSession | RefreshRefused:
     """Rotate the refresh token of a session in an app. If it was reused, the session ends."""
     device = {"ip": ip, "user_agent": user_agent}
-    return await _rotate(database, _ROTATE, token, device, ip=ip, lifetimes=lifetimes, now=now)
+    return await _rotate(database, _ROTATE, token, device, website=_NO_WEBSITE, ip=ip, lifetimes=lifetimes, now=now)
 
 
 async def rotate_refresh_token_of_website(
@@ -223,7 +228,9 @@ async def rotate_refresh_token_of_website(
         "usable_scopes": usable_scopes,
         "requested_scopes": requested_scopes,
     }
-    return await _rotate(database, _ROTATE_OF_WEBSITE, token, website, ip=ip, lifetimes=lifetimes, now=now)
+    return await _rotate(
+        database, _ROTATE_OF_WEBSITE, token, website, website=website, ip=ip, lifetimes=lifetimes, now=now
+    )
 
 
 @retrying(detail=TOO_MANY_CHANGES)
@@ -233,6 +240,7 @@ async def _rotate(
     token: RefreshToken,
     further_values: Mapping[str, object],
     *,
+    website: Mapping[str, object],
     ip: str | None,
     lifetimes: Lifetimes,
     now: datetime,
@@ -249,32 +257,14 @@ async def _rotate(
         **further_values,
     )
     if row is None:
-        return await _refusal(database, token.session_id, further_values, max_age=lifetimes.max_age, now=now)
+        refusal = await database.row(
+            _WHY_NOT, session_id=token.session_id, **website, max_age=lifetimes.max_age, now=now
+        )
+        if refusal is None:
+            raise ChangedMeanwhile
+        return refusal
     if row.is_reused:
         by = Actor(SYSTEM.name, ip)
         await end_session(database, session_id=token.session_id, reason=EndReason.REUSED, by=by, now=now)
         return RefreshRefused(RefreshRefusal.REUSED, row.id)
     return row
-
-
-async def _refusal(
-    database: Database,
-    session_id: UUID,
-    further_values: Mapping[str, object],
-    *,
-    max_age: int,
-    now: datetime,
-) -> RefreshRefused:
-    refusal = await database.row(
-        _WHY_NOT,
-        session_id=session_id,
-        client_id=further_values.get("client_id"),
-        resource=further_values.get("resource"),
-        usable_scopes=further_values.get("usable_scopes", ()),
-        requested_scopes=further_values.get("requested_scopes", ()),
-        max_age=max_age,
-        now=now,
-    )
-    if refusal is None:
-        raise ChangedMeanwhile
-    return refusal

@@ -44,7 +44,7 @@ class RefreshTokens:
         self._form = re.compile(re.escape(self.PREFIX) + _FORM, re.ASCII)
 
     def issue(self, session_id: UUID, generation: int) -> str:
-        """Each call returns the same token until the secret key changes."""
+        """Return the token of this generation, which is the same until the secret key changes."""
         signed = session_id.bytes + generation.to_bytes(_GENERATION_BYTES, "big")
         mac = hmac.digest(self._keys[0], signed, "sha256")
         return self.PREFIX + urlsafe_b64encode(signed + mac).decode().removesuffix(_PADDING)
@@ -62,7 +62,7 @@ class RefreshTokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lifetimes:
-    """The lifetimes are in seconds."""
+    """The lifetimes of a session and of its refresh tokens, in seconds."""
 
     max_unused: int
     max_age: int
