@@ -152,7 +152,7 @@ async def link_unionid(
     cancels_erasure: bool = False,
     now: datetime,
 ) -> None:
-    """Merge the user of a known identity into the user of the unionid that WeChat now returns for it, and store it.
+    """Merge an identity's user into the user of the unionid that WeChat now returns for it, and store the unionid.
 
     Do nothing if they are one user, if one of them does not exist, or if they were split. With `cancels_erasure`, the
     person who logs in wants to keep the account, so erasures that were requested are cancelled unless a user is banned.
@@ -218,7 +218,7 @@ async def _merge_by_unionid(
     if await transaction.value(queries.ARE_SPLIT, one_id=pair.former_id, other_id=pair.remaining_id):
         return None
     if pair.is_either_leaving:
-        pair = await _cancel_erasures_of_both(transaction, pair, cancels_erasure=cancels_erasure, now=now)
+        pair = await _without_erasures(transaction, pair, cancels_erasure=cancels_erasure, now=now)
     return await merge(transaction, pair, source=BY_UNIONID, by=SYSTEM, now=now)
 
 
@@ -309,11 +309,12 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, *, into: UUID) -
     )
 
 
-async def _cancel_erasures_of_both(
+async def _without_erasures(
     transaction: Transaction, pair: MergePair, *, cancels_erasure: bool, now: datetime
 ) -> MergePair:
+    """Cancel the requested erasures, or raise the error of a login if that is not allowed."""
     accounts = {pair.former_id: pair.former, pair.remaining_id: pair.remaining}
-    # `check_may_log_in` raises the errors. A ban of either user takes precedence over a requested erasure of the other.
+    # A ban of either user takes precedence over a requested erasure of the other.
     for user_id, account in accounts.items():
         if account.is_banned:
             check_may_log_in(user_id, account)

@@ -38,15 +38,14 @@ SELECT EXISTS (
                         WHERE third_user.phone = :phone AND third_user.phone_verified_at IS NOT NULL
                           AND third_user.id NOT IN (:new_user_id, :holder_id)))
 """)
-# Such users must not be merged automatically. The events of splits are never deleted.
+# Users who were split must not be merged automatically. The events of splits are never deleted.
 ARE_SPLIT: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM events
                 WHERE type = 'user.split'
                   AND ((user_id = ANY ({_IDS_OF_ONE}) AND data ->> 'new_user_id' = ANY ({_IDS_OF_OTHER}::text[]))
                        OR (user_id = ANY ({_IDS_OF_OTHER}) AND data ->> 'new_user_id' = ANY ({_IDS_OF_ONE}::text[]))))
 """)
-
-# It tells whether a phone number, an operator or an import has joined several WeChat accounts.
+# Whether a phone number, an operator or an import has joined several WeChat accounts in this user.
 IS_JOINED: Final = Statement[bool]("""
 -- most users were never merged: they need no search through the merges of all users
 SELECT (EXISTS (SELECT FROM former_users WHERE user_id = :user_id)

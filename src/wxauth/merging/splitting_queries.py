@@ -66,11 +66,9 @@ _DELETE_IDENTITIES: Final = Statement[Nothing]("""
 DELETE FROM identities USING unnest(:app_ids::text[], :openids::text[]) AS leaving (app_id, openid)
  WHERE identities.user_id = :user_id AND (identities.app_id, identities.openid) = (leaving.app_id, leaving.openid)
 """)
-
 _MOVE_UNIONID: Final = Statement[Nothing](
     "UPDATE unionids SET user_id = :new_user_id WHERE unionid = :unionid AND user_id = :user_id"
 )
-
 _DELETE_UNIONID: Final = Statement[Nothing]("""
 DELETE FROM unionids
  WHERE unionid = :unionid AND user_id = :user_id
@@ -108,7 +106,10 @@ class Separation:
     async def of(
         cls, transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, only_named: bool = False
     ) -> Self | None:
-        """Read what leaves: this identity and, unless `only_named`, those with its unionid. None if it is another's."""
+        """Read what leaves: this identity and, unless `only_named`, those with its unionid.
+
+        Return None if the identity is not the user's.
+        """
         identities = await transaction.rows(_IDENTITIES, user_id=user_id)
         named = next((each for each in identities if each.key == (app_id, openid)), None)
         if named is None:

@@ -26,7 +26,7 @@ class OfAnotherOpenid(UnionidConflict):
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """The users of an identity, and of the unionid that WeChat has returned for it, if there are such users."""
+    """The users of an identity, and of the unionid that WeChat has returned for the identity, if they exist."""
 
     user_id: UUID | None
     holder_id: UUID | None
@@ -36,23 +36,22 @@ class People:
 
     @property
     def two_users(self) -> tuple[UUID, UUID] | None:
-        """It is None if both are the same user, or if one does not exist."""
+        """The users of the identity and of the unionid; None if they are one user, or if one does not exist."""
         if self.user_id is None or self.holder_id is None or self.user_id == self.holder_id:
             return None
         return self.user_id, self.holder_id
 
 
-# `awaits_login` lasts until somebody logs in with an imported identity, or until `KEEP_MISNAMED`. The statement returns
-# one row.
+# `awaits_login` lasts until somebody logs in with an imported identity, or until `KEEP_MISNAMED`.
 PEOPLE: Final = Statement[People]("""
 SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid) AS user_id,
        (SELECT user_id FROM unionids WHERE unionid = :unionid) AS holder_id,
        (SELECT user_id FROM identities
          WHERE app_id = :app_id AND openid = :unionid AND openid <> :openid AND awaits_login) AS misnamed_user_id
 """)
-# It fails with a conflict if another transaction gives the unionid to another user.
+# This statement fails with a conflict if another transaction gives the unionid to another user.
 ADD_UNIONID: Final = Statement[Nothing]("INSERT INTO unionids (unionid, user_id) VALUES (:unionid, :user_id)")
-# The login then stores the unionid by the same rules as any late unionid.
+# The login stores the unionid afterwards, by the same rules as any late unionid.
 _CORRECT_OPENID: Final = Statement[Nothing]("""
 UPDATE identities SET openid = :openid, unionid = NULL
  WHERE app_id = :app_id AND openid = :unionid
@@ -72,7 +71,7 @@ WITH identity AS (
 )
 UPDATE users SET unionid = :unionid FROM identity WHERE users.id = identity.user_id
 """)
-# It tells whether the identity `other` and :unionid belong to two WeChat accounts of one user.
+# Whether the identity `other` and :unionid belong to two WeChat accounts of one user.
 _IS_OF_ANOTHER_ACCOUNT: Final = """
        (other.unionid <> :unionid OR (other.unionid IS NULL AND NOT :may_be_snapshot))
        -- the user has several accounts; otherwise, :unionid is an earlier unionid of the only one
