@@ -1,9 +1,9 @@
 """The erasure of a user, immediately or, after the user's own request, in `ERASURE_GRACE_DAYS`.
 
 Until then, the user has no open session, because the request ends all, and no login opens one before the request is
-cancelled. Therefore, code that requires a session does not check for a requested erasure. A split, a merge outside a
-login that cancels the erasure, and an import without the same `erase_at` leave the user alone. A ban delays the
-erasure.
+cancelled. Therefore, code that requires a session does not check for a requested erasure. A user who has requested
+erasure is not split, not merged except by a login that cancels the erasure, and not changed by an import without the
+same `erase_at`. A ban delays the erasure.
 
 The transaction that deletes the user also erases rows without a foreign key to the user (events, consents, refused
 logins). If there are many, a worker erases the remaining rows later, in pages.
@@ -11,6 +11,7 @@ logins). If there are many, a worker erases the remaining rows later, in pages.
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -36,11 +37,19 @@ INSERT INTO erasures (user_id, about_after, acted_after)
 SELECT id, :start, :start FROM unnest(:user_ids::uuid[]) AS wanted (id)
 ON CONFLICT (user_id) DO UPDATE SET about_after = excluded.about_after, acted_after = excluded.acted_after
 """)
-_NEXT_ERASURE: Final = Statement[tuple[UUID, UUID, UUID]]("""
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    user_id: UUID  # a present or former id
+    about_after: UUID
+    acted_after: UUID
+
+
+_NEXT_ERASURE: Final = Statement[_Progress]("""
 SELECT user_id, about_after, acted_after FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)
  ORDER BY user_id LIMIT 1
 """)
-# Null asks for all users.
 ARE_WAITING: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids))"
 )
@@ -72,9 +81,9 @@ _ERASE_CONSENTS: Final = Statement[Nothing]("""
 DELETE FROM consents WHERE id = ANY (ARRAY(
     SELECT id FROM consents WHERE user_id = :user_id ORDER BY given_at, id LIMIT :size))
 """)
-# The partial index requires IS NOT NULL.
 _ERASE_REFUSALS: Final = Statement[Nothing](f"""
 DELETE FROM refusals WHERE id = ANY (ARRAY(
+    -- IS NOT NULL makes PostgreSQL use the partial index
     SELECT id FROM refusals WHERE user_id IS NOT NULL AND {pair_range("refusals.user_id", ":user_id")}
      ORDER BY user_id, id LIMIT :size))
 """)
@@ -91,10 +100,12 @@ _FINISH: Final = Statement[Nothing]("DELETE FROM erasures WHERE user_id = :user_
 # Foreign keys delete the rows in other tables.
 _DELETE_USER: Final = Statement[Nothing]("DELETE FROM users WHERE id = :user_id")
 _SET_ERASE_AT: Final = Statement[Nothing]("UPDATE users SET erase_at = :erase_at WHERE id = :user_id")
-# A user whose row is locked might be cancelling the erasure. A user who is erased together with a ban could sign up
-# again.
 _LOCK_NEXT_DUE: Final = Statement[UUID]("""
-SELECT id FROM users WHERE erase_at <= :now AND status = 'active' ORDER BY erase_at LIMIT 1 FOR UPDATE SKIP LOCKED
+SELECT id FROM users
+ -- only active users, because a banned user who is erased together with the ban could sign up again
+ WHERE erase_at <= :now AND status = 'active'
+ -- a user whose row is locked might be cancelling the erasure
+ ORDER BY erase_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """)
 log = get_logger()
 
@@ -115,12 +126,11 @@ async def erase_next_page(
     async with database.begin(replan=True) as transaction:
         if not await transaction.value(_TRY_LOCK):
             return None
-        waiting = await transaction.row(_NEXT_ERASURE, user_ids=user_ids)
-        if waiting is None:
+        progress = await transaction.row(_NEXT_ERASURE, user_ids=user_ids)
+        if progress is None:
             return None
-        user_id, about_after, acted_after = waiting
-        row_count = await _erase_page(transaction, user_id, about_after=about_after, acted_after=acted_after, size=size)
-        return ErasedPage(user_id, is_last=row_count < size)
+        row_count = await _erase_page(transaction, progress, size=size)
+        return ErasedPage(progress.user_id, is_last=row_count < size)
 
 
 async def erase_waiting_rows(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
@@ -130,10 +140,12 @@ async def erase_waiting_rows(database: Database, user_ids: Sequence[UUID] | None
             await asyncio.sleep(_WAIT_FOR_ANOTHER_SECONDS)
 
 
-async def _erase_page(
-    transaction: Transaction, user_id: UUID, *, about_after: UUID, acted_after: UUID, size: int
-) -> int:
-    """Fewer than `size` rows mean that the id is done. Events about the user count even without a change."""
+async def _erase_page(transaction: Transaction, progress: _Progress, *, size: int) -> int:
+    """Return the number of rows. Fewer than `size` mean that no row with this id is left.
+
+    Events about the user count even if they contain nothing to erase.
+    """
+    user_id, about_after, acted_after = progress.user_id, progress.about_after, progress.acted_after
     about_ids = await transaction.values(_ERASE_ABOUT, user_id=user_id, after=about_after, size=size)
     acted_ids = await transaction.values(_ERASE_ACTED, user_id=user_id, after=acted_after, size=size - len(about_ids))
     row_count = len(about_ids) + len(acted_ids)
@@ -167,7 +179,8 @@ async def _erase_or_queue_rows(transaction: Transaction, user_ids: Sequence[UUID
     await transaction.run(_QUEUE, user_ids=user_ids, start=FIRST_ID)
     budget = MAX_ROWS_ERASED_WITH_USER
     for user_id in user_ids[:_MAX_IDS_ERASED_WITH_USER]:
-        budget -= await _erase_page(transaction, user_id, about_after=FIRST_ID, acted_after=FIRST_ID, size=budget)
+        start = _Progress(user_id, about_after=FIRST_ID, acted_after=FIRST_ID)
+        budget -= await _erase_page(transaction, start, size=budget)
         if budget <= 0:
             break
 
@@ -186,7 +199,7 @@ async def schedule_erasure(transaction: Transaction, user_id: UUID, *, erase_at:
 async def cancel_erasure(
     transaction: Transaction, user_id: UUID, account: StatusAndRoles, *, by: Actor, now: datetime
 ) -> bool:
-    """Return whether the user had requested erasure. `account` was read after locking the user."""
+    """Cancel a requested erasure. Return whether there was one. `account` was read after locking the user."""
     if not account.is_leaving:
         return False
     await transaction.run(_SET_ERASE_AT, user_id=user_id, erase_at=None)
