@@ -15,7 +15,7 @@ from tests.world import Body, Client, Stage, bearer, locked, until_locked
 from wxauth.limits.concurrency import AT_ONCE, MAX_PRESENT
 from wxauth.service.app import create_api
 from wxauth.service.build import Timeouts
-from wxauth.users.callers import caller_in_turn_of, caller_who_ends_of
+from wxauth.users.callers import caller_ending_sessions_of, caller_in_turn_of
 from wxauth.web.direct import DirectRoute
 
 Answers = list[asyncio.Task[httpx.Response]]
@@ -173,7 +173,7 @@ def test_every_operation_of_mine_that_changes_something_waits_for_its_turn() -> 
         if isinstance(route, DirectRoute) and route.path.startswith("/v1/me")
         for method in route.methods or ()
         if method not in ("GET", "HEAD")
-        and {caller_in_turn_of, caller_who_ends_of}.isdisjoint(calls_of(route.dependant))
+        and {caller_in_turn_of, caller_ending_sessions_of}.isdisjoint(calls_of(route.dependant))
     }
     # Pictures and phone codes have their own, longer limits, because they wait for the upload and for WeChat. An
     # erasure takes a turn before wxauth asks WeChat, and another turn afterwards. Decrypting changes nothing.

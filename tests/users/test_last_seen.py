@@ -117,7 +117,7 @@ async def test_a_write_waits_for_nobody_and_is_made_up_by_the_next_refresh(stage
 
 async def test_only_so_many_users_wait_to_be_stored(stage: Stage, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(last_seen_queries, "MAX_WAITING", 3)
-    monkeypatch.setattr(last_seen_queries, "_AT_ONCE", 2)
+    monkeypatch.setattr(last_seen_queries, "_MAX_USERS_STORED_AT_ONCE", 2)
     logins = [await stage.login(f"person-{number}") for number in range(4)]
     stage.clock.advance(days=1)
     for each in logins:

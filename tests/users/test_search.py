@@ -151,7 +151,7 @@ async def test_a_search_for_a_rare_nickname_reads_only_the_users_who_have_it(sta
     await stage.rows.execute(
         "ANALYZE users; SET enable_seqscan = off; SET enable_nestloop = off; SET enable_hashjoin = off"
     )
-    statement = _search_statement(frozenset({"rare_part"}), is_admin=False)
+    statement = _search_statement(frozenset({"rare_part"}), only_admins=False)
     values = statement.arguments({"rare_part": "rare_", "before": LAST_ID, "lowest": UUID(int=0), "limit": 50})
     plan = json.loads(await stage.rows.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}", *values))
     assert read_from("users", plan[0]["Plan"]) == [1, 1]

@@ -11,7 +11,7 @@ from wxauth.errors import NotFound, RateLimited
 from wxauth.i18n import lazy_gettext as _
 from wxauth.sessions.list_queries import OPEN_SESSIONS
 from wxauth.sessions.queries import ARE_OF_ONE_USER, EndReason, end_session, end_sessions
-from wxauth.users.callers import CallerDep, CallerInTurnDep, CallerWhoEndsDep, DeviceDep, locked_caller
+from wxauth.users.callers import CallerDep, CallerEndingSessionsDep, CallerInTurnDep, DeviceDep, locked_caller
 from wxauth.users.consent_queries import (
     NEWEST_CONSENTS,
     NOT_AGREED,
@@ -72,7 +72,7 @@ async def list_my_sessions(
 
 
 @router.delete("/v1/me/sessions", summary=_("End my other sessions"))
-async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep, clock: ClockDep) -> None:
+async def end_my_other_sessions(caller: CallerEndingSessionsDep, database: DatabaseDep, clock: ClockDep) -> None:
     """End every session except the caller's, and the logins of the user's browsers."""
     user_id = caller.user.id
     by = Actor(str(user_id))
@@ -84,7 +84,9 @@ async def end_my_other_sessions(caller: CallerWhoEndsDep, database: DatabaseDep,
 
 
 @router.delete("/v1/me/sessions/{session_id}", summary=_("End one of my sessions"), failures=[_NO_SUCH_SESSION])
-async def end_my_session(caller: CallerWhoEndsDep, session_id: UUID, database: DatabaseDep, clock: ClockDep) -> None:
+async def end_my_session(
+    caller: CallerEndingSessionsDep, session_id: UUID, database: DatabaseDep, clock: ClockDep
+) -> None:
     """End one of the caller's sessions, which may be the session of this request.
 
     If the session is open, was opened in a browser, and is not the session of this request, also end the login of that

@@ -37,7 +37,7 @@ from wxauth.users.status_queries import (
 from wxauth.web.schemas import FIRST_PAGE
 from wxauth_guard.errors import FieldError, InsufficientRole, InvalidRequest
 
-MAX_LISTED: Final = 100  # staff can also end sessions that are not listed
+MAX_ROWS_IN_LIST: Final = 100  # staff can also end sessions that are not listed
 STAFF_IS_SPARED: Final = "this user is an administrator or support staff: to change them, you need the role admin"
 UNKNOWN_SESSION: Final = "this user doesn't have this session"
 
@@ -60,7 +60,11 @@ class UserChange:
     cancels_erasure: bool = False
 
     def applied_to(self, before: StatusAndRoles) -> StatusAndRoles:
-        """Raises: InvalidRequest, if a ban's reason or end is given without a ban; TextError."""
+        """Return the status and roles after the change.
+
+        Raises: InvalidRequest, if a ban's reason or end is given without a ban; TextError, if the user would have too
+        many roles.
+        """
         roles = list(before.roles if self.roles is None else self.roles)
         if self.granted_role is not None:
             roles.append(self.granted_role)
@@ -95,7 +99,7 @@ class UserChange:
 async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetailAnswer:
     """Return the user with this present or former id. Raises: NotFound."""
     user = await read_listed_user(database, user_id)
-    newest_of_user: dict[str, object] = {"user_id": user.id, "limit": MAX_LISTED}
+    newest_of_user: dict[str, object] = {"user_id": user.id, "limit": MAX_ROWS_IN_LIST}
     answer: UserDetailAnswer = {
         **listed_user_answer(user),  # type: ignore[typeddict-item]  # mypy wrongly requires the optional keys, too
         "sessions": list(await database.rows(OPEN_SESSIONS, **newest_of_user, now=now, **FIRST_PAGE)),

@@ -47,7 +47,7 @@ def _check_form(patch: Attributes) -> None:
 
 
 def patched(attributes: Attributes, patch: Attributes) -> dict[str, Any]:
-    """Return the attributes after a checked merge patch. Raises: WrongAttributes, if they are too much."""
+    """Return the attributes after a checked merge patch. Raises: WrongAttributes, if they exceed a limit."""
     after: dict[str, Any] = _merged(attributes, patch)
     if len(after) > MAX_NAMES:
         raise WrongAttributes(_("must contain at most {n} names in total", n=MAX_NAMES))
@@ -73,7 +73,7 @@ async def patch_attributes(
 async def add_missing_attributes(
     transaction: Transaction, user_id: UUID, attributes_of_other: Attributes, *, by: Actor, now: datetime
 ) -> None:
-    """Give a locked user what they lack of another's, unless it is too much: a merge must not fail."""
+    """Give a locked user what they lack of another's, unless this exceeds a limit: a merge must not fail."""
     before = await read_attributes(transaction, user_id)
     try:
         after = patched({**attributes_of_other, **before}, {})  # the empty patch only checks the limits

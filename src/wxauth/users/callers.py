@@ -32,8 +32,7 @@ from wxauth_guard.bearer import authorizations_of, bearer_token
 from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InsufficientRole, InsufficientScope, InvalidRequest, InvalidToken
 
-_MAX_USER_AGENT: Final = 512  # it is stored with each session, and a client can send a very long one
-
+_MAX_USER_AGENT_BYTES: Final = 512  # each session stores its User-Agent, and a client can send a very long one
 ADMIN_SCOPE: Final = "wxauth:admin"
 """Lets a staff member's website session use `/v1/admin`. Only wxauth's console gets it."""
 _UNKNOWN_FILTER: Final = InvalidRequest.of("filter", NO_PARAMETERS)
@@ -94,7 +93,7 @@ async def verified(connection: HTTPConnection, verifier: VerifierDep, clock: Clo
     return await verifier.verify(token, now=clock().timestamp())
 
 
-# It runs no query of the database, so the session may have ended.
+# No query of the database has run, so the session may have ended.
 VerifiedDep = Annotated[Principal, Depends(verified), Entails(failures=GUARDED, security=BEARER)]
 
 
@@ -116,7 +115,6 @@ async def caller_of(principal: PrincipalDep, database: DatabaseDep, clock: Clock
 # Each request reads the caller anew, which refuses a banned user or an ended session at once.
 CallerDep = Annotated[Caller, Depends(caller_of)]
 
-
 ConcurrencyDep = Annotated[Concurrency, Depends(provide(Concurrency))]
 
 
@@ -129,11 +127,11 @@ async def caller_in_turn_of(
         yield await read_caller(database, principal, now=clock())
 
 
-# It is for what opens a transaction, and limits how many of a user run at the same time.
+# Routes that open a transaction use this dependency, so that few of a user's transactions run at the same time.
 CallerInTurnDep = Annotated[Caller, Depends(caller_in_turn_of), Entails(failures=(RateLimited,))]
 
 
-async def caller_who_ends_of(
+async def caller_ending_sessions_of(
     request: Request, principal: PrincipalDep, concurrency: ConcurrencyDep, database: DatabaseDep, clock: ClockDep
 ) -> AsyncIterator[Caller]:
     """Wait in the queues of requests that end sessions, and yield the caller."""
@@ -144,12 +142,12 @@ async def caller_who_ends_of(
         yield await read_caller(database, principal, now=clock())
 
 
-# It has its own queues, so that the user's other operations do not delay it.
-CallerWhoEndsDep = Annotated[Caller, Depends(caller_who_ends_of), Entails(failures=(RateLimited,))]
+# The user's other requests do not delay those that end sessions, which have queues of their own.
+CallerEndingSessionsDep = Annotated[Caller, Depends(caller_ending_sessions_of), Entails(failures=(RateLimited,))]
 
 
 async def any_caller_of(principal: VerifiedDep, database: DatabaseDep, clock: ClockDep) -> Caller:
-    """Return the caller of an app's or a website's token, without roles if its scope lacks `roles`."""
+    """Return the caller of an app's or a website's token, without roles if the token's scope lacks `roles`."""
     caller = await read_caller(database, principal, now=clock())
     if sees_roles(principal):
         return caller
@@ -163,7 +161,7 @@ async def device_of(connection: HTTPConnection) -> Device:
     user_agent = None
     for name, value in connection.scope["headers"]:
         if name == b"user-agent":
-            user_agent = value[:_MAX_USER_AGENT].decode("latin-1")
+            user_agent = value[:_MAX_USER_AGENT_BYTES].decode("latin-1")
             break
     return Device(ip=ip, user_agent=user_agent)
 
@@ -211,15 +209,12 @@ async def fresh_login_of(principal: VerifiedDep, settings: SettingsDep, database
     return await is_fresh(database, principal.session_id, max_age_seconds=settings.admin_fresh_login, now=clock())
 
 
-# It is for operations that require a recent login only in some cases.
+# Routes that require a recent login only in some cases use this dependency.
 FreshLoginDep = Annotated[bool, Depends(fresh_login_of), Entails(failures=(LoginTooOld,))]
 
 
 async def is_fresh(database: Database | Transaction, session_id: UUID, *, max_age_seconds: int, now: datetime) -> bool:
-    """Return whether a session was opened in the last `max_age_seconds` (0: no matter when).
-
-    It keeps a stolen token from giving lasting access.
-    """
+    """Return whether a session was opened in the last `max_age_seconds` (0: no matter when)."""
     if not max_age_seconds:
         return True
     opened_at = await database.value(OPENED_AT, session_id=session_id)
@@ -233,5 +228,5 @@ async def fresh_administrator_of(administrator: AdministratorDep, has_fresh_logi
     return administrator
 
 
-# It is for changes with a lasting effect, which a stolen token must not make.
+# A stolen token must not make changes with a lasting effect, so the routes for such changes use this dependency.
 FreshAdministratorDep = Annotated[Actor, Depends(fresh_administrator_of), Entails(failures=(LoginTooOld,))]

@@ -35,8 +35,8 @@ _REMOVE_FROM_USER: Final = Statement[Nothing](
     "UPDATE users SET consents = NULLIF(consents - :document::text, '{}') WHERE id = :user_id"
 )
 _IDS_FRAGMENT: Final = ids_fragment(":user_id::uuid")
-# Merges and imports use it. If the operator puts an earlier version in force again, `give_consents` stores that instead
-# of the newest, which a later merge or import stores again. The earlier version is then due again.
+# Merges and imports store these consents. If the operator puts an earlier version in force again, `give_consents`
+# stores that version, and a later merge or import stores the newest one again. The earlier version is then due again.
 PRESENT_CONSENTS: Final = f"""
        (SELECT jsonb_object_agg(document, version)
           FROM (SELECT DISTINCT ON (document) document, version FROM consents
@@ -74,7 +74,7 @@ class Consent(ConsentRow, table=True):
     __tablename__ = "consents"
 
     user_id: UUID
-    """It may be a former user's. It is no foreign key, as a user may have more rows than one transaction can move."""
+    """A present or former id. A user may have more rows than one transaction could move, so there is no foreign key."""
 
 
 # The user can have a valid consent to the version, although `users.consents` contains another one, for example if the
@@ -91,8 +91,8 @@ _WITHDRAW: Final = Statement[Nothing](f"""
 UPDATE consents SET withdrawn_at = :now
  WHERE user_id = ANY ({_IDS_FRAGMENT}) AND document = :document AND withdrawn_at IS NULL
 """)
-# It needs LATERAL, because the index sorts only the consents of one id by time.
 NEWEST_CONSENTS: Final = Statement[ConsentRow](f"""
+-- LATERAL, because the index sorts only the consents of one id by time
 SELECT page.*
   FROM unnest({_IDS_FRAGMENT}) AS ids (id) CROSS JOIN LATERAL (
        SELECT id, document, version, given_at, withdrawn_at, app_id, ip FROM consents
@@ -119,7 +119,7 @@ async def valid_consents(database: Database, user_id: UUID, in_force: Mapping[st
 
 
 def missing_from(agreed: Mapping[str, str] | None, wanted: Mapping[str, str]) -> dict[str, str]:
-    """Return those of the wanted documents and versions that the user has not agreed to."""
+    """Return the wanted documents whose wanted version the user has not agreed to."""
     versions = agreed or {}
     return {document: version for document, version in wanted.items() if versions.get(document) != version}
 
@@ -136,7 +136,7 @@ def check_in_force(requested: Mapping[str, str], in_force: Mapping[str, str]) ->
 async def give_consents(
     database: Database, user: UserInSession, requested: Mapping[str, str], *, ip: str | None, now: datetime
 ) -> Mapping[str, str]:
-    """Record that a user agrees to these versions, unless they do. Return all that the user agrees to.
+    """Record that a user agrees to these versions, if that is new. Return all versions that the user agrees to.
 
     Raises: InvalidToken, if the user has just been merged or erased; RateLimited. None of the consents is then
     recorded.

@@ -50,8 +50,9 @@ class HistoryQuery(PageQuery):
 
     @property
     def page_parameters(self) -> dict[str, Any]:
-        """One row more than fits tells `Page.of` that there is a next page."""
+        """The parameters of a statement that reads a page."""
         lowest, before = self.bounding_ids
+        # One row more than fits tells `Page.of` that there is a next page.
         return {"lowest": lowest, "before": before, "limit": self.limit + 1}
 
 
@@ -94,7 +95,7 @@ class ListedLogin(BaseModel):
 
     @property
     def id(self) -> UUID:
-        """The list is in the order of these ids."""
+        """The id by which the list is sorted."""
         return self.session_id
 
 

@@ -14,7 +14,7 @@ from wxauth.wechat.received import is_placeholder
 _MAX_LENGTH: Final = 128
 LOOKS_LIKE: Final = "looks_like"
 """The type of the error that names the probable kind of a text, but not the text."""
-# They match texts in lower case, normalized (NFKC), without white space around them.
+# The patterns match texts in lower case, normalized (NFKC), without white space around them.
 _MISTAKEN: Final = {
     r"=.*": _("a spreadsheet formula"),
     r"['`\u2018\u2019].*": _("text that a spreadsheet program has marked with an apostrophe"),
@@ -27,7 +27,7 @@ _MISTAKEN: Final = {
         _("a value in a program's notation, such as ObjectId(...)")
     ),
 }
-# These are valid as external ids.
+# An external id may look like one of these.
 _MISTAKEN_FOR_OPENID: Final = {
     r"\w+://.*": _("a URL"),
     r".*@.*": _("an e-mail address"),

@@ -12,7 +12,7 @@ from wxauth.core.users import LAST_SEEN_AT, UserFields
 
 STORE_PAUSE_SECONDS: Final = 1.0
 MAX_WAITING: Final = 20_000
-_AT_ONCE: Final = 500  # a login of one of these users waits for the statement
+_MAX_USERS_STORED_AT_ONCE: Final = 500  # a login of one of these users waits for the statement
 
 # Another process might have stored the day already. A user who was left out because of a lock is noted again at the
 # next refresh.
@@ -43,8 +43,8 @@ class LastSeen(WriteBuffer):
             self._waiting[user.id] = at
 
     async def _store(self) -> None:
-        """Those that cannot be stored are dropped, which the next refresh makes good."""
+        # Users who cannot be stored are dropped. Their next refresh notes them again.
         waiting, self._waiting = sorted(self._waiting.items()), {}
-        for first in range(0, len(waiting), _AT_ONCE):
-            user_ids, times = zip(*waiting[first : first + _AT_ONCE], strict=True)
+        for first in range(0, len(waiting), _MAX_USERS_STORED_AT_ONCE):
+            user_ids, times = zip(*waiting[first : first + _MAX_USERS_STORED_AT_ONCE], strict=True)
             await self.database.run(_STORE, user_ids=user_ids, times=times)

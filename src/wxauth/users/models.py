@@ -38,11 +38,14 @@ class Identity(SQLModel, table=True):
     phone_proved_at: datetime | None = Field(sa_type=TIME)
     """When this identity last proved the user's present number with the phone button."""
     awaits_login: bool
-    """It was imported, and is not used yet, so the openid might be wrong (see `correct_imported_identity`)."""
+    """Whether the identity was imported, and nobody has used it yet. Its openid might be wrong.
+
+    See `correct_imported_identity`.
+    """
 
 
 class StoredUnionid(SQLModel, table=True):
-    """Present and former unionids. An app may have moved from one Open Platform account to another."""
+    """The table of present and former unionids. An app may have moved from one Open Platform account to another."""
 
     __tablename__ = "unionids"
 
@@ -51,7 +54,7 @@ class StoredUnionid(SQLModel, table=True):
 
 
 class FormerUser(SQLModel, table=True):
-    """Ids of users who were merged into another, which other services might still use."""
+    """The table of the ids of users who were merged into another, which other services might still use."""
 
     __tablename__ = "former_users"
 
@@ -61,7 +64,7 @@ class FormerUser(SQLModel, table=True):
 
 
 class FormerExternalId(SQLModel, table=True):
-    """Former external ids, which a merge of two users with one each, or an import, has replaced."""
+    """The table of external ids that a merge of two users with one each, or an import, has replaced."""
 
     __tablename__ = "former_external_ids"
 
@@ -70,11 +73,11 @@ class FormerExternalId(SQLModel, table=True):
 
 
 class Erasure(SQLModel, table=True):
-    """Present or former ids of erased users whose events, consents and refused logins are not all erased."""
+    """The table of the ids of erased users whose events, consents and refused logins are not all erased."""
 
     __tablename__ = "erasures"
 
-    user_id: UUID = Field(primary_key=True)
+    user_id: UUID = Field(primary_key=True)  # a present or former id
     about_after: UUID
     """The last event about the user that was cleared of data; `FIRST_ID` at the beginning."""
     acted_after: UUID

@@ -33,12 +33,12 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A document, of which the further pieces are read only when the caller asks for them."""
+    """An exported document, of which the further pieces are read only when the caller asks for them."""
 
     user_id: UUID  # the present id
     first_piece: bytes  # the whole document, unless it is large
     further_pieces: AsyncGenerator[bytes] | None
-    """It is None unless the document is large. The caller must close it, because it holds a database connection.
+    """None unless the document is large. The caller must close the generator, which holds a database connection.
 
     Raises: StorageUnavailable, if the export has a time limit, and the caller reads too slowly.
     """
@@ -68,7 +68,7 @@ async def export_data(
 async def _pieces(
     database: Database, user_id: UUID, *, by: Actor, now: datetime, max_seconds: float | None
 ) -> AsyncGenerator[bytes]:
-    """The first piece of a large document joins parts until they exceed `MAX_BYTES_IN_MEMORY`."""
+    """Record the export, and yield the document. Only a large document has more than one piece."""
     async with AsyncExitStack() as stack:
         snapshot = await stack.enter_async_context(
             database.snapshot(patience=None if max_seconds is None else PIECE_TIMEOUT_SECONDS)
@@ -116,9 +116,8 @@ async def _parts(snapshot: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGe
         raise NotFound(UNKNOWN_USER)
     former_ids = await snapshot.values(FORMER_IDS, user_id=user_id)
     profile = {
-        **user.model_dump(
-            exclude={"consents", "last_refresh_at"}
-        ),  # the document lists the consents with their history
+        # The document lists the consents with their history.
+        **user.model_dump(exclude={"consents", "last_refresh_at"}),
         "last_seen_at": user.last_seen_at,
         "phone_verified": user.phone_verified,
         "attributes": user.attributes or {},

@@ -15,7 +15,7 @@ _CHINESE_MOBILE: Final = re.compile(r"1[3-9][0-9]{9}")
 _SHOWN_DIGITS: Final = 4
 _HIDDEN_DIGITS: Final = 4
 _SHOWN_DIGITS_IF_SHORT: Final = 2
-_LONG_FROM: Final = 9
+_LONG_FROM_DIGITS: Final = 9
 
 
 def is_phone_number(text: str, *, region: str) -> bool:
@@ -51,7 +51,7 @@ def phone_number_in(text: str, *, region: str) -> str | None:
 def masked(phone: str) -> str:
     """Hide the four digits before the last four or, of a short number, all but the last two."""
     digits = phone.removeprefix("+")
-    if len(digits) < _LONG_FROM:
+    if len(digits) < _LONG_FROM_DIGITS:
         return f"+{'*' * (len(digits) - _SHOWN_DIGITS_IF_SHORT)}{digits[-_SHOWN_DIGITS_IF_SHORT:]}"
     first_digits = digits[: -_HIDDEN_DIGITS - _SHOWN_DIGITS]
     return f"+{first_digits}{'*' * _HIDDEN_DIGITS}{digits[-_SHOWN_DIGITS:]}"

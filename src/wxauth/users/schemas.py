@@ -287,9 +287,9 @@ Answer = TypeVar("Answer", bound=Mapping[str, object])
 
 @cache
 def _required_fields(answer_type: Any) -> Sequence[str]:
-    """`id` comes first, as a response shows it, and not after the fields of the base classes."""
     required = [name for name in answer_type.__annotations__ if name in answer_type.__required_keys__]
-    return sorted(required, key=lambda name: name != "id")  # the other names keep their order
+    # `id` comes first, and not after the fields of the base classes. The other names keep their order.
+    return sorted(required, key=lambda name: name != "id")
 
 
 def shown_in(answer_type: type[Answer], user: UserFields) -> Answer:
@@ -385,9 +385,10 @@ class ProfileChange(Changes, BodyWithRules):
     )
 
     def changes(self) -> dict[str, str | None]:
-        """What WeChat sends for users who have set none is left out. None clears a field.
+        """Return the new value of each field. None clears a field.
 
-        The caller leaves out the URL of an uploaded picture, because this method does not know the issuer.
+        The name and the picture that WeChat sends for users who have set none are left out. The caller must also leave
+        out the URL of an uploaded picture, because this method does not know the issuer.
         """
         requested = {name: getattr(self, name) for name in self.model_fields_set}
         return {name: value or None for name, value in requested.items() if not is_stand_in(value)}

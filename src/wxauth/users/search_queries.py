@@ -62,7 +62,7 @@ class ListedUser(UserWithIdentities):
 
 
 class TermKind(StrEnum):
-    """Few nicknames look like the first three kinds, which are looked up only as complete values."""
+    """The kinds of search terms. Few nicknames look like the first three kinds, which match only complete values."""
 
     USER_ID = "user_id"
     PHONE = "phone"
@@ -72,7 +72,7 @@ class TermKind(StrEnum):
 
 
 WINDOWS: Final = (1_000, 100_000)  # of the first statement and of each further one, which takes 30 to 100 ms
-INDEXED_FROM: Final = 2  # the index contains pairs of characters
+_MIN_INDEXED_LENGTH: Final = 2  # the index contains pairs of characters
 IDENTITIES_FRAGMENT: Final = """(
     SELECT COALESCE(jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
                               ORDER BY i.created_at, i.app_id, i.openid), '[]')
@@ -140,15 +140,15 @@ async def find_users(
     filters = await _filters_of(database, query, region=region)
     if filters is None:
         return Page((), None)
-    is_admin = query.role == ADMIN
-    users_between = partial(_users_between, database, filters, is_admin=is_admin)
+    only_admins = query.role == ADMIN
+    users_between = partial(_users_between, database, filters, only_admins=only_admins)
     before = query.cursor or LAST_ID
-    if "user_ids" in filters or is_admin:  # an index finds these users
+    if "user_ids" in filters or only_admins:  # an index finds these users
         return Page.of(await users_between(before, FIRST_ID, query.limit + 1), query.limit)
     # If a text has not filled a page from the first two windows, it is rare in nicknames, so the index finds the
     # remaining users. The search with the index has no other filters.
-    is_indexed = filters.keys() == {"part"} and len(filters["part"]) >= INDEXED_FROM
-    users_with_rare_part = partial(_users_between, database, {"rare_part": query.q}, is_admin=False)
+    is_indexed = filters.keys() == {"part"} and len(filters["part"]) >= _MIN_INDEXED_LENGTH
+    users_with_rare_part = partial(_users_between, database, {"rare_part": query.q}, only_admins=False)
     return await search_in_windows(
         database,
         _LOWEST_IN_WINDOW,
@@ -177,16 +177,16 @@ async def _filters_of(database: Database, query: UsersQuery, *, region: str) -> 
 
 
 async def _users_between(
-    database: Database, filters: Mapping[str, Any], before: UUID, lowest: UUID, limit: int, *, is_admin: bool
+    database: Database, filters: Mapping[str, Any], before: UUID, lowest: UUID, limit: int, *, only_admins: bool
 ) -> Sequence[ListedUser]:
-    statement = _search_statement(frozenset(filters), is_admin=is_admin)
+    statement = _search_statement(frozenset(filters), only_admins=only_admins)
     return await database.rows(statement, **filters, before=before, lowest=lowest, limit=limit)
 
 
 @cache
-def _search_statement(names: frozenset[str], *, is_admin: bool) -> Statement[ListedUser]:
+def _search_statement(names: frozenset[str], *, only_admins: bool) -> Statement[ListedUser]:
     conditions: list[LiteralString] = [_CONDITIONS[name] for name in sorted(names)]
-    if is_admin:
+    if only_admins:
         # The role is a literal and not a parameter, so that PostgreSQL uses the partial index.
         conditions.append("'admin' = ANY (users.roles)")
     where = " AND ".join(("users.id < :before AND users.id >= :lowest", *conditions))

@@ -1,8 +1,8 @@
 """The audit trail of the data that staff have read, which a process stores about once a second.
 
 No response waits for this storage, and a process that is killed, or ends without a database, loses the reads since its
-last write. Until the next write, each member of staff can make a hundred searches and a hundred reads in a process. It
-only counts further searches, but refuses further reads, because the audit trail must contain each of them.
+last write. Until the next write, each member of staff can make a hundred searches and a hundred reads in a process.
+Further searches are only counted, but further reads are refused, because the audit trail must contain each read.
 """
 
 from collections import Counter
@@ -21,18 +21,18 @@ from wxauth.core.trail import Actor, EventType
 from wxauth.errors import RateLimited
 from wxauth.users.search_queries import TermKind
 
-# It leaves out the address of staff who were erased or merged: an erasure locks the user, and then this statement does
-# not find the user. A process stores its events again if PostgreSQL's response was lost.
 _STORE: Final = Statement[Nothing]("""
 WITH noted AS (
     SELECT * FROM jsonb_populate_recordset(NULL::events, :events)
 ), existing_actors AS (
+    -- waits for an erasure or a merge, and then finds no user, so the address of such staff is not stored
     SELECT id FROM users WHERE id IN (SELECT actor::uuid FROM noted) ORDER BY id FOR KEY SHARE
 )
 INSERT INTO events (id, type, at, actor, user_id, ip, data)
 SELECT noted.id, type, at, actor, user_id, CASE WHEN existing_actors.id IS NOT NULL THEN ip END, data
   FROM noted LEFT JOIN existing_actors ON existing_actors.id = actor::uuid
  ORDER BY noted.id
+-- a process stores its events again if PostgreSQL's response was lost
 ON CONFLICT (id) DO NOTHING
 """)
 STORE_PAUSE_SECONDS: Final = 1

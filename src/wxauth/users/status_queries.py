@@ -1,7 +1,7 @@
 """The statements that change the status (active or banned) and the roles of users.
 
-All changes of stored users pass through `change_status_and_roles`. Who may remove an administrator locks all of them:
-`lock_user` refuses it for the last one, and merges and imports check this themselves.
+All changes of stored users pass through `change_status_and_roles`. A transaction that could remove an administrator
+locks all administrators. `lock_user` refuses to remove the last one. Merges and imports check this themselves.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set as AbstractSet
@@ -46,7 +46,7 @@ SELECT {_COLUMNS}
   FROM users WHERE id = ANY (:user_ids) OR ({IS_ADMINISTRATOR})
  ORDER BY id FOR UPDATE
 """)
-# It takes no locks, so `lock_with_administrators` checks it again.
+# This query takes no locks, so `lock_with_administrators` checks its answer again.
 _SOME_ARE_ADMINISTRATORS: Final = Statement[bool](f"""
 SELECT EXISTS (SELECT FROM users WHERE id = ANY (:user_ids) AND {IS_ADMINISTRATOR})
 """)
@@ -197,13 +197,13 @@ def check_may_log_in(user_id: UUID, account: StatusAndRoles) -> None:
 
 
 async def lock_status_and_roles(transaction: Transaction, user_id: UUID) -> StatusAndRoles | None:
-    """Lock a user until the transaction ends, if there is such a user."""
+    """Lock a user until the transaction ends. Return None if there is no such user."""
     accounts = await lock_users(transaction, [user_id])
     return accounts.get(user_id)
 
 
 async def lock_users(transaction: Transaction, user_ids: Iterable[UUID]) -> dict[UUID, StatusAndRoles]:
-    """Lock users, in the order of their ids. Unknown ids are left out."""
+    """Lock users, and return each one's status and roles. Unknown ids are left out."""
     rows = await transaction.rows(_LOCK, user_ids=list(user_ids))
     return {row.id: StatusAndRoles.of(row) for row in rows}
 
@@ -217,12 +217,12 @@ async def lock_with_administrators(
 
     Raises: ChangedMeanwhile, if one of the users has just become an administrator.
     """
-    with_administrators = bool(await transaction.value(_SOME_ARE_ADMINISTRATORS, user_ids=user_ids))
+    locks_administrators = bool(await transaction.value(_SOME_ARE_ADMINISTRATORS, user_ids=user_ids))
     # One statement locks all of these users, in the order of their ids.
-    rows = await transaction.rows(_LOCK_WITH_ADMINISTRATORS if with_administrators else _LOCK, user_ids=user_ids)
+    rows = await transaction.rows(_LOCK_WITH_ADMINISTRATORS if locks_administrators else _LOCK, user_ids=user_ids)
     accounts = {row.id: StatusAndRoles.of(row) for row in rows}
     administrators = frozenset(user_id for user_id, account in accounts.items() if account.is_administrator)
-    if administrators and not with_administrators:
+    if administrators and not locks_administrators:
         raise ChangedMeanwhile
     return accounts, administrators
 
@@ -243,7 +243,10 @@ async def locked_user(
 async def lock_user(
     transaction: Transaction, *, user_id: UUID, could_remove_administrator: bool = False
 ) -> StatusAndRoles:
-    """Do the same in a transaction. Raises: ChangedMeanwhile, too, if the user has just become an administrator."""
+    """Lock a user, as `locked_user`, in a given transaction.
+
+    Raises: ChangedMeanwhile, too, if the user has just become an administrator.
+    """
     if could_remove_administrator:
         accounts, administrators = await lock_with_administrators(transaction, user_id)
         if administrators == {user_id}:

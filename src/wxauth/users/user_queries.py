@@ -34,25 +34,25 @@ SELECT id FROM users WHERE id = :user_id
 SELECT user_id FROM former_users WHERE id = :user_id
  LIMIT 1
 """)
-# They come from users who were merged into this one, or from an import.
+# Former external ids come from users who were merged into this one, or from an import.
 FORMER_EXTERNAL_IDS: Final = Statement[str](
     "SELECT external_id FROM former_external_ids WHERE user_id = :user_id ORDER BY external_id"
 )
 FORMER_IDS: Final = Statement[UUID]("SELECT id FROM former_users WHERE user_id = :user_id ORDER BY merged_at, id")
 USER_OF_IDENTITY: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
 _LOCK_USER: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
-# These numbers are then never bound, even if a code is sent again.
+# The numbers in the deleted responses are never bound, even if a code is sent again.
 DELETE_PHONE_ANSWERS: Final = Statement[Nothing]("""
 DELETE FROM phone_answers USING identities i
  WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
 """)
 _READ_ATTRIBUTES: Final = Statement[dict[str, Any] | None]("SELECT attributes FROM users WHERE id = :user_id")
-# Most users have none, and each login reads the column, which takes no time if it is null.
+# Most users have no attributes, and each login reads the column, which takes no time if it is null.
 WRITE_ATTRIBUTES: Final = Statement[Nothing](
     "UPDATE users SET attributes = NULLIF(:attributes::jsonb, '{}') WHERE id = :user_id"
 )
 
-# It returns no row if the id does not change, and fails with a conflict if another user has it.
+# The statement returns no row if the id does not change, and fails with a conflict if another user has the id.
 SET_EXTERNAL_ID: Final = Statement[UUID]("""
 WITH former AS (
     DELETE FROM former_external_ids WHERE external_id = :external_id AND user_id = :user_id
@@ -61,8 +61,8 @@ UPDATE users SET external_id = :external_id
  WHERE id = :user_id AND external_id IS DISTINCT FROM :external_id
 RETURNING id
 """)
-# It must run after `SET_EXTERNAL_ID`, which waits for a merge that makes the id a former one, and fails with a conflict
-# before the merge, while another user has the id.
+# This query must run after `SET_EXTERNAL_ID`, which waits for a merge that makes the id a former one, and fails with a
+# conflict before the merge, while another user has the id.
 IS_FORMER_EXTERNAL_ID: Final = Statement[bool](
     "SELECT EXISTS (SELECT FROM former_external_ids WHERE external_id = :external_id)"
 )
@@ -147,7 +147,7 @@ async def remove_phone(
 
 
 async def read_attributes(transaction: Transaction, user_id: UUID) -> Mapping[str, Any]:
-    """A user who does not exist has none."""
+    """Return the attributes of a user, and none if the user does not exist."""
     return await transaction.value(_READ_ATTRIBUTES, user_id=user_id) or {}
 
 

@@ -1,4 +1,4 @@
-"""The search for rows that no index finds. It examines windows of rows, the newest first, for a limited time."""
+"""The search for rows that no index finds, which examines windows of rows, the newest first, for a limited time."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain, repeat
@@ -14,7 +14,7 @@ from wxauth.web.schemas import Page, RowWithId, cursor_at
 SEARCH_SECONDS: Final = 1.0
 
 RowSearch = Callable[[UUID, UUID, int], Awaitable[Sequence[RowWithId]]]
-"""It takes the id before which to find rows, the lowest id, and the largest number. The newest come first."""
+"""The arguments are the id before which to find rows, the lowest id, and the largest number. The newest come first."""
 
 
 async def search_in_windows(
@@ -31,9 +31,9 @@ async def search_in_windows(
 ) -> Page[RowWithId]:
     """Search windows of rows, the newest first, until a page is full or `seconds` have passed, and return the page.
 
-    The last number in `windows` also applies to all further windows. `lowest_in_window_query` returns no row for the
-    last one. `search_remaining` finds rows quickly without windows: it ends the search after the first window of the
-    last size, or earlier if the time is over.
+    The numbers in `windows` are the sizes of the windows. The last one also applies to all further windows.
+    `lowest_in_window_query` returns no row for the last window. `search_remaining`, which needs no windows, finds the
+    remaining rows after the first window of the last size, or earlier if the time is over.
     """
     rows: list[RowWithId] = []
     began_at = monotonic()
