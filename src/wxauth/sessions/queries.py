@@ -55,8 +55,7 @@ class LastRow(BaseModel):
 
 
 # Each request reads the user, because since the token was signed, the user might have been banned, erased or merged,
-# the session might have ended, or its website might have been removed. The statement checks the website, because the
-# sessions of a removed website end later, page by page.
+# the session might have ended, or its website might have been removed.
 READ_USER_IN_SESSION: Final = Batched[UserInSession](
     "user_of_session",
     f"""
@@ -64,6 +63,7 @@ SELECT s.app_id, s.openid, {USER}
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = :session_id AND s.user_id = :user_id
    AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
+   -- the sessions of a removed website end later, page by page
    AND (s.client_id IS NULL OR NOT EXISTS (SELECT FROM clients WHERE name = s.client_id AND removed_by IS NOT NULL))
 """,
     session_id="uuid",
@@ -128,14 +128,14 @@ _LOCK_FREE_USERS: Final = Statement[UUID](f"{_USERS_OF_SESSIONS_FRAGMENT} FOR NO
 _PAGE_OF_CLIENT: Final = Statement[UUID](
     "SELECT session_id FROM website_sessions WHERE client_id = :client_id ORDER BY session_id LIMIT :size"
 )
-# This statement removes ended and deleted sessions from a removed website's list. It skips rows that another
-# transaction has locked. The next page contains these rows again.
 _TAKE_ENDED_OFF_LIST: Final = Statement[Nothing]("""
 DELETE FROM website_sessions WHERE client_id = :client_id AND session_id = ANY (ARRAY(
     SELECT session_id FROM website_sessions
      WHERE client_id = :client_id AND session_id = ANY (:session_ids::uuid[])
+       -- sessions that have ended, or were deleted
        AND session_id <> ALL (ARRAY(
            SELECT id FROM sessions WHERE id = ANY (:session_ids::uuid[]) AND revoked_at IS NULL))
+       -- the next page contains the locked rows again
        FOR UPDATE SKIP LOCKED))
 """)
 
@@ -145,16 +145,15 @@ def _identity_fragment(table: LiteralString) -> LiteralString:
             OR ({table}.app_id, {table}.openid) IN (SELECT * FROM unnest(:app_ids::text[], :openids::text[])))"""
 
 
-# This statement removes the users' identities, or only the given ones, from website logins that have not opened a
-# session yet, so that nobody can redeem these logins. The caller has locked the users, as each transaction that
-# approves or redeems a login does. The statement locks the rows in the order of their ids before it changes any of
-# them, to avoid deadlocks.
+# Website logins that have not opened a session yet lose the users' identities, or only the given ones, so that nobody
+# can redeem these logins. The caller has locked the users, as each transaction that approves or redeems a login does.
 _END_LOGINS_TO_SITES: Final = Statement[Nothing](f"""
 UPDATE site_logins SET app_id = NULL, openid = NULL, browser_ip = NULL, browser_user_agent = NULL
  WHERE id = ANY (ARRAY(
     SELECT l.id FROM identities i JOIN site_logins l ON (l.app_id, l.openid) = (i.app_id, i.openid)
      WHERE i.user_id = ANY (:user_ids::uuid[]) AND l.session_id IS NULL
        AND {_identity_fragment("i")}
+     -- all rows are locked in this order before one is changed, to avoid deadlocks
      ORDER BY l.id FOR UPDATE OF l))
 """)
 # A login that a phone has scanned or denied contains the phone's session, but no identity. When the user is erased,
@@ -196,7 +195,7 @@ _END_OF_WEBSITES: Final = _ending(f"""
 END_OF_BROWSER_LOGIN: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.user_id = :user_id""")
-# These are older sessions that a browser's login has opened at the website of `session_id`.
+# The older sessions that a browser's login has opened at the website of `session_id` end.
 END_BEYOND_BROWSER_LOGIN: Final = _ending("""
     SELECT s.id FROM website_sessions w JOIN sessions s ON s.id = w.session_id
      WHERE w.browser_login_id = :browser_login_id AND s.revoked_at IS NULL AND s.expires_at > :now
@@ -235,12 +234,12 @@ def _beyond_fragment(*, counted: LiteralString, returned: LiteralString) -> Lite
 
 
 _BEYOND_IDENTITY: Final = Statement[UUID](_beyond_fragment(counted="s.revoked_at IS NULL", returned="true"))
-# The statement skips rows that another transaction has locked. The next run deletes those rows.
 DELETE_ENDED_SESSIONS: Final = Statement[Nothing](f"""
 DELETE FROM sessions WHERE id = ANY (ARRAY(
     SELECT id FROM sessions
      WHERE id = ANY (ARRAY({_beyond_fragment(counted="true", returned="revoked_at IS NOT NULL")}))
        AND revoked_at IS NOT NULL
+       -- the next run deletes the locked rows
        FOR UPDATE SKIP LOCKED))
 """)
 

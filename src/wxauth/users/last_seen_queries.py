@@ -14,15 +14,15 @@ STORE_PAUSE_SECONDS: Final = 1.0
 MAX_WAITING: Final = 20_000
 _MAX_USERS_STORED_AT_ONCE: Final = 500  # a login of one of these users waits for the statement
 
-# Another process might have stored the day already. A user who was left out because of a lock is noted again at the
-# next refresh.
 _STORE: Final = Statement[Nothing](f"""
 UPDATE users SET last_refresh_at = noted.at
   FROM unnest(:user_ids::uuid[], :times::timestamptz[]) AS noted (id, at)
  WHERE users.id = noted.id AND users.id = ANY (ARRAY(
        SELECT users.id FROM unnest(:user_ids::uuid[], :times::timestamptz[]) AS noted (id, at)
          JOIN users ON users.id = noted.id
+        -- another process might have stored the day already
         WHERE {LAST_SEEN_AT} IS NULL OR {LAST_SEEN_AT} < date_trunc('day', noted.at, 'UTC')
+        -- the next refresh of a locked user notes the user again
         ORDER BY users.id FOR NO KEY UPDATE OF users SKIP LOCKED))
 """)
 
