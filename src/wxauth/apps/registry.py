@@ -145,7 +145,7 @@ class Apps:
         return None if known is None else known.app.kind
 
     def find_enabled(self, app_id: str | None) -> App | None:
-        """Return the enabled app with this id, or the default app for None."""
+        """Return the enabled app with this id, or for None the default app. Return None if there is none."""
         return self._enabled.get(app_id)
 
     def max_sessions_of(self, app_id: str) -> int | None:

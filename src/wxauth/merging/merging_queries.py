@@ -13,7 +13,7 @@ from wxauth.users.consent_queries import PRESENT_CONSENTS
 from wxauth.users.status_queries import LockedUser
 from wxauth.users.user_queries import ids_fragment
 
-# These are the present id and all former ids, because an event keeps the id that its user had at the time.
+# The arrays contain the former ids, too, because an event keeps the id that its user had at the time.
 _IDS_OF_ONE: Final = ids_fragment(":one_id::uuid")
 _IDS_OF_OTHER: Final = ids_fragment(":other_id::uuid")
 HAVE_BOTH_EXTERNAL_IDS: Final = Statement[bool](

@@ -197,7 +197,7 @@ class Phones:
         if len(self._calls) >= MAX_CALLS_IN_PROGRESS:
             raise errors.RateLimited("too many phone number requests are in progress", retry_after=RETRY_AFTER)
         identity = (app.app_id, openid)
-        # These are separate tasks, because both must finish even if the request is cancelled or too late.
+        # Both run in tasks of their own, because they must finish even if the request is cancelled or too late.
         fetch = asyncio.create_task(self._exchange(app, openid, code))
         storage = asyncio.create_task(self._store_when_fetched(fetch, identity, code_hash, asked_at=asked_at))
         call = _Call(fetch, storage)

@@ -18,7 +18,7 @@ from wxauth.users.status_queries import lock_status_and_roles
 from wxauth.users.user_queries import DELETE_PHONE_ANSWERS, clear_fields
 from wxauth.wechat.messages import Withdrawal, WithdrawalKind
 
-# This tells these erasures in the log from those that users or operators have requested.
+# The actor tells these erasures in the log from those that users or operators have requested.
 _BY_WECHAT: Final = {"actor": WECHAT.name}
 
 

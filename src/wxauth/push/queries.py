@@ -28,7 +28,7 @@ class PushMessage(SQLModel, table=True):
 
 # WeChat repeats a withdrawal within seconds, but one that is not recognized would erase what was entered since.
 WITHDRAWALS_KEPT: Final = timedelta(days=30)
-# This is longer than a signature is valid, and than a withdrawal waits in memory (`KEPT_IN_MEMORY_SECONDS`).
+# A signature is valid for less time, and a withdrawal waits in memory for less (`KEPT_IN_MEMORY_SECONDS`).
 SIGNATURES_KEPT: Final = timedelta(hours=2)
 
 # Of two messages with one signature, the second waits for the first to commit, and is compared. Unlike DO NOTHING, DO

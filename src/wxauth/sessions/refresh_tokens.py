@@ -75,7 +75,7 @@ class Lifetimes:
 
 
 def session_lifetimes(settings: Settings, *, is_web_session: bool = False) -> Lifetimes:
-    """A web session is a website's session that is for no resource. It has settings of its own."""
+    """Return the lifetimes in the settings. A web session is a website's session that is for no resource."""
     max_unused, max_age = settings.refresh_token_ttl, settings.session_max_age
     if is_web_session:
         max_unused, max_age = settings.web_session_ttl, settings.web_session_max_age

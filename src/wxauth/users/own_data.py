@@ -38,7 +38,7 @@ class Export:
     user_id: UUID  # the present id
     first_piece: bytes  # the whole document, unless it is large
     further_pieces: AsyncGenerator[bytes] | None
-    """None unless the document is large. The caller must close the generator, which holds a database connection.
+    """The rest of a large document. The caller must close the generator, because it holds a database connection.
 
     Raises: StorageUnavailable, if the export has a time limit, and the caller reads too slowly.
     """

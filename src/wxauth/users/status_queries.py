@@ -211,9 +211,9 @@ async def lock_users(transaction: Transaction, user_ids: Iterable[UUID]) -> dict
 async def lock_with_administrators(
     transaction: Transaction, *user_ids: UUID
 ) -> tuple[dict[UUID, StatusAndRoles], frozenset[UUID]]:
-    """Lock users and, if one of them is an administrator, all administrators, whose ids are returned, too.
+    """Lock users and, if one of them is an administrator, all administrators. Return the ids of the latter, too.
 
-    Otherwise, changes to administrators need not wait for this transaction.
+    If none of the users is an administrator, changes to administrators need not wait for this transaction.
 
     Raises: ChangedMeanwhile, if one of the users has just become an administrator.
     """
