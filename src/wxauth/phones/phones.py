@@ -59,6 +59,22 @@ log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
+class _SentCode:
+    app: App
+    openid: str
+    code: str = field(repr=False)
+    asked_at: datetime
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        return self.app.app_id, self.openid
+
+    @property
+    def hash(self) -> bytes:
+        return sha256("\0".join((*self.identity, self.code)).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
 class _Call:
     fetch: asyncio.Task[Mapping[str, Any]]
     storage: asyncio.Task[None]  # ends after `fetch`, and fails if `fetch` fails
@@ -96,13 +112,12 @@ class Phones:
         to be erased, or if the identity has just moved; StorageUnavailable, also if WeChat's response cannot be stored
         yet.
         """
-        app, openid = self.apps.find(user.app_id), user.openid
+        app = self.apps.find(user.app_id)
         if not app.is_mini_program:
             raise errors.WrongAppKind("only mini-programs have the phone number button")
-        asked_at = self.clock()
-        code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
-        with self._in_progress.place((app.app_id, openid)):
-            answer = await self._find_or_fetch(app, openid, code, code_hash, asked_at=asked_at)
+        sent = _SentCode(app, user.openid, code, asked_at=self.clock())
+        with self._in_progress.place(sent.identity):
+            answer = await self._find_or_fetch(sent)
             if isinstance(answer, UserInSession):  # the number is bound already
                 return answer
             outcome = await self._bind_in_turn(answer, user.id)
@@ -152,25 +167,23 @@ class Phones:
             log.error("phone_answers_lost", answers=len(unanswered), reason=reason)
         await cancel(task for call in remaining for task in (call.fetch, call.storage))
 
-    async def _find_or_fetch(
-        self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime
-    ) -> queries.StoredAnswer | UserInSession:
+    async def _find_or_fetch(self, sent: _SentCode) -> queries.StoredAnswer | UserInSession:
         # This process might still hold the response in memory, because the database was down.
-        await self.retries.run_now(_ANSWER, code_hash)
-        answer = await queries.find_answer(self.database, code_hash)
+        await self.retries.run_now(_ANSWER, sent.hash)
+        answer = await queries.find_answer(self.database, sent.hash)
         if answer is not None:
             return answer
         try:
-            await self._fetch(app, openid, code, code_hash, asked_at=asked_at)
+            await self._fetch(sent)
         except (errors.InvalidCode, errors.CodeUsed) as exc:
             if exc.errcode in OPENID_MISMATCH:
                 raise  # another process cannot have used up the code, because it belongs to another app or user
             # Another process might have used up the code, and might be about to store the response.
-            answer = await self._find_from_others(code_hash)
+            answer = await self._find_from_others(sent.hash)
             if answer is None:
                 raise
             return answer
-        answer = await queries.find_answer(self.database, code_hash)
+        answer = await queries.find_answer(self.database, sent.hash)
         if answer is None:  # an erasure of the user has deleted the response
             raise InvalidToken(_USER_IS_GONE)
         return answer
@@ -183,70 +196,64 @@ class Phones:
                 return answer
         return None
 
-    async def _fetch(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> None:
-        call = self._calls.get(code_hash)  # simultaneous requests with the same code share one call
+    async def _fetch(self, sent: _SentCode) -> None:
+        call = self._calls.get(sent.hash)  # simultaneous requests with the same code share one call
         if call is None:
-            call = self._start_call(app, openid, code, code_hash, asked_at=asked_at)
+            call = self._start_call(sent)
         timeout = self.settings.wechat_timeout
         await asyncio.wait({call.fetch}, timeout=timeout)
         if not call.fetch.done():
             raise errors.WeChatTimeout(f"WeChat didn't respond within {timeout:g} s: send the same code again")
         await asyncio.shield(call.storage)
 
-    def _start_call(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> _Call:
+    def _start_call(self, sent: _SentCode) -> _Call:
         if len(self._calls) >= MAX_CALLS_IN_PROGRESS:
             raise errors.RateLimited("too many phone number requests are in progress", retry_after=RETRY_AFTER)
-        identity = (app.app_id, openid)
         # Both run in tasks of their own, because they must finish even if the request is cancelled or too late.
-        fetch = asyncio.create_task(self._exchange(app, openid, code))
-        storage = asyncio.create_task(self._store_when_fetched(fetch, identity, code_hash, asked_at=asked_at))
+        fetch = asyncio.create_task(self._exchange(sent))
+        storage = asyncio.create_task(self._store_when_fetched(fetch, sent))
         call = _Call(fetch, storage)
-        self._calls[code_hash] = call
-        self._in_progress.take(identity)  # a second place, because the call can outlast this request
-        storage.add_done_callback(lambda _task: self._forget_call(identity, code_hash))
+        self._calls[sent.hash] = call
+        self._in_progress.take(sent.identity)  # a second place, because the call can outlast this request
+        storage.add_done_callback(lambda _task: self._forget_call(sent))
         return call
 
-    async def _exchange(self, app: App, openid: str, code: str) -> Mapping[str, Any]:
+    async def _exchange(self, sent: _SentCode) -> Mapping[str, Any]:
         # Counting before the call keeps simultaneous calls from exceeding the limit.
-        await PHONE_CODES.count(self.database, app.app_id, openid, now=self.clock())
-        checked_openid = openid if self.settings.phone_check_openid else None
+        await PHONE_CODES.count(self.database, *sent.identity, now=self.clock())
+        checked_openid = sent.openid if self.settings.phone_check_openid else None
         try:
-            return await self.wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE_ANSWER_SECONDS)
+            return await self.wechat_api.phone_number(
+                sent.app, sent.code, openid=checked_openid, extra_time=LATE_ANSWER_SECONDS
+            )
         except errors.WeChatError as exc:
             # Without an errcode, WeChat has not judged the code.
             if exc.errcode is None or isinstance(exc, _NOT_CAUSED_BY_CODE):
-                await PHONE_CODES.uncount(self.database, app.app_id, openid)
+                await PHONE_CODES.uncount(self.database, *sent.identity)
             raise
 
-    def _forget_call(self, identity: tuple[str, str], code_hash: bytes) -> None:
-        self._in_progress.give_back(identity)
-        storage = self._calls.pop(code_hash).storage
+    def _forget_call(self, sent: _SentCode) -> None:
+        self._in_progress.give_back(sent.identity)
+        storage = self._calls.pop(sent.hash).storage
         if not storage.cancelled():
             # Otherwise, asyncio would log that the exception was never retrieved.
             storage.exception()
 
-    async def _store_when_fetched(
-        self,
-        fetch: asyncio.Task[Mapping[str, Any]],
-        identity: tuple[str, str],
-        code_hash: bytes,
-        *,
-        asked_at: datetime,
-    ) -> None:
+    async def _store_when_fetched(self, fetch: asyncio.Task[Mapping[str, Any]], sent: _SentCode) -> None:
         phone_info = await fetch
-        app_id, openid = identity
+        app_id = sent.app.app_id
         answer = queries.StoredAnswer(
-            code_hash=code_hash,
+            code_hash=sent.hash,
             app_id=app_id,
-            openid=openid,
-            sealed=self.sealer.seal(to_json(phone_info), context=phone_answer_context(code_hash)),
-            asked_at=asked_at,
+            openid=sent.openid,
+            sealed=self.sealer.seal(to_json(phone_info), context=phone_answer_context(sent.hash)),
+            asked_at=sent.asked_at,
         )
         store = partial(self._store, answer)
         try:
             await store()
         except (Exception, asyncio.CancelledError) as exc:  # `aclose` cancels the storage, and `retries` closes later
-            self.retries.put_off(_ANSWER, code_hash, store, failure=exc, patience=self.kept_in_memory, app_id=app_id)
+            self.retries.put_off(_ANSWER, sent.hash, store, failure=exc, patience=self.kept_in_memory, app_id=app_id)
             raise
 
     async def _store(self, answer: queries.StoredAnswer) -> None:
