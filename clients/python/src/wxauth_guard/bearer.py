@@ -51,22 +51,13 @@ _NO_METADATA: Final = "a resource's metadata needs an audience that is an https 
 _SECOND_HEADER: Final = re.compile(r",[ \t]*[A-Za-z][A-Za-z0-9-]* ")
 
 
-class _Confirmation:
-    """The roles that wxauth has named for a user, and the user with them."""
-
-    __slots__ = ("roles", "user")
-
-    roles: frozenset[str]
-    user: Principal
-
-
 class Guard:
     """A guard, which checks access tokens. Services import it as `wxauth_guard.BearerGuard`.
 
     If FastAPI is installed, `BearerGuard` is a subclass that can also be used as a dependency.
 
-    By default, it accepts only the tokens of the operator's own apps. The tokens of websites and agents, which have the
-    claim `scope`, need `scopes`, `websites`, or the URL of a resource as the audience.
+    By default, the guard accepts only the tokens of the operator's own apps. The tokens of websites and agents, which
+    have the claim `scope`, need `scopes`, `websites`, or the URL of a resource as the audience.
 
     The guard checks tokens offline. It fetches the issuer's public keys from time to time, and only `current` sends a
     token to the issuer. The logger `wxauth_guard` logs why a well-formed token is invalid, or why wxauth could not be
@@ -119,9 +110,8 @@ class Guard:
         self._authority: Authority | None = None
         self._keys = keys
         self._allows_scope = bool(self._scopes) or websites or is_http_url(audience)
-        # The guard whose keys and clock are used. If `requires` made this guard, it is the guard on which the first
-        # `requires` was called, so that a test that replaces the keys of that guard (`TestIssuer.trusted_by`) replaces
-        # those of this one.
+        # The copies that `requires` and `current` make use the keys and the clock of the original guard. So a test that
+        # replaces these (`TestIssuer.trusted_by`) replaces them in the copies, too.
         self._origin = self
         # The causes are the fixed details of the verifier's errors, so the dictionary stays small.
         self._logged_at: dict[str, float] = {}
@@ -142,9 +132,12 @@ class Guard:
         self.check_scopes(principal)
         if not self._asks:
             return principal
-        with self._confirming(principal) as confirmed:
-            confirmed.roles = await self._authority_in_use().ask(token, principal, self._query())
-        return confirmed.user
+        try:
+            with self._completing_refusals():
+                roles = await self._authority_in_use().ask(token, principal, self._query())
+        except VerificationUnavailable as failure:
+            return self._unconfirmed(principal, failure)
+        return replace(principal, roles=roles, is_current=True)
 
     def verify_sync(self, token: str) -> Principal:
         """Check a token in a thread or a WSGI app, as `verify` does.
@@ -159,15 +152,18 @@ class Guard:
         self.check_scopes(principal)
         if not self._asks:
             return principal
-        with self._confirming(principal) as confirmed:
-            confirmed.roles = self._authority_in_use().ask_sync(token, principal, self._query())
-        return confirmed.user
+        try:
+            with self._completing_refusals():
+                roles = self._authority_in_use().ask_sync(token, principal, self._query())
+        except VerificationUnavailable as failure:
+            return self._unconfirmed(principal, failure)
+        return replace(principal, roles=roles, is_current=True)
 
     @property
     def current(self) -> Self:
         """A guard that also asks wxauth about each token, so that bans, sign-outs and roles count at once.
 
-        Each request then needs a response of wxauth within two seconds. It shares keys, clock and log with this guard.
+        Each request then needs a response of wxauth within two seconds. Both guards share keys, clock and log.
         """
         if self._asks:
             return self
@@ -195,22 +191,12 @@ class Guard:
             return "?" + urlencode({"resource": self._audience})
         return "?websites=true" if self._allows_scope else ""
 
-    @contextmanager
-    def _confirming(self, principal: Principal) -> Iterator[_Confirmation]:
-        """Let the block ask wxauth for the user's roles. After the block, `user` is set."""
-        confirmed = _Confirmation()
-        try:
-            yield confirmed
-        except BearerError as refusal:
-            self._complete(refusal)
-            raise
-        except VerificationUnavailable as failure:
-            self._log_cause(failure.detail, f"A token could not be verified at once: {failure.detail}")
-            if not (self._or_offline and failure.is_unreachable):
-                raise
-            confirmed.user = replace(principal, is_current=False)
-        else:
-            confirmed.user = replace(principal, roles=confirmed.roles, is_current=True)
+    def _unconfirmed(self, principal: Principal, failure: VerificationUnavailable) -> Principal:
+        """Return the user if this guard accepts a token by its signature alone. Otherwise, raise the failure."""
+        self._log_cause(failure.detail, f"A token could not be verified at once: {failure.detail}")
+        if not (self._or_offline and failure.is_unreachable):
+            raise failure
+        return replace(principal, is_current=False)
 
     def _copy(self) -> Self:
         guard = copy.copy(self)  # so that `_origin` and the log's times are those of this guard
