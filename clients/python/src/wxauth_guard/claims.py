@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Optional
 from uuid import UUID
 
 ALGORITHM: Final = "ES256"  # RFC 7518, section 3.4
-# It is the media type of access tokens (RFC 9068, section 2.1), without `application/`.
+# The media type of access tokens is this type after `application/` (RFC 9068, section 2.1).
 TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - not a password
 
 
@@ -46,7 +46,7 @@ def _as_dict(claims: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _WrittenAsDict:
-    """It makes Pydantic write the claims as a dict, so that a FastAPI route can return a `Principal`."""
+    """An annotation with which Pydantic writes the claims as a dict, so that a FastAPI route can return a user."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic import PlainSerializer

@@ -24,9 +24,10 @@ from wxauth_guard.issuer import Issuer, causes_of, httpx
 
 ASK_TIMEOUT: Final = 2.0  # seconds, from the call to the last header
 VERIFY_PATH: Final = "/v1/verify"
-_AT_ONCE: Final = 64
+_MAX_CONNECTIONS: Final = 64
 _IDLE_SECONDS: Final = 30.0  # shorter than the 75 s after which wxauth closes an idle connection
-_MAX_PROBLEM: Final = 16 * 1024
+_MAX_PROBLEM_BYTES: Final = 16 * 1024
+# With `or_offline`, an outage admits a token, so no status that a client can cause counts as an outage.
 _UNREACHABLE_STATUSES: Final = frozenset(
     {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
 )
@@ -56,7 +57,7 @@ class _Question:
     url: str
     token: str = field(repr=False)
     deadline: float
-    head: _Response | None = None  # noted before the body comes, which may be too late
+    head: _Response | None = None  # set before the body is read, which may take too long
 
 
 class _Pool(NamedTuple):
@@ -84,7 +85,7 @@ class RemoteAuthority:
         try:
             response = await asyncio.wait_for(asyncio.wrap_future(self._begin(question)), self._timeout)
         except Exception as exc:
-            response = self._without_body(question, exc)
+            response = self._head_or_raise(question, exc)
         return _roles(response, principal)
 
     def ask_sync(self, token: str, principal: Principal, query: str) -> frozenset[str]:
@@ -97,14 +98,15 @@ class RemoteAuthority:
             finally:
                 asked.cancel()  # it may not have begun
         except Exception as exc:
-            response = self._without_body(question, exc)
+            response = self._head_or_raise(question, exc)
         return _roles(response, principal)
 
     def _question(self, token: str, query: str) -> _Question:
         return _Question(self._url + query, token, self._timer() + self._timeout)
 
     def _begin(self, question: _Question) -> Future[_Response]:
-        # Even in a thread, another thread asks, because httpx limits each step, and nothing limits a slow name server.
+        # Even `ask_sync` uses another thread, because httpx limits only each step of a request, and nothing limits a
+        # slow name server.
         pool = self._pool()
         return pool.threads.submit(self._get, pool.client, question)
 
@@ -129,11 +131,11 @@ class RemoteAuthority:
             with suppress(httpx.HTTPError):  # the status decides, even without a body
                 for chunk in response.iter_raw():
                     body += chunk
-                    if len(body) > _MAX_PROBLEM or self._timer() > question.deadline:
+                    if len(body) > _MAX_PROBLEM_BYTES or self._timer() > question.deadline:
                         break
             return _Response(response.status_code, response.headers, bytes(body))
 
-    def _without_body(self, question: _Question, error: Exception) -> _Response:
+    def _head_or_raise(self, question: _Question, error: Exception) -> _Response:
         if question.head is not None:  # a refusal whose body does not come is no outage
             return question.head
         reason = self._issuer.reason_of(error, timeout=self._timeout)
@@ -154,10 +156,10 @@ class RemoteAuthority:
                     follow_redirects=False,
                     trust_env=False,
                     proxy=None if proxy is None else proxy.url,
-                    limits=httpx.Limits(max_connections=_AT_ONCE, keepalive_expiry=_IDLE_SECONDS),
+                    limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS),
                     cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 )
-                threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ask wxauth")
+                threads = ThreadPoolExecutor(_MAX_CONNECTIONS, thread_name_prefix="ask wxauth")
                 pool = self._pools[process_id] = _Pool(client, threads)
                 finalize(self, _close, pool, process_id)
         return self._pools[process_id]
@@ -169,13 +171,12 @@ def _close(pool: _Pool, process_id: int) -> None:
         pool.client.close()
 
 
-# Nobody gets in by a status that a client can cause.
 def _roles(response: _Response, principal: Principal) -> frozenset[str]:
     status, headers = response.status, response.headers
     if status == HTTPStatus.OK:
-        is_the_users = headers.get("x-auth-user-id") == str(principal.id)
-        is_the_sessions = headers.get("x-auth-session-id") in (None, str(principal.session_id))
-        if not (is_the_users and is_the_sessions):
+        is_same_user = headers.get("x-auth-user-id") == str(principal.id)
+        is_same_session = headers.get("x-auth-session-id") in (None, str(principal.session_id))
+        if not (is_same_user and is_same_session):
             raise VerificationUnavailable("wxauth's response is not about this session: is there a proxy in between?")
         return frozenset(role for role in headers.get("x-auth-roles", "").split(",") if role)
     if status == HTTPStatus.UNAUTHORIZED:
@@ -197,11 +198,10 @@ def _code(body: bytes) -> object:
     return problem.get("code") if isinstance(problem, dict) else None
 
 
-# Everything else, such as a wrong certificate, is a fault of the configuration.
 def _is_unreachable(error: Exception) -> bool:
     for cause in causes_of(error):
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-            return False
+            return False  # for example, a wrong certificate is a fault of the configuration
         if isinstance(cause, OSError) and cause.errno in _OUR_OWN_LIMITS:
             return False
     # Before Python 3.11, neither asyncio's nor concurrent.futures' TimeoutError is the built-in one.

@@ -15,7 +15,7 @@ from wxauth_guard.i18n import Text, lazy_gettext as _
 if TYPE_CHECKING:
     from typing import Self
 
-# A client waits this long. While the guard has no keys, its pause between two attempts to read keys is never longer.
+# A client waits this long before it tries again. A guard without keys tries to read them at least this often.
 KEYS_RETRY_SECONDS: Final = 5
 
 
@@ -35,9 +35,8 @@ class WxAuthError(Exception):
     detail: str = ""
     retry_after: int | None = None
     user_id: UUID | None = None  # the user whom the failure concerns; recorded for staff, and in no response
-    # It is the app that a failed login named, or the default app. It is recorded for staff.
-    app_id: str | None = None
-    # A guard raised this error as a FastAPI dependency, so its handler may respond to it.
+    app_id: str | None = None  # the app that a failed login named, or the default app; recorded for staff
+    # A guard that is a FastAPI dependency raised this error, so the guard's own handler may respond to it.
     is_answered_by_guard: bool = False
 
     def __init_subclass__(cls, *, code: str | None = None, status: int | None = None) -> None:
@@ -124,8 +123,7 @@ class InvalidToken(BearerError, code="invalid_token", status=401):
 
     def __init__(self, detail: str = "", *, for_log: str = "") -> None:
         super().__init__(detail)
-        # Only the guard's log contains it. It is empty if `detail` says everything.
-        self.for_log = for_log
+        self.for_log = for_log  # for no response; empty if `detail` says everything
 
 
 class TokenExpired(InvalidToken, code="token_expired"):

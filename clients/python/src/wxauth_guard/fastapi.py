@@ -17,7 +17,7 @@ from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InsufficientRole, InsufficientScope, MissingToken, WxAuthError
 from wxauth_guard.problems import answer_problem
 
-# It marks the requests of routes with a guard, in the ASGI scope.
+# This key in the ASGI scope marks a request of a route with a guard.
 _GUARDED: Final = "wxauth_guard.guarded"
 
 
@@ -36,7 +36,7 @@ class BearerGuard(Guard, SecurityBase):
     async def __call__(self, connection: HTTPConnection) -> Principal:
         """Return the user behind the request. FastAPI calls this method when the guard is a dependency.
 
-        It raises the errors of `verify` and `bearer_token`.
+        Raises: the errors of `verify` and `bearer_token`.
         """
         override = _overrides(connection.scope).get(self._origin)
         is_plain_current = self._asks and self._scopes == self._origin._scopes

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from typing import Self
 
-SOURCE: Final = "en"
-# The service adds its own folder.
-LOCALES: Final = [Path(__file__).with_name("locale")]
-# It matches a keyword with a quoted text, or a quoted text that continues a text.
+SOURCE: Final = "en"  # the language of the texts in the code
+LOCALES: Final = [Path(__file__).with_name("locale")]  # the service adds its own folder
+# This pattern matches a keyword with a quoted text, or a quoted text that continues a text.
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
 # Like gettext, this module ignores an entry that is marked as unconfirmed.
 _UNCONFIRMED: Final = re.compile(r"^#,.*\bfuzzy\b", re.MULTILINE)

@@ -25,12 +25,13 @@ else:  # the successor of httpx, with the same names. If the service uses MCP's 
 
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"  # RFC 8414, section 3
 FETCH_TIMEOUT: Final = 5.0  # seconds, for reading both documents
-# It is below 1, so that a failure to connect is reported as such, before the timeout ends the whole fetch.
+# This share of the timeout is below 1, so that a failure to connect is reported as such, before the timeout ends the
+# whole fetch.
 CONNECT_SHARE: Final = 0.8
 STALE_IF_ERROR: Final = 86400.0  # seconds for which keys are used while the issuer is unavailable (as in RFC 5861)
 MAX_DOCUMENT: Final = 256 * 1024  # bytes
 DEFAULT_MAX_AGE: Final = 300.0  # seconds, if the response names no max-age
-# Not every token may cause a fetch.
+# Even after a response with `max-age=0`, not every token may cause a fetch.
 _MIN_MAX_AGE: Final = 1.0
 
 _MAX_SHOWN: Final = 200

@@ -34,16 +34,16 @@ STALE_WHILE_REVALIDATE: Final = 300.0
 YOUNG_FOR: Final = 300.0
 # A thread waits at most this part of the timeout for a fetch other than the very first one.
 PATIENCE_SHARE: Final = 0.2
-_LOOP_PAUSE: Final = 0.01
+_LOOP_PAUSE_SECONDS: Final = 0.01
 _log = logging.getLogger(__name__)
 
 
 class _Fetch(NamedTuple):
     completion: Future[None]  # completed even if the fetch fails
-    is_needed: bool
+    is_needed: bool  # by a request in an event loop, which waits for the new keys
     # Some servers, such as uWSGI without `enable-threads`, run other threads only while a request waits. Therefore the
     # thread that starts a fetch waits for a while, and later requests do so after the fetch's timeout.
-    needs_a_thread: bool
+    should_thread_wait: bool
 
 
 class RemoteKeys:
@@ -80,7 +80,7 @@ class RemoteKeys:
         self._completion: Future[None] = Future()
         self._begun_at = 0.0
         self._next_refresh = 0.0
-        # Until then, an unknown key causes no fetch, unless a refresh is due.
+        # Before this time, an unknown key causes no fetch, unless a refresh is due.
         self._next_for_unknown = 0.0
         self._failures = 0  # since the last success
         self._failed_at = float("-inf")
@@ -114,7 +114,7 @@ class RemoteKeys:
         fetch = self._fetch_for(kid)
         if is_first:  # All threads wait, because requests would otherwise fail when the service starts.
             fetch.completion.result()
-        elif fetch.needs_a_thread:
+        elif fetch.should_thread_wait:
             wait([fetch.completion], self._timeout * PATIENCE_SHARE)
         key = self._key_at_hand(kid)
         if key is None and fetch.is_needed and not fetch.completion.done() and not self._are_keys_young():
@@ -160,7 +160,7 @@ class RemoteKeys:
             is_needed_for_known_key = starts_now and is_overdue
             is_needed_for_unknown_key = starts_now or is_under_way
             is_needed = is_needed_for_known_key if kid in keys else is_needed_for_unknown_key
-            return _Fetch(self._completion, is_needed=is_needed, needs_a_thread=starts_now or is_late)
+            return _Fetch(self._completion, is_needed=is_needed, should_thread_wait=starts_now or is_late)
 
     def _is_due(self, kid: str, keys: Mapping[str, VerificationKey], now: float) -> bool:
         if not keys:
@@ -240,5 +240,5 @@ def _wait_for_end_of_other_loop(seconds: float) -> None:
             asyncio.get_running_loop()
         except RuntimeError:
             return
-        time.sleep(_LOOP_PAUSE)
+        time.sleep(_LOOP_PAUSE_SECONDS)
     raise Unreadable("another event loop runs in the thread that reads them")

@@ -30,7 +30,7 @@ class InvalidKey(ValueError):
 
 @dataclass(frozen=True)
 class VerificationKey:
-    """A public key, which verifies ES256 signatures. It is parsed, because parsing takes as long as verifying."""
+    """A public key for ES256 signatures. The key is parsed once, because parsing takes as long as verifying."""
 
     kid: str
     public_key: ec.EllipticCurvePublicKey

@@ -27,11 +27,11 @@ WEBSOCKET_DENIAL: Final = "websocket.http.response"
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MAX_ACCEPT_LANGUAGE: Final = 1024
-# RFC 9110, section 12.5.4, defines it, but `_` in the tag is also allowed, as in zh_CN.
+# This is a language range as in RFC 9110, section 12.5.4, but also with `_` in the tag, as in zh_CN.
 _LANGUAGE_RANGE: Final = re.compile(
     r"\s*(?P<tag>[A-Za-z]{1,8}(?:[-_][A-Za-z0-9_-]*)?)\s*(?:;\s*q\s*=\s*(?P<quality>[01](?:\.\d{0,3})?)\s*)?"
 )
-# It can name the language that the user has chosen in WeChat.
+# WeChat's user agent can name the language that the user has chosen in WeChat.
 _WECHAT_USER_AGENT: Final = re.compile(r"MicroMessenger(?:.*\bLanguage/(?P<tag>[\w-]+))?")
 
 

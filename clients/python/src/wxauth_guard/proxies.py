@@ -18,7 +18,7 @@ from urllib.request import getproxies
 
 from wxauth_guard.urls import is_http_url
 
-# It matches an entry of `NO_PROXY` that is `*`, or a domain or IPv4 address with or without a port.
+# This pattern matches an entry of `NO_PROXY` that is `*`, or a domain or IPv4 address with or without a port.
 _NO_PROXY_DOMAIN: Final = re.compile(r"\*|\*?\.?(?P<name>\w[\w-]*(?:\.[\w-]+)*)(?::(?P<port>\d+))?")
 _SOCKS: Final = re.compile(r"socks5h?(?=://)", re.IGNORECASE)  # the SOCKS proxies that httpx supports
 _log = logging.getLogger(__name__)
@@ -120,9 +120,9 @@ def _is_usable(proxy: str) -> bool:
     return is_http_url(as_http) and not has_raw_separator and not lacks_package
 
 
-# It is cached, so that each fault is logged once. The value might contain a password, so the log does not show it.
-@cache
+@cache  # so that each fault is logged once
 def _warn(kind: str, fault: str) -> None:
+    # The value of the variable might contain a password, so the log does not show it.
     _log.warning("%s %s", _variable(kind), fault)
 
 

@@ -37,10 +37,14 @@ class TestKey:
         self.private_key = ec.generate_private_key(ec.SECP256R1())
         self.kid = uuid4().hex
         point = self.private_key.public_key().public_numbers()
-        coordinates = {"x": base64url(point.x.to_bytes(32, "big")), "y": base64url(point.y.to_bytes(32, "big"))}
         self.public_jwk = {
-            **{"kty": "EC", "crv": "P-256", **coordinates},
-            **{"alg": ALGORITHM, "use": "sig", "kid": self.kid},
+            "kty": "EC",
+            "crv": "P-256",
+            "x": base64url(point.x.to_bytes(32, "big")),
+            "y": base64url(point.y.to_bytes(32, "big")),
+            "alg": ALGORITHM,
+            "use": "sig",
+            "kid": self.kid,
         }
         self.verification_key = VerificationKey.from_jwk(self.public_jwk)
 
@@ -69,7 +73,7 @@ class _TestAuthority:
         self.banned: set[UUID] = set()
         self.ended: set[UUID] = set()
         self.roles: dict[UUID, frozenset[str]] = {}
-        self.unreachable = 0
+        self.unreachable = 0  # how many blocks of `TestIssuer.unreachable` are running
 
     async def ask(self, token: str, principal: Principal, query: str) -> frozenset[str]:
         return self.ask_sync(token, principal, query)
@@ -180,7 +184,7 @@ class TestIssuer:
         self._authority.ended.add(UUID(str(session_id)))
 
     def set_roles(self, user_id: UUID | str, roles: Iterable[str]) -> None:
-        """Set the roles that `guard.current` finds, whatever the user's tokens say. By default, these are the roles."""
+        """Set the roles that `guard.current` finds, by default those in the token."""
         self._authority.roles[UUID(str(user_id))] = frozenset([roles] if isinstance(roles, str) else roles)
 
     @contextmanager

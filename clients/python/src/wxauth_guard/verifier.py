@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 # A token of wxauth has about 600 characters.
 MAX_TOKEN_LENGTH: Final = 8192
 CLOCK_SKEW: Final = 30  # seconds, for `exp`, `iat` and `nbf`
-# wxauth's own claims contain at most two. This also limits the depth of nesting, which Python's parser does not always
-# limit.
+# wxauth's own claims contain at most two objects and lists. This also limits the depth of nesting, which Python's
+# parser does not always limit.
 MAX_CONTAINERS: Final = 64
 REMEMBERED_TOKENS: Final = 4096
 # All remembered tokens together take at most 9 MiB.
@@ -39,7 +39,7 @@ _NOT_TEXT: Final = "app_id, external_id or scope is missing or not a string"
 _BY_OUR_CLOCK: Final = "by this machine's clock"
 # Each integer with fewer digits is within the range of a float.
 _FINITE_DIGITS: Final = sys.float_info.max_10_exp
-# It matches a JWS (RFC 7515, section 7.1). An ES256 signature has 64 bytes, which are 86 characters.
+# A JWS in compact form (RFC 7515, section 7.1) with an ES256 signature, whose 64 bytes are encoded as 86 characters.
 _COMPACT_FORM: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})")
 # A part may end with these characters, by its length modulo four, which is never 1 in base64. The unused bits of the
 # last one must be zero (RFC 4648, section 3.5). Otherwise, several spellings would decode to the same bytes.
@@ -55,8 +55,9 @@ _TOKEN_TYPES: Final = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})  # in
 class Verifier:
     """A verifier of access tokens.
 
-    It remembers tokens with a valid signature, because checking the signature takes most of the time, and a user sends
-    the same token with each call. For each call, it still checks the claims, and that the issuer publishes the key.
+    The verifier remembers tokens with a valid signature, because checking the signature takes most of the time, and a
+    user sends the same token with each call. For each call, it still checks the claims, and that the issuer publishes
+    the key.
     """
 
     def __init__(self, *, issuer: str, audience: str, keys: KeySource) -> None:
