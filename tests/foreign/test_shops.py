@@ -21,7 +21,7 @@ from tests.programs import EXPRESS, needs, needs_node
 from tests.world import bearer
 from wxauth.core.clock import utc_now
 from wxauth_desk.postgres import EmbeddedPostgres
-from wxauth_desk.wechat import APP_KEYS, APPS, create_simulator
+from wxauth_desk.wechat import APP_KEYS, APPS, Surroundings, create_simulator
 from wxauth_desk.wechat.people import openid_of
 from wxauth_desk.wechat.push import DELIVER, Mode, make_event_message, sign_push
 
@@ -68,7 +68,7 @@ def world(request: pytest.FixtureRequest, database: str, tmp_path_factory: pytes
     url, ports = f"http://127.0.0.1:{port}", {app["app_id"]: free_port() for app in APPS}
     apps = [{**app, "push_forward": f"http://127.0.0.1:{ports[app['app_id']]}/wechat"} for app in APPS]
     with ExitStack() as stack:
-        wechat_url = stack.enter_context(serving(create_simulator(service_url=url)))
+        wechat_url = stack.enter_context(serving(create_simulator(around=Surroundings(service_url=url))))
         env = service_env(database, apps=apps, wechat_base_url=wechat_url, issuer=url, port=port)
         name = f"shop-{request.param.lower()}"
         added = run("clients", "add", name, "--scope", "sign", "--json", cwd=folder, env=env)

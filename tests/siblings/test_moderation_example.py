@@ -19,7 +19,7 @@ from tests.headers import bearer
 from tests.processes import WXAUTH, Running, environment, free_port, until
 from tests.programs import ROOT, output_of
 from tests.serving import serving
-from wxauth_desk.wechat import APPS, create_simulator
+from wxauth_desk.wechat import APPS, Surroundings, create_simulator
 
 pytestmark = pytest.mark.process
 
@@ -65,7 +65,7 @@ def moderated(tmp_path: Path, database_url: str) -> Iterator[Moderated]:
     port, own_port = free_port(), free_port()
     url, own_url = (f"http://127.0.0.1:{each}" for each in (port, own_port))
     apps = [{**APP, "push_forward": f"{own_url}/wechat"}]
-    with serving(create_simulator(service_url=url)) as wechat_url:
+    with serving(create_simulator(around=Surroundings(service_url=url))) as wechat_url:
         settings = service_env(database_url, apps=apps, wechat_base_url=wechat_url, port=port, issuer=url)
         with Running(WXAUTH, "serve", cwd=tmp_path, env=settings) as service:
             service.wait_for('"started"')

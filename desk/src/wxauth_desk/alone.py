@@ -11,7 +11,7 @@ from wxauth_desk.i18n import lazy_gettext as _
 from wxauth_desk.middleware import REFUSED_BY_WECHAT, OwnNamesOnly
 from wxauth_desk.serving import SERVER_OPTIONS
 from wxauth_desk.terminal import TextError, localized, os_reason
-from wxauth_desk.wechat import APPS, create_simulator
+from wxauth_desk.wechat import APPS, Surroundings, create_simulator
 
 # If a program always calls these names, its operator can map them to this machine in a hosts file.
 _WECHAT_HOST_NAMES: Final = ("api.weixin.qq.com", "api2.weixin.qq.com", "open.weixin.qq.com")
@@ -44,7 +44,7 @@ def run(port: int) -> None:
             app_secret=APPS[0]["app_secret"],
         )
         click.echo(localized(welcome))
-        simulator = create_simulator(is_alone=True)
+        simulator = create_simulator(around=Surroundings(is_alone=True))
         app = OwnNamesOnly(simulator, _WECHAT_HOST_NAMES, own_pages_only=True, refusal=REFUSED_BY_WECHAT)
         with suppress(KeyboardInterrupt):  # after uvicorn has stopped, it raises the signal again
             uvicorn.Server(uvicorn.Config(app, **SERVER_OPTIONS)).run([listener])

@@ -51,7 +51,7 @@ from wxauth_desk.signals import handled_by, stop_and_exit
 from wxauth_desk.sites import add_sites, create_sites
 from wxauth_desk.terminal import TextError, localized, terminal_language
 from wxauth_desk.watched import Watched
-from wxauth_desk.wechat import DESK_PATH, HINTS, SHOP_PATH, UNKNOWN_APP_HINT, CallRecord, create_simulator
+from wxauth_desk.wechat import DESK_PATH, HINTS, SHOP_PATH, UNKNOWN_APP_HINT, CallRecord, Surroundings, create_simulator
 
 _TIMEOUTS: Final = Timeouts(proxy_notice=None)
 """The timeouts of the service. A stop does not wait for proxies, because there are none."""
@@ -197,8 +197,7 @@ def _start_postgres(stack: ExitStack) -> SecretStr:
 def _start_wechat(threads: ExitStack, parts: _Parts, wechat: Place, call_record: CallRecord) -> None:
     """Start the simulated WeChat in a thread."""
     console_url = f"{service_url(parts.settings)}{CONSOLE_PATH}" if parts.settings.admin_page else None
-    simulator = create_simulator(
-        call_record=call_record,
+    around = Surroundings(
         service_url=service_url(parts.settings),
         site_url=parts.sites.url,
         shop_url=parts.shop_url,
@@ -206,6 +205,7 @@ def _start_wechat(threads: ExitStack, parts: _Parts, wechat: Place, call_record:
         console_url=console_url,
         failure_of=failure_on_the_phone,
     )
+    simulator = create_simulator(around=around, call_record=call_record)
     app = OwnNamesOnly(simulator, parts.host_names, own_pages_only=True)
     threads.enter_context(in_thread(lambda: app, wechat.listener, name="simulated WeChat"))
 

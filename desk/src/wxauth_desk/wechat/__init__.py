@@ -13,7 +13,7 @@ from wxauth_desk.wechat.controls import (
     CodeRequest,
     PhoneCodeRequest,
 )
-from wxauth_desk.wechat.desk import AGENT_CLIENT_ID, AGENT_PATH, DESK_PATH, PAGE_HEADER, SHOP_PATH
+from wxauth_desk.wechat.desk import AGENT_CLIENT_ID, AGENT_PATH, DESK_PATH, PAGE_HEADER, SHOP_PATH, Surroundings
 from wxauth_desk.wechat.payments import APP_KEYS
 from wxauth_desk.wechat.people import phone_number_of
 from wxauth_desk.wechat.simulator import Simulator
@@ -42,6 +42,7 @@ __all__ = [
     "CodeRequest",
     "PhoneCodeRequest",
     "Simulator",
+    "Surroundings",
     "create_simulator",
     "masked",
     "phone_number_of",

@@ -6,6 +6,7 @@ cookies. This module sends those of the phone, and `browsers.py` those of the br
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,7 @@ from wxauth_desk.wechat.call_record import CallRecord, Handler
 from wxauth_desk.wechat.controls import APP_TITLES, APPS, LATER_APP
 from wxauth_desk.wechat.faults import Faults
 from wxauth_desk.wechat.guides import guide_urls, send_guide
-from wxauth_desk.wechat.offered_faults import FailureOf, offered_faults
+from wxauth_desk.wechat.offered_faults import FailureOf, offered_faults, unknown_failure
 
 PAGE_HEADER: Final = "x-desk-page"  # the id of the page that sends a phone's request, which the page shows itself
 # The request's other headers come from the developer's browser.
@@ -37,8 +38,7 @@ DESK_PATH: Final = "/desk/"
 _GUIDES_PATH: Final = f"{DESK_PATH}guides/"
 SHOP_PATH: Final = "/membership"  # of the mini-program's back end, at the address of the example sites
 AGENT_CLIENT_ID: Final = "wxauth-example-agent"
-# wxauth redirects the agent's user there.
-AGENT_PATH: Final = f"{DESK_PATH}agent.html"
+AGENT_PATH: Final = f"{DESK_PATH}agent.html"  # wxauth redirects the agent's user to this page
 _PAGE: Final = Path(__file__).parent / "page"
 _SHARED_FILES: Final = {  # shared with the service's pages and with mini-programs, in these folders of a clone
     "base.css": "src/wxauth/console/page",
@@ -51,6 +51,19 @@ _SHARED_FILES: Final = {  # shared with the service's pages and with mini-progra
 }
 _SHARED_IN_WHEEL: Final = Path(__file__).parents[1] / "_shared"
 _CLONE: Final = Path(__file__).parents[4]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """The programs around the simulated WeChat, which the desk's phone calls and the desk's page links to."""
+
+    service_url: str = "http://127.0.0.1:8000"
+    site_url: str = "http://127.0.0.1:8004"  # of the example sites
+    shop_url: str = f"http://127.0.0.1:8004{SHOP_PATH}"  # of the back end that the shop's mini-program calls
+    mcp_url: str | None = None  # of the example MCP server
+    console_url: str | None = None
+    is_alone: bool = False  # without wxauth, so the desk shows only the parts that need no wxauth
+    failure_of: FailureOf = unknown_failure
 
 
 def phone_network(*urls: str) -> Handler:
@@ -93,43 +106,32 @@ def phone_network(*urls: str) -> Handler:
     return send
 
 
-def desk_routes(
-    call_record: CallRecord,
-    faults: Faults,
-    *,
-    service_url: str,
-    site_url: str,
-    shop_url: str,
-    mcp_url: str | None,
-    console_url: str | None,
-    is_alone: bool,
-    failure_of: FailureOf,
-) -> list[Route]:
+def desk_routes(call_record: CallRecord, faults: Faults, around: Surroundings) -> list[Route]:
     """Return the routes of the page and its files, of the data that the page shows, and of the phone's network."""
     setup = {
-        "is_alone": is_alone,
-        "service_url": service_url,
-        "site_url": site_url,
-        "shop_url": shop_url,
+        "is_alone": around.is_alone,
+        "service_url": around.service_url,
+        "site_url": around.site_url,
+        "shop_url": around.shop_url,
         # The route that sends its response in pieces (see `create_shop_back_end`). Only the example shop has it, so the
         # URL does not begin with `shop_url`.
-        "count_url": f"{site_url}{SHOP_PATH}/count",
+        "count_url": f"{around.site_url}{SHOP_PATH}/count",
         "links": {
-            "shop": None if is_alone else f"{site_url}/",
-            "console": console_url,
-            "docs": None if is_alone else f"{service_url}/docs",
+            "shop": None if around.is_alone else f"{around.site_url}/",
+            "console": around.console_url,
+            "docs": None if around.is_alone else f"{around.service_url}/docs",
         },
         "guides": guide_urls(_GUIDES_PATH),
         "apps": [_with_titles(app) for app in (*APPS, LATER_APP)],
         "later_app_id": LATER_APP["app_id"],
-        "agent": None if mcp_url is None else {"client_id": AGENT_CLIENT_ID, "server": mcp_url},
-        "faults": offered_faults(failure_of),
+        "agent": None if around.mcp_url is None else {"client_id": AGENT_CLIENT_ID, "server": around.mcp_url},
+        "faults": offered_faults(around.failure_of),
     }
-    servers = [service_url, site_url, shop_url]
-    if mcp_url is not None:
-        servers.append(mcp_url.removesuffix("/mcp"))  # the server's metadata is not below `/mcp`
+    servers = [around.service_url, around.site_url, around.shop_url]
+    if around.mcp_url is not None:
+        servers.append(around.mcp_url.removesuffix("/mcp"))  # the server's metadata is not below `/mcp`
 
-    send_page_file = _page_endpoint(service_url)
+    send_page_file = _page_endpoint(around.service_url)
 
     async def read_setup(_request: Request) -> Response:
         return JSONResponse(setup, headers={"Cache-Control": "no-store"})

@@ -59,8 +59,8 @@ _TRANSPORT_FAULTS: Final[tuple[tuple[dict[str, Any], Text], ...]] = (
     ({"html": True}, _("returns a web page")),
     ({"status": 500}, _("returns HTTP 500")),
 )
-# It returns the error (code, status and titles) that a phone gets if a call to an API has a fault; None if nothing
-# fails, or if no service is known.
+# A function of this type returns the error (code, status and titles) that a phone gets if a call to an API has a fault;
+# None if nothing fails, or if no service is known.
 FailureOf = Callable[[str, Mapping[str, Any]], dict[str, Any] | None]
 
 

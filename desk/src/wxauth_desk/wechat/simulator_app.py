@@ -34,10 +34,9 @@ from wxauth_desk.wechat.controls import (
     SealRequest,
     Visitor,
 )
-from wxauth_desk.wechat.desk import DESK_PATH, SHOP_PATH, desk_routes
+from wxauth_desk.wechat.desk import DESK_PATH, Surroundings, desk_routes
 from wxauth_desk.wechat.errcodes import Errcode
 from wxauth_desk.wechat.faults import apply_fault
-from wxauth_desk.wechat.offered_faults import FailureOf, unknown_failure
 from wxauth_desk.wechat.payments import APP_KEYS, NoticeRequest, PayRequest, payment_result
 from wxauth_desk.wechat.push import PushRequest, PushSender
 from wxauth_desk.wechat.simulator import Simulator
@@ -64,38 +63,21 @@ Body = TypeVar("Body", bound=BaseModel)
 def create_simulator(
     simulator: Simulator | None = None,
     *,
+    around: Surroundings | None = None,
     call_record: CallRecord | None = None,
     push_transport: httpx.AsyncBaseTransport | None = None,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    service_url: str = "http://127.0.0.1:8000",
-    site_url: str = "http://127.0.0.1:8004",
-    shop_url: str = f"http://127.0.0.1:8004{SHOP_PATH}",
-    mcp_url: str | None = None,
-    console_url: str | None = None,
-    is_alone: bool = False,
-    failure_of: FailureOf = unknown_failure,
 ) -> Starlette:
     """Return the simulated WeChat as an ASGI app, with its controls and the desk, a page that simulates a phone.
 
-    Args:
-        simulator: The state of the simulated WeChat; a new state if None.
-        call_record: The record that the desk shows; a new record if None.
-        push_transport: The transport over which messages are pushed to the service; HTTP if None.
-        pause: The function that waits for a number of seconds before a notice about a payment is repeated.
-        service_url: The URL of wxauth.
-        site_url: The URL of the example sites.
-        shop_url: The URL of the back end that the shop's mini-program calls.
-        mcp_url: The URL of the example MCP server; None if there is none.
-        console_url: The URL of wxauth's console; None if there is none.
-        is_alone: Whether no wxauth runs next to the simulated WeChat. If so, the desk shows only the parts that work
-            without wxauth.
-        failure_of: The function that returns the error that a phone gets because of a fault.
+    Messages are pushed to the service over `push_transport`, by default over HTTP. `pause` waits for a number of
+    seconds before a notice about a payment is repeated.
     """
-    wechat = simulator or Simulator()
+    wechat, around = simulator or Simulator(), around or Surroundings()
     call_record, receiver = call_record or CallRecord(), Receiver()
     sender = PushSender(
         wechat.now,
-        service_url=service_url,
+        service_url=around.service_url,
         push_url_of=lambda app_id: wechat.account(app_id).push_url,
         transport=push_transport,
         call_record=call_record,
@@ -115,17 +97,7 @@ def create_simulator(
             *receiver.routes(),
             _control(f"{WEBHOOK_PATH}/behaviour", Behaviour, receiver.change_behaviour),
             _control(f"{DESK_PATH}web-view", BrowserRequest, Browsers().open),
-            *desk_routes(
-                call_record,
-                wechat.faults,
-                service_url=service_url,
-                site_url=site_url,
-                shop_url=shop_url,
-                mcp_url=mcp_url,
-                console_url=console_url,
-                is_alone=is_alone,
-                failure_of=failure_of,
-            ),
+            *desk_routes(call_record, wechat.faults, around),
         ],
         middleware=[Middleware(LimitedBody)],
         exception_handlers={HTTPStatus.NOT_FOUND: _refuse_url, HTTPStatus.METHOD_NOT_ALLOWED: _refuse_url},
