@@ -33,10 +33,9 @@ def main() -> None:
         sys.exit(localized(_("{package} isn't installed. Run scripts/dev in a clone of wxauth", package=package)))
 
 
-# Nothing needs to be cleaned up until `run.run` installs its own handlers. The status is 0, as whenever a signal ends
-# `dev`.
 def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
-    os._exit(0)
+    # Until `run.run` installs its own handlers, nothing needs to be cleaned up.
+    os._exit(0)  # as whenever a signal ends `dev`
 
 
 if __name__ == "__main__":

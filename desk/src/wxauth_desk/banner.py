@@ -18,9 +18,8 @@ from wxauth.settings.settings import Settings
 from wxauth_desk.middleware import ALL_INTERFACES
 from wxauth_desk.wechat import APP_KEYS, DESK_PATH
 
-# It is read at the start, because `runpy` replaces `sys.argv` while another thread runs an example.
-_PROGRAM: Final = sys.argv[0]
-# They are for documentation (RFC 5737, RFC 3849), so they belong to no machine.
+_PROGRAM: Final = sys.argv[0]  # read at the start, because `runpy` replaces it while another thread runs an example
+# These addresses are for documentation (RFC 5737, RFC 3849), so they belong to no machine.
 _ADDRESSES_ELSEWHERE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 
 
@@ -87,10 +86,9 @@ def _is_behind_a_proxy() -> bool:
     return bool(proxies.get("http") or proxies.get("all")) and not proxy_bypass("127.0.0.1")
 
 
-# It is empty if this machine is offline, or if the service listens on only one address.
 def _address_in_network(host: str) -> str:
     if host not in ALL_INTERFACES:
-        return ""
+        return ""  # the service listens on only one address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
@@ -98,7 +96,7 @@ def _address_in_network(host: str) -> str:
             # route and this machine's address.
             probe.connect((_ADDRESSES_ELSEWHERE[family], 9))
         except OSError:
-            return ""
+            return ""  # this machine is offline
         address: str = probe.getsockname()[0]
         return address
 

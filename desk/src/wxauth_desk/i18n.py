@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Self
 
-SOURCE: Final = "en"
+SOURCE: Final = "en"  # the language of the texts in the code
 LOCALES: Final = Path(__file__).with_name("locale")
 _CATALOGUE: Final = "LC_MESSAGES/wxauth_desk.po"
-# It matches a keyword with a quoted text, or a quoted text that continues a text.
+# This pattern matches a keyword with a quoted text, or a quoted text that continues a text.
 _LINE: Final = re.compile(r'^(?:(msgctxt|msgid|msgstr) )?"(.*)"$', re.MULTILINE)
 
 

@@ -18,9 +18,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# It matches an IPv6 address in brackets, an IPv4 address or a name, with or without a port.
+# This pattern matches an IPv6 address in brackets, an IPv4 address or a name, with or without a port.
 _HOST: Final = re.compile(r"(\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(:\d{0,5})?", re.ASCII)
-# They stand in `WXAUTH_HOST` or `--allow-host`.
+# In `WXAUTH_HOST` or `--allow-host`, these stand for all addresses of this machine.
 ALL_INTERFACES: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared only
 # The largest real bodies are pictures of up to 2 MB.
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024

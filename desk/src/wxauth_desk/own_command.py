@@ -50,8 +50,8 @@ def command_for_this_dev(home: Path, settings: Mapping[str, Any]) -> Iterator[No
         path.unlink(missing_ok=True)
 
 
-# The settings read a value that is not a text as JSON.
 def _shell_line(name: str, value: Any) -> str:
     if value is None:
         return f"unset {name}"
-    return f"export {name}={shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
+    text = value if isinstance(value, str) else json.dumps(value)  # the settings read any other value as JSON
+    return f"export {name}={shlex.quote(text)}"

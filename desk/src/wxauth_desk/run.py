@@ -53,9 +53,7 @@ from wxauth_desk.terminal import TextError, localized, terminal_language
 from wxauth_desk.watched import Watched
 from wxauth_desk.wechat import DESK_PATH, HINTS, SHOP_PATH, UNKNOWN_APP_HINT, CallRecord, Surroundings, create_simulator
 
-_TIMEOUTS: Final = Timeouts(proxy_notice=None)
-"""The timeouts of the service. A stop does not wait for proxies, because there are none."""
-
+_TIMEOUTS: Final = Timeouts(proxy_notice=None)  # a stop waits for no proxies, because there are none
 _WECHAT_PORT_OFFSET: Final = 1  # from the service's port, so 8001 by default
 _SITE_PORT_OFFSET: Final = 4  # from the service's port, so 8004 by default
 _FOREIGN_DATA: Final = _(
@@ -124,8 +122,7 @@ class _Parts:
     service_listener: socket.socket
     wechat: Place | None  # None with the real WeChat
     sites: Place
-    # The URL is also the resource's URL.
-    mcp: Place | None
+    mcp: Place | None  # with the URL of the resource
     shop_url: str
     host_names: Set[str]  # besides the names of this machine
 
@@ -218,8 +215,8 @@ def _start_sites(threads: ExitStack, parts: _Parts, shop_credentials: Credential
     threads.enter_context(in_thread(lambda: app, sites.listener, name="example sites"))
 
 
-# The thread imports the MCP server, which takes seconds, so that the service need not wait for it.
 def _start_mcp(threads: ExitStack, parts: _Parts, mcp: Place) -> None:
+    # The thread imports the MCP server, which takes seconds, so that the service need not wait for the import.
     create_app = partial(create_mcp_server, parts.settings.issuer, mcp.url, parts.host_names)
     threads.enter_context(in_thread(create_app, mcp.listener, name="MCP server"))
 

@@ -24,8 +24,7 @@ from wxauth.errors import NameTaken
 from wxauth_desk.wechat import APP_KEYS, APPS
 from wxauth_guard import BearerGuard, Principal
 
-# The service forwards messages to it.
-PUSH_PATH: Final = "/wechat"
+PUSH_PATH: Final = "/wechat"  # of the route to which the service forwards WeChat's messages
 _CLIENT_ID: Final = "dev-shop"
 # An installed desk does not contain the folder `examples`.
 _IN_WHEEL: Final = Path(__file__).parent / "_shared" / "shop.py"

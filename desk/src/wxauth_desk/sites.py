@@ -57,8 +57,7 @@ _MAX_SESSIONS: Final = 1000
 class Site:
     """An example website that `wxauth-desk dev` serves."""
 
-    # `wxauth-desk dev` adds it as a public client.
-    client_id: str
+    client_id: str  # of a public client, which `add_sites` adds
     title: Text
     path: str  # at the address that both sites share, without a slash at the end
     scopes: tuple[str, ...]
@@ -162,8 +161,7 @@ class Website:
         query |= {"id_token_hint": session["id_token"]} if session else {"client_id": self._site.client_id}
         return RedirectResponse(f"{self._issuer}/v1/end_session?{urlencode(query)}")
 
-    # The page's script requests this repeatedly.
-    async def _state(self, request: Request) -> Response:
+    async def _state(self, request: Request) -> Response:  # requested repeatedly by the page's script
         return JSONResponse(request.session.get("sid") in self._sessions, headers={"Cache-Control": "no-store"})
 
     async def _receive_logout(self, request: Request) -> Response:  # OpenID Connect Back-Channel Logout 1.0

@@ -40,8 +40,7 @@ class Call:
     """A call to one of the simulated APIs."""
 
     api: Api
-    # It is the id that the call sends with a secret, which might be no app's id, or that of the app whose access token
-    # it contains.
+    # The call contains this id and a secret, or an access token of the app. With a secret, the id might be no app's.
     app_id: str | None
     query: Mapping[str, str]
     body: bytes

@@ -46,7 +46,7 @@ class BrowserRequest(Control):
     person: PersonName
     url: str
     user_agent: str = Field(max_length=512)  # of WeChat on the person's phone, for `web_view` and `wechat`
-    # It is a mini-program's web-view, WeChat's browser, or another browser on a phone or a computer.
+    # The browsers are a mini-program's web-view, WeChat's browser, and another browser on a phone or a computer.
     browser: Literal["web_view", "wechat", "phone", "computer"] = "web_view"
     language: str = Field("zh-CN", max_length=32)
     form: dict[FormText, FormText] | None = Field(None, max_length=_MAX_FORM_FIELDS)
@@ -109,6 +109,7 @@ async def _open(browser: httpx.AsyncClient, url: str, form: dict[str, str] | Non
         origin = str(httpx.URL(url).join("/")).rstrip("/")
         page = await browser.post(url, data=form, headers={"origin": origin})
     redirects = 0
+    # If a redirect leads to WeChat, the browser keeps its page.
     while (request := page.next_request) is not None and not _leads_to_wechat(request.url):
         redirects += 1
         if redirects > _MAX_REDIRECTS:
@@ -127,12 +128,11 @@ async def _open_later(browser: httpx.AsyncClient, url: httpx.URL, *, seconds: fl
     return await browser.get(url)
 
 
-# The browser then keeps its page.
 def _leads_to_wechat(url: httpx.URL) -> bool:
     return url.scheme == "weixin" or url.host == URL_LINK_HOST
 
 
-# No page of `wxauth-desk dev` uses https.
 async def _ensure_local(request: httpx.Request) -> None:
+    # No page of `wxauth-desk dev` uses https.
     if request.url.scheme != "http" or request.url.host not in _LOCAL_HOSTS:
         raise ValueError(f"url: {request.url.host} is not this machine")

@@ -14,16 +14,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 MASK: Final = "•••"
+# The record does not show a value with such a name, unless the value is a list of objects.
 _MASKED_NAME: Final = re.compile(
     r"(\w+_)?(secret|token|key|keys|password|assertion|verifier|ticket|device_code)|appsecret|cert_info|id_token_hint",
     re.IGNORECASE,
 )
-"""The pattern of the names of values that the record does not show. A list of objects is not such a value."""
-_MAX_CALLS: Final = 100
-"""The largest number of calls of each kind that are stored. If there are more, the oldest one is forgotten."""
+_MAX_CALLS: Final = 100  # of each kind
 CLIENT_TO_SERVICE: Final = "clientToService"
-_PICTURE_SIGNATURES: Final = (b"\x89PNG", b"\xff\xd8")
-"""The first bytes of a PNG and of a JPEG."""
+_PICTURE_SIGNATURES: Final = (b"\x89PNG", b"\xff\xd8")  # of a PNG and of a JPEG
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -39,8 +37,8 @@ class CallRecord:
         self._calls: deque[dict[str, Any]] = deque(maxlen=_MAX_CALLS)
         # These requests have their own limit, so that they don't push out the calls of WeChat.
         self._requests: deque[dict[str, Any]] = deque(maxlen=_MAX_CALLS)
+        # The latest change has this number. After a restart, it is higher than the numbers that open pages know.
         self._revision = int(time() * 1000)
-        """The number of the latest change. After a restart, it is higher than the numbers that open pages know."""
 
     def recorded(self, endpoint: Handler) -> Handler:
         """Wrap an endpoint, so that each call to it is recorded when it begins, and updated with the response."""

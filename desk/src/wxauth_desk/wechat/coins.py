@@ -14,8 +14,7 @@ from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth_desk.wechat.payments import APP_KEYS
 from wxauth_desk.wechat.people import openid_prefix
 
-# The least recently used one is forgotten.
-MAX_PURSES: Final = 1000
+MAX_PURSES: Final = 1000  # beyond which the least recently used purse is forgotten
 MAX_ORDERS: Final = 200
 # For this long, WeChat refuses a second order with the same number, and allows a refund.
 _ORDER_LIFETIME_SECONDS: Final = 48 * 3600

@@ -19,15 +19,11 @@ from wxauth_desk.wechat.controls import APP_KINDS, CodeRequest, Visitor
 from wxauth_desk.wechat.people import is_person_name
 from wxauth_desk.wechat.simulator import Simulator
 
-# Its value is the number of seconds after which the desk's browsers follow a redirect a second time.
-REPEAT_HEADER: Final = "X-Comes-Twice"
-# It names, percent-encoded, the person who uses the browser.
-PERSON_HEADER: Final = "X-Desk-Person"
+REPEAT_HEADER: Final = "X-Comes-Twice"  # the seconds after which the desk's browsers follow a redirect a second time
+PERSON_HEADER: Final = "X-Desk-Person"  # the person who uses the browser, percent-encoded
 
-# The other page opens only in WeChat.
-_ON_COMPUTERS: Final = "qrconnect"
-# Each page is for one kind of app.
-_KINDS: Final = {"oauth2/authorize": "official_account", _ON_COMPUTERS: "website"}
+_ON_COMPUTERS: Final = "qrconnect"  # the other page opens only in WeChat
+_KINDS: Final = {"oauth2/authorize": "official_account", _ON_COMPUTERS: "website"}  # of apps, by page
 _SCOPES: Final = {"official_account": ("snsapi_base", "snsapi_userinfo"), "website": ("snsapi_login",)}
 # WeChat requires this order.
 _PARAMETER_ORDER: Final = ("appid", "redirect_uri", "response_type", "scope", "state", "connect_redirect")
@@ -101,10 +97,9 @@ def connect_routes(wechat: Simulator) -> list[Route]:
     ]
 
 
-# WeCom's User-Agent names WeChat, too.
 def _is_wechats_browser(request: Request) -> bool:
     user_agent = request.headers.get("user-agent", "")
-    return "MicroMessenger" in user_agent and "wxwork" not in user_agent
+    return "MicroMessenger" in user_agent and "wxwork" not in user_agent  # WeCom's user agent names WeChat, too
 
 
 def _error_in(wechat: Simulator, path: str, query: str) -> _Error | None:
@@ -133,14 +128,13 @@ def _error_in(wechat: Simulator, path: str, query: str) -> _Error | None:
     return None if url.hostname in wechat.account(app_id).callback_domains else _Error.OTHER_DOMAIN
 
 
-# The page has a form and, for a known person, links, which a test can follow.
 def _question(path: str, parameters: Mapping[str, str], query: str, person: str) -> str:
     path_of_answer = f"/connect/{path}/answer"
     fields = "".join(
         f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in parameters.items()
     )
     links = ""
-    if person:
+    if person:  # a test can follow links
         for answer, text in (("allow", f"允许 {person}"), ("refuse", "拒绝")):
             target = f"{path_of_answer}?{query}&{urlencode({'person': person, 'answer': answer})}"
             links += f'<a href="{escape(target)}">{escape(text)}</a> '

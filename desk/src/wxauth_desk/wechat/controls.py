@@ -149,7 +149,7 @@ class CodeRequest(_CodeOfPerson):
     """The body of `POST /codes`: a code of `wx.login` or, for an app of another kind, of WeChat's page or SDK."""
 
     has_unionid: bool = True  # if `Account.has_unionids` allows it
-    # Without it, the scope is `snsapi_login` for a website, and `snsapi_userinfo` for a service account or a mobile
+    # By default, the scope is `snsapi_login` for a website, and `snsapi_userinfo` for a service account or a mobile
     # app. With `snsapi_base`, WeChat returns no unionid.
     scope: Literal["snsapi_base", "snsapi_userinfo", "snsapi_login"] | None = None
     # With `shown`, WeChat returns an invented person, and marks them as invented. With `hidden`, WeChat does not mark
@@ -175,7 +175,7 @@ class Visitor(ControlOfPerson):
 class PhoneCodeRequest(_CodeOfPerson):
     """The body of `POST /phone-codes`, which makes a code of the phone button."""
 
-    # It is a Chinese number, or one with `+` and its country code. By default, it is the person's own.
+    # The number is Chinese, or begins with `+` and a country code. By default, it is the person's own.
     phone: str | None = None
     watermark_app_id: str | None = None  # by default, the app of the code
 
@@ -186,8 +186,7 @@ class SealRequest(ControlOfPerson):
     # A code from `POST /codes` is for a back end that gets code and data in one request. By default, the last login
     # counts.
     code: str | None = None
-    # If it contains no watermark, a current one is added.
-    data: dict[str, Any]
+    data: dict[str, Any]  # gets a current watermark if it contains none
 
 
 class FaceRequest(Control):
@@ -233,12 +232,12 @@ class Account(Control):
     model_config = ConfigDict(validate_assignment=True)  # the callers of `Simulator.account` assign fields
 
     app_id: SimulatedAppId = APPS[0]["app_id"]
-    # If not, requests for an access token of the app, and `clear_quota`, fail with 40164. For a service account, logins
-    # also fail with 40164, and calls with an access token of the app fail with 61004.
+    # From an address that is not whitelisted, requests for an access token of the app, and `clear_quota`, fail with
+    # 40164. For a service account, logins also fail with 40164, and calls with an access token of the app with 61004.
     is_whitelisted: bool = True
     is_frozen: bool = False  # with the errcode 40243
     has_unionids: bool = True  # whether the app is bound to an Open Platform account
-    # Their calls fail with 48001. Only APIs that are called with an access token can do so.
+    # Calls to these APIs fail with 48001. Each of them is called with an access token.
     denied: frozenset[Api] = frozenset()
     # getuserphonenumber compares its openid with that of the code's owner, does not read it, or fails with 47001.
     openid_check: Literal["on", "ignored", "refused"] = "on"

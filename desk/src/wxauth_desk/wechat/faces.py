@@ -24,7 +24,7 @@ _CANCELLED: Final = 90004  # the `verify_ret` of a verification that the person 
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """The request for the result must name the same subject as the request that began the verification."""
+    """The subject of a verification, which the request for the result must name again."""
 
     out_seq_no: str  # given by the back end
     cert_hash: str  # the SHA-256 hash of the certificate's fields, in hexadecimal, as WeChat documents it

@@ -18,7 +18,7 @@ _FAULT_IN_CODE: Final = re.compile(
     r"errcode-(?P<errcode>-?\d{1,9})|slow-(?P<slow>60|[0-5]?\d(?:\.\d{1,2})?)|status-(?P<status>[2-5]\d\d)"
     r"|(?P<hang>hang)|(?P<drop>drop)|(?P<garbage>garbage)|(?P<html>html)"
 )
-# It has no kind, so it is made without validation, which requires a kind.
+# This fault has no kind, so it is made without validation, which requires a kind.
 NO_FAULT: Final = FaultRequest.model_construct(api="")
 
 

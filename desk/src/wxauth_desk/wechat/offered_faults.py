@@ -59,7 +59,7 @@ _TRANSPORT_FAULTS: Final[tuple[tuple[dict[str, Any], Text], ...]] = (
     ({"html": True}, _("returns a web page")),
     ({"status": 500}, _("returns HTTP 500")),
 )
-# A function of this type returns the error (code, status and titles) that a phone gets if a call to an API has a fault;
+# A function of this type takes an API and a fault. It returns the error (code, status and titles) that a phone gets;
 # None if nothing fails, or if no service is known.
 FailureOf = Callable[[str, Mapping[str, Any]], dict[str, Any] | None]
 

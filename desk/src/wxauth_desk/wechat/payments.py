@@ -74,7 +74,7 @@ class Order(BaseModel):
 
 @dataclass
 class _PaidOrder:
-    """Each message is created once, so that its repetitions are identical, except for `RetryTimes`."""
+    """The messages about a paid order. Each is created once, so that its repetitions differ only in `RetryTimes`."""
 
     delivery: dict[str, Any]
     refund: dict[str, Any] | None = None

@@ -62,13 +62,12 @@ class PhoneNumbers:
         return _SpentCode(phone=plain[1], owner=None, watermark_app_id=account.app_id)
 
 
-# A text that is not a number stays unchanged, and gets the country code of China.
 def _parts_of(phone: str, account: Account) -> dict[str, Any]:
     try:
         number = phonenumbers.parse(phone, "CN")
         country, national = number.country_code, phonenumbers.national_significant_number(number)
     except phonenumbers.NumberParseException:
-        country, national = _CHINA, phone
+        country, national = _CHINA, phone  # the text is not a number
     return {
         "phoneNumber": national if country == _CHINA else f"+{country}{national}",
         "purePhoneNumber": national,

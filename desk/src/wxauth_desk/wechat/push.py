@@ -20,9 +20,8 @@ from pydantic_core import to_json
 from wxauth_desk.wechat.call_record import CallRecord
 from wxauth_desk.wechat.controls import APPS_BY_ID, ControlOfPerson, HttpUrl
 
-# WeChat documents no pauses for messages that are not about payments.
+# WeChat waits so many seconds before each repetition. It documents no pauses for messages that are not about payments.
 _MESSAGE_PAUSES: Final = (0, 0)
-# WeChat waits so many seconds before each repetition of a notice about a payment.
 PAYMENT_PAUSES: Final = (15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600, 10800, 10800, 10800, 21600, 21600)
 ATTEMPT_TIMEOUT_SECONDS: Final = 5.0
 
@@ -34,8 +33,7 @@ CHECKED: Final = "wxa_media_check"
 DELIVER: Final = "xpay_goods_deliver_notify"
 REFUNDED: Final = "xpay_refund_notify"
 
-# The app's id follows.
-_SERVICE_PATH: Final = "/v1/wechat/push/"
+_SERVICE_PATH: Final = "/v1/wechat/push/"  # before the app's id
 _PADDING_BLOCK_BYTES: Final = 32  # WeChat pads to blocks of 32 bytes, though AES has blocks of 16
 _MAX_ANSWER_LENGTH: Final = 500
 _PAYMENT_ACCEPTED: Final = re.compile(r'"ErrCode"\s*:\s*0\b|<ErrCode>\s*(<!\[CDATA\[)?0\b')  # in JSON or XML
@@ -153,8 +151,7 @@ class PushSender:
 
     clock: Callable[[], float]  # returns seconds since the epoch
     service_url: str
-    # If it returns None, the service gets the app's messages.
-    push_url_of: Callable[[str], str | None]
+    push_url_of: Callable[[str], str | None]  # by app id; None for an app whose messages the service gets
     transport: httpx.AsyncBaseTransport | None  # for tests; None to use HTTP
     call_record: CallRecord
     pause: Callable[[float], Awaitable[None]]
@@ -235,7 +232,6 @@ class PushSender:
         return _Attempt(shown, is_accepted, call["id"])
 
 
-# The service accepts a notice about a payment with `ErrCode` 0, and any other message with the text `success`.
 def _is_accepted(message: Mapping[str, Any], answer: httpx.Response) -> bool:
     if answer.status_code != HTTPStatus.OK:
         return False

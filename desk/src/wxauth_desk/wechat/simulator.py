@@ -271,8 +271,8 @@ class Simulator:
         )
 
 
-# For any other app, only some APIs require the whitelist, and the functions that answer these APIs check it.
 def _is_address_accepted(account: Account) -> bool:
+    # For any other app, only some APIs require the whitelist, and the functions that answer these APIs check it.
     return account.is_whitelisted or APP_KINDS[account.app_id] != "official_account"
 
 

@@ -145,7 +145,6 @@ class _Controls:
     async def _push(self, body: PushRequest) -> dict[str, Any]:
         return await self._sender.send(self._wechat.make_push(body))
 
-    # `is_taken` says whether the service accepted the first attempt to send the notice.
     async def _pay(self, body: PayRequest) -> dict[str, Any]:
         errcode, notice = self._wechat.payments.pay(body)
         is_taken = False if notice is None else await self._sender.send_and_repeat(notice)
@@ -207,11 +206,10 @@ def _response(answer: Answer, api: Api) -> Response:
     return json_response(answer, api)
 
 
-# As WeChat does, the refusal of an unknown path, or of a wrong method of an API, has an errcode. Otherwise, it has only
-# the HTTP status 404 or 405.
 async def _refuse_url(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
     path = request.url.path
+    # WeChat, too, returns an errcode for a wrong method of an API, and for an unknown path.
     for api, (methods, path_of_api) in ENDPOINTS.items():
         if path == path_of_api:
             errcode = Errcode.GET_REQUIRED if methods == "GET" else Errcode.POST_REQUIRED

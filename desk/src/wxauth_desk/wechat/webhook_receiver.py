@@ -36,7 +36,7 @@ def _checked_secret(secret: str) -> str:
 class Behaviour(BaseModel):
     """The receiver's secret, and its response. A request changes only the fields that it contains."""
 
-    # It is the secret of the webhook in wxauth. Without it, no signature can be checked.
+    # Without the secret of the webhook in wxauth, no signature can be checked.
     secret: Annotated[str, Field(max_length=200), AfterValidator(_checked_secret)] | None = None
     # With `hang`, the status is 204, but the response comes only after `_HANG_SECONDS`.
     answer: Literal["hang"] | Annotated[int, Field(ge=200, le=599)] = 204
