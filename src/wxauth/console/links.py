@@ -57,7 +57,6 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
     return link
 
 
-# Administrators who are banned or have requested erasure do not count.
 async def _only_administrator(database: Database) -> UUID:
     administrators = await database.values(queries.ADMINISTRATORS)
     if not administrators:

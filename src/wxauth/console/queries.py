@@ -6,7 +6,7 @@ from uuid import UUID
 from wxauth.core.statements import Nothing, Statement
 from wxauth.core.users import IS_ADMINISTRATOR, MAY_LOG_IN, USER, UserInSession
 
-# The limit is 2, because two rows are enough to show that there are several administrators.
+# Two rows are enough to show that there are several administrators.
 ADMINISTRATORS: Final = Statement[UUID](f"""
 SELECT id FROM users WHERE {IS_ADMINISTRATOR} ORDER BY id LIMIT 2
 """)
@@ -17,10 +17,10 @@ WITH expired AS (
 )
 INSERT INTO admin_links (digest, user_id, expires_at) VALUES (:digest, :user_id, :expires_at)
 """)
-# It uses up a link, even if it returns no row, because the user may not log in, or is no longer staff.
 OPEN_SESSION_BY_LINK: Final = Statement[UserInSession](f"""
 WITH link AS (
-    -- A second request with the same link waits here for the first one, and then finds no link.
+    -- A second request with the same link waits here for the first one, and then finds no link. The link is used up
+    -- even if its user may not log in, or is no longer staff.
     DELETE FROM admin_links WHERE digest = :digest AND expires_at > :now RETURNING user_id
 ), link_user AS (
     -- The lock waits for a change of roles, which holds it while it ends the open sessions. Otherwise, this session

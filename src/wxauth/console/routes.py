@@ -35,17 +35,17 @@ from wxauth_guard.problems import problem_response
 
 CONSOLE_PAGE: Final = Path(__file__).parent / "page"
 
-# The console's page sends it with each request about its session.
-_HEADER: Final = "x-wxauth-console"
+_CONSOLE_HEADER: Final = "x-wxauth-console"  # the console's page sends it with each request about its session
 # The page loads pictures of users only from wxauth itself and from WeChat's hosts. Another host could belong to a user,
 # who would then learn the IP address of the staff member who views the picture. The logos of apps and clients are
 # `data:` URLs.
-_PICTURES: Final = "data: https://thirdwx.qlogo.cn https://wx.qlogo.cn"
+_PICTURE_SOURCES: Final = "data: https://thirdwx.qlogo.cn https://wx.qlogo.cn"
 _PAGE_HEADERS: Final = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": (
-        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' {_PICTURES}; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' {_PICTURE_SOURCES}; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'"
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -174,7 +174,7 @@ async def _services_for_own_page(request: Request) -> Services:
     is_from_own_site = request.headers.get("sec-fetch-site", "same-origin") == "same-origin"
     # A browser also sends the cookie with requests of pages on other hosts under the same domain. Such a page cannot
     # set the console's header without a CORS preflight, which the service refuses.
-    if _HEADER not in request.headers or not is_from_own_origin or not is_from_own_site:
+    if _CONSOLE_HEADER not in request.headers or not is_from_own_origin or not is_from_own_site:
         raise InvalidRequest("only the console's own page can send this request", status=403)
     return services
 
@@ -216,11 +216,10 @@ def _cookie_options(settings: Settings) -> dict[str, Any]:
     return {"key": name, "path": path, "secure": is_secure, "httponly": True, "samesite": "strict"}
 
 
-# The file `texts.json` next to the page's scripts contains the English texts by name. The context of a translation is,
-# for example, `console.searchedBy`.
 def _page_texts(request: Request, declared: Mapping[str, Callable[[str], str]]) -> JSONResponse:
     language = find_language(request.query_params.get("language", "")[:_MAX_LANGUAGE_TAG]) or SOURCE
     english: dict[str, str] = from_json((CONSOLE_PAGE / "texts.json").read_bytes())
+    # The context of a translation is, for example, `console.searchedBy`.
     texts = {name: pgettext(f"console.{name}", text, language) for name, text in english.items()}
     answer: dict[str, Any] = {
         "language": language,

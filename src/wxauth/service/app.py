@@ -90,8 +90,8 @@ _ROUTERS: Final = (
 )  # in the order of the API's documentation
 
 
-# FastAPI serves HEAD only if it is declared. The server omits the body of the response.
 def _head_of(route: DirectRoute) -> DirectRoute:
+    # FastAPI serves HEAD only if it is declared. The server omits the body of the response.
     head = copy(route)
     head.methods = {"HEAD"}
     head.include_in_schema = False
@@ -195,7 +195,6 @@ def _route_of_check_file(setting: str) -> Route:
     return Route(f"/{path}", read_check_file)
 
 
-# The refusal is recorded so that support staff can find it.
 def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     is_login = path == login_routes.LOGIN
@@ -206,4 +205,5 @@ def _note_refusal(services: Services, scope: Scope, error: WxAuthError) -> None:
         return
     client = scope.get("client")
     ip = None if client is None else client[0]
+    # Support staff can then find the refusal.
     services[Refusals].note(error, ip=ip, request_id=scope[REQUEST_ID_KEY])

@@ -90,15 +90,14 @@ class Timeouts:
     backchannel_logouts: float = logout_tokens.LOGOUT_TIMEOUT_SECONDS
     background_farewell: float = FINISH_SECONDS
     phones_farewell: float = phones.WECHAT_SHUTDOWN_SECONDS
-    # Each is a pause before a check whether another process has stored the response.
+    # After each of these pauses, the process checks whether another process has stored the response.
     phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS_SECONDS
     proxy_notice: float | None = PROXY_NOTICE_SECONDS  # None if the process waits for no proxy
     retries: float = RETRY_PAUSE_SECONDS
     pushed_messages: float = receiving.STORAGE_TIMEOUT_SECONDS
     concurrency: float = concurrency.PATIENCE_SECONDS
     webhooks: float = webhook_deliveries.RECEIVER_TIMEOUT_SECONDS
-    # Each is a pause before a retry of a request for which WeChat was too busy.
-    wechat_busy: Sequence[float] = client.BUSY_PAUSES_SECONDS
+    wechat_busy: Sequence[float] = client.BUSY_PAUSES_SECONDS  # before each retry of a request
 
 
 TIMEOUTS: Final = Timeouts()
@@ -166,7 +165,7 @@ def build_services(
 
 @dataclass(frozen=True, slots=True)
 class _Limiters:
-    """If the settings name a Redis, the limiters of all processes share their counts there."""
+    """The factory of the limiters. If the settings name a Redis, all processes share the counts there."""
 
     settings: Settings
     clock: Clock
@@ -180,7 +179,6 @@ class _Limiters:
         return limiter
 
 
-# Two clients: an API of WeChat that does not respond must not use up the connections that logins need.
 def _add_wechat(
     parts: Parts,
     settings: Settings,
@@ -199,6 +197,7 @@ def _add_wechat(
         )
 
     parts[WeChat] = make_wechat()
+    # The other APIs have their own client, so that one that does not respond can't use up the connections of logins.
     parts.make(WeChatApi, wechat=make_wechat())
 
 
@@ -244,7 +243,10 @@ def _add_outbound(parts: Parts, limiters: _Limiters, timeouts: Timeouts) -> None
 
 
 def make_tracing(settings: Settings) -> Tracing:
-    """If OpenTelemetry refuses one of its environment variables, log the reason, and create no spans."""
+    """Return the factory of parts with spans, if the settings enable traces.
+
+    If OpenTelemetry refuses one of its environment variables, log the reason, and create no spans.
+    """
     if settings.otlp_url is None:
         return Tracing()
     try:

@@ -80,11 +80,10 @@ class _Leaving:
         self.loop.call_soon_threadsafe(log.info, "leaving")
         self.loop.call_soon_threadsafe(self.loop.call_later, seconds, self.handlers_of_server[number], number, frame)
 
-    # Otherwise, the worker would occupy the port at the next start.
     def leave_without_parent(self, sentinel: int) -> None:
         self.loop.remove_reader(sentinel)
         folder = folder_of_serve()
         if folder is not None:
             # The parent can no longer delete the folder. The other workers delete it at the same time.
             shutil.rmtree(folder, ignore_errors=True)
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # otherwise, the worker would occupy the port at the next start

@@ -122,8 +122,6 @@ async def _run_background_tasks(services: Services, *, is_loaded: bool) -> None:
     await asyncio.gather(*tasks)
 
 
-# Unlike at the start, a failed check does not end the service: after an outage, wrong data can be corrected, and
-# several workers can get other settings by a reload.
 async def _check_until_right(services: Services) -> None:
     reported = ""
     is_checked = False
@@ -132,6 +130,8 @@ async def _check_until_right(services: Services) -> None:
         try:
             is_checked = await check_stored_state(services)
         except InvalidSettings as exc:
+            # Unlike at the start, a failed check does not end the service: after an outage, wrong data can be
+            # corrected, and several workers can get other settings by a reload.
             reason = exc.text
             if reason != reported:
                 log.error("stored_state_wrong", reason=reason, consequence="not ready until this is corrected")
@@ -148,12 +148,12 @@ async def _check_until_right(services: Services) -> None:
 
 
 async def check_stored_state(services: Services) -> bool:
-    """Check that the secret key is right, and that no OAuth client has the name of the audience or an app.
+    """Check the stored data against the settings, and create the first signing keys or rotate the keys that are due.
 
-    The secret key and the previous secret keys must decrypt all signing keys. If there are none, they must decrypt at
-    least one of a sample of the other stored secrets, if there are any. Then create the first signing keys, and rotate
-    the keys that are due. Return False if the database does not respond or has no usable schema. Until all this has
-    succeeded, nothing else in this process can use the database.
+    The configured secret keys must decrypt all signing keys. If there are none, they must decrypt at least one of a
+    sample of the other stored secrets, if there are any. No OAuth client may have the name of the audience or an app.
+    Return False if the database does not respond or has no usable schema. Until all this has succeeded, nothing else
+    in this process can use the database.
 
     Raises: InvalidSettings, if a check fails, or if the URL of the database is invalid.
     """
@@ -208,11 +208,10 @@ async def _check_names_of_clients(database: Database, settings: Settings) -> Non
         raise InvalidSettings([text])
 
 
-# If the database stops responding, the tasks of `_run_background_tasks` repeat the reads, and `add_as_site` continues
-# in the background.
 async def _load_stored_data(services: Services) -> None:
     if isinstance(services.clock, DatabaseClock):
         await correct_clock(services.clock, services.database)
+    # If the database stops responding, the tasks of `_run_background_tasks` repeat these two reads.
     await services[Apps].try_refresh()
     await services[KeyRing].try_refresh()
     await services[ConsoleSessions].add_as_site()

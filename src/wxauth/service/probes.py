@@ -24,7 +24,7 @@ from wxauth.keys.keyring import KeyRing
 from wxauth.web.dependencies import provide
 from wxauth.web.direct import Router
 
-MAX_AGE: Final = timedelta(seconds=1)  # of a response from the database
+_DATABASE_CHECKS_MAX_AGE: Final = timedelta(seconds=1)
 # The process still serves requests for this time after SIGTERM, because a proxy might not have noticed yet that it is
 # ending.
 PROXY_NOTICE_SECONDS: Final = 2.0
@@ -56,7 +56,7 @@ async def has_our_schema(database: Database) -> bool:
     except StorageUnavailable as exc:
         outage_log.note(exc)
         return False
-    if outage_log.claim():  # `note`, used above, calls `claim` itself
+    if outage_log.claim():  # so that repeated checks do not log a line each
         consequence = "not ready until this is done"
         if refusal is None:
             log.warning("schema_missing", what_to_do="run 'wxauth migrate'", consequence=consequence)
@@ -90,7 +90,7 @@ class Readiness:
     async def _recent_database_checks(self) -> Mapping[str, str]:
         now = self.clock()
         # With `abs`, a clock that was set back does not prevent checks.
-        is_old = self._latest_check_began_at is None or abs(now - self._latest_check_began_at) >= MAX_AGE
+        is_old = self._latest_check_began_at is None or abs(now - self._latest_check_began_at) >= _DATABASE_CHECKS_MAX_AGE
         if self._latest_check is None or (self._latest_check.done() and is_old):
             self._latest_check_began_at = now
             self._latest_check = asyncio.create_task(self._check_database(), name="readiness")

@@ -37,7 +37,7 @@ Row = TypeVar("Row")
 
 
 class _PageResult(NamedTuple):
-    """The numbers of session keys differ if another transaction has locked or changed some of the rows."""
+    """The numbers of session keys, which differ if another transaction has locked or changed some of the rows."""
 
     to_write: int
     written: int
@@ -146,10 +146,10 @@ async def _forget_phone_answers(database: Database, sealer: Sealer, page_size: i
 
 
 async def _renew_lost_webhook_secrets(database: Database, sealer: Sealer, now: datetime) -> int:
-    """Each of these webhooks is disabled, because the operator does not know its new secret.
+    """Give each webhook whose secret is lost a new one, and disable it, because nobody knows the new secret.
 
-    Its pending deliveries are sent after the secret has been renewed and the webhook enabled. Events that occur before
-    that are not queued for it.
+    The pending deliveries are sent after an administrator has renewed the secret and enabled the webhook. Events that
+    occur before that are not queued for it.
     """
     renewed = 0
     for webhook in await database.rows(ALL_WEBHOOKS):

@@ -55,7 +55,7 @@ class Config(uvicorn.Config):
     """uvicorn's configuration."""
 
     def load(self) -> None:
-        """A signal that arrives during these imports, which take 10 s on a busy machine, ends the process."""
+        """Import the app. A signal during the imports, which take 10 s on a busy machine, ends the process."""
         with ending_at_once():
             super().load()
 
@@ -90,7 +90,7 @@ class Server(uvicorn.Server):
 
 
 class Supervisor(Multiprocess):
-    """A supervisor of workers that checks the settings before a reload, and that signals end at any moment."""
+    """A supervisor of workers, which a signal can end at any moment. Before a reload, it checks the settings."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], settings: Settings) -> None:
         super().__init__(config, sockets)
@@ -137,8 +137,8 @@ class Supervisor(Multiprocess):
                 self._settings_in_use.append(new)
             log.error("reload_failed", reason="a worker did not start", consequence="the others go on as they are")
 
-    # The line names only settings that the operator has set, because derived values change only together with them.
     def _log_changes(self, new: Settings) -> None:
+        # Only settings that the operator has set are named, because derived values change only together with them.
         changed = [
             name
             for name in Settings.model_fields
@@ -301,9 +301,9 @@ def _why_not_listening(exc: OSError, settings: Settings) -> Text:
     )
 
 
-# The event loop has made the listener non-blocking, so `accept` does not wait for another client.
 def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
-    with suppress(BlockingIOError):  # no more clients are waiting
+    # The event loop has made the listener non-blocking, so `accept` fails if no more clients are waiting.
+    with suppress(BlockingIOError):
         while True:
             connection, _address = listener.accept()
             connection.setblocking(False)

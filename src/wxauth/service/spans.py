@@ -125,11 +125,11 @@ class _TracedApp:
 
 
 class _TracedDatabase(Database):
-    """`_fetch` runs a single statement, and `_wait` waits for a row that a batch of statements returns."""
-
     def __init__(self, url: str, *, deadlines: Deadlines, tracer: Tracer) -> None:
         super().__init__(url, deadlines=deadlines)
         self._tracer = tracer
+
+    # `_fetch` runs a single statement, and `_wait` waits for a row that a batch of statements returns.
 
     async def _fetch(self, *statement: Any, **limits: Any) -> Any:
         with _span_within(self._tracer, _calling_function, _DATABASE):
@@ -176,13 +176,10 @@ def _describe_request(span: Span, scope: Scope, status: int) -> None:
 
 @contextmanager
 def _span_within(tracer: Tracer, name: Callable[[], str], attributes: Mapping[str, str]) -> Iterator[None]:
-    """Open no span in a background task, which has no request.
-
-    `name` is called only for a span, because finding the name takes some time.
-    """
-    if not get_current_span().is_recording():
+    if not get_current_span().is_recording():  # in a background task, which has no request
         yield
         return
+    # `name` is a function, because finding the name takes some time.
     with tracer.start_as_current_span(
         name(), kind=SpanKind.CLIENT, attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as span:
@@ -194,8 +191,8 @@ def _span_within(tracer: Tracer, name: Callable[[], str], attributes: Mapping[st
             raise
 
 
-# The name of a public function tells the purpose of the use.
 def _calling_function() -> str:
+    # Only the name of a public function tells the purpose of a query.
     frame = sys._getframe(1)
     while frame.f_back is not None:
         is_private = frame.f_code.co_name.startswith("_")

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
-_ENDING = (signal.SIGTERM, signal.SIGINT)
+_END_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def ending_at_once() -> Iterator[None]:
 
     uvicorn's handlers would create and start the whole app first, which takes 10 s on a busy machine.
     """
-    handlers = {number: signal.getsignal(number) for number in _ENDING}
+    handlers = {number: signal.getsignal(number) for number in _END_SIGNALS}
     has_server = callable(handlers[signal.SIGTERM])  # without a server, it is one of Python's constants
     if not has_server or threading.current_thread() is not threading.main_thread():
         yield
