@@ -90,7 +90,9 @@ class Readiness:
     async def _recent_database_checks(self) -> Mapping[str, str]:
         now = self.clock()
         # With `abs`, a clock that was set back does not prevent checks.
-        is_old = self._latest_check_began_at is None or abs(now - self._latest_check_began_at) >= _DATABASE_CHECKS_MAX_AGE
+        is_old = (
+            self._latest_check_began_at is None or abs(now - self._latest_check_began_at) >= _DATABASE_CHECKS_MAX_AGE
+        )
         if self._latest_check is None or (self._latest_check.done() and is_old):
             self._latest_check_began_at = now
             self._latest_check = asyncio.create_task(self._check_database(), name="readiness")

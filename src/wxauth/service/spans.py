@@ -129,13 +129,11 @@ class _TracedDatabase(Database):
         super().__init__(url, deadlines=deadlines)
         self._tracer = tracer
 
-    # `_fetch` runs a single statement, and `_wait` waits for a row that a batch of statements returns.
-
-    async def _fetch(self, *statement: Any, **limits: Any) -> Any:
+    async def _fetch(self, *statement: Any, **limits: Any) -> Any:  # runs a single statement
         with _span_within(self._tracer, _calling_function, _DATABASE):
             return await super()._fetch(*statement, **limits)
 
-    async def _wait(self, row: asyncio.Future[object]) -> object:
+    async def _wait(self, row: asyncio.Future[object]) -> object:  # for a row that a batch of statements returns
         with _span_within(self._tracer, _calling_function, _DATABASE):
             return await super()._wait(row)
 
