@@ -7,8 +7,9 @@ import re
 import secrets
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import click
 
@@ -29,41 +30,45 @@ REAL_APP_NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH
 HOME: Final = Path(".wxauth")
 
 
+@dataclass(frozen=True, slots=True)
 class AppSecret:
-    """The AppSecret of `WXAUTH_APP_ID`, if the environment contains only the app's id."""
+    """The AppSecret of `WXAUTH_APP_ID`, which a file stores from one run to the next."""
 
-    def __init__(self, home: Path, variables: Mapping[str, str]) -> None:
-        """Read the AppSecret from the file of an earlier run in `home`, or prompt for it on a terminal."""
+    path: Path
+    value: str = field(repr=False)
+    is_from_prompt: bool
+
+    @classmethod
+    def find(cls, home: Path, variables: Mapping[str, str]) -> Self | None:
+        """Read the AppSecret from the file of an earlier run in `home`, or prompt for it on a terminal.
+
+        Return None if there is neither, or if the environment does not contain an app's id alone.
+        """
         app_id = variables.get("WXAUTH_APP_ID", "")
         has_only_id = (variables.keys() & REAL_APP_NAMES) == {"WXAUTH_APP_ID"}
         can_name_file = re.fullmatch(r"[\w-]{1,64}", app_id, re.ASCII) is not None
-        # The path is None if `WXAUTH_APP_ID` is missing or malformed, or if another of `REAL_APP_NAMES` is set.
-        self._path = home / f"app_secret_{app_id}" if has_only_id and can_name_file else None
-        self.value: str | None = None
-        self._is_new = False  # whether the secret comes from a prompt
-        if self._path is None:
-            return
-        if self._path.exists():
-            self.value = self._path.read_text("utf-8")
-        elif sys.stdin.isatty():
-            with handled_by(raise_exit):  # so that the terminal echoes again after an interrupted prompt
-                question = localized(_("AppSecret of {app_id} (not shown)", app_id=app_id))
-                self.value = click.prompt(question, hide_input=True, err=True).strip()
-            self._is_new = True
+        if not (has_only_id and can_name_file):
+            return None
+        path = home / f"app_secret_{app_id}"
+        if path.exists():
+            return cls(path, path.read_text("utf-8"), is_from_prompt=False)
+        if not sys.stdin.isatty():
+            return None
+        with handled_by(raise_exit):  # so that the terminal echoes again after an interrupted prompt
+            question = localized(_("AppSecret of {app_id} (not shown)", app_id=app_id))
+            return cls(path, click.prompt(question, hide_input=True, err=True).strip(), is_from_prompt=True)
 
     def store_unless_refused(self, findings: Iterable[CheckResult]) -> None:
         """Store a new secret for the next run, or delete the stored one if the findings say that WeChat refuses it."""
-        if self._path is None or self.value is None:
-            return
         # The results contain no errcodes, so a refused secret is recognized by its remedy, which is a constant that the
         # check puts into its text.
         if any(WRONG_SECRET_REMEDY in finding.text for finding in findings):
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
             text = _("The AppSecret is not stored. You will need to enter it again at the next start.")
             click.echo(localized(text), err=True)
-        elif self._is_new:
-            store_privately(self._path, self.value)
-            text = _("The AppSecret is stored in {path}, which only you can read.", path=self._path)
+        elif self.is_from_prompt:
+            store_privately(self.path, self.value)
+            text = _("The AppSecret is stored in {path}, which only you can read.", path=self.path)
             click.echo(localized(text), err=True)
 
 
@@ -86,8 +91,9 @@ def load_settings(simulated_url: str | None, port: int | None, *, push_forward: 
     try:
         HOME.mkdir(exist_ok=True)
         (HOME / ".gitignore").write_text("*\n", "utf-8")  # the folder contains secrets
-        secret = AppSecret(HOME, environment())
-        set_by_dev = _values_set_by_dev(simulated_url, port, app_secret=secret.value, push_forward=push_forward)
+        secret = AppSecret.find(HOME, environment())
+        app_secret = None if secret is None else secret.value
+        set_by_dev = _values_set_by_dev(simulated_url, port, app_secret=app_secret, push_forward=push_forward)
         settings = settings_from(Settings, **set_by_dev)  # does not read `.env`
         if "WXAUTH_ISSUER" not in environment():  # the default contains port 8000
             settings = settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
@@ -96,7 +102,8 @@ def load_settings(simulated_url: str | None, port: int | None, *, push_forward: 
             # The findings report everything that the log would contain.
             configure_logging(level="critical", log_format=settings.log_format)
             findings = asyncio.run(check_apps_with_wechat(settings))
-        secret.store_unless_refused(findings)
+        if secret is not None:
+            secret.store_unless_refused(findings)
     except OSError as exc:
         raise TextError(_("{name}: {rule}", name=exc.filename or HOME, rule=os_reason(exc))) from None
     return OwnSettings(settings, findings, set_by_dev)
