@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wxauth.core.logs import redact
-from wxauth_desk.wechat import CLIENT_TO_SERVICE, MASK, PAGE_HEADER, CallRecord, masked
+from wxauth_desk.wechat import MASK, PAGE_HEADER, CallRecord, masked
 
 _MAX_BODY_BYTES: Final = 16 * 1024
 # Probes, the files of pages, and the polls of login pages would push out the requests of interest. The simulated WeChat
@@ -46,7 +46,7 @@ class Watched:
             return
         path = redact(scope["path"])
         query = _form(scope["query_string"], path)
-        with self._call_record.recording(CLIENT_TO_SERVICE, scope["method"], path, query, None) as call:
+        with self._call_record.recording("clientToService", scope["method"], path, query, None) as call:
             call |= {"page": page, "header": _shown(headers)}
             sent, received = _Body(), _Body()
 

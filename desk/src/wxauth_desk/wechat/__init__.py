@@ -1,6 +1,6 @@
 """A simulated WeChat for laptops and tests, which behaves as WeChat documents. Its manual is `about.txt`."""
 
-from wxauth_desk.wechat.call_record import CLIENT_TO_SERVICE, MASK, CallRecord, masked
+from wxauth_desk.wechat.call_record import MASK, CallRecord, masked
 from wxauth_desk.wechat.controls import (
     ACCOUNT,
     APP_TITLES,
@@ -26,7 +26,6 @@ __all__ = [
     "APPS",
     "APP_KEYS",
     "APP_TITLES",
-    "CLIENT_TO_SERVICE",
     "DESK_PATH",
     "HINTS",
     "LATER_APP",

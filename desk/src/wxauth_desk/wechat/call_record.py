@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from operator import itemgetter
 from time import perf_counter, time
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic_core import from_json
 from starlette.requests import Request
@@ -20,9 +20,9 @@ _MASKED_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 _MAX_CALLS: Final = 100  # of each kind
-CLIENT_TO_SERVICE: Final = "clientToService"
 _PICTURE_SIGNATURES: Final = (b"\x89PNG", b"\xff\xd8")  # of a PNG and of a JPEG
 
+Direction = Literal["serviceToWeChat", "weChatToService", "clientToService"]
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -56,14 +56,13 @@ class CallRecord:
 
     @contextmanager
     def recording(
-        self, direction: str, method: str, path: str, query: Any, body: Any, *, repeats: int | None = None
+        self, direction: Direction, method: str, path: str, query: Any, body: Any, *, repeats: int | None = None
     ) -> Iterator[dict[str, Any]]:
         """Record a call when the block begins, and update the record when the block ends.
 
-        `direction` is `serviceToWeChat`, `weChatToService` or `CLIENT_TO_SERVICE`. `repeats` is the id of the first
-        attempt to push the same message; None for this first attempt and for any other call. The block gets the record,
-        which has an `id`, and sets the `status` and the `answer` of the response in it. If the block raises an error,
-        the record contains only the values that the block has set before.
+        `repeats` is the id of the first attempt to push the same message; None for this first attempt and for any other
+        call. The block gets the record, which has an `id`, and sets the `status` and the `answer` of the response in
+        it. If the block raises an error, the record contains only the values that the block has set before.
         """
         call = {
             "direction": direction,
@@ -77,7 +76,7 @@ class CallRecord:
             "answer": None,
             "ms": None,
         }
-        self._mark_changed(call, self._requests if direction == CLIENT_TO_SERVICE else self._calls)
+        self._mark_changed(call, self._requests if direction == "clientToService" else self._calls)
         started = perf_counter()
         try:
             yield call
