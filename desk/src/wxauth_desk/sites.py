@@ -10,7 +10,7 @@ three ways:
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -88,6 +88,12 @@ def create_sites(issuer: str, *, url: str, cookie_secret: str, back_end: Sequenc
     return Starlette(routes=[*shared_routes, *back_end, *sites], middleware=[Middleware(LimitedBody)])
 
 
+@dataclass(frozen=True, slots=True)
+class _Session:
+    claims: dict[str, Any]
+    id_token: str = field(repr=False)
+
+
 class Website:
     """An example website at this URL, where users log in through the issuer. It requires Authlib."""
 
@@ -111,7 +117,7 @@ class Website:
             },
         )
         # The keys are `sid`, the session's id in wxauth and in the cookie.
-        self._sessions: BoundedDict[str, dict[str, Any]] = BoundedDict(_MAX_SESSIONS)
+        self._sessions: BoundedDict[str, _Session] = BoundedDict(_MAX_SESSIONS)
 
     def app(self, cookie_secret: str) -> Starlette:
         """Return the website as an ASGI app. `cookie_secret` signs its session cookies."""
@@ -135,7 +141,7 @@ class Website:
             return RedirectResponse(f"{self._url}/")
         session = self._sessions.get(request.session.get("sid", ""))
         if session is not None:
-            return self._page(request, session["claims"])
+            return self._page(request, session.claims)
         # If the session of a cookie is no longer stored, wxauth has most likely reported a logout.
         had_session = request.session.pop("sid", None) is not None
         return self._page(request, logout_was_reported=had_session)
@@ -152,13 +158,13 @@ class Website:
         # The page shows the claims, and the nonce says nothing about the user.
         claims = {name: value for name, value in token["userinfo"].items() if name != "nonce"}
         request.session["sid"] = claims["sid"]
-        self._sessions[claims["sid"]] = {"claims": claims, "id_token": token["id_token"]}
+        self._sessions[claims["sid"]] = _Session(claims, token["id_token"])
         return RedirectResponse(f"{self._url}/")
 
     async def _log_out(self, request: Request) -> Response:
         session = self._sessions.pop(request.session.pop("sid", ""), None)
         query = {"post_logout_redirect_uri": f"{self._url}/", "ui_locales": _language(request)}
-        query |= {"id_token_hint": session["id_token"]} if session else {"client_id": self._site.client_id}
+        query |= {"id_token_hint": session.id_token} if session else {"client_id": self._site.client_id}
         return RedirectResponse(f"{self._issuer}/v1/end_session?{urlencode(query)}")
 
     async def _state(self, request: Request) -> Response:  # requested repeatedly by the page's script
