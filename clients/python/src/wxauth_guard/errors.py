@@ -123,7 +123,7 @@ class InvalidToken(BearerError, code="invalid_token", status=401):
 
     def __init__(self, detail: str = "", *, for_log: str = "") -> None:
         super().__init__(detail)
-        self.for_log = for_log  # for no response; empty if `detail` says everything
+        self.for_log = for_log  # in no response; empty if `detail` says everything
 
 
 class TokenExpired(InvalidToken, code="token_expired"):
