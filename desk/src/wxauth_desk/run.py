@@ -162,12 +162,9 @@ def _open_parts(
     service_listener = ports.open_service(settings.host, settings.port)
     ports.check()
     # The MCP server's port may be opened after the check, because nobody can choose this port, and `check` reports only
-    # chosen ports and the service's. If the developer has set resources, there is no MCP server, because its resource
-    # would replace them.
-    mcp = None
-    if is_simulated and not settings.resources and has_mcp():
-        place = ports.open(MCP_PORT_OFFSET)
-        mcp = Place(place.listener, f"{place.url}/mcp")
+    # chosen ports and the service's.
+    mcp = _open_mcp(ports, settings) if is_simulated else None
+    if mcp is not None:
         settings = settings.model_copy(update={"resources": (Resource(**resource_at(mcp.url)),)})
     host_names = {*allowed_hosts, settings.host.lower(), URL(settings.issuer).hostname or ""}
     return _Parts(
@@ -181,6 +178,14 @@ def _open_parts(
         shop_url=shop_url,
         host_names=host_names,
     )
+
+
+def _open_mcp(ports: Ports, settings: Settings) -> Place | None:
+    # If the developer has set resources, there is no MCP server, because its resource would replace them.
+    if settings.resources or not has_mcp():
+        return None
+    place = ports.open(MCP_PORT_OFFSET)
+    return Place(place.listener, f"{place.url}/mcp")
 
 
 def _start_postgres(stack: ExitStack) -> SecretStr:

@@ -108,25 +108,7 @@ def phone_network(*urls: str) -> Handler:
 
 def desk_routes(call_record: CallRecord, faults: Faults, around: Surroundings) -> list[Route]:
     """Return the routes of the page and its files, of the data that the page shows, and of the phone's network."""
-    setup = {
-        "is_alone": around.is_alone,
-        "service_url": around.service_url,
-        "site_url": around.site_url,
-        "shop_url": around.shop_url,
-        # The route that sends its response in pieces (see `create_shop_back_end`). Only the example shop has it, so the
-        # URL does not begin with `shop_url`.
-        "count_url": f"{around.site_url}{SHOP_PATH}/count",
-        "links": {
-            "shop": None if around.is_alone else f"{around.site_url}/",
-            "console": around.console_url,
-            "docs": None if around.is_alone else f"{around.service_url}/docs",
-        },
-        "guides": guide_urls(_GUIDES_PATH),
-        "apps": [_with_titles(app) for app in (*APPS, LATER_APP)],
-        "later_app_id": LATER_APP["app_id"],
-        "agent": None if around.mcp_url is None else {"client_id": AGENT_CLIENT_ID, "server": around.mcp_url},
-        "faults": offered_faults(around.failure_of),
-    }
+    setup = _setup(around)
     servers = [around.service_url, around.site_url, around.shop_url]
     if around.mcp_url is not None:
         servers.append(around.mcp_url.removesuffix("/mcp"))  # the server's metadata is not below `/mcp`
@@ -157,6 +139,28 @@ def desk_routes(call_record: CallRecord, faults: Faults, around: Surroundings) -
         Route(_GUIDES_PATH + "{path:path}", send_guide),
         Route(DESK_PATH + "{name}", send_page_file),
     ]
+
+
+def _setup(around: Surroundings) -> Mapping[str, Any]:
+    return {
+        "is_alone": around.is_alone,
+        "service_url": around.service_url,
+        "site_url": around.site_url,
+        "shop_url": around.shop_url,
+        # The route that sends its response in pieces (see `create_shop_back_end`). Only the example shop has it, so the
+        # URL does not begin with `shop_url`.
+        "count_url": f"{around.site_url}{SHOP_PATH}/count",
+        "links": {
+            "shop": None if around.is_alone else f"{around.site_url}/",
+            "console": around.console_url,
+            "docs": None if around.is_alone else f"{around.service_url}/docs",
+        },
+        "guides": guide_urls(_GUIDES_PATH),
+        "apps": [_with_titles(app) for app in (*APPS, LATER_APP)],
+        "later_app_id": LATER_APP["app_id"],
+        "agent": None if around.mcp_url is None else {"client_id": AGENT_CLIENT_ID, "server": around.mcp_url},
+        "faults": offered_faults(around.failure_of),
+    }
 
 
 def _with_titles(app: Mapping[str, str]) -> Mapping[str, Any]:
