@@ -25,10 +25,9 @@ PERSON_HEADER: Final = "X-Desk-Person"  # the person who uses the browser, perce
 _ON_COMPUTERS: Final = "qrconnect"  # the other page opens only in WeChat
 _KINDS: Final = {"oauth2/authorize": "official_account", _ON_COMPUTERS: "website"}  # of apps, by page
 _SCOPES: Final = {"official_account": ("snsapi_base", "snsapi_userinfo"), "website": ("snsapi_login",)}
-# WeChat requires this order.
 _PARAMETER_ORDER: Final = ("appid", "redirect_uri", "response_type", "scope", "state", "connect_redirect")
 _STATE: Final = re.compile("[a-zA-Z0-9]{0,128}")
-# The keys are the `snapshot` of a visitor.
+# A code gets this `snapshot` if the visitor has the one before the colon.
 _SNAPSHOTS_OF_CODES: Final = {None: None, "on": "shown", "hidden_once": "hidden", "false_alarm": "false_alarm"}
 
 

@@ -87,15 +87,12 @@ class Simulator:
         coins = Coins(self._session_keys, self.now)
         self._faces = Faces(self._session_keys, self.now)
         self.payments = Payments(self._session_keys, self._accounts, self.now)
-        # Tests read them.
-        self.js_tickets = app_tokens.js_tickets
-        # The caller must push them after the response.
-        self.verdicts = content_checks.verdicts
-        # The keys are a person's name and an app's id.
-        self.visitors: BoundedDict[tuple[str, str], Visitor] = BoundedDict(MAX_VISITORS)
+        self.js_tickets = app_tokens.js_tickets  # for tests
+        self.verdicts = content_checks.verdicts  # the caller must push them after the response
+        self.visitors: BoundedDict[tuple[str, str], Visitor] = BoundedDict(MAX_VISITORS)  # by person and app id
         self.faults = Faults()
         self.calls: deque[Call] = deque(maxlen=MAX_CALLS)
-        # The keys are the rid, which is the id of a refused call in WeChat's response.
+        # The key is the `rid`, the id of a refused call in WeChat's response.
         self._refusals: BoundedDict[str, _Refusal] = BoundedDict(MAX_CALLS)
         self._grant_apis: Mapping[Api, Callable[[Call], Answer]] = {  # called with a person's grant
             "userinfo": logins.read_profile,
