@@ -100,7 +100,7 @@ class SiteRequests:
             if request.hinted_user_id is None:
                 raise refusal(request, "login_required", "id_token_hint isn't an id_token of this client")
         elif HINTED_USER_PARAMETER in parameters:
-            request.hinted_user_id = self._opened_user(parameters[HINTED_USER_PARAMETER], client)
+            request.hinted_user_id = self._unsealed_user(parameters[HINTED_USER_PARAMETER], client)
             if request.hinted_user_id is None:
                 raise refusal(request, "login_required", "the link of the page is no longer valid")
         return request
@@ -114,7 +114,7 @@ class SiteRequests:
         others = [(name, value) for name, value in parameters.items() if name not in HINTS]
         return Parameters([*others, (HINTED_USER_PARAMETER, sealed)])
 
-    def _opened_user(self, sealed: str, client: Client) -> UUID | None:
+    def _unsealed_user(self, sealed: str, client: Client) -> UUID | None:
         try:
             plain = self.sealer.open(urlsafe_b64decode(sealed), context=hinted_user_context(client.name))
         except (ValueError, CannotOpen):  # ValueError for a text that is not base64
@@ -164,22 +164,33 @@ def _checked_request(settings: Settings, client: Client, redirect_uri: str, para
     """Check the parameters of a request whose client and redirect URI are right, so that errors go to the site."""
     way_back = _way_back(client, redirect_uri, parameters)
     try:
-        return _check_parameters(settings, client, parameters, **way_back)
+        return _complete_request(settings, way_back, parameters)
     except OAuthError as exc:
-        request = SiteRequest.model_construct(client=client, **way_back)  # without validation: most fields are missing
-        raise refusal(request, exc.error, exc.description) from None
+        raise refusal(way_back, exc.error, exc.description) from None
 
 
-# These values lead the browser back to the site. An invalid one is left out, so that the site learns of any error.
-def _way_back(client: Client, redirect_uri: str, parameters: Parameters) -> dict[str, Any]:
+def _way_back(client: Client, redirect_uri: str, parameters: Parameters) -> SiteRequest:
+    """Return a request with only the values that lead the browser back to the site.
+
+    An invalid `state` or `response_mode` is left out, so that the site still learns of the error.
+    """
     request_object = _in_request_object(parameters)
     state = parameters.get("state", request_object.get("state"))
     if "state" in parameters.repeated or not isinstance(state, str) or len(state) > MAX_ECHOED["state"]:
         state = None
     response_mode = parameters.get("response_mode", request_object.get("response_mode"))
-    if "response_mode" in parameters.repeated or response_mode not in _response_modes(client, redirect_uri):
+    modes = _response_modes(client, redirect_uri)
+    if "response_mode" in parameters.repeated or not isinstance(response_mode, str) or response_mode not in modes:
         response_mode = _DEFAULT_MODE
-    return {"redirect_uri": redirect_uri, "state": state, "response_mode": response_mode}
+    # This constructor does not validate, because the scope is missing.
+    return SiteRequest.model_construct(
+        client=client,
+        redirect_uri=redirect_uri,
+        state=state,
+        response_mode=response_mode,
+        prompts=frozenset(),
+        max_age=None,
+    )
 
 
 # wxauth refuses request objects, but reports the refusal to the site with the `state` in them.
@@ -206,11 +217,12 @@ def _response_modes(client: Client, redirect_uri: str) -> Sequence[str]:
     return RESPONSE_MODES
 
 
-def _check_parameters(settings: Settings, client: Client, parameters: Parameters, **way_back: Any) -> SiteRequest:
-    _check_supported(client, parameters, way_back["redirect_uri"])
+def _complete_request(settings: Settings, way_back: SiteRequest, parameters: Parameters) -> SiteRequest:
+    client, redirect_uri = way_back.client, way_back.redirect_uri
+    _check_supported(client, parameters, redirect_uri)
     target = Target.requested(settings, client, parameters)
     scope = target.scope_for(parameters.get("scope"))
-    challenge = _challenge(client, parameters, way_back["redirect_uri"])
+    challenge = _challenge(client, parameters, redirect_uri)
     max_age = parameters.get("max_age")
     if max_age is not None and not max_age.isdecimal():
         raise OAuthError("invalid_request", "max_age must be a number of seconds")
@@ -228,7 +240,9 @@ def _check_parameters(settings: Settings, client: Client, parameters: Parameters
         prompts=prompts,
         # int() accepts up to 4300 digits, and `MAX_PARAMETER_LENGTH` in `clients/oauth_requests.py` is smaller.
         max_age=None if max_age is None else int(max_age),
-        **way_back,
+        redirect_uri=redirect_uri,
+        state=way_back.state,
+        response_mode=way_back.response_mode,
     )
 
 
@@ -272,6 +286,6 @@ def refusal(request: SiteRequest, error: str, description: str) -> SentBack:
 
 
 def consent_required(request: SiteRequest) -> SentBack:
-    """Log that wxauth refuses a request for a resource, because no phone would show it. Return the error."""
+    """Log that wxauth refuses a request for a resource that no phone would show, and return the exception."""
     description = "access to a resource can only be granted on the phone, which shows the resource"
     return refusal(request, "consent_required", description)
