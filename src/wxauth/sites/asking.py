@@ -103,7 +103,7 @@ class SiteLogins:
 
         `query` contains the request's parameters, which are checked again after the press.
         """
-        # By browser login, so that other browsers with the same address cannot use up the limit.
+        # The limit is per browser login, so that other browsers with the same address cannot use it up.
         await self.scan_limits.pages.admit(str(browser_login_id))
         return await self._add_page_with_button(request, browser, browser_login_id=browser_login_id, query=query)
 

@@ -73,9 +73,9 @@ class LoginFields(SQLModel):
 class PageFields(SQLModel):
     """The columns about wxauth's page in a browser, and about the links and presses of this page."""
 
-    # This is the hash of the id in the page's URLs, which work only with the browser's cookie.
+    # The page's URLs contain the hashed id, and work only with the browser's cookie.
     page_hash: bytes | None = Field(default=None, sa_type=BYTEA)
-    # This is the hash of the cookie of the page's browser. The row of a press has it, too.
+    # The browser's cookie is hashed. The row of a press has the hash, too.
     browser_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     # The row of a page that shows a user has the request's parameters, which are checked again after the press.
     query: str | None = Field(default=None, sa_type=Text)
@@ -101,10 +101,10 @@ class PhoneFields(SQLModel):
 
     scene_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     user_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
-    # This is the session of the phone that may decide or, for a web-view, has answered.
+    # The phone with this session may decide or, for a web-view, has answered.
     claimed_session_id: UUID | None = Field(default=None)
     claimed_at: datetime | None = Field(default=None, sa_type=TIME)
-    # This is the hash of the `wx.login` code that approved a link. The same code gets the number again.
+    # Only the `wx.login` code that approved a link gets the number again.
     login_code_hash: bytes | None = Field(default=None, sa_type=BYTEA)
     number: bytes | None = Field(default=None, sa_type=BYTEA)  # of a link, sealed
 
@@ -130,14 +130,11 @@ class ApprovalFields(SQLModel):
     openid: str | None = Field(default=None, sa_type=Text)
     authenticated_at: datetime | None = Field(default=None, sa_type=TIME)
     authenticated_by: str | None = Field(default=None, sa_type=Text)  # the `amr` value (RFC 8176)
-    # This is the time limit for an authorization code or, for a device, for the redemption. It is null until the
-    # approval.
+    # After the approval, the browser must get its authorization code by this time, or a device must redeem the login.
     granted_until: datetime | None = Field(default=None, sa_type=TIME)
+    # A page with a `query` shows the user of this browser's login. Any other login was made from the browser's login,
+    # or has proved it, and ends with it.
     browser_login_id: UUID | None = Field(default=None)
-    """For a page with a `query`, this is the browser's login whose user the page shows.
-
-    Otherwise, this login was made from the browser's login, or has proved it. Then this login ends with it.
-    """
 
 
 class CodeFields(SQLModel):
@@ -189,7 +186,7 @@ class StoredSiteLogin(SiteLoginFields, table=True):
 
     __tablename__ = "site_logins"
 
-    # This is the registered client, with whose row this row is deleted. It is null for an unregistered client.
+    # If this registered client is deleted, so is the row. The column is null for an unregistered client.
     site: str | None = Field(sa_type=Text)
 
 
@@ -206,8 +203,8 @@ class ScanPicture(SQLModel, table=True):
 class BrowserLogin(SQLModel, table=True):
     """The login of a browser, which sites share, and which outlives the login to one site.
 
-    It belongs to the user of its identity. The row is deleted when the login ends, and when all sessions of the user
-    end.
+    The login belongs to the user of its identity. The row is deleted when the login ends, and when all sessions of the
+    user end.
     """
 
     __tablename__ = "browser_logins"
@@ -220,7 +217,8 @@ class BrowserLogin(SQLModel, table=True):
     openid: str = Field(sa_type=Text)
     authenticated_at: datetime = Field(sa_type=TIME)  # the latest proof
     authenticated_by: str = Field(sa_type=Text)  # the `amr` value (RFC 8176)
-    codes_at: list[datetime] = Field(sa_type=ARRAY(TIME))  # without a new proof, in the minute up to the last code
+    # The times of the codes that sites got without a new proof, in the minute up to the last of them.
+    codes_at: list[datetime] = Field(sa_type=ARRAY(TIME))
 
 
 class BrowserLoginSite(SQLModel, table=True):

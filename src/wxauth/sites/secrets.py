@@ -1,8 +1,8 @@
 """The scenes, page ids, authorization codes, user codes and cookies of logins to sites.
 
-wxauth stores only their hashes, except that a stored picture contains the scene. A scene is the random part of
-a QR code or of a link to WeChat. What is derived from the browser's cookie, wxauth can derive again, for
-example if the browser repeats a callback.
+wxauth stores only their hashes, except that a stored picture contains the scene. A scene is the random part of a QR
+code or of a link to WeChat. wxauth derives page ids, some authorization codes and the cookie of a login from the
+browser's cookie, so that it can derive them again, for example if the browser repeats a callback.
 """
 
 import hmac
@@ -92,7 +92,7 @@ class UserCodes:
     """
 
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
-        # A code has only 34 random bits. Without a key, who copies the database could try all codes.
+        # A code has only 34 random bits. Without a key, anyone who copies the database could try all codes.
         self._keys = [derive_key(key, "user-code") for key in secret_keys]
 
     def new(self) -> tuple[str, bytes]:
