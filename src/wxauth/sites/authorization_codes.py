@@ -1,8 +1,8 @@
 """The authorization codes that sites get, whichever door (way to log in) the user takes.
 
-Sites added with `--sso` share the browser's login. A login to such a site creates or renews it, if the door
-proves who uses the browser. It ends if another user logs in to such a site with this browser, or if its user
-logs out in it.
+Sites added with `--sso` share the browser's login. A login to such a site creates or renews the browser's login, if the
+door proves who uses the browser. The browser's login ends if another user logs in to such a site with this browser, or
+if its user logs out in this browser.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -20,7 +20,7 @@ from wxauth.random_secrets import hash_of
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import END_OF_BROWSER_LOGIN, EndReason, end_selected
 from wxauth.settings.settings import Settings
-from wxauth.sites import browser_login_queries, person_queries, queries
+from wxauth.sites import browser_login_queries, queries, user_queries
 from wxauth.sites.asking import new_login
 from wxauth.sites.door import AUTHORIZATION_CODE_LASTS, OUTCOME_KEPT, PROVING_DOORS, Door
 from wxauth.sites.models import RequestFields, Stage
@@ -118,7 +118,10 @@ class AuthorizationCodes:
     async def end_browser_login(
         self, browser: Browser, *, of: UUID | None = None, other_than: UUID | None = None, now: datetime
     ) -> None:
-        """End the login of this browser, and the sessions that sites have opened from it."""
+        """End the login of this browser, and the sessions that sites have opened from it.
+
+        `of` and `other_than` limit this to the login of one user, or to that of any other user.
+        """
         if not browser.login_cookie or self.settings.sso_ttl == 0:
             return
         async with self.database.begin() as transaction:
@@ -144,7 +147,7 @@ async def lock_user_and_login(
     The login is None if it was deleted or its site was removed. The user is None if they cannot log in, or if the
     login has no identity.
     """
-    user = await person_queries.lock_user(transaction, app_id=login.app_id, openid=login.openid)
+    user = await user_queries.lock_user(transaction, app_id=login.app_id, openid=login.openid)
     locked = await transaction.row(queries.LOCK, id=login.id, now=now)
     if locked is None or locked.openid is None:
         return locked, None

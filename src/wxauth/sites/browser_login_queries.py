@@ -9,8 +9,8 @@ from wxauth.core.database import Transaction
 from wxauth.core.statements import Nothing, Statement
 from wxauth.core.upkeep import Sweep
 from wxauth.core.users import MAY_LOG_IN, USER, UserInSession
-from wxauth.sites.person_queries import lock_with_user
 from wxauth.sites.queries import LockedLogin
+from wxauth.sites.user_queries import lock_with_user
 
 
 class BrowserUser(UserInSession):
@@ -55,11 +55,12 @@ _RENEW_BROWSER_LOGIN: Final = Statement[StoredBrowserLogin]("""
 UPDATE browser_logins l
    SET browser_hash = :browser_hash, app_id = :app_id, openid = :openid, authenticated_at = :authenticated_at,
        authenticated_by = :authenticated_by,
-       -- Another cookie is kept, so that both responses contain the same: two tabs continued, or a proof was repeated.
+       -- If two tabs continued, or if a proof was repeated, the first request has changed the cookie. The second keeps
+       -- this cookie, so that both responses contain the same.
        cookie_hash = CASE WHEN l.cookie_hash = :cookie_hash THEN :new_cookie_hash ELSE l.cookie_hash END,
        proof_id = CASE WHEN l.cookie_hash = :cookie_hash THEN :proof_id ELSE l.proof_id END
   FROM identities i
-       -- This may renew two logins: one by its cookie, and one by the browser. Either cookie will do for their user.
+       -- Two logins may match, one by its cookie and one by the browser. The cookie of either will do for their user.
  WHERE (l.cookie_hash = :cookie_hash OR l.browser_hash = :browser_hash) AND l.authenticated_at > :proved_after
    AND (i.app_id, i.openid) = (l.app_id, l.openid) AND i.user_id = :user_id
 RETURNING l.id, l.proof_id

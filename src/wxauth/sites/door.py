@@ -26,12 +26,10 @@ class Door(StrEnum):
 
 
 WECHAT_PAGE_DOORS: Final = frozenset({Door.ACCOUNT, Door.WEBSITE})
+# These doors prove who uses the browser. A typed code might have been read out to a person elsewhere, and WeChat's page
+# on a computer does not show which browser it logs in. With `MINI_PROGRAM` and `PHONE`, the phone sends the request in
+# place of a browser.
 PROVING_DOORS: Final = frozenset({Door.SCAN, Door.LINK, Door.ACCOUNT})
-"""The doors that prove who uses the browser.
-
-A typed code might have been read out to a person elsewhere, and WeChat's page on a computer does not show which browser
-it logs in. With `MINI_PROGRAM` and `PHONE`, the phone sends the request in place of a browser.
-"""
 
 # RFC 8176. A login through `SSO` has the value of the browser's login, and `phone_id_tokens` has those of `PHONE`.
 AMR: Final[Mapping[Door, str]] = {
@@ -58,7 +56,7 @@ class DoorOutcome(StrEnum):
         return cls.FAILED if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR else cls.REFUSED
 
 
-SITE_LOGINS: Final = Counter(
+DOOR_LOGINS: Final = Counter(
     "wxauth_doors",
     "Logins to websites, by method and outcome.",
     "door",
@@ -68,7 +66,7 @@ SITE_LOGINS: Final = Counter(
 
 POLL_INTERVAL_SECONDS: Final = 2  # It grows if a device polls too fast.
 SCAN_LASTS: Final = timedelta(seconds=180)  # from the request to the approval
-# Then another user can take over the claim (a phone's reservation of a login).
+# After this time, another user can take over the claim (a phone's reservation of a login).
 CLAIM_LASTS: Final = timedelta(seconds=60)
 VISIT_LASTS: Final = timedelta(seconds=600)  # also the lifetime of a page that has only buttons
 LINK_REQUEST_LASTS: Final = timedelta(seconds=600)
@@ -78,15 +76,13 @@ NUMBER_LASTS: Final = timedelta(seconds=120)  # from the approval on the phone u
 AUTHORIZATION_CODE_LASTS: Final = timedelta(seconds=60)
 # WeChat's browsers repeat some callbacks, so the site gets the same code twice. Its session stays open.
 REPEATED_WITHIN: Final = timedelta(seconds=15)
+# After a login has expired, wxauth stores it for this time, to answer a late poll, and to detect a reused code. It does
+# not keep pages, links and visits that nobody has claimed, because anyone can open any number of them.
 OUTCOME_KEPT: Final = timedelta(hours=1)
-"""The time for which wxauth stores a login after it has expired, to tell a late poll, and to detect a reused code.
-
-Pages, links and visits that nobody has claimed are not kept, because anyone can open any number of them.
-"""
 
 
 def count_logged_in(login_counts: LoginCounts, door: Door, *, now: datetime) -> None:
     """Count a login after which the site has its session or, for `Door.PHONE`, the phone has its id_token."""
-    SITE_LOGINS.count(door, DoorOutcome.LOGGED_IN)
+    DOOR_LOGINS.count(door, DoorOutcome.LOGGED_IN)
     if door not in WECHAT_PAGE_DOORS:  # `Visits` has counted those logins already, and knows which users are new
         login_counts.count_login(is_new=False, at=now)

@@ -1,4 +1,7 @@
-"""The queries that lock the user who logs in to a site or, after a merge, the remaining user."""
+"""The statements that lock the user who logs in to a site, and that find out whether this user is staff.
+
+After a merge, the remaining user is locked.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -20,10 +20,10 @@ from wxauth.errors import NotFound
 from wxauth.random_secrets import hash_of, new_secret
 from wxauth.sessions.devices import Device
 from wxauth.settings.settings import Settings
-from wxauth.sites import person_queries, queries
+from wxauth.sites import queries, user_queries
 from wxauth.sites.asking import ScanLimits, new_press
 from wxauth.sites.authorization_codes import AuthorizationCodes, is_still_approved
-from wxauth.sites.door import MAX_WRONG_NUMBERS, SCAN_LASTS, SITE_LOGINS, Door, DoorOutcome
+from wxauth.sites.door import DOOR_LOGINS, MAX_WRONG_NUMBERS, SCAN_LASTS, Door, DoorOutcome
 from wxauth.sites.doors.mini_program_urls import MiniProgramUrls
 from wxauth.sites.doors.scans import NUMBER_DIGITS
 from wxauth.sites.models import UNDECIDED, Stage
@@ -101,7 +101,7 @@ class Links:
         async with self.codes.queue(found_link), self.database.begin() as transaction:
             # The locks are taken in the order that `queries` requires: the user, the page, and the page's link. The
             # page's lock also limits how many wrong numbers simultaneous requests can compare.
-            user = await person_queries.lock_user(transaction, app_id=found_link.app_id, openid=found_link.openid)
+            user = await user_queries.lock_user(transaction, app_id=found_link.app_id, openid=found_link.openid)
             page = await transaction.row(queries.LOCK, id=found_page.id, now=now)
             link = await transaction.row(queries.LOCK, id=found_link.id, now=now)
             if page is None or not page.is_page_open(now):
@@ -139,7 +139,7 @@ class Links:
         page.expires_at = max(now, page.created_at)
         await queries.save(transaction, page)
         await _end_link(transaction, link)
-        SITE_LOGINS.count(Door.LINK, DoorOutcome.REFUSED)
+        DOOR_LOGINS.count(Door.LINK, DoorOutcome.REFUSED)
         log.warning("link_numbers_used_up", client_id=page.client_id)
         # The error is returned, because an exception would roll back the count and the end of the page.
         return SentBack(page, "too many wrong numbers").onward(self.settings)

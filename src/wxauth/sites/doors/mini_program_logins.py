@@ -23,16 +23,16 @@ from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import OPENED_AT
 from wxauth.settings.settings import Settings
 from wxauth.sites.authorization_codes import add_with_code
-from wxauth.sites.door import AMR, AUTHORIZATION_CODE_LASTS, SITE_LOGINS, Door, DoorOutcome
-from wxauth.sites.person_queries import lock_and_count_caller
+from wxauth.sites.door import AMR, AUTHORIZATION_CODE_LASTS, DOOR_LOGINS, Door, DoorOutcome
 from wxauth.sites.requests import SiteRequest, SiteRequests, consent_required, refusal
 from wxauth.sites.responses import AUTHORIZE_PATH, Onward, SentBack, response_to_site
+from wxauth.sites.user_queries import lock_and_count_caller
 from wxauth.users.callers import ADMIN_SCOPE, Caller
 from wxauth_guard.errors import InvalidToken, WxAuthError
 
 FORM_POST_PATH: Final = f"{AUTHORIZE_PATH}/form_post"
-# After `login_required`, the mini-program logs in again before it repeats the request.
-_NEW_LOGIN_AGE: Final = timedelta(seconds=30)
+# After `login_required`, the mini-program logs in again before it repeats the request, so a login this recent is new.
+_MAX_AGE_OF_NEW_LOGIN: Final = timedelta(seconds=30)
 
 log = get_logger()
 
@@ -65,7 +65,7 @@ class MiniProgramLogins:
                 raise consent_required(request)
             if request.is_silent:
                 raise refusal(request, "login_required", "a web-view has no login of a browser")
-            logged_in_at = await self._logged_in_at(request, caller.session_id)
+            logged_in_at = await self._checked_login_time(request, caller.session_id)
         except SentBack as exc:
             return await self._count_and_send_back(caller, exc)
         # The metric counts refusals only from here on, because a request that was refused above began no login.
@@ -73,15 +73,15 @@ class MiniProgramLogins:
             await self.proofs.prove(caller, login_code, ip=device.ip)
             code = await self._make_code(caller, request, device=device, logged_in_at=logged_in_at)
         except SentBack as exc:
-            SITE_LOGINS.count(Door.MINI_PROGRAM, DoorOutcome.REFUSED)
+            DOOR_LOGINS.count(Door.MINI_PROGRAM, DoorOutcome.REFUSED)
             return await self._count_and_send_back(caller, exc)
         except WxAuthError as exc:
-            SITE_LOGINS.count(Door.MINI_PROGRAM, DoorOutcome.of_error(exc))
+            DOOR_LOGINS.count(Door.MINI_PROGRAM, DoorOutcome.of_error(exc))
             raise
         return self._web_view_url(response_to_site(self.settings, request, code=code))
 
     async def unseal(self, sealed: str) -> Onward:
-        """Return the redirect that `_web_view_url` has sealed, with its form. It is async for `Pages.answer`.
+        """Return the form that `_web_view_url` has sealed. This method is async, because `Pages.answer` awaits it.
 
         Raises: NotFound, if `sealed` is not from this service, or if the URL has expired.
         """
@@ -96,7 +96,7 @@ class MiniProgramLogins:
         return Onward(url, form)
 
     async def _count_and_send_back(self, caller: Caller, refused: SentBack) -> str:
-        """Count a refused request, which `_make_code` has not counted or has rolled back. Return the next URL."""
+        """Count a refused request, and return the next URL. No transaction that counted it has been committed."""
         await SITES.count_user(self.database, caller.user, now=self.clock())
         return self._web_view_url(refused.onward(self.settings))
 
@@ -109,13 +109,13 @@ class MiniProgramLogins:
         sealed = urlsafe_b64encode(self.sealer.seal(plain, context=FORM_POST_CONTEXT)).decode()
         return f"{self.settings.issuer}{FORM_POST_PATH}?{urlencode({'answer': sealed})}"
 
-    async def _logged_in_at(self, request: SiteRequest, session_id: UUID) -> datetime:
+    async def _checked_login_time(self, request: SiteRequest, session_id: UUID) -> datetime:
         logged_in_at = await self.database.value(OPENED_AT, session_id=session_id)
         if logged_in_at is None:
             raise InvalidToken("the session has ended")
         age = self.clock() - logged_in_at
         exceeds_max_age = request.max_age is not None and age.total_seconds() > request.max_age
-        if (request.requires_new_login or exceeds_max_age) and age > _NEW_LOGIN_AGE:
+        if (request.requires_new_login or exceeds_max_age) and age > _MAX_AGE_OF_NEW_LOGIN:
             raise SentBack(request, "the login on the phone is too old: log in again", error="login_required")
         return logged_in_at
 

@@ -27,7 +27,7 @@ from wxauth.wechat.wechat_tokens import CachedSecret
 from wxauth_guard.errors import WxAuthError
 
 _PLAINTEXT_LINK: Final = "weixin://dl/business/"
-# This leaves five days in which the previous link is valid if WeChat makes no new one.
+# If WeChat makes no new link, the previous one is still valid for five days.
 _RENEWED_AFTER: Final = URL_LINK_LASTS - timedelta(days=5)
 _PAUSE_AFTER_FAILURE: Final = timedelta(minutes=1)
 

@@ -17,8 +17,8 @@ from wxauth.login.count_queries import LoginCounts
 from wxauth.login.proofs import Proofs
 from wxauth.settings.apps import AppKind
 from wxauth.sites.authorization_codes import record_authorized
-from wxauth.sites.door import AMR, SITE_LOGINS, Door, DoorOutcome, count_logged_in
-from wxauth.sites.person_queries import lock_and_count_caller
+from wxauth.sites.door import AMR, DOOR_LOGINS, Door, DoorOutcome, count_logged_in
+from wxauth.sites.user_queries import lock_and_count_caller
 from wxauth.users.callers import Caller
 from wxauth_guard.errors import InvalidRequest, WxAuthError
 
@@ -74,7 +74,7 @@ class PhoneIdTokens:
                 expires_in=PHONE_ID_TOKEN_SECONDS,
             )
         except WxAuthError as exc:
-            SITE_LOGINS.count(Door.PHONE, DoorOutcome.of_error(exc))
+            DOOR_LOGINS.count(Door.PHONE, DoorOutcome.of_error(exc))
             raise
         count_logged_in(self.login_counts, Door.PHONE, now=now)
         log.info("site_authorized", client_id=client.name, user_id=user.id, app_id=user.app_id, door=Door.PHONE)

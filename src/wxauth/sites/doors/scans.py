@@ -26,9 +26,9 @@ from wxauth.settings.resources import Resource
 from wxauth.settings.roles import STAFF_ROLES
 from wxauth.settings.settings import Settings
 from wxauth.settings.urls import host_of
-from wxauth.sites import person_queries, queries
+from wxauth.sites import queries, user_queries
 from wxauth.sites.authorization_codes import makes_browser_login
-from wxauth.sites.door import AMR, CLAIM_LASTS, NUMBER_LASTS, OUTCOME_KEPT, SCAN_LASTS, SITE_LOGINS, Door, DoorOutcome
+from wxauth.sites.door import AMR, CLAIM_LASTS, DOOR_LOGINS, NUMBER_LASTS, OUTCOME_KEPT, SCAN_LASTS, Door, DoorOutcome
 from wxauth.sites.doors.scan_schemas import BrowserAnswer, ClaimedAnswer, ClaimRequest, NumberAnswer, SiteAnswer
 from wxauth.sites.models import UNDECIDED, Stage
 from wxauth.sites.queries import LockedLogin, SiteLogin
@@ -42,8 +42,8 @@ NUMBER_DIGITS: Final = 6
 # WeChat's entry scenes for a QR code and a mini-program code that the camera has read. The messages of
 # `refusal_of_opening` name these scenes, and those of links.
 CAMERA_ENTRY_SCENES: Final = frozenset({1011, 1047})
-# These are a plaintext scheme, an encrypted one, and a URL Link. 1167, a link inside WeChat, is missing, because
-# somebody might have sent the link.
+# WeChat's entry scenes for a plaintext scheme, an encrypted scheme, and a URL Link. 1167, a link inside WeChat, is
+# missing, because somebody might have sent the link.
 LINK_ENTRY_SCENES: Final = frozenset({1286, 1065, 1194})
 _CLAIMED_DOORS: Final = (Door.SCAN, Door.TYPED, Door.LINK)
 _NOT_CLAIMED: Final = "this session has no scan that can be decided"
@@ -266,7 +266,7 @@ class Scans:
                 raise errors.ScanOver(_NOT_CLAIMED)
             login.stage = Stage.REFUSED
             await queries.save(transaction, login)
-        SITE_LOGINS.count(login.taken_door, DoorOutcome.REFUSED)
+        DOOR_LOGINS.count(login.taken_door, DoorOutcome.REFUSED)
         _log_decision(login, user, "denied")
 
 
@@ -293,7 +293,7 @@ def refusal_of_opening(
     return None
 
 
-# Otherwise, the user might have opened a picture that another person has forwarded.
+# A code that the camera did not read might be in a picture that another person has forwarded.
 def _is_from_camera(opening: ClaimRequest, now: datetime) -> bool:
     if opening.scancode_time is not None:
         age_seconds = now.timestamp() - opening.scancode_time
@@ -333,7 +333,7 @@ def _same_network(login: SiteLogin, ip: str | None) -> bool | None:
 async def _lock_claimed(
     transaction: Transaction, caller: Caller, login_id: UUID, *, now: datetime
 ) -> tuple[LockedLogin, UserInSession]:
-    user = await person_queries.lock_caller(transaction, caller, now=now)
+    user = await user_queries.lock_caller(transaction, caller, now=now)
     login = await transaction.row(queries.LOCK, id=login_id, now=now)
     if user is None or login is None or not _can_decide(login, caller, now=now):
         raise errors.ScanOver(_NOT_CLAIMED)

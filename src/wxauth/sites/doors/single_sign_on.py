@@ -22,7 +22,7 @@ from wxauth.settings.settings import Settings
 from wxauth.sites import browser_login_queries
 from wxauth.sites.authorization_codes import add_with_code, proved_after
 from wxauth.sites.browser_login_queries import BrowserUser, lock_browser_user
-from wxauth.sites.door import AUTHORIZATION_CODE_LASTS, SITE_LOGINS, Door, DoorOutcome
+from wxauth.sites.door import AUTHORIZATION_CODE_LASTS, DOOR_LOGINS, Door, DoorOutcome
 from wxauth.sites.queries import SiteLogin
 from wxauth.sites.requests import HINTS, SiteRequest, SiteRequests, refusal
 from wxauth.sites.responses import AUTHORIZE_PATH, Browser, Onward, SentBack, response_to_site
@@ -188,7 +188,7 @@ class SingleSignOn:
 
 
 def _limit_exceeded(request: SiteRequest, description: str) -> SentBack:
-    SITE_LOGINS.count(Door.SSO, DoorOutcome.REFUSED)
+    DOOR_LOGINS.count(Door.SSO, DoorOutcome.REFUSED)
     return refusal(request, "temporarily_unavailable", description)
 
 

@@ -31,10 +31,10 @@ from wxauth.sessions.devices import Device
 from wxauth.settings.apps import App
 from wxauth.settings.roles import STAFF_ROLES
 from wxauth.settings.settings import Settings
-from wxauth.sites import person_queries, queries
+from wxauth.sites import queries, user_queries
 from wxauth.sites.asking import ScanLimits, new_press
 from wxauth.sites.authorization_codes import AuthorizationCodes
-from wxauth.sites.door import AMR, OUTCOME_KEPT, SITE_LOGINS, VISIT_LASTS, Door, DoorOutcome
+from wxauth.sites.door import AMR, DOOR_LOGINS, OUTCOME_KEPT, VISIT_LASTS, Door, DoorOutcome
 from wxauth.sites.models import Stage
 from wxauth.sites.queries import SiteLogin
 from wxauth.sites.responses import ANOTHER_USER, AUTHORIZE_PATH, Browser, Onward, SentBack, response_to_site
@@ -43,7 +43,7 @@ from wxauth.sites.waiting import find_open_page, lock_open_page, next_press
 from wxauth.wechat.client import WeChat, WeChatIdentity
 from wxauth_guard.errors import WxAuthError
 
-CALLBACK: Final = f"{AUTHORIZE_PATH}/wechat"
+CALLBACK_PATH: Final = f"{AUTHORIZE_PATH}/wechat"
 CALLBACK_EXTRA_SECONDS: Final = 2.0  # that a repeated callback waits beyond the setting `wechat_timeout`
 OUTCOME_CHECK_PAUSE_SECONDS: Final = 0.1
 
@@ -95,13 +95,13 @@ class WeChatCallback:
     code: str  # after a refusal, one of `_CODES_AFTER_REFUSAL`
 
     @property
-    def sites_code(self) -> str:
+    def code_for_site(self) -> str:
         """The authorization code that the site gets after this callback."""
         return authorization_code_of(self.browser.cookie, self.state)
 
 
 class VisitRefused(Exception):
-    """The error after the user has refused, or for a site or user that may not use WeChat's page."""
+    """The user has refused, or the site or the user may not use WeChat's page."""
 
 
 def is_open_on_computers(client: Client) -> bool:
@@ -267,7 +267,7 @@ class Visits:
     async def _approve(self, visit: SiteLogin, openid: str, callback: WeChatCallback, *, now: datetime) -> None:
         browser, door = callback.browser, visit.taken_door
         async with self.database.begin() as transaction:
-            user = await person_queries.lock_user(transaction, app_id=visit.app_id, openid=openid)
+            user = await user_queries.lock_user(transaction, app_id=visit.app_id, openid=openid)
             locked = await transaction.row(queries.LOCK, id=visit.id, now=now)
             # Only the task of the first callback writes an outcome, so there should be none yet. If there were one, the
             # site could get two codes.
@@ -280,14 +280,14 @@ class Visits:
             locked.outcome = VisitOutcome.LOGGED_IN
             locked.browser_ip, locked.browser_user_agent = browser.ip, browser.user_agent
             locked.kept_until = max(locked.kept_until, locked.expires_at + OUTCOME_KEPT)
-            await self.codes.store(transaction, locked, user, callback.sites_code, browser, now=now)
+            await self.codes.store(transaction, locked, user, callback.code_for_site, browser, now=now)
 
     def _is_closed_to_staff(self, door: Door) -> bool:
         return door is Door.WEBSITE and not self.settings.scan_admin_anywhere
 
     async def _check_is_not_staff(self, app: App, identity: WeChatIdentity) -> None:
         is_staff = await self.database.value(
-            person_queries.HAS_ANY_ROLE,
+            user_queries.HAS_ANY_ROLE,
             app_id=app.app_id,
             openid=identity.openid,
             unionid=identity.unionid,
@@ -317,7 +317,7 @@ class Visits:
         # This happens before the site gets the code. If it fails, the outcome stays stored, and a repeated callback
         # tries again.
         await self.codes.end_browser_login_of_another(visit, visit.user_id, callback.browser, now=now)
-        return response_to_site(self.settings, visit, code=callback.sites_code)
+        return response_to_site(self.settings, visit, code=callback.code_for_site)
 
     def _after_failure(self, visit: SiteLogin, outcome: VisitOutcome, callback: WeChatCallback) -> Onward:
         if outcome in (VisitOutcome.SNAPSHOT, VisitOutcome.AGAIN):
@@ -331,14 +331,14 @@ class Visits:
 
 
 def _count_failure(door: Door, outcome: VisitOutcome) -> None:
-    SITE_LOGINS.count(door, _OUTCOMES_COUNTED.get(outcome, DoorOutcome.FAILED))
+    DOOR_LOGINS.count(door, _OUTCOMES_COUNTED.get(outcome, DoorOutcome.FAILED))
 
 
 def _url_of_wechats_page(settings: Settings, app: App, door: Door, state: str) -> str:
     # WeChat's documentation of web authorization requires this order of parameters.
     parameters = {
         "appid": app.app_id,
-        "redirect_uri": f"{settings.issuer}{CALLBACK}",
+        "redirect_uri": f"{settings.issuer}{CALLBACK_PATH}",
         "response_type": "code",
         "scope": "snsapi_login",
         "state": state,

@@ -16,14 +16,14 @@ from wxauth.web.dependencies import services_of
 from wxauth.web.edge import PROBLEM_KEY
 from wxauth_guard.problems import problem_response
 
-_MAX_ACCEPT: Final = 1024
+_MAX_ACCEPT_LENGTH: Final = 1024
 _MEDIA_RANGE: Final = re.compile(
     r"\s*(?P<type>[a-z]+/[a-z+]+)\s*(?:;\s*q\s*=\s*(?P<quality>[01](?:\.\d{0,3})?)\s*)?", re.IGNORECASE
 )
 
 
 def add_front_page(app: FastAPI) -> None:
-    """Add the page to an app. Add it last, so that no request to the API is compared with it."""
+    """Add the page to an app, after all other routes, so that no request to the API is compared with it."""
     app.router.routes.append(_FrontPage())
 
 
@@ -51,7 +51,7 @@ async def _show(request: Request) -> Response:
 def _prefers_html(accept: list[str]) -> bool:
     """Return whether `Accept` names HTML itself, which `*/*` doesn't, and rates it no lower than JSON."""
     qualities: dict[str, float] = {}
-    for text in ",".join(accept)[:_MAX_ACCEPT].split(","):
+    for text in ",".join(accept)[:_MAX_ACCEPT_LENGTH].split(","):
         match = _MEDIA_RANGE.fullmatch(text)
         if match is not None:
             qualities[match["type"].lower()] = float(match["quality"] or 1)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_plus, urlsplit
@@ -22,10 +23,9 @@ from wxauth.sites.responses import AUTHORIZE_PATH, Browser, is_web_view
 from wxauth.web.cookies import cookie_in
 from wxauth_guard.problems import preferred_language
 
-SEE_OTHER: Final = 303
 # No cache stores the response, and its URL is no referrer.
 PRIVATE_HEADERS: Final = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
-_LONGEST_REDIRECT: Final = 8192  # in characters, because most proxies refuse longer URLs
+_MAX_URL_LENGTH: Final = 8192  # in characters; most proxies refuse longer URLs
 
 PAGES_FOLDER: Final = Path(__file__).parent / "page"
 # Logos are `data:` URLs.
@@ -33,12 +33,10 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'"
 )
 OWN_FORMS: Final = "'self'"
+# With this `form_action`, for a page whose form ends at a site, the policy has no `form-action`. Chromium checks each
+# redirect after a form, and wxauth cannot know the site's own ones. Nobody can inject a form, because the templates
+# escape all values, and the policy allows neither inline scripts nor scripts of other hosts.
 ANYWHERE: Final = None
-"""The `form_action` of a page whose form ends at a site. The policy of this page has no `form-action`.
-
-Chromium checks each redirect after a form, and wxauth cannot know the site's own ones. Nobody can inject a form,
-because the templates escape all values, and the policy allows neither inline scripts nor scripts of other hosts.
-"""
 _WECHAT_NAME: Final = "MicroMessenger"  # The User-Agent of WeCom can contain this name, too.
 _WECOM_NAME: Final = "wxwork"
 _PHONE_NAMES: Final = re.compile(r"Mobi|Android|iPhone|iPad")
@@ -47,7 +45,6 @@ _UI_LOCALES: Final = re.compile(r"(?:^|&)ui_locales=([^&]*)")  # in a query or f
 _BROWSER_COOKIE: Final = "wxauth-browser"
 _BROWSER_COOKIE_VALUE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)  # as `new_secret` makes it
 LOGIN_COOKIE: Final = "wxauth-login"
-
 
 # This parameter is for wxauth's pages. `scan` gives a web-view the QR code if WeChat's JavaScript bridge does not
 # respond.
@@ -68,7 +65,7 @@ SIGN_IN_PARAMETERS: Final = (
     "ui_locales",
     "resource",
 )
-# The others change nothing, or belong in no link: a code, a token, personal data in `login_hint`.
+# Other parameters change nothing, or belong in no link: a code, a token, personal data in `login_hint`.
 LINKED_PARAMETERS: Final = frozenset(
     {*SIGN_IN_PARAMETERS, DOOR_PARAMETER, HINTED_USER_PARAMETER, "post_logout_redirect_uri"} - {HINT_PARAMETER}
 )
@@ -105,7 +102,7 @@ def is_https(settings: Settings) -> bool:
 
 @dataclass(slots=True)
 class Rendering:
-    """The base class of `Pages`. It contains the browser of a request, and renders a page for this browser."""
+    """The base class of `Pages`, which reads the browser from a request, and renders a page for this browser."""
 
     request: Request
     settings: Settings
@@ -150,10 +147,10 @@ class Rendering:
         Browsers send a cross-site POST without wxauth's cookies, and a new cookie would break the browser's other
         tabs.
         """
-        if self.request.headers.get("sec-fetch-site") != "cross-site" or len(encoded_parameters) > _LONGEST_REDIRECT:
+        if self.request.headers.get("sec-fetch-site") != "cross-site" or len(encoded_parameters) > _MAX_URL_LENGTH:
             return None
         # In contrast to `redirect_to`, RedirectResponse encodes characters of the form that a header cannot contain.
-        return RedirectResponse(f"{self.root}{path}?{encoded_parameters}", SEE_OTHER, PRIVATE_HEADERS)
+        return RedirectResponse(f"{self.root}{path}?{encoded_parameters}", HTTPStatus.SEE_OTHER, PRIVATE_HEADERS)
 
     def _page(
         self,
@@ -187,7 +184,7 @@ class Rendering:
         return Response(html, status_code=status, headers=headers, media_type="text/html")
 
     def _say(self, text: str, /, **values: object) -> str:
-        # Chinese text has spaces around an inserted name or title, which a Chinese one does not need.
+        # The Chinese texts have spaces around an inserted name or title, which a Chinese name does not need.
         translated = Text(text, **values).translated(self.language)
         return _GAP_IN_CHINESE.sub("", translated) if values.keys() & {"name", "title"} else translated
 
@@ -200,7 +197,7 @@ class Rendering:
             f"{pair}&" for pair in query.split("&") if _name_in(pair) in LINKED_PARAMETERS - {"ui_locales"}
         )
         url = f"{path}?{repeated}ui_locales="
-        if len(url) > _LONGEST_REDIRECT:
+        if len(url) > _MAX_URL_LENGTH:
             return []
         return [Link(f"{url}{tag}", own_name(tag), tag) for tag in languages() if tag != self.language]
 
@@ -211,7 +208,7 @@ def _name_in(pair: str) -> str:
 
 def redirect_to(url: str) -> Response:
     """Return a redirect to a URL, which must already be encoded. The browser sends no referrer."""
-    return Response(status_code=SEE_OTHER, headers={**PRIVATE_HEADERS, "Location": url})
+    return Response(status_code=HTTPStatus.SEE_OTHER, headers={**PRIVATE_HEADERS, "Location": url})
 
 
 def site_source(redirect_uri: str) -> str:

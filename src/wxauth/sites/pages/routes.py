@@ -25,7 +25,7 @@ from wxauth.sites.doors.mini_program_urls import MiniProgramUrls
 from wxauth.sites.doors.scan_pictures import ScanPictures
 from wxauth.sites.doors.scan_routes import MiniProgramLoginsDep
 from wxauth.sites.doors.single_sign_on import SingleSignOn
-from wxauth.sites.doors.visits import CALLBACK, Visits, WeChatCallback
+from wxauth.sites.doors.visits import CALLBACK_PATH, Visits, WeChatCallback
 from wxauth.sites.oauth_routes import SiteLoginsDep, SiteRequestsDep
 from wxauth.sites.pages.pages import VISIT_PAGES, PagesDep
 from wxauth.sites.pages.rendering import DOOR_PARAMETER, PAGES_FOLDER, SIGN_IN_PARAMETERS
@@ -54,7 +54,7 @@ LinksDep = Annotated[Links, Depends(provide(Links))]
 MiniProgramUrlsDep = Annotated[MiniProgramUrls, Depends(provide(MiniProgramUrls))]
 ScanPicturesDep = Annotated[ScanPictures, Depends(provide(ScanPictures))]
 VisitsDep = Annotated[Visits, Depends(provide(Visits))]
-_AWAY_PATH: Final = f"{CALLBACK}/away"  # for a callback from WeChat's page while the database is unavailable
+_AWAY_PATH: Final = f"{CALLBACK_PATH}/away"  # for a callback from WeChat's page while the database is unavailable
 _FILES: Final = StaticFiles(directory=PAGES_FOLDER)
 router = Router("websites")
 
@@ -228,7 +228,7 @@ async def go_to_wechat(pages: PagesDep, visits: VisitsDep, request_id: str) -> R
     return await pages.answer(visits.after_press(request_id, pages.browser))
 
 
-@router.hidden(CALLBACK)
+@router.hidden(CALLBACK_PATH)
 async def come_back_from_wechat(
     request: Request, pages: PagesDep, settings: SettingsDep, visits: VisitsDep
 ) -> Response:
@@ -243,7 +243,7 @@ async def come_back_from_wechat(
         callback = WeChatCallback(pages.browser, parameters.get("state", ""), parameters.get("code", ""))
         onward = await visits.finish(callback)
     except (NotFound, OAuthError):
-        onward = Onward(f"{settings.issuer}{CALLBACK}")
+        onward = Onward(f"{settings.issuer}{CALLBACK_PATH}")
     except StorageUnavailable as exc:
         request.scope[PROBLEM_KEY] = exc
         onward = Onward(f"{settings.issuer}{_AWAY_PATH}")
@@ -266,7 +266,7 @@ async def show_outcome(pages: PagesDep, request_id: str, name: str) -> Response:
 
 @router.hidden(AUTHORIZE_PATH + "/{request_id}/link", method="POST")
 async def open_mini_program(pages: PagesDep, links: LinksDep, request_id: str) -> Response:
-    """Redirect the page's browser to a new link that opens WeChat. It ends the page's previous link."""
+    """End the page's previous link, and redirect the page's browser to a new link that opens WeChat."""
     return await pages.answer(links.after_press(request_id, pages.browser))
 
 
