@@ -11,7 +11,7 @@ from wxauth.clients.models import OPTIONS
 from wxauth.console.links import LINK_LIFETIME
 from wxauth.core.users import PROFILE_FIELDS
 from wxauth.limits import queries as rates
-from wxauth.pictures.avatars import MAX_FILE
+from wxauth.pictures.avatars import MAX_FILE_BYTES
 from wxauth.users.schemas import MAX_AVATAR_URL, MAX_NICKNAME, ProfileChange
 from wxauth.web.edge import MAX_FIELDS, MAX_HEAD, MAX_PARAMETERS, MAX_TARGET
 
@@ -115,9 +115,9 @@ LIMITS = {
             "src/wxauth/console/page/texts.json": r"works only once and expires after (\d+) minutes",
         },
     ),
-    "MAX_FILE": Limit(
+    "MAX_FILE_BYTES": Limit(
         "src/wxauth/pictures/avatars.py",
-        MAX_FILE // KIBIBYTE**2,
+        MAX_FILE_BYTES // KIBIBYTE**2,
         dict.fromkeys((*HTTP, *ERRORS), r"(\d+) MiB"),
     ),
 }

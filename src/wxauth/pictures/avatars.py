@@ -30,7 +30,7 @@ from wxauth.settings.settings import Settings
 from wxauth.users.schemas import AVATARS_PATH
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
-MAX_FILE: Final = 2 * 1024 * 1024
+MAX_FILE_BYTES: Final = 2 * 1024 * 1024
 # At worst, their bodies occupy 132 MiB: 2 MiB of each picture, and 64 KiB of the form around it.
 MAX_UPLOADS: Final = 64
 MAX_UPLOADS_OF_ONE_USER: Final = 8
@@ -66,8 +66,8 @@ class Avatars:
             Places, per_holder=MAX_UPLOADS_OF_ONE_SESSION, detail="this session is uploading too many pictures"
         ),
     )
+    # Only one picture of a user waits in the executor, so that many uploads do not delay other users.
     _locks: WeakValueDictionary[UUID, asyncio.Lock] = field(init=False, default_factory=WeakValueDictionary)
-    """Only one picture of a user waits in the executor, so that many uploads do not delay other users."""
     _executor: ThreadPoolExecutor = field(
         init=False, default_factory=lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
     )
@@ -82,7 +82,7 @@ class Avatars:
             yield
 
     async def replace(self, user: UserInSession, file: bytes) -> UserInSession:
-        """Replace a user's picture by one with a new URL. A picture that proves to be broken counts, too.
+        """Replace a user's picture by one with a new URL. A broken picture also counts toward the user's limit.
 
         Raises: InvalidRequest; RateLimited; InvalidToken, if the user has just been banned, erased or merged.
         """

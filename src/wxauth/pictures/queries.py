@@ -19,8 +19,7 @@ class StoredAvatar(SQLModel, table=True):
 
     __tablename__ = "avatars"
 
-    id: str = Field(sa_type=Text, primary_key=True)
-    """Anybody who has the URL, whose secret part this is, can see the picture."""
+    id: str = Field(sa_type=Text, primary_key=True)  # the secret part of the URL; whoever has the URL sees the picture
     user_id: UUID
     content_type: str = Field(sa_type=Text)
     content: bytes = Field(sa_type=BYTEA)

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from wxauth.errors import PICTURE_TOO_LARGE, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
 from wxauth.i18n import lazy_gettext as _
-from wxauth.pictures.avatars import MAX_FILE, Avatars
+from wxauth.pictures.avatars import MAX_FILE_BYTES, Avatars
 from wxauth.users.callers import CallerDep
 from wxauth.users.schemas import AVATARS_PATH, UserAnswer, user_answer
 from wxauth.web.answers import cacheable_response
@@ -25,12 +25,12 @@ from wxauth.web.edge import MAX_BODY
 from wxauth_guard.errors import InvalidRequest
 
 UPLOAD_PATH: Final = "/v1/me/avatar"
-MAX_UPLOAD: Final = MAX_FILE + MAX_BODY  # the picture and the multipart form around it, in bytes
+MAX_UPLOAD_BYTES: Final = MAX_FILE_BYTES + MAX_BODY  # the picture and the multipart form around it
 UPLOAD_TIMEOUT_SECONDS: Final = 60.0  # the timeout of `wx.uploadFile`
 
 _MULTIPART: Final = "multipart/form-data"
 _MAX_PARTS: Final = 20  # one of them is the file, and the others are ignored
-# RFC 2046 allows 70. A very short one slows down the parser, which stops wherever it might begin.
+# RFC 2046 allows 70 bytes. A very short boundary slows down the parser, which stops wherever one might begin.
 _BOUNDARY_LENGTHS: Final = range(8, 71)
 _PIECE_BYTES: Final = 8 * 1024  # parsed in 2 ms at most, between which the process handles other requests
 # The parser stores parts in memory, because there might be no writable directory. `Edge` limits the size of the body.
@@ -53,10 +53,10 @@ AvatarsDep = Annotated[Avatars, Depends(provide(Avatars))]
 
 
 async def uploaded_file(request: Request, *, patience: float = UPLOAD_TIMEOUT_SECONDS) -> bytes:
-    """Return the uploaded file, whatever its name and Content-Type. It may take `patience` seconds."""
+    """Return the uploaded file, whatever its name and Content-Type. The upload may take `patience` seconds."""
     content = _only_file(await _read_parts(request, _boundary_of(request), patience=patience))
-    if len(content) > MAX_FILE:
-        raise PayloadTooLarge(f"the file must have at most {MAX_FILE} bytes", title=PICTURE_TOO_LARGE)
+    if len(content) > MAX_FILE_BYTES:
+        raise PayloadTooLarge(f"the file must have at most {MAX_FILE_BYTES} bytes", title=PICTURE_TOO_LARGE)
     if not content:
         raise InvalidRequest.of(_FIELD, "Must not be empty")
     return content

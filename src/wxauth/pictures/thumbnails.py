@@ -1,4 +1,4 @@
-"""The processing of untrusted pictures: bombs are refused, others become upright, small and bare of metadata.
+"""The thumbnails of untrusted pictures. A picture that would take too much memory or time is refused.
 
 Pillow takes 6 MB of memory, and few processes need it, so it is imported only for the first picture.
 """
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 # Pillow processes these bytes in Python. EXIF with a thumbnail has up to 64 KiB.
 MAX_BYTES_BEFORE_IMAGE: Final = 256 * 1024
-# The parts are those before the image data, and after it begins. Pillow reads each in Python, and 2 MiB of them takes
-# seconds.
+# This limit applies to the parts before the image data, and again to those after it begins. Pillow reads each part in
+# Python, and 2 MiB of them takes seconds.
 MAX_PARTS: Final = 1000
 # Ordinary pictures have ten. A scan of 33 bytes takes 6 ms, so 2 MiB of them would take six minutes.
 MAX_SCANS: Final = 100
@@ -26,11 +26,11 @@ MAX_PIXELS: Final = 4096 * 4096  # a phone's 12 megapixels; decoding takes up to
 MAX_WEBP_PIXELS: Final = 2048 * 2048  # the decoder holds the GIL: `MAX_PIXELS` would block the event loop for 100 ms
 # Pillow stores a pointer for each row: one pixel in each of `MAX_PIXELS` rows would need 128 MiB.
 MAX_SIDE: Final = 16384
-LONGEST_SIDE: Final = 512
+_THUMBNAIL_SIDE: Final = 512  # pixels, of the longer side
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _JPEG_QUALITY: Final = 85
-_MAX_EXIF: Final = 64 * 1024  # Pillow reads the entries in Python, and 64,000 of them take a second
+_MAX_EXIF_BYTES: Final = 64 * 1024  # Pillow reads the entries in Python, and 64,000 of them take a second
 _ORIENTATION: Final = 0x0112  # EXIF's tag
 _TRANSPOSITIONS: Final = {  # by EXIF's orientation
     2: "FLIP_LEFT_RIGHT",
@@ -60,8 +60,7 @@ warnings.filterwarnings("ignore", module="PIL")
 
 class _Part(NamedTuple):
     offset: int
-    is_image: bool
-    """Whether the image data begins at this offset."""
+    is_image: bool  # whether the image data begins at this offset
 
 
 class Thumbnail(NamedTuple):
@@ -175,7 +174,7 @@ def thumbnail_of(file: bytes) -> Thumbnail:
         with Image.open(BytesIO(file), formats=_FORMATS) as image:
             _check_size(image, max_pixels)
             # Pillow can reduce a JPEG while decoding it. Pillow never reduces a picture below the size given here.
-            draft_side = int(LONGEST_SIDE * _DRAFT_FACTOR)
+            draft_side = int(_THUMBNAIL_SIDE * _DRAFT_FACTOR)
             image.draft(None, (draft_side, draft_side))
             image.load()
             return _encoded(_upright(_shrunk(image)))
@@ -205,7 +204,7 @@ def _shrunk(image: "Image") -> "Image":
     mode = "RGBA" if image.has_transparency_data else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Resampling.LANCZOS, reducing_gap=_DRAFT_FACTOR)
+    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Resampling.LANCZOS, reducing_gap=_DRAFT_FACTOR)
     return image
 
 
@@ -214,7 +213,7 @@ def _upright(image: "Image") -> "Image":
 
     # Pillow reads EXIF from one of these two entries. The second comes from a text chunk of a PNG.
     exif_length = sum(len(image.info.get(name, "")) for name in ("exif", "Raw profile type exif"))
-    if exif_length > _MAX_EXIF:
+    if exif_length > _MAX_EXIF_BYTES:
         return image
     try:
         # If the EXIF states no orientation, `getexif` adds the orientation that the XMP states.

@@ -127,7 +127,7 @@ def surround(api: FastAPI, services: Services) -> ASGIApp:
     app = Edge(
         app,
         size_limits={
-            picture_routes.UPLOAD_PATH: picture_routes.MAX_UPLOAD,
+            picture_routes.UPLOAD_PATH: picture_routes.MAX_UPLOAD_BYTES,
             wechat_routes.SIGNATURES_PATH: wechat_routes.MAX_SIGNATURE_BODY,
             PUSH_PATH: push_routes.MAX_MESSAGE,
         },
