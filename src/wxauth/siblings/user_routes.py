@@ -32,7 +32,7 @@ from wxauth_guard.errors import InsufficientRole
 
 router = Router("siblings")
 
-LOOKED_UP_AT_ONCE: Final = 200
+MAX_LOOKED_UP: Final = 200
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
 _STAFF_REFUSED: Final = InsufficientRole(STAFF_IS_SPARED)
@@ -50,11 +50,11 @@ class LookupRequest(BaseModel):
 
     model_config = body_like({"ids": [EXAMPLE_USER_ID]})
 
-    ids: list[UUID] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
-    openids: list[LookupOpenid] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
-    external_ids: list[ShortText] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
+    ids: list[UUID] | None = Field(default=None, max_length=MAX_LOOKED_UP)
+    openids: list[LookupOpenid] | None = Field(default=None, max_length=MAX_LOOKED_UP)
+    external_ids: list[ShortText] | None = Field(default=None, max_length=MAX_LOOKED_UP)
     unionids: list[ShortText] | None = Field(
-        default=None, max_length=LOOKED_UP_AT_ONCE, description="Only with the scope `unionids`."
+        default=None, max_length=MAX_LOOKED_UP, description="Only with the scope `unionids`."
     )
 
     @model_validator(mode="after")
@@ -66,8 +66,8 @@ class LookupRequest(BaseModel):
         # get no users, as if all of them had been erased.
         if not named_lists:
             raise ValueError("Must have ids, openids, external_ids or unionids")
-        if sum(map(len, named_lists)) > LOOKED_UP_AT_ONCE:
-            raise ValueError(f"Must have at most {LOOKED_UP_AT_ONCE} of all kinds together")
+        if sum(map(len, named_lists)) > MAX_LOOKED_UP:
+            raise ValueError(f"Must have at most {MAX_LOOKED_UP} of all kinds together")
         return self
 
 
@@ -250,11 +250,8 @@ async def put_external_id(
 
 
 async def _moderator(client: ModeratingClientDep, device: DeviceDep) -> Actor:
-    """In the audit trail, moderation is by `client:` and the client's name, and other routes are by the name alone.
-
-    The difference is only historical, but must remain, because operators and other services search for these
-    names.
-    """
+    # For the other routes, the audit trail has the client's name alone. The difference is only historical, but must
+    # remain, because operators and other services search for these names.
     return Actor(f"client:{client.name}", device.ip, must_spare_staff=True)
 
 

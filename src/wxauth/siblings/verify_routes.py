@@ -51,9 +51,9 @@ def as_plain_get(scope: Scope) -> Scope:
         # The appended path becomes a single segment, because the route's parameter matches only one segment.
         normalized["path"] = f"{root}{VERIFY_PATH}/-"
         normalized["raw_path"] = normalized["path"].encode()
-        # In this case, an administrator probably meant the query for `/v1/verify`, so the route refuses the request.
-        is_mistaken = path == f"{VERIFY_PATH}/" and _has_requirements(scope["query_string"])
-        if not is_mistaken:
+        # At `/v1/verify/`, an administrator probably meant requirements for `/v1/verify`. Therefore, they are kept, so
+        # that the route refuses the request.
+        if path != f"{VERIFY_PATH}/" or not _has_requirements(scope["query_string"]):
             normalized["query_string"] = b""
     return normalized
 
@@ -75,7 +75,7 @@ def _no_such_resource() -> InvalidRequest:
 
 
 async def required_roles(request: Request) -> frozenset[str]:
-    """If wxauth ignored a misspelled `role`, it would admit every user."""
+    """Return the roles in the query. Any unknown parameter is refused: it might be a misspelled `role`."""
     if request.scope["query_string"].count(b"&") >= _MAX_PARAMETERS:
         raise InvalidRequest.of("query", f"Must have at most {_MAX_PARAMETERS} parameters")
     if request.query_params.keys() - PARAMETERS:
@@ -84,7 +84,7 @@ async def required_roles(request: Request) -> frozenset[str]:
 
 
 async def no_requirements(request: Request) -> None:
-    """`as_plain_get` has removed the query of any other request below `VERIFY_PATH`."""
+    """Refuse requirements in the query of `/v1/verify/`. `as_plain_get` has removed those of any longer path."""
     for name in sorted(PARAMETERS):
         if name in request.query_params:
             raise InvalidRequest.of(name, f"Must be in the query of {VERIFY_PATH}, without a trailing slash")
@@ -106,8 +106,9 @@ def _wrong_websites() -> InvalidRequest:
 
 
 async def accepts_websites(request: Request) -> bool:
-    """A resource's tokens always have a scope."""
+    """Return whether the query accepts the tokens of websites, which have a scope."""
     values = request.query_params.getlist(WEBSITES)
+    # A resource's tokens always have a scope, so they need no permission.
     if values and (values != ["true"] or RESOURCE in request.query_params):
         raise _wrong_websites()
     return bool(values)
@@ -121,12 +122,9 @@ class ForwardedCaller:
     scope: str
 
 
+# A route takes the roles before the caller, so that the query is checked before the token. Otherwise, administrators
+# who test a new configuration without a token would not see a mistake in the query.
 RequiredRolesDep = Annotated[frozenset[str], Depends(required_roles), Entails(failures=(_wrong_parameter(),))]
-"""The roles that a proxy requires.
-
-A route takes them before the caller, so that the query is checked before the token. Otherwise, administrators
-who test a new configuration without a token would not see a mistake in the query.
-"""
 NoRequirementsDep = Annotated[None, Depends(no_requirements)]
 RequiredResourceDep = Annotated[str | None, Depends(required_resource), Entails(failures=(_no_such_resource(),))]
 AcceptsWebsitesDep = Annotated[bool, Depends(accepts_websites), Entails(failures=(_wrong_websites(),))]
@@ -285,5 +283,5 @@ def _authorized(forwarded: ForwardedCaller) -> Response:
 
 
 def _in_header(value: str) -> str:
-    """An openid changes only if it has a space or a percent sign: `WeChat` accepts printable ASCII."""
+    # This changes an openid only if it has a space or a percent sign, because `WeChat` accepts only printable ASCII.
     return quote(value, safe=_SAFE_IN_HEADER)

@@ -61,26 +61,25 @@ SIGNATURES: Final = Counter(
     "outcome",
 )
 
-router = Router("siblings")
-JsTicketsDep = Annotated[JsTickets, Depends(provide(JsTickets))]
 _NO_KEY: Final = SessionKeyExpired(LOG_IN_AGAIN)
 # No identity has this openid. It is looked up if the body is invalid.
 _NO_OPENID: Final = ""
 _URL_RULE: Final = f"Must be an http or https URL of at most {MAX_URL} characters, without a user"
-# If WeChat issues a new token meanwhile, clients get the old one until this time is over.
+# If WeChat replaces the token without wxauth's knowledge, clients get the old one for at most this time.
 LOOKED_WITHIN: Final = timedelta(minutes=1)
-
-READS: Final = Counter(
+WECHAT_TOKEN_READS: Final = Counter(
     "wxauth_access_token_reads",
     "Requests of service clients for WeChat access tokens, by app and outcome: ok or the code of the error.",
     "app_id",
     "outcome",
 )
+JsTicketsDep = Annotated[JsTickets, Depends(provide(JsTickets))]
+router = Router("siblings")
 
 
 @part
 class SharedWeChatTokens:
-    """The apps' WeChat tokens for clients."""
+    """The part that gives the apps' WeChat tokens to service clients."""
 
     apps: Apps
     wechat_tokens: WeChatTokens
@@ -95,7 +94,7 @@ class SharedWeChatTokens:
         app = self.apps.find(app_id)
         if not app.has_wechat_token:
             raise WrongAppKind(f"WeChat doesn't issue access tokens to a {app.kind}")
-        with READS.outcome_of(app.app_id):
+        with WECHAT_TOKEN_READS.outcome_of(app.app_id):
             token = await self.wechat_tokens.get(app, looked_within=LOOKED_WITHIN)
         by = Actor(client_id, ip)
         await record_daily(self.database, EventType.WECHAT_TOKEN_READ, by=by, app_id=app.app_id, now=self.clock())
@@ -171,18 +170,17 @@ class Signer(NamedTuple):
 async def signer_of(
     request: Request, apps: AppsDep, database: DatabaseDep, clock: ClockDep, limits: ClientLimitsDep
 ) -> Signer:
-    """Authenticate the client, and read the session_keys.
+    """Authenticate the client, and read the session_keys that match its request.
 
-    One query reads both, because a second one would take half as long as all the rest of a signature. So it needs
-    the body before the client is authenticated, but an invalid client is reported before an invalid body.
+    `client_and_keys` reads both together. Therefore, the body is read before the client is authenticated, but an
+    invalid client is reported before an invalid body.
     """
     app_id = request.path_params["app_id"]
     try:
         credentials = basic_credentials(request)
         name = credentials.client_id
         body = await _body_or_error(request)
-        openid = _NO_OPENID if isinstance(body, InvalidRequest) else body.openid
-        user_id = None if isinstance(body, InvalidRequest) else body.user_id
+        openid, user_id = (_NO_OPENID, None) if isinstance(body, InvalidRequest) else (body.openid, body.user_id)
         stored_client: ServiceClient | None = None
         keys: Sequence[KeyOfLogin] = ()
         if is_client_name(name):
