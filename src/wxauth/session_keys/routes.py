@@ -25,7 +25,7 @@ _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark bel
 
 
 def _from_base64(value: object) -> bytes:
-    """If pydantic has the same rule, the message is the same as pydantic's."""
+    """Decode base64. If pydantic has the same rule, the error has pydantic's message."""
     if not isinstance(value, str):
         raise ValueError("Input should be a valid string")
     if len(value) > MAX_ENCRYPTED_DATA:

@@ -47,7 +47,7 @@ class SignatureAnswer(TypedDict):
 
 @part
 class SessionKeys:
-    """Decrypts and signs data with session_keys."""
+    """The part that decrypts and signs data with session_keys."""
 
     clock: Clock
     database: Database
@@ -119,7 +119,7 @@ class SessionKeys:
             self._last_signed_on[by.name, app_id] = now.date()
 
     def _decrypt_with(self, keys: KeysInSession, encrypted_data: bytes, iv: bytes) -> dict[str, Any] | None:
-        """WeChat encrypts with the newest key, but data from before that login needs the session's own."""
+        # WeChat encrypts with the newest key, but data from before that login needs the session's own key.
         for sealed in dict.fromkeys((keys.newest, keys.own)):
             session_key = self._unseal(keys.app_id, keys.openid, sealed)
             if session_key is not None:
