@@ -37,6 +37,7 @@ from wxauth.i18n import lazy_gettext as _
 from wxauth.session_keys.queries import KeyOfLogin
 from wxauth.session_keys.routes import SessionKeysDep
 from wxauth.session_keys.session_keys import LOG_IN_AGAIN, SignatureAnswer
+from wxauth.settings.apps import App
 from wxauth.settings.urls import MAX_URL, is_url_without_user
 from wxauth.siblings.queries import client_and_keys
 from wxauth.siblings.user_routes import ShortText
@@ -271,15 +272,18 @@ async def sign_page(
     app = apps.find(app_id)
     if app.kind != "official_account":
         raise WrongAppKind(f"WeChat doesn't issue JS-SDK tickets to a {app.kind}")
-    if not is_url_without_user(body.url):
+    signed = await js_tickets.sign(app, _url_to_sign(app, body.url))
+    return {"appId": app.app_id, "timestamp": signed.timestamp, "nonceStr": signed.nonce, "signature": signed.signature}
+
+
+def _url_to_sign(app: App, url: str) -> str:
+    if not is_url_without_user(url):
         raise InvalidRequest.of("url", _URL_RULE)
-    parts = urlsplit(body.url)
+    parts = urlsplit(url)
     js_hosts = app.js_hosts or ()
     if parts.hostname not in js_hosts and parts.netloc.lower() not in js_hosts:  # with or without a port
         raise InvalidRequest.of("url", "Must have a host from the app's js_hosts")
-    if "&amp;" in body.url:  # the URL was copied from HTML, so it differs from the page's address
+    if "&amp;" in url:  # the URL was copied from HTML, so it differs from the page's address
         raise InvalidRequest.of("url", "Must be `location.href`, with & in place of &amp;")
     # In `location.href`, a slash always follows the host, even if the caller has left the slash out.
-    url = body.url if parts.path else body.url.replace(f"://{parts.netloc}", f"://{parts.netloc}/", 1)
-    signed = await js_tickets.sign(app, url)
-    return {"appId": app.app_id, "timestamp": signed.timestamp, "nonceStr": signed.nonce, "signature": signed.signature}
+    return url if parts.path else url.replace(f"://{parts.netloc}", f"://{parts.netloc}/", 1)
