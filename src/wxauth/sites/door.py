@@ -64,7 +64,7 @@ DOOR_LOGINS: Final = Counter(
     first=[(door, outcome) for door in Door for outcome in DoorOutcome],
 )
 
-POLL_INTERVAL_SECONDS: Final = 2  # It grows if a device polls too fast.
+POLL_INTERVAL_SECONDS: Final = 2  # at first; each poll that is too early makes a device's interval longer
 SCAN_LASTS: Final = timedelta(seconds=180)  # from the request to the approval
 # After this time, another user can take over the claim (a phone's reservation of a login).
 CLAIM_LASTS: Final = timedelta(seconds=60)

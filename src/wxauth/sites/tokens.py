@@ -253,13 +253,13 @@ class SiteTokens:
         self, target: Target, user: UserInSession, session: _OpenSession, now: datetime
     ) -> dict[str, Any]:
         client = target.client
-        names = _scopes_left(session.scope, target)
+        scopes = _scopes_left(session.scope, target)
         self.last_seen.note(user, at=now)
         token_session = TokenSession(
             id=session.id,
             seconds_left=int((session.expires_at - now).total_seconds()),
             client_id=client.name,
-            scope=" ".join(names),
+            scope=" ".join(scopes),
             claims=client.claims,
             resource=target.url,
             # Without a resource, only the id_token contains this time.
@@ -270,14 +270,14 @@ class SiteTokens:
             "access_token": issued.value,
             "token_type": "Bearer",
             "expires_in": issued.expires_in,
-            "scope": " ".join(names),
+            "scope": " ".join(scopes),
             "refresh_token": self.refresh_tokens.issue(session.id, session.generation),
         }
-        if OPENID_SCOPE in names:
+        if OPENID_SCOPE in scopes:
             answer["id_token"] = await self.id_tokens.issue(
                 client,
                 user,
-                names,
+                scopes,
                 session_id=session.id,
                 access_token=issued.value,
                 nonce=session.nonce,

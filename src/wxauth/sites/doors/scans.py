@@ -191,7 +191,7 @@ class Scans:
         Raises: ScanOver, if this session cannot approve it; ScanTooFar, LoginTooOld, if the user may no longer approve
             it; CannotOpen, RateLimited, UnknownApp, WeChatError, StorageUnavailable, WrongPerson.
         """
-        # This check comes before the call of WeChat. `_store_approval` checks again under a lock, because this can
+        # This check comes before the call to WeChat. `_store_approval` checks again under a lock, because the claim can
         # change during the call.
         login = await self._find_claimed(caller, login_id)
         if login.stage == Stage.CLAIMED:

@@ -314,8 +314,8 @@ class Visits:
         now = self.clock()
         if visit.user_id is None or visit.code_expires_at is None or visit.code_expires_at <= now:
             return self._redirect_to_page(visit, callback, "over")
-        # This happens before the site gets the code. If it fails, the outcome stays stored, and a repeated callback
-        # tries again.
+        # Another user's login ends before the site gets the code. If ending it fails, the outcome stays stored, and a
+        # repeated callback tries again.
         await self.codes.end_browser_login_of_another(visit, visit.user_id, callback.browser, now=now)
         return response_to_site(self.settings, visit, code=callback.code_for_site)
 
