@@ -6,6 +6,7 @@ if its user logs out in this browser.
 """
 
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -31,6 +32,19 @@ from wxauth.sites.secrets import login_cookie_of
 from wxauth.users.user_queries import CURRENT_USER_ID
 
 log = get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PagelessLogin:
+    """The values of a login that needs no page, beside its request and its user."""
+
+    door: Door
+    authenticated_at: datetime
+    authenticated_by: str  # an `amr` value (RFC 8176)
+    device: Device
+    lifetime: timedelta = AUTHORIZATION_CODE_LASTS
+    claimed_session_id: UUID | None = None
+    browser_login_id: UUID | None = None
 
 
 @part
@@ -178,14 +192,8 @@ async def add_with_code(
     request: SiteRequest,
     user: UserInSession,
     code: str,
+    values: PagelessLogin,
     *,
-    door: Door,
-    authenticated_at: datetime,
-    authenticated_by: str,
-    device: Device,
-    lifetime: timedelta = AUTHORIZATION_CODE_LASTS,
-    claimed_session_id: UUID | None = None,
-    browser_login_id: UUID | None = None,
     now: datetime,
 ) -> None:
     """Store a login that needs no page, with its code, and record it. The caller has locked the user.
@@ -193,23 +201,29 @@ async def add_with_code(
     Raises: SentBack, if the site's `id_token_hint` names another user; Unanswerable, if the client no longer exists.
     """
     await _check_hint(transaction, request, user)
+    expires_at = now + values.lifetime
     login = new_login(
         request,
         request.client.name,
-        device,
-        lifetime=lifetime,
+        values.device,
+        lifetime=values.lifetime,
         kept_for=OUTCOME_KEPT,
         now=now,
-        door=door,
-        claimed_session_id=claimed_session_id,
-        browser_login_id=browser_login_id,
+        door=values.door,
+        claimed_session_id=values.claimed_session_id,
+        browser_login_id=values.browser_login_id,
         code_hash=hash_of(code),
-        code_expires_at=now + lifetime,
+        code_expires_at=expires_at,
     )
-    login.approve(user, authenticated_at=authenticated_at, authenticated_by=authenticated_by, until=now + lifetime)
+    login.approve(
+        user,
+        authenticated_at=values.authenticated_at,
+        authenticated_by=values.authenticated_by,
+        until=expires_at,
+    )
     login.stage = Stage.CODED
     await queries.add(transaction, login)  # never False, because this login has no user code that might be taken
-    await record_authorized(transaction, user, login.client_id, login, door=door, ip=device.ip, now=now)
+    await record_authorized(transaction, user, login.client_id, login, door=values.door, ip=values.device.ip, now=now)
 
 
 async def record_authorized(

@@ -22,7 +22,7 @@ from wxauth.random_secrets import new_secret
 from wxauth.sessions.devices import Device
 from wxauth.sessions.queries import OPENED_AT
 from wxauth.settings.settings import Settings
-from wxauth.sites.authorization_codes import add_with_code
+from wxauth.sites.authorization_codes import PagelessLogin, add_with_code
 from wxauth.sites.door import AMR, AUTHORIZATION_CODE_LASTS, DOOR_LOGINS, Door, DoorOutcome
 from wxauth.sites.requests import SiteRequest, SiteRequests, consent_required, refusal
 from wxauth.sites.responses import AUTHORIZE_PATH, Onward, SentBack, response_to_site
@@ -122,19 +122,15 @@ class MiniProgramLogins:
     async def _make_code(self, caller: Caller, request: SiteRequest, *, device: Device, logged_in_at: datetime) -> str:
         now = self.clock()
         code = new_secret()
+        values = PagelessLogin(
+            door=Door.MINI_PROGRAM,
+            authenticated_at=logged_in_at,
+            authenticated_by=AMR[Door.MINI_PROGRAM],
+            device=device,
+            claimed_session_id=caller.session_id,
+        )
         async with self.database.begin() as transaction:
             user = await lock_and_count_caller(transaction, caller, now=now)
-            await add_with_code(
-                transaction,
-                request,
-                user,
-                code,
-                door=Door.MINI_PROGRAM,
-                authenticated_at=logged_in_at,
-                authenticated_by=AMR[Door.MINI_PROGRAM],
-                device=device,
-                claimed_session_id=caller.session_id,
-                now=now,
-            )
+            await add_with_code(transaction, request, user, code, values, now=now)
         log.info("site_authorized", client_id=request.client.name, user_id=user.id, app_id=user.app_id)
         return code

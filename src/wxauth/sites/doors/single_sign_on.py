@@ -20,7 +20,7 @@ from wxauth.limits.concurrency import Concurrency
 from wxauth.random_secrets import hash_of, new_secret
 from wxauth.settings.settings import Settings
 from wxauth.sites import browser_login_queries
-from wxauth.sites.authorization_codes import add_with_code, proved_after
+from wxauth.sites.authorization_codes import PagelessLogin, add_with_code, proved_after
 from wxauth.sites.browser_login_queries import BrowserUser, lock_browser_user
 from wxauth.sites.door import AUTHORIZATION_CODE_LASTS, DOOR_LOGINS, Door, DoorOutcome
 from wxauth.sites.queries import SiteLogin
@@ -167,19 +167,15 @@ class SingleSignOn:
         if len(recent_codes_at) >= CODES_PER_MINUTE:
             raise _limit_exceeded(request, "this browser has requested too many codes")
         time_left = user.authenticated_at - valid_after  # until the browser's login expires
-        await add_with_code(
-            transaction,
-            request,
-            user,
-            code,
+        values = PagelessLogin(
             door=Door.SSO,
             authenticated_at=user.authenticated_at,
             authenticated_by=user.authenticated_by,
             device=browser,
             lifetime=min(AUTHORIZATION_CODE_LASTS, time_left),
             browser_login_id=user.login_id,
-            now=now,
         )
+        await add_with_code(transaction, request, user, code, values, now=now)
         codes_at = [*recent_codes_at, now]
         await transaction.run(
             browser_login_queries.RECORD_CODE, id=user.login_id, codes_at=codes_at, client_id=client_id
