@@ -27,7 +27,7 @@ from wxauth_guard.claims import Principal
 from wxauth_guard.errors import InvalidRequest, InvalidToken
 
 LOG_IN_AGAIN: Final = "log in again (wx.login, POST /v1/login), and then retry"
-_NO_KEY: Final = "only mini-programs have a session_key"
+_NO_MINI_PROGRAM: Final = "only mini-programs have a session_key"
 
 log = get_logger()
 
@@ -68,7 +68,7 @@ class SessionKeys:
             raise InvalidToken("the session has ended")
         # The kind is None if the app has been removed. Its sessions keep their keys, so decryption still works.
         if self.apps.kind_of(keys.app_id) not in ("mini_program", None):
-            raise errors.WrongAppKind(_NO_KEY)
+            raise errors.WrongAppKind(_NO_MINI_PROGRAM)
         decrypted = self._decrypt_with(keys, encrypted_data, iv)
         if decrypted is None:
             raise errors.SessionKeyExpired(
@@ -92,7 +92,7 @@ class SessionKeys:
         """
         app = self.apps.find(app_id)
         if not app.is_mini_program:
-            raise errors.WrongAppKind(_NO_KEY)
+            raise errors.WrongAppKind(_NO_MINI_PROGRAM)
         if not keys:
             raise errors.NotFound("this user doesn't exist in this app")
         if len(keys) > 1:

@@ -68,7 +68,7 @@ SELECT {USER},
 
 
 def _signer_fragment(keys: LiteralString) -> LiteralString:
-    """There is a row for each `KeyOfLogin` that `keys` finds, or a single row if it finds none."""
+    """Return SQL that finds a row for each `KeyOfLogin` that `keys` finds, or a single row if `keys` finds none."""
     return f"""
 SELECT {SERVICE_COLUMNS}, keys.* FROM clients LEFT JOIN LATERAL ({keys}) AS keys ON true
  WHERE clients.name = :client_id AND removed_by IS NULL"""

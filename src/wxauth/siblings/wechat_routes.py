@@ -62,7 +62,7 @@ SIGNATURES: Final = Counter(
     "outcome",
 )
 
-_NO_KEY: Final = SessionKeyExpired(LOG_IN_AGAIN)
+_KEY_EXPIRED: Final = SessionKeyExpired(LOG_IN_AGAIN)
 # No identity has this openid. It is looked up if the body is invalid.
 _NO_OPENID: Final = ""
 _URL_RULE: Final = f"Must be an http or https URL of at most {MAX_URL} characters, without a user"
@@ -210,7 +210,7 @@ SignerDep = Annotated[Signer, Depends(signer_of), FOR_LIMITED_CLIENT]
 @router.post(
     SIGNATURES_PATH,
     summary=_("Sign data with a user's session_key"),
-    failures=[UnknownApp, WrongAppKind, NO_SUCH_USER, AccountDisabled, AccountLeaving, _NO_KEY, *WECHAT_FAILURES],
+    failures=[UnknownApp, WrongAppKind, NO_SUCH_USER, AccountDisabled, AccountLeaving, _KEY_EXPIRED, *WECHAT_FAILURES],
 )
 async def sign_with_session_key(
     signer: SignerDep,
