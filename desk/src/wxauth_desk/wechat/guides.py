@@ -14,7 +14,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 
 _CLONE: Final = Path(__file__).parents[4]
 _INDEXES: Final = {"en": "docs/README.md", "zh-CN": "docs/zh/README.md"}
-# No part begins with a dot, so it is neither hidden nor outside the clone.
+# No part of such a path begins with a dot, so the file is neither hidden nor outside the clone.
 _SENT_FILE: Final = re.compile(r"([\w-][\w.-]*/)*[\w-][\w.-]*\.(md|png|svg)")
 # The pages have links to other files of the clone, such as programs, which this module does not send.
 _FOLLOWED_LINK: Final = re.compile(r"https?:.*|#.*|[^:#]*\.md(#.*)?")

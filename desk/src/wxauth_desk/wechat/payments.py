@@ -15,7 +15,7 @@ from wxauth_desk.wechat.issued import IssuedSessionKeys, is_hmac
 from wxauth_desk.wechat.people import openid_of
 from wxauth_desk.wechat.push import DELIVER, REFUNDED, Push, PushRequest, make_event_message
 
-# All back ends make `paySig` with them: one for `env` 0, and one for `env` 1, which is the sandbox.
+# All back ends make `paySig` with the first key for `env` 0, and with the second key for `env` 1, which is the sandbox.
 APP_KEYS: Final = ("devAppKey0000000000000000000wxauth", "devAppKeyOfTheSandbox0000000wxauth")
 
 
