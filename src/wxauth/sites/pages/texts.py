@@ -16,12 +16,13 @@ from wxauth.sites.waiting import PageState
 
 TEXTS: Final[Mapping[str, Text]] = {
     PageState.WAITING: _("Expires in {time}"),  # the script fills in its placeholder
-    PageState.CLAIMED: _("Scanned. Confirm on your phone."),
-    PageState.APPROVED: _("Confirmed. One moment…"),
-    PageState.DENIED: _("Declined on your phone"),
-    PageState.OVER: _("This QR code is no longer valid"),
-    "claimed_on_a_phone": _("Confirm in the mini-program"),
-    "over_on_a_phone": _("This login is no longer valid"),
+    # The page shows the first line of a state in bold.
+    PageState.CLAIMED: _("Scanned\nConfirm on your phone."),
+    PageState.APPROVED: _("Confirmed\nOne moment…"),
+    PageState.DENIED: _("Declined on your phone\nYou can try again."),
+    PageState.OVER: _("This QR code is no longer valid\nGet a new QR code."),
+    "claimed_on_a_phone": _("Login code accepted\nConfirm in the mini-program."),
+    "over_on_a_phone": _("This login is no longer valid\nGet a new login code."),
     "visit_snapshot_title": _("One more tap"),
     "visit_snapshot": _(
         "WeChat is showing only a preview of this page. Tap “使用完整服务” (use the full service) at the bottom, then "

@@ -3,7 +3,7 @@ import './copy.js'
 
 const POLL_MS = 2000
 // a phone, a tick, a cross, and an arrow in a circle
-const SIGNS = { claimed: 'M7 2h10v20H7zm4 16h2', approved: 'M4 13l5 5L20 7', denied: 'M6 6l12 12M18 6L6 18', over: 'M20 12a8 8 0 1 1-2-6l2 2V3m0 5h-5' }
+const SIGNS = { claimed: 'M7 2h10v20H7zm4 16h2', approved: 'M4 13l5 5L20 7', denied: 'M6 6l12 12M18 6L6 18', over: 'M20 12a8 8 0 1 1-2.5-5.8L20 8.5v-5m0 5h-5' }
 
 const main = document.querySelector('main')
 const status = document.querySelector('.status')
